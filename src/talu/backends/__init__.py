@@ -1,0 +1,1 @@
+"""Where an answer comes from: one file a kind of backend."""

@@ -1,0 +1,1 @@
+"""A conversation: one user turn, what a session keeps, what a response offers."""

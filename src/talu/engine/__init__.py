@@ -1,0 +1,1 @@
+"""Runs a loaded model: one thread, many sequences."""

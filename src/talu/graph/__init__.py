@@ -1,0 +1,1 @@
+"""The operations that a model file may use, and what runs them."""

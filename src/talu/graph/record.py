@@ -1,0 +1,163 @@
+"""Records a network as a list of operations over named weights.
+
+A model file calls the methods of ``Graph`` once, when the model opens; an executor then runs the
+list for every step. This file knows shapes and names only: no weights, no arithmetic.
+Every value is a float32 matrix of shape (rows of the step, width).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talu.exceptions import ModelError
+
+__all__ = ["Graph", "Op", "Value"]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The result of an operation: its number in the list, and its width."""
+
+    id: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation. Its result has the number of its place in ``Graph.ops``.
+
+    Attributes:
+        kind: name of the operation, as the methods of ``Graph`` are called.
+        inputs: numbers of the values it reads.
+        weights: names of the tensors it reads.
+        width: width of its result.
+        params: numbers and constant arrays, by the names of the method's arguments.
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    weights: tuple[str, ...]
+    width: int
+    params: Mapping[str, Any]
+
+
+class Graph:
+    """A network under construction.
+
+    Attributes:
+        ops: the operations in the order in which they run.
+        weights: shape of every tensor that the network reads, by its name in the checkpoint.
+        layers: (KV heads, head size) of each attention layer, in order: the cache's geometry.
+        result: the value that the step returns.
+    """
+
+    def __init__(self) -> None:
+        self.ops: list[Op] = []
+        self.weights: dict[str, tuple[int, ...]] = {}
+        self.layers: list[tuple[int, int]] = []
+        self.result: Value | None = None
+
+    def embed(self, weight: str, vocabulary: int, width: int) -> Value:
+        """Rows of the table ``weight`` (vocabulary, width) for the step's tokens."""
+        return self._op("embed", (), {weight: (vocabulary, width)}, width)
+
+    def rms_norm(self, x: Value, weight: str, eps: float, *, size: int | None = None) -> Value:
+        """x / sqrt(mean(x²) + eps) · weight, over groups of ``size`` columns (default: all).
+
+        A smaller size norms each attention head by itself with the same weight (Qwen3).
+        Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467
+        """
+        size = size or x.width
+        self._check(x.width % size == 0, f"rms_norm: width {x.width} is no multiple of {size}")
+        return self._op("rms_norm", (x,), {weight: (size,)}, x.width, eps=eps, size=size)
+
+    def linear(self, x: Value, weight: str, width: int, *, bias: str | None = None) -> Value:
+        """x · weightᵀ (+ bias) with a weight of shape (width, x.width)."""
+        weights: dict[str, tuple[int, ...]] = {weight: (width, x.width)}
+        if bias is not None:
+            weights[bias] = (width,)
+        return self._op("linear", (x,), weights, width)
+
+    def rope(self, x: Value, head_size: int, frequencies: NDArray[np.float32]) -> Value:
+        """Rotary position embedding of each head, in the half-split order of Hugging Face.
+
+        Column i of the first ``len(frequencies)`` columns of a head is rotated together with
+        column i + len(frequencies) by the angle position · frequencies[i]; columns beyond
+        2 · len(frequencies) stay as they are. Su et al., 2021, https://arxiv.org/abs/2104.09864
+        """
+        self._check(x.width % head_size == 0, f"rope: {x.width} columns, heads of {head_size}")
+        self._check(2 * len(frequencies) <= head_size, "rope: more frequencies than half a head")
+        frequencies = np.ascontiguousarray(frequencies, dtype=np.float32)
+        params = {"head_size": head_size, "frequencies": frequencies}
+        return self._op("rope", (x,), {}, x.width, **params)
+
+    def attention(
+        self,
+        q: Value,
+        k: Value,
+        v: Value,
+        head_size: int,
+        *,
+        scale: float,
+        window: int = 0,
+    ) -> Value:
+        """Causal softmax(q · kᵀ · scale) · v; keys and values go through the next cache layer.
+
+        Query head h reads key-value head h · kv_heads // heads (grouped heads, Ainslie et al.,
+        2023, https://arxiv.org/abs/2305.13245). With a window w > 0 a row at position p attends
+        to the positions p - w + 1 .. p.
+        """
+        self._check(q.width % head_size == 0 and k.width % head_size == 0, "attention: head size")
+        self._check(k.width == v.width and q.width % k.width == 0, "attention: group of heads")
+        layer = len(self.layers)
+        self.layers.append((k.width // head_size, head_size))
+        params = {"layer": layer, "head_size": head_size, "scale": scale, "window": window}
+        return self._op("attention", (q, k, v), {}, q.width, **params)
+
+    def gated(self, gate: Value, up: Value, activation: str = "silu") -> Value:
+        """activation(gate) · up, element by element: the middle of a gated MLP.
+
+        ``activation`` is ``"silu"`` or ``"gelu_tanh"``. Shazeer, 2020,
+        https://arxiv.org/abs/2002.05202
+        """
+        self._check(gate.width == up.width, "gated: gate and up differ in width")
+        self._check(activation in ("silu", "gelu_tanh"), f"gated: activation {activation!r}")
+        return self._op("gated", (gate, up), {}, gate.width, activation=activation)
+
+    def add(self, x: Value, y: Value) -> Value:
+        """x + y."""
+        self._check(x.width == y.width, "add: widths differ")
+        return self._op("add", (x, y), {}, x.width)
+
+    def wanted(self, x: Value) -> Value:
+        """Only the rows whose result the step asks for: what follows runs for those alone."""
+        return self._op("wanted", (x,), {}, x.width)
+
+    def output(self, x: Value) -> None:
+        """Make x the result of the step. It must come after ``wanted``."""
+        self._check(any(op.kind == "wanted" for op in self.ops), "output: no wanted rows chosen")
+        self.result = x
+
+    def _op(
+        self,
+        kind: str,
+        inputs: tuple[Value, ...],
+        weights: Mapping[str, tuple[int, ...]],
+        width: int,
+        **params: Any,
+    ) -> Value:
+        for name, shape in weights.items():
+            known = self.weights.setdefault(name, shape)
+            self._check(known == shape, f"{name} is read as {known} and as {shape}")
+        ids = tuple(value.id for value in inputs)
+        self.ops.append(Op(kind, ids, tuple(weights), width, MappingProxyType(params)))
+        return Value(len(self.ops) - 1, width)
+
+    @staticmethod
+    def _check(condition: bool, message: str) -> None:
+        if not condition:
+            raise ModelError(f"the network does not fit together: {message}")

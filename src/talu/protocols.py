@@ -1,0 +1,116 @@
+"""The seams between the parts: what a backend and an executor must offer."""
+
+from collections.abc import AsyncGenerator, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talu.types import Event, Request
+
+__all__ = ["Backend", "Executor", "PackedTensor", "SampleRow", "Sampled"]
+
+
+class Backend(Protocol):
+    """One model that answers, in this process or behind an endpoint."""
+
+    @property
+    def model(self) -> str:
+        """The reference that the model was opened with."""
+
+    @property
+    def max_context_length(self) -> int | None:
+        """Tokens that prompt and answer may have together, None when unknown."""
+
+    def stream(self, request: Request) -> Generator[Event]:
+        """Generate; closing the generator cancels. Bad requests raise at the first ``next``."""
+
+    def astream(self, request: Request) -> AsyncGenerator[Event]:
+        """Like ``stream``, awaited; never blocks the event loop."""
+
+    def render(self, request: Request) -> tuple[str, list[int]]:
+        """The prompt as text and as token ids, without generating."""
+
+    def close(self) -> None:
+        """Give back the engine or the connections; idempotent."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTensor:
+    """A weight as the native kernels read it.
+
+    Attributes:
+        format: ``"f32"``, ``"f16"``, ``"bf16"`` (matrices in tiles of 16 output rows), or
+            ``"vector"`` (one-dimensional float32: norms, biases).
+        shape: logical shape: (rows, columns) of a matrix, (length,) of a vector.
+        data: one-dimensional uint8 array of packed bytes, 64-byte aligned; it may lie in a
+            mapped file. float32 for a vector.
+    """
+
+    format: str
+    shape: tuple[int, ...]
+    data: NDArray[Any]
+
+
+class Executor(Protocol):
+    """Runs a recorded graph for a batch of rows; owns the paged KV cache."""
+
+    def step(
+        self,
+        tokens: NDArray[np.int32],
+        positions: NDArray[np.int32],
+        row_starts: NDArray[np.int32],
+        block_tables: NDArray[np.int32],
+        outputs: NDArray[np.int32],
+    ) -> NDArray[np.float32]:
+        """Run one step over prefill chunks and decode rows mixed.
+
+        Args:
+            tokens: (T,) token ids of all rows, sequence after sequence.
+            positions: (T,) position of each row in its sequence; consecutive within a sequence.
+                A row attends to the positions 0..its own of its sequence; those before the
+                chunk were written to the cache by earlier steps.
+            row_starts: (S + 1,) rows of sequence s are row_starts[s]:row_starts[s + 1].
+            block_tables: (S, B) cache blocks of each sequence in order, padded with -1.
+            outputs: (O,) rows whose logits are wanted, ascending.
+
+        Returns:
+            (O, vocabulary) logits.
+        """
+
+    def close(self) -> None:
+        """Free cache and weights; idempotent."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """How to sample from one row of logits: bias, penalty, temperature, top-k, top-p, min-p.
+
+    Attributes:
+        seed, position: key of the counter-based generator: one uniform number for each pair.
+        bias_ids, bias_values: added to the logits; -100 or less bans the token.
+        seen: tokens so far, prompt included, for the repetition penalty; may repeat.
+        top_logprobs: how many of the most likely tokens to report; -1 asks for no log-probability.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    position: int = 0
+    bias_ids: Sequence[int] = ()
+    bias_values: Sequence[float] = ()
+    seen: NDArray[np.int32] | None = None
+    top_logprobs: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A sampled token; log-probabilities are of the model's own distribution."""
+
+    token: int
+    logprob: float | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()

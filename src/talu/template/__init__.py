@@ -1,0 +1,1 @@
+"""Messages to a prompt, and a reply to its parts."""

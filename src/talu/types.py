@@ -1,0 +1,176 @@
+"""Values that travel between the parts of talu: requests, events, usage, timings.
+
+Everything below the public classes is a stream of these events; an answer that is not
+streamed is a drained stream.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from talu.config import GenerationConfig
+
+__all__ = [
+    "Done",
+    "Event",
+    "FinishReason",
+    "ReasoningDelta",
+    "Request",
+    "TextDelta",
+    "Timings",
+    "TokenLogprob",
+    "ToolCallEvent",
+    "Usage",
+]
+
+
+class FinishReason(StrEnum):
+    """Why a generation ended, in the words of OpenAI's API and two more."""
+
+    STOP = "stop"  # an end token or a stop sequence
+    LENGTH = "length"  # max_tokens, or the end of the context
+    TOOL_CALLS = "tool_calls"
+    CONTENT_FILTER = "content_filter"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one generation.
+
+    Attributes:
+        prompt_tokens: tokens of the rendered prompt.
+        completion_tokens: tokens sampled, the end token and hidden reasoning included.
+        cached_tokens: how many of the prompt tokens came from the prefix cache.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Durations of one generation in milliseconds.
+
+    Attributes:
+        queue_ms: from submission to the first step that worked on the prompt.
+        prefill_ms: from there to the first sampled token.
+        generation_ms: from the first sampled token to the last.
+        time_to_first_token_ms: from submission to the first sampled token.
+        tokens_per_second: sampled tokens after the first, per second of ``generation_ms``; 0.0
+            when fewer than two tokens were sampled.
+    """
+
+    queue_ms: float = 0.0
+    prefill_ms: float = 0.0
+    generation_ms: float = 0.0
+    time_to_first_token_ms: float = 0.0
+    tokens_per_second: float = 0.0
+
+    @property
+    def total_ms(self) -> float:
+        """Queue, prefill and generation together."""
+        return self.queue_ms + self.prefill_ms + self.generation_ms
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural log-probability of a sampled token under the model's own distribution.
+
+    Attributes:
+        token: id of the token.
+        token_str: its text when decoded alone.
+        logprob: before bias, penalty, temperature and filters.
+        top_logprobs: the most likely tokens there as (id, text, log-probability), best first.
+    """
+
+    token: int
+    token_str: str
+    logprob: float
+    top_logprobs: list[tuple[int, str, float]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the answer, and the tokens that ended in it.
+
+    ``text`` may be empty: a token can complete no character, or its text may be held back
+    because it could start a stop sequence.
+    """
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of the text that the model thinks before it answers."""
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallEvent:
+    """A complete call of a tool. ``arguments`` is JSON text as the model wrote it."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The last event of every stream that did not raise.
+
+    Attributes:
+        prompt: the rendered prompt, None when the backend does not know it.
+        stop_sequence: the stop sequence that matched, if one did.
+        notes: what was done differently from what was asked, in words.
+    """
+
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    model: str
+    prompt: str | None = None
+    stop_sequence: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+Event = TextDelta | ReasoningDelta | ToolCallEvent | Done
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One generation, as a backend gets it: either ``messages`` or a raw prompt.
+
+    Attributes:
+        messages: OpenAI-style dictionaries (role, content, tool_calls, tool_call_id).
+        prompt: text without a template, used when ``messages`` is None.
+        token_ids: replaces the tokenization of ``prompt``.
+        continue_from_token_id: appended to the prompt before sampling.
+        echo_prompt: the text starts with the prompt's.
+        config: what call and chat asked for; fields left unset are the model's to fill.
+        chat_template: Jinja source that replaces the model's template.
+        tools: OpenAI-style tool definitions.
+    """
+
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    prompt: str | None = None
+    token_ids: tuple[int, ...] | None = None
+    continue_from_token_id: int | None = None
+    echo_prompt: bool = False
+    config: GenerationConfig = field(default_factory=GenerationConfig)
+    chat_template: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()

@@ -1,0 +1,87 @@
+"""Who may import whom. A new arrow is a decision: add it here, in the open, or do without it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src" / "talu"
+FILES = sorted(SRC.rglob("*.py"))
+LEAVES = {"exceptions", "types", "config", "protocols"}
+MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always allowed
+    "__init__": {"client", "chat", "router"},
+    "client": {"chat", "router"},
+    "cli": {"client", "chat", "engine", "models", "weights"},
+    "router": {"backends"},
+    "backends": {"engine", "template", "tokenizer"},
+    "engine": {"graph", "models", "weights", "tokenizer", "_native"},
+    "models": {"graph"},
+    "graph": {"_native"},
+    "weights": {"_native"},
+}
+THIRD_PARTY_HOME = {  # a package from outside: the only files or folders that import it
+    "click": {"cli"},
+    "huggingface_hub": {"weights/hub.py"},
+    "jinja2": {"template/render.py"},
+    "rich": {"cli", "weights/hub.py"},
+    "tokenizers": {"tokenizer"},
+}
+PURE = [  # files that decide and never do: values in, values out
+    "chat/builder.py",
+    "config.py",
+    "engine/blocks.py",
+    "engine/scheduler.py",
+    "engine/stops.py",
+    "exceptions.py",
+    "graph/record.py",
+    "template/regions.py",
+    "types.py",
+]
+IMPURE_MODULES = {"asyncio", "os", "pathlib", "socket", "subprocess", "threading", "time"}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Every module that a file imports, wherever in the file the import stands."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write the import in full"
+            module = node.module or ""
+            names |= {f"talu.{a.name}" for a in node.names} if module == "talu" else {module}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(SRC).as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_point_one_way(path: Path) -> None:
+    part = path.relative_to(SRC).parts[0].removesuffix(".py")
+    imported = {m.split(".")[1] for m in imported_modules(path) if m.startswith("talu.")}
+    assert imported - {part} - LEAVES - MAY_IMPORT.get(part, set()) == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_package_from_outside_is_imported_in_its_one_place(path: Path) -> None:
+    packages = {m.split(".")[0] for m in imported_modules(path)} & THIRD_PARTY_HOME.keys()
+    name = name_of(path)
+    strays = {
+        p
+        for p in packages
+        if not any(name == h or name.startswith(h + "/") for h in THIRD_PARTY_HOME[p])
+    }
+    assert strays == set()
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_file_that_decides_does_not_touch_the_world(name: str) -> None:
+    imported = {m.split(".")[0] for m in imported_modules(SRC / name)}
+    assert imported & IMPURE_MODULES == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_file_grows_beyond_six_hundred_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 600
