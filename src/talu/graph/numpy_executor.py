@@ -1,0 +1,234 @@
+"""Defines every operation of ``Graph`` in NumPy: short, slow, and the oracle of the tests.
+
+Values are float32. Each operation computes in float64 and rounds its result once, so a difference
+to another executor is that executor's rounding. The cache is paged for real and starts as NaN: a
+row that reads a position which nobody wrote gets NaN logits. This file knows nothing of packed
+weights, threads or speed.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talu.exceptions import ModelError, StateError, ValidationError
+from talu.graph.record import Graph, Op
+
+__all__ = [
+    "NumpyExecutor",
+    "attention",
+    "gated",
+    "linear",
+    "rms_norm",
+    "rope",
+    "round_to",
+]
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+ACTIVATIONS: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "silu": lambda x: x * 0.5 * (1 + np.tanh(x / 2)),  # x · sigmoid(x), without overflow
+    "gelu_tanh": lambda x: x * 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+}
+
+
+def round_to(x: Floats, number_format: str) -> Floats:
+    """The nearest numbers that ``"f32"``, ``"f16"`` or ``"bf16"`` can hold, ties to even."""
+    if number_format == "f32":
+        return x
+    if number_format == "f16":
+        return x.astype(np.float16).astype(np.float32)
+    if number_format == "bf16":
+        bits = np.ascontiguousarray(x).view(np.uint32)
+        bits = (bits + (0x7FFF + (bits >> 16 & 1))) & np.uint32(0xFFFF0000)
+        return bits.view(np.float32)
+    raise ValidationError(f"number format {number_format!r} is none of 'f32', 'f16', 'bf16'")
+
+
+def rms_norm(x: Floats, weight: Floats, eps: float, size: int) -> Floats:
+    """x / sqrt(mean(x²) + eps) · weight over groups of ``size`` columns."""
+    groups = x.astype(np.float64).reshape(len(x), -1, size)
+    groups /= np.sqrt(np.mean(groups**2, axis=-1, keepdims=True) + eps)
+    return (groups * weight).reshape(x.shape).astype(np.float32)
+
+
+def linear(x: Floats, weight: Floats, bias: Floats | None = None) -> Floats:
+    """x · weightᵀ + bias."""
+    y = x.astype(np.float64) @ weight.astype(np.float64).T
+    return (y if bias is None else y + bias).astype(np.float32)
+
+
+def rope(x: Floats, positions: Ints, head_size: int, frequencies: Floats) -> Floats:
+    """Columns i and i + len(frequencies) of each head turned by position · frequencies[i]."""
+    half = len(frequencies)
+    angles = np.multiply.outer(positions.astype(np.float64), frequencies.astype(np.float64))
+    cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+    y = x.astype(np.float64).reshape(len(x), -1, head_size)
+    first, second = y[..., :half].copy(), y[..., half : 2 * half].copy()
+    y[..., :half] = first * cos - second * sin
+    y[..., half : 2 * half] = second * cos + first * sin
+    return y.reshape(x.shape).astype(np.float32)
+
+
+def attention(
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    q_positions: Ints,
+    k_positions: Ints,
+    *,
+    scale: float,
+    window: int,
+) -> Floats:
+    """Attention of one sequence: q (n, heads, size) over k and v (m, kv_heads, size).
+
+    A row sees the keys at its own position and before, with a window only the last ``window``
+    of them. Returns (n, heads, size).
+    """
+    groups = q.shape[1] // k.shape[1]
+    keys = np.repeat(k.astype(np.float64), groups, axis=1)
+    values = np.repeat(v.astype(np.float64), groups, axis=1)
+    scores = np.einsum("nhd,mhd->hnm", q.astype(np.float64), keys) * scale
+    distance = np.subtract.outer(q_positions, k_positions)
+    scores[:, (distance < 0) | ((window > 0) & (distance >= window))] = -np.inf
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    result: Floats = np.einsum("hnm,mhd->nhd", weights, values).astype(np.float32)
+    return result
+
+
+def gated(gate: Floats, up: Floats, activation: str) -> Floats:
+    """activation(gate) · up."""
+    return (ACTIVATIONS[activation](gate.astype(np.float64)) * up).astype(np.float32)
+
+
+class NumpyExecutor:
+    """Runs a recorded graph over weights that are plain float32 arrays.
+
+    Args:
+        graph: the network.
+        tensors: its weights by name, in their logical shapes; more names are ignored.
+        blocks: cache blocks that all sequences share.
+        block_size: positions in a block.
+        kv_format: what keys and values are rounded to: ``"f32"``, ``"f16"``, ``"bf16"``.
+        activation_format: what the input of every ``linear`` is rounded to.
+
+    Raises:
+        ModelError: a tensor is missing or has another shape than the graph reads.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        tensors: Mapping[str, Floats],
+        *,
+        blocks: int,
+        block_size: int,
+        kv_format: str = "f16",
+        activation_format: str = "f32",
+    ) -> None:
+        for name, shape in graph.weights.items():
+            found = tensors[name].shape if name in tensors else None
+            if found != shape:
+                raise ModelError(f"tensor {name!r}: the network reads {shape}, there is {found}")
+        if graph.result is None:
+            raise ModelError("the network has no output")
+        self._graph = graph
+        self._result = graph.result
+        self._tensors = tensors
+        self._block_size = block_size
+        self._kv_format = kv_format
+        self._activation_format = activation_format
+        self._cache: list[Floats] | None = [
+            np.full((2, blocks * block_size, kv_heads, size), np.nan, np.float32)
+            for kv_heads, size in graph.layers
+        ]
+
+    def step(
+        self,
+        tokens: Ints,
+        positions: Ints,
+        row_starts: Ints,
+        block_tables: Ints,
+        outputs: Ints,
+    ) -> Floats:
+        """See ``talu.protocols.Executor``."""
+        if self._cache is None:
+            raise StateError("the executor is closed")
+        rows = _Rows(tokens, positions, row_starts, block_tables, outputs, self._block_size)
+        values: list[Floats] = []
+        for op in self._graph.ops:
+            values.append(self._run(op, [values[i] for i in op.inputs], rows))
+        return values[self._result.id]
+
+    def close(self) -> None:
+        """Free cache and weights; idempotent."""
+        self._cache = None
+        self._tensors = {}
+
+    def _run(self, op: Op, inputs: list[Floats], rows: "_Rows") -> Floats:
+        weights = [self._tensors[name] for name in op.weights]
+        params = op.params
+        match op.kind:
+            case "embed":
+                return weights[0][rows.tokens].astype(np.float32)
+            case "rms_norm":
+                return rms_norm(inputs[0], weights[0], params["eps"], params["size"])
+            case "linear":
+                return linear(round_to(inputs[0], self._activation_format), *weights)
+            case "rope":
+                return rope(inputs[0], rows.positions, params["head_size"], params["frequencies"])
+            case "attention":
+                return self._attention(op, inputs, rows)
+            case "gated":
+                return gated(inputs[0], inputs[1], params["activation"])
+            case "add":
+                return inputs[0] + inputs[1]
+            case "wanted":
+                return inputs[0][rows.outputs]
+        raise ModelError(f"operation {op.kind!r} is not defined")
+
+    def _attention(self, op: Op, inputs: list[Floats], rows: "_Rows") -> Floats:
+        assert self._cache is not None
+        keys, values = self._cache[op.params["layer"]]
+        q, k, v = (x.reshape(len(x), -1, op.params["head_size"]) for x in inputs)
+        window = op.params["window"]
+        result = np.empty_like(q)
+        for s, (start, stop) in enumerate(pairwise(rows.row_starts)):
+            chunk = slice(start, stop)
+            own = rows.positions[chunk]
+            slots = rows.slots(s, own)
+            keys[slots] = round_to(k[chunk], self._kv_format)
+            values[slots] = round_to(v[chunk], self._kv_format)
+            first = max(0, own[0] - window + 1) if window else 0
+            seen = np.arange(first, own[-1] + 1, dtype=np.int32)
+            slots = rows.slots(s, seen)
+            result[chunk] = attention(
+                q[chunk], keys[slots], values[slots], own, seen,
+                scale=op.params["scale"], window=window,
+            )  # fmt: skip
+        return result.reshape(len(q), -1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of one step, and where the cache of their sequences lies."""
+
+    tokens: Ints
+    positions: Ints
+    row_starts: Ints
+    block_tables: Ints
+    outputs: Ints
+    block_size: int
+
+    def slots(self, sequence: int, positions: Ints) -> NDArray[np.intp]:
+        """Where the cache holds these positions of a sequence."""
+        table = self.block_tables[sequence].astype(np.intp)
+        column = positions // self.block_size
+        if column[-1] >= len(table) or (table[column] < 0).any():
+            raise ValidationError(f"sequence {sequence} has no cache block for all its positions")
+        slots: NDArray[np.intp] = table[column] * self.block_size + positions % self.block_size
+        return slots
