@@ -1,9 +1,88 @@
-"""Generation settings: what a caller may ask, what is unset, and how levels are merged."""
+"""Generation settings: what a caller may ask, what is unset, and how levels are merged.
 
-from collections.abc import Mapping
+Knows every setting by name, type, range and library default, and the order call > chat > model >
+library. Refuses to know how a setting is carried out, and where a model's defaults are stored.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import (
+    Any,
+    Generic,
+    Protocol,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+    runtime_checkable,
+)
 
-__all__ = ["GenerationConfig", "SamplingParams"]
+from talu.exceptions import ModelError, ValidationError
+
+__all__ = [
+    "GenerationConfig",
+    "GenerationSettings",
+    "SamplingParams",
+    "TemplateSource",
+    "merged",
+    "nearest",
+    "resolve_sampling",
+]
+
+T = TypeVar("T")
+
+MAX_SEED = 2**64 - 1
+MAX_TOP_LOGPROBS = 20
+NOT_YET = {  # known names of features that this version does not have
+    "allow_thinking": "structured output",
+    "extra_body": "remote models",
+    "inject_schema_prompt": "structured output",
+    "max_thinking_tokens": "structured output",
+    "response_format": "structured output",
+    "tool_choice": "tools",
+    "tools": "tools",
+    "tools_json": "tools",
+}
+FROM_MODEL = {  # names of generation_config.json and ours
+    "max_new_tokens": "max_tokens",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+}
+
+
+@runtime_checkable
+class TemplateSource(Protocol):
+    """A chat template as an object, such as ``talu.template.PromptTemplate``."""
+
+    @property
+    def source(self) -> str:
+        """The template's Jinja text."""
+
+
+class GenerationSettings(TypedDict, total=False):
+    """The keywords of ``GenerationConfig``, for typing calls that pass them on."""
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    stop_sequences: list[str] | None
+    stop_token_ids: list[int] | None
+    seed: int | None
+    logprobs: bool
+    top_logprobs: int | None
+    logit_bias: dict[int, float] | None
+    chat_template: str | TemplateSource | None
+    extra_context: dict[str, object] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +113,289 @@ class SamplingParams:
     top_logprobs: int = -1
 
 
-@dataclass
+def _wrong(name: str, value: object, wanted: str) -> ValidationError:
+    message = f"{name} must be {wanted}, got {value!r}"
+    return ValidationError(message, details={"param": name, "value": value, "wanted": wanted})
+
+
+def _whole(low: int, high: int | None = None) -> Callable[[str, object], int]:
+    wanted = f"a whole number of at least {low}" + (f" and at most {high}" if high else "")
+
+    def check(name: str, value: object) -> int:
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise _wrong(name, value, wanted)
+        number = int(value)
+        if number < low or (high is not None and number > high):
+            raise _wrong(name, value, wanted)
+        return number
+
+    return check
+
+
+def _number(wanted: str, fits: Callable[[float], bool]) -> Callable[[str, object], float]:
+    def check(name: str, value: object) -> float:
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise _wrong(name, value, wanted)
+        if not math.isfinite(value) or not fits(float(value)):
+            raise _wrong(name, value, wanted)
+        return float(value)
+
+    return check
+
+
+def _boolean(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(name, value, "True or False")
+    return value
+
+
+def _optional(check: Callable[[str, object], T]) -> Callable[[str, object], T | None]:
+    def check_or_none(name: str, value: object) -> T | None:
+        return None if value is None else check(name, value)
+
+    return check_or_none
+
+
+def _strings(name: str, value: object) -> list[str]:
+    wanted = "a list of texts that are not empty"
+    if isinstance(value, str):
+        raise _wrong(name, value, f"{wanted} (write [{value!r}] for a single one)")
+    if not isinstance(value, list | tuple):
+        raise _wrong(name, value, wanted)
+    if not all(isinstance(text, str) and text for text in value):
+        raise _wrong(name, value, wanted)
+    return list(value)
+
+
+def _token_ids(name: str, value: object) -> list[int]:
+    wanted = "a list of token ids, whole numbers of at least 0"
+    if not isinstance(value, list | tuple | set | frozenset):
+        raise _wrong(name, value, wanted)
+    return [_token_id(name, token, wanted) for token in value]
+
+
+def _token_id(name: str, token: object, wanted: str) -> int:
+    if not isinstance(token, Integral) or isinstance(token, bool) or int(token) < 0:
+        raise _wrong(name, token, wanted)
+    return int(token)
+
+
+def _bias(name: str, value: object) -> dict[int, float]:
+    wanted = "a dictionary from token ids to finite numbers"
+    if not isinstance(value, Mapping):
+        raise _wrong(name, value, wanted)
+    finite = _number(wanted, lambda _: True)
+    return {_token_id(name, token, wanted): finite(name, bias) for token, bias in value.items()}
+
+
+def _template(name: str, value: object) -> str | TemplateSource:
+    if not isinstance(value, str | TemplateSource):
+        raise _wrong(name, value, "Jinja text or a PromptTemplate")
+    return value
+
+
+def _context(name: str, value: object) -> dict[str, object]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise _wrong(name, value, "a dictionary from variable names to values")
+    return dict(value)
+
+
+class Setting(Generic[T]):
+    """A field of ``GenerationConfig``: checked when it is set, its default while it is not."""
+
+    def __init__(self, default: T, check: Callable[[str, object], T]) -> None:
+        self.default = default
+        self.check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, config: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, config: "GenerationConfig", owner: type) -> T: ...
+
+    def __get__(self, config: "GenerationConfig | None", owner: type) -> Self | T:
+        if config is None:
+            return self
+        value: T = config.given.get(self.name, self.default)
+        return value
+
+    def __set__(self, config: "GenerationConfig", value: T) -> None:
+        config.given[self.name] = self.check(self.name, value)
+
+
 class GenerationConfig:
-    """Placeholder until the public settings land."""
+    """Settings of a generation; what is not set is left to the chat, the model, the library.
+
+    A field that is not set reads as the library default, but a value in the model's own
+    ``generation_config.json`` wins over that default. A value is checked when it is set: one of a
+    wrong type or range raises ``ValidationError`` whose ``details["param"]`` names the field. An
+    unknown keyword raises ``TypeError``.
+
+    Attributes:
+        max_tokens: limit of generated tokens, at least 1 (256).
+        temperature: 0 always takes the most likely token (0.7).
+        top_k: keep the k most likely tokens; 0 is off (50).
+        top_p: keep the smallest set of tokens with this probability, 0 < top_p <= 1; 1 is off
+            (0.9).
+        min_p: drop tokens less likely than this share of the most likely one; 0 is off (0.0).
+        repetition_penalty: above 1 discourages tokens that the context has, also when greedy (1.0).
+        stop_sequences: texts that end the answer and are not part of it; they may span tokens.
+        stop_token_ids: replaces the model's end tokens; an empty list means that none stops.
+        seed: 0 to 2**64 - 1; the same seed and request give the same tokens. None draws one.
+        logprobs: report log-probabilities of the model's own distribution, before all the above.
+        top_logprobs: alternatives to report for each token, 0 to 20; implies ``logprobs`` unless
+            that is set to False.
+        logit_bias: added to the score of each token id; -100 or less bans the token.
+        chat_template: Jinja text or ``PromptTemplate`` instead of the chat's or the model's.
+        extra_context: variables for the chat template.
+        given: the fields that are set, by name.
+    """
+
+    __slots__ = ("given",)
+
+    max_tokens = Setting(256, _whole(1))
+    temperature = Setting(0.7, _number("a number of at least 0", lambda x: x >= 0))
+    top_k = Setting(50, _whole(0))
+    top_p = Setting(0.9, _number("a number above 0 and at most 1", lambda x: 0 < x <= 1))
+    min_p = Setting(0.0, _number("a number from 0 to 1", lambda x: 0 <= x <= 1))
+    repetition_penalty = Setting(1.0, _number("a number above 0", lambda x: x > 0))
+    stop_sequences = Setting(None, _optional(_strings))
+    stop_token_ids = Setting(None, _optional(_token_ids))
+    seed = Setting(None, _optional(_whole(0, MAX_SEED)))
+    logprobs = Setting(False, _boolean)
+    top_logprobs = Setting(None, _optional(_whole(0, MAX_TOP_LOGPROBS)))
+    logit_bias = Setting(None, _optional(_bias))
+    chat_template = Setting(None, _optional(_template))
+    extra_context = Setting(None, _optional(_context))
+
+    def __init__(self, **settings: Unpack[GenerationSettings]) -> None:
+        self.given: dict[str, Any] = {}
+        for name, value in settings.items():
+            if name not in FIELDS:
+                raise TypeError(_unknown(name))
+            setattr(self, name, value)
+
+    def override(self, **settings: Unpack[GenerationSettings]) -> "GenerationConfig":
+        """A copy with these fields set; without arguments a plain copy."""
+        return self | GenerationConfig(**settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as it reads, set or not; a template as its source text."""
+        values = {name: getattr(self, name) for name in FIELDS}
+        if isinstance(self.chat_template, TemplateSource):
+            values["chat_template"] = self.chat_template.source
+        return values
+
+    def __or__(self, other: object) -> "GenerationConfig":
+        """A new object in which the fields that ``other`` sets win."""
+        if not isinstance(other, GenerationConfig):
+            return NotImplemented
+        both = GenerationConfig()
+        for name, value in (self.given | other.given).items():
+            setattr(both, name, value)
+        return both
+
+    def __copy__(self) -> "GenerationConfig":
+        return self | GenerationConfig()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, GenerationConfig):
+            return NotImplemented
+        return self.given == other.given
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.given.items())
+        return f"GenerationConfig({given})"
+
+
+FIELDS = tuple(name for name, field in vars(GenerationConfig).items() if isinstance(field, Setting))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence for an error message: the known name that looks most like ``name``, if any."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _unknown(name: str) -> str:
+    if name in NOT_YET:
+        return f"{name!r} needs {NOT_YET[name]}, which this version of talu does not have yet"
+    hint = nearest(name, FIELDS) or f"; known are {', '.join(FIELDS)}"
+    return f"unknown generation parameter {name!r}{hint}"
+
+
+def merged(
+    *configs: GenerationConfig | None, settings: Mapping[str, object] | None = None
+) -> GenerationConfig:
+    """One new config from several, the later winning, and the keywords of the call over all.
+
+    Raises:
+        ValidationError: a keyword is unknown, or a value does not fit.
+    """
+    result = GenerationConfig()
+    for config in configs:
+        if config is None:
+            continue
+        if not isinstance(config, GenerationConfig):
+            raise _wrong("config", config, "a GenerationConfig")
+        result |= config
+    for name, value in (settings or {}).items():
+        if name not in FIELDS:
+            raise ValidationError(_unknown(name), details={"param": name, "known": FIELDS})
+        setattr(result, name, value)
+    return result
+
+
+def resolve_sampling(
+    config: GenerationConfig,
+    model_defaults: Mapping[str, Any],
+    *,
+    end_token_ids: frozenset[int],
+    fresh_seed: int,
+) -> SamplingParams:
+    """Fill what ``config`` leaves unset: from the model, then from the library's defaults.
+
+    Args:
+        config: what call and chat ask for.
+        model_defaults: the model's ``generation_config.json``, or the part of it that is known.
+        end_token_ids: the model's own end tokens.
+        fresh_seed: the seed to use when none is asked for.
+
+    Raises:
+        ModelError: the model's own defaults have a value that does not fit.
+    """
+    full = _from_model(model_defaults) | config
+    wants_logprobs = full.given.get("logprobs", full.top_logprobs is not None)
+    ends = full.stop_token_ids
+    return SamplingParams(
+        max_tokens=full.max_tokens,
+        temperature=full.temperature,
+        top_k=full.top_k,
+        top_p=full.top_p,
+        min_p=full.min_p,
+        repetition_penalty=full.repetition_penalty,
+        seed=fresh_seed if full.seed is None else full.seed,
+        stop_sequences=tuple(full.stop_sequences or ()),
+        stop_token_ids=end_token_ids if ends is None else frozenset(ends),
+        logit_bias=full.logit_bias or {},
+        top_logprobs=(full.top_logprobs or 0) if wants_logprobs else -1,
+    )
+
+
+def _from_model(defaults: Mapping[str, Any]) -> GenerationConfig:
+    config = GenerationConfig()
+    if defaults.get("do_sample") is False:
+        config.temperature = 0.0
+        defaults = {name: value for name, value in defaults.items() if name != "temperature"}
+    for theirs, ours in FROM_MODEL.items():
+        if defaults.get(theirs) is None:
+            continue
+        try:
+            setattr(config, ours, defaults[theirs])
+        except ValidationError as error:
+            message = f"the model's generation_config.json is wrong: {theirs}: {error}"
+            raise ModelError(message, details=error.details) from error
+    return config

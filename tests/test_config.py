@@ -1,0 +1,242 @@
+"""Generation settings: ranges, what is unset, and which level wins."""
+
+import copy
+import math
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+
+from talu.config import (
+    FIELDS,
+    NOT_YET,
+    GenerationConfig,
+    GenerationSettings,
+    SamplingParams,
+    merged,
+    resolve_sampling,
+)
+from talu.exceptions import ModelError, ValidationError
+
+WRONG = [
+    ("max_tokens", 0),
+    ("max_tokens", 2.0),
+    ("max_tokens", True),
+    ("max_tokens", None),
+    ("temperature", -0.1),
+    ("temperature", math.nan),
+    ("temperature", math.inf),
+    ("temperature", "hot"),
+    ("temperature", None),
+    ("top_k", -1),
+    ("top_p", 0.0),
+    ("top_p", 1.01),
+    ("min_p", -0.01),
+    ("min_p", 1.01),
+    ("repetition_penalty", 0.0),
+    ("stop_sequences", "stop"),
+    ("stop_sequences", [""]),
+    ("stop_sequences", [1]),
+    ("stop_token_ids", 7),
+    ("stop_token_ids", [-1]),
+    ("stop_token_ids", [True]),
+    ("seed", -1),
+    ("seed", 2**64),
+    ("seed", 1.0),
+    ("seed", "1"),
+    ("seed", True),
+    ("logprobs", 1),
+    ("top_logprobs", -1),
+    ("top_logprobs", 21),
+    ("logit_bias", [1]),
+    ("logit_bias", {"1": 0.5}),
+    ("logit_bias", {1: math.inf}),
+    ("logit_bias", {1: None}),
+    ("chat_template", 3),
+    ("extra_context", {1: "x"}),
+    ("extra_context", "x"),
+]
+RIGHT = {
+    "max_tokens": 1,
+    "temperature": 0.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": 1.0,
+    "repetition_penalty": 0.5,
+    "stop_sequences": ["a"],
+    "stop_token_ids": [],
+    "seed": 2**64 - 1,
+    "logprobs": True,
+    "top_logprobs": 20,
+    "logit_bias": {3: -100.0},
+    "chat_template": "{{ messages }}",
+    "extra_context": {"date": "today"},
+}
+
+
+def resolve(config: GenerationConfig, defaults: dict[str, object] | None = None) -> SamplingParams:
+    return resolve_sampling(config, defaults or {}, end_token_ids=frozenset({2}), fresh_seed=77)
+
+
+def pairs(rows: list[tuple[str, object]]) -> list[str]:
+    return [f"{name}={value!r}" for name, value in rows]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG, ids=pairs(WRONG))
+def test_a_value_that_does_not_fit_is_refused_where_it_is_set(name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=f"^{name} must be ") as caught:
+        GenerationConfig(**{name: value})
+    assert caught.value.details["param"] == name
+    with pytest.raises(ValidationError, match=f"^{name} must be "):
+        setattr(GenerationConfig(), name, value)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_the_border_of_a_range_belongs_to_it_and_reads_back(name: str) -> None:
+    config = GenerationConfig(**{name: RIGHT[name]})
+    assert getattr(config, name) == RIGHT[name]
+    assert config.given == {name: RIGHT[name]}
+
+
+def test_every_field_has_a_keyword_type_and_a_row_in_these_tests() -> None:
+    assert set(FIELDS) == set(get_type_hints(GenerationSettings)) == set(RIGHT)
+
+
+def test_an_unset_field_reads_as_the_library_default() -> None:
+    config = GenerationConfig()
+    assert (config.max_tokens, config.temperature, config.top_k, config.top_p) == (
+        256,
+        0.7,
+        50,
+        0.9,
+    )
+    assert (config.min_p, config.repetition_penalty, config.seed) == (0.0, 1.0, None)
+    assert config.given == {}
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    config = GenerationConfig(seed=int(np.int64(3)), temperature=np.float32(0.5))
+    config.top_k = np.int64(4)
+    assert type(config.top_k) is int
+    assert type(config.temperature) is float
+
+
+def test_a_single_stop_sequence_as_plain_text_names_the_remedy() -> None:
+    with pytest.raises(ValidationError, match=r"\['END'\]"):
+        GenerationConfig(stop_sequences="END")
+
+
+def test_an_unknown_keyword_of_the_constructor_is_a_type_error_with_the_nearest_name() -> None:
+    with pytest.raises(TypeError, match="'temprature'; did you mean 'temperature'"):
+        GenerationConfig(temprature=0.1)
+    with pytest.raises(TypeError, match="'topk'; did you mean 'top_k'"):
+        GenerationConfig().override(topk=3)
+
+
+def test_an_unknown_keyword_of_a_call_is_a_validation_error_with_the_nearest_name() -> None:
+    with pytest.raises(ValidationError, match="'max_token'; did you mean 'max_tokens'") as caught:
+        merged(settings={"max_token": 3})
+    assert caught.value.details["param"] == "max_token"
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+def test_a_setting_of_a_later_feature_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"'{name}' needs .* not have yet"):
+        merged(settings={name: None})
+
+
+def test_or_lets_the_right_side_win_only_where_it_is_set() -> None:
+    left = GenerationConfig(temperature=0.2, top_k=5)
+    right = GenerationConfig(temperature=0.7, seed=None)
+    assert (left | right).given == {"temperature": 0.7, "top_k": 5, "seed": None}
+    assert left.given == {"temperature": 0.2, "top_k": 5}
+
+
+def test_or_with_something_else_is_a_type_error() -> None:
+    with pytest.raises(TypeError):
+        GenerationConfig() | {"seed": 1}
+
+
+def test_override_copies_and_leaves_the_original_alone() -> None:
+    base = GenerationConfig(stop_sequences=["a"])
+    changed = base.override(seed=1)
+    changed.stop_sequences.append("b")
+    assert base == GenerationConfig(stop_sequences=["a"])
+    assert changed == GenerationConfig(stop_sequences=["a", "b"], seed=1)
+    assert base.override() == base
+    assert base.override() is not base
+
+
+def test_a_copied_config_does_not_share_its_values() -> None:
+    base = GenerationConfig(logit_bias={1: 2.0})
+    copies = [copy.copy(base), copy.deepcopy(base)]
+    base.logit_bias[1] = 3.0
+    base.seed = 4
+    assert copies == [GenerationConfig(logit_bias={1: 2.0})] * 2
+
+
+def test_repr_shows_what_is_set_and_nothing_else() -> None:
+    assert repr(GenerationConfig(seed=1, top_k=2)) == "GenerationConfig(seed=1, top_k=2)"
+
+
+def test_to_dict_has_every_field_as_it_reads() -> None:
+    values = GenerationConfig(seed=5).to_dict()
+    assert set(values) == set(FIELDS)
+    assert values["seed"] == 5
+    assert values["max_tokens"] == 256
+
+
+def test_merged_takes_the_call_before_its_config_before_the_chat() -> None:
+    chat = GenerationConfig(temperature=0.1, top_k=1, seed=1)
+    call = GenerationConfig(temperature=0.2, top_k=2)
+    config = merged(chat, None, call, settings={"temperature": 0.3})
+    assert config.given == {"temperature": 0.3, "top_k": 2, "seed": 1}
+
+
+def test_a_config_of_the_wrong_type_is_refused() -> None:
+    with pytest.raises(ValidationError, match="config must be a GenerationConfig"):
+        merged({"seed": 1})
+
+
+def test_the_model_wins_over_the_library_and_the_caller_over_the_model() -> None:
+    model = {"temperature": 0.6, "top_k": 20, "max_new_tokens": 99, "top_p": None}
+    params = resolve(GenerationConfig(top_k=7), model)
+    assert (params.temperature, params.top_k, params.max_tokens) == (0.6, 7, 99)
+    assert (params.top_p, params.min_p, params.repetition_penalty) == (0.9, 0.0, 1.0)
+
+
+def test_a_model_that_does_not_sample_is_greedy_until_the_caller_says_otherwise() -> None:
+    model = {"do_sample": False, "temperature": 0.6}
+    assert resolve(GenerationConfig(), model).temperature == 0.0
+    assert resolve(GenerationConfig(temperature=0.9), model).temperature == 0.9
+
+
+def test_a_wrong_default_of_the_model_is_the_models_error() -> None:
+    with pytest.raises(ModelError, match=r"generation_config\.json is wrong: top_p"):
+        resolve(GenerationConfig(), {"top_p": 3})
+
+
+def test_without_a_seed_the_fresh_one_is_taken_and_zero_is_a_seed() -> None:
+    assert resolve(GenerationConfig()).seed == 77
+    assert resolve(GenerationConfig(seed=None)).seed == 77
+    assert resolve(GenerationConfig(seed=0)).seed == 0
+
+
+def test_stop_token_ids_replace_the_models_end_tokens() -> None:
+    assert resolve(GenerationConfig()).stop_token_ids == {2}
+    assert resolve(GenerationConfig(stop_token_ids=[])).stop_token_ids == frozenset()
+    assert resolve(GenerationConfig(stop_token_ids=[5, 6])).stop_token_ids == {5, 6}
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({}, -1),
+        ({"logprobs": True}, 0),
+        ({"top_logprobs": 3}, 3),
+        ({"top_logprobs": 3, "logprobs": True}, 3),
+        ({"top_logprobs": 3, "logprobs": False}, -1),
+    ],
+)
+def test_asking_for_alternatives_asks_for_log_probabilities(settings, wanted) -> None:
+    assert resolve(GenerationConfig(**settings)).top_logprobs == wanted
