@@ -1,0 +1,228 @@
+"""Reads one safetensors file: 8 bytes of length, a JSON header, then the tensors' bytes.
+
+Every number of the header is checked against the size of the opened file before a tensor is
+touched, by the rules of the reference implementation: the ranges cover the data without gap or
+overlap, and each has the size that its type and shape ask for. This file knows nothing of
+folders, shards or models. https://github.com/huggingface/safetensors#format
+
+A file that another program cuts short *after* it was opened takes the process down (SIGBUS) when
+it was mapped, as with every mapping; opened with ``use_mmap=False`` it ends in a ModelError.
+"""
+
+import json
+import math
+import mmap
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talu.exceptions import ModelError
+
+__all__ = ["MAX_JSON_BYTES", "FileIdentity", "SafetensorsFile", "TensorInfo", "parse_json"]
+
+MAX_JSON_BYTES = 100_000_000  # the reference implementation's limit
+BITS = {  # of one element
+    "F32": 32, "F16": 16, "BF16": 16, "F64": 64, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8,
+    "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4, "BOOL": 8, "I8": 8, "U8": 8, "I16": 16,
+    "U16": 16, "I32": 32, "U32": 32, "I64": 64, "U64": 64,
+}  # fmt: skip
+ARRAY_TYPES = {"F32": "<f4", "F16": "<u2", "BF16": "<u2"}  # 16-bit floats as their raw bits
+MAX_DIMENSIONS = 64
+MAX_WHY = 500  # characters: a hostile name must not flood the log
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where a tensor lies: its type, its shape, and its bytes [start, end) in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """What tells a file from its earlier or later versions without reading it."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path, status: os.stat_result | None = None) -> Self:
+        """Identity of the file at ``path``, links resolved; ``status`` saves the look-up."""
+        real = path.resolve()
+        status = status or real.stat()
+        return cls(str(real), status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+class SafetensorsFile:
+    """One open file. Arrays that it handed out stay valid after ``close``.
+
+    Attributes:
+        tensors: what the file holds, by name.
+        identity: of the file as it was opened.
+    """
+
+    def __init__(self, path: Path, *, use_mmap: bool = True) -> None:
+        """Open and check the file at ``path``.
+
+        Args:
+            path: a regular file.
+            use_mmap: map the file; otherwise each tensor is read into memory of its own.
+
+        Raises:
+            ModelError: the file cannot be opened, or is not a sound safetensors file.
+        """
+        self.path = path
+        self._map: mmap.mmap | None = None
+        try:
+            # O_NONBLOCK: a named pipe must fail below, not wait for its writer.
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise ModelError(f"cannot open {path}: {error.strerror}") from error
+        try:
+            status = os.fstat(self._fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise self._damaged("not a regular file")
+            self.identity = FileIdentity.of(path, status)
+            self.tensors: Mapping[str, TensorInfo] = self._read_header(status.st_size)
+            if use_mmap:
+                self._map = mmap.mmap(self._fd, status.st_size, access=mmap.ACCESS_READ)
+        except OSError as error:
+            self.close()
+            raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def raw(self, name: str) -> NDArray[Any]:
+        """The tensor ``name`` as float32, or as uint16 raw bits when it is F16 or BF16.
+
+        Returns:
+            C-contiguous, aligned, little-endian: a read-only view of the mapping where the file
+            allows it, else memory of its own.
+
+        Raises:
+            ModelError: the type is none of F32, F16, BF16, or the file cannot be read.
+        """
+        info = self.tensors[name]
+        if info.dtype not in ARRAY_TYPES:
+            raise ModelError(
+                f"{self.path}: tensor {name!r} has type {info.dtype}; "
+                f"weights of type {', '.join(ARRAY_TYPES)} can be read"
+            )
+        kind, size = np.dtype(ARRAY_TYPES[info.dtype]), info.end - info.start
+        if self._map is None:
+            return self._read(info.start, size).view(kind).reshape(info.shape)
+        flat = np.frombuffer(self._map, kind, size // kind.itemsize, info.start)
+        return np.require(flat, requirements="A").reshape(info.shape)
+
+    def close(self) -> None:
+        """Close the file; idempotent. The mapping goes with the last array that views it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._map = None
+
+    def _read(self, start: int, size: int) -> NDArray[np.uint8]:
+        """``size`` bytes at ``start``, which the caller found to lie within the file."""
+        out = np.empty(size, np.uint8)
+        done = 0
+        while done < size:
+            try:
+                count = os.preadv(self._fd, [out.data[done:]], start + done)
+            except OSError as error:
+                raise ModelError(f"cannot read {self.path}: {error.strerror}") from error
+            if count == 0:
+                raise self._damaged("it was cut short while it was read")
+            done += count
+        return out
+
+    def _read_header(self, file_size: int) -> dict[str, TensorInfo]:
+        if file_size < 8:
+            raise self._damaged(f"{file_size} bytes are too few for a safetensors file")
+        length = int.from_bytes(self._read(0, 8).tobytes(), "little")
+        if length > MAX_JSON_BYTES:
+            raise self._damaged(
+                f"its header claims {length} bytes; at most {MAX_JSON_BYTES} may be"
+            )
+        if length > file_size - 8:
+            raise self._damaged(f"its header claims {length} bytes, the file has {file_size}")
+        text = self._read(8, length).tobytes()
+        if not text.startswith(b"{"):
+            raise self._damaged("its header does not start with '{'")
+        header = parse_json(text, self.path)
+        header.pop("__metadata__", None)
+        data = 8 + length
+        tensors = {name: self._tensor(name, entry, data) for name, entry in header.items()}
+        position = data
+        for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
+            if info.start != position:
+                what = "overlaps the one before it" if info.start < position else "follows a gap"
+                raise self._damaged(f"tensor {name!r} {what}")
+            position = info.end
+        if position != file_size:
+            raise self._damaged(
+                f"its tensors end at byte {position}, the file at {file_size}; "
+                "the download or copy may be incomplete"
+            )
+        return tensors
+
+    def _tensor(self, name: str, entry: object, data: int) -> TensorInfo:
+        """The header's ``entry`` checked for itself; offsets count from byte ``data``."""
+        if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+            raise self._damaged(f"tensor {name!r} needs dtype, shape and data_offsets, no more")
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if not isinstance(dtype, str):
+            raise self._damaged(f"tensor {name!r}: dtype is not a string")
+        if not is_list_of_sizes(shape) or len(shape) > MAX_DIMENSIONS:
+            raise self._damaged(f"tensor {name!r}: shape is not a list of sizes")
+        if not is_list_of_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+            raise self._damaged(f"tensor {name!r}: data_offsets is not a pair [start, end]")
+        start, end = offsets
+        if dtype in BITS and math.prod(shape) * BITS[dtype] != 8 * (end - start):
+            raise self._damaged(
+                f"tensor {name!r}: {dtype} {tuple(shape)} does not fill {end - start} bytes"
+            )
+        return TensorInfo(dtype, tuple(shape), data + start, data + end)
+
+    def _damaged(self, why: str) -> ModelError:
+        return ModelError(f"{self.path} is not a sound safetensors file: {why[:MAX_WHY]}")
+
+
+def is_list_of_sizes(value: object) -> bool:
+    """Whether ``value`` is a list of integers of 0 .. 2**63 - 1; True and False are none."""
+    return isinstance(value, list) and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
+
+
+def parse_json(text: bytes, path: Path) -> dict[str, Any]:
+    """The JSON object in ``text``, the content of ``path``; a name that stands twice is an error.
+
+    Raises:
+        ModelError: not UTF-8, not JSON, nested too deeply, no object, or ambiguous.
+    """
+    try:
+        value = json.loads(text.decode(), object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: damaged JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: damaged JSON: an object is expected at the top")
+    return value
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in result:
+            raise ValueError(f"the name {name[:100]!r} stands twice")
+        result[name] = value
+    return result

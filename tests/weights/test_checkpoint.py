@@ -1,0 +1,133 @@
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from talu.exceptions import ModelError
+from talu.weights.checkpoint import Checkpoint, weight_files
+
+Save = Callable[[Path, dict[str, Any]], Path]
+ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+
+
+def write_index(folder: Path, weight_map: Any) -> None:
+    text = json.dumps({"metadata": {}, "weight_map": weight_map})
+    (folder / "model.safetensors.index.json").write_text(text)
+
+
+@pytest.fixture
+def sharded(tmp_path: Path, save_tensors: Save) -> Path:
+    save_tensors(tmp_path / ONE, {"a": np.ones((2, 3), np.float32)})
+    save_tensors(tmp_path / TWO, {"b": np.full(4, 2, np.float32), "spare": np.ones(1, np.float32)})
+    write_index(tmp_path, {"a": ONE, "b": TWO})
+    return tmp_path
+
+
+def test_one_file_is_a_checkpoint(tmp_path: Path, save_tensors: Save) -> None:
+    save_tensors(tmp_path / "model.safetensors", {"w": np.arange(6, dtype=np.float32)})
+    checkpoint = Checkpoint.open(tmp_path)
+    assert checkpoint.names == ["w"]
+    assert checkpoint.info("w").shape == (6,)
+    assert checkpoint.raw("w").tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_shards_are_read_as_one(sharded: Path) -> None:
+    checkpoint = Checkpoint.open(sharded)
+    assert checkpoint.names == ["a", "b"]
+    assert checkpoint.raw("b").tolist() == [2, 2, 2, 2]
+    assert [path.name for path in weight_files(sharded)] == [ONE, TWO]
+    assert [Path(i.path).name for i in checkpoint.identities] == [ONE, TWO]
+
+
+def test_one_file_goes_before_shards(sharded: Path, save_tensors: Save) -> None:
+    save_tensors(sharded / "model.safetensors", {"whole": np.ones(1, np.float32)})
+    assert Checkpoint.open(sharded).names == ["whole"]
+
+
+def test_a_missing_shard_is_named(sharded: Path) -> None:
+    (sharded / TWO).unlink()
+    with pytest.raises(ModelError, match=rf"index.json names '{TWO}', absent"):
+        Checkpoint.open(sharded)
+
+
+def test_a_tensor_that_the_index_lists_must_be_in_its_shard(sharded: Path) -> None:
+    write_index(sharded, {"a": ONE, "c": TWO})
+    with pytest.raises(ModelError, match=f"lists tensor 'c', absent from {TWO}"):
+        Checkpoint.open(sharded)
+
+
+@pytest.mark.parametrize(
+    "shard",
+    [
+        *("../x.safetensors", "/x.safetensors", "sub/x.safetensors", "a\\x.safetensors"),
+        *("..", ".", "", "x.bin", "x\0.safetensors", 7, None, ["x.safetensors"], {"x": 1}),
+    ],
+)
+def test_a_shard_can_only_be_a_file_of_the_folder(tmp_path: Path, shard: object) -> None:
+    write_index(tmp_path, {"a": shard})
+    with pytest.raises(ModelError, match=r"only a \.safetensors file of the same folder"):
+        Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "damaged JSON"),
+        ("[]", "an object is expected"),
+        ("{}", "weight_map is missing"),
+        ('{"weight_map": []}', "weight_map is missing"),
+        ('{"weight_map": {}}', "weight_map is missing"),
+        ('{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}', "'a' stands twice"),
+    ],
+)
+def test_a_damaged_index_is_named(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ModelError, match=re.escape(words)) as caught:
+        Checkpoint.open(tmp_path)
+    assert "model.safetensors.index.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "consolidated.00.pth", "model.pt", "pytorch_model-00001.bin"]
+)
+def test_pickled_weights_are_refused_with_advice(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ModelError, match=rf"pickled objects \('{name}'\).*save_pretrained"):
+        Checkpoint.open(tmp_path)
+
+
+def test_gguf_weights_are_refused_for_now(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match=r"'model.gguf'\), which are not supported yet"):
+        Checkpoint.open(tmp_path)
+
+
+def test_a_folder_without_weights_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"looked for model\.safetensors and .*an empty folder"):
+        Checkpoint.open(tmp_path)
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(ModelError, match=r"found 'notes.txt'"):
+        Checkpoint.open(tmp_path)
+    with pytest.raises(ModelError, match=r"cannot read the model folder .*absent"):
+        Checkpoint.open(tmp_path / "absent")
+
+
+def test_missing_tensors_are_named(sharded: Path) -> None:
+    checkpoint = Checkpoint.open(sharded)
+    with pytest.raises(ModelError, match=rf"the weights in {sharded} lack 'c', 'd'; config.json"):
+        checkpoint.check({"a": (2, 3), "c": (1,), "d": (1,)})
+    with pytest.raises(ModelError, match="lack '0', '1', '2', '3', '4' and 15 more"):
+        checkpoint.check({str(n): (1,) for n in range(20)})
+    for read in (checkpoint.raw, checkpoint.info):
+        with pytest.raises(ModelError, match="lack 'c'"):
+            read("c")
+
+
+def test_a_wrong_shape_names_both_shapes_and_the_file(sharded: Path) -> None:
+    words = re.escape(f"{sharded / ONE}: tensor 'a' has shape (2, 3), expected (3, 2)")
+    with pytest.raises(ModelError, match=words):
+        Checkpoint.open(sharded).check({"a": (3, 2)})
