@@ -1,0 +1,319 @@
+#include "sampler.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <sstream>
+#include <stdexcept>
+
+namespace talu {
+namespace {
+
+constexpr size_t kBlock = 64;   // values that share a maximum, and a partial sum
+constexpr size_t kBins = 2048;  // of the histogram that finds the nucleus
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+template <class... Parts>
+[[noreturn]] void refuse(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::invalid_argument(message.str());
+}
+
+void check(const SampleParams& p, size_t vocabulary) {
+  if (vocabulary == 0) refuse("the vocabulary is empty");
+  if (!(p.temperature >= 0 && p.temperature <= 1e30))
+    refuse("temperature is ", p.temperature, ", it must be 0 or more and finite");
+  if (p.top_k < 0) refuse("top_k is ", p.top_k, ", it must be 0 (off) or more");
+  if (!(p.top_p >= 0 && p.top_p <= 1)) refuse("top_p is ", p.top_p, ", it must lie in 0..1");
+  if (!(p.min_p >= 0 && p.min_p <= 1)) refuse("min_p is ", p.min_p, ", it must lie in 0..1");
+  if (!(p.repetition_penalty > 0 && p.repetition_penalty <= 1e30))
+    refuse("repetition_penalty is ", p.repetition_penalty, ", it must be above 0 and finite");
+  if (p.bias_ids.size() != p.bias_values.size())
+    refuse(p.bias_ids.size(), " bias_ids but ", p.bias_values.size(), " bias_values");
+  for (size_t i = 0; i < p.bias_ids.size(); ++i) {
+    if (p.bias_ids[i] < 0 || p.bias_ids[i] >= static_cast<int64_t>(vocabulary))
+      refuse("bias for token ", p.bias_ids[i], ", the vocabulary has ", vocabulary);
+    if (!(p.bias_values[i] <= 1e30))
+      refuse("bias of token ", p.bias_ids[i], " is ", p.bias_values[i], ", it must be finite");
+  }
+  for (size_t i = 0; i < p.seen_count; ++i)
+    if (p.seen[i] < 0 || static_cast<size_t>(p.seen[i]) >= vocabulary)
+      refuse("seen token ", p.seen[i], ", the vocabulary has ", vocabulary);
+}
+
+// Four values at once, in the compiler's own notation: every processor that talu is built for has
+// such registers, and the order of every sum is the same on all of them.
+using f32x4 = float __attribute__((vector_size(16)));
+using i32x4 = int32_t __attribute__((vector_size(16)));
+
+inline f32x4 load(const float* from) {
+  f32x4 v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+inline bool any(i32x4 mask) { return (mask[0] | mask[1] | mask[2] | mask[3]) != 0; }
+
+// visit(index, four values) along the row; the last four are filled up with -inf.
+template <class Visit>
+inline void each4(const float* x, size_t begin, size_t end, Visit visit) {
+  size_t i = begin;
+  for (; i + 4 <= end; i += 4) visit(i, load(x + i));
+  if (i == end) return;
+  f32x4 rest = {-kInfinity, -kInfinity, -kInfinity, -kInfinity};
+  std::memcpy(&rest, x + i, (end - i) * sizeof(float));
+  visit(i, rest);
+}
+
+// e^x for x <= 0, relative error below 3e-7; 0 from -87 down.
+inline f32x4 exp_nonpositive(f32x4 x) {
+  const f32x4 bounded = x > -87.0f ? x : f32x4{} - 87.0f;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const f32x4 n = (bounded * 1.44269504f + kRound) - kRound;
+  const f32x4 r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
+  f32x4 sum = r * (1.0f / 5040) + 1.0f / 720;
+  sum = sum * r + 1.0f / 120;
+  sum = sum * r + 1.0f / 24;
+  sum = sum * r + 1.0f / 6;
+  sum = sum * r + 0.5f;
+  sum = sum * r + 1.0f;
+  sum = sum * r + 1.0f;
+  const i32x4 power = (__builtin_convertvector(n, i32x4) + 127) << 23;
+  return x > -87.0f ? sum * std::bit_cast<f32x4>(power) : f32x4{};
+}
+
+}  // namespace
+
+double philox_uniform(uint64_t seed, uint64_t position) {
+  uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
+  uint32_t c0 = static_cast<uint32_t>(position), c1 = static_cast<uint32_t>(position >> 32);
+  uint32_t c2 = 0, c3 = 0;
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t product0 = uint64_t{0xD2511F53} * c0, product1 = uint64_t{0xCD9E8D57} * c2;
+    c0 = static_cast<uint32_t>(product1 >> 32) ^ c1 ^ key0;
+    c1 = static_cast<uint32_t>(product1);
+    c2 = static_cast<uint32_t>(product0 >> 32) ^ c3 ^ key1;
+    c3 = static_cast<uint32_t>(product0);
+    key0 += 0x9E3779B9;
+    key1 += 0xBB67AE85;
+  }
+  return static_cast<double>(((uint64_t{c1} << 32) | c0) >> 11) * 0x1p-53;
+}
+
+Sample Sampler::sample(const float* logits, size_t vocabulary, const SampleParams& params) {
+  check(params, vocabulary);
+  Sample result;
+  const float own_peak = scan(logits, vocabulary);
+  if (params.top_logprobs >= 0) {
+    best(logits, vocabulary, static_cast<size_t>(params.top_logprobs));
+    std::sort(candidates_.begin(), candidates_.end(), before);
+    for (const Candidate& c : candidates_) result.top_logprobs.emplace_back(c.id, c.value);
+  }
+
+  const float* x = adjust(logits, vocabulary, params);
+  const float peak = x == logits ? own_peak : scan(x, vocabulary);
+  if (peak == -kInfinity) refuse("no token is left: all are banned or have a logit of -inf");
+  const bool greedy = static_cast<float>(params.temperature) == 0;
+  result.token = greedy ? argmax(x, vocabulary, peak) : draw(x, vocabulary, peak, params);
+
+  if (params.top_logprobs >= 0) {
+    const double log_total = own_peak + std::log(weigh(logits, vocabulary, own_peak, 1.0f));
+    result.logprob = logits[result.token] - log_total;
+    for (auto& [id, value] : result.top_logprobs) value -= log_total;
+  }
+  return result;
+}
+
+// The largest value; fills tops_.
+float Sampler::scan(const float* x, size_t size) {
+  tops_.resize((size + kBlock - 1) / kBlock);
+  float peak = -kInfinity;
+  for (size_t block = 0; block < tops_.size(); ++block) {
+    const size_t begin = block * kBlock, end = std::min(size, begin + kBlock);
+    f32x4 top = f32x4{} - kInfinity;
+    i32x4 wrong = {};
+    each4(x, begin, end, [&](size_t, f32x4 v) {
+      top = v > top ? v : top;
+      wrong |= ~(v < kInfinity);  // +inf and NaN
+    });
+    if (any(wrong))
+      for (size_t i = begin; i < end; ++i)
+        if (!(x[i] < kInfinity)) refuse("the logit of token ", i, " is ", x[i]);
+    tops_[block] = std::max(std::max(top[0], top[1]), std::max(top[2], top[3]));
+    peak = std::max(peak, tops_[block]);
+  }
+  return peak;
+}
+
+// The `count` best values above -inf, unordered, of the row scanned last.
+void Sampler::best(const float* x, size_t size, size_t count) {
+  candidates_.clear();
+  if (count == 0) return;
+  // At least `count` values are not below the count-th largest of the block maxima.
+  float bound = -kInfinity;
+  if (count <= tops_.size()) {
+    sorted_tops_ = tops_;
+    const auto nth = sorted_tops_.begin() + static_cast<ptrdiff_t>(count - 1);
+    std::nth_element(sorted_tops_.begin(), nth, sorted_tops_.end(), std::greater<float>());
+    bound = *nth;
+  }
+  for (size_t block = 0; block < tops_.size(); ++block) {
+    if (tops_[block] < bound) continue;
+    const size_t end = std::min(size, (block + 1) * kBlock);
+    for (size_t i = block * kBlock; i < end; ++i)
+      if (x[i] >= bound && x[i] > -kInfinity)
+        candidates_.push_back({x[i], static_cast<int32_t>(i)});
+  }
+  if (candidates_.size() <= count) return;
+  const auto end = candidates_.begin() + static_cast<ptrdiff_t>(count);
+  std::nth_element(candidates_.begin(), end - 1, candidates_.end(), before);
+  candidates_.erase(end, candidates_.end());
+}
+
+// Bias and repetition penalty: the row itself when there is nothing to do, else a copy.
+const float* Sampler::adjust(const float* x, size_t size, const SampleParams& params) {
+  const bool penalise = params.repetition_penalty != 1 && params.seen_count > 0;
+  if (params.bias_ids.empty() && !penalise) return x;
+  adjusted_.assign(x, x + size);
+  for (size_t i = 0; i < params.bias_ids.size(); ++i) {
+    float& value = adjusted_[static_cast<size_t>(params.bias_ids[i])];
+    const double bias = params.bias_values[i];
+    value = bias <= -100 ? -kInfinity : value + static_cast<float>(bias);
+  }
+  if (!penalise) return adjusted_.data();
+  // Divides what is positive and multiplies what is negative, each token once.
+  // Keskar et al., 2019, https://arxiv.org/abs/1909.05858, with the sign as transformers has it.
+  const float penalty = static_cast<float>(params.repetition_penalty);
+  penalised_.assign(size, false);
+  for (size_t i = 0; i < params.seen_count; ++i) {
+    const size_t id = static_cast<size_t>(params.seen[i]);
+    if (penalised_[id]) continue;
+    penalised_[id] = true;
+    adjusted_[id] = adjusted_[id] > 0 ? adjusted_[id] / penalty : adjusted_[id] * penalty;
+  }
+  return adjusted_.data();
+}
+
+int32_t Sampler::argmax(const float* x, size_t size, float peak) const {
+  const auto block = std::find(tops_.begin(), tops_.end(), peak) - tops_.begin();
+  const float* found = std::find(x + static_cast<size_t>(block) * kBlock, x + size, peak);
+  return static_cast<int32_t>(found - x);
+}
+
+int32_t Sampler::draw(const float* x, size_t size, float peak, const SampleParams& params) {
+  const bool chosen = params.top_k > 0 && static_cast<size_t>(params.top_k) < size;
+  if (chosen) {
+    best(x, size, static_cast<size_t>(params.top_k));
+    std::sort(candidates_.begin(), candidates_.end(),
+              [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+    values_.clear();
+    for (const Candidate& c : candidates_) values_.push_back(c.value);
+    x = values_.data();
+    size = values_.size();
+  }
+  const float temperature = static_cast<float>(params.temperature);
+  const double total = weigh(x, size, peak, temperature);
+  if (params.top_p < 1) keep_nucleus(x, size, peak, temperature, total, params.top_p);
+  if (params.min_p > 0) {
+    const float least = static_cast<float>(params.min_p);  // the best token weighs 1
+    for (float& weight : weights_) weight = weight < least ? 0.0f : weight;
+  }
+  const size_t index = pick(philox_uniform(params.seed, params.position));
+  return chosen ? candidates_[index].id : static_cast<int32_t>(index);
+}
+
+// Fills weights_, padded with zeros to a multiple of four, and returns their sum.
+double Sampler::weigh(const float* x, size_t size, float peak, float temperature) {
+  const float inverse = std::min(1.0f / temperature, std::numeric_limits<float>::max());
+  weights_.resize((size + 3) / 4 * 4);
+  each4(x, 0, size, [&](size_t i, f32x4 v) {
+    const f32x4 weight = exp_nonpositive((v - peak) * inverse);
+    std::memcpy(&weights_[i], &weight, sizeof weight);
+  });
+  return sum_blocks();
+}
+
+// Fills sums_ with the weight of each block and returns the whole.
+double Sampler::sum_blocks() {
+  sums_.clear();
+  double total = 0;
+  for (size_t begin = 0; begin < weights_.size(); begin += kBlock) {
+    f32x4 sum = {};
+    each4(weights_.data(), begin, std::min(weights_.size(), begin + kBlock),
+          [&](size_t, f32x4 w) { sum += w; });
+    sums_.push_back(double{sum[0]} + sum[1] + (double{sum[2]} + sum[3]));
+    total += sums_.back();
+  }
+  return total;
+}
+
+// Holtzman et al., 2019, https://arxiv.org/abs/1904.09751. A histogram of the mass over the
+// distance from the peak finds the few tokens among which the border lies; only they are sorted.
+void Sampler::keep_nucleus(const float* x, size_t size, float peak, float temperature,
+                           double total, double p) {
+  // A token of the nucleus and the lighter ones hold 1 - p of the mass or more, so that it has at
+  // least its share of that. The margin covers the rounding of `weigh`.
+  const float least = static_cast<float>(0.999 * (1 - p) * total / static_cast<double>(size));
+  const float scale = std::min(static_cast<float>(kBins - 1) / (-std::log(least) * temperature),
+                               std::numeric_limits<float>::max());
+  const auto bins = [&](f32x4 v) {
+    const f32x4 bin = (peak - v) * scale;
+    const f32x4 last = f32x4{} + static_cast<float>(kBins - 1);
+    return __builtin_convertvector(bin < last ? bin : last, i32x4);
+  };
+  mass_.assign(kBins, 0.0);
+  each4(x, 0, size, [&](size_t i, f32x4 v) {
+    if (!any(load(&weights_[i]) >= least)) return;
+    const i32x4 bin = bins(v);
+    for (size_t j = 0; j < 4; ++j) mass_[static_cast<size_t>(bin[j])] += weights_[i + j];
+  });
+
+  const double target = p * total;
+  double mass = 0;
+  size_t border = 0;
+  while (border < kBins && mass + mass_[border] < target) mass += mass_[border++];
+  if (border == kBins) return;  // p is so close to 1 that rounding decides: nothing is cut
+
+  border_.clear();
+  each4(x, 0, size, [&](size_t i, f32x4 v) {
+    const i32x4 inside = bins(v) == static_cast<int32_t>(border);
+    if (!any(inside)) return;
+    for (size_t j = 0; j < 4 && i + j < size; ++j)
+      if (inside[j]) border_.push_back({x[i + j], static_cast<int32_t>(i + j)});
+  });
+  std::sort(border_.begin(), border_.end(), before);
+  size_t last = 0;
+  for (; last + 1 < border_.size(); ++last) {
+    mass += weights_[static_cast<size_t>(border_[last].id)];
+    if (mass >= target) break;
+  }
+  each4(x, 0, size, [&](size_t i, f32x4 v) {
+    const f32x4 weight = v >= border_[last].value ? load(&weights_[i]) : f32x4{};
+    std::memcpy(&weights_[i], &weight, sizeof weight);
+  });
+  for (size_t tie = last + 1; tie < border_.size(); ++tie)
+    weights_[static_cast<size_t>(border_[tie].id)] = 0;
+}
+
+// Inverts the cumulative distribution of weights_ in the order of their indices.
+size_t Sampler::pick(double uniform) {
+  const double goal = uniform * sum_blocks();
+  double mass = 0;
+  size_t block = 0;
+  while (block + 1 < sums_.size() && mass + sums_[block] <= goal) mass += sums_[block++];
+  const size_t end = std::min(weights_.size(), (block + 1) * kBlock);
+  for (size_t i = block * kBlock; i < end; ++i) {
+    mass += weights_[i];
+    if (mass > goal) return i;
+  }
+  // Rounding put the goal on the very end: the last token up to there that weighs anything.
+  size_t last = end - 1;
+  while (weights_[last] == 0) --last;
+  return last;
+}
+
+}  // namespace talu

@@ -1,0 +1,78 @@
+// Chooses the next token from a row of logits. Knows nothing of Python, models or threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace talu {
+
+// The fields of protocols.SampleRow; `seen` is borrowed.
+struct SampleParams {
+  double temperature = 0;
+  int64_t top_k = 0;
+  double top_p = 1;
+  double min_p = 0;
+  double repetition_penalty = 1;
+  uint64_t seed = 0;
+  uint64_t position = 0;
+  std::vector<int64_t> bias_ids;
+  std::vector<double> bias_values;
+  const int32_t* seen = nullptr;
+  size_t seen_count = 0;
+  int64_t top_logprobs = -1;
+};
+
+// `logprob` and `top_logprobs` are set when top_logprobs >= 0 was asked for.
+struct Sample {
+  int32_t token = 0;
+  double logprob = 0;
+  std::vector<std::pair<int32_t, double>> top_logprobs;
+};
+
+// Uniform in [0, 1) with 53 bits, from Philox 4x32-10 with key (seed) and counter (position).
+// Salmon et al., 2011, https://doi.org/10.1145/2063384.2063405
+double philox_uniform(uint64_t seed, uint64_t position);
+
+// Holds the buffers that a row needs, so that the next row allocates nothing. One thread at a time.
+class Sampler {
+ public:
+  // Bias, repetition penalty, temperature, top-k, top-p, min-p, in that order. Throws
+  // std::invalid_argument for parameters out of range, logits that are no numbers, and when no
+  // token is left. Ties go to the lower id everywhere.
+  Sample sample(const float* logits, size_t vocabulary, const SampleParams& params);
+
+ private:
+  struct Candidate {
+    float value;
+    int32_t id;
+  };
+  static bool before(const Candidate& a, const Candidate& b) {
+    return a.value != b.value ? a.value > b.value : a.id < b.id;
+  }
+
+  float scan(const float* x, size_t size);
+  void best(const float* x, size_t size, size_t count);
+  const float* adjust(const float* x, size_t size, const SampleParams& params);
+  int32_t argmax(const float* x, size_t size, float peak) const;
+  int32_t draw(const float* x, size_t size, float peak, const SampleParams& params);
+  double weigh(const float* x, size_t size, float peak, float temperature);
+  void keep_nucleus(const float* x, size_t size, float peak, float temperature, double total,
+                    double p);
+  double sum_blocks();
+  size_t pick(double uniform);
+
+  std::vector<float> tops_;            // largest value of each block of the row scanned last
+  std::vector<float> sorted_tops_;
+  std::vector<Candidate> candidates_;  // result of best(), unordered
+  std::vector<float> adjusted_;
+  std::vector<Candidate> border_;      // where the nucleus may end
+  std::vector<float> values_;          // survivors of top-k, by ascending id
+  std::vector<float> weights_;         // exp((value - peak) / temperature), 0 when filtered out
+  std::vector<double> sums_;           // of weights_, by blocks
+  std::vector<double> mass_;           // histogram of the nucleus
+  std::vector<bool> penalised_;
+};
+
+}  // namespace talu

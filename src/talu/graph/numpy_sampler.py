@@ -1,0 +1,96 @@
+"""Defines the sampler, slowly and in float64: the oracle of the native one.
+
+It defines what is drawn; refusing bad parameters is the native sampler's job.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talu.protocols import Sampled, SampleRow
+
+__all__ = ["adjusted", "kept_tokens", "philox", "sample", "uniform"]
+
+_WORD = 0xFFFFFFFF
+
+
+def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Four random words of 32 bits: Philox 4x32-10.
+
+    Salmon et al., 2011, https://doi.org/10.1145/2063384.2063405
+    """
+    a, b, c, d = counter
+    low, high = key
+    for _ in range(10):
+        first, second = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, b, c, d = (
+            (second >> 32) ^ b ^ low,
+            second & _WORD,
+            (first >> 32) ^ d ^ high,
+            first & _WORD,
+        )
+        low, high = (low + 0x9E3779B9) & _WORD, (high + 0xBB67AE85) & _WORD
+    return a, b, c, d
+
+
+def uniform(seed: int, position: int) -> float:
+    """The number in [0, 1) that belongs to a seed and a position, both of 64 bits."""
+    counter = (position & _WORD, position >> 32, 0, 0)
+    words = philox(counter, (seed & _WORD, seed >> 32))
+    return float((words[1] << 32 | words[0]) >> 11) * 2.0**-53
+
+
+def kept_tokens(scores: NDArray[np.float32], row: SampleRow) -> NDArray[np.intp]:
+    """Tokens that pass top-k, top-p and min-p, ascending; ``scores`` are biased and penalised."""
+    order = np.argsort(-scores, kind="stable")
+    kept = order[: row.top_k or None]
+    weights = _weights(scores, row)[kept]
+    if row.top_p < 1:
+        mass = np.cumsum(weights)
+        kept = kept[: np.searchsorted(mass, row.top_p * mass[-1]) + 1]
+    weights = weights[: len(kept)]
+    return np.sort(kept[(weights > 0) & (weights >= row.min_p)])
+
+
+def sample(logits: NDArray[np.float32], rows: Sequence[SampleRow]) -> list[Sampled]:
+    """Sample one token from each row of (n, vocabulary) logits."""
+    return [_sample_row(*pair) for pair in zip(logits, rows, strict=True)]
+
+
+def _sample_row(logits: NDArray[np.float32], row: SampleRow) -> Sampled:
+    scores = adjusted(logits, row)
+    if row.temperature == 0:
+        token = int(np.argmax(scores))
+    else:
+        kept = kept_tokens(scores, row)
+        mass = np.cumsum(_weights(scores, row)[kept])
+        goal = uniform(row.seed, row.position) * mass[-1]
+        token = int(kept[min(np.searchsorted(mass, goal, side="right"), len(kept) - 1)])
+    if row.top_logprobs < 0:
+        return Sampled(token)
+    own = logits.astype(np.float64) - logits.max()
+    own -= np.log(np.exp(own).sum())
+    best = np.argsort(-logits, kind="stable")[: row.top_logprobs]
+    top = tuple((int(i), float(own[i])) for i in best if own[i] > -np.inf)
+    return Sampled(token, float(own[token]), top)
+
+
+def adjusted(logits: NDArray[np.float32], row: SampleRow) -> NDArray[np.float32]:
+    """Bias, then repetition penalty: divides what is positive, multiplies what is negative."""
+    scores = logits.copy()
+    for token, bias in zip(row.bias_ids, row.bias_values, strict=True):
+        scores[token] = -np.inf if bias <= -100 else scores[token] + np.float32(bias)
+    if row.seen is not None:
+        penalty = np.float32(row.repetition_penalty)
+        seen = scores[row.seen]
+        scores[row.seen] = np.where(seen > 0, seen / penalty, seen * penalty)
+    return scores
+
+
+def _weights(scores: NDArray[np.float32], row: SampleRow) -> NDArray[np.float64]:
+    """Probabilities after the temperature, as multiples of the largest."""
+    weights: NDArray[np.float64] = np.exp(
+        (scores.astype(np.float64) - scores.max()) / row.temperature
+    )
+    return weights
