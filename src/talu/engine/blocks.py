@@ -1,0 +1,123 @@
+"""Which block of the paged cache holds what, who uses it, and which one is given up first.
+
+Knows block numbers and token ids only; the keys and values themselves are the executor's. A full
+block is published under its parent block and its tokens, so a lookup compares the tokens
+themselves: there is no digest that two prefixes could share.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+__all__ = ["BlockPool"]
+
+ROOT = -1  # parent of a sequence's first block
+
+
+class BlockPool:
+    """A fixed number of cache blocks, shared by prefix between sequences.
+
+    A sequence owns a list of block numbers, in the order of its positions; the methods change
+    that list in place. Blocks that nobody uses but that still hold a published prefix are kept
+    and given up in the order of their last use. Whoever uses a block uses its parents as well,
+    and a released list lets go of its last block first, so a block is given up before its
+    parent: a published prefix is always reachable.
+    """
+
+    def __init__(self, count: int, block_size: int) -> None:
+        self.block_size = block_size
+        self.count = count
+        self._free = list(range(count - 1, -1, -1))
+        self._users = [0] * count
+        self._published: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._keys: dict[int, tuple[int, tuple[int, ...]]] = {}
+        self._unused: OrderedDict[int, None] = OrderedDict()  # published, oldest use first
+
+    @property
+    def available(self) -> int:
+        """Blocks that a sequence can get, those included that hold an unused prefix."""
+        return len(self._free) + len(self._unused)
+
+    def needed(self, positions: int) -> int:
+        """How many blocks hold ``positions`` positions."""
+        return -(-positions // self.block_size)
+
+    def grow(self, blocks: list[int], length: int) -> bool:
+        """Append blocks until there are ``length``; False, and no change, when too few are left."""
+        missing = length - len(blocks)
+        if missing > self.available:
+            return False
+        blocks.extend(self._take_blank() for _ in range(missing))
+        return True
+
+    def reuse(self, blocks: list[int], tokens: Sequence[int], computed: int) -> int:
+        """Use published blocks for what follows the first ``computed`` tokens.
+
+        The last token is never covered: its row has to run, for it gives the next token. Blocks
+        that the sequence held for the covered positions are exchanged for the published ones.
+
+        Returns:
+            How many tokens are in the cache now, at least ``computed``.
+        """
+        size = self.block_size
+        while computed % size == 0 and computed + size < len(tokens):
+            index = computed // size
+            found = self._published.get(self._key(blocks, tokens, index))
+            if found is None:
+                break
+            self._enter(blocks, index, found)
+            computed += size
+        return computed
+
+    def publish(self, blocks: list[int], tokens: Sequence[int], first: int, last: int) -> None:
+        """Offer the full blocks numbered ``first`` to ``last - 1`` of a sequence to all others.
+
+        Those before ``first`` must have been published. Where another sequence has published the
+        same tokens meanwhile, its block takes the place of this one, so that one copy stays.
+        """
+        for index in range(first, last):
+            key = self._key(blocks, tokens, index)
+            found = self._published.get(key)
+            if found is None:
+                self._published[key] = blocks[index]
+                self._keys[blocks[index]] = key
+            else:
+                self._enter(blocks, index, found)
+
+    def release(self, blocks: list[int]) -> None:
+        """Let go of all blocks of a sequence and empty its list."""
+        while blocks:
+            self._leave(blocks.pop())
+
+    def _key(
+        self, blocks: list[int], tokens: Sequence[int], index: int
+    ) -> tuple[int, tuple[int, ...]]:
+        start = index * self.block_size
+        parent = blocks[index - 1] if index else ROOT
+        return parent, tuple(tokens[start : start + self.block_size])
+
+    def _take_blank(self) -> int:
+        if self._free:
+            block = self._free.pop()
+        else:
+            block, _ = self._unused.popitem(last=False)
+            del self._published[self._keys.pop(block)]
+        self._users[block] = 1
+        return block
+
+    def _enter(self, blocks: list[int], index: int, found: int) -> None:
+        """Use the published block ``found`` at a place of the list."""
+        self._unused.pop(found, None)
+        self._users[found] += 1
+        if index == len(blocks):
+            blocks.append(found)
+        else:
+            mine, blocks[index] = blocks[index], found
+            self._leave(mine)
+
+    def _leave(self, block: int) -> None:
+        self._users[block] -= 1
+        if self._users[block] == 0:
+            if block in self._keys:
+                self._unused[block] = None
+            else:
+                self._free.append(block)

@@ -1,0 +1,194 @@
+"""Decides what the next step computes: which sequences run, and how many rows each gets.
+
+Pure: integers in, a plan out. It knows nothing of models, threads, clocks or text. A job is
+nothing but its tokens and how many of them are in the cache; one token left is a decode row,
+more are a prompt to be computed in chunks.
+
+The policy: waiting jobs are admitted in the order in which they came, as soon as their tokens fit
+into the cache. Every job with one token left gets its row in every step. The rows left for
+prompts go to the job that has waited longest for some; they are fewer while others decode, so
+that a long prompt never holds up an answer for long. When the cache is full, the youngest job
+gives its blocks back and is computed again later: the same tokens, later.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from talu.engine.blocks import BlockPool
+
+__all__ = ["Chunk", "Job", "Limits", "Scheduler"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Budgets of one step.
+
+    Attributes:
+        jobs: sequences that run at once.
+        prefill_rows: rows of prompts in a step that has no decode rows.
+        prefill_rows_beside_decodes: rows of prompts in a step that has some; it bounds how much
+            longer the step, and so the pause in the running answers, gets.
+    """
+
+    jobs: int = 64
+    prefill_rows: int = 256
+    prefill_rows_beside_decodes: int = 64
+
+
+@dataclass(eq=False, kw_only=True)
+class Job:
+    """What the scheduler knows of a request.
+
+    Attributes:
+        tokens: prompt and answer so far.
+        blocks: cache blocks, in the order of the positions.
+        computed: how many tokens have their keys and values in the cache.
+        cached: how many tokens another job had computed.
+        recomputed: how many tokens were given up for older jobs.
+    """
+
+    tokens: list[int]
+    blocks: list[int] = field(default_factory=list)
+    computed: int = 0
+    cached: int = 0
+    recomputed: int = 0
+    arrival: int = 0
+    served: int = 0
+
+    @property
+    def pending(self) -> int:
+        """Tokens that have to run before the next one can be sampled."""
+        return len(self.tokens) - self.computed
+
+
+J = TypeVar("J", bound=Job)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk(Generic[J]):
+    """``count`` rows of a job, from position ``job.computed`` on."""
+
+    job: J
+    count: int
+
+    @property
+    def samples(self) -> bool:
+        """Whether the last of the rows gives the next token."""
+        return self.count == self.job.pending
+
+
+class Scheduler(Generic[J]):
+    """Continuous batching over one pool of cache blocks.
+
+    A step is ``plan``, the computation, ``complete``, and then one appended token for each chunk
+    that samples, or ``remove``. The pool must hold the longest sequence that is ever added.
+    """
+
+    def __init__(self, pool: BlockPool, limits: Limits | None = None) -> None:
+        self._pool = pool
+        self._limits = limits or Limits()
+        self._waiting: deque[J] = deque()
+        self._running: list[J] = []  # in the order of arrival
+        self._arrivals = 0
+        self._steps = 0
+
+    @property
+    def running(self) -> int:
+        """How many jobs hold blocks."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs hold none."""
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[J]:
+        """All jobs, running ones first."""
+        yield from self._running
+        yield from self._waiting
+
+    def add(self, job: J) -> None:
+        """Queue a job."""
+        self._arrivals += 1
+        job.arrival = self._arrivals
+        self._waiting.append(job)
+
+    def remove(self, job: J) -> None:
+        """Forget a job, wherever it is; its blocks are free at once."""
+        if job in self._running:
+            self._running.remove(job)
+            self._pool.release(job.blocks)
+        else:
+            self._waiting.remove(job)
+
+    def plan(self) -> list[Chunk[J]]:
+        """Choose the rows of the next step; empty only when there is no job."""
+        self._steps += 1
+        if not self._make_room():
+            self._admit()
+        decodes = [job for job in self._running if job.pending == 1]
+        chunks = [Chunk(job, 1) for job in decodes]
+        limits = self._limits
+        rows = limits.prefill_rows_beside_decodes if decodes else limits.prefill_rows
+        prompts = [job for job in self._running if job.pending > 1]
+        for job in sorted(prompts, key=lambda job: (job.served, job.arrival)):
+            if rows == 0:
+                break
+            self._reuse(job)
+            chunks.append(Chunk(job, min(rows, job.pending)))
+            rows -= chunks[-1].count
+        for chunk in chunks:
+            chunk.job.served = self._steps
+        return chunks
+
+    def complete(self, chunks: list[Chunk[J]]) -> None:
+        """Record that the planned rows are in the cache."""
+        size = self._pool.block_size
+        for chunk in chunks:
+            job = chunk.job
+            first = job.computed // size
+            job.computed += chunk.count
+            self._pool.publish(job.blocks, job.tokens, first, job.computed // size)
+
+    def _make_room(self) -> bool:
+        """Give each running job a block for its next row, the oldest first; True if some had to go.
+
+        The youngest go. The oldest never does, for the pool holds it when it is alone; so work
+        always goes on.
+        """
+        before = len(self._running)
+        for job in list(self._running):
+            length = self._pool.needed(len(job.tokens))
+            while job in self._running and not self._pool.grow(job.blocks, length):
+                self._preempt(self._running.pop())
+        return len(self._running) < before
+
+    def _preempt(self, job: J) -> None:
+        job.recomputed += job.computed
+        job.computed = 0
+        self._pool.release(job.blocks)
+        self._waiting.appendleft(job)
+
+    def _admit(self) -> None:
+        """Start waiting jobs in their order while each running one keeps a block to grow into."""
+        while self._waiting and len(self._running) < self._limits.jobs:
+            job = self._waiting[0]
+            cached = job.cached
+            self._reuse(job)
+            length = self._pool.needed(len(job.tokens))
+            left = self._pool.available - (length - len(job.blocks))
+            if left < len(self._running):
+                self._pool.release(job.blocks)
+                job.computed, job.cached = 0, cached
+                break
+            self._pool.grow(job.blocks, length)
+            self._running.append(self._waiting.popleft())
+
+    def _reuse(self, job: J) -> None:
+        """Let a job skip what has been published meanwhile."""
+        before = job.computed
+        job.computed = self._pool.reuse(job.blocks, job.tokens, before)
+        if not job.recomputed:
+            job.cached += job.computed - before
