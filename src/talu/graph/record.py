@@ -60,6 +60,7 @@ class Graph:
         self.weights: dict[str, tuple[int, ...]] = {}
         self.layers: list[tuple[int, int]] = []
         self.result: Value | None = None
+        self._wanted: set[int] = set()  # values that have the wanted rows alone
 
     def embed(self, weight: str, vocabulary: int, width: int) -> Value:
         """Rows of the table ``weight`` (vocabulary, width) for the step's tokens."""
@@ -135,11 +136,14 @@ class Graph:
 
     def wanted(self, x: Value) -> Value:
         """Only the rows whose result the step asks for: what follows runs for those alone."""
-        return self._op("wanted", (x,), {}, x.width)
+        self._check(x.id not in self._wanted, "wanted: the rows are already chosen")
+        y = self._op("wanted", (x,), {}, x.width)
+        self._wanted.add(y.id)
+        return y
 
     def output(self, x: Value) -> None:
         """Make x the result of the step. It must come after ``wanted``."""
-        self._check(any(op.kind == "wanted" for op in self.ops), "output: no wanted rows chosen")
+        self._check(x.id in self._wanted, "output: no wanted rows chosen")
         self.result = x
 
     def _op(
@@ -154,6 +158,13 @@ class Graph:
             known = self.weights.setdefault(name, shape)
             self._check(known == shape, f"{name} is read as {known} and as {shape}")
         ids = tuple(value.id for value in inputs)
+        chosen = [i in self._wanted for i in ids]
+        self._check(all(chosen) or not any(chosen), f"{kind}: all rows meet wanted ones")
+        if any(chosen):
+            self._check(
+                kind not in ("rope", "attention"), f"{kind}: needs all rows, not wanted ones"
+            )
+            self._wanted.add(len(self.ops))
         self.ops.append(Op(kind, ids, tuple(weights), width, MappingProxyType(params)))
         return Value(len(self.ops) - 1, width)
 

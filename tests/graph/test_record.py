@@ -1,0 +1,114 @@
+"""A recorded network says what it reads, and one that does not fit together is refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from talu.exceptions import ModelError
+from talu.graph.record import Graph, Value
+
+FREQUENCIES = np.ones(4, np.float32)
+
+
+def test_operations_are_listed_in_order_with_their_inputs() -> None:
+    graph = Graph()
+    x = graph.embed("table", 10, 8)
+    y = graph.add(graph.rms_norm(x, "norm", 1e-6), x)
+    graph.output(graph.wanted(y))
+    assert [(op.kind, op.inputs, op.width) for op in graph.ops] == [
+        ("embed", (), 8),
+        ("rms_norm", (0,), 8),
+        ("add", (1, 0), 8),
+        ("wanted", (2,), 8),
+    ]
+    assert graph.result == Value(3, 8)
+
+
+def test_every_tensor_is_known_by_name_and_shape() -> None:
+    graph = Graph()
+    x = graph.embed("table", 10, 8)
+    graph.linear(graph.rms_norm(x, "norm", 1e-6, size=4), "project", 6, bias="bias")
+    assert graph.weights == {"table": (10, 8), "norm": (4,), "project": (6, 8), "bias": (6,)}
+
+
+def test_a_tied_head_reads_the_table_again() -> None:
+    graph = Graph()
+    graph.linear(graph.embed("table", 10, 8), "table", 10)
+    assert graph.weights == {"table": (10, 8)}
+
+
+def test_attention_layers_are_counted_with_their_cache_geometry() -> None:
+    graph = Graph()
+    x = graph.embed("table", 10, 8)
+    for _ in range(2):
+        k = graph.linear(x, "k", 4)
+        x = graph.attention(x, k, k, 4, scale=0.5)
+    assert graph.layers == [(1, 4), (1, 4)]
+    assert [op.params["layer"] for op in graph.ops if op.kind == "attention"] == [0, 1]
+
+
+MISFITS: dict[str, tuple[Callable[[Graph, Value, Value], Any], str]] = {
+    "norm of a size that does not divide": (
+        lambda g, x, _: g.rms_norm(x, "norm", 1e-6, size=3),
+        "rms_norm: width 8",
+    ),
+    "rope of a head that does not divide": (
+        lambda g, x, _: g.rope(x, 3, FREQUENCIES[:1]),
+        "rope: 8 columns, heads of 3",
+    ),
+    "rope with too many frequencies": (
+        lambda g, x, _: g.rope(x, 4, FREQUENCIES),
+        "rope: more frequencies",
+    ),
+    "attention of a head that does not divide": (
+        lambda g, x, _: g.attention(x, x, x, 3, scale=1.0),
+        "attention: head size",
+    ),
+    "attention with keys and values of two widths": (
+        lambda g, x, y: g.attention(x, x, y, 4, scale=1.0),
+        "attention: group",
+    ),
+    "attention with more key heads than query heads": (
+        lambda g, x, y: g.attention(y, x, x, 4, scale=1.0),
+        "attention: group",
+    ),
+    "gate and up of two widths": (lambda g, x, y: g.gated(x, y), "gated: gate and up"),
+    "an unknown activation": (lambda g, x, _: g.gated(x, x, "relu"), "'relu'"),
+    "a sum of two widths": (lambda g, x, y: g.add(x, y), "add: widths"),
+    "one name for two shapes": (lambda g, x, _: g.linear(x, "table", 3), "table is read as"),
+    "a result of all rows": (lambda g, x, _: g.output(x), "output: no wanted rows"),
+    "a result from before the choice": (
+        lambda g, x, _: (g.wanted(x), g.output(x)),
+        "output: no wanted rows",
+    ),
+    "wanted rows of wanted rows": (lambda g, x, _: g.wanted(g.wanted(x)), "wanted: the rows are"),
+    "all rows plus wanted ones": (lambda g, x, _: g.add(x, g.wanted(x)), "add: all rows meet"),
+    "rope of wanted rows": (
+        lambda g, x, _: g.rope(g.wanted(x), 8, FREQUENCIES),
+        "rope: needs all rows",
+    ),
+    "attention of wanted rows": (
+        lambda g, x, _: g.attention(*[g.wanted(x)] * 3, 4, scale=1.0),
+        "attention: needs all rows",
+    ),
+}
+
+
+@pytest.mark.parametrize(("record", "message"), MISFITS.values(), ids=MISFITS)
+def test_a_misfit_is_refused_with_its_name(
+    record: Callable[[Graph, Value, Value], Any], message: str
+) -> None:
+    graph = Graph()
+    x = graph.embed("table", 10, 8)
+    y = graph.linear(x, "narrow", 4)
+    with pytest.raises(ModelError, match=message):
+        record(graph, x, y)
+
+
+def test_parameters_cannot_be_changed_after_recording() -> None:
+    graph = Graph()
+    graph.rms_norm(graph.embed("table", 10, 8), "norm", 1e-6)
+    with pytest.raises(TypeError):
+        vars(graph)["ops"][-1].params["eps"] = 0.0
