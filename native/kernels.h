@@ -1,0 +1,78 @@
+// What one CPU target offers. The rest of the module sees a target through this header alone.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "step.h"
+#include "threads.h"
+
+namespace talu {
+
+// Output rows of a weight that lie together: a lane of a vector register is an output row.
+constexpr std::size_t kTileRows = 16;
+// Tiles that one call of `multiply` can take, and so the width of its sums in tiles.
+constexpr std::size_t kTilesAtOnce = 4;
+// Rows of activations that one call of `multiply` can take: a part of them stays in the cache.
+constexpr std::size_t kTokensInCache = 192;
+
+// How a matrix of weights lies in memory: tiles of 16 rows; within a tile `group` neighbouring
+// columns of row 0, of row 1 … of row 15, then the next columns. Missing rows and columns are zero.
+// The layout is the same for every target, so packed files can be shared between machines.
+struct Format {
+  const char* name;
+  std::size_t element_bytes;
+  std::size_t group;
+  // Bytes of an activation as `multiply` reads it. Floats are read as they are, unless `convert`
+  // has to fill up the last group of columns with zeros.
+  std::size_t activation_bytes;
+  void (*convert)(const float* x, std::size_t columns, void* out);
+  // Lays the tiles first .. last - 1 of a row-major matrix out.
+  void (*pack)(const void* source, std::size_t rows, std::size_t columns, std::size_t first,
+               std::size_t last, void* packed);
+  // One logical row as floats.
+  void (*read_row)(const void* packed, std::size_t row, std::size_t columns, float* out);
+  // sums[token][tile][16] = tiles · activations, one chain of additions for each sum, columns
+  // ascending: neither the other tokens nor their number changes a sum. At most kTilesAtOnce tiles.
+  void (*multiply)(const void* packed, std::size_t tiles, std::size_t columns, const void* x,
+                   std::size_t x_stride, std::size_t tokens, float* sums);
+
+  std::size_t tile_bytes(std::size_t columns) const {
+    return (columns + group - 1) / group * group * kTileRows * element_bytes;
+  }
+};
+
+// How keys and values lie in the cache.
+struct KvFormat {
+  const char* name;
+  std::size_t element_bytes;
+  void (*attention)(const Node& node, const Step& step);
+};
+
+struct Op {
+  const char* kind;
+  void (*run)(const Node& node, const Step& step);
+};
+
+template <class T>
+struct List {
+  const T* items;
+  std::size_t count;
+  const T* begin() const { return items; }
+  const T* end() const { return items + count; }
+};
+
+struct Kernels {
+  const char* name;
+  bool (*supported)();
+  std::size_t tokens_at_once;  // queries that attention works on together
+  List<Format> formats;
+  List<KvFormat> kv_formats;
+  List<Op> ops;
+};
+
+extern const Kernels generic_kernels;
+#if defined(__x86_64__)
+extern const Kernels avx2_kernels;
+#endif
+
+}  // namespace talu

@@ -1,0 +1,202 @@
+// Causal attention over the paged cache. Keys and values are tiles like weights, so both products
+// are the one of tiles.h: lanes are positions in q · kᵀ and columns in p · v.
+
+// Keys and values as tiles whose columns stand alone, widened to floats.
+template <class F>
+struct Cached {
+  static constexpr std::size_t group = 1;
+  using element = typename F::element;
+  using activation = float;
+  using columns = f32x16;
+  static columns load_columns(const element* p) { return F::load_lanes(p); }
+  static f32x16 multiply_add(columns w, const activation* x, f32x16 sum) {
+    return fma(w, splat(*x), sum);
+  }
+};
+
+// One KV head of one layer in the blocks of one sequence.
+template <class F>
+struct HeadCache {
+  using element = typename F::element;
+  std::byte* base;
+  const std::int32_t* table;
+  std::size_t block_size, block_bytes, keys, values;  // offsets in a block
+
+  HeadCache(const Node& node, const Step& step, std::size_t sequence, std::size_t kv_head)
+      : base(step.cache.data),
+        table(step.block_tables + sequence * step.table_width),
+        block_size(step.cache.block_size),
+        block_bytes(step.cache.block_bytes) {
+    const std::size_t padded = round_up(node.group, kTileRows);
+    const std::size_t key_bytes = block_size * node.group * sizeof(element);
+    const std::size_t value_bytes = block_size * padded * sizeof(element);
+    const std::size_t layer = step.cache.layer_offsets[node.layer];
+    keys = layer + kv_head * key_bytes;
+    values = layer + step.cache.kv_heads[node.layer] * key_bytes + kv_head * value_bytes;
+  }
+  std::byte* block(std::size_t index) const {
+    return base + static_cast<std::size_t>(table[index]) * block_bytes;
+  }
+  // Tile of the 16 positions from `position`, a multiple of 16.
+  element* key_tile(std::size_t position, std::size_t head_size) const {
+    return reinterpret_cast<element*>(block(position / block_size) + keys) +
+           position % block_size * head_size;
+  }
+  // Values of `position`: 16 columns, and the next 16 block_size * 16 elements further.
+  element* value_lanes(std::size_t position) const {
+    return reinterpret_cast<element*>(block(position / block_size) + values) +
+           position % block_size * kTileRows;
+  }
+};
+
+template <class F>
+static void remember(const HeadCache<F>& cache, std::size_t head_size, std::size_t position,
+                     const float* key, const float* value) {
+  auto* const key_lane = cache.key_tile(position / kTileRows * kTileRows, head_size) +
+                         position % kTileRows;
+  auto* const value_lanes = cache.value_lanes(position);
+  for_columns(head_size, [&](std::size_t c, std::size_t n) {
+    typename F::element rounded[kTileRows];
+    F::store_lanes(rounded, load_some(key + c, n));
+    for (std::size_t i = 0; i < n; ++i) key_lane[(c + i) * kTileRows] = rounded[i];
+    F::store_lanes(value_lanes + c * cache.block_size, load_some(value + c, n));
+  });
+}
+
+// A worker's own memory for one panel of queries.
+struct Panel {
+  float* queries;      // (kTokensAtOnce, head size)
+  float* outputs;      // (kTokensAtOnce, head size rounded up)
+  const void** tiles;  // keys of the sequence
+  float* scores;       // (kTokensAtOnce, columns)
+};
+
+// exp(score · scale - maximum) for the columns begin .. end - 1 of a row and 0 for the others up to
+// `columns`; returns the sum.
+static float softmax(float* scores, std::size_t columns, std::size_t begin, std::size_t end,
+                     float scale) {
+  const std::size_t first = begin / kTileRows * kTileRows, last = round_up(end, kTileRows);
+  for (std::size_t c = 0; c < first; c += kTileRows) store(scores + c, splat(0.0f));
+  for (std::size_t c = last; c < columns; c += kTileRows) store(scores + c, splat(0.0f));
+  for (std::size_t c = first; c < begin; ++c) scores[c] = -__builtin_inff();
+  for (std::size_t c = end; c < last; ++c) scores[c] = -__builtin_inff();
+  f32x16 maximum = splat(-__builtin_inff());
+  for (std::size_t c = first; c < last; c += kTileRows) maximum = larger(maximum, load(scores + c));
+  const f32x16 top = splat(largest(maximum)), factor = splat(scale);
+  f32x16 total = splat(0.0f);
+  for (std::size_t c = first; c < last; c += kTileRows) {
+    const f32x16 e = exponential(multiply(subtract(load(scores + c), top), factor));
+    store(scores + c, e);
+    total = add(total, e);
+  }
+  return sum(total);
+}
+
+// The queries first .. last - 1 of one KV head's group in one block of rows; a query is a row and
+// one of the heads that share the KV head.
+template <class F>
+static void attend(const Node& node, const Step& step, const HeadCache<F>& cache,
+                   const QueryBlock& rows, std::size_t kv_head, std::size_t first,
+                   std::size_t last, const Panel& panel) {
+  const Value& q = step.values[node.inputs[0]];
+  const Value& out = step.values[node.output];
+  const std::size_t head_size = node.group, padded = round_up(head_size, kTileRows);
+  const std::size_t shared = q.width / step.values[node.inputs[1]].width;
+  const std::size_t count = last - first;
+  auto row_of = [&](std::size_t query) { return rows.first + query / shared; };
+  auto column_of = [&](std::size_t query) { return (kv_head * shared + query % shared) * head_size; };
+  auto position_of = [&](std::size_t query) {
+    return static_cast<std::size_t>(step.positions[row_of(query)]);
+  };
+  auto begin_of = [&](std::size_t query) {
+    const std::size_t end = position_of(query) + 1;
+    return node.window != 0 && end > node.window ? end - node.window : std::size_t{0};
+  };
+  // Columns of the scores are positions from `begin`, whole tiles.
+  const std::size_t begin = begin_of(first) / kTileRows * kTileRows;
+  const std::size_t end = position_of(last - 1) + 1;
+  const std::size_t columns = round_up(end - begin, kTileRows);
+
+  for (std::size_t i = 0; i < count; ++i)
+    __builtin_memcpy(panel.queries + i * head_size, q.row(row_of(first + i)) + column_of(first + i),
+                     head_size * sizeof(float));
+  auto* const tiles = reinterpret_cast<const typename F::element**>(panel.tiles);
+  for (std::size_t c = 0; c < columns; c += kTileRows)
+    tiles[c / kTileRows] = cache.key_tile(begin + c, head_size);
+  for (std::size_t i = 0; i < count * columns; i += kTileRows)
+    store(panel.scores + i, splat(0.0f));
+  add_panel<Cached<F>>(count, tiles, columns / kTileRows, head_size, panel.queries, head_size,
+                       panel.scores, columns);
+
+  float totals[kTokensAtOnce];
+  for (std::size_t i = 0; i < count; ++i)
+    totals[i] = softmax(panel.scores + i * columns, columns, begin_of(first + i) - begin,
+                        position_of(first + i) + 1 - begin, node.scale);
+
+  for (std::size_t i = 0; i < count * padded; i += kTileRows)
+    store(panel.outputs + i, splat(0.0f));
+  for (std::size_t position = begin; position < end;) {
+    const std::size_t next = smaller(end, (position / cache.block_size + 1) * cache.block_size);
+    const auto* const lanes = cache.value_lanes(position);
+    for (std::size_t c = 0; c < padded; c += kTileRows)
+      tiles[c / kTileRows] = lanes + c * cache.block_size;
+    add_panel<Cached<F>>(count, tiles, padded / kTileRows, next - position,
+                         panel.scores + (position - begin), columns, panel.outputs, padded);
+    position = next;
+  }
+
+  for (std::size_t i = 0; i < count; ++i) {
+    float* const to = out.row(row_of(first + i)) + column_of(first + i);
+    const f32x16 factor = splat(1.0f / totals[i]);
+    for_columns(head_size, [&](std::size_t c, std::size_t n) {
+      store_some(to + c, multiply(load(panel.outputs + i * padded + c), factor), n);
+    });
+  }
+}
+
+template <class F>
+static void attention(const Node& node, const Step& step) {
+  const Value& q = step.values[node.inputs[0]];
+  const Value& k = step.values[node.inputs[1]];
+  const Value& v = step.values[node.inputs[2]];
+  const std::size_t head_size = node.group, kv_heads = k.width / head_size;
+  const std::size_t shared = q.width / k.width;
+  const std::size_t items = step.query_block_count * kv_heads;
+
+  auto remember_rows = [&](std::size_t item, int) {
+    const QueryBlock& rows = step.query_blocks[item / kv_heads];
+    const std::size_t kv_head = item % kv_heads;
+    const HeadCache<F> cache(node, step, rows.sequence, kv_head);
+    for (std::size_t row = rows.first; row < rows.last; ++row)
+      remember(cache, head_size, static_cast<std::size_t>(step.positions[row]),
+               k.row(row) + kv_head * head_size, v.row(row) + kv_head * head_size);
+  };
+  for_each(step, items, step.rows * k.width, remember_rows);
+
+  std::size_t work = 0;
+  for (std::size_t i = 0; i < step.query_block_count; ++i) {
+    const QueryBlock& rows = step.query_blocks[i];
+    const auto positions = static_cast<std::size_t>(step.positions[rows.last - 1] + 1);
+    work += (rows.last - rows.first) * positions * q.width * 2;
+  }
+  auto attend_rows = [&](std::size_t item, int worker) {
+    // The last rows of a prompt have the most to read; they go first.
+    const QueryBlock& rows = step.query_blocks[step.query_block_count - 1 - item / kv_heads];
+    const std::size_t kv_head = item % kv_heads;
+    const HeadCache<F> cache(node, step, rows.sequence, kv_head);
+    auto* const memory = reinterpret_cast<float*>(step.scratch + worker * step.scratch_bytes);
+    const std::size_t padded = round_up(head_size, kTileRows);
+    const std::size_t tiles = round_up(
+        static_cast<std::size_t>(step.positions[rows.last - 1]) / kTileRows + 1 + padded, kTileRows);
+    Panel panel;
+    panel.queries = memory;
+    panel.outputs = panel.queries + kTokensAtOnce * padded;
+    panel.tiles = reinterpret_cast<const void**>(panel.outputs + kTokensAtOnce * padded);
+    panel.scores = reinterpret_cast<float*>(panel.tiles + tiles);
+    const std::size_t queries = (rows.last - rows.first) * shared;
+    for (std::size_t first = 0; first < queries; first += kTokensAtOnce)
+      attend(node, step, cache, rows, kv_head, first, smaller(queries, first + kTokensAtOnce),
+             panel);
+  };
+  for_each(step, items, work, attend_rows);
+}

@@ -1,0 +1,72 @@
+// Functions of single numbers and vectors, and the loop over items: the same code in every path.
+
+TALU_INLINE std::size_t smaller(std::size_t a, std::size_t b) { return a < b ? a : b; }
+TALU_INLINE std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
+
+// e^x to 2 units in the last place, 0 below -87. Cody and Waite's reduction to |r| <= ln(2)/2.
+TALU_INLINE f32x16 exponential(f32x16 x) {
+  const f32x16 clamped = at_most(88.0f, at_least(-87.0f, x));
+  const f32x16 n = nearest_integer(multiply(clamped, splat(1.44269504f)));
+  f32x16 r = fma(n, splat(-0.693359375f), clamped);
+  r = fma(n, splat(2.12194440e-4f), r);
+  f32x16 p = splat(1.0f / 5040);
+  p = fma(p, r, splat(1.0f / 720));
+  p = fma(p, r, splat(1.0f / 120));
+  p = fma(p, r, splat(1.0f / 24));
+  p = fma(p, r, splat(1.0f / 6));
+  p = fma(p, r, splat(0.5f));
+  p = fma(p, r, splat(1.0f));
+  p = fma(p, r, splat(1.0f));
+  return zero_below(x, -87.0f, multiply(p, power_of_two(n)));
+}
+
+// x / (1 + e^-z)
+TALU_INLINE f32x16 times_sigmoid(f32x16 x, f32x16 z) {
+  const f32x16 one = splat(1.0f);
+  return divide(x, add(one, exponential(subtract(splat(0.0f), z))));
+}
+
+TALU_INLINE f32x16 activate(Activation kind, f32x16 x) {
+  if (kind == Activation::silu) return times_sigmoid(x, x);
+  // x/2 (1 + tanh u) is x times the sigmoid of 2u; u = sqrt(2/pi) (x + 0.044715 x^3).
+  const f32x16 cubic = fma(multiply(multiply(x, x), splat(0.044715f)), x, x);
+  return times_sigmoid(x, multiply(cubic, splat(1.5957691216f)));
+}
+
+// Runs body(item, worker) for every item, on several threads when `work`, in multiplications or the
+// like, is worth the trouble.
+template <class Body>
+static void for_each(const Step& step, std::size_t count, std::size_t work, Body& body) {
+  constexpr std::size_t kWorthWaking = 1 << 15;
+  run_parallel(
+      work < kWorthWaking ? 1 : step.threads, count,
+      [](void* context, std::size_t item, int worker) {
+        (*static_cast<Body*>(context))(item, worker);
+      },
+      &body);
+}
+
+// The rows first .. last - 1, a few at a time: what an item is where rows are worked on by themselves.
+template <class Body>
+static void for_rows(const Step& step, std::size_t rows, std::size_t width, Body body) {
+  constexpr std::size_t kRows = 8;
+  auto some_rows = [&](std::size_t item, int) {
+    const std::size_t last = smaller(rows, (item + 1) * kRows);
+    for (std::size_t row = item * kRows; row < last; ++row) body(row);
+  };
+  for_each(step, (rows + kRows - 1) / kRows, rows * width, some_rows);
+}
+
+// body(column, n) for the columns 0 .. width - 1 of a row, 16 at a time; n < 16 at the end only.
+template <class Body>
+TALU_INLINE void for_columns(std::size_t width, Body body) {
+  std::size_t column = 0;
+  for (; column + 16 <= width; column += 16) body(column, std::size_t{16});
+  if (column < width) body(column, width - column);
+}
+TALU_INLINE f32x16 load_some(const float* p, std::size_t n) {
+  return n == 16 ? load(p) : load_first(p, n);
+}
+TALU_INLINE void store_some(float* p, f32x16 x, std::size_t n) {
+  n == 16 ? store(p, x) : store_first(p, x, n);
+}

@@ -1,0 +1,72 @@
+// x · weightᵀ + bias + residual, for all the weights that read one x.
+
+// The activations as the weights' format takes them: x itself, or copies of its rows.
+struct Activations {
+  const std::byte* data;
+  std::size_t stride;  // in activations
+};
+
+static Activations activations_for(const Tensor& weight, const Value& x, const Step& step) {
+  const Format& format = *weight.format;
+  if (format.activation_bytes == sizeof(float) && weight.columns % format.group == 0)
+    return {reinterpret_cast<const std::byte*>(x.data), x.stride};
+  const std::size_t stride = round_up(weight.columns, kTileRows);
+  for_rows(step, x.rows, x.width, [&](std::size_t row) {
+    format.convert(x.row(row), weight.columns,
+                   step.converted + row * stride * format.activation_bytes);
+  });
+  return {step.converted, stride};
+}
+
+// Adds bias and residual to the sums of one group of tiles, and puts them where they belong.
+static void finish(const Linear& linear, const Step& step, std::size_t first_row, std::size_t token,
+                   std::size_t tokens, const float* sums) {
+  const Value& out = step.values[linear.output];
+  const std::size_t width = smaller(kTilesAtOnce * kTileRows, out.width - first_row);
+  for (std::size_t t = 0; t < tokens; ++t, sums += kTilesAtOnce * kTileRows) {
+    float* const to = out.row(token + t) + first_row;
+    const float* const residual = linear.residual == kNone
+                                      ? nullptr
+                                      : step.values[linear.residual].row(token + t) + first_row;
+    for_columns(width, [&](std::size_t c, std::size_t n) {
+      f32x16 y = load(sums + c);
+      if (linear.bias != nullptr) y = add(y, load_some(linear.bias + first_row + c, n));
+      if (residual != nullptr) y = add(y, load_some(residual + c, n));
+      store_some(to + c, y, n);
+    });
+  }
+}
+
+static std::size_t tile_count(const Tensor& weight) {
+  return (weight.rows + kTileRows - 1) / kTileRows;
+}
+static std::size_t group_count(const Tensor& weight) {
+  return (tile_count(weight) + kTilesAtOnce - 1) / kTilesAtOnce;
+}
+
+// Items are groups of tiles, of one weight after the other: each is read once from memory, and from
+// then on out of a cache for all tokens.
+static void linear(const Node& node, const Step& step) {
+  const Value& x = step.values[node.inputs[0]];
+  const Activations activations = activations_for(node.linears[0].weight, x, step);
+  std::size_t items = 0;
+  for (std::size_t i = 0; i < node.linear_count; ++i) items += group_count(node.linears[i].weight);
+  auto multiply_group = [&](std::size_t item, int worker) {
+    const Linear* linear = node.linears;
+    for (; item >= group_count(linear->weight); ++linear) item -= group_count(linear->weight);
+    const Tensor& weight = linear->weight;
+    const Format& format = *weight.format;
+    const std::size_t first = item * kTilesAtOnce;
+    const std::size_t tiles = smaller(kTilesAtOnce, tile_count(weight) - first);
+    const std::byte* const packed = weight.data + first * format.tile_bytes(weight.columns);
+    float* const sums = reinterpret_cast<float*>(step.scratch + worker * step.scratch_bytes);
+    for (std::size_t t = 0; t < x.rows; t += kTokensInCache) {
+      const std::size_t tokens = smaller(kTokensInCache, x.rows - t);
+      format.multiply(packed, tiles, weight.columns,
+                      activations.data + t * activations.stride * format.activation_bytes,
+                      activations.stride, tokens, sums);
+      finish(*linear, step, first * kTileRows, t, tokens, sums);
+    }
+  };
+  for_each(step, items, items * kTilesAtOnce * kTileRows * x.width, multiply_group);
+}

@@ -1,0 +1,134 @@
+// Tiles of 16 output rows: laying them out, and multiplying them.
+
+template <class F>
+constexpr std::size_t place_in_tile(std::size_t column, std::size_t lane) {
+  return (column / F::group * kTileRows + lane) * F::group + column % F::group;
+}
+
+template <class F>
+static void pack(const void* source, std::size_t rows, std::size_t columns, std::size_t first,
+                 std::size_t last, void* packed) {
+  using element = typename F::element;
+  const std::size_t padded = round_up(columns, F::group);
+  for (std::size_t tile = first; tile < last; ++tile) {
+    element* const out = static_cast<element*>(packed) + tile * padded * kTileRows;
+    for (std::size_t begin = 0; begin < padded; begin += 64) {
+      const std::size_t end = smaller(padded, begin + 64);
+      for (std::size_t lane = 0; lane < kTileRows; ++lane) {
+        const std::size_t row = tile * kTileRows + lane;
+        const element* const from = static_cast<const element*>(source) + row * columns;
+        for (std::size_t column = begin; column < end; ++column)
+          out[place_in_tile<F>(column, lane)] =
+              row < rows && column < columns ? from[column] : element{0};
+      }
+    }
+  }
+}
+
+template <class F>
+static void read_row(const void* packed, std::size_t row, std::size_t columns, float* out) {
+  const std::size_t tile_elements = round_up(columns, F::group) * kTileRows;
+  const auto* const tile =
+      static_cast<const typename F::element*>(packed) + row / kTileRows * tile_elements;
+  for (std::size_t column = 0; column < columns; ++column)
+    out[column] = F::widen(tile[place_in_tile<F>(column, row % kTileRows)]);
+}
+
+// As many tiles side by side as registers can hold sums for.
+constexpr std::size_t tiles_at_once(std::size_t tokens) {
+  return kSumsAtOnce >= 4 * tokens ? 4 : kSumsAtOnce >= 2 * tokens ? 2 : 1;
+}
+
+// sums[token][tile] += tile · x for all columns: the one place where weights, keys and values meet
+// activations. Each sum is one chain of additions, columns ascending.
+template <class F, std::size_t TILES, std::size_t TOKENS>
+static void add_tiles(const typename F::element* const* tiles, std::size_t columns,
+                      const typename F::activation* x, std::size_t x_stride, float* sums,
+                      std::size_t sums_stride) {
+  f32x16 sum[TOKENS][TILES];
+#pragma GCC unroll 12
+  for (std::size_t t = 0; t < TOKENS; ++t)
+#pragma GCC unroll 4
+    for (std::size_t r = 0; r < TILES; ++r) sum[t][r] = load(sums + t * sums_stride + r * kTileRows);
+  const typename F::element* w[TILES];
+#pragma GCC unroll 4
+  for (std::size_t r = 0; r < TILES; ++r) w[r] = tiles[r];
+  for (std::size_t column = 0; column < columns; column += F::group) {
+    typename F::columns several[TILES];
+#pragma GCC unroll 4
+    for (std::size_t r = 0; r < TILES; ++r) several[r] = F::load_columns(w[r] + column * kTileRows);
+#pragma GCC unroll 12
+    for (std::size_t t = 0; t < TOKENS; ++t)
+#pragma GCC unroll 4
+      for (std::size_t r = 0; r < TILES; ++r)
+        sum[t][r] = F::multiply_add(several[r], x + t * x_stride + column, sum[t][r]);
+  }
+#pragma GCC unroll 12
+  for (std::size_t t = 0; t < TOKENS; ++t)
+#pragma GCC unroll 4
+    for (std::size_t r = 0; r < TILES; ++r) store(sums + t * sums_stride + r * kTileRows, sum[t][r]);
+}
+
+// The same for any number of tiles, and of tokens up to kTokensAtOnce.
+template <class F, std::size_t TOKENS = kTokensAtOnce>
+static void add_panel(std::size_t tokens, const typename F::element* const* tiles,
+                      std::size_t tile_count, std::size_t columns, const typename F::activation* x,
+                      std::size_t x_stride, float* sums, std::size_t sums_stride) {
+  if (tokens == TOKENS) {
+    constexpr std::size_t TILES = tiles_at_once(TOKENS);
+    std::size_t r = 0;
+    for (; r + TILES <= tile_count; r += TILES)
+      add_tiles<F, TILES, TOKENS>(tiles + r, columns, x, x_stride, sums + r * kTileRows,
+                                  sums_stride);
+    for (; r < tile_count; ++r)
+      add_tiles<F, 1, TOKENS>(tiles + r, columns, x, x_stride, sums + r * kTileRows, sums_stride);
+  } else if constexpr (TOKENS > 1) {
+    add_panel<F, TOKENS - 1>(tokens, tiles, tile_count, columns, x, x_stride, sums, sums_stride);
+  }
+}
+
+template <class F>
+static void multiply_tiles(const void* packed, std::size_t tiles, std::size_t columns,
+                           const void* x, std::size_t x_stride, std::size_t tokens, float* sums) {
+  constexpr std::size_t kStride = kTilesAtOnce * kTileRows;
+  // Many tokens: so many columns that a tile's and a panel's part of them fit the first cache.
+  constexpr std::size_t kColumns = 1024 / sizeof(typename F::element);
+  const std::size_t padded = round_up(columns, F::group);
+  const std::size_t at_once = tokens > kTokensAtOnce ? smaller(kColumns, padded) : padded;
+  for (std::size_t i = 0; i < tokens * kStride; i += kTileRows) store(sums + i, splat(0.0f));
+  for (std::size_t begin = 0; begin < padded; begin += at_once) {
+    const std::size_t count = smaller(at_once, padded - begin);
+    const typename F::element* starts[kTilesAtOnce];
+    for (std::size_t r = 0; r < tiles; ++r)
+      starts[r] = static_cast<const typename F::element*>(packed) +
+                  (r * padded + begin) * kTileRows;
+    const auto* const from = static_cast<const typename F::activation*>(x) + begin;
+    const std::size_t group = tiles_at_once(smaller(tokens, kTokensAtOnce));
+    for (std::size_t r = 0; r < tiles; r += group)
+      for (std::size_t t = 0; t < tokens; t += kTokensAtOnce)
+        add_panel<F>(smaller(kTokensAtOnce, tokens - t), starts + r, smaller(group, tiles - r),
+                     count, from + t * x_stride, x_stride, sums + t * kStride + r * kTileRows,
+                     kStride);
+  }
+}
+
+template <class F>
+static void convert_row(const float* x, std::size_t columns, void* out) {
+  auto* const to = static_cast<typename F::activation*>(out);
+  if constexpr (sizeof(*to) == sizeof(float)) {
+    for_columns(columns, [&](std::size_t c, std::size_t n) { store_some(to + c, load_some(x + c, n), n); });
+  } else {
+    for_columns(columns, [&](std::size_t c, std::size_t n) {
+      std::uint16_t rounded[kTileRows];
+      F::store_lanes(rounded, load_some(x + c, n));
+      __builtin_memcpy(to + c, rounded, n * sizeof rounded[0]);
+    });
+  }
+  for (std::size_t c = columns; c < round_up(columns, F::group); ++c) to[c] = 0;
+}
+
+template <class F>
+constexpr Format format_of() {
+  return {F::name, sizeof(typename F::element), F::group, sizeof(typename F::activation),
+          convert_row<F>, pack<F>, read_row<F>, multiply_tiles<F>};
+}

@@ -1,0 +1,98 @@
+// One operation of a network, with everything it needs resolved, and one step's data. Plain
+// structures without library types: the files of the targets are compiled for one processor each,
+// and must not leave library code compiled for it behind.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace talu {
+
+struct Format;
+struct Node;
+struct Step;
+
+// A packed matrix, or with no format a vector of floats.
+struct Tensor {
+  const Format* format = nullptr;
+  std::size_t rows = 0, columns = 0;
+  const std::byte* data = nullptr;
+
+  const float* floats() const { return reinterpret_cast<const float*>(data); }
+};
+
+// A float matrix of the step: row r begins at data + r * stride.
+struct Value {
+  float* data = nullptr;
+  std::size_t width = 0, stride = 0, rows = 0;
+
+  float* row(std::size_t r) const { return data + r * stride; }
+};
+
+constexpr int kNone = -1;
+
+enum class Activation { silu, gelu_tanh };
+
+// output = x · weightᵀ (+ bias) (+ residual)
+struct Linear {
+  Tensor weight;
+  const float* bias = nullptr;
+  int residual = kNone;
+  int output = kNone;
+};
+
+struct Node {
+  void (*run)(const Node& node, const Step& step) = nullptr;
+  int inputs[3] = {kNone, kNone, kNone};  // numbers of values
+  int output = kNone;                     // unused where there are linears
+  Tensor weight;
+  float eps = 0, scale = 0;
+  std::size_t group = 0;  // rms_norm: columns that are normed together; rope, attention: a head
+  std::size_t window = 0;
+  std::size_t layer = 0;
+  std::size_t rotation = 0;  // which of the step's tables of sines
+  Activation activation = Activation::silu;
+  const Linear* linears = nullptr;  // all read inputs[0]
+  std::size_t linear_count = 0;
+};
+
+// Where the blocks of the cache are. A block holds, for each layer, the keys and then the values of
+// its positions; for each KV head, keys are tiles of 16 positions [position / 16][column][16],
+// values are tiles of 16 columns [column / 16][position][16].
+struct Cache {
+  std::byte* data = nullptr;
+  std::size_t block_size = 0, block_bytes = 0;
+  const std::size_t* layer_offsets = nullptr;
+  const std::size_t* kv_heads = nullptr;
+};
+
+// cos and sin of position · frequency: (rows, count) each.
+struct Rotation {
+  std::size_t count = 0;
+  const float* cosines = nullptr;
+  const float* sines = nullptr;
+};
+
+// Neighbouring rows of one sequence that attend together.
+struct QueryBlock {
+  std::size_t sequence, first, last;
+};
+
+struct Step {
+  std::size_t rows, wanted;
+  const std::int32_t* tokens;
+  const std::int32_t* positions;
+  const std::int32_t* block_tables;  // (sequences, table_width)
+  std::size_t table_width;
+  const std::int32_t* outputs;
+  const QueryBlock* query_blocks;
+  std::size_t query_block_count;
+  const Value* values;
+  Cache cache;
+  const Rotation* rotations;
+  int threads;
+  std::byte* scratch;         // scratch_bytes for each worker
+  std::size_t scratch_bytes;
+  std::byte* converted;       // room for the activations of any linear, in its weight's own form
+};
+
+}  // namespace talu

@@ -1,0 +1,16 @@
+// Compiles what stands between BEGIN and END for one kind of processor. Every include comes before
+// BEGIN, so that no library function is compiled for a processor that the program may not run on.
+#pragma once
+
+#define TALU_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define TALU_TARGET_BEGIN(features) \
+  TALU_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define TALU_TARGET_END TALU_PRAGMA(clang attribute pop)
+#else
+#define TALU_TARGET_BEGIN(features) \
+  TALU_PRAGMA(GCC push_options) TALU_PRAGMA(GCC target(features))
+#define TALU_TARGET_END TALU_PRAGMA(GCC pop_options)
+#endif
+
+#define TALU_INLINE static inline __attribute__((always_inline))

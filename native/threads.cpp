@@ -1,0 +1,194 @@
+#include "threads.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <fstream>
+#include <mutex>
+#include <new>
+#include <string>
+#include <thread>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace talu {
+namespace {
+
+int affinity() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+  return static_cast<int>(std::thread::hardware_concurrency());
+}
+
+// Processors that one control group grants, or 0 for no limit. Version 2 has both numbers in one
+// file ("max 100000" for none), version 1 in two (-1 for none).
+double group_quota(const std::string& folder) {
+  double quota = 0, period = 0;
+  if (std::ifstream file(folder + "/cpu.max"); file >> quota >> period && period > 0)
+    return quota / period;
+  std::ifstream quota_file(folder + "/cpu.cfs_quota_us");
+  std::ifstream period_file(folder + "/cpu.cfs_period_us");
+  if (quota_file >> quota && period_file >> period && quota > 0 && period > 0)
+    return quota / period;
+  return 0;
+}
+
+// The tightest quota of this process's groups and all above them.
+double quota() {
+  double tightest = 0;
+  auto consider = [&](const std::string& folder) {
+    const double granted = group_quota(folder);
+    if (granted > 0 && (tightest == 0 || granted < tightest)) tightest = granted;
+  };
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    const auto first = line.find(':'), second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    std::string path = line.substr(second + 1);
+    std::string root = "/sys/fs/cgroup";
+    if (!controllers.empty()) {
+      if (("," + controllers + ",").find(",cpu,") == std::string::npos) continue;
+      root += "/" + controllers;
+    }
+    for (;; path.erase(path.rfind('/'))) {
+      consider(root + path);
+      if (path.empty() || path == "/" || path.rfind('/') == std::string::npos) break;
+    }
+    consider(root);
+  }
+  return tightest;
+}
+
+void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
+
+struct Job {
+  void (*body)(void*, std::size_t, int) = nullptr;
+  void* context = nullptr;
+  std::size_t count = 0;
+  int threads = 0;
+};
+
+class Pool {
+ public:
+  Pool() : size_(available_threads()) {
+    // Detached: they live until the process ends, asleep when there is nothing to do.
+    for (int worker = 1; worker < size_; ++worker)
+      std::thread([this, worker] { serve(worker); }).detach();
+  }
+
+  void run(const Job& job) {
+    const std::lock_guard turn(turn_);
+    job_ = job;
+    next_.store(0, std::memory_order_relaxed);
+    const std::uint64_t call = (gate_.load(std::memory_order_relaxed) | kFlags) + 1;
+    gate_.store(call | kOpen, std::memory_order_seq_cst);
+    signal_.fetch_add(1, std::memory_order_seq_cst);
+    if (asleep_.load(std::memory_order_seq_cst) > 0) signal_.notify_all();
+    work(0);
+    // Who has not come in by now is not waited for.
+    gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
+    for (int spins = 0; (gate_.load(std::memory_order_acquire) & kInside) != 0; ++spins)
+      spins < kSpins ? pause() : std::this_thread::yield();
+  }
+
+ private:
+  // gate_: number of the call, whether it takes workers, and how many are inside.
+  static constexpr std::uint64_t kInside = 0x7fff, kOpen = 0x8000, kFlags = kInside | kOpen;
+  static constexpr int kSpins = 4000;
+
+  void serve(int worker) {
+    std::uint64_t seen = 0;
+    for (;;) {
+      std::uint64_t gate = wait_for_call(seen);
+      seen = gate & ~kFlags;
+      while ((gate & kOpen) != 0 && (gate & ~kFlags) == seen)
+        if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) {
+          if (worker < job_.threads) work(worker);
+          gate_.fetch_sub(1, std::memory_order_release);
+          break;
+        }
+    }
+  }
+
+  // A new open call, waited for with a short spin and then asleep.
+  std::uint64_t wait_for_call(std::uint64_t seen) {
+    for (int spins = 0;; ++spins) {
+      const std::uint32_t signal = signal_.load(std::memory_order_seq_cst);
+      const std::uint64_t gate = gate_.load(std::memory_order_seq_cst);
+      if ((gate & kOpen) != 0 && (gate & ~kFlags) != seen) return gate;
+      if (spins < kSpins) {
+        pause();
+        continue;
+      }
+      asleep_.fetch_add(1, std::memory_order_seq_cst);
+      signal_.wait(signal, std::memory_order_seq_cst);
+      asleep_.fetch_sub(1, std::memory_order_seq_cst);
+      spins = 0;
+    }
+  }
+
+  void work(int worker) {
+    const Job job = job_;
+    for (std::size_t item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < job.count;)
+      job.body(job.context, item, worker);
+  }
+
+  const int size_;
+  std::mutex turn_;
+  Job job_;
+  alignas(64) std::atomic<std::uint64_t> gate_{0};
+  alignas(64) std::atomic<std::size_t> next_{0};
+  alignas(64) std::atomic<std::uint32_t> signal_{0};
+  std::atomic<int> asleep_{0};
+};
+
+std::mutex pool_lock;
+Pool* pool = nullptr;
+
+// Threads do not survive fork(): the child starts its own when it needs them.
+void forget_pool() {
+  new (&pool_lock) std::mutex;
+  pool = nullptr;
+}
+
+Pool& the_pool() {
+  const std::lock_guard lock(pool_lock);
+  if (pool == nullptr) {
+    static const int registered = pthread_atfork(nullptr, nullptr, forget_pool);
+    static_cast<void>(registered);
+    pool = new Pool;
+  }
+  return *pool;
+}
+
+}  // namespace
+
+int available_threads() {
+  const int processors = affinity();
+  const double granted = quota();
+  const int limit = granted > 0 ? static_cast<int>(std::ceil(granted)) : processors;
+  return std::max(1, std::min(processors, limit));
+}
+
+void run_parallel(int threads, std::size_t count, void (*body)(void*, std::size_t, int),
+                  void* context) {
+  if (threads <= 1 || count <= 1) {
+    for (std::size_t item = 0; item < count; ++item) body(context, item, 0);
+    return;
+  }
+  the_pool().run({body, context, count, threads});
+}
+
+}  // namespace talu
