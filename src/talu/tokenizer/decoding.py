@@ -1,0 +1,219 @@
+"""Turns token ids into text one at a time, and never shows half a character.
+
+The text of a token depends on its neighbours: bytes make up characters, a leading space is dropped.
+Each rule of a tokenizer's decoder is a stage here that keeps only what it still needs, so a token
+costs the same however long the text is, and all pieces together are what decoding all tokens at
+once gives. This file knows the rules by their description in ``tokenizer.json``, no tokenizer.
+"""
+
+import codecs
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from talu.exceptions import TokenizerError
+
+__all__ = ["IncrementalDecoder"]
+
+
+class IncrementalDecoder:
+    """Text of one reply. One owner, one thread; cheap to make.
+
+    Tokens that are hidden, and ids that the vocabulary does not have (models pad theirs), have no
+    text, as in ``Tokenizer.decode``.
+    """
+
+    def __init__(
+        self,
+        rules: Mapping[str, Any] | None,
+        token_of: Callable[[int], str | None],
+        *,
+        hidden: frozenset[int] = frozenset(),
+        continues: bool = False,
+    ) -> None:
+        """Begin a text.
+
+        Args:
+            rules: the ``decoder`` object of ``tokenizer.json``.
+            token_of: the vocabulary's entry of an id, None if there is none.
+            hidden: ids without text.
+            continues: the text goes on after other text: its leading space stays.
+
+        Raises:
+            TokenizerError: a rule is unknown; generating models do not have such.
+        """
+        self._stages = _stages(rules, continues)
+        self._token_of = token_of
+        self._hidden = hidden
+
+    def push(self, token_id: int) -> str:
+        """The text that is certain now; it may be empty, and may end the one of tokens before."""
+        token = None if token_id in self._hidden else self._token_of(token_id)
+        if token is None:
+            return ""
+        tokens = [token]
+        for stage in self._stages:
+            tokens = stage.push(tokens)
+        return "".join(tokens)
+
+    def flush(self) -> str:
+        """The rest; bytes that never became a character come as U+FFFD."""
+        tokens: list[str] = []
+        for stage in self._stages:
+            tokens = stage.push(tokens) + stage.end()
+        return "".join(tokens)
+
+
+class _Stage(Protocol):
+    """One rule: tokens in, tokens out, some of them later."""
+
+    def push(self, tokens: list[str]) -> list[str]: ...
+
+    def end(self) -> list[str]: ...
+
+
+class _Each:
+    """A rule that looks at one token at a time, and at whether it is the first."""
+
+    def __init__(self, change: Callable[[str, bool], str], continues: bool) -> None:
+        self._change = change
+        self._first = not continues
+
+    def push(self, tokens: list[str]) -> list[str]:
+        changed = []
+        for token in tokens:
+            changed.append(self._change(token, self._first))
+            self._first = False
+        return changed
+
+    def end(self) -> list[str]:
+        return []
+
+
+def _byte_characters() -> dict[str, int]:
+    """The printable characters that stand for the 256 bytes in a byte-level vocabulary.
+
+    Printable Latin-1 stands for itself, the other bytes in order for U+0100 onwards. Radford et
+    al., 2019 (GPT-2).
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    table = {chr(byte): byte for byte in printable}
+    return table | {chr(0x100 + place): byte for place, byte in enumerate(others)}
+
+
+_LEVEL_BYTES = _byte_characters()
+_FALLBACK_BYTES = {f"<0x{b:{case}}>": b for b in range(256) for case in ("02X", "02x")}
+
+
+class _ByteLevel:
+    """Every token is bytes, written as printable characters."""
+
+    def __init__(self) -> None:
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, tokens: list[str]) -> list[str]:
+        return [self._utf8.decode(self._bytes(token)) for token in tokens]
+
+    def end(self) -> list[str]:
+        return [self._utf8.decode(b"", final=True)]
+
+    def _bytes(self, token: str) -> bytes:
+        try:
+            return bytes(_LEVEL_BYTES[character] for character in token)
+        except KeyError:  # an added token, written as it is
+            return token.encode()
+
+
+class _ByteFallback:
+    """Tokens such as ``<0xE2>`` are bytes, the others are text.
+
+    A run of bytes that is not UTF-8 becomes one U+FFFD for each byte, however many whole characters
+    it begins with. So a run is held back until it ends; runs are short, for they spell characters
+    that the vocabulary lacks.
+    """
+
+    def __init__(self) -> None:
+        self._run = bytearray()
+
+    def push(self, tokens: list[str]) -> list[str]:
+        out: list[str] = []
+        for token in tokens:
+            byte = _FALLBACK_BYTES.get(token)
+            if byte is None:
+                out += [*self.end(), token]
+            else:
+                self._run.append(byte)
+        return out
+
+    def end(self) -> list[str]:
+        run, self._run = self._run, bytearray()
+        try:
+            return [run.decode()] if run else []
+        except UnicodeDecodeError:
+            return ["\ufffd"] * len(run)
+
+
+class _StripStart:
+    """Drops up to ``count`` of a character from the start of the whole text."""
+
+    def __init__(self, character: str, count: int) -> None:
+        self._character = character
+        self._left = count
+
+    def push(self, tokens: list[str]) -> list[str]:
+        return [self._strip(token) if self._left else token for token in tokens]
+
+    def end(self) -> list[str]:
+        return []
+
+    def _strip(self, token: str) -> str:
+        while self._left and token.startswith(self._character):
+            token = token[1:]
+            self._left -= 1
+        if token:
+            self._left = 0
+        return token
+
+
+def _stages(rules: Mapping[str, Any] | None, continues: bool) -> list[_Stage]:
+    if rules is None:  # tokens are words
+        return [_Each(lambda token, first: token if first else " " + token, continues)]
+    parts: Sequence[Mapping[str, Any]] = rules.get("decoders", [rules])
+    stages: list[_Stage] = []
+    joined = False  # from here on all tokens are one
+    for part in parts:
+        match part:
+            case {"type": "ByteLevel"} if not joined:
+                stages.append(_ByteLevel())
+                joined = True
+            case {"type": "ByteFallback"} if not joined:
+                stages.append(_ByteFallback())
+            case {"type": "Replace", "pattern": {"String": str(old)}, "content": str(new)} if (
+                not joined
+            ):
+                stages.append(_Each(_replace(old, new), continues))
+            case {"type": "Metaspace", "replacement": str(mark)} if not joined:
+                keep = part.get("prepend_scheme") == "never"
+                stages.append(_Each(_metaspace(mark, keep), continues))
+            case {"type": "Fuse"}:
+                joined = True
+            case {"type": "Strip", "content": str(character), "start": int(count), "stop": 0} if (
+                joined
+            ):
+                stages.append(_StripStart(character, 0 if continues else count))
+            case _:
+                raise TokenizerError(
+                    f"the tokenizer's decoder {dict(part)!r} cannot work token by token; "
+                    "models that generate text have ByteLevel, Metaspace or ByteFallback decoders",
+                    details={"decoder": dict(part)},
+                )
+    return stages
+
+
+def _replace(old: str, new: str) -> Callable[[str, bool], str]:
+    return lambda token, first: token.replace(old, new)
+
+
+def _metaspace(mark: str, keep: bool) -> Callable[[str, bool], str]:
+    """``mark`` stands for a space, and for none in the first token."""
+    return lambda token, first: token.replace(mark, "" if first and not keep else " ")
