@@ -60,7 +60,7 @@ def test_rope_turns_pairs_as_complex_numbers_and_leaves_the_other_columns() -> N
     frequencies = np.array([1.0, 0.01], np.float32)
     y = rope(x, positions, 6, frequencies).reshape(3, 2, 6)
     heads = x.reshape(3, 2, 6)
-    turn = np.exp(1j * positions[:, None, None] * frequencies.astype(np.float64))
+    turn = np.exp(1j * (positions[:, None, None].astype(np.float32) * frequencies))
     expected = (heads[..., :2] + 1j * heads[..., 2:4]) * turn
     np.testing.assert_allclose(y[..., :2] + 1j * y[..., 2:4], expected, rtol=1e-6, atol=1e-7)
     np.testing.assert_array_equal(y[..., 4:], heads[..., 4:])

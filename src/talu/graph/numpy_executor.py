@@ -64,7 +64,7 @@ def linear(x: Floats, weight: Floats, bias: Floats | None = None) -> Floats:
 def rope(x: Floats, positions: Ints, head_size: int, frequencies: Floats) -> Floats:
     """Columns i and i + len(frequencies) of each head turned by position · frequencies[i]."""
     half = len(frequencies)
-    angles = np.multiply.outer(positions.astype(np.float64), frequencies.astype(np.float64))
+    angles = np.multiply.outer(positions.astype(np.float32), frequencies).astype(np.float64)
     cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
     y = x.astype(np.float64).reshape(len(x), -1, head_size)
     first, second = y[..., :half].copy(), y[..., half : 2 * half].copy()

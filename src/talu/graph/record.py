@@ -87,8 +87,9 @@ class Graph:
         """Rotary position embedding of each head, in the half-split order of Hugging Face.
 
         Column i of the first ``len(frequencies)`` columns of a head is rotated together with
-        column i + len(frequencies) by the angle position · frequencies[i]; columns beyond
-        2 · len(frequencies) stay as they are. Su et al., 2021, https://arxiv.org/abs/2104.09864
+        column i + len(frequencies) by the angle position · frequencies[i], a product in float32 as
+        models are trained with; columns beyond 2 · len(frequencies) stay as they are.
+        Su et al., 2021, https://arxiv.org/abs/2104.09864
         """
         self._check(x.width % head_size == 0, f"rope: {x.width} columns, heads of {head_size}")
         self._check(2 * len(frequencies) <= head_size, "rope: more frequencies than half a head")

@@ -1,0 +1,93 @@
+"""Every family against answers that transformers computed in float32 from the same weights."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from talu.models import FAMILIES, load_architecture
+
+GOLDEN = Path(__file__).parent / "golden"
+TOLERANCE = 1e-4  # of logits whose standard deviation is about 2; float32 alone accounts for 1e-5
+MODELS = [  # one row per checkpoint of golden/: name, model type, tied
+    ("llama2", "llama", False),
+    ("llama31", "llama", True),
+    ("llama_bias", "llama", False),
+    ("mistral", "mistral", False),
+    ("qwen2", "qwen2", False),
+    ("qwen2_tied", "qwen2", True),
+    ("qwen2_window", "qwen2", False),
+    ("qwen3", "qwen3", False),
+    ("qwen3_bias", "qwen3", False),
+    ("qwen3_tied", "qwen3", True),
+]
+every_model = pytest.mark.parametrize("name", [name for name, _, _ in MODELS])
+
+
+def answers(name: str) -> Any:
+    with np.load(GOLDEN / name / "expected.npz") as file:
+        return dict(file)
+
+
+@every_model
+def test_logits_are_those_of_the_reference(run: Any, name: str) -> None:
+    expected = answers(name)
+    logits = run(GOLDEN / name)(expected["prompt"].tolist())
+    np.testing.assert_allclose(
+        logits[expected["positions"]], expected["logits"], rtol=0, atol=TOLERANCE
+    )
+
+
+@every_model
+def test_greedy_tokens_are_those_of_the_reference(run: Any, name: str) -> None:
+    expected = answers(name)
+    tokens = run(GOLDEN / name).greedy(expected["prompt"].tolist(), len(expected["greedy"]))
+    assert tokens == expected["greedy"].tolist()
+
+
+@every_model
+def test_one_token_at_a_time_gives_what_the_whole_pass_gives(run: Any, name: str) -> None:
+    tokens = answers(name)["prompt"].tolist()[:30]
+    one_by_one = run(GOLDEN / name)
+    steps = np.concatenate([one_by_one([token]) for token in tokens])
+    np.testing.assert_allclose(steps, run(GOLDEN / name)(tokens), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("name", "model_type", "tied"), MODELS)
+def test_the_architecture_says_what_the_folder_holds(
+    name: str, model_type: str, tied: bool
+) -> None:
+    architecture = load_architecture(GOLDEN / name)
+    assert architecture.model_type == model_type
+    assert ("lm_head.weight" not in architecture.graph.weights) == tied
+    assert (architecture.vocabulary_size, architecture.context_length) == (131, 512)
+    assert (architecture.hidden_size, architecture.layer_count) == (
+        48, 3 if name == "qwen2_window" else 2,
+    )  # fmt: skip
+    assert len(architecture.graph.layers) == architecture.layer_count
+    assert architecture.end_token_ids == {2}
+    assert architecture.generation_not_honoured == ()
+
+
+def test_the_parameters_are_counted_once_when_they_are_tied() -> None:
+    # 131·48 embedding, 48 final norm; per layer 48·(60+20+20+60) attention, 2·10 head norms,
+    # 3·48·88 MLP, 2·48 norms
+    expected = 131 * 48 + 48 + 2 * (48 * 160 + 20 + 3 * 48 * 88 + 96)
+    assert load_architecture(GOLDEN / "qwen3_tied").parameter_count == expected
+
+
+def test_every_checkpoint_is_tested() -> None:
+    assert sorted(path.name for path in GOLDEN.iterdir() if path.is_dir()) == [
+        name for name, _, _ in MODELS
+    ]
+
+
+def test_every_family_file_is_in_the_list_and_every_model_type_has_a_checkpoint() -> None:
+    folder = Path(importlib.import_module("talu.models").__file__ or "").parent
+    files = {path.stem for path in folder.glob("*.py") if "ARCHITECTURES" in path.read_text()}
+    assert sorted(files - {"__init__"}) == FAMILIES
+    families = [importlib.import_module(f"talu.models.{name}") for name in FAMILIES]
+    model_types = {model_type for family in families for model_type in family.ARCHITECTURES}
+    assert model_types == {model_type for _, model_type, _ in MODELS}

@@ -1,0 +1,189 @@
+"""Makes the tiny checkpoints and reference answers that tests/models compares with.
+
+Needs torch and transformers (neither is a dependency of talu)::
+
+    python tools/golden/make_models.py              # every tiny checkpoint
+    python tools/golden/make_models.py qwen3 llama  # only these
+    python tools/golden/make_models.py pocket       # the bundled model's answers, after a training
+
+Weights are random, rounded to the type that they are stored in; the answers are computed from the
+rounded weights in float32 without a cache, so that they hold for every way of computing.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "models" / "golden"
+POCKET = ROOT / "src" / "talu" / "models" / "pocket"
+NEW_TOKENS = 12
+MARGIN = 0.1  # between the best two logits of every greedy step: more than bf16 can blur
+
+# Odd sizes on purpose: a vocabulary and an MLP that are no multiple of a tile of 16 rows.
+COMMON = {
+    "vocab_size": 131,
+    "hidden_size": 48,
+    "intermediate_size": 88,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-3,  # large enough to be missed when it is not used
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "tie_word_embeddings": False,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,  # low, so that the short context sees frequencies on all of the ramp
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+MODELS: dict[str, tuple[str, str, int, dict[str, Any]]] = {  # family, type, prompt, settings
+    "qwen2": ("Qwen2", "float32", 24, {}),
+    "qwen2_tied": ("Qwen2", "bfloat16", 24, {"tie_word_embeddings": True}),
+    "qwen2_window": (
+        "Qwen2",
+        "bfloat16",
+        40,
+        {
+            "num_hidden_layers": 3,
+            "use_sliding_window": True,
+            "sliding_window": 8,
+            "max_window_layers": 1,
+        },
+    ),
+    "qwen3": ("Qwen3", "float16", 24, {"head_dim": 12}),
+    "qwen3_bias": ("Qwen3", "bfloat16", 24, {"head_dim": 16, "attention_bias": True}),
+    "qwen3_tied": ("Qwen3", "bfloat16", 24, {"head_dim": 10, "tie_word_embeddings": True}),
+    "llama2": ("Llama", "float16", 24, {"num_key_value_heads": 6}),
+    "llama31": (
+        "Llama",
+        "bfloat16",
+        300,
+        {"head_dim": 16, "rope_parameters": LLAMA3, "tie_word_embeddings": True},
+    ),
+    "llama_bias": (
+        "Llama",
+        "float16",
+        24,
+        {
+            "attention_bias": True,
+            "mlp_bias": True,
+            "hidden_act": "gelu_pytorch_tanh",
+            "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0},
+        },
+    ),
+    "mistral": ("Mistral", "bfloat16", 40, {"sliding_window": 8, "num_key_value_heads": 3}),
+}
+
+
+def randomize(model: torch.nn.Module, seed: int) -> None:
+    """Fill every tensor so that attention is selective and the logits are well spread."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in model.named_parameters():
+        noise = torch.randn(tensor.shape, generator=generator)
+        if "norm" in name:
+            tensor.data = 1 + 0.3 * noise
+        elif name.endswith("bias"):
+            tensor.data = 0.5 * noise
+        elif "embed" in name:  # weaker than what the layers add, or a tied model repeats itself
+            tensor.data = 0.3 * noise
+        else:
+            gain = 1.7 if "head" in name or ".q_proj" in name or ".k_proj" in name else 1.0
+            tensor.data = noise * gain * tensor.shape[-1] ** -0.5
+
+
+@torch.no_grad()
+def greedy(model: Any, prompt: list[int], count: int) -> tuple[list[int], float]:
+    """The most likely tokens one after the other, each from a whole pass without a cache."""
+    tokens, margin = list(prompt), float("inf")
+    for _ in range(count):
+        logits = model(torch.tensor([tokens]), use_cache=False).logits[0, -1]
+        best, second = torch.topk(logits, 2).values.tolist()
+        margin = min(margin, best - second)
+        tokens.append(int(logits.argmax()))
+    return tokens[len(prompt) :], margin
+
+
+def make(name: str) -> None:
+    """Write the folder of one checkpoint: the first seed whose greedy steps are all clear."""
+    family, dtype, length, settings = MODELS[name]
+    config = getattr(transformers, f"{family}Config")(**COMMON | settings)
+    config._attn_implementation = "eager"
+    for seed in range(1000):
+        model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+        randomize(model, seed)
+        model = model.to(getattr(torch, dtype))
+        rounded = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+        rounded.load_state_dict(model.state_dict())
+        prompt = np.random.default_rng(seed).integers(3, config.vocab_size, length)
+        tokens, margin = greedy(rounded, prompt.tolist(), NEW_TOKENS)
+        if margin > MARGIN and len(set(tokens)) > NEW_TOKENS // 2:
+            break
+    else:
+        raise RuntimeError(f"{name}: no seed gives greedy steps that are clear")
+    folder = GOLDEN / name
+    model.save_pretrained(folder)
+    with torch.no_grad():
+        logits = rounded(torch.tensor([prompt.tolist()]), use_cache=False).logits[0].numpy()
+    positions = np.arange(length)[-24:]
+    np.savez_compressed(
+        folder / "expected.npz",
+        prompt=prompt.astype(np.int32),
+        positions=positions.astype(np.int32),
+        logits=logits[positions],
+        greedy=np.array(tokens, np.int32),
+    )
+    print(f"{name}: seed {seed}, margin {margin:.2f}, logits of spread {logits.std():.2f}")
+
+
+POCKET_CHATS = [
+    [{"role": "user", "content": "What is 2+2?"}],
+    [{"role": "user", "content": "Hello!"}],
+    [
+        {"role": "system", "content": "You are a pirate."},
+        {"role": "user", "content": "Hello, who are you?"},
+    ],
+    [{"role": "user", "content": "What is the capital of France?"}],
+    [{"role": "user", "content": "Tell me a short story about a fox."}],
+]
+
+
+def make_pocket() -> None:
+    """Write the greedy answers of the bundled model, as token ids."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(POCKET)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        POCKET, dtype=torch.float32, attn_implementation="eager"
+    )
+    answers = []
+    for chat in POCKET_CHATS:
+        prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)[
+            "input_ids"
+        ]
+        tokens, margin = greedy(model.eval(), prompt, NEW_TOKENS)
+        answers.append({"prompt": prompt, "greedy": tokens, "margin": round(margin, 4)})
+        print(f"pocket: {tokenizer.decode(tokens)!r}, margin {margin:.3f}")
+    text = ",\n  ".join(json.dumps(answer) for answer in answers)
+    (GOLDEN / "pocket.json").write_text(f"[\n  {text}\n]\n")
+
+
+def main() -> None:
+    """Make what the command line names."""
+    parser = argparse.ArgumentParser(description="Make the golden checkpoints and answers.")
+    parser.add_argument("names", nargs="*", choices=[*MODELS, "pocket", []], metavar="NAME")
+    torch.set_num_threads(1)
+    for name in parser.parse_args().names or MODELS:
+        make_pocket() if name == "pocket" else make(name)
+
+
+if __name__ == "__main__":
+    main()
