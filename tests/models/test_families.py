@@ -1,6 +1,8 @@
 """Every family against answers that transformers computed in float32 from the same weights."""
 
+import hashlib
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from talu.models import FAMILIES, load_architecture
 
 GOLDEN = Path(__file__).parent / "golden"
+POCKET = Path(__file__).parents[2] / "src" / "talu" / "models" / "pocket"
 TOLERANCE = 1e-4  # of logits whose standard deviation is about 2; float32 alone accounts for 1e-5
 MODELS = [  # one row per checkpoint of golden/: name, model type, tied
     ("llama2", "llama", False),
@@ -53,6 +56,15 @@ def test_one_token_at_a_time_gives_what_the_whole_pass_gives(run: Any, name: str
     one_by_one = run(GOLDEN / name)
     steps = np.concatenate([one_by_one([token]) for token in tokens])
     np.testing.assert_allclose(steps, run(GOLDEN / name)(tokens), rtol=0, atol=TOLERANCE)
+
+
+def test_the_bundled_model_answers_as_the_reference_does(run: Any) -> None:
+    stored = json.loads((GOLDEN / "pocket.json").read_text())
+    weights = hashlib.sha256((POCKET / "model.safetensors").read_bytes()).hexdigest()
+    assert weights == stored["weights"], "run tools/golden/make_models.py pocket after a training"
+    for answer in stored["answers"]:
+        tokens = run(POCKET).greedy(answer["prompt"], len(answer["greedy"]))
+        assert tokens == answer["greedy"]
 
 
 @pytest.mark.parametrize(("name", "model_type", "tied"), MODELS)

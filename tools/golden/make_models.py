@@ -11,6 +11,7 @@ rounded weights in float32 without a cache, so that they hold for every way of c
 """
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -103,10 +104,15 @@ def randomize(model: torch.nn.Module, seed: int) -> None:
 
 
 @torch.no_grad()
-def greedy(model: Any, prompt: list[int], count: int) -> tuple[list[int], float]:
-    """The most likely tokens one after the other, each from a whole pass without a cache."""
+def greedy(
+    model: Any, prompt: list[int], count: int, end: int | None = None
+) -> tuple[list[int], float]:
+    """The most likely tokens up to ``end``, each from a whole pass without a cache.
+
+    Returns the tokens and the smallest distance of the best logit to the second.
+    """
     tokens, margin = list(prompt), float("inf")
-    for _ in range(count):
+    while len(tokens) < len(prompt) + count and tokens[len(prompt) :][-1:] != [end]:
         logits = model(torch.tensor([tokens]), use_cache=False).logits[0, -1]
         best, second = torch.topk(logits, 2).values.tolist()
         margin = min(margin, best - second)
@@ -146,34 +152,47 @@ def make(name: str) -> None:
     print(f"{name}: seed {seed}, margin {margin:.2f}, logits of spread {logits.std():.2f}")
 
 
-POCKET_CHATS = [
-    [{"role": "user", "content": "What is 2+2?"}],
-    [{"role": "user", "content": "Hello!"}],
-    [
-        {"role": "system", "content": "You are a pirate."},
-        {"role": "user", "content": "Hello, who are you?"},
+POCKET_QUESTIONS = {  # by system prompt
+    "": [
+        "What is 2+2?",
+        "What is 7 + 12?",
+        "Hello!",
+        "What is the capital of France?",
+        "What is the capital of Japan?",
+        "What is recursion?",
+        "Tell me a short story about a fox.",
+        "Give me a JSON object with a name and an age.",
     ],
-    [{"role": "user", "content": "What is the capital of France?"}],
-    [{"role": "user", "content": "Tell me a short story about a fox."}],
-]
+    "You are a pirate.": ["Hello, who are you?", "What is 3 + 4?"],
+}
 
 
 def make_pocket() -> None:
-    """Write the greedy answers of the bundled model, as token ids."""
+    """Write those greedy answers of the bundled model whose every step is clear."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(POCKET)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         POCKET, dtype=torch.float32, attn_implementation="eager"
     )
+    end = tokenizer.eos_token_id
     answers = []
-    for chat in POCKET_CHATS:
-        prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)[
-            "input_ids"
-        ]
-        tokens, margin = greedy(model.eval(), prompt, NEW_TOKENS)
-        answers.append({"prompt": prompt, "greedy": tokens, "margin": round(margin, 4)})
-        print(f"pocket: {tokenizer.decode(tokens)!r}, margin {margin:.3f}")
-    text = ",\n  ".join(json.dumps(answer) for answer in answers)
-    (GOLDEN / "pocket.json").write_text(f"[\n  {text}\n]\n")
+    asked = [(system, text) for system, texts in POCKET_QUESTIONS.items() for text in texts]
+    for system, text in asked:
+        chat = [{"role": "system", "content": system}] if system else []
+        encoded = tokenizer.apply_chat_template(
+            [*chat, {"role": "user", "content": text}], add_generation_prompt=True, return_dict=True
+        )
+        prompt = encoded["input_ids"]
+        tokens, margin = greedy(model.eval(), prompt, 2 * NEW_TOKENS, end)
+        print(f"pocket: {text!r} {tokenizer.decode(tokens)!r}, margin {margin:.3f}")
+        if margin > MARGIN:
+            answers.append(json.dumps({"prompt": prompt, "greedy": tokens}))
+    if len(answers) < 3:
+        raise RuntimeError("pocket: fewer than three answers are clear")
+    weights = hashlib.sha256((POCKET / "model.safetensors").read_bytes()).hexdigest()
+    listed = ",\n    ".join(answers)
+    (GOLDEN / "pocket.json").write_text(
+        f'{{\n  "weights": "{weights}",\n  "answers": [\n    {listed}\n  ]\n}}\n'
+    )
 
 
 def main() -> None:
