@@ -1,3 +1,86 @@
-"""Talk to language models, in this process or behind an endpoint, through one API."""
+"""Talk to language models, in this process or behind an endpoint, through one API.
+
+The names are loaded on first use, so that ``import talu`` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from talu.chat.session import AsyncChat, Chat
+    from talu.client import AsyncClient, Client
+    from talu.config import GenerationConfig
+    from talu.exceptions import (
+        GenerationError,
+        IOError,
+        ModelError,
+        StateError,
+        TaluError,
+        TemplateError,
+        TokenizerError,
+        ValidationError,
+    )
+    from talu.router.spec import (
+        CompletionOptions,
+        LocalBackend,
+        ModelSpec,
+        OpenAICompatibleBackend,
+    )
+
+__all__ = [
+    "AsyncChat",
+    "AsyncClient",
+    "Chat",
+    "Client",
+    "CompletionOptions",
+    "GenerationConfig",
+    "GenerationError",
+    "IOError",
+    "LocalBackend",
+    "ModelError",
+    "ModelSpec",
+    "OpenAICompatibleBackend",
+    "StateError",
+    "TaluError",
+    "TemplateError",
+    "TokenizerError",
+    "ValidationError",
+    "__version__",
+]
 
 __version__ = "0.1.0"
+
+HOMES = {
+    "talu.chat.session": ("AsyncChat", "Chat"),
+    "talu.client": ("AsyncClient", "Client"),
+    "talu.config": ("GenerationConfig",),
+    "talu.exceptions": (
+        "GenerationError",
+        "IOError",
+        "ModelError",
+        "StateError",
+        "TaluError",
+        "TemplateError",
+        "TokenizerError",
+        "ValidationError",
+    ),
+    "talu.router.spec": (
+        "CompletionOptions",
+        "LocalBackend",
+        "ModelSpec",
+        "OpenAICompatibleBackend",
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in HOMES.items():
+        if name in names:
+            value: object = getattr(importlib.import_module(module), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'talu' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

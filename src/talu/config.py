@@ -282,9 +282,10 @@ class GenerationConfig:
         """A copy with these fields set; without arguments a plain copy."""
         return self | GenerationConfig(**settings)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every field as it reads, set or not; a template as its source text."""
-        values = {name: getattr(self, name) for name in FIELDS}
+    def to_dict(self, *, only_given: bool = False) -> dict[str, Any]:
+        """The fields as they read, or only those that are set; a template as its source text."""
+        names = self.given if only_given else FIELDS
+        values = {name: getattr(self, name) for name in names}
         if isinstance(self.chat_template, TemplateSource):
             values["chat_template"] = self.chat_template.source
         return values

@@ -1,0 +1,165 @@
+"""A backend that says what it is told: for testing programs that use talu, without a model.
+
+It knows no model, tokenizer or template, and heeds no setting of a request. It records the
+requests, so that a test can read what would have reached a model.
+"""
+
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from typing import Any
+
+from talu.exceptions import GenerationError, StateError, ValidationError
+from talu.types import (
+    Done,
+    Event,
+    FinishReason,
+    ReasoningDelta,
+    Request,
+    TextDelta,
+    Timings,
+    ToolCallEvent,
+    Usage,
+)
+
+__all__ = ["ScriptedModel", "Step"]
+
+Step = str | Event | Exception | Callable[[], Any]
+
+
+class ScriptedModel:
+    """Answers the first request with the first script, the second with the second, and so on.
+
+    A script is a text, streamed word by word, or a list of steps. A step is a text (one piece,
+    one token), an event (``ReasoningDelta``, ``ToolCallEvent``, ``Done`` …), an exception to
+    raise, or a function to call there, and to await if it gives something to await: with
+    ``event.wait`` of a ``threading.Event`` or an ``asyncio.Event`` the script goes on when the
+    test says so. A script without ``Done`` ends with one that counts its own tokens.
+
+    Use it as ``Client(ModelSpec("any name", ScriptedModel("Hello there.")))``.
+
+    Attributes:
+        requests: the requests so far.
+        active: how many streams have begun and not ended.
+        closed: whether ``close`` was called.
+    """
+
+    def __init__(
+        self,
+        *scripts: str | Iterable[Step],
+        model: str = "scripted",
+        max_context_length: int | None = None,
+    ) -> None:
+        self._scripts = [_steps(script) for script in scripts]
+        self._model = model
+        self._max_context_length = max_context_length
+        self.requests: list[Request] = []
+        self.active = 0
+        self.closed = False
+
+    @property
+    def model(self) -> str:
+        """The name that answers give as their model."""
+        return self._model
+
+    @property
+    def max_context_length(self) -> int | None:
+        """What was given to the constructor."""
+        return self._max_context_length
+
+    def stream(self, request: Request) -> Generator[Event]:
+        """Play the next script."""
+        self.active += 1
+        try:
+            play = _Play(self, request)
+            for step in self._next_script(request):
+                result = step() if callable(step) else None
+                if inspect.isawaitable(result):
+                    if inspect.iscoroutine(result):
+                        result.close()
+                    raise ValidationError(f"{step!r} is async: use it with AsyncClient")
+                yield from play.events(step)
+            yield from play.end()
+        finally:
+            self.active -= 1
+
+    async def astream(self, request: Request) -> AsyncGenerator[Event]:
+        """Play the next script, awaiting what its functions give."""
+        self.active += 1
+        try:
+            play = _Play(self, request)
+            for step in self._next_script(request):
+                result: Awaitable[object] | None = step() if callable(step) else None
+                if inspect.isawaitable(result):
+                    await result
+                for event in play.events(step):
+                    yield event
+            for event in play.end():
+                yield event
+        finally:
+            self.active -= 1
+
+    def render(self, request: Request) -> tuple[str, list[int]]:
+        """The messages as lines of ``role: content``; every word is a token."""
+        if request.messages is None:
+            text = request.prompt or ""
+        else:
+            lines = [f"{message['role']}: {message['content']}" for message in request.messages]
+            text = "\n".join(lines)
+        return text, list(request.token_ids or range(len(text.split())))
+
+    def close(self) -> None:
+        """Refuse further requests."""
+        self.closed = True
+
+    def _next_script(self, request: Request) -> list[Step]:
+        if self.closed:
+            raise StateError("the scripted model has been closed", "STATE_CLOSED")
+        number = len(self.requests)
+        self.requests.append(request)
+        if number >= len(self._scripts):
+            known = len(self._scripts)
+            raise GenerationError(f"the scripted model has {known} answers, this is one more")
+        return self._scripts[number]
+
+
+class _Play:
+    """One script being played: turns steps into events and counts the tokens."""
+
+    def __init__(self, model: ScriptedModel, request: Request) -> None:
+        self._model = model
+        self._prompt, self._prompt_ids = model.render(request)
+        self._tokens = 0
+        self._calls = 0
+        self._done = False
+
+    def events(self, step: Step) -> Generator[Event]:
+        """The events of a step: none for a function."""
+        match step:
+            case Exception():
+                raise step
+            case str():
+                yield TextDelta(step, (self._tokens,))
+                self._tokens += 1
+            case TextDelta() | ReasoningDelta() | ToolCallEvent() | Done():
+                self._tokens += len(getattr(step, "tokens", ()))
+                self._calls += isinstance(step, ToolCallEvent)
+                self._done = isinstance(step, Done)
+                yield step
+
+    def end(self) -> Generator[Event]:
+        """The last event, if the script had none."""
+        if not self._done:
+            yield Done(
+                FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP,
+                Usage(len(self._prompt_ids), self._tokens),
+                Timings(),
+                self._model.model,
+                prompt=self._prompt,
+            )
+
+
+def _steps(script: str | Iterable[Step]) -> list[Step]:
+    if not isinstance(script, str):
+        return list(script)
+    words = script.split(" ")
+    return [word if i == 0 else f" {word}" for i, word in enumerate(words)]

@@ -1,0 +1,146 @@
+"""What every answer knows, streamed or not, blocking or awaited: the face of a ``Turn``."""
+
+from dataclasses import asdict
+from typing import Any, Generic
+
+from talu.chat.items import ContentPart, OutputText
+from talu.chat.textlike import TextLike
+from talu.chat.tools import ToolCall
+from talu.chat.turn import ChatT, Turn
+from talu.exceptions import StateError
+from talu.types import FinishReason, Timings, TokenLogprob, Usage
+
+__all__ = ["Answer"]
+
+
+class Answer(TextLike, Generic[ChatT]):
+    """What every answer knows. Of a stream that is not read to its end: what has come so far."""
+
+    def __init__(self, turn: Turn[ChatT]) -> None:
+        self._turn = turn
+        self._content: list[ContentPart] | None = None
+        turn.answer = self
+
+    @property
+    def text(self) -> str:
+        """The answer's text, without reasoning and tool calls."""
+        return self._turn.builder.text
+
+    @property
+    def reasoning(self) -> str | None:
+        """What the model thought before it answered; None when it did not."""
+        return self._turn.builder.reasoning or None
+
+    @property
+    def tokens(self) -> list[int]:
+        """Ids of all sampled tokens, those of the reasoning and the end token included."""
+        return list(self._turn.builder.tokens)
+
+    @property
+    def logprobs(self) -> list[TokenLogprob] | None:
+        """One entry for each token; None when they were not asked for."""
+        return list(self._turn.builder.logprobs) or None
+
+    @property
+    def tool_calls(self) -> list[ToolCall] | None:
+        """The calls that the model asks for; None when there are none."""
+        calls = self._turn.builder.calls
+        return [ToolCall(call.call_id, call.name, call.arguments) for call in calls] or None
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the answer ended; None while it has not, and when it failed."""
+        return self._turn.finish_reason
+
+    @property
+    def stop_sequence(self) -> str | None:
+        """The stop sequence that ended the answer, if one did."""
+        done = self._turn.builder.done
+        return done.stop_sequence if done else None
+
+    @property
+    def usage(self) -> Usage | None:
+        """Token counts; None before the end, and when the answer was cancelled."""
+        done = self._turn.builder.done
+        return done.usage if done else None
+
+    @property
+    def timings(self) -> Timings | None:
+        """Durations; None before the end, and when the answer was cancelled."""
+        done = self._turn.builder.done
+        return done.timings if done else None
+
+    @property
+    def chat(self) -> ChatT | None:
+        """The chat that this answer belongs to; None for a raw completion."""
+        return self._turn.chat
+
+    @property
+    def model(self) -> str | None:
+        """The model that answers."""
+        done = self._turn.builder.done
+        return done.model if done else self._turn.model
+
+    @property
+    def prompt(self) -> str | None:
+        """The rendered prompt; None before the end and when the backend does not know it."""
+        done = self._turn.builder.done
+        return done.prompt if done else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done differently from what was asked, in words."""
+        done = self._turn.builder.done
+        return done.notes if done else ()
+
+    @property
+    def content(self) -> list[ContentPart]:
+        """The text as content parts; the same list at each access once the answer has ended."""
+        if self._content is None or not self._turn.ended:
+            self._content = [OutputText(self._turn.builder.text)]
+        return self._content
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer for JSON: text, finish reason and whatever else is known."""
+        known: dict[str, Any] = {
+            "text": self.text,
+            "finish_reason": str(self.finish_reason) if self.finish_reason else None,
+            "model": self.model,
+            "reasoning": self.reasoning,
+            "stop_sequence": self.stop_sequence,
+            "notes": list(self.notes) or None,
+        }
+        if self.usage is not None:
+            known["usage"] = asdict(self.usage) | {"total_tokens": self.usage.total_tokens}
+        if self.timings is not None:
+            known["timings"] = asdict(self.timings) | {"total_ms": self.timings.total_ms}
+        if self.tool_calls is not None:
+            known["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        always = ("text", "finish_reason")
+        return {name: value for name, value in known.items() if name in always or value is not None}
+
+    def __repr__(self) -> str:
+        text = self._turn.builder.text
+        shown = [repr(text[:50] + "…" if len(text) > 50 else text)]
+        if self.model is not None:
+            shown.append(f"model={self.model!r}")
+        if self.usage is not None:
+            shown.append(f"total_tokens={self.usage.total_tokens}")
+        if not self._turn.ended:
+            shown.append("pending")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _place_to_go_on(self) -> ChatT:
+        """The chat itself when this is its latest answer, otherwise a fork that ends with it."""
+        turn = self._turn
+        if turn.chat is None:
+            raise StateError(
+                "this answer belongs to no chat: continue one that came from client.chat() or "
+                "client.ask()",
+                "STATE_NO_CHAT",
+            )
+        if not turn.past:
+            raise StateError("this answer failed or never began: there is nothing to continue")
+        if turn.history.items and turn.history.items[-1] is turn.past[-1]:
+            return turn.chat
+        return turn.chat._forked_with(turn.past)

@@ -1,0 +1,66 @@
+"""Raw completions: a turn without a chat and without a template."""
+
+from talu.chat.hooks import HookManager
+from talu.chat.io import IO
+from talu.chat.turn import ChatT, History, Turn
+from talu.config import GenerationConfig
+from talu.exceptions import EmptyPromptError, ValidationError
+from talu.types import Request
+
+__all__ = ["raw_request", "raw_turn"]
+
+
+def raw_request(
+    prompt: str,
+    system: str | None,
+    config: GenerationConfig,
+    *,
+    token_ids: list[int] | None,
+    continue_from_token_id: int | None,
+    echo_prompt: bool,
+) -> Request:
+    """The request of a raw completion; ``system`` goes before the prompt with a blank line.
+
+    Raises:
+        EmptyPromptError: there is nothing to start from.
+        ValidationError: an argument is wrong, or has no meaning without a template.
+    """
+    if not isinstance(prompt, str):
+        wrong = f"prompt must be text, got {prompt!r}"
+        raise ValidationError(wrong, details={"param": "prompt"})
+    for name in ("chat_template", "extra_context"):
+        if config.given.get(name) is not None:
+            wrong = f"{name} has no meaning in a raw completion, which uses no template"
+            raise ValidationError(wrong, details={"param": name})
+    if system and token_ids is not None:
+        wrong = "system= is text and cannot go before token_ids: put its tokens there"
+        raise ValidationError(wrong, details={"param": "system"})
+    if system:
+        prompt = f"{system}\n\n{prompt}"
+    if not prompt and not token_ids and continue_from_token_id is None:
+        raise EmptyPromptError("the prompt is empty: give at least one character or token id")
+    return Request(
+        prompt=prompt,
+        token_ids=None if token_ids is None else tuple(token_ids),
+        continue_from_token_id=continue_from_token_id,
+        echo_prompt=echo_prompt,
+        config=config,
+    )
+
+
+def raw_turn(request: Request, model: str, io: IO, hooks: HookManager) -> Turn[ChatT]:
+    """A turn that answers the request and belongs to no chat."""
+    history = History()
+    history.claim()
+    return Turn(
+        chat=None,
+        model=model,
+        history=history,
+        keep=0,
+        asked=(),
+        input_text=request.prompt or "",
+        request=request,
+        io=io,
+        events=io.stream(request),
+        hooks=hooks,
+    )

@@ -1,0 +1,283 @@
+"""Conversation items: what a chat is made of, as immutable typed values, and the live view of it.
+
+Knows the kinds of items and their content. Refuses to know how items come about (``builder``),
+what they look like as dictionaries (``messages``), and who edits the list (``session``).
+"""
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import ClassVar, Self, TypeVar, overload
+
+from talu.exceptions import ValidationError
+
+__all__ = [
+    "ContentPart",
+    "ContentType",
+    "ConversationItems",
+    "FunctionCallItem",
+    "FunctionCallOutputItem",
+    "InputText",
+    "Item",
+    "ItemStatus",
+    "ItemType",
+    "MessageItem",
+    "MessageRole",
+    "OutputText",
+    "ReasoningItem",
+    "ReasoningText",
+]
+
+
+class ItemType(IntEnum):
+    """Kind of an item."""
+
+    MESSAGE = 0
+    FUNCTION_CALL = 1
+    FUNCTION_CALL_OUTPUT = 2
+    REASONING = 3
+
+
+class ItemStatus(IntEnum):
+    """State of an item; a committed one is completed, or incomplete when it was cancelled."""
+
+    IN_PROGRESS = 0
+    WAITING = 1
+    COMPLETED = 2
+    INCOMPLETE = 3
+    FAILED = 4
+
+
+class MessageRole(IntEnum):
+    """Who speaks in a message."""
+
+    SYSTEM = 0
+    USER = 1
+    ASSISTANT = 2
+    DEVELOPER = 3
+
+    @classmethod
+    def named(cls, name: "MessageRole | str") -> "MessageRole":
+        """The role of this name in any case; ``ValidationError`` when there is none."""
+        if isinstance(name, cls):
+            return name
+        if isinstance(name, str) and name.upper() in cls.__members__:
+            return cls[name.upper()]
+        known = ", ".join(role.name.lower() for role in cls)
+        raise ValidationError(
+            f"unknown role {name!r}; known are {known}",
+            "VALIDATION_INVALID_ROLE",
+            {"param": "role", "value": name},
+        )
+
+
+class ContentType(IntEnum):
+    """Kind of a content part."""
+
+    INPUT_TEXT = 0
+    OUTPUT_TEXT = 5
+    REASONING_TEXT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class InputText:
+    """Text that was given to the model."""
+
+    text: str
+    type: ClassVar[ContentType] = ContentType.INPUT_TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class OutputText:
+    """Text of an answer."""
+
+    text: str
+    type: ClassVar[ContentType] = ContentType.OUTPUT_TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningText:
+    """Text that the model thought before it answered."""
+
+    text: str
+    type: ClassVar[ContentType] = ContentType.REASONING_TEXT
+
+
+ContentPart = InputText | OutputText | ReasoningText
+
+
+def _new_id() -> str:
+    return f"item_{uuid.uuid4().hex}"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """What all items have.
+
+    Attributes:
+        id: unique; a regenerated item has a new one.
+        status: completed, or incomplete when the generation was cancelled.
+        created_at_ms: milliseconds since 1970, UTC.
+        hidden: part of the context, but not meant for the eyes of a user.
+    """
+
+    type: ClassVar[ItemType]
+    id: str = field(default_factory=_new_id)
+    status: ItemStatus = ItemStatus.COMPLETED
+    created_at_ms: int = field(default_factory=_now_ms)
+    hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageItem(Item):
+    """A message of the system, the user or the model.
+
+    Attributes:
+        generation: how an answer came about: model, finish reason and the settings asked for.
+    """
+
+    type: ClassVar[ItemType] = ItemType.MESSAGE
+    role: MessageRole
+    content: tuple[ContentPart, ...]
+    generation: Mapping[str, object] | None = None
+
+    @classmethod
+    def create(
+        cls,
+        role: MessageRole | str,
+        content: str | Sequence[ContentPart],
+        *,
+        hidden: bool = False,
+    ) -> Self:
+        """A new message; ``role`` in any case, ``content`` as text or parts."""
+        who = MessageRole.named(role)
+        kind = OutputText if who is MessageRole.ASSISTANT else InputText
+        parts = (kind(content),) if isinstance(content, str) else tuple(content)
+        if not all(isinstance(part, ContentPart) for part in parts):
+            raise ValidationError(
+                f"content must be text or content parts, got {content!r}",
+                "VALIDATION_MISSING_CONTENT",
+                {"param": "content", "value": content},
+            )
+        return cls(role=who, content=parts, hidden=hidden)
+
+    @property
+    def text(self) -> str:
+        """The text of all parts."""
+        return "".join(part.text for part in self.content)
+
+    def to_message_dict(self) -> dict[str, str]:
+        """The message as ``{"role": ..., "content": ...}``."""
+        return {"role": self.role.name.lower(), "content": self.text}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionCallItem(Item):
+    """A call of a tool; ``arguments`` is JSON text as the model wrote it."""
+
+    type: ClassVar[ItemType] = ItemType.FUNCTION_CALL
+    name: str
+    call_id: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionCallOutputItem(Item):
+    """What the call ``call_id`` returned, as text."""
+
+    type: ClassVar[ItemType] = ItemType.FUNCTION_CALL_OUTPUT
+    call_id: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReasoningItem(Item):
+    """What the model thought before the message that follows."""
+
+    type: ClassVar[ItemType] = ItemType.REASONING
+    content: tuple[ReasoningText, ...]
+
+    @property
+    def text(self) -> str:
+        """The text of all parts."""
+        return "".join(part.text for part in self.content)
+
+
+Kind = TypeVar("Kind", bound=Item)
+
+
+class ConversationItems(Sequence[Item]):
+    """The items of a chat as a read-only sequence; a kept view shows later changes."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        """The item at an index, or a list for a slice."""
+        return list(self._items[index]) if isinstance(index, slice) else self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items)
+
+    @property
+    def first(self) -> Item | None:
+        """The first item, None when there is none."""
+        return self._items[0] if self._items else None
+
+    @property
+    def last(self) -> Item | None:
+        """The last item, None when there is none."""
+        return self._items[-1] if self._items else None
+
+    @property
+    def system(self) -> str | None:
+        """Text of the system message at the start, None when there is none."""
+        first = self.first
+        if isinstance(first, MessageItem) and first.role is MessageRole.SYSTEM:
+            return first.text
+        return None
+
+    def filter_by_type(self, kind: type[Kind]) -> list[Kind]:
+        """All items of a class."""
+        return [item for item in self._items if isinstance(item, kind)]
+
+    def filter_by_role(self, role: MessageRole | str) -> list[MessageItem]:
+        """All messages of a role."""
+        wanted = MessageRole.named(role)
+        return [item for item in self.filter_by_type(MessageItem) if item.role is wanted]
+
+    def __repr__(self) -> str:
+        lines = "".join(f"  {_line(item)},\n" for item in self._items)
+        return f"ConversationItems([\n{lines}])" if lines else "ConversationItems([])"
+
+
+def _line(item: Item) -> str:
+    mark = "" if item.status is ItemStatus.COMPLETED else f" ({item.status.name.lower()})"
+    match item:
+        case MessageItem():
+            return f"{item.role.name.lower()}{mark}: {item.text!r}"
+        case ReasoningItem():
+            return f"reasoning{mark}: {item.text!r}"
+        case FunctionCallItem():
+            return f"call {item.call_id}{mark}: {item.name}({item.arguments})"
+        case FunctionCallOutputItem():
+            return f"output {item.call_id}{mark}: {item.output!r}"
+        case _:
+            return f"{type(item).__name__}{mark}"

@@ -1,0 +1,223 @@
+"""Items to OpenAI-style dictionaries and back, and what a user may send as a message.
+
+Pure. A dictionary that is not understood in full is refused with its index and key: nothing of a
+restored conversation is dropped.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from talu.chat.items import (
+    FunctionCallItem,
+    FunctionCallOutputItem,
+    InputText,
+    Item,
+    MessageItem,
+    ReasoningItem,
+    ReasoningText,
+)
+from talu.config import nearest
+from talu.exceptions import ValidationError
+
+__all__ = ["Message", "MessageList", "items_from_messages", "messages_from_items", "user_items"]
+
+Message = str | InputText | MessageItem | Mapping[str, Any] | Sequence[Any]
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+KEYS = {  # role: what its dictionary may have beside role and content
+    "assistant": {"tool_calls", "reasoning_content"},
+    "tool": {"tool_call_id"},
+}
+TEXT_PARTS = ("text", "input_text", "output_text")
+MEDIA_PARTS = ("audio", "file", "image", "image_url", "input_audio", "input_file", "input_image")
+
+
+class MessageList(list[dict[str, Any]]):
+    """Messages of a chat as dictionaries; read-only, because the chat would not see a change."""
+
+    def _read_only(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError(
+            "chat.messages is a read-only copy: use chat.append, insert, remove, pop or clear"
+        )
+
+    append = extend = insert = remove = pop = clear = sort = reverse = _read_only
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _read_only
+
+
+def messages_from_items(items: Iterable[Item]) -> list[dict[str, Any]]:
+    """What a backend and a template get: tool calls join the assistant message before them."""
+    messages: list[dict[str, Any]] = []
+    thoughts = ""
+    for item in items:
+        match item:
+            case ReasoningItem():
+                thoughts = item.text
+                continue
+            case MessageItem():
+                messages.append(dict(item.to_message_dict()))
+            case FunctionCallItem():
+                if not messages or messages[-1]["role"] != "assistant":
+                    messages.append({"role": "assistant", "content": ""})
+                messages[-1].setdefault("tool_calls", []).append(_call_dict(item))
+            case FunctionCallOutputItem():
+                output = {"role": "tool", "content": item.output, "tool_call_id": item.call_id}
+                messages.append(output)
+        if thoughts and messages[-1]["role"] == "assistant":
+            messages[-1]["reasoning_content"] = thoughts
+        thoughts = ""
+    return messages
+
+
+def _call_dict(item: FunctionCallItem) -> dict[str, Any]:
+    function = {"name": item.name, "arguments": item.arguments}
+    return {"id": item.call_id, "type": "function", "function": function}
+
+
+def user_items(message: Message) -> list[MessageItem]:
+    """The user's turn: text, content parts, dictionaries of parts, messages, or a list of them.
+
+    Raises:
+        ValidationError: something in it is neither; pictures and sound are named as such.
+    """
+    if isinstance(message, MessageItem):
+        return [message]
+    if not isinstance(message, Sequence) or isinstance(message, str):
+        return [MessageItem.create("user", [_input(message)])]
+    items: list[MessageItem] = []
+    parts: list[InputText] = []
+    for entry in message:
+        if isinstance(entry, MessageItem):
+            items += _message_of(parts)
+            items.append(entry)
+            parts = []
+        else:
+            parts.append(_input(entry))
+    items += _message_of(parts)
+    return items or [MessageItem.create("user", "")]
+
+
+def _message_of(parts: list[InputText]) -> list[MessageItem]:
+    return [MessageItem.create("user", parts)] if parts else []
+
+
+def _input(part: object) -> InputText:
+    match part:
+        case InputText():
+            return part
+        case str():
+            return InputText(str(part))
+        case {"type": "text" | "input_text", "text": str(text)}:
+            return InputText(text)
+        case {"type": str(kind)} if kind in MEDIA_PARTS:
+            wrong = f"a part of type {kind!r}: this version of talu takes text only"
+        case _:
+            wrong = f"{part!r}: use text, InputText, MessageItem or {{'type': 'text', 'text': …}}"
+    raise ValidationError(f"a message cannot hold {wrong}", details={"param": "message"})
+
+
+def items_from_messages(messages: Iterable[Mapping[str, Any]]) -> list[Item]:
+    """Restore items from OpenAI-style dictionaries.
+
+    Raises:
+        ValidationError: a dictionary is malformed; the message names its index and key.
+    """
+    if isinstance(messages, str | Mapping) or not isinstance(messages, Iterable):
+        _refuse("messages", f"must be a list of dictionaries, got {messages!r}")
+    items: list[Item] = []
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        if isinstance(message, MessageItem):
+            items.append(message)
+        elif isinstance(message, Mapping):
+            items += _items_of(where, message, items)
+        else:
+            _refuse(where, f"must be a dictionary, got {message!r}")
+    return items
+
+
+def _items_of(where: str, message: Mapping[str, Any], before: Sequence[Item]) -> list[Item]:
+    role = message.get("role")
+    if role not in ROLES:
+        hint = nearest(role, ROLES) if isinstance(role, str) else ""
+        _refuse(f"{where}['role']", f"must be one of {', '.join(ROLES)}, got {role!r}{hint}")
+    _check_keys(where, role, message)
+    if role == "tool":
+        return [_output_item(where, message, before)]
+    items: list[Item] = []
+    if message.get("reasoning_content"):
+        thoughts = _text(f"{where}['reasoning_content']", message["reasoning_content"])
+        items.append(ReasoningItem(content=(ReasoningText(thoughts),)))
+    calls = message.get("tool_calls") or []
+    if message.get("content") is not None or not calls:
+        if "content" not in message:
+            _refuse(f"{where}['content']", "is missing", "VALIDATION_MISSING_CONTENT")
+        text = _text(f"{where}['content']", message["content"])
+        if text or not calls:
+            items.append(MessageItem.create(role, text))
+    if not isinstance(calls, list | tuple):
+        _refuse(f"{where}['tool_calls']", f"must be a list, got {calls!r}")
+    return items + [
+        _call_item(f"{where}['tool_calls'][{number}]", call) for number, call in enumerate(calls)
+    ]
+
+
+def _check_keys(where: str, role: str, message: Mapping[str, Any]) -> None:
+    known = {"role", "content"} | KEYS.get(role, set())
+    for key, value in message.items():
+        if key not in known and value not in (None, [], {}):
+            hint = nearest(str(key), known)
+            _refuse(f"{where}[{key!r}]", f"is not a key of a message of role {role!r}{hint}")
+
+
+def _text(where: str, content: object) -> str:
+    """Text of a content: a string, or a list of text parts."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list | tuple):
+        _refuse(where, f"must be text or a list of text parts, got {content!r}")
+    texts: list[str] = []
+    for number, part in enumerate(content):
+        match part:
+            case {"type": str(kind), "text": str(text)} if kind in TEXT_PARTS:
+                texts.append(text)
+            case _:
+                _refuse(f"{where}[{number}]", f"must be a text part, got {part!r}")
+    return "".join(texts)
+
+
+def _call_item(where: str, call: object) -> FunctionCallItem:
+    if not isinstance(call, Mapping):
+        _refuse(where, f"must be a dictionary, got {call!r}")
+    call_id = call.get("id")
+    if not isinstance(call_id, str) or not call_id:
+        _refuse(f"{where}['id']", f"must be text that is not empty, got {call_id!r}")
+    function = call.get("function")
+    if not isinstance(function, Mapping):
+        _refuse(f"{where}['function']", f"must be a dictionary, got {function!r}")
+    name, arguments = function.get("name"), function.get("arguments", "{}")
+    if not isinstance(name, str) or not name:
+        _refuse(f"{where}['function']['name']", f"must be text that is not empty, got {name!r}")
+    if isinstance(arguments, Mapping):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    if not isinstance(arguments, str):
+        _refuse(f"{where}['function']['arguments']", f"must be JSON text, got {arguments!r}")
+    return FunctionCallItem(name=name, call_id=call_id, arguments=arguments)
+
+
+def _output_item(
+    where: str, message: Mapping[str, Any], before: Sequence[Item]
+) -> FunctionCallOutputItem:
+    call_id = message.get("tool_call_id")
+    known = [item.call_id for item in before if isinstance(item, FunctionCallItem)]
+    if call_id not in known:
+        wanted = "must be the id of a tool call in a message before it"
+        _refuse(f"{where}['tool_call_id']", f"{wanted}, got {call_id!r}")
+    if "content" not in message:
+        _refuse(f"{where}['content']", "is missing", "VALIDATION_MISSING_CONTENT")
+    text = _text(f"{where}['content']", message["content"])
+    return FunctionCallOutputItem(call_id=str(call_id), output=text)
+
+
+def _refuse(where: str, wrong: str, code: str | None = None) -> NoReturn:
+    raise ValidationError(f"{where} {wrong}", code, {"param": "messages", "where": where})

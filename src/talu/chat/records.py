@@ -1,0 +1,74 @@
+"""Items as plain dictionaries for JSON, and back, without loss. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from enum import IntEnum
+from typing import Any
+
+from talu.chat.items import (
+    ContentPart,
+    FunctionCallItem,
+    FunctionCallOutputItem,
+    InputText,
+    Item,
+    ItemStatus,
+    MessageItem,
+    MessageRole,
+    OutputText,
+    ReasoningItem,
+    ReasoningText,
+)
+from talu.exceptions import ValidationError
+
+__all__ = ["item_from_record", "record_from_item"]
+
+ITEMS = {
+    kind.type.name.lower(): kind
+    for kind in (MessageItem, FunctionCallItem, FunctionCallOutputItem, ReasoningItem)
+}
+PARTS = {kind.type.name.lower(): kind for kind in (InputText, OutputText, ReasoningText)}
+ENUMS: dict[str, type[IntEnum]] = {"status": ItemStatus, "role": MessageRole}
+
+
+def record_from_item(item: Item) -> dict[str, Any]:
+    """All fields of an item; enumerations as lower-case names, parts as dictionaries."""
+    record: dict[str, Any] = {"type": item.type.name.lower()}
+    for field in fields(item):
+        value = getattr(item, field.name)
+        if isinstance(value, IntEnum):
+            value = value.name.lower()
+        elif field.name == "content":
+            value = [{"type": part.type.name.lower(), "text": part.text} for part in value]
+        record[field.name] = value
+    return record
+
+
+def item_from_record(where: str, record: Mapping[str, Any]) -> Item:
+    """The item of a record; ``where`` names the place of the record in error messages.
+
+    Raises:
+        ValidationError: a field is missing, unknown or of a wrong kind.
+    """
+    try:
+        values = dict(record)
+        kind = ITEMS[values.pop("type")]
+        for name, enum in ENUMS.items():
+            if name in values:
+                values[name] = enum[values[name].upper()]
+        if "content" in values:
+            values["content"] = tuple(_part(part) for part in values["content"])
+        item: Item = kind(**values)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValidationError(
+            f"{where} is not a record of a conversation item ({reason}): {record!r}",
+            details={"param": "items", "where": where},
+        ) from error
+    return item
+
+
+def _part(part: Mapping[str, Any]) -> ContentPart:
+    text = part["text"]
+    if not isinstance(text, str):
+        raise TypeError(f"text must be text, got {text!r}")
+    return PARTS[part["type"]](text)

@@ -1,0 +1,274 @@
+"""Answers: read at once or piece by piece, blocking or awaited.
+
+A streamed answer that is dropped, closed or cancelled stops the generation; what has come stays,
+in the answer and in the chat.
+"""
+
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import aclosing
+from inspect import GEN_RUNNING, getgeneratorstate
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
+
+from talu.chat.answer import Answer
+from talu.chat.io import iterate
+from talu.chat.messages import Message
+from talu.chat.token import Token
+from talu.chat.turn import OnToken, Turn
+from talu.config import GenerationConfig, GenerationSettings
+
+if TYPE_CHECKING:
+    from talu.chat.session import AsyncChat, Chat
+
+__all__ = ["AsyncResponse", "AsyncStreamingResponse", "Response", "StreamingResponse"]
+
+
+class Response(Answer["Chat"]):
+    """A whole answer. It is not iterable, so that a forgotten ``stream=True`` is noticed."""
+
+    __iter__ = None
+
+    @overload
+    def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[False] = False,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "Response": ...
+
+    @overload
+    def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[True],
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "StreamingResponse": ...
+
+    def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool = False,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "Response | StreamingResponse":
+        """Continue the conversation after this answer.
+
+        In the same chat when this is its latest answer. Otherwise in a fork of the chat that ends
+        with this answer; the chat itself stays as it is. The arguments are those of ``Chat.send``.
+
+        Raises:
+            StateError: the answer belongs to no chat, or it failed.
+        """
+        chat = self._place_to_go_on()
+        return chat._reply(message, config, stream=stream, on_token=on_token, settings=settings)
+
+
+class StreamingResponse(Answer["Chat"]):
+    """An answer that is read while it is generated.
+
+    Iterating gives ``Token`` pieces, once; the last one is empty and has the finish reason.
+    Nothing is generated before the first piece is asked for. Leaving the loop early, dropping the
+    iterator, ``close()`` and ``cancel()`` stop the generation: the text so far stays here and, as
+    an incomplete item, in the chat. Usage, timings and finish reason are known at the end.
+    """
+
+    def __init__(self, turn: "Turn[Chat]") -> None:
+        super().__init__(turn)
+        self._pieces = iterate(turn.pieces())
+
+    def __iter__(self) -> Iterator[Token]:
+        yield from self._pieces
+
+    @property
+    def text(self) -> str:
+        """The whole text: what has not been read is generated first."""
+        for _ in self._pieces:
+            pass
+        return super().text
+
+    def cancel(self) -> None:
+        """Stop the generation; from another thread before its next piece."""
+        self._turn.stop_asked = True
+        try:
+            self.close()
+        except ValueError:
+            if getgeneratorstate(self._pieces) != GEN_RUNNING:
+                raise
+
+    def close(self) -> None:
+        """Stop the generation if it is not finished; idempotent."""
+        self._pieces.close()
+        self._turn.abandon()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @overload
+    def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[True] = True,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "StreamingResponse": ...
+
+    @overload
+    def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[False],
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> Response: ...
+
+    def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool = True,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "Response | StreamingResponse":
+        """Like ``Response.append``, streamed; what has not been read is generated first."""
+        for _ in self._pieces:
+            pass
+        chat = self._place_to_go_on()
+        return chat._reply(message, config, stream=stream, on_token=on_token, settings=settings)
+
+
+class AsyncResponse(Answer["AsyncChat"]):
+    """Like ``Response``, from an ``AsyncClient``."""
+
+    __iter__ = None
+
+    @overload
+    async def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[False] = False,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "AsyncResponse": ...
+
+    @overload
+    async def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[True],
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "AsyncStreamingResponse": ...
+
+    async def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool = False,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "AsyncResponse | AsyncStreamingResponse":
+        """Like ``Response.append``, awaited."""
+        chat = self._place_to_go_on()
+        return await chat._reply(
+            message, config, stream=stream, on_token=on_token, settings=settings
+        )
+
+
+class AsyncStreamingResponse(Answer["AsyncChat"]):
+    """Like ``StreamingResponse``, read with ``async for``.
+
+    ``text`` is what has arrived; ``await response`` reads the rest first. Leaving a loop early
+    stops the generation at the next turn of the event loop; ``async with`` stops it at once.
+    """
+
+    def __init__(self, turn: "Turn[AsyncChat]") -> None:
+        super().__init__(turn)
+        self._pieces = turn.pieces()
+
+    async def __aiter__(self) -> AsyncIterator[Token]:
+        async with aclosing(self._pieces) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        return self.wait().__await__()
+
+    async def wait(self) -> Self:
+        """Read what is left, and give the answer itself."""
+        async for _ in self._pieces:
+            pass
+        return self
+
+    def cancel(self) -> None:
+        """Stop the generation before its next piece; from another thread as well."""
+        self._turn.stop_asked = True
+        self._turn.abandon()
+
+    async def close(self) -> None:
+        """Stop the generation if it is not finished; idempotent."""
+        await self._pieces.aclose()
+        self._turn.abandon()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @overload
+    async def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[True] = True,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "AsyncStreamingResponse": ...
+
+    @overload
+    async def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[False],
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> AsyncResponse: ...
+
+    async def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool = True,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "AsyncResponse | AsyncStreamingResponse":
+        """Like ``StreamingResponse.append``, awaited."""
+        await self.wait()
+        chat = self._place_to_go_on()
+        return await chat._reply(
+            message, config, stream=stream, on_token=on_token, settings=settings
+        )

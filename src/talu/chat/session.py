@@ -1,0 +1,348 @@
+"""The chats: a conversation that answers, blocking (``Chat``) or awaited (``AsyncChat``)."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Literal, Self, Unpack, overload
+
+from talu.chat.conversation import Conversation, Draft
+from talu.chat.io import AsyncIO, SyncIO, run
+from talu.chat.messages import Message
+from talu.chat.response import (
+    AsyncResponse,
+    AsyncStreamingResponse,
+    Response,
+    StreamingResponse,
+)
+from talu.chat.turn import OnToken, drain
+from talu.config import GenerationConfig, GenerationSettings
+
+__all__ = ["AsyncChat", "Chat"]
+
+
+class Chat(Conversation):
+    """A conversation: calling it streams the answer, ``send`` gives it whole.
+
+    The user's message and the answer are added to ``items`` together, when the answer ends. A
+    cancelled answer stays as an incomplete item; a failed one leaves the chat as it was. A chat
+    may be used from any thread, one answer at a time: a second one meanwhile is a ``StateError``.
+
+    Attributes:
+        config: defaults of this chat's answers; never changed by a call.
+        last_response: the latest answer, None before the first.
+        session_id, parent_session_id, marker, metadata: kept in ``to_dict`` for storage.
+    """
+
+    last_response: Response | StreamingResponse | None = None
+
+    @overload
+    def __call__(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[True] = True,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> StreamingResponse: ...
+
+    @overload
+    def __call__(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[False],
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> Response: ...
+
+    def __call__(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool = True,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> Response | StreamingResponse:
+        """Like ``send``, but streamed unless ``stream=False``."""
+        return self._reply(message, config, stream=stream, on_token=on_token, settings=settings)
+
+    @overload
+    def send(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[False] = False,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> Response: ...
+
+    @overload
+    def send(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[True],
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> StreamingResponse: ...
+
+    def send(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool = False,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> Response | StreamingResponse:
+        """Send a message and get the answer.
+
+        Args:
+            message: text, content parts, messages, or a list of them.
+            config: wins over the chat's ``config`` where it is set.
+            stream: give a ``StreamingResponse`` at once; a request that is wrong in itself raises
+                here, what goes wrong while generating raises while it is read.
+            on_token: called with each piece that has text.
+            settings: fields of ``GenerationConfig``; they win over ``config``.
+
+        Raises:
+            ValidationError: an argument is of a wrong type, name or range.
+            StateError: chat or client is closed, or an answer of this chat is not finished.
+            GenerationError: the prompt does not fit the context, or the model failed.
+        """
+        return self._reply(message, config, stream=stream, on_token=on_token, settings=settings)
+
+    @overload
+    def regenerate(
+        self,
+        message: Message | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[False] = False,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> Response: ...
+
+    @overload
+    def regenerate(
+        self,
+        message: Message | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[True],
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> StreamingResponse: ...
+
+    def regenerate(
+        self,
+        message: Message | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool = False,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> Response | StreamingResponse:
+        """Answer the last user message again, or ``message`` in its place.
+
+        Everything from that message on is replaced, when the new answer ends; the other arguments
+        are those of ``send``.
+
+        Raises:
+            StateError: there is no user message.
+        """
+        draft = self._draft_again(message, config, settings)
+        return self._answer(draft, stream=stream, on_token=on_token)
+
+    def close(self) -> None:
+        """Stop an unfinished answer and refuse further use; the client stays open. Idempotent."""
+        if isinstance(self.last_response, StreamingResponse):
+            self.last_response.cancel()
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _reply(
+        self,
+        message: Message,
+        config: GenerationConfig | None,
+        *,
+        stream: bool,
+        on_token: OnToken | None,
+        settings: Mapping[str, object],
+    ) -> Response | StreamingResponse:
+        draft = self._draft(message, config, settings)
+        return self._answer(draft, stream=stream, on_token=on_token)
+
+    def _answer(
+        self, draft: Draft, *, stream: bool, on_token: OnToken | None
+    ) -> Response | StreamingResponse:
+        turn = self._begin(draft, SyncIO(self._backend()), on_token)
+        if stream:
+            self.last_response = StreamingResponse(turn)
+        else:
+            response = Response(turn)
+            run(drain(turn))
+            self.last_response = response
+        return self.last_response
+
+
+class AsyncChat(Conversation):
+    """Like ``Chat``, awaited; its own answers come one at a time, those of other chats meanwhile.
+
+    Editing, inspection and storage form are plain methods, as in ``Chat``.
+    """
+
+    last_response: AsyncResponse | AsyncStreamingResponse | None = None
+
+    @overload
+    async def __call__(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[True] = True,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> AsyncStreamingResponse: ...
+
+    @overload
+    async def __call__(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[False],
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> AsyncResponse: ...
+
+    async def __call__(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool = True,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> AsyncResponse | AsyncStreamingResponse:
+        """Like ``Chat.__call__``, awaited."""
+        return await self._reply(
+            message, config, stream=stream, on_token=on_token, settings=settings
+        )
+
+    @overload
+    async def send(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[False] = False,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> AsyncResponse: ...
+
+    @overload
+    async def send(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[True],
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> AsyncStreamingResponse: ...
+
+    async def send(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool = False,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> AsyncResponse | AsyncStreamingResponse:
+        """Like ``Chat.send``, awaited."""
+        return await self._reply(
+            message, config, stream=stream, on_token=on_token, settings=settings
+        )
+
+    @overload
+    async def regenerate(
+        self,
+        message: Message | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[False] = False,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> AsyncResponse: ...
+
+    @overload
+    async def regenerate(
+        self,
+        message: Message | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[True],
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> AsyncStreamingResponse: ...
+
+    async def regenerate(
+        self,
+        message: Message | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool = False,
+        on_token: OnToken | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> AsyncResponse | AsyncStreamingResponse:
+        """Like ``Chat.regenerate``, awaited."""
+        draft = self._draft_again(message, config, settings)
+        return await self._answer(draft, stream=stream, on_token=on_token)
+
+    async def close(self) -> None:
+        """Like ``Chat.close``, awaited."""
+        if isinstance(self.last_response, AsyncStreamingResponse):
+            await self.last_response.close()
+        self._closed = True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _reply(
+        self,
+        message: Message,
+        config: GenerationConfig | None,
+        *,
+        stream: bool,
+        on_token: OnToken | None,
+        settings: Mapping[str, object],
+    ) -> AsyncResponse | AsyncStreamingResponse:
+        draft = self._draft(message, config, settings)
+        return await self._answer(draft, stream=stream, on_token=on_token)
+
+    async def _answer(
+        self, draft: Draft, *, stream: bool, on_token: OnToken | None
+    ) -> AsyncResponse | AsyncStreamingResponse:
+        backend = await asyncio.to_thread(self._backend)
+        turn = self._begin(draft, AsyncIO(backend), on_token)
+        if stream:
+            self.last_response = AsyncStreamingResponse(turn)
+        else:
+            response = AsyncResponse(turn)
+            await drain(turn)
+            self.last_response = response
+        return self.last_response

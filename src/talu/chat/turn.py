@@ -1,0 +1,156 @@
+"""One user turn, written once for both faces.
+
+A turn is a transaction on the history: committed whole at its end, committed as incomplete when
+it is cancelled, without a trace when it fails. It knows no backend and no event loop: both are
+behind ``IO``.
+"""
+
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from talu.chat.builder import Builder
+from talu.chat.hooks import HookManager
+from talu.chat.io import IO
+from talu.chat.items import Item, ItemStatus
+from talu.chat.token import Token
+from talu.exceptions import GenerationError, StateError
+from talu.types import Event, FinishReason, ReasoningDelta, Request, TextDelta
+
+if TYPE_CHECKING:
+    from talu.chat.answer import Answer
+    from talu.chat.conversation import Conversation
+
+__all__ = ["History", "OnToken", "Turn", "drain"]
+
+ChatT = TypeVar("ChatT", bound="Conversation")
+OnToken = Callable[[Token], object]
+
+
+class History:
+    """The items of a chat, and the claim of the one turn or edit that may change them."""
+
+    def __init__(self, items: Iterable[Item] = ()) -> None:
+        self.items: list[Item] = list(items)
+        self._claim = threading.Lock()
+
+    def claim(self) -> None:
+        """Take the right to change the items; a second taker gets ``StateError``."""
+        if not self._claim.acquire(blocking=False):
+            raise StateError(
+                "this chat has an answer that is not finished: read it to its end or close() it, "
+                "or fork() the chat for a second conversation",
+                "STATE_BUSY",
+            )
+
+    def release(self) -> None:
+        """Give the right back."""
+        self._claim.release()
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Turn(Generic[ChatT]):
+    """A generation from the claim on its history to the commit.
+
+    Attributes:
+        chat: whose turn it is, None for a raw completion.
+        model: the model's name until the backend tells its own.
+        asked: items of the user, committed together with the answer's.
+        keep: how many items of the history stay before them.
+        past: the history up to and including this turn; empty before the commit.
+        finish_reason: None until the turn has ended, and when it failed.
+    """
+
+    chat: ChatT | None
+    model: str
+    history: History
+    keep: int
+    asked: tuple[Item, ...]
+    input_text: str
+    request: Request
+    io: IO
+    events: AsyncGenerator[Event]
+    hooks: HookManager
+    on_token: OnToken | None = None
+    answer: "Answer[ChatT] | None" = None
+    builder: Builder = field(default_factory=Builder)
+    past: tuple[Item, ...] = ()
+    finish_reason: FinishReason | None = None
+    started_at: float = 0.0
+    token_seen: bool = False
+    ended: bool = False
+    stop_asked: bool = False
+
+    async def pieces(self) -> AsyncGenerator[Token]:
+        """Generate; the last piece is empty and has the finish reason."""
+        self.started_at = time.perf_counter()
+        try:
+            await self._tell("on_generation_start", self.input_text, config=self.request.config)
+            async with aclosing(self.events) as events:
+                async for event in events:
+                    piece = self.builder.add(event)
+                    await self._observe(event, piece)
+                    if piece is not None:
+                        yield piece
+                    if self.stop_asked:
+                        break
+            if self.builder.done is None and not self.stop_asked:
+                raise GenerationError("the backend's stream ended without its last event")
+        except Exception as error:
+            self._end()
+            await self._tell("on_generation_end", None, error=error)
+            raise
+        except BaseException:  # closed, dropped, interrupted: what has come stays
+            await self._commit()
+            raise
+        await self._commit()
+
+    async def _observe(self, event: Event, piece: Token | None) -> None:
+        if not self.token_seen and isinstance(event, TextDelta | ReasoningDelta):
+            self.token_seen = True
+            elapsed = time.perf_counter() - self.started_at
+            await self._tell("on_first_token", elapsed * 1000)
+        if piece and self.on_token is not None:
+            await self.io.call(self.on_token, piece)
+
+    async def _commit(self) -> None:
+        done = self.builder.done
+        self.finish_reason = done.finish_reason if done else FinishReason.CANCELLED
+        cancelled = self.finish_reason is FinishReason.CANCELLED
+        status = ItemStatus.INCOMPLETE if cancelled else ItemStatus.COMPLETED
+        items = self.asked + self.builder.items(status, self._generation())
+        self.history.items[self.keep :] = items
+        self.past = tuple(self.history.items)
+        self._end()
+        await self._tell("on_generation_end", self.answer)
+
+    def _generation(self) -> dict[str, object]:
+        model = self.builder.done.model if self.builder.done else None
+        return {
+            "model": model,
+            "finish_reason": self.finish_reason,
+            "config": self.request.config.to_dict(only_given=True),
+        }
+
+    def _end(self) -> None:
+        self.ended = True
+        self.history.release()
+
+    def abandon(self) -> None:
+        """Give up a turn whose pieces were never asked for; it leaves no trace."""
+        if not self.started_at and not self.ended:
+            self.finish_reason = FinishReason.CANCELLED
+            self._end()
+
+    async def _tell(self, name: str, *args: object, **kwargs: object) -> None:
+        await self.hooks.dispatch(self.io.call, name, self.chat, *args, **kwargs)
+
+
+async def drain(turn: Turn[ChatT]) -> None:
+    """Run a turn to its end."""
+    async with aclosing(turn.pieces()) as pieces:
+        async for _ in pieces:
+            pass

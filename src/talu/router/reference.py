@@ -1,0 +1,53 @@
+"""What the text of a model reference says about where the model runs. Pure."""
+
+from talu.config import nearest
+from talu.exceptions import ValidationError
+
+__all__ = ["split_reference"]
+
+LOCAL = "native"
+REMOTE = (  # prefixes of models behind an endpoint
+    "anthropic",
+    "llamacpp",
+    "lmstudio",
+    "localai",
+    "oaic",
+    "ollama",
+    "openai",
+    "openrouter",
+    "vllm",
+)
+
+
+def split_reference(ref: str) -> tuple[str | None, str]:
+    """The provider of a reference, None for a model in this process, and the model's name there.
+
+    Raises:
+        ValidationError: an unknown provider or scheme, or no name after it.
+    """
+    for mark in ("::", "://"):
+        prefix, found, name = ref.partition(mark)
+        if found:
+            return _provider(ref, prefix, mark), _name(ref, name)
+    return None, ref
+
+
+def _provider(ref: str, prefix: str, mark: str) -> str | None:
+    if prefix == LOCAL:
+        return None
+    if prefix in REMOTE and (mark == "::" or prefix == "openai"):
+        return "openai" if prefix == "oaic" else prefix
+    known = [LOCAL, *REMOTE]
+    hint = nearest(prefix, known) or f"; known are {', '.join(known)}"
+    raise ValidationError(
+        f"model reference {ref!r} has the unknown provider {prefix + mark!r}{hint}",
+        "AMBIGUOUS_BACKEND",
+        {"param": "model", "value": ref},
+    )
+
+
+def _name(ref: str, name: str) -> str:
+    if not name:
+        wrong = f"model reference {ref!r} names a provider and no model"
+        raise ValidationError(wrong, "AMBIGUOUS_BACKEND", {"param": "model", "value": ref})
+    return name

@@ -1,0 +1,162 @@
+"""From a model's name to its opened backend: opened on first use, shared, closed together."""
+
+import importlib
+import threading
+from collections.abc import Sequence
+from typing import Self
+
+from talu.config import nearest
+from talu.exceptions import StateError, ValidationError
+from talu.protocols import Backend
+from talu.router.reference import split_reference
+from talu.router.spec import (
+    LocalBackend,
+    ModelInput,
+    ModelSpec,
+    OpenAICompatibleBackend,
+    specs_from,
+)
+
+__all__ = ["Router"]
+
+LOCAL_MODEL = ("talu.backends.local", "LocalModel")  # imported when a local model is first opened
+
+
+class Router:
+    """The models of a client by name; usable from any thread.
+
+    A name is the reference with which the model was given.
+    """
+
+    def __init__(self, models: Sequence[ModelInput], default_model: str | None = None) -> None:
+        specs = specs_from(models, {}, {})
+        self._targets: dict[str, _Target] = {}
+        for spec in specs:
+            if spec.ref in self._targets:
+                wrong = f"model {spec.ref!r} is given twice"
+                raise ValidationError(wrong, details={"param": "model", "value": spec.ref})
+            self._targets[spec.ref] = _Target(spec)
+        self._default = specs[0].ref
+        self._closed = False
+        if default_model is not None:
+            self.default_model = default_model
+
+    @property
+    def models(self) -> list[str]:
+        """The names of all models, in the order in which they were given."""
+        return list(self._targets)
+
+    @property
+    def default_model(self) -> str:
+        """The model that is used when none is named; can be set to another of ``models``."""
+        return self._default
+
+    @default_model.setter
+    def default_model(self, model: str) -> None:
+        self._default = self.name_of(model)
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
+    def name_of(self, model: str | None) -> str:
+        """``model`` if it is one of ``models``, the default one for None.
+
+        Raises:
+            ValidationError: there is no such model here.
+        """
+        if model is None:
+            return self._default
+        if not isinstance(model, str) or model not in self._targets:
+            hint = nearest(model, self.models) if isinstance(model, str) else ""
+            known = ", ".join(map(repr, self.models))
+            raise ValidationError(
+                f"model {model!r} is not available here{hint}; the models are {known}",
+                details={"param": "model", "value": model},
+            )
+        return model
+
+    def backend(self, model: str | None = None, *, offline: bool = False) -> Backend:
+        """The opened backend of a model; the first call opens it, and blocks while it does.
+
+        Args:
+            model: one of ``models``, None for the default one.
+            offline: opening the model must not use the network.
+
+        Raises:
+            StateError: the router is closed.
+            ValidationError: an unknown name, or a backend that does not exist yet.
+            ModelError: the model is missing or cannot be used.
+        """
+        target = self._targets[self.name_of(model)]
+        with target.lock:
+            if self._closed:
+                raise StateError("the client has been closed", "STATE_CLOSED")
+            if target.backend is None:
+                target.backend = _open(target.spec, offline=offline)
+            return target.backend
+
+    def close(self) -> None:
+        """Close every model that was opened; idempotent."""
+        self._closed = True
+        for target in self._targets.values():
+            with target.lock:
+                if target.backend is not None:
+                    target.backend.close()
+                    target.backend = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed else ""
+        return f"Router({self.models}, default_model={self._default!r}{state})"
+
+
+class _Target:
+    """A model of the router, opened or not."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self.lock = threading.Lock()
+        self.backend: Backend | None = None
+
+
+def _open(spec: ModelSpec, *, offline: bool) -> Backend:
+    backend = spec.backend
+    if backend is None or isinstance(backend, LocalBackend):
+        provider, name = split_reference(spec.ref)
+        if provider is None:
+            return _open_local(name, backend or LocalBackend(), offline=offline)
+        raise _not_yet(spec, f"provider {provider!r}")
+    if isinstance(backend, OpenAICompatibleBackend):
+        raise _not_yet(spec, "an OpenAI-compatible endpoint")
+    if not callable(getattr(backend, "stream", None)):
+        wrong = f"the backend of {spec.ref!r} is not a backend: {backend!r}"
+        raise ValidationError(wrong, details={"param": "backend"})
+    return backend
+
+
+def _open_local(name: str, options: LocalBackend, *, offline: bool) -> Backend:
+    module, kind = LOCAL_MODEL
+    model: Backend = getattr(importlib.import_module(module), kind)(
+        name,
+        gpu_layers=options.gpu_layers,
+        use_mmap=options.use_mmap,
+        num_threads=options.num_threads,
+        offline=offline,
+    )
+    return model
+
+
+def _not_yet(spec: ModelSpec, place: str) -> ValidationError:
+    return ValidationError(
+        f"model {spec.ref!r} runs behind {place}: this version of talu has no remote models yet, "
+        "use a local folder, a hub id or 'talu/pocket'",
+        "UNSUPPORTED_BACKEND",
+        {"param": "model", "value": spec.ref},
+    )
