@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncGenerator, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol
 
 from talu.types import Event, Request
+
+if TYPE_CHECKING:  # a client is made without numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Backend", "Executor", "PackedTensor", "SampleRow", "Sampled"]
 
@@ -50,7 +51,7 @@ class PackedTensor:
 
     format: str
     shape: tuple[int, ...]
-    data: NDArray[Any]
+    data: "NDArray[Any]"
 
 
 class Executor(Protocol):
@@ -58,12 +59,12 @@ class Executor(Protocol):
 
     def step(
         self,
-        tokens: NDArray[np.int32],
-        positions: NDArray[np.int32],
-        row_starts: NDArray[np.int32],
-        block_tables: NDArray[np.int32],
-        outputs: NDArray[np.int32],
-    ) -> NDArray[np.float32]:
+        tokens: "NDArray[np.int32]",
+        positions: "NDArray[np.int32]",
+        row_starts: "NDArray[np.int32]",
+        block_tables: "NDArray[np.int32]",
+        outputs: "NDArray[np.int32]",
+    ) -> "NDArray[np.float32]":
         """Run one step over prefill chunks and decode rows mixed.
 
         Args:
@@ -103,7 +104,7 @@ class SampleRow:
     position: int = 0
     bias_ids: Sequence[int] = ()
     bias_values: Sequence[float] = ()
-    seen: NDArray[np.int32] | None = None
+    seen: "NDArray[np.int32] | None" = None
     top_logprobs: int = -1
 
 
