@@ -1,8 +1,10 @@
 """Writes safetensors files by hand, sound ones and others."""
 
+import importlib.util
 import json
 import struct
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +47,24 @@ def save_tensors() -> Callable[[Path, dict[str, np.ndarray[Any, Any]]], Path]:
         return path
 
     return save
+
+
+@pytest.fixture(scope="session")
+def hub_module() -> Any:
+    """The module hub_server.py, which lies beside this file."""
+    spec = importlib.util.spec_from_file_location(
+        "hub_server", Path(__file__).with_name("hub_server.py")
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["hub_server"] = module  # where its dataclasses look themselves up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def hub(hub_module: Any) -> Iterator[Any]:
+    """A hub without models."""
+    server = hub_module.HubServer()
+    yield server
+    server.shutdown()
+    server.server_close()

@@ -40,7 +40,6 @@ def test_shards_are_read_as_one(sharded: Path) -> None:
     assert checkpoint.names == ["a", "b"]
     assert checkpoint.raw("b").tolist() == [2, 2, 2, 2]
     assert [path.name for path in weight_files(sharded)] == [ONE, TWO]
-    assert [Path(i.path).name for i in checkpoint.identities] == [ONE, TWO]
 
 
 def test_one_file_goes_before_shards(sharded: Path, save_tensors: Save) -> None:
@@ -107,7 +106,7 @@ def test_gguf_weights_are_refused_for_now(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_weights_says_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"looked for model\.safetensors and .*an empty folder"):
+    with pytest.raises(ModelError, match=r"looked for model\.safetensors and .*found nothing"):
         Checkpoint.open(tmp_path)
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(ModelError, match=r"found 'notes.txt'"):

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from talu.exceptions import ModelError
 from talu.weights.safetensors import (
     MAX_JSON_BYTES,
-    FileIdentity,
     SafetensorsFile,
     TensorInfo,
     parse_json,
 )
 
-__all__ = ["INDEX", "SINGLE", "Checkpoint", "read_index", "weight_files"]
+__all__ = ["INDEX", "SINGLE", "Checkpoint", "read_index", "refusal", "weight_files"]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -68,11 +67,6 @@ class Checkpoint:
         """Names of all tensors, sorted."""
         return sorted(self._tensors)
 
-    @property
-    def identities(self) -> list[FileIdentity]:
-        """Of the files that hold the tensors, as they were opened."""
-        return [file.identity for file in dict.fromkeys(self._tensors.values())]
-
     def info(self, name: str) -> TensorInfo:
         """Type and shape of a tensor.
 
@@ -90,6 +84,10 @@ class Checkpoint:
         """
         self._require([name])
         return self._tensors[name].raw(name)
+
+    def unreadable(self, name: str) -> ModelError:
+        """The error for a tensor of a type that cannot be read."""
+        return self._tensors[name].unreadable(name)
 
     def check(self, wanted: Mapping[str, tuple[int, ...]]) -> None:
         """Compare names and shapes with those that a model reads.
@@ -187,24 +185,28 @@ def _paths(folder: Path, placed: Mapping[str, str] | None) -> list[Path]:
 
 def _no_weights(folder: Path) -> ModelError:
     try:
-        found = sorted(os.listdir(folder))
+        found = os.listdir(folder)
     except OSError as error:
         return ModelError(f"cannot read the model folder {folder}: {error.strerror}")
+    return refusal(str(folder), found)
+
+
+def refusal(place: str, found: Iterable[str]) -> ModelError:
+    """Why the files ``found`` in ``place``, a folder or a repository, make no checkpoint."""
+    names = sorted(found)
+    pickles = [name for name in names if name.endswith(PICKLES)]
+    ggufs = [name for name in names if name.endswith(".gguf")]
     looked_for = f"looked for {SINGLE} and {INDEX}"
-    pickles = [name for name in found if name.endswith(PICKLES)]
-    ggufs = [name for name in found if name.endswith(".gguf")]
     if pickles:
         return ModelError(
-            f"{folder} holds its weights as pickled objects ({listed(pickles)}), which are "
+            f"{place} holds its weights as pickled objects ({listed(pickles)}), which are "
             "refused because opening one can run any code. Convert them once with transformers, "
-            "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder), "
+            "AutoModelForCausalLM.from_pretrained(model).save_pretrained(new_folder), "
             "or choose a repository that has safetensors files"
         )
     if ggufs:
         return ModelError(
-            f"{folder} holds GGUF weights ({listed(ggufs)}), which are not supported yet; "
+            f"{place} holds GGUF weights ({listed(ggufs)}), which are not supported yet; "
             f"{looked_for}"
         )
-    return ModelError(
-        f"no weights in {folder}: {looked_for}, found {listed(found) or 'an empty folder'}"
-    )
+    return ModelError(f"no weights in {place}: {looked_for}, found {listed(names) or 'nothing'}")

@@ -17,14 +17,14 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from talu.exceptions import ModelError
 
-__all__ = ["MAX_JSON_BYTES", "FileIdentity", "SafetensorsFile", "TensorInfo", "parse_json"]
+__all__ = ["MAX_JSON_BYTES", "SafetensorsFile", "TensorInfo", "parse_json"]
 
 MAX_JSON_BYTES = 100_000_000  # the reference implementation's limit
 BITS = {  # of one element
@@ -47,29 +47,11 @@ class TensorInfo:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileIdentity:
-    """What tells a file from its earlier or later versions without reading it."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, path: Path, status: os.stat_result | None = None) -> Self:
-        """Identity of the file at ``path``, links resolved; ``status`` saves the look-up."""
-        real = path.resolve()
-        status = status or real.stat()
-        return cls(str(real), status.st_size, status.st_mtime_ns, status.st_ino)
-
-
 class SafetensorsFile:
     """One open file. Arrays that it handed out stay valid after ``close``.
 
     Attributes:
         tensors: what the file holds, by name.
-        identity: of the file as it was opened.
     """
 
     def __init__(self, path: Path, *, use_mmap: bool = True) -> None:
@@ -93,7 +75,6 @@ class SafetensorsFile:
             status = os.fstat(self._fd)
             if not stat.S_ISREG(status.st_mode):
                 raise self._damaged("not a regular file")
-            self.identity = FileIdentity.of(path, status)
             self.tensors: Mapping[str, TensorInfo] = self._read_header(status.st_size)
             if use_mmap:
                 self._map = mmap.mmap(self._fd, status.st_size, access=mmap.ACCESS_READ)
@@ -116,15 +97,19 @@ class SafetensorsFile:
         """
         info = self.tensors[name]
         if info.dtype not in ARRAY_TYPES:
-            raise ModelError(
-                f"{self.path}: tensor {name!r} has type {info.dtype}; "
-                f"weights of type {', '.join(ARRAY_TYPES)} can be read"
-            )
+            raise self.unreadable(name)
         kind, size = np.dtype(ARRAY_TYPES[info.dtype]), info.end - info.start
         if self._map is None:
             return self._read(info.start, size).view(kind).reshape(info.shape)
         flat = np.frombuffer(self._map, kind, size // kind.itemsize, info.start)
         return np.require(flat, requirements="A").reshape(info.shape)
+
+    def unreadable(self, name: str) -> ModelError:
+        """The error for a tensor of a type that cannot be read."""
+        return ModelError(
+            f"{self.path}: tensor {name!r} has type {self.tensors[name].dtype}; "
+            f"weights of type {', '.join(ARRAY_TYPES)} can be read"
+        )
 
     def close(self) -> None:
         """Close the file; idempotent. The mapping goes with the last array that views it."""

@@ -1,0 +1,129 @@
+"""Where packed weights are kept between runs, for how long, and whose they are.
+
+The folder is ``packed`` in ``TALU_CACHE``, else in ``$XDG_CACHE_HOME/talu``, else in
+``~/.cache/talu``. It holds at most one file for each checkpoint on this machine: writing one
+removes those of the same checkpoint, and those whose checkpoint has changed or is gone. This file
+knows nothing of what is in a packed file. docs/decisions/0002-packed-weight-cache.md
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from talu.weights import packed_file
+from talu.weights.checkpoint import INDEX, weight_files
+from talu.weights.packed_file import Bytes, Slot, UnusableError
+
+__all__ = ["Packed", "Source", "cache_folder", "find", "keep", "source_of"]
+
+SUFFIX = ".packed"
+SPARE_BYTES = 1 << 30  # of the disk, that the cache leaves free
+Packed = tuple[dict[str, Slot], Bytes]
+Source = list[tuple[str, int, int, int]]
+
+logger = logging.getLogger("talu.weights")
+
+
+def source_of(folder: Path) -> Source:
+    """What tells the checkpoint in ``folder`` from others and from its own earlier versions.
+
+    Returns:
+        real path, size, modification time in nanoseconds and inode of each of its files.
+
+    Raises:
+        ModelError: there is no complete checkpoint.
+    """
+    paths = weight_files(folder)
+    if (folder / INDEX).is_file():
+        paths.append(folder / INDEX)
+    return [identity(path.resolve()) for path in paths]
+
+
+def find(key: Mapping[str, Any], *, use_mmap: bool) -> Packed | None:
+    """The packed file of ``key``, or None when there is none that can be used."""
+    with contextlib.suppress(OSError, UnusableError):
+        return packed_file.read(path_of(key), key, use_mmap=use_mmap)
+    return None
+
+
+def keep(
+    key: Mapping[str, Any],
+    slots: Mapping[str, Slot],
+    fill: Callable[[str, Bytes], None],
+    *,
+    use_mmap: bool,
+) -> Packed | str:
+    """Write the packed file of ``key`` and read it back, or say why that is not possible.
+
+    The reason is logged as well, once in a process.
+    """
+    try:
+        path = path_of(key)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        packed_file.sweep_temporaries(path.parent)
+        remove_outdated(path.parent, key["source"])
+        size = max(slot.offset + slot.size for slot in slots.values())
+        if shutil.disk_usage(path.parent).free < size + SPARE_BYTES:
+            raise OSError(f"{size >> 20} MiB more would leave less than 1 GiB of the disk free")
+        packed_file.write(path, key, slots, fill)
+        return packed_file.read(path, key, use_mmap=use_mmap)
+    except (OSError, UnusableError) as error:
+        note = f"the packed weights are not kept for the next time: {error}"
+        warn_once(note)
+        return note
+
+
+def cache_folder() -> Path:
+    """The folder of the packed files; it need not exist.
+
+    Raises:
+        OSError: the user has no home, and no variable names a folder.
+    """
+    try:
+        if root := os.environ.get("TALU_CACHE"):
+            return Path(root).expanduser().absolute() / "packed"
+        xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        caches = xdg if xdg.is_absolute() else Path.home() / ".cache"
+        return caches / "talu" / "packed"
+    except RuntimeError as error:
+        raise OSError(f"{error}; set TALU_CACHE to a folder") from error
+
+
+def path_of(key: Mapping[str, Any]) -> Path:
+    """The file of ``key``."""
+    text = json.dumps(key, sort_keys=True)
+    return cache_folder() / (hashlib.sha256(text.encode()).hexdigest()[:32] + SUFFIX)
+
+
+def remove_outdated(folder: Path, source: Source) -> None:
+    """Remove the packed files of ``source``, and those that no checkpoint can ask for again."""
+    paths = {path for path, *_ in source}
+    for path in folder.glob("*" + SUFFIX):
+        try:
+            theirs = packed_file.read_key(path)["source"]
+            current = all(identity(Path(file[0])) == tuple(file) for file in theirs)
+            outdated = not current or paths == {file[0] for file in theirs}
+        except (OSError, UnusableError):
+            outdated = True
+        if outdated:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def identity(path: Path) -> tuple[str, int, int, int]:
+    """Of the file at the real path ``path``."""
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns, status.st_ino
+
+
+@functools.cache
+def warn_once(note: str) -> None:
+    """Log ``note`` the first time."""
+    logger.warning(note)

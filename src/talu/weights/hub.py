@@ -1,0 +1,234 @@
+"""Gets a model from the Hugging Face hub, or finds it in the hub's cache on this machine.
+
+All is done by ``huggingface_hub``, in its own cache: no second copy. It is imported only when
+something must be downloaded; finding a cached model takes its small module of constants alone,
+and opens no socket. ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and
+``HF_TOKEN`` mean what they mean there; all but the token are read once in a process. The progress
+bar is the hub client's: on stderr, and only when that is a terminal.
+
+Only what a model needs is fetched, and the small files before the large ones, so that a model that
+cannot be used is refused before its weights are downloaded.
+"""
+
+import contextlib
+import errno
+import glob
+import importlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from talu.exceptions import IOError as TaluIOError
+from talu.exceptions import ModelError, ModelNotFoundError, TaluError
+from talu.weights.checkpoint import INDEX, SINGLE, listed, read_index, refusal, weight_files
+
+__all__ = ["ACCESS_DENIED", "NETWORK_FAILED", "WRITE_FAILED", "fetch"]
+
+ACCESS_DENIED = "MODEL_ACCESS_DENIED"
+NETWORK_FAILED = "IO_NETWORK_FAILED"
+WRITE_FAILED = "IO_WRITE_FAILED"
+REQUIRED = "config.json"
+OPTIONAL = (  # a missing tokenizer is for the tokenizer to complain about
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+SMALL = (REQUIRED, INDEX, *OPTIONAL)
+REVISION = "main"
+TIMEOUT_S = 10.0  # for the first answer of the hub; later requests are tried again by its client
+
+logger = logging.getLogger("talu.weights")
+
+
+def fetch(
+    model_id: str, *, offline: bool = False, check: Callable[[Path], object] | None = None
+) -> Path:
+    """The folder of a hub model in the hub's cache, downloaded first where necessary.
+
+    A model that is in the cache is never looked up again: ``hf download`` gets newer versions.
+
+    Args:
+        model_id: ``"organisation/name"``.
+        offline: only look into the cache; no socket is opened.
+        check: called with a folder that holds all small files before the weights are downloaded;
+            what it raises ends the download.
+
+    Raises:
+        ModelNotFoundError: there is no such model, access to it is refused, or, offline, it is
+            not in the cache.
+        ModelError: the repository has no weights that can be used.
+        IOError: the hub cannot be reached, or the cache cannot be written.
+    """
+    constants = importlib.import_module("huggingface_hub.constants")
+    cache = Path(constants.HF_HUB_CACHE)
+    cached, complete = find_cached(cache, model_id)
+    if cached is not None and (complete or offline or constants.HF_HUB_OFFLINE):
+        return cached
+    if offline or constants.HF_HUB_OFFLINE:
+        raise ModelNotFoundError(
+            f"the model {model_id!r} is not complete in {cache}, and offline=True or "
+            f"HF_HUB_OFFLINE forbids the network; get it once with: hf download {model_id}"
+        )
+    try:
+        return download(model_id, check)
+    except TaluIOError as error:
+        if cached is None or error.code != NETWORK_FAILED:
+            raise
+        logger.warning("%s; %s is used as it is", error, cached)
+        return cached
+
+
+def find_cached(cache: Path, model_id: str) -> tuple[Path | None, bool]:
+    """The model's folder in the cache if it holds configuration and weights.
+
+    The second value says whether every optional file is there too, or known not to exist.
+    """
+    home = cache / f"models--{model_id.replace('/', '--')}"
+    try:
+        commit = (home / "refs" / REVISION).read_text("ascii", "replace")
+        folder = home / "snapshots" / commit
+        if re.fullmatch("[0-9a-f]{40}", commit) is None or not (folder / REQUIRED).is_file():
+            return None, False
+        weight_files(folder)
+    except (OSError, ModelError):
+        return None, False
+    absent = home / ".no_exist" / commit
+    unknown = [n for n in OPTIONAL if not (folder / n).exists() and not (absent / n).exists()]
+    if unknown:
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            files = json.loads((home / "trees" / f"{commit}.json").read_bytes())["files"]
+            unknown = [name for name in unknown if name in files]
+    return folder, not unknown
+
+
+def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
+    """Download what is missing of a model: the small files, then the weights."""
+    hub = importlib.import_module("huggingface_hub")
+    importlib.import_module("huggingface_hub.errors")  # from now on it is hub.errors
+    with translated(hub, model_id):
+        info = hub.HfApi(library_name="talu").model_info(
+            model_id, revision=REVISION, files_metadata=True, timeout=TIMEOUT_S
+        )
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        place = f"the repository {model_id} on {hub.constants.ENDPOINT}"
+        if REQUIRED not in sizes:
+            raise ModelError(f"{place} has no {REQUIRED}: it holds no model that can be opened")
+        if SINGLE not in sizes and INDEX not in sizes:
+            raise refusal(place, sizes)
+        folder = snapshot(hub, model_id, SMALL, progress=False)
+        if check is not None:
+            check(folder)
+        weights = {SINGLE} if SINGLE in sizes else set(read_index(folder / INDEX).values())
+        if missing := sorted(weights - sizes.keys()):
+            raise ModelError(f"{place} lacks {listed(missing)}, which its {INDEX} names")
+        needed = sum(sizes[name] for name in weights if not (folder / name).exists())
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise no_space(hub, f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
+        folder = snapshot(hub, model_id, [*SMALL, *map(glob.escape, weights)], progress=True)
+        weight_files(folder)
+        absent = folder.parents[1] / ".no_exist" / folder.name  # as the hub client marks it
+        absent.mkdir(parents=True, exist_ok=True)
+        for name in set(OPTIONAL) - sizes.keys():
+            (absent / name).touch()
+        return folder
+
+
+def snapshot(hub: Any, model_id: str, patterns: Iterable[str], *, progress: bool) -> Path:
+    """Download the files of the patterns that are not there yet."""
+    folder = hub.snapshot_download(
+        model_id,
+        revision=REVISION,
+        allow_patterns=list(patterns),
+        library_name="talu",
+        tqdm_class=progress_bar(shown=progress),
+    )
+    return Path(folder)
+
+
+def progress_bar(*, shown: bool) -> Any:
+    """The hub client's class of progress bars, quiet where stderr is no terminal.
+
+    The client's own choice leaves one of its bars on everywhere.
+    """
+    base = importlib.import_module("huggingface_hub.utils.tqdm").tqdm
+
+    def init(self: Any, *args: Any, **options: Any) -> None:
+        options["disable"] = None if shown else True  # None: unless stderr is a terminal
+        base.__init__(self, *args, **options)
+
+    return type("ProgressBar", (base,), {"__init__": init})
+
+
+@contextlib.contextmanager
+def translated(hub: Any, model_id: str) -> Iterator[None]:
+    """Turn the errors of the hub client into ours.
+
+    Their texts are left out, and they are not chained: they can hold signed addresses, and a
+    malformed token.
+    """
+    errors = hub.errors
+    xet_error = getattr(errors, "XetDownloadError", OSError)  # newer versions have it
+    where = f"{model_id!r} on {hub.constants.ENDPOINT}"
+    try:
+        yield
+    except TaluError:
+        raise
+    except errors.GatedRepoError:
+        raise ModelNotFoundError(
+            f"access to {where} is restricted: ask for it at {hub.constants.ENDPOINT}/{model_id}, "
+            "then set HF_TOKEN to a token of that account",
+            code=ACCESS_DENIED,
+        ) from None
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
+        raise ModelNotFoundError(
+            f"there is no model {where}, or it is private; check the spelling, "
+            "and set HF_TOKEN if it needs one"
+        ) from None
+    except (errors.HTTPError, OSError, ValueError, xet_error) as error:
+        raise failure(hub, where, error) from None
+
+
+def failure(hub: Any, where: str, error: Exception) -> TaluError:
+    """Our error for any other one that ended a request or a download."""
+    for cause in (error, error.__cause__):
+        if isinstance(cause, hub.errors.HfHubHTTPError):
+            status = cause.response.status_code
+            if status in (401, 403):
+                return ModelNotFoundError(
+                    f"access to {where} was refused (HTTP {status}); check HF_TOKEN",
+                    code=ACCESS_DENIED,
+                )
+            return TaluIOError(
+                f"the hub cannot serve {where} now (HTTP {status}); try again later",
+                code=NETWORK_FAILED,
+            )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return no_space(hub, "the download could not be written")
+    if isinstance(error, OSError) and error.errno is not None:
+        return TaluIOError(
+            f"cannot write to the hub's cache {hub.constants.HF_HUB_CACHE}: {error.strerror}; "
+            "set HF_HOME to a folder that can be written",
+            code=WRITE_FAILED,
+        )
+    return TaluIOError(
+        f"cannot download {where} ({type(error).__name__}); check the network, HF_ENDPOINT and "
+        "HF_TOKEN. A model that is in the cache opens without network",
+        code=NETWORK_FAILED,
+    )
+
+
+def no_space(hub: Any, why: str) -> TaluIOError:
+    """The error for a full disk."""
+    return TaluIOError(
+        f"the disk of {hub.constants.HF_HUB_CACHE} is full: {why}; "
+        "make room, or set HF_HOME to a folder on another disk",
+        code=WRITE_FAILED,
+    )

@@ -1,0 +1,168 @@
+"""Packs a checkpoint for the native kernels; what was packed once is mapped the next time.
+
+Knows how a tensor of a checkpoint becomes a packed one. Which tensors a model reads it is told;
+where packed files lie, and when they are too old, ``cache`` knows.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talu import _native
+from talu.exceptions import ModelError
+from talu.protocols import PackedTensor
+from talu.weights import cache, packed_file
+from talu.weights.checkpoint import Checkpoint
+from talu.weights.packed_file import Bytes, Slot
+
+__all__ = ["CACHE_FROM_BYTES", "LoadedWeights", "load_packed"]
+
+CACHE_FROM_BYTES = 64 << 20  # packing less takes milliseconds, and is not worth a file
+MATRIX_FORMATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}  # by the type in the checkpoint
+VECTOR = "vector"
+
+
+class LoadedWeights(Mapping[str, PackedTensor]):
+    """Packed tensors by name. Their memory is freed once this is closed and no array is held.
+
+    Attributes:
+        from_cache: they were packed by an earlier open.
+        mapped: they lie in a mapped file, shared with other processes; else in private memory.
+        bytes: of all tensors, packed.
+        note: why the packed weights could not be kept for the next open; None when they could, or
+            when they are too small to be worth it.
+    """
+
+    def __init__(
+        self,
+        slots: Mapping[str, Slot],
+        data: Bytes,
+        *,
+        from_cache: bool,
+        mapped: bool,
+        note: str | None = None,
+    ) -> None:
+        """Views of ``data``, read-only."""
+        data.flags.writeable = False
+        self._tensors = {name: tensor(slot, data) for name, slot in slots.items()}
+        self.from_cache = from_cache
+        self.mapped = mapped
+        self.note = note
+        self.bytes = sum(slot.size for slot in slots.values())
+
+    def __getitem__(self, name: str) -> PackedTensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def close(self) -> None:
+        """Let go of the tensors; idempotent."""
+        self._tensors = {}
+
+
+def load_packed(
+    folder: Path,
+    wanted: Mapping[str, tuple[int, ...]],
+    *,
+    use_mmap: bool = True,
+    num_threads: int = 0,
+) -> LoadedWeights:
+    """Load the wanted tensors of the checkpoint in ``folder``, packed for the native kernels.
+
+    Matrices keep their type (f32, f16, bf16) and are packed into tiles; vectors become float32.
+
+    Args:
+        folder: a checkpoint folder.
+        wanted: shapes by name, of one or two dimensions.
+        use_mmap: map the packed file. Otherwise no file is mapped at all: the packed file, or the
+            checkpoint where there is none, is read into private memory.
+        num_threads: how many pack; 0 takes as many as the process may use.
+
+    Returns:
+        the tensors. Less than 64 MiB is packed into private memory at every open, whatever
+        ``use_mmap`` says: no file is kept that could be mapped.
+
+    Raises:
+        ModelError: the checkpoint is damaged, lacks a tensor or has one of another shape or type,
+            or changes while it is read.
+    """
+    source = cache.source_of(folder)
+    key = {
+        "packing": _native.PACKING_VERSION,
+        "source": [list(file) for file in source],
+        "wanted": {name: list(shape) for name, shape in wanted.items()},
+    }
+    if found := cache.find(key, use_mmap=use_mmap):
+        return LoadedWeights(*found, from_cache=True, mapped=use_mmap)
+
+    checkpoint = Checkpoint.open(folder, use_mmap=use_mmap)
+
+    def fill(name: str, out: Bytes) -> None:
+        pack_tensor(checkpoint, name, out, num_threads)
+
+    try:
+        checkpoint.check(wanted)
+        slots, size = packed_file.place({name: plan(checkpoint, name) for name in wanted})
+        kept: cache.Packed | str | None = None
+        if size >= CACHE_FROM_BYTES:
+            kept = cache.keep(key, slots, fill, use_mmap=use_mmap)
+        if isinstance(kept, tuple):
+            loaded = LoadedWeights(*kept, from_cache=False, mapped=use_mmap)
+        else:
+            data = packed_file.aligned(size)
+            for name, slot in slots.items():
+                fill(name, data[slot.offset : slot.offset + slot.size])
+            loaded = LoadedWeights(slots, data, from_cache=False, mapped=False, note=kept)
+    finally:
+        checkpoint.close()
+    if cache.source_of(folder) != source:
+        raise ModelError(f"the weights in {folder} changed while they were read; open them again")
+    return loaded
+
+
+def tensor(slot: Slot, data: Bytes) -> PackedTensor:
+    """The tensor that lies at ``slot`` of ``data``."""
+    piece: NDArray[Any] = data[slot.offset : slot.offset + slot.size]
+    if slot.format == VECTOR:
+        piece = piece.view(np.float32)
+    return PackedTensor(slot.format, slot.shape, piece)
+
+
+def plan(checkpoint: Checkpoint, name: str) -> tuple[str, tuple[int, ...], int]:
+    """Packed format, shape and bytes of a tensor.
+
+    Raises:
+        ModelError: its type cannot be packed, or it is neither a matrix nor a vector.
+    """
+    info = checkpoint.info(name)
+    if info.dtype not in MATRIX_FORMATS:
+        raise checkpoint.unreadable(name)
+    if len(info.shape) == 1:
+        return VECTOR, info.shape, 4 * info.shape[0]
+    if len(info.shape) != 2:
+        raise ModelError(f"tensor {name!r} of shape {info.shape} is neither matrix nor vector")
+    kind = MATRIX_FORMATS[info.dtype]
+    return kind, info.shape, _native.packed_bytes(kind, *info.shape)
+
+
+def pack_tensor(checkpoint: Checkpoint, name: str, out: Bytes, num_threads: int) -> None:
+    """Pack a tensor into ``out``, whose size ``plan`` gave."""
+    info, array = checkpoint.info(name), checkpoint.raw(name)
+    if len(info.shape) == 2:
+        _native.pack(MATRIX_FORMATS[info.dtype], array, out, num_threads)
+    else:
+        out.view(np.float32)[:] = as_float32(array, info.dtype)
+
+
+def as_float32(array: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+    """Values of what ``Checkpoint.raw`` returned for a tensor of type ``dtype``."""
+    if dtype == "BF16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.view(np.float16 if dtype == "F16" else np.float32).astype(np.float32)

@@ -1,0 +1,242 @@
+"""The file that keeps packed weights from one run to the next.
+
+Header (magic, layout, size and SHA-256 of the table, size of the file), the table as JSON (key,
+place and sampled checksum of every tensor), then the data, which begins on a page, each tensor
+on a multiple of 64 bytes. A file that fails any check is as good as none. This file knows nothing
+of checkpoints and kernels; why it is so: docs/decisions/0002-packed-weight-cache.md.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import mmap
+import os
+import stat
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Slot",
+    "UnusableError",
+    "aligned",
+    "place",
+    "read",
+    "read_key",
+    "sweep_temporaries",
+    "write",
+]
+
+Bytes = NDArray[np.uint8]
+MAGIC = b"TALUPACK"
+LAYOUT = 1
+HEADER = struct.Struct("<8sIQ32sQ")  # magic, LAYOUT, bytes of the table, its SHA-256, file size
+ALIGNMENT = 64
+PAGE = 4096
+SAMPLE = 4096  # bytes at either end of a tensor that its checksum covers
+TEMPORARY = ".writing-"
+
+
+class UnusableError(Exception):
+    """The file is not there, damaged, of another kind, or not to be trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where a packed tensor lies: ``size`` bytes at ``offset`` of the data."""
+
+    format: str
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+
+def place(sizes: Mapping[str, tuple[str, tuple[int, ...], int]]) -> tuple[dict[str, Slot], int]:
+    """Slots one after the other for tensors of (format, shape, bytes), and the bytes of all."""
+    slots, position = {}, 0
+    for name, (kind, shape, size) in sizes.items():
+        slots[name] = Slot(kind, shape, position, size)
+        position = round_up(position + size, ALIGNMENT)
+    return slots, position
+
+
+def aligned(size: int) -> Bytes:
+    """``size`` bytes of private memory that begin on a multiple of 64."""
+    block = np.empty(size + ALIGNMENT, np.uint8)
+    start = -block.ctypes.data % ALIGNMENT
+    return block[start : start + size]
+
+
+def write(
+    path: Path,
+    key: Mapping[str, Any],
+    slots: Mapping[str, Slot],
+    fill: Callable[[str, Bytes], None],
+) -> None:
+    """Write the file beside ``path``, bring it to disk, and move it there at one stroke.
+
+    Args:
+        path: its folder exists. Readers see what was there before, or the whole new file.
+        key: what the content depends on, as JSON has it; ``read`` asks for the same.
+        slots: as ``place`` made them.
+        fill: called with a name and the bytes to fill, for each tensor in turn.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left behind.
+    """
+    buffer = aligned(max(slot.size for slot in slots.values()))
+    checks = dict.fromkeys(slots, "0" * 8)  # so that the table has its size before the data
+    start = data_start(len(encode(key, slots, checks)))
+    file_size = start + max(slot.offset + slot.size for slot in slots.values())
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # tells ``sweep_temporaries`` that the writer lives
+        for name, slot in slots.items():
+            fill(name, buffer[: slot.size])
+            checks[name] = sampled_checksum(buffer[: slot.size])
+            write_at(fd, buffer[: slot.size].data, start + slot.offset)
+        table = encode(key, slots, checks)
+        digest = hashlib.sha256(table).digest()
+        header = HEADER.pack(MAGIC, LAYOUT, len(table), digest, file_size)
+        write_at(fd, memoryview(header + table), 0)
+        os.fsync(fd)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.rmdir()  # an empty folder in the file's place
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+
+
+def read(path: Path, key: Mapping[str, Any], *, use_mmap: bool) -> tuple[dict[str, Slot], Bytes]:
+    """The slots of a packed file, and its data: read-only, and aligned as the slots are.
+
+    Args:
+        path: the file.
+        key: what ``write`` was given.
+        use_mmap: map the file, shared with all who do; otherwise read it into private memory.
+
+    Raises:
+        UnusableError: there is no sound file of that key, or another user can write to it.
+    """
+    with opened(path) as fd:
+        table, start, file_size = read_table(fd)
+        if table["key"] != key:
+            raise UnusableError("it was made from something else")
+        if use_mmap:
+            whole = mmap.mmap(fd, file_size, access=mmap.ACCESS_READ)
+            data = np.frombuffer(whole, np.uint8, offset=start)
+        else:
+            data = aligned(file_size - start)
+            read_at(fd, data.data, start)
+            data.flags.writeable = False
+    slots = {}
+    for name, (kind, shape, offset, size, check) in table["tensors"].items():
+        slots[name] = Slot(kind, tuple(shape), offset, size)
+        if sampled_checksum(data[offset : offset + size]) != check:
+            raise UnusableError(f"the bytes of {name!r} are damaged")
+    return slots, data
+
+
+def read_key(path: Path) -> dict[str, Any]:
+    """The key that the file at ``path`` was written with.
+
+    Raises:
+        UnusableError: it is no sound packed file.
+    """
+    with opened(path) as fd:
+        key: dict[str, Any] = read_table(fd)[0]["key"]
+    return key
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove what writers left behind that were killed."""
+    for path in folder.glob(TEMPORARY + "*"):
+        with contextlib.suppress(OSError, UnusableError), opened(path) as fd:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """Descriptor of a file that only this user, or root, can have written."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise UnusableError(f"{error.strerror}: {path}") from error
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnusableError("not a regular file")
+        if status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
+            raise UnusableError("another user can write to it")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def read_table(fd: int) -> tuple[dict[str, Any], int, int]:
+    """The checked table, where the data begin, and the size of the file."""
+    size = os.fstat(fd).st_size
+    header = bytearray(HEADER.size)
+    if size < HEADER.size:
+        raise UnusableError("it is cut short")
+    read_at(fd, memoryview(header), 0)
+    magic, layout, length, digest, file_size = HEADER.unpack(header)
+    if (magic, layout) != (MAGIC, LAYOUT):
+        raise UnusableError("it is of another kind or version")
+    if size != file_size or data_start(length) > size:
+        raise UnusableError("it is cut short or damaged")
+    text = bytearray(length)
+    read_at(fd, memoryview(text), HEADER.size)
+    if hashlib.sha256(text).digest() != digest:
+        raise UnusableError("its table is damaged")
+    return json.loads(text), data_start(length), size
+
+
+def encode(key: Mapping[str, Any], slots: Mapping[str, Slot], checks: Mapping[str, str]) -> bytes:
+    """The table as JSON; its length does not depend on the checksums."""
+    tensors = {name: [*astuple(slot), checks[name]] for name, slot in slots.items()}
+    return json.dumps({"key": key, "tensors": tensors}).encode()
+
+
+def sampled_checksum(data: Bytes) -> str:
+    """CRC-32 of the two ends of ``data``: finds lost pages and mixed-up files, at no cost."""
+    return f"{zlib.crc32(data[-SAMPLE:].data, zlib.crc32(data[:SAMPLE].data)):08x}"
+
+
+def data_start(table_length: int) -> int:
+    """Offset of the data: the first page after header and table."""
+    return round_up(HEADER.size + table_length, PAGE)
+
+
+def round_up(size: int, multiple: int) -> int:
+    """The next multiple at or above ``size``."""
+    return -(-size // multiple) * multiple
+
+
+def write_at(fd: int, data: memoryview, offset: int) -> None:
+    """All of ``data``; one call may write less than is asked."""
+    while data:
+        count = os.pwrite(fd, data, offset)
+        data, offset = data[count:], offset + count
+
+
+def read_at(fd: int, data: memoryview, offset: int) -> None:
+    """Fill all of ``data``."""
+    while data:
+        count = os.preadv(fd, [data], offset)
+        if count == 0:
+            raise UnusableError("it is cut short")
+        data, offset = data[count:], offset + count

@@ -1,0 +1,147 @@
+"""A server on this machine that speaks as much of the hub's protocol as a download needs."""
+
+import hashlib
+import json
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+INFO = re.compile(r"/api/models/(?P<id>[^/]+/[^/]+)/(?P<what>revision|tree)/[^/?]+(\?.*)?")
+FILE = re.compile(r"/(?P<id>[^/]+/[^/]+)/resolve/[^/]+/(?P<name>.+)")
+
+
+@dataclass
+class Repository:
+    """One model on the server, and how the server misbehaves with it.
+
+    Attributes:
+        token: without it the server answers 401.
+        refusal: status and X-Error-Code of every answer.
+        cut_after: bytes of a file after which the connection is dropped, the first time only.
+        claimed_sizes: what the listing says instead of the true size.
+        moved_to: server from which the files, by redirection, must be fetched.
+    """
+
+    files: dict[str, bytes]
+    token: str | None = None
+    refusal: tuple[int, str] | None = None
+    cut_after: dict[str, int] = field(default_factory=dict)
+    claimed_sizes: dict[str, int] = field(default_factory=dict)
+    moved_to: str | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request that the server answered."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+
+
+class HubServer(ThreadingHTTPServer):
+    """Serves ``repositories`` and remembers every request."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.repositories: dict[str, Repository] = {}
+        self.requests: list[Seen] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def fetched(self) -> list[str]:
+        """Names of the files whose content was asked for, sorted."""
+        matches = [FILE.fullmatch(seen.path) for seen in self.requests if seen.method == "GET"]
+        return sorted(match["name"] for match in matches if match)
+
+    def handle_error(self, *_: object) -> None:
+        """A client that goes away is no news."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one request."""
+
+    server: HubServer
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self.answer()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on stderr."""
+
+    def answer(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.requests.append(Seen(self.command, self.path, headers))
+        match = INFO.fullmatch(self.path) or FILE.fullmatch(self.path)
+        repository = self.server.repositories.get(match["id"]) if match else None
+        if match is None or repository is None:
+            self.send(404, {"X-Error-Code": "RepoNotFound"})
+        elif repository.refusal is not None:
+            status, code = repository.refusal
+            self.send(status, {"X-Error-Code": code})
+        elif repository.token and headers.get("authorization") != f"Bearer {repository.token}":
+            self.send(401, {"X-Error-Code": "RepoNotFound"})
+        elif "name" in match.groupdict():
+            self.send_file(repository, match["name"])
+        else:
+            self.send_json(listing(repository, match["id"], match["what"]))
+
+    def send_file(self, repository: Repository, name: str) -> None:
+        content = repository.files.get(name)
+        if content is None:
+            self.send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+            return
+        etag = hashlib.sha256(content).hexdigest()
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        if repository.moved_to:
+            headers |= {"X-Linked-ETag": f'"{etag}"', "X-Linked-Size": str(len(content))}
+            self.send(302, {**headers, "Location": repository.moved_to + self.path})
+            return
+        start, status = 0, 200
+        if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+            start, status = int(asked[1]), 206
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        cut = repository.cut_after.pop(name, None) if self.command == "GET" else None
+        self.send(status, headers, content[start:], cut)
+
+    def send_json(self, value: Any) -> None:
+        self.send(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
+
+    def send(
+        self, status: int, headers: dict[str, str], body: bytes = b"", cut: int | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body[:cut])
+        if cut is not None:
+            self.close_connection = True
+
+
+def listing(repository: Repository, model_id: str, what: str) -> Any:
+    """What the interface answers for a revision, or for its tree."""
+    if what == "revision":
+        sizes = {name: len(content) for name, content in repository.files.items()}
+        sizes |= repository.claimed_sizes
+        siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
+        return {"id": model_id, "modelId": model_id, "sha": COMMIT, "siblings": siblings}
+    return [
+        {
+            "type": "file",
+            "path": name,
+            "oid": hashlib.sha1(content).hexdigest(),
+            "size": len(content),
+        }
+        for name, content in repository.files.items()
+    ]
