@@ -1,6 +1,7 @@
 // The Python face of the native module: shapes, lifetimes and the GIL are dealt with here.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -8,10 +9,12 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings.h"
 #include "dispatch.h"
+#include "executor.h"
 #include "packing.h"
 #include "threads.h"
 
@@ -88,6 +91,113 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> unpack_matrix(const std::string& form
   return out;
 }
 
+using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Integers = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Table = nb::ndarray<const std::int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+// An executor together with the arrays that it reads from.
+struct Running {
+  std::vector<nb::object> arrays;
+  std::unique_ptr<Executor> executor;
+};
+
+// (format, shape, data)
+Tensor tensor_of(const nb::tuple& weight, const Kernels& kernels, std::vector<nb::object>& arrays) {
+  const auto format_name = nb::cast<std::string>(weight[0]);
+  const auto shape = nb::cast<std::vector<std::size_t>>(weight[1]);
+  Tensor tensor;
+  if (format_name == "vector") {
+    const auto data = nb::cast<Vector>(weight[2]);
+    if (shape.size() != 1 || data.size() != shape[0])
+      throw std::invalid_argument("a vector's data has another length than its shape says");
+    tensor.rows = shape[0];
+    tensor.data = reinterpret_cast<const std::byte*>(data.data());
+  } else {
+    const auto data = nb::cast<ReadOnlyBytes>(weight[2]);
+    if (shape.size() != 2) throw std::invalid_argument("a matrix has a shape of two numbers");
+    tensor = {&format_named(kernels, format_name), shape[0], shape[1],
+              reinterpret_cast<const std::byte*>(data.data())};
+    check_packed(*tensor.format, shape[0], shape[1], data.size(), data.data());
+  }
+  arrays.push_back(nb::object(weight[2]));
+  return tensor;
+}
+
+// (kind, inputs, weights, width, params)
+OpSpec op_of(const nb::tuple& op, const Kernels& kernels, std::vector<nb::object>& arrays) {
+  OpSpec spec;
+  spec.kind = nb::cast<std::string>(op[0]);
+  spec.inputs = nb::cast<std::vector<int>>(op[1]);
+  if (spec.inputs.size() > std::size(Node{}.inputs))
+    throw std::invalid_argument(spec.kind + " reads too many values");
+  for (nb::handle weight : nb::cast<nb::list>(op[2]))
+    spec.weights.push_back(tensor_of(nb::cast<nb::tuple>(weight), kernels, arrays));
+  spec.width = nb::cast<std::size_t>(op[3]);
+  for (const auto& [name, value] : nb::cast<nb::dict>(op[4])) {
+    if (nb::isinstance<nb::str>(value)) {
+      spec.activation = nb::cast<std::string>(value);
+    } else if (nb::isinstance<nb::float_>(value) || nb::isinstance<nb::int_>(value)) {
+      spec.numbers[nb::cast<std::string>(name)] = nb::cast<double>(value);
+    } else {
+      const auto numbers = nb::cast<Vector>(value);
+      spec.frequencies.assign(numbers.data(), numbers.data() + numbers.size());
+    }
+  }
+  return spec;
+}
+
+class PyExecutor {
+ public:
+  PyExecutor(const nb::list& ops, const std::vector<std::pair<std::size_t, std::size_t>>& layers,
+             int result, std::size_t blocks, std::size_t block_size, int num_threads,
+             const std::string& kv_format, const std::string& target)
+      : running_(std::make_shared<Running>()) {
+    const Kernels& kernels = target_named(target);
+    std::vector<OpSpec> specs;
+    for (nb::handle op : ops)
+      specs.push_back(op_of(nb::cast<nb::tuple>(op), kernels, running_->arrays));
+    std::vector<CacheLayer> cache_layers;
+    for (const auto& [kv_heads, head_size] : layers) cache_layers.push_back({kv_heads, head_size});
+    running_->executor =
+        std::make_unique<Executor>(specs, cache_layers, result, blocks, block_size,
+                                   threads_or_all(num_threads), kv_format, kernels);
+  }
+
+  nb::ndarray<nb::numpy, float, nb::ndim<2>> step(const Integers& tokens, const Integers& positions,
+                                                  const Integers& row_starts,
+                                                  const Table& block_tables,
+                                                  const Integers& outputs) {
+    const std::shared_ptr<Running> running = open();  // stays if another thread closes meanwhile
+    Executor& executor = *running->executor;
+    Batch batch;
+    batch.tokens = {tokens.data(), tokens.size()};
+    batch.positions = {positions.data(), positions.size()};
+    batch.row_starts = {row_starts.data(), row_starts.size()};
+    batch.block_tables = {block_tables.data(), block_tables.size()};
+    batch.sequences = block_tables.shape(0);
+    batch.table_width = block_tables.shape(1);
+    batch.outputs = {outputs.data(), outputs.size()};
+    if (outputs.size() > tokens.size())
+      throw std::invalid_argument("step: more outputs than rows");
+    auto result = new_matrix(outputs.size(), executor.result_width());
+    const nb::gil_scoped_release released;
+    executor.step(batch, result.data());
+    return result;
+  }
+
+  void close() { running_.reset(); }
+  int threads() const { return open()->executor->threads(); }
+  std::string target() const { return open()->executor->kernels().name; }
+
+ private:
+  std::shared_ptr<Running> open() const {
+    if (running_ == nullptr) throw std::runtime_error("the executor is closed");
+    return running_;
+  }
+
+  std::shared_ptr<Running> running_;
+};
+
 }  // namespace
 }  // namespace talu
 
@@ -112,5 +222,23 @@ NB_MODULE(_native, m) {
         "target"_a = "", "Lay a (rows, columns) matrix out in tiles.");
   m.def("unpack", unpack_matrix, "format"_a, "packed"_a, "rows"_a, "columns"_a, "target"_a = "",
         "The logical matrix of packed tiles, as float32.");
+  m.def(
+      "activation_format",
+      [](const std::string& format, const std::string& target) {
+        const bool floats = format_named(target_named(target), format).activation_bytes == 4;
+        return std::string(floats ? "f32" : "bf16");
+      },
+      "format"_a, "target"_a = "",
+      "What activations are rounded to before they meet weights of a format.");
+  nb::class_<PyExecutor>(m, "Executor", "Runs a recorded graph for batches of rows.")
+      .def(nb::init<const nb::list&, const std::vector<std::pair<std::size_t, std::size_t>>&, int,
+                    std::size_t, std::size_t, int, const std::string&, const std::string&>(),
+           "ops"_a, "layers"_a, "result"_a, "blocks"_a, "block_size"_a, "num_threads"_a = 0,
+           "kv_format"_a = "f16", "target"_a = "")
+      .def("step", &PyExecutor::step, "tokens"_a, "positions"_a, "row_starts"_a, "block_tables"_a,
+           "outputs"_a, "Run one step; see protocols.Executor.")
+      .def("close", &PyExecutor::close, "Let go of cache and weights; idempotent.")
+      .def_prop_ro("num_threads", &PyExecutor::threads, "Threads that a step uses.")
+      .def_prop_ro("target", &PyExecutor::target, "The CPU target of its kernels.");
   bind_sampler(m);
 }

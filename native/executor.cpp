@@ -1,0 +1,160 @@
+#include "executor.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+namespace talu {
+namespace {
+
+// Rows of a prompt that attend together: enough to use what they read more than once, few enough
+// to keep all threads busy.
+constexpr std::size_t kQueryRows = 24;
+
+void require(bool condition, const std::string& message) {
+  if (!condition) throw std::invalid_argument(message);
+}
+
+}  // namespace
+
+Executor::Executor(const std::vector<OpSpec>& ops, const std::vector<CacheLayer>& layers,
+                   int result, std::size_t blocks, std::size_t block_size, int threads,
+                   std::string_view kv_format, const Kernels& kernels)
+    : kernels_(kernels),
+      plan_(make_plan(ops, layers, result, kernels, kv_format_named(kernels, kv_format))),
+      cache_(layers, kv_format_named(kernels, kv_format), blocks, block_size),
+      threads_(threads),
+      slots_(plan_.slots.size()),
+      values_(plan_.values.size()),
+      angles_(plan_.rotations.size()),
+      rotations_(plan_.rotations.size()) {}
+
+void Executor::step(const Batch& batch, float* result) {
+  const std::lock_guard turn(turn_);
+  check(batch);
+  find_query_blocks(batch);
+  place_values(batch, result);
+  turn_angles(batch);
+  Step step{};
+  step.rows = batch.tokens.size();
+  step.wanted = batch.outputs.size();
+  step.tokens = batch.tokens.data();
+  step.positions = batch.positions.data();
+  step.block_tables = batch.block_tables.data();
+  step.table_width = batch.table_width;
+  step.outputs = batch.outputs.data();
+  step.query_blocks = query_blocks_.data();
+  step.query_block_count = query_blocks_.size();
+  step.values = values_.data();
+  step.cache = cache_.view();
+  step.rotations = rotations_.data();
+  step.threads = threads_;
+  step.scratch_bytes = scratch_bytes(batch);
+  step.scratch = scratch_.of(step.scratch_bytes * static_cast<std::size_t>(threads_));
+  step.converted = converted_.of(step.rows * plan_.converted_bytes);
+  for (const Node& node : plan_.nodes) node.run(node, step);
+}
+
+void Executor::check(const Batch& batch) const {
+  const std::size_t rows = batch.tokens.size();
+  require(batch.positions.size() == rows, "step: tokens and positions differ in length");
+  require(batch.row_starts.size() == batch.sequences + 1,
+          "step: row_starts must have one number more than block_tables has rows");
+  require(batch.row_starts.front() == 0 &&
+              static_cast<std::size_t>(batch.row_starts.back()) == rows,
+          "step: row_starts must begin with 0 and end with the number of rows");
+  for (const std::int32_t token : batch.tokens)
+    require(token >= 0 && static_cast<std::size_t>(token) < plan_.vocabulary,
+            "step: token " + std::to_string(token) + " is not in the vocabulary");
+  for (std::size_t sequence = 0; sequence < batch.sequences; ++sequence)
+    check_sequence(batch, sequence);
+  std::int64_t last = -1;
+  for (const std::int32_t output : batch.outputs) {
+    require(output > last && static_cast<std::size_t>(output) < rows,
+            "step: outputs must be ascending numbers of rows");
+    last = output;
+  }
+}
+
+void Executor::check_sequence(const Batch& batch, std::size_t sequence) const {
+  const std::string where = "step: sequence " + std::to_string(sequence);
+  const std::int32_t first = batch.row_starts[sequence], last = batch.row_starts[sequence + 1];
+  // Every start is bounded by the last one, which has been checked, if they only rise.
+  require(first <= last && static_cast<std::size_t>(last) <= batch.tokens.size(),
+          where + ": row_starts must be ascending");
+  if (first == last) return;
+  const auto positions = batch.positions.subspan(first, last - first);
+  for (std::size_t i = 0; i < positions.size(); ++i)
+    require(positions[i] >= 0 && static_cast<std::size_t>(positions[i]) == positions[0] + i,
+            where + ": positions must be consecutive numbers from 0 or above");
+  const auto begin = static_cast<std::size_t>(positions.front());
+  const std::size_t from = plan_.reach == 0 || begin < plan_.reach ? 0 : begin + 1 - plan_.reach;
+  const std::size_t last_block = positions.back() / cache_.block_size();
+  require(last_block < batch.table_width, where + ": its block table is too short");
+  for (std::size_t i = from / cache_.block_size(); i <= last_block; ++i) {
+    const std::int32_t block = batch.block_tables[sequence * batch.table_width + i];
+    require(block >= 0 && static_cast<std::size_t>(block) < cache_.blocks(),
+            where + ": there is no cache block " + std::to_string(block));
+  }
+}
+
+void Executor::find_query_blocks(const Batch& batch) {
+  query_blocks_.clear();
+  for (std::size_t sequence = 0; sequence < batch.sequences; ++sequence) {
+    const auto last = static_cast<std::size_t>(batch.row_starts[sequence + 1]);
+    for (auto first = static_cast<std::size_t>(batch.row_starts[sequence]); first < last;
+         first += kQueryRows)
+      query_blocks_.push_back({sequence, first, std::min(last, first + kQueryRows)});
+  }
+}
+
+void Executor::place_values(const Batch& batch, float* result) {
+  const std::size_t rows = batch.tokens.size();
+  for (std::size_t slot = 0; slot < slots_.size(); ++slot)
+    slots_[slot].floats(rows * plan_.slots[slot]);
+  for (std::size_t id = 0; id < values_.size(); ++id) {
+    const PlannedValue& planned = plan_.values[id];
+    Value& value = values_[id];
+    value.width = planned.width;
+    value.rows = planned.wanted ? batch.outputs.size() : rows;
+    value.stride = stride_of(planned.width);
+    if (planned.slot >= 0) value.data = slots_[planned.slot].floats(rows * plan_.slots[planned.slot]);
+    if (planned.slot != kResultSlot) continue;
+    value.data = result;
+    value.stride = planned.width;
+  }
+}
+
+void Executor::turn_angles(const Batch& batch) {
+  const std::size_t rows = batch.tokens.size();
+  for (std::size_t i = 0; i < rotations_.size(); ++i) {
+    const std::vector<float>& frequencies = plan_.rotations[i];
+    const std::size_t count = frequencies.size();
+    float* const cosines = angles_[i].floats(2 * rows * count);
+    float* const sines = cosines + rows * count;
+    for (std::size_t row = 0; row < rows; ++row)
+      for (std::size_t c = 0; c < count; ++c) {
+        const float angle = static_cast<float>(batch.positions[row]) * frequencies[c];
+        cosines[row * count + c] = std::cos(angle);
+        sines[row * count + c] = std::sin(angle);
+      }
+    rotations_[i] = {count, cosines, sines};
+  }
+}
+
+// What a worker needs at most: sums of linears, or a panel of attention.
+std::size_t Executor::scratch_bytes(const Batch& batch) const {
+  const std::size_t sums = std::min(batch.tokens.size(), kTokensInCache) * kTilesAtOnce * kTileRows;
+  std::size_t longest = 0;
+  for (const std::int32_t position : batch.positions)
+    longest = std::max(longest, static_cast<std::size_t>(position) + 1);
+  const std::size_t head = plan_.head_size + kTileRows, columns = longest + 2 * kTileRows;
+  const std::size_t pointers = columns + head + kTileRows;  // of tiles; generous
+  const std::size_t panel = kernels_.tokens_at_once * (2 * head + columns);
+  const std::size_t bytes =
+      std::max(sums, panel) * sizeof(float) + pointers * sizeof(void*);
+  return (bytes + 127) / 128 * 128;
+}
+
+}  // namespace talu

@@ -1,0 +1,60 @@
+// Runs a planned network for a batch of rows.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "kv_cache.h"
+#include "memory.h"
+#include "plan.h"
+
+namespace talu {
+
+// What one step works on, as protocols.Executor describes it. Nothing in it is trusted.
+struct Batch {
+  std::span<const std::int32_t> tokens, positions, row_starts;
+  std::span<const std::int32_t> block_tables;  // (sequences, table_width)
+  std::size_t sequences, table_width;
+  std::span<const std::int32_t> outputs;
+};
+
+class Executor {
+ public:
+  Executor(const std::vector<OpSpec>& ops, const std::vector<CacheLayer>& layers, int result,
+           std::size_t blocks, std::size_t block_size, int threads, std::string_view kv_format,
+           const Kernels& kernels);
+
+  std::size_t result_width() const { return plan_.values[plan_.result].width; }
+  int threads() const { return threads_; }
+  const Kernels& kernels() const { return kernels_; }
+
+  // Writes (outputs, result_width) floats. Throws std::invalid_argument for a batch that does not
+  // fit together or names tokens, blocks or rows that do not exist; then nothing has been written.
+  // Calls from several threads take turns.
+  void step(const Batch& batch, float* result);
+
+ private:
+  void check(const Batch& batch) const;
+  void check_sequence(const Batch& batch, std::size_t sequence) const;
+  void find_query_blocks(const Batch& batch);
+  void place_values(const Batch& batch, float* result);
+  void turn_angles(const Batch& batch);
+  std::size_t scratch_bytes(const Batch& batch) const;
+
+  const Kernels& kernels_;
+  const Plan plan_;
+  const KvCache cache_;
+  const int threads_;
+  std::mutex turn_;
+  std::vector<Memory> slots_;
+  std::vector<Value> values_;
+  std::vector<Memory> angles_;
+  std::vector<Rotation> rotations_;
+  std::vector<QueryBlock> query_blocks_;
+  Memory scratch_, converted_;
+};
+
+}  // namespace talu

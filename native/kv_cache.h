@@ -1,0 +1,37 @@
+// The memory of the paged cache: where blocks, layers and heads lie in it.
+#pragma once
+#include <cstddef>
+#include <string_view>
+#include <vector>
+
+#include "kernels.h"
+
+namespace talu {
+
+struct CacheLayer {
+  std::size_t kv_heads, head_size;
+};
+
+class KvCache {
+ public:
+  // Address space only: the system gives a page when it is first written.
+  // Throws std::invalid_argument for sizes that make no sense, std::bad_alloc when they are too big.
+  KvCache(const std::vector<CacheLayer>& layers, const KvFormat& format, std::size_t blocks,
+          std::size_t block_size);
+  ~KvCache();
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
+
+  Cache view() const;
+  std::size_t blocks() const { return blocks_; }
+  std::size_t block_size() const { return block_size_; }
+
+ private:
+  std::size_t blocks_, block_size_, block_bytes_ = 0;
+  std::vector<std::size_t> layer_offsets_, kv_heads_;
+  void* data_ = nullptr;
+};
+
+const KvFormat& kv_format_named(const Kernels& kernels, std::string_view name);
+
+}  // namespace talu

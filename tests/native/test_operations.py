@@ -1,0 +1,277 @@
+"""Every operation on every target of this machine, beside its definition in NumPy.
+
+The tables are inputs: row t of the input is row t of the table, for the token t. Tolerances are a
+few roundings of float32 of the largest result, so that one wrong element shows.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from talu import _native
+from talu.graph.record import Graph, Value
+
+TARGETS = _native.targets()
+FORMATS = _native.formats()
+KV_FORMATS = ["f32", "f16", "bf16"]
+WIDTHS = [1, 7, 16, 33, 64]
+
+per_target = pytest.mark.parametrize("target", TARGETS)
+
+
+def table(graph: Graph, width: int, *, name: str = "table", rows: int = 80) -> Value:
+    return graph.embed(name, rows, width)
+
+
+def random(graph: Graph, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {
+        name: rng.standard_normal(shape).astype(np.float32) for name, shape in graph.weights.items()
+    }
+
+
+def finish(graph: Graph, x: Value) -> Graph:
+    graph.output(graph.wanted(x))
+    return graph
+
+
+@per_target
+@pytest.mark.parametrize("number_format", FORMATS)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_embed(
+    target: str,
+    number_format: str,
+    width: int,
+    pair: Callable,
+    rows: type,
+    rng: np.random.Generator,
+) -> None:
+    g = Graph()
+    finish(g, g.embed("embedding", 37, width))
+    both = pair(g, random(g, rng), number_format=number_format, target=target)
+    both.compare(rows([0, 36, 5, 5, 16, 15]), tolerance=0)
+
+
+@per_target
+@pytest.mark.parametrize("number_format", FORMATS)
+@pytest.mark.parametrize("columns", [1, 2, 31, 64, 700])
+@pytest.mark.parametrize("width", [1, 16, 50, 161])
+def test_linear(
+    target: str,
+    number_format: str,
+    width: int,
+    columns: int,
+    pair: Callable,
+    rows: type,
+    rng: np.random.Generator,
+) -> None:
+    g = Graph()
+    finish(g, g.linear(table(g, columns), "weight", width, bias="bias"))
+    both = pair(g, random(g, rng), number_format=number_format, target=target)
+    for count in (1, 2, 3, 5, 6, 7, 13, 29):
+        both.compare(rows(range(count)), tolerance=3e-6)
+
+
+@per_target
+def test_linear_over_more_tokens_than_stay_in_the_cache(
+    target: str, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    g = Graph()
+    finish(g, g.linear(table(g, 9, rows=400), "weight", 19))
+    both = pair(g, random(g, rng), target=target, blocks=25)
+    both.compare(rows(range(400), blocks=range(25)), tolerance=3e-6)
+
+
+@per_target
+def test_linears_of_one_input_keep_their_own_outputs(
+    target: str, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    g = Graph()
+    x = table(g, 20)
+    a, b, c = (g.linear(x, name, 21) for name in "abc")
+    finish(g, g.add(g.gated(a, b), c))
+    pair(g, random(g, rng), target=target).compare(rows(range(9)))
+
+
+@per_target
+def test_an_add_that_cannot_be_part_of_a_linear_is_still_done(
+    target: str, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    g = Graph()
+    x = table(g, 20)
+    y = g.linear(x, "a", 20)
+    z = g.rms_norm(y, "norm", 1e-5)
+    s = g.add(y, z)  # y is read twice, and z comes after it
+    finish(g, g.add(g.linear(s, "b", 20), s))
+    pair(g, random(g, rng), target=target).compare(rows(range(9)))
+
+
+@per_target
+@pytest.mark.parametrize(("width", "size"), [(1, 1), (33, 33), (36, 12), (64, 16), (128, 32)])
+def test_rms_norm(
+    target: str, width: int, size: int, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    g = Graph()
+    finish(g, g.rms_norm(table(g, width), "norm", 1e-3, size=size))
+    pair(g, random(g, rng), target=target).compare(rows(range(11)), tolerance=1e-6)
+
+
+@per_target
+@pytest.mark.parametrize(
+    ("heads", "size", "turned"), [(1, 2, 1), (3, 14, 7), (2, 64, 32), (2, 80, 20), (1, 6, 0)]
+)
+def test_rope(
+    target: str,
+    heads: int,
+    size: int,
+    turned: int,
+    pair: Callable,
+    rows: type,
+    rng: np.random.Generator,
+) -> None:
+    g = Graph()
+    frequencies = (100.0 ** -(np.arange(turned) / max(turned, 1))).astype(np.float32)
+    finish(g, g.rope(table(g, heads * size), size, frequencies))
+    both = pair(g, random(g, rng), target=target)
+    both.compare(rows(range(11), start=30), rows(range(3), blocks=[9]), tolerance=1e-6)
+
+
+@per_target
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_gated(
+    target: str,
+    activation: str,
+    width: int,
+    pair: Callable,
+    rows: type,
+    rng: np.random.Generator,
+) -> None:
+    g = Graph()
+    finish(g, g.gated(table(g, width), table(g, width, name="table2"), activation))
+    weights = random(g, rng)
+    weights["table"] *= 10
+    weights["table"][:6, 0] = [0, -0.0, 200, -200, -87.5, 1e-30]
+    weights["table2"][:, 0] = 1
+    pair(g, weights, target=target).compare(rows(range(40)), tolerance=5e-7)
+
+
+@per_target
+@pytest.mark.parametrize("width", WIDTHS)
+def test_add(target: str, width: int, pair: Callable, rows: type, rng: np.random.Generator) -> None:
+    g = Graph()
+    finish(g, g.add(table(g, width), table(g, width, name="table2")))
+    pair(g, random(g, rng), target=target).compare(rows(range(9)), tolerance=0)
+
+
+@per_target
+def test_wanted_rows_alone_come_back(
+    target: str, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    g = Graph()
+    finish(g, table(g, 5))
+    both = pair(g, random(g, rng), target=target)
+    found = both.compare(
+        rows(range(7), wanted=[0, 6]), rows([8, 9], blocks=[9], wanted=[1]), tolerance=0
+    )
+    assert len(found) == 3
+
+
+def attention_pair(
+    pair: Callable,
+    rng: np.random.Generator,
+    *,
+    heads: int = 4,
+    kv_heads: int = 2,
+    size: int = 12,
+    window: int = 0,
+    **options: object,
+) -> object:
+    g = Graph()
+    q, k, v = (
+        table(g, n * size, name=f"table_{name}")
+        for name, n in [("q", heads), ("k", kv_heads), ("v", kv_heads)]
+    )
+    finish(g, g.attention(q, k, v, size, scale=0.7, window=window))
+    return pair(g, random(g, rng), **options)
+
+
+@per_target
+@pytest.mark.parametrize("kv_format", KV_FORMATS)
+@pytest.mark.parametrize("size", [1, 12, 16, 40])
+def test_attention_over_prompt_and_decoded_tokens(
+    target: str, kv_format: str, size: int, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    both = attention_pair(pair, rng, size=size, target=target, kv_format=kv_format)
+    blocks = [7, 2, 11, 0]
+    both.compare(rows(range(37), blocks=blocks), tolerance=3e-6)
+    for i in range(37, 50):
+        both.compare(rows([i], start=i, blocks=blocks), tolerance=3e-6)
+
+
+@per_target
+@pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (6, 6), (6, 3), (6, 2), (7, 1), (28, 2)])
+def test_attention_of_grouped_heads(
+    target: str, heads: int, kv_heads: int, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    both = attention_pair(pair, rng, heads=heads, kv_heads=kv_heads, target=target)
+    both.compare(rows(range(33)), tolerance=3e-6)
+
+
+@per_target
+@pytest.mark.parametrize("window", [1, 2, 15, 16, 17, 33])
+def test_attention_in_a_sliding_window(
+    target: str, window: int, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    both = attention_pair(pair, rng, window=window, target=target)
+    both.compare(rows(range(40)), tolerance=3e-6)
+    both.compare(rows(range(40, 43), start=40), tolerance=3e-6)
+    both.compare(rows([43], start=43), tolerance=3e-6)
+
+
+@per_target
+def test_blocks_behind_the_window_may_be_given_away(
+    target: str, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    both = attention_pair(pair, rng, window=17, target=target)
+    both.compare(rows(range(40)), tolerance=3e-6)
+    both.compare(rows([40], start=40, blocks=[-1, 1, 2, 3]), tolerance=3e-6)
+
+
+@per_target
+def test_attention_of_mixed_sequences_in_one_step(
+    target: str, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    both = attention_pair(pair, rng, target=target)
+    both.compare(rows(range(20), blocks=[5, 6]), rows(range(30, 35), blocks=[1]), tolerance=3e-6)
+    both.compare(
+        rows([50], start=20, blocks=[5, 6]),
+        rows(range(60, 79), start=5, blocks=[1, 8]),
+        rows([3], blocks=[9]),
+        tolerance=3e-6,
+    )
+
+
+@per_target
+def test_a_shared_prefix_is_read_from_the_same_blocks(
+    target: str, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    both = attention_pair(pair, rng, target=target)
+    both.compare(rows(range(16), blocks=[3]), tolerance=3e-6)
+    both.compare(
+        rows(range(20, 25), start=16, blocks=[3, 4]),
+        rows(range(30, 33), start=16, blocks=[3, 5]),
+        tolerance=3e-6,
+    )
+
+
+@per_target
+def test_large_scores_do_not_overflow(
+    target: str, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    g = Graph()
+    q, k, v = (table(g, 8, name=f"table_{name}") for name in "qkv")
+    finish(g, g.attention(q, k, v, 8, scale=1.0))
+    weights = random(g, rng)
+    weights["table_q"] *= 1000
+    pair(g, weights, target=target).compare(rows(range(20)), tolerance=3e-4)
