@@ -45,14 +45,15 @@ class Settings:
         Raises:
             ModelError: the file is missing, unreadable, too large, or holds no such object.
         """
+        if not path.is_file():  # opening a pipe would wait for ever
+            what = "is not a file" if path.exists() else "is missing"
+            raise ModelError(f"{path} {what}", details={"path": str(path)})
         try:
             with path.open("rb") as file:
                 data = file.read(MAX_BYTES + 1)
         except OSError as error:
-            reason = (
-                "is missing" if isinstance(error, FileNotFoundError) else f"unreadable: {error}"
-            )
-            raise ModelError(f"{path} {reason}", details={"path": str(path)}) from error
+            message = f"{path} cannot be read: {error.strerror}"
+            raise ModelError(message, details={"path": str(path)}) from error
         if len(data) > MAX_BYTES:
             raise _damaged(path, f"it is larger than {MAX_BYTES} bytes")
         try:
