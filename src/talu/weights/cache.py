@@ -19,13 +19,12 @@ from typing import Any
 
 from talu.weights import packed_file
 from talu.weights.checkpoint import INDEX, weight_files
-from talu.weights.packed_file import Bytes, Slot, UnusableError
+from talu.weights.packed_file import Bytes, Packed, Slot, UnusableError
 
-__all__ = ["Packed", "Source", "cache_folder", "find", "keep", "source_of"]
+__all__ = ["Source", "cache_folder", "find", "keep", "source_of"]
 
 SUFFIX = ".packed"
 SPARE_BYTES = 1 << 30  # of the disk, that the cache leaves free
-Packed = tuple[dict[str, Slot], Bytes]
 Source = list[tuple[str, int, int, int]]
 
 logger = logging.getLogger("talu.weights")
@@ -60,7 +59,7 @@ def keep(
     *,
     use_mmap: bool,
 ) -> Packed | str:
-    """Write the packed file of ``key`` and read it back, or say why that is not possible.
+    """Write the packed file of ``key`` and hand it out, or say why that is not possible.
 
     The reason is logged as well, once in a process.
     """
@@ -68,12 +67,11 @@ def keep(
         path = path_of(key)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         packed_file.sweep_temporaries(path.parent)
-        remove_outdated(path.parent, key["source"])
+        remove_outdated(path, key["source"])
         size = max(slot.offset + slot.size for slot in slots.values())
         if shutil.disk_usage(path.parent).free < size + SPARE_BYTES:
             raise OSError(f"{size >> 20} MiB more would leave less than 1 GiB of the disk free")
-        packed_file.write(path, key, slots, fill)
-        return packed_file.read(path, key, use_mmap=use_mmap)
+        return packed_file.write(path, key, slots, fill, use_mmap=use_mmap)
     except (OSError, UnusableError) as error:
         note = f"the packed weights are not kept for the next time: {error}"
         warn_once(note)
@@ -102,10 +100,10 @@ def path_of(key: Mapping[str, Any]) -> Path:
     return cache_folder() / (hashlib.sha256(text.encode()).hexdigest()[:32] + SUFFIX)
 
 
-def remove_outdated(folder: Path, source: Source) -> None:
-    """Remove the packed files of ``source``, and those that no checkpoint can ask for again."""
+def remove_outdated(spared: Path, source: Source) -> None:
+    """Remove what else is packed of ``source``, and what no checkpoint can ask for again."""
     paths = {path for path, *_ in source}
-    for path in folder.glob("*" + SUFFIX):
+    for path in set(spared.parent.glob("*" + SUFFIX)) - {spared}:
         try:
             theirs = packed_file.read_key(path)["source"]
             current = all(identity(Path(file[0])) == tuple(file) for file in theirs)

@@ -16,11 +16,11 @@ from talu.exceptions import ModelError
 from talu.protocols import PackedTensor
 from talu.weights import cache, packed_file
 from talu.weights.checkpoint import Checkpoint
-from talu.weights.packed_file import Bytes, Slot
+from talu.weights.packed_file import Bytes, Packed, Slot
 
 __all__ = ["CACHE_FROM_BYTES", "LoadedWeights", "load_packed"]
 
-CACHE_FROM_BYTES = 64 << 20  # packing less takes milliseconds, and is not worth a file
+CACHE_FROM_BYTES = 16 << 20  # packing less takes 25 ms at most, and is not worth a file
 MATRIX_FORMATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}  # by the type in the checkpoint
 VECTOR = "vector"
 
@@ -86,12 +86,13 @@ def load_packed(
         num_threads: how many pack; 0 takes as many as the process may use.
 
     Returns:
-        the tensors. Less than 64 MiB is packed into private memory at every open, whatever
+        the tensors. Less than 16 MiB is packed into private memory at every open, whatever
         ``use_mmap`` says: no file is kept that could be mapped.
 
     Raises:
         ModelError: the checkpoint is damaged, lacks a tensor or has one of another shape or type,
             or changes while it is read.
+        ResourceError: there is not enough memory.
     """
     source = cache.source_of(folder)
     key = {
@@ -110,7 +111,7 @@ def load_packed(
     try:
         checkpoint.check(wanted)
         slots, size = packed_file.place({name: plan(checkpoint, name) for name in wanted})
-        kept: cache.Packed | str | None = None
+        kept: Packed | str | None = None
         if size >= CACHE_FROM_BYTES:
             kept = cache.keep(key, slots, fill, use_mmap=use_mmap)
         if isinstance(kept, tuple):

@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from talu.exceptions import ResourceError
+
 __all__ = [
     "Slot",
     "UnusableError",
@@ -59,6 +61,9 @@ class Slot:
     size: int
 
 
+Packed = tuple[dict[str, Slot], Bytes]  # the second holds all tensors, at the slots' offsets
+
+
 def place(sizes: Mapping[str, tuple[str, tuple[int, ...], int]]) -> tuple[dict[str, Slot], int]:
     """Slots one after the other for tensors of (format, shape, bytes), and the bytes of all."""
     slots, position = {}, 0
@@ -69,8 +74,18 @@ def place(sizes: Mapping[str, tuple[str, tuple[int, ...], int]]) -> tuple[dict[s
 
 
 def aligned(size: int) -> Bytes:
-    """``size`` bytes of private memory that begin on a multiple of 64."""
-    block = np.empty(size + ALIGNMENT, np.uint8)
+    """``size`` bytes of private memory that begin on a multiple of 64.
+
+    Raises:
+        ResourceError: there is not so much memory.
+    """
+    try:
+        block = np.empty(size + ALIGNMENT, np.uint8)
+    except MemoryError as error:
+        raise ResourceError(
+            f"{size / 1e9:.1f} GB of memory for weights cannot be had; "
+            "use_mmap=True shares them with other processes"
+        ) from error
     start = -block.ctypes.data % ALIGNMENT
     return block[start : start + size]
 
@@ -80,7 +95,9 @@ def write(
     key: Mapping[str, Any],
     slots: Mapping[str, Slot],
     fill: Callable[[str, Bytes], None],
-) -> None:
+    *,
+    use_mmap: bool,
+) -> Packed:
     """Write the file beside ``path``, bring it to disk, and move it there at one stroke.
 
     Args:
@@ -88,17 +105,21 @@ def write(
         key: what the content depends on, as JSON has it; ``read`` asks for the same.
         slots: as ``place`` made them.
         fill: called with a name and the bytes to fill, for each tensor in turn.
+        use_mmap: as ``read`` has it.
+
+    Returns:
+        what ``read`` would, even if another process has replaced the file by now.
 
     Raises:
         OSError: the file cannot be written; nothing is left behind.
+        UnusableError: it does not read as it was written.
     """
     buffer = aligned(max(slot.size for slot in slots.values()))
     checks = dict.fromkeys(slots, "0" * 8)  # so that the table has its size before the data
     start = data_start(len(encode(key, slots, checks)))
     file_size = start + max(slot.offset + slot.size for slot in slots.values())
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
+    fd, temporary = locked_temporary(path.parent)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)  # tells ``sweep_temporaries`` that the writer lives
         for name, slot in slots.items():
             fill(name, buffer[: slot.size])
             checks[name] = sampled_checksum(buffer[: slot.size])
@@ -111,6 +132,7 @@ def write(
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             path.rmdir()  # an empty folder in the file's place
         os.replace(temporary, path)
+        return load(fd, key, use_mmap=use_mmap)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -119,7 +141,7 @@ def write(
         os.close(fd)
 
 
-def read(path: Path, key: Mapping[str, Any], *, use_mmap: bool) -> tuple[dict[str, Slot], Bytes]:
+def read(path: Path, key: Mapping[str, Any], *, use_mmap: bool) -> Packed:
     """The slots of a packed file, and its data: read-only, and aligned as the slots are.
 
     Args:
@@ -131,16 +153,21 @@ def read(path: Path, key: Mapping[str, Any], *, use_mmap: bool) -> tuple[dict[st
         UnusableError: there is no sound file of that key, or another user can write to it.
     """
     with opened(path) as fd:
-        table, start, file_size = read_table(fd)
-        if table["key"] != key:
-            raise UnusableError("it was made from something else")
-        if use_mmap:
-            whole = mmap.mmap(fd, file_size, access=mmap.ACCESS_READ)
-            data = np.frombuffer(whole, np.uint8, offset=start)
-        else:
-            data = aligned(file_size - start)
-            read_at(fd, data.data, start)
-            data.flags.writeable = False
+        return load(fd, key, use_mmap=use_mmap)
+
+
+def load(fd: int, key: Mapping[str, Any], *, use_mmap: bool) -> Packed:
+    """What ``read`` returns, from an open file."""
+    table, start, file_size = read_table(fd)
+    if table["key"] != key:
+        raise UnusableError("it was made from something else")
+    if use_mmap:
+        whole = mmap.mmap(fd, file_size, access=mmap.ACCESS_READ)
+        data = np.frombuffer(whole, np.uint8, offset=start)
+    else:
+        data = aligned(file_size - start)
+        read_at(fd, data.data, start)
+        data.flags.writeable = False
     slots = {}
     for name, (kind, shape, offset, size, check) in table["tensors"].items():
         slots[name] = Slot(kind, tuple(shape), offset, size)
@@ -158,6 +185,17 @@ def read_key(path: Path) -> dict[str, Any]:
     with opened(path) as fd:
         key: dict[str, Any] = read_table(fd)[0]["key"]
     return key
+
+
+def locked_temporary(folder: Path) -> tuple[int, str]:
+    """A new file, open for reading and writing, whose lock says that its writer lives."""
+    while True:
+        fd, temporary = tempfile.mkstemp(dir=folder, prefix=TEMPORARY)
+        with contextlib.suppress(OSError):  # a file system without locks: nothing is swept there
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.path.exists(temporary):  # nobody swept it before it was locked
+            return fd, temporary
+        os.close(fd)
 
 
 def sweep_temporaries(folder: Path) -> None:

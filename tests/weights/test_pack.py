@@ -1,0 +1,415 @@
+import json
+import logging
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from talu import _native
+from talu.exceptions import ModelError, ResourceError
+from talu.weights import cache, packed_file
+from talu.weights.pack import CACHE_FROM_BYTES, LoadedWeights, load_packed
+
+Save = Callable[[Path, dict[str, Any]], Path]
+WANTED = {"matrix": (40, 24), "vector": (24,), "half": (17, 32), "bits": (9, 16), "bias": (9,)}
+MAPPED = pytest.mark.parametrize("use_mmap", [True, False], ids=["mapped", "read"])
+
+
+def tensors(seed: int = 1) -> dict[str, Any]:
+    """Of every type in which a weight can be stored."""
+    random = np.random.default_rng(seed)
+
+    def bf16(*shape: int) -> Any:
+        return (random.standard_normal(shape, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+
+    return {
+        "matrix": random.standard_normal((40, 24), np.float32),
+        "vector": bf16(24),
+        "half": random.standard_normal((17, 32)).astype(np.float16),
+        "bits": bf16(9, 16),
+        "bias": random.standard_normal(9).astype(np.float16),
+        "unwanted": random.standard_normal(3, np.float32),
+    }
+
+
+def values(array: Any) -> Any:
+    """What a stored array means."""
+    if array.dtype == np.uint16:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)
+
+
+def unpacked(weights: LoadedWeights) -> dict[str, Any]:
+    return {
+        name: tensor.data
+        if tensor.format == "vector"
+        else _native.unpack(tensor.format, tensor.data, *tensor.shape)
+        for name, tensor in weights.items()
+    }
+
+
+def assert_right(weights: LoadedWeights, seed: int = 1) -> None:
+    found, stored = unpacked(weights), tensors(seed)
+    assert found.keys() == WANTED.keys()
+    for name in WANTED:
+        assert np.array_equal(found[name], values(stored[name])), name
+
+
+@pytest.fixture
+def folder(tmp_path: Path, save_tensors: Save) -> Path:
+    save_tensors(tmp_path / "model" / "model.safetensors", tensors())
+    return tmp_path / "model"
+
+
+@pytest.fixture(autouse=True)
+def packed_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of this test, which keeps checkpoints however small."""
+    monkeypatch.setenv("TALU_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("talu.weights.pack.CACHE_FROM_BYTES", 0)
+    cache.warn_once.cache_clear()
+    return tmp_path / "cache" / "packed"
+
+
+def only_file(packed_folder: Path) -> Path:
+    (path,) = packed_folder.iterdir()
+    return path
+
+
+@MAPPED
+def test_every_open_hands_out_the_same_tensors(folder: Path, use_mmap: bool) -> None:
+    first = load_packed(folder, WANTED, use_mmap=use_mmap)
+    second = load_packed(folder, WANTED, use_mmap=use_mmap)
+    assert (first.from_cache, second.from_cache) == (False, True)
+    for weights in (first, second):
+        assert weights.mapped is use_mmap
+        assert weights.note is None
+        assert weights.bytes == sum(tensor.data.nbytes for tensor in weights.values())
+        assert_right(weights)
+
+
+@MAPPED
+@pytest.mark.parametrize("threshold", [0, 1 << 40], ids=["kept", "too small to keep"])
+def test_packed_tensors_are_as_the_contract_says(
+    folder: Path, use_mmap: bool, threshold: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("talu.weights.pack.CACHE_FROM_BYTES", threshold)
+    weights = load_packed(folder, WANTED, use_mmap=use_mmap)
+    formats = {name: tensor.format for name, tensor in weights.items()}
+    assert formats == {
+        "matrix": "f32", "vector": "vector", "half": "f16", "bits": "bf16", "bias": "vector",
+    }  # fmt: skip
+    for name, tensor in weights.items():
+        assert tensor.shape == WANTED[name]
+        assert tensor.data.ndim == 1
+        assert tensor.data.dtype == (np.float32 if tensor.format == "vector" else np.uint8)
+        assert tensor.data.ctypes.data % 64 == 0
+        assert not tensor.data.flags.writeable
+
+
+def is_mapped(path: Path) -> bool:
+    return str(path) in Path("/proc/self/maps").read_text()
+
+
+def test_closing_gives_the_mapping_back_once_no_array_is_held(
+    folder: Path, packed_folder: Path
+) -> None:
+    weights = load_packed(folder, WANTED)
+    path = only_file(packed_folder)
+    array = weights["matrix"].data
+    assert is_mapped(path)
+    weights.close()
+    weights.close()
+    assert len(weights) == 0
+    assert is_mapped(path)
+    assert array.sum() > 0
+    del array
+    assert not is_mapped(path)
+
+
+def test_without_mmap_no_file_stays_mapped(folder: Path, packed_folder: Path) -> None:
+    weights = load_packed(folder, WANTED, use_mmap=False)
+    assert not is_mapped(packed_folder)
+    assert not is_mapped(folder)
+    weights.close()
+
+
+def test_a_small_checkpoint_is_packed_anew_and_leaves_no_file(
+    folder: Path, packed_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("talu.weights.pack.CACHE_FROM_BYTES", CACHE_FROM_BYTES)
+    for _ in range(2):
+        weights = load_packed(folder, WANTED)
+        assert (weights.from_cache, weights.mapped, weights.note) == (False, False, None)
+        assert_right(weights)
+    assert not packed_folder.exists()
+
+
+def test_only_the_user_can_look_into_the_cache(folder: Path, packed_folder: Path) -> None:
+    load_packed(folder, WANTED)
+    assert packed_folder.stat().st_mode & 0o777 == 0o700
+    assert only_file(packed_folder).stat().st_mode & 0o777 == 0o600
+
+
+def flip(path: Path, offset: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+
+
+def claim_newer_version(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[8:12] = struct.pack("<I", packed_file.LAYOUT + 1)
+    path.write_bytes(content)
+
+
+def become_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def become_link(path: Path) -> None:
+    path.rename(path.with_suffix(".moved"))
+    path.symlink_to(path.with_suffix(".moved"))
+
+
+def hold_other_key(path: Path) -> None:
+    key = packed_file.read_key(path) | {"packing": _native.PACKING_VERSION + 1}
+    slots, _ = packed_file.place({"matrix": ("f32", (1, 1), 64)})
+    packed_file.write(path, key, slots, lambda _, out: out.fill(0), use_mmap=False)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "flipped magic": lambda path: flip(path, 0),
+    "flipped table length": lambda path: flip(path, 12),
+    "flipped checksum": lambda path: flip(path, 20),
+    "flipped file size": lambda path: flip(path, 52),
+    "flipped table": lambda path: flip(path, packed_file.HEADER.size + 10),
+    "flipped payload": lambda path: flip(path, packed_file.PAGE),
+    "flipped last byte": lambda path: flip(path, -1),
+    "newer version": claim_newer_version,
+    "other key": hold_other_key,
+    "cut short": lambda path: os.truncate(path, path.stat().st_size - 1),
+    "cut to the header": lambda path: os.truncate(path, packed_file.HEADER.size),
+    "cut within the header": lambda path: os.truncate(path, 20),
+    "empty": lambda path: os.truncate(path, 0),
+    "grown": lambda path: os.truncate(path, path.stat().st_size + 1),
+    "foreign": lambda path: path.write_text("something else\n" * 1000),
+    "folder in its place": become_folder,
+    "link in its place": become_link,
+    "writable by others": lambda path: path.chmod(0o666),
+    "pipe in its place": lambda path: (path.unlink(), os.mkfifo(path)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@MAPPED
+def test_a_damaged_or_foreign_packed_file_is_rebuilt_and_never_used(
+    folder: Path, packed_folder: Path, damage: str, use_mmap: bool
+) -> None:
+    load_packed(folder, WANTED)
+    path = only_file(packed_folder)
+    DAMAGES[damage](path)
+    rebuilt = load_packed(folder, WANTED, use_mmap=use_mmap)
+    assert (rebuilt.from_cache, rebuilt.note) == (False, None)
+    assert_right(rebuilt)
+    assert load_packed(folder, WANTED).from_cache
+    assert [p for p in packed_folder.iterdir() if p.suffix != ".moved"] == [path]
+
+
+def test_a_change_of_the_checkpoint_is_seen_and_the_old_packed_file_removed(
+    folder: Path, packed_folder: Path, save_tensors: Save
+) -> None:
+    old = load_packed(folder, WANTED)
+    before = only_file(packed_folder)
+    save_tensors(folder / "model.safetensors", tensors(seed=2))
+    new = load_packed(folder, WANTED)
+    assert not new.from_cache
+    assert_right(new, seed=2)
+    assert_right(old)  # the file is gone, its mapping lives on
+    assert only_file(packed_folder) != before
+
+
+def test_other_wanted_tensors_are_another_packing(folder: Path, packed_folder: Path) -> None:
+    load_packed(folder, WANTED)
+    fewer = load_packed(folder, {"matrix": (40, 24)})
+    assert not fewer.from_cache
+    assert list(fewer) == ["matrix"]
+    only_file(packed_folder)
+
+
+def test_another_packing_version_is_another_packing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_packed(folder, WANTED)
+    monkeypatch.setattr(_native, "PACKING_VERSION", _native.PACKING_VERSION + 1)
+    assert not load_packed(folder, WANTED).from_cache
+
+
+def test_packed_files_of_lost_checkpoints_and_killed_writers_are_removed(
+    folder: Path, packed_folder: Path, tmp_path: Path, save_tensors: Save
+) -> None:
+    other, lost = tmp_path / "other", tmp_path / "lost"
+    for place in (other, lost):
+        save_tensors(place / "model.safetensors", tensors())
+        load_packed(place, WANTED)
+    kept = {path for path in packed_folder.iterdir() if str(other) in path.read_text("latin-1")}
+    (lost / "model.safetensors").unlink()
+    (packed_folder / f"{packed_file.TEMPORARY}killed").write_bytes(b"half a file")
+    load_packed(folder, WANTED)
+    assert len(kept) == 1
+    assert kept < set(packed_folder.iterdir())
+    assert len(list(packed_folder.iterdir())) == 2
+
+
+def test_shards_count_as_their_index_does(tmp_path: Path, save_tensors: Save) -> None:
+    folder = tmp_path / "sharded"
+    stored = tensors()
+    for name in WANTED:
+        save_tensors(folder / f"{name}.safetensors", {name: stored[name]})
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: f"{name}.safetensors" for name in WANTED}}))
+    assert_right(load_packed(folder, WANTED))
+    assert_right(load_packed(folder, WANTED))
+    os.utime(index, (1, 1))
+    assert not load_packed(folder, WANTED).from_cache
+    assert load_packed(folder, WANTED).from_cache
+
+
+def no_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_is_said_once_and_the_weights_are_loaded(
+    folder: Path,
+    packed_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(os, "pwrite", no_disk)
+    with caplog.at_level(logging.WARNING, "talu.weights"):
+        for _ in range(2):
+            weights = load_packed(folder, WANTED)
+            assert weights.note is not None
+            assert "No space left on device" in weights.note
+            assert not weights.mapped
+            assert_right(weights)
+    assert [record.name for record in caplog.records] == ["talu.weights"]
+    assert list(packed_folder.iterdir()) == []
+
+
+def test_the_cache_leaves_a_gibibyte_of_the_disk_free(
+    folder: Path, packed_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "SPARE_BYTES", 1 << 60)
+    weights = load_packed(folder, WANTED)
+    assert "less than 1 GiB of the disk free" in (weights.note or "")
+    assert_right(weights)
+    assert list(packed_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["/proc/talu", "{file}/below", "/dev/null"])
+def test_a_cache_that_cannot_be_written_is_done_without(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TALU_CACHE", place.format(file=tmp_path / "file"))
+    weights = load_packed(folder, WANTED)
+    assert "are not kept for the next time" in (weights.note or "")
+    assert (weights.from_cache, weights.mapped) == (False, False)
+    assert_right(weights)
+
+
+def test_a_user_without_home_is_told_what_to_set(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("TALU_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    weights = load_packed(folder, WANTED)
+    assert "set TALU_CACHE" in (weights.note or "")
+    assert_right(weights)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"TALU_CACHE": "/a", "XDG_CACHE_HOME": "/b", "HOME": "/c"}, "/a/packed"),
+        ({"TALU_CACHE": "~/x", "HOME": "/c"}, "/c/x/packed"),
+        ({"XDG_CACHE_HOME": "/b", "HOME": "/c"}, "/b/talu/packed"),
+        ({"XDG_CACHE_HOME": "relative", "HOME": "/c"}, "/c/.cache/talu/packed"),
+        ({"HOME": "/c"}, "/c/.cache/talu/packed"),
+    ],
+)
+def test_the_place_of_the_cache_follows_the_environment(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+) -> None:
+    for name in ("TALU_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cache.cache_folder() == Path(expected)
+
+
+def test_a_checkpoint_that_changes_while_it_is_read_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = _native.pack
+
+    def touch_and_pack(*arguments: Any) -> None:
+        os.utime(folder / "model.safetensors", (1, 1))
+        pack(*arguments)
+
+    monkeypatch.setattr(_native, "pack", touch_and_pack)
+    with pytest.raises(ModelError, match="changed while they were read; open them again"):
+        load_packed(folder, WANTED)
+
+
+def test_a_tensor_that_cannot_be_packed_is_named(
+    folder: Path, write_file: Callable[..., Path]
+) -> None:
+    with pytest.raises(ModelError, match=r"lack 'absent'"):
+        load_packed(folder, WANTED | {"absent": (1,)})
+    with pytest.raises(ModelError, match=r"'matrix' has shape \(40, 24\), expected \(24, 40\)"):
+        load_packed(folder, {"matrix": (24, 40)})
+    header = {
+        "cube": {"dtype": "F32", "shape": [1, 1, 1], "data_offsets": [0, 4]},
+        "whole": {"dtype": "I32", "shape": [1], "data_offsets": [4, 8]},
+    }
+    other = write_file(header, bytes(8), name="model.safetensors").parent
+    with pytest.raises(ModelError, match=r"'cube' of shape \(1, 1, 1\) is neither"):
+        load_packed(other, {"cube": (1, 1, 1)})
+    with pytest.raises(ModelError, match=r"'whole' has type I32"):
+        load_packed(other, {"whole": (1,)})
+
+
+def test_processes_that_pack_at_once_do_not_disturb_each_other(
+    folder: Path, packed_folder: Path
+) -> None:
+    program = (
+        "import sys, pathlib, talu.weights.pack as p\n"
+        "p.CACHE_FROM_BYTES = 0\n"
+        f"w = p.load_packed(pathlib.Path(sys.argv[1]), {WANTED})\n"
+        "assert w.note is None, w.note\n"
+        "print(sum(int(t.data.view('u1').astype('u8').sum()) for t in w.values()))\n"
+    )
+    command = [sys.executable, "-c", program, str(folder)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    outputs = {process.communicate(timeout=60)[0] for process in running}
+    assert [process.returncode for process in running] == [0] * 4
+    assert len(outputs) == 1
+    assert load_packed(folder, WANTED).from_cache
+    only_file(packed_folder)
+
+
+def test_memory_that_cannot_be_had_is_an_error() -> None:
+    with pytest.raises(ResourceError, match=r"1152921504.6 GB of memory for weights"):
+        packed_file.aligned(1 << 60)
