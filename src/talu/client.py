@@ -250,7 +250,7 @@ class Client(_Client):
         request = self._raw(prompt, system, config, completion_opts, settings)
         name = self._router.name_of(model)
         io = SyncIO(self._router.backend(name))
-        turn: Turn[Chat] = raw_turn(request, name, io, self._hooks)
+        turn: Turn[Chat] = run(raw_turn(self, name, io, request))
         response = Response(turn)
         run(drain(turn))
         return response
@@ -341,7 +341,7 @@ class AsyncClient(_Client):
         request = self._raw(prompt, system, config, completion_opts, settings)
         name = self._router.name_of(model)
         io = AsyncIO(await asyncio.to_thread(self._router.backend, name))
-        turn: Turn[AsyncChat] = raw_turn(request, name, io, self._hooks)
+        turn: Turn[AsyncChat] = await raw_turn(self, name, io, request)
         response = AsyncResponse(turn)
         await drain(turn)
         return response

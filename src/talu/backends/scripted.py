@@ -68,10 +68,17 @@ class ScriptedModel:
 
     def stream(self, request: Request) -> Generator[Event]:
         """Play the next script."""
+        return self._play(self._next_script(request), request)
+
+    def astream(self, request: Request) -> AsyncGenerator[Event]:
+        """Play the next script, awaiting what its functions give."""
+        return self._aplay(self._next_script(request), request)
+
+    def _play(self, script: list[Step], request: Request) -> Generator[Event]:
         self.active += 1
         try:
             play = _Play(self, request)
-            for step in self._next_script(request):
+            for step in script:
                 result = step() if callable(step) else None
                 if inspect.isawaitable(result):
                     if inspect.iscoroutine(result):
@@ -82,12 +89,11 @@ class ScriptedModel:
         finally:
             self.active -= 1
 
-    async def astream(self, request: Request) -> AsyncGenerator[Event]:
-        """Play the next script, awaiting what its functions give."""
+    async def _aplay(self, script: list[Step], request: Request) -> AsyncGenerator[Event]:
         self.active += 1
         try:
             play = _Play(self, request)
-            for step in self._next_script(request):
+            for step in script:
                 result: Awaitable[object] | None = step() if callable(step) else None
                 if inspect.isawaitable(result):
                     await result

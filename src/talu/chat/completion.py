@@ -1,6 +1,6 @@
 """Raw completions: a turn without a chat and without a template."""
 
-from talu.chat.hooks import HookManager
+from talu.chat.conversation import Host
 from talu.chat.io import IO
 from talu.chat.turn import ChatT, History, Turn
 from talu.config import GenerationConfig
@@ -48,19 +48,17 @@ def raw_request(
     )
 
 
-def raw_turn(request: Request, model: str, io: IO, hooks: HookManager) -> Turn[ChatT]:
-    """A turn that answers the request and belongs to no chat."""
+async def raw_turn(client: Host, model: str, io: IO, request: Request) -> Turn[ChatT]:
+    """Begin a turn that answers the request and belongs to no chat."""
     history = History()
     history.claim()
-    return Turn(
+    turn: Turn[ChatT] = Turn(
         chat=None,
         model=model,
         history=history,
-        keep=0,
-        asked=(),
         input_text=request.prompt or "",
         request=request,
         io=io,
-        events=io.stream(request),
-        hooks=hooks,
+        hooks=client.hooks,
     )
+    return await turn.begin()

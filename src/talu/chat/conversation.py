@@ -4,7 +4,7 @@ Knows a client only as a source of backends and hooks. Refuses to generate: that
 """
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
@@ -383,15 +383,13 @@ class Conversation:
         draft = self._draft(again if message is None else message, config, settings)
         return replace(draft, replaces=last)
 
-    def _begin(self, draft: Draft, io: IO, on_token: OnToken | None) -> Turn[Self]:
-        """Claim the history and check the request; nothing is generated yet."""
+    async def _begin(self, draft: Draft, io: IO, on_token: OnToken | None) -> Turn[Self]:
+        """Claim the history and hand the request to the backend."""
         client = self._host()
-        with ExitStack() as undo:
-            self._history.claim()
-            undo.callback(self._history.release)
+        self._history.claim()
+        try:
             items = self._history.items
             keep = items.index(draft.replaces) if draft.replaces else len(items)
-            request = self._request([*items[:keep], *draft.asked], draft.config)
             turn = Turn(
                 chat=self,
                 model=client.router.name_of(self._model),
@@ -399,14 +397,15 @@ class Conversation:
                 keep=keep,
                 asked=draft.asked,
                 input_text="\n".join(item.text for item in draft.asked),
-                request=request,
+                request=self._request([*items[:keep], *draft.asked], draft.config),
                 io=io,
-                events=io.stream(request),
                 hooks=client.hooks,
                 on_token=on_token,
             )
-            undo.pop_all()
-        return turn
+        except BaseException:
+            self._history.release()
+            raise
+        return await turn.begin()
 
 
 def _no_such_index(index: int, length: int) -> ValidationError:

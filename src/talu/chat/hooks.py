@@ -44,7 +44,7 @@ class Hook:
         chat: "Conversation | None",
         response: "Answer[Any] | None",
         *,
-        error: Exception | None = None,
+        error: BaseException | None = None,
     ) -> Awaitable[None] | None:
         """Called at the end; ``response`` is None when ``error`` is given."""
         return None

@@ -21,8 +21,8 @@ T = TypeVar("T")
 class IO(Protocol):
     """Everything that a turn does to the outside world."""
 
-    def stream(self, request: Request) -> AsyncGenerator[Event]:
-        """The events of a generation; closing it cancels."""
+    async def open(self, request: Request) -> AsyncGenerator[Event]:
+        """Begin a generation and give its events; closing or dropping them cancels it."""
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
         """Call a function of the user: a hook, ``on_token``."""
@@ -34,7 +34,7 @@ class SyncIO:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    def stream(self, request: Request) -> AsyncGenerator[Event]:
+    async def open(self, request: Request) -> AsyncGenerator[Event]:
         """The backend's blocking stream as one that can be awaited, and never waits."""
         return _as_async(self._backend.stream(request))
 
@@ -55,7 +55,7 @@ class AsyncIO:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    def stream(self, request: Request) -> AsyncGenerator[Event]:
+    async def open(self, request: Request) -> AsyncGenerator[Event]:
         """The backend's awaited stream."""
         return self._backend.astream(request)
 

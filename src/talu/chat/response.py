@@ -10,11 +10,12 @@ from inspect import GEN_RUNNING, getgeneratorstate
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 from talu.chat.answer import Answer
-from talu.chat.io import iterate
+from talu.chat.io import iterate, run
 from talu.chat.messages import Message
 from talu.chat.token import Token
-from talu.chat.turn import OnToken, Turn
+from talu.chat.turn import ChatT, OnToken, Turn
 from talu.config import GenerationConfig, GenerationSettings
+from talu.exceptions import StateError
 
 if TYPE_CHECKING:
     from talu.chat.session import AsyncChat, Chat
@@ -70,13 +71,26 @@ class Response(Answer["Chat"]):
         return chat._reply(message, config, stream=stream, on_token=on_token, settings=settings)
 
 
-class StreamingResponse(Answer["Chat"]):
+class _Stream(Answer[ChatT]):
+    """What the two streams share."""
+
+    def __len__(self) -> int:
+        """Length of the text, once the stream has ended: ``list`` asks for it before it reads."""
+        if not self._turn.ended:
+            raise TypeError("a stream has no length before it is read: use len(stream.text)")
+        return super().__len__()
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class StreamingResponse(_Stream["Chat"]):
     """An answer that is read while it is generated.
 
     Iterating gives ``Token`` pieces, once; the last one is empty and has the finish reason.
-    Nothing is generated before the first piece is asked for. Leaving the loop early, dropping the
-    iterator, ``close()`` and ``cancel()`` stop the generation: the text so far stays here and, as
-    an incomplete item, in the chat. Usage, timings and finish reason are known at the end.
+    Leaving the loop early, dropping the iterator, ``close()`` and ``cancel()`` stop the generation:
+    the text so far stays here and, as an incomplete item, in the chat. Usage, timings and finish
+    reason are known at the end.
     """
 
     def __init__(self, turn: "Turn[Chat]") -> None:
@@ -89,9 +103,16 @@ class StreamingResponse(Answer["Chat"]):
     @property
     def text(self) -> str:
         """The whole text: what has not been read is generated first."""
+        self._read_rest()
+        return super().text
+
+    def _read_rest(self) -> None:
+        if self._turn.ended:
+            return
+        if getgeneratorstate(self._pieces) == GEN_RUNNING:
+            raise StateError("this stream is being read already", "STATE_BUSY")
         for _ in self._pieces:
             pass
-        return super().text
 
     def cancel(self) -> None:
         """Stop the generation; from another thread before its next piece."""
@@ -105,7 +126,11 @@ class StreamingResponse(Answer["Chat"]):
     def close(self) -> None:
         """Stop the generation if it is not finished; idempotent."""
         self._pieces.close()
-        self._turn.abandon()
+        run(self._turn.abandon())
+
+    def __del__(self) -> None:
+        if not self._turn.ended:
+            self.close()
 
     def __enter__(self) -> Self:
         return self
@@ -145,8 +170,7 @@ class StreamingResponse(Answer["Chat"]):
         **settings: Unpack[GenerationSettings],
     ) -> "Response | StreamingResponse":
         """Like ``Response.append``, streamed; what has not been read is generated first."""
-        for _ in self._pieces:
-            pass
+        self._read_rest()
         chat = self._place_to_go_on()
         return chat._reply(message, config, stream=stream, on_token=on_token, settings=settings)
 
@@ -194,7 +218,7 @@ class AsyncResponse(Answer["AsyncChat"]):
         )
 
 
-class AsyncStreamingResponse(Answer["AsyncChat"]):
+class AsyncStreamingResponse(_Stream["AsyncChat"]):
     """Like ``StreamingResponse``, read with ``async for``.
 
     ``text`` is what has arrived; ``await response`` reads the rest first. Leaving a loop early
@@ -222,12 +246,11 @@ class AsyncStreamingResponse(Answer["AsyncChat"]):
     def cancel(self) -> None:
         """Stop the generation before its next piece; from another thread as well."""
         self._turn.stop_asked = True
-        self._turn.abandon()
 
     async def close(self) -> None:
         """Stop the generation if it is not finished; idempotent."""
         await self._pieces.aclose()
-        self._turn.abandon()
+        await self._turn.abandon()
 
     async def __aenter__(self) -> Self:
         return self

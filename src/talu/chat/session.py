@@ -185,7 +185,7 @@ class Chat(Conversation):
     def _answer(
         self, draft: Draft, *, stream: bool, on_token: OnToken | None
     ) -> Response | StreamingResponse:
-        turn = self._begin(draft, SyncIO(self._backend()), on_token)
+        turn = run(self._begin(draft, SyncIO(self._backend()), on_token))
         if stream:
             self.last_response = StreamingResponse(turn)
         else:
@@ -338,7 +338,7 @@ class AsyncChat(Conversation):
         self, draft: Draft, *, stream: bool, on_token: OnToken | None
     ) -> AsyncResponse | AsyncStreamingResponse:
         backend = await asyncio.to_thread(self._backend)
-        turn = self._begin(draft, AsyncIO(backend), on_token)
+        turn = await self._begin(draft, AsyncIO(backend), on_token)
         if stream:
             self.last_response = AsyncStreamingResponse(turn)
         else:

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from talu.chat.builder import Builder
 from talu.chat.hooks import HookManager
@@ -53,43 +53,57 @@ class History:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Turn(Generic[ChatT]):
-    """A generation from the claim on its history to the commit.
+    """A generation from the claim on its history, which is taken already, to the commit.
 
     Attributes:
         chat: whose turn it is, None for a raw completion.
         model: the model's name until the backend tells its own.
+        keep: how many items of the history stay before the turn.
         asked: items of the user, committed together with the answer's.
-        keep: how many items of the history stay before them.
+        answer: the response that shows this turn.
         past: the history up to and including this turn; empty before the commit.
         finish_reason: None until the turn has ended, and when it failed.
+        stop_asked: end before the next piece.
     """
 
     chat: ChatT | None
     model: str
     history: History
-    keep: int
-    asked: tuple[Item, ...]
+    keep: int = 0
+    asked: tuple[Item, ...] = ()
     input_text: str
     request: Request
     io: IO
-    events: AsyncGenerator[Event]
     hooks: HookManager
     on_token: OnToken | None = None
     answer: "Answer[ChatT] | None" = None
     builder: Builder = field(default_factory=Builder)
     past: tuple[Item, ...] = ()
     finish_reason: FinishReason | None = None
-    started_at: float = 0.0
-    token_seen: bool = False
-    ended: bool = False
     stop_asked: bool = False
+    ended: bool = False
+    _events: AsyncGenerator[Event] | None = None
+    _began_at: float = 0.0
+    _token_seen: bool = False
+
+    async def begin(self) -> Self:
+        """Hand the request to the backend, which raises what is wrong with it."""
+        self._began_at = time.perf_counter()
+        try:
+            await self._tell("on_generation_start", self.input_text, config=self.request.config)
+            self._events = await self.io.open(self.request)
+        except BaseException as error:
+            await self._fail(error)
+            raise
+        return self
 
     async def pieces(self) -> AsyncGenerator[Token]:
         """Generate; the last piece is empty and has the finish reason."""
-        self.started_at = time.perf_counter()
+        events, self._events = self._events, None
+        if events is None:
+            return
         try:
-            await self._tell("on_generation_start", self.input_text, config=self.request.config)
-            async with aclosing(self.events) as events:
+            async with aclosing(events):
                 async for event in events:
                     piece = self.builder.add(event)
                     await self._observe(event, piece)
@@ -100,18 +114,26 @@ class Turn(Generic[ChatT]):
             if self.builder.done is None and not self.stop_asked:
                 raise GenerationError("the backend's stream ended without its last event")
         except Exception as error:
-            self._end()
-            await self._tell("on_generation_end", None, error=error)
+            await self._fail(error)
             raise
         except BaseException:  # closed, dropped, interrupted: what has come stays
             await self._commit()
             raise
         await self._commit()
 
+    async def abandon(self) -> None:
+        """Give up a turn whose pieces were never asked for; it leaves no trace."""
+        events, self._events = self._events, None
+        if events is not None:
+            await events.aclose()
+            self.finish_reason = FinishReason.CANCELLED
+            self._release()
+            await self._tell("on_generation_end", self.answer)
+
     async def _observe(self, event: Event, piece: Token | None) -> None:
-        if not self.token_seen and isinstance(event, TextDelta | ReasoningDelta):
-            self.token_seen = True
-            elapsed = time.perf_counter() - self.started_at
+        if not self._token_seen and isinstance(event, TextDelta | ReasoningDelta):
+            self._token_seen = True
+            elapsed = time.perf_counter() - self._began_at
             await self._tell("on_first_token", elapsed * 1000)
         if piece and self.on_token is not None:
             await self.io.call(self.on_token, piece)
@@ -121,29 +143,24 @@ class Turn(Generic[ChatT]):
         self.finish_reason = done.finish_reason if done else FinishReason.CANCELLED
         cancelled = self.finish_reason is FinishReason.CANCELLED
         status = ItemStatus.INCOMPLETE if cancelled else ItemStatus.COMPLETED
-        items = self.asked + self.builder.items(status, self._generation())
-        self.history.items[self.keep :] = items
-        self.past = tuple(self.history.items)
-        self._end()
-        await self._tell("on_generation_end", self.answer)
-
-    def _generation(self) -> dict[str, object]:
-        model = self.builder.done.model if self.builder.done else None
-        return {
-            "model": model,
+        generation = {
+            "model": done.model if done else self.model,
             "finish_reason": self.finish_reason,
             "config": self.request.config.to_dict(only_given=True),
         }
+        items = self.asked + self.builder.items(status, generation)
+        self.history.items[self.keep :] = items
+        self.past = tuple(self.history.items)
+        self._release()
+        await self._tell("on_generation_end", self.answer)
 
-    def _end(self) -> None:
+    async def _fail(self, error: BaseException) -> None:
+        self._release()
+        await self._tell("on_generation_end", None, error=error)
+
+    def _release(self) -> None:
         self.ended = True
         self.history.release()
-
-    def abandon(self) -> None:
-        """Give up a turn whose pieces were never asked for; it leaves no trace."""
-        if not self.started_at and not self.ended:
-            self.finish_reason = FinishReason.CANCELLED
-            self._end()
 
     async def _tell(self, name: str, *args: object, **kwargs: object) -> None:
         await self.hooks.dispatch(self.io.call, name, self.chat, *args, **kwargs)

@@ -1,0 +1,185 @@
+"""Exactly one start, one first token and one end for each generation, whatever happens to it."""
+
+import logging
+
+import pytest
+
+from talu.backends.scripted import ScriptedModel
+from talu.chat import Hook, HookManager
+from talu.exceptions import GenerationError, ValidationError
+from talu.types import ReasoningDelta
+
+
+class Log(Hook):
+    def __init__(self) -> None:
+        self.calls: list[tuple] = []
+
+    def on_generation_start(self, chat, input_text, *, config=None) -> None:
+        self.calls.append(("start", input_text, config.seed))
+
+    def on_first_token(self, chat, time_ms) -> None:
+        assert time_ms >= 0
+        self.calls.append(("first",))
+
+    def on_generation_end(self, chat, response, *, error=None) -> None:
+        self.calls.append(("end", response and response.text, error and str(error)))
+
+
+class AsyncLog(Log):
+    async def on_generation_start(self, chat, input_text, *, config=None) -> None:
+        super().on_generation_start(chat, input_text, config=config)
+
+    async def on_generation_end(self, chat, response, *, error=None) -> None:
+        super().on_generation_end(chat, response, error=error)
+
+
+class Failing(Hook):
+    def on_generation_start(self, chat, input_text, *, config=None) -> None:
+        raise KeyError("hook")
+
+    on_first_token = on_generation_end = on_generation_start
+
+
+START = ("start", "Hi", 5)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_whole_answer_has_one_start_one_first_token_and_one_end(faces, stream) -> None:
+    log = Log()
+    chat = faces.client("one two", hooks=[log]).chat()
+    answer = faces.run(chat.send("Hi", stream=stream, seed=5))
+    if stream:
+        faces.read(answer)
+    assert log.calls == [START, ("first",), ("end", "one two", None)]
+
+
+def test_reasoning_is_a_first_token(faces) -> None:
+    log = Log()
+    faces.run(faces.client([ReasoningDelta("Hm"), "one"], hooks=[log]).ask("Hi", seed=5))
+    assert log.calls == [START, ("first",), ("end", "one", None)]
+
+
+def test_an_error_before_the_first_token_has_an_end_and_no_first_token(faces) -> None:
+    log = Log()
+    client = faces.client([GenerationError("broken")], hooks=[log])
+    with pytest.raises(GenerationError):
+        faces.run(client.ask("Hi", seed=5))
+    assert log.calls == [START, ("end", None, "broken")]
+
+
+def test_a_request_that_the_backend_refuses_has_an_end(faces) -> None:
+    log = Log()
+    with pytest.raises(GenerationError, match="one more"):
+        faces.run(faces.client(hooks=[log]).ask("Hi", seed=5))
+    assert log.calls == [START, ("end", None, "the scripted model has 0 answers, this is one more")]
+
+
+def test_an_error_in_the_middle_has_one_end(faces) -> None:
+    log = Log()
+    client = faces.client(["one", GenerationError("broken")], hooks=[log])
+    with pytest.raises(GenerationError):
+        faces.run(client.ask("Hi", seed=5))
+    assert log.calls == [START, ("first",), ("end", None, "broken")]
+
+
+def test_leaving_the_loop_has_one_end_with_the_partial_answer(faces) -> None:
+    log = Log()
+    chat = faces.client("one two", hooks=[log]).chat()
+    stream = faces.run(chat("Hi", seed=5))
+    faces.read_some(stream, 1)
+    faces.run(stream.close())
+    assert log.calls == [START, ("first",), ("end", "one", None)]
+
+
+def test_a_stream_that_is_closed_unread_has_one_end(faces) -> None:
+    log = Log()
+    stream = faces.run(faces.client("one two", hooks=[log]).chat()("Hi", seed=5))
+    faces.run(stream.close())
+    faces.run(stream.close())
+    assert log.calls == [START, ("end", "", None)]
+
+
+def test_regenerating_is_a_generation_of_its_own(faces) -> None:
+    log = Log()
+    chat = faces.client("one", "two", hooks=[log]).chat()
+    faces.run(chat.send("Hi", seed=5))
+    faces.run(chat.regenerate(seed=5))
+    assert log.calls[3:] == [START, ("first",), ("end", "two", None)]
+
+
+def test_a_raw_completion_is_observed_with_no_chat(faces) -> None:
+    class Chats(Hook):
+        def on_generation_end(self, chat, response, *, error=None) -> None:
+            seen.append((chat, response.text))
+
+    seen: list = []
+    faces.run(faces.client("one", hooks=[Chats()]).raw_complete("Hi"))
+    assert seen == [(None, "one")]
+
+
+def test_a_failing_hook_is_logged_and_disturbs_neither_answer_nor_other_hooks(faces, caplog):
+    log = Log()
+    client = faces.client("one", hooks=[Failing(), log])
+    with caplog.at_level(logging.WARNING, "talu.hooks"):
+        assert faces.run(client.ask("Hi", seed=5)).text == "one"
+    assert len(log.calls) == 3
+    assert [r.message for r in caplog.records][0] == "Failing.on_generation_start failed"
+
+
+def test_a_keyboard_interrupt_in_a_hook_is_not_swallowed(faces) -> None:
+    class Interrupt(Hook):
+        def on_first_token(self, chat, time_ms) -> None:
+            raise KeyboardInterrupt
+
+    chat = faces.client("one", "two", hooks=[Interrupt()]).chat()
+    with pytest.raises(KeyboardInterrupt):
+        faces.run(chat.send("Hi"))
+    chat.client.hooks.remove(chat.client.hooks.hooks[0])
+    assert faces.run(chat.send("Hi")).text == "two"
+
+
+def test_hooks_added_and_removed_later_count_for_existing_chats(faces) -> None:
+    log = Log()
+    client = faces.client("one", "two", "three")
+    chat = client.chat()
+    faces.run(chat.send("Hi"))
+    client.hooks.add(log)
+    faces.run(chat.send("Hi", seed=5))
+    client.hooks.remove(log)
+    faces.run(chat.send("Hi"))
+    assert log.calls == [START, ("first",), ("end", "two", None)]
+
+
+def test_removing_an_unknown_hook_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="not in list"):
+        HookManager().remove(Hook())
+
+
+def test_the_list_of_hooks_is_a_copy() -> None:
+    manager = HookManager([Hook()])
+    manager.hooks.clear()
+    assert len(manager.hooks) == 1
+
+
+def test_something_else_is_not_a_hook() -> None:
+    with pytest.raises(ValidationError, match=r"must be an instance of a subclass of talu\.chat"):
+        HookManager([print])
+
+
+def test_async_hooks_are_awaited_by_async_and_refused_by_sync(faces) -> None:
+    log = AsyncLog()
+    if faces.name == "sync":
+        with pytest.raises(ValidationError, match="is async: give it to AsyncClient"):
+            faces.client("one", hooks=[log])
+    else:
+        faces.run(faces.client("one", hooks=[log]).ask("Hi", seed=5))
+        assert log.calls == [START, ("first",), ("end", "one", None)]
+
+
+def test_a_model_that_cannot_be_opened_is_no_generation(faces) -> None:
+    log = Log()
+    client = faces.client_of(ScriptedModel(), hooks=[log])
+    client.router.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        faces.run(client.ask("Hi"))
+    assert log.calls == []

@@ -1,0 +1,261 @@
+"""A turn is a transaction: whole, incomplete when cancelled, without a trace when it fails."""
+
+import threading
+
+import pytest
+
+from talu.backends.scripted import ScriptedModel
+from talu.chat import ItemStatus, MessageRole, ReasoningItem
+from talu.exceptions import GenerationError, StateError, ValidationError
+from talu.types import Done, FinishReason, ReasoningDelta, TextDelta, Timings, ToolCallEvent, Usage
+
+
+def roles(chat) -> list[str]:
+    return [item.role.name.lower() for item in chat.items]
+
+
+def test_question_and_answer_are_committed_together_at_the_end(faces) -> None:
+    chat = faces.chat("Hello there")
+    stream = faces.run(chat("Hi"))
+    assert len(chat.items) == 0
+    assert faces.read(stream) == ["Hello", " there", ""]
+    assert roles(chat) == ["user", "assistant"]
+    assert [item.text for item in chat.items] == ["Hi", "Hello there"]
+    assert {item.status for item in chat.items} == {ItemStatus.COMPLETED}
+
+
+def test_send_gives_the_text_that_streaming_gives(faces) -> None:
+    whole = faces.run(faces.chat("one two three").send("Hi"))
+    pieces = faces.read(faces.run(faces.chat("one two three")("Hi")))
+    assert whole.text == "".join(pieces) == "one two three"
+
+
+def test_the_model_sees_the_system_message_and_all_turns_before(faces) -> None:
+    model = ScriptedModel("first", "second")
+    chat = faces.client_of(model).chat(system="Be kind.")
+    faces.run(chat.send("one"))
+    faces.run(chat.send("two"))
+    assert list(model.requests[1].messages) == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "first"},
+        {"role": "user", "content": "two"},
+    ]
+
+
+def test_leaving_the_loop_keeps_the_partial_answer_as_incomplete(faces) -> None:
+    model = ScriptedModel("one two three", "more")
+    chat = faces.client_of(model).chat()
+    stream = faces.run(chat("Hi"))
+    assert faces.read_some(stream, 2) == ["one", " two"]
+    assert stream.text == "one two"
+    assert stream.finish_reason == "cancelled"
+    assert chat.items.last.text == "one two"
+    assert chat.items.last.status is ItemStatus.INCOMPLETE
+    assert model.active == 0
+    assert faces.run(chat.send("again")).text == "more"
+
+
+def test_closing_a_stream_stops_the_backend_at_once(faces) -> None:
+    model = ScriptedModel("one two three")
+    chat = faces.client_of(model).chat()
+    stream = faces.run(chat("Hi"))
+    pieces = iter(stream) if faces.name == "sync" else aiter(stream)
+    faces.run(next(pieces) if faces.name == "sync" else anext(pieces))
+    assert model.active == 1
+    faces.run(stream.close())
+    faces.run(stream.close())
+    assert model.active == 0
+    assert chat.items.last.text == "one"
+
+
+def test_a_stream_that_is_closed_unread_leaves_no_trace(faces) -> None:
+    chat = faces.chat("one two three", "more")
+    stream = faces.run(chat("Hi"))
+    faces.run(stream.close())
+    assert len(chat.items) == 0
+    assert stream.finish_reason == "cancelled"
+    assert faces.read(stream) == []
+    assert faces.run(chat.send("Hi")).text == "more"
+
+
+def test_cancel_keeps_what_has_come_and_later_reading_does_not_go_on(faces) -> None:
+    chat = faces.chat("one two three")
+    stream = faces.run(chat("Hi", on_token=lambda piece: stream.cancel()))
+    faces.read(stream)
+    assert stream.text == "one"
+    assert faces.read(stream) == []
+    assert chat.items.last.status is ItemStatus.INCOMPLETE
+
+
+def test_an_error_before_the_first_token_leaves_the_history_as_it_was(faces) -> None:
+    chat = faces.chat("fine", [GenerationError("no memory")], "fine again")
+    faces.run(chat.send("one"))
+    before = list(chat.items)
+    with pytest.raises(GenerationError, match="no memory"):
+        faces.run(chat.send("two"))
+    assert list(chat.items) == before
+    assert faces.run(chat.send("three")).text == "fine again"
+
+
+def test_an_error_in_the_middle_of_a_stream_rolls_back_and_keeps_the_text_in_the_answer(faces):
+    chat = faces.chat(["par", "tial", GenerationError("broken")])
+    stream = faces.run(chat("Hi"))
+    with pytest.raises(GenerationError, match="broken"):
+        faces.read(stream)
+    assert len(chat.items) == 0
+    assert stream.finish_reason is None
+    assert faces.read(stream) == []
+    assert str(stream) == "partial"
+
+
+def test_a_stream_without_a_last_event_is_an_error(faces) -> None:
+    class Broken(ScriptedModel):
+        def stream(self, request):
+            yield TextDelta("half")
+
+        async def astream(self, request):
+            yield TextDelta("half")
+
+    with pytest.raises(GenerationError, match="without its last event"):
+        faces.run(faces.client_of(Broken()).chat().send("Hi"))
+
+
+def test_two_answers_at_once_on_one_chat_are_refused(faces) -> None:
+    chat = faces.chat("one two", "three")
+    stream = faces.run(chat("Hi"))
+    for attempt in (chat, chat.send):
+        with pytest.raises(StateError, match="not finished") as caught:
+            faces.run(attempt("Again"))
+        assert caught.value.code == "STATE_BUSY"
+    with pytest.raises(StateError, match="not finished"):
+        chat.append("user", "no")
+    faces.read(stream)
+    assert faces.run(chat.send("Again")).text == "three"
+
+
+def test_an_error_of_on_token_reaches_the_caller_and_rolls_back(faces) -> None:
+    def fail(piece) -> None:
+        raise KeyError("mine")
+
+    chat = faces.chat("one two")
+    with pytest.raises(KeyError):
+        faces.run(chat.send("Hi", on_token=fail))
+    assert len(chat.items) == 0
+
+
+def test_on_token_gets_every_piece_that_has_text_streamed_or_not(faces) -> None:
+    for stream in (True, False):
+        seen = []
+        chat = faces.chat(["a", TextDelta("", (5,)), "b"])
+        answer = faces.run(chat.send("Hi", stream=stream, on_token=seen.append))
+        if stream:
+            faces.read(answer)
+        assert seen == ["a", "b"]
+
+
+def test_an_async_on_token_is_awaited_by_async_and_refused_by_sync(faces) -> None:
+    seen = []
+
+    async def take(piece) -> None:
+        seen.append(piece)
+
+    chat = faces.chat("one")
+    if faces.name == "async":
+        faces.run(chat.send("Hi", on_token=take))
+        assert seen == ["one"]
+    else:
+        with pytest.raises(ValidationError, match="give it to AsyncClient"):
+            chat.send("Hi", on_token=take)
+
+
+def test_reasoning_becomes_an_item_before_the_message_and_is_not_streamed(faces) -> None:
+    chat = faces.chat([ReasoningDelta("Let me ", (1,)), ReasoningDelta("think.", (2,)), "Four."])
+    stream = faces.run(chat("2+2?"))
+    assert faces.read(stream) == ["Four.", ""]
+    assert stream.reasoning == "Let me think."
+    kinds = [type(item).__name__ for item in chat.items]
+    assert kinds == ["MessageItem", "ReasoningItem", "MessageItem"]
+    assert chat.items.filter_by_type(ReasoningItem)[0].text == "Let me think."
+
+
+def test_reasoning_goes_back_to_the_template_beside_its_message(faces) -> None:
+    model = ScriptedModel([ReasoningDelta("Hm."), "Four."], "Five.")
+    chat = faces.client_of(model).chat()
+    faces.run(chat.send("2+2?"))
+    faces.run(chat.send("2+3?"))
+    answer = {"role": "assistant", "content": "Four.", "reasoning_content": "Hm."}
+    assert model.requests[1].messages[1] == answer
+
+
+def test_tool_calls_become_items_and_go_back_in_openais_form(faces) -> None:
+    model = ScriptedModel([ToolCallEvent("c1", "add", '{"a": 1}')], "Done.")
+    chat = faces.client_of(model).chat()
+    answer = faces.run(chat.send("Add."))
+    assert answer.finish_reason == "tool_calls"
+    assert [(c.id, c.name, c.arguments) for c in answer.tool_calls] == [("c1", "add", '{"a": 1}')]
+    faces.run(chat.send("And?"))
+    assert model.requests[1].messages[1] == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+        ],
+    }
+
+
+def test_usage_and_notes_come_from_the_last_event(faces) -> None:
+    done = Done(
+        FinishReason.LENGTH, Usage(7, 2, 3), Timings(), "m", "P", "END", notes=("cut the context",)
+    )
+    answer = faces.run(faces.chat(["a", done]).send("Hi"))
+    assert (answer.usage, answer.finish_reason, answer.prompt) == (Usage(7, 2, 3), "length", "P")
+    assert (answer.stop_sequence, answer.notes) == ("END", ("cut the context",))
+    assert answer.usage.total_tokens == 9
+
+
+def test_an_answer_remembers_how_it_was_made(faces) -> None:
+    chat = faces.chat("one", config=None)
+    faces.run(chat.send("Hi", seed=3))
+    made = chat.items.last.generation
+    assert made == {"model": "scripted", "finish_reason": "stop", "config": {"seed": 3}}
+
+
+def test_settings_of_a_call_reach_the_model_and_do_not_stay(faces) -> None:
+    model = ScriptedModel("a", "b")
+    chat = faces.client_of(model).chat()
+    chat.config.temperature = 0.1
+    faces.run(chat.send("one", seed=1))
+    faces.run(chat.send("two"))
+    assert model.requests[0].config.given == {"temperature": 0.1, "seed": 1}
+    assert model.requests[1].config.given == {"temperature": 0.1}
+    assert chat.config.given == {"temperature": 0.1}
+
+
+def test_cancelling_from_another_thread_stops_before_the_next_piece(faces) -> None:
+    come, go = threading.Event(), threading.Event()
+    model = ScriptedModel(["one", lambda: (come.set(), go.wait())[1], "two", "three"])
+    chat = faces.client_of(model).chat()
+    stream = faces.run(chat("Hi"))
+
+    def cancel() -> None:
+        come.wait()
+        stream.cancel()
+        go.set()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    faces.read(stream)
+    thread.join()
+    assert stream.text.startswith("one")
+    assert "three" not in stream.text
+    assert stream.finish_reason == "cancelled"
+    assert model.active == 0
+
+
+def test_an_empty_answer_is_a_message_with_empty_text(faces) -> None:
+    chat = faces.chat([])
+    answer = faces.run(chat.send("Hi"))
+    assert answer.text == ""
+    assert chat.items.last.role is MessageRole.ASSISTANT
+    assert chat.items.last.text == ""

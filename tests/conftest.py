@@ -1,0 +1,106 @@
+"""Fixtures for every part: the same test on the sync and on the async face."""
+
+import asyncio
+from collections.abc import Awaitable, Iterator
+from typing import Any
+
+import pytest
+
+from talu.backends.scripted import ScriptedModel, Step
+from talu.client import AsyncClient, Client
+from talu.router import ModelSpec
+
+
+class SyncFace:
+    """The blocking classes, driven as they are."""
+
+    name = "sync"
+    client_class: Any = Client
+
+    def run(self, value: Any) -> Any:
+        """What a call gave."""
+        return value
+
+    def read(self, stream: Any) -> list[Any]:
+        """All pieces of a stream."""
+        return list(stream)
+
+    def read_some(self, stream: Any, count: int) -> list[Any]:
+        """The first pieces of a stream; the loop is left early."""
+        pieces = []
+        for piece in stream:
+            pieces.append(piece)
+            if len(pieces) == count:
+                break
+        return pieces
+
+    def end(self) -> None:
+        """Nothing is left to do."""
+
+
+class AsyncFace(SyncFace):
+    """The awaited classes, on an event loop of their own."""
+
+    name = "async"
+    client_class = AsyncClient
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+
+    def run(self, value: Awaitable[Any]) -> Any:
+        async def wait() -> Any:
+            return await value
+
+        return self._runner.run(wait())
+
+    def read(self, stream: Any) -> list[Any]:
+        async def read() -> list[Any]:
+            return [piece async for piece in stream]
+
+        return self._runner.run(read())
+
+    def read_some(self, stream: Any, count: int) -> list[Any]:
+        async def read() -> list[Any]:
+            pieces = []
+            async for piece in stream:
+                pieces.append(piece)
+                if len(pieces) == count:
+                    break
+            await asyncio.sleep(0)  # a loop that is left closes its stream at the next turn
+            await asyncio.sleep(0)
+            return pieces
+
+        return self._runner.run(read())
+
+    def end(self) -> None:
+        self._runner.close()
+
+
+class Faces:
+    """One face with makers of clients and chats on scripted models."""
+
+    def __init__(self, face: SyncFace) -> None:
+        self.face = face
+        self.name = face.name
+        self.run, self.read, self.read_some = face.run, face.read, face.read_some
+
+    def client(self, *scripts: str | list[Step], **arguments: Any) -> Any:
+        """A client of a model named "scripted" that answers with these scripts."""
+        return self.client_of(ScriptedModel(*scripts), **arguments)
+
+    def client_of(self, *models: ScriptedModel, **arguments: Any) -> Any:
+        """A client of these models, each under its own name."""
+        specs = [ModelSpec(model.model, model) for model in models]
+        return self.face.client_class(specs, **arguments)
+
+    def chat(self, *scripts: str | list[Step], **arguments: Any) -> Any:
+        """A chat on a model that answers with these scripts."""
+        return self.client(*scripts).chat(**arguments)
+
+
+@pytest.fixture(params=[SyncFace, AsyncFace], ids=["sync", "async"])
+def faces(request: pytest.FixtureRequest) -> Iterator[Faces]:
+    """The sync face, then the async one."""
+    face = request.param()
+    yield Faces(face)
+    face.end()
