@@ -1,0 +1,185 @@
+"""Brings a conversation into the form that a chat template reads.
+
+OpenAI's API allows several forms of one message: content as text, as a list of parts or absent,
+arguments of a tool call as JSON text or as an object. A template mostly reads one form, and shows
+nothing or garbage for the others, so each template is tried on small conversations once. A message
+that is in the form that the template reads is passed as it is. Pure: the template is a function.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from talu.exceptions import ValidationError
+
+__all__ = ["Messages", "Traits", "adapt", "plain"]
+
+Messages = list[dict[str, Any]]
+Render = Callable[[Messages, Messages | None], str | None]  # messages, tools; None: it failed
+
+_MAX_DEPTH = 100
+_MARK = "Zq7probe"
+_FUNCTION = {"name": _MARK, "description": "d", "parameters": {"type": "object", "properties": {}}}
+_TOOLS: Messages = [{"type": "function", "function": _FUNCTION}]
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+
+
+class Traits:
+    """What a template shows, found out by trying it where somebody asks."""
+
+    def __init__(self, render: Render) -> None:
+        self._render = render
+
+    @cached_property
+    def system_role(self) -> bool:
+        """The content of a system message."""
+        system = {"role": "system", "content": self._form(_MARK)}
+        return _MARK in self._rendered(system, self._ask)
+
+    @cached_property
+    def tools(self) -> bool:
+        """The tools that are offered."""
+        return _MARK in (self._render([self._ask], _TOOLS) or "")
+
+    @cached_property
+    def text(self) -> bool:
+        """Content that is a text."""
+        return _MARK in self._rendered(_user(_MARK)) or not self.parts
+
+    @cached_property
+    def parts(self) -> bool:
+        """Content that is a list of text parts."""
+        shown = self._rendered(_user(_parts(_MARK)))
+        return _MARK in shown and "'type'" not in shown and '"type"' not in shown
+
+    @cached_property
+    def no_content(self) -> bool:
+        """A tool call whose message has no content; else it must be an empty text."""
+        arguments: object = {_MARK: 1} if self.arguments else json.dumps({_MARK: 1})
+        return self._shows_call(None, arguments) or not self._shows_call("", arguments)
+
+    @cached_property
+    def arguments(self) -> bool:
+        """A tool call's arguments that are an object; else they must be JSON text."""
+        contents = (None, self._form(""), self._form("y"))
+        return any(self._shows_call(content, {_MARK: 1}) for content in contents) or not any(
+            self._shows_call(content, json.dumps({_MARK: 1})) for content in contents
+        )
+
+    @property
+    def _ask(self) -> dict[str, Any]:
+        return _user(self._form("x"))
+
+    def _form(self, text: str) -> object:
+        return text if self.text else _parts(text)
+
+    def _shows_call(self, content: object, arguments: object) -> bool:
+        function = {"name": "f", "arguments": arguments}
+        call = {"id": "call00000", "type": "function", "function": function}
+        message = {"role": "assistant", "content": content, "tool_calls": [call]}
+        shown = self._rendered(self._ask, message)
+        return _MARK in shown and f"'{_MARK}'" not in shown and "None" not in shown
+
+    def _rendered(self, *messages: dict[str, Any]) -> str:
+        # Some templates are for conversations with tools alone.
+        return self._render([*messages], None) or self._render([*messages], _TOOLS) or ""
+
+
+def adapt(messages: Messages, traits: Traits) -> Messages:
+    """The same conversation in the form that the template reads.
+
+    Raises:
+        ValidationError: a message is malformed, or has content that is no text.
+    """
+    return [_adapt(message, f"messages[{place}]", traits) for place, message in enumerate(messages)]
+
+
+def plain(value: object, where: str, depth: int = 0) -> Any:
+    """A copy out of JSON's types alone: a template gets nothing that has methods of its own.
+
+    Raises:
+        ValidationError: something else is in it; the message says where.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if depth == _MAX_DEPTH:
+        raise _invalid(where[:80], f"is nested more than {_MAX_DEPTH} levels deep")
+    if isinstance(value, Mapping):
+        return {
+            plain(key, where, depth + 1): plain(item, f"{where}[{key!r:.40}]", depth + 1)
+            for key, item in value.items()
+        }
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [plain(item, f"{where}[{at}]", depth + 1) for at, item in enumerate(value)]
+    raise _invalid(where, f"is a {type(value).__name__}; templates take what JSON can say")
+
+
+def _adapt(message: dict[str, Any], where: str, traits: Traits) -> dict[str, Any]:
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise _invalid(where, "is no object with a role")
+    message = dict(message)
+    content = message.get("content")
+    if isinstance(content, list):
+        message["content"] = _parts_or_text(content, where, traits)
+    elif isinstance(content, str) and not traits.text:
+        message["content"] = _parts(content)
+    elif content is None and message.get("tool_calls") and not traits.no_content:
+        message["content"] = ""
+    elif content is not None and not isinstance(content, str):
+        raise _invalid(f"{where}['content']", "is neither a text nor a list of parts")
+    calls = message.get("tool_calls")
+    if calls:
+        if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+            raise _invalid(f"{where}['tool_calls']", "is no list of objects")
+        message["tool_calls"] = [_adapt_call(call, traits) for call in calls]
+    reasoning = next((message[key] for key in _REASONING if message.get(key) is not None), None)
+    if reasoning is not None:  # templates read it by either name
+        message = {"thinking": reasoning} | message | {"reasoning_content": reasoning}
+    return message
+
+
+def _parts_or_text(parts: list[Any], where: str, traits: Traits) -> list[Any] | str:
+    for at, part in enumerate(parts):
+        match part:
+            case {"type": "text", "text": str()}:
+                pass
+            case _:
+                raise _invalid(
+                    f"{where}['content'][{at}]", "is no text part; this model reads text only"
+                )
+    return parts if traits.parts else "\n".join(part["text"] for part in parts)
+
+
+def _adapt_call(call: dict[str, Any], traits: Traits) -> dict[str, Any]:
+    match call:
+        case {"function": {"arguments": str(arguments)}} if traits.arguments:
+            try:
+                values = json.loads(arguments)
+            except (ValueError, RecursionError):
+                return dict(call)  # as the model wrote it
+            values = values if isinstance(values, dict) else arguments
+            return call | {"function": call["function"] | {"arguments": values}}
+        case {"function": {"arguments": dict(values)}} if not traits.arguments:
+            arguments = json.dumps(values, ensure_ascii=False)
+            return call | {"function": call["function"] | {"arguments": arguments}}
+        case _:
+            return call
+
+
+def _user(content: object) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
+
+
+def _invalid(where: str, problem: str) -> ValidationError:
+    return ValidationError(f"{where} {problem}", details={"param": where})

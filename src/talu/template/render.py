@@ -1,0 +1,84 @@
+"""Turns a conversation into the prompt that a model was trained on."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from talu.exceptions import TemplateError, ValidationError
+from talu.template.messages import Messages, Traits, adapt, plain
+from talu.template.sandbox import run_template
+
+__all__ = ["render", "traits"]
+
+_OWN = {"messages", "tools", "add_generation_prompt"}
+
+
+def render(
+    source: str,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+    add_generation_prompt: bool = True,
+    bos_token: str = "",
+    eos_token: str = "",
+    extra: Mapping[str, Any] | None = None,
+    strict: bool = False,
+    now: datetime | None = None,
+) -> str:
+    """Render a chat template as ``transformers`` does.
+
+    Messages are brought into the form that the template reads (see ``messages.py``), where it
+    would fail or lose them otherwise.
+
+    Args:
+        source: Jinja source of the template.
+        messages: OpenAI-style: role, content (a text, or a list of text parts), tool_calls,
+            tool_call_id, reasoning_content.
+        tools: OpenAI-style tool definitions.
+        add_generation_prompt: end with the opening of the assistant's turn.
+        bos_token: as the tokenizer writes it.
+        eos_token: as the tokenizer writes it.
+        extra: further variables (``enable_thinking``, ``documents`` …); plain data.
+        strict: an undefined variable is an error, and not empty text.
+        now: the date that templates tell; None is the present, local time.
+
+    Raises:
+        ValidationError: a message is malformed, or ``extra`` names what other arguments say.
+        TemplateError: see ``sandbox.run_template``.
+    """
+    given = plain(extra or {}, "extra")
+    doubled = sorted(_OWN & given.keys())
+    if doubled:
+        raise ValidationError(
+            f"extra gives {doubled[0]!r}, which has an argument of its own",
+            details={"param": doubled[0]},
+        )
+    variables = {"documents": None, "bos_token": bos_token, "eos_token": eos_token} | given
+    variables |= {
+        "messages": adapt(plain(messages, "messages"), traits(source)),
+        "tools": plain(tools, "tools") or None,
+        "add_generation_prompt": add_generation_prompt,
+    }
+    return run_template(source, variables, strict=strict, now=now)
+
+
+@lru_cache(maxsize=64)
+def traits(source: str) -> Traits:
+    """What a template shows; each trait is tried once."""
+
+    def attempt(messages: Messages, tools: Messages | None) -> str | None:
+        variables = {
+            "messages": messages,
+            "tools": tools,
+            "documents": None,
+            "add_generation_prompt": True,
+            "bos_token": "",
+            "eos_token": "",
+        }
+        try:
+            return run_template(source, variables)
+        except TemplateError:
+            return None
+
+    return Traits(attempt)
