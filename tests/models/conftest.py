@@ -1,34 +1,59 @@
 """Golden checkpoints, and a way to run each of them from tokens to logits."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from talu import _native
+from talu.graph.native_executor import NativeExecutor
 from talu.graph.numpy_executor import NumpyExecutor
+from talu.graph.record import Graph
 from talu.models import load_architecture
-from talu.protocols import Executor
+from talu.protocols import Executor, PackedTensor
 from talu.weights.checkpoint import Checkpoint
+from talu.weights.pack import as_float32, load_packed
+from talu.weights.packed_file import aligned
 
 BLOCK_SIZE = 16
 
 
-def _widened(raw: NDArray[np.generic], dtype: str) -> NDArray[np.float32]:
-    if dtype == "BF16":
-        return (raw.astype(np.uint32) << 16).view(np.float32)
-    return raw.view(np.float16).astype(np.float32) if dtype == "F16" else raw.astype(np.float32)
-
-
-def _open_numpy(folder: Path, blocks: int) -> Executor:
+def _plain(folder: Path) -> tuple[Graph, dict[str, NDArray[np.float32]]]:
+    """The network of a folder and its weights, widened to float32 without loss."""
     graph = load_architecture(folder).graph
     checkpoint = Checkpoint.open(folder)
     checkpoint.check(graph.weights)
-    tensors = {
-        name: _widened(checkpoint.raw(name), checkpoint.info(name).dtype) for name in graph.weights
+    return graph, {
+        name: as_float32(checkpoint.raw(name), checkpoint.info(name).dtype)
+        for name in graph.weights
     }
-    return NumpyExecutor(graph, tensors, blocks=blocks, block_size=BLOCK_SIZE, kv_format="f32")
+
+
+def _numpy(folder: Path, blocks: int) -> Executor:
+    return NumpyExecutor(*_plain(folder), blocks=blocks, block_size=BLOCK_SIZE, kv_format="f32")
+
+
+def _packed(array: NDArray[np.float32]) -> PackedTensor:
+    if array.ndim == 1:
+        return PackedTensor("vector", array.shape, array)
+    data = aligned(_native.packed_bytes("f32", *array.shape))
+    _native.pack("f32", array, data)
+    return PackedTensor("f32", array.shape, data)
+
+
+def _native_f32(folder: Path, blocks: int) -> Executor:
+    graph, tensors = _plain(folder)
+    packed = {name: _packed(array) for name, array in tensors.items()}
+    return NativeExecutor(graph, packed, blocks=blocks, block_size=BLOCK_SIZE, kv_format="f32")
+
+
+def _native_as_stored(folder: Path, blocks: int) -> Executor:
+    graph = load_architecture(folder).graph
+    tensors = load_packed(folder, graph.weights)
+    return NativeExecutor(graph, tensors, blocks=blocks, block_size=BLOCK_SIZE)
 
 
 class Runner:
@@ -54,17 +79,25 @@ class Runner:
         return tokens
 
 
-OPENERS = {"numpy": _open_numpy}
+OPENERS = {"numpy": _numpy, "native": _native_f32, "native as stored": _native_as_stored}
 
 
-@pytest.fixture(params=list(OPENERS))
-def run(request: pytest.FixtureRequest) -> Callable[[Path], Runner]:
-    """Opens a model folder with each executor: ``run(folder)(tokens)`` gives all rows' logits."""
+@pytest.fixture
+def open_with(request: pytest.FixtureRequest) -> Callable[[str, Path], Runner]:
+    """Opens a model folder for one sequence of up to 512 positions on the named executor."""
 
-    def opened(folder: Path, positions: int = 512) -> Runner:
-        blocks = -(-positions // BLOCK_SIZE)
-        runner = Runner(OPENERS[request.param](folder, blocks), blocks)
+    def opened(executor: str, folder: Path) -> Runner:
+        blocks = 512 // BLOCK_SIZE
+        runner = Runner(OPENERS[executor](folder, blocks), blocks)
         request.addfinalizer(runner.executor.close)
         return runner
 
     return opened
+
+
+@pytest.fixture(params=["numpy", "native"])
+def run(
+    request: pytest.FixtureRequest, open_with: Callable[[str, Path], Runner]
+) -> Callable[[Path], Runner]:
+    """Opens a model folder with each executor that computes in float32."""
+    return partial(open_with, request.param)
