@@ -251,20 +251,19 @@ def test_another_packing_version_is_another_packing(
     assert not load_packed(folder, WANTED).from_cache
 
 
-def test_packed_files_of_lost_checkpoints_and_killed_writers_are_removed(
+def test_packed_files_of_lost_and_changed_checkpoints_and_of_killed_writers_are_removed(
     folder: Path, packed_folder: Path, tmp_path: Path, save_tensors: Save
 ) -> None:
-    other, lost = tmp_path / "other", tmp_path / "lost"
-    for place in (other, lost):
+    kept, changed, lost = (tmp_path / name for name in ("kept", "changed", "lost"))
+    for place in (kept, changed, lost):
         save_tensors(place / "model.safetensors", tensors())
         load_packed(place, WANTED)
-    kept = {path for path in packed_folder.iterdir() if str(other) in path.read_text("latin-1")}
+    os.utime(changed / "model.safetensors", (1, 1))
     (lost / "model.safetensors").unlink()
     (packed_folder / f"{packed_file.TEMPORARY}killed").write_bytes(b"half a file")
     load_packed(folder, WANTED)
-    assert len(kept) == 1
-    assert kept < set(packed_folder.iterdir())
-    assert len(list(packed_folder.iterdir())) == 2
+    sources = [packed_file.read_key(path)["source"][0][0] for path in packed_folder.iterdir()]
+    assert sorted(Path(source).parent for source in sources) == [kept, folder]
 
 
 def test_shards_count_as_their_index_does(tmp_path: Path, save_tensors: Save) -> None:

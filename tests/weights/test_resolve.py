@@ -1,0 +1,93 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import talu
+from talu.exceptions import ModelError, ModelNotFoundError, ValidationError
+from talu.weights.resolve import resolve
+
+
+def test_the_bundled_model_lies_in_the_package() -> None:
+    folder = resolve("talu/pocket", offline=True)
+    assert folder == Path(talu.__file__).parent / "models" / "pocket"
+    assert folder.is_dir()
+
+
+def test_the_bundled_model_is_never_a_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "talu" / "pocket").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert resolve("talu/pocket").is_absolute()
+    assert resolve("./talu/pocket") == Path("talu/pocket")
+
+
+@pytest.mark.parametrize("ref", ["{tmp}/m", "./m", "../{name}/m", "~/m", "m", ".", "m/", "org/m"])
+def test_a_folder_is_found_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ref: str
+) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "org" / "m").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = resolve(ref.format(tmp=tmp_path, name=tmp_path.name), offline=True)
+    assert found.resolve() in (tmp_path / "m", tmp_path, tmp_path / "org" / "m")
+
+
+@pytest.mark.parametrize("ref", ["/absent/model", "./absent", "../absent/model", "~/absent"])
+def test_a_path_that_does_not_exist_is_named_and_never_asked_of_the_hub(ref: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="does not exist") as caught:
+        resolve(ref)
+    assert repr(ref) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "ref", ["word", "a/b/c", "a b/c", "hf://org/name", "https://hub/org/name", "org/näme", "org/"]
+)
+def test_what_is_neither_folder_nor_hub_id_is_refused_with_the_forms_there_are(ref: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"no folder of that path.*talu/pocket") as caught:
+        resolve(ref)
+    assert repr(ref) in str(caught.value)
+
+
+@pytest.mark.parametrize("ref", ["", "  ", "a\0b", None, 7, Path("m")])
+def test_a_reference_must_be_words(ref: object) -> None:
+    with pytest.raises(ValidationError, match="a model reference must name") as caught:
+        resolve(ref)  # what the types forbid is tested
+    assert caught.value.details == {"param": "model"}
+
+
+def test_a_name_too_long_for_a_path_is_no_model() -> None:
+    for ref in ("x" * 5000, "./" + "x" * 5000):
+        with pytest.raises(ModelNotFoundError):
+            resolve(ref)
+
+
+def test_an_unknown_home_is_told() -> None:
+    with pytest.raises(ModelNotFoundError, match="home"):
+        resolve("~nobody-of-that-name/model")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_of_a_model_names_its_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ModelError, match=f"is a file; give the folder that holds it: {tmp_path}$"):
+        resolve(str(tmp_path / name))
+
+
+def test_a_gguf_file_is_not_supported_yet(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match=r"not supported yet; give a folder with config.json"):
+        resolve(str(tmp_path / "m.gguf"))
+
+
+def test_a_local_folder_costs_no_import_of_the_hub_client(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom talu.weights.resolve import resolve\nresolve(sys.argv[1])\n"
+        "assert not {m for m in sys.modules if m.startswith(('huggingface_hub', 'httpx'))}\n"
+    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, env=environment)
