@@ -1,0 +1,129 @@
+"""``talu bench``: how fast a model reads a prompt and writes an answer on this machine.
+
+Measured through the engine, one request at a time, so that what a program gets is what is shown.
+"""
+
+import json
+import random
+import statistics
+import sys
+from contextlib import closing
+from dataclasses import asdict, dataclass
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from talu.config import SamplingParams
+from talu.engine.engine import Engine
+from talu.engine.registry import acquire
+from talu.engine.ticket import Result
+from talu.exceptions import GenerationError
+
+__all__ = ["Rate", "command", "decode_rate", "prefill_rate"]
+
+PREFILL = 512
+DECODE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A test and the tokens per second of its repetitions."""
+
+    test: str
+    tokens: int
+    tokens_per_second: list[float]
+
+    @property
+    def mean(self) -> float:
+        """The mean of the repetitions."""
+        return statistics.mean(self.tokens_per_second)
+
+    @property
+    def spread(self) -> float:
+        """Their standard deviation, 0 for a single one."""
+        return statistics.stdev(self.tokens_per_second) if len(self.tokens_per_second) > 1 else 0.0
+
+
+@click.command(name="bench")
+@click.argument("model")
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes what is allowed.")
+@click.option(
+    "--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Of each test."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with all figures.")
+def command(model: str, threads: int, repetitions: int, as_json: bool) -> None:
+    """Measure a model: prefill of 512 tokens, decode of 64.
+
+    MODEL is a folder or a hub id. A shorter context makes a shorter prefill.
+    """
+    lease = acquire(model, num_threads=threads)
+    try:
+        engine = lease.engine
+        length = min(PREFILL, engine.context_length - 1)
+        count = min(DECODE, engine.context_length - 2)
+        prefill = [prefill_rate(engine, length, seed) for seed in range(repetitions + 1)]
+        decode = [decode_rate(engine, count, seed) for seed in range(repetitions + 1)]
+        # The first of each only warms up.
+        rates = [Rate("prefill", length, prefill[1:]), Rate("decode", count, decode[1:])]
+        if as_json:
+            facts = asdict(engine.info) | {rate.test: _figures(rate) for rate in rates}
+            sys.stdout.write(json.dumps({"model": model} | facts) + "\n")
+        else:
+            _print_table(model, engine, rates)
+    finally:
+        lease.release()
+
+
+def prefill_rate(engine: Engine, length: int, seed: int) -> float:
+    """Tokens per second for a prompt of ``length`` random tokens that no cache knows."""
+    result = _generate(engine, length, 1, seed)
+    return 1000 * length / result.timings.prefill_ms
+
+
+def decode_rate(engine: Engine, count: int, seed: int) -> float:
+    """Tokens per second for ``count`` tokens one after the other, from an empty context on."""
+    return _generate(engine, 1, count + 1, seed).timings.tokens_per_second
+
+
+def _generate(engine: Engine, length: int, count: int, seed: int) -> Result:
+    """Run one greedy request that no end token stops."""
+    draw = random.Random(f"{length} {count} {seed}")
+    prompt = [draw.randrange(engine.architecture.vocabulary_size) for _ in range(length)]
+    params = SamplingParams(max_tokens=count, temperature=0.0)
+    with closing(engine.submit(prompt, params)) as ticket:
+        for _ in ticket:
+            pass
+    result = ticket.result
+    if result is None or result.usage.completion_tokens != count or result.usage.cached_tokens:
+        raise GenerationError(f"{count} tokens were asked for and not measured as such: {result}")
+    return result
+
+
+def _figures(rate: Rate) -> dict[str, object]:
+    figures = {"mean": rate.mean, "standard_deviation": rate.spread}
+    return {"tokens": rate.tokens, "tokens_per_second": rate.tokens_per_second} | figures
+
+
+def _print_table(model: str, engine: Engine, rates: list[Rate]) -> None:
+    info = engine.info
+    table = Table(box=box.MARKDOWN)
+    for name in ("model", "size", "parameters", "threads", "CPU", "test", "tokens/s"):
+        numeric = name in ("size", "parameters", "threads", "tokens/s")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    for rate in rates:
+        table.add_row(
+            Text(f"{model} ({info.model_type} {info.weight_format})"),
+            f"{info.weight_bytes / 2**20:,.1f} MiB",
+            f"{info.parameters / 1e6:,.2f} M",
+            str(info.threads),
+            info.target,
+            f"{rate.test} {rate.tokens}",
+            f"{rate.mean:,.1f} ± {rate.spread:,.1f}",
+        )
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+    for note in info.notes:
+        click.echo(f"talu: {note}", err=True)

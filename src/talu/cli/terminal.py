@@ -1,0 +1,42 @@
+"""Makes the text of a model harmless for a terminal. Knows control characters, nothing else.
+
+A model can be made to write sequences that move the cursor, set the title or fill the clipboard.
+"""
+
+import re
+
+__all__ = ["VisibleText", "visible"]
+
+_LONGEST = 64  # characters that a control sequence may have before it is taken for text
+_SEQUENCE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]")
+_BEGUN = re.compile(r"(?:\x1b(?:\[[0-?]*[ -/]*)?|\x9b[0-?]*[ -/]*)\Z")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def visible(text: str) -> str:
+    """The text without control sequences (ECMA-48 CSI) and control characters (C0, DEL, C1).
+
+    Line feeds and tabs stay. The payload of other sequences, such as a title or the address of a
+    link, becomes plain text that can be seen.
+    """
+    return _CONTROL.sub("", _SEQUENCE.sub("", text))
+
+
+class VisibleText:
+    """Like ``visible`` for a text that comes in pieces, wherever these cut a sequence."""
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def push(self, piece: str) -> str:
+        """The part that can be shown now."""
+        text = self._begun + piece
+        begun = _BEGUN.search(text)
+        cut = begun.start() if begun and len(text) - begun.start() <= _LONGEST else len(text)
+        self._begun = text[cut:]
+        return visible(text[:cut])
+
+    def flush(self) -> str:
+        """What was held back, at the end of the text."""
+        rest, self._begun = self._begun, ""
+        return visible(rest)

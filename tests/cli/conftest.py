@@ -1,0 +1,73 @@
+"""The command line as a user meets it: run in this process, or in one of its own."""
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from talu.backends.scripted import ScriptedModel, Step
+from talu.cli import ask
+from talu.cli.main import run
+from talu.client import Client
+from talu.router.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+Talu = Callable[..., Outcome]
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def talu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Talu:
+    """Run the command line here: ``talu("ask", "hi", stdin="…")``, None is a terminal."""
+    monkeypatch.delenv("TALU_MODEL", raising=False)
+
+    def call(*arguments: str, stdin: str | bytes | None = None) -> Outcome:
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        stream = Terminal() if data is None else io.TextIOWrapper(io.BytesIO(data))
+        monkeypatch.setattr(sys, "stdin", stream)
+        status = run(arguments)
+        return Outcome(status, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedModel]:
+    """Have ``talu ask`` talk to a model that says what it is told."""
+
+    def install(*script: Step) -> ScriptedModel:
+        model = ScriptedModel(list(script), model="scripted")
+        monkeypatch.setattr(ask, "Client", lambda _: Client(ModelSpec("scripted", model)))
+        return model
+
+    return install
+
+
+@pytest.fixture
+def process() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``python -m talu`` in a process of its own."""
+
+    def call(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "talu", *arguments]
+        options = {"stdin": subprocess.DEVNULL, "timeout": 60} | options
+        if "input" in options:
+            del options["stdin"]
+        return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+    return call

@@ -1,0 +1,227 @@
+"""``talu ask``: what it sends, what it prints where, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from talu.backends.scripted import ScriptedModel
+from talu.types import Done, FinishReason, Timings, Usage
+
+Scripted = Callable[..., ScriptedModel]
+Talu = Callable[..., Any]
+CUT_OFF = Done(FinishReason.LENGTH, Usage(5, 2), Timings(), "scripted", notes=("a \x1b[1mnote",))
+PROGRAM = """
+import os, sys, threading
+from talu.backends.scripted import ScriptedModel
+from talu.cli import ask, main
+from talu.client import Client
+from talu.router.spec import ModelSpec
+model = ScriptedModel({script})
+ask.Client = lambda _: Client(ModelSpec("scripted", model))
+sys.exit(main.run(["ask", "hi", "--model", "scripted"]))
+"""
+
+
+def spawn(script: str, *inherited: int) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(script=script)],
+        stdin=subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        pass_fds=inherited,
+    )
+
+
+def test_the_answer_goes_to_stdout_and_nothing_else(talu: Talu, scripted: Scripted) -> None:
+    scripted("It is ", "4.")
+    outcome = talu("ask", "What is 2+2?", "--model", "m")
+    assert (outcome.status, outcome.out, outcome.err) == (0, "It is 4.\n", "")
+
+
+def test_an_answer_that_is_not_streamed_reads_the_same(talu: Talu, scripted: Scripted) -> None:
+    scripted("It is ", "4.\n")
+    assert talu("ask", "hi", "--model", "m", "--no-stream").out == "It is 4.\n"
+
+
+def test_the_answer_is_printed_piece_by_piece(
+    talu: Talu, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, seen = StringIO(), []
+    monkeypatch.setattr(sys, "stdout", out)
+    scripted("one ", lambda: seen.append(out.getvalue()), "two")
+    assert talu("ask", "hi", "--model", "m").status == 0
+    assert (seen, out.getvalue()) == (["one "], "one two\n")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "stdin", "question"),
+    [
+        (["Hi"], None, "Hi"),
+        (["Hi"], "", "Hi"),
+        ([], "What is\n2+2?\n", "What is\n2+2?"),
+        (["Summarise:"], "a text\n\n", "Summarise:\n\na text"),
+        (["日本"], "ё\n", "日本\n\nё"),
+    ],
+)
+def test_the_question_is_the_prompt_then_what_is_piped_in(
+    talu: Talu, scripted: Scripted, prompt: list[str], stdin: str | None, question: str
+) -> None:
+    model = scripted("ok")
+    assert talu("ask", *prompt, "--model", "m", stdin=stdin).status == 0
+    (request,) = model.requests
+    assert [m["content"] for m in request.messages or ()] == [question]
+
+
+def test_options_reach_the_model(talu: Talu, scripted: Scripted) -> None:
+    model = scripted("ok")
+    options = ["--system", "Arr.", "--max-tokens", "7", "--temperature", "0.5", "--seed", "3"]
+    assert talu("ask", "hi", "--model", "m", *options).status == 0
+    (request,) = model.requests
+    assert request.messages is not None
+    assert request.messages[0] == {"role": "system", "content": "Arr."}
+    given = {"max_tokens": 7, "temperature": 0.5, "seed": 3}
+    assert request.config.to_dict(only_given=True) == given
+
+
+def test_json_holds_text_model_usage_timings_and_finish_reason(
+    talu: Talu, scripted: Scripted
+) -> None:
+    scripted("bell\x07 c1\x9b31m é", CUT_OFF)
+    outcome = talu("ask", "hi", "--model", "m", "--json")
+    answer = json.loads(outcome.out)
+    assert answer["text"] == "bell\x07 c1\x9b31m é"
+    assert (answer["model"], answer["finish_reason"]) == ("scripted", "length")
+    assert answer["usage"]["total_tokens"] == 7
+    assert answer["timings"]["total_ms"] == 0
+    assert "é" in outcome.out
+    assert not {"\x07", "\x9b"} & set(outcome.out)
+    assert outcome.out.count("\n") == 1
+
+
+def test_what_was_cut_off_or_done_otherwise_is_said_on_stderr(
+    talu: Talu, scripted: Scripted
+) -> None:
+    scripted("two tokens", CUT_OFF)
+    outcome = talu("ask", "hi", "--model", "m")
+    assert outcome.out == "two tokens\n"
+    assert outcome.err == "talu: a note\ntalu: cut off after 2 tokens; --max-tokens allows more\n"
+
+
+def test_a_terminal_gets_no_control_characters(
+    talu: Talu, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", out)
+    scripted("\x1b", "[2Jhid", "den \x1b]0;x\x07")
+    assert talu("ask", "hi", "--model", "m").status == 0
+    assert out.getvalue() == "hidden ]0;x\n"
+
+
+def test_a_pipe_gets_the_text_as_it_is(talu: Talu, scripted: Scripted) -> None:
+    scripted("\x1b[1mbold\x1b[0m")
+    assert talu("ask", "hi", "--model", "m").out == "\x1b[1mbold\x1b[0m\n"
+
+
+def test_without_a_model_one_line_says_what_is_used_and_how_to_choose(
+    talu: Talu, scripted: Scripted
+) -> None:
+    scripted("ok")
+    outcome = talu("ask", "hi")
+    assert outcome.err.count("\n") == 1
+    assert all(word in outcome.err for word in ("talu/pocket", "--model", "TALU_MODEL"))
+
+
+def test_the_environment_names_a_model(
+    talu: Talu, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted("ok")
+    monkeypatch.setenv("TALU_MODEL", "m")
+    assert talu("ask", "hi").err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "status", "said"),
+    [
+        (["ask"], None, 2, "nothing to ask"),
+        (["ask", "  "], " \n", 2, "nothing to ask"),
+        (["ask"], b"\xff\xfe", 2, "not UTF-8"),
+        (["ask", "hi", "--model", "./no/such/folder"], None, 1, "no/such/folder"),
+        (["ask", "hi", "--temperature", "-1"], None, 2, "temperature"),
+        (["ask", "hi", "--temperature", "warm"], None, 2, "warm"),
+        (["ask", "hi", "--max-tokens", "0"], None, 2, "max_tokens"),
+        (["ask", "hi", "--seed", "-3"], None, 2, "seed"),
+        (["ask", "hi", "--colour"], None, 2, "--colour"),
+        (["ask", "two", "words"], None, 2, "words"),
+        (["sing"], None, 2, "sing"),
+        (["bench"], None, 2, "MODEL"),
+        (["bench", "./no/such/folder"], None, 1, "no/such/folder"),
+    ],
+)
+def test_what_is_wrong_is_one_line_on_stderr_and_a_status(
+    talu: Talu, arguments: list[str], stdin: str | bytes | None, status: int, said: str
+) -> None:
+    outcome = talu(*arguments, stdin=stdin)
+    assert (outcome.status, outcome.out) == (status, "")
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.startswith("talu: ")
+    assert said in outcome.err
+
+
+def test_ctrl_c_keeps_the_text_so_far_and_ends_in_one_line(talu: Talu, scripted: Scripted) -> None:
+    model = scripted("Once upon", lambda: signal.raise_signal(signal.SIGINT), "never said")
+    outcome = talu("ask", "hi", "--model", "m")
+    assert (outcome.status, outcome.out) == (130, "Once upon\n")
+    assert outcome.err == "talu: interrupted\n"
+    assert model.active == 0
+
+
+@pytest.mark.parametrize("options", [["--json"], ["--no-stream"]])
+def test_ctrl_c_before_a_whole_answer_prints_none(
+    talu: Talu, scripted: Scripted, options: list[str]
+) -> None:
+    scripted("Once upon", lambda: signal.raise_signal(signal.SIGINT))
+    outcome = talu("ask", "hi", "--model", "m", *options)
+    assert (outcome.status, outcome.out, outcome.err) == (130, "", "talu: interrupted\n")
+
+
+def test_ctrl_c_ends_a_process_that_waits_for_the_model() -> None:
+    with spawn('["word", threading.Event().wait]') as process:
+        assert process.stdout is not None
+        assert process.stdout.read(4) == b"word"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, b"\n", b"talu: interrupted\n")
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
+    waits, goes_on = os.pipe()
+    with spawn(f'["line\\n", lambda: os.read({waits}, 1), "more"]', waits) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"line\n"
+        process.stdout.close()
+        os.close(goes_on)
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    os.close(waits)
+    assert process.returncode == 141
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-c", PROGRAM.format(script='"text"')]
+        process = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert process.returncode == 1
+    assert process.stderr.count(b"\n") == 1
+    assert os.strerror(28).encode() in process.stderr
