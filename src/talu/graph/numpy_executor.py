@@ -50,7 +50,7 @@ def round_to(x: Floats, number_format: str) -> Floats:
 
 def rms_norm(x: Floats, weight: Floats, eps: float, size: int) -> Floats:
     """x / sqrt(mean(x²) + eps) · weight over groups of ``size`` columns."""
-    groups = x.astype(np.float64).reshape(len(x), -1, size)
+    groups = x.astype(np.float64).reshape(len(x), x.shape[1] // size, size)
     groups /= np.sqrt(np.mean(groups**2, axis=-1, keepdims=True) + eps)
     return (groups * weight).reshape(x.shape).astype(np.float32)
 
@@ -66,7 +66,7 @@ def rope(x: Floats, positions: Ints, head_size: int, frequencies: Floats) -> Flo
     half = len(frequencies)
     angles = np.multiply.outer(positions.astype(np.float32), frequencies).astype(np.float64)
     cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
-    y = x.astype(np.float64).reshape(len(x), -1, head_size)
+    y = x.astype(np.float64).reshape(len(x), x.shape[1] // head_size, head_size)
     first, second = y[..., :half].copy(), y[..., half : 2 * half].copy()
     y[..., :half] = first * cos - second * sin
     y[..., half : 2 * half] = second * cos + first * sin
