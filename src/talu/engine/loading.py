@@ -1,0 +1,92 @@
+"""Puts a model together: network, weights, tokenizer, cache and executor, from one folder.
+
+Knows which part comes from where, and that they must fit; what each part does is its own affair.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from talu.engine.budget import CachePlan, available_memory, plan_cache
+from talu.engine.model import LoadedModel, ModelInfo
+from talu.exceptions import ModelError
+from talu.graph.native_executor import NativeExecutor
+from talu.models import Architecture, load_architecture
+from talu.protocols import PackedTensor
+from talu.tokenizer.tokenizer import Tokenizer
+from talu.weights.pack import load_packed
+
+__all__ = ["load_model"]
+
+
+def load_model(folder: Path, *, use_mmap: bool = True, num_threads: int = 0) -> LoadedModel:
+    """Open the checkpoint in ``folder``.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the parts do not belong together.
+        TokenizerError: the tokenizer is missing or damaged.
+        ResourceError: there is too little memory for the cache.
+    """
+    architecture = load_architecture(folder)
+    tokenizer = Tokenizer.from_folder(folder)
+    if tokenizer.vocabulary_size > architecture.vocabulary_size:
+        raise ModelError(
+            f"{folder}: the tokenizer has {tokenizer.vocabulary_size} tokens, the model only "
+            f"{architecture.vocabulary_size}; tokenizer.json belongs to another model"
+        )
+    graph = architecture.graph
+    weights = load_packed(folder, graph.weights, use_mmap=use_mmap, num_threads=num_threads)
+    weight_format = matrix_format(weights)
+    kv_format = "f32" if weight_format == "f32" else "f16"
+    context = architecture.context_length
+    cache = plan_cache(graph.layers, context, kv_format, available_memory())
+    executor = NativeExecutor(
+        graph,
+        weights,
+        blocks=cache.blocks,
+        block_size=cache.block_size,
+        num_threads=num_threads,
+        kv_format=kv_format,
+    )
+    notes = [weights.note] if weights.note else []
+    if num_threads > executor.num_threads:
+        notes.append(
+            f"num_threads={num_threads} was asked for; this process may use {executor.num_threads}"
+        )
+    info = ModelInfo(
+        model_type=architecture.model_type,
+        parameters=architecture.parameter_count,
+        device="cpu",
+        target=executor.target,
+        threads=executor.num_threads,
+        weight_format=weight_format,
+        weight_bytes=weights.bytes,
+        weights_mapped=weights.mapped,
+        weights_from_cache=weights.from_cache,
+        kv_format=kv_format,
+        kv_bytes=cache.bytes,
+        context_length=cache.context_length,
+        model_context_length=context,
+        notes=(*notes, *model_notes(architecture, cache)),
+    )
+    return LoadedModel(
+        architecture=architecture, tokenizer=tokenizer, executor=executor, cache=cache, info=info
+    )
+
+
+def matrix_format(tensors: Mapping[str, PackedTensor]) -> str:
+    """The formats of the matrices, such as ``"bf16"`` or ``"bf16+f32"``."""
+    return "+".join(sorted({t.format for t in tensors.values() if len(t.shape) == 2}))
+
+
+def model_notes(architecture: Architecture, cache: CachePlan) -> list[str]:
+    """What will not be as the model's files say."""
+    notes = []
+    if cache.reduced_from is not None:
+        notes.append(
+            f"the context is {cache.context_length} tokens instead of {cache.reduced_from}: the "
+            f"cache has {cache.bytes >> 20} MiB, a quarter of the memory that was free"
+        )
+    if architecture.generation_not_honoured:
+        names = ", ".join(architecture.generation_not_honoured)
+        notes.append(f"settings of generation_config.json without effect here: {names}")
+    return notes

@@ -1,0 +1,54 @@
+"""What an engine needs of a model: its parts, and what is known about them. Values only."""
+
+from dataclasses import dataclass
+
+from talu.engine.budget import CachePlan
+from talu.models import Architecture
+from talu.protocols import Executor
+from talu.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["LoadedModel", "ModelInfo"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """What was opened, where it runs and what it takes.
+
+    Attributes:
+        device: where the steps run.
+        target: the instruction set whose kernels were chosen.
+        threads: how many work on a step.
+        weight_format: of the matrices; several are joined by ``+``.
+        weights_mapped: they lie in a mapped file that other processes share.
+        weights_from_cache: an earlier open had packed them.
+        kv_format, kv_bytes: of the cache.
+        context_length: tokens that one request may have, prompt and answer.
+        model_context_length: what the model was made for.
+        notes: what differs from what the model or the caller asked for.
+    """
+
+    model_type: str
+    parameters: int
+    device: str
+    target: str
+    threads: int
+    weight_format: str
+    weight_bytes: int
+    weights_mapped: bool
+    weights_from_cache: bool
+    kv_format: str
+    kv_bytes: int
+    context_length: int
+    model_context_length: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """The parts of one model, ready to step."""
+
+    architecture: Architecture
+    tokenizer: Tokenizer
+    executor: Executor
+    cache: CachePlan
+    info: ModelInfo

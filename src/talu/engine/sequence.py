@@ -1,0 +1,153 @@
+"""One generation on its way: its tokens, the text that they have become, and when it ends.
+
+Knows no other generation, no cache and no thread; the engine's thread is the only one that
+changes it.
+"""
+
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+
+from talu.config import SamplingParams
+from talu.engine.scheduler import Job
+from talu.engine.stops import StopMatcher
+from talu.engine.ticket import Mailbox, Piece, Result
+from talu.protocols import Sampled, SampleRow
+from talu.tokenizer.decoding import IncrementalDecoder
+from talu.tokenizer.tokenizer import Tokenizer
+from talu.types import FinishReason, Timings, TokenLogprob, Usage
+
+__all__ = ["Clock", "Sequence"]
+
+
+@dataclass(slots=True)
+class Clock:
+    """When a generation came to its stations, by ``perf_counter``; None before that."""
+
+    submitted: float = field(default_factory=perf_counter)
+    started: float | None = None
+    first: float | None = None
+    last: float | None = None
+
+    def start(self) -> None:
+        """The first step that works on the prompt begins."""
+        self.started = self.started or perf_counter()
+
+    def token(self) -> None:
+        """A token was sampled."""
+        self.last = perf_counter()
+        self.first = self.first or self.last
+
+    def timings(self, tokens: int) -> Timings:
+        """The durations, up to now where a station was not reached."""
+        now = perf_counter()
+        started, first, last = self.started or now, self.first or now, self.last or now
+        seconds = last - first
+        return Timings(
+            queue_ms=(started - self.submitted) * 1e3,
+            prefill_ms=(first - started) * 1e3,
+            generation_ms=seconds * 1e3,
+            time_to_first_token_ms=(first - self.submitted) * 1e3,
+            tokens_per_second=(tokens - 1) / seconds if tokens > 1 and seconds else 0.0,
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class Sequence(Job):
+    """A job of the scheduler with everything that turns its tokens into an answer.
+
+    Attributes:
+        prompt_length: how many of ``tokens`` are the prompt.
+        context_length: tokens that prompt and answer may have together.
+        context_note: why that is less than the model was made for, if it is.
+    """
+
+    params: SamplingParams
+    prompt_length: int
+    context_length: int
+    mailbox: Mailbox
+    tokenizer: Tokenizer
+    decoder: IncrementalDecoder
+    stops: StopMatcher
+    context_note: str = ""
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def sampled(self) -> int:
+        """How many tokens the answer has."""
+        return len(self.tokens) - self.prompt_length
+
+    def sample_row(self) -> SampleRow:
+        """How to sample the next token."""
+        params = self.params
+        penalised = params.repetition_penalty != 1
+        return SampleRow(
+            temperature=params.temperature,
+            top_k=params.top_k,
+            top_p=params.top_p,
+            min_p=params.min_p,
+            repetition_penalty=params.repetition_penalty,
+            seed=params.seed,
+            position=len(self.tokens),
+            bias_ids=tuple(params.logit_bias),
+            bias_values=tuple(params.logit_bias.values()),
+            seen=np.array(self.tokens, dtype=np.int32) if penalised else None,
+            top_logprobs=params.top_logprobs,
+        )
+
+    def accept(self, sampled: Sampled) -> FinishReason | None:
+        """Take the next token, send its text, and say why it was the last one, if it was."""
+        self.clock.token()
+        self.tokens.append(sampled.token)
+        reason, shown = self._read(sampled.token)
+        if reason and self.stops.matched is None:
+            shown += self.stops.push(self.decoder.flush()) + self.stops.flush()
+            reason = FinishReason.STOP if self.stops.matched else reason
+        self.mailbox.put(Piece(shown, (sampled.token,), self._logprobs(sampled)))
+        return reason
+
+    def end(self, reason: FinishReason) -> None:
+        """Send the result."""
+        usage = Usage(self.prompt_length, self.sampled, self.cached)
+        timings = self.clock.timings(self.sampled)
+        matched = self.stops.matched
+        self.mailbox.put(Result(reason, usage, timings, matched, tuple(self._notes(reason))))
+
+    def _read(self, token: int) -> tuple[FinishReason | None, str]:
+        """Why the token ends the answer, and the text that it adds; an end token adds none."""
+        if token in self.params.stop_token_ids:
+            return FinishReason.STOP, ""
+        shown = self.stops.push(self.decoder.push(token))
+        if self.stops.matched is not None:
+            return FinishReason.STOP, shown
+        if self.sampled >= self.params.max_tokens or self._fills_context():
+            return FinishReason.LENGTH, shown
+        return None, shown
+
+    def _fills_context(self) -> bool:
+        return len(self.tokens) >= self.context_length
+
+    def _logprobs(self, sampled: Sampled) -> tuple[TokenLogprob, ...]:
+        if sampled.logprob is None:
+            return ()
+        text = self.tokenizer.token_text
+        top = [(token, text(token), logprob) for token, logprob in sampled.top_logprobs]
+        token = sampled.token
+        return (TokenLogprob(token, text(token), sampled.logprob, top or None),)
+
+    def _notes(self, reason: FinishReason) -> list[str]:
+        notes = []
+        wanted = self.params.max_tokens
+        if reason is FinishReason.LENGTH and self.sampled < wanted:
+            notes.append(
+                f"the answer ended at the end of the context of {self.context_length} tokens: "
+                f"the prompt of {self.prompt_length} left room for {self.sampled} of the "
+                f"{wanted} of max_tokens{self.context_note}"
+            )
+        if self.recomputed:
+            notes.append(
+                f"the cache was full: {self.recomputed} tokens were given up for older requests "
+                "and computed again"
+            )
+        return notes

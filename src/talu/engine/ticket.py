@@ -1,0 +1,156 @@
+"""The mailbox between the engine's thread and the one reader of a generation.
+
+The reader waits in a thread or in an event loop, and no thread is made for it. The engine never
+waits for the reader: pieces that are not read stay in the mailbox, at most one for each token that
+the context holds. It knows nothing of how tokens come about.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Self
+
+from talu.exceptions import TaluError
+from talu.types import FinishReason, Timings, TokenLogprob, Usage
+
+__all__ = ["Mailbox", "Piece", "Result", "Ticket"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one step added to the answer; see ``talu.types.TextDelta``."""
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a generation ended; see ``talu.types.Done``."""
+
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    stop_sequence: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+Item = Piece | Result | TaluError
+
+
+class Mailbox:
+    """The engine's side. It does not hold the ticket, so that a dropped ticket is noticed.
+
+    Attributes:
+        cancelled: nobody wants the rest; the engine looks at it before every step.
+    """
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self._items: SimpleQueue[Item] = SimpleQueue()
+        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+
+    def put(self, item: Item) -> None:
+        """Deliver a piece, or at last the result or an error. For the engine's thread."""
+        self._items.put(item)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            loop, future = waiter
+            try:
+                loop.call_soon_threadsafe(_wake, future)
+            except RuntimeError:  # the loop is closed: its reader is gone
+                self.cancelled = True
+
+    def take(self) -> Item:
+        """The next item, waited for in this thread."""
+        return self._items.get()
+
+    async def take_async(self) -> Item:
+        """The next item, awaited."""
+        while True:
+            with contextlib.suppress(Empty):
+                return self._items.get_nowait()
+            loop = asyncio.get_running_loop()
+            future = loop.create_future()
+            self._waiter = loop, future
+            # What was put before the engine could see the waiter wakes nobody: look again.
+            with contextlib.suppress(Empty):
+                return self._items.get_nowait()
+            await future
+
+
+class Ticket:
+    """A generation under way: read it with ``next`` or ``await anext``, from one place at a time.
+
+    It yields ``Piece``s and then ends, with ``result`` set, or raises what went wrong. Cancelling
+    it, closing it, dropping it, and cancelling the task that awaits it are one thing: the engine
+    frees the row before its next step.
+
+    Attributes:
+        result: how it ended; None before the end, after an error, and after ``close``.
+    """
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.result: Result | None = None
+        self._mailbox = mailbox
+        self._ended = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Piece:
+        piece = None if self._ended else self._open(self._wait())
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Piece:
+        piece = None if self._ended else self._open(await self._wait_async())
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+    def cancel(self) -> None:
+        """Ask the engine to stop; what it has sent can still be read, and a result follows."""
+        self._mailbox.cancelled = True
+
+    def close(self) -> None:
+        """Cancel, and end the iteration here; idempotent."""
+        self.cancel()
+        self._ended = True
+
+    def __del__(self) -> None:
+        self.cancel()
+
+    def _wait(self) -> Item:
+        try:
+            return self._mailbox.take()
+        except BaseException:  # KeyboardInterrupt
+            self.cancel()
+            raise
+
+    async def _wait_async(self) -> Item:
+        try:
+            return await self._mailbox.take_async()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    def _open(self, item: Item) -> Piece | None:
+        if isinstance(item, Piece):
+            return item
+        self._ended = True
+        if isinstance(item, TaluError):
+            raise item
+        self.result = item
+        return None
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():  # its task may have been cancelled meanwhile
+        future.set_result(None)

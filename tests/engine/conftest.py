@@ -1,0 +1,112 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tokenizers
+from safetensors.numpy import load_file, save_file
+
+from talu.engine.budget import CachePlan
+from talu.engine.engine import Engine
+from talu.engine.model import LoadedModel, ModelInfo
+from talu.engine.scheduler import Limits
+from talu.graph.numpy_executor import NumpyExecutor
+from talu.models import load_architecture
+from talu.protocols import Executor
+from talu.tokenizer.tokenizer import Tokenizer
+
+CONTEXT = 256
+CONFIG = {
+    "model_type": "qwen3",
+    "vocab_size": 320,  # more rows than the tokenizer has tokens, as in real checkpoints
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "hidden_act": "silu",
+    "max_position_embeddings": CONTEXT,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+}
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+Wrap = Callable[[Executor], Executor]
+
+
+def write_checkpoint(folder: Path) -> Path:
+    """A random two-layer model that reads bytes."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    random = np.random.default_rng(7)
+    shapes = load_architecture(folder).graph.weights
+    weights = {
+        name: random.normal(1.0 if len(shape) == 1 else 0.0, 0.25, shape).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    save_file(weights, folder / "model.safetensors")
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: number for number, character in enumerate(alphabet)}
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    backend.add_special_tokens(SPECIAL)
+    backend.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(checkpoint: Path) -> Tokenizer:
+    return Tokenizer.from_folder(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def tensors(checkpoint: Path) -> dict[str, Any]:
+    return load_file(checkpoint / "model.safetensors")
+
+
+@pytest.fixture
+def new_engine(
+    checkpoint: Path, tokenizer: Tokenizer, tensors: dict[str, Any]
+) -> Iterator[Callable[..., Engine]]:
+    """Makes engines on the NumPy executor, with as many blocks and other limits as asked."""
+    engines: list[Engine] = []
+
+    def new(
+        *,
+        blocks: int = 128,
+        limits: Limits | None = None,
+        wrap: Wrap = lambda executor: executor,
+        max_requests: int = 10_000,
+    ) -> Engine:
+        architecture = load_architecture(checkpoint)
+        executor = NumpyExecutor(
+            architecture.graph, tensors, blocks=blocks, block_size=16, kv_format="f16"
+        )
+        model = LoadedModel(
+            architecture=architecture,
+            tokenizer=tokenizer,
+            executor=wrap(executor),
+            cache=CachePlan(blocks, 16, "f16", CONTEXT, 0),
+            info=ModelInfo(
+                model_type="qwen3", parameters=0, device="cpu", target="numpy", threads=1,
+                weight_format="f32", weight_bytes=0, weights_mapped=False,
+                weights_from_cache=False, kv_format="f16", kv_bytes=0, context_length=CONTEXT,
+                model_context_length=CONTEXT,
+            ),
+        )  # fmt: skip
+        engines.append(Engine(model, limits, max_requests=max_requests))
+        return engines[-1]
+
+    yield new
+    for engine in engines:
+        engine.close()

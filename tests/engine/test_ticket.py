@@ -1,0 +1,141 @@
+import asyncio
+import gc
+import threading
+
+import pytest
+
+from talu.engine.ticket import Mailbox, Piece, Result, Ticket
+from talu.exceptions import GenerationError
+from talu.types import FinishReason, Timings, Usage
+
+RESULT = Result(FinishReason.STOP, Usage(), Timings())
+
+
+async def collect(ticket: Ticket) -> list[str]:
+    return [piece.text async for piece in ticket]
+
+
+def test_pieces_come_in_order_and_then_the_result() -> None:
+    mailbox = Mailbox()
+    ticket = Ticket(mailbox)
+    for item in (Piece("a"), Piece("b"), RESULT):
+        mailbox.put(item)
+    assert [piece.text for piece in ticket] == ["a", "b"]
+    assert ticket.result is RESULT
+    assert list(ticket) == []
+
+
+def test_an_error_is_raised_once_and_ends_the_iteration() -> None:
+    mailbox = Mailbox()
+    ticket = Ticket(mailbox)
+    mailbox.put(GenerationError("it broke"))
+    with pytest.raises(GenerationError, match="it broke"):
+        next(ticket)
+    assert list(ticket) == []
+    assert ticket.result is None
+
+
+def test_a_waiting_thread_is_woken() -> None:
+    mailbox = Mailbox()
+    ticket = Ticket(mailbox)
+    texts: list[str] = []
+    reader = threading.Thread(target=lambda: texts.extend(piece.text for piece in ticket))
+    reader.start()
+    mailbox.put(Piece("a"))
+    mailbox.put(RESULT)
+    reader.join(10)
+    assert texts == ["a"]
+
+
+def test_a_waiting_task_is_woken_from_another_thread() -> None:
+    mailbox = Mailbox()
+    ticket = Ticket(mailbox)
+
+    async def read() -> list[str]:
+        reading = asyncio.create_task(collect(ticket))
+        await asyncio.sleep(0)  # it waits now
+        for item in (Piece("a"), Piece("b"), RESULT):
+            await asyncio.to_thread(mailbox.put, item)
+        return await reading
+
+    assert asyncio.run(read()) == ["a", "b"]
+    assert ticket.result is RESULT
+
+
+def test_what_came_before_the_reader_is_awaited_without_waiting() -> None:
+    mailbox = Mailbox()
+    ticket = Ticket(mailbox)
+    mailbox.put(Piece("a"))
+    mailbox.put(RESULT)
+    assert asyncio.run(collect(ticket)) == ["a"]
+
+
+def test_cancelling_the_task_that_waits_cancels() -> None:
+    mailbox = Mailbox()
+    ticket = Ticket(mailbox)
+
+    async def read() -> None:
+        reading = asyncio.create_task(collect(ticket))
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+    asyncio.run(read())
+    assert mailbox.cancelled
+
+
+def test_a_piece_for_a_task_that_was_cancelled_meanwhile_disturbs_nobody() -> None:
+    mailbox = Mailbox()
+    ticket = Ticket(mailbox)
+
+    async def read() -> list[str]:
+        reading = asyncio.create_task(collect(ticket))
+        await asyncio.sleep(0)
+        mailbox.put(Piece("a"))
+        reading.cancel()
+        mailbox.put(RESULT)
+        await asyncio.gather(reading, return_exceptions=True)
+        return await collect(ticket)
+
+    assert asyncio.run(read()) in (["a"], [])
+
+
+def test_a_closed_event_loop_is_a_reader_that_left() -> None:
+    mailbox = Mailbox()
+    ticket = Ticket(mailbox)
+    waiting = ticket.__anext__()
+
+    async def begin_to_wait() -> None:
+        waiting.send(None)
+
+    asyncio.run(begin_to_wait())
+    mailbox.put(Piece("a"))
+    assert mailbox.cancelled
+    waiting.close()
+
+
+def test_cancelling_leaves_what_was_sent_readable() -> None:
+    mailbox = Mailbox()
+    ticket = Ticket(mailbox)
+    mailbox.put(Piece("a"))
+    ticket.cancel()
+    mailbox.put(RESULT)
+    assert [piece.text for piece in ticket] == ["a"]
+    assert ticket.result is RESULT
+
+
+def test_closing_ends_the_iteration_at_once() -> None:
+    mailbox = Mailbox()
+    ticket = Ticket(mailbox)
+    mailbox.put(Piece("a"))
+    ticket.close()
+    assert mailbox.cancelled
+    assert list(ticket) == []
+
+
+def test_dropping_the_ticket_cancels() -> None:
+    mailbox = Mailbox()
+    Ticket(mailbox)
+    gc.collect()
+    assert mailbox.cancelled
