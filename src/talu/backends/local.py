@@ -1,0 +1,290 @@
+"""A model in this process as a backend: template, tokens, engine, and events back.
+
+Waiting is the only thing that ``stream`` and ``astream`` do each in their own way. What a setting
+does is decided elsewhere; a setting that this backend could not honour would be refused here.
+"""
+
+import asyncio
+import json
+import secrets
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from talu.backends.reply import ChatReply, RawReply
+from talu.config import resolve_sampling
+from talu.engine.model import ModelInfo
+from talu.engine.registry import acquire
+from talu.engine.ticket import Result, Ticket
+from talu.exceptions import (
+    EmptyPromptError,
+    GenerationError,
+    StateError,
+    TemplateError,
+    ValidationError,
+)
+from talu.template.render import render_template
+from talu.types import Done, Event, FinishReason, Request, TextDelta
+
+__all__ = ["LocalModel"]
+
+MAX_THREADS = 1024
+
+
+class LocalModel:
+    """A model that answers in this process; see ``talu.protocols.Backend``.
+
+    Any number of threads and event loops may generate at once. Models opened with the same
+    options share one engine.
+    """
+
+    def __init__(
+        self,
+        ref: str,
+        *,
+        gpu_layers: int = -1,
+        use_mmap: bool = True,
+        num_threads: int = 0,
+        offline: bool = False,
+    ) -> None:
+        """Open the model, or take a share in it when it is open already.
+
+        Args:
+            ref: ``"talu/pocket"``, a folder, or a hub id.
+            gpu_layers: how many layers a GPU computes; -1 is all that a GPU can, and there is no
+                GPU executor yet, so -1 and 0 are the same.
+            use_mmap: map the weights; otherwise they are read into private memory.
+            num_threads: threads of a step; 0 takes what the process may use.
+            offline: open no socket.
+
+        Raises:
+            ValidationError: an option is out of range.
+            ModelNotFoundError, ModelError, TokenizerError, ResourceError, IOError: the model
+                cannot be opened.
+        """
+        _check_options(gpu_layers, num_threads)
+        self._ref = ref
+        self._lease = acquire(ref, use_mmap=use_mmap, num_threads=num_threads, offline=offline)
+        self._engine = self._lease.engine
+        self._gate = threading.Lock()
+        self._closed = False
+        self._tickets: weakref.WeakSet[Ticket] = weakref.WeakSet()
+
+    @property
+    def model(self) -> str:
+        """The reference that the model was opened with."""
+        return self._ref
+
+    @property
+    def max_context_length(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return self._engine.context_length
+
+    @property
+    def info(self) -> ModelInfo:
+        """Device, CPU target, threads, formats, bytes and context of the open model."""
+        return self._engine.info
+
+    def stream(self, request: Request) -> Generator[Event]:
+        """Generate; closing the generator cancels. Bad requests raise at the first ``next``."""
+        generation = self._start(request)
+        with closing(generation.ticket) as ticket:
+            yield from generation.opening
+            for piece in ticket:
+                yield from generation.reply.add(piece)
+            yield from generation.ending()
+
+    async def astream(self, request: Request) -> AsyncGenerator[Event]:
+        """Like ``stream``, awaited; template and tokenizer run in a thread of their own."""
+        generation = await asyncio.to_thread(self._start, request)
+        with closing(generation.ticket) as ticket:
+            for event in generation.opening:
+                yield event
+            async for piece in ticket:
+                for event in generation.reply.add(piece):
+                    yield event
+            for event in generation.ending():
+                yield event
+
+    def render(self, request: Request) -> tuple[str, list[int]]:
+        """The prompt as text and as token ids, without generating.
+
+        Raises:
+            EmptyPromptError: there is neither a message nor a text nor a token.
+            TemplateError: the model has no chat template, or the template fails.
+        """
+        self._check_open()
+        if request.messages is None:
+            return self._render_raw(request)
+        for name in ("token_ids", "continue_from_token_id"):
+            if getattr(request, name) is not None:
+                raise ValidationError(
+                    f"{name} needs a raw prompt; with messages the template makes the prompt",
+                    details={"param": name},
+                )
+        if not request.messages:
+            raise EmptyPromptError("there are no messages to answer")
+        tokenizer = self._engine.tokenizer
+        source = request.chat_template or tokenizer.chat_template
+        if source is None:
+            raise TemplateError(
+                f"{self._ref} has no chat template: it is made for raw completions; give a "
+                "chat_template, or use raw_complete",
+                "TEMPLATE_NOT_FOUND",
+            )
+        variables = {
+            "messages": [_template_message(message) for message in request.messages],
+            "tools": [dict(tool) for tool in request.tools] or None,
+            "add_generation_prompt": True,
+            "bos_token": tokenizer.bos_token or "",
+            "eos_token": tokenizer.eos_token or "",
+        }
+        text = render_template(source, variables | (request.config.extra_context or {}))
+        return text, tokenizer.encode(text, special_tokens=False)
+
+    def close(self) -> None:
+        """Cancel what this object generates and give back its share of the engine; idempotent.
+
+        Readers that wait get what was generated and the finish reason ``cancelled``.
+        """
+        with self._gate:
+            self._closed = True
+            tickets = list(self._tickets)
+        for ticket in tickets:
+            ticket.cancel()
+        self._lease.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StateError(f"{self._ref} is closed; open it again", "STATE_CLOSED")
+
+    def _start(self, request: Request) -> "_Generation":
+        text, ids = self.render(request)
+        engine = self._engine
+        ends = engine.architecture.end_token_ids
+        if engine.tokenizer.eos_token_id is not None:
+            ends |= {engine.tokenizer.eos_token_id}
+        params = resolve_sampling(
+            request.config,
+            engine.architecture.generation_defaults,
+            end_token_ids=ends,
+            fresh_seed=secrets.randbits(64),
+        )
+        raw = request.messages is None
+        with self._gate:
+            self._check_open()
+            ticket = engine.submit(ids, params, continues=raw)
+            self._tickets.add(ticket)
+        in_reasoning = text.rstrip().endswith("<think>")
+        return _Generation(
+            ticket=ticket,
+            reply=RawReply()
+            if raw
+            else ChatReply(in_reasoning=in_reasoning, with_tools=bool(request.tools)),
+            model=self._ref,
+            prompt=text,
+            echo=request.echo_prompt,
+            notes=engine.info.notes,
+        )
+
+    def _render_raw(self, request: Request) -> tuple[str, list[int]]:
+        tokenizer = self._engine.tokenizer
+        if request.tools:
+            raise ValidationError(
+                "tools need messages: a raw prompt has no template that could show them",
+                details={"param": "tools"},
+            )
+        if request.token_ids is not None:
+            self._engine.check_ids("token_ids", request.token_ids)
+            ids = list(request.token_ids)
+            text = tokenizer.decode(ids, skip_special_tokens=False)
+        else:
+            text = request.prompt or ""
+            ids = tokenizer.encode(text) if text else []
+        if request.continue_from_token_id is not None:
+            self._engine.check_ids("continue_from_token_id", [request.continue_from_token_id])
+            ids.append(request.continue_from_token_id)
+            text += tokenizer.token_text(request.continue_from_token_id)
+        if not ids:
+            raise EmptyPromptError("the prompt is empty; give some text or token ids")
+        return text, ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Generation:
+    """A request that the engine works on, and what its events need besides the pieces."""
+
+    ticket: Ticket
+    reply: ChatReply | RawReply
+    model: str
+    prompt: str
+    echo: bool
+    notes: tuple[str, ...]
+
+    @property
+    def opening(self) -> list[Event]:
+        """Events before the first piece."""
+        return [TextDelta(self.prompt)] if self.echo else []
+
+    def ending(self) -> list[Event]:
+        """Events after the last piece."""
+        result = self.ticket.result
+        if result is None:
+            raise GenerationError("the generation was closed while it was read")
+        held = self.reply.finish()
+        return [*held, self._done(result)]
+
+    def _done(self, result: Result) -> Done:
+        reason = result.finish_reason
+        if reason is FinishReason.STOP and self.reply.called:
+            reason = FinishReason.TOOL_CALLS
+        return Done(
+            finish_reason=reason,
+            usage=result.usage,
+            timings=result.timings,
+            model=self.model,
+            prompt=self.prompt,
+            stop_sequence=result.stop_sequence,
+            notes=(*self.notes, *result.notes, *self.reply.notes),
+        )
+
+
+def _check_options(gpu_layers: int, num_threads: int) -> None:
+    for name, value in (("gpu_layers", gpu_layers), ("num_threads", num_threads)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise _wrong(name, value, "must be a whole number")
+    if gpu_layers > 0:
+        raise _wrong(
+            "gpu_layers", gpu_layers, "cannot be done: this version of talu runs on the CPU only; "
+            "leave it at -1 or 0"
+        )  # fmt: skip
+    if gpu_layers < -1:
+        raise _wrong("gpu_layers", gpu_layers, "must be -1 (all that a GPU can), or 0 (none)")
+    if not 0 <= num_threads <= MAX_THREADS:
+        raise _wrong("num_threads", num_threads, f"must be 0 (choose) to {MAX_THREADS}")
+
+
+def _wrong(name: str, value: object, problem: str) -> ValidationError:
+    return ValidationError(f"{name}={value!r} {problem}", details={"param": name, "value": value})
+
+
+def _template_message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as templates expect it: arguments of tool calls as objects, not as JSON text."""
+    calls = message.get("tool_calls")
+    if not calls:
+        return dict(message)
+    return {**message, "tool_calls": [_template_call(call) for call in calls]}
+
+
+def _template_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call.get("function", {})
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError:  # the template gets it as the model wrote it
+            return dict(call)
+    return {**call, "function": {**function, "arguments": arguments}}

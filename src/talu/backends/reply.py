@@ -1,0 +1,130 @@
+"""Turns the pieces of a local model's text into events: answer, reasoning, calls of tools.
+
+Pure. It knows Hermes' form of a tool call, a JSON object with a name and arguments; what is not of
+that form stays text.
+"""
+
+import json
+from collections.abc import Iterator
+from uuid import uuid4
+
+from talu.engine.ticket import Piece
+from talu.template.regions import Kind, RegionParser
+from talu.types import Event, ReasoningDelta, TextDelta, TokenLogprob, ToolCallEvent
+
+__all__ = ["ChatReply", "RawReply", "parse_tool_call"]
+
+
+class RawReply:
+    """Text as it comes, for prompts without a template."""
+
+    notes: tuple[str, ...] = ()
+    called = False
+
+    def add(self, piece: Piece) -> list[Event]:
+        """The events of one piece."""
+        return [TextDelta(piece.text, piece.tokens, piece.logprobs)]
+
+    def finish(self) -> list[Event]:
+        """Nothing was held back."""
+        return []
+
+
+class ChatReply:
+    """Text split into regions.
+
+    Attributes:
+        called: there was a call of a tool.
+        notes: what the model wrote in a form that could not be used.
+    """
+
+    def __init__(self, *, in_reasoning: bool, with_tools: bool) -> None:
+        """Begin a reply.
+
+        Args:
+            in_reasoning: the prompt ends with an open ``<think>``.
+            with_tools: tools were offered; otherwise what looks like a call is text.
+        """
+        self.called = False
+        self.notes: tuple[str, ...] = ()
+        self._parser = RegionParser(in_reasoning)
+        self._with_tools = with_tools
+        self._kind: Kind = "reasoning" if in_reasoning else "text"
+
+    def add(self, piece: Piece) -> list[Event]:
+        """The events of one piece; its tokens are in the first of them that can hold tokens."""
+        parts = self._parser.push(piece.text)
+        return list(self._events(parts, piece.tokens, piece.logprobs))
+
+    def finish(self) -> list[Event]:
+        """The events of what was held back."""
+        return list(self._events(self._parser.finish(), (), ()))
+
+    def _events(
+        self,
+        parts: list[tuple[Kind, str]],
+        tokens: tuple[int, ...],
+        logprobs: tuple[TokenLogprob, ...],
+    ) -> Iterator[Event]:
+        for kind, text in parts:
+            self._kind = kind
+            if kind == "tool_call":
+                event = self._call(text)
+                if isinstance(event, ToolCallEvent):
+                    yield event
+                    continue
+                text = event
+            yield _delta(kind, text, tokens, logprobs)
+            tokens, logprobs = (), ()
+        if tokens:
+            yield _delta(self._kind, "", tokens, logprobs)
+
+    def _call(self, body: str) -> ToolCallEvent | str:
+        call = parse_tool_call(body) if self._with_tools else None
+        if call is not None:
+            self.called = True
+            return ToolCallEvent(f"call_{uuid4().hex}", *call)
+        if self._with_tools:
+            note = "a <tool_call> of the model is no JSON object with a name and arguments: text"
+            self.notes = (*self.notes, note)
+        return f"<tool_call>{body}</tool_call>"
+
+
+def parse_tool_call(body: str) -> tuple[str, str] | None:
+    """Name of the tool and JSON text of the arguments, as written; None if it is no call."""
+    try:
+        call = json.loads(body)
+        texts = dict(_members(body)) if isinstance(call, dict) else {}
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(call, dict) or not isinstance(call.get("name"), str) or not call["name"]:
+        return None
+    if not isinstance(call.get("arguments", {}), dict):
+        return None
+    return call["name"], texts.get("arguments", "{}")
+
+
+def _members(text: str) -> Iterator[tuple[str, str]]:
+    """Keys of a valid JSON object, each with the text of its value."""
+    decode = json.JSONDecoder().raw_decode
+    position = _skip(text, text.index("{") + 1)
+    while text[position] != "}":
+        key, position = decode(text, position)
+        start = _skip(text, position)
+        _, position = decode(text, start)
+        yield key, text[start:position]
+        position = _skip(text, position)
+
+
+def _skip(text: str, position: int) -> int:
+    """The next position that is neither white space nor a colon or comma."""
+    while text[position] in " \t\r\n:,":
+        position += 1
+    return position
+
+
+def _delta(
+    kind: Kind, text: str, tokens: tuple[int, ...], logprobs: tuple[TokenLogprob, ...]
+) -> TextDelta | ReasoningDelta:
+    delta = ReasoningDelta if kind == "reasoning" else TextDelta
+    return delta(text, tokens, logprobs)
