@@ -158,14 +158,14 @@ class MessageItem(Item):
         """A new message; ``role`` in any case, ``content`` as text or parts."""
         who = MessageRole.named(role)
         kind = OutputText if who is MessageRole.ASSISTANT else InputText
-        parts = (kind(content),) if isinstance(content, str) else tuple(content)
-        if not all(isinstance(part, ContentPart) for part in parts):
+        parts = (kind(content),) if isinstance(content, str) else content
+        if not isinstance(parts, Sequence) or not all(isinstance(p, ContentPart) for p in parts):
             raise ValidationError(
                 f"content must be text or content parts, got {content!r}",
                 "VALIDATION_MISSING_CONTENT",
                 {"param": "content", "value": content},
             )
-        return cls(role=who, content=parts, hidden=hidden)
+        return cls(role=who, content=tuple(parts), hidden=hidden)
 
     @property
     def text(self) -> str:

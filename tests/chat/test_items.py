@@ -1,0 +1,105 @@
+"""Items and the view of them."""
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from talu.chat import (
+    ContentType,
+    ConversationItems,
+    FunctionCallItem,
+    FunctionCallOutputItem,
+    InputText,
+    ItemStatus,
+    ItemType,
+    MessageItem,
+    MessageRole,
+    OutputText,
+    ReasoningItem,
+    ReasoningText,
+)
+from talu.exceptions import ValidationError
+
+ITEMS = [
+    MessageItem.create("system", "S"),
+    MessageItem.create("User", [InputText("a"), InputText("b")]),
+    ReasoningItem(content=(ReasoningText("Hm"),), status=ItemStatus.INCOMPLETE),
+    MessageItem.create(MessageRole.ASSISTANT, "c"),
+    FunctionCallItem(name="f", call_id="c1", arguments="{}"),
+    FunctionCallOutputItem(call_id="c1", output="1"),
+]
+
+
+@pytest.fixture
+def view() -> ConversationItems:
+    return ConversationItems(ITEMS)
+
+
+def test_an_item_knows_its_kind_and_cannot_change() -> None:
+    assert [item.type for item in ITEMS] == [
+        ItemType.MESSAGE,
+        ItemType.MESSAGE,
+        ItemType.REASONING,
+        ItemType.MESSAGE,
+        ItemType.FUNCTION_CALL,
+        ItemType.FUNCTION_CALL_OUTPUT,
+    ]
+    with pytest.raises(FrozenInstanceError):
+        ITEMS[0].role = MessageRole.USER
+
+
+def test_ids_differ_and_times_are_milliseconds() -> None:
+    assert len({item.id for item in ITEMS}) == len(ITEMS)
+    assert 1_700_000_000_000 < ITEMS[0].created_at_ms < 4_000_000_000_000
+
+
+def test_the_text_of_a_message_is_that_of_all_parts() -> None:
+    assert ITEMS[1].text == "ab"
+    assert ITEMS[1].to_message_dict() == {"role": "user", "content": "ab"}
+
+
+def test_the_model_speaks_output_text_and_others_input_text() -> None:
+    assert ITEMS[3].content == (OutputText("c"),)
+    assert ITEMS[0].content == (InputText("S"),)
+    assert (OutputText.type, InputText.type) == (ContentType.OUTPUT_TEXT, ContentType.INPUT_TEXT)
+
+
+def test_an_unknown_role_names_the_known_ones() -> None:
+    with pytest.raises(ValidationError, match="known are system, user, assistant, developer"):
+        MessageItem.create("king", "a")
+
+
+def test_the_view_is_a_sequence(view) -> None:
+    assert len(view) == 6
+    assert view[0] is view.first is ITEMS[0]
+    assert view[-1] is view.last is ITEMS[-1]
+    assert view[1:3] == ITEMS[1:3]
+    assert list(view) == ITEMS
+    assert ITEMS[2] in view
+    with pytest.raises(IndexError):
+        view[6]
+
+
+def test_the_view_finds_the_system_text_and_filters(view) -> None:
+    assert view.system == "S"
+    assert view.filter_by_role("user") == [ITEMS[1]]
+    assert view.filter_by_type(ReasoningItem) == [ITEMS[2]]
+
+
+def test_an_empty_view_has_no_first_last_and_system() -> None:
+    empty = ConversationItems([])
+    assert (empty.first, empty.last, empty.system) == (None, None, None)
+    assert repr(empty) == "ConversationItems([])"
+
+
+def test_repr_shows_the_conversation(view) -> None:
+    assert repr(view) == (
+        "ConversationItems([\n"
+        "  system: 'S',\n"
+        "  user: 'ab',\n"
+        "  reasoning (incomplete): 'Hm',\n"
+        "  assistant: 'c',\n"
+        "  call c1: f({}),\n"
+        "  output c1: '1',\n"
+        "])"
+    )

@@ -1,0 +1,127 @@
+"""OpenAI-style dictionaries to items and back: nothing is dropped, what is malformed is named."""
+
+import json
+
+import pytest
+
+from talu.chat.items import (
+    FunctionCallItem,
+    FunctionCallOutputItem,
+    MessageItem,
+    MessageRole,
+    ReasoningItem,
+)
+from talu.chat.messages import items_from_messages, messages_from_items
+from talu.exceptions import ValidationError
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+HISTORY = [
+    {"role": "system", "content": "S"},
+    {"role": "developer", "content": "D"},
+    {"role": "user", "content": "Add 1."},
+    {"role": "assistant", "content": "", "tool_calls": [CALL, {**CALL, "id": "c2"}]},
+    {"role": "tool", "content": "1", "tool_call_id": "c1"},
+    {"role": "tool", "content": "2", "tool_call_id": "c2"},
+    {"role": "assistant", "content": "Done.", "reasoning_content": "Easy."},
+    {"role": "user", "content": ""},
+]
+
+
+def test_a_history_with_tools_and_reasoning_comes_back_as_it_was() -> None:
+    assert messages_from_items(items_from_messages(HISTORY)) == HISTORY
+
+
+def test_each_message_becomes_items_of_its_kind() -> None:
+    kinds = [type(item) for item in items_from_messages(HISTORY)]
+    assert kinds == [
+        *[MessageItem] * 3,
+        *[FunctionCallItem] * 2,
+        *[FunctionCallOutputItem] * 2,
+        ReasoningItem,
+        *[MessageItem] * 2,
+    ]
+
+
+def test_text_beside_tool_calls_stays_in_the_same_message() -> None:
+    message = {"role": "assistant", "content": "I add.", "tool_calls": [CALL]}
+    assert messages_from_items(items_from_messages([message])) == [message]
+
+
+def test_content_may_be_text_parts_and_arguments_an_object() -> None:
+    items = items_from_messages(
+        [
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "a"}, {"type": "input_text", "text": "b"}],
+            },
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": {"a": "ä"}}}],
+            },
+        ]
+    )
+    assert items[0].text == "ab"
+    assert json.loads(items[1].arguments) == {"a": "ä"}
+
+
+def test_keys_that_say_nothing_are_ignored() -> None:
+    dumped = {"role": "assistant", "content": "a", "refusal": None, "annotations": []}
+    (item,) = items_from_messages([dumped])
+    assert (item.role, item.text) == (MessageRole.ASSISTANT, "a")
+
+
+WRONG = [
+    ("text", "messages must be a list"),
+    ({"role": "user"}, "messages must be a list"),
+    (3, "messages must be a list"),
+    (["a"], r"messages\[0\] must be a dictionary, got 'a'"),
+    ([{"content": "a"}], r"messages\[0\]\['role'\] must be one of .* got None"),
+    ([{"role": "usr", "content": "a"}], r"got 'usr'; did you mean 'user'"),
+    ([{"role": 3, "content": "a"}], r"messages\[0\]\['role'\]"),
+    ([{"role": "user"}], r"messages\[0\]\['content'\] is missing"),
+    ([{"role": "user", "content": None}], r"messages\[0\]\['content'\] must be text"),
+    ([{"role": "user", "content": 3}], r"messages\[0\]\['content'\] must be text"),
+    ([{"role": "user", "content": ["a"]}], r"messages\[0\]\['content'\]\[0\] must be a text part"),
+    (
+        [{"role": "user", "content": "a"}, {"role": "user", "content": [{"type": "image"}]}],
+        r"messages\[1\]\['content'\]\[0\] must be a text part",
+    ),
+    (
+        [{"role": "user", "content": "a", "tool_calls": [CALL]}],
+        r"messages\[0\]\['tool_calls'\] is not a key of a message of role 'user'",
+    ),
+    ([{"role": "user", "contents": "a"}], r"\['contents'\] .*; did you mean 'content'"),
+    ([{"role": "assistant", "tool_calls": 3}], r"messages\[0\]\['tool_calls'\] must be a list"),
+    ([{"role": "assistant", "tool_calls": [3]}], r"\['tool_calls'\]\[0\] must be a dictionary"),
+    ([{"role": "assistant", "tool_calls": [{}]}], r"\['tool_calls'\]\[0\]\['id'\]"),
+    ([{"role": "assistant", "tool_calls": [{"id": "c"}]}], r"\[0\]\['function'\] must be a dict"),
+    (
+        [{"role": "assistant", "tool_calls": [{"id": "c", "function": {}}]}],
+        r"\['function'\]\['name'\] must be text",
+    ),
+    (
+        [
+            {
+                "role": "assistant",
+                "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": 3}}],
+            }
+        ],
+        r"\['function'\]\['arguments'\] must be JSON text",
+    ),
+    (
+        [{"role": "tool", "content": "1", "tool_call_id": "c9"}],
+        r"messages\[0\]\['tool_call_id'\] must be the id of a tool call .* got 'c9'",
+    ),
+    (
+        [HISTORY[3], {"role": "tool", "tool_call_id": "c1"}],
+        r"messages\[1\]\['content'\] is missing",
+    ),
+]
+
+
+@pytest.mark.parametrize(("messages", "match"), WRONG)
+def test_a_malformed_message_is_named_by_index_and_key(messages, match) -> None:
+    with pytest.raises(ValidationError, match=match) as caught:
+        items_from_messages(messages)
+    assert caught.value.details["param"] == "messages"

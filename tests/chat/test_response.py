@@ -1,0 +1,347 @@
+"""Answers: their text, their pieces, and where a conversation goes on from them."""
+
+import asyncio
+import gc
+import json
+
+import pytest
+
+from talu.backends.scripted import ScriptedModel
+from talu.chat import OutputText, StreamingResponse
+from talu.client import AsyncClient, Client
+from talu.exceptions import GenerationError, StateError
+from talu.router import ModelSpec
+from talu.types import (
+    Done,
+    FinishReason,
+    ReasoningDelta,
+    TextDelta,
+    Timings,
+    TokenLogprob,
+    ToolCallEvent,
+    Usage,
+)
+
+
+def answer_of(faces, *steps, stream: bool = False):
+    answer = faces.run(faces.chat(list(steps)).send("Hi", stream=stream))
+    if stream:
+        faces.read(answer)
+    return answer
+
+
+def texts(chat) -> list[str]:
+    return [item.text for item in chat.items]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_compares_and_reads_like_its_text(faces, stream) -> None:
+    answer = answer_of(faces, " Hello", " World", stream=stream)
+    text = " Hello World"
+    assert answer == text
+    assert text == answer
+    assert answer == answer_of(faces, text)
+    assert answer != "something else"
+    assert answer != 3
+    assert hash(answer) == hash(text)
+    assert len(answer) == len(text)
+    assert "World" in answer
+    assert (answer + "!", "<" + answer) == (text + "!", "<" + text)
+    assert (answer.lower(), answer.upper(), answer.strip()) == (
+        text.lower(),
+        text.upper(),
+        text.strip(),
+    )
+    assert answer.split() == ["Hello", "World"]
+    assert answer.split("o", 1) == text.split("o", 1)
+    assert answer.startswith(" H")
+    assert answer.endswith(("x", "d"))
+    assert answer.replace("o", "0", 1) == text.replace("o", "0", 1)
+    assert not isinstance(answer, str)
+
+
+def test_a_whole_answer_is_not_iterable(faces) -> None:
+    with pytest.raises(TypeError):
+        iter(answer_of(faces, "a"))
+
+
+def test_pieces_are_text_that_knows_its_token(faces) -> None:
+    logprob = TokenLogprob(7, "a", -0.5, [(7, "a", -0.5)])
+    stream = faces.run(faces.chat([TextDelta("a", (6, 7), (logprob,)), "b"])("Hi"))
+    first, second, last = faces.read(stream)
+    assert (first, first.id, first.logprob, first.finish_reason) == ("a", 7, -0.5, None)
+    assert (second, second.id, second.logprob) == ("b", 2, None)
+    assert (last, last.id, last.finish_reason) == ("", -1, "stop")
+    assert stream.tokens == [6, 7, 2]
+    assert stream.logprobs == [logprob]
+
+
+def test_a_second_iteration_gives_nothing(faces) -> None:
+    stream = faces.run(faces.chat("one two")("Hi"))
+    assert len(faces.read(stream)) == 3
+    assert faces.read(stream) == []
+
+
+def test_the_end_of_a_stream_brings_everything_that_a_whole_answer_has(faces) -> None:
+    done = Done(FinishReason.LENGTH, Usage(3, 1), Timings(1.0, 2.0, 3.0), "m", "the prompt")
+    for stream in (True, False):
+        answer = answer_of(faces, "a", done, stream=stream)
+        assert (answer.finish_reason, answer.usage, answer.timings) == (
+            "length",
+            Usage(3, 1),
+            Timings(1.0, 2.0, 3.0),
+        )
+        assert (answer.model, answer.prompt, answer.tokens) == ("m", "the prompt", [0])
+
+
+def test_before_the_end_a_stream_knows_its_text_and_its_model_only(faces) -> None:
+    stream = faces.run(faces.chat("a b")("Hi"))
+    assert (stream.finish_reason, stream.usage, stream.timings, stream.prompt) == (None,) * 4
+    assert stream.model == "scripted"
+    with pytest.raises(TypeError, match="no length before it is read"):
+        len(stream)
+    assert stream
+    assert "pending" in repr(stream)
+    faces.run(stream.close())
+
+
+def test_to_dict_is_fit_for_json_and_has_what_is_known(faces) -> None:
+    call = ToolCallEvent("c1", "add", "{}")
+    values = answer_of(faces, ReasoningDelta("Hm"), "a", call).to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert (values["text"], values["finish_reason"], values["reasoning"]) == (
+        "a",
+        "tool_calls",
+        "Hm",
+    )
+    assert values["usage"]["total_tokens"] == 3
+    assert values["timings"]["total_ms"] == 0.0
+    assert values["tool_calls"][0]["function"] == {"name": "add", "arguments": "{}"}
+    assert "notes" not in values
+
+
+def test_content_is_the_text_as_one_part_and_the_same_list_each_time(faces) -> None:
+    answer = answer_of(faces, "a")
+    assert answer.content == [OutputText("a")]
+    assert answer.content is answer.content
+
+
+def test_repr_names_the_class_and_shortens_the_text(faces) -> None:
+    shown = repr(answer_of(faces, "x" * 60))
+    assert shown.startswith(type(answer_of(faces, "a")).__name__)
+    assert "x" * 50 + "…" in shown
+    assert "total_tokens=3" in shown
+
+
+def test_append_to_the_latest_answer_goes_on_in_place(faces) -> None:
+    chat = faces.chat("a1", "a2", "a3")
+    answer = faces.run(chat.send("q1"))
+    answer = faces.run(answer.append("q2"))
+    answer = faces.run(answer.append("q3"))
+    assert answer.chat is chat
+    assert texts(chat) == ["q1", "a1", "q2", "a2", "q3", "a3"]
+
+
+def test_append_to_an_older_answer_goes_on_in_a_fork(faces) -> None:
+    model = ScriptedModel("a1", "a2", "b2", "c2")
+    chat = faces.client_of(model).chat(system="S")
+    first = faces.run(chat.send("q1"))
+    faces.run(chat.send("q2"))
+    branch = faces.run(first.append("x2"))
+    other = faces.run(first.append("y2"))
+    assert texts(chat) == ["S", "q1", "a1", "q2", "a2"]
+    assert texts(branch.chat) == ["S", "q1", "a1", "x2", "b2"]
+    assert texts(other.chat) == ["S", "q1", "a1", "y2", "c2"]
+    assert [m["content"] for m in model.requests[2].messages] == ["S", "q1", "a1", "x2"]
+    assert len({id(chat), id(branch.chat), id(other.chat)}) == 3
+
+
+def test_append_to_an_answer_that_was_regenerated_branches_from_the_old_one(faces) -> None:
+    chat = faces.chat("old", "new", "branch")
+    old = faces.run(chat.send("q"))
+    faces.run(chat.regenerate())
+    branch = faces.run(old.append("more"))
+    assert texts(branch.chat) == ["q", "old", "more", "branch"]
+    assert texts(chat) == ["q", "new"]
+
+
+def test_append_to_a_stream_reads_the_rest_first_and_streams(faces) -> None:
+    chat = faces.chat("one two", "three")
+    stream = faces.run(chat("q1"))
+    second = faces.run(stream.append("q2"))
+    assert type(second) is type(stream)
+    assert faces.read(second) == ["three", ""]
+    assert second.chat is chat
+    assert texts(chat) == ["q1", "one two", "q2", "three"]
+
+
+def test_append_to_an_older_stream_branches_exactly_there(faces) -> None:
+    chat = faces.chat("a1", "a2", "b2")
+    first = faces.run(chat("q1"))
+    faces.read(first)
+    faces.read(faces.run(chat("q2")))
+    branch = faces.run(first.append("x2", stream=False))
+    assert texts(branch.chat) == ["q1", "a1", "x2", "b2"]
+
+
+def test_append_keeps_the_mode_unless_told_otherwise(faces) -> None:
+    chat = faces.chat("a", "b", "c")
+    whole = faces.run(chat.send("q"))
+    stream = faces.run(whole.append("q", stream=True))
+    assert faces.read(stream) == ["b", ""]
+    assert type(faces.run(stream.append("q", stream=False))) is type(whole)
+
+
+def test_append_to_an_answer_without_a_chat_is_refused(faces) -> None:
+    answer = faces.run(faces.client("a").raw_complete("Hi"))
+    with pytest.raises(StateError, match="belongs to no chat") as caught:
+        faces.run(answer.append("more"))
+    assert caught.value.code == "STATE_NO_CHAT"
+
+
+def test_append_to_a_failed_answer_is_refused(faces) -> None:
+    stream = faces.run(faces.chat(["a", GenerationError("broken")])("Hi"))
+    with pytest.raises(GenerationError, match="broken"):
+        faces.read(stream)
+    with pytest.raises(StateError, match="nothing to continue"):
+        faces.run(stream.append("more"))
+
+
+def test_append_takes_settings_like_send(faces) -> None:
+    model = ScriptedModel("a", "b")
+    answer = faces.run(faces.client_of(model).ask("Hi"))
+    faces.run(answer.append("more", seed=3))
+    assert model.requests[1].config.given == {"seed": 3}
+
+
+def sync_stream(*scripts, model: ScriptedModel | None = None) -> StreamingResponse:
+    return Client(ModelSpec("m", model or ScriptedModel(*scripts))).chat()("Hi")
+
+
+def test_text_of_a_sync_stream_reads_the_rest() -> None:
+    stream = sync_stream("one two three")
+    assert stream.text == str(stream) == "one two three"
+    assert list(stream) == []
+
+
+def test_text_of_a_sync_stream_read_in_its_own_loop_ends_the_loop() -> None:
+    stream = sync_stream("one two three")
+    assert [stream.text for _ in stream] == ["one two three"]
+
+
+def test_a_sync_stream_read_from_inside_its_generation_is_refused() -> None:
+    stream = Client(ModelSpec("m", ScriptedModel("one two"))).chat()(
+        "Hi", on_token=lambda piece: stream.text
+    )
+    with pytest.raises(StateError, match="being read already"):
+        list(stream)
+
+
+def test_dropping_the_iterator_of_a_sync_stream_stops_the_backend() -> None:
+    model = ScriptedModel("one two three")
+    stream = sync_stream(model=model)
+    pieces = iter(stream)
+    next(pieces)
+    assert model.active == 1
+    del pieces
+    assert model.active == 0
+    assert stream.text == "one"
+
+
+def test_dropping_a_sync_stream_with_its_chat_stops_the_backend() -> None:
+    model = ScriptedModel("one two three")
+    pieces = Client(ModelSpec("m", model)).stream("Hi")
+    next(pieces)
+    del pieces
+    gc.collect()
+    assert model.active == 0
+
+
+def test_a_sync_stream_is_a_context_manager_that_stops_the_generation() -> None:
+    model = ScriptedModel("one two three")
+    with sync_stream(model=model) as stream:
+        for piece in stream:
+            assert piece == "one"
+            break
+    assert model.active == 0
+    assert stream.finish_reason == "cancelled"
+
+
+def test_text_of_an_async_stream_is_what_has_come_and_awaiting_it_reads_the_rest() -> None:
+    async def main() -> None:
+        client = AsyncClient(ModelSpec("m", ScriptedModel("one two three")))
+        stream = await client.chat()("Hi")
+        assert stream.text == ""
+        assert await anext(aiter(stream)) == "one"
+        await stream.close()
+        assert stream.text == "one"
+
+    asyncio.run(main())
+
+
+def test_awaiting_an_async_stream_gives_the_stream_itself_read_to_its_end() -> None:
+    async def main() -> None:
+        client = AsyncClient(ModelSpec("m", ScriptedModel("one two three")))
+        stream = await client.chat()("Hi")
+        assert await stream is stream
+        assert stream.text == "one two three"
+
+    asyncio.run(main())
+
+
+def test_an_async_stream_is_a_context_manager_that_stops_the_generation_at_once() -> None:
+    async def main() -> None:
+        model = ScriptedModel("one two three")
+        async with await AsyncClient(ModelSpec("m", model)).chat()("Hi") as stream:
+            async for piece in stream:
+                assert piece == "one"
+                break
+        assert model.active == 0
+        assert stream.finish_reason == "cancelled"
+
+    asyncio.run(main())
+
+
+def test_cancelling_a_task_stops_its_generation_and_keeps_what_has_come() -> None:
+    async def main() -> None:
+        gate, seen = asyncio.Event(), asyncio.Event()
+        model = ScriptedModel(["one", gate.wait, "two"], "again")
+        chat = AsyncClient(ModelSpec("m", model)).chat()
+
+        async def read() -> None:
+            async for _ in await chat("Hi"):
+                seen.set()
+
+        task = asyncio.create_task(read())
+        await seen.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert model.active == 0
+        assert chat.last_response.text == "one"
+        assert (await chat.send("more")).text == "again"
+
+    asyncio.run(main())
+
+
+def test_cancelling_a_task_that_waits_for_a_whole_answer_stops_its_generation() -> None:
+    async def main() -> None:
+        gate, seen = asyncio.Event(), asyncio.Event()
+        model = ScriptedModel(["one", gate.wait, "two"])
+        chat = AsyncClient(ModelSpec("m", model)).chat()
+        task = asyncio.create_task(chat.send("Hi", on_token=lambda piece: seen.set()))
+        await seen.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert model.active == 0
+        assert [item.text for item in chat.items] == ["Hi", "one"]
+
+    asyncio.run(main())
+
+
+def test_sync_calls_work_inside_a_running_event_loop() -> None:
+    async def main() -> str:
+        return sync_stream("one two").text
+
+    assert asyncio.run(main()) == "one two"

@@ -1,0 +1,359 @@
+"""Chats: what they hold, how they are edited, forked, counted and stored."""
+
+import json
+
+import pytest
+
+from talu.backends.scripted import ScriptedModel
+from talu.chat import (
+    AsyncChat,
+    Chat,
+    ConversationItems,
+    InputText,
+    ItemStatus,
+    MessageItem,
+    ReasoningItem,
+)
+from talu.config import GenerationConfig
+from talu.exceptions import StateError, ValidationError
+from talu.types import ReasoningDelta, ToolCallEvent
+
+
+def texts(chat) -> list[str]:
+    return [item.text for item in chat.items]
+
+
+@pytest.fixture
+def chat() -> Chat:
+    return Chat(system="S", messages=[{"role": "user", "content": "q"}])
+
+
+def test_the_system_message_is_the_first_item_and_can_be_changed_and_removed() -> None:
+    chat = Chat()
+    assert chat.system is None
+    chat.append("user", "q")
+    chat.system = "one"
+    chat.system = "two"
+    assert chat.system == "two"
+    assert texts(chat) == ["two", "q"]
+    chat.system = ""
+    assert texts(chat) == ["q"]
+    chat.system = None
+    assert chat.system is None
+
+
+def test_items_is_a_live_view_that_cannot_be_changed(chat) -> None:
+    items = chat.items
+    chat.append("assistant", "a")
+    assert isinstance(items, ConversationItems)
+    assert [item.text for item in items] == ["S", "q", "a"]
+    assert items[-1] is items.last
+    with pytest.raises(TypeError):
+        items[0] = items[1]
+
+
+def test_messages_is_a_read_only_copy_in_openais_form(chat) -> None:
+    messages = chat.messages
+    assert messages == [{"role": "system", "content": "S"}, {"role": "user", "content": "q"}]
+    assert json.loads(json.dumps(messages)) == messages
+    for change in (
+        lambda: messages.append({}),
+        lambda: messages.clear(),
+        lambda: messages.__setitem__(0, {}),
+        lambda: messages.__iadd__([{}]),
+    ):
+        with pytest.raises(TypeError, match=r"use chat\.append"):
+            change()
+
+
+def test_editing_methods_change_the_history_and_can_be_chained(chat) -> None:
+    assert chat.append("ASSISTANT", "a").append_hidden("user", "h").insert(1, "user", "i") is chat
+    assert texts(chat) == ["S", "i", "q", "a", "h"]
+    assert [item.hidden for item in chat.items] == [False] * 4 + [True]
+    assert texts(chat.remove(1).pop()) == ["S", "q", "a"]
+    assert texts(chat.clear()) == ["S"]
+    assert texts(chat.reset()) == []
+
+
+def test_append_takes_an_item_as_it_is(chat) -> None:
+    item = MessageItem.create("assistant", "a")
+    assert chat.append(item).items.last is item
+
+
+@pytest.mark.parametrize(
+    ("edit", "error", "match"),
+    [
+        (lambda chat: chat.append("king", "a"), ValidationError, "unknown role 'king'"),
+        (lambda chat: chat.append("user"), ValidationError, "content is missing"),
+        (lambda chat: chat.append("user", 3), ValidationError, "content must be text"),
+        (lambda chat: chat.insert(3, "user", "a"), ValidationError, "no item at index 3"),
+        (lambda chat: chat.remove(-1), ValidationError, "no item at index -1"),
+        (lambda chat: chat.remove(2), ValidationError, "2 items, counted from 0"),
+        (lambda chat: chat.reset().pop(), StateError, "no item to drop"),
+    ],
+)
+def test_a_wrong_edit_is_refused_and_changes_nothing(chat, edit, error, match) -> None:
+    with pytest.raises(error, match=match):
+        edit(chat)
+    assert chat.append("user", "still editable")
+
+
+def test_settings_of_the_chat_are_copied() -> None:
+    config = GenerationConfig(seed=1)
+    chat = Chat(config=config)
+    config.seed = 2
+    assert chat.config == GenerationConfig(seed=1)
+
+
+def test_an_unknown_marker_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"marker must be one of '', 'pinned'"):
+        Chat(marker="starred")
+
+
+def test_system_twice_is_refused() -> None:
+    with pytest.raises(ValidationError, match="exclude each other"):
+        Chat(system="one", messages=[{"role": "system", "content": "two"}])
+
+
+def test_a_fork_is_independent_and_knows_its_parent(faces) -> None:
+    chat = faces.chat("a", "b", system="S", session_id="one", marker="pinned", metadata={"k": 1})
+    faces.run(chat.send("q"))
+    fork = chat.fork()
+    assert texts(fork) == texts(chat)
+    assert (fork.session_id, fork.parent_session_id, fork.marker) == (None, "one", "")
+    assert (fork.metadata, fork.client) == ({"k": 1}, chat.client)
+    fork.append("user", "only here")
+    fork.metadata["k"] = 2
+    fork.config.seed = 3
+    assert texts(chat) == ["S", "q", "a"]
+    assert (chat.metadata, chat.config) == ({"k": 1}, GenerationConfig())
+    assert faces.run(fork.fork().send("q")).text == "b"
+
+
+def test_regenerate_replaces_the_last_turn_with_new_items(faces) -> None:
+    model = ScriptedModel("a1", "a2", "b2", "c2")
+    chat = faces.client_of(model).chat(system="S")
+    faces.run(chat.send("q1"))
+    faces.run(chat.send("q2"))
+    old = list(chat.items)
+    assert faces.run(chat.regenerate()).text == "b2"
+    assert texts(chat) == ["S", "q1", "a1", "q2", "b2"]
+    assert [new.id == item.id for new, item in zip(chat.items, old, strict=True)] == [True] * 3 + [
+        False
+    ] * 2
+    faces.run(chat.regenerate("other"))
+    assert texts(chat) == ["S", "q1", "a1", "other", "c2"]
+    assert [m["content"] for m in model.requests[3].messages] == ["S", "q1", "a1", "other"]
+
+
+def test_a_failed_regenerate_keeps_the_old_answer(faces) -> None:
+    chat = faces.chat("a", [ValueError("broken")])
+    faces.run(chat.send("q"))
+    with pytest.raises(ValueError, match="broken"):
+        faces.run(chat.regenerate())
+    assert texts(chat) == ["q", "a"]
+
+
+def test_regenerate_without_a_user_message_is_refused(faces) -> None:
+    with pytest.raises(StateError, match="no user message") as caught:
+        faces.run(faces.chat(system="S").regenerate())
+    assert caught.value.code == "STATE_REGENERATE_NO_USER"
+
+
+def test_a_chat_without_a_client_holds_its_history_and_does_not_answer() -> None:
+    with Chat() as chat, pytest.raises(StateError, match="has no client") as caught:
+        chat.send("Hi")
+    assert caught.value.code == "STATE_NO_ROUTER"
+
+
+def test_a_closed_chat_refuses_everything_but_its_name(faces) -> None:
+    chat = faces.chat("a")
+    faces.run(chat.close())
+    faces.run(chat.close())
+    for use in (
+        lambda: chat.items,
+        lambda: chat.system,
+        lambda: chat.messages,
+        lambda: chat.append("user", "q"),
+        lambda: faces.run(chat.send("q")),
+        lambda: faces.run(chat("q")),
+        lambda: chat.count_tokens(),
+        lambda: chat.fork(),
+    ):
+        with pytest.raises(StateError, match="chat has been closed") as caught:
+            use()
+        assert caught.value.code == "CHAT_CLOSED"
+    assert "closed" in repr(chat)
+
+
+def test_closing_a_chat_stops_its_unfinished_answer_and_leaves_the_client_open(faces) -> None:
+    model = ScriptedModel("one two three", "other")
+    client = faces.client_of(model)
+    chat = client.chat()
+    stream = faces.run(chat("Hi"))
+    faces.run(chat.close())
+    assert faces.read(stream) == []
+    assert faces.run(client.ask("Hi")).text == "other"
+
+
+def test_a_chat_of_a_closed_client_shows_its_history_and_does_not_answer(faces) -> None:
+    client = faces.client("a")
+    chat = client.chat()
+    faces.run(chat.send("q"))
+    faces.run(client.close())
+    assert texts(chat) == ["q", "a"]
+    with pytest.raises(StateError, match="client has been closed"):
+        faces.run(chat.send("q"))
+
+
+def test_last_response_is_the_latest_answer_streamed_or_not(faces) -> None:
+    chat = faces.chat("a", "b")
+    assert chat.last_response is None
+    assert faces.run(chat.send("q")) is chat.last_response
+    stream = faces.run(chat("q"))
+    assert stream is chat.last_response
+    faces.run(stream.close())
+
+
+def test_chats_of_one_client_do_not_mix_even_when_their_streams_alternate(faces) -> None:
+    client = faces.client("a1 a2", "b1 b2")
+    alice, bob = client.chat(system="A"), client.chat(system="B")
+    one, two = faces.run(alice("to alice")), faces.run(bob("to bob"))
+    if faces.name == "sync":
+        pieces = [piece for pair in zip(one, two, strict=True) for piece in pair]
+        assert pieces == ["a1", "b1", " a2", " b2", "", ""]
+    faces.read(one), faces.read(two)
+    assert texts(alice) == ["A", "to alice", "a1 a2"]
+    assert texts(bob) == ["B", "to bob", "b1 b2"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "one two",
+        InputText("one two"),
+        {"type": "text", "text": "one two"},
+        ["one ", InputText("two")],
+        [{"type": "input_text", "text": "one "}, "two"],
+        MessageItem.create("user", "one two"),
+    ],
+)
+def test_a_message_may_be_text_parts_or_an_item(faces, message) -> None:
+    model = ScriptedModel("a")
+    faces.run(faces.client_of(model).ask(message))
+    assert list(model.requests[0].messages) == [{"role": "user", "content": "one two"}]
+
+
+def test_a_list_of_messages_is_sent_in_order(faces) -> None:
+    model = ScriptedModel("a")
+    chat = faces.client_of(model).chat()
+    faces.run(chat.send([MessageItem.create("developer", "d"), "one", "two"]))
+    assert [(m["role"], m["content"]) for m in model.requests[0].messages] == [
+        ("developer", "d"),
+        ("user", "onetwo"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "match"),
+    [
+        (3, "cannot hold 3"),
+        (None, "cannot hold None"),
+        ([["nested"]], "cannot hold"),
+        ({"type": "image", "image_url": "x"}, "takes text only"),
+        ({"type": "text"}, "use text, InputText"),
+        ({"type": "telepathy"}, "use text, InputText"),
+    ],
+)
+def test_a_message_of_another_kind_is_refused(faces, message, match) -> None:
+    chat = faces.chat("a")
+    with pytest.raises(ValidationError, match=match):
+        faces.run(chat.send(message))
+    assert len(chat.items) == 0
+
+
+def test_an_empty_message_is_a_message(faces) -> None:
+    chat = faces.chat("a", "b")
+    faces.run(chat.send(""))
+    faces.run(chat.send([]))
+    assert texts(chat) == ["", "a", "", "b"]
+
+
+def test_counting_tokens_counts_the_next_prompt_and_changes_nothing(faces) -> None:
+    chat = faces.chat(system="one two")
+    assert chat.count_tokens() == 3
+    assert chat.count_tokens("three") == 5
+    assert len(chat.items) == 1
+    assert faces.chat().count_tokens() == 0
+
+
+def test_preview_shows_the_prompt_of_the_next_answer(faces) -> None:
+    chat = faces.chat(system="S").append("user", "q")
+    assert chat.preview_prompt() == "system: S\nuser: q"
+
+
+def test_the_context_length_is_the_models(faces) -> None:
+    assert faces.client_of(ScriptedModel(max_context_length=99)).chat().max_context_length == 99
+    assert Chat().max_context_length is None
+
+
+def test_the_template_of_the_call_wins_over_the_chats(faces) -> None:
+    class Template:
+        source = "call"
+
+    model = ScriptedModel("a", "b")
+    chat = faces.client_of(model).chat(chat_template="chat")
+    faces.run(chat.send("q"))
+    faces.run(chat.send("q", chat_template=Template()))
+    assert [request.chat_template for request in model.requests] == ["chat", "call"]
+
+
+def test_a_stored_chat_comes_back_item_by_item(faces) -> None:
+    steps = [ReasoningDelta("Hm"), "a", ToolCallEvent("c1", "add", "{}")]
+    chat = faces.chat(
+        steps,
+        "one two",
+        system="S",
+        config=GenerationConfig(seed=1, stop_sequences=["x"]),
+        session_id="s",
+        parent_session_id="p",
+        marker="pinned",
+        metadata={"k": [1]},
+        chat_template="T",
+    )
+    faces.run(chat.send("q"))
+    faces.read_some(faces.run(chat("more")), 1)
+    chat.append_hidden("user", "h")
+    stored = json.loads(json.dumps(chat.to_dict()))
+    again = type(chat).from_dict(stored, chat.client)
+    assert list(again.items) == list(chat.items)
+    assert again.to_dict() == chat.to_dict()
+    assert again.items.filter_by_type(ReasoningItem)[0].text == "Hm"
+    assert again.items[-2].status is ItemStatus.INCOMPLETE
+    assert type(again) is {"sync": Chat, "async": AsyncChat}[faces.name]
+
+
+def test_a_chat_restored_from_messages_alone_goes_on(faces) -> None:
+    client = faces.client("a")
+    data = {"messages": [{"role": "user", "content": "q"}]}
+    chat = type(client.chat()).from_dict(data, client)
+    faces.run(chat.send("more"))
+    assert texts(chat) == ["q", "more", "a"]
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        ({"version": 2}, "stored in version 2; this talu reads 1"),
+        ({"items": [{"type": "message"}]}, r"items\[0\] is not a record"),
+        ({"items": [{"type": "dream"}]}, r"items\[0\] is not a record .*dream"),
+        ({"items": [3]}, r"items\[0\] is not a record"),
+        ({"items": [{"type": "message", "role": "king", "content": []}]}, "KING"),
+        ({"messages": [{"role": "user"}]}, r"messages\[0\]\['content'\] is missing"),
+        ({"config": {"heat": 1}}, "unknown generation parameter 'heat'"),
+        ({"marker": "x"}, "marker must be"),
+    ],
+)
+def test_a_damaged_stored_chat_is_refused_by_place(data, match) -> None:
+    with pytest.raises(ValidationError, match=match):
+        Chat.from_dict(data)
