@@ -5,14 +5,12 @@ does is decided elsewhere; a setting that this backend could not honour would be
 """
 
 import asyncio
-import json
 import secrets
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 from talu.backends.reply import ChatReply, RawReply
 from talu.config import resolve_sampling
@@ -26,7 +24,7 @@ from talu.exceptions import (
     TemplateError,
     ValidationError,
 )
-from talu.template.render import render_template
+from talu.template.render import render
 from talu.types import Done, Event, FinishReason, Request, TextDelta
 
 __all__ = ["LocalModel"]
@@ -135,14 +133,14 @@ class LocalModel:
                 "chat_template, or use raw_complete",
                 "TEMPLATE_NOT_FOUND",
             )
-        variables = {
-            "messages": [_template_message(message) for message in request.messages],
-            "tools": [dict(tool) for tool in request.tools] or None,
-            "add_generation_prompt": True,
-            "bos_token": tokenizer.bos_token or "",
-            "eos_token": tokenizer.eos_token or "",
-        }
-        text = render_template(source, variables | (request.config.extra_context or {}))
+        text = render(
+            source,
+            request.messages,
+            tools=request.tools,
+            bos_token=tokenizer.bos_token or "",
+            eos_token=tokenizer.eos_token or "",
+            extra=request.config.extra_context,
+        )
         return text, tokenizer.encode(text, special_tokens=False)
 
     def close(self) -> None:
@@ -269,22 +267,3 @@ def _check_options(gpu_layers: int, num_threads: int) -> None:
 
 def _wrong(name: str, value: object, problem: str) -> ValidationError:
     return ValidationError(f"{name}={value!r} {problem}", details={"param": name, "value": value})
-
-
-def _template_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as templates expect it: arguments of tool calls as objects, not as JSON text."""
-    calls = message.get("tool_calls")
-    if not calls:
-        return dict(message)
-    return {**message, "tool_calls": [_template_call(call) for call in calls]}
-
-
-def _template_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call.get("function", {})
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError:  # the template gets it as the model wrote it
-            return dict(call)
-    return {**call, "function": {**function, "arguments": arguments}}
