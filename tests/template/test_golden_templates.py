@@ -1,0 +1,70 @@
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from talu.exceptions import TemplateError
+from talu.template.render import render
+
+GOLDEN = Path(__file__).parent / "golden"
+CONVERSATIONS = json.loads((GOLDEN / "conversations.json").read_text(encoding="utf-8"))
+TEMPLATES = sorted(path.name for path in GOLDEN.glob("*.template.json"))
+# Tool calls whose arguments transformers passes in a form that the template does not read.
+MADE_READABLE = {
+    ("meetkai-functionary-medium-v3.2.template.json", "called"),
+    ("meetkai-functionary-medium-v3.2.template.json", "called_twice"),
+}
+
+
+def load(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((GOLDEN / name).read_text(encoding="utf-8"))
+    return content
+
+
+def rendered(source: str, case: str) -> str:
+    now = datetime.fromisoformat(CONVERSATIONS["now"])
+    return render(source, now=now, **CONVERSATIONS["tokens"], **CONVERSATIONS["cases"][case])
+
+
+@pytest.mark.parametrize("case", CONVERSATIONS["cases"])
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_real_template_renders_what_transformers_renders(name: str, case: str) -> None:
+    template = load(name)
+    expected = template["expected"][case]
+    if "text" in expected:
+        assert rendered(template["source"], case) == expected["text"]
+    elif (name, case) in MADE_READABLE:
+        assert '{"place": ' in rendered(template["source"], case)
+    else:
+        with pytest.raises(TemplateError):
+            rendered(template["source"], case)
+
+
+def test_many_templates_are_tried() -> None:
+    assert len(TEMPLATES) >= 35
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_json_arguments_of_a_tool_call_render_like_an_object(name: str) -> None:
+    source = load(name)["source"]
+    texts = []
+    for encode in (lambda arguments: arguments, json.dumps):
+        case = json.loads(json.dumps(CONVERSATIONS["cases"]["called"]))
+        for call in case["messages"][1]["tool_calls"]:
+            call["function"]["arguments"] = encode(call["function"]["arguments"])
+        try:
+            texts.append(render(source, now=datetime(2026, 1, 1), **case))
+        except TemplateError as error:
+            texts.append(str(error))
+    assert texts[0].replace("Zürich", "Z\\u00fcrich") == texts[1].replace("Zürich", "Z\\u00fcrich")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_conversation_is_rendered_whatever_form_its_text_has(name: str) -> None:
+    source = load(name)["source"]
+    as_text = [{"role": "user", "content": "Hello"}]
+    as_parts = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
+    now = datetime(2026, 1, 1)
+    assert render(source, as_parts, now=now) == render(source, as_text, now=now)
