@@ -1,0 +1,40 @@
+"""What the text of a model reference says."""
+
+import pytest
+
+from talu.exceptions import ValidationError
+from talu.router.reference import split_reference
+
+
+@pytest.mark.parametrize(
+    ("ref", "meant"),
+    [
+        ("Qwen/Qwen3-0.6B", (None, "Qwen/Qwen3-0.6B")),
+        ("talu/pocket", (None, "talu/pocket")),
+        ("./folder", (None, "./folder")),
+        ("C:\\models\\a", (None, "C:\\models\\a")),
+        ("native::talu/pocket", (None, "talu/pocket")),
+        ("openai::gpt-4o", ("openai", "gpt-4o")),
+        ("oaic::gpt-4o", ("openai", "gpt-4o")),
+        ("openai://gpt-4o", ("openai", "gpt-4o")),
+        ("ollama::llama3:8b", ("ollama", "llama3:8b")),
+        ("openrouter::a/b::c", ("openrouter", "a/b::c")),
+    ],
+)
+def test_a_reference_is_split_into_provider_and_name(ref, meant) -> None:
+    assert split_reference(ref) == meant
+
+
+@pytest.mark.parametrize(
+    ("ref", "match"),
+    [
+        ("opnai::gpt-4o", "unknown provider 'opnai::'; did you mean 'openai'"),
+        ("zzz::gpt", "known are native, anthropic"),
+        ("s3://bucket/model", "unknown provider 's3://'"),
+        ("openai::", "names a provider and no model"),
+    ],
+)
+def test_a_reference_that_says_nothing_known_is_refused(ref, match) -> None:
+    with pytest.raises(ValidationError, match=match) as caught:
+        split_reference(ref)
+    assert caught.value.code == "AMBIGUOUS_BACKEND"

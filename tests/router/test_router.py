@@ -1,0 +1,103 @@
+"""From names to opened backends."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from talu.backends.scripted import ScriptedModel
+from talu.exceptions import ModelNotFoundError, StateError, ValidationError
+from talu.router import LocalBackend, ModelSpec, OpenAICompatibleBackend, Router
+
+
+def scripted(*names: str) -> Router:
+    return Router([ModelSpec(name, ScriptedModel(model=name)) for name in names])
+
+
+def test_the_first_model_is_the_default_until_another_is_set() -> None:
+    router = scripted("a", "b")
+    assert (router.models, router.default_model) == (["a", "b"], "a")
+    assert router.backend().model == "a"
+    assert router.backend("b").model == "b"
+    router.default_model = "b"
+    assert router.backend().model == "b"
+    assert Router(["a", "b"], "b").default_model == "b"
+
+
+@pytest.mark.parametrize("name", ["c", "openai", 3])
+def test_an_unknown_name_is_refused_with_the_known_ones(name) -> None:
+    router = scripted("alpha", "beta")
+    for use in (router.backend, router.name_of, lambda n: setattr(router, "default_model", n)):
+        with pytest.raises(ValidationError, match=r"not available here.*'alpha', 'beta'"):
+            use(name)
+
+
+def test_a_misspelt_name_names_the_nearest() -> None:
+    with pytest.raises(ValidationError, match="did you mean 'alpha'"):
+        scripted("alpha", "beta").backend("alpa")
+
+
+def test_the_same_name_twice_is_refused() -> None:
+    with pytest.raises(ValidationError, match="'a' is given twice"):
+        Router(["a", "a"])
+
+
+def test_nothing_is_opened_before_it_is_used() -> None:
+    Router(["/no/such/folder"])
+
+
+def test_a_missing_folder_is_an_error_when_it_is_used() -> None:
+    with pytest.raises(ModelNotFoundError, match="/no/such/folder"):
+        Router(["/no/such/folder"]).backend()
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["openai::gpt-4o", "ollama::x", ModelSpec("gpt-4o", OpenAICompatibleBackend())],
+)
+def test_a_remote_model_says_that_it_comes_later(model) -> None:
+    with pytest.raises(ValidationError, match="has no remote models yet") as caught:
+        Router([model]).backend()
+    assert caught.value.code == "UNSUPPORTED_BACKEND"
+
+
+def test_something_that_is_no_backend_is_refused() -> None:
+    with pytest.raises(ValidationError, match="is not a backend: 'cuda'"):
+        Router([ModelSpec("a", "cuda")]).backend()
+
+
+def test_options_of_a_local_model_are_checked_when_it_is_opened() -> None:
+    with pytest.raises(ValidationError, match="gpu_layers"):
+        Router([ModelSpec("talu/pocket", LocalBackend(gpu_layers=3))]).backend()
+
+
+def test_closing_closes_what_was_opened_and_refuses_more() -> None:
+    opened, unopened = ScriptedModel(), ScriptedModel()
+    router = Router([ModelSpec("a", opened), ModelSpec("b", unopened)])
+    router.backend("a")
+    router.close()
+    router.close()
+    assert (opened.closed, unopened.closed) == (True, False)
+    with pytest.raises(StateError, match="has been closed") as caught:
+        router.backend("b")
+    assert caught.value.code == "STATE_CLOSED"
+    assert (router.models, router.default_model) == (["a", "b"], "a")
+
+
+def test_a_router_is_a_context_manager() -> None:
+    model = ScriptedModel()
+    with Router([ModelSpec("a", model)]) as router:
+        router.backend()
+    assert model.closed
+
+
+def test_threads_that_ask_at_once_get_the_same_backend() -> None:
+    router = Router(["talu/pocket"])
+    barrier = threading.Barrier(4)
+
+    def open_it(_: int) -> object:
+        barrier.wait()
+        return router.backend()
+
+    with router, ThreadPoolExecutor(4) as pool:
+        assert len(set(map(id, pool.map(open_it, range(4))))) == 1
