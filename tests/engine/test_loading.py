@@ -1,0 +1,85 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from talu.engine import loading
+from talu.engine.loading import load_model
+from talu.exceptions import ModelError, ModelNotFoundError, TokenizerError
+
+
+@pytest.fixture
+def folder(checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint, tmp_path / "model"))
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_an_open_model_says_what_it_is(folder: Path) -> None:
+    model = load_model(folder)
+    info = model.info
+    assert (info.model_type, info.device, info.weight_format, info.kv_format) == (
+        "qwen3", "cpu", "f32", "f32",
+    )  # fmt: skip
+    assert info.parameters == sum(a.size for a in load_file(folder / "model.safetensors").values())
+    assert info.context_length == info.model_context_length == 256
+    assert info.kv_bytes == 16 * 256 * 2 * 2 * 2 * 16 * 4
+    assert info.notes == ()
+    model.executor.close()
+
+
+def test_16_bit_weights_get_a_16_bit_cache(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    save_file({name: a.astype(np.float16) for name, a in load_file(path).items()}, path)
+    model = load_model(folder)
+    assert (model.info.weight_format, model.info.kv_format) == ("f16", "f16")
+    model.executor.close()
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(folder: Path) -> None:
+    edit(folder / "config.json", vocab_size=200)
+    with pytest.raises(ModelError, match=r"259 tokens.*200"):
+        load_model(folder)
+
+
+def test_a_missing_tokenizer_is_refused_before_the_weights_are_read(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(TokenizerError):
+        load_model(folder)
+
+
+def test_a_context_that_memory_does_not_allow_is_noted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(folder / "config.json", max_position_embeddings=4096)
+    monkeypatch.setattr(loading, "available_memory", lambda: 4 * 1024 * 512)
+    model = load_model(folder)
+    assert model.cache.context_length == model.info.context_length == 1024
+    assert "1024 tokens instead of 4096" in model.info.notes[0]
+    model.executor.close()
+
+
+def test_more_threads_than_there_are_is_noted(folder: Path) -> None:
+    model = load_model(folder, num_threads=1024)
+    assert model.info.threads < 1024
+    assert "num_threads=1024" in model.info.notes[0]
+    model.executor.close()
+
+
+def test_settings_of_the_model_without_effect_are_noted(folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"no_repeat_ngram_size": 3}))
+    model = load_model(folder)
+    assert "no_repeat_ngram_size" in model.info.notes[0]
+    model.executor.close()
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path)
+    assert not isinstance(caught.value, ModelNotFoundError)
