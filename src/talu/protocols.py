@@ -25,10 +25,10 @@ class Backend(Protocol):
         """Tokens that prompt and answer may have together, None when unknown."""
 
     def stream(self, request: Request) -> Generator[Event]:
-        """Generate; closing the generator cancels. Bad requests raise at the first ``next``."""
+        """Begin to generate; bad requests raise here. Closing or dropping the events cancels."""
 
-    def astream(self, request: Request) -> AsyncGenerator[Event]:
-        """Like ``stream``, awaited; never blocks the event loop."""
+    async def astream(self, request: Request) -> AsyncGenerator[Event]:
+        """Like ``stream``, awaited before it is read; never blocks the event loop."""
 
     def render(self, request: Request) -> tuple[str, list[int]]:
         """The prompt as text and as token ids, without generating."""

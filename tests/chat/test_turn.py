@@ -112,10 +112,13 @@ def test_an_error_in_the_middle_of_a_stream_rolls_back_and_keeps_the_text_in_the
 def test_a_stream_without_a_last_event_is_an_error(faces) -> None:
     class Broken(ScriptedModel):
         def stream(self, request):
-            yield TextDelta("half")
+            return (event for event in [TextDelta("half")])
 
         async def astream(self, request):
-            yield TextDelta("half")
+            return (event async for event in half())
+
+    async def half():
+        yield TextDelta("half")
 
     with pytest.raises(GenerationError, match="without its last event"):
         faces.run(faces.client_of(Broken()).chat().send("Hi"))

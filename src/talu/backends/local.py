@@ -87,25 +87,12 @@ class LocalModel:
         return self._engine.info
 
     def stream(self, request: Request) -> Generator[Event]:
-        """Generate; closing the generator cancels. Bad requests raise at the first ``next``."""
-        generation = self._start(request)
-        with closing(generation.ticket) as ticket:
-            yield from generation.opening
-            for piece in ticket:
-                yield from generation.reply.add(piece)
-            yield from generation.ending()
+        """Begin to generate; bad requests raise here. Closing or dropping the events cancels."""
+        return _events(self._start(request))
 
     async def astream(self, request: Request) -> AsyncGenerator[Event]:
         """Like ``stream``, awaited; template and tokenizer run in a thread of their own."""
-        generation = await asyncio.to_thread(self._start, request)
-        with closing(generation.ticket) as ticket:
-            for event in generation.opening:
-                yield event
-            async for piece in ticket:
-                for event in generation.reply.add(piece):
-                    yield event
-            for event in generation.ending():
-                yield event
+        return _async_events(await asyncio.to_thread(self._start, request))
 
     def render(self, request: Request) -> tuple[str, list[int]]:
         """The prompt as text and as token ids, without generating.
@@ -248,6 +235,25 @@ class _Generation:
             stop_sequence=result.stop_sequence,
             notes=(*self.notes, *result.notes, *self.reply.notes),
         )
+
+
+def _events(generation: _Generation) -> Generator[Event]:
+    with closing(generation.ticket) as ticket:
+        yield from generation.opening
+        for piece in ticket:
+            yield from generation.reply.add(piece)
+        yield from generation.ending()
+
+
+async def _async_events(generation: _Generation) -> AsyncGenerator[Event]:
+    with closing(generation.ticket) as ticket:
+        for event in generation.opening:
+            yield event
+        async for piece in ticket:
+            for event in generation.reply.add(piece):
+                yield event
+        for event in generation.ending():
+            yield event
 
 
 def _check_options(gpu_layers: int, num_threads: int) -> None:

@@ -70,7 +70,7 @@ class ScriptedModel:
         """Play the next script."""
         return self._play(self._next_script(request), request)
 
-    def astream(self, request: Request) -> AsyncGenerator[Event]:
+    async def astream(self, request: Request) -> AsyncGenerator[Event]:
         """Play the next script, awaiting what its functions give."""
         return self._aplay(self._next_script(request), request)
 

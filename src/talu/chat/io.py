@@ -57,7 +57,7 @@ class AsyncIO:
 
     async def open(self, request: Request) -> AsyncGenerator[Event]:
         """The backend's awaited stream."""
-        return self._backend.astream(request)
+        return await self._backend.astream(request)
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
         """Call a function, and await what it gives if it can be awaited."""
