@@ -12,10 +12,12 @@ from talu.engine.budget import CachePlan
 from talu.engine.engine import Engine
 from talu.engine.model import LoadedModel, ModelInfo
 from talu.engine.scheduler import Limits
+from talu.graph.native_executor import NativeExecutor
 from talu.graph.numpy_executor import NumpyExecutor
 from talu.models import load_architecture
 from talu.protocols import Executor
 from talu.tokenizer.tokenizer import Tokenizer
+from talu.weights.pack import load_packed
 
 CONTEXT = 256
 CONFIG = {
@@ -78,20 +80,25 @@ def tensors(checkpoint: Path) -> dict[str, Any]:
 def new_engine(
     checkpoint: Path, tokenizer: Tokenizer, tensors: dict[str, Any]
 ) -> Iterator[Callable[..., Engine]]:
-    """Makes engines on the NumPy executor, with as many blocks and other limits as asked."""
+    """Makes engines on either executor, with as many blocks and other limits as asked."""
     engines: list[Engine] = []
 
     def new(
         *,
+        kind: str = "numpy",
         blocks: int = 128,
         limits: Limits | None = None,
         wrap: Wrap = lambda executor: executor,
         max_requests: int = 10_000,
     ) -> Engine:
         architecture = load_architecture(checkpoint)
-        executor = NumpyExecutor(
-            architecture.graph, tensors, blocks=blocks, block_size=16, kv_format="f16"
-        )
+        graph = architecture.graph
+        executor: Executor
+        if kind == "native":
+            packed = load_packed(checkpoint, graph.weights)
+            executor = NativeExecutor(graph, packed, blocks=blocks, block_size=16)
+        else:
+            executor = NumpyExecutor(graph, tensors, blocks=blocks, block_size=16)
         model = LoadedModel(
             architecture=architecture,
             tokenizer=tokenizer,

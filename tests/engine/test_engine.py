@@ -31,6 +31,7 @@ from talu.types import FinishReason
 NewEngine = Callable[..., Engine]
 PARAMS = SamplingParams(max_tokens=12, temperature=1.0, top_k=0, top_p=1.0, seed=5)
 GREEDY = replace(PARAMS, temperature=0.0)
+LOGPROBS = replace(PARAMS, top_logprobs=0)
 ENDLESS = replace(PARAMS, max_tokens=10_000)
 PROMPT = list(range(40, 90))
 
@@ -132,39 +133,50 @@ def test_the_tokens_are_those_of_the_slow_way(
     assert tokens_of(new_engine().submit(PROMPT, params)) == slow_tokens(PROMPT, params)
 
 
-def test_a_request_gives_the_same_tokens_alone_and_among_sixteen(new_engine: NewEngine) -> None:
-    alone = tokens_of(new_engine().submit(PROMPT, PARAMS))
-    engine = new_engine(blocks=256)
+@pytest.fixture(params=["numpy", "native"])
+def same(request: pytest.FixtureRequest, new_engine: NewEngine) -> NewEngine:
+    """Makes engines whose generations are compared, on each executor."""
+    return lambda **options: new_engine(kind=request.param, **options)
+
+
+def numbers(ticket: Ticket) -> list[tuple[int, float]]:
+    """Tokens and their log-probabilities, which tell more than the tokens."""
+    logprobs = [logprob for piece in ticket for logprob in piece.logprobs]
+    return [(each.token, each.logprob) for each in logprobs]
+
+
+def test_a_request_gives_the_same_tokens_alone_and_among_sixteen(same: NewEngine) -> None:
+    alone = numbers(same().submit(PROMPT, LOGPROBS))
+    engine = same(blocks=256)
     others = [engine.submit(PROMPT[n:], replace(PARAMS, seed=n)) for n in range(15)]
-    among = tokens_of(engine.submit(PROMPT, PARAMS))
+    among = numbers(engine.submit(PROMPT, LOGPROBS))
     assert among == alone
     assert [len(tokens_of(other)) for other in others] == [12] * 15
 
 
 @pytest.mark.parametrize("rows", [1, 7, 16, 33])
 def test_a_request_gives_the_same_tokens_however_its_prompt_is_cut(
-    rows: int, new_engine: NewEngine
+    rows: int, same: NewEngine
 ) -> None:
-    whole = tokens_of(new_engine().submit(PROMPT, PARAMS))
+    whole = numbers(same().submit(PROMPT, LOGPROBS))
     limits = Limits(prefill_rows=rows, prefill_rows_beside_decodes=rows)
-    assert tokens_of(new_engine(limits=limits).submit(PROMPT, PARAMS)) == whole
+    assert numbers(same(limits=limits).submit(PROMPT, LOGPROBS)) == whole
 
 
-def test_a_request_gives_the_same_tokens_with_its_prefix_in_the_cache(
-    new_engine: NewEngine,
-) -> None:
-    engine = new_engine()
-    first, _, without = read(engine.submit(PROMPT, PARAMS))
-    second, _, with_cache = read(engine.submit(PROMPT, PARAMS))
-    assert second == first
-    assert (without.usage.cached_tokens, with_cache.usage.cached_tokens) == (0, 48)
+def test_a_request_gives_the_same_tokens_with_its_prefix_in_the_cache(same: NewEngine) -> None:
+    engine = same()
+    first = numbers(engine.submit(PROMPT, LOGPROBS))
+    ticket = engine.submit(PROMPT, LOGPROBS)
+    assert numbers(ticket) == first
+    assert ticket.result is not None
+    assert ticket.result.usage.cached_tokens == 48
 
 
-def test_a_request_that_lost_its_blocks_gives_the_same_tokens(new_engine: NewEngine) -> None:
+def test_a_request_that_lost_its_blocks_gives_the_same_tokens(same: NewEngine) -> None:
     params = replace(PARAMS, max_tokens=150)
     prompts = [[n, *PROMPT] for n in range(3)]
-    expected = [tokens_of(new_engine().submit(prompt, params)) for prompt in prompts]
-    engine = new_engine(blocks=20)
+    expected = [tokens_of(same().submit(prompt, params)) for prompt in prompts]
+    engine = same(blocks=20)
     results = [read(ticket) for ticket in [engine.submit(prompt, params) for prompt in prompts]]
     assert [tokens for tokens, _, _ in results] == expected
     assert any("the cache was full" in note for _, _, end in results for note in end.notes)
