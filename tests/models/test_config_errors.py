@@ -346,7 +346,9 @@ JSON = st.recursive(
 KEYS = [*QWEN3, "rope_scaling", "rope_parameters", "layer_types", "eos_token_id", "hidden_act"]
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(base=st.sampled_from([QWEN3, LLAMA]), change=st.dictionaries(st.sampled_from(KEYS), JSON))
 def test_whatever_stands_in_the_file_a_network_or_a_model_error_comes_of_it(
     tmp_path: Path, base: dict[str, Any], change: dict[str, Any]

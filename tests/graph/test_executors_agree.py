@@ -1,0 +1,126 @@
+"""Random networks and random batches, native beside NumPy: whole conversations, step by step."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from talu import _native
+from talu.graph.native_executor import NativeExecutor
+from talu.graph.numpy_executor import NumpyExecutor, round_to
+from talu.graph.record import Graph
+from talu.protocols import Executor, PackedTensor
+from talu.weights.packed_file import aligned
+
+BLOCK = 16
+BLOCKS = 12
+VOCABULARY = 37
+# Largest difference as a part of the largest logit, by what is rounded to 16 bits on the way: the
+# native sums are float32, so now and then a value lies on the other side of a rounding step.
+TOLERANCE = {"f32": 5e-6, "f16": 1e-3, "bf16": 4e-3}
+
+networks = st.fixed_dictionaries(
+    {
+        "width": st.sampled_from([8, 17, 48]),
+        "inner": st.sampled_from([5, 40]),
+        "head_size": st.sampled_from([2, 6, 16, 20]),
+        "kv_heads": st.integers(1, 3),
+        "group": st.integers(1, 3),
+        "windows": st.lists(st.sampled_from([0, 1, 5, 18]), min_size=1, max_size=2),
+        "head_norms": st.booleans(),
+        "biased": st.booleans(),
+        "tied": st.booleans(),
+        "activation": st.sampled_from(["silu", "gelu_tanh"]),
+    }
+)
+# For each step, how many rows each of three sequences brings; together at most 48 positions.
+batches = st.lists(st.tuples(*[st.integers(0, 12)] * 3).filter(any), min_size=1, max_size=4)
+
+
+def record(network: dict[str, Any]) -> Graph:
+    graph = Graph()
+    n, size = network, network["head_size"]
+    frequencies = 100.0 ** -np.linspace(0, 1, max(1, size // 2 - 1))
+    x = graph.embed("embed", VOCABULARY, n["width"])
+    for i, window in enumerate(n["windows"]):
+        h = graph.rms_norm(x, f"{i}.norm", 1e-5)
+        bias = f"{i}.bias" if n["biased"] else None
+        q = graph.linear(h, f"{i}.q", n["kv_heads"] * n["group"] * size, bias=bias)
+        k = graph.linear(h, f"{i}.k", n["kv_heads"] * size)
+        v = graph.linear(h, f"{i}.v", n["kv_heads"] * size)
+        if n["head_norms"]:
+            q = graph.rms_norm(q, f"{i}.q_norm", 1e-5, size=size)
+        q, k = (graph.rope(y, size, frequencies.astype(np.float32)) for y in (q, k))
+        a = graph.attention(q, k, v, size, scale=size**-0.5, window=window)
+        if i == len(n["windows"]) - 1:
+            x, a = graph.wanted(x), graph.wanted(a)
+        x = graph.add(x, graph.linear(a, f"{i}.o", n["width"]))
+        gate, up = (graph.linear(x, f"{i}.{name}", n["inner"]) for name in ("gate", "up"))
+        h = graph.gated(gate, up, n["activation"])
+        x = graph.add(x, graph.linear(h, f"{i}.down", n["width"]))
+    x = graph.rms_norm(x, "norm", 1e-5)
+    graph.output(graph.linear(x, "embed" if n["tied"] else "head", VOCABULARY))
+    return graph
+
+
+def pack(array: NDArray[np.float32], number_format: str) -> PackedTensor:
+    if array.ndim == 1:
+        return PackedTensor("vector", array.shape, array)
+    source: NDArray[Any] = array
+    if number_format != "f32":
+        source = array.astype(np.float16).view(np.uint16)
+    if number_format == "bf16":
+        source = (array.view(np.uint32) >> 16).astype(np.uint16)
+    data = aligned(_native.packed_bytes(number_format, *array.shape))
+    _native.pack(number_format, source, data)
+    return PackedTensor(number_format, array.shape, data)
+
+
+def both(
+    graph: Graph, number_format: str, kv_format: str, rng: np.random.Generator
+) -> tuple[Executor, Executor]:
+    weights = {
+        name: round_to(
+            (rng.standard_normal(shape) * shape[-1] ** -0.5).astype(np.float32),
+            number_format if len(shape) == 2 else "f32",
+        )
+        for name, shape in graph.weights.items()
+    }
+    packed = {name: pack(array, number_format) for name, array in weights.items()}
+    cache: dict[str, Any] = {"blocks": BLOCKS, "block_size": BLOCK, "kv_format": kv_format}
+    rounding = _native.activation_format(number_format)
+    return (
+        NativeExecutor(graph, packed, **cache),
+        NumpyExecutor(graph, weights, **cache, activation_format=rounding),
+    )
+
+
+@pytest.mark.parametrize("kv_format", TOLERANCE)
+@pytest.mark.parametrize("number_format", TOLERANCE)
+@settings(max_examples=25, deadline=None)
+@given(network=networks, steps=batches, seed=st.integers(0, 2**32 - 1))
+def test_the_native_executor_computes_what_numpy_defines(
+    number_format: str, kv_format: str, network: Any, steps: Any, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    native, oracle = both(record(network), number_format, kv_format, rng)
+    tables = rng.permutation(BLOCKS).astype(np.int32).reshape(3, -1)
+    lengths = np.zeros(3, np.int32)
+    for counts in steps:
+        here = [s for s in rng.permutation(3) if counts[s]]
+        rows = sum(counts)
+        batch = (
+            rng.integers(0, VOCABULARY, rows, dtype=np.int32),
+            np.concatenate([np.arange(counts[s], dtype=np.int32) + lengths[s] for s in here]),
+            np.cumsum([0, *(counts[s] for s in here)], dtype=np.int32),
+            tables[here],
+            np.flatnonzero(rng.random(rows) < 0.7).astype(np.int32),
+        )
+        lengths += np.array(counts, np.int32)
+        found, expected = native.step(*batch), oracle.step(*batch)
+        rounding = _native.activation_format(number_format)
+        limit = max(TOLERANCE[rounding], TOLERANCE[kv_format]) * np.abs(expected).max(initial=1.0)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=limit)
