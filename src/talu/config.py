@@ -28,6 +28,8 @@ __all__ = [
     "GenerationSettings",
     "SamplingParams",
     "TemplateSource",
+    "check_boolean",
+    "check_token_ids",
     "merged",
     "nearest",
     "resolve_sampling",
@@ -143,7 +145,8 @@ def _number(wanted: str, fits: Callable[[float], bool]) -> Callable[[str, object
     return check
 
 
-def _boolean(name: str, value: object) -> bool:
+def check_boolean(name: str, value: object) -> bool:
+    """The value, or ``ValidationError`` that names what is not True or False."""
     if not isinstance(value, bool):
         raise _wrong(name, value, "True or False")
     return value
@@ -167,7 +170,8 @@ def _strings(name: str, value: object) -> list[str]:
     return list(value)
 
 
-def _token_ids(name: str, value: object) -> list[int]:
+def check_token_ids(name: str, value: object) -> list[int]:
+    """The ids as a list, or ``ValidationError`` that names what is not a list of token ids."""
     wanted = "a list of token ids, whole numbers of at least 0"
     if not isinstance(value, list | tuple | set | frozenset):
         raise _wrong(name, value, wanted)
@@ -263,9 +267,9 @@ class GenerationConfig:
     min_p = Setting(0.0, _number("a number from 0 to 1", lambda x: 0 <= x <= 1))
     repetition_penalty = Setting(1.0, _number("a number above 0", lambda x: x > 0))
     stop_sequences = Setting(None, _optional(_strings))
-    stop_token_ids = Setting(None, _optional(_token_ids))
+    stop_token_ids = Setting(None, _optional(check_token_ids))
     seed = Setting(None, _optional(_whole(0, MAX_SEED)))
-    logprobs = Setting(False, _boolean)
+    logprobs = Setting(False, check_boolean)
     top_logprobs = Setting(None, _optional(_whole(0, MAX_TOP_LOGPROBS)))
     logit_bias = Setting(None, _optional(_bias))
     chat_template = Setting(None, _optional(_template))

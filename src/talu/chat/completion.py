@@ -3,7 +3,7 @@
 from talu.chat.conversation import Host
 from talu.chat.io import IO
 from talu.chat.turn import ChatT, History, Turn
-from talu.config import GenerationConfig
+from talu.config import GenerationConfig, check_boolean, check_token_ids
 from talu.exceptions import EmptyPromptError, ValidationError
 from talu.types import Request
 
@@ -32,6 +32,11 @@ def raw_request(
         if config.given.get(name) is not None:
             wrong = f"{name} has no meaning in a raw completion, which uses no template"
             raise ValidationError(wrong, details={"param": name})
+    check_boolean("echo_prompt", echo_prompt)
+    if continue_from_token_id is not None:
+        check_token_ids("continue_from_token_id", [continue_from_token_id])
+    if token_ids is not None:
+        token_ids = check_token_ids("token_ids", token_ids)
     if system and token_ids is not None:
         wrong = "system= is text and cannot go before token_ids: put its tokens there"
         raise ValidationError(wrong, details={"param": "system"})
