@@ -36,5 +36,14 @@ $(INSTALLED): pyproject.toml $(NATIVE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 
+# Takes minutes, writes 2.4 GB into the user's cache directory, and wants the machine for itself.
+bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/prefill.py
+
+$(VENV)/.bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	touch $@
+
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
