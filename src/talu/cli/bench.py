@@ -124,6 +124,9 @@ def _print_table(model: str, engine: Engine, rates: list[Rate]) -> None:
             f"{rate.mean:,.1f} ± {rate.spread:,.1f}",
         )
     console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(table)
+    with console.capture() as captured:
+        console.print(table)
+    lines = captured.get().splitlines(keepends=True)
+    sys.stdout.writelines(line for line in lines if line.strip())
     for note in info.notes:
         click.echo(f"talu: {note}", err=True)
