@@ -1,0 +1,62 @@
+"""The command line on the model in the package, in processes of their own."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+Process = Callable[..., subprocess.CompletedProcess[str]]
+Talu = Callable[..., Any]
+
+
+def test_a_question_is_answered_without_any_setup(process: Process) -> None:
+    done = process("ask", "What is 2+2?", "--temperature", "0")
+    assert done.returncode == 0
+    assert done.stdout.strip()
+    assert done.stderr.count("\n") == 1
+    assert "talu/pocket" in done.stderr
+
+
+def test_a_piped_question_and_a_seed_give_the_same_answer_each_time(process: Process) -> None:
+    options = ["ask", "--model", "talu/pocket", "--seed", "5", "--json"]
+    first, second = (json.loads(process(*options, input="Hello!\n").stdout) for _ in range(2))
+    assert first["text"] == second["text"]
+    assert first["model"] == "talu/pocket"
+    assert first["finish_reason"] in ("stop", "length")
+    assert first["usage"]["prompt_tokens"] > 0
+    assert first["timings"]["total_ms"] > 0
+
+
+def test_streamed_or_not_the_text_is_the_same(talu: Talu) -> None:
+    options = ["ask", "Tell me a story.", "--model", "talu/pocket", "--seed", "1"]
+    streamed, whole = talu(*options), talu(*options, "--no-stream")
+    answer = json.loads(talu(*options, "--json").out)
+    assert streamed.out == whole.out == answer["text"] + "\n"
+
+
+def test_an_answer_that_is_cut_off_says_so(talu: Talu) -> None:
+    outcome = talu("ask", "Tell me a story.", "--model", "talu/pocket", "--max-tokens", "3")
+    assert outcome.status == 0
+    assert "cut off after 3 tokens" in outcome.err
+
+
+def test_bench_measures_what_it_says(talu: Talu) -> None:
+    outcome = talu("bench", "talu/pocket", "--json", "--repetitions", "3", "--threads", "1")
+    figures = json.loads(outcome.out)
+    assert outcome.status == 0
+    assert (figures["model"], figures["threads"]) == ("talu/pocket", 1)
+    assert figures["parameters"] > 1_000_000
+    for test, tokens in (("prefill", 512), ("decode", 64)):
+        assert figures[test]["tokens"] == tokens
+        rates = figures[test]["tokens_per_second"]
+        assert len(rates) == 3
+        assert min(rates) > 0
+        assert min(rates) <= figures[test]["mean"] <= max(rates)
+
+
+def test_bench_prints_a_table_with_a_line_for_each_test(talu: Talu) -> None:
+    lines = talu("bench", "talu/pocket", "--repetitions", "1").out.splitlines()
+    assert len(lines) == 4
+    assert all(name in lines[0] for name in ("model", "size", "threads", "CPU", "tokens/s"))
+    assert "prefill 512" in lines[2]
+    assert "decode 64" in lines[3]
