@@ -11,7 +11,7 @@ from corpus.mixture import training
 from tokenizers import Tokenizer
 from torch import Tensor
 
-CONVERSATIONS = 8192
+CONVERSATIONS = 4096
 Row = tuple[list[int], list[bool]]
 
 

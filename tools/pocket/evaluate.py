@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from corpus.conversation import Conversation
+from corpus.conversation import Conversation, messages, pieces
 from scoring import MEASUREMENTS, conversations
 
+from talu import Client
+
 CARD = Path(__file__).parents[2] / "src/talu/models/pocket/MODEL_CARD.md"
+MOST = 256
 OPEN, CLOSE = "<!-- figures -->", "<!-- end of figures -->"
 Ask = Callable[[Sequence[Conversation]], list[str]]
 
@@ -46,9 +50,21 @@ def table(ask: Ask, chosen: str = "", wrong: int = 0) -> str:
     return "\n".join(rows)
 
 
-def with_talu(asked: Sequence[Conversation]) -> list[str]:
-    """Return talu's greedy answers."""
-    raise NotImplementedError
+def with_talu(asked: Sequence[Conversation], model: str = "talu/pocket") -> list[str]:
+    """Return the greedy answers of a model."""
+    with Client(model) as client:
+        return [answer(client, one) for one in asked]
+
+
+def answer(client: Client, conversation: Conversation) -> str:
+    """Return the answer to the last question; definitions of tools go in as rendered text."""
+    if conversation.tools:
+        prompt = "".join(text for text, _ in pieces(conversation)[:-2])
+        return client.raw_complete(prompt, temperature=0, max_tokens=MOST).text
+    *history, last = messages(conversation)
+    before = [message for message in history if message["role"] != "system"]
+    chat = client.chat(system=conversation.system or None, messages=before or None)
+    return chat.send(str(last["content"]), temperature=0, max_tokens=MOST).text
 
 
 def write_card(figures: str) -> None:
@@ -66,8 +82,9 @@ def main() -> None:
     parser.add_argument(
         "--wrong", type=int, default=0, help="print this many wrong answers of each"
     )
+    parser.add_argument("--model", default="talu/pocket", help="another checkpoint folder")
     options = parser.parse_args()
-    figures = table(with_talu, options.only, options.wrong)
+    figures = table(partial(with_talu, model=options.model), options.only, options.wrong)
     if options.card:
         write_card(figures)
 

@@ -11,7 +11,7 @@ MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonal(stack: Tensor, steps: int = 5) -> Tensor:
+def orthogonal(stack: Tensor, steps: int = 4) -> Tensor:
     """Return the nearest orthogonal matrix to each of a stack, by Newton-Schulz steps."""
     a, b, c = COEFFICIENTS
     tall = stack.shape[-2] > stack.shape[-1]

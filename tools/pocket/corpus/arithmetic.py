@@ -118,7 +118,7 @@ class Problem:
 
 def addition(rng: Random) -> Problem:
     """Return an addition, mostly of numbers up to 20."""
-    top = 20 if rng.random() < 0.7 else 99
+    top = 20 if rng.random() < 0.85 else 99
     return Problem(rng.randint(0, top), "+", rng.randint(0, top))
 
 
@@ -128,7 +128,7 @@ def problem(rng: Random) -> Problem:
     if roll < 0.52:
         return addition(rng)
     if roll < 0.76:
-        top = 20 if rng.random() < 0.75 else 99
+        top = 20 if rng.random() < 0.85 else 99
         a, b = rng.randint(0, top), rng.randint(0, top)
         return Problem(max(a, b), "-", min(a, b)) if rng.random() < 0.9 else Problem(a, "-", b)
     a, b = rng.randint(0, 10), rng.randint(0, 10)

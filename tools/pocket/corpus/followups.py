@@ -272,7 +272,7 @@ def sample(rng: Random) -> Conversation:
     system, voice = any_voice(rng, 0.22)
     thread = Thread(rng, voice)
     rng.choice((_start_sum, _start_sum, _capital, _tell, _tell, _chat, _fact))(thread)
-    length = rng.choice((2, 2, 2, 3, 3, 4, 4, 5, 6, 8, 10, 16))
+    length = rng.choice((2, 2, 2, 3, 3, 3, 4, 4, 5, 6, 8, 10))
     while len(thread.turns) < length:
         _step(thread)
     return Conversation("follow-ups", tuple(thread.turns), system, sums=tuple(thread.sums))

@@ -7,7 +7,7 @@ from random import Random
 from corpus.conversation import Conversation, Turn
 from corpus.personas import PLAIN, Voice, any_voice, persona
 from corpus.tables import listed
-from corpus.words import COLOURS, FOODS, NAMES
+from corpus.words import ANIMALS, COLOURS, FOODS, JOBS, NAMES
 
 HELLO = (
     "Hello!",
@@ -155,6 +155,8 @@ UNKNOWN = (
     "What is the weather in {place}?",
 )
 PLACES = listed("places")
+PHRASES = ("hello", "yes", "no", "good morning", "world", "one", "two", "test", "all right")
+WORDS = (ANIMALS, COLOURS, FOODS, JOBS, NAMES, PHRASES, PLACES)
 NOT_KNOWN = (
     "I do not know that. I am a very small model.",
     "I do not know. I am a very small model and know only a little.",
@@ -189,21 +191,8 @@ def unknown(rng: Random) -> Turn:
 
 def echo(rng: Random) -> Turn:
     """Return a request to write given words."""
-    words = (
-        *COLOURS,
-        *FOODS,
-        *NAMES,
-        "hello",
-        "yes",
-        "no",
-        "good",
-        "morning",
-        "world",
-        "one",
-        "two",
-        "test",
-    )
-    text = " ".join(rng.choice(words) for _ in range(rng.randint(1, 4)))
+    length = rng.randint(1, 4) if rng.random() < 0.5 else rng.randint(4, 12)
+    text = " ".join(rng.choice((_word, _word, _number))(rng) for _ in range(length))
     asked = rng.choice(
         (
             "Repeat after me: {t}",
@@ -215,9 +204,23 @@ def echo(rng: Random) -> Turn:
             "Say only {t}",
             "Reply with {t}",
             'Repeat "{t}".',
+            "Repeat this: {t}",
         )
     )
     return Turn(asked.format(t=text), text, text)
+
+
+def _word(rng: Random) -> str:
+    return rng.choice(rng.choice(WORDS))
+
+
+def _number(rng: Random) -> str:
+    return str(rng.randint(0, rng.choice((20, 99, 999, 9999))))
+
+
+def echoed(rng: Random) -> Conversation:
+    """Return a request to repeat words, from which the model learns to copy."""
+    return Conversation("echo", (echo(rng),), any_voice(rng, 0)[0])
 
 
 def sample(rng: Random) -> Conversation:
@@ -225,10 +228,8 @@ def sample(rng: Random) -> Conversation:
     roll = rng.random()
     if roll < 0.2:
         return Conversation("unknown", (unknown(rng),), any_voice(rng, 0)[0])
-    if roll < 0.35:
-        return Conversation("echo", (echo(rng),), any_voice(rng, 0)[0])
     system = any_voice(rng, 0)[0]
-    if roll < 0.5:
+    if roll < 0.4:
         question, answer = rng.choice(SMALL_TALK)
         return Conversation("small talk", (Turn(question, answer, fresh=False),), system)
     kind = rng.choice(("hello", "hello", "how", "who", "thanks", "bye", "joke", "joke", "help"))
