@@ -4,24 +4,18 @@ A value is checked for type and range when it is read, and a key that nobody rea
 afterwards, so that no setting is passed over in silence. This file knows no setting by name.
 """
 
-import difflib
 import json
 import math
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from talu.config import nearest
 from talu.exceptions import ModelError
 
-__all__ = ["Settings", "nearest"]
+__all__ = ["Settings"]
 
 MAX_BYTES = 4 * 1024 * 1024
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """``" (did you mean …?)"`` with the known word that looks most alike, or nothing."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 class Settings:
@@ -46,7 +40,7 @@ class Settings:
             ModelError: the file is missing, unreadable, too large, or holds no such object.
         """
         if not path.is_file():  # opening a pipe would wait for ever
-            what = "is not a file" if path.exists() else "is missing"
+            what = "is not a file" if path.exists() else "is missing; a model folder needs it"
             raise ModelError(f"{path} {what}", details={"path": str(path)})
         try:
             with path.open("rb") as file:
@@ -63,7 +57,7 @@ class Settings:
         except (ValueError, RecursionError) as error:
             raise _damaged(path, f"it is not valid JSON: {error}") from error
         if not isinstance(values, dict):
-            raise _damaged(path, f"it holds a {type(values).__name__} where an object belongs")
+            raise _damaged(path, f"it holds {_short(values)} where an object belongs")
         return cls(path, values)
 
     def has(self, key: str) -> bool:
@@ -169,9 +163,8 @@ class Settings:
         if not isinstance(value, str):
             raise self.error(key, f"must be a text, got {_short(value)}")
         if value not in known:
-            listed = ", ".join(map(repr, known))
-            hint = nearest(value, known)
-            raise self.error(key, f"is {_short(value)}{hint}; supported: {listed}")
+            hint = f"{nearest(value, known)} (supported: {', '.join(map(repr, known))})"
+            raise self.error(key, f"is {_short(value)}{hint}")
         return value
 
 
@@ -185,11 +178,11 @@ def _damaged(path: Path, what: str) -> ModelError:
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {_short(twice)} stands twice")
+    values: dict[str, object] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"the key {_short(key)} stands twice")
+        values[key] = value
     return values
 
 
