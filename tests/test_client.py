@@ -154,6 +154,7 @@ def test_an_empty_raw_prompt_is_refused(faces) -> None:
     ("arguments", "param"),
     [
         ({"prompt": 3}, "prompt"),
+        ({"system": 3}, "system"),
         ({"chat_template": "x"}, "chat_template"),
         ({"extra_context": {"a": 1}}, "extra_context"),
         ({"completion_opts": {"echo_prompt": True}}, "completion_opts"),

@@ -25,9 +25,10 @@ def raw_request(
         EmptyPromptError: there is nothing to start from.
         ValidationError: an argument is wrong, or has no meaning without a template.
     """
-    if not isinstance(prompt, str):
-        wrong = f"prompt must be text, got {prompt!r}"
-        raise ValidationError(wrong, details={"param": "prompt"})
+    for name, text in (("prompt", prompt), ("system", system or "")):
+        if not isinstance(text, str):
+            wrong = f"{name} must be text, got {text!r}"
+            raise ValidationError(wrong, details={"param": name})
     for name in ("chat_template", "extra_context"):
         if config.given.get(name) is not None:
             wrong = f"{name} has no meaning in a raw completion, which uses no template"

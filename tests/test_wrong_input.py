@@ -1,0 +1,323 @@
+"""Wrong input through the public API: a typed error that says what, where, and what to do."""
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+
+from talu import Client, CompletionOptions
+from talu.exceptions import (
+    EmptyPromptError,
+    GenerationError,
+    ModelError,
+    ModelNotFoundError,
+    TemplateError,
+    TemplateSyntaxError,
+    TokenizerError,
+    ValidationError,
+)
+from talu.weights.resolve import BUNDLED_FOLDER
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model folder of its own, to damage."""
+    return Path(copytree(BUNDLED_FOLDER, tmp_path / "model"))
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A sound model."""
+    with Client("talu/pocket") as client:
+        yield client
+
+
+def change_json(path: Path, **changes: object) -> None:
+    """Set keys of a JSON file; None removes one."""
+    values = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
+
+
+def change_header(folder: Path, change: Callable[[dict], object]) -> None:
+    """Change the header of the weights and leave the data as it is."""
+    raw = (folder / WEIGHTS).read_bytes()
+    length = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + length :])
+
+
+def lie(header: dict) -> None:
+    name = next(name for name in header if name != "__metadata__")
+    begin, end = header[name]["data_offsets"]
+    header[name]["data_offsets"] = [begin, end + 1_000_000_000]
+
+
+def reshape(header: dict) -> None:
+    header["model.norm.weight"]["shape"] = [8, header["model.norm.weight"]["shape"][0] // 8]
+
+
+def drop(header: dict) -> None:
+    header["model.unknown.weight"] = header.pop("model.norm.weight")
+
+
+def pickle_only(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+
+
+def break_template(folder: Path, source: str) -> None:
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    change_json(folder / "tokenizer_config.json", chat_template=source)
+
+
+DAMAGES = {  # what is done to a sound folder: (damage, error, code, words of the message)
+    "missing config.json": (
+        lambda f: (f / "config.json").unlink(),
+        ModelError,
+        "MODEL_ERROR",
+        ["config.json"],
+    ),
+    "damaged config.json": (
+        lambda f: (f / "config.json").write_text('{"model_type": '),
+        ModelError,
+        "MODEL_ERROR",
+        ["config.json", "JSON"],
+    ),
+    "config.json that is a list": (
+        lambda f: (f / "config.json").write_text("[]"),
+        ModelError,
+        "MODEL_ERROR",
+        ["config.json"],
+    ),
+    "unknown model_type": (
+        lambda f: change_json(f / "config.json", model_type="qwen33"),
+        ModelError,
+        "MODEL_ERROR",
+        ["qwen33", "did you mean", "qwen3", "llama", "config.json"],
+    ),
+    "no model_type": (
+        lambda f: change_json(f / "config.json", model_type=None),
+        ModelError,
+        "MODEL_ERROR",
+        ["model_type", "config.json"],
+    ),
+    "missing tensor": (
+        lambda f: change_header(f, drop),
+        ModelError,
+        "MODEL_ERROR",
+        ["model.norm.weight"],
+    ),
+    "tensor of a wrong shape": (
+        lambda f: change_header(f, reshape),
+        ModelError,
+        "MODEL_ERROR",
+        ["model.norm.weight", "shape", "192"],
+    ),
+    "truncated safetensors": (
+        lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-1000]),
+        ModelError,
+        "MODEL_ERROR",
+        [WEIGHTS],
+    ),
+    "empty safetensors": (
+        lambda f: (f / WEIGHTS).write_bytes(b""),
+        ModelError,
+        "MODEL_ERROR",
+        [WEIGHTS],
+    ),
+    "header that lies about offsets": (
+        lambda f: change_header(f, lie),
+        ModelError,
+        "MODEL_ERROR",
+        [WEIGHTS],
+    ),
+    "pickle weights": (
+        pickle_only,
+        ModelError,
+        "MODEL_ERROR",
+        ["pytorch_model.bin", "safetensors"],
+    ),
+    "no weights": (
+        lambda f: (f / WEIGHTS).unlink(),
+        ModelError,
+        "MODEL_ERROR",
+        ["no weights", "safetensors"],
+    ),
+    "missing tokenizer": (
+        lambda f: (f / "tokenizer.json").unlink(),
+        TokenizerError,
+        "TOKENIZER_ERROR",
+        ["tokenizer.json"],
+    ),
+    "damaged tokenizer": (
+        lambda f: (f / "tokenizer.json").write_text("{"),
+        TokenizerError,
+        "TOKENIZER_ERROR",
+        ["tokenizer.json"],
+    ),
+    "template that is not Jinja": (
+        lambda f: break_template(f, "{% for m in messages %}"),
+        TemplateSyntaxError,
+        "TEMPLATE_SYNTAX_ERROR",
+        ["line 1"],
+    ),
+    "template that fails": (
+        lambda f: break_template(f, "{{ raise_exception('no system role') }}"),
+        TemplateError,
+        None,
+        ["no system role"],
+    ),
+    "template that reaches into Python": (
+        lambda f: break_template(f, "{{ ''.__class__.__mro__ }}"),
+        TemplateError,
+        None,
+        ["__class__"],
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_model_is_named_with_file_and_fault(folder: Path, damage: str) -> None:
+    spoil, error, code, words = DAMAGES[damage]
+    spoil(folder)
+    with Client(str(folder)) as client, pytest.raises(error) as caught:
+        client.ask("Hi", max_tokens=1)
+    message = str(caught.value)
+    assert code is None or caught.value.code == code
+    assert [word for word in words if word not in message] == []
+
+
+ARGUMENTS = {  # a call on a sound model: (call, error, code, words of the message)
+    "empty raw prompt": (
+        lambda c: c.raw_complete(""),
+        EmptyPromptError,
+        "GENERATION_EMPTY_PROMPT",
+        ["prompt is empty", "token"],
+    ),
+    "prompt longer than the context": (
+        lambda c: c.ask("one " * 3000),
+        GenerationError,
+        "GENERATION_CONTEXT_OVERFLOW",
+        ["3009", "1024", "shorten"],
+    ),
+    "raw prompt longer than the context": (
+        lambda c: c.raw_complete("", completion_opts=CompletionOptions([5] * 2000)),
+        GenerationError,
+        "GENERATION_CONTEXT_OVERFLOW",
+        ["2000", "1024"],
+    ),
+    "unknown generation parameter": (
+        lambda c: c.ask("Hi", temprature=1),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["'temprature'", "did you mean 'temperature'"],
+    ),
+    "temperature below 0": (
+        lambda c: c.ask("Hi", temperature=-1),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["temperature", "at least 0", "-1"],
+    ),
+    "seed of a wrong type": (
+        lambda c: c.ask("Hi", seed="lucky"),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["seed", "whole number", "'lucky'"],
+    ),
+    "max_tokens of 0": (
+        lambda c: c.ask("Hi", max_tokens=0),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["max_tokens", "at least 1"],
+    ),
+    "bias for a token that the model does not have": (
+        lambda c: c.ask("Hi", logit_bias={10**6: 1.0}),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["logit_bias", "1000000", "0 to 2047"],
+    ),
+    "stop token that the model does not have": (
+        lambda c: c.ask("Hi", stop_token_ids=[2048]),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["stop_token_ids", "2048"],
+    ),
+    "feature of a later version": (
+        lambda c: c.ask("Hi", response_format={"type": "object"}),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["response_format", "structured output", "not have yet"],
+    ),
+    "model that the client does not have": (
+        lambda c: c.ask("Hi", model="talu/pokcet"),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["'talu/pokcet'", "did you mean 'talu/pocket'"],
+    ),
+    "malformed messages": (
+        lambda c: c.chat(messages=[{"role": "user", "content": "a"}, {"role": "usr"}]),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["messages[1]['role']", "did you mean 'user'"],
+    ),
+    "template of a call that is not Jinja": (
+        lambda c: c.ask("Hi", chat_template="{{ messages"),
+        TemplateSyntaxError,
+        "TEMPLATE_SYNTAX_ERROR",
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_a_wrong_argument_is_named_with_what_to_do(client: Client, argument: str) -> None:
+    call, error, code, words = ARGUMENTS[argument]
+    with pytest.raises(error) as caught:
+        call(client)
+    assert caught.value.code == code
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_a_sound_model_answers_after_every_wrong_call(client: Client) -> None:
+    assert client.ask("Hi", max_tokens=1).usage.completion_tokens == 1
+
+
+MODELS = {
+    "missing folder": ("/no/such/folder", ModelNotFoundError, "MODEL_NOT_FOUND", ["/no/such"]),
+    "missing relative folder": ("./nowhere", ModelNotFoundError, "MODEL_NOT_FOUND", ["nowhere"]),
+    "file instead of a folder": (__file__, ModelError, "MODEL_ERROR", ["is a file"]),
+    "unknown provider": (
+        "opnai::gpt-4o",
+        ValidationError,
+        "AMBIGUOUS_BACKEND",
+        ["did you mean 'openai'"],
+    ),
+    "remote model": (
+        "openai::gpt-4o",
+        ValidationError,
+        "UNSUPPORTED_BACKEND",
+        ["openai", "no remote models yet", "talu/pocket"],
+    ),
+}
+
+
+@pytest.mark.parametrize("reference", MODELS)
+def test_a_wrong_model_reference_is_named_when_it_is_used(reference: str) -> None:
+    model, error, code, words = MODELS[reference]
+    with Client(model) as client, pytest.raises(error) as caught:
+        client.ask("Hi")
+    assert caught.value.code == code
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_a_gpu_that_is_not_used_is_an_error() -> None:
+    client = Client("talu/pocket", gpu_layers=4)
+    with client, pytest.raises(ValidationError, match=r"gpu_layers=4 .*CPU only"):
+        client.ask("Hi")
