@@ -15,10 +15,12 @@ __all__ = ["MAX_SOURCE", "Meter", "text_size"]
 
 MAX_SOURCE = 256 * 1024  # characters of a template; the largest known has 17,000
 SECONDS = 10.0
-UNITS = 20_000_000  # a unit is a character made; a step costs STEP, an element of a list ELEMENT
+# A unit is a character made, kept or not: real templates build their text by adding to it, message
+# after message, which is quadratic. So the worst a template can keep is some 100 MB.
+UNITS = 100_000_000
 UNITS_PER_INPUT = 50  # for each character of the input: templates go over it several times
-STEP = 5
-ELEMENT = 8
+STEP = 5  # entering a block or a turn of a loop
+ELEMENT = 8  # of a list made
 MAX_WIDTH = 1000  # of padding, indentation, number formats
 MAX_BITS = 10_000  # of an integer
 

@@ -369,10 +369,14 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """JSON as transformers writes it: characters as they are, nothing escaped for HTML."""
-    _run.get().meter.width(indent, *(separators or ()))
+    meter = _run.get().meter
+    meter.width(indent, *(separators or ()))
+    meter.text(value)
     encoder = json.JSONEncoder(
         ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
+    if indent is None and separators is None:
+        return encoder.encode(value)
     return _join(encoder.iterencode(value))
 
 

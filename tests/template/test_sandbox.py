@@ -1,0 +1,300 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from talu.exceptions import TemplateError, TemplateSyntaxError, TemplateUndefinedError
+from talu.template import sandbox
+from talu.template.sandbox import run_template, template_variables
+
+MESSAGES = [{"role": "user", "content": "Hi", "tags": ["a", "b"]}]
+BIG = "{% set ns = namespace(s='x', l=[0], t=(1,)) %}"  # what attacks on memory start with
+
+ESCAPES = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ ''['__class__']['__mro__'] }}",
+    "{{ ''|attr('__class__')|attr('__mro__') }}",
+    "{{ ''|attr('__cla' ~ 'ss__') }}",
+    "{{ [''] | map(attribute='__class__') | list }}",
+    "{{ [''] | groupby('__class__') }}",
+    "{{ [''] | selectattr('__class__') | list }}",
+    "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+    "{{ joiner.__init__.__globals__ }}",
+    "{{ namespace.__init__.__globals__ }}",
+    "{{ dict.__class__.__mro__ }}",
+    "{{ dict.mro() }}",
+    "{{ lipsum.__globals__['os'] }}",
+    "{{ range.__globals__ }}",
+    "{{ raise_exception.__globals__ }}",
+    "{{ strftime_now.__globals__.values() | list }}",
+    "{{ (strftime_now|attr('__globals__')) }}",
+    "{{ self.__init__.__globals__ }}",
+    "{{ self._TemplateReference__context }}",
+    "{{ self._TemplateReference__context.environment }}",
+    "{% for x in [1] %}{{ loop.__init__.__globals__ }}{{ loop._iterator }}{% endfor %}",
+    "{% macro m() %}{% endmacro %}{{ m._func.__globals__ }}{{ m.__init__ }}",
+    "{% macro m() %}{{ caller.__globals__ }}{% endmacro %}{% call m() %}{% endcall %}",
+    "{{ '{0.__class__}'.format(1) }}",
+    "{{ '{0.__class__.__mro__}'.format('') }}",
+    "{{ '{x.__class__}'.format(x=1) }}",
+    "{{ '{x.__class__}'.format_map({'x': 1}) }}",
+    "{{ ('{0.__class__}'|attr('format'))(1) }}",
+    "{{ ['{0.__class__}']|map('format', 1)|list }}",
+    "{% for f in ['{0.__class__}']|map(attribute='format') %}{{ f(1) }}{% endfor %}",
+    "{% set f = '{0.__class__}'.format %}{{ f(1) }}",
+    "{{ ('{0.__class__}'|safe).format(1) }}",
+    "{{ '{0[__class__]}'.format(messages) }}",
+    "{{ messages.append({}) }}",
+    "{{ messages.clear() }}",
+    "{{ messages[0].update({'role': 'system'}) }}",
+    "{{ messages[0].pop('role') }}",
+    "{{ messages[0]['tags'].sort(reverse=true) }}",
+    "{{ (messages|attr('append'))({}) }}",
+    "{% set messages[0] = 1 %}",
+    "{% set messages.x = 1 %}",
+    "{% set ns = namespace() %}{% set ns.__class__ = 1 %}",
+    "{% set ns = namespace(__class__=1) %}",
+    "{% set ns = namespace({'_Namespace__attrs': 1}) %}",
+    "{% set ns = namespace({1: 2}) %}",
+    "{% include '/etc/passwd' %}",
+    "{% include ['/etc/passwd', 'x'] %}",
+    "{% import 'os' as os %}{{ os }}",
+    "{% from 'os' import system %}",
+    "{% extends '/etc/passwd' %}",
+    "{{ (messages|map('upper')).gi_frame.f_globals }}",
+    "{{ (messages|map('upper')).gi_code }}",
+    "{{ config }}{{ request }}{{ get_flashed_messages }}{{ url_for }}{{ environment }}",
+    "{{ undefined_name.__class__ }}",
+    "{{ messages|tojson(default=cycler) }}",
+    "{{ 'é'.encode('utf-16') }}",
+    "{{ (1).to_bytes(10, 'big') }}",
+    "{{ ''.maketrans('a', 'b') }}",
+    "{{ x() }}",
+    "{{ 1() }}",
+    "{{ open('/etc/passwd') }}{{ __import__('os') }}{{ eval('1') }}",
+    "{% autoescape true %}{{ ''.__class__ }}{% endautoescape %}",
+]
+HARMFUL = ["<class", "class '", "object at", "root:", "function", "module", "built-in", "Global"]
+
+
+@pytest.mark.parametrize("source", ESCAPES)
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_way_out_of_the_sandbox_is_closed(source: str, strict: bool) -> None:
+    try:
+        text = run_template(source, {"messages": MESSAGES}, strict=strict)
+    except TemplateError:
+        text = ""
+    assert not any(word in text for word in HARMFUL)
+    assert MESSAGES == [{"role": "user", "content": "Hi", "tags": ["a", "b"]}]
+
+
+ENDLESS = {
+    "steps": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "filtered": "{% for a in range(99999) %}"
+    "{% for b in range(99999) if false %}{% endfor %}{% endfor %}",
+    "macros": "{% macro m(n) %}{% if n %}{{ m(n-1) }}{{ m(n-1) }}{% endif %}{% endmacro %}"
+    "{{ m(99) }}",
+    "calls itself": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "recursive": "{% for x in [[]] recursive %}{{ loop([[], []]) }}{% endfor %}",
+    "text": "{% for a in range(99999) %}0123456789abcdef0123456789abcdef"
+    + "0123456789abcdef" * 20
+    + "{% endfor %}",
+    "hidden text": "{% set t %}{% for a in range(99999) %}"
+    + "0123456789abcdef" * 40
+    + "{% endfor %}{% endset %}",
+    "range": "{{ range(10**9) }}",
+    "power": "{{ 10**(10**10) }}",
+    "squares": BIG + "{% for i in range(99) %}{% set ns.l = 7 if loop.first else ns.l * ns.l %}"
+    "{% endfor %}",
+    "repeat": "{{ 'a' * 10**9 }}",
+    "repeat list": "{{ [0] * 10**9 }}",
+    "repeat other way": "{{ 10**9 * 'a' }}",
+    "doubled ~": BIG + "{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+    "doubled +": BIG + "{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+    "doubled list": BIG + "{% for i in range(99) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
+    "doubled set": BIG
+    + "{% for i in range(99) %}{% set x %}{{ ns.s }}{{ ns.s }}{% endset %}"
+    + "{% set ns.s = x %}{% endfor %}",
+    "doubled replace": BIG
+    + "{% for i in range(99) %}{% set ns.s = ns.s.replace('x', 'xx') %}{% endfor %}",
+    "doubled join": BIG
+    + "{% for i in range(99) %}{% set ns.s = ''.join([ns.s, ns.s]) %}{% endfor %}",
+    "doubled format": BIG
+    + "{% for i in range(99) %}{% set ns.s = '{0}{0}'.format(ns.s) %}{% endfor %}",
+    "doubled %": BIG + "{% for i in range(99) %}{% set ns.s = '%s%s' % (ns.s, ns.s) %}{% endfor %}",
+    "slices": BIG
+    + "{% set ns.s = 'x' * 99999 %}{% for i in range(99999) %}{% set x = ns.s[1:] %}{% endfor %}",
+    "width format": "{{ '{:1000000000}'.format(1) }}",
+    "width inside": "{{ '{:{w}}'.format(1, w=10**9) }}",
+    "width %": "{{ '%1000000000d' % 1 }}{{ '%*d' % (10**9, 1) }}",
+    "width of a part": "{{ '%.1000000000f' % 1 }}",
+    "width filter": "{{ '%1000000000d'|format(1) }}",
+    "center": "{{ 'a'|center(10**9) }}",
+    "ljust": "{{ 'a'.ljust(10**9) }}",
+    "markup ljust": "{{ ('a'|safe).ljust(10**9) }}",
+    "zfill": "{{ '1'.zfill(10**9) }}",
+    "indent": "{{ 'a\nb'|indent(10**9) }}",
+    "json indent": "{{ [[1]]|tojson(indent=10**9) }}",
+    "round": "{{ 5|round(-10**9) }}{{ 5|round(10**9, 'ceil') }}",
+    "batch": "{{ [1]|batch(10**9, 0)|list }}",
+    "slice": "{{ [1]|slice(10**9)|list }}",
+    "sum": BIG + "{{ ([[0] * 99999] * 99999)|sum(start=[]) }}",
+    "join filter": "{{ range(99999)|join('x' * 99999) }}",
+    "replace filter": "{{ ('x' * 99999)|replace('x', 'y' * 99999) }}",
+    "replace named": "{{ ('x' * 99999)|replace(new='y' * 99999, old='x') }}",
+    "date": "{{ strftime_now('%c' * 99999) }}",
+    **{
+        name: BIG + "{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}"
+        "{% set ns.t = (ns.t, ns.t) %}{% endfor %}" + use
+        for name, use in {
+            "shown": "{{ ns.l }}",
+            "joined": "{{ ns.l ~ '' }}",
+            "compared": "{% set a = namespace(l=[0]) %}{% for i in range(60) %}"
+            "{% set a.l = [a.l, a.l] %}{% endfor %}{{ a.l == ns.l }}",
+            "compared by test": "{{ ns.l is eq ns.t }}",
+            "in": "{{ ns.l in [1, ns.t] }}",
+            "hashed": "{% set d = {ns.t: 1} %}",
+            "looked up": "{{ {}[ns.t] }}{{ {}.get(ns.t) }}",
+            "unique": "{{ [ns.t]|map('default', 1)|unique|list }}",
+            "json": "{{ ns.l|tojson }}",
+            "string": "{{ ns.l|string }}",
+            "formatted": "{{ '%s' % (ns.l,) }}",
+            "braces": "{{ '{}'.format(ns.l) }}",
+            "refused": "{{ raise_exception(ns.l) }}",
+            "in namespace": "{% set n = namespace(x=ns.l) %}{{ n }}",
+            "trimmed": "{{ ns.l|trim }}",
+            "dictionary": "{{ {'a': ns.l}.items() }}",
+        }.items()
+    },
+}
+
+
+OTHERWISE = {"calls itself", "recursive", "range"}  # stopped by Python, or by Jinja's own sandbox
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_template_that_never_ends_or_makes_too_much_is_stopped(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("talu.template.limits.UNITS", 2_000_000)  # not to wait for each
+    started = time.process_time()
+    with pytest.raises(TemplateError) as caught:
+        run_template(ENDLESS[name], {})
+    assert caught.value.code == "TEMPLATE_LIMIT_EXCEEDED" or name in OTHERWISE
+    assert time.process_time() - started < 5
+
+
+def test_the_clock_stops_what_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("talu.template.limits.SECONDS", 0.05)
+    source = "{% set s = 'a' * 999999 %}{% for i in range(99999) %}{% if 'b' in s %}{% endif %}"
+    with pytest.raises(TemplateError, match=r"0\.05 seconds"):
+        run_template(source + "{% endfor %}", {})
+
+
+def test_a_long_conversation_is_no_attack() -> None:
+    messages = [{"role": "user", "content": "word " * 20_000} for _ in range(50)]
+    source = (
+        "{% for m in messages %}{% if m.content.startswith('x') or '</t>' in m.content %}x"
+        "{% else %}{{ m.role + ': ' + m.content.strip() ~ (m.content|trim) }}{% endif %}"
+        "{% endfor %}"
+    )
+    assert len(run_template(source, {"messages": messages})) > 9_000_000
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [("a\n{% if %}", 2), ("{{ 1 | nothing }}", 1), ("{% for x in y %}", 1), ("\n\n{{ }", 3)],
+)
+def test_a_syntax_error_says_the_line(source: str, line: int) -> None:
+    with pytest.raises(TemplateSyntaxError, match=f"line {line}:") as caught:
+        run_template(source, {})
+    assert caught.value.details == {"line": line}
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "{% if 1 %}" * 3000, "{" * 300_000],
+    ids=["parentheses", "blocks", "long"],
+)
+def test_a_template_too_deep_or_too_long_is_refused(source: str) -> None:
+    with pytest.raises(TemplateSyntaxError):
+        run_template(source, {})
+
+
+def test_an_error_says_the_line_of_the_template() -> None:
+    with pytest.raises(TemplateError, match="at line 3: ZeroDivisionError"):
+        run_template("a\nb\n{{ 1 // 0 }}", {})
+
+
+def test_what_a_template_refuses_has_a_code_of_its_own() -> None:
+    with pytest.raises(TemplateError, match="Roles must alternate") as caught:
+        run_template("{{ raise_exception('Roles must alternate') }}", {})
+    assert caught.value.code == "TEMPLATE_RAISE_EXCEPTION"
+
+
+def test_an_undefined_variable_is_empty_unless_strict() -> None:
+    assert run_template("a{{ nobody }}b", {}) == "ab"
+    with pytest.raises(TemplateUndefinedError, match="'nobody' is undefined"):
+        run_template("a{{ nobody }}b", {}, strict=True)
+
+
+def test_an_attribute_of_something_undefined_is_an_error_always() -> None:
+    with pytest.raises(TemplateUndefinedError, match="'nobody' is undefined"):
+        run_template("{{ nobody.name }}", {})
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{% if true %}\n  x\n{% endif %}\ny", "  x\ny"),
+        ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
+        (
+            "{% for i in range(3) %}{% if i == 1 %}{% continue %}{% endif %}{{ i }}{% endfor %}",
+            "02",
+        ),
+        ("a{% generation %}{% set x = 1 %}b{{ x }}{% endgeneration %}c{{ x }}", "ab1c"),
+        ("{{ {'é': '<&>', 'a': [1, none]} | tojson }}", '{"é": "<&>", "a": [1, null]}'),
+        ("{{ {'b': 1, 'a': 2} | tojson(sort_keys=true, separators=(',', ':')) }}", '{"a":2,"b":1}'),
+        ("{{ [1] | tojson(indent=2) }}", "[\n  1\n]"),
+        ("{{ 'é' | tojson(ensure_ascii=true) }}", '"\\u00e9"'),
+        ("{{ strftime_now('%d %b %Y') }}", "02 Jan 2026"),
+        (
+            "{{ '%s is %05.2f' | format('x', 1.5) }} {{ '{:>4}|{!r}'.format(1, 'a') }}",
+            "x is 01.50    1|'a'",
+        ),
+        ("{{ ', '.join(['a', 'b']) }}{{ ['a', 'b']|map('upper')|join('-') }}", "a, bA-B"),
+        ("{{ ', '.join(['a', 'b']|map('upper')) }}", "A, B"),
+        ("{{ dict(a=1)|items|list }}{{ dict([('a', 1)]) }}", "[('a', 1)]{'a': 1}"),
+        (
+            "{% set ns = namespace(n=0) %}{% for i in [1, 2] %}{% set ns.n = ns.n + i %}"
+            "{% endfor %}{{ ns.n }}",
+            "3",
+        ),
+        ("{{ 'a<b' }}{{ 'x' ~ 1 ~ none }}{{ ('<'|safe) ~ '<' }}", "a<bx1None<<"),
+        ("{{ 'abc'[::-1] }}{{ [1, 2, 3][1:] }}", "cba[2, 3]"),
+    ],
+)
+def test_the_language_is_that_of_chat_templates(source: str, text: str) -> None:
+    assert run_template(source, {}, now=datetime(2026, 1, 2)) == text
+
+
+def test_variables_that_a_template_reads_are_found() -> None:
+    source = "{% for m in messages %}{{ m }}{{ loop.index }}{% endfor %}{{ range(3) }}{{ x.y }}"
+    assert template_variables(source) == {"messages", "x"}
+
+
+def test_compiled_templates_are_kept_in_bounds() -> None:
+    sources = [f"{{{{ {number} }}}}" for number in range(100)]
+    assert [run_template(source, {}) for source in sources] == [str(n) for n in range(100)]
+    assert sandbox._compile.cache_info().currsize <= 64
+
+
+def test_threads_share_a_template_and_not_their_values() -> None:
+    def run(number: int) -> str:
+        values: dict[str, Any] = {"n": number}
+        return run_template("{{ n }}{{ strftime_now('%Y') }}", values, now=datetime(number, 1, 1))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(run, range(1000, 1200))) == [f"{n}{n}" for n in range(1000, 1200)]
