@@ -216,6 +216,31 @@ def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
     assert process.returncode == 141
 
 
+def run_with(script: str, redirections: str, **variables: str) -> tuple[int, bytes, bytes]:
+    """The command in a shell that redirects its streams."""
+    program = PROGRAM.format(script=script)
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {redirections}', sys.executable, program],
+        env=os.environ | variables,
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_closed_stdin_is_an_empty_one() -> None:
+    assert run_with('"text"', "<&-") == (0, b"text\n", b"")
+
+
+def test_a_closed_stdout_is_one_line() -> None:
+    assert run_with('"text"', ">&- </dev/null") == (1, b"", b"talu: standard output is closed\n")
+
+
+def test_what_the_encoding_of_stdout_lacks_is_written_as_an_escape() -> None:
+    outcome = run_with('"5 \u20ac"', "</dev/null", PYTHONIOENCODING="ascii")
+    assert outcome == (0, b"5 \\u20ac\n", b"")
+
+
 def test_a_full_disk_is_one_line() -> None:
     with Path("/dev/full").open("wb") as full:
         command = [sys.executable, "-c", PROGRAM.format(script='"text"')]

@@ -71,7 +71,7 @@ def command(
 def _question(prompt: str | None) -> str:
     """The prompt and what is piped in; a terminal is not waited for."""
     parts = [prompt or ""]
-    if not sys.stdin.isatty():
+    if sys.stdin is not None and not sys.stdin.isatty():
         try:
             parts.append(sys.stdin.buffer.read().decode())
         except UnicodeDecodeError as error:
@@ -101,7 +101,8 @@ def _write(pieces: Iterable[str]) -> None:
 
 
 def _write_json(response: Response) -> None:
-    text = json.dumps(response.to_dict(), ensure_ascii=False)
+    readable = sys.stdout.encoding.lower() == "utf-8"
+    text = json.dumps(response.to_dict(), ensure_ascii=not readable)
     # JSON escapes C0 by itself; DEL and C1 would reach a terminal.
     text = re.sub(r"[\x7f-\x9f]", lambda match: f"\\u{ord(match[0]):04x}", text)
     sys.stdout.write(text + "\n")

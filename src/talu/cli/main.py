@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import NoReturn
 
 import click
@@ -52,6 +53,10 @@ def main() -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command with these arguments and return its exit status."""
+    if sys.stdout is None:
+        return _fail("standard output is closed", 1)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what its encoding does not have
     try:
         with talu.make_context("talu", list(arguments)) as context:
             talu.invoke(context)
