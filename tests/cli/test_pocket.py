@@ -5,6 +5,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 Process = Callable[..., subprocess.CompletedProcess[str]]
 Talu = Callable[..., Any]
 
@@ -54,9 +56,14 @@ def test_bench_measures_what_it_says(talu: Talu) -> None:
         assert min(rates) <= figures[test]["mean"] <= max(rates)
 
 
-def test_bench_prints_a_table_with_a_line_for_each_test(talu: Talu) -> None:
+def test_bench_prints_a_table_with_a_line_for_each_test(
+    talu: Talu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("FORCE_COLOR", "1")
     lines = talu("bench", "talu/pocket", "--repetitions", "1").out.splitlines()
     assert len(lines) == 4
+    assert not {"\x1b", "…"} & set("".join(lines))
     assert all(name in lines[0] for name in ("model", "size", "threads", "CPU", "tokens/s"))
     assert "prefill 512" in lines[2]
     assert "decode 64" in lines[3]

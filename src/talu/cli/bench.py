@@ -109,7 +109,7 @@ def _figures(rate: Rate) -> dict[str, object]:
 
 def _print_table(model: str, engine: Engine, rates: list[Rate]) -> None:
     info = engine.info
-    table = Table(box=box.MARKDOWN)
+    table = Table(box=box.MARKDOWN, header_style="")
     for name in ("model", "size", "parameters", "threads", "CPU", "test", "tokens/s"):
         numeric = name in ("size", "parameters", "threads", "tokens/s")
         table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
@@ -123,7 +123,7 @@ def _print_table(model: str, engine: Engine, rates: list[Rate]) -> None:
             f"{rate.test} {rate.tokens}",
             f"{rate.mean:,.1f} ± {rate.spread:,.1f}",
         )
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = Console(width=1000)  # a narrow terminal may wrap a row, but no figure is cut
     with console.capture() as captured:
         console.print(table)
     lines = captured.get().splitlines(keepends=True)
