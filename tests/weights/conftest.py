@@ -4,7 +4,7 @@ import importlib.util
 import json
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,3 @@ def hub_module() -> Any:
     sys.modules["hub_server"] = module  # where its dataclasses look themselves up
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture
-def hub(hub_module: Any) -> Iterator[Any]:
-    """A hub without models."""
-    server = hub_module.HubServer()
-    yield server
-    server.shutdown()
-    server.server_close()

@@ -18,13 +18,15 @@ class Repository:
     """One model on the server, and how the server misbehaves with it.
 
     Attributes:
+        id: "organisation/name".
         token: without it the server answers 401.
         refusal: status and X-Error-Code of every answer.
         cut_after: bytes of a file after which the connection is dropped, the first time only.
         claimed_sizes: what the listing says instead of the true size.
-        moved_to: server from which the files, by redirection, must be fetched.
+        moved_to: address of a file elsewhere, with {path} in it, to which requests are redirected.
     """
 
+    id: str
     files: dict[str, bytes]
     token: str | None = None
     refusal: tuple[int, str] | None = None
@@ -58,6 +60,11 @@ class HubServer(ThreadingHTTPServer):
         """Names of the files whose content was asked for, sorted."""
         matches = [FILE.fullmatch(seen.path) for seen in self.requests if seen.method == "GET"]
         return sorted(match["name"] for match in matches if match)
+
+    def stop(self) -> None:
+        """Answer no more."""
+        self.shutdown()
+        self.server_close()
 
     def handle_error(self, *_: object) -> None:
         """A client that goes away is no news."""
@@ -93,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
         elif "name" in match.groupdict():
             self.send_file(repository, match["name"])
         else:
-            self.send_json(listing(repository, match["id"], match["what"]))
+            self.send_json(listing(repository, match["what"]))
 
     def send_file(self, repository: Repository, name: str) -> None:
         content = repository.files.get(name)
@@ -104,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         if repository.moved_to:
             headers |= {"X-Linked-ETag": f'"{etag}"', "X-Linked-Size": str(len(content))}
-            self.send(302, {**headers, "Location": repository.moved_to + self.path})
+            self.send(302, {**headers, "Location": repository.moved_to.format(path=self.path)})
             return
         start, status = 0, 200
         if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
@@ -129,13 +136,13 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
-def listing(repository: Repository, model_id: str, what: str) -> Any:
+def listing(repository: Repository, what: str) -> Any:
     """What the interface answers for a revision, or for its tree."""
     if what == "revision":
         sizes = {name: len(content) for name, content in repository.files.items()}
         sizes |= repository.claimed_sizes
         siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
-        return {"id": model_id, "modelId": model_id, "sha": COMMIT, "siblings": siblings}
+        return {"id": repository.id, "modelId": repository.id, "sha": COMMIT, "siblings": siblings}
     return [
         {
             "type": "file",

@@ -1,13 +1,19 @@
-"""The hub client reads its settings when it is imported, so each test runs it in a new process."""
+"""Downloads from a hub on this machine.
+
+The hub client reads its settings when it is imported, so a process of its own runs it: one for
+most tests, a new one for each that needs other settings or asks what was imported.
+"""
 
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +21,40 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+NOWHERE = "http://127.0.0.1:1"
 TOKEN = "hf_canaryCANARYcanary"
 PROGRAM = """
-import json, sys, traceback
+import contextlib, io, json, os, sys, traceback
 from pathlib import Path
 from talu.exceptions import ModelError, TaluError
 from talu.weights.resolve import resolve
 
 sockets = []
 sys.addaudithook(lambda event, _: sockets.append(event) if event.startswith("socket.") else None)
-asked = json.loads(sys.argv[1])
 
 def refuse(folder):
     raise ModelError(f"refused with {sorted(path.name for path in Path(folder).iterdir())}")
 
-check = refuse if asked.pop("refuse", False) else None
-try:
-    result = {"folder": str(resolve(**asked, check=check))}
-except TaluError as error:
-    result = {"error": type(error).__name__, "code": error.code, "message": str(error)}
-    result["traceback"] = "".join(traceback.format_exception(error))
-result["sockets"] = sockets
-result["client"] = "huggingface_hub.file_download" in sys.modules
-print(json.dumps(result))
+for line in sys.stdin:
+    asked = json.loads(line)
+    sockets.clear()
+    before = dict(os.environ)
+    os.environ.update(asked.pop("env"))
+    check = refuse if asked.pop("refuse", False) else None
+    captured = sys.stderr if sys.stderr.isatty() else io.StringIO()
+    result = {}
+    with contextlib.redirect_stderr(captured):
+        try:
+            result["folder"] = str(resolve(**asked, check=check))
+        except TaluError as error:
+            result |= {"error": type(error).__name__, "code": error.code, "message": str(error)}
+            result["traceback"] = traceback.format_exc()
+    result["sockets"] = sockets
+    result["client"] = "huggingface_hub.file_download" in sys.modules
+    result["stderr"] = "" if captured is sys.stderr else captured.getvalue()
+    os.environ.clear()
+    os.environ.update(before)
+    print(json.dumps(result), flush=True)
 """
 WEIGHTS = safetensors.numpy.save({"w": np.arange(100_000, dtype=np.float32)})
 FILES = {
@@ -61,60 +78,98 @@ OTHERS = {
 class Outcome:
     """What a process that resolved a reference came to."""
 
-    folder: Path | None
-    error: str
-    code: str
-    message: str
-    sockets: list[str]
-    client: bool
-    stderr: str
+    folder: Path | None = None
+    error: str = ""
+    code: str = ""
+    message: str = ""
+    traceback: str = ""
+    stderr: str = ""
+    sockets: list[str] = field(default_factory=list)
+    client: bool = False
 
     def files(self) -> dict[str, bytes]:
         assert self.folder is not None, self.message
         return {path.name: path.read_bytes() for path in self.folder.iterdir()}
 
 
+def start(home: Path, endpoint: str, **options: Any) -> subprocess.Popen[str]:
+    """A process that resolves what is written to it."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGINGFACE_"))}
+    settings = {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "NO_PROXY": "127.0.0.1"}
+    env = kept | settings | options.pop("env", {})
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, **options}
+    return subprocess.Popen([sys.executable, "-c", PROGRAM], env=env, text=True, **pipes)
+
+
+def ask(process: subprocess.Popen[str], ref: str, **asked: Any) -> Outcome:
+    """What ``resolve`` comes to in the process."""
+    process.stdin.write(json.dumps({"ref": ref, "env": {}, **asked}) + "\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    assert TOKEN not in answer
+    outcome = Outcome(**json.loads(answer))
+    outcome.folder = Path(outcome.folder) if outcome.folder else None
+    return outcome
+
+
 Resolve = Callable[..., Outcome]
+numbers = count()
+
+
+@pytest.fixture(scope="module")
+def server(hub_module: Any) -> Iterator[Any]:
+    """A hub without models."""
+    server = hub_module.HubServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hf")
+
+
+@pytest.fixture(scope="module")
+def process(server: Any, home: Path) -> Iterator[subprocess.Popen[str]]:
+    process = start(home, server.url)
+    yield process
+    process.communicate(timeout=60)
 
 
 @pytest.fixture
-def resolve(hub: Any, tmp_path: Path) -> Resolve:
-    """Resolves a reference in a new process, with the hub of the test as the hub."""
+def hub(server: Any) -> Any:
+    """The hub, with no request remembered."""
+    server.requests.clear()
+    return server
 
-    def run(
-        ref: str = "org/model",
-        *,
-        env: dict[str, str] | None = None,
-        stderr: int = subprocess.PIPE,
-        **asked: Any,
-    ) -> Outcome:
-        settings = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.url, **(env or {})}
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGINGFACE_"))}
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, json.dumps({"ref": ref, **asked})],
-            env=clean | {"NO_PROXY": "127.0.0.1"} | settings,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert TOKEN not in done.stdout + (done.stderr or "")
-        result = json.loads(done.stdout)
-        result.pop("traceback", None)
-        folder = result.pop("folder", None)
-        texts = {name: result.pop(name, "") for name in ("error", "code", "message")}
-        return Outcome(folder=folder and Path(folder), stderr=done.stderr or "", **texts, **result)
+
+@pytest.fixture
+def repository(hub: Any, hub_module: Any) -> Any:
+    """A sound model among files that nobody needs."""
+    repository = hub_module.Repository(f"org/model-{next(numbers)}", files=FILES | OTHERS)
+    hub.repositories[repository.id] = repository
+    return repository
+
+
+@pytest.fixture
+def resolve(process: subprocess.Popen[str], hub: Any, repository: Any) -> Resolve:
+    """Resolves the id of ``repository``, with the hub as the hub."""
+
+    def run(ref: str = "", **asked: Any) -> Outcome:
+        return ask(process, ref or repository.id, **asked)
 
     return run
 
 
 @pytest.fixture
-def repository(hub: Any, hub_module: Any) -> Any:
-    """A sound model ``org/model`` among files that nobody needs."""
-    hub.repositories["org/model"] = hub_module.Repository(files=FILES | OTHERS)
-    return hub.repositories["org/model"]
+def resolve_anew(hub: Any, home: Path, repository: Any) -> Resolve:
+    """The same in a new process: ``env`` holds before anything is imported."""
+
+    def run(env: dict[str, str] | None = None, stderr: int | None = None, **asked: Any) -> Outcome:
+        with start(home, hub.url, env=env or {}, stderr=stderr) as process:
+            return ask(process, repository.id, **asked)
+
+    return run
 
 
 def test_only_what_a_model_needs_is_downloaded_and_quietly_where_no_terminal_is(
@@ -126,10 +181,10 @@ def test_only_what_a_model_needs_is_downloaded_and_quietly_where_no_terminal_is(
     assert outcome.stderr == ""
 
 
-def test_a_terminal_sees_the_progress_of_the_weights(resolve: Resolve, repository: Any) -> None:
+def test_a_terminal_sees_the_progress_of_the_weights(resolve_anew: Resolve) -> None:
     controller, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (25, 100))
-    assert resolve(stderr=terminal).files() == FILES
+    assert resolve_anew(stderr=terminal).files() == FILES
     os.close(terminal)
     shown = os.read(controller, 65536).decode()
     os.close(controller)
@@ -137,25 +192,31 @@ def test_a_terminal_sees_the_progress_of_the_weights(resolve: Resolve, repositor
     assert "Fetching 5 files" not in shown
 
 
+@pytest.mark.parametrize(
+    "asked", [{}, {"offline": True}, {"env": {"HF_HUB_OFFLINE": "1"}}], ids=["", "offline", "env"]
+)
+@pytest.mark.parametrize("listing", [True, False], ids=["new client", "client without listings"])
 def test_a_cached_model_opens_without_a_socket_and_without_the_hub_client(
-    resolve: Resolve, repository: Any
+    resolve: Resolve, resolve_anew: Resolve, repository: Any, asked: Any, listing: bool
 ) -> None:
     del repository.files["chat_template.jinja"]
-    first = resolve()
-    for again in (resolve(), resolve(offline=True), resolve(env={"HF_HUB_OFFLINE": "1"})):
-        assert again.folder == first.folder
-        assert again.sockets == []
-        assert not again.client
+    folder = resolve().folder
+    if not listing:
+        shutil.rmtree(folder.parents[1] / "trees")
+    again = resolve_anew(**asked)
+    assert again.folder == folder
+    assert again.sockets == []
+    assert not again.client
 
 
 @pytest.mark.parametrize("asked", [{"offline": True}, {"env": {"HF_HUB_OFFLINE": "1"}}])
 def test_offline_a_model_that_is_not_cached_is_an_error_and_no_socket_is_opened(
-    resolve: Resolve, hub: Any, repository: Any, asked: Any
+    resolve_anew: Resolve, hub: Any, repository: Any, asked: Any
 ) -> None:
-    outcome = resolve(**asked)
+    outcome = resolve_anew(**asked)
     assert outcome.error == "ModelNotFoundError"
-    assert "'org/model' is not complete in" in outcome.message
-    assert "hf download org/model" in outcome.message
+    assert f"'{repository.id}' is not complete in" in outcome.message
+    assert f"hf download {repository.id}" in outcome.message
     assert outcome.sockets == []
     assert hub.requests == []
 
@@ -207,7 +268,7 @@ def test_a_model_that_is_refused_costs_no_download_of_weights(
     [
         ({"config.json": b"{}", "pytorch_model.bin": b""}, "as pickled objects"),
         ({"config.json": b"{}", "model-q4.gguf": b""}, "GGUF weights ('model-q4.gguf')"),
-        ({"config.json": b"{}"}, "no weights in the repository org/model"),
+        ({"config.json": b"{}"}, "no weights in the repository org/model-"),
         ({"model.safetensors": WEIGHTS}, "has no config.json"),
     ],
 )
@@ -225,16 +286,15 @@ def test_the_token_goes_to_the_hub_and_not_where_it_redirects(
     resolve: Resolve, hub: Any, hub_module: Any, repository: Any
 ) -> None:
     storage = hub_module.HubServer()
-    storage.repositories["org/model"] = hub_module.Repository(files=FILES)
+    storage.repositories[repository.id] = hub_module.Repository(repository.id, FILES)
     repository.token = TOKEN
-    repository.moved_to = storage.url
+    repository.moved_to = storage.url + "{path}"
     assert resolve(env={"HF_TOKEN": TOKEN}).files() == FILES
     assert storage.fetched() == sorted(FILES)
     assert {seen.headers.get("authorization") for seen in storage.requests} == {None}
-    asked = [seen for seen in hub.requests if "org/model" in seen.path]
+    asked = [seen for seen in hub.requests if repository.id in seen.path]
     assert {seen.headers.get("authorization") for seen in asked} == {f"Bearer {TOKEN}"}
-    storage.shutdown()
-    storage.server_close()
+    storage.stop()
 
 
 @pytest.mark.parametrize(
@@ -254,24 +314,30 @@ def test_a_refusal_of_the_hub_is_told_with_the_next_step(
     outcome = resolve(env={"HF_TOKEN": TOKEN})
     assert (outcome.error, outcome.code) == (error, code)
     assert words in outcome.message
-    assert f"'org/model' on {hub.url}" in outcome.message
+    assert f"'{repository.id}' on {hub.url}" in outcome.message
     assert ("HF_TOKEN" if code.startswith("MODEL") else "try again") in outcome.message
 
 
-def test_a_hub_that_cannot_be_reached_is_an_error_of_the_network(
-    resolve: Resolve, hub: Any
-) -> None:
-    hub.shutdown()
-    hub.server_close()
-    outcome = resolve()
+def test_a_hub_that_cannot_be_reached_is_an_error_of_the_network(resolve_anew: Resolve) -> None:
+    outcome = resolve_anew(env={"HF_ENDPOINT": NOWHERE})
     assert (outcome.error, outcome.code) == ("IOError", "IO_NETWORK_FAILED")
     assert "HF_ENDPOINT" in outcome.message
 
 
-def test_a_token_that_makes_no_header_is_not_shown(resolve: Resolve, repository: Any) -> None:
-    outcome = resolve(env={"HF_TOKEN": TOKEN + "\x01é"})
+def test_a_token_that_makes_no_header_is_not_shown(resolve: Resolve) -> None:
+    outcome = resolve(env={"HF_TOKEN": TOKEN + "é"})
     assert outcome.error == "IOError"
     assert "HF_TOKEN" in outcome.message
+
+
+def test_a_signed_address_is_not_shown(
+    resolve: Resolve, hub: Any, hub_module: Any, repository: Any
+) -> None:
+    storage = hub_module.HubServer()
+    repository.moved_to = f"{storage.url}/signed{{path}}?signature={TOKEN}"
+    assert resolve().error
+    assert any(TOKEN in seen.path for seen in storage.requests)
+    storage.stop()
 
 
 def test_a_disk_that_is_too_small_is_known_before_the_download(
@@ -285,11 +351,9 @@ def test_a_disk_that_is_too_small_is_known_before_the_download(
     assert "model.safetensors" not in hub.fetched()
 
 
-def test_a_cache_that_cannot_be_written_is_named(
-    resolve: Resolve, repository: Any, tmp_path: Path
-) -> None:
+def test_a_cache_that_cannot_be_written_is_named(resolve_anew: Resolve, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    outcome = resolve(env={"HF_HOME": str(tmp_path / "file")})
+    outcome = resolve_anew(env={"HF_HOME": str(tmp_path / "file")})
     assert (outcome.error, outcome.code) == ("IOError", "IO_WRITE_FAILED")
     assert str(tmp_path / "file" / "hub") in outcome.message
 
@@ -308,15 +372,13 @@ def test_an_interrupted_download_is_completed_and_never_taken_for_a_model(
 
 
 def test_a_cache_that_another_program_filled_in_part_is_completed_or_used_with_a_warning(
-    resolve: Resolve, hub: Any, repository: Any
+    resolve: Resolve, resolve_anew: Resolve
 ) -> None:
     folder = resolve().folder
     (folder / "generation_config.json").unlink()
     assert resolve(offline=True).folder == folder
     assert "generation_config.json" in resolve().files()
     (folder / "generation_config.json").unlink()
-    hub.shutdown()
-    hub.server_close()
-    outcome = resolve()
+    outcome = resolve_anew(env={"HF_ENDPOINT": NOWHERE})
     assert outcome.folder == folder
     assert "is used as it is" in outcome.stderr

@@ -6,6 +6,9 @@ and opens no socket. ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_ENDPOINT``, ``HF_HUB_OF
 ``HF_TOKEN`` mean what they mean there; all but the token are read once in a process. The progress
 bar is the hub client's: on stderr, and only when that is a terminal.
 
+A connection that breaks is resumed where it broke. A process that is killed loses the file it was
+at, and no other: the hub client gives every download a name of its own.
+
 Only what a model needs is fetched, and the small files before the large ones, so that a model that
 cannot be used is refused before its weights are downloaded.
 """
