@@ -280,23 +280,23 @@ void Sampler::keep_nucleus(const float* x, size_t size, float peak, float temper
 
   border_.clear();
   each4(x, 0, size, [&](size_t i, f32x4 v) {
-    const i32x4 inside = bins(v) == static_cast<int32_t>(border);
+    const i32x4 bin = bins(v);
+    const f32x4 weight = bin <= static_cast<int32_t>(border) ? load(&weights_[i]) : f32x4{};
+    std::memcpy(&weights_[i], &weight, sizeof weight);
+    const i32x4 inside = bin == static_cast<int32_t>(border);
     if (!any(inside)) return;
     for (size_t j = 0; j < 4 && i + j < size; ++j)
       if (inside[j]) border_.push_back({x[i + j], static_cast<int32_t>(i + j)});
   });
   std::sort(border_.begin(), border_.end(), before);
-  size_t last = 0;
-  for (; last + 1 < border_.size(); ++last) {
-    mass += weights_[static_cast<size_t>(border_[last].id)];
-    if (mass >= target) break;
+  for (const Candidate& candidate : border_) {
+    float& weight = weights_[static_cast<size_t>(candidate.id)];
+    if (mass >= target && &candidate != &border_.front()) {
+      weight = 0;
+    } else {
+      mass += weight;
+    }
   }
-  each4(x, 0, size, [&](size_t i, f32x4 v) {
-    const f32x4 weight = v >= border_[last].value ? load(&weights_[i]) : f32x4{};
-    std::memcpy(&weights_[i], &weight, sizeof weight);
-  });
-  for (size_t tie = last + 1; tie < border_.size(); ++tie)
-    weights_[static_cast<size_t>(border_[tie].id)] = 0;
 }
 
 // Inverts the cumulative distribution of weights_ in the order of their indices.
