@@ -1,0 +1,349 @@
+import asyncio
+import gc
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import aclosing, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from talu.backends.local import LocalModel
+from talu.config import GenerationConfig
+from talu.exceptions import (
+    EmptyPromptError,
+    GenerationError,
+    ModelNotFoundError,
+    StateError,
+    TemplateError,
+    ValidationError,
+)
+from talu.types import Done, Event, FinishReason, Request, TextDelta
+from talu.weights.resolve import BUNDLED, resolve
+
+ASK = ({"role": "user", "content": "What is 2+2?"},)
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[LocalModel]:
+    with closing(LocalModel(BUNDLED)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(resolve(BUNDLED), tmp_path / "model"))
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def ask(**settings: Any) -> Request:
+    settings = {"max_tokens": 8, "temperature": 0.0} | settings
+    return Request(messages=ASK, config=GenerationConfig(**settings))
+
+
+def raw(prompt: str | None = "Hello", **fields: Any) -> Request:
+    return Request(prompt=prompt, config=GenerationConfig(max_tokens=4, temperature=0.0), **fields)
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def tokens_of(events: list[Event]) -> list[int]:
+    return [t for event in events if isinstance(event, TextDelta) for t in event.tokens]
+
+
+def done_of(events: list[Event]) -> Done:
+    assert isinstance(events[-1], Done)
+    return events[-1]
+
+
+async def collect(model: LocalModel, request: Request) -> list[Event]:
+    async with aclosing(await model.astream(request)) as events:
+        return [event async for event in events]
+
+
+# The way of a request.
+
+
+def test_a_chat_is_answered_and_the_counts_add_up(model: LocalModel) -> None:
+    events = list(model.stream(ask(stop_token_ids=[])))
+    done = done_of(events)
+    text, ids = model.render(ask())
+    assert done.prompt == text
+    assert done.model == model.model == BUNDLED
+    assert done.usage.prompt_tokens == len(ids)
+    assert done.usage.completion_tokens == len(tokens_of(events)) == 8
+    assert done.finish_reason is FinishReason.LENGTH
+    assert done.timings.time_to_first_token_ms > 0
+
+
+def test_awaited_events_are_the_same(model: LocalModel) -> None:
+    request = ask(temperature=1.0, seed=3, logprobs=True)
+    plain, awaited = list(model.stream(request)), asyncio.run(collect(model, request))
+    assert awaited[:-1] == plain[:-1]
+    assert done_of(awaited).finish_reason == done_of(plain).finish_reason
+
+
+def test_the_end_token_ends_the_answer(model: LocalModel) -> None:
+    events = list(model.stream(ask(max_tokens=200)))
+    assert done_of(events).finish_reason is FinishReason.STOP
+    assert "<|im_end|>" not in text_of(events)
+
+
+def test_the_models_own_settings_go_before_the_librarys(folder: Path) -> None:
+    edit(folder / "generation_config.json", do_sample=False, max_new_tokens=3)
+    greedy = ask(stop_token_ids=[])
+    with closing(LocalModel(str(folder))) as model:
+        own = list(model.stream(Request(messages=ASK)))
+        assert len(tokens_of(own)) == 3
+        assert tokens_of(own) == tokens_of(list(model.stream(greedy)))[:3]
+
+
+def test_without_a_seed_every_generation_draws_its_own(model: LocalModel) -> None:
+    request = ask(max_tokens=30, temperature=5.0, top_k=0, top_p=1.0)
+    assert len({text_of(list(model.stream(request))) for _ in range(3)}) == 3
+
+
+def test_a_seed_makes_the_text_repeatable(model: LocalModel) -> None:
+    request = ask(max_tokens=30, temperature=5.0, top_k=0, top_p=1.0, seed=11)
+    assert len({text_of(list(model.stream(request))) for _ in range(3)}) == 1
+
+
+def test_a_stop_sequence_is_named_and_not_shown(model: LocalModel) -> None:
+    text = text_of(list(model.stream(ask())))
+    stop = text[1:3]
+    events = list(model.stream(ask(stop_sequences=[stop])))
+    assert text_of(events) == text[: text.index(stop)]
+    assert done_of(events).stop_sequence == stop
+
+
+def test_logprobs_are_reported_for_every_token(model: LocalModel) -> None:
+    events = list(model.stream(ask(top_logprobs=3)))
+    logprobs = [each for e in events if isinstance(e, TextDelta) for each in e.logprobs]
+    assert [each.token for each in logprobs] == tokens_of(events)
+    assert all(each.top_logprobs and len(each.top_logprobs) == 3 for each in logprobs)
+
+
+def test_the_second_turn_finds_the_first_in_the_cache(model: LocalModel) -> None:
+    story = {"role": "user", "content": "Tell me a long story about the sea and a boat." * 4}
+    config = GenerationConfig(max_tokens=40, temperature=0.0)
+    answer = text_of(list(model.stream(Request(messages=(story,), config=config))))
+    turn = (story, {"role": "assistant", "content": answer}, {"role": "user", "content": "Why?"})
+    usage = done_of(list(model.stream(Request(messages=turn, config=config)))).usage
+    first = len(model.render(Request(messages=(story,)))[1])
+    assert first - 16 < usage.cached_tokens < usage.prompt_tokens
+
+
+def test_a_template_of_the_request_replaces_the_models(model: LocalModel) -> None:
+    request = Request(messages=ASK, chat_template="Q: {{ messages[0].content }} {{ mood }}\nA:")
+    assert model.render(request)[0] == "Q: What is 2+2? \nA:"
+    config = GenerationConfig(extra_context={"mood": "(calmly)"})
+    with_mood = Request(messages=ASK, chat_template=request.chat_template, config=config)
+    assert model.render(with_mood)[0] == "Q: What is 2+2? (calmly)\nA:"
+
+
+def test_tools_are_shown_to_the_model(model: LocalModel) -> None:
+    shown = Request(messages=ASK, tools=(TOOL,), chat_template="{{ tools | tojson }}")
+    assert '"add"' in model.render(shown)[0]
+
+
+# Raw prompts.
+
+
+def test_a_raw_prompt_is_sent_as_it_is(model: LocalModel) -> None:
+    text, ids = model.render(raw("Hello"))
+    assert text == "Hello"
+    done = done_of(list(model.stream(raw("Hello"))))
+    assert (done.prompt, done.usage.prompt_tokens) == ("Hello", len(ids))
+
+
+def test_token_ids_replace_the_tokenization(model: LocalModel) -> None:
+    ids = model.render(raw("Hello"))[1]
+    by_ids = list(model.stream(raw("ignored", token_ids=tuple(ids))))
+    assert tokens_of(by_ids) == tokens_of(list(model.stream(raw("Hello"))))
+    assert done_of(by_ids).prompt == "Hello"
+
+
+def test_a_token_to_continue_from_ends_the_prompt(model: LocalModel) -> None:
+    ids = model.render(raw("Hello there"))[1]
+    request = raw(None, token_ids=tuple(ids[:-1]), continue_from_token_id=ids[-1])
+    assert model.render(request) == ("Hello there", ids)
+
+
+def test_an_echoed_prompt_starts_the_text(model: LocalModel) -> None:
+    plain, echoed = list(model.stream(raw())), list(model.stream(raw(echo_prompt=True)))
+    assert text_of(echoed) == "Hello" + text_of(plain)
+    assert done_of(echoed).usage.completion_tokens == done_of(plain).usage.completion_tokens
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gpu_layers": 1}, "runs on the CPU only"),
+        ({"gpu_layers": -2}, "must be -1"),
+        ({"gpu_layers": True}, "whole number"),
+        ({"num_threads": -1}, "must be 0"),
+        ({"num_threads": 1025}, "to 1024"),
+        ({"num_threads": 2.0}, "whole number"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message) as caught:
+        LocalModel(BUNDLED, **options)
+    assert caught.value.details["param"] in options
+
+
+@pytest.mark.parametrize("gpu_layers", [-1, 0])
+def test_no_gpu_layers_are_the_cpu(gpu_layers: int) -> None:
+    with closing(LocalModel(BUNDLED, gpu_layers=gpu_layers)) as model:
+        assert model.info.device == "cpu"
+
+
+def test_a_model_that_is_not_there_is_not_found() -> None:
+    with pytest.raises(ModelNotFoundError):
+        LocalModel("./no/such/model")
+
+
+@pytest.mark.parametrize("request_", [raw(None), raw(""), raw("x", token_ids=())])
+def test_an_empty_prompt_is_refused(model: LocalModel, request_: Request) -> None:
+    with pytest.raises(EmptyPromptError):
+        next(model.stream(request_))
+
+
+def test_no_messages_are_refused(model: LocalModel) -> None:
+    with pytest.raises(EmptyPromptError):
+        next(model.stream(Request(messages=())))
+
+
+@pytest.mark.parametrize(
+    ("request_", "name"),
+    [
+        (raw(token_ids=(1, 99_999)), "token_ids"),
+        (raw(token_ids=(-1,)), "token_ids"),
+        (raw(continue_from_token_id=99_999), "continue_from_token_id"),
+        (raw(tools=(TOOL,)), "tools"),
+        (Request(messages=ASK, token_ids=(1,)), "token_ids"),
+        (Request(messages=ASK, continue_from_token_id=1), "continue_from_token_id"),
+        (ask(logit_bias={99_999: 1.0}), "logit_bias"),
+        (ask(stop_token_ids=[99_999]), "stop_token_ids"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(
+    model: LocalModel, request_: Request, name: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        next(model.stream(request_))
+    assert caught.value.details["param"] == name
+
+
+def test_a_prompt_beyond_the_context_names_both_counts(model: LocalModel) -> None:
+    long = Request(prompt="word " * 3000)
+    count = len(model.render(long)[1])
+    with pytest.raises(GenerationError, match=rf"{count} tokens.*{model.max_context_length}"):
+        next(model.stream(long))
+
+
+def test_a_model_without_a_template_answers_raw_prompts_only(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", chat_template=None)
+    with closing(LocalModel(str(folder))) as model:
+        with pytest.raises(TemplateError, match="no chat template"):
+            next(model.stream(ask()))
+        assert len(tokens_of(list(model.stream(raw())))) > 0
+
+
+# Cancelling and closing.
+
+
+def endless() -> Request:
+    return ask(max_tokens=900, stop_token_ids=[], temperature=1.0)
+
+
+def test_a_closed_model_refuses(folder: Path) -> None:
+    model = LocalModel(str(folder))
+    model.close()
+    model.close()
+    with pytest.raises(StateError, match="closed"):
+        next(model.stream(ask()))
+
+
+def test_closing_ends_what_this_object_generates(folder: Path) -> None:
+    model, other = LocalModel(str(folder)), LocalModel(str(folder))
+    mine, theirs = model.stream(endless()), other.stream(ask())
+    next(mine)
+    next(theirs)
+    model.close()
+    reasons = {done_of(list(mine)).finish_reason, FinishReason.CANCELLED}
+    assert reasons <= {FinishReason.CANCELLED, FinishReason.LENGTH}
+    assert done_of(list(theirs)).finish_reason is not FinishReason.CANCELLED
+    other.close()
+
+
+def test_a_reader_that_waits_is_told_of_the_closing(folder: Path) -> None:
+    model = LocalModel(str(folder))
+    events: list[Event] = []
+    begun = threading.Event()
+
+    def read() -> None:
+        for event in model.stream(endless()):
+            events.append(event)
+            begun.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert begun.wait(30)
+    model.close()
+    reader.join(30)
+    assert not reader.is_alive()
+    assert isinstance(events[-1], Done)
+
+
+@pytest.mark.parametrize("how", ["close", "drop"])
+def test_a_stream_that_is_left_is_cancelled(model: LocalModel, how: str) -> None:
+    stream = model.stream(endless())
+    next(stream)
+    (ticket,) = model._tickets
+    if how == "close":
+        stream.close()
+    else:
+        del stream
+        gc.collect()
+    assert ticket._mailbox.cancelled
+
+
+def test_a_cancelled_task_leaves_a_working_model(model: LocalModel) -> None:
+    async def run() -> list[Event]:
+        begun = asyncio.Event()
+
+        async def read() -> None:
+            async with aclosing(await model.astream(endless())) as events:
+                async for _ in events:
+                    begun.set()
+
+        task = asyncio.create_task(read())
+        await asyncio.wait_for(begun.wait(), 30)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await collect(model, ask())
+
+    assert len(tokens_of(asyncio.run(run()))) > 0
+
+
+def test_chats_at_once_in_one_loop_do_not_mix(model: LocalModel) -> None:
+    requests = [ask(max_tokens=20, temperature=1.0, seed=seed) for seed in range(24)]
+    alone = [tokens_of(list(model.stream(request))) for request in requests]
+
+    async def together() -> list[list[Event]]:
+        return await asyncio.gather(*(collect(model, request) for request in requests))
+
+    assert [tokens_of(events) for events in asyncio.run(together())] == alone

@@ -1,0 +1,131 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from talu.backends.reply import ChatReply, RawReply, parse_tool_call
+from talu.engine.ticket import Piece
+from talu.types import Event, ReasoningDelta, TextDelta, TokenLogprob, ToolCallEvent
+
+CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2.50}}\n</tool_call>'
+
+
+def events_of(
+    *texts: str, in_reasoning: bool = False, with_tools: bool = True
+) -> tuple[ChatReply, list[Event]]:
+    """The events of a reply in these pieces; token n ends in piece n."""
+    reply = ChatReply(in_reasoning=in_reasoning, with_tools=with_tools)
+    events = [event for n, text in enumerate(texts) for event in reply.add(Piece(text, (n,)))]
+    return reply, events + reply.finish()
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def thought_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, ReasoningDelta))
+
+
+def tokens_of(events: list[Event]) -> list[int]:
+    deltas = [event for event in events if isinstance(event, TextDelta | ReasoningDelta)]
+    return [token for event in deltas for token in event.tokens]
+
+
+def calls_of(events: list[Event]) -> list[tuple[str, str]]:
+    return [(each.name, each.arguments) for each in events if isinstance(each, ToolCallEvent)]
+
+
+def test_a_raw_reply_is_what_the_model_wrote() -> None:
+    logprobs = (TokenLogprob(1, "<", -1.0),)
+    piece = Piece("<think>", (1,), logprobs)
+    assert RawReply().add(piece) == [TextDelta("<think>", (1,), logprobs)]
+    assert RawReply().finish() == []
+
+
+def test_reasoning_and_answer_are_told_apart() -> None:
+    _, events = events_of("<thi", "nk>\nHm.", "</think>", "\n\nFour", ".")
+    assert (thought_of(events), text_of(events)) == ("Hm.", "Four.")
+
+
+def test_a_prompt_that_opened_reasoning_is_continued() -> None:
+    _, events = events_of("Hm.", "</think>Four.", in_reasoning=True)
+    assert (thought_of(events), text_of(events)) == ("Hm.", "Four.")
+
+
+def test_a_call_keeps_its_arguments_as_the_model_wrote_them() -> None:
+    reply, events = events_of("I add.", CALL)
+    assert calls_of(events) == [("add", '{"a": 1, "b": 2.50}')]
+    assert text_of(events) == "I add."
+    assert (reply.called, reply.notes) == (True, ())
+
+
+def test_several_calls_have_ids_of_their_own() -> None:
+    _, events = events_of(CALL, "\n", CALL)
+    ids = [event.call_id for event in events if isinstance(event, ToolCallEvent)]
+    assert len(set(ids)) == 2
+
+
+@pytest.mark.parametrize(
+    "body", ["{name: add}", "[1]", '{"arguments": {}}', '{"name": 3}', '{"name": "f", "argu', ""]
+)
+def test_what_is_no_call_stays_text_and_is_noted(body: str) -> None:
+    reply, events = events_of("<tool_call>", body, "</tool_call>")
+    assert text_of(events) == f"<tool_call>{body}</tool_call>"
+    assert calls_of(events) == []
+    assert not reply.called
+    assert len(reply.notes) == 1
+
+
+def test_without_tools_a_call_is_text() -> None:
+    reply, events = events_of(CALL, with_tools=False)
+    assert json.loads(text_of(events)[len("<tool_call>") : -len("</tool_call>")])["name"] == "add"
+    assert (reply.called, reply.notes, calls_of(events)) == (False, (), [])
+
+
+@given(st.lists(st.integers(1, 30), max_size=12), st.booleans())
+def test_every_token_is_in_exactly_one_event(cuts: list[int], with_tools: bool) -> None:
+    whole = f"<think>Hm.</think>So: {CALL} and <tool_call>no</tool_call>"
+    pieces, start = [], 0
+    for cut in cuts:
+        pieces.append(whole[start : start + cut])
+        start += cut
+    pieces.append(whole[start:])
+    _, events = events_of(*pieces, with_tools=with_tools)
+    assert tokens_of(events) == list(range(len(pieces)))
+    assert thought_of(events) == "Hm."
+
+
+@pytest.mark.parametrize(
+    ("body", "call"),
+    [
+        ('{"name": "f"}', ("f", "{}")),
+        ('{"name": "f", "arguments": {}}', ("f", "{}")),
+        (' {"arguments" : { "a": [{"b": "}"}] } , "name":"f" } ', ("f", '{ "a": [{"b": "}"}] }')),
+        ('{"name": "f", "arguments": {"x": 1e2}, "id": 7}', ("f", '{"x": 1e2}')),
+        ('{"name": "f", "arguments": "a"}', None),
+        ('{"name": "", "arguments": {}}', None),
+        ("[" * 100_000, None),
+        ('{"name": "f"} x', None),
+    ],
+)  # fmt: skip
+def test_a_call_is_an_object_with_a_name_and_an_object(
+    body: str, call: tuple[str, str] | None
+) -> None:
+    assert parse_tool_call(body) == call
+
+
+@given(
+    st.dictionaries(
+        st.text(), st.recursive(st.none() | st.text() | st.integers() | st.floats(), st.lists)
+    )
+)
+def test_any_arguments_come_through(arguments: dict[str, object]) -> None:
+    call = parse_tool_call(json.dumps({"name": "f", "arguments": arguments}))
+    assert call == ("f", json.dumps(arguments))
+
+
+@given(st.text())
+def test_any_text_is_parsed_or_refused_without_an_error(body: str) -> None:
+    parse_tool_call(body)
