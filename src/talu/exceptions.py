@@ -17,6 +17,7 @@ __all__ = [
     "StateError",
     "TaluError",
     "TemplateError",
+    "TemplateNotFoundError",
     "TemplateSyntaxError",
     "TemplateUndefinedError",
     "TokenizerError",
@@ -106,6 +107,12 @@ class TemplateUndefinedError(TemplateError, NameError):
     """A chat template uses a variable that it was not given."""
 
     default_code = "TEMPLATE_UNDEFINED_VAR"
+
+
+class TemplateNotFoundError(TemplateError, FileNotFoundError):
+    """A template's file is not there."""
+
+    default_code = "TEMPLATE_NOT_FOUND"
 
 
 class IOError(TaluError, OSError):

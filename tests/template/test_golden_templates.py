@@ -11,8 +11,9 @@ from talu.template.render import render
 GOLDEN = Path(__file__).parent / "golden"
 CONVERSATIONS = json.loads((GOLDEN / "conversations.json").read_text(encoding="utf-8"))
 TEMPLATES = sorted(path.name for path in GOLDEN.glob("*.template.json"))
-# Tool calls whose arguments transformers passes in a form that the template does not read.
+# Tool calls that transformers passes in a form in which the template fails, or loses them.
 MADE_READABLE = {
+    ("deepseek-ai-DeepSeek-R1-Distill-Llama-8B.template.json", "called"),
     ("meetkai-functionary-medium-v3.2.template.json", "called"),
     ("meetkai-functionary-medium-v3.2.template.json", "called_twice"),
 }
@@ -33,10 +34,11 @@ def rendered(source: str, case: str) -> str:
 def test_a_real_template_renders_what_transformers_renders(name: str, case: str) -> None:
     template = load(name)
     expected = template["expected"][case]
-    if "text" in expected:
-        assert rendered(template["source"], case) == expected["text"]
-    elif (name, case) in MADE_READABLE:
+    if (name, case) in MADE_READABLE:
+        assert '{"place": ' not in expected.get("text", "")
         assert '{"place": ' in rendered(template["source"], case)
+    elif "text" in expected:
+        assert rendered(template["source"], case) == expected["text"]
     else:
         with pytest.raises(TemplateError):
             rendered(template["source"], case)

@@ -30,6 +30,7 @@ class Traits:
 
     def __init__(self, render: Render) -> None:
         self._render = render
+        self._empty: dict[str | None, bool] = {}
 
     @cached_property
     def system_role(self) -> bool:
@@ -53,11 +54,12 @@ class Traits:
         shown = self._rendered(_user(_parts(_MARK)))
         return _MARK in shown and "'type'" not in shown and '"type"' not in shown
 
-    @cached_property
-    def no_content(self) -> bool:
-        """A tool call whose message has no content; else it must be an empty text."""
-        arguments: object = {_MARK: 1} if self.arguments else json.dumps({_MARK: 1})
-        return self._shows_call(None, arguments) or not self._shows_call("", arguments)
+    def empty(self, content: str | None) -> str | None:
+        """The content of a tool call that says nothing else: as given, if the call is shown so."""
+        other = "" if content is None else None
+        if self._shown_with(content) or not self._shown_with(other):
+            return content
+        return other
 
     @cached_property
     def arguments(self) -> bool:
@@ -66,6 +68,12 @@ class Traits:
         return any(self._shows_call(content, {_MARK: 1}) for content in contents) or not any(
             self._shows_call(content, json.dumps({_MARK: 1})) for content in contents
         )
+
+    def _shown_with(self, content: str | None) -> bool:
+        if content not in self._empty:
+            arguments: object = {_MARK: 1} if self.arguments else json.dumps({_MARK: 1})
+            self._empty[content] = self._shows_call(content, arguments)
+        return self._empty[content]
 
     @property
     def _ask(self) -> dict[str, Any]:
@@ -128,10 +136,12 @@ def _adapt(message: dict[str, Any], where: str, traits: Traits) -> dict[str, Any
     content = message.get("content")
     if isinstance(content, list):
         message["content"] = _parts_or_text(content, where, traits)
+    elif not content and message.get("tool_calls"):
+        filled = traits.empty(content)
+        if filled != content:
+            message["content"] = filled
     elif isinstance(content, str) and not traits.text:
         message["content"] = _parts(content)
-    elif content is None and message.get("tool_calls") and not traits.no_content:
-        message["content"] = ""
     elif content is not None and not isinstance(content, str):
         raise _invalid(f"{where}['content']", "is neither a text nor a list of parts")
     calls = message.get("tool_calls")

@@ -1,0 +1,131 @@
+"""The public chat template: a checked Jinja source, and what can be asked of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from talu.exceptions import TemplateError, TemplateNotFoundError, ValidationError
+from talu.template.messages import plain
+from talu.template.render import render, traits
+from talu.template.sandbox import check_template, run_template, template_variables
+
+__all__ = ["PromptTemplate"]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplate:
+    """A Jinja template for prompts, as Hugging Face's chat templates are written.
+
+    It is an immutable value; any number of threads may use it. Given to a client or chat as
+    ``chat_template`` it replaces the model's template, and is rendered leniently, as those are.
+
+    Attributes:
+        source: Jinja source.
+        strict: whether an undefined variable is an error here, or empty text.
+        RAW: no template: the texts of the messages as they are, with a blank line between them.
+            Roles, tools and tool calls are not shown.
+    """
+
+    source: str
+    strict: bool = field(default=True, kw_only=True)
+
+    RAW: ClassVar["PromptTemplate"]
+
+    def __post_init__(self) -> None:
+        """Check the source.
+
+        Raises:
+            TemplateSyntaxError: it is no valid template; the message says the line.
+        """
+        if not isinstance(self.source, str):
+            raise ValidationError(
+                f"a template is Jinja text, not {self.source!r:.80}", details={"param": "source"}
+            )
+        check_template(self.source)
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, strict: bool = True) -> "PromptTemplate":
+        """Read a template from a UTF-8 file.
+
+        Raises:
+            TemplateNotFoundError: there is no such file.
+            TemplateError: it cannot be read, or is no valid template.
+        """
+        try:
+            source = Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise TemplateNotFoundError(
+                f"there is no template file {str(path)!r}", details={"path": str(path)}
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise TemplateError(
+                f"the template file {str(path)!r} cannot be read: {error}",
+                details={"path": str(path)},
+            ) from error
+        return cls(source, strict=strict)
+
+    @property
+    def input_variables(self) -> frozenset[str]:
+        """Names of the variables that the template reads."""
+        return template_variables(self.source)
+
+    @property
+    def supports_system_role(self) -> bool:
+        """Whether the content of a system message is shown; found by trying it."""
+        return traits(self.source).system_role
+
+    @property
+    def supports_tools(self) -> bool:
+        """Whether tools that are offered are shown; found by trying it."""
+        return traits(self.source).tools
+
+    def render(self, *, strict: bool | None = None, **variables: object) -> str:
+        """Render with these variables, which are what JSON can say.
+
+        Args:
+            strict: replaces the template's own.
+            **variables: by name.
+
+        Raises:
+            ValidationError: a value is no plain data.
+            TemplateError: it is undefined, or anything else fails.
+        """
+        values = {name: plain(value, name) for name, value in variables.items()}
+        return run_template(self.source, values, strict=self._strict(strict))
+
+    def apply(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        add_generation_prompt: bool = True,
+        bos_token: str = "",
+        eos_token: str = "",
+        strict: bool | None = None,
+        **variables: object,
+    ) -> str:
+        """Render a conversation; see ``talu.template.render.render`` for the arguments.
+
+        Raises:
+            ValidationError: a message is malformed.
+            TemplateError: the template fails, or refuses the conversation.
+        """
+        return render(
+            self.source,
+            messages,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            bos_token=bos_token,
+            eos_token=eos_token,
+            extra=variables,
+            strict=self._strict(strict),
+        )
+
+    def _strict(self, asked: bool | None) -> bool:
+        return self.strict if asked is None else asked
+
+
+PromptTemplate.RAW = PromptTemplate(
+    "{{ messages | map(attribute='content') | select | join('\\n\\n') }}", strict=False
+)
