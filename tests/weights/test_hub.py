@@ -319,8 +319,10 @@ def test_a_refusal_of_the_hub_is_told_with_the_next_step(
 
 
 def test_a_hub_that_cannot_be_reached_is_an_error_of_the_network(resolve_anew: Resolve) -> None:
-    outcome = resolve_anew(env={"HF_ENDPOINT": NOWHERE})
+    with_password = NOWHERE.replace("//", f"//user:{TOKEN}@")
+    outcome = resolve_anew(env={"HF_ENDPOINT": with_password})
     assert (outcome.error, outcome.code) == ("IOError", "IO_NETWORK_FAILED")
+    assert f"on {NOWHERE} " in outcome.message
     assert "HF_ENDPOINT" in outcome.message
 
 

@@ -120,7 +120,7 @@ def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
             model_id, revision=REVISION, files_metadata=True, timeout=TIMEOUT_S
         )
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-        place = f"the repository {model_id} on {hub.constants.ENDPOINT}"
+        place = f"the repository {model_id} on {address(hub)}"
         if REQUIRED not in sizes:
             raise ModelError(f"{place} has no {REQUIRED}: it holds no model that can be opened")
         if SINGLE not in sizes and INDEX not in sizes:
@@ -178,15 +178,14 @@ def translated(hub: Any, model_id: str) -> Iterator[None]:
     malformed token.
     """
     errors = hub.errors
-    xet_error = getattr(errors, "XetDownloadError", OSError)  # newer versions have it
-    where = f"{model_id!r} on {hub.constants.ENDPOINT}"
+    where = f"{model_id!r} on {address(hub)}"
     try:
         yield
     except TaluError:
         raise
     except errors.GatedRepoError:
         raise ModelNotFoundError(
-            f"access to {where} is restricted: ask for it at {hub.constants.ENDPOINT}/{model_id}, "
+            f"access to {where} is restricted: ask for it at {address(hub)}/{model_id}, "
             "then set HF_TOKEN to a token of that account",
             code=ACCESS_DENIED,
         ) from None
@@ -195,7 +194,7 @@ def translated(hub: Any, model_id: str) -> Iterator[None]:
             f"there is no model {where}, or it is private; check the spelling, "
             "and set HF_TOKEN if it needs one"
         ) from None
-    except (errors.HTTPError, OSError, ValueError, xet_error) as error:
+    except (errors.HTTPError, OSError, RuntimeError, ValueError) as error:
         raise failure(hub, where, error) from None
 
 
@@ -226,6 +225,11 @@ def failure(hub: Any, where: str, error: Exception) -> TaluError:
         "HF_TOKEN. A model that is in the cache opens without network",
         code=NETWORK_FAILED,
     )
+
+
+def address(hub: Any) -> str:
+    """The hub's address, without a password that it may hold."""
+    return re.sub("//[^/]*@", "//", hub.constants.ENDPOINT)
 
 
 def no_space(hub: Any, why: str) -> TaluIOError:
