@@ -320,6 +320,28 @@ def test_a_stream_that_is_left_is_cancelled(model: LocalModel, how: str) -> None
     assert ticket._mailbox.cancelled
 
 
+def test_events_that_nobody_asks_for_are_cancelled_when_they_are_dropped(
+    model: LocalModel,
+) -> None:
+    stream = model.stream(endless())
+    (mailbox,) = (ticket._mailbox for ticket in model._tickets)
+    del stream
+    gc.collect()
+    assert mailbox.cancelled
+
+
+def test_a_model_that_is_dropped_is_closed(folder: Path) -> None:
+    engine = LocalModel(str(folder))._engine
+    gc.collect()
+    engine._thread.join(30)
+    assert not engine._thread.is_alive()
+
+
+def test_a_model_whose_answer_is_read_is_not_dropped(folder: Path) -> None:
+    events = list(LocalModel(str(folder)).stream(ask()))
+    assert done_of(events).finish_reason is not FinishReason.CANCELLED
+
+
 def test_a_cancelled_task_leaves_a_working_model(model: LocalModel) -> None:
     async def run() -> list[Event]:
         begun = asyncio.Event()

@@ -5,6 +5,7 @@ does is decided elsewhere; a setting that this backend could not honour would be
 """
 
 import asyncio
+import contextlib
 import secrets
 import threading
 import weakref
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from talu.backends.reply import ChatReply, RawReply
 from talu.config import resolve_sampling
 from talu.engine.model import ModelInfo
-from talu.engine.registry import acquire
+from talu.engine.registry import EngineLease, acquire
 from talu.engine.ticket import Result, Ticket
 from talu.exceptions import (
     EmptyPromptError,
@@ -36,7 +37,7 @@ class LocalModel:
     """A model that answers in this process; see ``talu.protocols.Backend``.
 
     Any number of threads and event loops may generate at once. Models opened with the same
-    options share one engine.
+    options share one engine. One that is dropped without ``close`` gives its share back as well.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class LocalModel:
         self._gate = threading.Lock()
         self._closed = False
         self._tickets: weakref.WeakSet[Ticket] = weakref.WeakSet()
+        weakref.finalize(self, _let_go, self._lease).atexit = False
 
     @property
     def model(self) -> str:
@@ -163,16 +165,16 @@ class LocalModel:
             self._check_open()
             ticket = engine.submit(ids, params, continues=raw)
             self._tickets.add(ticket)
+        request.stop.when_signalled(ticket.cancel)
         in_reasoning = text.rstrip().endswith("<think>")
         return _Generation(
             ticket=ticket,
             reply=RawReply()
             if raw
             else ChatReply(in_reasoning=in_reasoning, with_tools=bool(request.tools)),
-            model=self._ref,
+            backend=self,
             prompt=text,
             echo=request.echo_prompt,
-            notes=engine.info.notes,
         )
 
     def _render_raw(self, request: Request) -> tuple[str, list[int]]:
@@ -200,14 +202,16 @@ class LocalModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Generation:
-    """A request that the engine works on, and what its events need besides the pieces."""
+    """A request that the engine works on, and what its events need besides the pieces.
+
+    It holds the backend, so that a model whose answer is being read is not dropped meanwhile.
+    """
 
     ticket: Ticket
     reply: ChatReply | RawReply
-    model: str
+    backend: LocalModel
     prompt: str
     echo: bool
-    notes: tuple[str, ...]
 
     @property
     def opening(self) -> list[Event]:
@@ -230,10 +234,10 @@ class _Generation:
             finish_reason=reason,
             usage=result.usage,
             timings=result.timings,
-            model=self.model,
+            model=self.backend.model,
             prompt=self.prompt,
             stop_sequence=result.stop_sequence,
-            notes=(*self.notes, *result.notes, *self.reply.notes),
+            notes=(*self.backend.info.notes, *result.notes, *self.reply.notes),
         )
 
 
@@ -254,6 +258,16 @@ async def _async_events(generation: _Generation) -> AsyncGenerator[Event]:
                 yield event
         for event in generation.ending():
             yield event
+
+
+def _let_go(lease: EngineLease) -> None:
+    """Release the lease of a model that was dropped and not closed.
+
+    A finalizer runs in any thread, the engine's own too, and inside any lock; so this waits for
+    nothing.
+    """
+    with contextlib.suppress(RuntimeError):  # the interpreter is ending: the registry closes all
+        threading.Thread(target=lease.release, name="talu-release", daemon=True).start()
 
 
 def _check_options(gpu_layers: int, num_threads: int) -> None:
