@@ -38,6 +38,7 @@ def spawn(script: str, *inherited: int) -> subprocess.Popen[bytes]:
         stdout=pipe,
         stderr=pipe,
         pass_fds=inherited,
+        env=os.environ | {"PYTHONUNBUFFERED": ""},
     )
 
 
@@ -195,7 +196,7 @@ def test_ctrl_c_before_a_whole_answer_prints_none(
 
 
 def test_ctrl_c_ends_a_process_that_waits_for_the_model() -> None:
-    with spawn('["word", threading.Event().wait]') as process:
+    with spawn('["word", lambda: threading.Event().wait(20)]') as process:
         assert process.stdout is not None
         assert process.stdout.read(4) == b"word"
         process.send_signal(signal.SIGINT)
