@@ -14,6 +14,7 @@ import pytest
 from talu.config import SamplingParams
 from talu.engine.engine import Engine
 from talu.engine.scheduler import Limits
+from talu.engine.sequence import Sequence
 from talu.engine.ticket import Result, Ticket
 from talu.exceptions import (
     EmptyPromptError,
@@ -557,6 +558,18 @@ def test_a_storm_of_cancellations_leaves_a_working_engine(new_engine: NewEngine)
 
     asyncio.run(storm())
     assert tokens_of(engine.submit(PROMPT, PARAMS)) == expected
+
+
+def test_nothing_is_kept_of_generations_that_have_ended(new_engine: NewEngine) -> None:
+    engine = new_engine()
+    tickets = [engine.submit(PROMPT, PARAMS) for _ in range(30)]
+    for ticket in tickets[::2]:
+        ticket.close()
+    for ticket in tickets[1::2]:
+        tokens_of(ticket)
+    tokens_of(engine.submit(PROMPT, PARAMS))  # the engine has seen all of the above
+    gc.collect()
+    assert not any(isinstance(each, Sequence) for each in gc.get_objects())
 
 
 @pytest.fixture

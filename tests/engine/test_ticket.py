@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import gc
 import threading
 
@@ -68,6 +69,29 @@ def test_what_came_before_the_reader_is_awaited_without_waiting() -> None:
     mailbox.put(Piece("a"))
     mailbox.put(RESULT)
     assert asyncio.run(collect(ticket)) == ["a"]
+
+
+def test_an_item_that_comes_while_the_reader_lies_down_is_not_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mailbox = Mailbox()
+    ticket = Ticket(mailbox)
+
+    async def read() -> str:
+        loop = asyncio.get_running_loop()
+        create = loop.create_future
+
+        def create_late() -> asyncio.Future[None]:
+            mailbox.put(Piece("late"))  # after the first look, before anybody is known to wait
+            return create()
+
+        monkeypatch.setattr(loop, "create_future", create_late)
+        waiting = ticket.__anext__()
+        with contextlib.closing(waiting), pytest.raises(StopIteration) as stop:
+            waiting.send(None)
+        return str(stop.value.value.text)
+
+    assert asyncio.run(read()) == "late"
 
 
 def test_cancelling_the_task_that_waits_cancels() -> None:
