@@ -23,7 +23,7 @@ MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always
 THIRD_PARTY_HOME = {  # a package from outside: the only files or folders that import it
     "click": {"cli"},
     "huggingface_hub": {"weights/hub.py"},
-    "jinja2": {"template/sandbox.py"},
+    "jinja2": {"template/language.py", "template/sandbox.py"},
     "rich": {"cli", "weights/hub.py"},
     "tokenizers": {"tokenizer"},
 }

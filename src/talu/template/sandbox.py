@@ -1,42 +1,22 @@
-"""Runs chat templates: the one place where Jinja is used.
+"""Runs chat templates.
 
-Templates are programs that come with a model, from strangers. They run in Jinja's immutable
-sandbox with the names that ``transformers`` gives them, and under a meter. This file knows nothing
-of messages.
+Templates are programs that come with a model, from strangers: see ``language.py`` for what they can
+do and ``limits.py`` for how much. This file knows nothing of messages.
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Mapping
 from datetime import datetime
-from functools import lru_cache, wraps
-from string import Formatter
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any
 
 import jinja2
-from jinja2 import meta, nodes
-from jinja2.compiler import CodeGenerator, Frame, operators
-from jinja2.exceptions import SecurityError
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.runtime import Context, Macro
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Cycler, Joiner, Namespace, pass_context
+from jinja2 import meta
 
 from talu.exceptions import TemplateError, TemplateSyntaxError, TemplateUndefinedError
-from talu.template.limits import MAX_SOURCE, STEP, Meter, text_size
+from talu.template.language import Rendering, environment, joined, rendering
+from talu.template.limits import MAX_SOURCE, Meter, text_size
 
 __all__ = ["check_template", "run_template", "template_variables"]
-
-
-class _Run(NamedTuple):
-    """What belongs to one rendering; compiled templates are shared between threads."""
-
-    meter: Meter
-    now: datetime | None
-
-
-_run: ContextVar[_Run] = ContextVar("run")
 
 
 def run_template(
@@ -62,15 +42,15 @@ def run_template(
             refuses its input, TEMPLATE_LIMIT_EXCEEDED when it was stopped.
     """
     template = _compile(source, strict)
-    token = _run.set(_Run(Meter(text_size(variables)), now))
+    token = rendering.set(Rendering(Meter(text_size(variables)), now))
     try:
-        return _join(template.root_render_func(template.new_context(dict(variables))))
+        return joined(template.root_render_func(template.new_context(dict(variables))))
     except TemplateError:
         raise
     except Exception as error:
         raise _translated(error, template) from error
     finally:
-        _run.reset(token)
+        rendering.reset(token)
 
 
 def check_template(source: str) -> None:
@@ -88,9 +68,9 @@ def template_variables(source: str) -> frozenset[str]:
     Raises:
         TemplateSyntaxError: the source is no valid template.
     """
-    environment = _compile(source, False).environment
-    names = meta.find_undeclared_variables(environment.parse(source))
-    return frozenset(names - environment.globals.keys())
+    language = _compile(source, False).environment
+    names = meta.find_undeclared_variables(language.parse(source))
+    return frozenset(names - language.globals.keys())
 
 
 @lru_cache(maxsize=64)
@@ -101,7 +81,7 @@ def _compile(source: str, strict: bool) -> jinja2.Template:
             code="TEMPLATE_LIMIT_EXCEEDED",
         )
     try:
-        return _environment(strict).from_string(source)
+        return environment(strict).from_string(source)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateSyntaxError(
             f"the chat template is not valid Jinja: line {error.lineno}: {error.message}",
@@ -109,286 +89,6 @@ def _compile(source: str, strict: bool) -> jinja2.Template:
         ) from error
     except Exception as error:  # nested too deep for the parser, or for Python's own compiler
         raise TemplateSyntaxError(f"the chat template cannot be compiled: {error}") from error
-
-
-@lru_cache(maxsize=2)
-def _environment(strict: bool) -> jinja2.Environment:
-    return _Sandbox(jinja2.StrictUndefined if strict else jinja2.Undefined)
-
-
-class _MeteredCode(CodeGenerator):
-    """Compiles charges into a template for the work that no method of the sandbox sees."""
-
-    def blockvisit(self, nodes_: Iterable[nodes.Node], frame: Frame) -> None:
-        body = list(nodes_)
-        sequences = [x for n in body for x in n.find_all((nodes.List, nodes.Tuple))]
-        pairs = [x for n in body for x in n.find_all(nodes.Pair)]
-        items = len(pairs) + sum(len([*x.iter_child_nodes()]) for x in sequences)
-        self.writeline(f"environment.step({STEP + items})")
-        super().blockvisit(body, frame)
-
-    def visit_For(self, node: nodes.For, frame: Frame) -> None:
-        if node.test is not None:
-            step = nodes.Call(nodes.EnvironmentAttribute("step"), [], [], None, None)
-            node.test = nodes.And(step, node.test)
-        super().visit_For(node, frame)
-
-    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
-        self.write("environment.joined((")
-        for part in node.nodes:
-            self.visit(part, frame)
-            self.write(", ")
-        self.write("))")
-
-    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
-        sliced = isinstance(node.arg, nodes.Slice)
-        self.write("environment.made(" * sliced)
-        super().visit_Getitem(node, frame)
-        self.write(")" * sliced)
-
-    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
-        self.write("{")
-        for item in node.items:
-            self._measured(item.key, frame)
-            self.write(": ")
-            self.visit(item.value, frame)
-            self.write(", ")
-        self.write("}")
-
-    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
-        self.write("(")
-        self._measured(node.expr, frame)
-        for operand in node.ops:
-            self.visit(operand, frame)
-        self.write(")")
-
-    def visit_Operand(self, node: nodes.Operand, frame: Frame) -> None:
-        self.write(f" {operators[node.op]} ")
-        self._measured(node.expr, frame)
-
-    def _measured(self, node: nodes.Expr, frame: Frame) -> None:
-        """Comparing and hashing nested values can take exponential time."""
-        self.write("environment.measured(")
-        self.visit(node, frame)
-        self.write(")")
-
-
-class _GenerationBlock(Extension):
-    """``{% generation %}`` marks what the assistant said, for training; here it shows its body."""
-
-    def __init__(self, environment: jinja2.Environment) -> None:
-        super().__init__(environment)
-        self.tags = {"generation"}
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
-
-    def _body(self, caller: Macro) -> str:
-        return str(caller())
-
-
-class _Namespace(Namespace):
-    """Jinja's namespace without private names, and one that never shows what it holds."""
-
-    def __init__(self, *args: Any, **items: Any) -> None:
-        super().__init__()
-        for name, value in dict(*args, **items).items():
-            self[name] = value
-
-    def __setitem__(self, name: str, value: object) -> None:
-        if not isinstance(name, str) or name.startswith("_"):
-            raise SecurityError(f"a namespace takes no attribute {name!r}")
-        super().__setitem__(name, value)
-
-    def __repr__(self) -> str:
-        return "<Namespace>"
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox with fewer names, and a meter on all that makes text or lists."""
-
-    code_generator_class = _MeteredCode
-    intercepted_binops = frozenset({"+", "*", "**", "%"})
-
-    def __init__(self, undefined: type[jinja2.Undefined]) -> None:
-        super().__init__(
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=undefined,
-            extensions=[_GenerationBlock, loopcontrols],
-            finalize=_shown,
-            optimized=False,  # constants would be folded, unmetered, when the template is compiled
-            loader=jinja2.FunctionLoader(lambda name: None),
-        )
-        self.filters["tojson"] = _tojson
-        for name in ("pprint", "striptags", "urlize", "wordwrap"):  # slower than linear
-            del self.filters[name]
-        self.filters = {name: _metered(name, each) for name, each in self.filters.items()}
-        self.tests |= {name: _metered(name, self.tests[name]) for name in _TESTS}
-        del self.globals["lipsum"]
-        self.globals |= {
-            "cycler": lambda *items: Cycler(*items),
-            "dict": lambda *args, **items: dict(*args, **items),
-            "joiner": lambda separator=", ": Joiner(separator),
-            "namespace": lambda *args, **items: _Namespace(*args, **items),
-            "raise_exception": _raise_exception,
-            "strftime_now": _strftime_now,
-        }
-
-    def step(self, units: int = STEP) -> bool:
-        _run.get().meter.charge(units)
-        return True
-
-    def made(self, value: object) -> object:
-        _run.get().meter.elements(value)
-        return value
-
-    def measured(self, value: object) -> object:
-        if not isinstance(value, str | int | None):
-            _run.get().meter.text(value)
-        return value
-
-    def joined(self, values: tuple[object, ...]) -> str:
-        _run.get().meter.text(values)
-        return "".join(map(str, values))
-
-    @staticmethod
-    def concat(pieces: Iterable[str]) -> str:
-        return _join(pieces)
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        meter = _run.get().meter
-        if operator == "*":
-            meter.multiply(left, right)
-        elif operator == "**":
-            meter.power(left, right)
-        elif operator == "%":
-            meter.percent(left, right)
-        return self.made(super().call_binop(context, operator, left, right))
-
-    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        meter = _run.get().meter
-        if not isinstance(obj, Macro):
-            meter.text(args, kwargs)
-        owner = getattr(obj, "__self__", None)
-        if isinstance(owner, str):
-            args = tuple(map(_listed, args))
-            meter.method(owner, obj.__name__, args)
-        return self.made(super().call(context, obj, *args, **kwargs))
-
-    def getitem(self, obj: Any, argument: Any) -> Any:
-        return super().getitem(obj, self.measured(argument))
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        return attr not in _NO_ATTRIBUTES and super().is_safe_attribute(obj, attr, value)
-
-    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        wrapped = super().wrap_str_format(value)
-        return wrapped and _metered_format(value.__self__, wrapped)
-
-
-_NO_ATTRIBUTES = {"encode", "expandtabs", "from_bytes", "maketrans", "to_bytes", "translate"}
-# What a filter does with the value before it: some look at it as a whole or only pass it on, some
-# go over its elements, some go over those of an iterator; the others write it out.
-_PASS_ON = {"attr", "count", "d", "default", "first", "last", "length", "random", "tojson"}
-_GO_OVER = {"items", "list", "map", "reject", "rejectattr", "reverse", "select", "selectattr"}
-_USE_UP = {"batch", "groupby", "join", "max", "min", "slice", "sort", "sum", "unique"}
-# The tests that compare or write out; the others only look at the type.
-_TESTS = {
-    *("!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le"),
-    *("lessthan", "lower", "lt", "ne", "upper"),
-}
-
-
-def _metered(name: str, each: Any) -> Callable[..., Any]:
-    """A filter or test that pays before it works, and for what it made."""
-    at = 1 if hasattr(each, "jinja_pass_arg") else 0
-
-    @wraps(each)
-    def metered(*args: Any, **kwargs: Any) -> Any:
-        meter = _run.get().meter
-        given, value, options = args[:at], args[at], args[at + 1 :]
-        if name in _USE_UP:
-            value = _listed(value)
-        if name in _GO_OVER:
-            meter.charge(len(value) if hasattr(value, "__len__") else STEP)
-        elif name not in _PASS_ON:
-            meter.text(value)
-        meter.filter(name, value, options, kwargs)
-        made = each(*given, value, *options, **kwargs)
-        meter.elements(made)
-        return made
-
-    return metered
-
-
-def _listed(value: object) -> object:
-    """An iterator as a list, so that its elements can be measured."""
-    if not isinstance(value, Iterator):
-        return value
-    meter = _run.get().meter
-    items = []
-    for item in value:
-        meter.charge(STEP)
-        items.append(item)
-    return items
-
-
-def _metered_format(template: str, wrapped: Callable[..., str]) -> Callable[..., str]:
-    @wraps(wrapped)
-    def metered(*args: Any, **kwargs: Any) -> str:
-        specs = [spec for _, _, spec, _ in Formatter().parse(template)]
-        _run.get().meter.braces(template, specs, (args, kwargs))
-        return wrapped(*args, **kwargs)
-
-    return metered
-
-
-@pass_context  # so that Jinja does not use it on constants when it compiles
-def _shown(context: Context, value: object) -> object:
-    _run.get().meter.text(value)
-    return value
-
-
-def _join(pieces: Iterable[str]) -> str:
-    meter = _run.get().meter
-    parts = []
-    for piece in pieces:
-        meter.charge(len(piece))
-        parts.append(piece)
-    return "".join(parts)
-
-
-def _tojson(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | str | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as transformers writes it: characters as they are, nothing escaped for HTML."""
-    meter = _run.get().meter
-    meter.width(indent, *(separators or ()))
-    meter.text(value)
-    encoder = json.JSONEncoder(
-        ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
-    if indent is None and separators is None:
-        return encoder.encode(value)
-    return _join(encoder.iterencode(value))
-
-
-def _raise_exception(message: object) -> None:
-    raise TemplateError(
-        f"the chat template refuses the conversation: {message}", code="TEMPLATE_RAISE_EXCEPTION"
-    )
-
-
-def _strftime_now(pattern: str) -> str:
-    _run.get().meter.width(pattern)
-    return (_run.get().now or datetime.now()).strftime(pattern)
 
 
 def _translated(error: Exception, template: jinja2.Template) -> TemplateError:

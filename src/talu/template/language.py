@@ -1,0 +1,325 @@
+"""The language of chat templates: Jinja's sandbox, with a meter on everything that costs.
+
+The names are those that ``transformers`` gives to templates, without the few that are slower than
+linear. This file knows how templates compute, and nothing of how they are kept and run.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from datetime import datetime
+from functools import lru_cache, wraps
+from string import Formatter
+from typing import Any, NamedTuple
+
+import jinja2
+from jinja2 import nodes
+from jinja2.compiler import CodeGenerator, Frame, operators
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.runtime import Context, Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Cycler, Joiner, Namespace, pass_context
+
+from talu.exceptions import TemplateError
+from talu.template.limits import STEP, Meter
+
+__all__ = ["Rendering", "environment", "joined", "rendering"]
+
+
+class Rendering(NamedTuple):
+    """What belongs to one rendering; compiled templates are shared between threads.
+
+    Attributes:
+        meter: what it may still make.
+        now: what ``strftime_now`` tells; None is the present, local time.
+    """
+
+    meter: Meter
+    now: datetime | None
+
+
+rendering: ContextVar[Rendering] = ContextVar("rendering")
+
+
+def joined(pieces: Iterable[str]) -> str:
+    """One text of many, paid for."""
+    meter = rendering.get().meter
+    parts = []
+    for piece in pieces:
+        meter.charge(len(piece))
+        parts.append(piece)
+    return "".join(parts)
+
+
+@lru_cache(maxsize=2)
+def environment(strict: bool) -> jinja2.Environment:
+    """Where templates are compiled; strict makes every use of an undefined variable an error."""
+    return _Sandbox(jinja2.StrictUndefined if strict else jinja2.Undefined)
+
+
+class _MeteredCode(CodeGenerator):
+    """Compiles charges into a template for the work that no method of the sandbox sees."""
+
+    def blockvisit(self, nodes_: Iterable[nodes.Node], frame: Frame) -> None:
+        body = list(nodes_)
+        sequences = [x for n in body for x in n.find_all((nodes.List, nodes.Tuple))]
+        pairs = [x for n in body for x in n.find_all(nodes.Pair)]
+        items = len(pairs) + sum(len([*x.iter_child_nodes()]) for x in sequences)
+        self.writeline(f"environment.step({STEP + items})")
+        super().blockvisit(body, frame)
+
+    def visit_For(self, node: nodes.For, frame: Frame) -> None:
+        if node.test is not None:
+            step = nodes.Call(nodes.EnvironmentAttribute("step"), [], [], None, None)
+            node.test = nodes.And(step, node.test)
+        super().visit_For(node, frame)
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+        self.write("environment.joined((")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write("))")
+
+    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
+        sliced = isinstance(node.arg, nodes.Slice)
+        self.write("environment.made(" * sliced)
+        super().visit_Getitem(node, frame)
+        self.write(")" * sliced)
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
+        self.write("{")
+        for item in node.items:
+            self._measured(item.key, frame)
+            self.write(": ")
+            self.visit(item.value, frame)
+            self.write(", ")
+        self.write("}")
+
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
+        self.write("(")
+        self._measured(node.expr, frame)
+        for operand in node.ops:
+            self.visit(operand, frame)
+        self.write(")")
+
+    def visit_Operand(self, node: nodes.Operand, frame: Frame) -> None:
+        self.write(f" {operators[node.op]} ")
+        self._measured(node.expr, frame)
+
+    def _measured(self, node: nodes.Expr, frame: Frame) -> None:
+        """Comparing and hashing nested values can take exponential time."""
+        self.write("environment.measured(")
+        self.visit(node, frame)
+        self.write(")")
+
+
+class _GenerationBlock(Extension):
+    """``{% generation %}`` marks what the assistant said, for training; here it shows its body."""
+
+    def __init__(self, owner: jinja2.Environment) -> None:
+        super().__init__(owner)
+        self.tags = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
+
+    def _body(self, caller: Macro) -> str:
+        return str(caller())
+
+
+class _Namespace(Namespace):
+    """Jinja's namespace without private names, and one that never shows what it holds."""
+
+    def __init__(self, *args: Any, **items: Any) -> None:
+        super().__init__()
+        for name, value in dict(*args, **items).items():
+            self[name] = value
+
+    def __setitem__(self, name: str, value: object) -> None:
+        if not isinstance(name, str) or name.startswith("_"):
+            raise SecurityError(f"a namespace takes no attribute {name!r}")
+        super().__setitem__(name, value)
+
+    def __repr__(self) -> str:
+        return "<Namespace>"
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox with fewer names, and a meter on all that makes text or lists."""
+
+    code_generator_class = _MeteredCode
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def __init__(self, undefined: type[jinja2.Undefined]) -> None:
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=undefined,
+            extensions=[_GenerationBlock, loopcontrols],
+            finalize=_shown,
+            optimized=False,  # constants would be folded, unmetered, when the template is compiled
+            loader=jinja2.FunctionLoader(lambda name: None),
+        )
+        self.filters["tojson"] = _tojson
+        for name in ("pprint", "striptags", "urlize", "wordwrap"):  # slower than linear
+            del self.filters[name]
+        self.filters = {name: _metered(name, each) for name, each in self.filters.items()}
+        self.tests |= {name: _metered(name, self.tests[name]) for name in _TESTS}
+        del self.globals["lipsum"]
+        self.globals |= {
+            "cycler": lambda *items: Cycler(*items),
+            "dict": lambda *args, **items: dict(*args, **items),
+            "joiner": lambda separator=", ": Joiner(separator),
+            "namespace": lambda *args, **items: _Namespace(*args, **items),
+            "raise_exception": _raise_exception,
+            "strftime_now": _strftime_now,
+        }
+
+    def step(self, units: int = STEP) -> bool:
+        rendering.get().meter.charge(units)
+        return True
+
+    def made(self, value: object) -> object:
+        rendering.get().meter.elements(value)
+        return value
+
+    def measured(self, value: object) -> object:
+        if not isinstance(value, str | int | None):
+            rendering.get().meter.text(value)
+        return value
+
+    def joined(self, values: tuple[object, ...]) -> str:
+        rendering.get().meter.text(values)
+        return "".join(map(str, values))
+
+    @staticmethod
+    def concat(pieces: Iterable[str]) -> str:
+        return joined(pieces)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        meter = rendering.get().meter
+        if operator == "*":
+            meter.multiply(left, right)
+        elif operator == "**":
+            meter.power(left, right)
+        elif operator == "%":
+            meter.percent(left, right)
+        return self.made(super().call_binop(context, operator, left, right))
+
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        meter = rendering.get().meter
+        if not isinstance(obj, Macro):
+            meter.text(args, kwargs)
+        owner = getattr(obj, "__self__", None)
+        if isinstance(owner, str):
+            args = tuple(map(_listed, args))
+            meter.method(owner, obj.__name__, args)
+        return self.made(super().call(context, obj, *args, **kwargs))
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        return super().getitem(obj, self.measured(argument))
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        return attr not in _NO_ATTRIBUTES and super().is_safe_attribute(obj, attr, value)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        wrapped = super().wrap_str_format(value)
+        return wrapped and _metered_format(value.__self__, wrapped)
+
+
+_NO_ATTRIBUTES = {"encode", "expandtabs", "from_bytes", "maketrans", "to_bytes", "translate"}
+# What a filter does with the value before it: some look at it as a whole or only pass it on, some
+# go over its elements, some go over those of an iterator; the others write it out.
+_PASS_ON = {"attr", "count", "d", "default", "first", "last", "length", "random", "tojson"}
+_GO_OVER = {"items", "list", "map", "reject", "rejectattr", "reverse", "select", "selectattr"}
+_USE_UP = {"batch", "groupby", "join", "max", "min", "slice", "sort", "sum", "unique"}
+# The tests that compare or write out; the others only look at the type.
+_TESTS = {
+    *("!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le"),
+    *("lessthan", "lower", "lt", "ne", "upper"),
+}
+
+
+def _metered(name: str, each: Any) -> Callable[..., Any]:
+    """A filter or test that pays before it works, and for what it made."""
+    at = 1 if hasattr(each, "jinja_pass_arg") else 0
+
+    @wraps(each)
+    def metered(*args: Any, **kwargs: Any) -> Any:
+        meter = rendering.get().meter
+        given, value, options = args[:at], args[at], args[at + 1 :]
+        if name in _USE_UP:
+            value = _listed(value)
+        if name in _GO_OVER:
+            meter.charge(len(value) if hasattr(value, "__len__") else STEP)
+        elif name not in _PASS_ON:
+            meter.text(value)
+        meter.filter(name, value, options, kwargs)
+        made = each(*given, value, *options, **kwargs)
+        meter.elements(made)
+        return made
+
+    return metered
+
+
+def _listed(value: object) -> object:
+    """An iterator as a list, so that its elements can be measured."""
+    if not isinstance(value, Iterator):
+        return value
+    meter = rendering.get().meter
+    items = []
+    for item in value:
+        meter.charge(STEP)
+        items.append(item)
+    return items
+
+
+def _metered_format(template: str, wrapped: Callable[..., str]) -> Callable[..., str]:
+    @wraps(wrapped)
+    def metered(*args: Any, **kwargs: Any) -> str:
+        specs = [spec for _, _, spec, _ in Formatter().parse(template)]
+        rendering.get().meter.braces(template, specs, (args, kwargs))
+        return wrapped(*args, **kwargs)
+
+    return metered
+
+
+@pass_context  # so that Jinja does not use it on constants when it compiles
+def _shown(context: Context, value: object) -> object:
+    rendering.get().meter.text(value)
+    return value
+
+
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as transformers writes it: characters as they are, nothing escaped for HTML."""
+    meter = rendering.get().meter
+    meter.width(indent, *(separators or ()))
+    meter.text(value)
+    encoder = json.JSONEncoder(
+        ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+    if indent is None and separators is None:
+        return encoder.encode(value)
+    return joined(encoder.iterencode(value))
+
+
+def _raise_exception(message: object) -> None:
+    raise TemplateError(
+        f"the chat template refuses the conversation: {message}", code="TEMPLATE_RAISE_EXCEPTION"
+    )
+
+
+def _strftime_now(pattern: str) -> str:
+    rendering.get().meter.width(pattern)
+    return (rendering.get().now or datetime.now()).strftime(pattern)
