@@ -3,10 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+, := ,
 NATIVE := CMakeLists.txt $(wildcard native/*.* native/*/*.*)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format lint types bench sanitize clean
+.PHONY: demo test check format lint types bench sanitize emulate clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -44,6 +45,25 @@ bench: $(VENV)/.bench
 $(VENV)/.bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	touch $@
+
+# A build of the native module beside the installed one, and its tests on that.
+# $(call native_tests,name,options of the build,environment)
+define native_tests
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target build/$(1)/site -C build-dir=build/$(1)/cmake -C cmake.build-type=None $(2) .
+	PYTHONPATH=build/$(1)/site:$(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
+		$(3) $(PYTHON) -m pytest -p no:cacheprovider tests/native
+endef
+
+sanitize: $(INSTALLED)
+	$(call native_tests,sanitize,\
+		-C cmake.define.CMAKE_CXX_FLAGS="-O1 -g1 -fno-omit-frame-pointer -fsanitize=address$(,)undefined -fno-sanitize-recover=all",\
+		ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)")
+
+# The AVX-512 targets on a processor without it; needs libsimde-dev.
+emulate: $(INSTALLED)
+	$(call native_tests,emulate,-C cmake.define.CMAKE_CXX_FLAGS=-O1 -C cmake.define.TALU_EMULATE_AVX512=ON)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,6 +10,8 @@ namespace {
 // Best first.
 constexpr const Kernels* kTargets[] = {
 #if defined(__x86_64__)
+    &avx512bf16_kernels,
+    &avx512_kernels,
     &avx2_kernels,
 #endif
     &generic_kernels,

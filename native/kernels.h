@@ -72,7 +72,7 @@ struct Kernels {
 
 extern const Kernels generic_kernels;
 #if defined(__x86_64__)
-extern const Kernels avx2_kernels;
+extern const Kernels avx2_kernels, avx512_kernels, avx512bf16_kernels;
 #endif
 
 }  // namespace talu

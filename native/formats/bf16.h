@@ -10,27 +10,23 @@ struct bf16 {
   static void store_lanes(element* p, f32x16 x) { store_bf16(p, x); }
 
 #if TALU_BF16_PRODUCTS
-  // Two products a lane and a cycle; the activations are rounded to bf16 as well.
+  // Two products a lane at once; the activations are rounded to bf16 as well.
+  static constexpr std::size_t parts = 1;
   using activation = std::uint16_t;
-  using columns = bf16x32;
 
-  static columns load_columns(const element* p) { return load_pairs(p); }
-  static f32x16 multiply_add(columns w, const activation* x, f32x16 sum) {
+  static bf16x32 load_part(const element* p, std::size_t) { return load_pairs(p); }
+  static f32x16 multiply_add(bf16x32 w, const activation* x, f32x16 sum) {
     return add_products(w, splat_pair(x), sum);
   }
 #else
+  static constexpr std::size_t parts = 2;
   using activation = float;
-  struct columns {
-    f32x16 first, second;
-  };
 
-  static columns load_columns(const element* p) {
-    columns w;
-    load_bf16_pairs(p, w.first, w.second);
-    return w;
+  static f32x16 load_part(const element* p, std::size_t part) {
+    return part == 0 ? load_first_of_pairs(p) : load_second_of_pairs(p);
   }
-  static f32x16 multiply_add(columns w, const activation* x, f32x16 sum) {
-    return fma(w.second, splat(x[1]), fma(w.first, splat(x[0]), sum));
+  static f32x16 multiply_add(f32x16 w, const activation* x, f32x16 sum) {
+    return fma(w, splat(*x), sum);
   }
 #endif
 };

@@ -2,16 +2,16 @@
 struct f16 {
   static constexpr char name[] = "f16";
   static constexpr std::size_t group = 1;
+  static constexpr std::size_t parts = 1;
   using element = std::uint16_t;
   using activation = float;
-  using columns = f32x16;
 
   static float widen(element x) { return widen_f16(x); }
   static f32x16 load_lanes(const element* p) { return load_f16(p); }
   static void store_lanes(element* p, f32x16 x) { store_f16(p, x); }
 
-  static columns load_columns(const element* p) { return load_f16(p); }
-  static f32x16 multiply_add(columns w, const activation* x, f32x16 sum) {
+  static f32x16 load_part(const element* p, std::size_t) { return load_f16(p); }
+  static f32x16 multiply_add(f32x16 w, const activation* x, f32x16 sum) {
     return fma(w, splat(*x), sum);
   }
 };

@@ -5,11 +5,11 @@
 template <class F>
 struct Cached {
   static constexpr std::size_t group = 1;
+  static constexpr std::size_t parts = 1;
   using element = typename F::element;
   using activation = float;
-  using columns = f32x16;
-  static columns load_columns(const element* p) { return F::load_lanes(p); }
-  static f32x16 multiply_add(columns w, const activation* x, f32x16 sum) {
+  static f32x16 load_part(const element* p, std::size_t) { return F::load_lanes(p); }
+  static f32x16 multiply_add(f32x16 w, const activation* x, f32x16 sum) {
     return fma(w, splat(*x), sum);
   }
 };

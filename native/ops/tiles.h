@@ -53,15 +53,17 @@ static void add_tiles(const typename F::element* const* tiles, std::size_t colum
   const typename F::element* w[TILES];
 #pragma GCC unroll 4
   for (std::size_t r = 0; r < TILES; ++r) w[r] = tiles[r];
+  // The order of these loops keeps one tile's weights in registers beside the sums.
   for (std::size_t column = 0; column < columns; column += F::group) {
-    typename F::columns several[TILES];
+#pragma GCC unroll 2
+    for (std::size_t part = 0; part < F::parts; ++part)
 #pragma GCC unroll 4
-    for (std::size_t r = 0; r < TILES; ++r) several[r] = F::load_columns(w[r] + column * kTileRows);
+      for (std::size_t r = 0; r < TILES; ++r) {
+        const auto weights = F::load_part(w[r] + column * kTileRows, part);
 #pragma GCC unroll 12
-    for (std::size_t t = 0; t < TOKENS; ++t)
-#pragma GCC unroll 4
-      for (std::size_t r = 0; r < TILES; ++r)
-        sum[t][r] = F::multiply_add(several[r], x + t * x_stride + column, sum[t][r]);
+        for (std::size_t t = 0; t < TOKENS; ++t)
+          sum[t][r] = F::multiply_add(weights, x + t * x_stride + column + part, sum[t][r]);
+      }
   }
 #pragma GCC unroll 12
   for (std::size_t t = 0; t < TOKENS; ++t)

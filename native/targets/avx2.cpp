@@ -14,9 +14,10 @@ struct f32x16 {
   __m256 low, high;
 };
 
-// Twelve of the sixteen registers hold sums, 16 rows each, in pairs.
+// Twelve of the sixteen registers can hold sums, six tokens of one tile; with several tiles side by
+// side, whose weights need registers too, eight.
 constexpr std::size_t kTokensAtOnce = 6;
-constexpr std::size_t kSumsAtOnce = 6;
+constexpr std::size_t kSumsAtOnce = 4;
 
 TALU_INLINE f32x16 splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 TALU_INLINE f32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
@@ -72,16 +73,16 @@ TALU_INLINE void store_bf16(std::uint16_t* p, f32x16 x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), round_eight(x.low));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), round_eight(x.high));
 }
-// Sixteen pairs: the first and the second of each.
-TALU_INLINE void load_bf16_pairs(const std::uint16_t* p, f32x16& first, f32x16& second) {
-  const __m256i a = _mm256_loadu_si256(as_256(p)), b = _mm256_loadu_si256(as_256(p + 16));
-  const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000));
-  first = {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)),
-           _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
-  second = {_mm256_castsi256_ps(_mm256_and_si256(a, upper)),
-            _mm256_castsi256_ps(_mm256_and_si256(b, upper))};
+// Of sixteen pairs, the first numbers; the second ones.
+TALU_INLINE f32x16 load_first_of_pairs(const std::uint16_t* p) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(as_256(p)), 16)),
+          _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(as_256(p + 16)), 16))};
 }
-
+TALU_INLINE f32x16 load_second_of_pairs(const std::uint16_t* p) {
+  const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000));
+  return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(as_256(p)), upper)),
+          _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(as_256(p + 16)), upper))};
+}
 TALU_INLINE f32x16 add(f32x16 a, f32x16 b) {
   return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
 }

@@ -46,10 +46,12 @@ TALU_INLINE f32x16 load_bf16(const std::uint16_t* p) {
 TALU_INLINE void store_bf16(std::uint16_t* p, f32x16 x) {
   for (std::size_t i = 0; i < 16; ++i) p[i] = round_bf16(x.lane[i]);
 }
-TALU_INLINE void load_bf16_pairs(const std::uint16_t* p, f32x16& first, f32x16& second) {
-  first = lanes([&](std::size_t i) { return widen_bf16(p[2 * i]); });
-  second =
-      lanes([&](std::size_t i) { return widen_bf16(p[2 * i + 1]); });
+// Of sixteen pairs, the first numbers; the second ones.
+TALU_INLINE f32x16 load_first_of_pairs(const std::uint16_t* p) {
+  return lanes([&](std::size_t i) { return widen_bf16(p[2 * i]); });
+}
+TALU_INLINE f32x16 load_second_of_pairs(const std::uint16_t* p) {
+  return lanes([&](std::size_t i) { return widen_bf16(p[2 * i + 1]); });
 }
 TALU_INLINE f32x16 add(f32x16 a, f32x16 b) {
   return lanes([&](std::size_t i) { return a.lane[i] + b.lane[i]; });

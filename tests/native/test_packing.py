@@ -73,7 +73,7 @@ def test_missing_rows_and_columns_are_zero(number_format: str, aligned: Aligned)
 
 
 def test_formats_that_do_not_exist_are_named_with_those_that_do() -> None:
-    with pytest.raises(ValueError, match="'q9' is unknown; known: .*bf16"):
+    with pytest.raises(ValueError, match=r"'q9' is unknown; known: .*bf16"):
         _native.packed_bytes("q9", 1, 1)
 
 

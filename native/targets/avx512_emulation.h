@@ -1,0 +1,81 @@
+// The intrinsics of AVX-512 that its targets use, in older instructions: SIMDe (libsimde-dev) has
+// most, the rest stands here. For `make emulate` only, which tests these targets where no processor
+// has AVX-512.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+
+// The whole build is for the processor it runs on; GCC 12 fails over the two combined.
+#undef TALU_TARGET_BEGIN
+#undef TALU_TARGET_END
+#define TALU_TARGET_BEGIN(features)
+#define TALU_TARGET_END
+
+#undef _mm512_cvtps_ph
+#define __mmask16 simde__mmask16
+#define _mm512_maskz_loadu_ps talu::masked_load
+#define _mm512_mask_storeu_ps talu::masked_store
+#define _mm512_cvtph_ps talu::widen_halves
+#define _mm512_cvtps_ph(x, rounding) talu::round_to_halves(x)
+#define _mm512_cvtepu16_epi32 talu::widen_shorts
+#define _mm512_cvtepi32_epi16 talu::narrow_to_shorts
+#define _mm512_cvtps_epi32 talu::to_integers
+
+namespace talu {
+
+template <class Function>
+TALU_INLINE __m512 sixteen_floats(Function function) {
+  float lanes[16];
+  for (int i = 0; i < 16; ++i) lanes[i] = function(i);
+  return _mm512_loadu_ps(lanes);
+}
+TALU_INLINE __m512 masked_load(__mmask16 mask, const float* p) {
+  return sixteen_floats([&](int i) { return mask >> i & 1 ? p[i] : 0.0f; });
+}
+TALU_INLINE void masked_store(float* p, __mmask16 mask, __m512 x) {
+  float lanes[16];
+  _mm512_storeu_ps(lanes, x);
+  for (int i = 0; i < 16; ++i)
+    if (mask >> i & 1) p[i] = lanes[i];
+}
+TALU_INLINE __m512 widen_halves(__m256i x) {
+  std::uint16_t halves[16];
+  std::memcpy(halves, &x, sizeof halves);
+  return sixteen_floats([&](int i) { return widen_f16(halves[i]); });
+}
+TALU_INLINE __m256i round_to_halves(__m512 x) {
+  float lanes[16];
+  std::uint16_t halves[16];
+  _mm512_storeu_ps(lanes, x);
+  for (int i = 0; i < 16; ++i) halves[i] = round_f16(lanes[i]);
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves));
+}
+TALU_INLINE __m512i widen_shorts(__m256i x) {
+  std::uint16_t shorts[16];
+  std::uint32_t lanes[16];
+  std::memcpy(shorts, &x, sizeof shorts);
+  for (int i = 0; i < 16; ++i) lanes[i] = shorts[i];
+  return _mm512_loadu_si512(lanes);
+}
+TALU_INLINE __m256i narrow_to_shorts(__m512i x) {
+  std::uint32_t lanes[16];
+  std::uint16_t shorts[16];
+  std::memcpy(lanes, &x, sizeof lanes);
+  for (int i = 0; i < 16; ++i) shorts[i] = static_cast<std::uint16_t>(lanes[i]);
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(shorts));
+}
+TALU_INLINE __m512i to_integers(__m512 x) {
+  float lanes[16];
+  std::int32_t integers[16];
+  _mm512_storeu_ps(lanes, x);
+  for (int i = 0; i < 16; ++i) integers[i] = _mm_cvtss_si32(_mm_set_ss(lanes[i]));
+  return _mm512_loadu_si512(integers);
+}
+
+TALU_INLINE bool has_avx512() { return true; }
+TALU_INLINE bool has_bf16_products() { return true; }
+
+}  // namespace talu

@@ -1,0 +1,100 @@
+// One register of AVX-512 is sixteen floats. Shared by the targets that differ in bf16 products.
+
+struct f32x16 {
+  __m512 v;
+};
+
+constexpr std::size_t kTokensAtOnce = 12;
+constexpr std::size_t kSumsAtOnce = 24;
+
+TALU_INLINE f32x16 splat(float x) { return {_mm512_set1_ps(x)}; }
+TALU_INLINE f32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+TALU_INLINE void store(float* p, f32x16 x) { _mm512_storeu_ps(p, x.v); }
+
+TALU_INLINE __mmask16 lanes_below(std::size_t n) {
+  return static_cast<__mmask16>((1u << n) - 1);
+}
+TALU_INLINE f32x16 load_first(const float* p, std::size_t n) {
+  return {_mm512_maskz_loadu_ps(lanes_below(n), p)};
+}
+TALU_INLINE void store_first(float* p, f32x16 x, std::size_t n) {
+  _mm512_mask_storeu_ps(p, lanes_below(n), x.v);
+}
+
+TALU_INLINE __m256i load_256(const std::uint16_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+TALU_INLINE void store_256(std::uint16_t* p, __m256i x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x);
+}
+TALU_INLINE f32x16 load_f16(const std::uint16_t* p) { return {_mm512_cvtph_ps(load_256(p))}; }
+TALU_INLINE void store_f16(std::uint16_t* p, f32x16 x) {
+  store_256(p, _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+TALU_INLINE f32x16 load_bf16(const std::uint16_t* p) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_256(p)), 16))};
+}
+// To the nearest, ties to even; not a number stays one.
+TALU_INLINE void store_bf16(std::uint16_t* p, f32x16 x) {
+  const __m512i bits = _mm512_castps_si512(x.v), upper = _mm512_srli_epi32(bits, 16);
+  const __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
+  const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+  const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
+  const __m512i quiet = _mm512_or_si512(upper, _mm512_set1_epi32(0x40));
+  const __mmask16 nan = _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q);
+  store_256(p, _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, nan, quiet)));
+}
+
+TALU_INLINE __m512i load_512(const std::uint16_t* p) {
+  return _mm512_loadu_si512(reinterpret_cast<const __m512i*>(p));
+}
+// Of sixteen pairs, the first numbers; the second ones.
+TALU_INLINE f32x16 load_first_of_pairs(const std::uint16_t* p) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(load_512(p), 16))};
+}
+TALU_INLINE f32x16 load_second_of_pairs(const std::uint16_t* p) {
+  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000));
+  return {_mm512_castsi512_ps(_mm512_and_si512(load_512(p), upper))};
+}
+
+TALU_INLINE f32x16 add(f32x16 a, f32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+TALU_INLINE f32x16 subtract(f32x16 a, f32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+TALU_INLINE f32x16 multiply(f32x16 a, f32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+TALU_INLINE f32x16 divide(f32x16 a, f32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+TALU_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+// Where x is not a number, so is the result.
+TALU_INLINE f32x16 at_least(float bound, f32x16 x) {
+  return {_mm512_max_ps(_mm512_set1_ps(bound), x.v)};
+}
+TALU_INLINE f32x16 at_most(float bound, f32x16 x) {
+  return {_mm512_min_ps(_mm512_set1_ps(bound), x.v)};
+}
+TALU_INLINE f32x16 larger(f32x16 a, f32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+// y, but 0 in the lanes where x < bound.
+TALU_INLINE f32x16 zero_below(f32x16 x, float bound, f32x16 y) {
+  const __mmask16 keep = _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(bound), _CMP_NLT_UQ);
+  return {_mm512_maskz_mov_ps(keep, y.v)};
+}
+TALU_INLINE f32x16 nearest_integer(f32x16 x) { return {_mm512_roundscale_ps(x.v, 0)}; }
+// 2 to the n for integers n from -126 to 127.
+TALU_INLINE f32x16 power_of_two(f32x16 n) {
+  const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
+}
+
+TALU_INLINE __m256 lower_half(__m512 x) { return _mm512_castps512_ps256(x); }
+TALU_INLINE __m256 upper_half(__m512 x) {
+  return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1));
+}
+TALU_INLINE float sum(f32x16 x) {
+  const __m256 eight = _mm256_add_ps(lower_half(x.v), upper_half(x.v));
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+}
+TALU_INLINE float largest(f32x16 x) {
+  const __m256 eight = _mm256_max_ps(lower_half(x.v), upper_half(x.v));
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+}
