@@ -4,10 +4,11 @@ Everything below the public classes is a stream of these events; an answer that 
 streamed is a drained stream.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+from weakref import WeakMethod
 
 from talu.config import GenerationConfig
 
@@ -17,6 +18,7 @@ __all__ = [
     "FinishReason",
     "ReasoningDelta",
     "Request",
+    "StopFlag",
     "TextDelta",
     "Timings",
     "TokenLogprob",
@@ -151,6 +153,37 @@ class Done:
 Event = TextDelta | ReasoningDelta | ToolCallEvent | Done
 
 
+class StopFlag:
+    """Asks a generation to stop, from any thread; once asked, it stays so."""
+
+    __slots__ = ("_callbacks", "_signalled")
+
+    def __init__(self) -> None:
+        self._signalled = False
+        self._callbacks: list[WeakMethod[Callable[[], object]]] = []
+
+    def signal(self) -> None:
+        """Ask."""
+        self._signalled = True
+        for reference in self._callbacks:
+            callback = reference()
+            if callback is not None:
+                callback()
+
+    def is_set(self) -> bool:
+        """Whether somebody asked."""
+        return self._signalled
+
+    def when_signalled(self, callback: Callable[[], object]) -> None:
+        """Call this method when somebody asks, at once if somebody has, and perhaps twice.
+
+        Its object is not kept alive.
+        """
+        self._callbacks.append(WeakMethod(callback))
+        if self._signalled:
+            callback()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One generation, as a backend gets it: either ``messages`` or a raw prompt.
@@ -164,6 +197,7 @@ class Request:
         config: what call and chat asked for; fields left unset are the model's to fill.
         chat_template: Jinja source that replaces the model's template.
         tools: OpenAI-style tool definitions.
+        stop: when it is signalled, the events end soon with ``Done`` and the reason cancelled.
     """
 
     messages: tuple[Mapping[str, Any], ...] | None = None
@@ -174,3 +208,4 @@ class Request:
     config: GenerationConfig = field(default_factory=GenerationConfig)
     chat_template: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
+    stop: StopFlag = field(default_factory=StopFlag, compare=False, repr=False)

@@ -7,7 +7,16 @@ import pytest
 from talu.backends.scripted import ScriptedModel
 from talu.chat import ItemStatus, MessageRole, ReasoningItem
 from talu.exceptions import GenerationError, StateError, ValidationError
-from talu.types import Done, FinishReason, ReasoningDelta, TextDelta, Timings, ToolCallEvent, Usage
+from talu.types import (
+    Done,
+    FinishReason,
+    ReasoningDelta,
+    StopFlag,
+    TextDelta,
+    Timings,
+    ToolCallEvent,
+    Usage,
+)
 
 
 def roles(chat) -> list[str]:
@@ -235,7 +244,7 @@ def test_settings_of_a_call_reach_the_model_and_do_not_stay(faces) -> None:
     assert chat.config.given == {"temperature": 0.1}
 
 
-def test_cancelling_from_another_thread_stops_before_the_next_piece(faces) -> None:
+def test_cancelling_from_another_thread_ends_the_reading_with_usage(faces) -> None:
     come, go = threading.Event(), threading.Event()
     model = ScriptedModel(["one", lambda: (come.set(), go.wait())[1], "two", "three"])
     chat = faces.client_of(model).chat()
@@ -248,11 +257,12 @@ def test_cancelling_from_another_thread_stops_before_the_next_piece(faces) -> No
 
     thread = threading.Thread(target=cancel)
     thread.start()
-    faces.read(stream)
+    pieces = faces.read(stream)
     thread.join()
-    assert stream.text.startswith("one")
-    assert "three" not in stream.text
-    assert stream.finish_reason == "cancelled"
+    assert pieces == ["one", ""]
+    assert pieces[-1].finish_reason == stream.finish_reason == "cancelled"
+    assert stream.usage.completion_tokens == 1
+    assert chat.items.last.status is ItemStatus.INCOMPLETE
     assert model.active == 0
 
 
@@ -262,3 +272,22 @@ def test_an_empty_answer_is_a_message_with_empty_text(faces) -> None:
     assert answer.text == ""
     assert chat.items.last.role is MessageRole.ASSISTANT
     assert chat.items.last.text == ""
+
+
+def test_a_stop_flag_calls_those_who_came_before_and_after_and_keeps_nobody_alive() -> None:
+    class Listener:
+        def hear(self) -> None:
+            heard.append(self.name)
+
+    heard: list[str] = []
+    flag = StopFlag()
+    early, late, gone = Listener(), Listener(), Listener()
+    early.name, late.name, gone.name = "early", "late", "gone"
+    flag.when_signalled(early.hear)
+    flag.when_signalled(gone.hear)
+    del gone
+    assert not flag.is_set()
+    flag.signal()
+    flag.when_signalled(late.hear)
+    assert flag.is_set()
+    assert heard == ["early", "late"]

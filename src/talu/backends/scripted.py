@@ -79,6 +79,8 @@ class ScriptedModel:
         try:
             play = _Play(self, request)
             for step in script:
+                if request.stop.is_set():
+                    break
                 result = step() if callable(step) else None
                 if inspect.isawaitable(result):
                     if inspect.iscoroutine(result):
@@ -94,6 +96,8 @@ class ScriptedModel:
         try:
             play = _Play(self, request)
             for step in script:
+                if request.stop.is_set():
+                    break
                 result: Awaitable[object] | None = step() if callable(step) else None
                 if inspect.isawaitable(result):
                     await result
@@ -133,6 +137,7 @@ class _Play:
 
     def __init__(self, model: ScriptedModel, request: Request) -> None:
         self._model = model
+        self._stop = request.stop
         self._prompt, self._prompt_ids = model.render(request)
         self._tokens = 0
         self._calls = 0
@@ -155,8 +160,9 @@ class _Play:
     def end(self) -> Generator[Event]:
         """The last event, if the script had none."""
         if not self._done:
+            reason = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
             yield Done(
-                FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP,
+                FinishReason.CANCELLED if self._stop.is_set() else reason,
                 Usage(len(self._prompt_ids), self._tokens),
                 Timings(),
                 self._model.model,

@@ -115,8 +115,8 @@ class StreamingResponse(_Stream["Chat"]):
             pass
 
     def cancel(self) -> None:
-        """Stop the generation; from another thread before its next piece."""
-        self._turn.stop_asked = True
+        """Stop the generation; from any thread, also while another one reads the stream."""
+        self._turn.request.stop.signal()
         try:
             self.close()
         except ValueError:
@@ -244,8 +244,8 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
         return self
 
     def cancel(self) -> None:
-        """Stop the generation before its next piece; from another thread as well."""
-        self._turn.stop_asked = True
+        """Stop the generation, from any thread; what has come can be read, ``close`` drops it."""
+        self._turn.request.stop.signal()
 
     async def close(self) -> None:
         """Stop the generation if it is not finished; idempotent."""

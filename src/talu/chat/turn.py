@@ -63,7 +63,6 @@ class Turn(Generic[ChatT]):
         answer: the response that shows this turn.
         past: the history up to and including this turn; empty before the commit.
         finish_reason: None until the turn has ended, and when it failed.
-        stop_asked: end before the next piece.
     """
 
     chat: ChatT | None
@@ -80,7 +79,6 @@ class Turn(Generic[ChatT]):
     builder: Builder = field(default_factory=Builder)
     past: tuple[Item, ...] = ()
     finish_reason: FinishReason | None = None
-    stop_asked: bool = False
     ended: bool = False
     _events: AsyncGenerator[Event] | None = None
     _began_at: float = 0.0
@@ -109,9 +107,7 @@ class Turn(Generic[ChatT]):
                     await self._observe(event, piece)
                     if piece is not None:
                         yield piece
-                    if self.stop_asked:
-                        break
-            if self.builder.done is None and not self.stop_asked:
+            if self.builder.done is None:
                 raise GenerationError("the backend's stream ended without its last event")
         except Exception as error:
             await self._fail(error)
