@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer as Backend
+from tokenizers.processors import TemplateProcessing
 
 from talu.exceptions import TokenizerError
 from talu.tokenizer.tokenizer import Tokenizer
@@ -52,22 +53,13 @@ def test_a_role_that_the_vocabulary_does_not_have_adds_no_token(folder: Path) ->
     assert tokenizer.eos_token_id is None
 
 
-@pytest.mark.parametrize(
-    ("changes", "first", "last"),
-    [
-        ({}, None, None),
-        ({"add_bos_token": True}, "<s>", None),
-        ({"add_bos_token": True, "add_eos_token": True}, "<s>", "</s>"),
-        ({"add_bos_token": True, "bos_token": None}, None, None),
-    ],
-)
-def test_the_configuration_says_what_stands_around_a_text(
-    folder: Path, changes: dict[str, Any], first: str | None, last: str | None
-) -> None:
-    tokenizer = configure(folder, **changes)
+def test_the_file_says_what_stands_around_a_text(folder: Path) -> None:
+    backend = Backend.from_file(str(folder / "tokenizer.json"))
+    backend.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    backend.save(str(folder / "tokenizer.json"))
+    tokenizer = configure(folder, add_bos_token=False, add_eos_token=True)
     plain = tokenizer.encode("the fox", special_tokens=False)
-    ends = [[tokenizer.token_id(t)] if t else [] for t in (first, last)]
-    assert tokenizer.encode("the fox") == ends[0] + plain + ends[1]
+    assert tokenizer.encode("the fox") == [tokenizer.token_id("<s>"), *plain]
 
 
 def test_a_special_token_in_the_text_is_one_token(folder: Path) -> None:
@@ -139,7 +131,6 @@ def test_a_tokenizer_in_another_format_comes_with_the_command_to_convert_it(
         ("tokenizer_config.json", b"[" * 100_000),
         ("tokenizer_config.json", b'{"chat_template": 7}'),
         ("tokenizer_config.json", b'{"chat_template": [{"name": "default"}]}'),
-        ("tokenizer_config.json", b'{"bos_token": "<no>", "add_bos_token": true}'),
         ("special_tokens_map.json", b"null"),
         ("chat_template.jinja", b"\xff"),
     ],

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers.processors import TemplateProcessing
 
 from talu.exceptions import TokenizerError
 from talu.tokenizer.decoding import IncrementalDecoder
@@ -49,7 +48,6 @@ class Tokenizer:
         self.eos_token = named["eos"]
         self.chat_templates = dict(templates)
         _mark_special(backend, [token for token in named.values() if token])
-        _set_ends(backend, config, self.bos_token, self.eos_token)
         self.eos_token_id = self.token_id(self.eos_token) if self.eos_token else None
         self._rules = _rules(backend)
         self.vocabulary_size = backend.get_vocab_size(with_added_tokens=True)
@@ -85,7 +83,8 @@ class Tokenizer:
 
         Args:
             text: any text without lone surrogates.
-            special_tokens: add those that the model expects at the ends, BOS for many. A rendered
+            special_tokens: add those that ``tokenizer.json`` puts at the ends, BOS for many; like
+                transformers it alone is asked (``add_bos_token`` beside it is a relic). A rendered
                 chat template has them already: encode it with False.
 
         Raises:
@@ -150,28 +149,6 @@ def _mark_special(backend: tokenizers.Tokenizer, named: Sequence[str]) -> None:
     marked = {t.content for t in backend.get_added_tokens_decoder().values() if t.special}
     known = [token for token in named if backend.token_to_id(token) is not None]
     backend.add_special_tokens([token for token in known if token not in marked])
-
-
-def _set_ends(
-    backend: tokenizers.Tokenizer, config: Mapping[str, Any], bos: str | None, eos: str | None
-) -> None:
-    """``add_bos_token`` and ``add_eos_token``, where given, win over ``tokenizer.json``."""
-    if "add_bos_token" not in config and "add_eos_token" not in config:
-        return
-    first = bos if config.get("add_bos_token") else None
-    last = eos if config.get("add_eos_token") else None
-    ends = [(token, backend.token_to_id(token)) for token in (first, last) if token]
-    absent = [token for token, number in ends if number is None]
-    if absent:
-        raise TokenizerError(
-            f"tokenizer_config.json wants {absent[0]!r} around every text, but the vocabulary "
-            "does not have it; correct bos_token and eos_token there",
-            details={"token": absent[0]},
-        )
-    backend.post_processor = TemplateProcessing(
-        single=[token for token in (first, "$A", last) if token],
-        special_tokens=[(token, number) for token, number in ends if number is not None],
-    )
 
 
 def _token(value: object) -> str | None:
