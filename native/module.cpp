@@ -218,9 +218,9 @@ NB_MODULE(_native, m) {
         return packed_bytes(format_named(chosen_target(), format), rows, columns);
       },
       "format"_a, "rows"_a, "columns"_a, "Size of a packed matrix.");
-  m.def("pack", pack_matrix, "format"_a, "source"_a, "out"_a, "num_threads"_a = 0,
+  m.def("pack", pack_matrix, "format"_a, "source"_a.noconvert(), "out"_a.noconvert(), "num_threads"_a = 0,
         "target"_a = "", "Lay a (rows, columns) matrix out in tiles.");
-  m.def("unpack", unpack_matrix, "format"_a, "packed"_a, "rows"_a, "columns"_a, "target"_a = "",
+  m.def("unpack", unpack_matrix, "format"_a, "packed"_a.noconvert(), "rows"_a, "columns"_a, "target"_a = "",
         "The logical matrix of packed tiles, as float32.");
   m.def(
       "activation_format",
@@ -235,8 +235,9 @@ NB_MODULE(_native, m) {
                     std::size_t, std::size_t, int, const std::string&, const std::string&>(),
            "ops"_a, "layers"_a, "result"_a, "blocks"_a, "block_size"_a, "num_threads"_a = 0,
            "kv_format"_a = "f16", "target"_a = "")
-      .def("step", &PyExecutor::step, "tokens"_a, "positions"_a, "row_starts"_a, "block_tables"_a,
-           "outputs"_a, "Run one step; see protocols.Executor.")
+      .def("step", &PyExecutor::step, "tokens"_a.noconvert(), "positions"_a.noconvert(),
+           "row_starts"_a.noconvert(), "block_tables"_a.noconvert(), "outputs"_a.noconvert(),
+           "Run one step; see protocols.Executor.")
       .def("close", &PyExecutor::close, "Let go of cache and weights; idempotent.")
       .def_prop_ro("num_threads", &PyExecutor::threads, "Threads that a step uses.")
       .def_prop_ro("target", &PyExecutor::target, "The CPU target of its kernels.");

@@ -1,0 +1,282 @@
+"""A whole network: the same results whatever else a step does, and nothing unchecked let in."""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from talu import _native
+from talu.exceptions import ModelError, StateError, ValidationError
+from talu.graph.native_executor import NativeExecutor
+
+TARGETS = _native.targets()
+FORMATS = _native.formats()
+
+per_target = pytest.mark.parametrize("target", TARGETS)
+per_format = pytest.mark.parametrize("number_format", FORMATS)
+
+PROMPT = [int(t) for t in np.random.default_rng(1).integers(0, 67, 61)]
+OTHERS = [[int(t) for t in np.random.default_rng(s).integers(0, 67, 9 + s)] for s in range(64)]
+
+
+@per_target
+@per_format
+@pytest.mark.parametrize("kv_format", ["f32", "f16", "bf16"])
+def test_a_network_computes_what_numpy_says(
+    target: str, number_format: str, kv_format: str, network: tuple, pair: Callable, rows: type
+) -> None:
+    both = pair(*network, number_format=number_format, kv_format=kv_format, target=target)
+    # A value of the network that lies on the edge between two numbers of a narrow format may be
+    # rounded to either; f32 has no such edges.
+    rounds = _native.activation_format(number_format, target) != "f32" or kv_format != "f32"
+    tolerance = 4e-3 if rounds else 3e-6
+    both.compare(rows(PROMPT), rows(OTHERS[3], blocks=[9]), tolerance=tolerance)
+    both.compare(rows([3], start=61), rows([5, 6], start=12, blocks=[9]), tolerance=tolerance)
+
+
+@per_target
+@per_format
+def test_a_row_is_bit_identical_alone_and_in_a_batch_of_64(
+    target: str, number_format: str, network: tuple, pair: Callable, rows: type, run: Callable
+) -> None:
+    options = {"number_format": number_format, "kv_format": "f16", "target": target}
+    alone = pair(*network, **options, num_threads=1).native
+    batch = pair(*network, **options, blocks=400, num_threads=2).native
+    expected = [run(alone, rows(PROMPT)), run(alone, rows([7], start=61))]
+    others = [rows(t, blocks=range(6 + 5 * i, 11 + 5 * i)) for i, t in enumerate(OTHERS)]
+    found = run(batch, *others[:40], rows(PROMPT), *others[40:])
+    start = sum(len(t) for t in OTHERS[:40])
+    np.testing.assert_array_equal(found[start : start + len(PROMPT)], expected[0])
+    more = [rows([1], start=len(o.tokens), blocks=o.blocks) for o in others]
+    found = run(batch, *more[:63], rows([7], start=61))
+    np.testing.assert_array_equal(found[63:], expected[1])
+
+
+@per_target
+@per_format
+@pytest.mark.parametrize("chunks", [[60], [1, 2, 3, 16, 40], list(range(1, 61)), [17, 33]])
+def test_a_row_is_bit_identical_however_the_prompt_is_chunked(
+    target: str,
+    number_format: str,
+    chunks: list[int],
+    network: tuple,
+    pair: Callable,
+    rows: type,
+    run: Callable,
+) -> None:
+    executor = pair(*network, number_format=number_format, kv_format="f16", target=target).native
+    whole = run(executor, rows(PROMPT, blocks=[4, 5, 6, 7]))
+    borders = [0, *chunks, len(PROMPT)]
+    parts = [run(executor, rows(PROMPT[a:b], start=a)) for a, b in pairwise(borders) if a < b]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+@per_target
+def test_numbers_of_threads_do_not_change_a_bit(
+    target: str, network: tuple, pair: Callable, rows: type, run: Callable
+) -> None:
+    found = [
+        run(pair(*network, target=target, num_threads=n).native, rows(PROMPT)) for n in (1, 2, 0)
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_wanted_rows_do_not_depend_on_which_are_wanted(
+    network: tuple, pair: Callable, rows: type, run: Callable
+) -> None:
+    executor = pair(*network).native
+    whole = run(executor, rows(PROMPT))
+    np.testing.assert_array_equal(run(executor, rows(PROMPT, wanted=[2, 60])), whole[[2, 60]])
+    assert run(executor, rows(PROMPT, wanted=[])).shape == (0, 67)
+
+
+def test_a_used_block_does_not_shine_through(
+    network: tuple, pair: Callable, rows: type, run: Callable
+) -> None:
+    fresh, used = pair(*network).native, pair(*network).native
+    graph, weights = network
+    broken = {**weights, "embed": np.full_like(weights["embed"], np.nan)}
+    spoiled = pair(graph, broken).native
+    assert np.isnan(run(spoiled, rows(PROMPT))).all()  # and nothing worse happens
+    run(used, rows(PROMPT))
+    np.testing.assert_array_equal(run(used, rows([5, 4])), run(fresh, rows([5, 4])))
+
+
+def test_infinite_weights_give_infinite_logits_and_nothing_worse(
+    network: tuple, pair: Callable, rows: type, run: Callable
+) -> None:
+    graph, weights = network
+    weights["0.v"] = np.full_like(weights["0.v"], np.inf)
+    for kv_format in ("f32", "f16", "bf16"):
+        assert not np.isfinite(
+            run(pair(graph, weights, kv_format=kv_format).native, rows(PROMPT))
+        ).all()
+
+
+def integers(*numbers: int) -> np.ndarray:
+    return np.array(numbers, np.int32)
+
+
+GOOD = {
+    "tokens": integers(1, 2, 3),
+    "positions": integers(0, 1, 0),
+    "row_starts": integers(0, 2, 3),
+    "block_tables": np.array([[0], [1]], np.int32),
+    "outputs": integers(1, 2),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokens": integers(1, 2, 67)}, "token 67 is not in the vocabulary"),
+        ({"tokens": integers(1, -1, 3)}, "token -1 is not in the vocabulary"),
+        ({"tokens": integers(1, 2)}, "differ in length"),
+        ({"tokens": integers(1, 2, 3).astype(np.int64)}, "incompatible function arguments"),
+        ({"positions": integers(0, 2, 0)}, "sequence 0: positions must be consecutive"),
+        ({"positions": integers(-1, 0, 0)}, "sequence 0: positions must be consecutive"),
+        ({"positions": integers(0, 1, 16)}, "sequence 1: its block table is too short"),
+        ({"positions": integers(0, 1, 2**31 - 1)}, "sequence 1: its block table is too short"),
+        ({"row_starts": integers(0, 3)}, "one number more than block_tables has rows"),
+        ({"row_starts": integers(0, 2, 2)}, "end with the number of rows"),
+        ({"row_starts": integers(1, 2, 3)}, "begin with 0"),
+        ({"row_starts": integers(0, 4, 3)}, "must be ascending"),
+        ({"row_starts": integers(0, -1, 3)}, "must be ascending"),
+        ({"block_tables": np.array([[0], [16]], np.int32)}, "there is no cache block 16"),
+        ({"block_tables": np.array([[0], [-1]], np.int32)}, "there is no cache block -1"),
+        ({"block_tables": np.empty((2, 0), np.int32)}, "block table is too short"),
+        ({"outputs": integers(0, 3)}, "outputs must be ascending numbers of rows"),
+        ({"outputs": integers(-1)}, "outputs must be ascending numbers of rows"),
+        ({"outputs": integers(2, 1)}, "outputs must be ascending numbers of rows"),
+        ({"outputs": integers(1, 1)}, "outputs must be ascending numbers of rows"),
+        ({"outputs": integers(*range(9))}, "more outputs than rows"),
+    ],
+)
+def test_a_step_that_does_not_fit_together_is_refused(
+    change: dict, message: str, network: tuple, pair: Callable
+) -> None:
+    executor = pair(*network).native
+    expected = executor.step(**GOOD)
+    with pytest.raises(ValidationError, match=message):
+        executor.step(**{**GOOD, **change})
+    np.testing.assert_array_equal(executor.step(**GOOD), expected)
+
+
+def test_a_step_without_rows_has_no_logits(
+    network: tuple, pair: Callable, run: Callable, rows: type
+) -> None:
+    executor = pair(*network).native
+    assert run(executor).shape == (0, 67)
+    assert run(executor, rows([])).shape == (0, 67)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"block_size": 24}, "block_size must be a multiple of 16, not 24"),
+        ({"block_size": 0}, "block_size must be a multiple of 16"),
+        ({"blocks": -1}, "must not be negative"),
+        ({"num_threads": -1}, "must not be negative"),
+        ({"kv_format": "q4"}, "'q4' is unknown; known: f16, bf16, f32"),
+        ({"target": "mmx"}, "'mmx' is unknown; supported here: .*generic"),
+    ],
+)
+def test_options_out_of_range_are_refused(
+    options: dict, message: str, network: tuple, pack: Callable
+) -> None:
+    graph, weights = network
+    tensors = {n: pack(w, "f32") for n, w in weights.items()}
+    with pytest.raises(ValidationError, match=message):
+        NativeExecutor(graph, tensors, **{"blocks": 4, "block_size": 16, **options})
+
+
+def test_a_missing_or_misshapen_tensor_is_named(network: tuple, pack: Callable) -> None:
+    graph, weights = network
+    tensors = {n: pack(w, "f32") for n, w in weights.items() if n != "1.up"}
+    with pytest.raises(ModelError, match=r"'1.up': the network reads \(41, 24\), there is None"):
+        NativeExecutor(graph, tensors, blocks=4, block_size=16)
+    tensors["1.up"] = pack(weights["1.up"][:-1], "f32")
+    with pytest.raises(ModelError, match=r"there is \(40, 24\)"):
+        NativeExecutor(graph, tensors, blocks=4, block_size=16)
+
+
+def test_after_close_a_step_is_an_error(
+    network: tuple, pair: Callable, rows: type, run: Callable
+) -> None:
+    executor = pair(*network).native
+    executor.close()
+    executor.close()
+    with pytest.raises(StateError, match="closed"):
+        run(executor, rows(PROMPT))
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_the_cache_takes_memory_when_used_and_close_gives_it_back(
+    network: tuple, pack: Callable, rows: type, run: Callable
+) -> None:
+    graph, weights = network
+    tensors = {n: pack(w, "f32") for n, w in weights.items()}
+    before = resident_bytes()
+    executor = NativeExecutor(graph, tensors, blocks=40_000, block_size=16)  # 290 MB if used
+    assert resident_bytes() - before < 10_000_000
+    for first in range(0, 8000, 100):
+        run(executor, *(rows([1], blocks=[b]) for b in range(first, first + 100)))
+    used = resident_bytes() - before
+    assert used > 20_000_000
+    executor.close()
+    gc.collect()
+    assert resident_bytes() - before < used - 15_000_000
+
+
+def test_executors_may_step_from_several_threads(
+    network: tuple, pair: Callable, rows: type, run: Callable
+) -> None:
+    executors = [pair(*network).native for _ in range(2)]
+    expected = run(executors[0], rows(PROMPT))
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        blocks = [range(4), range(4, 8)][number // 2]  # two threads share each executor
+        for _ in range(30):
+            found = run(executors[number % 2], rows(PROMPT, blocks=blocks))
+            if not np.array_equal(found, expected):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_forked_process_starts_its_own_threads() -> None:
+    program = """
+import os
+import numpy as np
+from talu import _native
+source = np.ones((4096, 64), np.float32)
+packed = np.empty(source.nbytes + 64, np.uint8)
+packed = packed[-packed.ctypes.data % 64:][:source.nbytes]
+_native.pack("f32", source, packed, 2)
+child = os.fork()
+packed[:] = 0
+_native.pack("f32", source, packed, 2)
+assert (packed.view(np.float32) == 1).all()
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
+    assert done.returncode == 0
