@@ -323,11 +323,26 @@ def test_a_stream_that_is_left_is_cancelled(model: LocalModel, how: str) -> None
 def test_events_that_nobody_asks_for_are_cancelled_when_they_are_dropped(
     model: LocalModel,
 ) -> None:
-    stream = model.stream(endless())
+    request = endless()  # still held by whoever made it
+    stream = model.stream(request)
     (mailbox,) = (ticket._mailbox for ticket in model._tickets)
     del stream
     gc.collect()
     assert mailbox.cancelled
+
+
+def test_a_request_that_is_told_to_stop_ends_as_cancelled(model: LocalModel) -> None:
+    request = endless()
+    stream = model.stream(request)
+    next(stream)
+    request.stop.signal()
+    assert done_of(list(stream)).finish_reason is FinishReason.CANCELLED
+
+
+def test_a_request_that_was_told_to_stop_before_ends_as_cancelled(model: LocalModel) -> None:
+    request = endless()
+    request.stop.signal()
+    assert done_of(list(model.stream(request))).finish_reason is FinishReason.CANCELLED
 
 
 def test_a_model_that_is_dropped_is_closed(folder: Path) -> None:

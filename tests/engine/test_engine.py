@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from talu.config import SamplingParams
@@ -23,16 +22,12 @@ from talu.exceptions import (
     StateError,
     ValidationError,
 )
-from talu.graph.numpy_executor import NumpyExecutor
-from talu.graph.numpy_sampler import sample
-from talu.models import load_architecture
-from talu.protocols import Executor, SampleRow
+from talu.protocols import Executor
 from talu.types import FinishReason
 
 NewEngine = Callable[..., Engine]
 PARAMS = SamplingParams(max_tokens=12, temperature=1.0, top_k=0, top_p=1.0, seed=5)
 GREEDY = replace(PARAMS, temperature=0.0)
-LOGPROBS = replace(PARAMS, top_logprobs=0)
 ENDLESS = replace(PARAMS, max_tokens=10_000)
 PROMPT = list(range(40, 90))
 
@@ -122,72 +117,6 @@ def gated(new_engine: NewEngine) -> Iterator[Callable[..., tuple[Engine, Gated]]
     yield new
     for gate in gates:
         gate.let_all()
-
-
-# The same request gives the same tokens.
-
-
-@pytest.mark.parametrize("params", [GREEDY, PARAMS, replace(PARAMS, repetition_penalty=1.3)])
-def test_the_tokens_are_those_of_the_slow_way(
-    params: SamplingParams, new_engine: NewEngine, slow_tokens: Callable[..., list[int]]
-) -> None:
-    assert tokens_of(new_engine().submit(PROMPT, params)) == slow_tokens(PROMPT, params)
-
-
-@pytest.fixture(params=["numpy", "native"])
-def same(request: pytest.FixtureRequest, new_engine: NewEngine) -> NewEngine:
-    """Makes engines whose generations are compared, on each executor."""
-    return lambda **options: new_engine(kind=request.param, **options)
-
-
-def numbers(ticket: Ticket) -> list[tuple[int, float]]:
-    """Tokens and their log-probabilities, which tell more than the tokens."""
-    logprobs = [logprob for piece in ticket for logprob in piece.logprobs]
-    return [(each.token, each.logprob) for each in logprobs]
-
-
-def test_a_request_gives_the_same_tokens_alone_and_among_sixteen(same: NewEngine) -> None:
-    alone = numbers(same().submit(PROMPT, LOGPROBS))
-    engine = same(blocks=256)
-    others = [engine.submit(PROMPT[n:], replace(PARAMS, seed=n)) for n in range(15)]
-    among = numbers(engine.submit(PROMPT, LOGPROBS))
-    assert among == alone
-    assert [len(tokens_of(other)) for other in others] == [12] * 15
-
-
-@pytest.mark.parametrize("rows", [1, 7, 16, 33])
-def test_a_request_gives_the_same_tokens_however_its_prompt_is_cut(
-    rows: int, same: NewEngine
-) -> None:
-    whole = numbers(same().submit(PROMPT, LOGPROBS))
-    limits = Limits(prefill_rows=rows, prefill_rows_beside_decodes=rows)
-    assert numbers(same(limits=limits).submit(PROMPT, LOGPROBS)) == whole
-
-
-def test_a_request_gives_the_same_tokens_with_its_prefix_in_the_cache(same: NewEngine) -> None:
-    engine = same()
-    first = numbers(engine.submit(PROMPT, LOGPROBS))
-    ticket = engine.submit(PROMPT, LOGPROBS)
-    assert numbers(ticket) == first
-    assert ticket.result is not None
-    assert ticket.result.usage.cached_tokens == 48
-
-
-def test_a_request_that_lost_its_blocks_gives_the_same_tokens(same: NewEngine) -> None:
-    params = replace(PARAMS, max_tokens=150)
-    prompts = [[n, *PROMPT] for n in range(3)]
-    expected = [tokens_of(same().submit(prompt, params)) for prompt in prompts]
-    engine = same(blocks=20)
-    results = [read(ticket) for ticket in [engine.submit(prompt, params) for prompt in prompts]]
-    assert [tokens for tokens, _, _ in results] == expected
-    assert any("the cache was full" in note for _, _, end in results for note in end.notes)
-
-
-def test_another_seed_gives_other_tokens(new_engine: NewEngine) -> None:
-    engine = new_engine()
-    assert tokens_of(engine.submit(PROMPT, PARAMS)) != tokens_of(
-        engine.submit(PROMPT, replace(PARAMS, seed=6))
-    )
 
 
 def test_a_second_turn_computes_only_its_new_tokens(
@@ -578,32 +507,3 @@ def ascii_only(new_engine: NewEngine) -> dict[int, float]:
     text = new_engine().tokenizer.token_text
     shown = {token for token in range(320) if len(text(token)) == 1 and text(token).isascii()}
     return {token: -100.0 for token in range(320) if token not in shown}
-
-
-@pytest.fixture
-def slow_tokens(checkpoint: Any, tensors: dict[str, Any]) -> Callable[..., list[int]]:
-    """Generation without cache, chunks or batch: the whole text is run for each token."""
-    return lambda prompt, params: slowly(checkpoint, tensors, prompt, params)
-
-
-def slowly(
-    checkpoint: Any, tensors: dict[str, Any], prompt: list[int], params: SamplingParams
-) -> list[int]:
-    tokens = list(prompt)
-    for _ in range(params.max_tokens):
-        executor = NumpyExecutor(
-            load_architecture(checkpoint).graph, tensors, blocks=16, block_size=16, kv_format="f16"
-        )
-        count = len(tokens)
-        logits = executor.step(
-            np.array(tokens, np.int32), np.arange(count, dtype=np.int32),
-            np.array([0, count], np.int32), np.arange(16, dtype=np.int32)[None],
-            np.array([count - 1], np.int32),
-        )  # fmt: skip
-        row = SampleRow(
-            temperature=params.temperature, top_k=params.top_k, top_p=params.top_p,
-            repetition_penalty=params.repetition_penalty, seed=params.seed, position=count,
-            seen=np.array(tokens, np.int32),
-        )  # fmt: skip
-        tokens.append(sample(logits, [row])[0].token)
-    return tokens[len(prompt) :]

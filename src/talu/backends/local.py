@@ -165,7 +165,7 @@ class LocalModel:
             self._check_open()
             ticket = engine.submit(ids, params, continues=raw)
             self._tickets.add(ticket)
-        request.stop.when_signalled(ticket.cancel)
+        request.stop.when_signalled(ticket.canceller)
         in_reasoning = text.rstrip().endswith("<think>")
         return _Generation(
             ticket=ticket,

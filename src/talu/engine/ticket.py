@@ -7,6 +7,7 @@ the context holds. It knows nothing of how tokens come about.
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Self
@@ -52,6 +53,10 @@ class Mailbox:
         self._items: SimpleQueue[Item] = SimpleQueue()
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
 
+    def cancel(self) -> None:
+        """Say that nobody wants the rest."""
+        self.cancelled = True
+
     def put(self, item: Item) -> None:
         """Deliver a piece, or at last the result or an error. For the engine's thread."""
         self._items.put(item)
@@ -61,7 +66,7 @@ class Mailbox:
             try:
                 loop.call_soon_threadsafe(_wake, future)
             except RuntimeError:  # the loop is closed: its reader is gone
-                self.cancelled = True
+                self.cancel()
 
     def take(self) -> Item:
         """The next item, waited for in this thread."""
@@ -117,7 +122,12 @@ class Ticket:
 
     def cancel(self) -> None:
         """Ask the engine to stop; what it has sent can still be read, and a result follows."""
-        self._mailbox.cancelled = True
+        self._mailbox.cancel()
+
+    @property
+    def canceller(self) -> Callable[[], None]:
+        """Does what ``cancel`` does, and can be kept without keeping the ticket."""
+        return self._mailbox.cancel
 
     def close(self) -> None:
         """Cancel, and end the iteration here; idempotent."""

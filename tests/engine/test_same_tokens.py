@@ -1,0 +1,113 @@
+"""The same request gives the same tokens, whatever else the engine does."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from talu.config import SamplingParams
+from talu.engine.engine import Engine
+from talu.engine.scheduler import Limits
+from talu.engine.ticket import Ticket
+from talu.graph.numpy_executor import NumpyExecutor
+from talu.graph.numpy_sampler import sample
+from talu.models import load_architecture
+from talu.protocols import SampleRow
+
+NewEngine = Callable[..., Engine]
+PARAMS = SamplingParams(max_tokens=12, temperature=1.0, top_k=0, top_p=1.0, seed=5)
+GREEDY = replace(PARAMS, temperature=0.0)
+LOGPROBS = replace(PARAMS, top_logprobs=0)
+PROMPT = list(range(40, 90))
+
+
+def tokens_of(ticket: Ticket) -> list[int]:
+    return [token for piece in ticket for token in piece.tokens]
+
+
+@pytest.mark.parametrize("params", [GREEDY, PARAMS, replace(PARAMS, repetition_penalty=1.3)])
+def test_the_tokens_are_those_of_the_slow_way(
+    params: SamplingParams, new_engine: NewEngine, checkpoint: Path, tensors: dict[str, Any]
+) -> None:
+    expected = slow_tokens(checkpoint, tensors, params)
+    assert tokens_of(new_engine().submit(PROMPT, params)) == expected
+
+
+@pytest.fixture(params=["numpy", "native"])
+def same(request: pytest.FixtureRequest, new_engine: NewEngine) -> NewEngine:
+    """Makes engines whose generations are compared, on each executor."""
+    return lambda **options: new_engine(kind=request.param, **options)
+
+
+def numbers(ticket: Ticket) -> list[tuple[int, float]]:
+    """Tokens and their log-probabilities, which tell more than the tokens."""
+    logprobs = [logprob for piece in ticket for logprob in piece.logprobs]
+    return [(each.token, each.logprob) for each in logprobs]
+
+
+def test_a_request_gives_the_same_tokens_alone_and_among_sixteen(same: NewEngine) -> None:
+    alone = numbers(same().submit(PROMPT, LOGPROBS))
+    engine = same(blocks=256)
+    others = [engine.submit(PROMPT[n:], replace(PARAMS, seed=n)) for n in range(15)]
+    among = numbers(engine.submit(PROMPT, LOGPROBS))
+    assert among == alone
+    assert [len(tokens_of(other)) for other in others] == [12] * 15
+
+
+@pytest.mark.parametrize("rows", [1, 7, 16, 33])
+def test_a_request_gives_the_same_tokens_however_its_prompt_is_cut(
+    rows: int, same: NewEngine
+) -> None:
+    whole = numbers(same().submit(PROMPT, LOGPROBS))
+    limits = Limits(prefill_rows=rows, prefill_rows_beside_decodes=rows)
+    assert numbers(same(limits=limits).submit(PROMPT, LOGPROBS)) == whole
+
+
+def test_a_request_gives_the_same_tokens_with_its_prefix_in_the_cache(same: NewEngine) -> None:
+    engine = same()
+    first = numbers(engine.submit(PROMPT, LOGPROBS))
+    ticket = engine.submit(PROMPT, LOGPROBS)
+    assert numbers(ticket) == first
+    assert ticket.result is not None
+    assert ticket.result.usage.cached_tokens == 48
+
+
+def test_a_request_that_lost_its_blocks_gives_the_same_tokens(same: NewEngine) -> None:
+    params = replace(PARAMS, max_tokens=150)
+    prompts = [[n, *PROMPT] for n in range(3)]
+    expected = [tokens_of(same().submit(prompt, params)) for prompt in prompts]
+    engine = same(blocks=20)
+    tickets = [engine.submit(prompt, params) for prompt in prompts]
+    assert [tokens_of(ticket) for ticket in tickets] == expected
+    notes = [note for ticket in tickets if ticket.result for note in ticket.result.notes]
+    assert any("the cache was full" in note for note in notes)
+
+
+def test_another_seed_gives_other_tokens(new_engine: NewEngine) -> None:
+    engine = new_engine()
+    assert tokens_of(engine.submit(PROMPT, PARAMS)) != tokens_of(
+        engine.submit(PROMPT, replace(PARAMS, seed=6))
+    )
+
+
+def slow_tokens(folder: Path, tensors: dict[str, Any], params: SamplingParams) -> list[int]:
+    """Generation without cache, chunks or batch: the whole text is run for each token."""
+    tokens = list(PROMPT)
+    for _ in range(params.max_tokens):
+        executor = NumpyExecutor(load_architecture(folder).graph, tensors, blocks=16, block_size=16)
+        count = len(tokens)
+        logits = executor.step(
+            np.array(tokens, np.int32), np.arange(count, dtype=np.int32),
+            np.array([0, count], np.int32), np.arange(16, dtype=np.int32)[None],
+            np.array([count - 1], np.int32),
+        )  # fmt: skip
+        row = SampleRow(
+            temperature=params.temperature, top_k=params.top_k, top_p=params.top_p,
+            repetition_penalty=params.repetition_penalty, seed=params.seed, position=count,
+            seen=np.array(tokens, np.int32),
+        )  # fmt: skip
+        tokens.append(sample(logits, [row])[0].token)
+    return tokens[len(PROMPT) :]
