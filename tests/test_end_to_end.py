@@ -1,0 +1,198 @@
+"""The public API on the model in the package: real tokens through every layer."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from talu import AsyncClient, Client, CompletionOptions
+from talu.types import Request
+
+STORY = "Tell me a story about a fox."
+QUESTIONS = [f"What is {a} + {b}?" for a in (1, 2, 7, 9) for b in (3, 5)]
+
+
+@pytest.fixture(scope="module")
+def client():
+    with Client("talu/pocket") as client:
+        yield client
+
+
+def test_the_same_greedy_answer_comes_streamed_and_whole(client: Client) -> None:
+    whole = client.ask(STORY, temperature=0, max_tokens=40)
+    stream = client.chat()(STORY, temperature=0, max_tokens=40)
+    pieces = list(stream)
+    assert len(pieces) > 10
+    assert "".join(pieces) == whole.text == stream.text
+    assert (stream.tokens, stream.finish_reason) == (whole.tokens, whole.finish_reason)
+
+
+def test_a_seed_repeats_an_answer_and_another_seed_changes_it(client: Client) -> None:
+    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "max_tokens": 30}
+    first, again, other = (client.ask(STORY, seed=seed, **settings) for seed in (1, 1, 2))
+    assert first.tokens == again.tokens
+    assert first.tokens != other.tokens
+
+
+def test_counts_and_times_add_up(client: Client) -> None:
+    answer = client.ask(STORY, max_tokens=8, stop_token_ids=[])
+    usage, timings = answer.usage, answer.timings
+    assert (usage.completion_tokens, answer.finish_reason) == (8, "length")
+    assert usage.total_tokens == usage.prompt_tokens + 8
+    assert len(answer.tokens) == 8
+    assert 0 < timings.time_to_first_token_ms <= timings.total_ms
+    assert timings.tokens_per_second > 0
+    assert answer.model == "talu/pocket"
+
+
+def test_the_prompt_is_what_the_template_made_and_what_was_counted(client: Client) -> None:
+    chat = client.chat(system="You are a pirate.")
+    counted, preview = chat.count_tokens("Hello!"), chat.fork().append("user", "Hello!")
+    answer = chat.send("Hello!", max_tokens=4)
+    assert answer.usage.prompt_tokens == counted
+    assert answer.prompt == preview.preview_prompt()
+    assert "You are a pirate." in answer.prompt
+
+
+def test_a_stop_sequence_ends_the_answer_and_is_not_part_of_it(client: Client) -> None:
+    text = client.ask(STORY, temperature=0, max_tokens=40).text
+    stop = text[20:26]
+    answer = client.chat().send(STORY, temperature=0, max_tokens=40, stop_sequences=[stop])
+    assert answer.text == text[: text.index(stop)]
+    assert (answer.finish_reason, answer.stop_sequence) == ("stop", stop)
+
+
+def test_log_probabilities_come_with_every_token_when_asked_for(client: Client) -> None:
+    answer = client.ask(STORY, temperature=0, max_tokens=5, top_logprobs=2)
+    assert [entry.token for entry in answer.logprobs] == answer.tokens
+    for entry in answer.logprobs:
+        assert entry.logprob <= 0
+        assert entry.top_logprobs[0][0] == entry.token  # greedy takes the best
+        assert len(entry.top_logprobs) == 2
+    assert client.ask(STORY, max_tokens=2).logprobs is None
+
+
+def test_a_bias_bans_a_token(client: Client) -> None:
+    first = client.ask(STORY, temperature=0, max_tokens=1).tokens[0]
+    other = client.ask(STORY, temperature=0, max_tokens=1, logit_bias={first: -100}).tokens[0]
+    assert other != first
+
+
+def test_a_raw_completion_takes_text_or_token_ids(client: Client) -> None:
+    settings = {"temperature": 0, "max_tokens": 6}
+    by_text = client.raw_complete("Once upon a time", **settings)
+    ids = client.router.backend().render(Request(prompt="Once upon a time"))[1]
+    by_ids = client.raw_complete("", completion_opts=CompletionOptions(ids), **settings)
+    assert by_ids.tokens == by_text.tokens
+    assert by_text.usage.prompt_tokens == len(ids)
+    options = CompletionOptions(ids[:-1], continue_from_token_id=ids[-1], echo_prompt=True)
+    echoed = client.raw_complete("", completion_opts=options, **settings)
+    assert echoed.text == "Once upon a time" + by_text.text
+
+
+def test_a_second_turn_reads_the_first_from_the_cache(client: Client) -> None:
+    chat = client.chat(system="You are a friendly assistant.")
+    first = chat.send(STORY, max_tokens=60)
+    second = chat.send("Another one.", max_tokens=4)
+    known = first.usage.prompt_tokens
+    assert second.usage.cached_tokens >= known - 16  # whole blocks
+
+
+def test_two_chats_with_different_personas_do_not_mix(client: Client) -> None:
+    pirate, poet = client.chat(system="You are a pirate."), client.chat(system="You are a poet.")
+    answers = [chat.send("Hello!", temperature=0, max_tokens=20) for chat in (pirate, poet)]
+    alone = [
+        client.chat(system=chat.system).send("Hello!", temperature=0, max_tokens=20)
+        for chat in (pirate, poet)
+    ]
+    assert answers == alone
+    assert answers[0] != answers[1]
+
+
+def test_threads_with_chats_of_their_own_get_the_answers_of_a_sequential_run(client) -> None:
+    def answer(question: str) -> list[int]:
+        return client.chat().send(question, temperature=0, max_tokens=24).tokens
+
+    alone = [answer(question) for question in QUESTIONS]
+    with ThreadPoolExecutor(len(QUESTIONS)) as pool:
+        assert list(pool.map(answer, QUESTIONS)) == alone
+
+
+def test_tasks_get_the_answers_of_a_sequential_run_and_the_loop_keeps_turning(client) -> None:
+    alone = [client.ask(q, temperature=0, max_tokens=24).tokens for q in QUESTIONS]
+    gaps: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0)
+            gaps.append(time.perf_counter() - before)
+
+    async def main() -> list[list[int]]:
+        async with AsyncClient("talu/pocket") as others:
+            ticker = asyncio.create_task(tick())
+            asks = [others.ask(q, temperature=0, max_tokens=24) for q in QUESTIONS]
+            answers = await asyncio.gather(*asks)
+            ticker.cancel()
+        return [answer.tokens for answer in answers]
+
+    assert asyncio.run(main()) == alone
+    assert len(gaps) > 100
+
+
+def test_leaving_a_stream_keeps_the_text_and_the_client_goes_on(client: Client) -> None:
+    chat = client.chat()
+    stream = chat(STORY, stop_token_ids=[], max_tokens=500)
+    read = []
+    for piece in stream:
+        read.append(piece)
+        if len(read) == 5:
+            break
+    assert chat.items.last.text == stream.text == "".join(read)
+    assert stream.finish_reason == "cancelled"
+    assert chat.send("Hello!", max_tokens=4).finish_reason in ("stop", "length")
+
+
+def test_cancelling_while_another_thread_reads_ends_the_reading(client: Client) -> None:
+    stream = client.chat()(STORY, stop_token_ids=[], max_tokens=900)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(list, stream)
+        stream.cancel()
+        pieces = reading.result(timeout=30)
+    assert len(pieces) < 900
+    assert stream.finish_reason == "cancelled"
+
+
+def test_a_cancelled_task_leaves_the_client_usable() -> None:
+    async def main() -> None:
+        async with AsyncClient("talu/pocket") as client:
+            seen = asyncio.Event()
+            ask = client.chat().send(
+                STORY, stop_token_ids=[], max_tokens=900, on_token=lambda piece: seen.set()
+            )
+            task = asyncio.create_task(ask)
+            await seen.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert (await client.ask("Hello!", max_tokens=3)).usage.completion_tokens <= 3
+
+    asyncio.run(main())
+
+
+def test_closing_a_client_ends_its_answers_and_not_those_of_another() -> None:
+    with Client("talu/pocket") as stays:
+        goes = Client("talu/pocket")
+        one, other = (c.chat()(STORY, stop_token_ids=[], max_tokens=300) for c in (goes, stays))
+        pieces = iter(one)
+        next(pieces)
+        goes.close()
+        assert list(pieces)[-1].finish_reason == "cancelled"
+        assert one.usage.completion_tokens < 300
+        assert len(other.text) > 0
+        assert other.finish_reason == "length"
+
+
+def test_an_offline_chat_on_a_model_that_is_here_answers(client: Client) -> None:
+    assert client.chat(offline=True).send("Hello!", max_tokens=2).tokens
