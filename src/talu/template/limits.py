@@ -20,7 +20,7 @@ SECONDS = 10.0
 UNITS = 100_000_000
 UNITS_PER_INPUT = 50  # for each character of the input: templates go over it several times
 STEP = 5  # entering a block or a turn of a loop
-ELEMENT = 8  # of a list made
+ELEMENT = 16  # of a list made
 MAX_WIDTH = 1000  # of padding, indentation, number formats
 MAX_BITS = 10_000  # of an integer
 
