@@ -129,6 +129,8 @@ ENDLESS = {
     "width format": "{{ '{:1000000000}'.format(1) }}",
     "width inside": "{{ '{:{w}}'.format(1, w=10**9) }}",
     "width %": "{{ '%1000000000d' % 1 }}{{ '%*d' % (10**9, 1) }}",
+    "width after flags": "{{ ('%' ~ ' ' * 20 ~ '1000000000d') % 1 }}",
+    "width after a name": "{% set k = '(k)' * 99 %}{{ ('%(' ~ k ~ ')1000000000d') % {k: 1} }}",
     "width of a part": "{{ '%.1000000000f' % 1 }}",
     "width filter": "{{ '%1000000000d'|format(1) }}",
     "center": "{{ 'a'|center(10**9) }}",
@@ -273,6 +275,7 @@ def test_an_attribute_of_something_undefined_is_an_error_always() -> None:
             "3",
         ),
         ("{{ 'a<b' }}{{ 'x' ~ 1 ~ none }}{{ ('<'|safe) ~ '<' }}", "a<bx1None<<"),
+        ("{{ namespace(self=1).self }}{{ '**%s** (c) 2024' % 'x' }}", "1**x** (c) 2024"),
         ("{{ 'abc'[::-1] }}{{ [1, 2, 3][1:] }}", "cba[2, 3]"),
     ],
 )

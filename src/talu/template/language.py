@@ -135,7 +135,7 @@ class _GenerationBlock(Extension):
 class _Namespace(Namespace):
     """Jinja's namespace without private names, and one that never shows what it holds."""
 
-    def __init__(self, *args: Any, **items: Any) -> None:
+    def __init__(self, /, *args: Any, **items: Any) -> None:
         super().__init__()
         for name, value in dict(*args, **items).items():
             self[name] = value

@@ -25,7 +25,9 @@ MAX_WIDTH = 1000  # of padding, indentation, number formats
 MAX_BITS = 10_000  # of an integer
 
 _CONTAINERS = (list, tuple, Set, KeysView, ValuesView, ItemsView)
-_WIDE = re.compile(r"%(?:\([^()]{0,200}\))?[-+ #0]{0,8}(?:\*|\d{4}|\d{0,3}\.(?:\*|\d{4}))")
+_WIDTH = r"[-+ #0]*+(?:\*|\d{4}|\d{0,3}\.(?:\*|\d{4}))"
+_WIDE = re.compile("%" + _WIDTH)
+_WIDE_AFTER_NAME = re.compile(r"\)" + _WIDTH)
 _TAKE_WIDTH = {"batch", "center", "indent", "round", "slice"}
 _PADDING = {"center", "ljust", "rjust", "zfill"}
 
@@ -77,7 +79,8 @@ class Meter:
     def percent(self, template: Any, values: object) -> None:
         """Before ``template % values`` of a text."""
         if isinstance(template, str):
-            if _WIDE.search(template):
+            named = "%(" in template and _WIDE_AFTER_NAME.search(template)
+            if named or _WIDE.search(template):
                 raise _exceeded(f"a format is wider than {MAX_WIDTH}")
             self.charge(template.count("%") * text_size(values, self._left) + len(template))
 
