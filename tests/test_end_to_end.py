@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from talu import AsyncClient, Client, CompletionOptions
+from talu import AsyncClient, Client, CompletionOptions, PromptTemplate
 from talu.types import Request
 
 STORY = "Tell me a story about a fox."
@@ -53,6 +53,14 @@ def test_the_prompt_is_what_the_template_made_and_what_was_counted(client: Clien
     assert answer.usage.prompt_tokens == counted
     assert answer.prompt == preview.preview_prompt()
     assert "You are a pirate." in answer.prompt
+
+
+def test_the_template_of_a_chat_or_a_call_replaces_the_models(client: Client) -> None:
+    raw = client.chat(system="Once", chat_template=PromptTemplate.RAW)
+    assert raw.send("upon", max_tokens=1).prompt == "Once\n\nupon"
+    settings = {"max_tokens": 1, "chat_template": "{{ word }}!", "extra_context": {"word": "Hi"}}
+    assert raw.send("a time", **settings).prompt == "Hi!"
+    assert "<|im_start|>" in client.chat().send("Hi", max_tokens=1).prompt
 
 
 def test_a_stop_sequence_ends_the_answer_and_is_not_part_of_it(client: Client) -> None:

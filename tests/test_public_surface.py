@@ -22,6 +22,7 @@ SURFACE = {
         "ModelError",
         "ModelSpec",
         "OpenAICompatibleBackend",
+        "PromptTemplate",
         "StateError",
         "TaluError",
         "TemplateError",

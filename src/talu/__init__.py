@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ModelSpec,
         OpenAICompatibleBackend,
     )
+    from talu.template.prompt_template import PromptTemplate
 
 __all__ = [
     "AsyncChat",
@@ -40,6 +41,7 @@ __all__ = [
     "ModelError",
     "ModelSpec",
     "OpenAICompatibleBackend",
+    "PromptTemplate",
     "StateError",
     "TaluError",
     "TemplateError",
@@ -70,6 +72,7 @@ HOMES = {
         "ModelSpec",
         "OpenAICompatibleBackend",
     ),
+    "talu.template.prompt_template": ("PromptTemplate",),
 }
 
 
