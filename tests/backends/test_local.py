@@ -20,6 +20,7 @@ from talu.exceptions import (
     TemplateError,
     ValidationError,
 )
+from talu.template.prompt_template import PromptTemplate
 from talu.types import Done, Event, FinishReason, Request, TextDelta
 from talu.weights.resolve import BUNDLED, resolve
 
@@ -147,6 +148,49 @@ def test_a_template_of_the_request_replaces_the_models(model: LocalModel) -> Non
     config = GenerationConfig(extra_context={"mood": "(calmly)"})
     with_mood = Request(messages=ASK, chat_template=request.chat_template, config=config)
     assert model.render(with_mood)[0] == "Q: What is 2+2? (calmly)\nA:"
+
+
+def test_tools_that_the_template_does_not_show_are_refused(model: LocalModel) -> None:
+    blind = Request(messages=ASK, tools=(TOOL,), chat_template="{{ messages[0].content }}")
+    with pytest.raises(ValidationError, match="does not show tools") as refused:
+        model.render(blind)
+    assert refused.value.details["param"] == "tools"
+
+
+def test_without_a_template_the_tokenizer_adds_its_special_tokens(folder: Path) -> None:
+    post = {
+        "type": "Sequence",
+        "processors": [
+            {
+                "type": "TemplateProcessing",
+                "single": [
+                    {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
+                    {"Sequence": {"id": "A", "type_id": 0}},
+                ],
+                "pair": [
+                    {"Sequence": {"id": "A", "type_id": 0}},
+                    {"Sequence": {"id": "B", "type_id": 0}},
+                ],
+                "special_tokens": {
+                    "<|endoftext|>": {
+                        "id": "<|endoftext|>",
+                        "ids": [0],
+                        "tokens": ["<|endoftext|>"],
+                    }
+                },
+            }
+        ],
+    }
+    edit(folder / "tokenizer.json", post_processor=post)
+    with closing(LocalModel(str(folder))) as opened:
+        ids = opened.render(Request(messages=ASK, chat_template=PromptTemplate.RAW.source))[1]
+        assert ids == [0, *opened.render(raw(ASK[0]["content"]))[1][1:]]
+        assert opened.render(Request(messages=ASK))[1][0] != 0
+
+
+def test_an_empty_template_is_a_template(model: LocalModel) -> None:
+    with pytest.raises(EmptyPromptError):
+        next(model.stream(Request(messages=ASK, chat_template="")))
 
 
 def test_tools_are_shown_to_the_model(model: LocalModel) -> None:

@@ -25,7 +25,8 @@ from talu.exceptions import (
     TemplateError,
     ValidationError,
 )
-from talu.template.render import render
+from talu.template.prompt_template import PromptTemplate
+from talu.template.render import render, traits
 from talu.types import Done, Event, FinishReason, Request, TextDelta
 
 __all__ = ["LocalModel"]
@@ -115,13 +116,7 @@ class LocalModel:
         if not request.messages:
             raise EmptyPromptError("there are no messages to answer")
         tokenizer = self._engine.tokenizer
-        source = request.chat_template or tokenizer.chat_template
-        if source is None:
-            raise TemplateError(
-                f"{self._ref} has no chat template: it is made for raw completions; give a "
-                "chat_template, or use raw_complete",
-                "TEMPLATE_NOT_FOUND",
-            )
+        source = self._template(request)
         text = render(
             source,
             request.messages,
@@ -130,7 +125,9 @@ class LocalModel:
             eos_token=tokenizer.eos_token or "",
             extra=request.config.extra_context,
         )
-        return text, tokenizer.encode(text, special_tokens=False)
+        # A template writes the special tokens itself; without one the tokenizer adds them.
+        raw = source == PromptTemplate.RAW.source
+        return text, tokenizer.encode(text, special_tokens=raw)
 
     def close(self) -> None:
         """Cancel what this object generates and give back its share of the engine; idempotent.
@@ -176,6 +173,27 @@ class LocalModel:
             prompt=text,
             echo=request.echo_prompt,
         )
+
+    def _template(self, request: Request) -> str:
+        templates = self._engine.tokenizer.chat_templates
+        source = request.chat_template
+        if source is None and request.tools:
+            source = templates.get("tool_use")
+        if source is None:
+            source = templates.get("default")
+        if source is None:
+            raise TemplateError(
+                f"{self._ref} has no chat template: it is made for raw completions; give a "
+                "chat_template, or use raw_complete",
+                "TEMPLATE_NOT_FOUND",
+            )
+        if request.tools and not traits(source).tools:
+            raise ValidationError(
+                f"the chat template of {self._ref} does not show tools to the model; choose a "
+                "model that was trained with tools, or give a chat_template that lists them",
+                details={"param": "tools"},
+            )
+        return source
 
     def _render_raw(self, request: Request) -> tuple[str, list[int]]:
         tokenizer = self._engine.tokenizer
