@@ -1,12 +1,15 @@
 """Exactly one start, one first token and one end for each generation, whatever happens to it."""
 
+import gc
 import logging
 
 import pytest
 
 from talu.backends.scripted import ScriptedModel
 from talu.chat import Hook, HookManager
+from talu.client import Client
 from talu.exceptions import GenerationError, ValidationError
+from talu.router import ModelSpec
 from talu.types import ReasoningDelta
 
 
@@ -34,8 +37,11 @@ class AsyncLog(Log):
 
 
 class Failing(Hook):
-    def on_generation_start(self, chat, input_text, *, config=None) -> None:
-        raise KeyError("hook")
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def on_generation_start(self, chat, *args, **kwargs) -> None:
+        raise self.error
 
     on_first_token = on_generation_end = on_generation_start
 
@@ -99,6 +105,13 @@ def test_a_stream_that_is_closed_unread_has_one_end(faces) -> None:
     assert log.calls == [START, ("end", "", None)]
 
 
+def test_a_sync_stream_that_is_dropped_unread_has_one_end() -> None:
+    log = Log()
+    Client(ModelSpec("m", ScriptedModel("one")), hooks=[log]).stream("Hi", seed=5)
+    gc.collect()
+    assert log.calls == [START, ("end", "", None)]
+
+
 def test_regenerating_is_a_generation_of_its_own(faces) -> None:
     log = Log()
     chat = faces.client("one", "two", hooks=[log]).chat()
@@ -117,12 +130,13 @@ def test_a_raw_completion_is_observed_with_no_chat(faces) -> None:
     assert seen == [(None, "one")]
 
 
-def test_a_failing_hook_is_logged_and_disturbs_neither_answer_nor_other_hooks(faces, caplog):
+@pytest.mark.parametrize("error", [KeyError("a"), OSError("b"), GenerationError("c")])
+def test_a_failing_hook_is_logged_and_disturbs_nothing(faces, caplog, error) -> None:
     log = Log()
-    client = faces.client("one", hooks=[Failing(), log])
+    client = faces.client("one", hooks=[Failing(error), log])
     with caplog.at_level(logging.WARNING, "talu.hooks"):
         assert faces.run(client.ask("Hi", seed=5)).text == "one"
-    assert len(log.calls) == 3
+    assert log.calls == [START, ("first",), ("end", "one", None)]
     assert next(r.message for r in caplog.records) == "Failing.on_generation_start failed"
 
 

@@ -42,12 +42,15 @@ def test_iterating_gives_every_item_and_closes_at_the_end() -> None:
     assert log == ["closed"]
 
 
-def test_closing_the_iterator_closes_the_async_generator_at_once() -> None:
+def test_closing_the_iterator_closes_the_async_generator_at_once_inside_a_loop_too() -> None:
+    async def main() -> None:
+        items = iterate(numbers(log))
+        next(items)
+        items.close()
+        assert log == ["closed"]
+
     log: list[str] = []
-    items = iterate(numbers(log))
-    next(items)
-    items.close()
-    assert log == ["closed"]
+    asyncio.run(main())
 
 
 def test_an_exception_passes_through() -> None:

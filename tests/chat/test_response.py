@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 import json
 
 import pytest
@@ -255,6 +256,28 @@ def test_dropping_a_sync_stream_with_its_chat_stops_the_backend() -> None:
     del pieces
     gc.collect()
     assert model.active == 0
+
+
+def test_leaving_a_sync_stream_closes_the_backends_events_whoever_else_holds_them() -> None:
+    class Holding(ScriptedModel):
+        def stream(self, request):
+            self.held = super().stream(request)
+            return self.held
+
+    model = Holding("one two three")
+    for _ in sync_stream(model=model):
+        break
+    assert inspect.getgeneratorstate(model.held) == inspect.GEN_CLOSED
+
+
+def test_leaving_a_sync_stream_inside_an_event_loop_stops_the_backend_at_once() -> None:
+    async def main() -> None:
+        model = ScriptedModel("one two three")
+        for _ in sync_stream(model=model):
+            break
+        assert model.active == 0
+
+    asyncio.run(main())
 
 
 def test_a_sync_stream_is_a_context_manager_that_stops_the_generation() -> None:
