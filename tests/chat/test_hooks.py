@@ -9,8 +9,8 @@ from talu.backends.scripted import ScriptedModel
 from talu.chat import Hook, HookManager
 from talu.client import Client
 from talu.exceptions import GenerationError, ValidationError
-from talu.router import ModelSpec
-from talu.types import ReasoningDelta
+from talu.router import CompletionOptions, ModelSpec
+from talu.types import ReasoningDelta, TextDelta
 
 
 class Log(Hook):
@@ -128,6 +128,19 @@ def test_a_raw_completion_is_observed_with_no_chat(faces) -> None:
     seen: list = []
     faces.run(faces.client("one", hooks=[Chats()]).raw_complete("Hi"))
     assert seen == [(None, "one")]
+
+
+def test_an_echo_of_the_prompt_is_no_first_token(faces) -> None:
+    class First(Log):
+        def on_first_token(self, chat, time_ms) -> None:
+            told.append("token")
+
+    told: list[str] = []
+    model = ScriptedModel([TextDelta("the prompt"), lambda: told.append("echoed"), "one"])
+    options = CompletionOptions(echo_prompt=True)
+    client = faces.client_of(model, hooks=[First()])
+    faces.run(client.raw_complete("the prompt", completion_opts=options))
+    assert told == ["echoed", "token"]
 
 
 @pytest.mark.parametrize("error", [KeyError("a"), OSError("b"), GenerationError("c")])

@@ -4,6 +4,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
+from talu.client import Client
 from talu.exceptions import ValidationError
 from talu.router import LocalBackend, ModelSpec, OpenAICompatibleBackend
 from talu.router.spec import specs_from
@@ -46,6 +47,12 @@ def test_a_model_with_its_own_backend_keeps_it_and_a_warning_says_so() -> None:
     spec = ModelSpec("a", LocalBackend())
     with pytest.warns(UserWarning, match="'a' has its own backend: the client's LocalBackend"):
         assert specs_from(spec, {"num_threads": 2}, {}) == [spec]
+
+
+def test_the_warning_points_at_the_line_that_makes_the_client() -> None:
+    with pytest.warns(UserWarning, match="has its own backend") as caught:
+        Client(ModelSpec("a", LocalBackend()), num_threads=2)
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize(

@@ -60,13 +60,13 @@ class Answer(TextLike, Generic[ChatT]):
 
     @property
     def usage(self) -> Usage | None:
-        """Token counts; None before the end, and when the answer was cancelled."""
+        """Token counts; None before the end, and when the stream was left before it."""
         done = self._turn.builder.done
         return done.usage if done else None
 
     @property
     def timings(self) -> Timings | None:
-        """Durations; None before the end, and when the answer was cancelled."""
+        """Durations; None before the end, and when the stream was left before it."""
         done = self._turn.builder.done
         return done.timings if done else None
 

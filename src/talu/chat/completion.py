@@ -1,6 +1,6 @@
 """Raw completions: a turn without a chat and without a template."""
 
-from talu.chat.conversation import Host
+from talu.chat.host import Host
 from talu.chat.io import IO
 from talu.chat.turn import ChatT, History, Turn
 from talu.config import GenerationConfig, check_boolean, check_token_ids

@@ -6,9 +6,9 @@ Knows a client only as a source of backends and hooks. Refuses to generate: that
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-from talu.chat.hooks import HookManager
+from talu.chat.host import Host
 from talu.chat.io import IO
 from talu.chat.items import ConversationItems, Item, MessageItem, MessageRole
 from talu.chat.messages import (
@@ -25,40 +25,10 @@ from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend
 from talu.types import Request
 
-__all__ = ["Conversation", "Draft", "Host", "ModelSource"]
+__all__ = ["Conversation", "Draft"]
 
 MARKERS = ("", "pinned", "archived", "deleted")
 FORMAT_VERSION = 1
-
-
-class ModelSource(Protocol):
-    """Where a chat finds its backend."""
-
-    @property
-    def default_model(self) -> str:
-        """The model of chats that name none."""
-
-    @property
-    def models(self) -> list[str]:
-        """The names of all models."""
-
-    def name_of(self, model: str | None) -> str:
-        """The name of a known model, of the default one for None."""
-
-    def backend(self, model: str | None = None, *, offline: bool = False) -> Backend:
-        """The opened model; blocks while it opens."""
-
-
-class Host(Protocol):
-    """What a chat needs of its client."""
-
-    @property
-    def router(self) -> ModelSource:
-        """Source of backends."""
-
-    @property
-    def hooks(self) -> HookManager:
-        """Observers of every generation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,12 +127,18 @@ class Turn(Generic[ChatT]):
             await self._tell("on_generation_end", self.answer)
 
     async def _observe(self, event: Event, piece: Token | None) -> None:
-        if not self._token_seen and isinstance(event, TextDelta | ReasoningDelta):
+        if not self._token_seen and self._has_token(event):
             self._token_seen = True
             elapsed = time.perf_counter() - self._began_at
             await self._tell("on_first_token", elapsed * 1000)
         if piece and self.on_token is not None:
             await self.io.call(self.on_token, piece)
+
+    def _has_token(self, event: Event) -> bool:
+        """Whether something was generated: an echo of the prompt has no tokens."""
+        if isinstance(event, TextDelta | ReasoningDelta):
+            return bool(event.tokens) or not self.request.echo_prompt
+        return False
 
     async def _commit(self) -> None:
         done = self.builder.done

@@ -118,7 +118,18 @@ def specs_from(
     if not models:
         raise ValidationError("give at least one model", details={"param": "model"})
     backend = _backend_from(_given(local), _given(remote))
-    return [_with_backend(_spec(one), backend) for one in models]
+    specs = []
+    for one in models:
+        spec = _spec(one)
+        if backend is not None and spec.backend is not None:
+            warnings.warn(
+                f"{spec.ref!r} has its own backend: the client's {type(backend).__name__} "
+                "arguments are ignored for it",
+                UserWarning,
+                stacklevel=3,
+            )
+        specs.append(spec if spec.backend is not None else replace(spec, backend=backend))
+    return specs
 
 
 def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,19 +163,3 @@ def _spec(model: ModelInput) -> ModelSpec:
 def _not_a_model(value: object) -> ValidationError:
     wrong = f"a model must be a name or a ModelSpec, got {value!r}"
     return ValidationError(wrong, details={"param": "model", "value": value})
-
-
-def _with_backend(
-    spec: ModelSpec, backend: LocalBackend | OpenAICompatibleBackend | None
-) -> ModelSpec:
-    if backend is None:
-        return spec
-    if spec.backend is None:
-        return replace(spec, backend=backend)
-    warnings.warn(
-        f"{spec.ref!r} has its own backend: the client's {type(backend).__name__} arguments are "
-        "ignored for it",
-        UserWarning,
-        stacklevel=5,
-    )
-    return spec
