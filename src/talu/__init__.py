@@ -76,13 +76,15 @@ HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    for module, names in HOMES.items():
-        if name in names:
-            value: object = getattr(importlib.import_module(module), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module 'talu' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take any name for granted
+
+    def __getattr__(name: str) -> object:
+        for module, names in HOMES.items():
+            if name in names:
+                value: object = getattr(importlib.import_module(module), name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module 'talu' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

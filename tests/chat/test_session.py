@@ -110,6 +110,11 @@ def test_an_unknown_marker_is_refused() -> None:
         Chat(marker="starred")
 
 
+def test_a_model_in_place_of_the_client_names_the_remedy() -> None:
+    with pytest.raises(ValidationError, match=r"got 'talu/pocket': make a chat with client\.chat"):
+        Chat("talu/pocket")
+
+
 def test_system_twice_is_refused() -> None:
     with pytest.raises(ValidationError, match="exclude each other"):
         Chat(system="one", messages=[{"role": "system", "content": "two"}])

@@ -67,6 +67,9 @@ class Conversation:
             raise ValidationError(
                 f"marker must be one of {known}, got {marker!r}", details={"param": "marker"}
             )
+        if client is not None and not hasattr(client, "router"):
+            wrong = f"client must be a Client, got {client!r}: make a chat with client.chat()"
+            raise ValidationError(wrong, details={"param": "client"})
         self._client = client
         self._model = client.router.name_of(model) if client else model
         self._history = History(items_from_messages(messages or ()))
