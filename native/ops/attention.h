@@ -3,12 +3,10 @@
 
 // Keys and values as tiles whose columns stand alone, widened to floats.
 template <class F>
-struct Cached {
-  static constexpr std::size_t group = 1;
-  static constexpr std::size_t parts = 1;
-  using element = typename F::element;
+struct Cached : F {
+  static constexpr std::size_t group = 1, parts = 1;
   using activation = float;
-  static f32x16 load_part(const element* p, std::size_t) { return F::load_lanes(p); }
+  static f32x16 load_part(const typename F::element* p, std::size_t) { return F::load_lanes(p); }
   static f32x16 multiply_add(f32x16 w, const activation* x, f32x16 sum) {
     return fma(w, splat(*x), sum);
   }
@@ -65,10 +63,10 @@ static void remember(const HeadCache<F>& cache, std::size_t head_size, std::size
 
 // A worker's own memory for one panel of queries.
 struct Panel {
-  float* queries;      // (kTokensAtOnce, head size)
-  float* outputs;      // (kTokensAtOnce, head size rounded up)
+  float* queries;      // (queries, head size)
+  float* outputs;      // (queries, head size rounded up)
   const void** tiles;  // keys of the sequence
-  float* scores;       // (kTokensAtOnce, columns)
+  float* scores;       // (queries, columns)
 };
 
 // exp(score · scale - maximum) for the columns begin .. end - 1 of a row and 0 for the others up to
@@ -125,10 +123,10 @@ static void attend(const Node& node, const Step& step, const HeadCache<F>& cache
     tiles[c / kTileRows] = cache.key_tile(begin + c, head_size);
   for (std::size_t i = 0; i < count * columns; i += kTileRows)
     store(panel.scores + i, splat(0.0f));
-  add_panel<Cached<F>>(count, tiles, columns / kTileRows, head_size, panel.queries, head_size,
+  add_panels<F>(count, tiles, columns / kTileRows, head_size, panel.queries, head_size,
                        panel.scores, columns);
 
-  float totals[kTokensAtOnce];
+  float totals[kPanels[0]];
   for (std::size_t i = 0; i < count; ++i)
     totals[i] = softmax(panel.scores + i * columns, columns, begin_of(first + i) - begin,
                         position_of(first + i) + 1 - begin, node.scale);
@@ -140,7 +138,7 @@ static void attend(const Node& node, const Step& step, const HeadCache<F>& cache
     const auto* const lanes = cache.value_lanes(position);
     for (std::size_t c = 0; c < padded; c += kTileRows)
       tiles[c / kTileRows] = lanes + c * cache.block_size;
-    add_panel<Cached<F>>(count, tiles, padded / kTileRows, next - position,
+    add_panels<F>(count, tiles, padded / kTileRows, next - position,
                          panel.scores + (position - begin), columns, panel.outputs, padded);
     position = next;
   }
@@ -190,12 +188,12 @@ static void attention(const Node& node, const Step& step) {
         static_cast<std::size_t>(step.positions[rows.last - 1]) / kTileRows + 1 + padded, kTileRows);
     Panel panel;
     panel.queries = memory;
-    panel.outputs = panel.queries + kTokensAtOnce * padded;
-    panel.tiles = reinterpret_cast<const void**>(panel.outputs + kTokensAtOnce * padded);
+    panel.outputs = panel.queries + kPanels[0] * padded;
+    panel.tiles = reinterpret_cast<const void**>(panel.outputs + kPanels[0] * padded);
     panel.scores = reinterpret_cast<float*>(panel.tiles + tiles);
     const std::size_t queries = (rows.last - rows.first) * shared;
-    for (std::size_t first = 0; first < queries; first += kTokensAtOnce)
-      attend(node, step, cache, rows, kv_head, first, smaller(queries, first + kTokensAtOnce),
+    for (std::size_t first = 0; first < queries; first += kPanels[0])
+      attend(node, step, cache, rows, kv_head, first, smaller(queries, first + kPanels[0]),
              panel);
   };
   for_each(step, items, work, attend_rows);

@@ -71,22 +71,25 @@ static void add_tiles(const typename F::element* const* tiles, std::size_t colum
     for (std::size_t r = 0; r < TILES; ++r) store(sums + t * sums_stride + r * kTileRows, sum[t][r]);
 }
 
-// The same for any number of tiles, and of tokens up to kTokensAtOnce.
-template <class F, std::size_t TOKENS = kTokensAtOnce>
-static void add_panel(std::size_t tokens, const typename F::element* const* tiles,
-                      std::size_t tile_count, std::size_t columns, const typename F::activation* x,
-                      std::size_t x_stride, float* sums, std::size_t sums_stride) {
-  if (tokens == TOKENS) {
-    constexpr std::size_t TILES = tiles_at_once(TOKENS);
+// The same for any number of tiles and tokens: panels of as many tokens as possible, then fewer.
+template <class F, std::size_t SIZE = 0>
+static void add_panels(std::size_t tokens, const typename F::element* const* tiles,
+                       std::size_t tile_count, std::size_t columns,
+                       const typename F::activation* x, std::size_t x_stride, float* sums,
+                       std::size_t sums_stride) {
+  constexpr std::size_t TOKENS = kPanels[SIZE], TILES = tiles_at_once(TOKENS);
+  for (; tokens >= TOKENS; tokens -= TOKENS) {
     std::size_t r = 0;
     for (; r + TILES <= tile_count; r += TILES)
       add_tiles<F, TILES, TOKENS>(tiles + r, columns, x, x_stride, sums + r * kTileRows,
                                   sums_stride);
     for (; r < tile_count; ++r)
       add_tiles<F, 1, TOKENS>(tiles + r, columns, x, x_stride, sums + r * kTileRows, sums_stride);
-  } else if constexpr (TOKENS > 1) {
-    add_panel<F, TOKENS - 1>(tokens, tiles, tile_count, columns, x, x_stride, sums, sums_stride);
+    x += TOKENS * x_stride;
+    sums += TOKENS * sums_stride;
   }
+  if constexpr (TOKENS > 1)
+    add_panels<F, SIZE + 1>(tokens, tiles, tile_count, columns, x, x_stride, sums, sums_stride);
 }
 
 template <class F>
@@ -96,7 +99,7 @@ static void multiply_tiles(const void* packed, std::size_t tiles, std::size_t co
   // Many tokens: so many columns that a tile's and a panel's part of them fit the first cache.
   constexpr std::size_t kColumns = 1024 / sizeof(typename F::element);
   const std::size_t padded = round_up(columns, F::group);
-  const std::size_t at_once = tokens > kTokensAtOnce ? smaller(kColumns, padded) : padded;
+  const std::size_t at_once = tokens > kPanels[0] ? smaller(kColumns, padded) : padded;
   for (std::size_t i = 0; i < tokens * kStride; i += kTileRows) store(sums + i, splat(0.0f));
   for (std::size_t begin = 0; begin < padded; begin += at_once) {
     const std::size_t count = smaller(at_once, padded - begin);
@@ -105,12 +108,10 @@ static void multiply_tiles(const void* packed, std::size_t tiles, std::size_t co
       starts[r] = static_cast<const typename F::element*>(packed) +
                   (r * padded + begin) * kTileRows;
     const auto* const from = static_cast<const typename F::activation*>(x) + begin;
-    const std::size_t group = tiles_at_once(smaller(tokens, kTokensAtOnce));
+    const std::size_t group = tiles_at_once(smaller(tokens, kPanels[0]));
     for (std::size_t r = 0; r < tiles; r += group)
-      for (std::size_t t = 0; t < tokens; t += kTokensAtOnce)
-        add_panel<F>(smaller(kTokensAtOnce, tokens - t), starts + r, smaller(group, tiles - r),
-                     count, from + t * x_stride, x_stride, sums + t * kStride + r * kTileRows,
-                     kStride);
+      add_panels<F>(tokens, starts + r, smaller(group, tiles - r), count, from, x_stride,
+                    sums + r * kTileRows, kStride);
   }
 }
 

@@ -16,7 +16,7 @@ struct f32x16 {
 
 // Twelve of the sixteen registers can hold sums, six tokens of one tile; with several tiles side by
 // side, whose weights need registers too, eight.
-constexpr std::size_t kTokensAtOnce = 6;
+constexpr std::size_t kPanels[] = {6, 4, 3, 2, 1};
 constexpr std::size_t kSumsAtOnce = 4;
 
 TALU_INLINE f32x16 splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }

@@ -4,7 +4,8 @@ struct f32x16 {
   __m512 v;
 };
 
-constexpr std::size_t kTokensAtOnce = 12;
+// Tokens that a tile is multiplied with at once, and sums in registers with several tiles.
+constexpr std::size_t kPanels[] = {12, 8, 4, 2, 1};
 constexpr std::size_t kSumsAtOnce = 24;
 
 TALU_INLINE f32x16 splat(float x) { return {_mm512_set1_ps(x)}; }

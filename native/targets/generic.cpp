@@ -11,7 +11,7 @@ struct f32x16 {
   float lane[16];
 };
 
-constexpr std::size_t kTokensAtOnce = 4;
+constexpr std::size_t kPanels[] = {4, 1};
 constexpr std::size_t kSumsAtOnce = 4;
 
 template <class Function>
