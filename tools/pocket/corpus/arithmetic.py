@@ -85,6 +85,7 @@ DIVIDE = (
     "How much is {a} divided by {b}?",
     "Calculate {a} / {b}.",
 )
+SMALL_NUMBERS = 0.8  # the share of problems with numbers up to 20
 WORDINGS = {"+": ADD, "-": SUBTRACT, "*": MULTIPLY, "/": DIVIDE}
 
 
@@ -118,7 +119,7 @@ class Problem:
 
 def addition(rng: Random) -> Problem:
     """Return an addition, mostly of numbers up to 20."""
-    top = 20 if rng.random() < 0.85 else 99
+    top = 20 if rng.random() < SMALL_NUMBERS else 99
     return Problem(rng.randint(0, top), "+", rng.randint(0, top))
 
 
@@ -128,7 +129,7 @@ def problem(rng: Random) -> Problem:
     if roll < 0.52:
         return addition(rng)
     if roll < 0.76:
-        top = 20 if rng.random() < 0.85 else 99
+        top = 20 if rng.random() < SMALL_NUMBERS else 99
         a, b = rng.randint(0, top), rng.randint(0, top)
         return Problem(max(a, b), "-", min(a, b)) if rng.random() < 0.9 else Problem(a, "-", b)
     a, b = rng.randint(0, 10), rng.randint(0, 10)
@@ -148,6 +149,19 @@ def ask(rng: Random, task: Problem) -> str:
 def answer(rng: Random, voice: Voice, task: Problem) -> str:
     """Return the equation in a voice."""
     return voice.say(rng, task.line)
+
+
+def drill(rng: Random) -> Conversation:
+    """Return several problems in one question."""
+    tasks = [problem(rng) for _ in range(rng.randint(2, 10))]
+    gap = rng.choice(("", " "))
+    asked = [f"{task.a}{gap}{task.sign}{gap}{task.b}" for task in tasks]
+    start = rng.choice(("What is ", "Solve: ", "Solve ", "Compute ", "Calculate ", ""))
+    question = start + ", ".join(asked[:-1]) + rng.choice((" and ", ", ")) + asked[-1]
+    question += "?" if start == "What is " else ""
+    said = ", ".join(task.line for task in tasks)
+    pairs = tuple(pair for task in tasks for pair in task.pairs)
+    return Conversation("sums in a row", (Turn(question, f"{said}.", said),), sums=pairs)
 
 
 def story_problem(rng: Random) -> Turn:

@@ -205,8 +205,7 @@ def _about_last(thread: Thread) -> None:
     if kind < 0.35:
         thread.turns.append(Turn(rng.choice(AGAIN), last.assistant, last.expect, fresh=False))
     elif kind < 0.65:
-        said = f"You asked: {last.user}"
-        thread.say(rng.choice(ASKED), said.rstrip("."), last.user.rstrip("."))
+        thread.say(rng.choice(ASKED), f'You asked: "{last.user}"', last.user)
         thread.topic = "asked"
     elif kind < 0.8 and thread.topic in ("sum", "capital"):
         thread.say(
