@@ -182,6 +182,38 @@ def test_releasing_while_a_generation_runs_cancels_it(
     assert ticket.result.finish_reason in (FinishReason.CANCELLED, FinishReason.LENGTH)
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_model_opens_again_wherever_its_last_lease_was_released(
+    interrupted: bool,
+    opened: list[LoadedModel],
+    lease: Callable[..., EngineLease],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = lease()
+    engine = held.engine
+    end = engine._thread.join
+    if interrupted:  # by Ctrl-C, while it waits for the engine's thread
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(engine._thread, "join", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            held.release()
+    else:  # in the engine's own thread, by the garbage collector
+        step = engine._step
+        monkeypatch.setattr(engine, "_step", lambda: (held.release(), step()))
+        ticket = engine.submit([1, 2, 3], SamplingParams(max_tokens=250, temperature=0.0))
+        list(ticket)
+        assert ticket.result is not None
+        assert ticket.result.finish_reason is FinishReason.CANCELLED
+    end(30)
+    opening = threading.Thread(target=lease, daemon=True)
+    opening.start()
+    opening.join(30)
+    assert len(opened) == 2
+
+
 def run_script(script: str, checkpoint: Path) -> str:
     command = [sys.executable, "-c", script, str(checkpoint)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

@@ -119,7 +119,8 @@ class Engine:
     def close(self) -> None:
         """Cancel what runs and waits, end the thread, free weights and cache; idempotent.
 
-        Readers get what was sent to them, and a result with the finish reason ``cancelled``.
+        Readers get what was sent to them, and a result with the finish reason ``cancelled``. In
+        the engine's own thread, where a finalizer may run, nothing is waited for.
         """
         if self._process != os.getpid():
             return
@@ -127,7 +128,8 @@ class Engine:
             first, self._closed = not self._closed, True
             if first:
                 self._inbox.put(None)
-        self._thread.join()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
     def check_ids(self, name: str, ids: Iterable[int]) -> None:
         """Refuse token ids that the model does not have; ``name`` says whose they are.

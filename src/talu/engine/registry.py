@@ -99,8 +99,10 @@ def _release(key: _Key, entry: _Entry) -> None:
         entry.leases -= 1
         last = entry.leases == 0
     if last:
-        entry.opened.result().close()
-        _drop(key, entry)
+        try:
+            entry.opened.result().close()
+        finally:  # Ctrl-C may end the waiting; who opens the model next must not wait for ever
+            _drop(key, entry)
 
 
 def _close_all() -> None:
