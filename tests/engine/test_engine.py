@@ -429,6 +429,27 @@ def test_a_forked_process_is_told_to_open_the_model_itself(new_engine: NewEngine
     assert "forked" in answers.get()
 
 
+def test_a_forked_process_is_told_that_nobody_writes_its_answer(new_engine: NewEngine) -> None:
+    ticket = new_engine().submit(PROMPT, ENDLESS)
+    next(ticket)
+    answers: Any = multiprocessing.get_context("fork").SimpleQueue()
+
+    def read_on() -> None:
+        for reading in (lambda: next(ticket), lambda: asyncio.run(anext(ticket))):
+            try:
+                reading()
+            except StateError as error:
+                answers.put(str(error))
+
+    process = multiprocessing.get_context("fork").Process(target=read_on, daemon=True)
+    process.start()
+    process.join(10)
+    process.kill()
+    assert process.exitcode == 0
+    assert all("forked" in answers.get() for _ in range(2))
+    ticket.close()
+
+
 # Many at once.
 
 

@@ -7,12 +7,13 @@ the context holds. It knows nothing of how tokens come about.
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Self
 
-from talu.exceptions import TaluError
+from talu.exceptions import StateError, TaluError
 from talu.types import FinishReason, Timings, TokenLogprob, Usage
 
 __all__ = ["Mailbox", "Piece", "Result", "Ticket"]
@@ -91,7 +92,8 @@ class Ticket:
 
     It yields ``Piece``s and then ends, with ``result`` set, or raises what went wrong. Cancelling
     it, closing it, dropping it, and cancelling the task that awaits it are one thing: the engine
-    frees the row before its next step.
+    frees the row before its next step. In a fork of its process, where no engine would ever write
+    to it, reading raises ``StateError``.
 
     Attributes:
         result: how it ended; None before the end, after an error, and after ``close``.
@@ -101,6 +103,7 @@ class Ticket:
         self.result: Result | None = None
         self._mailbox = mailbox
         self._ended = False
+        self._process = os.getpid()
 
     def __iter__(self) -> Self:
         return self
@@ -138,6 +141,7 @@ class Ticket:
         self.cancel()
 
     def _wait(self) -> Item:
+        self._check_process()
         try:
             return self._mailbox.take()
         except BaseException:  # KeyboardInterrupt
@@ -145,11 +149,19 @@ class Ticket:
             raise
 
     async def _wait_async(self) -> Item:
+        self._check_process()
         try:
             return await self._mailbox.take_async()
         except asyncio.CancelledError:
             self.cancel()
             raise
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            raise StateError(
+                "this answer was begun before the process was forked, and its engine stayed in the "
+                "parent; ask again in this process"
+            )
 
     def _open(self, item: Item) -> Piece | None:
         if isinstance(item, Piece):
