@@ -275,3 +275,27 @@ def test_large_scores_do_not_overflow(
     weights = random(g, rng)
     weights["table_q"] *= 1000
     pair(g, weights, target=target).compare(rows(range(20)), tolerance=3e-4)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_values_live_as_long_as_they_are_read_in_any_network(
+    seed: int, pair: Callable, rows: type
+) -> None:
+    rng = np.random.default_rng(seed)
+    g = Graph()
+    values = [table(g, 20)]
+    for i in range(14):
+        a, b = (values[int(n)] for n in rng.integers(max(0, len(values) - 5), len(values), 2))
+        kind = rng.integers(4)
+        if kind == 0:
+            values.append(g.rms_norm(a, f"norm{i}", 1e-5))
+        elif kind == 1:
+            values.append(g.gated(a, b))
+        elif kind == 2:
+            values.append(g.add(a, b))
+        else:
+            values.append(g.linear(a, f"weight{i}", 20))
+    total = values[-1]
+    for value in values[-5:-1]:
+        total = g.add(g.rms_norm(value, "norm", 1e-5), total)
+    pair(finish(g, total), random(g, rng)).compare(rows(range(7)), tolerance=2e-5)
