@@ -162,6 +162,18 @@ def test_leaving_a_stream_keeps_the_text_and_the_client_goes_on(client: Client) 
     assert chat.send("Hello!", max_tokens=4).finish_reason in ("stop", "length")
 
 
+def test_a_stream_that_is_left_tells_what_was_computed(client: Client) -> None:
+    whole = client.ask(STORY, stop_token_ids=[], max_tokens=5)
+    stream = client.chat()(STORY, stop_token_ids=[], max_tokens=500)
+    for _ in stream:
+        break
+    assert stream.usage.prompt_tokens == whole.usage.prompt_tokens
+    assert len(stream.tokens) <= stream.usage.completion_tokens < 500
+    assert stream.timings.time_to_first_token_ms > 0
+    assert stream.prompt == whole.prompt
+    assert stream.to_dict()["finish_reason"] == "cancelled"
+
+
 def test_cancelling_while_another_thread_reads_ends_the_reading(client: Client) -> None:
     stream = client.chat()(STORY, stop_token_ids=[], max_tokens=900)
     with ThreadPoolExecutor(1) as pool:

@@ -198,6 +198,8 @@ class Request:
         chat_template: Jinja source that replaces the model's template.
         tools: OpenAI-style tool definitions.
         stop: when it is signalled, the events end soon with ``Done`` and the reason cancelled.
+        left: called with the last event, as far as it is known, when the events are closed or
+            interrupted while they are read, and so can give it to nobody.
     """
 
     messages: tuple[Mapping[str, Any], ...] | None = None
@@ -209,3 +211,4 @@ class Request:
     chat_template: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     stop: StopFlag = field(default_factory=StopFlag, compare=False, repr=False)
+    left: Callable[[Done], object] = field(default=lambda done: None, compare=False, repr=False)

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import inspect
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -155,6 +157,14 @@ def test_append_to_an_older_answer_goes_on_in_a_fork(faces) -> None:
     assert texts(other.chat) == ["S", "q1", "a1", "y2", "c2"]
     assert [m["content"] for m in model.requests[2].messages] == ["S", "q1", "a1", "x2"]
     assert len({id(chat), id(branch.chat), id(other.chat)}) == 3
+
+
+def test_a_stream_that_is_left_knows_what_it_cost(faces) -> None:
+    stream = faces.run(faces.chat("one two three")("Hi there"))
+    faces.read_some(stream, 2)
+    assert (stream.finish_reason, stream.usage) == ("cancelled", Usage(3, 2))
+    assert stream.timings is not None
+    assert stream.prompt == "user: Hi there"
 
 
 def test_append_to_an_answer_that_was_regenerated_branches_from_the_old_one(faces) -> None:
@@ -323,6 +333,55 @@ def test_an_async_stream_is_a_context_manager_that_stops_the_generation_at_once(
         assert stream.finish_reason == "cancelled"
 
     asyncio.run(main())
+
+
+def test_an_async_stream_can_be_closed_while_another_task_reads_it() -> None:
+    async def main() -> None:
+        seen, gate = asyncio.Event(), asyncio.Event()
+        model = ScriptedModel(["one", seen.set, gate.wait, "two", "three"])
+        stream = await AsyncClient(ModelSpec("m", model)).chat()("Hi")
+        reading = asyncio.create_task(stream.wait())
+        await seen.wait()
+        await stream.close()
+        gate.set()
+        await reading
+        assert (stream.text, stream.finish_reason) == ("one", "cancelled")
+        assert model.active == 0
+
+    asyncio.run(main())
+
+
+def test_a_sync_stream_can_be_closed_while_another_thread_reads_it() -> None:
+    seen, gate = threading.Event(), threading.Event()
+    model = ScriptedModel(["one", seen.set, gate.wait, "two", "three"])
+    stream = sync_stream(model=model)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(list, stream)
+        assert seen.wait(30)
+        stream.close()
+        gate.set()
+        assert reading.result(30) == ["one", ""]
+    assert (stream.finish_reason, model.active) == ("cancelled", 0)
+
+
+def test_cancelling_meets_a_reader_that_stops_reading_at_that_moment(monkeypatch) -> None:
+    seen, gate = threading.Event(), threading.Event()
+    model = ScriptedModel(["one", seen.set, gate.wait, "two", "three"])
+    stream = sync_stream(model=model)
+    with ThreadPoolExecutor(1) as pool:
+        pieces = iter(stream)
+        assert next(pieces) == "one"
+        reading = pool.submit(next, pieces)
+        assert seen.wait(30)
+
+        def state(generator) -> str:
+            gate.set()
+            reading.result(30)
+            return inspect.getgeneratorstate(generator)
+
+        monkeypatch.setattr("talu.chat.response.getgeneratorstate", state)
+        stream.cancel()
+    assert (stream.finish_reason, model.active) == ("cancelled", 0)
 
 
 def test_cancelling_a_task_stops_its_generation_and_keeps_what_has_come() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from talu.config import SamplingParams
-from talu.engine.sequence import Clock, Sequence
+from talu.engine.sequence import Sequence
 from talu.engine.stops import StopMatcher
 from talu.engine.ticket import Mailbox, Piece, Result
 from talu.protocols import Sampled
@@ -20,10 +20,9 @@ def begin(tokenizer: Tokenizer) -> Callable[..., Sequence]:
         settings = SamplingParams(**params)
         return Sequence(
             tokens=[1, 2, 3],
-            prompt_length=3,
             context_length=context_length,
             params=settings,
-            mailbox=Mailbox(),
+            mailbox=Mailbox(3),
             tokenizer=tokenizer,
             decoder=tokenizer.decoder(),
             stops=StopMatcher(settings.stop_sequences),
@@ -100,24 +99,3 @@ def test_the_context_ends_a_sequence_with_a_note_unless_max_tokens_does(
         reason = feed(sequence, "hello", tokenizer)
         assert reason is FinishReason.LENGTH
         assert len(shown(sequence, reason)[1].notes) == notes
-
-
-def test_a_generation_that_never_began_only_queued() -> None:
-    timings = Clock().timings(0)
-    assert timings.queue_ms == timings.total_ms == timings.time_to_first_token_ms > 0
-    assert timings.tokens_per_second == 0
-
-
-def test_one_token_has_no_rate() -> None:
-    clock = Clock()
-    clock.start()
-    clock.token()
-    timings = clock.timings(1)
-    assert (timings.generation_ms, timings.tokens_per_second) == (0, 0)
-
-
-def test_the_rate_counts_the_tokens_after_the_first() -> None:
-    clock = Clock(submitted=1.0, started=1.5, first=2.0, last=4.0)
-    timings = clock.timings(5)
-    assert (timings.queue_ms, timings.prefill_ms, timings.generation_ms) == (500, 500, 2000)
-    assert (timings.time_to_first_token_ms, timings.tokens_per_second) == (1000, 2)

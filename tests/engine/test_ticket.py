@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from talu.engine.ticket import Mailbox, Piece, Result, Ticket
+from talu.engine.ticket import Mailbox, Piece, Progress, Result, Ticket
 from talu.exceptions import GenerationError
 from talu.types import FinishReason, Timings, Usage
 
@@ -163,3 +163,38 @@ def test_dropping_the_ticket_cancels() -> None:
     Ticket(mailbox)
     gc.collect()
     assert mailbox.cancelled
+
+
+def test_a_generation_that_never_began_only_queued() -> None:
+    timings = Progress(3).timings()
+    assert timings.queue_ms == timings.total_ms == timings.time_to_first_token_ms > 0
+    assert timings.tokens_per_second == 0
+
+
+def test_one_token_has_no_rate() -> None:
+    progress = Progress(3)
+    progress.start(0)
+    progress.token()
+    timings = progress.timings()
+    assert (timings.generation_ms, timings.tokens_per_second) == (0, 0)
+
+
+def test_the_rate_counts_the_tokens_after_the_first() -> None:
+    progress = Progress(3, 5, submitted=1.0, started=1.5, first=2.0, last=4.0)
+    timings = progress.timings()
+    assert (timings.queue_ms, timings.prefill_ms, timings.generation_ms) == (500, 500, 2000)
+    assert (timings.time_to_first_token_ms, timings.tokens_per_second) == (1000, 2)
+
+
+def test_a_ticket_that_is_left_tells_what_was_generated() -> None:
+    mailbox = Mailbox(7)
+    ticket = Ticket(mailbox)
+    mailbox.progress.start(cached_tokens=4)
+    for _ in range(3):
+        mailbox.progress.token()
+        mailbox.put(Piece("a"))
+    next(ticket)
+    ticket.close()
+    left = ticket.so_far()
+    assert (left.finish_reason, left.usage) == (FinishReason.CANCELLED, Usage(7, 3, 4))
+    assert left.timings.tokens_per_second > 0

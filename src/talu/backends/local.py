@@ -10,7 +10,6 @@ import secrets
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Generator
-from contextlib import closing
 from dataclasses import dataclass
 
 from talu.backends.reply import ChatReply, RawReply
@@ -171,7 +170,7 @@ class LocalModel:
             else ChatReply(in_reasoning=in_reasoning, with_tools=bool(request.tools)),
             backend=self,
             prompt=text,
-            echo=request.echo_prompt,
+            request=request,
         )
 
     def _template(self, request: Request) -> str:
@@ -222,19 +221,28 @@ class LocalModel:
 class _Generation:
     """A request that the engine works on, and what its events need besides the pieces.
 
-    It holds the backend, so that a model whose answer is being read is not dropped meanwhile.
+    It holds the backend, so that a model whose answer is being read is not dropped meanwhile. Its
+    end, wherever that comes, is the end of the engine's work.
     """
 
     ticket: Ticket
     reply: ChatReply | RawReply
     backend: LocalModel
     prompt: str
-    echo: bool
+    request: Request
+
+    def __enter__(self) -> Ticket:
+        return self.ticket
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.ticket.close()
+        if kind is not None and not issubclass(kind, Exception):  # closed, cancelled, interrupted
+            self.request.left(self._done(self.ticket.so_far()))
 
     @property
     def opening(self) -> list[Event]:
         """Events before the first piece."""
-        return [TextDelta(self.prompt)] if self.echo else []
+        return [TextDelta(self.prompt)] if self.request.echo_prompt else []
 
     def ending(self) -> list[Event]:
         """Events after the last piece."""
@@ -260,7 +268,7 @@ class _Generation:
 
 
 def _events(generation: _Generation) -> Generator[Event]:
-    with closing(generation.ticket) as ticket:
+    with generation as ticket:
         yield from generation.opening
         for piece in ticket:
             yield from generation.reply.add(piece)
@@ -268,7 +276,7 @@ def _events(generation: _Generation) -> Generator[Event]:
 
 
 async def _async_events(generation: _Generation) -> AsyncGenerator[Event]:
-    with closing(generation.ticket) as ticket:
+    with generation as ticket:
         for event in generation.opening:
             yield event
         async for piece in ticket:

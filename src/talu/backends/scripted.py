@@ -6,6 +6,7 @@ requests, so that a test can read what would have reached a model.
 
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from contextlib import contextmanager
 from typing import Any
 
 from talu.exceptions import GenerationError, StateError, ValidationError
@@ -75,9 +76,7 @@ class ScriptedModel:
         return self._aplay(self._next_script(request), request)
 
     def _play(self, script: list[Step], request: Request) -> Generator[Event]:
-        self.active += 1
-        try:
-            play = _Play(self, request)
+        with self._playing(request) as play:
             for step in script:
                 if request.stop.is_set():
                     break
@@ -88,13 +87,9 @@ class ScriptedModel:
                     raise ValidationError(f"{step!r} is async: use it with AsyncClient")
                 yield from play.events(step)
             yield from play.end()
-        finally:
-            self.active -= 1
 
     async def _aplay(self, script: list[Step], request: Request) -> AsyncGenerator[Event]:
-        self.active += 1
-        try:
-            play = _Play(self, request)
+        with self._playing(request) as play:
             for step in script:
                 if request.stop.is_set():
                     break
@@ -105,6 +100,18 @@ class ScriptedModel:
                     yield event
             for event in play.end():
                 yield event
+
+    @contextmanager
+    def _playing(self, request: Request) -> Generator["_Play"]:
+        self.active += 1
+        play = _Play(self, request)
+        try:
+            yield play
+        except Exception:
+            raise
+        except BaseException:  # closed, cancelled, interrupted
+            request.left(play.done(FinishReason.CANCELLED))
+            raise
         finally:
             self.active -= 1
 
@@ -149,8 +156,8 @@ class _Play:
             case Exception():
                 raise step
             case str():
-                yield TextDelta(step, (self._tokens,))
                 self._tokens += 1
+                yield TextDelta(step, (self._tokens - 1,))
             case TextDelta() | ReasoningDelta() | ToolCallEvent() | Done():
                 self._tokens += len(getattr(step, "tokens", ()))
                 self._calls += isinstance(step, ToolCallEvent)
@@ -161,13 +168,12 @@ class _Play:
         """The last event, if the script had none."""
         if not self._done:
             reason = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
-            yield Done(
-                FinishReason.CANCELLED if self._stop.is_set() else reason,
-                Usage(len(self._prompt_ids), self._tokens),
-                Timings(),
-                self._model.model,
-                prompt=self._prompt,
-            )
+            yield self.done(FinishReason.CANCELLED if self._stop.is_set() else reason)
+
+    def done(self, reason: FinishReason) -> Done:
+        """A last event with the counts so far."""
+        usage = Usage(len(self._prompt_ids), self._tokens)
+        return Done(reason, usage, Timings(), self._model.model, prompt=self._prompt)
 
 
 def _steps(script: str | Iterable[Step]) -> list[Step]:

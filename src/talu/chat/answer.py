@@ -60,13 +60,16 @@ class Answer(TextLike, Generic[ChatT]):
 
     @property
     def usage(self) -> Usage | None:
-        """Token counts; None before the end, and when the stream was left before it."""
+        """Token counts; None before the end, and when the answer failed or was never begun to read.
+
+        Of a stream that was left: what the model did until then, which may be more than was read.
+        """
         done = self._turn.builder.done
         return done.usage if done else None
 
     @property
     def timings(self) -> Timings | None:
-        """Durations; None before the end, and when the stream was left before it."""
+        """Durations; known when ``usage`` is."""
         done = self._turn.builder.done
         return done.timings if done else None
 

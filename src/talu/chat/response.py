@@ -5,9 +5,10 @@ in the answer and in the chat.
 """
 
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import aclosing
-from inspect import GEN_RUNNING, getgeneratorstate
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
+from contextlib import aclosing, suppress
+from inspect import GEN_CLOSED, GEN_RUNNING, getgeneratorstate
+from types import AsyncGeneratorType
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 
 from talu.chat.answer import Answer
 from talu.chat.io import iterate, run
@@ -90,7 +91,7 @@ class StreamingResponse(_Stream["Chat"]):
     Iterating gives ``Token`` pieces, once; the last one is empty and has the finish reason.
     Leaving the loop early, dropping the iterator, ``close()`` and ``cancel()`` stop the generation:
     the text so far stays here and, as an incomplete item, in the chat. Usage, timings and finish
-    reason are known at the end.
+    reason are known at the end, or when the stream was left.
     """
 
     def __init__(self, turn: "Turn[Chat]") -> None:
@@ -117,16 +118,15 @@ class StreamingResponse(_Stream["Chat"]):
     def cancel(self) -> None:
         """Stop the generation; from any thread, also while another one reads the stream."""
         self._turn.request.stop.signal()
-        try:
-            self.close()
-        except ValueError:
-            if getgeneratorstate(self._pieces) != GEN_RUNNING:
-                raise
+        # One who reads it just now meets the end by himself; he may begin and end at any moment.
+        while getgeneratorstate(self._pieces) not in (GEN_RUNNING, GEN_CLOSED):
+            with suppress(ValueError):  # "generator already executing"
+                self._pieces.close()
+                run(self._turn.abandon())
 
     def close(self) -> None:
-        """Stop the generation if it is not finished; idempotent."""
-        self._pieces.close()
-        run(self._turn.abandon())
+        """Do what ``cancel`` does; idempotent."""
+        self.cancel()
 
     def __del__(self) -> None:
         if not self._turn.ended:
@@ -227,7 +227,7 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
 
     def __init__(self, turn: "Turn[AsyncChat]") -> None:
         super().__init__(turn)
-        self._pieces = turn.pieces()
+        self._pieces = cast("AsyncGeneratorType[Token, None]", turn.pieces())
 
     async def __aiter__(self) -> AsyncIterator[Token]:
         async with aclosing(self._pieces) as pieces:
@@ -248,9 +248,14 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
         self._turn.request.stop.signal()
 
     async def close(self) -> None:
-        """Stop the generation if it is not finished; idempotent."""
-        await self._pieces.aclose()
-        await self._turn.abandon()
+        """Stop the generation if it is not finished; idempotent.
+
+        A task that reads it just now reads what has come, and then its end.
+        """
+        self.cancel()
+        if not self._pieces.ag_running:
+            await self._pieces.aclose()
+            await self._turn.abandon()
 
     async def __aenter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from talu.chat.builder import Builder
@@ -89,7 +89,7 @@ class Turn(Generic[ChatT]):
         self._began_at = time.perf_counter()
         try:
             await self._tell("on_generation_start", self.input_text, config=self.request.config)
-            self._events = await self.io.open(self.request)
+            self._events = await self.io.open(replace(self.request, left=self.builder.add))
         except BaseException as error:
             await self._fail(error)
             raise

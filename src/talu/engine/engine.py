@@ -99,10 +99,9 @@ class Engine:
         """
         self._check_request(prompt_ids, params)
         self._check_process()
-        mailbox = Mailbox()
+        mailbox = Mailbox(len(prompt_ids))
         sequence = Sequence(
             tokens=list(prompt_ids),
-            prompt_length=len(prompt_ids),
             context_length=self.context_length,
             context_note=self._context_note(),
             params=params,
@@ -214,7 +213,7 @@ class Engine:
         if not chunks:
             return
         for chunk in chunks:
-            chunk.job.clock.start()
+            chunk.job.start()
         sampling = [chunk.job for chunk in chunks if chunk.samples]
         logits = self._executor.step(*step_arrays(chunks))
         self._scheduler.complete(chunks)

@@ -4,8 +4,7 @@ Knows no other generation, no cache and no thread; the engine's thread is the on
 changes it.
 """
 
-from dataclasses import dataclass, field
-from time import perf_counter
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,41 +15,9 @@ from talu.engine.ticket import Mailbox, Piece, Result
 from talu.protocols import Sampled, SampleRow
 from talu.tokenizer.decoding import IncrementalDecoder
 from talu.tokenizer.tokenizer import Tokenizer
-from talu.types import FinishReason, Timings, TokenLogprob, Usage
+from talu.types import FinishReason, TokenLogprob
 
-__all__ = ["Clock", "Sequence"]
-
-
-@dataclass(slots=True)
-class Clock:
-    """When a generation came to its stations, by ``perf_counter``; None before that."""
-
-    submitted: float = field(default_factory=perf_counter)
-    started: float | None = None
-    first: float | None = None
-    last: float | None = None
-
-    def start(self) -> None:
-        """The first step that works on the prompt begins."""
-        self.started = self.started or perf_counter()
-
-    def token(self) -> None:
-        """A token was sampled."""
-        self.last = perf_counter()
-        self.first = self.first or self.last
-
-    def timings(self, tokens: int) -> Timings:
-        """The durations, up to now where a station was not reached."""
-        now = perf_counter()
-        started, first, last = self.started or now, self.first or now, self.last or now
-        seconds = last - first
-        return Timings(
-            queue_ms=(started - self.submitted) * 1e3,
-            prefill_ms=(first - started) * 1e3,
-            generation_ms=seconds * 1e3,
-            time_to_first_token_ms=(first - self.submitted) * 1e3,
-            tokens_per_second=(tokens - 1) / seconds if tokens > 1 and seconds else 0.0,
-        )
+__all__ = ["Sequence"]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -58,25 +25,26 @@ class Sequence(Job):
     """A job of the scheduler with everything that turns its tokens into an answer.
 
     Attributes:
-        prompt_length: how many of ``tokens`` are the prompt.
         context_length: tokens that prompt and answer may have together.
         context_note: why that is less than the model was made for, if it is.
     """
 
     params: SamplingParams
-    prompt_length: int
     context_length: int
     mailbox: Mailbox
     tokenizer: Tokenizer
     decoder: IncrementalDecoder
     stops: StopMatcher
     context_note: str = ""
-    clock: Clock = field(default_factory=Clock)
 
     @property
     def sampled(self) -> int:
         """How many tokens the answer has."""
-        return len(self.tokens) - self.prompt_length
+        return self.mailbox.progress.completion_tokens
+
+    def start(self) -> None:
+        """A step that works on it begins."""
+        self.mailbox.progress.start(self.cached)
 
     def sample_row(self) -> SampleRow:
         """How to sample the next token."""
@@ -98,7 +66,7 @@ class Sequence(Job):
 
     def accept(self, sampled: Sampled) -> FinishReason | None:
         """Take the next token, send its text, and say why it was the last one, if it was."""
-        self.clock.token()
+        self.mailbox.progress.token()
         self.tokens.append(sampled.token)
         reason, shown = self._read(sampled.token)
         if reason and self.stops.matched is None:
@@ -109,10 +77,9 @@ class Sequence(Job):
 
     def end(self, reason: FinishReason) -> None:
         """Send the result."""
-        usage = Usage(self.prompt_length, self.sampled, self.cached)
-        timings = self.clock.timings(self.sampled)
-        matched = self.stops.matched
-        self.mailbox.put(Result(reason, usage, timings, matched, tuple(self._notes(reason))))
+        progress, matched = self.mailbox.progress, self.stops.matched
+        notes = tuple(self._notes(reason))
+        self.mailbox.put(Result(reason, progress.usage(), progress.timings(), matched, notes))
 
     def _read(self, token: int) -> tuple[FinishReason | None, str]:
         """Why the token ends the answer, and the text that it adds; an end token adds none."""
@@ -140,10 +107,11 @@ class Sequence(Job):
         notes = []
         wanted = self.params.max_tokens
         if reason is FinishReason.LENGTH and self.sampled < wanted:
+            prompt = self.mailbox.progress.prompt_tokens
             notes.append(
                 f"the answer ended at the end of the context of {self.context_length} tokens: "
-                f"the prompt of {self.prompt_length} left room for {self.sampled} of the "
-                f"{wanted} of max_tokens{self.context_note}"
+                f"the prompt of {prompt} left room for {self.sampled} of the {wanted} of "
+                f"max_tokens{self.context_note}"
             )
         if self.recomputed:
             notes.append(

@@ -9,14 +9,15 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
+from time import perf_counter
 from typing import Self
 
 from talu.exceptions import StateError, TaluError
 from talu.types import FinishReason, Timings, TokenLogprob, Usage
 
-__all__ = ["Mailbox", "Piece", "Result", "Ticket"]
+__all__ = ["Mailbox", "Piece", "Progress", "Result", "Ticket"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +43,61 @@ class Result:
 Item = Piece | Result | TaluError
 
 
+@dataclass(slots=True)
+class Progress:
+    """How far a generation has come; the engine's thread writes it, any thread may read it.
+
+    The times are of ``perf_counter``, None for a station that was not reached.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    submitted: float = field(default_factory=perf_counter)
+    started: float | None = None
+    first: float | None = None
+    last: float | None = None
+
+    def start(self, cached_tokens: int) -> None:
+        """A step that works on it begins; so many tokens of the prompt were in the cache."""
+        self.cached_tokens = cached_tokens
+        self.started = self.started or perf_counter()
+
+    def token(self) -> None:
+        """A token was sampled."""
+        self.completion_tokens += 1
+        self.last = perf_counter()
+        self.first = self.first or self.last
+
+    def usage(self) -> Usage:
+        """The counts so far."""
+        return Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens)
+
+    def timings(self) -> Timings:
+        """The durations, up to now where a station was not reached."""
+        now, tokens = perf_counter(), self.completion_tokens
+        started, first, last = self.started or now, self.first or now, self.last or now
+        seconds = last - first
+        return Timings(
+            queue_ms=(started - self.submitted) * 1e3,
+            prefill_ms=(first - started) * 1e3,
+            generation_ms=seconds * 1e3,
+            time_to_first_token_ms=(first - self.submitted) * 1e3,
+            tokens_per_second=(tokens - 1) / seconds if tokens > 1 and seconds else 0.0,
+        )
+
+
 class Mailbox:
     """The engine's side. It does not hold the ticket, so that a dropped ticket is noticed.
 
     Attributes:
         cancelled: nobody wants the rest; the engine looks at it before every step.
+        progress: how far the generation has come.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prompt_tokens: int = 0) -> None:
         self.cancelled = False
+        self.progress = Progress(prompt_tokens)
         self._items: SimpleQueue[Item] = SimpleQueue()
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
 
@@ -136,6 +183,11 @@ class Ticket:
         """Cancel, and end the iteration here; idempotent."""
         self.cancel()
         self._ended = True
+
+    def so_far(self) -> Result:
+        """What the result would be if the engine had stopped now, with all that it generated."""
+        progress = self._mailbox.progress
+        return Result(FinishReason.CANCELLED, progress.usage(), progress.timings())
 
     def __del__(self) -> None:
         self.cancel()
