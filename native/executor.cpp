@@ -119,7 +119,8 @@ void Executor::place_values(const Batch& batch, float* result) {
     value.width = planned.width;
     value.rows = planned.wanted ? batch.outputs.size() : rows;
     value.stride = stride_of(planned.width);
-    if (planned.slot >= 0) value.data = slots_[planned.slot].floats(rows * plan_.slots[planned.slot]);
+    if (planned.slot >= 0)
+      value.data = slots_[planned.slot].floats(rows * plan_.slots[planned.slot]);
     if (planned.slot != kResultSlot) continue;
     value.data = result;
     value.stride = planned.width;

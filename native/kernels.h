@@ -16,7 +16,7 @@ constexpr std::size_t kTilesAtOnce = 4;
 constexpr std::size_t kTokensInCache = 192;
 
 // How a matrix of weights lies in memory: tiles of 16 rows; within a tile `group` neighbouring
-// columns of row 0, of row 1 … of row 15, then the next columns. Missing rows and columns are zero.
+// columns of row 0, of row 1 to row 15, then the next columns. Missing rows and columns are zero.
 // The layout is the same for every target, so packed files can be shared between machines.
 struct Format {
   const char* name;

@@ -15,7 +15,7 @@ struct CacheLayer {
 class KvCache {
  public:
   // Address space only: the system gives a page when it is first written.
-  // Throws std::invalid_argument for sizes that make no sense, std::bad_alloc when they are too big.
+  // Throws std::invalid_argument for sizes that make no sense, std::bad_alloc for too big ones.
   KvCache(const std::vector<CacheLayer>& layers, const KvFormat& format, std::size_t blocks,
           std::size_t block_size);
   ~KvCache();

@@ -218,9 +218,10 @@ NB_MODULE(_native, m) {
         return packed_bytes(format_named(chosen_target(), format), rows, columns);
       },
       "format"_a, "rows"_a, "columns"_a, "Size of a packed matrix.");
-  m.def("pack", pack_matrix, "format"_a, "source"_a.noconvert(), "out"_a.noconvert(), "num_threads"_a = 0,
-        "target"_a = "", "Lay a (rows, columns) matrix out in tiles.");
-  m.def("unpack", unpack_matrix, "format"_a, "packed"_a.noconvert(), "rows"_a, "columns"_a, "target"_a = "",
+  m.def("pack", pack_matrix, "format"_a, "source"_a.noconvert(), "out"_a.noconvert(),
+        "num_threads"_a = 0, "target"_a = "", "Lay a (rows, columns) matrix out in tiles.");
+  m.def("unpack", unpack_matrix, "format"_a, "packed"_a.noconvert(), "rows"_a, "columns"_a,
+        "target"_a = "",
         "The logical matrix of packed tiles, as float32.");
   m.def(
       "activation_format",

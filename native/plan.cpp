@@ -240,7 +240,8 @@ class Planner {
     for (std::size_t i = 0; i < plan_.nodes.size(); ++i) {
       const Node& node = plan_.nodes[i];
       for (const int output : outputs_of(node)) {
-        if (plan_.values[output].slot != kResultSlot) plan_.values[output].slot = take(free, output);
+        int& slot = plan_.values[output].slot;
+        if (slot != kResultSlot) slot = take(free, output);
       }
       std::vector<int> dying = inputs_of(node);
       for (const int output : outputs_of(node)) {

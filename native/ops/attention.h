@@ -69,8 +69,8 @@ struct Panel {
   float* scores;       // (queries, columns)
 };
 
-// exp(score · scale - maximum) for the columns begin .. end - 1 of a row and 0 for the others up to
-// `columns`; returns the sum.
+// exp(score · scale - maximum) for the columns begin .. end - 1 of a row and 0 for the others, of
+// `columns` together; returns the sum.
 static float softmax(float* scores, std::size_t columns, std::size_t begin, std::size_t end,
                      float scale) {
   const std::size_t first = begin / kTileRows * kTileRows, last = round_up(end, kTileRows);
@@ -102,7 +102,9 @@ static void attend(const Node& node, const Step& step, const HeadCache<F>& cache
   const std::size_t shared = q.width / step.values[node.inputs[1]].width;
   const std::size_t count = last - first;
   auto row_of = [&](std::size_t query) { return rows.first + query / shared; };
-  auto column_of = [&](std::size_t query) { return (kv_head * shared + query % shared) * head_size; };
+  auto column_of = [&](std::size_t query) {
+    return (kv_head * shared + query % shared) * head_size;
+  };
   auto position_of = [&](std::size_t query) {
     return static_cast<std::size_t>(step.positions[row_of(query)]);
   };
@@ -184,8 +186,8 @@ static void attention(const Node& node, const Step& step) {
     const HeadCache<F> cache(node, step, rows.sequence, kv_head);
     auto* const memory = reinterpret_cast<float*>(step.scratch + worker * step.scratch_bytes);
     const std::size_t padded = round_up(head_size, kTileRows);
-    const std::size_t tiles = round_up(
-        static_cast<std::size_t>(step.positions[rows.last - 1]) / kTileRows + 1 + padded, kTileRows);
+    const auto last_position = static_cast<std::size_t>(step.positions[rows.last - 1]);
+    const std::size_t tiles = round_up(last_position / kTileRows + 1 + padded, kTileRows);
     Panel panel;
     panel.queries = memory;
     panel.outputs = panel.queries + kPanels[0] * padded;

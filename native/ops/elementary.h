@@ -46,7 +46,7 @@ static void for_each(const Step& step, std::size_t count, std::size_t work, Body
       &body);
 }
 
-// The rows first .. last - 1, a few at a time: what an item is where rows are worked on by themselves.
+// body(row) for all rows; an item is a few of them.
 template <class Body>
 static void for_rows(const Step& step, std::size_t rows, std::size_t width, Body body) {
   constexpr std::size_t kRows = 8;

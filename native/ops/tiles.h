@@ -9,17 +9,23 @@ template <class F>
 static void pack(const void* source, std::size_t rows, std::size_t columns, std::size_t first,
                  std::size_t last, void* packed) {
   using element = typename F::element;
+  constexpr std::size_t kColumns = 64;  // of a tile that are written together
   const std::size_t padded = round_up(columns, F::group);
   for (std::size_t tile = first; tile < last; ++tile) {
-    element* const out = static_cast<element*>(packed) + tile * padded * kTileRows;
-    for (std::size_t begin = 0; begin < padded; begin += 64) {
-      const std::size_t end = smaller(padded, begin + 64);
+    element* out = static_cast<element*>(packed) + tile * padded * kTileRows;
+    for (std::size_t begin = 0; begin < padded; begin += kColumns, out += kColumns * kTileRows) {
       for (std::size_t lane = 0; lane < kTileRows; ++lane) {
         const std::size_t row = tile * kTileRows + lane;
-        const element* const from = static_cast<const element*>(source) + row * columns;
-        for (std::size_t column = begin; column < end; ++column)
-          out[place_in_tile<F>(column, lane)] =
-              row < rows && column < columns ? from[column] : element{0};
+        const element* const from = static_cast<const element*>(source) + row * columns + begin;
+        if (row < rows && begin + kColumns <= columns) {
+          for (std::size_t column = 0; column < kColumns; column += F::group)
+            __builtin_memcpy(out + place_in_tile<F>(column, lane), from + column,
+                             F::group * sizeof(element));
+        } else {
+          for (std::size_t column = 0; column < smaller(kColumns, padded - begin); ++column)
+            out[place_in_tile<F>(column, lane)] =
+                row < rows && begin + column < columns ? from[column] : element{0};
+        }
       }
     }
   }
@@ -49,7 +55,8 @@ static void add_tiles(const typename F::element* const* tiles, std::size_t colum
 #pragma GCC unroll 12
   for (std::size_t t = 0; t < TOKENS; ++t)
 #pragma GCC unroll 4
-    for (std::size_t r = 0; r < TILES; ++r) sum[t][r] = load(sums + t * sums_stride + r * kTileRows);
+    for (std::size_t r = 0; r < TILES; ++r)
+      sum[t][r] = load(sums + t * sums_stride + r * kTileRows);
   const typename F::element* w[TILES];
 #pragma GCC unroll 4
   for (std::size_t r = 0; r < TILES; ++r) w[r] = tiles[r];
@@ -68,7 +75,8 @@ static void add_tiles(const typename F::element* const* tiles, std::size_t colum
 #pragma GCC unroll 12
   for (std::size_t t = 0; t < TOKENS; ++t)
 #pragma GCC unroll 4
-    for (std::size_t r = 0; r < TILES; ++r) store(sums + t * sums_stride + r * kTileRows, sum[t][r]);
+    for (std::size_t r = 0; r < TILES; ++r)
+      store(sums + t * sums_stride + r * kTileRows, sum[t][r]);
 }
 
 // The same for any number of tiles and tokens: panels of as many tokens as possible, then fewer.
@@ -119,7 +127,9 @@ template <class F>
 static void convert_row(const float* x, std::size_t columns, void* out) {
   auto* const to = static_cast<typename F::activation*>(out);
   if constexpr (sizeof(*to) == sizeof(float)) {
-    for_columns(columns, [&](std::size_t c, std::size_t n) { store_some(to + c, load_some(x + c, n), n); });
+    for_columns(columns, [&](std::size_t c, std::size_t n) {
+      store_some(to + c, load_some(x + c, n), n);
+    });
   } else {
     for_columns(columns, [&](std::size_t c, std::size_t n) {
       std::uint16_t rounded[kTileRows];

@@ -47,9 +47,9 @@ TALU_INLINE f32x16 load_f16(const std::uint16_t* p) {
           _mm256_cvtph_ps(_mm_loadu_si128(as_128(p + 8)))};
 }
 TALU_INLINE void store_f16(std::uint16_t* p, f32x16 x) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x.low, _MM_FROUND_TO_NEAREST_INT));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8),
-                   _mm256_cvtps_ph(x.high, _MM_FROUND_TO_NEAREST_INT));
+  auto* const to = reinterpret_cast<__m128i*>(p);
+  _mm_storeu_si128(to, _mm256_cvtps_ph(x.low, _MM_FROUND_TO_NEAREST_INT));
+  _mm_storeu_si128(to + 1, _mm256_cvtps_ph(x.high, _MM_FROUND_TO_NEAREST_INT));
 }
 
 TALU_INLINE __m256 widen_eight(__m128i x) {
