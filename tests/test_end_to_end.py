@@ -87,6 +87,17 @@ def test_a_bias_bans_a_token(client: Client) -> None:
     assert other != first
 
 
+def test_every_setting_at_its_limit_gives_an_answer(client: Client) -> None:
+    for settings in (
+        {"temperature": 1000, "repetition_penalty": 1000, "logit_bias": {5: 1_000_000}},
+        {"temperature": 1e-300, "repetition_penalty": 0.001, "logit_bias": {5: -1_000_000}},
+        {"top_k": 2**31 - 1, "top_p": 1e-300, "min_p": 1, "max_tokens": 2**100},
+        {"top_k": 1, "top_logprobs": 20, "seed": 2**64 - 1},
+    ):
+        answer = client.ask(STORY, **({"max_tokens": 3} | settings))
+        assert answer.usage.completion_tokens > 0
+
+
 def test_a_raw_completion_takes_text_or_token_ids(client: Client) -> None:
     settings = {"temperature": 0, "max_tokens": 6}
     by_text = client.raw_complete("Once upon a time", **settings)

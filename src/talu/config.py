@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 MAX_SEED = 2**64 - 1
 MAX_TOP_LOGPROBS = 20
+MAX_TOP_K = 2**31 - 1  # more than any vocabulary
+MAX_BIAS = 1e6
 NOT_YET = {  # known names of features that this version does not have
     "allow_thinking": "structured output",
     "extra_body": "remote models",
@@ -145,6 +147,10 @@ def _number(wanted: str, fits: Callable[[float], bool]) -> Callable[[str, object
     return check
 
 
+def _fits(low: float, high: float) -> Callable[[float], bool]:
+    return lambda x: low <= x <= high
+
+
 def check_boolean(name: str, value: object) -> bool:
     """The value, or ``ValidationError`` that names what is not True or False."""
     if not isinstance(value, bool):
@@ -185,11 +191,11 @@ def _token_id(name: str, token: object, wanted: str) -> int:
 
 
 def _bias(name: str, value: object) -> dict[int, float]:
-    wanted = "a dictionary from token ids to finite numbers"
+    wanted = "a dictionary from token ids to numbers between -1,000,000 and 1,000,000"
     if not isinstance(value, Mapping):
         raise _wrong(name, value, wanted)
-    finite = _number(wanted, lambda _: True)
-    return {_token_id(name, token, wanted): finite(name, bias) for token, bias in value.items()}
+    number = _number(wanted, _fits(-MAX_BIAS, MAX_BIAS))
+    return {_token_id(name, token, wanted): number(name, bias) for token, bias in value.items()}
 
 
 def _template(name: str, value: object) -> str | TemplateSource:
@@ -240,19 +246,21 @@ class GenerationConfig:
 
     Attributes:
         max_tokens: limit of generated tokens, at least 1 (256).
-        temperature: 0 always takes the most likely token (0.7).
+        temperature: 0 always takes the most likely token, at most 1000 (0.7).
         top_k: keep the k most likely tokens; 0 is off (50).
         top_p: keep the smallest set of tokens with this probability, 0 < top_p <= 1; 1 is off
             (0.9).
         min_p: drop tokens less likely than this share of the most likely one; 0 is off (0.0).
-        repetition_penalty: above 1 discourages tokens that the context has, also when greedy (1.0).
+        repetition_penalty: above 1 discourages tokens that the context has, also when greedy;
+            0.001 to 1000 (1.0).
         stop_sequences: texts that end the answer and are not part of it; they may span tokens.
         stop_token_ids: replaces the model's end tokens; an empty list means that none stops.
         seed: 0 to 2**64 - 1; the same seed and request give the same tokens. None draws one.
         logprobs: report log-probabilities of the model's own distribution, before all the above.
         top_logprobs: alternatives to report for each token, 0 to 20; implies ``logprobs`` unless
             that is set to False.
-        logit_bias: added to the score of each token id; -100 or less bans the token.
+        logit_bias: added to the score of each token id, -1,000,000 to 1,000,000; -100 or less bans
+            the token.
         chat_template: Jinja text or ``PromptTemplate`` instead of the chat's or the model's.
         extra_context: variables for the chat template.
         given: the fields that are set, by name.
@@ -261,11 +269,11 @@ class GenerationConfig:
     __slots__ = ("given",)
 
     max_tokens = Setting(256, _whole(1))
-    temperature = Setting(0.7, _number("a number of at least 0", lambda x: x >= 0))
-    top_k = Setting(50, _whole(0))
+    temperature = Setting(0.7, _number("a number of at least 0 and at most 1000", _fits(0, 1000)))
+    top_k = Setting(50, _whole(0, MAX_TOP_K))
     top_p = Setting(0.9, _number("a number above 0 and at most 1", lambda x: 0 < x <= 1))
-    min_p = Setting(0.0, _number("a number from 0 to 1", lambda x: 0 <= x <= 1))
-    repetition_penalty = Setting(1.0, _number("a number above 0", lambda x: x > 0))
+    min_p = Setting(0.0, _number("a number from 0 to 1", _fits(0, 1)))
+    repetition_penalty = Setting(1.0, _number("a number from 0.001 to 1000", _fits(0.001, 1000)))
     stop_sequences = Setting(None, _optional(_strings))
     stop_token_ids = Setting(None, _optional(check_token_ids))
     seed = Setting(None, _optional(_whole(0, MAX_SEED)))
