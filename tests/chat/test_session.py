@@ -1,6 +1,9 @@
 """Chats: what they hold, how they are edited, forked, counted and stored."""
 
+import asyncio
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,8 +17,10 @@ from talu.chat import (
     MessageItem,
     ReasoningItem,
 )
+from talu.client import AsyncClient, Client
 from talu.config import GenerationConfig
 from talu.exceptions import StateError, ValidationError
+from talu.router import ModelSpec
 from talu.types import ReasoningDelta, ToolCallEvent
 
 
@@ -199,6 +204,34 @@ def test_closing_a_chat_stops_its_unfinished_answer_and_leaves_the_client_open(f
     faces.run(chat.close())
     assert faces.read(stream) == []
     assert faces.run(client.ask("Hi")).text == "other"
+
+
+def test_closing_a_chat_ends_the_answer_that_another_thread_waits_for() -> None:
+    seen, gate = threading.Event(), threading.Event()
+    model = ScriptedModel("before", ["one", seen.set, gate.wait, "two", "three"])
+    chat = Client(ModelSpec("m", model)).chat()
+    chat.send("Hi")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(chat.send, "Hi")
+        assert seen.wait(30)
+        chat.close()
+        gate.set()
+        assert (answer.result(30).text, answer.result().finish_reason) == ("one", "cancelled")
+
+
+def test_closing_a_chat_ends_the_answer_that_another_task_waits_for() -> None:
+    async def main() -> None:
+        seen, gate = asyncio.Event(), asyncio.Event()
+        model = ScriptedModel(["one", seen.set, gate.wait, "two", "three"])
+        chat = AsyncClient(ModelSpec("m", model)).chat()
+        sending = asyncio.create_task(chat.send("Hi"))
+        await seen.wait()
+        await chat.close()
+        gate.set()
+        answer = await sending
+        assert (answer.text, answer.finish_reason) == ("one", "cancelled")
+
+    asyncio.run(main())
 
 
 def test_a_chat_of_a_closed_client_shows_its_history_and_does_not_answer(faces) -> None:

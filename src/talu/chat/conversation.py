@@ -73,6 +73,7 @@ class Conversation:
         self._client = client
         self._model = client.router.name_of(model) if client else model
         self._history = History(items_from_messages(messages or ()))
+        self._turn: Turn[Self] | None = None  # the latest
         self._closed = False
         self._offline = offline
         self._template = merged(settings={"chat_template": chat_template}).chat_template
@@ -356,6 +357,12 @@ class Conversation:
         draft = self._draft(again if message is None else message, config, settings)
         return replace(draft, replaces=last)
 
+    def _close(self) -> None:
+        """Refuse further use, and stop what is under way, whoever reads it."""
+        self._closed = True
+        if self._turn is not None:
+            self._turn.request.stop.signal()
+
     async def _begin(self, draft: Draft, io: IO, on_token: OnToken | None) -> Turn[Self]:
         """Claim the history and hand the request to the backend."""
         client = self._host()
@@ -375,6 +382,7 @@ class Conversation:
                 hooks=client.hooks,
                 on_token=on_token,
             )
+            self._turn = turn
         except BaseException:
             self._history.release()
             raise

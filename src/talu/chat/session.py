@@ -160,9 +160,9 @@ class Chat(Conversation):
 
     def close(self) -> None:
         """Stop an unfinished answer and refuse further use; the client stays open. Idempotent."""
+        self._close()
         if isinstance(self.last_response, StreamingResponse):
-            self.last_response.cancel()
-        self._closed = True
+            self.last_response.close()
 
     def __enter__(self) -> Self:
         return self
@@ -312,9 +312,9 @@ class AsyncChat(Conversation):
 
     async def close(self) -> None:
         """Like ``Chat.close``, awaited."""
+        self._close()
         if isinstance(self.last_response, AsyncStreamingResponse):
             await self.last_response.close()
-        self._closed = True
 
     async def __aenter__(self) -> Self:
         return self
