@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable
-from itertools import chain
+from itertools import accumulate, chain
 from queue import Empty, SimpleQueue
 
 import numpy as np
@@ -239,23 +239,18 @@ class Engine:
                 self._scheduler.add(sequence)
 
 
-def step_arrays(chunks: list[Chunk[Sequence]]) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+def step_arrays(chunks: list[Chunk[Sequence]]) -> tuple[Ints, ...]:
     """The arguments of ``Executor.step`` for a plan."""
     jobs = [(chunk.job, chunk.job.computed, chunk.job.computed + chunk.count) for chunk in chunks]
     tokens = list(chain.from_iterable(job.tokens[start:stop] for job, start, stop in jobs))
     positions = list(chain.from_iterable(range(start, stop) for _, start, stop in jobs))
-    row_starts = np.cumsum([0, *(chunk.count for chunk in chunks)], dtype=np.int32)
-    tables = np.full((len(jobs), max(len(job.blocks) for job, *_ in jobs)), -1, dtype=np.int32)
-    for table, (job, *_) in zip(tables, jobs, strict=True):
-        table[: len(job.blocks)] = job.blocks
-    outputs = row_starts[1:][[chunk.samples for chunk in chunks]] - 1
-    return (
-        np.array(tokens, dtype=np.int32),
-        np.array(positions, dtype=np.int32),
-        row_starts,
-        tables,
-        outputs.astype(np.int32),
-    )
+    row_starts = list(accumulate((chunk.count for chunk in chunks), initial=0))
+    width = max(len(job.blocks) for job, *_ in jobs)
+    tables = [job.blocks + [-1] * (width - len(job.blocks)) for job, *_ in jobs]
+    ends = zip(chunks, row_starts[1:], strict=True)
+    outputs = [end - 1 for chunk, end in ends if chunk.samples]
+    arrays = (tokens, positions, row_starts, tables, outputs)
+    return tuple(np.array(values, dtype=np.int32) for values in arrays)
 
 
 def sample_each(

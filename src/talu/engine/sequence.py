@@ -7,6 +7,7 @@ changes it.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from talu.config import SamplingParams
 from talu.engine.scheduler import Job
@@ -37,6 +38,15 @@ class Sequence(Job):
     stops: StopMatcher
     context_note: str = ""
 
+    def __post_init__(self) -> None:
+        self._bias = tuple(self.params.logit_bias), tuple(self.params.logit_bias.values())
+        self._seen: NDArray[np.int32] | None = None  # the tokens again, as the sampler reads them
+        if self.params.repetition_penalty != 1:
+            count = len(self.tokens)
+            room = min(self.context_length, count + self.params.max_tokens)
+            self._seen = np.empty(room, dtype=np.int32)
+            self._seen[:count] = self.tokens
+
     @property
     def sampled(self) -> int:
         """How many tokens the answer has."""
@@ -48,8 +58,7 @@ class Sequence(Job):
 
     def sample_row(self) -> SampleRow:
         """How to sample the next token."""
-        params = self.params
-        penalised = params.repetition_penalty != 1
+        params, count = self.params, len(self.tokens)
         return SampleRow(
             temperature=params.temperature,
             top_k=params.top_k,
@@ -57,16 +66,18 @@ class Sequence(Job):
             min_p=params.min_p,
             repetition_penalty=params.repetition_penalty,
             seed=params.seed,
-            position=len(self.tokens),
-            bias_ids=tuple(params.logit_bias),
-            bias_values=tuple(params.logit_bias.values()),
-            seen=np.array(self.tokens, dtype=np.int32) if penalised else None,
+            position=count,
+            bias_ids=self._bias[0],
+            bias_values=self._bias[1],
+            seen=None if self._seen is None else self._seen[:count],
             top_logprobs=params.top_logprobs,
         )
 
     def accept(self, sampled: Sampled) -> FinishReason | None:
         """Take the next token, send its text, and say why it was the last one, if it was."""
         self.mailbox.progress.token()
+        if self._seen is not None:
+            self._seen[len(self.tokens)] = sampled.token
         self.tokens.append(sampled.token)
         reason, shown = self._read(sampled.token)
         if reason and self.stops.matched is None:

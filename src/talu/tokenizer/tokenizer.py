@@ -25,7 +25,7 @@ _OTHER_FORMATS = ("tokenizer.model", "tekken.json", "vocab.json", "vocab.txt", "
 
 
 class Tokenizer:
-    """The tokenizer of one checkpoint. Any number of threads may use it: nothing in it changes.
+    """The tokenizer of one checkpoint. Any number of threads may use it at once.
 
     Attributes:
         vocabulary_size: number of ids, added tokens included; the model's own may be padded beyond.
@@ -50,6 +50,7 @@ class Tokenizer:
         _mark_special(backend, [token for token in named.values() if token])
         self.eos_token_id = self.token_id(self.eos_token) if self.eos_token else None
         self._rules = _rules(backend)
+        self._texts: dict[int, str] = {}  # of single tokens that were asked for
         self.vocabulary_size = backend.get_vocab_size(with_added_tokens=True)
         self.special_ids = frozenset(
             number for number, token in backend.get_added_tokens_decoder().items() if token.special
@@ -113,8 +114,11 @@ class Tokenizer:
 
     def token_text(self, token_id: int) -> str:
         """What one token adds to a text that goes on, special ones and leading spaces included."""
-        decoder = self.decoder(skip_special_tokens=False, continues=True)
-        return decoder.push(token_id) + decoder.flush()
+        text = self._texts.get(token_id)
+        if text is None:
+            decoder = self.decoder(skip_special_tokens=False, continues=True)
+            text = self._texts[token_id] = decoder.push(token_id) + decoder.flush()
+        return text
 
     def token_id(self, text: str) -> int | None:
         """Id of the vocabulary's entry that is written exactly like this."""
