@@ -1,6 +1,7 @@
 """The command line on the model in the package, in processes of their own."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,15 @@ def test_a_piped_question_and_a_seed_give_the_same_answer_each_time(process: Pro
     assert first["finish_reason"] in ("stop", "length")
     assert first["usage"]["prompt_tokens"] > 0
     assert first["timings"]["total_ms"] > 0
+
+
+def test_a_cpu_target_that_cannot_be_forced_is_refused_in_one_line(process: Process) -> None:
+    environment = os.environ | {"TALU_CPU": "sse9"}
+    done = process("ask", "Hi", "--model", "talu/pocket", env=environment)
+    assert done.returncode == 2
+    assert "TALU_CPU" in done.stderr
+    assert "supported here" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_streamed_or_not_the_text_is_the_same(talu: Talu) -> None:

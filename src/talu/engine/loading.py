@@ -6,9 +6,10 @@ Knows which part comes from where, and that they must fit; what each part does i
 from collections.abc import Mapping
 from pathlib import Path
 
+from talu import _native
 from talu.engine.budget import CachePlan, available_memory, plan_cache
 from talu.engine.model import LoadedModel, ModelInfo
-from talu.exceptions import ModelError
+from talu.exceptions import ModelError, ValidationError
 from talu.graph.native_executor import NativeExecutor
 from talu.models import Architecture, load_architecture
 from talu.protocols import PackedTensor
@@ -25,7 +26,9 @@ def load_model(folder: Path, *, use_mmap: bool = True, num_threads: int = 0) -> 
         ModelError: a file is missing or damaged, or the parts do not belong together.
         TokenizerError: the tokenizer is missing or damaged.
         ResourceError: there is too little memory for the cache.
+        ValidationError: ``TALU_CPU`` names a target that this processor does not support.
     """
+    check_target()
     architecture = load_architecture(folder)
     tokenizer = Tokenizer.from_folder(folder)
     if tokenizer.vocabulary_size > architecture.vocabulary_size:
@@ -71,6 +74,14 @@ def load_model(folder: Path, *, use_mmap: bool = True, num_threads: int = 0) -> 
     return LoadedModel(
         architecture=architecture, tokenizer=tokenizer, executor=executor, cache=cache, info=info
     )
+
+
+def check_target() -> None:
+    """Refuse a ``TALU_CPU`` that cannot be honoured, before anything is read."""
+    try:
+        _native.target()
+    except ValueError as error:
+        raise ValidationError(str(error), details={"param": "TALU_CPU"}) from None
 
 
 def matrix_format(tensors: Mapping[str, PackedTensor]) -> str:
