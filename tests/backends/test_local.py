@@ -396,6 +396,18 @@ def test_a_model_that_is_dropped_is_closed(folder: Path) -> None:
     assert not engine._thread.is_alive()
 
 
+def test_a_model_that_was_closed_needs_no_thread_when_it_is_dropped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = LocalModel(str(folder))
+    model.close()
+    begun: list[threading.Thread] = []
+    monkeypatch.setattr(threading.Thread, "start", begun.append)
+    del model
+    gc.collect()
+    assert begun == []
+
+
 def test_a_model_whose_answer_is_read_is_not_dropped(folder: Path) -> None:
     events = list(LocalModel(str(folder)).stream(ask()))
     assert done_of(events).finish_reason is not FinishReason.CANCELLED

@@ -71,7 +71,8 @@ class LocalModel:
         self._gate = threading.Lock()
         self._closed = False
         self._tickets: weakref.WeakSet[Ticket] = weakref.WeakSet()
-        weakref.finalize(self, _let_go, self._lease).atexit = False
+        self._dropped = weakref.finalize(self, _let_go, self._lease)
+        self._dropped.atexit = False
 
     @property
     def model(self) -> str:
@@ -138,6 +139,7 @@ class LocalModel:
             tickets = list(self._tickets)
         for ticket in tickets:
             ticket.cancel()
+        self._dropped.detach()
         self._lease.release()
 
     def _check_open(self) -> None:
