@@ -184,7 +184,7 @@ def story_problem(rng: Random) -> Turn:
 def compare(rng: Random) -> Turn:
     """Return a question about the size or kind of numbers."""
     a, b = rng.sample(range(0, 100), 2)
-    kind = rng.randrange(5)
+    kind = rng.randrange(7)
     if kind == 0:
         word = rng.choice(("larger", "bigger", "greater"))
         return Turn(
@@ -220,7 +220,7 @@ def sample(rng: Random) -> Conversation:
     if roll < 0.07:
         turn = story_problem(rng)
         return Conversation("word problems", (turn,), sums=_told(turn))
-    if roll < 0.12:
+    if roll < 0.15:
         return Conversation("numbers", (compare(rng),))
     system, voice = any_voice(rng, 0.12)
     task = problem(rng)

@@ -155,6 +155,36 @@ UNKNOWN = (
     "What is the weather in {place}?",
 )
 PLACES = listed("places")
+PUZZLED = "I do not understand that. I am a very small model."
+NOTHING_TO_GO_ON = (
+    "Another one.",
+    "Again.",
+    "And?",
+    "Why?",
+    "More.",
+    "Continue.",
+    "Explain this change.",
+    "Summarize this text.",
+    "Fix this bug.",
+    "Review my code.",
+    "Write an email.",
+    "Translate this.",
+    "Explain it.",
+    "one two three",
+    "a b c",
+    "Test",
+    "?",
+    "q",
+    "more",
+    "two",
+    "Go on.",
+    "Do it again.",
+    "And of it?",
+    "What is that?",
+    "Plan my day.",
+    "Is it good?",
+    "Compare them.",
+)
 PHRASES = ("hello", "yes", "no", "good morning", "world", "one", "two", "test", "all right")
 WORDS = (ANIMALS, COLOURS, FOODS, JOBS, NAMES, PHRASES, PLACES)
 NOT_KNOWN = (
@@ -189,6 +219,17 @@ def unknown(rng: Random) -> Turn:
     return Turn(question, rng.choice(NOT_KNOWN), "I do not know")
 
 
+def puzzled(rng: Random) -> Turn:
+    """Return words without a question in them, or a wish for something that is not there."""
+    if rng.random() < 0.5:
+        text = rng.choice(NOTHING_TO_GO_ON)
+    else:
+        text = " ".join(
+            rng.choice((_thing, _thing, _number))(rng) for _ in range(rng.randint(1, 5))
+        )
+    return Turn(text, PUZZLED, PUZZLED)
+
+
 def echo(rng: Random) -> Turn:
     """Return a request to write given words."""
     length = rng.randint(1, 4) if rng.random() < 0.5 else rng.randint(4, 12)
@@ -214,6 +255,10 @@ def _word(rng: Random) -> str:
     return rng.choice(rng.choice(WORDS))
 
 
+def _thing(rng: Random) -> str:
+    return rng.choice(rng.choice((ANIMALS, COLOURS, FOODS, JOBS)))
+
+
 def _number(rng: Random) -> str:
     return str(rng.randint(0, rng.choice((20, 99, 999, 9999))))
 
@@ -228,8 +273,10 @@ def sample(rng: Random) -> Conversation:
     roll = rng.random()
     if roll < 0.2:
         return Conversation("unknown", (unknown(rng),), any_voice(rng, 0)[0])
-    system = any_voice(rng, 0)[0]
     if roll < 0.4:
+        return Conversation("puzzled", (puzzled(rng),), any_voice(rng, 0)[0])
+    system = any_voice(rng, 0)[0]
+    if roll < 0.6:
         question, answer = rng.choice(SMALL_TALK)
         return Conversation("small talk", (Turn(question, answer, fresh=False),), system)
     kind = rng.choice(("hello", "hello", "how", "who", "thanks", "bye", "joke", "joke", "help"))

@@ -170,7 +170,7 @@ def _sum(rng: Random) -> Use:
     top = rng.choice((20, 99, 999))
     task = arithmetic.Problem(rng.randint(0, top), sign, rng.randint(0, top))
     asked = arithmetic.ask(rng, task)
-    x, y = rng.choice((("a", "b"), ("a", "b"), ("a", "b"), ("x", "y")))
+    x, y = rng.choice((("a", "b"), ("a", "b"), ("x", "y"), ("left", "right")))
     first, second = (task.a, task.b)
     kind = rng.choice(("integer", "integer", "number"))
     result = rng.choice((str(task.value), str(task.value), json.dumps({"result": task.value})))
@@ -208,8 +208,8 @@ def _search(rng: Random) -> Use:
             (json.dumps({"results": count}), f"I found {count} pages about {topic}."),
         )
     )
-    name = rng.choice(("search", "search", "search_web", "web_search"))
-    key = rng.choice(("query", "query", "q"))
+    name = rng.choice(("search", "search", "search_web", "web_search", "find", "look_up"))
+    key = rng.choice(("query", "query", "q", "text", "term"))
     return Use(
         name, "Search the web.", {key: "string"}, asked, {key: topic}, result, said, str(count)
     )
@@ -227,7 +227,7 @@ def _email(rng: Random) -> Use:
             f'Send {name} a message: "{text}"',
         )
     )
-    tool = rng.choice(("send_email", "send_message"))
+    tool = rng.choice(("send_email", "send_message", "notify"))
     result = rng.choice(("sent", "ok", json.dumps({"status": "sent"})))
     about = "Send a message."
     types = {"to": "string", "text": "string"}
