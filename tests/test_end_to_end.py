@@ -1,8 +1,11 @@
 """The public API on the model in the package: real tokens through every layer."""
 
 import asyncio
+import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -223,6 +226,30 @@ def test_closing_a_client_ends_its_answers_and_not_those_of_another() -> None:
         assert one.usage.completion_tokens < 300
         assert len(other.text) > 0
         assert other.finish_reason == "length"
+
+
+def test_opening_and_closing_a_model_leaves_no_thread_file_or_mapping() -> None:
+    def held() -> tuple[int, int, int]:
+        maps = Path("/proc/self/maps").read_text().count("talu/models")
+        return threading.active_count(), len(os.listdir("/proc/self/fd")), maps
+
+    def system_threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    def cycle() -> None:
+        with Client("talu/pocket", use_mmap=False) as client:  # no other test has this engine open
+            chat = client.chat()
+            chat.send("Hello!", max_tokens=3)
+            for _ in chat(STORY, max_tokens=50):
+                break
+
+    for _ in range(3):
+        cycle()
+    before, threads = held(), system_threads()
+    for _ in range(12):
+        cycle()
+    assert held() == before
+    assert system_threads() < threads + 4  # one that Python has joined is there for a moment more
 
 
 def test_an_offline_chat_on_a_model_that_is_here_answers(client: Client) -> None:
