@@ -29,11 +29,10 @@ KvCache::KvCache(const std::vector<CacheLayer>& layers, const KvFormat& format, 
     const std::size_t columns = layer.head_size + round_up(layer.head_size, kTileRows);
     block_bytes_ += round_up(layer.kv_heads * columns * block_size * format.element_bytes, 64);
   }
-  const std::size_t bytes = blocks * block_bytes_;
-  if (bytes == 0) return;
+  if (blocks == 0 || block_bytes_ == 0) return;
   if (blocks > kLargest / block_bytes_) throw std::bad_alloc();
-  data_ = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-               -1, 0);
+  data_ = mmap(nullptr, blocks * block_bytes_, PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data_ == MAP_FAILED) {
     data_ = nullptr;
     throw std::bad_alloc();

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from talu import _native
-from talu.exceptions import ModelError, StateError, ValidationError
+from talu.exceptions import ModelError, ResourceError, StateError, ValidationError
 from talu.graph.native_executor import NativeExecutor
 
 TARGETS = _native.targets()
@@ -195,6 +195,14 @@ def test_options_out_of_range_are_refused(
     tensors = {n: pack(w, "f32") for n, w in weights.items()}
     with pytest.raises(ValidationError, match=message):
         NativeExecutor(graph, tensors, **{"blocks": 4, "block_size": 16, **options})
+
+
+@pytest.mark.parametrize("blocks", [2**40, 2**62, 2**63 - 1])
+def test_a_cache_beyond_all_memory_is_refused(network: tuple, pack: Callable, blocks: int) -> None:
+    graph, weights = network
+    tensors = {name: pack(weight, "f32") for name, weight in weights.items()}
+    with pytest.raises(ResourceError, match="no room"):
+        NativeExecutor(graph, tensors, blocks=blocks, block_size=16)
 
 
 def test_a_missing_or_misshapen_tensor_is_named(network: tuple, pack: Callable) -> None:
