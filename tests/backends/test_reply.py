@@ -118,7 +118,13 @@ def test_a_call_is_an_object_with_a_name_and_an_object(
 
 @given(
     st.dictionaries(
-        st.text(), st.recursive(st.none() | st.text() | st.integers() | st.floats(), st.lists)
+        st.text(max_size=20),
+        st.recursive(
+            st.none() | st.text(max_size=20) | st.integers() | st.floats(),
+            lambda inner: st.lists(inner, max_size=4),
+            max_leaves=8,
+        ),
+        max_size=4,
     )
 )
 def test_any_arguments_come_through(arguments: dict[str, object]) -> None:
