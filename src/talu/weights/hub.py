@@ -36,6 +36,7 @@ NETWORK_FAILED = "IO_NETWORK_FAILED"
 WRITE_FAILED = "IO_WRITE_FAILED"
 REQUIRED = "config.json"
 OPTIONAL = (  # a missing tokenizer is for the tokenizer to complain about
+    "1_Pooling/config.json",
     "added_tokens.json",
     "chat_template.jinja",
     "generation_config.json",
