@@ -124,11 +124,17 @@ class EmbeddingTicket:
 
     def wait(self) -> Floats:
         """The vectors, (texts, dimension); raises what went wrong."""
-        return _opened(self._mailbox.take())
+        try:
+            return _opened(self._mailbox.take())
+        finally:
+            self.cancel()  # without effect, unless the waiting was interrupted
 
     async def wait_async(self) -> Floats:
-        """Like ``wait``, awaited."""
-        return _opened(await self._mailbox.take_async())
+        """Like ``wait``, awaited; cancelling the task cancels the request."""
+        try:
+            return _opened(await self._mailbox.take_async())
+        finally:
+            self.cancel()
 
     def cancel(self) -> None:
         """Compute no more of it. Whoever waits gets a ``StateError``."""

@@ -71,6 +71,7 @@ class Engine:
         self.context_length = model.cache.context_length
         self._cache = model.cache
         self._executor = model.executor
+        self._weights = model.weights
         self._limits = limits
         self._scheduler = self._new_scheduler()
         self._embedder = Embedder(model.embedder, model.open_embedder)
@@ -264,6 +265,7 @@ class Engine:
             self._finish(sequence, FinishReason.CANCELLED)
         self._embedder.close()
         self._executor.close()
+        self._weights.close()
 
     def _collect(self) -> bool:
         """Take in new requests, sleeping while there is nothing else to do; False to close."""

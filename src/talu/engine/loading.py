@@ -88,6 +88,7 @@ def load_model(folder: Path, *, use_mmap: bool = True, num_threads: int = 0) -> 
         architecture=architecture,
         tokenizer=tokenizer,
         executor=executor,
+        weights=weights,
         cache=cache,
         info=info,
         embedder=embedder,

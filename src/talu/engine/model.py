@@ -8,6 +8,7 @@ from talu.engine.embedding import EmbedderPlan
 from talu.models import Architecture
 from talu.protocols import Executor
 from talu.tokenizer.tokenizer import Tokenizer
+from talu.weights.pack import LoadedWeights
 
 __all__ = ["LoadedModel", "ModelInfo"]
 
@@ -51,6 +52,7 @@ class LoadedModel:
 
     Attributes:
         executor: gives logits; hidden states where the model makes no logits.
+        weights: what the executors share; closed with them.
         embedder: how texts are embedded.
         open_embedder: makes the executor that gives hidden states. It shares the weights with
             ``executor``, or is the same.
@@ -59,6 +61,7 @@ class LoadedModel:
     architecture: Architecture
     tokenizer: Tokenizer
     executor: Executor
+    weights: LoadedWeights
     cache: CachePlan
     info: ModelInfo
     embedder: EmbedderPlan

@@ -7,7 +7,6 @@ promised for embeddings.
 import asyncio
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import cast
 
 from talu.exceptions import GenerationError, StateError, TaluError, ValidationError
 from talu.router.router import Router
@@ -85,7 +84,7 @@ def _checked(texts: Sequence[str], pooling: str | None) -> Pooling | None:
         if not isinstance(text, str):
             wrong = f"text {number} must be a str, got {type(text).__name__}"
             raise ValidationError(wrong, details={"param": "texts", "index": number})
-    return cast(Pooling | None, pooling)
+    return pooling
 
 
 @contextmanager
