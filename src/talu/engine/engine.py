@@ -24,7 +24,7 @@ from talu.engine.model import LoadedModel
 from talu.engine.scheduler import Chunk, Limits, Scheduler
 from talu.engine.sequence import Sequence
 from talu.engine.stops import StopMatcher
-from talu.engine.ticket import Item, Mailbox, Ticket
+from talu.engine.ticket import Mailbox, Ticket
 from talu.exceptions import (
     EmptyPromptError,
     GenerationError,
