@@ -26,7 +26,7 @@ __all__ = ["Embedder", "EmbedderPlan", "EmbeddingRequest", "EmbeddingTicket", "p
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
-ROWS = 512  # of a step; more make it longer, and no faster
+ROWS = 192  # of a step: as many as the kernels keep in a cache; more were no faster
 SHORT = 4  # tokens; a step may be full of texts that are no shorter
 ROWS_BESIDE_GENERATIONS = 64  # they bound how much longer the pause in running answers gets
 
@@ -36,7 +36,7 @@ class EmbedderPlan:
     """How texts are embedded.
 
     Attributes:
-        rows: of a step at most.
+        rows: of a step at most; a text that has to be whole may have more.
         whole: a text is computed in one step, for its rows see each other.
         blocks: of the cache that texts have while they are computed.
         dimension: numbers of a vector.
@@ -52,10 +52,9 @@ class EmbedderPlan:
 def plan_embedder(architecture: Architecture, cache: CachePlan) -> EmbedderPlan:
     """Room for the longest text and for a step full of short ones, at most that of ``cache``."""
     whole = not architecture.causal
-    rows = max(ROWS, cache.context_length) if whole else ROWS
     longest = -(-cache.context_length // cache.block_size)
-    blocks = min(cache.blocks, longest + rows // SHORT)
-    return EmbedderPlan(rows, whole, blocks, cache.block_size, architecture.hidden_size)
+    blocks = min(cache.blocks, longest + ROWS // SHORT)
+    return EmbedderPlan(ROWS, whole, blocks, cache.block_size, architecture.hidden_size)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -220,13 +219,13 @@ class Embedder:
         chunks: list[tuple[_Text, int]] = []
         for text in self._texts():
             left = len(text.tokens) - text.computed
-            if (self.plan.whole and left > limit) or limit == 0:
+            if chunks and (limit <= 0 or (self.plan.whole and left > limit)):
                 break
             if not self._pool.grow(text.blocks, self._pool.needed(len(text.tokens))):
                 break
             if text not in self._running:
                 self._begin(text)
-            chunks.append((text, min(left, limit)))
+            chunks.append((text, left if self.plan.whole else min(left, limit)))
             limit -= chunks[-1][1]
         return chunks
 
