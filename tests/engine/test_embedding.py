@@ -232,7 +232,7 @@ def test_too_many_requests_are_refused(
     executor.gate.clear()
     first = engine.submit_embedding(texts(5), "last")
     assert executor.entered.wait(20)
-    tickets = [first, *(engine.submit_embedding(texts(5), "last") for _ in range(2))]
+    tickets = [first, *(engine.submit_embedding(texts(5), "last") for _ in range(3))]
     with pytest.raises(ResourceError, match="requests wait"):
         engine.submit_embedding(texts(5), "last")
     executor.gate.set()

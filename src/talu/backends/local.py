@@ -184,7 +184,8 @@ class LocalModel:
         """Like ``embed``, awaited; tokenizing runs in a thread of its own."""
         start = partial(self._start_embedding, texts, pooling, truncate=truncate)
         ticket = await asyncio.to_thread(start)
-        return _vectors(await ticket.wait_async(), normalize=normalize)
+        pooled = await ticket.wait_async()
+        return await asyncio.to_thread(_vectors, pooled, normalize=normalize)
 
     def close(self) -> None:
         """Cancel what this object generates and give back its share of the engine; idempotent.
@@ -373,8 +374,7 @@ def _vectors(pooled: NDArray[np.float32], *, normalize: bool) -> list[list[float
     if normalize:
         lengths = np.linalg.norm(pooled.astype(np.float64), axis=1, keepdims=True)
         pooled = (pooled / np.where(lengths == 0, 1, lengths)).astype(np.float32)
-    vectors: list[list[float]] = pooled.tolist()
-    return vectors
+    return [vector.tolist() for vector in pooled]
 
 
 def _let_go(lease: EngineLease) -> None:

@@ -172,6 +172,11 @@ class Embedder:
         return list(dict.fromkeys([*begun, *self._requests]))
 
     @property
+    def waiting(self) -> int:
+        """How many requests have texts that no step has begun; any thread may ask."""
+        return len(self._requests)
+
+    @property
     def busy(self) -> bool:
         """Whether there is something to compute."""
         return bool(self._running or self._requests)

@@ -238,7 +238,7 @@ class Engine:
     def _check_open(self) -> None:
         if self._closed:
             raise StateError("the model is closed; open it again", "STATE_CLOSED")
-        waiting = self._inbox.qsize() + self._scheduler.waiting + len(self._embedder.requests)
+        waiting = self._inbox.qsize() + self._scheduler.waiting + self._embedder.waiting
         if waiting >= self._max_requests:
             raise ResourceError(
                 f"{waiting} requests wait for this model already; try again later",
