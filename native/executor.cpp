@@ -89,6 +89,10 @@ void Executor::check_sequence(const Batch& batch, std::size_t sequence) const {
     require(positions[i] >= 0 && static_cast<std::size_t>(positions[i]) == positions[0] + i,
             where + ": positions must be consecutive numbers from 0 or above");
   const auto begin = static_cast<std::size_t>(positions.front());
+  require(plan_.causal || begin == 0, where + ": every row looks at all others, so the step must "
+                                              "have the sequence from position 0 on");
+  require(static_cast<std::size_t>(positions.back()) < plan_.positions,
+          where + ": the model has no position " + std::to_string(positions.back()));
   const std::size_t from = plan_.reach == 0 || begin < plan_.reach ? 0 : begin + 1 - plan_.reach;
   const std::size_t last_block = positions.back() / cache_.block_size();
   require(last_block < batch.table_width, where + ": its block table is too short");
@@ -104,8 +108,10 @@ void Executor::find_query_blocks(const Batch& batch) {
   for (std::size_t sequence = 0; sequence < batch.sequences; ++sequence) {
     const auto last = static_cast<std::size_t>(batch.row_starts[sequence + 1]);
     for (auto first = static_cast<std::size_t>(batch.row_starts[sequence]); first < last;
-         first += kQueryRows)
-      query_blocks_.push_back({sequence, first, std::min(last, first + kQueryRows)});
+         first += kQueryRows) {
+      const auto positions = static_cast<std::size_t>(batch.positions[last - 1]) + 1;
+      query_blocks_.push_back({sequence, first, std::min(last, first + kQueryRows), positions});
+    }
   }
 }
 

@@ -17,7 +17,7 @@ class Planner {
       : ops_(ops), layers_(layers), kernels_(kernels), kv_format_(kv_format) {}
 
   Plan make(int result) {
-    plan_.vocabulary = ~std::size_t{0};
+    plan_.vocabulary = plan_.positions = ~std::size_t{0};
     for (std::size_t id = 0; id < ops_.size(); ++id) add_value(id);
     check(result >= 0 && result < static_cast<int>(ops_.size()), "it has no result");
     check(plan_.values[result].wanted, "the result has all rows, not the wanted ones");
@@ -76,6 +76,12 @@ class Planner {
     if (is("embed", 0, 1, 1)) {
       matrix(op.weights[0], op.weights[0].rows, op.width);
       plan_.vocabulary = std::min(plan_.vocabulary, op.weights[0].rows);
+    } else if (is("embed_position", 0, 1, 1) || is("embed_row", 0, 1, 1)) {
+      const std::size_t rows = op.weights[0].rows, offset = integer(op, "offset");
+      matrix(op.weights[0], rows, op.width);
+      check(offset < rows, where + ": the table ends before its first row");
+      if (op.kind == "embed_position")
+        plan_.positions = std::min(plan_.positions, rows - offset);
     } else if (is("linear", 1, 1, 2)) {
       matrix(op.weights[0], op.width, width_of(0));
       if (op.weights.size() == 2) vector(op.weights[1], op.width);
@@ -84,6 +90,13 @@ class Planner {
       const std::size_t size = integer(op, "size");
       check(size > 0 && op.width % size == 0, where + ": width and group size");
       vector(op.weights[0], size);
+    } else if (is("layer_norm", 1, 2, 2)) {
+      same_width(0);
+      vector(op.weights[0], op.width);
+      vector(op.weights[1], op.width);
+    } else if (is("activate", 1, 0, 0)) {
+      same_width(0);
+      activation_of(op);
     } else if (is("rope", 1, 0, 0)) {
       same_width(0);
       check(!value.wanted, where + " needs all rows");
@@ -98,11 +111,12 @@ class Planner {
                 layers_[layer].kv_heads == width_of(1) / size,
             where + ": the cache has no such layer");
       check(number(op, "scale") > 0, where + ": scale must be positive");
+      check(integer(op, "causal") == 1 || integer(op, "window") == 0,
+            where + ": a window looks back only");
     } else if (is("gated", 2, 0, 0)) {
       same_width(0);
       same_width(1);
-      check(op.activation == "silu" || op.activation == "gelu_tanh",
-            where + ": activation '" + op.activation + "'");
+      activation_of(op);
     } else if (is("add", 2, 0, 0)) {
       same_width(0);
       same_width(1);
@@ -123,6 +137,13 @@ class Planner {
     const double value = number(op, name);
     check(value >= 0 && value < 1e9, op.kind + ": " + name);
     return static_cast<std::size_t>(value);
+  }
+
+  static Activation activation_of(const OpSpec& op) {
+    if (op.activation == "silu") return Activation::silu;
+    if (op.activation == "gelu") return Activation::gelu;
+    check(op.activation == "gelu_tanh", op.kind + ": activation '" + op.activation + "'");
+    return Activation::gelu_tanh;
   }
 
   void count_uses() {
@@ -146,6 +167,11 @@ class Planner {
     } else if (op.kind == "rms_norm") {
       node.eps = static_cast<float>(number(op, "eps"));
       node.group = integer(op, "size");
+    } else if (op.kind == "layer_norm") {
+      node.eps = static_cast<float>(number(op, "eps"));
+      node.bias = op.weights[1];
+    } else if (op.kind == "embed_position" || op.kind == "embed_row") {
+      node.offset = integer(op, "offset");
     } else if (op.kind == "rope") {
       node.group = integer(op, "head_size");
       node.rotation = rotation_of(op.frequencies);
@@ -155,9 +181,11 @@ class Planner {
       node.layer = integer(op, "layer");
       node.scale = static_cast<float>(number(op, "scale"));
       node.window = integer(op, "window");
+      node.causal = integer(op, "causal") != 0;
+      plan_.causal = plan_.causal && node.causal;
       see_attention(node);
-    } else if (op.kind == "gated") {
-      node.activation = op.activation == "silu" ? Activation::silu : Activation::gelu_tanh;
+    } else if (op.kind == "gated" || op.kind == "activate") {
+      node.activation = activation_of(op);
     }
     done_[id] = true;
     ids_.push_back(id);

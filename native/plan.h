@@ -41,6 +41,8 @@ struct Plan {
   std::size_t head_size = 0;        // the largest
   std::size_t reach = 0;            // positions that any layer looks back to, 0 for all
   std::size_t vocabulary = 0;       // rows of the smallest embedding
+  std::size_t positions = 0;        // that every table of positions has
+  bool causal = true;               // otherwise a step takes whole sequences
 };
 
 // Floats from one row of a value to the next. Never a multiple of a page, so that neighbouring

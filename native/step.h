@@ -30,7 +30,7 @@ struct Value {
 
 constexpr int kNone = -1;
 
-enum class Activation { silu, gelu_tanh };
+enum class Activation { silu, gelu_tanh, gelu };
 
 // output = x · weightᵀ (+ bias) (+ residual)
 struct Linear {
@@ -44,10 +44,12 @@ struct Node {
   void (*run)(const Node& node, const Step& step) = nullptr;
   int inputs[3] = {kNone, kNone, kNone};  // numbers of values
   int output = kNone;                     // unused where there are linears
-  Tensor weight;
+  Tensor weight, bias;
   float eps = 0, scale = 0;
   std::size_t group = 0;  // rms_norm: columns that are normed together; rope, attention: a head
   std::size_t window = 0;
+  bool causal = true;       // attention: rows do not see the later ones
+  std::size_t offset = 0;   // embed_position, embed_row: the first row of the table
   std::size_t layer = 0;
   std::size_t rotation = 0;  // which of the step's tables of sines
   Activation activation = Activation::silu;
@@ -75,6 +77,7 @@ struct Rotation {
 // Neighbouring rows of one sequence that attend together.
 struct QueryBlock {
   std::size_t sequence, first, last;
+  std::size_t positions;  // that the sequence has after the step
 };
 
 struct Step {

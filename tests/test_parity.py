@@ -14,7 +14,11 @@ from talu.chat import (
 )
 from talu.client import AsyncClient, Client
 
-ONLY_ASYNC = {"wait"}  # reading the rest: sync has ``text``
+ONLY_ASYNC = {
+    "aembed",  # ``embed`` is a plain method of both clients
+    "aembed_batch",
+    "wait",  # reading the rest: sync has ``text``
+}
 
 
 def public(kind: type) -> dict[str, object]:

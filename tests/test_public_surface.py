@@ -63,6 +63,7 @@ SURFACE = {
     ],
     "talu.router": [
         "BackendSpec",
+        "Capabilities",
         "CompletionOptions",
         "GenerationConfig",
         "LocalBackend",

@@ -1,4 +1,4 @@
-// Causal attention over the paged cache. Keys and values are tiles like weights, so both products
+// Attention over the paged cache, causal or over the whole sequence. Keys and values are tiles like weights, so both products
 // are the one of tiles.h: lanes are positions in q · kᵀ and columns in p · v.
 
 // Keys and values as tiles whose columns stand alone, widened to floats.
@@ -108,13 +108,16 @@ static void attend(const Node& node, const Step& step, const HeadCache<F>& cache
   auto position_of = [&](std::size_t query) {
     return static_cast<std::size_t>(step.positions[row_of(query)]);
   };
+  auto end_of = [&](std::size_t query) {
+    return node.causal ? position_of(query) + 1 : rows.positions;
+  };
   auto begin_of = [&](std::size_t query) {
-    const std::size_t end = position_of(query) + 1;
+    const std::size_t end = end_of(query);
     return node.window != 0 && end > node.window ? end - node.window : std::size_t{0};
   };
   // Columns of the scores are positions from `begin`, whole tiles.
   const std::size_t begin = begin_of(first) / kTileRows * kTileRows;
-  const std::size_t end = position_of(last - 1) + 1;
+  const std::size_t end = end_of(last - 1);
   const std::size_t columns = round_up(end - begin, kTileRows);
 
   for (std::size_t i = 0; i < count; ++i)
@@ -131,7 +134,7 @@ static void attend(const Node& node, const Step& step, const HeadCache<F>& cache
   float totals[kPanels[0]];
   for (std::size_t i = 0; i < count; ++i)
     totals[i] = softmax(panel.scores + i * columns, columns, begin_of(first + i) - begin,
-                        position_of(first + i) + 1 - begin, node.scale);
+                        end_of(first + i) - begin, node.scale);
 
   for (std::size_t i = 0; i < count * padded; i += kTileRows)
     store(panel.outputs + i, splat(0.0f));
@@ -173,10 +176,14 @@ static void attention(const Node& node, const Step& step) {
   };
   for_each(step, items, step.rows * k.width, remember_rows);
 
+  auto visible = [&](const QueryBlock& rows) {
+    return node.causal ? static_cast<std::size_t>(step.positions[rows.last - 1]) + 1
+                       : rows.positions;
+  };
   std::size_t work = 0;
   for (std::size_t i = 0; i < step.query_block_count; ++i) {
     const QueryBlock& rows = step.query_blocks[i];
-    const auto positions = static_cast<std::size_t>(step.positions[rows.last - 1] + 1);
+    const std::size_t positions = visible(rows);
     work += (rows.last - rows.first) * positions * q.width * 2;
   }
   auto attend_rows = [&](std::size_t item, int worker) {
@@ -186,8 +193,7 @@ static void attention(const Node& node, const Step& step) {
     const HeadCache<F> cache(node, step, rows.sequence, kv_head);
     auto* const memory = reinterpret_cast<float*>(step.scratch + worker * step.scratch_bytes);
     const std::size_t padded = round_up(head_size, kTileRows);
-    const auto last_position = static_cast<std::size_t>(step.positions[rows.last - 1]);
-    const std::size_t tiles = round_up(last_position / kTileRows + 1 + padded, kTileRows);
+    const std::size_t tiles = round_up((visible(rows) - 1) / kTileRows + 1 + padded, kTileRows);
     Panel panel;
     panel.queries = memory;
     panel.outputs = panel.queries + kPanels[0] * padded;

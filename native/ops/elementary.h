@@ -26,8 +26,25 @@ TALU_INLINE f32x16 times_sigmoid(f32x16 x, f32x16 z) {
   return divide(x, add(one, exponential(subtract(splat(0.0f), z))));
 }
 
+// x/2 (1 + erf(x / sqrt 2)) to 3e-7: max(x, 0) - |x|/2 erfc(|x| / sqrt 2), with erfc as in
+// Abramowitz and Stegun, 7.1.26. Beyond 20 nothing is left of erfc.
+TALU_INLINE f32x16 gelu(f32x16 x) {
+  const f32x16 one = splat(1.0f);
+  const f32x16 size = at_most(20.0f, larger(x, subtract(splat(0.0f), x)));
+  const f32x16 t = divide(one, fma(size, splat(0.3275911f * 0.70710678f), one));
+  f32x16 p = splat(1.061405429f);
+  p = fma(p, t, splat(-1.453152027f));
+  p = fma(p, t, splat(1.421413741f));
+  p = fma(p, t, splat(-0.284496736f));
+  p = fma(p, t, splat(0.254829592f));
+  const f32x16 tail = exponential(multiply(multiply(size, size), splat(-0.5f)));
+  const f32x16 erfc = multiply(multiply(p, t), tail);
+  return fma(multiply(size, splat(-0.5f)), erfc, at_least(0.0f, x));
+}
+
 TALU_INLINE f32x16 activate(Activation kind, f32x16 x) {
   if (kind == Activation::silu) return times_sigmoid(x, x);
+  if (kind == Activation::gelu) return gelu(x);
   // x/2 (1 + tanh u) is x times the sigmoid of 2u; u = sqrt(2/pi) (x + 0.044715 x^3).
   const f32x16 cubic = fma(multiply(multiply(x, x), splat(0.044715f)), x, x);
   return times_sigmoid(x, multiply(cubic, splat(1.5957691216f)));

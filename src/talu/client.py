@@ -18,9 +18,10 @@ from talu.chat.session import AsyncChat, Chat
 from talu.chat.turn import Turn, drain
 from talu.config import GenerationConfig, GenerationSettings, TemplateSource, merged
 from talu.exceptions import StateError, ValidationError
+from talu.router import embedding
 from talu.router.router import Router
-from talu.router.spec import CompletionOptions, ModelInput, specs_from
-from talu.types import Request
+from talu.router.spec import CompletionOptions, ModelInput, ModelSpec, specs_from
+from talu.types import Capabilities, Request
 
 __all__ = ["AsyncClient", "Client", "ModelInput"]
 
@@ -83,6 +84,79 @@ class _Client:
     def router(self) -> Router:
         """From names to opened models, for advanced use."""
         return self._router
+
+    def embed(
+        self,
+        text: str,
+        model: str | None = None,
+        pooling: str | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+    ) -> list[float]:
+        """The embedding of one text: ``embed_batch`` of it alone, number for number."""
+        self._check_open()
+        return embedding.embed(
+            self._router, [text], model, pooling, normalize=normalize, truncate=truncate
+        )[0]
+
+    def embed_batch(
+        self,
+        texts: Sequence[str],
+        model: str | None = None,
+        pooling: str | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+    ) -> list[list[float]]:
+        """A vector of ``embedding_dim`` numbers for each text, in the order of the texts.
+
+        They run together, beside whatever else the model does, and a vector does not depend on
+        the others. Only vectors of one model and one pooling can be compared.
+
+        Args:
+            texts: any number, of any lengths.
+            model: one of ``models`` instead of the default one.
+            pooling: which hidden states become the vector: ``"last"`` (decoders were trained for
+                it), ``"mean"`` or ``"first"`` of them; None for what the model's own
+                ``1_Pooling/config.json`` says. Most encoders, MiniLM among them, want ``"mean"``.
+            normalize: scale to length 1, so that a dot product is the cosine.
+            truncate: cut texts that are longer than the model takes, instead of raising.
+
+        Raises:
+            ValidationError: a bad pooling or a text that is none; None where the model names none.
+            GenerationError: the model is missing or cannot be used, or a text is too long or has
+                no tokens.
+            StateError: the client is closed, or was closed meanwhile.
+        """
+        self._check_open()
+        return embedding.embed(
+            self._router, texts, model, pooling, normalize=normalize, truncate=truncate
+        )
+
+    def embedding_dim(self, model: str | None = None) -> int:
+        """How many numbers an embedding has; opens the model.
+
+        Raises:
+            GenerationError: the model is missing or cannot be used.
+            StateError: the client is closed.
+        """
+        self._check_open()
+        return embedding.embedding_dim(self._router, model)
+
+    def capabilities(self, model: str | ModelSpec | None = None) -> Capabilities:
+        """What a model can be asked for, read from the model that is there; opens it.
+
+        Args:
+            model: one of ``models``, the default one for None, or any other reference.
+
+        Raises:
+            ValidationError: no reference.
+            ModelError: the model is missing or cannot be used.
+            StateError: the client is closed.
+        """
+        self._check_open()
+        return embedding.capabilities(self._router, model)
 
     def __repr__(self) -> str:
         state = "closed" if self._router.closed else "open"
@@ -345,6 +419,34 @@ class AsyncClient(_Client):
         response = AsyncResponse(turn)
         await drain(turn)
         return response
+
+    async def aembed(
+        self,
+        text: str,
+        model: str | None = None,
+        pooling: str | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+    ) -> list[float]:
+        """Like ``embed``, awaited: it never blocks the event loop."""
+        vectors = await self.aembed_batch([text], model, pooling, normalize, truncate=truncate)
+        return vectors[0]
+
+    async def aembed_batch(
+        self,
+        texts: Sequence[str],
+        model: str | None = None,
+        pooling: str | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+    ) -> list[list[float]]:
+        """Like ``embed_batch``, awaited; cancelling the task stops the work."""
+        self._check_open()
+        return await embedding.aembed(
+            self._router, texts, model, pooling, normalize=normalize, truncate=truncate
+        )
 
     async def close(self) -> None:
         """Like ``Client.close``, awaited."""

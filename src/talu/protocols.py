@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from talu.types import Event, Request
+from talu.types import Capabilities, Event, Pooling, Request
 
 if TYPE_CHECKING:  # a client is made without numpy
     import numpy as np
@@ -32,6 +32,24 @@ class Backend(Protocol):
 
     def render(self, request: Request) -> tuple[str, list[int]]:
         """The prompt as text and as token ids, without generating."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the model can be asked for."""
+
+    @property
+    def embedding_dim(self) -> int:
+        """Numbers of an embedding."""
+
+    def embed(
+        self, texts: Sequence[str], pooling: Pooling | None, *, normalize: bool, truncate: bool
+    ) -> list[list[float]]:
+        """A vector for each text, in their order; see ``Client.embed_batch``."""
+
+    async def aembed(
+        self, texts: Sequence[str], pooling: Pooling | None, *, normalize: bool, truncate: bool
+    ) -> list[list[float]]:
+        """Like ``embed``, awaited; never blocks the event loop."""
 
     def close(self) -> None:
         """Give back the engine or the connections; idempotent."""

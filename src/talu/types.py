@@ -7,15 +7,18 @@ streamed is a drained stream.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, get_args
 from weakref import WeakMethod
 
 from talu.config import GenerationConfig
 
 __all__ = [
+    "POOLINGS",
+    "Capabilities",
     "Done",
     "Event",
     "FinishReason",
+    "Pooling",
     "ReasoningDelta",
     "Request",
     "StopFlag",
@@ -25,6 +28,29 @@ __all__ = [
     "ToolCallEvent",
     "Usage",
 ]
+
+
+Pooling = Literal["last", "mean", "first"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a model can be asked for, as it is there, files and version of talu considered.
+
+    Attributes:
+        streaming: it generates, whole or piece by piece.
+        tool_calling: its template shows tools, and tools can be given.
+        logprobs: log-probabilities of sampled tokens.
+        embeddings: vectors of texts.
+        json_schema: answers that follow a schema.
+    """
+
+    streaming: bool
+    tool_calling: bool
+    logprobs: bool
+    embeddings: bool
+    json_schema: bool
 
 
 class FinishReason(StrEnum):

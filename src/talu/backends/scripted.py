@@ -5,15 +5,17 @@ requests, so that a test can read what would have reached a model.
 """
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from talu.exceptions import GenerationError, StateError, ValidationError
 from talu.types import (
+    Capabilities,
     Done,
     Event,
     FinishReason,
+    Pooling,
     ReasoningDelta,
     Request,
     TextDelta,
@@ -124,6 +126,30 @@ class ScriptedModel:
             text = "\n".join(lines)
         return text, list(request.token_ids or range(len(text.split())))
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """It streams what it is told, calls of tools too, and embeds nothing."""
+        return Capabilities(
+            streaming=True, tool_calling=True, logprobs=False, embeddings=False, json_schema=False
+        )
+
+    @property
+    def embedding_dim(self) -> int:
+        """Raises: there are no embeddings."""
+        raise _no_embeddings()
+
+    def embed(
+        self, texts: Sequence[str], pooling: Pooling | None, *, normalize: bool, truncate: bool
+    ) -> list[list[float]]:
+        """Raises: there are no embeddings."""
+        raise _no_embeddings()
+
+    async def aembed(
+        self, texts: Sequence[str], pooling: Pooling | None, *, normalize: bool, truncate: bool
+    ) -> list[list[float]]:
+        """Raises: there are no embeddings."""
+        raise _no_embeddings()
+
     def close(self) -> None:
         """Refuse further requests."""
         self.closed = True
@@ -174,6 +200,10 @@ class _Play:
         """A last event with the counts so far."""
         usage = Usage(len(self._prompt_ids), self._tokens)
         return Done(reason, usage, Timings(), self._model.model, prompt=self._prompt)
+
+
+def _no_embeddings() -> GenerationError:
+    return GenerationError("the scripted model has no embeddings; use a model that has")
 
 
 def _steps(script: str | Iterable[Step]) -> list[Step]:

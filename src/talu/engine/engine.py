@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable
+from functools import partial
 from itertools import accumulate, chain
 from queue import Empty, SimpleQueue
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from talu.config import SamplingParams
 from talu.engine.blocks import BlockPool
+from talu.engine.embedding import Embedder, EmbeddingRequest, EmbeddingTicket
 from talu.engine.model import LoadedModel
 from talu.engine.scheduler import Chunk, Limits, Scheduler
 from talu.engine.sequence import Sequence
@@ -32,7 +34,7 @@ from talu.exceptions import (
 )
 from talu.graph.sampler import sample
 from talu.protocols import Sampled
-from talu.types import FinishReason
+from talu.types import FinishReason, Pooling
 
 __all__ = ["Engine"]
 
@@ -69,9 +71,11 @@ class Engine:
         self.context_length = model.cache.context_length
         self._cache = model.cache
         self._executor = model.executor
+        self._weights = model.weights
         self._limits = limits
         self._scheduler = self._new_scheduler()
-        self._inbox: SimpleQueue[Sequence | None] = SimpleQueue()
+        self._embedder = Embedder(model.embedder, model.open_embedder)
+        self._inbox: SimpleQueue[Sequence | EmbeddingRequest | None] = SimpleQueue()
         self._gate = threading.Lock()  # between submit and close
         self._closed = False
         self._max_requests = max_requests
@@ -91,7 +95,8 @@ class Engine:
 
         Raises:
             EmptyPromptError: there is no token to start from.
-            GenerationError: the prompt leaves no room for an answer (code
+            GenerationError: the model does not generate (code ``GENERATION_UNSUPPORTED``), or the
+                prompt leaves no room for an answer (code
                 ``GENERATION_CONTEXT_OVERFLOW``).
             ValidationError: a token id is outside the vocabulary.
             ResourceError: too many requests are waiting.
@@ -110,10 +115,35 @@ class Engine:
             decoder=self.tokenizer.decoder(continues=continues),
             stops=StopMatcher(params.stop_sequences),
         )
-        with self._gate:
-            self._check_open()
-            self._inbox.put(sequence)
+        self._put(sequence)
         return Ticket(mailbox)
+
+    def submit_embedding(self, texts: list[list[int]], pooling: Pooling) -> EmbeddingTicket:
+        """Ask for one vector for each text, not normalised. They run together in few steps.
+
+        A vector does not depend on the other texts, on their order, or on what else runs.
+
+        Args:
+            texts: token ids of each.
+            pooling: ``"last"``, ``"mean"`` or ``"first"`` of the rows after the last norm.
+
+        Raises:
+            EmptyPromptError: a text has no tokens.
+            GenerationError: a text is longer than the model takes (code
+                ``GENERATION_CONTEXT_OVERFLOW``).
+            ValidationError: a token id is outside the vocabulary.
+            ResourceError: too many requests are waiting.
+            StateError: the engine is closed, or this process is a fork of the one that opened it.
+        """
+        for number, ids in enumerate(texts):
+            self._check_text(number, ids)
+        self._check_process()
+        request = EmbeddingRequest(texts, pooling, self._embedder.plan.dimension)
+        if texts:
+            self._put(request)
+        else:
+            request.mailbox.put(request.vectors)
+        return EmbeddingTicket(request)
 
     def close(self) -> None:
         """Cancel what runs and waits, end the thread, free weights and cache; idempotent.
@@ -144,7 +174,42 @@ class Engine:
                 details={"param": name, "token_ids": strays[:16], "vocabulary_size": size},
             )
 
+    def check_generates(self) -> None:
+        """Refuse a generation where the model is an encoder.
+
+        Raises:
+            GenerationError: it is (code ``GENERATION_UNSUPPORTED``).
+        """
+        if not self.architecture.generates:
+            raise GenerationError(
+                f"a model of type {self.info.model_type!r} does not generate text, it makes "
+                "embeddings: use embed or embed_batch",
+                "GENERATION_UNSUPPORTED",
+                {"model_type": self.info.model_type},
+            )
+
+    def _put(self, request: Sequence | EmbeddingRequest) -> None:
+        with self._gate:
+            self._check_open()
+            self._inbox.put(request)
+
+    def _check_text(self, number: int, ids: list[int]) -> None:
+        if not ids:
+            raise EmptyPromptError(
+                f"text {number} has no tokens, so there is nothing to embed",
+                details={"index": number},
+            )
+        self.check_ids(f"text {number}", ids)
+        if len(ids) > self.context_length:
+            raise GenerationError(
+                f"text {number} has {len(ids)} tokens, but the model takes {self.context_length}"
+                f"{self._context_note()}; shorten or split it, or cut it off with truncate=True",
+                "GENERATION_CONTEXT_OVERFLOW",
+                {"index": number, "tokens": len(ids), "context_length": self.context_length},
+            )
+
     def _check_request(self, prompt_ids: list[int], params: SamplingParams) -> None:
+        self.check_generates()
         if not prompt_ids:
             raise EmptyPromptError("the prompt has no tokens; give some text to start from")
         self.check_ids("prompt", prompt_ids)
@@ -173,7 +238,7 @@ class Engine:
     def _check_open(self) -> None:
         if self._closed:
             raise StateError("the model is closed; open it again", "STATE_CLOSED")
-        waiting = self._inbox.qsize() + self._scheduler.waiting
+        waiting = self._inbox.qsize() + self._scheduler.waiting + self._embedder.waiting
         if waiting >= self._max_requests:
             raise ResourceError(
                 f"{waiting} requests wait for this model already; try again later",
@@ -191,22 +256,41 @@ class Engine:
             except Exception as error:
                 logger.debug("a step failed", exc_info=True)
                 self._fail(error)
+            try:
+                self._embed()
+            except Exception as error:
+                logger.debug("a step of embeddings failed", exc_info=True)
+                self._embedder.drop_begun(partial(failure, "a step of the model failed", error))
         for sequence in list(self._scheduler):
             self._finish(sequence, FinishReason.CANCELLED)
+        self._embedder.close()
         self._executor.close()
+        self._weights.close()
 
     def _collect(self) -> bool:
         """Take in new requests, sleeping while there is nothing else to do; False to close."""
         with contextlib.suppress(Empty):
             while True:
-                busy = self._scheduler.running or self._scheduler.waiting
-                sequence = self._inbox.get_nowait() if busy else self._inbox.get()
-                if sequence is None:
+                busy = self._generating or self._embedder.busy
+                request = self._inbox.get_nowait() if busy else self._inbox.get()
+                if request is None:
                     return False
-                self._scheduler.add(sequence)
+                if isinstance(request, EmbeddingRequest):
+                    self._embedder.add(request)
+                else:
+                    self._scheduler.add(request)
+        self._embedder.drop_cancelled()
         for sequence in [each for each in self._scheduler if each.mailbox.cancelled]:
             self._finish(sequence, FinishReason.CANCELLED)
         return True
+
+    @property
+    def _generating(self) -> bool:
+        return bool(self._scheduler.running or self._scheduler.waiting)
+
+    def _embed(self) -> None:
+        if self._embedder.busy:
+            self._embedder.step(beside_generations=self._generating)
 
     def _step(self) -> None:
         chunks = self._scheduler.plan()

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from talu import _native
 from talu.engine.budget import CachePlan, available_memory, plan_cache
+from talu.engine.embedding import plan_embedder
 from talu.engine.model import LoadedModel, ModelInfo
 from talu.exceptions import ModelError, ValidationError
 from talu.graph.native_executor import NativeExecutor
+from talu.graph.record import Graph
 from talu.models import Architecture, load_architecture
-from talu.protocols import PackedTensor
+from talu.protocols import Executor, PackedTensor
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.weights.pack import load_packed
 
@@ -42,14 +44,25 @@ def load_model(folder: Path, *, use_mmap: bool = True, num_threads: int = 0) -> 
     kv_format = "f32" if weight_format == "f32" else "f16"
     context = architecture.context_length
     cache = plan_cache(graph.layers, context, kv_format, available_memory())
-    executor = NativeExecutor(
-        graph,
-        weights,
-        blocks=cache.blocks,
-        block_size=cache.block_size,
-        num_threads=num_threads,
-        kv_format=kv_format,
-    )
+
+    def open_executor(network: Graph, blocks: int) -> NativeExecutor:
+        return NativeExecutor(
+            network,
+            weights,
+            blocks=blocks,
+            block_size=cache.block_size,
+            num_threads=num_threads,
+            kv_format=kv_format,
+        )
+
+    executor = open_executor(graph, cache.blocks)
+    embedder = plan_embedder(architecture, cache)
+
+    def open_embedder() -> Executor:
+        if not architecture.generates:
+            return executor
+        return open_executor(graph.up_to(architecture.hidden), embedder.blocks)
+
     notes = [weights.note] if weights.note else []
     if num_threads > executor.num_threads:
         notes.append(
@@ -72,7 +85,14 @@ def load_model(folder: Path, *, use_mmap: bool = True, num_threads: int = 0) -> 
         notes=(*notes, *model_notes(architecture, cache)),
     )
     return LoadedModel(
-        architecture=architecture, tokenizer=tokenizer, executor=executor, cache=cache, info=info
+        architecture=architecture,
+        tokenizer=tokenizer,
+        executor=executor,
+        weights=weights,
+        cache=cache,
+        info=info,
+        embedder=embedder,
+        open_embedder=open_embedder,
     )
 
 

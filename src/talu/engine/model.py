@@ -1,11 +1,14 @@
 """What an engine needs of a model: its parts, and what is known about them. Values only."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from talu.engine.budget import CachePlan
+from talu.engine.embedding import EmbedderPlan
 from talu.models import Architecture
 from talu.protocols import Executor
 from talu.tokenizer.tokenizer import Tokenizer
+from talu.weights.pack import LoadedWeights
 
 __all__ = ["LoadedModel", "ModelInfo"]
 
@@ -45,10 +48,21 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """The parts of one model, ready to step."""
+    """The parts of one model, ready to step.
+
+    Attributes:
+        executor: gives logits; hidden states where the model makes no logits.
+        weights: what the executors share; closed with them.
+        embedder: how texts are embedded.
+        open_embedder: makes the executor that gives hidden states. It shares the weights with
+            ``executor``, or is the same.
+    """
 
     architecture: Architecture
     tokenizer: Tokenizer
     executor: Executor
+    weights: LoadedWeights
     cache: CachePlan
     info: ModelInfo
+    embedder: EmbedderPlan
+    open_embedder: Callable[[], Executor]

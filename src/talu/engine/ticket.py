@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import perf_counter
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from talu.exceptions import StateError, TaluError
 from talu.types import FinishReason, Timings, TokenLogprob, Usage
 
-__all__ = ["Mailbox", "Piece", "Progress", "Result", "Ticket"]
+__all__ = ["Channel", "Mailbox", "Piece", "Progress", "Result", "Ticket"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Result:
 
 
 Item = Piece | Result | TaluError
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -87,26 +88,24 @@ class Progress:
         )
 
 
-class Mailbox:
-    """The engine's side. It does not hold the ticket, so that a dropped ticket is noticed.
+class Channel(Generic[T]):
+    """What the engine's thread sends to one reader.
 
     Attributes:
         cancelled: nobody wants the rest; the engine looks at it before every step.
-        progress: how far the generation has come.
     """
 
-    def __init__(self, prompt_tokens: int = 0) -> None:
+    def __init__(self) -> None:
         self.cancelled = False
-        self.progress = Progress(prompt_tokens)
-        self._items: SimpleQueue[Item] = SimpleQueue()
+        self._items: SimpleQueue[T] = SimpleQueue()
         self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
 
     def cancel(self) -> None:
         """Say that nobody wants the rest."""
         self.cancelled = True
 
-    def put(self, item: Item) -> None:
-        """Deliver a piece, or at last the result or an error. For the engine's thread."""
+    def put(self, item: T) -> None:
+        """Deliver an item. For the engine's thread."""
         self._items.put(item)
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
@@ -116,11 +115,11 @@ class Mailbox:
             except RuntimeError:  # the loop is closed: its reader is gone
                 self.cancel()
 
-    def take(self) -> Item:
+    def take(self) -> T:
         """The next item, waited for in this thread."""
         return self._items.get()
 
-    async def take_async(self) -> Item:
+    async def take_async(self) -> T:
         """The next item, awaited."""
         while True:
             with contextlib.suppress(Empty):
@@ -132,6 +131,20 @@ class Mailbox:
             with contextlib.suppress(Empty):
                 return self._items.get_nowait()
             await future
+
+
+class Mailbox(Channel[Item]):
+    """The engine's side: pieces, and at last the result or an error.
+
+    It does not hold the ticket, so that a dropped ticket is noticed.
+
+    Attributes:
+        progress: how far the generation has come.
+    """
+
+    def __init__(self, prompt_tokens: int = 0) -> None:
+        super().__init__()
+        self.progress = Progress(prompt_tokens)
 
 
 class Ticket:

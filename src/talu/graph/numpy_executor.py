@@ -9,6 +9,7 @@ weights, threads or speed.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from math import erf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,10 @@ from talu.graph.record import Graph, Op
 
 __all__ = [
     "NumpyExecutor",
+    "activate",
     "attention",
     "gated",
+    "layer_norm",
     "linear",
     "rms_norm",
     "rope",
@@ -31,6 +34,7 @@ Ints = NDArray[np.int32]
 
 ACTIVATIONS: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "silu": lambda x: x * 0.5 * (1 + np.tanh(x / 2)),  # x · sigmoid(x), without overflow
+    "gelu": lambda x: x * 0.5 * (1 + np.vectorize(erf, otypes=[float])(x / np.sqrt(2))),
     "gelu_tanh": lambda x: x * 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
 }
 
@@ -53,6 +57,14 @@ def rms_norm(x: Floats, weight: Floats, eps: float, size: int) -> Floats:
     groups = x.astype(np.float64).reshape(len(x), x.shape[1] // size, size)
     groups /= np.sqrt(np.mean(groups**2, axis=-1, keepdims=True) + eps)
     return (groups * weight).reshape(x.shape).astype(np.float32)
+
+
+def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
+    """(x - mean(x)) / sqrt(variance(x) + eps) · weight + bias."""
+    deviation = x.astype(np.float64)
+    deviation -= deviation.mean(axis=-1, keepdims=True)
+    deviation /= np.sqrt(np.mean(deviation**2, axis=-1, keepdims=True) + eps)
+    return (deviation * weight + bias).astype(np.float32)
 
 
 def linear(x: Floats, weight: Floats, bias: Floats | None = None) -> Floats:
@@ -82,22 +94,30 @@ def attention(
     *,
     scale: float,
     window: int,
+    causal: bool = True,
 ) -> Floats:
     """Attention of one sequence: q (n, heads, size) over k and v (m, kv_heads, size).
 
     A row sees the keys at its own position and before, with a window only the last ``window``
-    of them. Returns (n, heads, size).
+    of them; all keys when it is not causal. Returns (n, heads, size).
     """
     groups = q.shape[1] // k.shape[1]
     keys = np.repeat(k.astype(np.float64), groups, axis=1)
     values = np.repeat(v.astype(np.float64), groups, axis=1)
     scores = np.einsum("nhd,mhd->hnm", q.astype(np.float64), keys) * scale
     distance = np.subtract.outer(q_positions, k_positions)
-    scores[:, (distance < 0) | ((window > 0) & (distance >= window))] = -np.inf
+    hidden = (distance < 0) | ((window > 0) & (distance >= window))
+    scores[:, hidden & causal] = -np.inf
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     result: Floats = np.einsum("hnm,mhd->nhd", weights, values).astype(np.float32)
     return result
+
+
+def activate(x: Floats, activation: str) -> Floats:
+    """activation(x)."""
+    y: Floats = ACTIVATIONS[activation](x.astype(np.float64)).astype(np.float32)
+    return y
 
 
 def gated(gate: Floats, up: Floats, activation: str) -> Floats:
@@ -173,8 +193,12 @@ class NumpyExecutor:
         weights = [self._tensors[name] for name in op.weights]
         params = op.params
         match op.kind:
-            case "embed":
-                return weights[0][rows.tokens].astype(np.float32)
+            case "embed" | "embed_position" | "embed_row":
+                return weights[0][rows.places(op)].astype(np.float32)
+            case "layer_norm":
+                return layer_norm(inputs[0], weights[0], weights[1], params["eps"])
+            case "activate":
+                return activate(inputs[0], params["activation"])
             case "rms_norm":
                 return rms_norm(inputs[0], weights[0], params["eps"], params["size"])
             case "linear":
@@ -200,6 +224,8 @@ class NumpyExecutor:
         for s, (start, stop) in enumerate(pairwise(rows.row_starts)):
             chunk = slice(start, stop)
             own = rows.positions[chunk]
+            if not op.params["causal"] and len(own) and own[0] != 0:
+                raise ValidationError(f"sequence {s} does not begin at position 0")
             slots = rows.slots(s, own)
             keys[slots] = round_to(k[chunk], self._kv_format)
             values[slots] = round_to(v[chunk], self._kv_format)
@@ -208,7 +234,7 @@ class NumpyExecutor:
             slots = rows.slots(s, seen)
             result[chunk] = attention(
                 q[chunk], keys[slots], values[slots], own, seen,
-                scale=op.params["scale"], window=window,
+                scale=op.params["scale"], window=window, causal=op.params["causal"],
             )  # fmt: skip
         return result.reshape(len(q), -1)
 
@@ -223,6 +249,13 @@ class _Rows:
     block_tables: Ints
     outputs: Ints
     block_size: int
+
+    def places(self, op: Op) -> NDArray[np.intp]:
+        """Which rows of its table an embedding looks up."""
+        if op.kind == "embed":
+            return self.tokens.astype(np.intp)
+        start = self.positions if op.kind == "embed_position" else np.zeros_like(self.positions)
+        return start.astype(np.intp) + int(op.params["offset"])
 
     def slots(self, sequence: int, positions: Ints) -> NDArray[np.intp]:
         """Where the cache holds these positions of a sequence."""

@@ -17,6 +17,8 @@ from talu.exceptions import ModelError
 
 __all__ = ["Graph", "Op", "Value"]
 
+ACTIVATIONS = ("silu", "gelu_tanh", "gelu")
+
 
 @dataclass(frozen=True, slots=True)
 class Value:
@@ -53,6 +55,7 @@ class Graph:
         weights: shape of every tensor that the network reads, by its name in the checkpoint.
         layers: (KV heads, head size) of each attention layer, in order: the cache's geometry.
         result: the value that the step returns.
+        hidden: what is pooled to an embedding; the result itself where a network makes no logits.
     """
 
     def __init__(self) -> None:
@@ -60,11 +63,30 @@ class Graph:
         self.weights: dict[str, tuple[int, ...]] = {}
         self.layers: list[tuple[int, int]] = []
         self.result: Value | None = None
+        self.hidden: Value | None = None
         self._wanted: set[int] = set()  # values that have the wanted rows alone
 
     def embed(self, weight: str, vocabulary: int, width: int) -> Value:
         """Rows of the table ``weight`` (vocabulary, width) for the step's tokens."""
         return self._op("embed", (), {weight: (vocabulary, width)}, width)
+
+    def embed_position(self, weight: str, positions: int, width: int, *, offset: int = 0) -> Value:
+        """Rows of the table ``weight`` (positions, width) for the rows' positions + ``offset``."""
+        self._check(0 <= offset < positions, f"embed_position: offset {offset} of {positions}")
+        return self._op("embed_position", (), {weight: (positions, width)}, width, offset=offset)
+
+    def embed_row(self, weight: str, rows: int, width: int, *, offset: int = 0) -> Value:
+        """Row ``offset`` of the table ``weight`` (rows, width), for every row of the step."""
+        self._check(0 <= offset < rows, f"embed_row: row {offset} of {rows}")
+        return self._op("embed_row", (), {weight: (rows, width)}, width, offset=offset)
+
+    def layer_norm(self, x: Value, weight: str, bias: str, eps: float) -> Value:
+        """(x - mean(x)) / sqrt(variance(x) + eps) · weight + bias, over all columns.
+
+        Ba et al., 2016, https://arxiv.org/abs/1607.06450
+        """
+        shape = (x.width,)
+        return self._op("layer_norm", (x,), {weight: shape, bias: shape}, x.width, eps=eps)
 
     def rms_norm(self, x: Value, weight: str, eps: float, *, size: int | None = None) -> Value:
         """x / sqrt(mean(x²) + eps) · weight, over groups of ``size`` columns (default: all).
@@ -106,29 +128,49 @@ class Graph:
         *,
         scale: float,
         window: int = 0,
+        causal: bool = True,
     ) -> Value:
-        """Causal softmax(q · kᵀ · scale) · v; keys and values go through the next cache layer.
+        """softmax(q · kᵀ · scale) · v; keys and values go through the next cache layer.
 
         Query head h reads key-value head h · kv_heads // heads (grouped heads, Ainslie et al.,
         2023, https://arxiv.org/abs/2305.13245). With a window w > 0 a row at position p attends
-        to the positions p - w + 1 .. p.
+        to the positions p - w + 1 .. p. When it is not ``causal``, every row attends to the whole
+        sequence, and a step has to have that from its position 0 on.
         """
         self._check(q.width % head_size == 0 and k.width % head_size == 0, "attention: head size")
         self._check(k.width == v.width and q.width % k.width == 0, "attention: group of heads")
         layer = len(self.layers)
         self.layers.append((k.width // head_size, head_size))
-        params = {"layer": layer, "head_size": head_size, "scale": scale, "window": window}
-        return self._op("attention", (q, k, v), {}, q.width, **params)
+        self._check(causal or not window, "attention: a window looks back only")
+        return self._op(
+            "attention",
+            (q, k, v),
+            {},
+            q.width,
+            layer=layer,
+            head_size=head_size,
+            scale=scale,
+            window=window,
+            causal=causal,
+        )
 
     def gated(self, gate: Value, up: Value, activation: str = "silu") -> Value:
         """activation(gate) · up, element by element: the middle of a gated MLP.
 
-        ``activation`` is ``"silu"`` or ``"gelu_tanh"``. Shazeer, 2020,
-        https://arxiv.org/abs/2002.05202
+        ``activation`` is one of ``activate``. Shazeer, 2020, https://arxiv.org/abs/2002.05202
         """
         self._check(gate.width == up.width, "gated: gate and up differ in width")
-        self._check(activation in ("silu", "gelu_tanh"), f"gated: activation {activation!r}")
+        self._check(activation in ACTIVATIONS, f"gated: activation {activation!r}")
         return self._op("gated", (gate, up), {}, gate.width, activation=activation)
+
+    def activate(self, x: Value, activation: str) -> Value:
+        """activation(x), element by element.
+
+        ``"silu"``, ``"gelu"`` (x · Φ(x) with the error function) or ``"gelu_tanh"`` (its
+        approximation). Hendrycks and Gimpel, 2016, https://arxiv.org/abs/1606.08415
+        """
+        self._check(activation in ACTIVATIONS, f"activate: activation {activation!r}")
+        return self._op("activate", (x,), {}, x.width, activation=activation)
 
     def add(self, x: Value, y: Value) -> Value:
         """x + y."""
@@ -142,10 +184,24 @@ class Graph:
         self._wanted.add(y.id)
         return y
 
-    def output(self, x: Value) -> None:
-        """Make x the result of the step. It must come after ``wanted``."""
-        self._check(x.id in self._wanted, "output: no wanted rows chosen")
-        self.result = x
+    def output(self, x: Value, *, hidden: Value | None = None) -> None:
+        """Make x the result of the step. It must come after ``wanted``.
+
+        ``hidden`` is the value before x that an embedding is pooled from.
+        """
+        for value in (x, hidden or x):
+            self._check(value.id in self._wanted, "output: no wanted rows chosen")
+        self.result, self.hidden = x, hidden
+
+    def up_to(self, result: Value) -> "Graph":
+        """The same network with an earlier result, and without what comes after that."""
+        graph = Graph()
+        graph.ops = self.ops[: result.id + 1]
+        graph.layers = self.layers
+        names = {name for op in graph.ops for name in op.weights}
+        graph.weights = {name: shape for name, shape in self.weights.items() if name in names}
+        graph.result = graph.hidden = result
+        return graph
 
     def _op(
         self,

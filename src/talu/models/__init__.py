@@ -1,7 +1,7 @@
 """The model families, and what a model folder says about its network.
 
 A family is one file named in ``FAMILIES`` with three names: ``ARCHITECTURES`` (its model types,
-each with the class of transformers that has the same network), ``read`` (config.json to a
+each with the classes of transformers that have the same network), ``read`` (config.json to a
 ``Config`` with ``sizes``) and ``build`` (that to a ``Graph``). Files of a model are data: nothing
 in them names code to run.
 """
@@ -13,14 +13,15 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from talu.graph.record import Graph
+from talu.graph.record import Graph, Value
 from talu.models.generation import read_generation
+from talu.models.pooling import read_pooling
 from talu.models.settings import Settings
-from talu.models.sizes import Sizes
+from talu.types import Pooling
 
 __all__ = ["FAMILIES", "Architecture", "load_architecture"]
 
-FAMILIES = ["llama", "qwen"]
+FAMILIES = ["bert", "llama", "qwen"]
 
 WITHOUT_EFFECT = (  # of training, saving, other tools, or Python code that talu never runs
     "_attn_implementation",
@@ -83,6 +84,8 @@ class Architecture:
         generation_not_honoured: names in generation_config.json that would change the tokens and
             that talu does not have.
         parameter_count: numbers in all tensors that the network reads.
+        pooling: how the model's own embeddings are pooled: ``"last"``, ``"mean"``, ``"first"``;
+            None where the folder does not say.
     """
 
     model_type: str
@@ -95,6 +98,23 @@ class Architecture:
     generation_defaults: Mapping[str, Any]
     generation_not_honoured: tuple[str, ...]
     parameter_count: int
+    pooling: Pooling | None = None
+
+    @property
+    def hidden(self) -> Value:
+        """The value that embeddings are pooled from."""
+        assert self.graph.hidden is not None  # every family names it
+        return self.graph.hidden
+
+    @property
+    def generates(self) -> bool:
+        """Whether the network gives logits, and not hidden states alone."""
+        return self.graph.result != self.hidden
+
+    @property
+    def causal(self) -> bool:
+        """Whether no row sees a later one, so that a text can be computed in parts."""
+        return all(op.params.get("causal", True) for op in self.graph.ops)
 
 
 def load_architecture(folder: Path) -> Architecture:
@@ -113,9 +133,9 @@ def load_architecture(folder: Path) -> Architecture:
     model_type = settings.word("model_type", sorted(families))
     family = families[model_type]
     if settings.has("architectures"):  # a classifier has the model type of the generator beside it
-        settings.words("architectures", (family.ARCHITECTURES[model_type],))
+        settings.words("architectures", family.ARCHITECTURES[model_type])
     config = family.read(settings)
-    sizes: Sizes = config.sizes
+    sizes = config.sizes
     generation = read_generation(folder, settings, sizes.vocabulary)
     settings.ignore(*WITHOUT_EFFECT)
     settings.refuse_unread()
@@ -131,4 +151,5 @@ def load_architecture(folder: Path) -> Architecture:
         generation_defaults=generation.values,
         generation_not_honoured=generation.not_honoured,
         parameter_count=sum(prod(shape) for shape in graph.weights.values()),
+        pooling=read_pooling(folder),
     )

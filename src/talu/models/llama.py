@@ -12,7 +12,7 @@ from talu.models.sizes import MAX_CONTEXT, Sizes
 
 __all__ = ["ARCHITECTURES", "Config", "build", "read"]
 
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
+ARCHITECTURES = {"llama": ("LlamaForCausalLM",), "mistral": ("MistralForCausalLM",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,5 +72,5 @@ def build(config: Config) -> Graph:
         x = graph.add(x, project(h, f"{layer}.mlp.down_proj", s.width, config.mlp_bias))
     x = graph.rms_norm(x, "model.norm.weight", s.eps)
     head = "model.embed_tokens.weight" if s.tied else "lm_head.weight"
-    graph.output(graph.linear(x, head, s.vocabulary))
+    graph.output(graph.linear(x, head, s.vocabulary), hidden=x)
     return graph

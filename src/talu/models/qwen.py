@@ -12,7 +12,7 @@ from talu.models.sizes import MAX_CONTEXT, Sizes
 
 __all__ = ["ARCHITECTURES", "Config", "build", "read"]
 
-ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+ARCHITECTURES = {"qwen2": ("Qwen2ForCausalLM",), "qwen3": ("Qwen3ForCausalLM",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,5 +100,5 @@ def build(config: Config) -> Graph:
         x = graph.add(x, project(h, f"{layer}.mlp.down_proj", s.width))
     x = graph.rms_norm(x, "model.norm.weight", s.eps)
     head = "model.embed_tokens.weight" if s.tied else "lm_head.weight"
-    graph.output(graph.linear(x, head, s.vocabulary))
+    graph.output(graph.linear(x, head, s.vocabulary), hidden=x)
     return graph

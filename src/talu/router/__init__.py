@@ -10,9 +10,11 @@ from talu.router.spec import (
     ModelSpec,
     OpenAICompatibleBackend,
 )
+from talu.types import Capabilities
 
 __all__ = [
     "BackendSpec",
+    "Capabilities",
     "CompletionOptions",
     "GenerationConfig",
     "LocalBackend",

