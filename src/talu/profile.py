@@ -90,7 +90,7 @@ class Profile:
             wrong = f"cursor must be the 'cursor' of a listed session, got {cursor!r}"
             raise ValidationError(wrong, details={"param": "cursor", "value": cursor})
         before = None if cursor is None else min(int(cursor), 2**63 - 1)
-        return self._database.list(search=search, marker=marker, limit=limit, before=before)
+        return self._database.sessions(search=search, marker=marker, limit=limit, before=before)
 
     def delete(self, session_id: str) -> None:
         """Delete a session for good, and what no fork of it shares; its text leaves the disk.

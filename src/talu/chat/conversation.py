@@ -1,10 +1,11 @@
-"""What the sync and the async chat share: the history, its editing, inspection and storage form.
+"""What the sync and the async chat share: the history, its editing, inspection and storage.
 
 Knows a client only as a source of backends and hooks. Refuses to generate: that is ``session``.
 """
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -18,11 +19,17 @@ from talu.chat.messages import (
     messages_from_items,
     user_items,
 )
-from talu.chat.records import item_from_record, record_from_item
+from talu.chat.records import (
+    check_json,
+    config_from_record,
+    item_from_record,
+    record_from_item,
+)
+from talu.chat.recording import Recording
 from talu.chat.turn import History, OnToken, Turn
 from talu.config import GenerationConfig, TemplateSource, merged
 from talu.exceptions import StateError, ValidationError
-from talu.protocols import Backend
+from talu.protocols import Backend, SessionRecord, Store
 from talu.types import Request
 
 __all__ = ["Conversation", "Draft"]
@@ -61,12 +68,9 @@ class Conversation:
         metadata: Mapping[str, Any] | None = None,
         chat_template: str | TemplateSource | None = None,
         offline: bool = False,
+        store: Store | None = None,
     ) -> None:
-        if marker not in MARKERS:
-            known = ", ".join(map(repr, MARKERS))
-            raise ValidationError(
-                f"marker must be one of {known}, got {marker!r}", details={"param": "marker"}
-            )
+        _check_marker(marker)
         if client is not None and not hasattr(client, "router"):
             wrong = f"client must be a Client, got {client!r}: make a chat with client.chat()"
             raise ValidationError(wrong, details={"param": "client"})
@@ -77,16 +81,20 @@ class Conversation:
         self._closed = False
         self._offline = offline
         self._template = merged(settings={"chat_template": chat_template}).chat_template
-        self.config = merged(config)
+        self._config = merged(config)
         self.session_id = session_id
         self.parent_session_id = parent_session_id
-        self.marker = marker
-        self.metadata = dict(metadata or {})
+        self._marker = marker
+        self._metadata = dict(metadata or {})
+        self._title: str | None = None
+        self._recording: Recording | None = None
         if system:
             if self.system is not None:
                 wrong = "system= and a system message in messages= exclude each other"
                 raise ValidationError(wrong, details={"param": "system"})
             self.system = system
+        if store is not None:
+            self._record_in(store, model, given_messages=messages is not None)
 
     # What it holds
 
@@ -114,6 +122,47 @@ class Conversation:
         with self._editing() as items:
             old = 1 if ConversationItems(items).system is not None else 0
             items[:old] = [MessageItem.create("system", text)] if text else []
+
+    @property
+    def config(self) -> GenerationConfig:
+        """Defaults of this chat's answers; never changed by a call."""
+        return self._config
+
+    @config.setter
+    def config(self, config: GenerationConfig) -> None:
+        self._config = config
+        self._store()
+
+    @property
+    def marker(self) -> str:
+        """What a listing can be filtered by: "", "pinned", "archived" or "deleted"."""
+        return self._marker
+
+    @marker.setter
+    def marker(self, marker: str) -> None:
+        _check_marker(marker)
+        self._marker = marker
+        self._store()
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Anything else about the chat; a change inside is stored with the next turn or edit."""
+        return self._metadata
+
+    @metadata.setter
+    def metadata(self, metadata: Mapping[str, Any]) -> None:
+        self._metadata = dict(metadata)
+        self._store()
+
+    @property
+    def title(self) -> str | None:
+        """A name for listings; None until it is set."""
+        return self._title
+
+    @title.setter
+    def title(self, title: str | None) -> None:
+        self._title = title
+        self._store()
 
     @property
     def client(self) -> Host | None:
@@ -212,7 +261,10 @@ class Conversation:
         return self
 
     def fork(self) -> Self:
-        """An independent copy on the same client; its parent session is this chat's session."""
+        """An independent copy on the same client; its parent session is this chat's session.
+
+        The copy of a stored chat is stored at once, under a new id; it shares the items on disk.
+        """
         return self._forked_with(self.items)
 
     def _forked_with(self, items: Sequence[Item]) -> Self:
@@ -226,16 +278,81 @@ class Conversation:
             offline=self._offline,
         )
         copy._history = History(items)
+        copy._title = self._title
+        if self._recording is not None:
+            copy._recording = self._recording.fork()
+            copy.session_id = copy._recording.session_id
+            copy._store()
         return copy
 
     @contextmanager
     def _editing(self) -> Generator[list[Item]]:
         self._check_open()
         self._history.claim()
+        before = list(self._history.items)
         try:
             yield self._history.items
+            self._save(self._history.items)
+        except BaseException:
+            self._history.items[:] = before
+            raise
         finally:
             self._history.release()
+
+    # Storage
+
+    def _record_in(self, store: Store, model: str | None, *, given_messages: bool) -> None:
+        """Go on from the stored session of this id; what was given wins, save for the history."""
+        recording = Recording(store, self.session_id)
+        stored = recording.restore()
+        if stored is not None:
+            if given_messages:
+                wrong = f"session {self.session_id!r} has a history: messages= would replace it"
+                raise ValidationError(wrong, details={"param": "messages"})
+            record, items = stored
+            self._history = History(items)
+            self._config = config_from_record(record["config"]) | self._config
+            self._marker = self._marker or record["marker"]
+            self._metadata = self._metadata or record["metadata"]
+            self._title = record["title"]
+            self._template = self._template or record["chat_template"]
+            self.parent_session_id = self.parent_session_id or record["parent_session_id"]
+            if self._client and model is None and record["model"] in self._client.router.models:
+                self._model = record["model"]
+        self.session_id = recording.session_id
+        self._recording = recording
+        if stored is None:
+            self._save(self._history.items)
+
+    def _save(self, items: Sequence[Item] | None) -> None:
+        """Bring the store up to date, if there is one; None keeps the history that it has."""
+        if self._recording is not None:
+            self._recording.save(self._session_record(), items)
+
+    def _store(self) -> None:
+        """Store the chat's attributes as they are now."""
+        stored = self._recording is not None and self._recording.begun
+        self._save(None if stored else self._history.items)
+
+    def _session_record(self) -> SessionRecord:
+        template = self._template
+        return SessionRecord(
+            session_id=str(self.session_id),
+            parent_session_id=self.parent_session_id,
+            title=self._title,
+            model=self._model,
+            system_prompt=ConversationItems(self._history.items).system,
+            config=deepcopy(self._config.to_dict(only_given=True)),
+            chat_template=template.source if isinstance(template, TemplateSource) else template,
+            marker=self._marker,
+            metadata=deepcopy(self._metadata),
+        )
+
+    def _close(self) -> None:
+        """Store what was changed in place, and refuse further use."""
+        if not self._closed:
+            self._store()
+        self._closed = True
 
     # Inspection
 
@@ -256,7 +373,7 @@ class Conversation:
         request = self._request(self.items, merged(self.config, config))
         return self._backend().render(request)[0]
 
-    # Storage form
+    # As a dictionary
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that ``from_dict`` needs to restore the chat, fit for JSON."""
@@ -281,7 +398,8 @@ class Conversation:
         Args:
             data: what ``to_dict`` gave.
             client: answers with its model of the same name, or its default model when it has
-                none; without a client the chat holds its history only.
+                none; without a client the chat holds its history only. A profile of the client
+                does not store the chat.
 
         Raises:
             ValidationError: something in ``data`` is malformed or of a newer version.
@@ -297,7 +415,7 @@ class Conversation:
             client,
             model=None if client and model not in client.router.models else model,
             messages=data.get("messages") if data.get("items") is None else None,
-            config=merged(settings=data.get("config")),
+            config=config_from_record(data.get("config")),
             session_id=data.get("session_id"),
             parent_session_id=data.get("parent_session_id"),
             marker=data.get("marker", ""),
@@ -339,7 +457,10 @@ class Conversation:
         self, message: Message, config: GenerationConfig | None, settings: Mapping[str, object]
     ) -> Draft:
         self._host()
-        return Draft(tuple(user_items(message)), merged(self.config, config, settings=settings))
+        draft = Draft(tuple(user_items(message)), merged(self.config, config, settings=settings))
+        if self._recording is not None:  # the settings are stored with the answer
+            check_json("config", draft.config.to_dict(only_given=True))
+        return draft
 
     def _draft_again(
         self,
@@ -376,6 +497,7 @@ class Conversation:
                 history=self._history,
                 keep=keep,
                 asked=draft.asked,
+                store=self._save if self._recording is not None else None,
                 input_text="\n".join(item.text for item in draft.asked),
                 request=self._request([*items[:keep], *draft.asked], draft.config),
                 io=io,
@@ -387,6 +509,14 @@ class Conversation:
             self._history.release()
             raise
         return await turn.begin()
+
+
+def _check_marker(marker: str) -> None:
+    if marker not in MARKERS:
+        known = ", ".join(map(repr, MARKERS))
+        raise ValidationError(
+            f"marker must be one of {known}, got {marker!r}", details={"param": "marker"}
+        )
 
 
 def _no_such_index(index: int, length: int) -> ValidationError:

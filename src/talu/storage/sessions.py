@@ -116,7 +116,7 @@ class Database:
             _drop_unused(db, old_head)
         return made, nodes
 
-    def list(
+    def sessions(
         self, *, search: str | None, marker: str | None, limit: int, before: int | None
     ) -> list[SessionRecord]:
         """Sessions, the one that was changed last first; see ``Profile.sessions``."""
