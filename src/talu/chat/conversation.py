@@ -5,13 +5,13 @@ Knows a client only as a source of backends and hooks. Refuses to generate: that
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from talu.chat.host import Host
 from talu.chat.io import IO
 from talu.chat.items import ConversationItems, Item, MessageItem, MessageRole
+from talu.chat.kept import Kept
 from talu.chat.messages import (
     Message,
     MessageList,
@@ -25,16 +25,14 @@ from talu.chat.records import (
     item_from_record,
     record_from_item,
 )
-from talu.chat.recording import Recording
 from talu.chat.turn import History, OnToken, Turn
 from talu.config import GenerationConfig, TemplateSource, merged
 from talu.exceptions import StateError, ValidationError
-from talu.protocols import Backend, SessionRecord, Store
+from talu.protocols import Backend, Store
 from talu.types import Request
 
 __all__ = ["Conversation", "Draft"]
 
-MARKERS = ("", "pinned", "archived", "deleted")
 FORMAT_VERSION = 1
 
 
@@ -51,7 +49,7 @@ class Draft:
     replaces: MessageItem | None = None
 
 
-class Conversation:
+class Conversation(Kept):
     """Base of ``Chat`` and ``AsyncChat``: a history of items and the defaults of its answers."""
 
     def __init__(
@@ -70,31 +68,31 @@ class Conversation:
         offline: bool = False,
         store: Store | None = None,
     ) -> None:
-        _check_marker(marker)
         if client is not None and not hasattr(client, "router"):
             wrong = f"client must be a Client, got {client!r}: make a chat with client.chat()"
             raise ValidationError(wrong, details={"param": "client"})
+        super().__init__(
+            items_from_messages(messages or ()),
+            model=client.router.name_of(model) if client else model,
+            config=config,
+            session_id=session_id,
+            parent_session_id=parent_session_id,
+            marker=marker,
+            metadata=metadata,
+            chat_template=chat_template,
+        )
         self._client = client
-        self._model = client.router.name_of(model) if client else model
-        self._history = History(items_from_messages(messages or ()))
         self._turn: Turn[Self] | None = None  # the latest
         self._closed = False
         self._offline = offline
-        self._template = merged(settings={"chat_template": chat_template}).chat_template
-        self._config = merged(config)
-        self.session_id = session_id
-        self.parent_session_id = parent_session_id
-        self._marker = marker
-        self._metadata = dict(metadata or {})
-        self._title: str | None = None
-        self._recording: Recording | None = None
         if system:
             if self.system is not None:
                 wrong = "system= and a system message in messages= exclude each other"
                 raise ValidationError(wrong, details={"param": "system"})
             self.system = system
         if store is not None:
-            self._record_in(store, model, given_messages=messages is not None)
+            known = client.router.models if client and model is None else []
+            self._keep_in(store, models=known, fresh=messages is not None)
 
     # What it holds
 
@@ -124,60 +122,9 @@ class Conversation:
             items[:old] = [MessageItem.create("system", text)] if text else []
 
     @property
-    def config(self) -> GenerationConfig:
-        """Defaults of this chat's answers; never changed by a call."""
-        return self._config
-
-    @config.setter
-    def config(self, config: GenerationConfig) -> None:
-        self._config = config
-        self._store()
-
-    @property
-    def marker(self) -> str:
-        """What a listing can be filtered by: "", "pinned", "archived" or "deleted"."""
-        return self._marker
-
-    @marker.setter
-    def marker(self, marker: str) -> None:
-        _check_marker(marker)
-        self._marker = marker
-        self._store()
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """Anything else about the chat; a change inside is stored with the next turn or edit."""
-        return self._metadata
-
-    @metadata.setter
-    def metadata(self, metadata: Mapping[str, Any]) -> None:
-        self._metadata = dict(metadata)
-        self._store()
-
-    @property
-    def title(self) -> str | None:
-        """A name for listings; None until it is set."""
-        return self._title
-
-    @title.setter
-    def title(self, title: str | None) -> None:
-        self._title = title
-        self._store()
-
-    @property
     def client(self) -> Host | None:
         """The client that the chat came from."""
         return self._client
-
-    @property
-    def model(self) -> str | None:
-        """The model that answers; None without a client."""
-        return self._model
-
-    @property
-    def chat_template(self) -> str | TemplateSource | None:
-        """The template that replaces the model's; None is the model's."""
-        return self._template
 
     @property
     def max_context_length(self) -> int | None:
@@ -281,7 +228,7 @@ class Conversation:
         copy._title = self._title
         if self._recording is not None:
             copy._recording = self._recording.fork()
-            copy.session_id = copy._recording.session_id
+            copy._session_id = copy._recording.session_id
             copy._store()
         return copy
 
@@ -298,61 +245,6 @@ class Conversation:
             raise
         finally:
             self._history.release()
-
-    # Storage
-
-    def _record_in(self, store: Store, model: str | None, *, given_messages: bool) -> None:
-        """Go on from the stored session of this id; what was given wins, save for the history."""
-        recording = Recording(store, self.session_id)
-        stored = recording.restore()
-        if stored is not None:
-            if given_messages:
-                wrong = f"session {self.session_id!r} has a history: messages= would replace it"
-                raise ValidationError(wrong, details={"param": "messages"})
-            record, items = stored
-            self._history = History(items)
-            self._config = config_from_record(record["config"]) | self._config
-            self._marker = self._marker or record["marker"]
-            self._metadata = self._metadata or record["metadata"]
-            self._title = record["title"]
-            self._template = self._template or record["chat_template"]
-            self.parent_session_id = self.parent_session_id or record["parent_session_id"]
-            if self._client and model is None and record["model"] in self._client.router.models:
-                self._model = record["model"]
-        self.session_id = recording.session_id
-        self._recording = recording
-        if stored is None:
-            self._save(self._history.items)
-
-    def _save(self, items: Sequence[Item] | None) -> None:
-        """Bring the store up to date, if there is one; None keeps the history that it has."""
-        if self._recording is not None:
-            self._recording.save(self._session_record(), items)
-
-    def _store(self) -> None:
-        """Store the chat's attributes as they are now."""
-        stored = self._recording is not None and self._recording.begun
-        self._save(None if stored else self._history.items)
-
-    def _session_record(self) -> SessionRecord:
-        template = self._template
-        return SessionRecord(
-            session_id=str(self.session_id),
-            parent_session_id=self.parent_session_id,
-            title=self._title,
-            model=self._model,
-            system_prompt=ConversationItems(self._history.items).system,
-            config=deepcopy(self._config.to_dict(only_given=True)),
-            chat_template=template.source if isinstance(template, TemplateSource) else template,
-            marker=self._marker,
-            metadata=deepcopy(self._metadata),
-        )
-
-    def _close(self) -> None:
-        """Store what was changed in place, and refuse further use."""
-        if not self._closed:
-            self._store()
-        self._closed = True
 
     # Inspection
 
@@ -509,14 +401,6 @@ class Conversation:
             self._history.release()
             raise
         return await turn.begin()
-
-
-def _check_marker(marker: str) -> None:
-    if marker not in MARKERS:
-        known = ", ".join(map(repr, MARKERS))
-        raise ValidationError(
-            f"marker must be one of {known}, got {marker!r}", details={"param": "marker"}
-        )
 
 
 def _no_such_index(index: int, length: int) -> ValidationError:

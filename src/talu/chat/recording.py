@@ -49,7 +49,8 @@ class Recording:
             ]
         except ValidationError as error:
             raise StorageError(str(error), "STORAGE_DAMAGED") from error
-        self._change, self._nodes = stored.change, stored.nodes
+        self._change, self._nodes, self._record = stored.change, stored.nodes, stored.record.copy()
+        del self._record["created_at_ms"], self._record["updated_at_ms"]
         return stored.record, list(self._items)
 
     def save(self, record: SessionRecord, items: Sequence[Item] | None = None) -> None:

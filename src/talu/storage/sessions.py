@@ -173,7 +173,7 @@ class Database:
         done = "deleted" if found is None else "changed by another chat or process"
         raise StorageError(
             f"session {session_id!r} in {self.path} was {done} since this chat read it: "
-            "client.chat(session_id=…) reads it again, chat.fork() goes on from here under a new id",
+            "client.chat(session_id=…) reads it again, chat.fork() goes on under a new id",
             "STORAGE_CONFLICT",
             {"session_id": session_id},
         )
