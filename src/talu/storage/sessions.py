@@ -122,7 +122,7 @@ class Database:
         """Sessions, the one that was changed last first; see ``Profile.sessions``."""
         if not self._file.exists:
             return []
-        words = " ".join(f'"{word}"*' for word in (search or "").replace('"', " ").split())
+        words = _query(search or "")
         values = {
             "words": words,
             "marker": marker,
@@ -208,6 +208,12 @@ def add_session(
         (session_id, change, head, marker, created, updated, text),
     )
     return change
+
+
+def _query(search: str) -> str:
+    """All of these words, each as a beginning, in FTS5's syntax; nothing in them is syntax."""
+    plain = search.replace('"', " ").replace("\0", " ").encode(errors="replace").decode()
+    return " ".join(f'"{word}"*' for word in plain.split())
 
 
 def _next_change(db: sqlite3.Connection) -> int:
