@@ -26,7 +26,7 @@ from talu.chat.records import (
     record_from_item,
 )
 from talu.chat.turn import History, OnToken, Turn
-from talu.config import GenerationConfig, TemplateSource, merged
+from talu.config import GenerationConfig, TemplateSource, merged, source_of
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend, Store
 from talu.types import Request
@@ -269,12 +269,11 @@ class Conversation(Kept):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that ``from_dict`` needs to restore the chat, fit for JSON."""
-        template = self._template
         return {
             "version": FORMAT_VERSION,
             "model": self._model,
             "config": self.config.to_dict(only_given=True),
-            "chat_template": template.source if isinstance(template, TemplateSource) else template,
+            "chat_template": source_of(self._template),
             "session_id": self.session_id,
             "parent_session_id": self.parent_session_id,
             "marker": self.marker,
@@ -342,7 +341,7 @@ class Conversation(Kept):
         return Request(
             messages=tuple(messages_from_items(items)),
             config=config,
-            chat_template=template.source if isinstance(template, TemplateSource) else template,
+            chat_template=source_of(template),
         )
 
     def _draft(

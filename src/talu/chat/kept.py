@@ -11,7 +11,7 @@ from talu.chat.items import ConversationItems, Item
 from talu.chat.recording import Recording
 from talu.chat.records import config_from_record
 from talu.chat.turn import History
-from talu.config import GenerationConfig, TemplateSource, merged
+from talu.config import GenerationConfig, TemplateSource, merged, source_of
 from talu.exceptions import ValidationError
 from talu.protocols import SessionRecord, Store
 
@@ -157,7 +157,6 @@ class Kept:
         self._save(None if begun else self._history.items)
 
     def _session_record(self) -> SessionRecord:
-        template = self._template
         return SessionRecord(
             session_id=str(self._session_id),
             parent_session_id=self._parent_session_id,
@@ -165,7 +164,7 @@ class Kept:
             model=self._model,
             system_prompt=ConversationItems(self._history.items).system,
             config=deepcopy(self._config.to_dict(only_given=True)),
-            chat_template=template.source if isinstance(template, TemplateSource) else template,
+            chat_template=source_of(self._template),
             marker=self._marker,
             metadata=deepcopy(self._metadata),
         )
