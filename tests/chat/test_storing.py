@@ -8,7 +8,7 @@ import pytest
 
 from talu import AsyncClient, Client, ModelSpec, Profile
 from talu.backends.scripted import ScriptedModel
-from talu.chat import FunctionCallItem, ItemStatus, MessageItem, ReasoningItem
+from talu.chat import FunctionCallItem, Hook, ItemStatus, MessageItem, ReasoningItem
 from talu.config import GenerationConfig
 from talu.exceptions import GenerationError, StateError, StorageError, ValidationError
 from talu.types import ReasoningDelta, ToolCallEvent
@@ -147,7 +147,9 @@ def test_the_question_is_stored_before_the_generation_and_the_answer_when_it_end
 
 def test_a_cancelled_answer_is_stored_as_incomplete(faces, profile) -> None:
     chat = faces.client("one two three", profile=profile).chat(session_id="s")
-    faces.read_some(faces.run(chat("q")), 1)
+    stream = faces.run(chat("q"))
+    faces.read_some(stream, 1)
+    faces.run(stream.close())
     again = faces.client("", profile=profile).chat(session_id="s")
     assert list(again.items) == list(chat.items)
     assert again.items.last.status is ItemStatus.INCOMPLETE
@@ -424,12 +426,24 @@ def test_threads_store_their_own_chats_in_one_profile(profile) -> None:
         assert list(again.items) == list(chat.items)
 
 
+class Begun(Hook):
+    """Tells when a turn is about to be stored."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    def on_generation_start(self, chat, input_text, *, config=None) -> None:
+        self.event.set()
+
+
 def test_a_lock_on_the_database_does_not_block_the_event_loop(profile) -> None:
     async def main() -> int:
-        async with AsyncClient(ModelSpec("m", ScriptedModel("a")), profile=profile) as client:
+        begun, model = Begun(), ModelSpec("m", ScriptedModel("a"))
+        async with AsyncClient(model, profile=profile, hooks=[begun]) as client:
             chat = client.chat(session_id="s", system="S")
             with Profile("work").database.file.writing():
                 sending = asyncio.create_task(chat.send("q"))
+                await begun.event.wait()
                 for _ in range(20):  # turns of the loop while the write waits for the lock
                     await asyncio.sleep(0)
                 assert not sending.done()
@@ -439,22 +453,40 @@ def test_a_lock_on_the_database_does_not_block_the_event_loop(profile) -> None:
     assert asyncio.run(main()) == 3
 
 
-def test_a_task_that_is_cancelled_while_it_stores_stores_whole(profile) -> None:
+def test_a_task_that_is_cancelled_while_it_stores_ends_when_the_store_is_as_before(profile) -> None:
     async def main() -> None:
-        async with AsyncClient(ModelSpec("m", ScriptedModel("a", "b")), profile=profile) as client:
+        begun, model = Begun(), ModelSpec("m", ScriptedModel("a", "b"))
+        async with AsyncClient(model, profile=profile, hooks=[begun]) as client:
             chat = client.chat(session_id="s", system="S")
-            lock = Profile("work").database.file
-            with lock.writing():
+            with Profile("work").database.file.writing():
                 sending = asyncio.create_task(chat.send("q"))
-                await asyncio.sleep(0)
+                await begun.event.wait()
                 sending.cancel()
-                await asyncio.sleep(0)
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                assert not sending.done()
             with pytest.raises(asyncio.CancelledError):
                 await sending
             assert stored(profile, "s") == [("system", "S")]
             assert (await chat.send("again")).text == "a"
 
     asyncio.run(main())
+
+
+def test_a_loop_that_is_left_inside_a_with_block_stores_what_has_come(profile, caplog) -> None:
+    async def main() -> None:
+        model = ScriptedModel(*["one two three"] * 20)
+        async with AsyncClient(ModelSpec("m", model), profile=profile) as client:
+            for number in range(20):
+                chat = client.chat(session_id=str(number))
+                async with await chat("q") as stream:
+                    async for _ in stream:
+                        break
+                assert stored(profile, str(number)) == [("user", "q"), ("assistant", "one")]
+                assert model.active == 0
+
+    asyncio.run(main())
+    assert caplog.records == []
 
 
 def test_a_closed_chat_is_refused_as_without_a_profile(faces, profile) -> None:
