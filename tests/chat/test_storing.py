@@ -303,6 +303,23 @@ def test_a_chat_that_is_out_of_date_does_not_overwrite_what_others_stored(faces,
     assert faces.run(client.chat(session_id="s").send("mine")).text == "a"
 
 
+def test_hooks_see_one_start_and_one_end_of_a_turn_that_cannot_be_stored(faces, profile) -> None:
+    seen = []
+
+    class Watch(Hook):
+        def on_generation_start(self, chat, input_text, *, config=None) -> None:
+            seen.append(input_text)
+
+        def on_generation_end(self, chat, response, *, error=None) -> None:
+            seen.append(type(error))
+
+    chat = faces.client("a", profile=profile, hooks=[Watch()]).chat(session_id="s", system="S")
+    profile.delete("s")
+    with pytest.raises(StorageError):
+        faces.run(chat.send("q"))
+    assert seen == ["q", StorageError]
+
+
 def test_two_new_chats_of_one_id_do_not_mix(faces, profile) -> None:
     client = faces.client(profile=profile)
     one, other = client.chat(session_id="s"), client.chat(session_id="s")

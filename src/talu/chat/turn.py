@@ -92,8 +92,8 @@ class Turn(Generic[ChatT]):
         """Hand the request to the backend, which raises what is wrong with it."""
         self._began_at = time.perf_counter()
         try:
-            await self._store_asked()
             await self._tell("on_generation_start", self.input_text, config=self.request.config)
+            await self._store_asked()
             self._events = await self.io.open(replace(self.request, left=self.builder.add))
         except BaseException as error:
             await self._fail(error)
