@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,3 +105,11 @@ def faces(request: pytest.FixtureRequest) -> Iterator[Faces]:
     face = request.param()
     yield Faces(face)
     face.end()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home of the user, and no profile named in the environment."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("TALU_PROFILE", raising=False)
+    return tmp_path

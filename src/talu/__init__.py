@@ -15,11 +15,13 @@ if TYPE_CHECKING:
         IOError,
         ModelError,
         StateError,
+        StorageError,
         TaluError,
         TemplateError,
         TokenizerError,
         ValidationError,
     )
+    from talu.profile import Profile, list_sessions
     from talu.router.spec import (
         CompletionOptions,
         LocalBackend,
@@ -41,13 +43,16 @@ __all__ = [
     "ModelError",
     "ModelSpec",
     "OpenAICompatibleBackend",
+    "Profile",
     "PromptTemplate",
     "StateError",
+    "StorageError",
     "TaluError",
     "TemplateError",
     "TokenizerError",
     "ValidationError",
     "__version__",
+    "list_sessions",
 ]
 
 __version__ = "0.1.0"
@@ -61,11 +66,13 @@ HOMES = {
         "IOError",
         "ModelError",
         "StateError",
+        "StorageError",
         "TaluError",
         "TemplateError",
         "TokenizerError",
         "ValidationError",
     ),
+    "talu.profile": ("Profile", "list_sessions"),
     "talu.router.spec": (
         "CompletionOptions",
         "LocalBackend",

@@ -18,6 +18,8 @@ from talu.chat.session import AsyncChat, Chat
 from talu.chat.turn import Turn, drain
 from talu.config import GenerationConfig, GenerationSettings, TemplateSource, merged
 from talu.exceptions import StateError, ValidationError
+from talu.profile import Profile
+from talu.protocols import Store
 from talu.router import embedding
 from talu.router.router import Router
 from talu.router.spec import CompletionOptions, ModelInput, ModelSpec, specs_from
@@ -35,7 +37,7 @@ class _Client:
         self,
         model: ModelInput | Sequence[ModelInput],
         *,
-        profile: None = None,
+        profile: Profile | None = None,
         hooks: Iterable[Hook] | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
@@ -46,8 +48,8 @@ class _Client:
         use_mmap: bool | None = None,
         num_threads: int | None = None,
     ) -> None:
-        if profile is not None:
-            wrong = "profile: this version of talu does not store chats yet; use chat.to_dict()"
+        if profile is not None and not isinstance(profile, Profile):
+            wrong = f"profile must be a Profile, such as Profile('work'), got {profile!r}"
             raise ValidationError(wrong, details={"param": "profile"})
         local = {"gpu_layers": gpu_layers, "use_mmap": use_mmap, "num_threads": num_threads}
         remote = {
@@ -57,6 +59,7 @@ class _Client:
             "timeout_ms": timeout_ms,
             "max_retries": max_retries,
         }
+        self._profile = profile
         self._router = Router(specs_from(model, local, remote))
         self._hooks = HookManager(hooks, allow_async=self._async_hooks)
         self._close = weakref.finalize(self, self._router.close)
@@ -79,6 +82,11 @@ class _Client:
     def hooks(self) -> HookManager:
         """Observers of every generation; add and remove at any time."""
         return self._hooks
+
+    @property
+    def profile(self) -> Profile | None:
+        """Where the chats are stored; None stores nothing."""
+        return self._profile
 
     @property
     def router(self) -> Router:
@@ -166,6 +174,10 @@ class _Client:
         if self._router.closed:
             raise StateError("the client has been closed", "STATE_CLOSED")
 
+    @property
+    def _store(self) -> Store | None:
+        return self._profile.database if self._profile else None
+
     def _raw(
         self,
         prompt: str,
@@ -198,7 +210,8 @@ class Client(_Client):
     Args:
         model: a local folder, a hub id, ``talu/pocket`` (the small model in the package), a
             ``ModelSpec``, or a list of these; the first is the default.
-        profile: must be None: storing chats comes with a later version.
+        profile: stores every chat; without one nothing is written. What ``ask``, ``stream`` and
+            ``raw_complete`` do is never stored.
         hooks: observers of every generation.
         base_url, api_key, org_id, timeout_ms, max_retries: of a remote model, for all models that
             have no backend of their own. Remote models come with a later version.
@@ -233,7 +246,8 @@ class Client(_Client):
             ModelError: the model is missing or cannot be used.
             GenerationError: the prompt does not fit the context, or the model failed.
         """
-        return self.chat(model=model).send(prompt, merged(config, settings=settings))
+        self._check_open()
+        return Chat(self, model=model).send(prompt, merged(config, settings=settings))
 
     def stream(
         self,
@@ -247,7 +261,8 @@ class Client(_Client):
         The pieces are ``Token`` objects; the last one is empty and has the finish reason. What is
         wrong with the request raises here, not at the first piece.
         """
-        return iter(self.chat(model=model)(prompt, merged(config, settings=settings)))
+        self._check_open()
+        return iter(Chat(self, model=model)(prompt, merged(config, settings=settings)))
 
     def chat(
         self,
@@ -270,16 +285,19 @@ class Client(_Client):
             messages: history to start from, as OpenAI-style dictionaries, tool calls included.
             model: one of ``models`` instead of the default one.
             config: defaults of the chat's answers; copied.
-            session_id: identifier of the chat; kept with it and in its ``to_dict``, as are
-            parent_session_id: identifier of the chat that it was forked from,
-            marker: "", "pinned", "archived" or "deleted", and
-            metadata: anything else about it.
+            session_id: identifier of the chat. With a profile a chat of this id goes on from what
+                is stored: the history, system message included, is the stored one, and so is
+                whatever is left out here; without an id the chat gets a new one.
+            parent_session_id: identifier of the chat that it was forked from.
+            marker: "", "pinned", "archived" or "deleted".
+            metadata: anything else about it, in the form of JSON.
             chat_template: Jinja text or ``PromptTemplate`` instead of the model's template.
             offline: the model must be there already; opening it does not use the network.
 
         Raises:
             ValidationError: an argument is wrong; one in ``messages`` is named by index and key.
             StateError: the client is closed.
+            StorageError: the profile's database cannot be read or written.
         """
         self._check_open()
         return Chat(
@@ -294,6 +312,7 @@ class Client(_Client):
             metadata=metadata,
             chat_template=chat_template,
             offline=offline,
+            store=self._store,
         )
 
     def raw_complete(
@@ -357,7 +376,8 @@ class AsyncClient(_Client):
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse:
         """Like ``Client.ask``, awaited."""
-        return await self.chat(model=model).send(prompt, merged(config, settings=settings))
+        self._check_open()
+        return await AsyncChat(self, model=model).send(prompt, merged(config, settings=settings))
 
     def stream(
         self,
@@ -370,7 +390,8 @@ class AsyncClient(_Client):
 
         A wrong argument raises here; a model that cannot be used, at the first piece.
         """
-        return _stream(self.chat(model=model), prompt, merged(config, settings=settings))
+        self._check_open()
+        return _stream(AsyncChat(self, model=model), prompt, merged(config, settings=settings))
 
     def chat(
         self,
@@ -386,7 +407,11 @@ class AsyncClient(_Client):
         chat_template: str | TemplateSource | None = None,
         offline: bool = False,
     ) -> AsyncChat:
-        """Like ``Client.chat``; a plain method."""
+        """Like ``Client.chat``; a plain method.
+
+        With a profile it reads the stored session at once, in about 25 ms for 1,000 items: call it
+        through ``asyncio.to_thread`` where that is too long for the loop.
+        """
         self._check_open()
         return AsyncChat(
             self,
@@ -400,6 +425,7 @@ class AsyncClient(_Client):
             metadata=metadata,
             chat_template=chat_template,
             offline=offline,
+            store=self._store,
         )
 
     async def raw_complete(

@@ -33,6 +33,7 @@ __all__ = [
     "merged",
     "nearest",
     "resolve_sampling",
+    "source_of",
 ]
 
 T = TypeVar("T")
@@ -68,6 +69,11 @@ class TemplateSource(Protocol):
     @property
     def source(self) -> str:
         """The template's Jinja text."""
+
+
+def source_of(template: str | TemplateSource | None) -> str | None:
+    """The Jinja text of a template; None stays None."""
+    return template if template is None or isinstance(template, str) else template.source
 
 
 class GenerationSettings(TypedDict, total=False):
@@ -298,8 +304,8 @@ class GenerationConfig:
         """The fields as they read, or only those that are set; a template as its source text."""
         names = self.given if only_given else FIELDS
         values = {name: getattr(self, name) for name in names}
-        if isinstance(self.chat_template, TemplateSource):
-            values["chat_template"] = self.chat_template.source
+        if "chat_template" in values:
+            values["chat_template"] = source_of(self.chat_template)
         return values
 
     def __or__(self, other: object) -> "GenerationConfig":

@@ -15,6 +15,7 @@ __all__ = [
     "ModelNotFoundError",
     "ResourceError",
     "StateError",
+    "StorageError",
     "TaluError",
     "TemplateError",
     "TemplateNotFoundError",
@@ -119,6 +120,17 @@ class IOError(TaluError, OSError):
     """A file or a connection failed."""
 
     default_code = "IO_ERROR"
+
+
+class StorageError(TaluError, RuntimeError):
+    """A profile's database cannot be read or written; the message names the file.
+
+    ``code`` is ``STORAGE_CONFLICT`` when a session was changed or deleted by another chat or
+    process, ``STORAGE_DAMAGED`` when the file is not, or no longer, a database that this version
+    can read, ``STORAGE_ERROR`` otherwise: a full disk, a lock, missing permissions.
+    """
+
+    default_code = "STORAGE_ERROR"
 
 
 class ResourceError(TaluError, MemoryError):

@@ -1,8 +1,8 @@
-"""The seams between the parts: what a backend and an executor must offer."""
+"""The seams between the parts: what a backend, an executor and a store must offer."""
 
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from talu.types import Capabilities, Event, Pooling, Request
 
@@ -10,7 +10,16 @@ if TYPE_CHECKING:  # a client is made without numpy
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Backend", "Executor", "PackedTensor", "SampleRow", "Sampled"]
+__all__ = [
+    "Backend",
+    "Executor",
+    "PackedTensor",
+    "SampleRow",
+    "Sampled",
+    "SessionRecord",
+    "Store",
+    "StoredSession",
+]
 
 
 class Backend(Protocol):
@@ -133,3 +142,76 @@ class Sampled:
     token: int
     logprob: float | None = None
     top_logprobs: tuple[tuple[int, float], ...] = ()
+
+
+class SessionRecord(TypedDict, total=False):
+    """What is stored of a chat beside its items, as plain values for JSON.
+
+    Attributes:
+        system_prompt: text of the system message, which is also the first item.
+        config: the fields of ``GenerationConfig`` that are set.
+        created_at_ms, updated_at_ms: milliseconds since 1970, UTC; set by the store.
+        search_snippet: where a search found its words, in brackets; of listed sessions only.
+        cursor: continues a listing after this session; of listed sessions only.
+    """
+
+    session_id: str
+    parent_session_id: str | None
+    title: str | None
+    model: str | None
+    system_prompt: str | None
+    config: dict[str, Any]
+    chat_template: str | None
+    marker: str
+    metadata: dict[str, Any]
+    created_at_ms: int
+    updated_at_ms: int
+    search_snippet: str
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """A session as a store gives it back.
+
+    Attributes:
+        change: number of the session's last change; another one means that it was changed since.
+        nodes: the store's names of the items, one for each.
+    """
+
+    record: SessionRecord
+    change: int
+    nodes: list[int]
+    items: list[dict[str, Any]]
+
+
+class Store(Protocol):
+    """Where chats are kept. Histories that begin alike share the nodes of what is alike."""
+
+    def load(self, session_id: str) -> StoredSession | None:
+        """The session of this id, None when there is none."""
+
+    def save(
+        self,
+        record: SessionRecord,
+        *,
+        change: int | None,
+        after: int | None,
+        items: Sequence[Mapping[str, Any]],
+    ) -> tuple[int, list[int]]:
+        """Store a session whole or not at all; its history is the one up to ``after``, and items.
+
+        Args:
+            record: everything but the items.
+            change: the session's last change that the caller knows of, None for a new session.
+            after: the last node that stays, None for none.
+            items: what comes after it.
+
+        Returns:
+            The number of this change, and a node for each of ``items``.
+
+        Raises:
+            LookupError: ``after`` is no longer there; nothing was stored.
+            StorageError: with code ``STORAGE_CONFLICT`` when the session was changed or deleted
+                by somebody else; with ``STORAGE_ERROR`` when it cannot be written now.
+        """

@@ -1,4 +1,4 @@
-"""What the sync and the async chat share: the history, its editing, inspection and storage form.
+"""What the sync and the async chat share: the history, its editing, inspection and storage.
 
 Knows a client only as a source of backends and hooks. Refuses to generate: that is ``session``.
 """
@@ -11,6 +11,7 @@ from typing import Any, Self
 from talu.chat.host import Host
 from talu.chat.io import IO
 from talu.chat.items import ConversationItems, Item, MessageItem, MessageRole
+from talu.chat.kept import Kept
 from talu.chat.messages import (
     Message,
     MessageList,
@@ -18,16 +19,20 @@ from talu.chat.messages import (
     messages_from_items,
     user_items,
 )
-from talu.chat.records import item_from_record, record_from_item
+from talu.chat.records import (
+    check_json,
+    config_from_record,
+    item_from_record,
+    record_from_item,
+)
 from talu.chat.turn import History, OnToken, Turn
-from talu.config import GenerationConfig, TemplateSource, merged
+from talu.config import GenerationConfig, TemplateSource, merged, source_of
 from talu.exceptions import StateError, ValidationError
-from talu.protocols import Backend
+from talu.protocols import Backend, Store
 from talu.types import Request
 
 __all__ = ["Conversation", "Draft"]
 
-MARKERS = ("", "pinned", "archived", "deleted")
 FORMAT_VERSION = 1
 
 
@@ -44,7 +49,7 @@ class Draft:
     replaces: MessageItem | None = None
 
 
-class Conversation:
+class Conversation(Kept):
     """Base of ``Chat`` and ``AsyncChat``: a history of items and the defaults of its answers."""
 
     def __init__(
@@ -61,32 +66,33 @@ class Conversation:
         metadata: Mapping[str, Any] | None = None,
         chat_template: str | TemplateSource | None = None,
         offline: bool = False,
+        store: Store | None = None,
     ) -> None:
-        if marker not in MARKERS:
-            known = ", ".join(map(repr, MARKERS))
-            raise ValidationError(
-                f"marker must be one of {known}, got {marker!r}", details={"param": "marker"}
-            )
         if client is not None and not hasattr(client, "router"):
             wrong = f"client must be a Client, got {client!r}: make a chat with client.chat()"
             raise ValidationError(wrong, details={"param": "client"})
+        super().__init__(
+            items_from_messages(messages or ()),
+            model=client.router.name_of(model) if client else model,
+            config=config,
+            session_id=session_id,
+            parent_session_id=parent_session_id,
+            marker=marker,
+            metadata=metadata,
+            chat_template=chat_template,
+        )
         self._client = client
-        self._model = client.router.name_of(model) if client else model
-        self._history = History(items_from_messages(messages or ()))
         self._turn: Turn[Self] | None = None  # the latest
         self._closed = False
         self._offline = offline
-        self._template = merged(settings={"chat_template": chat_template}).chat_template
-        self.config = merged(config)
-        self.session_id = session_id
-        self.parent_session_id = parent_session_id
-        self.marker = marker
-        self.metadata = dict(metadata or {})
         if system:
             if self.system is not None:
                 wrong = "system= and a system message in messages= exclude each other"
                 raise ValidationError(wrong, details={"param": "system"})
             self.system = system
+        if store is not None:
+            known = client.router.models if client and model is None else []
+            self._keep_in(store, models=known, fresh=messages is not None)
 
     # What it holds
 
@@ -119,16 +125,6 @@ class Conversation:
     def client(self) -> Host | None:
         """The client that the chat came from."""
         return self._client
-
-    @property
-    def model(self) -> str | None:
-        """The model that answers; None without a client."""
-        return self._model
-
-    @property
-    def chat_template(self) -> str | TemplateSource | None:
-        """The template that replaces the model's; None is the model's."""
-        return self._template
 
     @property
     def max_context_length(self) -> int | None:
@@ -212,7 +208,10 @@ class Conversation:
         return self
 
     def fork(self) -> Self:
-        """An independent copy on the same client; its parent session is this chat's session."""
+        """An independent copy on the same client; its parent session is this chat's session.
+
+        The copy of a stored chat is stored at once, under a new id; it shares the items on disk.
+        """
         return self._forked_with(self.items)
 
     def _forked_with(self, items: Sequence[Item]) -> Self:
@@ -226,14 +225,24 @@ class Conversation:
             offline=self._offline,
         )
         copy._history = History(items)
+        copy._title = self._title
+        if self._recording is not None:
+            copy._recording = self._recording.fork()
+            copy._session_id = copy._recording.session_id
+            copy._store()
         return copy
 
     @contextmanager
     def _editing(self) -> Generator[list[Item]]:
         self._check_open()
         self._history.claim()
+        before = list(self._history.items)
         try:
             yield self._history.items
+            self._save(self._history.items)
+        except BaseException:
+            self._history.items[:] = before
+            raise
         finally:
             self._history.release()
 
@@ -256,16 +265,15 @@ class Conversation:
         request = self._request(self.items, merged(self.config, config))
         return self._backend().render(request)[0]
 
-    # Storage form
+    # As a dictionary
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that ``from_dict`` needs to restore the chat, fit for JSON."""
-        template = self._template
         return {
             "version": FORMAT_VERSION,
             "model": self._model,
             "config": self.config.to_dict(only_given=True),
-            "chat_template": template.source if isinstance(template, TemplateSource) else template,
+            "chat_template": source_of(self._template),
             "session_id": self.session_id,
             "parent_session_id": self.parent_session_id,
             "marker": self.marker,
@@ -281,7 +289,8 @@ class Conversation:
         Args:
             data: what ``to_dict`` gave.
             client: answers with its model of the same name, or its default model when it has
-                none; without a client the chat holds its history only.
+                none; without a client the chat holds its history only. A profile of the client
+                does not store the chat.
 
         Raises:
             ValidationError: something in ``data`` is malformed or of a newer version.
@@ -297,7 +306,7 @@ class Conversation:
             client,
             model=None if client and model not in client.router.models else model,
             messages=data.get("messages") if data.get("items") is None else None,
-            config=merged(settings=data.get("config")),
+            config=config_from_record(data.get("config")),
             session_id=data.get("session_id"),
             parent_session_id=data.get("parent_session_id"),
             marker=data.get("marker", ""),
@@ -332,14 +341,17 @@ class Conversation:
         return Request(
             messages=tuple(messages_from_items(items)),
             config=config,
-            chat_template=template.source if isinstance(template, TemplateSource) else template,
+            chat_template=source_of(template),
         )
 
     def _draft(
         self, message: Message, config: GenerationConfig | None, settings: Mapping[str, object]
     ) -> Draft:
         self._host()
-        return Draft(tuple(user_items(message)), merged(self.config, config, settings=settings))
+        draft = Draft(tuple(user_items(message)), merged(self.config, config, settings=settings))
+        if self._recording is not None:  # the settings are stored with the answer
+            check_json("config", draft.config.to_dict(only_given=True))
+        return draft
 
     def _draft_again(
         self,
@@ -376,6 +388,7 @@ class Conversation:
                 history=self._history,
                 keep=keep,
                 asked=draft.asked,
+                store=self._save if self._recording is not None else None,
                 input_text="\n".join(item.text for item in draft.asked),
                 request=self._request([*items[:keep], *draft.asked], draft.config),
                 io=io,

@@ -4,6 +4,7 @@
 and ``iterate`` drive them by hand: no event loop is involved, and it works inside a running one.
 """
 
+import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import closing
@@ -27,6 +28,9 @@ class IO(Protocol):
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
         """Call a function of the user: a hook, ``on_token``."""
 
+    async def save(self, write: Callable[[], None]) -> None:
+        """Write to the store, to the end even when the caller is cancelled meanwhile."""
+
 
 class SyncIO:
     """For callers that block: nothing in here ever suspends."""
@@ -48,6 +52,10 @@ class SyncIO:
                 f"{function!r} is async: give it to AsyncClient, or make it a plain function"
             )
 
+    async def save(self, write: Callable[[], None]) -> None:
+        """Write, and wait for the disk."""
+        write()
+
 
 class AsyncIO:
     """For callers on an event loop."""
@@ -64,6 +72,15 @@ class AsyncIO:
         result = function(*args, **kwargs)
         if inspect.isawaitable(result):
             await result
+
+    async def save(self, write: Callable[[], None]) -> None:
+        """Write in a thread, so that neither disk nor lock blocks the loop."""
+        writing = asyncio.ensure_future(asyncio.to_thread(write))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError as cancelled:
+            await asyncio.wait([writing])
+            raise cancelled from writing.exception()
 
 
 async def _as_async(events: Generator[Event]) -> AsyncGenerator[Event]:

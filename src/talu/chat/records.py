@@ -1,5 +1,6 @@
-"""Items as plain dictionaries for JSON, and back, without loss. Pure."""
+"""Items and settings as plain dictionaries for JSON, and back, without loss. Pure."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from enum import IntEnum
@@ -18,9 +19,10 @@ from talu.chat.items import (
     ReasoningItem,
     ReasoningText,
 )
+from talu.config import GenerationConfig, merged
 from talu.exceptions import ValidationError
 
-__all__ = ["item_from_record", "record_from_item"]
+__all__ = ["check_json", "config_from_record", "item_from_record", "record_from_item"]
 
 ITEMS = {
     kind.type.name.lower(): kind
@@ -55,6 +57,9 @@ def item_from_record(where: str, record: Mapping[str, Any]) -> Item:
         for name, enum in ENUMS.items():
             if name in values:
                 values[name] = enum[values[name].upper()]
+        if values.get("generation"):
+            config = values["generation"].get("config", {})
+            values["generation"] = values["generation"] | {"config": _with_token_ids(config)}
         if "content" in values:
             values["content"] = tuple(_part(part) for part in values["content"])
         item: Item = kind(**values)
@@ -72,3 +77,26 @@ def _part(part: Mapping[str, Any]) -> ContentPart:
     if not isinstance(text, str):
         raise TypeError(f"text must be text, got {text!r}")
     return PARTS[part["type"]](text)
+
+
+def config_from_record(record: Mapping[str, Any] | None) -> GenerationConfig:
+    """The settings of a dictionary that went through JSON."""
+    return merged(settings=_with_token_ids(record or {}))
+
+
+def _with_token_ids(config: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has made texts of the token ids that are keys."""
+    bias = config.get("logit_bias")
+    if not isinstance(bias, Mapping):
+        return dict(config)
+    ids = {int(k) if isinstance(k, str) and k.isdecimal() else k: v for k, v in bias.items()}
+    return {**config, "logit_bias": ids}
+
+
+def check_json(name: str, value: object) -> None:
+    """``ValidationError`` that names a value which has no form in JSON."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        wrong = f"{name} cannot be stored, because it is not plain JSON: {error}"
+        raise ValidationError(wrong, details={"param": name}) from error

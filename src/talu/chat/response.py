@@ -4,8 +4,9 @@ A streamed answer that is dropped, closed or cancelled stops the generation; wha
 in the answer and in the chat.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from inspect import GEN_CLOSED, GEN_RUNNING, getgeneratorstate
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
@@ -228,11 +229,14 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
     def __init__(self, turn: "Turn[AsyncChat]") -> None:
         super().__init__(turn)
         self._pieces = cast("AsyncGeneratorType[Token, None]", turn.pieces())
+        self._closing = asyncio.Lock()
 
     async def __aiter__(self) -> AsyncIterator[Token]:
-        async with aclosing(self._pieces) as pieces:
-            async for piece in pieces:
+        try:
+            async for piece in self._pieces:
                 yield piece
+        finally:
+            await self._stop()
 
     def __await__(self) -> Generator[Any, Any, Self]:
         return self.wait().__await__()
@@ -253,9 +257,14 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
         A task that reads it just now reads what has come, and then its end.
         """
         self.cancel()
-        if not self._pieces.ag_running:
-            await self._pieces.aclose()
-            await self._turn.abandon()
+        await self._stop()
+        await self._turn.abandon()
+
+    async def _stop(self) -> None:
+        """Close the pieces; a loop that was left does so as well, and storing takes a while."""
+        async with self._closing:
+            if not self._pieces.ag_running:
+                await self._pieces.aclose()
 
     async def __aenter__(self) -> Self:
         return self

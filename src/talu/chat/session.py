@@ -26,10 +26,14 @@ class Chat(Conversation):
     cancelled answer stays as an incomplete item; a failed one leaves the chat as it was. A chat
     may be used from any thread, one answer at a time: a second one meanwhile is a ``StateError``.
 
+    A chat of a client with a profile is stored: the question before the generation, the answer when
+    it ends, every edit at once. What cannot be stored raises ``StorageError``; when that happens at
+    the end of a turn, the answer is in ``last_response`` and in the error's ``details``, and the
+    next change of the chat stores it as well.
+
     Attributes:
-        config: defaults of this chat's answers; never changed by a call.
         last_response: the latest answer, None before the first.
-        session_id, parent_session_id, marker, metadata: kept in ``to_dict`` for storage.
+        session_id, parent_session_id: identifiers of this chat and of the one it was forked from.
     """
 
     last_response: Response | StreamingResponse | None = None
@@ -163,6 +167,7 @@ class Chat(Conversation):
         self._close()
         if isinstance(self.last_response, StreamingResponse):
             self.last_response.close()
+        self._store()
 
     def __enter__(self) -> Self:
         return self
@@ -187,12 +192,15 @@ class Chat(Conversation):
     ) -> Response | StreamingResponse:
         turn = run(self._begin(draft, SyncIO(self._backend()), on_token))
         if stream:
-            self.last_response = StreamingResponse(turn)
-        else:
-            response = Response(turn)
+            self.last_response = streaming = StreamingResponse(turn)
+            return streaming
+        response = Response(turn)
+        try:
             run(drain(turn))
-            self.last_response = response
-        return self.last_response
+        finally:
+            if turn.past:  # also when it could not be stored
+                self.last_response = response
+        return response
 
 
 class AsyncChat(Conversation):
@@ -315,6 +323,8 @@ class AsyncChat(Conversation):
         self._close()
         if isinstance(self.last_response, AsyncStreamingResponse):
             await self.last_response.close()
+        if self._recording is not None:
+            await asyncio.to_thread(self._store)
 
     async def __aenter__(self) -> Self:
         return self
@@ -340,9 +350,12 @@ class AsyncChat(Conversation):
         backend = await asyncio.to_thread(self._backend)
         turn = await self._begin(draft, AsyncIO(backend), on_token)
         if stream:
-            self.last_response = AsyncStreamingResponse(turn)
-        else:
-            response = AsyncResponse(turn)
+            self.last_response = streaming = AsyncStreamingResponse(turn)
+            return streaming
+        response = AsyncResponse(turn)
+        try:
             await drain(turn)
-            self.last_response = response
-        return self.last_response
+        finally:
+            if turn.past:  # also when it could not be stored
+                self.last_response = response
+        return response

@@ -1,23 +1,24 @@
 """One user turn, written once for both faces.
 
 A turn is a transaction on the history: committed whole at its end, committed as incomplete when
-it is cancelled, without a trace when it fails. It knows no backend and no event loop: both are
-behind ``IO``.
+it is cancelled, without a trace when it fails. A store has the question before the generation
+begins. It knows no backend, no store and no event loop: they are behind ``IO`` and ``store``.
 """
 
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from talu.chat.builder import Builder
 from talu.chat.hooks import HookManager
 from talu.chat.io import IO
-from talu.chat.items import Item, ItemStatus
+from talu.chat.items import Item, ItemStatus, MessageItem
 from talu.chat.token import Token
-from talu.exceptions import GenerationError, StateError
+from talu.exceptions import GenerationError, StateError, StorageError
 from talu.types import Event, FinishReason, ReasoningDelta, Request, TextDelta
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Turn(Generic[ChatT]):
         model: the model's name until the backend tells its own.
         keep: how many items of the history stay before the turn.
         asked: items of the user, committed together with the answer's.
+        store: keeps a history in place of the one that it has; None for a chat without a profile.
         answer: the response that shows this turn.
         past: the history up to and including this turn; empty before the commit.
         finish_reason: None until the turn has ended, and when it failed.
@@ -69,7 +71,8 @@ class Turn(Generic[ChatT]):
     model: str
     history: History
     keep: int = 0
-    asked: tuple[Item, ...] = ()
+    asked: tuple[MessageItem, ...] = ()
+    store: Callable[[Sequence[Item]], None] | None = None
     input_text: str
     request: Request
     io: IO
@@ -83,12 +86,14 @@ class Turn(Generic[ChatT]):
     _events: AsyncGenerator[Event] | None = None
     _began_at: float = 0.0
     _token_seen: bool = False
+    _asked_is_stored: bool = False
 
     async def begin(self) -> Self:
         """Hand the request to the backend, which raises what is wrong with it."""
         self._began_at = time.perf_counter()
         try:
             await self._tell("on_generation_start", self.input_text, config=self.request.config)
+            await self._store_asked()
             self._events = await self.io.open(replace(self.request, left=self.builder.add))
         except BaseException as error:
             await self._fail(error)
@@ -112,8 +117,13 @@ class Turn(Generic[ChatT]):
         except Exception as error:
             await self._fail(error)
             raise
-        except BaseException:  # closed, dropped, interrupted: what has come stays
-            await self._commit()
+        except BaseException as stop:  # closed, dropped, interrupted: what has come stays
+            try:
+                await self._commit()
+            except StorageError as failure:
+                if isinstance(stop, GeneratorExit):
+                    raise
+                raise stop from failure
             raise
         await self._commit()
 
@@ -123,8 +133,11 @@ class Turn(Generic[ChatT]):
         if events is not None:
             await events.aclose()
             self.finish_reason = FinishReason.CANCELLED
-            self._release()
-            await self._tell("on_generation_end", self.answer)
+            try:
+                await self._forget_asked()
+            finally:
+                self._release()
+                await self._tell("on_generation_end", self.answer)
 
     async def _observe(self, event: Event, piece: Token | None) -> None:
         if not self._token_seen and self._has_token(event):
@@ -153,12 +166,49 @@ class Turn(Generic[ChatT]):
         items = self.asked + self.builder.items(status, generation)
         self.history.items[self.keep :] = items
         self.past = tuple(self.history.items)
-        self._release()
-        await self._tell("on_generation_end", self.answer)
+        try:
+            await self._save(self.past)
+        except StorageError as error:  # the answer is not lost with the space on the disk
+            error.details["response"] = self.answer
+            raise
+        finally:
+            self._release()
+            await self._tell("on_generation_end", self.answer)
 
     async def _fail(self, error: BaseException) -> None:
-        self._release()
-        await self._tell("on_generation_end", None, error=error)
+        try:
+            await self._forget_asked()
+        except StorageError as failure:
+            error.add_note(f"The question stays stored without an answer: {failure}")
+        finally:
+            self._release()
+            await self._tell("on_generation_end", None, error=error)
+
+    async def _store_asked(self) -> None:
+        """Store the question after what is there: an answer that is replaced stays until the end.
+
+        A store that cannot be written now is tried again at the end of the turn, and raises then,
+        when the answer is there.
+        """
+        replaced = self.history.items[self.keep : self.keep + 1]
+        same = [item for item in replaced if isinstance(item, MessageItem)]
+        if [item.content for item in same] == [item.content for item in self.asked]:
+            return
+        self._asked_is_stored = True
+        try:
+            await self._save((*self.history.items, *self.asked))
+        except StorageError as error:
+            self._asked_is_stored = False
+            if error.code != StorageError.default_code:
+                raise
+
+    async def _forget_asked(self) -> None:
+        if self._asked_is_stored:
+            await self._save(self.history.items)
+
+    async def _save(self, items: Sequence[Item]) -> None:
+        if self.store is not None:
+            await self.io.save(partial(self.store, tuple(items)))
 
     def _release(self) -> None:
         self.ended = True

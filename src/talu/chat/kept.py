@@ -1,0 +1,187 @@
+"""What a chat has beside its conversation, and keeping both in a store.
+
+Knows a store only as a protocol. Refuses to know how items come and go.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from talu.chat.items import ConversationItems, Item
+from talu.chat.recording import Recording
+from talu.chat.records import config_from_record
+from talu.chat.turn import History
+from talu.config import GenerationConfig, TemplateSource, merged, source_of
+from talu.exceptions import ValidationError
+from talu.protocols import SessionRecord, Store
+
+__all__ = ["Kept"]
+
+MARKERS = ("", "pinned", "archived", "deleted")
+MAX_ID_LENGTH = 200
+
+
+class Kept:
+    """Base of all chats: their attributes, and their link to a store if they have one."""
+
+    def __init__(
+        self,
+        items: Iterable[Item],
+        *,
+        model: str | None,
+        config: GenerationConfig | None,
+        session_id: str | None,
+        parent_session_id: str | None,
+        marker: str,
+        metadata: Mapping[str, Any] | None,
+        chat_template: str | TemplateSource | None,
+    ) -> None:
+        _check_marker(marker)
+        _check_id("session_id", session_id)
+        _check_id("parent_session_id", parent_session_id)
+        self._history = History(items)
+        self._model = model
+        self._config = merged(config)
+        self._session_id = session_id
+        self._parent_session_id = parent_session_id
+        self._marker = marker
+        self._metadata = dict(metadata or {})
+        self._template = merged(settings={"chat_template": chat_template}).chat_template
+        self._title: str | None = None
+        self._recording: Recording | None = None
+
+    @property
+    def session_id(self) -> str | None:
+        """Identifier of this chat; a chat that is stored always has one."""
+        return self._session_id
+
+    @property
+    def parent_session_id(self) -> str | None:
+        """Identifier of the chat that this one was forked from."""
+        return self._parent_session_id
+
+    @property
+    def model(self) -> str | None:
+        """The model that answers; None without a client."""
+        return self._model
+
+    @property
+    def chat_template(self) -> str | TemplateSource | None:
+        """The template that replaces the model's; None is the model's."""
+        return self._template
+
+    @property
+    def config(self) -> GenerationConfig:
+        """Defaults of this chat's answers; never changed by a call."""
+        return self._config
+
+    @config.setter
+    def config(self, config: GenerationConfig) -> None:
+        self._config = config
+        self._store()
+
+    @property
+    def marker(self) -> str:
+        """What a listing can be filtered by: "", "pinned", "archived" or "deleted"."""
+        return self._marker
+
+    @marker.setter
+    def marker(self, marker: str) -> None:
+        _check_marker(marker)
+        self._marker = marker
+        self._store()
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Anything else about the chat; a change inside is stored with the next turn or edit."""
+        return self._metadata
+
+    @metadata.setter
+    def metadata(self, metadata: Mapping[str, Any]) -> None:
+        self._metadata = dict(metadata)
+        self._store()
+
+    @property
+    def title(self) -> str | None:
+        """A name for listings; None until it is set."""
+        return self._title
+
+    @title.setter
+    def title(self, title: str | None) -> None:
+        self._title = title
+        self._store()
+
+    def _keep_in(self, store: Store, *, models: Sequence[str], fresh: bool) -> None:
+        """Go on from the stored session of this id; attributes that were given win.
+
+        Args:
+            store: where the session is or will be.
+            models: of which the stored one may be taken; empty when a model was given.
+            fresh: a history was given, so that none may be stored.
+        """
+        recording = Recording(store, self._session_id)
+        stored = recording.restore()
+        changed = True
+        if stored is not None:
+            if fresh:
+                wrong = f"session {self._session_id!r} has a history: messages= would replace it"
+                raise ValidationError(wrong, details={"param": "messages"})
+            changed = self._take(*stored)
+            if stored[0]["model"] in models:
+                self._model = stored[0]["model"]
+        self._session_id = recording.session_id
+        self._recording = recording
+        if changed:
+            self._save(self._history.items)
+
+    def _take(self, record: SessionRecord, items: list[Item]) -> bool:
+        """Take what is stored and was not given; tells whether something was given."""
+        given = [self._config.given, self._marker, self._metadata, self._template]
+        self._history = History(items)
+        self._config = config_from_record(record["config"]) | self._config
+        self._marker = self._marker or record["marker"]
+        self._metadata = self._metadata or record["metadata"]
+        self._template = self._template or record["chat_template"]
+        self._parent_session_id = self._parent_session_id or record["parent_session_id"]
+        self._title = record["title"]
+        return any(given) or self._parent_session_id != record["parent_session_id"]
+
+    def _save(self, items: Sequence[Item] | None) -> None:
+        """Bring the store up to date, if there is one; None keeps the history that it has."""
+        if self._recording is not None:
+            self._recording.save(self._session_record(), items)
+
+    def _store(self) -> None:
+        """Store the attributes as they are now; an answer on its way is stored by its turn."""
+        begun = self._recording is not None and self._recording.begun
+        self._save(None if begun else self._history.items)
+
+    def _session_record(self) -> SessionRecord:
+        return SessionRecord(
+            session_id=str(self._session_id),
+            parent_session_id=self._parent_session_id,
+            title=self._title,
+            model=self._model,
+            system_prompt=ConversationItems(self._history.items).system,
+            config=deepcopy(self._config.to_dict(only_given=True)),
+            chat_template=source_of(self._template),
+            marker=self._marker,
+            metadata=deepcopy(self._metadata),
+        )
+
+
+def _check_marker(marker: str) -> None:
+    if marker not in MARKERS:
+        known = ", ".join(map(repr, MARKERS))
+        raise ValidationError(
+            f"marker must be one of {known}, got {marker!r}", details={"param": "marker"}
+        )
+
+
+def _check_id(name: str, value: object) -> None:
+    fits = isinstance(value, str) and value.isprintable() and 0 < len(value) <= MAX_ID_LENGTH
+    if value is not None and not fits:
+        wanted = f"must be printable text of 1 to {MAX_ID_LENGTH} characters"
+        raise ValidationError(
+            f"{name} {wanted}, got {value!r}", details={"param": name, "value": value}
+        )

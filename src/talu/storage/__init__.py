@@ -1,0 +1,1 @@
+"""Where chats are kept: sessions and their items in one SQLite file."""

@@ -1,0 +1,48 @@
+"""How the database came to be: every change of its form, in order.
+
+Append-only: a database that was written by an older version runs the functions that it has not
+seen. A function that was released is never changed.
+"""
+
+import sqlite3
+from collections.abc import Callable
+
+__all__ = ["MIGRATIONS"]
+
+
+def m001_sessions(db: sqlite3.Connection) -> None:
+    """Sessions, the tree of their items, and the words of the items.
+
+    A node is an item and the one before it. A session is the path to its ``head``; a fork is
+    another head in the same tree. A node's number is above that of its parent, and never used
+    again. ``change`` is the number of a session's last change, counted over all sessions: it orders
+    them, and tells a reader that is out of date.
+    """
+    db.execute(
+        """CREATE TABLE nodes (
+            node INTEGER PRIMARY KEY AUTOINCREMENT,
+            parent INTEGER REFERENCES nodes (node),
+            item TEXT NOT NULL
+        )"""
+    )
+    db.execute("CREATE INDEX nodes_by_parent ON nodes (parent)")
+    db.execute(
+        """CREATE TABLE sessions (
+            session_id TEXT NOT NULL PRIMARY KEY,
+            change INTEGER NOT NULL UNIQUE,
+            head INTEGER REFERENCES nodes (node),
+            marker TEXT NOT NULL,
+            created_at_ms INTEGER NOT NULL,
+            updated_at_ms INTEGER NOT NULL,
+            record TEXT NOT NULL
+        )"""
+    )
+    db.execute("CREATE INDEX sessions_by_head ON sessions (head)")
+    db.execute("CREATE TABLE changes (last INTEGER NOT NULL)")
+    db.execute("INSERT INTO changes VALUES (0)")
+    db.execute(
+        "CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = 'unicode61 remove_diacritics 2')"
+    )
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_sessions]

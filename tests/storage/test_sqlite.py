@@ -1,0 +1,193 @@
+"""The file: what is refused and never overwritten, and several processes at once."""
+
+import gc
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from talu import Client, ModelSpec, Profile
+from talu.backends.scripted import ScriptedModel
+from talu.exceptions import StorageError
+from talu.storage.migrations import MIGRATIONS
+
+
+@pytest.fixture
+def profile(home) -> Profile:
+    """A profile with one session, closed."""
+    client = Client(ModelSpec("m", ScriptedModel("a " * 2000)), profile=Profile("work"))
+    client.chat(session_id="s").send("q")
+    del client
+    gc.collect()
+    return Profile("work")
+
+
+def database(profile: Profile) -> Path:
+    return profile.path / "talu.db"
+
+
+def uses(profile: Profile) -> list:
+    """Everything that one can do with a profile."""
+    client = Client(ModelSpec("m", ScriptedModel()), profile=profile)
+    return [
+        profile.sessions,
+        lambda: profile.sessions(search="a"),
+        lambda: client.chat(session_id="s"),
+        lambda: client.chat(system="S"),
+        lambda: profile.delete("s"),
+        lambda: profile.export("/dev/null/x"),
+    ]
+
+
+def damage_header(path: Path) -> None:
+    path.write_bytes(b"\xff" * 100 + path.read_bytes()[100:])
+
+
+def damage_pages(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: 2 * 4096])
+
+
+def make_newer(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    db.close()
+
+
+def make_foreign(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE theirs (x)")
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (damage_header, "is damaged"),
+        (damage_pages, "is damaged"),
+        (cut_short, "is damaged"),
+        (make_newer, "was written by a newer talu"),
+        (make_foreign, "is a database of another program"),
+    ],
+)
+def test_a_file_that_is_not_ours_to_read_is_named_and_not_changed(profile, change, match) -> None:
+    change(database(profile))
+    before = database(profile).read_bytes()
+    for use in uses(profile):
+        with pytest.raises(StorageError, match=match) as caught:
+            use()
+        assert str(database(profile)) in str(caught.value)
+        assert caught.value.code == "STORAGE_DAMAGED"
+        assert database(profile).read_bytes() == before
+
+
+def test_a_file_that_is_removed_while_it_is_in_use_is_an_error(profile) -> None:
+    chat = Client(ModelSpec("m", ScriptedModel("a")), profile=profile).chat(session_id="s")
+    database(profile).rename(profile.path / "elsewhere")
+    with pytest.raises(StorageError, match="was removed or replaced while it was in use"):
+        chat.append("user", "q")
+
+
+def test_a_profile_is_let_go_of_when_it_is_dropped(home) -> None:
+    profile = Profile("work")
+    Client(ModelSpec("m", ScriptedModel()), profile=profile).chat(system="S")
+    path = profile.path
+    assert (path / "talu.db-wal").exists()
+    del profile
+    assert not (path / "talu.db-wal").exists()
+
+
+def test_an_older_database_is_brought_to_the_newest_form(profile, monkeypatch) -> None:
+    def m002_added(db: sqlite3.Connection) -> None:
+        db.execute("CREATE TABLE added (x)")
+
+    monkeypatch.setattr("talu.storage.sqlite.MIGRATIONS", [*MIGRATIONS, m002_added])
+    assert len(profile.sessions()) == 1
+    with profile.database.file.reading() as db:
+        assert db.execute("SELECT count(*) FROM added").fetchone() == (0,)
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+def test_a_migration_that_fails_leaves_the_database_as_it_was(profile, monkeypatch) -> None:
+    def m002_fails(db: sqlite3.Connection) -> None:
+        db.execute("DROP TABLE words")
+        raise RuntimeError("no")
+
+    before = database(profile).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("talu.storage.sqlite.MIGRATIONS", [*MIGRATIONS, m002_fails])
+        with pytest.raises(RuntimeError):
+            profile.sessions()
+    assert database(profile).read_bytes() == before
+    assert len(profile.sessions(search="a")) == 1
+
+
+def test_foreign_keys_are_enforced(profile) -> None:
+    with pytest.raises(StorageError, match="FOREIGN KEY"), profile.database.file.writing() as db:
+        db.execute("DELETE FROM nodes")
+
+
+TALK = """
+import sys
+from talu import Client, ModelSpec, Profile
+from talu.backends.scripted import ScriptedModel
+
+who = sys.argv[1]
+sys.stdin.readline()  # all begin together, on a profile that is not there yet
+with Client(ModelSpec("m", ScriptedModel(*["answer"] * 20)), profile=Profile("busy")) as client:
+    for number in range(20):
+        client.chat(session_id=f"{who}-{number % 4}").send(f"{who} {number}")
+"""
+
+
+def test_several_processes_write_one_profile_at_once(home) -> None:
+    command = [sys.executable, "-c", TALK]
+    processes = [
+        subprocess.Popen([*command, str(i)], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        for i in range(6)
+    ]
+    for process in processes:
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    assert [process.communicate()[1] for process in processes] == [b""] * 6
+    sessions = Profile("busy").sessions()
+    assert len(sessions) == 24
+    for session in sessions:
+        loaded = Profile("busy").database.load(session["session_id"])
+        assert len(loaded.items) == 10
+
+
+def test_a_forked_process_uses_a_connection_of_its_own(home) -> None:
+    code = """
+import os
+from talu import Client, ModelSpec, Profile
+from talu.backends.scripted import ScriptedModel
+
+client = Client(ModelSpec("m", ScriptedModel(*"abcdef")), profile=Profile("p"))
+client.chat(session_id="before").send("q")
+child = os.fork()
+client.chat(session_id="child" if child == 0 else "parent").send("q")
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    client.chat(session_id="after").send("q")
+    print(sorted(s["session_id"] for s in client.profile.sessions()))
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "['after', 'before', 'child', 'parent']\n"
+    assert shown.stderr == ""
+
+
+def test_a_file_that_others_can_read_is_made_private(profile) -> None:
+    database(profile).chmod(0o644)
+    profile.path.chmod(0o755)
+    assert len(profile.sessions()) == 1
+    assert os.stat(database(profile)).st_mode & 0o077 == 0
+    assert profile.path.stat().st_mode & 0o077 == 0
