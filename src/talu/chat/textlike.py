@@ -1,15 +1,17 @@
 """What an answer has in common with the text that it holds."""
 
+from abc import ABC, abstractmethod
+
 __all__ = ["TextLike"]
 
 
-class TextLike:
+class TextLike(ABC):
     """Compares, hashes, joins and searches like its ``text``; it is not a ``str``."""
 
     @property
+    @abstractmethod
     def text(self) -> str:
         """The text."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return self.text

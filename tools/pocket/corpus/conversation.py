@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 START, END = "<|im_start|>", "<|im_end|>"
 TOOL_CALL = re.compile(r"<tool_call>\n(.*?)\n</tool_call>", re.DOTALL)
@@ -33,11 +34,11 @@ class Conversation:
     skill: str
     turns: tuple[Turn, ...]
     system: str = ""
-    tools: tuple[Mapping[str, object], ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
     sums: tuple[tuple[int, int], ...] = field(default=())
 
 
-def system_block(system: str, tools: tuple[Mapping[str, object], ...]) -> str:
+def system_block(system: str, tools: tuple[Mapping[str, Any], ...]) -> str:
     """Return the text of the system turn, empty when there is nothing to say."""
     if not tools:
         return system

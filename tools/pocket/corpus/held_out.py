@@ -61,7 +61,7 @@ def pair_held_out(a: int, b: int) -> bool:
 
 def keys(conversation: Conversation) -> Iterator[str]:
     """Yield every key that can hold a conversation out: fresh questions and growing chains."""
-    names = [str(tool["function"]["name"]) for tool in conversation.tools]  # type: ignore[index]
+    names = [str(tool["function"]["name"]) for tool in conversation.tools]
     chain = [normal(part) for part in (conversation.system, *names) if part]
     for turn in conversation.turns:
         key = normal(turn.user)
