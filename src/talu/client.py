@@ -215,7 +215,8 @@ class Client(_Client):
         hooks: observers of every generation.
         base_url, api_key, org_id, timeout_ms, max_retries: of a remote model, for all models that
             have no backend of their own. Remote models come with a later version.
-        gpu_layers: layers on an accelerator, -1 for all that there is room for.
+        gpu_layers: layers on a GPU. This version has none: -1 (all that there are) and 0 run on
+            the CPU, and more is an error when the model opens.
         use_mmap: map the weights (the default) instead of reading them into private memory.
         num_threads: 0 takes what affinity and cgroup allow.
 
