@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 
 import torch
 from network import CONFIG, Pocket
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 GENERATION = {
     "do_sample": True,
@@ -25,18 +24,27 @@ GENERATION = {
 
 
 def write(model: Pocket, run: Path, out: Path) -> None:
-    """Write weights in bfloat16, configuration and tokenizer."""
+    """Write weights in bfloat16, configuration and tokenizer, each file whole or not at all."""
     out.mkdir(parents=True, exist_ok=True)
     weights = {
         name: value.detach().to(torch.bfloat16).contiguous()
         for name, value in model.state_dict().items()
     }
-    save_file(weights, str(out / "model.safetensors"), metadata={"format": "pt"})
-    (out / "model.safetensors").chmod(0o644)
-    for name, values in (("config.json", CONFIG), ("generation_config.json", GENERATION)):
-        (out / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(run / name, out / name)
+    files = {
+        "model.safetensors": save(weights, metadata={"format": "pt"}),
+        "config.json": _json(CONFIG),
+        "generation_config.json": _json(GENERATION),
+        "tokenizer.json": (run / "tokenizer.json").read_bytes(),
+        "tokenizer_config.json": (run / "tokenizer_config.json").read_bytes(),
+    }
+    for name, content in files.items():
+        part = out / f"{name}.part"
+        part.write_bytes(content)
+        part.replace(out / name)
+
+
+def _json(values: dict[str, object]) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode()
 
 
 def main() -> None:

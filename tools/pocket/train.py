@@ -1,8 +1,10 @@
 """Train `talu/pocket` and write its checkpoint folder.
 
-    python train.py --run RUN_FOLDER --out CHECKPOINT_FOLDER --minutes 75
+    python train.py --run RUN_FOLDER --out CHECKPOINT_FOLDER --tokens 9000000
 
 The run folder keeps the tokenizer and the state, so that the same command goes on where it stopped.
+The rate follows the tokens seen, not the clock: on one kind of machine, with one number of threads
+(`OMP_NUM_THREADS`), every run ends with the same weights, also one that was interrupted.
 """
 
 from __future__ import annotations
@@ -74,13 +76,12 @@ def weights_in(folder: Path) -> dict[str, float] | None:
 
 
 def train_shard(run: Run, tokenizer: Tokenizer, folder: Path, options: argparse.Namespace) -> None:
-    """Train on one part of the corpus, or until the time is over."""
-    seconds = options.minutes * 60
+    """Train on one part of the corpus, or until the wanted number of tokens is reached."""
     begun = time.monotonic()
     for ids, wanted in shard(tokenizer, run.shard, options.batch, weights_in(folder)):
         loss = run.model.loss(ids, wanted)
         loss.backward()
-        run.optimiser.step(share(run.seconds / seconds))
+        run.optimiser.step(share(run.tokens / options.tokens))
         now = time.monotonic()
         run.seconds += now - begun
         begun = now
@@ -95,21 +96,19 @@ def train_shard(run: Run, tokenizer: Tokenizer, folder: Path, options: argparse.
                 f" {speed:.0f}/s {run.seconds:.0f}s",
                 flush=True,
             )
-        if run.seconds >= seconds:
+        if run.tokens >= options.tokens:
             return
     run.shard += 1
 
 
 def main() -> None:
-    """Train until the given time is over, writing the state after each part of the corpus."""
+    """Train on the given number of tokens, writing the state after each part of the corpus."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=75)
+    parser.add_argument("--tokens", type=int, default=9_000_000)
     parser.add_argument("--batch", type=int, default=2048)
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     tokenizer = Tokenizer.from_file(str(options.run / "tokenizer.json"))
     run = Run(model := Pocket(), Optimiser(model))
@@ -117,7 +116,7 @@ def main() -> None:
     if state.exists():
         run.load(state)
     print(f"{sum(p.numel() for p in model.parameters())} parameters", flush=True)
-    while run.seconds < options.minutes * 60:
+    while run.tokens < options.tokens:
         train_shard(run, tokenizer, options.run, options)
         run.save(state)
     export.write(model, options.run, options.out)

@@ -13,17 +13,17 @@ from corpus.held_out import is_held_out, last_is_held_out
 Sampler = Callable[[Random], Conversation]
 LOOSE = 0.12
 SAMPLERS: dict[str, tuple[Sampler, float]] = {
-    "arithmetic": (arithmetic.sample, 0.28),
+    "arithmetic": (arithmetic.sample, 0.26),
     "drill": (arithmetic.drill, 0.08),
     "follow-ups": (followups.sample, 0.19),
     "facts": (facts.sample, 0.16),
     "personas": (talk.in_role, 0.04),
     "talk": (talk.sample, 0.06),
-    "echo": (talk.echoed, 0.02),
+    "echo": (talk.echoed, 0.03),
     "json": (objects.sample, 0.1),
     "terms": (terms.sample, 0.08),
     "stories": (stories.sample, 0.04),
-    "tools": (tool_calls.sample, 0.05),
+    "tools": (tool_calls.sample, 0.08),
 }
 
 

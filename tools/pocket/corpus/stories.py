@@ -60,6 +60,8 @@ TOPICS = {
     "love": "princess",
 }
 HELPERS = listed("helpers")
+# Few names, so that the model learns of each whether it is a he or a she.
+STORY_NAMES = listed("story names")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def tell(rng: Random, hero: str, name: str = "", trait: str = "") -> Tale:
     male = {"boy", "king", "prince", "wizard", "knight"}
     pool = [
         n
-        for n in NAMES
+        for n in STORY_NAMES
         if not (hero in female and n not in FEMALE) and not (hero in male and n in FEMALE)
     ]
     name = name or rng.choice(pool)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from corpus import arithmetic, facts, talk
@@ -243,6 +243,18 @@ def _email(rng: Random) -> Use:
     )
 
 
+# Parts of names that no table has, so that a name is read from the definition, not remembered.
+BEFORE = ("my", "call", "run", "quick", "local", "new", "team", "fast")
+AFTER = ("now", "v2", "api", "tool", "service", "helper", "pro", "lookup")
+
+
+def _renamed(rng: Random, use: Use) -> Use:
+    roll = rng.random()
+    if roll < 0.08:
+        return replace(use, name=f"{rng.choice(BEFORE)}_{use.name}")
+    return replace(use, name=f"{use.name}_{rng.choice(AFTER)}") if roll < 0.16 else use
+
+
 USES = (_weather, _weather, _time, _sum, _sum, _search, _email)
 
 
@@ -254,7 +266,7 @@ def call(use: Use) -> str:
 
 def sample(rng: Random) -> Conversation:
     """Return a conversation with tools, in which one is mostly needed."""
-    use = rng.choice(USES)(rng)
+    use = _renamed(rng, rng.choice(USES)(rng))
     offered = {use.name: use}
     for _ in range(rng.choice((0, 0, 0, 1, 1, 2))):
         other = rng.choice(USES)(rng)
