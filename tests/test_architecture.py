@@ -12,6 +12,7 @@ MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always
     "__init__": {"client", "chat", "profile", "router", "template"},
     "__main__": {"cli"},
     "client": {"chat", "profile", "router"},
+    "chat": {"router"},
     "profile": {"storage"},
     "cli": {"client", "chat", "engine", "models", "weights"},
     "router": {"backends"},

@@ -19,7 +19,6 @@ from talu.chat.turn import Turn, drain
 from talu.config import GenerationConfig, GenerationSettings, TemplateSource, merged
 from talu.exceptions import StateError, ValidationError
 from talu.profile import Profile
-from talu.protocols import Store
 from talu.router import embedding
 from talu.router.router import Router
 from talu.router.spec import CompletionOptions, ModelInput, ModelSpec, specs_from
@@ -174,10 +173,6 @@ class _Client:
         if self._router.closed:
             raise StateError("the client has been closed", "STATE_CLOSED")
 
-    @property
-    def _store(self) -> Store | None:
-        return self._profile.database if self._profile else None
-
     def _raw(
         self,
         prompt: str,
@@ -248,7 +243,7 @@ class Client(_Client):
             GenerationError: the prompt does not fit the context, or the model failed.
         """
         self._check_open()
-        return Chat(self, model=model).send(prompt, merged(config, settings=settings))
+        return Chat(model, client=self).send(prompt, merged(config, settings=settings))
 
     def stream(
         self,
@@ -263,7 +258,7 @@ class Client(_Client):
         wrong with the request raises here, not at the first piece.
         """
         self._check_open()
-        return iter(Chat(self, model=model)(prompt, merged(config, settings=settings)))
+        return iter(Chat(model, client=self)(prompt, merged(config, settings=settings)))
 
     def chat(
         self,
@@ -302,8 +297,8 @@ class Client(_Client):
         """
         self._check_open()
         return Chat(
-            self,
-            model=model,
+            model,
+            client=self,
             system=system,
             messages=messages,
             config=config,
@@ -313,7 +308,7 @@ class Client(_Client):
             metadata=metadata,
             chat_template=chat_template,
             offline=offline,
-            store=self._store,
+            profile=self._profile,
         )
 
     def raw_complete(
@@ -378,7 +373,7 @@ class AsyncClient(_Client):
     ) -> AsyncResponse:
         """Like ``Client.ask``, awaited."""
         self._check_open()
-        return await AsyncChat(self, model=model).send(prompt, merged(config, settings=settings))
+        return await AsyncChat(model, client=self).send(prompt, merged(config, settings=settings))
 
     def stream(
         self,
@@ -392,7 +387,7 @@ class AsyncClient(_Client):
         A wrong argument raises here; a model that cannot be used, at the first piece.
         """
         self._check_open()
-        return _stream(AsyncChat(self, model=model), prompt, merged(config, settings=settings))
+        return _stream(AsyncChat(model, client=self), prompt, merged(config, settings=settings))
 
     def chat(
         self,
@@ -415,8 +410,8 @@ class AsyncClient(_Client):
         """
         self._check_open()
         return AsyncChat(
-            self,
-            model=model,
+            model,
+            client=self,
             system=system,
             messages=messages,
             config=config,
@@ -426,7 +421,7 @@ class AsyncClient(_Client):
             metadata=metadata,
             chat_template=chat_template,
             offline=offline,
-            store=self._store,
+            profile=self._profile,
         )
 
     async def raw_complete(

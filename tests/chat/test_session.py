@@ -115,9 +115,33 @@ def test_an_unknown_marker_is_refused() -> None:
         Chat(marker="starred")
 
 
-def test_a_model_in_place_of_the_client_names_the_remedy() -> None:
-    with pytest.raises(ValidationError, match=r"got 'talu/pocket': make a chat with client\.chat"):
-        Chat("talu/pocket")
+def test_a_model_in_place_of_the_client_is_named() -> None:
+    with pytest.raises(ValidationError, match="client must be a Client, got 'talu/pocket'"):
+        Chat(client="talu/pocket")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "param"),
+    [
+        ({"metadata": "pinned"}, "metadata"),
+        ({"config": {}}, "config"),
+        ({"profile": "w"}, "profile"),
+    ],
+)
+def test_a_wrong_argument_of_a_chat_is_named(arguments, param) -> None:
+    with pytest.raises(ValidationError, match=f"{param} must be") as caught:
+        Chat(**arguments)
+    assert caught.value.details["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("config", {"seed": 1}), ("metadata", [1]), ("title", 5), ("marker", None)]
+)
+def test_a_wrong_attribute_is_refused_and_the_old_one_stays(chat, name, value) -> None:
+    before = getattr(chat, name)
+    with pytest.raises(ValidationError, match=f"{name} must be"):
+        setattr(chat, name, value)
+    assert getattr(chat, name) == before
 
 
 def test_system_twice_is_refused() -> None:
@@ -171,7 +195,7 @@ def test_regenerate_without_a_user_message_is_refused(faces) -> None:
 
 
 def test_a_chat_without_a_client_holds_its_history_and_does_not_answer() -> None:
-    with Chat() as chat, pytest.raises(StateError, match="has no client") as caught:
+    with Chat() as chat, pytest.raises(StateError, match="has no model") as caught:
         chat.send("Hi")
     assert caught.value.code == "STATE_NO_ROUTER"
 
@@ -363,7 +387,7 @@ def test_a_stored_chat_comes_back_item_by_item(faces) -> None:
     faces.read_some(faces.run(chat("more")), 1)
     chat.append_hidden("user", "h")
     stored = json.loads(json.dumps(chat.to_dict()))
-    again = type(chat).from_dict(stored, chat.client)
+    again = type(chat).from_dict(stored, client=chat.client)
     assert list(again.items) == list(chat.items)
     assert again.to_dict() == chat.to_dict()
     assert again.items.filter_by_type(ReasoningItem)[0].text == "Hm"
@@ -374,7 +398,7 @@ def test_a_stored_chat_comes_back_item_by_item(faces) -> None:
 def test_a_chat_restored_from_messages_alone_goes_on(faces) -> None:
     client = faces.client("a")
     data = {"messages": [{"role": "user", "content": "q"}]}
-    chat = type(client.chat()).from_dict(data, client)
+    chat = type(client.chat()).from_dict(data, client=client)
     faces.run(chat.send("more"))
     assert texts(chat) == ["q", "more", "a"]
 

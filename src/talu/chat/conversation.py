@@ -1,20 +1,19 @@
-"""What the sync and the async chat share: the history, its editing, inspection and storage.
+"""What the sync and the async chat share: where answers come from, inspection and storage form.
 
 Knows a client only as a source of backends and hooks. Refuses to generate: that is ``session``.
 """
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from talu.chat.host import Host
+from talu.chat.editing import Editable
+from talu.chat.host import Host, OwnHost
 from talu.chat.io import IO
-from talu.chat.items import ConversationItems, Item, MessageItem, MessageRole
-from talu.chat.kept import Kept
+from talu.chat.items import Item, MessageItem, MessageRole
+from talu.chat.kept import StoreOwner
 from talu.chat.messages import (
     Message,
-    MessageList,
     items_from_messages,
     messages_from_items,
     user_items,
@@ -28,7 +27,9 @@ from talu.chat.records import (
 from talu.chat.turn import History, OnToken, Turn
 from talu.config import GenerationConfig, TemplateSource, merged, source_of
 from talu.exceptions import StateError, ValidationError
-from talu.protocols import Backend, Store
+from talu.protocols import Backend
+from talu.router.router import Router
+from talu.router.spec import ModelInput
 from talu.types import Request
 
 __all__ = ["Conversation", "Draft"]
@@ -49,14 +50,17 @@ class Draft:
     replaces: MessageItem | None = None
 
 
-class Conversation(Kept):
+class Conversation(Editable):
     """Base of ``Chat`` and ``AsyncChat``: a history of items and the defaults of its answers."""
+
+    _async_hooks: ClassVar[bool]
 
     def __init__(
         self,
-        client: Host | None = None,
+        model: ModelInput | None = None,
         *,
-        model: str | None = None,
+        client: Host | None = None,
+        profile: StoreOwner | None = None,
         system: str | None = None,
         messages: Iterable[Mapping[str, Any]] | None = None,
         config: GenerationConfig | None = None,
@@ -66,14 +70,18 @@ class Conversation(Kept):
         metadata: Mapping[str, Any] | None = None,
         chat_template: str | TemplateSource | None = None,
         offline: bool = False,
-        store: Store | None = None,
     ) -> None:
-        if client is not None and not hasattr(client, "router"):
-            wrong = f"client must be a Client, got {client!r}: make a chat with client.chat()"
-            raise ValidationError(wrong, details={"param": "client"})
+        for name, value, part in (("client", client, "router"), ("profile", profile, "database")):
+            if value is not None and not hasattr(value, part):
+                wrong = f"{name} must be a {name.capitalize()}, got {value!r}"
+                raise ValidationError(wrong, details={"param": name})
+        self._own: OwnHost | None = None
+        if client is None and model is not None:
+            client = self._own = OwnHost(model, allow_async=self._async_hooks)
+            model = client.router.default_model
         super().__init__(
             items_from_messages(messages or ()),
-            model=client.router.name_of(model) if client else model,
+            model=client.router.name_of(model) if client is not None else None,
             config=config,
             session_id=session_id,
             parent_session_id=parent_session_id,
@@ -83,141 +91,54 @@ class Conversation(Kept):
         )
         self._client = client
         self._turn: Turn[Self] | None = None  # the latest
-        self._closed = False
         self._offline = offline
         if system:
             if self.system is not None:
                 wrong = "system= and a system message in messages= exclude each other"
                 raise ValidationError(wrong, details={"param": "system"})
             self.system = system
-        if store is not None:
+        if profile is not None:
             known = client.router.models if client and model is None else []
-            self._keep_in(store, models=known, fresh=messages is not None)
-
-    # What it holds
-
-    @property
-    def items(self) -> ConversationItems:
-        """All items as a live read-only sequence, the system message included."""
-        self._check_open()
-        return ConversationItems(self._history.items)
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        """The conversation as OpenAI-style dictionaries; a read-only copy.
-
-        ``client.chat(messages=chat.messages)`` restores it.
-        """
-        return MessageList(messages_from_items(self.items))
-
-    @property
-    def system(self) -> str | None:
-        """Text of the system message, which is the first item; None and "" remove it."""
-        return self.items.system
-
-    @system.setter
-    def system(self, text: str | None) -> None:
-        with self._editing() as items:
-            old = 1 if ConversationItems(items).system is not None else 0
-            items[:old] = [MessageItem.create("system", text)] if text else []
+            self._keep_in(profile.database, models=known, fresh=messages is not None)
 
     @property
     def client(self) -> Host | None:
-        """The client that the chat came from."""
+        """Where models and hooks come from: the client, or a small one of the chat's own.
+
+        None for a chat that only holds its history.
+        """
         return self._client
+
+    @property
+    def owns_client(self) -> bool:
+        """Whether the chat was made of a model's name, so that closing it gives back the model."""
+        return self._own is not None
+
+    @property
+    def router(self) -> Router | None:
+        """The router of ``client``."""
+        return self._client.router if self._client is not None else None
 
     @property
     def max_context_length(self) -> int | None:
         """Tokens that prompt and answer may have together; opens the model; None when unknown."""
-        return self._backend().max_context_length if self._client else None
-
-    def __len__(self) -> int:
-        return len(self._history.items)
-
-    def __bool__(self) -> bool:
-        return True
+        return self._backend().max_context_length if self._client is not None else None
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self)} items"
         return f"{type(self).__name__}(model={self._model!r}, {state})"
 
-    # Editing
-
-    def append(
-        self,
-        role: MessageItem | MessageRole | str,
-        content: str | None = None,
-        *,
-        hidden: bool = False,
-    ) -> Self:
-        """Add a message without generating: a role and a text, or a ``MessageItem``."""
-        return self.insert(len(self), role, content, hidden=hidden)
-
-    def append_hidden(self, role: MessageRole | str, content: str) -> Self:
-        """Add a message that is in the context but not meant for the eyes of a user."""
-        return self.append(role, content, hidden=True)
-
-    def insert(
-        self,
-        index: int,
-        role: MessageItem | MessageRole | str,
-        content: str | None = None,
-        *,
-        hidden: bool = False,
-    ) -> Self:
-        """Put a message before the item at ``index``."""
-        if isinstance(role, MessageItem):
-            item = role
-        elif content is None:
-            wrong = "content is missing: give the text of the message"
-            raise ValidationError(wrong, "VALIDATION_MISSING_CONTENT", {"param": "content"})
-        else:
-            item = MessageItem.create(role, content, hidden=hidden)
-        with self._editing() as items:
-            if not 0 <= index <= len(items):
-                raise _no_such_index(index, len(items))
-            items.insert(index, item)
-        return self
-
-    def pop(self) -> Self:
-        """Drop the last item."""
-        with self._editing() as items:
-            if not items:
-                raise StateError("the chat has no item to drop", "STATE_POP_FAILED")
-            items.pop()
-        return self
-
-    def remove(self, index: int) -> Self:
-        """Drop the item at ``index``, counted from 0."""
-        with self._editing() as items:
-            if not 0 <= index < len(items):
-                raise _no_such_index(index, len(items))
-            del items[index]
-        return self
-
-    def clear(self) -> Self:
-        """Drop everything but the system message."""
-        with self._editing() as items:
-            del items[1 if ConversationItems(items).system is not None else 0 :]
-        return self
-
-    def reset(self) -> Self:
-        """Drop everything."""
-        with self._editing() as items:
-            items.clear()
-        return self
-
     def fork(self) -> Self:
         """An independent copy on the same client; its parent session is this chat's session.
 
         The copy of a stored chat is stored at once, under a new id; it shares the items on disk.
+        The model of a chat that owns it is closed with that chat, and not with its forks.
         """
         return self._forked_with(self.items)
 
     def _forked_with(self, items: Sequence[Item]) -> Self:
         copy = type(self)(
-            self._client,
-            model=self._model,
+            client=self._client,
             config=self.config,
             parent_session_id=self.session_id,
             metadata=self.metadata,
@@ -225,26 +146,13 @@ class Conversation(Kept):
             offline=self._offline,
         )
         copy._history = History(items)
+        copy._model = self._model
         copy._title = self._title
         if self._recording is not None:
             copy._recording = self._recording.fork()
             copy._session_id = copy._recording.session_id
             copy._store()
         return copy
-
-    @contextmanager
-    def _editing(self) -> Generator[list[Item]]:
-        self._check_open()
-        self._history.claim()
-        before = list(self._history.items)
-        try:
-            yield self._history.items
-            self._save(self._history.items)
-        except BaseException:
-            self._history.items[:] = before
-            raise
-        finally:
-            self._history.release()
 
     # Inspection
 
@@ -283,14 +191,17 @@ class Conversation(Kept):
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], client: Host | None = None) -> Self:
+    def from_dict(
+        cls, data: Mapping[str, Any], model: ModelInput | None = None, *, client: Host | None = None
+    ) -> Self:
         """Restore a chat from ``to_dict``; ``items`` win over ``messages`` when both are there.
 
         Args:
             data: what ``to_dict`` gave.
-            client: answers with its model of the same name, or its default model when it has
-                none; without a client the chat holds its history only. A profile of the client
-                does not store the chat.
+            model: the model that goes on, one of the client's if there is a client.
+            client: without ``model`` it answers with its model of the same name, or its default
+                model when it has none. A profile of the client does not store the chat. Without
+                client and model the chat holds its history only.
 
         Raises:
             ValidationError: something in ``data`` is malformed or of a newer version.
@@ -301,10 +212,12 @@ class Conversation(Kept):
                 f"the chat was stored in version {version!r}; this talu reads {FORMAT_VERSION}",
                 details={"param": "version"},
             )
-        model = data.get("model")
+        stored = data.get("model")
+        if model is None and client is not None and stored in client.router.models:
+            model = stored
         chat = cls(
-            client,
-            model=None if client and model not in client.router.models else model,
+            model,
+            client=client,
             messages=data.get("messages") if data.get("items") is None else None,
             config=config_from_record(data.get("config")),
             session_id=data.get("session_id"),
@@ -313,6 +226,8 @@ class Conversation(Kept):
             metadata=data.get("metadata"),
             chat_template=data.get("chat_template"),
         )
+        if chat.client is None:
+            chat._model = stored
         if data.get("items") is not None:
             records = enumerate(data["items"])
             chat._history = History(item_from_record(f"items[{i}]", item) for i, item in records)
@@ -320,15 +235,12 @@ class Conversation(Kept):
 
     # What the two faces build on
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StateError("the chat has been closed", "CHAT_CLOSED")
-
     def _host(self) -> Host:
         self._check_open()
         if self._client is None:
             raise StateError(
-                "this chat has no client and only holds its history: make one with client.chat()",
+                "this chat has no model and only holds its history: make one with client.chat() or "
+                "Chat('a model')",
                 "STATE_NO_ROUTER",
             )
         return self._client
@@ -400,8 +312,3 @@ class Conversation(Kept):
             self._history.release()
             raise
         return await turn.begin()
-
-
-def _no_such_index(index: int, length: int) -> ValidationError:
-    wrong = f"there is no item at index {index}: the chat has {length} items, counted from 0"
-    return ValidationError(wrong, details={"param": "index", "value": index})

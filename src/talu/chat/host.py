@@ -1,38 +1,43 @@
-"""What a chat needs of the client that it came from, so that it need not know one."""
+"""What a chat needs of the client that it came from, and what it has in place of one.
 
+Knows routers and hooks. Refuses to know clients: they are made of chats.
+"""
+
+import weakref
 from typing import Protocol
 
 from talu.chat.hooks import HookManager
-from talu.protocols import Backend
+from talu.router.router import Router
+from talu.router.spec import ModelInput
 
-__all__ = ["Host", "ModelSource"]
-
-
-class ModelSource(Protocol):
-    """Where a chat finds its backend."""
-
-    @property
-    def default_model(self) -> str:
-        """The model of chats that name none."""
-
-    @property
-    def models(self) -> list[str]:
-        """The names of all models."""
-
-    def name_of(self, model: str | None) -> str:
-        """The name of a known model, of the default one for None."""
-
-    def backend(self, model: str | None = None, *, offline: bool = False) -> Backend:
-        """The opened model; blocks while it opens."""
+__all__ = ["Host", "OwnHost"]
 
 
 class Host(Protocol):
     """What a chat needs of its client."""
 
     @property
-    def router(self) -> ModelSource:
+    def router(self) -> Router:
         """Source of backends."""
 
     @property
     def hooks(self) -> HookManager:
         """Observers of every generation."""
+
+
+class OwnHost:
+    """The small client of a chat that was made of a model's name; the chat closes it.
+
+    Attributes:
+        router: the one model, opened on first use and shared by all that use it.
+        hooks: observers of the chat's generations.
+    """
+
+    def __init__(self, model: ModelInput, *, allow_async: bool) -> None:
+        self.router = Router([model])
+        self.hooks = HookManager(allow_async=allow_async)
+        self._close = weakref.finalize(self, self.router.close)
+
+    def close(self) -> None:
+        """Give back the model; idempotent."""
+        self._close()

@@ -5,7 +5,7 @@ Knows a store only as a protocol. Refuses to know how items come and go.
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, Protocol
 
 from talu.chat.items import ConversationItems, Item
 from talu.chat.recording import Recording
@@ -15,10 +15,18 @@ from talu.config import GenerationConfig, TemplateSource, merged, source_of
 from talu.exceptions import ValidationError
 from talu.protocols import SessionRecord, Store
 
-__all__ = ["Kept"]
+__all__ = ["Kept", "StoreOwner"]
 
 MARKERS = ("", "pinned", "archived", "deleted")
 MAX_ID_LENGTH = 200
+
+
+class StoreOwner(Protocol):
+    """What has a store, such as ``talu.Profile``."""
+
+    @property
+    def database(self) -> Store:
+        """The store."""
 
 
 class Kept:
@@ -45,7 +53,7 @@ class Kept:
         self._session_id = session_id
         self._parent_session_id = parent_session_id
         self._marker = marker
-        self._metadata = dict(metadata or {})
+        self._metadata = _metadata(metadata)
         self._template = merged(settings={"chat_template": chat_template}).chat_template
         self._title: str | None = None
         self._recording: Recording | None = None
@@ -72,12 +80,12 @@ class Kept:
 
     @property
     def config(self) -> GenerationConfig:
-        """Defaults of this chat's answers; never changed by a call."""
+        """Defaults of this chat's answers; never changed by a call, copied when it is set."""
         return self._config
 
     @config.setter
     def config(self, config: GenerationConfig) -> None:
-        self._config = config
+        self._config = merged(config)
         self._store()
 
     @property
@@ -98,7 +106,7 @@ class Kept:
 
     @metadata.setter
     def metadata(self, metadata: Mapping[str, Any]) -> None:
-        self._metadata = dict(metadata)
+        self._metadata = _metadata(metadata)
         self._store()
 
     @property
@@ -108,6 +116,8 @@ class Kept:
 
     @title.setter
     def title(self, title: str | None) -> None:
+        if title is not None and not isinstance(title, str):
+            raise ValidationError(f"title must be text, got {title!r}", details={"param": "title"})
         self._title = title
         self._store()
 
@@ -176,6 +186,13 @@ def _check_marker(marker: str) -> None:
         raise ValidationError(
             f"marker must be one of {known}, got {marker!r}", details={"param": "marker"}
         )
+
+
+def _metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    if metadata is not None and not isinstance(metadata, Mapping):
+        wrong = f"metadata must be a dictionary, got {metadata!r}"
+        raise ValidationError(wrong, details={"param": "metadata", "value": metadata})
+    return dict(metadata or {})
 
 
 def _check_id(name: str, value: object) -> None:

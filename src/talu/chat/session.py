@@ -26,16 +26,28 @@ class Chat(Conversation):
     cancelled answer stays as an incomplete item; a failed one leaves the chat as it was. A chat
     may be used from any thread, one answer at a time: a second one meanwhile is a ``StateError``.
 
+    ``client.chat()`` makes one with the models of a client. ``Chat("talu/pocket")`` has a model of
+    its own, opened on first use and given back by ``close``; one without a model and without a
+    client only holds its history.
+
     A chat of a client with a profile is stored: the question before the generation, the answer when
     it ends, every edit at once. What cannot be stored raises ``StorageError``; when that happens at
     the end of a turn, the answer is in ``last_response`` and in the error's ``details``, and the
     next change of the chat stores it as well.
+
+    Args:
+        model: a reference or a ``ModelSpec``; with a client the name of one of its models.
+        client: where models and hooks come from.
+        profile: where the chat is stored.
+        system, messages, config, session_id, parent_session_id, marker, metadata, chat_template,
+            offline: see ``Client.chat``.
 
     Attributes:
         last_response: the latest answer, None before the first.
         session_id, parent_session_id: identifiers of this chat and of the one it was forked from.
     """
 
+    _async_hooks = False
     last_response: Response | StreamingResponse | None = None
 
     @overload
@@ -163,11 +175,18 @@ class Chat(Conversation):
         return self._answer(draft, stream=stream, on_token=on_token)
 
     def close(self) -> None:
-        """Stop an unfinished answer and refuse further use; the client stays open. Idempotent."""
+        """Stop an unfinished answer and refuse further use; idempotent.
+
+        The client stays open; a model of the chat's own is given back.
+        """
         self._close()
-        if isinstance(self.last_response, StreamingResponse):
-            self.last_response.close()
-        self._store()
+        try:
+            if isinstance(self.last_response, StreamingResponse):
+                self.last_response.close()
+            self._store()
+        finally:
+            if self._own is not None:
+                self._own.close()
 
     def __enter__(self) -> Self:
         return self
@@ -209,6 +228,7 @@ class AsyncChat(Conversation):
     Editing, inspection and storage form are plain methods, as in ``Chat``.
     """
 
+    _async_hooks = True
     last_response: AsyncResponse | AsyncStreamingResponse | None = None
 
     @overload
@@ -321,10 +341,14 @@ class AsyncChat(Conversation):
     async def close(self) -> None:
         """Like ``Chat.close``, awaited."""
         self._close()
-        if isinstance(self.last_response, AsyncStreamingResponse):
-            await self.last_response.close()
-        if self._recording is not None:
-            await asyncio.to_thread(self._store)
+        try:
+            if isinstance(self.last_response, AsyncStreamingResponse):
+                await self.last_response.close()
+            if self._recording is not None:
+                await asyncio.to_thread(self._store)
+        finally:
+            if self._own is not None:
+                await asyncio.to_thread(self._own.close)
 
     async def __aenter__(self) -> Self:
         return self

@@ -60,7 +60,7 @@ class Router:
         """Whether ``close`` was called."""
         return self._closed
 
-    def name_of(self, model: str | None) -> str:
+    def name_of(self, model: ModelInput | None) -> str:
         """``model`` if it is one of ``models``, the default one for None.
 
         Raises:

@@ -1,0 +1,139 @@
+"""The history of a chat: reading it, and editing it as a transaction.
+
+Knows items and the claim of the one who may change them. Refuses to know models and answers.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, Self
+
+from talu.chat.items import ConversationItems, Item, MessageItem, MessageRole
+from talu.chat.kept import Kept
+from talu.chat.messages import MessageList, messages_from_items
+from talu.exceptions import StateError, ValidationError
+
+__all__ = ["Editable"]
+
+
+class Editable(Kept):
+    """A chat whose items can be read and edited."""
+
+    _closed = False
+
+    @property
+    def items(self) -> ConversationItems:
+        """All items as a live read-only sequence, the system message included."""
+        self._check_open()
+        return ConversationItems(self._history.items)
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation as OpenAI-style dictionaries; a read-only copy.
+
+        ``client.chat(messages=chat.messages)`` restores it.
+        """
+        return MessageList(messages_from_items(self.items))
+
+    @property
+    def system(self) -> str | None:
+        """Text of the system message, which is the first item; None and "" remove it."""
+        return self.items.system
+
+    @system.setter
+    def system(self, text: str | None) -> None:
+        with self._editing() as items:
+            old = 1 if ConversationItems(items).system is not None else 0
+            items[:old] = [MessageItem.create("system", text)] if text else []
+
+    def __len__(self) -> int:
+        return len(self._history.items)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def append(
+        self,
+        role: MessageItem | MessageRole | str,
+        content: str | None = None,
+        *,
+        hidden: bool = False,
+    ) -> Self:
+        """Add a message without generating: a role and a text, or a ``MessageItem``."""
+        return self.insert(len(self), role, content, hidden=hidden)
+
+    def append_hidden(self, role: MessageRole | str, content: str) -> Self:
+        """Add a message that is in the context but not meant for the eyes of a user."""
+        return self.append(role, content, hidden=True)
+
+    def insert(
+        self,
+        index: int,
+        role: MessageItem | MessageRole | str,
+        content: str | None = None,
+        *,
+        hidden: bool = False,
+    ) -> Self:
+        """Put a message before the item at ``index``."""
+        if isinstance(role, MessageItem):
+            item = role
+        elif content is None:
+            wrong = "content is missing: give the text of the message"
+            raise ValidationError(wrong, "VALIDATION_MISSING_CONTENT", {"param": "content"})
+        else:
+            item = MessageItem.create(role, content, hidden=hidden)
+        with self._editing() as items:
+            if not 0 <= index <= len(items):
+                raise _no_such_index(index, len(items))
+            items.insert(index, item)
+        return self
+
+    def pop(self) -> Self:
+        """Drop the last item."""
+        with self._editing() as items:
+            if not items:
+                raise StateError("the chat has no item to drop", "STATE_POP_FAILED")
+            items.pop()
+        return self
+
+    def remove(self, index: int) -> Self:
+        """Drop the item at ``index``, counted from 0."""
+        with self._editing() as items:
+            if not 0 <= index < len(items):
+                raise _no_such_index(index, len(items))
+            del items[index]
+        return self
+
+    def clear(self) -> Self:
+        """Drop everything but the system message."""
+        with self._editing() as items:
+            del items[1 if ConversationItems(items).system is not None else 0 :]
+        return self
+
+    def reset(self) -> Self:
+        """Drop everything."""
+        with self._editing() as items:
+            items.clear()
+        return self
+
+    @contextmanager
+    def _editing(self) -> Generator[list[Item]]:
+        self._check_open()
+        self._history.claim()
+        before = list(self._history.items)
+        try:
+            yield self._history.items
+            self._save(self._history.items)
+        except BaseException:
+            self._history.items[:] = before
+            raise
+        finally:
+            self._history.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StateError("the chat has been closed", "CHAT_CLOSED")
+
+
+def _no_such_index(index: int, length: int) -> ValidationError:
+    wrong = f"there is no item at index {index}: the chat has {length} items, counted from 0"
+    return ValidationError(wrong, details={"param": "index", "value": index})
