@@ -223,6 +223,7 @@ class Request:
         config: what call and chat asked for; fields left unset are the model's to fill.
         chat_template: Jinja source that replaces the model's template.
         tools: OpenAI-style tool definitions.
+        add_generation_prompt: end the prompt of messages with the opening of the model's turn.
         stop: when it is signalled, the events end soon with ``Done`` and the reason cancelled.
         left: called with the last event, as far as it is known, when the events are closed or
             interrupted while they are read, and so can give it to nobody.
@@ -236,5 +237,6 @@ class Request:
     config: GenerationConfig = field(default_factory=GenerationConfig)
     chat_template: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
+    add_generation_prompt: bool = True
     stop: StopFlag = field(default_factory=StopFlag, compare=False, repr=False)
     left: Callable[[Done], object] = field(default=lambda done: None, compare=False, repr=False)

@@ -188,6 +188,20 @@ def test_without_a_template_the_tokenizer_adds_its_special_tokens(folder: Path) 
         assert opened.render(Request(messages=ASK))[1][0] != 0
 
 
+def test_the_prompt_ends_with_the_opening_of_the_answer_unless_told_otherwise(
+    model: LocalModel,
+) -> None:
+    opened = model.render(Request(messages=ASK))[0]
+    closed = model.render(Request(messages=ASK, add_generation_prompt=False))[0]
+    assert opened.removeprefix(closed) == "<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("name", ["use_mmap", "offline"])
+def test_an_option_that_is_neither_true_nor_false_is_named(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name} must be True or False, got 'no'"):
+        LocalModel("talu/pocket", **{name: "no"})
+
+
 def test_an_empty_template_is_a_template(model: LocalModel) -> None:
     with pytest.raises(EmptyPromptError):
         next(model.stream(Request(messages=ASK, chat_template="")))

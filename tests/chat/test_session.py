@@ -352,6 +352,8 @@ def test_counting_tokens_counts_the_next_prompt_and_changes_nothing(faces) -> No
 def test_preview_shows_the_prompt_of_the_next_answer(faces) -> None:
     chat = faces.chat(system="S").append("user", "q")
     assert chat.preview_prompt() == "system: S\nuser: q"
+    with pytest.raises(ValidationError, match="add_generation_prompt must be True or False"):
+        chat.preview_prompt(GenerationConfig())
 
 
 def test_the_context_length_is_the_models(faces) -> None:

@@ -16,21 +16,15 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from talu.backends.prompt import prompt_of
 from talu.backends.reply import ChatReply, RawReply
-from talu.config import NOT_YET, resolve_sampling
+from talu.config import NOT_YET, check_boolean, resolve_sampling
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.model import ModelInfo
 from talu.engine.registry import EngineLease, acquire
 from talu.engine.ticket import Result, Ticket
-from talu.exceptions import (
-    EmptyPromptError,
-    GenerationError,
-    StateError,
-    TemplateError,
-    ValidationError,
-)
-from talu.template.prompt_template import PromptTemplate
-from talu.template.render import render, traits
+from talu.exceptions import GenerationError, StateError, ValidationError
+from talu.template.render import traits
 from talu.types import (
     POOLINGS,
     Capabilities,
@@ -79,6 +73,8 @@ class LocalModel:
                 cannot be opened.
         """
         _check_options(gpu_layers, num_threads)
+        check_boolean("use_mmap", use_mmap)
+        check_boolean("offline", offline)
         self._ref = ref
         self._lease = acquire(ref, use_mmap=use_mmap, num_threads=num_threads, offline=offline)
         self._engine = self._lease.engine
@@ -119,29 +115,7 @@ class LocalModel:
             TemplateError: the model has no chat template, or the template fails.
         """
         self._check_open()
-        if request.messages is None:
-            return self._render_raw(request)
-        for name in ("token_ids", "continue_from_token_id"):
-            if getattr(request, name) is not None:
-                raise ValidationError(
-                    f"{name} needs a raw prompt; with messages the template makes the prompt",
-                    details={"param": name},
-                )
-        if not request.messages:
-            raise EmptyPromptError("there are no messages to answer")
-        tokenizer = self._engine.tokenizer
-        source = self._template(request)
-        text = render(
-            source,
-            request.messages,
-            tools=request.tools,
-            bos_token=tokenizer.bos_token or "",
-            eos_token=tokenizer.eos_token or "",
-            extra=request.config.extra_context,
-        )
-        # A template writes the special tokens itself; without one the tokenizer adds them.
-        raw = source == PromptTemplate.RAW.source
-        return text, tokenizer.encode(text, special_tokens=raw)
+        return prompt_of(request, self._engine, self._ref)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -255,49 +229,6 @@ class LocalModel:
             prompt=text,
             request=request,
         )
-
-    def _template(self, request: Request) -> str:
-        templates = self._engine.tokenizer.chat_templates
-        source = request.chat_template
-        if source is None and request.tools:
-            source = templates.get("tool_use")
-        if source is None:
-            source = templates.get("default")
-        if source is None:
-            raise TemplateError(
-                f"{self._ref} has no chat template: it is made for raw completions; give a "
-                "chat_template, or use raw_complete",
-                "TEMPLATE_NOT_FOUND",
-            )
-        if request.tools and not traits(source).tools:
-            raise ValidationError(
-                f"the chat template of {self._ref} does not show tools to the model; choose a "
-                "model that was trained with tools, or give a chat_template that lists them",
-                details={"param": "tools"},
-            )
-        return source
-
-    def _render_raw(self, request: Request) -> tuple[str, list[int]]:
-        tokenizer = self._engine.tokenizer
-        if request.tools:
-            raise ValidationError(
-                "tools need messages: a raw prompt has no template that could show them",
-                details={"param": "tools"},
-            )
-        if request.token_ids is not None:
-            self._engine.check_ids("token_ids", request.token_ids)
-            ids = list(request.token_ids)
-            text = tokenizer.decode(ids, skip_special_tokens=False)
-        else:
-            text = request.prompt or ""
-            ids = tokenizer.encode(text) if text else []
-        if request.continue_from_token_id is not None:
-            self._engine.check_ids("continue_from_token_id", [request.continue_from_token_id])
-            ids.append(request.continue_from_token_id)
-            text += tokenizer.token_text(request.continue_from_token_id)
-        if not ids:
-            raise EmptyPromptError("the prompt is empty; give some text or token ids")
-        return text, ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,7 +118,7 @@ class ScriptedModel:
             self.active -= 1
 
     def render(self, request: Request) -> tuple[str, list[int]]:
-        """The messages as lines of ``role: content``; every word is a token."""
+        """The messages as lines of ``role: content``, with no opening; every word is a token."""
         if request.messages is None:
             text = request.prompt or ""
         else:

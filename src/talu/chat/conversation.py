@@ -25,7 +25,7 @@ from talu.chat.records import (
     record_from_item,
 )
 from talu.chat.turn import History, OnToken, Turn
-from talu.config import GenerationConfig, TemplateSource, merged, source_of
+from talu.config import GenerationConfig, TemplateSource, check_boolean, merged, source_of
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend
 from talu.router.router import Router
@@ -168,10 +168,19 @@ class Conversation(Editable):
             return 0
         return len(self._backend().render(self._request(items, self.config))[1])
 
-    def preview_prompt(self, config: GenerationConfig | None = None) -> str:
-        """The prompt that the next answer would start from, as the model's template renders it."""
+    def preview_prompt(
+        self, add_generation_prompt: bool = True, config: GenerationConfig | None = None
+    ) -> str:
+        """The prompt that the next answer would start from; opens the model.
+
+        Args:
+            add_generation_prompt: end with the opening of the model's turn, as an answer does.
+            config: wins over the chat's ``config``, as in a call.
+        """
+        check_boolean("add_generation_prompt", add_generation_prompt)
         request = self._request(self.items, merged(self.config, config))
-        return self._backend().render(request)[0]
+        shown = replace(request, add_generation_prompt=add_generation_prompt)
+        return self._backend().render(shown)[0]
 
     # As a dictionary
 
