@@ -13,7 +13,7 @@ SENTENCES = [
     "Tell me a short story about a fox.",
     "What is the capital of France?",
     "What is 3 + 9?",
-    "Which city is the capital of Spain?",
+    "What is the capital of Spain?",
     "Tell me a story about a brave rabbit.",
 ]
 QUESTION = "What is the capital of Italy?"

@@ -1,0 +1,39 @@
+"""Stopping an answer: by leaving it, by asking it to stop, by a timeout."""
+
+import asyncio
+
+from talu import AsyncClient, Client
+
+ENDLESS = {"stop_token_ids": [], "max_tokens": 900, "temperature": 0}
+
+with Client("talu/pocket") as client:
+    # Leave the loop. The model stops within a step, and what has come stays in the chat.
+    chat = client.chat()
+    with chat("Tell me a story.", **ENDLESS) as response:
+        for count, _ in enumerate(response, 1):
+            if count == 10:
+                break
+    print(f"left after {count} pieces: {response.finish_reason}, {response.usage}")
+    print(f"the chat keeps it as {chat.items.last.status.name.lower()}: {chat.items.last.text!r}\n")
+
+    # Or ask it to stop, from any thread; the loop then ends by itself.
+    response = chat("Tell me another one.", **ENDLESS)
+    for count, _ in enumerate(response, 1):
+        if count == 10:
+            response.cancel()
+    print(f"asked to stop: {response.finish_reason}, {response.usage}\n")
+
+
+async def main():
+    async with AsyncClient("talu/pocket") as client:
+        # A task that is cancelled takes its generation with it, as a timeout does here.
+        response = await client.chat()("Tell me a story.", **ENDLESS)
+        try:
+            async with asyncio.timeout(0.05):
+                await response
+        except TimeoutError:
+            print(f"timed out: {response.finish_reason}, {response.usage}")
+        print(f"the model is free: {await client.ask('What is 2+2?', temperature=0)}")
+
+
+asyncio.run(main())

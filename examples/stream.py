@@ -1,0 +1,34 @@
+"""An answer that is read while it is generated."""
+
+from talu import Client
+
+with Client("talu/pocket") as client:
+    # Without a chat: plain pieces of text.
+    for piece in client.stream("What is 2+2?", temperature=0):
+        print(piece, end="", flush=True)
+    print()
+
+    # A chat streams when it is called. Its pieces are strings that know their token.
+    chat = client.chat(system="You are a pirate.")
+    response = chat("Hello!", temperature=0, logprobs=True)
+    for token in response:
+        if token:
+            print(f"{token.id:6} {token.logprob:8.3f}  {token!s}")
+    print("last piece:", repr(token))
+
+    # At the end, and not before, the stream knows what it cost.
+    print(f"{response.usage.completion_tokens} tokens, {response.finish_reason}, whole text:")
+    print(response.text)
+
+    # Leaving a loop early stops the generation; the text so far stays.
+    with chat("Tell me a story about a fox.", temperature=0) as story:
+        for token in story:
+            if "." in token:
+                break
+    print("left after the first sentence:", story.text)
+    print(story.finish_reason, "- the chat keeps it as", chat.items.last.status.name.lower())
+
+    # A callback instead of a loop, for an answer that is wanted whole.
+    seen = []
+    answer = chat.send("What is 3 plus 4?", temperature=0, on_token=seen.append)
+    print(f"{len(seen)} pieces came by: {''.join(seen)}", "".join(seen) == answer)
