@@ -208,8 +208,12 @@ class Client(_Client):
         profile: stores every chat; without one nothing is written. What ``ask``, ``stream`` and
             ``raw_complete`` do is never stored.
         hooks: observers of every generation.
-        base_url, api_key, org_id, timeout_ms, max_retries: of a remote model, for all models that
-            have no backend of their own. Remote models come with a later version.
+        base_url: where a remote model is, for all models that have no backend of their own. Remote
+            models come with a later version: until then this and the next four raise on use.
+        api_key: the remote model's key.
+        org_id: the remote model's organisation.
+        timeout_ms: of a request to a remote model.
+        max_retries: of a request to a remote model.
         gpu_layers: layers on a GPU. This version has none: -1 (all that there are) and 0 run on
             the CPU, and more is an error when the model opens.
         use_mmap: map the weights (the default) instead of reading them into private memory.
