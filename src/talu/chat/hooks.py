@@ -1,9 +1,16 @@
-"""Observers of generations: who they are, and calling them without being disturbed by them."""
+"""Observers of generations: who they are, and calling them without being disturbed by them.
+
+Knows when a hook is called and that each call comes once. Refuses to know what a hook does.
+"""
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from talu.config import GenerationConfig
 from talu.exceptions import ValidationError
@@ -12,18 +19,58 @@ if TYPE_CHECKING:
     from talu.chat.answer import Answer
     from talu.chat.conversation import Conversation
 
-__all__ = ["Hook", "HookManager"]
+__all__ = ["Generation", "Hook", "HookManager", "Observation"]
 
 LOGGER = logging.getLogger("talu.hooks")
+T = TypeVar("T")
+Call = Callable[..., Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What is known of a generation when it starts.
+
+    Attributes:
+        operation: ``"text_completion"`` for a raw completion, ``"chat"`` otherwise.
+        model: the name by which the client knows the model.
+        chat: whose turn it is, None for a raw completion.
+        input_text: the user's message, or the raw prompt.
+        messages: all that the model is shown, as OpenAI-style dictionaries; None for a raw
+            completion.
+        config: the settings of call and chat, merged; what is unset is the model's to fill.
+        stream: the answer is read while it is generated.
+    """
+
+    operation: Literal["chat", "text_completion"]
+    model: str
+    chat: "Conversation | None"
+    input_text: str
+    messages: tuple[Mapping[str, Any], ...] | None
+    config: GenerationConfig
+    stream: bool
 
 
 class Hook:
     """Base of observers: override what you need.
 
-    Every generation has exactly one start and one end, and one first token if any token came,
-    streamed or not. On async clients the methods may be ``async def``. An exception in a hook is
-    logged (logger ``talu.hooks``) and disturbs nothing.
+    Every generation has exactly one start and one end, and exactly one first token if a token
+    came, streamed or not, whatever happens to it: an error, cancelling, a stream that is closed,
+    left or dropped. A hook is called where the answer is read and is waited for, so it should be
+    quick. The end of a stream that was dropped comes soon after it: on the stream's event loop, or
+    in a thread of its own, because Python may notice the drop in the middle of any code.
+
+    On async clients the methods may be ``async def``; ``for_generation`` is always a plain one. An
+    exception in a hook disturbs nothing: it is logged by the logger ``talu.hooks``, as a warning
+    the first time and at debug level when the same method fails in the same way again.
     """
+
+    def for_generation(self, generation: Generation) -> "Hook":
+        """The hook that is told of this one generation: this one, unless overridden.
+
+        Called right before the start. Give a new object to keep what belongs to one generation
+        from its start to its end; the callbacks themselves do not say which one they speak of.
+        """
+        return self
 
     def on_generation_start(
         self,
@@ -32,11 +79,23 @@ class Hook:
         *,
         config: GenerationConfig | None = None,
     ) -> Awaitable[None] | None:
-        """Called before a generation; ``chat`` is None for a raw completion."""
+        """Called before a generation.
+
+        Args:
+            chat: whose turn it is, None for a raw completion.
+            input_text: the user's message, or the raw prompt.
+            config: the settings of call and chat, merged.
+        """
         return None
 
     def on_first_token(self, chat: "Conversation | None", time_ms: float) -> Awaitable[None] | None:
-        """Called once, ``time_ms`` after the start."""
+        """Called when the first token is read, of reasoning or of a tool call too.
+
+        Args:
+            chat: as at the start.
+            time_ms: milliseconds since the start. A stream that is read late has a late one; what
+                the model needed is in ``response.timings``.
+        """
         return None
 
     def on_generation_end(
@@ -46,18 +105,46 @@ class Hook:
         *,
         error: BaseException | None = None,
     ) -> Awaitable[None] | None:
-        """Called at the end; ``response`` is None when ``error`` is given."""
+        """Called at the end.
+
+        Args:
+            chat: as at the start.
+            response: the answer, also one that was cut short: its ``finish_reason`` is
+                ``cancelled`` then. None when ``error`` is given.
+            error: what failed; ``asyncio.CancelledError`` or ``KeyboardInterrupt`` when the caller
+                was stopped before the model began.
+        """
         return None
 
 
-CALLBACKS = ("on_generation_start", "on_first_token", "on_generation_end")
+CALLBACKS = ("for_generation", "on_generation_start", "on_first_token", "on_generation_end")
+
+
+class _Registered:
+    """A hook, and which of its failures have been reported."""
+
+    def __init__(self, hook: Hook) -> None:
+        self.hook = hook
+        self._reported: set[tuple[str, type[Exception]]] = set()
+
+    async def contain(self, name: str, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Make a call, and log its failure: loudly a new one, so that a log is not flooded."""
+        try:
+            return await call()
+        except Exception as error:
+            known = (name, type(error)) in self._reported
+            self._reported.add((name, type(error)))
+            level = logging.DEBUG if known else logging.WARNING
+            LOGGER.log(level, "%s.%s failed", type(self.hook).__name__, name, exc_info=True)
+            return None
 
 
 class HookManager:
-    """The hooks of a client, in the order in which they are called."""
+    """The hooks of a client, in the order in which they are called; for any threads."""
 
     def __init__(self, hooks: Iterable[Hook] | None = None, *, allow_async: bool = True) -> None:
-        self._hooks: list[Hook] = []
+        self._registered: list[_Registered] = []
+        self._lock = threading.Lock()
         self._allow_async = allow_async
         for hook in hooks or ():
             self.add(hook)
@@ -65,7 +152,7 @@ class HookManager:
     @property
     def hooks(self) -> list[Hook]:
         """A copy of the list."""
-        return list(self._hooks)
+        return [registered.hook for registered in self._registered]
 
     def add(self, hook: Hook) -> None:
         """Call this hook from the next generation on, those of existing chats included.
@@ -77,27 +164,78 @@ class HookManager:
             wrong = f"a hook must be an instance of a subclass of talu.chat.Hook, got {hook!r}"
             raise ValidationError(wrong, details={"param": "hook"})
         for name in CALLBACKS:
-            if not self._allow_async and inspect.iscoroutinefunction(getattr(hook, name)):
-                wrong = f"{type(hook).__name__}.{name} is async: give it to AsyncClient"
-                raise ValidationError(
-                    f"{wrong}, or make it a plain function", details={"param": "hook"}
-                )
-        self._hooks.append(hook)
+            if not _is_async(getattr(hook, name)):
+                continue
+            wrong = f"{type(hook).__name__}.{name} is async"
+            if name == "for_generation":
+                wrong += ": make it a plain function, only the callbacks can be awaited"
+            elif self._allow_async:
+                continue
+            else:
+                wrong += ": give it to AsyncClient, or make it a plain function"
+            raise ValidationError(wrong, details={"param": "hook"})
+        with self._lock:
+            self._registered.append(_Registered(hook))
 
     def remove(self, hook: Hook) -> None:
-        """Stop calling this hook; ``ValueError`` when it is not there."""
-        self._hooks.remove(hook)
+        """Call it no more from the next generation on; ``ValueError`` when it is not there."""
+        with self._lock:
+            del self._registered[self.hooks.index(hook)]
 
-    async def dispatch(
-        self,
-        call: Callable[..., Awaitable[None]],
-        name: str,
-        *args: object,
-        **kwargs: object,
-    ) -> None:
-        """Call one method of every hook through ``call``, whatever the ones before it did."""
-        for hook in self.hooks:
-            try:
-                await call(getattr(hook, name), *args, **kwargs)
-            except Exception:
-                LOGGER.warning("%s.%s failed", type(hook).__name__, name, exc_info=True)
+    def observe(self, generation: Generation, call: Call) -> "Observation":
+        """Let the hooks of this moment observe a generation, through ``call``."""
+        return Observation(list(self._registered), generation, call)
+
+
+class Observation:
+    """One generation, told to its hooks: one start, at most one first token, one end."""
+
+    def __init__(self, hooks: list[_Registered], generation: Generation, call: Call) -> None:
+        self._hooks = hooks
+        self._generation = generation
+        self._call = call
+        self._observers: list[tuple[_Registered, Hook]] = []
+        self._first_token = False
+        self._ended = False
+
+    async def start(self) -> None:
+        """Tell the start."""
+        observers = []
+        for registered in self._hooks:
+            opened = partial(_observer, registered.hook, self._generation)
+            if (observer := await registered.contain("for_generation", opened)) is not None:
+                observers.append((registered, observer))
+        self._observers = observers
+        input_text, config = self._generation.input_text, self._generation.config
+        await self._tell("on_generation_start", input_text, config=config)
+
+    async def first_token(self, time_ms: float) -> None:
+        """Tell the first token; the first call counts."""
+        if not self._first_token:
+            self._first_token = True
+            await self._tell("on_first_token", time_ms)
+
+    async def end(self, response: "Answer[Any] | None", error: BaseException | None = None) -> None:
+        """Tell the end; the first call counts."""
+        if not self._ended:
+            self._ended = True
+            await self._tell("on_generation_end", response, error=error)
+
+    async def _tell(self, name: str, *args: object, **kwargs: object) -> None:
+        """Call one method of every hook, also when one before it was interrupted."""
+        async with AsyncExitStack() as calls:
+            for registered, observer in reversed(self._observers):
+                method = getattr(observer, name)
+                call = partial(self._call, method, self._generation.chat, *args, **kwargs)
+                calls.push_async_callback(registered.contain, name, call)
+
+
+async def _observer(hook: Hook, generation: Generation) -> Hook:
+    observer = hook.for_generation(generation)
+    if not isinstance(observer, Hook):
+        raise TypeError(f"for_generation must give a Hook, got {observer!r}")
+    return observer
+
+
+def _is_async(method: Callable[..., object]) -> bool:
+    return any(map(inspect.iscoroutinefunction, (method, type(method).__call__)))

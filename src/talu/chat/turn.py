@@ -14,12 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from talu.chat.builder import Builder
-from talu.chat.hooks import HookManager
+from talu.chat.hooks import Generation, HookManager, Observation
 from talu.chat.io import IO
 from talu.chat.items import Item, ItemStatus, MessageItem
 from talu.chat.token import Token
 from talu.exceptions import GenerationError, StateError, StorageError
-from talu.types import Event, FinishReason, ReasoningDelta, Request, TextDelta
+from talu.types import Done, Event, FinishReason, ReasoningDelta, Request, TextDelta
 
 if TYPE_CHECKING:
     from talu.chat.answer import Answer
@@ -62,6 +62,7 @@ class Turn(Generic[ChatT]):
         keep: how many items of the history stay before the turn.
         asked: items of the user, committed together with the answer's.
         store: keeps a history in place of the one that it has; None for a chat without a profile.
+        stream: the answer is read while it is generated.
         answer: the response that shows this turn.
         past: the history up to and including this turn; empty before the commit.
         finish_reason: None until the turn has ended, and when it failed.
@@ -77,6 +78,7 @@ class Turn(Generic[ChatT]):
     request: Request
     io: IO
     hooks: HookManager
+    stream: bool = False
     on_token: OnToken | None = None
     answer: "Answer[ChatT] | None" = None
     builder: Builder = field(default_factory=Builder)
@@ -85,14 +87,15 @@ class Turn(Generic[ChatT]):
     ended: bool = False
     _events: AsyncGenerator[Event] | None = None
     _began_at: float = 0.0
-    _token_seen: bool = False
+    _observation: Observation = field(init=False)
     _asked_is_stored: bool = False
 
     async def begin(self) -> Self:
         """Hand the request to the backend, which raises what is wrong with it."""
         self._began_at = time.perf_counter()
+        self._observation = self.hooks.observe(self._generation(), self.io.call)
         try:
-            await self._tell("on_generation_start", self.input_text, config=self.request.config)
+            await self._observation.start()
             await self._store_asked()
             self._events = await self.io.open(replace(self.request, left=self.builder.add))
         except BaseException as error:
@@ -137,21 +140,34 @@ class Turn(Generic[ChatT]):
                 await self._forget_asked()
             finally:
                 self._release()
-                await self._tell("on_generation_end", self.answer)
+                await self._observation.end(self.answer)
+
+    def _generation(self) -> Generation:
+        request = self.request
+        return Generation(
+            operation="text_completion" if request.messages is None else "chat",
+            model=self.model,
+            chat=self.chat,
+            input_text=self.input_text,
+            messages=request.messages,
+            config=request.config,
+            stream=self.stream,
+        )
 
     async def _observe(self, event: Event, piece: Token | None) -> None:
-        if not self._token_seen and self._has_token(event):
-            self._token_seen = True
-            elapsed = time.perf_counter() - self._began_at
-            await self._tell("on_first_token", elapsed * 1000)
+        if self._shows_token(event):
+            await self._observation.first_token((time.perf_counter() - self._began_at) * 1000)
         if piece and self.on_token is not None:
             await self.io.call(self.on_token, piece)
 
-    def _has_token(self, event: Event) -> bool:
+    def _shows_token(self, event: Event) -> bool:
         """Whether something was generated: an echo of the prompt has no tokens."""
-        if isinstance(event, TextDelta | ReasoningDelta):
-            return bool(event.tokens) or not self.request.echo_prompt
-        return False
+        match event:
+            case TextDelta() | ReasoningDelta():
+                return bool(event.tokens) or not self.request.echo_prompt
+            case Done():
+                return event.usage.completion_tokens > 0
+        return True
 
     async def _commit(self) -> None:
         done = self.builder.done
@@ -173,7 +189,7 @@ class Turn(Generic[ChatT]):
             raise
         finally:
             self._release()
-            await self._tell("on_generation_end", self.answer)
+            await self._observation.end(self.answer)
 
     async def _fail(self, error: BaseException) -> None:
         try:
@@ -182,7 +198,7 @@ class Turn(Generic[ChatT]):
             error.add_note(f"The question stays stored without an answer: {failure}")
         finally:
             self._release()
-            await self._tell("on_generation_end", None, error=error)
+            await self._observation.end(None, error)
 
     async def _store_asked(self) -> None:
         """Store the question after what is there: an answer that is replaced stays until the end.
@@ -213,9 +229,6 @@ class Turn(Generic[ChatT]):
     def _release(self) -> None:
         self.ended = True
         self.history.release()
-
-    async def _tell(self, name: str, *args: object, **kwargs: object) -> None:
-        await self.hooks.dispatch(self.io.call, name, self.chat, *args, **kwargs)
 
 
 async def drain(turn: Turn[ChatT]) -> None:
