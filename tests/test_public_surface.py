@@ -24,14 +24,19 @@ SURFACE = {
         "OpenAICompatibleBackend",
         "Profile",
         "PromptTemplate",
+        "ScriptedModel",
         "StateError",
+        "StopFlag",
         "StorageError",
         "TaluError",
         "TemplateError",
         "TokenizerError",
         "ValidationError",
         "__version__",
+        "ask",
         "list_sessions",
+        "raw_complete",
+        "stream",
     ],
     "talu.client": ["AsyncClient", "Client", "ModelInput"],
     "talu.chat": [
@@ -76,6 +81,7 @@ SURFACE = {
         "OpenAICompatibleBackend",
         "Router",
         "SamplingParams",
+        "StopFlag",
     ],
 }
 

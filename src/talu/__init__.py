@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from talu.backends.scripted import ScriptedModel
     from talu.chat.session import AsyncChat, Chat
     from talu.client import AsyncClient, Client
     from talu.config import GenerationConfig
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         TokenizerError,
         ValidationError,
     )
+    from talu.oneshot import ask, raw_complete, stream
     from talu.profile import Profile, list_sessions
     from talu.router.spec import (
         CompletionOptions,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         OpenAICompatibleBackend,
     )
     from talu.template.prompt_template import PromptTemplate
+    from talu.types import StopFlag
 
 __all__ = [
     "AsyncChat",
@@ -45,19 +48,25 @@ __all__ = [
     "OpenAICompatibleBackend",
     "Profile",
     "PromptTemplate",
+    "ScriptedModel",
     "StateError",
+    "StopFlag",
     "StorageError",
     "TaluError",
     "TemplateError",
     "TokenizerError",
     "ValidationError",
     "__version__",
+    "ask",
     "list_sessions",
+    "raw_complete",
+    "stream",
 ]
 
 __version__ = "0.1.0"
 
 HOMES = {
+    "talu.backends.scripted": ("ScriptedModel",),
     "talu.chat.session": ("AsyncChat", "Chat"),
     "talu.client": ("AsyncClient", "Client"),
     "talu.config": ("GenerationConfig",),
@@ -72,6 +81,7 @@ HOMES = {
         "TokenizerError",
         "ValidationError",
     ),
+    "talu.oneshot": ("ask", "raw_complete", "stream"),
     "talu.profile": ("Profile", "list_sessions"),
     "talu.router.spec": (
         "CompletionOptions",
@@ -80,6 +90,7 @@ HOMES = {
         "OpenAICompatibleBackend",
     ),
     "talu.template.prompt_template": ("PromptTemplate",),
+    "talu.types": ("StopFlag",),
 }
 
 

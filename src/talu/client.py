@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequenc
 from typing import Any, Self, Unpack
 
 from talu.chat.completion import raw_request, raw_turn
+from talu.chat.conversation import Draft
 from talu.chat.hooks import Hook, HookManager
 from talu.chat.io import AsyncIO, SyncIO, run
 from talu.chat.messages import Message
@@ -17,17 +18,17 @@ from talu.chat.response import AsyncResponse, Response
 from talu.chat.session import AsyncChat, Chat
 from talu.chat.turn import Turn, drain
 from talu.config import GenerationConfig, GenerationSettings, TemplateSource, merged
-from talu.exceptions import StateError, ValidationError
+from talu.exceptions import ValidationError
 from talu.profile import Profile
-from talu.router import embedding
+from talu.router.embedding import AwaitedEmbeds, Embeds
 from talu.router.router import Router
-from talu.router.spec import CompletionOptions, ModelInput, ModelSpec, specs_from
-from talu.types import Capabilities, Request
+from talu.router.spec import CompletionOptions, ModelInput, specs_from
+from talu.types import Request, StopFlag
 
 __all__ = ["AsyncClient", "Client", "ModelInput"]
 
 
-class _Client:
+class _Client(Embeds):
     """What the two clients share."""
 
     _async_hooks: bool
@@ -92,86 +93,9 @@ class _Client:
         """From names to opened models, for advanced use."""
         return self._router
 
-    def embed(
-        self,
-        text: str,
-        model: str | None = None,
-        pooling: str | None = "last",
-        normalize: bool = True,
-        *,
-        truncate: bool = False,
-    ) -> list[float]:
-        """The embedding of one text: ``embed_batch`` of it alone, number for number."""
-        self._check_open()
-        return embedding.embed(
-            self._router, [text], model, pooling, normalize=normalize, truncate=truncate
-        )[0]
-
-    def embed_batch(
-        self,
-        texts: Sequence[str],
-        model: str | None = None,
-        pooling: str | None = "last",
-        normalize: bool = True,
-        *,
-        truncate: bool = False,
-    ) -> list[list[float]]:
-        """A vector of ``embedding_dim`` numbers for each text, in the order of the texts.
-
-        They run together, beside whatever else the model does, and a vector does not depend on
-        the others. Only vectors of one model and one pooling can be compared.
-
-        Args:
-            texts: any number, of any lengths.
-            model: one of ``models`` instead of the default one.
-            pooling: which hidden states become the vector: ``"last"`` (decoders were trained for
-                it), ``"mean"`` or ``"first"`` of them; None for what the model's own
-                ``1_Pooling/config.json`` says. Most encoders, MiniLM among them, want ``"mean"``.
-            normalize: scale to length 1, so that a dot product is the cosine.
-            truncate: cut texts that are longer than the model takes, instead of raising.
-
-        Raises:
-            ValidationError: a bad pooling or a text that is none; None where the model names none.
-            GenerationError: the model is missing or cannot be used, or a text is too long or has
-                no tokens.
-            StateError: the client is closed, or was closed meanwhile.
-        """
-        self._check_open()
-        return embedding.embed(
-            self._router, texts, model, pooling, normalize=normalize, truncate=truncate
-        )
-
-    def embedding_dim(self, model: str | None = None) -> int:
-        """How many numbers an embedding has; opens the model.
-
-        Raises:
-            GenerationError: the model is missing or cannot be used.
-            StateError: the client is closed.
-        """
-        self._check_open()
-        return embedding.embedding_dim(self._router, model)
-
-    def capabilities(self, model: str | ModelSpec | None = None) -> Capabilities:
-        """What a model can be asked for, read from the model that is there; opens it.
-
-        Args:
-            model: one of ``models``, the default one for None, or any other reference.
-
-        Raises:
-            ValidationError: no reference.
-            ModelError: the model is missing or cannot be used.
-            StateError: the client is closed.
-        """
-        self._check_open()
-        return embedding.capabilities(self._router, model)
-
     def __repr__(self) -> str:
         state = "closed" if self._router.closed else "open"
         return f"{type(self).__name__}({self.models}, default={self.default_model!r}, {state})"
-
-    def _check_open(self) -> None:
-        if self._router.closed:
-            raise StateError("the client has been closed", "STATE_CLOSED")
 
     def _raw(
         self,
@@ -230,6 +154,8 @@ class Client(_Client):
         prompt: Message,
         model: str | None = None,
         config: GenerationConfig | None = None,
+        *,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response:
         """Ask one question without a history; ``append`` on the answer continues from it.
@@ -238,6 +164,7 @@ class Client(_Client):
             prompt: the user's message.
             model: one of ``models`` instead of the default one.
             config: settings of this answer.
+            stop_flag: ends the answer, from any thread, when it is signalled.
             settings: fields of ``GenerationConfig``; they win over ``config``.
 
         Raises:
@@ -247,13 +174,16 @@ class Client(_Client):
             GenerationError: the prompt does not fit the context, or the model failed.
         """
         self._check_open()
-        return Chat(model, client=self).send(prompt, merged(config, settings=settings))
+        chat = Chat(model, client=self)
+        return chat.send(prompt, merged(config, settings=settings), stop_flag=stop_flag)
 
     def stream(
         self,
         prompt: Message,
         model: str | None = None,
         config: GenerationConfig | None = None,
+        *,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Iterator[str]:
         """Like ``ask``, piece by piece; dropping the iterator stops the generation.
@@ -262,7 +192,8 @@ class Client(_Client):
         wrong with the request raises here, not at the first piece.
         """
         self._check_open()
-        return iter(Chat(model, client=self)(prompt, merged(config, settings=settings)))
+        chat = Chat(model, client=self)
+        return iter(chat(prompt, merged(config, settings=settings), stop_flag=stop_flag))
 
     def chat(
         self,
@@ -322,6 +253,8 @@ class Client(_Client):
         model: str | None = None,
         config: GenerationConfig | None = None,
         completion_opts: CompletionOptions | None = None,
+        *,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response:
         """Continue a text as it is, without a chat template.
@@ -332,6 +265,7 @@ class Client(_Client):
             model: one of ``models`` instead of the default one.
             config: settings of this answer.
             completion_opts: token ids, a token to continue from, echo of the prompt.
+            stop_flag: ends the answer, from any thread, when it is signalled.
             settings: fields of ``GenerationConfig``; they win over ``config``.
 
         Raises:
@@ -343,7 +277,7 @@ class Client(_Client):
         request = self._raw(prompt, system, config, completion_opts, settings)
         name = self._router.name_of(model)
         io = SyncIO(self._router.backend(name))
-        turn: Turn[Chat] = run(raw_turn(self, name, io, request))
+        turn: Turn[Chat] = run(raw_turn(self, name, io, request, stop_flag))
         response = Response(turn)
         run(drain(turn))
         return response
@@ -359,7 +293,7 @@ class Client(_Client):
         self.close()
 
 
-class AsyncClient(_Client):
+class AsyncClient(_Client, AwaitedEmbeds):
     """Like ``Client``, awaited; its tasks' generations run together in one batch.
 
     Takes the arguments of ``Client``. Safe to share between the tasks of an event loop; opening a
@@ -373,17 +307,22 @@ class AsyncClient(_Client):
         prompt: Message,
         model: str | None = None,
         config: GenerationConfig | None = None,
+        *,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse:
         """Like ``Client.ask``, awaited."""
         self._check_open()
-        return await AsyncChat(model, client=self).send(prompt, merged(config, settings=settings))
+        chat = AsyncChat(model, client=self)
+        return await chat.send(prompt, merged(config, settings=settings), stop_flag=stop_flag)
 
     def stream(
         self,
         prompt: Message,
         model: str | None = None,
         config: GenerationConfig | None = None,
+        *,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncGenerator[str]:
         """Like ``Client.stream``, read with ``async for``; the call itself is not awaited.
@@ -391,7 +330,8 @@ class AsyncClient(_Client):
         A wrong argument raises here; a model that cannot be used, at the first piece.
         """
         self._check_open()
-        return _stream(AsyncChat(model, client=self), prompt, merged(config, settings=settings))
+        chat = AsyncChat(model, client=self)
+        return _stream(chat, chat._draft(prompt, config, settings, stop_flag=stop_flag))
 
     def chat(
         self,
@@ -435,44 +375,18 @@ class AsyncClient(_Client):
         model: str | None = None,
         config: GenerationConfig | None = None,
         completion_opts: CompletionOptions | None = None,
+        *,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse:
         """Like ``Client.raw_complete``, awaited."""
         request = self._raw(prompt, system, config, completion_opts, settings)
         name = self._router.name_of(model)
         io = AsyncIO(await asyncio.to_thread(self._router.backend, name))
-        turn: Turn[AsyncChat] = await raw_turn(self, name, io, request)
+        turn: Turn[AsyncChat] = await raw_turn(self, name, io, request, stop_flag)
         response = AsyncResponse(turn)
         await drain(turn)
         return response
-
-    async def aembed(
-        self,
-        text: str,
-        model: str | None = None,
-        pooling: str | None = "last",
-        normalize: bool = True,
-        *,
-        truncate: bool = False,
-    ) -> list[float]:
-        """Like ``embed``, awaited: it never blocks the event loop."""
-        vectors = await self.aembed_batch([text], model, pooling, normalize, truncate=truncate)
-        return vectors[0]
-
-    async def aembed_batch(
-        self,
-        texts: Sequence[str],
-        model: str | None = None,
-        pooling: str | None = "last",
-        normalize: bool = True,
-        *,
-        truncate: bool = False,
-    ) -> list[list[float]]:
-        """Like ``embed_batch``, awaited; cancelling the task stops the work."""
-        self._check_open()
-        return await embedding.aembed(
-            self._router, texts, model, pooling, normalize=normalize, truncate=truncate
-        )
 
     async def close(self) -> None:
         """Like ``Client.close``, awaited."""
@@ -485,9 +399,7 @@ class AsyncClient(_Client):
         await self.close()
 
 
-async def _stream(
-    chat: AsyncChat, prompt: Message, config: GenerationConfig
-) -> AsyncGenerator[str]:
-    async with await chat(prompt, config) as response:
+async def _stream(chat: AsyncChat, draft: Draft) -> AsyncGenerator[str]:
+    async with await chat._streamed(draft) as response:
         async for piece in response:
             yield piece

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from weakref import WeakMethod
 
 from talu.config import GenerationConfig
+from talu.exceptions import ValidationError
 
 __all__ = [
     "POOLINGS",
@@ -180,9 +181,14 @@ Event = TextDelta | ReasoningDelta | ToolCallEvent | Done
 
 
 class StopFlag:
-    """Asks a generation to stop, from any thread; once asked, it stays so."""
+    """Asks generations to stop, from any thread.
 
-    __slots__ = ("_callbacks", "_signalled")
+    One flag may be given to any number of generations: when it is signalled, those that are under
+    way end with what has come and the finish reason ``cancelled``, and so does every one that
+    begins before ``reset``.
+    """
+
+    __slots__ = ("__weakref__", "_callbacks", "_signalled")
 
     def __init__(self) -> None:
         self._signalled = False
@@ -191,13 +197,20 @@ class StopFlag:
     def signal(self) -> None:
         """Ask."""
         self._signalled = True
-        for reference in self._callbacks:
+        for reference in list(self._callbacks):
             callback = reference()
             if callback is not None:
                 callback()
 
+    def reset(self) -> None:
+        """Take it back for generations to come; those that were asked to stop do stop."""
+        self._signalled = False
+
     def is_set(self) -> bool:
         """Whether somebody asked."""
+        return self._signalled
+
+    def __bool__(self) -> bool:
         return self._signalled
 
     def when_signalled(self, callback: Callable[[], object]) -> None:
@@ -205,7 +218,7 @@ class StopFlag:
 
         Its object is not kept alive.
         """
-        self._callbacks.append(WeakMethod(callback))
+        self._callbacks.append(WeakMethod(callback, self._callbacks.remove))
         if self._signalled:
             callback()
 
@@ -240,3 +253,16 @@ class Request:
     add_generation_prompt: bool = True
     stop: StopFlag = field(default_factory=StopFlag, compare=False, repr=False)
     left: Callable[[Done], object] = field(default=lambda done: None, compare=False, repr=False)
+
+    def stop_with(self, flag: StopFlag | None) -> None:
+        """Let a flag of the caller stop this request; other requests may have the same flag.
+
+        Raises:
+            ValidationError: it is no ``StopFlag``.
+        """
+        if flag is None:
+            return
+        if not isinstance(flag, StopFlag):
+            wrong = f"stop_flag must be a StopFlag, got {flag!r}"
+            raise ValidationError(wrong, details={"param": "stop_flag"})
+        flag.when_signalled(self.stop.signal)

@@ -133,13 +133,17 @@ class Answer(TextLike, Generic[ChatT]):
             shown.append("pending")
         return f"{type(self).__name__}({', '.join(shown)})"
 
+    def _detach(self) -> None:
+        """Let go of the chat, whose client is closed."""
+        self._turn.chat = None
+
     def _place_to_go_on(self) -> ChatT:
         """The chat itself when this is its latest answer, otherwise a fork that ends with it."""
         turn = self._turn
         if turn.chat is None:
             raise StateError(
-                "this answer belongs to no chat: continue one that came from client.chat() or "
-                "client.ask()",
+                "this answer is a one-shot and belongs to no chat: continue one that came from "
+                "client.chat() or client.ask()",
                 "STATE_NO_CHAT",
             )
         if not turn.past:

@@ -5,7 +5,7 @@ from talu.chat.io import IO
 from talu.chat.turn import ChatT, History, Turn
 from talu.config import GenerationConfig, check_boolean, check_token_ids
 from talu.exceptions import EmptyPromptError, ValidationError
-from talu.types import Request
+from talu.types import Request, StopFlag
 
 __all__ = ["raw_request", "raw_turn"]
 
@@ -54,8 +54,11 @@ def raw_request(
     )
 
 
-async def raw_turn(client: Host, model: str, io: IO, request: Request) -> Turn[ChatT]:
+async def raw_turn(
+    client: Host, model: str, io: IO, request: Request, stop_flag: StopFlag | None
+) -> Turn[ChatT]:
     """Begin a turn that answers the request and belongs to no chat."""
+    request.stop_with(stop_flag)
     history = History()
     history.claim()
     turn: Turn[ChatT] = Turn(

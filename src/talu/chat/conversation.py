@@ -30,7 +30,7 @@ from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend
 from talu.router.router import Router
 from talu.router.spec import ModelInput
-from talu.types import Request
+from talu.types import Request, StopFlag
 
 __all__ = ["Conversation", "Draft"]
 
@@ -42,11 +42,15 @@ class Draft:
     """A turn as it was asked for: checked, and not begun.
 
     Attributes:
+        on_token: called with each piece that has text.
+        stop_flag: the caller's.
         replaces: the item from which on the history is replaced; None adds to its end.
     """
 
     asked: tuple[MessageItem, ...]
     config: GenerationConfig
+    on_token: OnToken | None
+    stop_flag: StopFlag | None
     replaces: MessageItem | None = None
 
 
@@ -266,29 +270,32 @@ class Conversation(Editable):
         )
 
     def _draft(
-        self, message: Message, config: GenerationConfig | None, settings: Mapping[str, object]
-    ) -> Draft:
-        self._host()
-        draft = Draft(tuple(user_items(message)), merged(self.config, config, settings=settings))
-        if self._recording is not None:  # the settings are stored with the answer
-            check_json("config", draft.config.to_dict(only_given=True))
-        return draft
-
-    def _draft_again(
         self,
-        message: Message | None,
+        message: Message,
         config: GenerationConfig | None,
         settings: Mapping[str, object],
+        *,
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
     ) -> Draft:
-        """A draft that replaces everything from the last user message on."""
+        self._host()
+        full = merged(self.config, config, settings=settings)
+        if self._recording is not None:  # the settings are stored with the answer
+            check_json("config", full.to_dict(only_given=True))
+        if on_token is not None and not callable(on_token):
+            wrong = f"on_token must be a function of one piece of text, got {on_token!r}"
+            raise ValidationError(wrong, details={"param": "on_token"})
+        return Draft(tuple(user_items(message)), full, on_token, stop_flag)
+
+    def _again(self, message: Message | None) -> tuple[MessageItem, Message]:
+        """The last user message, and what is asked in its place: a copy of it for None."""
         asked = self.items.filter_by_role(MessageRole.USER)
         if not asked:
             wrong = "there is no user message to answer again"
             raise StateError(wrong, "STATE_REGENERATE_NO_USER")
         last = asked[-1]
         again = MessageItem.create(last.role, last.content, hidden=last.hidden)
-        draft = self._draft(again if message is None else message, config, settings)
-        return replace(draft, replaces=last)
+        return last, again if message is None else message
 
     def _close(self) -> None:
         """Refuse further use, and stop what is under way, whoever reads it."""
@@ -296,7 +303,7 @@ class Conversation(Editable):
         if self._turn is not None:
             self._turn.request.stop.signal()
 
-    async def _begin(self, draft: Draft, io: IO, on_token: OnToken | None) -> Turn[Self]:
+    async def _begin(self, draft: Draft, io: IO, *, stream: bool) -> Turn[Self]:
         """Claim the history and hand the request to the backend."""
         client = self._host()
         self._history.claim()
@@ -314,8 +321,10 @@ class Conversation(Editable):
                 request=self._request([*items[:keep], *draft.asked], draft.config),
                 io=io,
                 hooks=client.hooks,
-                on_token=on_token,
+                stream=stream,
+                on_token=draft.on_token,
             )
+            turn.request.stop_with(draft.stop_flag)
             self._turn = turn
         except BaseException:
             self._history.release()

@@ -18,6 +18,7 @@ from talu.chat.token import Token
 from talu.chat.turn import ChatT, OnToken, Turn
 from talu.config import GenerationConfig, GenerationSettings
 from talu.exceptions import StateError
+from talu.types import StopFlag
 
 if TYPE_CHECKING:
     from talu.chat.session import AsyncChat, Chat
@@ -38,6 +39,7 @@ class Response(Answer["Chat"]):
         *,
         stream: Literal[False] = False,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "Response": ...
 
@@ -49,6 +51,7 @@ class Response(Answer["Chat"]):
         *,
         stream: Literal[True],
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "StreamingResponse": ...
 
@@ -59,6 +62,7 @@ class Response(Answer["Chat"]):
         *,
         stream: bool = False,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "Response | StreamingResponse":
         """Continue the conversation after this answer.
@@ -70,7 +74,8 @@ class Response(Answer["Chat"]):
             StateError: the answer belongs to no chat, or it failed.
         """
         chat = self._place_to_go_on()
-        return chat._reply(message, config, stream=stream, on_token=on_token, settings=settings)
+        draft = chat._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        return chat._answer(draft, stream=stream)
 
 
 class _Stream(Answer[ChatT]):
@@ -147,6 +152,7 @@ class StreamingResponse(_Stream["Chat"]):
         *,
         stream: Literal[True] = True,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "StreamingResponse": ...
 
@@ -158,6 +164,7 @@ class StreamingResponse(_Stream["Chat"]):
         *,
         stream: Literal[False],
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response: ...
 
@@ -168,12 +175,14 @@ class StreamingResponse(_Stream["Chat"]):
         *,
         stream: bool = True,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "Response | StreamingResponse":
         """Like ``Response.append``, streamed; what has not been read is generated first."""
         self._read_rest()
         chat = self._place_to_go_on()
-        return chat._reply(message, config, stream=stream, on_token=on_token, settings=settings)
+        draft = chat._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        return chat._answer(draft, stream=stream)
 
 
 class AsyncResponse(Answer["AsyncChat"]):
@@ -189,6 +198,7 @@ class AsyncResponse(Answer["AsyncChat"]):
         *,
         stream: Literal[False] = False,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "AsyncResponse": ...
 
@@ -200,6 +210,7 @@ class AsyncResponse(Answer["AsyncChat"]):
         *,
         stream: Literal[True],
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "AsyncStreamingResponse": ...
 
@@ -210,13 +221,13 @@ class AsyncResponse(Answer["AsyncChat"]):
         *,
         stream: bool = False,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "AsyncResponse | AsyncStreamingResponse":
         """Like ``Response.append``, awaited."""
         chat = self._place_to_go_on()
-        return await chat._reply(
-            message, config, stream=stream, on_token=on_token, settings=settings
-        )
+        draft = chat._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        return await chat._answer(draft, stream=stream)
 
 
 class AsyncStreamingResponse(_Stream["AsyncChat"]):
@@ -280,6 +291,7 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
         *,
         stream: Literal[True] = True,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "AsyncStreamingResponse": ...
 
@@ -291,6 +303,7 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
         *,
         stream: Literal[False],
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse: ...
 
@@ -301,11 +314,11 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
         *,
         stream: bool = True,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "AsyncResponse | AsyncStreamingResponse":
         """Like ``StreamingResponse.append``, awaited."""
         await self.wait()
         chat = self._place_to_go_on()
-        return await chat._reply(
-            message, config, stream=stream, on_token=on_token, settings=settings
-        )
+        draft = chat._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        return await chat._answer(draft, stream=stream)

@@ -1,7 +1,7 @@
 """The chats: a conversation that answers, blocking (``Chat``) or awaited (``AsyncChat``)."""
 
 import asyncio
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal, Self, Unpack, overload
 
 from talu.chat.conversation import Conversation, Draft
@@ -15,6 +15,7 @@ from talu.chat.response import (
 )
 from talu.chat.turn import OnToken, drain
 from talu.config import GenerationConfig, GenerationSettings
+from talu.types import StopFlag
 
 __all__ = ["AsyncChat", "Chat"]
 
@@ -58,6 +59,7 @@ class Chat(Conversation):
         *,
         stream: Literal[True] = True,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> StreamingResponse: ...
 
@@ -69,6 +71,7 @@ class Chat(Conversation):
         *,
         stream: Literal[False],
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response: ...
 
@@ -79,10 +82,12 @@ class Chat(Conversation):
         *,
         stream: bool = True,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response | StreamingResponse:
         """Like ``send``, but streamed unless ``stream=False``."""
-        return self._reply(message, config, stream=stream, on_token=on_token, settings=settings)
+        draft = self._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        return self._answer(draft, stream=stream)
 
     @overload
     def send(
@@ -92,6 +97,7 @@ class Chat(Conversation):
         *,
         stream: Literal[False] = False,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response: ...
 
@@ -103,6 +109,7 @@ class Chat(Conversation):
         *,
         stream: Literal[True],
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> StreamingResponse: ...
 
@@ -113,6 +120,7 @@ class Chat(Conversation):
         *,
         stream: bool = False,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response | StreamingResponse:
         """Send a message and get the answer.
@@ -123,6 +131,7 @@ class Chat(Conversation):
             stream: give a ``StreamingResponse`` at once; a request that is wrong in itself raises
                 here, what goes wrong while generating raises while it is read.
             on_token: called with each piece that has text.
+            stop_flag: ends the answer, from any thread, when it is signalled.
             settings: fields of ``GenerationConfig``; they win over ``config``.
 
         Raises:
@@ -130,7 +139,8 @@ class Chat(Conversation):
             StateError: chat or client is closed, or an answer of this chat is not finished.
             GenerationError: the prompt does not fit the context, or the model failed.
         """
-        return self._reply(message, config, stream=stream, on_token=on_token, settings=settings)
+        draft = self._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        return self._answer(draft, stream=stream)
 
     @overload
     def regenerate(
@@ -140,6 +150,7 @@ class Chat(Conversation):
         *,
         stream: Literal[False] = False,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response: ...
 
@@ -151,6 +162,7 @@ class Chat(Conversation):
         *,
         stream: Literal[True],
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> StreamingResponse: ...
 
@@ -161,6 +173,7 @@ class Chat(Conversation):
         *,
         stream: bool = False,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response | StreamingResponse:
         """Answer the last user message again, or ``message`` in its place.
@@ -171,8 +184,9 @@ class Chat(Conversation):
         Raises:
             StateError: there is no user message.
         """
-        draft = self._draft_again(message, config, settings)
-        return self._answer(draft, stream=stream, on_token=on_token)
+        last, asked = self._again(message)
+        draft = self._draft(asked, config, settings, on_token=on_token, stop_flag=stop_flag)
+        return self._answer(replace(draft, replaces=last), stream=stream)
 
     def close(self) -> None:
         """Stop an unfinished answer and refuse further use; idempotent.
@@ -194,25 +208,16 @@ class Chat(Conversation):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _reply(
-        self,
-        message: Message,
-        config: GenerationConfig | None,
-        *,
-        stream: bool,
-        on_token: OnToken | None,
-        settings: Mapping[str, object],
-    ) -> Response | StreamingResponse:
-        draft = self._draft(message, config, settings)
-        return self._answer(draft, stream=stream, on_token=on_token)
+    def _answer(self, draft: Draft, *, stream: bool) -> Response | StreamingResponse:
+        return self._streamed(draft) if stream else self._whole(draft)
 
-    def _answer(
-        self, draft: Draft, *, stream: bool, on_token: OnToken | None
-    ) -> Response | StreamingResponse:
-        turn = run(self._begin(draft, SyncIO(self._backend()), on_token))
-        if stream:
-            self.last_response = streaming = StreamingResponse(turn)
-            return streaming
+    def _streamed(self, draft: Draft) -> StreamingResponse:
+        turn = run(self._begin(draft, SyncIO(self._backend()), stream=True))
+        self.last_response = response = StreamingResponse(turn)
+        return response
+
+    def _whole(self, draft: Draft) -> Response:
+        turn = run(self._begin(draft, SyncIO(self._backend()), stream=False))
         response = Response(turn)
         try:
             run(drain(turn))
@@ -239,6 +244,7 @@ class AsyncChat(Conversation):
         *,
         stream: Literal[True] = True,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncStreamingResponse: ...
 
@@ -250,6 +256,7 @@ class AsyncChat(Conversation):
         *,
         stream: Literal[False],
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse: ...
 
@@ -260,12 +267,12 @@ class AsyncChat(Conversation):
         *,
         stream: bool = True,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse | AsyncStreamingResponse:
         """Like ``Chat.__call__``, awaited."""
-        return await self._reply(
-            message, config, stream=stream, on_token=on_token, settings=settings
-        )
+        draft = self._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        return await self._answer(draft, stream=stream)
 
     @overload
     async def send(
@@ -275,6 +282,7 @@ class AsyncChat(Conversation):
         *,
         stream: Literal[False] = False,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse: ...
 
@@ -286,6 +294,7 @@ class AsyncChat(Conversation):
         *,
         stream: Literal[True],
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncStreamingResponse: ...
 
@@ -296,12 +305,12 @@ class AsyncChat(Conversation):
         *,
         stream: bool = False,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse | AsyncStreamingResponse:
         """Like ``Chat.send``, awaited."""
-        return await self._reply(
-            message, config, stream=stream, on_token=on_token, settings=settings
-        )
+        draft = self._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        return await self._answer(draft, stream=stream)
 
     @overload
     async def regenerate(
@@ -311,6 +320,7 @@ class AsyncChat(Conversation):
         *,
         stream: Literal[False] = False,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse: ...
 
@@ -322,6 +332,7 @@ class AsyncChat(Conversation):
         *,
         stream: Literal[True],
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncStreamingResponse: ...
 
@@ -332,11 +343,13 @@ class AsyncChat(Conversation):
         *,
         stream: bool = False,
         on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse | AsyncStreamingResponse:
         """Like ``Chat.regenerate``, awaited."""
-        draft = self._draft_again(message, config, settings)
-        return await self._answer(draft, stream=stream, on_token=on_token)
+        last, asked = self._again(message)
+        draft = self._draft(asked, config, settings, on_token=on_token, stop_flag=stop_flag)
+        return await self._answer(replace(draft, replaces=last), stream=stream)
 
     async def close(self) -> None:
         """Like ``Chat.close``, awaited."""
@@ -356,26 +369,20 @@ class AsyncChat(Conversation):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _reply(
-        self,
-        message: Message,
-        config: GenerationConfig | None,
-        *,
-        stream: bool,
-        on_token: OnToken | None,
-        settings: Mapping[str, object],
-    ) -> AsyncResponse | AsyncStreamingResponse:
-        draft = self._draft(message, config, settings)
-        return await self._answer(draft, stream=stream, on_token=on_token)
-
     async def _answer(
-        self, draft: Draft, *, stream: bool, on_token: OnToken | None
+        self, draft: Draft, *, stream: bool
     ) -> AsyncResponse | AsyncStreamingResponse:
+        return await (self._streamed(draft) if stream else self._whole(draft))
+
+    async def _streamed(self, draft: Draft) -> AsyncStreamingResponse:
         backend = await asyncio.to_thread(self._backend)
-        turn = await self._begin(draft, AsyncIO(backend), on_token)
-        if stream:
-            self.last_response = streaming = AsyncStreamingResponse(turn)
-            return streaming
+        turn = await self._begin(draft, AsyncIO(backend), stream=True)
+        self.last_response = response = AsyncStreamingResponse(turn)
+        return response
+
+    async def _whole(self, draft: Draft) -> AsyncResponse:
+        backend = await asyncio.to_thread(self._backend)
+        turn = await self._begin(draft, AsyncIO(backend), stream=False)
         response = AsyncResponse(turn)
         try:
             await drain(turn)

@@ -10,7 +10,7 @@ from talu.router.spec import (
     ModelSpec,
     OpenAICompatibleBackend,
 )
-from talu.types import Capabilities
+from talu.types import Capabilities, StopFlag
 
 __all__ = [
     "BackendSpec",
@@ -23,4 +23,5 @@ __all__ = [
     "OpenAICompatibleBackend",
     "Router",
     "SamplingParams",
+    "StopFlag",
 ]

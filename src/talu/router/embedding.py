@@ -1,4 +1,4 @@
-"""Embeddings and capabilities of a router's models, for the clients' thin methods.
+"""Embeddings and capabilities of a router's models, as methods of the clients.
 
 Checks what can be checked before a model is opened, and turns failures into the errors that are
 promised for embeddings.
@@ -13,59 +13,131 @@ from talu.router.router import Router
 from talu.router.spec import ModelSpec
 from talu.types import POOLINGS, Capabilities, Pooling
 
-__all__ = ["aembed", "capabilities", "embed", "embedding_dim"]
+__all__ = ["AwaitedEmbeds", "Embeds"]
 
 
-def embed(
-    router: Router,
-    texts: Sequence[str],
-    model: str | None,
-    pooling: str | None,
-    *,
-    normalize: bool,
-    truncate: bool,
-) -> list[list[float]]:
-    """See ``Client.embed_batch``."""
-    way = _checked(texts, pooling)
-    name = router.name_of(model)
-    with _failures(name):
-        backend = router.backend(name)
-        return backend.embed(texts, way, normalize=normalize, truncate=truncate)
+class Embeds:
+    """What both clients do without a conversation."""
+
+    _router: Router
+
+    def embed(
+        self,
+        text: str,
+        model: str | None = None,
+        pooling: str | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+    ) -> list[float]:
+        """The embedding of one text: ``embed_batch`` of it alone, number for number."""
+        return self.embed_batch([text], model, pooling, normalize, truncate=truncate)[0]
+
+    def embed_batch(
+        self,
+        texts: Sequence[str],
+        model: str | None = None,
+        pooling: str | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+    ) -> list[list[float]]:
+        """A vector of ``embedding_dim`` numbers for each text, in the order of the texts.
+
+        They run together, beside whatever else the model does, and a vector does not depend on
+        the others. Only vectors of one model and one pooling can be compared.
+
+        Args:
+            texts: any number, of any lengths.
+            model: one of ``models`` instead of the default one.
+            pooling: which hidden states become the vector: ``"last"`` (decoders were trained for
+                it), ``"mean"`` or ``"first"`` of them; None for what the model's own
+                ``1_Pooling/config.json`` says. Most encoders, MiniLM among them, want ``"mean"``.
+            normalize: scale to length 1, so that a dot product is the cosine.
+            truncate: cut texts that are longer than the model takes, instead of raising.
+
+        Raises:
+            ValidationError: a bad pooling or a text that is none; None where the model names none.
+            GenerationError: the model is missing or cannot be used, or a text is too long or has
+                no tokens.
+            StateError: the client is closed, or was closed meanwhile.
+        """
+        self._check_open()
+        way = _checked(texts, pooling)
+        name = self._router.name_of(model)
+        with _failures(name):
+            backend = self._router.backend(name)
+            return backend.embed(texts, way, normalize=normalize, truncate=truncate)
+
+    def embedding_dim(self, model: str | None = None) -> int:
+        """How many numbers an embedding has; opens the model.
+
+        Raises:
+            GenerationError: the model is missing or cannot be used.
+            StateError: the client is closed.
+        """
+        self._check_open()
+        name = self._router.name_of(model)
+        with _failures(name):
+            return self._router.backend(name).embedding_dim
+
+    def capabilities(self, model: str | ModelSpec | None = None) -> Capabilities:
+        """What a model can be asked for, read from the model that is there; opens it.
+
+        Args:
+            model: one of ``models``, the default one for None, or any other reference.
+
+        Raises:
+            ValidationError: no reference.
+            ModelError: the model is missing or cannot be used.
+            StateError: the client is closed.
+        """
+        self._check_open()
+        if model is None or (isinstance(model, str) and model in self._router.models):
+            return self._router.backend(model).capabilities
+        if not isinstance(model, str | ModelSpec):
+            wrong = f"model must be a reference or a ModelSpec, got {model!r}"
+            raise ValidationError(wrong, details={"param": "model", "value": model})
+        with Router([model]) as other:  # opened for the question; shared if somebody has it open
+            return other.backend().capabilities
+
+    def _check_open(self) -> None:
+        if self._router.closed:
+            raise StateError("the client has been closed", "STATE_CLOSED")
 
 
-async def aembed(
-    router: Router,
-    texts: Sequence[str],
-    model: str | None,
-    pooling: str | None,
-    *,
-    normalize: bool,
-    truncate: bool,
-) -> list[list[float]]:
-    """Like ``embed``, awaited."""
-    way = _checked(texts, pooling)
-    name = router.name_of(model)
-    with _failures(name):
-        backend = await asyncio.to_thread(router.backend, name)
-        return await backend.aembed(texts, way, normalize=normalize, truncate=truncate)
+class AwaitedEmbeds(Embeds):
+    """What the async client has beside it."""
 
+    async def aembed(
+        self,
+        text: str,
+        model: str | None = None,
+        pooling: str | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+    ) -> list[float]:
+        """Like ``embed``, awaited: it never blocks the event loop."""
+        vectors = await self.aembed_batch([text], model, pooling, normalize, truncate=truncate)
+        return vectors[0]
 
-def embedding_dim(router: Router, model: str | None) -> int:
-    """See ``Client.embedding_dim``."""
-    name = router.name_of(model)
-    with _failures(name):
-        return router.backend(name).embedding_dim
-
-
-def capabilities(router: Router, model: str | ModelSpec | None) -> Capabilities:
-    """See ``Client.capabilities``."""
-    if model is None or (isinstance(model, str) and model in router.models):
-        return router.backend(model).capabilities
-    if not isinstance(model, str | ModelSpec):
-        wrong = f"model must be a reference or a ModelSpec, got {model!r}"
-        raise ValidationError(wrong, details={"param": "model", "value": model})
-    with Router([model]) as other:  # opened for the question; shared if somebody has it open
-        return other.backend().capabilities
+    async def aembed_batch(
+        self,
+        texts: Sequence[str],
+        model: str | None = None,
+        pooling: str | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+    ) -> list[list[float]]:
+        """Like ``embed_batch``, awaited; cancelling the task stops the work."""
+        self._check_open()
+        way = _checked(texts, pooling)
+        name = self._router.name_of(model)
+        with _failures(name):
+            backend = await asyncio.to_thread(self._router.backend, name)
+            return await backend.aembed(texts, way, normalize=normalize, truncate=truncate)
 
 
 def _checked(texts: Sequence[str], pooling: str | None) -> Pooling | None:
