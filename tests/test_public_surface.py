@@ -78,6 +78,7 @@ SURFACE = {
         "LocalBackend",
         "ModelInput",
         "ModelSpec",
+        "ModelTarget",
         "OpenAICompatibleBackend",
         "Router",
         "SamplingParams",

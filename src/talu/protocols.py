@@ -30,6 +30,10 @@ class Backend(Protocol):
         """The reference that the model was opened with."""
 
     @property
+    def location(self) -> str | None:
+        """Its folder or its address, None when it has neither."""
+
+    @property
     def max_context_length(self) -> int | None:
         """Tokens that prompt and answer may have together, None when unknown."""
 

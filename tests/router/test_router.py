@@ -8,6 +8,7 @@ import pytest
 from talu.backends.scripted import ScriptedModel
 from talu.exceptions import ModelNotFoundError, StateError, ValidationError
 from talu.router import LocalBackend, ModelSpec, OpenAICompatibleBackend, Router
+from talu.weights.resolve import BUNDLED_FOLDER
 
 
 def scripted(*names: str) -> Router:
@@ -82,6 +83,45 @@ def test_closing_closes_what_was_opened_and_refuses_more() -> None:
         router.backend("b")
     assert caught.value.code == "STATE_CLOSED"
     assert (router.models, router.default_model) == (["a", "b"], "a")
+
+
+def test_targets_say_what_each_name_stands_for_without_opening_it() -> None:
+    options, endpoint = LocalBackend(num_threads=1), OpenAICompatibleBackend("http://here/v1")
+    answering = ScriptedModel()
+    router = Router(
+        [
+            "./nowhere",
+            ModelSpec("native::a/b", options),
+            "ollama::llama3",
+            ModelSpec("gpt-4o", endpoint),
+            ModelSpec("scripted", answering),
+        ]
+    )
+    assert [
+        (t.model, t.backend, t.provider, t.name, t.location, t.is_open) for t in router.targets
+    ] == [
+        ("./nowhere", LocalBackend(), None, "./nowhere", None, False),
+        ("native::a/b", options, None, "a/b", None, False),
+        ("ollama::llama3", OpenAICompatibleBackend(), "ollama", "llama3", None, False),
+        ("gpt-4o", endpoint, "openai", "gpt-4o", "http://here/v1", False),
+        ("scripted", answering, None, "scripted", None, False),
+    ]
+
+
+def test_an_open_target_names_its_folder() -> None:
+    with Router(["talu/pocket"]) as router:
+        router.backend()
+        target = router.resolve()
+        assert (target.location, target.is_open) == (str(BUNDLED_FOLDER), True)
+    assert not router.resolve().is_open
+
+
+def test_a_reference_that_stands_for_nothing_is_refused_when_it_is_resolved() -> None:
+    router = Router(["opnai::gpt-4o"])
+    with pytest.raises(ValidationError, match="did you mean 'openai'"):
+        router.resolve()
+    with pytest.raises(ValidationError, match="not available here"):
+        router.resolve("gpt-4o")
 
 
 def test_a_router_is_a_context_manager() -> None:

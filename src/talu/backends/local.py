@@ -90,6 +90,11 @@ class LocalModel:
         return self._ref
 
     @property
+    def location(self) -> str:
+        """The folder of the model."""
+        return str(self._lease.folder)
+
+    @property
     def max_context_length(self) -> int:
         """Tokens that prompt and answer may have together."""
         return self._engine.context_length

@@ -65,6 +65,11 @@ class ScriptedModel:
         return self._model
 
     @property
+    def location(self) -> None:
+        """It is nowhere."""
+        return None
+
+    @property
     def max_context_length(self) -> int | None:
         """What was given to the constructor."""
         return self._max_context_length

@@ -36,10 +36,16 @@ _entries: dict[_Key, _Entry] = {}
 
 
 class EngineLease:
-    """A share in an open engine. Release it when it is no longer needed."""
+    """A share in an open engine. Release it when it is no longer needed.
+
+    Attributes:
+        engine: shared with others.
+        folder: what was opened.
+    """
 
     def __init__(self, key: _Key, entry: _Entry) -> None:
         self.engine = entry.opened.result()
+        self.folder = key.folder
         self._key = key
         self._entry = entry
         self._held = True

@@ -8,6 +8,7 @@ from talu.router.spec import (
     LocalBackend,
     ModelInput,
     ModelSpec,
+    ModelTarget,
     OpenAICompatibleBackend,
 )
 from talu.types import Capabilities, StopFlag
@@ -20,6 +21,7 @@ __all__ = [
     "LocalBackend",
     "ModelInput",
     "ModelSpec",
+    "ModelTarget",
     "OpenAICompatibleBackend",
     "Router",
     "SamplingParams",

@@ -13,6 +13,7 @@ from talu.router.spec import (
     LocalBackend,
     ModelInput,
     ModelSpec,
+    ModelTarget,
     OpenAICompatibleBackend,
     specs_from,
 )
@@ -56,6 +57,38 @@ class Router:
         self._default = self.name_of(model)
 
     @property
+    def targets(self) -> list[ModelTarget]:
+        """What each of ``models`` stands for; see ``resolve``."""
+        return [self.resolve(name) for name in self._targets]
+
+    def resolve(self, model: str | None = None) -> ModelTarget:
+        """What a name stands for, without opening anything.
+
+        Args:
+            model: one of ``models``, None for the default one.
+
+        Raises:
+            ValidationError: an unknown name, or a reference with an unknown provider.
+        """
+        target = self._targets[self.name_of(model)]
+        spec, opened = target.spec, target.backend
+        backend, provider, name = spec.backend, None, spec.ref
+        location = opened.location if opened else None
+        if isinstance(backend, OpenAICompatibleBackend):
+            provider, location = "openai", backend.base_url
+        elif backend is None or isinstance(backend, LocalBackend):
+            provider, name = split_reference(spec.ref)
+            backend = backend or (LocalBackend() if provider is None else OpenAICompatibleBackend())
+        return ModelTarget(
+            model=spec.ref,
+            backend=backend,
+            provider=provider,
+            name=name,
+            location=location,
+            is_open=opened is not None,
+        )
+
+    @property
     def closed(self) -> bool:
         """Whether ``close`` was called."""
         return self._closed
@@ -89,12 +122,13 @@ class Router:
             ValidationError: an unknown name, or a backend that does not exist yet.
             ModelError: the model is missing or cannot be used.
         """
-        target = self._targets[self.name_of(model)]
+        name = self.name_of(model)
+        target = self._targets[name]
         with target.lock:
             if self._closed:
                 raise StateError("the client has been closed", "STATE_CLOSED")
             if target.backend is None:
-                target.backend = _open(target.spec, offline=offline)
+                target.backend = _open(self.resolve(name), offline=offline)
             return target.backend
 
     def close(self) -> None:
@@ -126,17 +160,16 @@ class _Target:
         self.backend: Backend | None = None
 
 
-def _open(spec: ModelSpec, *, offline: bool) -> Backend:
-    backend = spec.backend
-    if backend is None or isinstance(backend, LocalBackend):
-        provider, name = split_reference(spec.ref)
-        if provider is None:
-            return _open_local(name, backend or LocalBackend(), offline=offline)
-        raise _not_yet(spec, f"provider {provider!r}")
-    if isinstance(backend, OpenAICompatibleBackend):
-        raise _not_yet(spec, "an OpenAI-compatible endpoint")
-    if not callable(getattr(backend, "stream", None)):
-        wrong = f"the backend of {spec.ref!r} is not a backend: {backend!r}"
+def _open(target: ModelTarget, *, offline: bool) -> Backend:
+    backend = target.backend
+    if target.provider is not None:
+        raise _not_yet(target)
+    if isinstance(backend, LocalBackend):
+        return _open_local(target.name, backend, offline=offline)
+    if isinstance(backend, OpenAICompatibleBackend) or not callable(
+        getattr(backend, "stream", None)
+    ):
+        wrong = f"the backend of {target.model!r} is not a backend: {backend!r}"
         raise ValidationError(wrong, details={"param": "backend"})
     return backend
 
@@ -153,10 +186,10 @@ def _open_local(name: str, options: LocalBackend, *, offline: bool) -> Backend:
     return model
 
 
-def _not_yet(spec: ModelSpec, place: str) -> ValidationError:
+def _not_yet(target: ModelTarget) -> ValidationError:
     return ValidationError(
-        f"model {spec.ref!r} runs behind {place}: this version of talu has no remote models yet, "
-        "use a local folder, a hub id or 'talu/pocket'",
+        f"model {target.model!r} runs behind an endpoint ({target.provider}): this version of "
+        "talu has no remote models yet, use a local folder, a hub id or 'talu/pocket'",
         "UNSUPPORTED_BACKEND",
-        {"param": "model", "value": spec.ref},
+        {"param": "model", "value": target.model},
     )

@@ -17,6 +17,7 @@ __all__ = [
     "LocalBackend",
     "ModelInput",
     "ModelSpec",
+    "ModelTarget",
     "OpenAICompatibleBackend",
     "specs_from",
 ]
@@ -80,6 +81,28 @@ class ModelSpec:
 
 
 ModelInput = str | ModelSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTarget:
+    """What a name of a router stands for.
+
+    Attributes:
+        model: the name.
+        backend: where it runs and with which options.
+        provider: who runs it behind an endpoint, ``openai`` for everybody who speaks its protocol;
+            None in this process.
+        name: what it is called there: the reference without provider.
+        location: its folder, known while it is open, or its address; None when unknown.
+        is_open: it has been used, and the router is not closed.
+    """
+
+    model: str
+    backend: BackendSpec
+    provider: str | None
+    name: str
+    location: str | None
+    is_open: bool
 
 
 @dataclass(frozen=True, slots=True)
