@@ -40,12 +40,18 @@ class Chat(Conversation):
         model: a reference or a ``ModelSpec``; with a client the name of one of its models.
         client: where models and hooks come from.
         profile: where the chat is stored.
-        system, messages, config, session_id, parent_session_id, marker, metadata, chat_template,
-            offline: see ``Client.chat``.
+        system: this and all that follow are as in ``Client.chat``.
+        messages: a history to go on from.
+        config: defaults of the chat's answers.
+        session_id: of a stored chat to go on from, or of a new one.
+        parent_session_id: of the chat that this one comes from.
+        marker: what a listing can be filtered by.
+        metadata: anything else about the chat.
+        chat_template: replaces the model's.
+        offline: open the model without network.
 
     Attributes:
         last_response: the latest answer, None before the first.
-        session_id, parent_session_id: identifiers of this chat and of the one it was forked from.
     """
 
     _async_hooks = False
