@@ -6,17 +6,19 @@ and ``iterate`` drive them by hand: no event loop is involved, and it works insi
 
 import asyncio
 import inspect
+import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, Protocol, TypeVar
 
 from talu.exceptions import ValidationError
 from talu.protocols import Backend
 from talu.types import Event, Request
 
-__all__ = ["IO", "AsyncIO", "SyncIO", "iterate", "run"]
+__all__ = ["IO", "AsyncIO", "Ending", "SyncIO", "iterate", "run", "run_alone"]
 
 T = TypeVar("T")
+Ending = Callable[[], Coroutine[Any, Any, None]]
 
 
 class IO(Protocol):
@@ -30,6 +32,9 @@ class IO(Protocol):
 
     async def save(self, write: Callable[[], None]) -> None:
         """Write to the store, to the end even when the caller is cancelled meanwhile."""
+
+    def later(self, ending: Ending) -> None:
+        """Run an ending that nobody waits for. For finalizers, so it waits for nothing itself."""
 
 
 class SyncIO:
@@ -56,12 +61,17 @@ class SyncIO:
         """Write, and wait for the disk."""
         write()
 
+    def later(self, ending: Ending) -> None:
+        """Run it in a thread of its own."""
+        _in_thread(ending)
+
 
 class AsyncIO:
     """For callers on an event loop."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._loop = asyncio.get_running_loop()
 
     async def open(self, request: Request) -> AsyncGenerator[Event]:
         """The backend's awaited stream."""
@@ -75,12 +85,31 @@ class AsyncIO:
 
     async def save(self, write: Callable[[], None]) -> None:
         """Write in a thread, so that neither disk nor lock blocks the loop."""
+        if not _in_task():
+            write()
+            return
         writing = asyncio.ensure_future(asyncio.to_thread(write))
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError as cancelled:
             await asyncio.wait([writing])
             raise cancelled from writing.exception()
+
+    def later(self, ending: Ending) -> None:
+        """Run it as a task of the loop, or in a thread of its own when there is no loop left."""
+        try:
+            self._loop.call_soon_threadsafe(self._start, ending)
+        except RuntimeError:  # the loop is closed
+            _in_thread(ending)
+
+    def _start(self, ending: Ending) -> None:
+        async def end() -> None:
+            await asyncio.sleep(0)  # the loop closes dropped generators itself, and goes first
+            await ending()
+
+        # A loop that ends cancels its tasks, also those that have not made their first step.
+        task = self._loop.create_task(end())
+        task.add_done_callback(lambda done: run_alone(ending()) if done.cancelled() else None)
 
 
 async def _as_async(events: Generator[Event]) -> AsyncGenerator[Event]:
@@ -98,6 +127,28 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         return result
     coroutine.close()
     raise RuntimeError("a sync call was given something that awaits")
+
+
+def run_alone(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end where its event loop is gone: whatever would suspend it raises."""
+    with suppress(StopIteration):
+        coroutine.send(None)
+        while True:
+            coroutine.throw(RuntimeError("nothing can be awaited: the event loop has ended"))
+
+
+def _in_task() -> bool:
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:  # no loop runs here
+        return False
+
+
+def _in_thread(ending: Ending) -> None:
+    try:
+        threading.Thread(target=lambda: run_alone(ending()), name="talu-ending").start()
+    except RuntimeError:  # the interpreter is ending, and no thread can begin
+        run_alone(ending())
 
 
 def iterate(pieces: AsyncGenerator[T]) -> Generator[T]:

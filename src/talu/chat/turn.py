@@ -134,9 +134,9 @@ class Turn(Generic[ChatT]):
         """Give up a turn whose pieces were never asked for; it leaves no trace."""
         events, self._events = self._events, None
         if events is not None:
-            await events.aclose()
             self.finish_reason = FinishReason.CANCELLED
             try:
+                await events.aclose()
                 await self._forget_asked()
             finally:
                 self._release()
