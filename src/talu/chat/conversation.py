@@ -84,7 +84,7 @@ class Conversation(Editable):
             client = self._own = OwnHost(model, allow_async=self._async_hooks)
             model = client.router.default_model
         super().__init__(
-            items_from_messages(messages or ()),
+            items_from_messages(() if messages is None else messages),
             model=client.router.name_of(model) if client is not None else None,
             config=config,
             session_id=session_id,
@@ -95,8 +95,8 @@ class Conversation(Editable):
         )
         self._client = client
         self._turn: Turn[Self] | None = None  # the latest
-        self._offline = offline
-        if system:
+        self._offline = check_boolean("offline", offline)
+        if system not in (None, ""):
             if self.system is not None:
                 wrong = "system= and a system message in messages= exclude each other"
                 raise ValidationError(wrong, details={"param": "system"})

@@ -41,6 +41,9 @@ class Editable(Kept):
 
     @system.setter
     def system(self, text: str | None) -> None:
+        if text is not None and not isinstance(text, str):
+            wrong = f"system must be text, got {text!r}"
+            raise ValidationError(wrong, details={"param": "system", "value": text})
         with self._editing() as items:
             old = 1 if ConversationItems(items).system is not None else 0
             items[:old] = [MessageItem.create("system", text)] if text else []
