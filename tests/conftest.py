@@ -108,6 +108,14 @@ def faces(request: pytest.FixtureRequest) -> Iterator[Faces]:
 
 
 @pytest.fixture
+def awaited() -> Iterator[Faces]:
+    """The async face alone."""
+    face = AsyncFace()
+    yield Faces(face)
+    face.end()
+
+
+@pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home of the user, and no profile named in the environment."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -1,15 +1,14 @@
 """Exactly one start, one first token and one end for each generation, whatever happens to it."""
 
-import gc
+import functools
 import logging
 
 import pytest
 
 from talu.backends.scripted import ScriptedModel
 from talu.chat import Hook, HookManager
-from talu.client import Client
 from talu.exceptions import GenerationError, ValidationError
-from talu.router import CompletionOptions, ModelSpec
+from talu.router import CompletionOptions
 from talu.types import ReasoningDelta, TextDelta
 
 
@@ -105,13 +104,6 @@ def test_a_stream_that_is_closed_unread_has_one_end(faces) -> None:
     assert log.calls == [START, ("end", "", None)]
 
 
-def test_a_sync_stream_that_is_dropped_unread_has_one_end() -> None:
-    log = Log()
-    Client(ModelSpec("m", ScriptedModel("one")), hooks=[log]).stream("Hi", seed=5)
-    gc.collect()
-    assert log.calls == [START, ("end", "", None)]
-
-
 def test_regenerating_is_a_generation_of_its_own(faces) -> None:
     log = Log()
     chat = faces.client("one", "two", hooks=[log]).chat()
@@ -153,6 +145,30 @@ def test_a_failing_hook_is_logged_and_disturbs_nothing(faces, caplog, error) -> 
     assert next(r.message for r in caplog.records) == "Failing.on_generation_start failed"
 
 
+def test_a_failure_is_reported_loudly_once_for_each_kind(faces, caplog) -> None:
+    hook = Failing(KeyError("a"))
+    client = faces.client("one", "two", "three", hooks=[hook])
+    with caplog.at_level(logging.DEBUG, "talu.hooks"):
+        faces.run(client.ask("Hi"))
+        faces.run(client.ask("Hi"))
+        hook.error = OSError("b")
+        faces.run(client.ask("Hi"))
+    levels = [(r.levelname, r.exc_info[0]) for r in caplog.records if "start" in r.message]
+    assert levels == [("WARNING", KeyError), ("DEBUG", KeyError), ("WARNING", OSError)]
+
+
+def test_an_interrupted_hook_keeps_no_other_from_being_told(faces) -> None:
+    class Interrupt(Hook):
+        def on_generation_start(self, chat, input_text, *, config=None) -> None:
+            raise KeyboardInterrupt
+
+    log = Log()
+    client = faces.client("one", hooks=[Interrupt(), log])
+    with pytest.raises(KeyboardInterrupt):
+        faces.run(client.ask("Hi", seed=5))
+    assert log.calls == [START, ("end", None, "")]
+
+
 def test_a_keyboard_interrupt_in_a_hook_is_not_swallowed(faces) -> None:
     class Interrupt(Hook):
         def on_first_token(self, chat, time_ms) -> None:
@@ -175,6 +191,54 @@ def test_hooks_added_and_removed_later_count_for_existing_chats(faces) -> None:
     client.hooks.remove(log)
     faces.run(chat.send("Hi"))
     assert log.calls == [START, ("first",), ("end", "two", None)]
+
+
+def test_a_generation_keeps_the_hooks_that_it_began_with(faces) -> None:
+    early, late = Log(), Log()
+    client = faces.client("one two", hooks=[early])
+    stream = faces.run(client.chat()("Hi", seed=5))
+    client.hooks.remove(early)
+    client.hooks.add(late)
+    faces.read(stream)
+    assert early.calls == [START, ("first",), ("end", "one two", None)]
+    assert late.calls == []
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_hook_is_asked_for_an_observer_of_each_generation(faces, stream) -> None:
+    class Observer(Log):
+        def for_generation(self, generation) -> Hook:
+            seen.append(generation)
+            log = Log()
+            logs.append(log)
+            return log
+
+    seen, logs = [], []
+    client = faces.client("one", "two", hooks=[Observer()])
+    chat = client.chat(system="S")
+    answer = faces.run(chat.send("Hi", seed=5, stream=stream))
+    if stream:
+        faces.read(answer)
+    faces.run(client.raw_complete("Go", seed=5))
+    assert [log.calls[0] for log in logs] == [START, ("start", "Go", 5)]
+    assert [log.calls[-1] for log in logs] == [("end", "one", None), ("end", "two", None)]
+    first, second = seen
+    assert (first.operation, first.model, first.chat) == ("chat", "scripted", chat)
+    assert (first.input_text, first.config.seed, first.stream) == ("Hi", 5, stream)
+    assert [message["role"] for message in first.messages] == ["system", "user"]
+    assert (second.operation, second.chat, second.messages) == ("text_completion", None, None)
+
+
+@pytest.mark.parametrize("given", [None, 3])
+def test_an_observer_that_is_no_hook_is_logged(faces, caplog, given) -> None:
+    class Wrong(Hook):
+        def for_generation(self, generation) -> Hook:
+            return given
+
+    log = Log()
+    assert faces.run(faces.client("one", hooks=[Wrong(), log]).ask("Hi", seed=5)).text == "one"
+    assert [record.message for record in caplog.records] == ["Wrong.for_generation failed"]
+    assert log.calls[-1] == ("end", "one", None)
 
 
 def test_removing_an_unknown_hook_is_a_value_error() -> None:
@@ -201,6 +265,33 @@ def test_async_hooks_are_awaited_by_async_and_refused_by_sync(faces) -> None:
     else:
         faces.run(faces.client("one", hooks=[log]).ask("Hi", seed=5))
         assert log.calls == [START, ("first",), ("end", "one", None)]
+
+
+async def awaited(hook: Hook, chat, time_ms: float) -> None:
+    """An async callback, to be hidden in another callable."""
+
+
+class Callback:
+    async def __call__(self, chat, time_ms: float) -> None:
+        """An async callback without a function."""
+
+
+@pytest.mark.parametrize("callback", [functools.partial(awaited, None), Callback()])
+def test_an_async_callback_is_recognised_in_any_form(callback) -> None:
+    hook = Hook()
+    hook.on_first_token = callback
+    with pytest.raises(ValidationError, match="on_first_token is async"):
+        HookManager([hook], allow_async=False)
+    assert HookManager([hook]).hooks == [hook]
+
+
+def test_what_gives_the_observer_is_never_async(faces) -> None:
+    class Wrong(Hook):
+        async def for_generation(self, generation) -> Hook:
+            return self
+
+    with pytest.raises(ValidationError, match="only the callbacks can be awaited"):
+        faces.client("one", hooks=[Wrong()])
 
 
 def test_a_model_that_cannot_be_opened_is_no_generation(faces) -> None:

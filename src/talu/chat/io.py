@@ -34,7 +34,7 @@ class IO(Protocol):
         """Write to the store, to the end even when the caller is cancelled meanwhile."""
 
     def later(self, ending: Ending) -> None:
-        """Run an ending that nobody waits for. For finalizers, so it waits for nothing itself."""
+        """Run an ending that nobody waits for; for finalizers, which may run amid any code."""
 
 
 class SyncIO:
@@ -63,7 +63,10 @@ class SyncIO:
 
     def later(self, ending: Ending) -> None:
         """Run it in a thread of its own."""
-        _in_thread(ending)
+        try:
+            threading.Thread(target=lambda: run_alone(ending()), name="talu-ending").start()
+        except RuntimeError:  # the interpreter is ending, and no thread can begin
+            run_alone(ending())
 
 
 class AsyncIO:
@@ -96,11 +99,11 @@ class AsyncIO:
             raise cancelled from writing.exception()
 
     def later(self, ending: Ending) -> None:
-        """Run it as a task of the loop, or in a thread of its own when there is no loop left."""
+        """Run it as a task of the loop, or here and now when the loop is closed."""
         try:
             self._loop.call_soon_threadsafe(self._start, ending)
-        except RuntimeError:  # the loop is closed
-            _in_thread(ending)
+        except RuntimeError:  # it is closed
+            run_alone(ending())
 
     def _start(self, ending: Ending) -> None:
         async def end() -> None:
@@ -142,13 +145,6 @@ def _in_task() -> bool:
         return asyncio.current_task() is not None
     except RuntimeError:  # no loop runs here
         return False
-
-
-def _in_thread(ending: Ending) -> None:
-    try:
-        threading.Thread(target=lambda: run_alone(ending()), name="talu-ending").start()
-    except RuntimeError:  # the interpreter is ending, and no thread can begin
-        run_alone(ending())
 
 
 def iterate(pieces: AsyncGenerator[T]) -> Generator[T]:

@@ -5,14 +5,20 @@ in the answer and in the chat.
 """
 
 import asyncio
+import atexit
+import logging
+import os
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import suppress
+from functools import cache
 from inspect import GEN_CLOSED, GEN_RUNNING, getgeneratorstate
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
+from weakref import WeakValueDictionary
 
 from talu.chat.answer import Answer
-from talu.chat.io import iterate, run
+from talu.chat.io import iterate, run, run_alone
 from talu.chat.messages import Message
 from talu.chat.token import Token
 from talu.chat.turn import ChatT, OnToken, Turn
@@ -24,6 +30,10 @@ if TYPE_CHECKING:
     from talu.chat.session import AsyncChat, Chat
 
 __all__ = ["AsyncResponse", "AsyncStreamingResponse", "Response", "StreamingResponse"]
+
+LOGGER = logging.getLogger("talu.chat")
+OPEN: WeakValueDictionary[int, "_Stream[Any]"] = WeakValueDictionary()
+DROPPED: dict[int, "_Stream[Any]"] = {}  # until they have ended
 
 
 class Response(Answer["Chat"]):
@@ -79,7 +89,37 @@ class Response(Answer["Chat"]):
 
 
 class _Stream(Answer[ChatT]):
-    """What the two streams share."""
+    """What the two streams share: above all that they end, whatever becomes of them."""
+
+    def __init__(self, turn: Turn[ChatT]) -> None:
+        super().__init__(turn)
+        self._process = os.getpid()
+        OPEN[id(self)] = self
+        _watch_exit()
+
+    @property
+    def _left_open(self) -> bool:
+        """Whether it has not ended; in a fork of its process it is not ours to end."""
+        return not self._turn.ended and self._process == os.getpid()
+
+    def __del__(self) -> None:
+        if self._left_open:
+            DROPPED[id(self)] = self
+            self._turn.request.stop.signal()
+            self._turn.io.later(self._give_up)
+
+    async def _give_up(self) -> None:
+        try:
+            await self._end()
+            await self._turn.abandon()
+        except Exception:
+            LOGGER.warning("a stream that was dropped did not end well", exc_info=True)
+        finally:
+            DROPPED.pop(id(self), None)
+
+    @abstractmethod
+    async def _end(self) -> None:
+        """Do what ``close`` does."""
 
     def __len__(self) -> int:
         """Length of the text, once the stream has ended: ``list`` asks for it before it reads."""
@@ -135,8 +175,11 @@ class StreamingResponse(_Stream["Chat"]):
         self.cancel()
 
     def __del__(self) -> None:
-        if not self._turn.ended:
-            self.close()
+        if self._turn.unread:  # pieces that were begun end with their generator
+            super().__del__()
+
+    async def _end(self) -> None:
+        self.close()
 
     def __enter__(self) -> Self:
         return self
@@ -271,6 +314,9 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
         await self._stop()
         await self._turn.abandon()
 
+    async def _end(self) -> None:
+        await self.close()
+
     async def _stop(self) -> None:
         """Close the pieces; a loop that was left does so as well, and storing takes a while."""
         async with self._closing:
@@ -322,3 +368,15 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
         chat = self._place_to_go_on()
         draft = chat._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
         return await chat._answer(draft, stream=stream)
+
+
+@cache
+def _watch_exit() -> None:
+    """Once, with the first stream: whoever is told of ends should be there longer than this."""
+    atexit.register(_end_all)
+
+
+def _end_all() -> None:
+    for stream in (*OPEN.values(), *DROPPED.values()):
+        if stream._left_open:
+            run_alone(stream._give_up())

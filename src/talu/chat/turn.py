@@ -130,6 +130,11 @@ class Turn(Generic[ChatT]):
             raise
         await self._commit()
 
+    @property
+    def unread(self) -> bool:
+        """Whether it has begun and its pieces were never asked for."""
+        return self._events is not None
+
     async def abandon(self) -> None:
         """Give up a turn whose pieces were never asked for; it leaves no trace."""
         events, self._events = self._events, None
