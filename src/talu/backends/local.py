@@ -20,6 +20,7 @@ from talu.backends.prompt import prompt_of
 from talu.backends.reply import ChatReply, RawReply
 from talu.config import NOT_YET, check_boolean, resolve_sampling
 from talu.engine.embedding import EmbeddingTicket
+from talu.engine.engine import Engine
 from talu.engine.model import ModelInfo
 from talu.engine.registry import EngineLease, acquire
 from talu.engine.ticket import Result, Ticket
@@ -77,7 +78,7 @@ class LocalModel:
         check_boolean("offline", offline)
         self._ref = ref
         self._lease = acquire(ref, use_mmap=use_mmap, num_threads=num_threads, offline=offline)
-        self._engine = self._lease.engine
+        self._info = self._lease.engine.info
         self._gate = threading.Lock()
         self._closed = False
         self._tickets: weakref.WeakSet[Ticket | EmbeddingTicket] = weakref.WeakSet()
@@ -97,12 +98,12 @@ class LocalModel:
     @property
     def max_context_length(self) -> int:
         """Tokens that prompt and answer may have together."""
-        return self._engine.context_length
+        return self._info.context_length
 
     @property
     def info(self) -> ModelInfo:
         """Device, CPU target, threads, formats, bytes and context of the open model."""
-        return self._engine.info
+        return self._info
 
     def stream(self, request: Request) -> Generator[Event]:
         """Begin to generate; bad requests raise here. Closing or dropping the events cancels."""
@@ -178,6 +179,12 @@ class LocalModel:
             ticket.cancel()
         self._dropped.detach()
         self._lease.release()
+
+    @property
+    def _engine(self) -> Engine:
+        """Asked of the lease each time: answers hold this object, and a closed one no model."""
+        self._check_open()
+        return self._lease.engine
 
     def _check_open(self) -> None:
         if self._closed:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from talu.engine.engine import Engine
 from talu.engine.loading import load_model
+from talu.exceptions import StateError
 from talu.models import load_architecture
 from talu.weights.resolve import resolve
 
@@ -38,24 +39,33 @@ _entries: dict[_Key, _Entry] = {}
 class EngineLease:
     """A share in an open engine. Release it when it is no longer needed.
 
+    A lease that was released holds nothing of the model, whoever still holds the lease.
+
     Attributes:
-        engine: shared with others.
         folder: what was opened.
     """
 
     def __init__(self, key: _Key, entry: _Entry) -> None:
-        self.engine = entry.opened.result()
         self.folder = key.folder
+        self._engine: Engine | None = entry.opened.result()
         self._key = key
-        self._entry = entry
-        self._held = True
+        self._entry: _Entry | None = entry
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, shared with others; ``StateError`` once the share was given back."""
+        engine = self._engine
+        if engine is None:
+            raise StateError("the model is closed; open it again", "STATE_CLOSED")
+        return engine
 
     def release(self) -> None:
         """Give the share back; the last one closes the engine. Idempotent."""
         with _changed:
-            held, self._held = self._held, False
-        if held:
-            _release(self._key, self._entry)
+            entry, self._entry = self._entry, None
+            self._engine = None
+        if entry is not None:
+            _release(self._key, entry)
 
 
 def acquire(
