@@ -240,6 +240,7 @@ def test_repr_has_models_and_no_secrets(faces) -> None:
         ({"model": "a", "gpu_layers": 0, "base_url": "http://h"}, "exclude each other"),
         ({"model": "a", "profile": "work"}, "profile must be a Profile"),
         ({"model": "a", "hooks": [3]}, "a hook must be"),
+        ({"model": "a", "hooks": 3}, "hooks must be a list"),
     ],
 )
 def test_a_wrong_constructor_argument_is_refused(faces, arguments, match) -> None:

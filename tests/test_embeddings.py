@@ -153,6 +153,12 @@ def test_what_is_no_list_of_texts_is_refused(client: Client, texts: Any) -> None
         client.embed_batch(texts)
 
 
+@pytest.mark.parametrize("name", ["normalize", "truncate"])
+def test_a_switch_that_is_neither_on_nor_off_is_named(client: Client, name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name} must be True or False, got 'no'"):
+        client.embed("a", **{name: "no"})
+
+
 def test_a_model_that_cannot_be_opened_is_a_generation_error_that_names_it() -> None:
     client = Client("/no/such/folder")
     for call in (

@@ -2,18 +2,21 @@
 
 import json
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
 
 import pytest
 
-from talu import Client, CompletionOptions
+from talu import Chat, Client, CompletionOptions
+from talu.chat import Hook
 from talu.exceptions import (
     EmptyPromptError,
     GenerationError,
     ModelError,
     ModelNotFoundError,
+    StateError,
     TemplateError,
     TemplateSyntaxError,
     TokenizerError,
@@ -194,6 +197,16 @@ def test_a_damaged_model_is_named_with_file_and_fault(folder: Path, damage: str)
     assert [word for word in words if word not in message] == []
 
 
+class AsyncHook(Hook):
+    async def on_generation_end(self, *_: object, **__: object) -> None:
+        return None
+
+
+def two_at_once(chat: Chat) -> None:
+    with chat("Hi", max_tokens=50):
+        chat.send("Hi", max_tokens=1)
+
+
 ARGUMENTS = {  # a call on a sound model: (call, error, code, words of the message)
     "empty raw prompt": (
         lambda c: c.raw_complete(""),
@@ -297,6 +310,120 @@ ARGUMENTS = {  # a call on a sound model: (call, error, code, words of the messa
         "INVALID_ARGUMENT",
         ["messages[1]['role']", "did you mean 'user'"],
     ),
+    "messages that are no list": (
+        lambda c: c.chat(messages={"role": "user", "content": "a"}),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["messages must be a list of dictionaries"],
+    ),
+    "result of a tool that nobody called": (
+        lambda c: c.chat(messages=[{"role": "tool", "content": "4", "tool_call_id": "x"}]),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["messages[0]['tool_call_id']", "'x'"],
+    ),
+    "unknown role": (
+        lambda c: c.chat().append("asistant", "a"),
+        ValidationError,
+        "VALIDATION_INVALID_ROLE",
+        ["'asistant'", "system, user, assistant, developer"],
+    ),
+    "message without text": (
+        lambda c: c.chat().append("user"),
+        ValidationError,
+        "VALIDATION_MISSING_CONTENT",
+        ["content is missing"],
+    ),
+    "unknown marker": (
+        lambda c: c.chat(marker="starred"),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["marker", "'pinned'", "'archived'", "'deleted'", "'starred'"],
+    ),
+    "session id that is no text": (
+        lambda c: c.chat(session_id=7),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["session_id", "printable text", "7"],
+    ),
+    "system message that is no text": (
+        lambda c: c.chat(system=["You are a pirate."]),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["system must be text"],
+    ),
+    "picture": (
+        lambda c: c.ask([{"type": "image_url", "image_url": {"url": "a.png"}}]),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["'image_url'", "text only"],
+    ),
+    "unknown pooling": (
+        lambda c: c.embed("a", pooling="max"),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["Invalid pooling strategy 'max'", "'last', 'mean', 'first'"],
+    ),
+    "text in place of a list of texts": (
+        lambda c: c.embed_batch("a"),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["texts must be a list", "embed takes a single one"],
+    ),
+    "embedding with a model that the client does not have": (
+        lambda c: c.embedding_dim("talu/pokcet"),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["did you mean 'talu/pocket'"],
+    ),
+    "something else in place of a hook": (
+        lambda c: c.hooks.add(print),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["a hook must be an instance"],
+    ),
+    "async hook on a sync client": (
+        lambda c: c.hooks.add(AsyncHook()),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["AsyncHook.on_generation_end", "AsyncClient", "plain function"],
+    ),
+    "async on_token on a sync client": (
+        lambda c: c.chat().send("Hi", on_token=AsyncHook().on_generation_end, max_tokens=1),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["on_generation_end", "AsyncClient"],
+    ),
+    "stop flag of another kind": (
+        lambda c: c.ask("Hi", stop_flag=threading.Event()),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["stop_flag must be a StopFlag"],
+    ),
+    "regenerating without a question": (
+        lambda c: c.chat(system="S").regenerate(),
+        StateError,
+        "STATE_REGENERATE_NO_USER",
+        ["no user message"],
+    ),
+    "dropping an item that is not there": (
+        lambda c: c.chat().pop(),
+        StateError,
+        "STATE_POP_FAILED",
+        ["no item"],
+    ),
+    "continuing a raw completion": (
+        lambda c: c.raw_complete("a", max_tokens=1).append("b"),
+        StateError,
+        "STATE_NO_CHAT",
+        ["client.chat()"],
+    ),
+    "two answers at once on one chat": (
+        lambda c: two_at_once(c.chat()),
+        StateError,
+        "STATE_BUSY",
+        ["not finished", "fork()"],
+    ),
     "template of a call that is not Jinja": (
         lambda c: c.ask("Hi", chat_template="{{ messages"),
         TemplateSyntaxError,
@@ -317,6 +444,47 @@ def test_a_wrong_argument_is_named_with_what_to_do(client: Client, argument: str
 
 def test_a_sound_model_answers_after_every_wrong_call(client: Client) -> None:
     assert client.ask("Hi", max_tokens=1).usage.completion_tokens == 1
+
+
+CLOSED = {  # what a closed client or chat is asked for
+    "client": (
+        "STATE_CLOSED",
+        lambda client, _: [
+            lambda: client.ask("Hi"),
+            lambda: client.stream("Hi"),
+            lambda: client.chat(),
+            lambda: client.raw_complete("Hi"),
+            lambda: client.embed("Hi"),
+            lambda: client.capabilities(),
+        ],
+    ),
+    "chat": (
+        "CHAT_CLOSED",
+        lambda _, chat: [
+            lambda: chat("Hi"),
+            lambda: chat.send("Hi"),
+            lambda: chat.regenerate(),
+            lambda: chat.items,
+            lambda: chat.append("user", "Hi"),
+            lambda: chat.fork(),
+            lambda: chat.count_tokens("Hi"),
+            lambda: chat.preview_prompt(),
+            lambda: chat.to_dict(),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_what_is_closed_says_so_at_every_use(closed: str) -> None:
+    code, uses = CLOSED[closed]
+    with Client("talu/pocket") as client:
+        chat = client.chat(system="S")
+        (client if closed == "client" else chat).close()
+        for use in uses(client, chat):
+            with pytest.raises(StateError, match=f"the {closed} has been closed") as caught:
+                use()
+            assert caught.value.code == code
 
 
 MODELS = {

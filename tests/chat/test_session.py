@@ -92,6 +92,7 @@ def test_append_takes_an_item_as_it_is(chat) -> None:
         (lambda chat: chat.append("user"), ValidationError, "content is missing"),
         (lambda chat: chat.append("user", 3), ValidationError, "content must be text"),
         (lambda chat: chat.insert(3, "user", "a"), ValidationError, "no item at index 3"),
+        (lambda chat: chat.insert("0", "user", "a"), ValidationError, "no item at index '0'"),
         (lambda chat: chat.remove(-1), ValidationError, "no item at index -1"),
         (lambda chat: chat.remove(2), ValidationError, "2 items, counted from 0"),
         (lambda chat: chat.reset().pop(), StateError, "no item to drop"),
@@ -388,10 +389,12 @@ def test_a_stored_chat_comes_back_item_by_item(faces) -> None:
     faces.run(chat.send("q"))
     faces.read_some(faces.run(chat("more")), 1)
     chat.append_hidden("user", "h")
+    chat.title = "T"
     stored = json.loads(json.dumps(chat.to_dict()))
     again = type(chat).from_dict(stored, client=chat.client)
     assert list(again.items) == list(chat.items)
     assert again.to_dict() == chat.to_dict()
+    assert again.title == "T"
     assert again.items.filter_by_type(ReasoningItem)[0].text == "Hm"
     assert again.items[-2].status is ItemStatus.INCOMPLETE
     assert type(again) is {"sync": Chat, "async": AsyncChat}[faces.name]
@@ -416,6 +419,10 @@ def test_a_chat_restored_from_messages_alone_goes_on(faces) -> None:
         ({"messages": [{"role": "user"}]}, r"messages\[0\]\['content'\] is missing"),
         ({"config": {"heat": 1}}, "unknown generation parameter 'heat'"),
         ({"marker": "x"}, "marker must be"),
+        ({"config": [1]}, r"config of a stored chat must be of type dict, got \[1\]"),
+        ({"items": {}}, "items of a stored chat must be of type list"),
+        ({"model": 3}, "model of a stored chat must be of type str"),
+        ([], "a stored chat is a dictionary, got list"),
     ],
 )
 def test_a_damaged_stored_chat_is_refused_by_place(data, match) -> None:

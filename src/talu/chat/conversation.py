@@ -35,6 +35,7 @@ from talu.types import Request, StopFlag
 __all__ = ["Conversation", "Draft"]
 
 FORMAT_VERSION = 1
+FORM = {"config": dict, "items": list, "messages": list, "model": str, "title": str}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +200,7 @@ class Conversation(Editable):
             "parent_session_id": self.parent_session_id,
             "marker": self.marker,
             "metadata": self.metadata,
+            "title": self.title,
             "items": [record_from_item(item) for item in self.items],
             "messages": list(self.messages),
         }
@@ -219,6 +221,7 @@ class Conversation(Editable):
         Raises:
             ValidationError: something in ``data`` is malformed or of a newer version.
         """
+        _check_form(data)
         version = data.get("version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             raise ValidationError(
@@ -239,6 +242,7 @@ class Conversation(Editable):
             metadata=data.get("metadata"),
             chat_template=data.get("chat_template"),
         )
+        chat._title = data.get("title")
         if chat.client is None:
             chat._model = stored
         if data.get("items") is not None:
@@ -330,3 +334,14 @@ class Conversation(Editable):
             self._history.release()
             raise
         return await turn.begin()
+
+
+def _check_form(data: Mapping[str, Any]) -> None:
+    if not isinstance(data, Mapping):
+        wrong = f"a stored chat is a dictionary, got {type(data).__name__}"
+        raise ValidationError(wrong, details={"param": "data"})
+    for name, kind in FORM.items():
+        value = data.get(name)
+        if value is not None and not isinstance(value, kind):
+            wrong = f"{name} of a stored chat must be of type {kind.__name__}, got {value!r}"
+            raise ValidationError(wrong, details={"param": name, "value": value})

@@ -85,8 +85,7 @@ class Editable(Kept):
         else:
             item = MessageItem.create(role, content, hidden=hidden)
         with self._editing() as items:
-            if not 0 <= index <= len(items):
-                raise _no_such_index(index, len(items))
+            _check_index(index, len(items), len(items))
             items.insert(index, item)
         return self
 
@@ -101,8 +100,7 @@ class Editable(Kept):
     def remove(self, index: int) -> Self:
         """Drop the item at ``index``, counted from 0."""
         with self._editing() as items:
-            if not 0 <= index < len(items):
-                raise _no_such_index(index, len(items))
+            _check_index(index, len(items) - 1, len(items))
             del items[index]
         return self
 
@@ -137,6 +135,7 @@ class Editable(Kept):
             raise StateError("the chat has been closed", "CHAT_CLOSED")
 
 
-def _no_such_index(index: int, length: int) -> ValidationError:
-    wrong = f"there is no item at index {index}: the chat has {length} items, counted from 0"
-    return ValidationError(wrong, details={"param": "index", "value": index})
+def _check_index(index: int, last: int, length: int) -> None:
+    if not isinstance(index, int) or not 0 <= index <= last:
+        wrong = f"there is no item at index {index!r}: the chat has {length} items, counted from 0"
+        raise ValidationError(wrong, details={"param": "index", "value": index})

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
+from talu.config import check_boolean
 from talu.exceptions import GenerationError, StateError, TaluError, ValidationError
 from talu.router.router import Router
 from talu.router.spec import ModelSpec
@@ -63,7 +64,7 @@ class Embeds:
             StateError: the client is closed, or was closed meanwhile.
         """
         self._check_open()
-        way = _checked(texts, pooling)
+        way = _checked(texts, pooling, normalize=normalize, truncate=truncate)
         name = self._router.name_of(model)
         with _failures(name):
             backend = self._router.backend(name)
@@ -133,14 +134,16 @@ class AwaitedEmbeds(Embeds):
     ) -> list[list[float]]:
         """Like ``embed_batch``, awaited; cancelling the task stops the work."""
         self._check_open()
-        way = _checked(texts, pooling)
+        way = _checked(texts, pooling, normalize=normalize, truncate=truncate)
         name = self._router.name_of(model)
         with _failures(name):
             backend = await asyncio.to_thread(self._router.backend, name)
             return await backend.aembed(texts, way, normalize=normalize, truncate=truncate)
 
 
-def _checked(texts: Sequence[str], pooling: str | None) -> Pooling | None:
+def _checked(texts: Sequence[str], pooling: str | None, **switches: bool) -> Pooling | None:
+    for name, switch in switches.items():
+        check_boolean(name, switch)
     if pooling is not None and pooling not in POOLINGS:
         raise ValidationError(
             f"Invalid pooling strategy {pooling!r}; choose one of "
