@@ -116,6 +116,13 @@ def test_a_keyword_that_is_no_setting_is_refused_at_the_call(faces, keyword) -> 
         assert caught.value.details["param"] == keyword
 
 
+def test_a_message_that_cannot_be_sent_raises_when_the_stream_is_made(faces) -> None:
+    client = faces.client("a")
+    with pytest.raises(ValidationError, match="a message cannot hold None"):
+        client.stream(None)
+    assert "".join(faces.read(client.stream("q"))) == "a"
+
+
 def test_a_request_that_the_model_refuses_raises_when_the_stream_is_made() -> None:
     with pytest.raises(GenerationError, match="one more"):
         Client(ModelSpec("m", ScriptedModel())).stream("q")

@@ -192,12 +192,12 @@ class StopFlag:
 
     def __init__(self) -> None:
         self._signalled = False
-        self._callbacks: list[WeakMethod[Callable[[], object]]] = []
+        self._callbacks: dict[int, WeakMethod[Callable[[], object]]] = {}
 
     def signal(self) -> None:
         """Ask."""
         self._signalled = True
-        for reference in list(self._callbacks):
+        for reference in list(self._callbacks.values()):
             callback = reference()
             if callback is not None:
                 callback()
@@ -218,7 +218,9 @@ class StopFlag:
 
         Its object is not kept alive.
         """
-        self._callbacks.append(WeakMethod(callback, self._callbacks.remove))
+        known = self._callbacks
+        reference = WeakMethod(callback, lambda gone: known.pop(id(gone), None))
+        known[id(reference)] = reference
         if self._signalled:
             callback()
 

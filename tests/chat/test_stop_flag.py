@@ -93,4 +93,4 @@ def test_a_flag_that_outlives_many_answers_does_not_grow() -> None:
             client.ask("q", stop_flag=flag)
     model.requests.clear()
     gc.collect()
-    assert flag._callbacks == []
+    assert not flag._callbacks
