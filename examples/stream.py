@@ -3,12 +3,12 @@
 from talu import Client
 
 with Client("talu/pocket") as client:
-    # Without a chat: plain pieces of text.
+    # Without a chat.
     for piece in client.stream("What is 2+2?", temperature=0):
         print(piece, end="", flush=True)
     print()
 
-    # A chat streams when it is called. Its pieces are strings that know their token.
+    # A chat streams when it is called. All pieces are strings that know their token.
     chat = client.chat(system="You are a pirate.")
     response = chat("Hello!", temperature=0, logprobs=True)
     for token in response:
