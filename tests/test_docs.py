@@ -11,9 +11,17 @@ from talu import exceptions
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PUBLIC = ["talu", "talu.chat", "talu.client", "talu.exceptions", "talu.profile", "talu.router"]
+PUBLIC = [
+    "talu",
+    "talu.chat",
+    "talu.client",
+    "talu.exceptions",
+    "talu.hooks",
+    "talu.profile",
+    "talu.router",
+]
 CODES = re.compile(
-    r'"((?:GENERATION|IO|MODEL|RESOURCE|STATE|STORAGE|TEMPLATE|TOKENIZER|VALIDATION)_[A-Z_]+'
+    r'"((?:GENERATION|IO|MISSING|MODEL|RESOURCE|STATE|STORAGE|TEMPLATE|TOKENIZER|VALIDATION)_[A-Z_]+'
     r'|CHAT_CLOSED|AMBIGUOUS_BACKEND|INVALID_ARGUMENT|UNSUPPORTED_BACKEND)"'
 )
 

@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
-HEAVY = ("numpy", "tokenizers", "jinja2", "huggingface_hub", "click", "rich", "talu._native")
+HEAVY = (
+    "numpy", "tokenizers", "jinja2", "huggingface_hub", "click", "rich", "opentelemetry",
+    "talu._native",
+)  # fmt: skip
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -14,7 +17,9 @@ def loaded_by(statement: str) -> set[str]:
     return set(shown.stdout.split())
 
 
-@pytest.mark.parametrize("statement", ["import talu", "from talu import Client; Client('x/y')"])
+@pytest.mark.parametrize(
+    "statement", ["import talu", "from talu import Client; Client('x/y')", "import talu.hooks"]
+)
 def test_no_heavy_module_is_loaded_before_a_model_is_used(statement: str) -> None:
     assert loaded_by(statement) & set(HEAVY) == set()
 

@@ -69,6 +69,16 @@ SURFACE = {
         "ToolCall",
         "Usage",
     ],
+    "talu.hooks": [
+        "Generation",
+        "Histogram",
+        "Hook",
+        "HookManager",
+        "LoggingHook",
+        "MetricsHook",
+        "ModelMetrics",
+        "OpenTelemetryHook",
+    ],
     "talu.profile": ["Profile", "list_sessions", "new_session_id"],
     "talu.router": [
         "BackendSpec",

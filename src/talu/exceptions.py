@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 __all__ = [
+    "DependencyError",
     "EmptyPromptError",
     "GenerationError",
     "IOError",
@@ -131,6 +132,12 @@ class StorageError(TaluError, RuntimeError):
     """
 
     default_code = "STORAGE_ERROR"
+
+
+class DependencyError(TaluError, ImportError):
+    """A feature needs a package that is not installed; the message has the command."""
+
+    default_code = "MISSING_DEPENDENCY"
 
 
 class ResourceError(TaluError, MemoryError):

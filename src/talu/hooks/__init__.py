@@ -1,0 +1,17 @@
+"""Observers of generations: the base class, and those that are ready to use."""
+
+from talu.chat.hooks import Generation, Hook, HookManager
+from talu.hooks.logs import LoggingHook
+from talu.hooks.metrics import Histogram, MetricsHook, ModelMetrics
+from talu.hooks.otel import OpenTelemetryHook
+
+__all__ = [
+    "Generation",
+    "Histogram",
+    "Hook",
+    "HookManager",
+    "LoggingHook",
+    "MetricsHook",
+    "ModelMetrics",
+    "OpenTelemetryHook",
+]

@@ -1,0 +1,144 @@
+"""Generations as records of the standard ``logging``, one line each.
+
+Refuses to configure logging: where the lines go, and in what form, is the program's business.
+"""
+
+import itertools
+import json
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from talu.chat.hooks import Generation, Hook
+from talu.exceptions import ValidationError
+from talu.hooks.ending import error_type, finish_reason
+
+if TYPE_CHECKING:
+    from talu.chat.answer import Answer
+    from talu.chat.conversation import Conversation
+
+__all__ = ["LoggingHook"]
+
+NUMBERS = itertools.count(1)
+
+
+class LoggingHook(Hook):
+    """Logs the start and the end of every generation.
+
+    A record is one line of ``name=value`` pairs; the same pairs are in its attribute ``talu``, a
+    dictionary, for formatters that write JSON. ``generation`` is a number that start and end have
+    in common. The end has the finish reason, the tokens, and in milliseconds ``duration_ms`` and
+    ``first_token_ms``, both from the start; a failed one has the error's code or class.
+
+    Args:
+        logger: where to log; the logger ``talu.generations`` if None.
+        level: of all records, except that failures are warnings at least.
+        content: also log what was said: prompt, answer, and the messages of errors, which may
+            quote them.
+
+    Raises:
+        ValidationError: the level is not a number of ``logging``.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger | None = None,
+        *,
+        level: int = logging.INFO,
+        content: bool = False,
+    ) -> None:
+        if not isinstance(level, int) or isinstance(level, bool):
+            wrong = f"level must be a number such as logging.INFO, got {level!r}"
+            raise ValidationError(wrong, details={"param": "level", "value": level})
+        self._logger = logger or logging.getLogger("talu.generations")
+        self._level = level
+        self._content = content
+
+    def for_generation(self, generation: Generation) -> Hook:
+        """An observer that logs this generation."""
+        return _Observer(self._logger, self._level, generation, content=self._content)
+
+
+class _Observer(Hook):
+    """Watches one generation."""
+
+    def __init__(
+        self, logger: logging.Logger, level: int, generation: Generation, *, content: bool
+    ) -> None:
+        self._logger = logger
+        self._level = level
+        self._content = content
+        self._generation = generation
+        self._known: dict[str, object] = {"generation": next(NUMBERS), "model": generation.model}
+        self._began = time.perf_counter()
+        self._first_token_ms: float | None = None
+
+    def on_generation_start(
+        self, chat: "Conversation | None", input_text: str, *, config: object = None
+    ) -> None:
+        pairs = {
+            "operation": self._generation.operation,
+            "stream": self._generation.stream,
+            "session_id": chat.session_id if chat is not None else None,
+        }
+        if self._content:
+            pairs["input"] = input_text
+        self._log(self._level, "start", pairs)
+
+    def on_first_token(self, chat: "Conversation | None", time_ms: float) -> None:
+        self._first_token_ms = round(time_ms, 3)
+
+    def on_generation_end(
+        self,
+        chat: "Conversation | None",
+        response: "Answer[Any] | None",
+        *,
+        error: BaseException | None = None,
+    ) -> None:
+        failure = error if isinstance(error, Exception) else None
+        pairs: dict[str, object] = {
+            "finish_reason": str(finish_reason(response, error)),
+            "error": error_type(failure) if failure is not None else None,
+            "duration_ms": round((time.perf_counter() - self._began) * 1000, 3),
+            "first_token_ms": self._first_token_ms,
+        }
+        if response is not None:
+            pairs |= _measures(response)
+        if self._content:
+            pairs["output"] = response.text if response is not None else None
+            pairs["error_message"] = str(failure) if failure is not None else None
+        self._log(
+            max(self._level, logging.WARNING) if failure is not None else self._level, "end", pairs
+        )
+
+    def _log(self, level: int, event: str, pairs: Mapping[str, object]) -> None:
+        if self._logger.isEnabledFor(level):
+            every = {"event": event, **self._known, **pairs}
+            known = {name: value for name, value in every.items() if value is not None}
+            line = " ".join(f"{name}={_shown(value)}" for name, value in known.items())
+            self._logger.log(level, "%s", line, extra={"talu": known})
+
+
+def _measures(response: "Answer[Any]") -> dict[str, object]:
+    measures: dict[str, object] = {}
+    if response.usage is not None:
+        measures["prompt_tokens"] = response.usage.prompt_tokens
+        measures["cached_tokens"] = response.usage.cached_tokens
+        measures["completion_tokens"] = response.usage.completion_tokens
+    if response.timings is not None:
+        measures["tokens_per_second"] = round(response.timings.tokens_per_second, 1)
+    return measures
+
+
+def _shown(value: object) -> str:
+    """A value without anything that could end the line or steer a terminal."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if value and all(char.isalnum() or char in "-_./:" for char in value):
+        return value
+    shown = (
+        char if char.isprintable() and char not in '"\\' else json.dumps(char)[1:-1]
+        for char in value
+    )
+    return f'"{"".join(shown)}"'

@@ -1,0 +1,221 @@
+"""Counters and histograms of generations, by model.
+
+Knows what to count and how to count it exactly from many threads. Refuses to know who reads it:
+``prometheus`` writes it down for a scraper.
+"""
+
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from talu.chat.hooks import Generation, Hook
+from talu.hooks.ending import finish_reason
+from talu.hooks.prometheus import exposition
+from talu.types import FinishReason, Usage
+
+if TYPE_CHECKING:
+    from talu.chat.answer import Answer
+    from talu.chat.conversation import Conversation
+
+__all__ = ["Histogram", "MetricsHook", "ModelMetrics"]
+
+# The bounds that vLLM uses for the same measure, so that dashboards compare.
+FIRST_TOKEN_SECONDS = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
+    1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0,
+)  # fmt: skip
+TOKENS_PER_SECOND = (
+    1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 80.0,
+    100.0, 150.0, 200.0, 300.0, 500.0, 1000.0, 2000.0, 5000.0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How often a measure was how large.
+
+    Attributes:
+        bounds: upper bounds of the buckets, ascending; a value that equals one belongs below it.
+        counts: values in each bucket alone; one more than bounds, the last without an upper bound.
+        sum: of all values, in the unit of the bounds.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum: float
+
+    @property
+    def count(self) -> int:
+        """How many values there were."""
+        return sum(self.counts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMetrics:
+    """What the generations of one model came to, since the hook was made.
+
+    Attributes:
+        started: generations that began.
+        ended: of these, those that ended, by finish reason: ``error`` when they failed,
+            ``cancelled`` when they were closed, dropped or interrupted.
+        prompt_tokens: tokens of the prompts.
+        cached_tokens: how many of these came from the prefix cache.
+        completion_tokens: tokens that were sampled. All three are without the generations whose
+            usage is unknown: those that failed, and those that were never read.
+        time_to_first_token: seconds from the start to the first token, where it was read.
+        tokens_per_second: speed of each generation after its first token; of those with at least
+            two tokens.
+    """
+
+    started: int
+    ended: Mapping[FinishReason, int]
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    time_to_first_token: Histogram
+    tokens_per_second: Histogram
+
+    @property
+    def failed(self) -> int:
+        """Generations that ended with an error."""
+        return self.ended[FinishReason.ERROR]
+
+    @property
+    def cancelled(self) -> int:
+        """Generations that were stopped from outside."""
+        return self.ended[FinishReason.CANCELLED]
+
+    @property
+    def running(self) -> int:
+        """Generations that have not ended."""
+        return self.started - sum(self.ended.values())
+
+
+class MetricsHook(Hook):
+    """Counts generations, failures and tokens, and measures first tokens and speed, by model.
+
+    One hook may serve any number of clients, threads and event loops; the counts are exact.
+    """
+
+    def __init__(self) -> None:
+        self._models: dict[str, _Tally] = {}
+        self._news: SimpleQueue[tuple[str, _Change]] = SimpleQueue()
+        self._gate = threading.Lock()
+
+    def for_generation(self, generation: Generation) -> Hook:
+        """An observer that counts for the generation's model."""
+        return _Observer(lambda change: self._count(generation.model, change))
+
+    def snapshot(self) -> dict[str, ModelMetrics]:
+        """The counts so far, by name of the model, all of one moment."""
+        with self._gate:
+            self._count_news()
+            return {model: tally.frozen() for model, tally in self._models.items()}
+
+    def prometheus(self) -> str:
+        """The snapshot as text for a scraper, in Prometheus' format 0.0.4.
+
+        Serve it as ``text/plain; version=0.0.4; charset=utf-8``. Times are in seconds.
+        """
+        return exposition(self.snapshot())
+
+    def _count(self, model: str, change: "_Change") -> None:
+        # A stream can be dropped, and so end, in the middle of any code, this hook's own included:
+        # nothing here may wait for a lock that this very thread may hold.
+        self._news.put((model, change))
+        if self._gate.acquire(blocking=False):
+            try:
+                self._count_news()
+            finally:
+                self._gate.release()
+
+    def _count_news(self) -> None:
+        while True:
+            try:
+                model, change = self._news.get_nowait()
+            except Empty:
+                return
+            change(self._models.setdefault(model, _Tally()))
+
+
+class _Observer(Hook):
+    """Watches one generation."""
+
+    def __init__(self, count: "Callable[[_Change], None]") -> None:
+        self._count = count
+
+    def on_generation_start(
+        self, chat: "Conversation | None", input_text: str, *, config: object = None
+    ) -> None:
+        self._count(_Tally.start)
+
+    def on_first_token(self, chat: "Conversation | None", time_ms: float) -> None:
+        self._count(lambda tally: tally.first_token.add(time_ms / 1000))
+
+    def on_generation_end(
+        self,
+        chat: "Conversation | None",
+        response: "Answer[Any] | None",
+        *,
+        error: BaseException | None = None,
+    ) -> None:
+        reason = finish_reason(response, error)
+        usage = response.usage if response is not None else None
+        timings = response.timings if response is not None else None
+        speed = timings.tokens_per_second if timings is not None else 0.0
+        self._count(lambda tally: tally.end(reason, usage or Usage(), speed))
+
+
+class _Buckets:
+    """A histogram that grows."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def add(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def frozen(self) -> Histogram:
+        return Histogram(self._bounds, tuple(self._counts), self._sum)
+
+
+class _Tally:
+    """The counts of one model, that grow."""
+
+    def __init__(self) -> None:
+        self._started = 0
+        self._ended = dict.fromkeys(FinishReason, 0)
+        self._prompt_tokens = self._cached_tokens = self._completion_tokens = 0
+        self._speed = _Buckets(TOKENS_PER_SECOND)
+        self.first_token = _Buckets(FIRST_TOKEN_SECONDS)
+
+    def start(self) -> None:
+        self._started += 1
+
+    def end(self, reason: FinishReason, usage: Usage, speed: float) -> None:
+        self._ended[reason] += 1
+        self._prompt_tokens += usage.prompt_tokens
+        self._cached_tokens += usage.cached_tokens
+        self._completion_tokens += usage.completion_tokens
+        if speed:
+            self._speed.add(speed)
+
+    def frozen(self) -> ModelMetrics:
+        return ModelMetrics(
+            started=self._started,
+            ended=dict(self._ended),
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            completion_tokens=self._completion_tokens,
+            time_to_first_token=self.first_token.frozen(),
+            tokens_per_second=self._speed.frozen(),
+        )
+
+
+_Change = Callable[[_Tally], None]

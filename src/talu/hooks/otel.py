@@ -1,0 +1,235 @@
+"""Generations as OpenTelemetry spans and metrics: the one place that imports ``opentelemetry``.
+
+The names are those of the GenAI semantic conventions in release 1.41, which OpenTelemetry's own
+instrumentations and the dashboards made for them use:
+https://github.com/open-telemetry/semantic-conventions/tree/v1.41.0/docs/gen-ai
+"""
+
+import importlib
+import json
+import time
+from importlib.metadata import version
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from talu.chat.hooks import Generation, Hook
+from talu.exceptions import DependencyError
+from talu.hooks.ending import error_type, finish_reason
+from talu.hooks.messages import input_messages, output_messages
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import Span, TracerProvider
+
+    from talu.chat.answer import Answer
+    from talu.chat.conversation import Conversation
+
+__all__ = ["OpenTelemetryHook"]
+
+SCHEMA = "https://opentelemetry.io/schemas/1.41.0"
+SECONDS = [0.01 * 2**power for power in range(14)]
+TOKENS = [4**power for power in range(14)]
+SETTINGS = ("max_tokens", "temperature", "top_p", "seed", "stop_sequences")
+MAX_INTEGER = 2**63 - 1  # of an attribute
+
+Attributes = dict[str, Any]
+
+
+class OpenTelemetryHook(Hook):
+    """A span for every generation, and histograms of durations and tokens.
+
+    The span ``chat {model}``, or ``text_completion {model}`` for a raw completion, is a child of
+    the span that is current where the generation starts, and never current itself. It has what the
+    call asked for, the model, the finish reason and the tokens. ``error.type`` is the code of an
+    error of talu, the class of another. A cancelled generation is no error: its finish reason is
+    ``cancelled``. A seed of 2**63 or more does not fit an attribute and is left out.
+
+    The histograms are ``gen_ai.client.operation.duration`` and, of streams,
+    ``gen_ai.client.operation.time_to_first_chunk`` in seconds, and ``gen_ai.client.token.usage``.
+
+    Needs ``pip install "talu[otel]"``, which brings OpenTelemetry's API; SDK and exporter are the
+    program's choice.
+
+    Args:
+        content: also record what was said: the messages to and from the model, and the messages of
+            errors, which may quote them.
+        tracer_provider: instead of the global one.
+        meter_provider: instead of the global one.
+
+    Raises:
+        DependencyError: OpenTelemetry's API is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        content: bool = False,
+        tracer_provider: "TracerProvider | None" = None,
+        meter_provider: "MeterProvider | None" = None,
+    ) -> None:
+        self._trace, metrics = _api("trace"), _api("metrics")
+        self._content = content
+        release = version("talu")
+        self._tracer = self._trace.get_tracer("talu", release, tracer_provider, SCHEMA)
+        self._instruments = _Instruments(metrics.get_meter("talu", release, meter_provider, SCHEMA))
+
+    def for_generation(self, generation: Generation) -> Hook:
+        """An observer that records this generation."""
+        return _Observer(
+            generation, self._trace, self._tracer, self._instruments, content=self._content
+        )
+
+
+class _Instruments:
+    """The histograms, made once."""
+
+    def __init__(self, meter: Any) -> None:
+        self.duration = meter.create_histogram(
+            "gen_ai.client.operation.duration",
+            unit="s",
+            description="GenAI operation duration.",
+            explicit_bucket_boundaries_advisory=SECONDS,
+        )
+        self.first_chunk = meter.create_histogram(
+            "gen_ai.client.operation.time_to_first_chunk",
+            unit="s",
+            description="Time to receive the first chunk of a stream.",
+            explicit_bucket_boundaries_advisory=SECONDS,
+        )
+        self.tokens = meter.create_histogram(
+            "gen_ai.client.token.usage",
+            unit="{token}",
+            description="Number of input and output tokens used.",
+            explicit_bucket_boundaries_advisory=TOKENS,
+        )
+
+
+class _Observer(Hook):
+    """Records one generation."""
+
+    def __init__(
+        self,
+        generation: Generation,
+        trace: ModuleType,
+        tracer: Any,
+        instruments: _Instruments,
+        *,
+        content: bool,
+    ) -> None:
+        self._generation = generation
+        self._trace = trace
+        self._tracer = tracer
+        self._instruments = instruments
+        self._content = content
+        self._common: Attributes = {
+            "gen_ai.operation.name": generation.operation,
+            "gen_ai.provider.name": "talu",
+            "gen_ai.request.model": generation.model,
+        }
+        self._began = time.perf_counter()
+        self._span: Span | None = None
+
+    def on_generation_start(
+        self, chat: "Conversation | None", input_text: str, *, config: object = None
+    ) -> None:
+        generation = self._generation
+        self._span = span = self._tracer.start_span(
+            f"{generation.operation} {generation.model}",
+            kind=self._trace.SpanKind.INTERNAL,  # the model runs in this process
+            attributes=self._common | _request(generation),
+        )
+        if self._content and span.is_recording():
+            span.set_attribute("gen_ai.input.messages", _json(input_messages(generation)))
+
+    def on_first_token(self, chat: "Conversation | None", time_ms: float) -> None:
+        if self._generation.stream:
+            seconds = time_ms / 1000
+            self._instruments.first_chunk.record(seconds, self._common)
+            if self._span is not None:
+                self._span.set_attribute("gen_ai.response.time_to_first_chunk", seconds)
+
+    def on_generation_end(
+        self,
+        chat: "Conversation | None",
+        response: "Answer[Any] | None",
+        *,
+        error: BaseException | None = None,
+    ) -> None:
+        seconds = time.perf_counter() - self._began
+        ended = self._common.copy()
+        if response is not None:
+            ended["gen_ai.response.model"] = response.model
+        if isinstance(error, Exception):
+            ended["error.type"] = error_type(error)
+        if self._span is not None:
+            try:
+                self._describe(self._span, ended, response, error)
+            finally:
+                self._span.end()
+        self._instruments.duration.record(seconds, ended)
+        if response is not None and response.usage is not None:
+            tokens, usage = self._instruments.tokens, response.usage
+            tokens.record(usage.prompt_tokens, ended | {"gen_ai.token.type": "input"})
+            tokens.record(usage.completion_tokens, ended | {"gen_ai.token.type": "output"})
+
+    def _describe(
+        self,
+        span: "Span",
+        attributes: Attributes,
+        response: "Answer[Any] | None",
+        error: BaseException | None,
+    ) -> None:
+        span.set_attributes(attributes)
+        if isinstance(error, Exception):
+            message = str(error) if self._content else None
+            span.set_status(self._trace.StatusCode.ERROR, message)
+        else:
+            reason = str(finish_reason(response, error))
+            span.set_attribute("gen_ai.response.finish_reasons", [reason])
+        if response is not None:
+            span.set_attributes(_usage(response))
+            if self._content and span.is_recording():
+                span.set_attribute("gen_ai.output.messages", _json(output_messages(response)))
+
+
+def _api(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"opentelemetry.{name}")
+    except ModuleNotFoundError as missing:
+        raise DependencyError(
+            "OpenTelemetryHook needs OpenTelemetry's API, which is not installed: "
+            "pip install 'talu[otel]'"
+        ) from missing
+
+
+def _request(generation: Generation) -> Attributes:
+    """What call and chat set, what they left to the model not included."""
+    attributes: Attributes = {}
+    given = generation.config.given
+    for name in SETTINGS:
+        if given.get(name) is not None:
+            attributes[f"gen_ai.request.{name}"] = given[name]
+    if attributes.get("gen_ai.request.seed", 0) > MAX_INTEGER:
+        del attributes["gen_ai.request.seed"]
+    if "top_k" in given:
+        attributes["gen_ai.request.top_k"] = float(given["top_k"])
+    if generation.stream:
+        attributes["gen_ai.request.stream"] = True
+    if generation.chat is not None and generation.chat.session_id is not None:
+        attributes["gen_ai.conversation.id"] = generation.chat.session_id
+    return attributes
+
+
+def _usage(response: "Answer[Any]") -> Attributes:
+    usage = response.usage
+    if usage is None:
+        return {}
+    return {
+        "gen_ai.usage.input_tokens": usage.prompt_tokens,
+        "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
+        "gen_ai.usage.output_tokens": usage.completion_tokens,
+    }
+
+
+def _json(messages: list[dict[str, Any]]) -> str:
+    return json.dumps(messages, ensure_ascii=False)

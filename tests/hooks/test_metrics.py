@@ -1,0 +1,114 @@
+"""The metrics hook counts every generation once, by model and by how it ended."""
+
+import gc
+import threading
+
+import pytest
+
+from talu.backends.scripted import ScriptedModel
+from talu.chat.hooks import Generation
+from talu.client import Client
+from talu.config import GenerationConfig
+from talu.exceptions import GenerationError
+from talu.hooks import MetricsHook
+from talu.router import ModelSpec
+from talu.types import Done, FinishReason, Timings, Usage
+
+FAST = Done(FinishReason.LENGTH, Usage(7, 3, 5), Timings(tokens_per_second=60.0), "scripted")
+
+
+def generation(model: str = "m") -> Generation:
+    return Generation(
+        operation="chat",
+        model=model,
+        chat=None,
+        input_text="Hi",
+        messages=(),
+        config=GenerationConfig(),
+        stream=False,
+    )
+
+
+def test_a_generation_is_counted_with_its_tokens_and_its_speed(faces) -> None:
+    hook = MetricsHook()
+    faces.run(faces.client(["one", FAST], hooks=[hook]).ask("Hi"))
+    metrics = hook.snapshot()["scripted"]
+    assert (metrics.started, metrics.running, metrics.failed, metrics.cancelled) == (1, 0, 0, 0)
+    assert metrics.ended[FinishReason.LENGTH] == 1
+    assert (metrics.prompt_tokens, metrics.cached_tokens, metrics.completion_tokens) == (7, 5, 3)
+    assert metrics.time_to_first_token.count == 1
+    assert 0 < metrics.time_to_first_token.sum < 10
+    assert (metrics.tokens_per_second.count, metrics.tokens_per_second.sum) == (1, 60.0)
+    bucket = metrics.tokens_per_second.bounds.index(60.0)
+    assert metrics.tokens_per_second.counts[bucket] == 1
+
+
+def test_failures_and_cancelled_streams_have_counts_of_their_own(faces) -> None:
+    hook = MetricsHook()
+    client = faces.client("one two", [GenerationError("broken")], "one two", hooks=[hook])
+    faces.read_some(faces.run(client.chat()("Hi")), 1)
+    with pytest.raises(GenerationError):
+        faces.run(client.ask("Hi"))
+    running = faces.run(client.chat()("Hi"))
+    metrics = hook.snapshot()["scripted"]
+    assert (metrics.started, metrics.running, metrics.failed, metrics.cancelled) == (3, 1, 1, 1)
+    assert metrics.time_to_first_token.count == 1
+    faces.run(running.close())
+    assert hook.snapshot()["scripted"].running == 0
+
+
+def test_models_are_counted_apart_also_when_they_fail(faces) -> None:
+    hook = MetricsHook()
+    good, bad = ScriptedModel("one"), ScriptedModel([GenerationError("broken")], model="bad")
+    client = faces.client_of(good, bad, hooks=[hook])
+    faces.run(client.ask("Hi"))
+    with pytest.raises(GenerationError):
+        faces.run(client.ask("Hi", model="bad"))
+    failures = {model: metrics.failed for model, metrics in hook.snapshot().items()}
+    assert failures == {"scripted": 0, "bad": 1}
+
+
+def test_a_real_generation_has_speed_and_tokens(faces) -> None:
+    hook = MetricsHook()
+    client = faces.face.client_class("talu/pocket", hooks=[hook])
+    answer = faces.run(client.ask("Hi", max_tokens=4))
+    metrics = hook.snapshot()["talu/pocket"]
+    assert metrics.prompt_tokens == answer.usage.prompt_tokens
+    assert metrics.completion_tokens == answer.usage.completion_tokens
+    assert metrics.tokens_per_second.sum == answer.timings.tokens_per_second
+    assert metrics.time_to_first_token.sum * 1000 >= answer.timings.time_to_first_token_ms
+
+
+def test_a_snapshot_does_not_change() -> None:
+    hook = MetricsHook()
+    hook.for_generation(generation()).on_generation_start(None, "Hi")
+    before = hook.snapshot()
+    hook.for_generation(generation()).on_generation_start(None, "Hi")
+    assert before["m"].started == 1
+    assert hook.snapshot()["m"].started == 2
+
+
+def test_threads_lose_no_count() -> None:
+    def count() -> None:
+        for _ in range(2000):
+            hook.for_generation(generation()).on_generation_start(None, "Hi")
+
+    hook = MetricsHook()
+    threads = [threading.Thread(target=count) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert hook.snapshot()["m"].started == 16_000
+
+
+def test_a_stream_that_ends_while_the_hook_counts_is_counted_and_waits_for_nothing() -> None:
+    """As when the garbage collector, which may run amid any code, finds a dropped stream."""
+    hook = MetricsHook()
+    model = ModelSpec("m", ScriptedModel("one two"))
+    with hook._gate:
+        pieces = Client(model, hooks=[hook]).stream("Hi")
+        next(pieces)
+        del pieces
+        gc.collect()
+    assert hook.snapshot()["m"].cancelled == 1
