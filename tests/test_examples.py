@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -116,11 +117,17 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_an_example_shows_its_feature(path: Path) -> None:
+@cache
+def printed_by(path: Path) -> str:
+    """What an example prints; it says nothing on stderr."""
     shown = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
     assert (shown.returncode, shown.stderr) == (0, "")
-    rest = shown.stdout
+    return shown.stdout
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_shows_its_feature(path: Path) -> None:
+    rest = printed_by(path)
     for pattern in SHOWN[path.name]:
         found = re.search(pattern, rest, re.MULTILINE)
         assert found, f"{pattern!r} is not in\n{rest}"
@@ -133,8 +140,7 @@ def test_an_example_fits_on_a_page(path: Path) -> None:
 
 
 def test_the_budget_of_tokens_is_kept() -> None:
-    command = [sys.executable, FOLDER / "token_budget.py"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True)
-    totals = [int(total) for total in re.findall(r"^turn .*: +(\d+) of", shown.stdout, re.M)]
+    printed = printed_by(FOLDER / "token_budget.py")
+    totals = [int(total) for total in re.findall(r"^turn .*: +(\d+) of", printed, re.MULTILINE)]
     assert len(totals) == 16
     assert max(totals) <= 1024
