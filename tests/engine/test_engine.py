@@ -489,6 +489,32 @@ def test_a_loop_with_sixty_four_requests_keeps_ticking(new_engine: NewEngine) ->
     assert ticks > 50
 
 
+def test_a_step_wakes_an_event_loop_once_for_all_that_wait_in_it(
+    gated: Callable[..., tuple[Engine, Gated]],
+) -> None:
+    engine, gate = gated(blocks=256)
+    wakes: list[object] = []
+
+    async def one(number: int) -> int:
+        return len([piece async for piece in engine.submit(PROMPT[number:], PARAMS)])
+
+    async def all_of_them(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        loop = asyncio.get_running_loop()
+        wake = loop.call_soon_threadsafe
+
+        def counted(*arguments: Any) -> asyncio.Handle:
+            wakes.append(arguments)
+            return wake(*arguments)
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+        gate.let_all()
+        return await asyncio.gather(*map(one, range(16)))
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert asyncio.run(all_of_them(monkeypatch)) == [12] * 16
+    assert len(wakes) <= len(gate.rows) + 1
+
+
 def test_a_storm_of_cancellations_leaves_a_working_engine(new_engine: NewEngine) -> None:
     engine = new_engine(blocks=64)
     expected = tokens_of(engine.submit(PROMPT, PARAMS))

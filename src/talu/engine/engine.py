@@ -24,7 +24,7 @@ from talu.engine.model import LoadedModel
 from talu.engine.scheduler import Chunk, Limits, Scheduler
 from talu.engine.sequence import Sequence
 from talu.engine.stops import StopMatcher
-from talu.engine.ticket import Mailbox, Ticket
+from talu.engine.ticket import Doorbell, Mailbox, Ticket
 from talu.exceptions import (
     EmptyPromptError,
     GenerationError,
@@ -76,6 +76,7 @@ class Engine:
         self._scheduler = self._new_scheduler()
         self._embedder = Embedder(model.embedder, model.open_embedder)
         self._inbox: SimpleQueue[Sequence | EmbeddingRequest | None] = SimpleQueue()
+        self._bell = Doorbell()
         self._gate = threading.Lock()  # between submit and close
         self._closed = False
         self._max_requests = max_requests
@@ -104,7 +105,7 @@ class Engine:
         """
         self._check_request(prompt_ids, params)
         self._check_process()
-        mailbox = Mailbox(len(prompt_ids))
+        mailbox = Mailbox(len(prompt_ids), self._bell)
         sequence = Sequence(
             tokens=list(prompt_ids),
             context_length=self.context_length,
@@ -256,6 +257,8 @@ class Engine:
             except Exception as error:
                 logger.debug("a step failed", exc_info=True)
                 self._fail(error)
+            if not self._generating:
+                self._bell.ring()  # no step follows that would
             try:
                 self._embed()
             except Exception as error:
@@ -263,6 +266,7 @@ class Engine:
                 self._embedder.drop_begun(partial(failure, "a step of the model failed", error))
         for sequence in list(self._scheduler):
             self._finish(sequence, FinishReason.CANCELLED)
+        self._bell.ring()
         self._embedder.close()
         self._executor.close()
         self._weights.close()
@@ -299,7 +303,9 @@ class Engine:
         for chunk in chunks:
             chunk.job.start()
         sampling = [chunk.job for chunk in chunks if chunk.samples]
-        logits = self._executor.step(*step_arrays(chunks))
+        arrays = step_arrays(chunks)
+        self._bell.ring()  # so late, for the readers run while the step does not hold the GIL
+        logits = self._executor.step(*arrays)
         self._scheduler.complete(chunks)
         for sequence, sampled in zip(sampling, sample_each(logits, sampling), strict=True):
             if isinstance(sampled, GenerationError):

@@ -17,7 +17,7 @@ from typing import Generic, Self, TypeVar
 from talu.exceptions import StateError, TaluError
 from talu.types import FinishReason, Timings, TokenLogprob, Usage
 
-__all__ = ["Channel", "Mailbox", "Piece", "Progress", "Result", "Ticket"]
+__all__ = ["Channel", "Doorbell", "Mailbox", "Piece", "Progress", "Result", "Ticket"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,8 @@ class Result:
 
 Item = Piece | Result | TaluError
 T = TypeVar("T")
+Waiter = asyncio.Future[None]
+Cancel = Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -88,6 +90,31 @@ class Progress:
         )
 
 
+class Doorbell:
+    """Wakes readers that wait in event loops: each loop once, however many of them it has.
+
+    To wake a loop costs a system call that gives up the GIL, so that one for each reader would
+    cost the engine's thread more than all the rest of a step. For one writing thread.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[asyncio.AbstractEventLoop, list[tuple[Waiter, Cancel]]] = {}
+
+    def add(self, loop: asyncio.AbstractEventLoop, waiter: Waiter, cancel: Cancel) -> None:
+        """There is something for this reader; ``cancel`` is called if its loop has ended."""
+        self._waiting.setdefault(loop, []).append((waiter, cancel))
+
+    def ring(self) -> None:
+        """Wake all that were added."""
+        waiting, self._waiting = self._waiting, {}
+        for loop, readers in waiting.items():
+            try:
+                loop.call_soon_threadsafe(_wake, [waiter for waiter, _ in readers])
+            except RuntimeError:  # the loop is closed: its readers are gone
+                for _, cancel in readers:
+                    cancel()
+
+
 class Channel(Generic[T]):
     """What the engine's thread sends to one reader.
 
@@ -95,10 +122,12 @@ class Channel(Generic[T]):
         cancelled: nobody wants the rest; the engine looks at it before every step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bell: Doorbell | None = None) -> None:
+        """Open a channel; with a ``bell`` a reader in an event loop wakes when that is rung."""
         self.cancelled = False
+        self._bell = bell
         self._items: SimpleQueue[T] = SimpleQueue()
-        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        self._waiter: tuple[asyncio.AbstractEventLoop, Waiter] | None = None
 
     def cancel(self) -> None:
         """Say that nobody wants the rest."""
@@ -109,11 +138,10 @@ class Channel(Generic[T]):
         self._items.put(item)
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            loop, future = waiter
-            try:
-                loop.call_soon_threadsafe(_wake, future)
-            except RuntimeError:  # the loop is closed: its reader is gone
-                self.cancel()
+            bell = self._bell or Doorbell()
+            bell.add(*waiter, self.cancel)
+            if self._bell is None:
+                bell.ring()
 
     def take(self) -> T:
         """The next item, waited for in this thread."""
@@ -142,8 +170,8 @@ class Mailbox(Channel[Item]):
         progress: how far the generation has come.
     """
 
-    def __init__(self, prompt_tokens: int = 0) -> None:
-        super().__init__()
+    def __init__(self, prompt_tokens: int = 0, bell: Doorbell | None = None) -> None:
+        super().__init__(bell)
         self.progress = Progress(prompt_tokens)
 
 
@@ -238,6 +266,7 @@ class Ticket:
         return None
 
 
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():  # its task may have been cancelled meanwhile
-        future.set_result(None)
+def _wake(waiters: list[Waiter]) -> None:
+    for waiter in waiters:
+        if not waiter.done():  # its task may have been cancelled meanwhile
+            waiter.set_result(None)
