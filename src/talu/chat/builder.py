@@ -42,13 +42,13 @@ class Builder:
     def add(self, event: Event) -> Token | None:
         """Take one event; gives the piece to show, if the event has one."""
         match event:
-            case TextDelta(text, tokens, logprobs):
-                self._texts.append(text)
-                self._count(tokens, logprobs)
-                return _piece(text, tokens, logprobs) if text else None
-            case ReasoningDelta(text, tokens, logprobs):
-                self._thoughts.append(text)
-                self._count(tokens, logprobs)
+            case TextDelta():
+                self._texts.append(event.text)
+                self._count(event)
+                return _piece(event) if event.text else None
+            case ReasoningDelta():
+                self._thoughts.append(event.text)
+                self._count(event)
                 return None
             case ToolCallEvent():
                 self.calls.append(event)
@@ -57,9 +57,9 @@ class Builder:
                 self.done = event
                 return Token(finish_reason=event.finish_reason)
 
-    def _count(self, tokens: tuple[int, ...], logprobs: tuple[TokenLogprob, ...]) -> None:
-        self.tokens.extend(tokens)
-        self.logprobs.extend(logprobs)
+    def _count(self, delta: TextDelta | ReasoningDelta) -> None:
+        self.tokens += delta.tokens
+        self.logprobs += delta.logprobs
 
     @property
     def text(self) -> str:
@@ -93,9 +93,9 @@ class Builder:
         return tuple(items)
 
 
-def _piece(text: str, tokens: tuple[int, ...], logprobs: tuple[TokenLogprob, ...]) -> Token:
+def _piece(delta: TextDelta) -> Token:
     return Token(
-        text,
-        id=tokens[-1] if tokens else -1,
-        logprob=logprobs[-1].logprob if logprobs else None,
+        delta.text,
+        id=delta.tokens[-1] if delta.tokens else -1,
+        logprob=delta.logprobs[-1].logprob if delta.logprobs else None,
     )

@@ -65,6 +65,9 @@ class RegionParser:
 
     def push(self, text: str) -> list[tuple[Kind, str]]:
         """Take the next piece of the reply; return (kind, text) pieces that are certain now."""
+        if not self._pending and "<" not in text:  # no tag ends or begins in here
+            self._take(text)
+            return self._given()
         text = self._pending + text
         start = 0
         while match := self._next_tag(text, start):
