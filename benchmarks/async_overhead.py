@@ -1,0 +1,105 @@
+"""What ``AsyncClient`` adds to the bare engine for each streamed token, with many streams at once.
+
+Both read the same tokens from the same engine in tasks of one event loop, in turn: the engine's own
+tickets, with the prompt's ids made before the clock starts, and the streams of a client, with
+everything that a chat does: template, tokenizer, regions, items, hooks.
+"""
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from machine import commit, machine
+
+from talu import AsyncClient
+from talu.config import SamplingParams
+from talu.engine.engine import Engine
+from talu.engine.registry import acquire
+
+QUESTION = "Tell me a story about a fox."
+MICROSECONDS = 1e6
+
+
+@dataclass
+class Measured:
+    """Microseconds a token of each round, by the clock and of the event loop's own thread."""
+
+    clock: list[float] = field(default_factory=list)
+    loop: list[float] = field(default_factory=list)
+
+
+async def from_engine(engine: Engine, prompt: list[int], streams: int, tokens: int) -> int:
+    """How many tokens the tickets of the bare engine gave."""
+    params = SamplingParams(max_tokens=tokens, temperature=0.0)
+
+    async def read() -> int:
+        return sum([len(piece.tokens) async for piece in engine.submit(prompt, params)])
+
+    return sum(await asyncio.gather(*(read() for _ in range(streams))))
+
+
+async def from_client(client: AsyncClient, streams: int, tokens: int) -> int:
+    """How many tokens the streams of the client gave."""
+    settings = {"max_tokens": tokens, "temperature": 0.0, "stop_token_ids": []}
+
+    async def read() -> int:
+        response = await client.chat()(QUESTION, **settings)
+        async for _ in response:
+            pass
+        return len(response.tokens)
+
+    return sum(await asyncio.gather(*(read() for _ in range(streams))))
+
+
+async def one_round(measured: Measured, work: Callable[[], Awaitable[int]], expected: int) -> None:
+    """Time it; every token has to be there."""
+    clock, thread = time.perf_counter(), time.thread_time()
+    count = await work()
+    assert count == expected
+    measured.clock.append(MICROSECONDS * (time.perf_counter() - clock) / count)
+    measured.loop.append(MICROSECONDS * (time.thread_time() - thread) / count)
+
+
+async def measure(model: str, streams: int, tokens: int, rounds: int) -> None:
+    """Run both in turn, and print the medians and their difference."""
+    bare, full, expected = Measured(), Measured(), streams * tokens
+    lease = acquire(model)
+    async with AsyncClient(model) as client:
+        first = await client.ask(QUESTION, max_tokens=1)
+        prompt = lease.engine.tokenizer.encode(first.prompt or "", special_tokens=False)
+        for number in range(rounds + 1):
+            if number == 1:  # the first round warms up
+                bare, full = Measured(), Measured()
+            await one_round(
+                bare, lambda: from_engine(lease.engine, prompt, streams, tokens), expected
+            )
+            await one_round(full, lambda: from_client(client, streams, tokens), expected)
+    lease.release()
+    print(f"{'microseconds a token':34}{'engine':>9}{'client':>9}{'added':>9}{'of pairs':>9}")
+    for name, ours, theirs in (
+        ("by the clock", bare.clock, full.clock),
+        ("processor time of the loop's thread", bare.loop, full.loop),
+    ):
+        low, high = statistics.median(ours), statistics.median(theirs)
+        pairs = statistics.median(b - a for a, b in zip(ours, theirs, strict=True))
+        print(f"{name:35}{low:8.1f}{high:9.1f}{high - low:9.1f}{pairs:9.1f}")
+
+
+def main() -> None:
+    """Command line of the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", default="talu/pocket")
+    parser.add_argument("--streams", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=15)
+    given = parser.parse_args()
+    print(f"{given.streams} streams of {given.tokens} tokens, {given.rounds} rounds, {given.model}")
+    print(f"machine: {machine()}\ncommit: {commit()}")
+    asyncio.run(measure(given.model, given.streams, given.tokens, given.rounds))
+
+
+if __name__ == "__main__":
+    main()
