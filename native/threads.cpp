@@ -40,23 +40,24 @@ double group_quota(const std::string& folder) {
   return 0;
 }
 
-// The tightest quota of this process's groups and all above them.
-double quota() {
+// The tightest quota of this process's groups and all above them, or 0 for no limit. A container
+// often sees its own group at the root.
+double quota(const std::string& proc, const std::string& groups) {
   double tightest = 0;
   auto consider = [&](const std::string& folder) {
     const double granted = group_quota(folder);
     if (granted > 0 && (tightest == 0 || granted < tightest)) tightest = granted;
   };
-  std::ifstream groups("/proc/self/cgroup");
-  for (std::string line; std::getline(groups, line);) {
+  std::ifstream membership(proc + "/self/cgroup");
+  for (std::string line; std::getline(membership, line);) {
     const auto first = line.find(':'), second = line.find(':', first + 1);
     if (second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1);
     std::string path = line.substr(second + 1);
-    std::string root = "/sys/fs/cgroup";
+    std::string root = groups;
     if (!controllers.empty()) {
       if (("," + controllers + ",").find(",cpu,") == std::string::npos) continue;
-      root += "/" + controllers;
+      root += "/cpu";
     }
     for (;; path.erase(path.rfind('/'))) {
       consider(root + path);
@@ -175,9 +176,9 @@ Pool& the_pool() {
 
 }  // namespace
 
-int available_threads() {
+int available_threads(const std::string& proc, const std::string& groups) {
   const int processors = affinity();
-  const double granted = quota();
+  const double granted = quota(proc, groups);
   const int limit = granted > 0 ? static_cast<int>(std::ceil(granted)) : processors;
   return std::max(1, std::min(processors, limit));
 }

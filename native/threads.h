@@ -1,11 +1,14 @@
 // The process's one pool of threads; the only place that starts any.
 #pragma once
 #include <cstddef>
+#include <string>
 
 namespace talu {
 
-// Processors that this process may use: its affinity, and the quota of its control group.
-int available_threads();
+// Processors that this process may use: its affinity, and the quotas of its control groups, read
+// below the folders `proc` and `groups`. A part of a processor counts as a whole one.
+int available_threads(const std::string& proc = "/proc",
+                      const std::string& groups = "/sys/fs/cgroup");
 
 // Runs body(context, item, worker) for the items 0 .. count - 1 on up to `threads` threads, the
 // caller among them as worker 0, and returns when all are done. Items are taken one by one, so a
