@@ -101,19 +101,44 @@ struct Running {
   std::unique_ptr<Executor> executor;
 };
 
-// (format, shape, data)
-Tensor tensor_of(const nb::tuple& weight, const Kernels& kernels, std::vector<nb::object>& arrays) {
-  const auto format_name = nb::cast<std::string>(weight[0]);
-  const auto shape = nb::cast<std::vector<std::size_t>>(weight[1]);
+// A value that Python gave, or a TypeError that says what it should have been.
+template <class T>
+T read(nb::handle value, const std::string& what, const char* wanted, bool convert = true) {
+  T result{};
+  if (!nb::try_cast<T>(value, result, convert))
+    throw nb::type_error((what + " is " + nb::repr(value).c_str() + ", not " + wanted).c_str());
+  return result;
+}
+
+// An array as it is: a converted one would be gone before it is used.
+template <class T>
+T read_array(nb::handle value, const std::string& what, const char* wanted) {
+  return read<T>(value, what, wanted, false);
+}
+
+nb::tuple read_tuple(nb::handle value, std::size_t size, const std::string& what,
+                     const char* parts) {
+  const auto result = read<nb::tuple>(value, what, "a tuple");
+  if (result.size() != size)
+    throw nb::type_error((what + " has " + std::to_string(result.size()) + " parts, not " +
+                          std::to_string(size) + ": " + parts).c_str());
+  return result;
+}
+
+Tensor tensor_of(nb::handle given, const std::string& what, const Kernels& kernels,
+                 std::vector<nb::object>& arrays) {
+  const nb::tuple weight = read_tuple(given, 3, what, "format, shape, data");
+  const auto format_name = read<std::string>(weight[0], what + ": its format", "a name");
+  const auto shape = read<std::vector<std::size_t>>(weight[1], what + ": its shape", "sizes");
   Tensor tensor;
   if (format_name == "vector") {
-    const auto data = nb::cast<Vector>(weight[2]);
+    const auto data = read_array<Vector>(weight[2], what + ": its data", "a float32 vector");
     if (shape.size() != 1 || data.size() != shape[0])
       throw std::invalid_argument("a vector's data has another length than its shape says");
     tensor.rows = shape[0];
     tensor.data = reinterpret_cast<const std::byte*>(data.data());
   } else {
-    const auto data = nb::cast<ReadOnlyBytes>(weight[2]);
+    const auto data = read_array<ReadOnlyBytes>(weight[2], what + ": its data", "packed bytes");
     if (shape.size() != 2) throw std::invalid_argument("a matrix has a shape of two numbers");
     tensor = {&format_named(kernels, format_name), shape[0], shape[1],
               reinterpret_cast<const std::byte*>(data.data())};
@@ -123,23 +148,29 @@ Tensor tensor_of(const nb::tuple& weight, const Kernels& kernels, std::vector<nb
   return tensor;
 }
 
-// (kind, inputs, weights, width, params)
-OpSpec op_of(const nb::tuple& op, const Kernels& kernels, std::vector<nb::object>& arrays) {
+OpSpec op_of(nb::handle given, std::size_t number, const Kernels& kernels,
+             std::vector<nb::object>& arrays) {
+  std::string where = "operation " + std::to_string(number);
+  const nb::tuple op = read_tuple(given, 5, where, "kind, inputs, weights, width, parameters");
   OpSpec spec;
-  spec.kind = nb::cast<std::string>(op[0]);
-  spec.inputs = nb::cast<std::vector<int>>(op[1]);
+  spec.kind = read<std::string>(op[0], where + ": its kind", "a name");
+  where = spec.kind + " (" + where + ")";
+  spec.inputs = read<std::vector<int>>(op[1], where + ": inputs", "numbers of operations");
   if (spec.inputs.size() > std::size(Node{}.inputs))
     throw std::invalid_argument(spec.kind + " reads too many values");
-  for (nb::handle weight : nb::cast<nb::list>(op[2]))
-    spec.weights.push_back(tensor_of(nb::cast<nb::tuple>(weight), kernels, arrays));
-  spec.width = nb::cast<std::size_t>(op[3]);
-  for (const auto& [name, value] : nb::cast<nb::dict>(op[4])) {
+  for (nb::handle weight : read<nb::list>(op[2], where + ": weights", "a list"))
+    spec.weights.push_back(tensor_of(weight, where + ": a weight", kernels, arrays));
+  spec.width = read<std::size_t>(op[3], where + ": width", "a size");
+  for (const auto& [key, value] : read<nb::dict>(op[4], where + ": parameters", "a dictionary")) {
+    const auto name = read<std::string>(key, where + ": a parameter", "a name");
+    const std::string what = where + ": " + name;
     if (nb::isinstance<nb::str>(value)) {
       spec.activation = nb::cast<std::string>(value);
     } else if (nb::isinstance<nb::float_>(value) || nb::isinstance<nb::int_>(value)) {
-      spec.numbers[nb::cast<std::string>(name)] = nb::cast<double>(value);
+      spec.numbers[name] = read<double>(value, what, "a number that a double holds");
     } else {
-      const auto numbers = nb::cast<Vector>(value);
+      const auto numbers =
+          read_array<Vector>(value, what, "a number, a name or a float32 vector");
       spec.frequencies.assign(numbers.data(), numbers.data() + numbers.size());
     }
   }
@@ -155,7 +186,7 @@ class PyExecutor {
     const Kernels& kernels = target_named(target);
     std::vector<OpSpec> specs;
     for (nb::handle op : ops)
-      specs.push_back(op_of(nb::cast<nb::tuple>(op), kernels, running_->arrays));
+      specs.push_back(op_of(op, specs.size(), kernels, running_->arrays));
     std::vector<CacheLayer> cache_layers;
     for (const auto& [kv_heads, head_size] : layers) cache_layers.push_back({kv_heads, head_size});
     running_->executor =
@@ -210,8 +241,9 @@ NB_MODULE(_native, m) {
   m.def(
       "target", [] { return std::string(chosen_target().name); },
       "The CPU target in use: the best one, or the one that TALU_CPU names.");
-  m.def("available_threads", available_threads,
-        "Processors that this process may use, by affinity and control group.");
+  m.def("available_threads", available_threads, "proc"_a = "/proc",
+        "groups"_a = "/sys/fs/cgroup",
+        "Processors that this process may use, by affinity and control groups.");
   m.def(
       "packed_bytes",
       [](const std::string& format, std::size_t rows, std::size_t columns) {

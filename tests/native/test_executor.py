@@ -215,6 +215,44 @@ def test_a_missing_or_misshapen_tensor_is_named(network: tuple, pack: Callable) 
         NativeExecutor(graph, tensors, blocks=4, block_size=16)
 
 
+NORM = ("rms_norm", [0], [("vector", (4,), np.ones(4, np.float32))], 4, {"eps": 1e-6, "size": 4})
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (0, 7, "operation 0: its kind is 7, not a name"),
+        (1, [0.5], r"rms_norm \(operation 0\): inputs is \[0.5\], not numbers of operations"),
+        (1, [-(2**40)], "inputs is .*, not numbers of operations"),
+        (2, None, "weights is None, not a list"),
+        (2, ["w"], "a weight is 'w', not a tuple"),
+        (2, [("vector", (4,))], "a weight has 2 parts, not 3: format, shape, data"),
+        (2, [(32, (4,), NORM[2][0][2])], "a weight: its format is 32, not a name"),
+        (2, [("vector", (-4,), NORM[2][0][2])], r"a weight: its shape is \(-4,\), not sizes"),
+        (2, [("vector", (4,), np.ones(4))], "its data is .*, not a float32 vector"),
+        (2, [("f32", (4, 4), np.ones(4))], "its data is .*, not packed bytes"),
+        (3, -1, "width is -1, not a size"),
+        (4, None, "parameters is None, not a dictionary"),
+        (4, {3: 1.0}, "a parameter is 3, not a name"),
+        (4, {"eps": None}, r"\(operation 0\): eps is None, not a number, a name or a float32"),
+        (4, {"eps": 10**400}, "eps is 1000*, not a number that a double holds"),
+        (4, {"frequencies": np.ones((2, 2), np.float32)}, "(?s)frequencies is .*float32 vector"),
+    ],
+)
+def test_a_part_of_an_operation_of_a_wrong_type_is_named(
+    place: int, value: object, message: str
+) -> None:
+    operation = (*NORM[:place], value, *NORM[place + 1 :])
+    with pytest.raises(TypeError, match=message):
+        _native.Executor([operation], [], 0, 4, 16)
+
+
+@pytest.mark.parametrize("operation", [(), NORM[:4], (*NORM, 1), None, "rms_norm"])
+def test_an_operation_that_is_none_is_refused(operation: object) -> None:
+    with pytest.raises(TypeError, match=r"operation 0 (has . parts|is .*, not a tuple)"):
+        _native.Executor([operation], [], 0, 4, 16)
+
+
 def test_after_close_a_step_is_an_error(
     network: tuple, pair: Callable, rows: type, run: Callable
 ) -> None:

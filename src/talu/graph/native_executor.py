@@ -70,7 +70,7 @@ class NativeExecutor:
                 kv_format,
                 target,
             )
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValidationError(str(error)) from error
         except MemoryError as error:
             raise ResourceError(
