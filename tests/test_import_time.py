@@ -26,3 +26,8 @@ def test_no_heavy_module_is_loaded_before_a_model_is_used(statement: str) -> Non
 
 def test_import_talu_alone_loads_none_of_its_own_modules() -> None:
     assert {name for name in loaded_by("import talu") if name.startswith("talu.")} == set()
+
+
+def test_the_command_can_be_interrupted_before_it_loads_anything() -> None:
+    loaded = loaded_by("import talu.__main__") - loaded_by("import importlib, os, signal")
+    assert loaded == {"talu", "talu.__main__"}

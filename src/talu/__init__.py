@@ -4,8 +4,8 @@ The names are loaded on first use, so that ``import talu`` costs nothing.
 """
 
 import importlib
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as in typing, which would be most of what this import costs
 if TYPE_CHECKING:
     from talu.backends.scripted import ScriptedModel
     from talu.chat.session import AsyncChat, Chat

@@ -204,6 +204,35 @@ def test_ctrl_c_ends_a_process_that_waits_for_the_model() -> None:
     assert (process.returncode, out, err) == (130, b"\n", b"talu: interrupted\n")
 
 
+INTERRUPTED = """
+import signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from talu.__main__ import main
+sys.argv = ["talu", "ask", "hi", "--model", "talu/pocket"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["talu.cli.main", "click", "talu.exceptions", "talu.cli.ask", "tokenizers", "numpy"]
+)
+def test_ctrl_c_while_modules_are_loaded_is_one_line(module: str) -> None:
+    program = INTERRUPTED.format(module=module)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"talu: interrupted\n")
+
+
+def test_a_command_that_is_to_ignore_ctrl_c_does() -> None:
+    program = INTERRUPTED.format(module="click")
+    command = ["sh", "-c", 'trap "" INT; exec "$0" -c "$1"', sys.executable, program]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
     waits, goes_on = os.pipe()
     with spawn(f'["line\\n", lambda: os.read({waits}, 1), "more"]', waits) as process:

@@ -10,14 +10,13 @@ import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import NoReturn
 
 import click
 
 from talu.cli.terminal import visible
 from talu.exceptions import EmptyPromptError, TaluError, ValidationError
 
-__all__ = ["VERBS", "main", "run"]
+__all__ = ["VERBS", "run"]
 
 VERBS = ("ask", "bench")
 
@@ -44,11 +43,6 @@ def talu(context: click.Context) -> None:
     """Talk to language models from the command line."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-def main() -> NoReturn:
-    """What the shell starts."""
-    sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
