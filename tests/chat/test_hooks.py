@@ -7,6 +7,9 @@ import pytest
 
 from talu.backends.scripted import ScriptedModel
 from talu.chat import Hook, HookManager
+from talu.chat.hooks import Generation
+from talu.chat.io import SyncIO, run
+from talu.config import GenerationConfig
 from talu.exceptions import GenerationError, ValidationError
 from talu.router import CompletionOptions
 from talu.types import ReasoningDelta, TextDelta
@@ -191,6 +194,40 @@ def test_hooks_added_and_removed_later_count_for_existing_chats(faces) -> None:
     client.hooks.remove(log)
     faces.run(chat.send("Hi"))
     assert log.calls == [START, ("first",), ("end", "two", None)]
+
+
+def test_hooks_are_called_in_their_order(faces) -> None:
+    class Name(Hook):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on_generation_start(self, chat, input_text, *, config=None) -> None:
+            called.append(self.name)
+
+    called: list[str] = []
+    faces.run(faces.client("one", hooks=[Name("a"), Name("b"), Name("c")]).ask("Hi"))
+    assert called == ["a", "b", "c"]
+
+
+def test_a_second_end_is_not_told() -> None:
+    log = Log()
+    generation = Generation(
+        operation="chat",
+        model="m",
+        chat=None,
+        input_text="Hi",
+        messages=(),
+        config=GenerationConfig(seed=5),
+        stream=False,
+    )
+    io = SyncIO(ScriptedModel())
+    observation = HookManager([log]).observe(generation, io.call)
+    run(observation.start())
+    for _ in range(2):
+        run(observation.first_token(1.0))
+    for _ in range(2):
+        run(observation.end(None, KeyError("a")))
+    assert log.calls == [START, ("first",), ("end", None, "'a'")]
 
 
 def test_a_generation_keeps_the_hooks_that_it_began_with(faces) -> None:

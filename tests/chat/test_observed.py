@@ -344,7 +344,27 @@ def test_an_awaited_hook_whose_loop_has_ended_is_logged(caplog) -> None:
     assert "the event loop has ended" in str(caplog.records[0].exc_info[1])
 
 
+def test_a_stream_that_the_loop_closes_as_well_has_one_end_and_no_complaint(caplog) -> None:
+    async def main() -> None:
+        client = AsyncClient(ModelSpec("m", ScriptedModel(FOUR)), hooks=[watch])
+        stream = await client.chat()("Hi")
+        held: list = [stream, aiter(stream)]
+        await anext(held[1])
+        held.append(held)  # so that the collector finds the reader and the stream together
+        del stream, held
+        gc.collect()
+        while not watch.ended.acquire(blocking=False):
+            await asyncio.sleep(0)
+        gc.collect()
+
+    watch = AwaitedWatch()
+    asyncio.run(asyncio.wait_for(main(), 10))
+    assert watch.generations == [LEFT]
+    assert caplog.records == []
+
+
 AT_EXIT = """
+import atexit
 from talu.backends.scripted import ScriptedModel
 from talu.chat import Hook
 from talu.client import {client}
@@ -354,6 +374,7 @@ class Tell(Hook):
     def on_generation_end(self, chat, response, *, error=None):
         print(response.finish_reason, repr(response.text), flush=True)
 
+atexit.register(print, "the program's own exit")
 client = {client}([{model}], hooks=[Tell()])
 """
 OPEN = {
@@ -391,9 +412,38 @@ def test_streams_that_are_open_at_the_end_of_the_program_have_their_ends(face, m
         [sys.executable, "-c", begin + OPEN[face]], capture_output=True, text=True, check=False
     )
     assert (shown.returncode, shown.stderr) == (0, "")
-    first, second = sorted(shown.stdout.splitlines())
+    *ends, last = shown.stdout.splitlines()
+    first, second = sorted(ends)
     assert first == "cancelled ''"
     assert second.startswith("cancelled '")
+    assert last == "the program's own exit"
+
+
+LATE = """
+@atexit.register
+def begin_late():
+    global stream
+    stream = client.chat()("Hi")
+
+client.chat()("Hi").close()
+"""
+
+
+def test_a_stream_that_is_begun_while_the_program_ends_does_not_hold_it_up() -> None:
+    begin = AT_EXIT.format(client="Client", model="ModelSpec('m', ScriptedModel('one', 'two'))")
+    shown = subprocess.run(
+        [sys.executable, "-c", begin + LATE],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.splitlines() == [
+        "cancelled ''",
+        "the program's own exit",
+        "cancelled ''",
+    ]
 
 
 def test_a_fork_of_the_process_ends_nothing_that_is_not_its_own(faces, monkeypatch) -> None:

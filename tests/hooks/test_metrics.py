@@ -79,6 +79,17 @@ def test_a_real_generation_has_speed_and_tokens(faces) -> None:
     assert metrics.time_to_first_token.sum * 1000 >= answer.timings.time_to_first_token_ms
 
 
+def test_times_are_in_seconds_and_a_bound_belongs_to_the_bucket_below_it() -> None:
+    hook = MetricsHook()
+    for time_ms in (250.0, 250.1, 1e6):
+        hook.for_generation(generation()).on_first_token(None, time_ms)
+    seen = hook.snapshot()["m"].time_to_first_token
+    assert seen.sum == pytest.approx(1000.5001)
+    bucket = seen.bounds.index(0.25)
+    assert seen.counts[bucket : bucket + 2] == (1, 1)
+    assert (seen.counts[-1], seen.count) == (1, 3)
+
+
 def test_a_snapshot_does_not_change() -> None:
     hook = MetricsHook()
     hook.for_generation(generation()).on_generation_start(None, "Hi")

@@ -188,14 +188,18 @@ class HookManager:
 
 
 class Observation:
-    """One generation, told to its hooks: one start, at most one first token, one end."""
+    """One generation, told to its hooks: one start, at most one first token, one end.
+
+    Attributes:
+        has_token: the first token has been told.
+    """
 
     def __init__(self, hooks: list[_Registered], generation: Generation, call: Call) -> None:
         self._hooks = hooks
         self._generation = generation
         self._call = call
         self._observers: list[tuple[_Registered, Hook]] = []
-        self._first_token = False
+        self.has_token = False
         self._ended = False
 
     async def start(self) -> None:
@@ -211,8 +215,8 @@ class Observation:
 
     async def first_token(self, time_ms: float) -> None:
         """Tell the first token; the first call counts."""
-        if not self._first_token:
-            self._first_token = True
+        if not self.has_token:
+            self.has_token = True
             await self._tell("on_first_token", time_ms)
 
     async def end(self, response: "Answer[Any] | None", error: BaseException | None = None) -> None:

@@ -6,6 +6,7 @@ and ``iterate`` drive them by hand: no event loop is involved, and it works insi
 
 import asyncio
 import inspect
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import closing, suppress
@@ -62,11 +63,11 @@ class SyncIO:
         write()
 
     def later(self, ending: Ending) -> None:
-        """Run it in a thread of its own."""
-        try:
-            threading.Thread(target=lambda: run_alone(ending()), name="talu-ending").start()
-        except RuntimeError:  # the interpreter is ending, and no thread can begin
+        """Run it in a thread of its own, or here when the interpreter ends and none can begin."""
+        if sys.is_finalizing():
             run_alone(ending())
+        else:
+            threading.Thread(target=lambda: run_alone(ending()), name="talu-ending").start()
 
 
 class AsyncIO:

@@ -160,7 +160,7 @@ class Turn(Generic[ChatT]):
         )
 
     async def _observe(self, event: Event, piece: Token | None) -> None:
-        if self._shows_token(event):
+        if not self._observation.has_token and self._shows_token(event):
             await self._observation.first_token((time.perf_counter() - self._began_at) * 1000)
         if piece and self.on_token is not None:
             await self.io.call(self.on_token, piece)
