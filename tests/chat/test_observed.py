@@ -114,6 +114,10 @@ def left_early(faces, client) -> None:
     faces.read_some(faces.run(client.chat()("Hi", max_tokens=4)), 1)
 
 
+def left_early_without_a_chat(faces, client) -> None:
+    faces.read_some(client.stream("Hi", max_tokens=4), 1)
+
+
 def closed_in_the_middle(faces, client) -> None:
     stream = faces.run(client.chat()("Hi", max_tokens=4))
     faces.read_some(stream, 1)
@@ -167,6 +171,7 @@ WAYS: dict[Callable, list[list[str]]] = {
     answered_again: [WHOLE] * 2,
     continued_in_place_and_in_a_fork: [WHOLE] * 3,
     left_early: [LEFT],
+    left_early_without_a_chat: [LEFT],
     closed_in_the_middle: [LEFT],
     closed_unread: [UNREAD],
     closed_with_its_chat: [UNREAD],

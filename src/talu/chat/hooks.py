@@ -55,9 +55,11 @@ class Hook:
 
     Every generation has exactly one start and one end, and exactly one first token if a token
     came, streamed or not, whatever happens to it: an error, cancelling, a stream that is closed,
-    left or dropped. A hook is called where the answer is read and is waited for, so it should be
-    quick. The end of a stream that was dropped comes soon after it: on the stream's event loop, or
-    in a thread of its own, because Python may notice the drop in the middle of any code.
+    left or dropped. Embeddings are no generations.
+
+    A hook is called where the answer is read, and is waited for, so it should be quick. The end of
+    a stream that was dropped comes soon after it: on the stream's event loop, or in a thread of its
+    own, because Python may notice the drop in the middle of any code.
 
     On async clients the methods may be ``async def``; ``for_generation`` is always a plain one. An
     exception in a hook disturbs nothing: it is logged by the logger ``talu.hooks``, as a warning
