@@ -112,7 +112,8 @@ class Turn(Generic[ChatT]):
             async with aclosing(events):
                 async for event in events:
                     piece = self.builder.add(event)
-                    await self._observe(event, piece)
+                    if self.on_token is not None or not self._observation.first_token_told:
+                        await self._observe(event, piece)
                     if piece is not None:
                         yield piece
             if self.builder.done is None:
