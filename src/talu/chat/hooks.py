@@ -193,11 +193,7 @@ class Observation:
     """One generation, told to its hooks: one start, at most one first token, one end.
 
     Attributes:
-<<<<<<< ours
         has_token: the first token has been told.
-=======
-        first_token_told: whether there is nothing more to tell but the end.
->>>>>>> theirs
     """
 
     def __init__(self, hooks: list[_Registered], generation: Generation, call: Call) -> None:
@@ -205,11 +201,7 @@ class Observation:
         self._generation = generation
         self._call = call
         self._observers: list[tuple[_Registered, Hook]] = []
-<<<<<<< ours
         self.has_token = False
-=======
-        self.first_token_told = False
->>>>>>> theirs
         self._ended = False
 
     async def start(self) -> None:
@@ -225,13 +217,8 @@ class Observation:
 
     async def first_token(self, time_ms: float) -> None:
         """Tell the first token; the first call counts."""
-<<<<<<< ours
         if not self.has_token:
             self.has_token = True
-=======
-        if not self.first_token_told:
-            self.first_token_told = True
->>>>>>> theirs
             await self._tell("on_first_token", time_ms)
 
     async def end(self, response: "Answer[Any] | None", error: BaseException | None = None) -> None:

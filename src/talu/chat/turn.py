@@ -112,7 +112,7 @@ class Turn(Generic[ChatT]):
             async with aclosing(events):
                 async for event in events:
                     piece = self.builder.add(event)
-                    if self.on_token is not None or not self._observation.first_token_told:
+                    if self.on_token is not None or not self._observation.has_token:
                         await self._observe(event, piece)
                     if piece is not None:
                         yield piece
