@@ -14,7 +14,8 @@ import pytest
 from talu.backends.scripted import ScriptedModel
 from talu.chat import Hook
 from talu.client import AsyncClient, Client
-from talu.exceptions import GenerationError
+from talu.exceptions import GenerationError, StorageError
+from talu.profile import Profile
 from talu.router import ModelSpec
 from talu.types import Done, FinishReason, TextDelta, Timings, ToolCallEvent, Usage
 
@@ -366,6 +367,24 @@ def test_a_stream_that_the_loop_closes_as_well_has_one_end_and_no_complaint(capl
     asyncio.run(asyncio.wait_for(main(), 10))
     assert watch.generations == [LEFT]
     assert caplog.records == []
+
+
+def test_a_dropped_stream_that_cannot_be_stored_has_its_end_and_is_logged(
+    faces, home, caplog
+) -> None:
+    watch, profile = Watch(), Profile("work")
+    client = faces.client(FOUR, profile=profile, hooks=[watch])
+    faces.run(client.chat(session_id="s")("Hi"))
+    profile.delete("s")
+    assert settled(faces, watch, 1) == [UNREAD]
+    for thread in threading.enumerate():
+        if thread.name == "talu-ending":
+            thread.join()
+    faces.face.end()  # with the tasks of the loop
+    assert [(record.name, record.message) for record in caplog.records] == [
+        ("talu.chat", "a stream that was dropped did not end well")
+    ]
+    assert isinstance(caplog.records[0].exc_info[1], StorageError)
 
 
 AT_EXIT = """
