@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <sstream>
 #include <stdexcept>
 
@@ -214,6 +215,7 @@ int32_t Sampler::draw(const float* x, size_t size, float peak, const SampleParam
     for (const Candidate& c : candidates_) values_.push_back(c.value);
     x = values_.data();
     size = values_.size();
+    scan(x, size);
   }
   const float temperature = static_cast<float>(params.temperature);
   const double total = weigh(x, size, peak, temperature);
@@ -221,6 +223,7 @@ int32_t Sampler::draw(const float* x, size_t size, float peak, const SampleParam
   if (params.min_p > 0) {
     const float least = static_cast<float>(params.min_p);  // the best token weighs 1
     for (float& weight : weights_) weight = weight < least ? 0.0f : weight;
+    sum_blocks_again();
   }
   const size_t index = pick(philox_uniform(params.seed, params.position));
   return chosen ? candidates_[index].id : static_cast<int32_t>(index);
@@ -234,25 +237,26 @@ double Sampler::weigh(const float* x, size_t size, float peak, float temperature
     const f32x4 weight = exp_nonpositive((v - peak) * inverse);
     std::memcpy(&weights_[i], &weight, sizeof weight);
   });
-  return sum_blocks();
+  sums_.assign((weights_.size() + kBlock - 1) / kBlock, 1.0);
+  sum_blocks_again();
+  return std::accumulate(sums_.begin(), sums_.end(), 0.0);
 }
 
-// Fills sums_ with the weight of each block and returns the whole.
-double Sampler::sum_blocks() {
-  sums_.clear();
-  double total = 0;
-  for (size_t begin = 0; begin < weights_.size(); begin += kBlock) {
+// The weight of each block that had any before.
+void Sampler::sum_blocks_again() {
+  for (size_t block = 0; block < sums_.size(); ++block) {
+    if (sums_[block] == 0) continue;
     f32x4 sum = {};
-    each4(weights_.data(), begin, std::min(weights_.size(), begin + kBlock),
+    each4(weights_.data(), block * kBlock, std::min(weights_.size(), (block + 1) * kBlock),
           [&](size_t, f32x4 w) { sum += w; });
-    sums_.push_back(double{sum[0]} + sum[1] + (double{sum[2]} + sum[3]));
-    total += sums_.back();
+    sums_[block] = double{sum[0]} + sum[1] + (double{sum[2]} + sum[3]);
   }
-  return total;
 }
 
 // Holtzman et al., 2019, https://arxiv.org/abs/1904.09751. A histogram of the mass over the
 // distance from the peak finds the few tokens among which the border lies; only they are sorted.
+// Blocks that lie beyond the border as a whole, by their largest value, are not looked at: their
+// sums become 0, and their weights, which stay, count for nothing.
 void Sampler::keep_nucleus(const float* x, size_t size, float peak, float temperature,
                            double total, double p) {
   // A token of the nucleus and the lighter ones hold 1 - p of the mass or more, so that it has at
@@ -265,12 +269,17 @@ void Sampler::keep_nucleus(const float* x, size_t size, float peak, float temper
     const f32x4 last = f32x4{} + static_cast<float>(kBins - 1);
     return __builtin_convertvector(bin < last ? bin : last, i32x4);
   };
+  const auto first_bin = [&](size_t block) { return bins(f32x4{} + tops_[block])[0]; };
+  const auto end_of = [&](size_t block) { return std::min(size, (block + 1) * kBlock); };
   mass_.assign(kBins, 0.0);
-  each4(x, 0, size, [&](size_t i, f32x4 v) {
-    if (!any(load(&weights_[i]) >= least)) return;
-    const i32x4 bin = bins(v);
-    for (size_t j = 0; j < 4; ++j) mass_[static_cast<size_t>(bin[j])] += weights_[i + j];
-  });
+  for (size_t block = 0; block < tops_.size(); ++block) {
+    if (first_bin(block) == static_cast<int32_t>(kBins - 1)) continue;
+    each4(x, block * kBlock, end_of(block), [&](size_t i, f32x4 v) {
+      if (!any(load(&weights_[i]) >= least)) return;
+      const i32x4 bin = bins(v);
+      for (size_t j = 0; j < 4; ++j) mass_[static_cast<size_t>(bin[j])] += weights_[i + j];
+    });
+  }
 
   const double target = p * total;
   double mass = 0;
@@ -279,15 +288,21 @@ void Sampler::keep_nucleus(const float* x, size_t size, float peak, float temper
   if (border == kBins) return;  // p is so close to 1 that rounding decides: nothing is cut
 
   border_.clear();
-  each4(x, 0, size, [&](size_t i, f32x4 v) {
-    const i32x4 bin = bins(v);
-    const f32x4 weight = bin <= static_cast<int32_t>(border) ? load(&weights_[i]) : f32x4{};
-    std::memcpy(&weights_[i], &weight, sizeof weight);
-    const i32x4 inside = bin == static_cast<int32_t>(border);
-    if (!any(inside)) return;
-    for (size_t j = 0; j < 4 && i + j < size; ++j)
-      if (inside[j]) border_.push_back({x[i + j], static_cast<int32_t>(i + j)});
-  });
+  for (size_t block = 0; block < tops_.size(); ++block) {
+    if (first_bin(block) > static_cast<int32_t>(border)) {
+      sums_[block] = 0;
+      continue;
+    }
+    each4(x, block * kBlock, end_of(block), [&](size_t i, f32x4 v) {
+      const i32x4 bin = bins(v);
+      const f32x4 weight = bin <= static_cast<int32_t>(border) ? load(&weights_[i]) : f32x4{};
+      std::memcpy(&weights_[i], &weight, sizeof weight);
+      const i32x4 inside = bin == static_cast<int32_t>(border);
+      if (!any(inside)) return;
+      for (size_t j = 0; j < 4 && i + j < size; ++j)
+        if (inside[j]) border_.push_back({x[i + j], static_cast<int32_t>(i + j)});
+    });
+  }
   std::sort(border_.begin(), border_.end(), before);
   for (const Candidate& candidate : border_) {
     float& weight = weights_[static_cast<size_t>(candidate.id)];
@@ -297,21 +312,24 @@ void Sampler::keep_nucleus(const float* x, size_t size, float peak, float temper
       mass += weight;
     }
   }
+  sum_blocks_again();
 }
 
-// Inverts the cumulative distribution of weights_ in the order of their indices.
+// Inverts the cumulative distribution of weights_ in the order of their indices. Blocks whose sum
+// is 0 have nothing to give, whatever their weights are.
 size_t Sampler::pick(double uniform) {
-  const double goal = uniform * sum_blocks();
+  const double goal = uniform * std::accumulate(sums_.begin(), sums_.end(), 0.0);
   double mass = 0;
   size_t block = 0;
   while (block + 1 < sums_.size() && mass + sums_[block] <= goal) mass += sums_[block++];
-  const size_t end = std::min(weights_.size(), (block + 1) * kBlock);
-  for (size_t i = block * kBlock; i < end; ++i) {
+  const auto end = [&] { return std::min(weights_.size(), (block + 1) * kBlock); };
+  for (size_t i = block * kBlock; sums_[block] > 0 && i < end(); ++i) {
     mass += weights_[i];
     if (mass > goal) return i;
   }
   // Rounding put the goal on the very end: the last token up to there that weighs anything.
-  size_t last = end - 1;
+  while (sums_[block] == 0) --block;
+  size_t last = end() - 1;
   while (weights_[last] == 0) --last;
   return last;
 }

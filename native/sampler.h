@@ -60,7 +60,7 @@ class Sampler {
   double weigh(const float* x, size_t size, float peak, float temperature);
   void keep_nucleus(const float* x, size_t size, float peak, float temperature, double total,
                     double p);
-  double sum_blocks();
+  void sum_blocks_again();
   size_t pick(double uniform);
 
   std::vector<float> tops_;            // largest value of each block of the row scanned last
@@ -69,7 +69,8 @@ class Sampler {
   std::vector<float> adjusted_;
   std::vector<Candidate> border_;      // where the nucleus may end
   std::vector<float> values_;          // survivors of top-k, by ascending id
-  std::vector<float> weights_;         // exp((value - peak) / temperature), 0 when filtered out
+  std::vector<float> weights_;         // exp((value - peak) / temperature), 0 when filtered out,
+                                       // or anything where the block's sum is 0
   std::vector<double> sums_;           // of weights_, by blocks
   std::vector<double> mass_;           // histogram of the nucleus
   std::vector<bool> penalised_;
