@@ -167,6 +167,34 @@ def test_a_stream_that_is_left_knows_what_it_cost(faces) -> None:
     assert stream.prompt == "user: Hi there"
 
 
+@pytest.mark.parametrize("stop", ["cancel", "close"])
+def test_a_loop_that_ends_its_own_stream_still_gets_the_finish_reason(faces, stop) -> None:
+    async def read_async() -> list:
+        pieces = []
+        async for piece in stream:
+            pieces.append(piece)
+            if len(pieces) == 2:
+                ending = getattr(stream, stop)()
+                if ending is not None:
+                    await ending
+        return pieces
+
+    def read() -> list:
+        pieces = []
+        for piece in stream:
+            pieces.append(piece)
+            if len(pieces) == 2:
+                getattr(stream, stop)()
+        return pieces
+
+    stream = faces.run(faces.chat("one two three")("Hi there"))
+    pieces = faces.run(read_async()) if faces.name == "async" else read()
+    assert [piece.finish_reason for piece in pieces] == [None, None, "cancelled"]
+    assert pieces[-1] == ""
+    assert "".join(pieces) == stream.text
+    assert faces.read(stream) == []
+
+
 def test_append_to_an_answer_that_was_regenerated_branches_from_the_old_one(faces) -> None:
     chat = faces.chat("old", "new", "branch")
     old = faces.run(chat.send("q"))

@@ -10,7 +10,7 @@ import logging
 import os
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cache
 from inspect import GEN_CLOSED, GEN_RUNNING, getgeneratorstate
 from types import AsyncGeneratorType
@@ -24,7 +24,7 @@ from talu.chat.token import Token
 from talu.chat.turn import ChatT, OnToken, Turn
 from talu.config import GenerationConfig, GenerationSettings
 from talu.exceptions import StateError
-from talu.types import StopFlag
+from talu.types import FinishReason, StopFlag
 
 if TYPE_CHECKING:
     from talu.chat.session import AsyncChat, Chat
@@ -121,6 +121,13 @@ class _Stream(Answer[ChatT]):
     async def _end(self) -> None:
         """Do what ``close`` does."""
 
+    def _end_piece(self, last: Token | None) -> list[Token]:
+        """The piece that says why, for a loop whose stream was closed amid its pieces."""
+        cut = last is not None and last.finish_reason is None
+        if cut and self.finish_reason is FinishReason.CANCELLED:
+            return [Token(finish_reason=FinishReason.CANCELLED)]
+        return []
+
     def __len__(self) -> int:
         """Length of the text, once the stream has ended: ``list`` asks for it before it reads."""
         if not self._turn.ended:
@@ -145,7 +152,11 @@ class StreamingResponse(_Stream["Chat"]):
         self._pieces = iterate(turn.pieces())
 
     def __iter__(self) -> Iterator[Token]:
-        yield from self._pieces
+        last: Token | None = None
+        with closing(self._pieces):
+            for last in self._pieces:
+                yield last
+        yield from self._end_piece(last)
 
     @property
     def text(self) -> str:
@@ -286,11 +297,14 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
         self._closing = asyncio.Lock()
 
     async def __aiter__(self) -> AsyncIterator[Token]:
+        last: Token | None = None
         try:
-            async for piece in self._pieces:
-                yield piece
+            async for last in self._pieces:
+                yield last
         finally:
             await self._stop()
+        for piece in self._end_piece(last):
+            yield piece
 
     def __await__(self) -> Generator[Any, Any, Self]:
         return self.wait().__await__()
