@@ -44,6 +44,10 @@ class MessageList(list[dict[str, Any]]):
     append = extend = insert = remove = pop = clear = sort = reverse = _read_only
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _read_only
 
+    def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
+        """A copy, pickled or not, is a plain list, and may be changed."""
+        return list, (list(self),)
+
 
 def messages_from_items(items: Iterable[Item]) -> list[dict[str, Any]]:
     """What a backend and a template get: tool calls join the assistant message before them."""
