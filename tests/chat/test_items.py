@@ -86,6 +86,11 @@ def test_the_view_finds_the_system_text_and_filters(view) -> None:
     assert view.filter_by_type(ReasoningItem) == [ITEMS[2]]
 
 
+def test_a_filter_by_what_is_no_class_is_refused(view) -> None:
+    with pytest.raises(ValidationError, match=r"kind must be a class of items.*got 'message'"):
+        view.filter_by_type("message")
+
+
 def test_an_empty_view_has_no_first_last_and_system() -> None:
     empty = ConversationItems([])
     assert (empty.first, empty.last, empty.system) == (None, None, None)

@@ -78,6 +78,9 @@ class Editable(Kept):
     ) -> Self:
         """Put a message before the item at ``index``."""
         if isinstance(role, MessageItem):
+            if content is not None or hidden:
+                wrong = "a MessageItem has its own content and hidden: give the item alone"
+                raise ValidationError(wrong, details={"param": "hidden" if hidden else "content"})
             item = role
         elif content is None:
             wrong = "content is missing: give the text of the message"

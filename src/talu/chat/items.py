@@ -256,6 +256,9 @@ class ConversationItems(Sequence[Item]):
 
     def filter_by_type(self, kind: type[Kind]) -> list[Kind]:
         """All items of a class."""
+        if not isinstance(kind, type):
+            wrong = f"kind must be a class of items, such as MessageItem, got {kind!r}"
+            raise ValidationError(wrong, details={"param": "kind", "value": kind})
         return [item for item in self._items if isinstance(item, kind)]
 
     def filter_by_role(self, role: MessageRole | str) -> list[MessageItem]:
