@@ -49,6 +49,7 @@ def test_an_answer_compares_and_reads_like_its_text(faces, stream) -> None:
     assert hash(answer) == hash(text)
     assert len(answer) == len(text)
     assert "World" in answer
+    assert answer in answer_of(faces, text, "!")
     assert (answer + "!", "<" + answer) == (text + "!", "<" + text)
     assert (answer.lower(), answer.upper(), answer.strip()) == (
         text.lower(),

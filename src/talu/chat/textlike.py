@@ -19,8 +19,8 @@ class TextLike(ABC):
     def __len__(self) -> int:
         return len(self.text)
 
-    def __contains__(self, part: str) -> bool:
-        return part in self.text
+    def __contains__(self, part: "str | TextLike") -> bool:
+        return (part.text if isinstance(part, TextLike) else part) in self.text
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, TextLike):
