@@ -1,7 +1,9 @@
 """Chats: what they hold, how they are edited, forked, counted and stored."""
 
 import asyncio
+import copy
 import json
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,6 +24,8 @@ from talu.config import GenerationConfig
 from talu.exceptions import StateError, ValidationError
 from talu.router import ModelSpec
 from talu.types import ReasoningDelta, ToolCallEvent
+
+ITEM = MessageItem.create("user", "a")
 
 
 def texts(chat) -> list[str]:
@@ -71,6 +75,16 @@ def test_messages_is_a_read_only_copy_in_openais_form(chat) -> None:
             change()
 
 
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda messages: pickle.loads(pickle.dumps(messages))]
+)
+def test_a_copy_of_messages_may_be_changed(chat, copied) -> None:
+    messages = copied(chat.messages)
+    assert messages == chat.messages
+    messages.append({"role": "user", "content": "more"})
+    assert len(chat.messages) == len(messages) - 1
+
+
 def test_editing_methods_change_the_history_and_can_be_chained(chat) -> None:
     assert chat.append("ASSISTANT", "a").append_hidden("user", "h").insert(1, "user", "i") is chat
     assert texts(chat) == ["S", "i", "q", "a", "h"]
@@ -91,6 +105,8 @@ def test_append_takes_an_item_as_it_is(chat) -> None:
         (lambda chat: chat.append("king", "a"), ValidationError, "unknown role 'king'"),
         (lambda chat: chat.append("user"), ValidationError, "content is missing"),
         (lambda chat: chat.append("user", 3), ValidationError, "content must be text"),
+        (lambda chat: chat.append(ITEM, "b"), ValidationError, "has its own content"),
+        (lambda chat: chat.append(ITEM, hidden=True), ValidationError, "has its own content"),
         (lambda chat: chat.insert(3, "user", "a"), ValidationError, "no item at index 3"),
         (lambda chat: chat.insert("0", "user", "a"), ValidationError, "no item at index '0'"),
         (lambda chat: chat.remove(-1), ValidationError, "no item at index -1"),
@@ -109,6 +125,28 @@ def test_settings_of_the_chat_are_copied() -> None:
     chat = Chat(config=config)
     config.seed = 2
     assert chat.config == GenerationConfig(seed=1)
+
+
+def test_metadata_is_the_chats_own_all_the_way_down(chat) -> None:
+    given = {"tags": ["a"]}
+    chat.metadata = given
+    fork, stored = chat.fork(), chat.to_dict()
+    restored = Chat.from_dict(stored)
+    for other in (given, fork.metadata, stored["metadata"], restored.metadata):
+        other["tags"].append("b")
+    assert chat.metadata == {"tags": ["a"]}
+    assert [len(each.metadata["tags"]) for each in (fork, restored)] == [2, 2]
+
+
+def test_metadata_is_as_it_will_come_back(chat) -> None:
+    chat.metadata = {"pair": (1, 2)}
+    assert chat.metadata == Chat.from_dict(json.loads(json.dumps(chat.to_dict()))).metadata
+
+
+def test_changing_what_to_dict_gave_does_not_change_the_chat(chat) -> None:
+    chat.config = GenerationConfig(stop_sequences=["x"])
+    chat.to_dict()["config"]["stop_sequences"].append("y")
+    assert chat.config == GenerationConfig(stop_sequences=["x"])
 
 
 def test_an_unknown_marker_is_refused() -> None:
@@ -136,11 +174,18 @@ def test_a_wrong_argument_of_a_chat_is_named(arguments, param) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("config", {"seed": 1}), ("metadata", [1]), ("title", 5), ("marker", None)]
+    ("name", "value"),
+    [
+        ("config", {"seed": 1}),
+        ("metadata", [1]),
+        ("metadata", {"x": object()}),
+        ("title", 5),
+        ("marker", None),
+    ],
 )
 def test_a_wrong_attribute_is_refused_and_the_old_one_stays(chat, name, value) -> None:
     before = getattr(chat, name)
-    with pytest.raises(ValidationError, match=f"{name} must be"):
+    with pytest.raises(ValidationError, match=f"{name} (must|cannot) be"):
         setattr(chat, name, value)
     assert getattr(chat, name) == before
 

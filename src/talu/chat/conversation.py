@@ -4,6 +4,7 @@ Knows a client only as a source of backends and hooks. Refuses to generate: that
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -19,9 +20,9 @@ from talu.chat.messages import (
     user_items,
 )
 from talu.chat.records import (
-    check_json,
     config_from_record,
     item_from_record,
+    json_copy,
     record_from_item,
 )
 from talu.chat.turn import History, OnToken, Turn
@@ -194,12 +195,12 @@ class Conversation(Editable):
         return {
             "version": FORMAT_VERSION,
             "model": self._model,
-            "config": self.config.to_dict(only_given=True),
+            "config": deepcopy(self.config.to_dict(only_given=True)),
             "chat_template": source_of(self._template),
             "session_id": self.session_id,
             "parent_session_id": self.parent_session_id,
             "marker": self.marker,
-            "metadata": self.metadata,
+            "metadata": deepcopy(self.metadata),
             "title": self.title,
             "items": [record_from_item(item) for item in self.items],
             "messages": list(self.messages),
@@ -285,7 +286,7 @@ class Conversation(Editable):
         self._host()
         full = merged(self.config, config, settings=settings)
         if self._recording is not None:  # the settings are stored with the answer
-            check_json("config", full.to_dict(only_given=True))
+            json_copy("config", full.to_dict(only_given=True))
         if on_token is not None and not callable(on_token):
             wrong = f"on_token must be a function of one piece of text, got {on_token!r}"
             raise ValidationError(wrong, details={"param": "on_token"})

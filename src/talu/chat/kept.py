@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from talu.chat.items import ConversationItems, Item
 from talu.chat.recording import Recording
-from talu.chat.records import config_from_record
+from talu.chat.records import config_from_record, json_copy
 from talu.chat.turn import History
 from talu.config import GenerationConfig, TemplateSource, merged, source_of
 from talu.exceptions import ValidationError
@@ -101,7 +101,10 @@ class Kept:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Anything else about the chat; a change inside is stored with the next turn or edit."""
+        """Anything else about the chat, as JSON has it; copied when it is set.
+
+        A change inside is stored with the next turn or edit.
+        """
         return self._metadata
 
     @metadata.setter
@@ -192,7 +195,8 @@ def _metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     if metadata is not None and not isinstance(metadata, Mapping):
         wrong = f"metadata must be a dictionary, got {metadata!r}"
         raise ValidationError(wrong, details={"param": "metadata", "value": metadata})
-    return dict(metadata or {})
+    copied: dict[str, Any] = json_copy("metadata", metadata or {})
+    return copied
 
 
 def _check_id(name: str, value: object) -> None:

@@ -22,7 +22,7 @@ from talu.chat.items import (
 from talu.config import GenerationConfig, merged
 from talu.exceptions import ValidationError
 
-__all__ = ["check_json", "config_from_record", "item_from_record", "record_from_item"]
+__all__ = ["config_from_record", "item_from_record", "json_copy", "record_from_item"]
 
 ITEMS = {
     kind.type.name.lower(): kind
@@ -93,10 +93,10 @@ def _with_token_ids(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "logit_bias": ids}
 
 
-def check_json(name: str, value: object) -> None:
-    """``ValidationError`` that names a value which has no form in JSON."""
+def json_copy(name: str, value: object) -> Any:
+    """The value as it comes back from JSON; ``ValidationError`` when it has no form there."""
     try:
-        json.dumps(value, allow_nan=False)
+        return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         wrong = f"{name} cannot be stored, because it is not plain JSON: {error}"
         raise ValidationError(wrong, details={"param": name}) from error
