@@ -387,7 +387,7 @@ class AsyncClient(_Client, AwaitedEmbeds):
         """Like ``Client.raw_complete``, awaited."""
         request = self._raw(prompt, system, config, completion_opts, settings)
         name = self._router.name_of(model)
-        io = AsyncIO(await asyncio.to_thread(self._router.backend, name))
+        io = AsyncIO(await self._router.abackend(name))
         turn: Turn[AsyncChat] = await raw_turn(self, name, io, request, stop_flag)
         response = AsyncResponse(turn)
         await drain(turn)

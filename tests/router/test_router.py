@@ -1,7 +1,9 @@
 """From names to opened backends."""
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -83,6 +85,26 @@ def test_closing_closes_what_was_opened_and_refuses_more() -> None:
         router.backend("b")
     assert caught.value.code == "STATE_CLOSED"
     assert (router.models, router.default_model) == (["a", "b"], "a")
+
+
+def test_a_model_is_opened_in_a_thread_when_it_is_awaited_and_taken_as_it_is_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    router = scripted("a")
+    threads: list[object] = []
+    to_thread = asyncio.to_thread
+
+    async def counted(*arguments: Any, **options: Any) -> Any:
+        threads.append(arguments)
+        return await to_thread(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "to_thread", counted)
+    first, second = (asyncio.run(router.abackend()) for _ in range(2))
+    assert first is second is router.backend()
+    assert len(threads) == 1
+    router.close()
+    with pytest.raises(StateError, match="closed"):
+        asyncio.run(router.abackend())
 
 
 def test_targets_say_what_each_name_stands_for_without_opening_it() -> None:

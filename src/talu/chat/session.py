@@ -381,13 +381,13 @@ class AsyncChat(Conversation):
         return await (self._streamed(draft) if stream else self._whole(draft))
 
     async def _streamed(self, draft: Draft) -> AsyncStreamingResponse:
-        backend = await asyncio.to_thread(self._backend)
+        backend = await self._host().router.abackend(self._model, offline=self._offline)
         turn = await self._begin(draft, AsyncIO(backend), stream=True)
         self.last_response = response = AsyncStreamingResponse(turn)
         return response
 
     async def _whole(self, draft: Draft) -> AsyncResponse:
-        backend = await asyncio.to_thread(self._backend)
+        backend = await self._host().router.abackend(self._model, offline=self._offline)
         turn = await self._begin(draft, AsyncIO(backend), stream=False)
         response = AsyncResponse(turn)
         try:

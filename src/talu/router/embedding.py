@@ -4,7 +4,6 @@ Checks what can be checked before a model is opened, and turns failures into the
 promised for embeddings.
 """
 
-import asyncio
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
@@ -137,7 +136,7 @@ class AwaitedEmbeds(Embeds):
         way = _checked(texts, pooling, normalize=normalize, truncate=truncate)
         name = self._router.name_of(model)
         with _failures(name):
-            backend = await asyncio.to_thread(self._router.backend, name)
+            backend = await self._router.abackend(name)
             return await backend.aembed(texts, way, normalize=normalize, truncate=truncate)
 
 

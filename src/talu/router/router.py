@@ -1,5 +1,6 @@
 """From a model's name to its opened backend: opened on first use, shared, closed together."""
 
+import asyncio
 import importlib
 import threading
 from collections.abc import Sequence
@@ -130,6 +131,13 @@ class Router:
             if target.backend is None:
                 target.backend = _open(self.resolve(name), offline=offline)
             return target.backend
+
+    async def abackend(self, model: str | None = None, *, offline: bool = False) -> Backend:
+        """Like ``backend``, awaited; a thread opens the model, unless that is done."""
+        opened = self._targets[self.name_of(model)].backend
+        if opened is not None:
+            return opened
+        return await asyncio.to_thread(self.backend, model, offline=offline)
 
     def close(self) -> None:
         """Close every model that was opened; idempotent."""
