@@ -32,6 +32,25 @@ def test_a_name_that_would_leave_the_folder_of_profiles_is_refused(home: Path, n
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("use", "param"),
+    [
+        (lambda profile: profile.sessions(search=5), "search"),
+        (lambda profile: profile.sessions(marker="starred"), "marker"),
+        (lambda profile: profile.sessions(marker=["pinned"]), "marker"),
+        (lambda profile: profile.sessions(limit=True), "limit"),
+        (lambda profile: profile.delete(["s"]), "session_id"),
+        (lambda profile: profile.export(5), "path"),
+        (lambda profile: profile.import_(None), "path"),
+    ],
+)
+def test_a_wrong_argument_of_a_profile_is_named(home: Path, use, param: str) -> None:
+    with pytest.raises(ValidationError, match=f"{param} must be") as caught:
+        use(Profile("work"))
+    assert caught.value.details["param"] == param
+    assert list(home.iterdir()) == []
+
+
 def damage(path: Path) -> None:
     path.write_bytes(b"\xff" * 4096)
 

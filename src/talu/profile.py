@@ -12,6 +12,7 @@ from talu.exceptions import ValidationError
 from talu.protocols import SessionRecord
 from talu.storage.sessions import Database
 from talu.storage.transfer import export_sessions, import_sessions
+from talu.types import check_marker
 
 __all__ = ["Profile", "list_sessions", "new_session_id"]
 
@@ -80,10 +81,15 @@ class Profile:
             cursor: ``cursor`` of the last record of the page before.
 
         Raises:
-            ValidationError: ``limit`` or ``cursor`` is wrong.
+            ValidationError: an argument is of a wrong type or range, or there is no such marker.
             StorageError: the database cannot be read.
         """
-        if not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
+        if search is not None and not isinstance(search, str):
+            wrong = f"search must be text, got {search!r}"
+            raise ValidationError(wrong, details={"param": "search", "value": search})
+        if marker is not None:
+            check_marker(marker)
+        if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
             wrong = f"limit must be a whole number from 1 to {MAX_LIMIT}, got {limit!r}"
             raise ValidationError(wrong, details={"param": "limit", "value": limit})
         if cursor is not None and not (isinstance(cursor, str) and re.fullmatch("[0-9]+", cursor)):
@@ -101,29 +107,42 @@ class Profile:
             ValidationError: there is no such session.
             StorageError: the database cannot be written.
         """
+        if not isinstance(session_id, str):
+            wrong = f"session_id must be text, got {session_id!r}"
+            raise ValidationError(wrong, details={"param": "session_id", "value": session_id})
         self._database.delete(session_id)
 
     def export(self, path: str | os.PathLike[str]) -> int:
         """Write all sessions to a new file, one JSON object a line; gives their number.
 
         Raises:
+            ValidationError: that is no path.
             IOError: the file is there already or cannot be written.
             StorageError: the database cannot be read.
         """
-        return export_sessions(self._database, Path(path))
+        return export_sessions(self._database, _path(path))
 
     def import_(self, path: str | os.PathLike[str]) -> int:
         """Add all sessions of an exported file, or none; gives their number.
 
         Raises:
             IOError: the file cannot be read.
-            ValidationError: a line is malformed, or one of the sessions is there already.
+            ValidationError: that is no path, a line is malformed, or one of the sessions is there
+                already.
             StorageError: the database cannot be written.
         """
-        return import_sessions(self._database, Path(path))
+        return import_sessions(self._database, _path(path))
 
     def __repr__(self) -> str:
         return f"Profile({self.name!r})"
+
+
+def _path(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(path)
+    except TypeError as error:
+        wrong = f"path must be text or a path, got {path!r}"
+        raise ValidationError(wrong, details={"param": "path", "value": path}) from error
 
 
 def list_sessions(

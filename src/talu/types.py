@@ -28,11 +28,21 @@ __all__ = [
     "TokenLogprob",
     "ToolCallEvent",
     "Usage",
+    "check_marker",
 ]
 
 
 Pooling = Literal["last", "mean", "first"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+MARKERS = ("", "pinned", "archived", "deleted")
+
+
+def check_marker(marker: object) -> None:
+    """``ValidationError`` that names the markers of chats when this is none of them."""
+    if marker not in MARKERS:
+        known = ", ".join(map(repr, MARKERS))
+        wrong = f"marker must be one of {known}, got {marker!r}"
+        raise ValidationError(wrong, details={"param": "marker", "value": marker})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,10 @@ from talu.chat.turn import History
 from talu.config import GenerationConfig, TemplateSource, merged, source_of
 from talu.exceptions import ValidationError
 from talu.protocols import SessionRecord, Store
+from talu.types import check_marker
 
 __all__ = ["Kept", "StoreOwner"]
 
-MARKERS = ("", "pinned", "archived", "deleted")
 MAX_ID_LENGTH = 200
 
 
@@ -44,7 +44,7 @@ class Kept:
         metadata: Mapping[str, Any] | None,
         chat_template: str | TemplateSource | None,
     ) -> None:
-        _check_marker(marker)
+        check_marker(marker)
         _check_id("session_id", session_id)
         _check_id("parent_session_id", parent_session_id)
         self._history = History(items)
@@ -95,7 +95,7 @@ class Kept:
 
     @marker.setter
     def marker(self, marker: str) -> None:
-        _check_marker(marker)
+        check_marker(marker)
         self._marker = marker
         self._store()
 
@@ -180,14 +180,6 @@ class Kept:
             chat_template=source_of(self._template),
             marker=self._marker,
             metadata=deepcopy(self._metadata),
-        )
-
-
-def _check_marker(marker: str) -> None:
-    if marker not in MARKERS:
-        known = ", ".join(map(repr, MARKERS))
-        raise ValidationError(
-            f"marker must be one of {known}, got {marker!r}", details={"param": "marker"}
         )
 
 
