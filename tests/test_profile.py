@@ -1,5 +1,6 @@
 """Profiles: names, places, listings, search, deletion, and the way out and in."""
 
+import json
 import stat
 
 import pytest
@@ -245,6 +246,53 @@ def test_a_malformed_file_is_named_by_its_line_and_nothing_is_imported(
     with pytest.raises(ValidationError, match=match):
         Profile("other").import_(tmp_path / "bad.jsonl")
     assert Profile("other").sessions() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("config", None),
+        ("metadata", []),
+        ("marker", "starred"),
+        ("title", 5),
+        ("session_id", 5),
+        ("created_at_ms", "now"),
+        ("updated_at_ms", float("inf")),
+        ("updated_at_ms", 10**30),
+    ],
+)
+def test_a_session_that_could_not_be_opened_again_is_not_imported(
+    filled, tmp_path, name, value
+) -> None:
+    filled.export(tmp_path / "all.jsonl")
+    *lines, last = (tmp_path / "all.jsonl").read_text().splitlines()
+    line = json.loads(last)
+    line["session"][name] = value
+    (tmp_path / "bad.jsonl").write_text("\n".join([*lines, json.dumps(line)]))
+    with pytest.raises(ValidationError, match=r"line 11 .*(malformed: " + name + "|too large)"):
+        Profile("other").import_(tmp_path / "bad.jsonl")
+    assert Profile("other").sessions() == []
+
+
+def test_a_line_that_nests_without_end_is_named(filled, tmp_path) -> None:
+    filled.export(tmp_path / "all.jsonl")
+    with (tmp_path / "all.jsonl").open("a") as file:
+        file.write("[" * 100_000)
+    with pytest.raises(ValidationError, match="line 12 is not JSON"):
+        Profile("other").import_(tmp_path / "all.jsonl")
+
+
+def test_a_session_that_lacks_something_is_named_as_damaged(filled, tmp_path) -> None:
+    with filled.database.file.writing() as db:
+        db.execute("UPDATE sessions SET record = '{}' WHERE session_id = 'a'")
+    for use in (
+        filled.sessions,
+        lambda: filled.export(tmp_path / "all.jsonl"),
+        lambda: client_of(filled).chat(session_id="a"),
+    ):
+        with pytest.raises(StorageError, match=r"session 'a' cannot be read: .* missing") as error:
+            use()
+        assert error.value.code == "STORAGE_DAMAGED"
 
 
 def test_a_session_that_is_there_is_not_imported_again(filled, tmp_path) -> None:

@@ -9,12 +9,26 @@ from typing import Any
 
 from talu.exceptions import ValidationError
 from talu.protocols import SessionRecord
+from talu.types import MARKERS
 
-__all__ = ["encode", "session_of_row", "session_text", "words_of"]
+__all__ = ["encode", "flaw_of", "session_of_row", "session_text", "words_of"]
 
 IN_COLUMNS = ("session_id", "marker", "created_at_ms", "updated_at_ms")
 OF_LISTING = ("search_snippet", "cursor")
 SPOKEN = ("user", "assistant")
+FORM: dict[str, tuple[type, ...]] = {
+    "session_id": (str,),
+    "parent_session_id": (str, type(None)),
+    "title": (str, type(None)),
+    "model": (str, type(None)),
+    "system_prompt": (str, type(None)),
+    "config": (dict,),
+    "chat_template": (str, type(None)),
+    "marker": (str,),
+    "metadata": (dict,),
+    "created_at_ms": (int,),
+    "updated_at_ms": (int,),
+}
 
 
 def encode(what: str, value: Mapping[str, Any]) -> str:
@@ -37,10 +51,20 @@ def session_text(record: SessionRecord) -> str:
     return encode("the session", {k: v for k, v in record.items() if k not in apart})
 
 
+def flaw_of(record: Mapping[str, Any]) -> str | None:
+    """What is missing or of a wrong type in a session, in words; None when nothing is."""
+    for name, kinds in FORM.items():
+        if name not in record:
+            return f"{name} is missing"
+        if not isinstance(record[name], kinds):
+            return f"{name} is {record[name]!r}"
+    return None if record["marker"] in MARKERS else f"marker is {record['marker']!r}"
+
+
 def session_of_row(
     session_id: str, marker: str, created_at_ms: int, updated_at_ms: int, text: str
 ) -> SessionRecord:
-    """The session of a row: ``IN_COLUMNS`` and the JSON text."""
+    """The session of a row, ``IN_COLUMNS`` and the JSON text; ``ValueError`` if it is damaged."""
     record = SessionRecord(
         session_id=session_id,
         marker=marker,
@@ -48,6 +72,8 @@ def session_of_row(
         updated_at_ms=updated_at_ms,
     )
     record.update(json.loads(text))
+    if flaw := flaw_of(record):
+        raise ValueError(flaw)
     return record
 
 

@@ -79,12 +79,11 @@ class Database:
         if found is None:
             return None
         change, *columns = found
+        record = self.session_of(*columns)
         try:
-            record = session_of_row(*columns)
             items = [json.loads(item) for _, item in rows]
         except ValueError as error:
-            wrong = f"{self.path} is damaged: session {session_id!r} is not JSON ({error})"
-            raise StorageError(wrong, "STORAGE_DAMAGED") from error
+            raise self._damaged(session_id, error) from error
         return StoredSession(record, change, [node for node, _ in rows], items)
 
     def save(
@@ -133,7 +132,7 @@ class Database:
             rows = db.execute(SEARCH if words else LIST, values).fetchall()
             sessions = []
             for change, *columns, hit in rows:
-                session = session_of_row(*columns)
+                session = self.session_of(*columns)
                 session["cursor"] = str(change)
                 if hit is not None:
                     (session["search_snippet"],) = db.execute(SNIPPET, (words, hit)).fetchone()
@@ -153,6 +152,19 @@ class Database:
             db.execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
             _drop_unused(db, found[0])
         self._file.erase_traces()
+
+    def session_of(
+        self, session_id: str, marker: str, created_at_ms: int, updated_at_ms: int, text: str
+    ) -> SessionRecord:
+        """The session of a row of this file; ``StorageError`` when it is damaged."""
+        try:
+            return session_of_row(session_id, marker, created_at_ms, updated_at_ms, text)
+        except ValueError as error:
+            raise self._damaged(session_id, error) from error
+
+    def _damaged(self, session_id: str, error: ValueError) -> StorageError:
+        wrong = f"{self.path} is damaged: session {session_id!r} cannot be read: {error}"
+        return StorageError(wrong, "STORAGE_DAMAGED", {"session_id": session_id})
 
     def _refuse_unknown(self, session_id: str) -> NoReturn:
         wrong = f"{self.path} has no session {session_id!r}"

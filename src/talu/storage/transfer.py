@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from talu.exceptions import IOError, ValidationError
-from talu.storage.records import encode, session_of_row, session_text, words_of
+from talu.storage.records import encode, flaw_of, session_text, words_of
 from talu.storage.sessions import Database, add_items, add_session
 
 __all__ = ["export_sessions", "import_sessions"]
@@ -35,7 +35,7 @@ def export_sessions(database: Database, path: Path) -> int:
         line = {"node": node, "parent": parent, "item": json.loads(item)}
         lines.append(encode("an item", line))
     for head, *columns in sessions:
-        lines.append(encode("a session", {"session": session_of_row(*columns), "head": head}))
+        lines.append(encode("a session", {"session": database.session_of(*columns), "head": head}))
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(file, "w", encoding="utf-8", newline="\n") as out:
@@ -71,7 +71,10 @@ def _add(database: Database, lines: Iterable[tuple[str, Mapping[str, Any]]]) -> 
             try:
                 if "session" in line:
                     session, head = line["session"], nodes[line["head"]]
-                    session_id, times = session["session_id"], _times(session)
+                    if flaw := flaw_of(session):
+                        _refuse(where, f"has a session that is malformed: {flaw}")
+                    session_id = session["session_id"]
+                    times = session["created_at_ms"], session["updated_at_ms"]
                     known = "SELECT 1 FROM sessions WHERE session_id = ?"
                     if db.execute(known, (session_id,)).fetchone():
                         _refuse(where, f"has session {session_id!r}, which is there already")
@@ -82,19 +85,15 @@ def _add(database: Database, lines: Iterable[tuple[str, Mapping[str, Any]]]) -> 
                     item = line["item"]
                     texts = [(encode("an item", item), words_of(item))]
                     (nodes[line["node"]],) = add_items(db, nodes[line["parent"]], texts)
-            except (KeyError, TypeError, AttributeError) as error:
+            except (KeyError, TypeError, AttributeError, OverflowError) as error:
                 _refuse(where, f"is not an item or a session ({type(error).__name__}: {error})")
     return sessions
-
-
-def _times(session: Mapping[str, Any]) -> tuple[int, int]:
-    return int(session["created_at_ms"]), int(session["updated_at_ms"])
 
 
 def _parsed(where: str, line: str) -> Mapping[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         _refuse(where, f"is not JSON: {error}")
     if not isinstance(value, dict):
         _refuse(where, f"is not a JSON object: {line[:80]!r}")
