@@ -20,11 +20,13 @@ constexpr std::size_t kTokensInCache = 192;
 // The layout is the same for every target, so packed files can be shared between machines.
 struct Format {
   const char* name;
-  std::size_t element_bytes;
-  std::size_t group;
-  // Bytes of an activation as `multiply` reads it. Floats are read as they are, unless `convert`
-  // has to fill up the last group of columns with zeros.
-  std::size_t activation_bytes;
+  const char* activation;    // what `convert` rounds activations to
+  std::size_t source_bytes;  // of a number of the matrix that is packed: 4 for float, 2 for bits
+  // Columns that a row of floats must be a multiple of, to be read by `multiply` as it is; 0 where
+  // activations are always converted.
+  std::size_t read_as_it_is;
+  std::size_t (*tile_bytes)(std::size_t columns);
+  std::size_t (*row_bytes)(std::size_t columns);  // of activations in their own form
   void (*convert)(const float* x, std::size_t columns, void* out);
   // Lays the tiles first .. last - 1 of a row-major matrix out.
   void (*pack)(const void* source, std::size_t rows, std::size_t columns, std::size_t first,
@@ -33,12 +35,9 @@ struct Format {
   void (*read_row)(const void* packed, std::size_t row, std::size_t columns, float* out);
   // sums[token][tile][16] = tiles · activations, one chain of additions for each sum, columns
   // ascending: neither the other tokens nor their number changes a sum. At most kTilesAtOnce tiles.
-  void (*multiply)(const void* packed, std::size_t tiles, std::size_t columns, const void* x,
+  // From one row of activations to the next it is x_stride bytes.
+  void (*multiply)(const void* packed, std::size_t tiles, std::size_t columns, const std::byte* x,
                    std::size_t x_stride, std::size_t tokens, float* sums);
-
-  std::size_t tile_bytes(std::size_t columns) const {
-    return (columns + group - 1) / group * group * kTileRows * element_bytes;
-  }
 };
 
 // How keys and values lie in the cache.

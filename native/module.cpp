@@ -62,10 +62,10 @@ void pack_matrix(const std::string& format_name, const Matrix& source, const Byt
                  int num_threads, const std::string& target) {
   const Format& format = format_named(target_named(target), format_name);
   const nb::dlpack::dtype wanted =
-      format.element_bytes == 4 ? nb::dtype<float>() : nb::dtype<std::uint16_t>();
+      format.source_bytes == 4 ? nb::dtype<float>() : nb::dtype<std::uint16_t>();
   if (source.dtype() != wanted)
     throw std::invalid_argument(format_name + " is packed from an array of " +
-                                (format.element_bytes == 4 ? "float32" : "uint16"));
+                                (format.source_bytes == 4 ? "float32" : "uint16"));
   check_packed(format, source.shape(0), source.shape(1), out.size(), out.data());
   const int threads = threads_or_all(num_threads);
   const nb::gil_scoped_release released;
@@ -258,8 +258,7 @@ NB_MODULE(_native, m) {
   m.def(
       "activation_format",
       [](const std::string& format, const std::string& target) {
-        const bool floats = format_named(target_named(target), format).activation_bytes == 4;
-        return std::string(floats ? "f32" : "bf16");
+        return std::string(format_named(target_named(target), format).activation);
       },
       "format"_a, "target"_a = "",
       "What activations are rounded to before they meet weights of a format.");

@@ -200,15 +200,17 @@ class Planner {
       const OpSpec& op = ops_[id];
       if (op.kind != "linear" || op.inputs[0] != ops_[first].inputs[0]) continue;
       if (op.weights[0].format != leader.format) continue;
-      Linear linear{op.weights[0], nullptr, kNone, static_cast<int>(id)};
+      Linear linear;
+      linear.weight = op.weights[0];
+      linear.output = static_cast<int>(id);
       if (op.weights.size() == 2) linear.bias = op.weights[1].floats();
       add_residual(linear, first);
+      add_activation(linear);
       done_[id] = true;
       group.push_back(linear);
     }
-    const std::size_t padded = (leader.columns + kTileRows - 1) / kTileRows * kTileRows;
     plan_.converted_bytes =
-        std::max(plan_.converted_bytes, padded * leader.format->activation_bytes);
+        std::max(plan_.converted_bytes, leader.format->row_bytes(leader.columns));
     plan_.linears.push_back(std::move(group));
   }
 
@@ -226,6 +228,20 @@ class Planner {
         done_[id] = true;
         return;
       }
+    }
+  }
+
+  // An activation that alone reads a linear goes into it.
+  void add_activation(Linear& linear) {
+    if (uses_[linear.output] != 1) return;
+    for (std::size_t id = static_cast<std::size_t>(linear.output) + 1; id < ops_.size(); ++id) {
+      const OpSpec& op = ops_[id];
+      if (op.kind != "activate" || op.inputs[0] != linear.output) continue;
+      linear.activates = true;
+      linear.activation = activation_of(op);
+      linear.output = static_cast<int>(id);
+      done_[id] = true;
+      return;
     }
   }
 

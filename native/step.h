@@ -32,12 +32,14 @@ constexpr int kNone = -1;
 
 enum class Activation { silu, gelu_tanh, gelu };
 
-// output = x · weightᵀ (+ bias) (+ residual)
+// output = x · weightᵀ (+ bias) (+ residual), or the activation of that
 struct Linear {
   Tensor weight;
   const float* bias = nullptr;
   int residual = kNone;
   int output = kNone;
+  bool activates = false;
+  Activation activation = Activation::silu;
 };
 
 struct Node {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from talu import AsyncClient, Client, ModelSpec
+from talu import AsyncClient, Client, LocalBackend, ModelSpec
 from talu.backends.scripted import ScriptedModel
 from talu.exceptions import (
     EmptyPromptError,
@@ -55,8 +55,27 @@ def test_minilm_gives_what_transformers_gives(
     client: Client, reference: dict[str, Any], pooling: str
 ) -> None:
     vectors = client.embed_batch(reference["texts"].tolist(), str(MINILM), pooling, normalize=False)
-    assert cosine(vectors, reference[pooling]).min() > 1 - 1e-5
+    assert cosine(vectors, reference[pooling]).min() > 1 - 5e-6
     np.testing.assert_allclose(vectors, reference[pooling], rtol=0, atol=5e-3)
+
+
+def test_weights_as_they_are_stored_leave_out_the_rounding(
+    client: Client, reference: dict[str, Any]
+) -> None:
+    texts, expected = reference["texts"].tolist(), reference["mean"]
+    rounded = client.embed_batch(texts, str(MINILM), "mean")
+    spec = ModelSpec(str(MINILM), LocalBackend(weight_format="stored"))
+    with Client(spec) as exact:
+        stored = exact.embed_batch(texts, pooling="mean")
+    assert cosine(stored, expected).min() > 1 - 1e-10
+    assert 1e-10 < 1 - cosine(rounded, expected).min() < 5e-6
+
+
+def test_a_bad_weight_format_is_refused() -> None:
+    wrong: Any = "f8"
+    client = Client(ModelSpec("talu/pocket", LocalBackend(weight_format=wrong)))
+    with pytest.raises(ValidationError, match=r"weight_format='f8' must be one of .*'stored'"):
+        client.embed("a")
 
 
 def test_similar_sentences_are_closer_than_unrelated_ones(

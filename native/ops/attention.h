@@ -47,17 +47,24 @@ struct HeadCache {
   }
 };
 
+// Keys and values of `count` positions of one tile, from rows that follow each other.
 template <class F>
 static void remember(const HeadCache<F>& cache, std::size_t head_size, std::size_t position,
-                     const float* key, const float* value) {
-  auto* const key_lane = cache.key_tile(position / kTileRows * kTileRows, head_size) +
-                         position % kTileRows;
+                     std::size_t count, const float* keys, std::size_t key_stride,
+                     const float* values, std::size_t value_stride) {
+  auto* const key_lanes = cache.key_tile(position / kTileRows * kTileRows, head_size) +
+                          position % kTileRows;
   auto* const value_lanes = cache.value_lanes(position);
+  typename F::element rounded[kTileRows][kTileRows];
   for_columns(head_size, [&](std::size_t c, std::size_t n) {
-    typename F::element rounded[kTileRows];
-    F::store_lanes(rounded, load_some(key + c, n));
-    for (std::size_t i = 0; i < n; ++i) key_lane[(c + i) * kTileRows] = rounded[i];
-    F::store_lanes(value_lanes + c * cache.block_size, load_some(value + c, n));
+    for (std::size_t i = 0; i < count; ++i) {
+      F::store_lanes(rounded[i], load_some(keys + i * key_stride + c, n));
+      F::store_lanes(value_lanes + i * kTileRows + c * cache.block_size,
+                     load_some(values + i * value_stride + c, n));
+    }
+    for (std::size_t column = 0; column < n; ++column)
+      for (std::size_t i = 0; i < count; ++i)
+        key_lanes[(c + column) * kTileRows + i] = rounded[i][column];
   });
 }
 
@@ -170,9 +177,13 @@ static void attention(const Node& node, const Step& step) {
     const QueryBlock& rows = step.query_blocks[item / kv_heads];
     const std::size_t kv_head = item % kv_heads;
     const HeadCache<F> cache(node, step, rows.sequence, kv_head);
-    for (std::size_t row = rows.first; row < rows.last; ++row)
-      remember(cache, head_size, static_cast<std::size_t>(step.positions[row]),
-               k.row(row) + kv_head * head_size, v.row(row) + kv_head * head_size);
+    for (std::size_t row = rows.first; row < rows.last;) {
+      const auto position = static_cast<std::size_t>(step.positions[row]);
+      const std::size_t count = smaller(rows.last - row, kTileRows - position % kTileRows);
+      remember(cache, head_size, position, count, k.row(row) + kv_head * head_size, k.stride,
+               v.row(row) + kv_head * head_size, v.stride);
+      row += count;
+    }
   };
   for_each(step, items, step.rows * k.width, remember_rows);
 

@@ -1,24 +1,24 @@
-// x · weightᵀ + bias + residual, for all the weights that read one x.
+// activation(x · weightᵀ + bias + residual), for all the weights that read one x.
 
-// The activations as the weights' format takes them: x itself, or copies of its rows.
+// The activations as the weights' format takes them: x itself, or its rows converted.
 struct Activations {
   const std::byte* data;
-  std::size_t stride;  // in activations
+  std::size_t stride;  // in bytes
 };
 
 static Activations activations_for(const Tensor& weight, const Value& x, const Step& step) {
   const Format& format = *weight.format;
-  if (format.activation_bytes == sizeof(float) && weight.columns % format.group == 0)
-    return {reinterpret_cast<const std::byte*>(x.data), x.stride};
-  const std::size_t stride = round_up(weight.columns, kTileRows);
+  if (format.read_as_it_is != 0 && weight.columns % format.read_as_it_is == 0)
+    return {reinterpret_cast<const std::byte*>(x.data), x.stride * sizeof(float)};
+  const std::size_t stride = format.row_bytes(weight.columns);
   for_rows(step, x.rows, x.width, [&](std::size_t row) {
-    format.convert(x.row(row), weight.columns,
-                   step.converted + row * stride * format.activation_bytes);
+    format.convert(x.row(row), weight.columns, step.converted + row * stride);
   });
   return {step.converted, stride};
 }
 
-// Adds bias and residual to the sums of one group of tiles, and puts them where they belong.
+// Adds bias and residual to the sums of one group of tiles, activates them where that is asked, and
+// puts them where they belong.
 static void finish(const Linear& linear, const Step& step, std::size_t first_row, std::size_t token,
                    std::size_t tokens, const float* sums) {
   const Value& out = step.values[linear.output];
@@ -32,6 +32,7 @@ static void finish(const Linear& linear, const Step& step, std::size_t first_row
       f32x16 y = load(sums + c);
       if (linear.bias != nullptr) y = add(y, load_some(linear.bias + first_row + c, n));
       if (residual != nullptr) y = add(y, load_some(residual + c, n));
+      if (linear.activates) y = activate(linear.activation, y);
       store_some(to + c, y, n);
     });
   }
@@ -62,8 +63,7 @@ static void linear(const Node& node, const Step& step) {
     float* const sums = reinterpret_cast<float*>(step.scratch + worker * step.scratch_bytes);
     for (std::size_t t = 0; t < x.rows; t += kTokensInCache) {
       const std::size_t tokens = smaller(kTokensInCache, x.rows - t);
-      format.multiply(packed, tiles, weight.columns,
-                      activations.data + t * activations.stride * format.activation_bytes,
+      format.multiply(packed, tiles, weight.columns, activations.data + t * activations.stride,
                       activations.stride, tokens, sums);
       finish(*linear, step, first * kTileRows, t, tokens, sums);
     }

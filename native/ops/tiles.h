@@ -102,7 +102,9 @@ static void add_panels(std::size_t tokens, const typename F::element* const* til
 
 template <class F>
 static void multiply_tiles(const void* packed, std::size_t tiles, std::size_t columns,
-                           const void* x, std::size_t x_stride, std::size_t tokens, float* sums) {
+                           const std::byte* x, std::size_t x_stride, std::size_t tokens,
+                           float* sums) {
+  using activation = typename F::activation;
   constexpr std::size_t kStride = kTilesAtOnce * kTileRows;
   // Many tokens: so many columns that a tile's and a panel's part of them fit the first cache.
   constexpr std::size_t kColumns = 1024 / sizeof(typename F::element);
@@ -115,11 +117,11 @@ static void multiply_tiles(const void* packed, std::size_t tiles, std::size_t co
     for (std::size_t r = 0; r < tiles; ++r)
       starts[r] = static_cast<const typename F::element*>(packed) +
                   (r * padded + begin) * kTileRows;
-    const auto* const from = static_cast<const typename F::activation*>(x) + begin;
+    const auto* const from = reinterpret_cast<const activation*>(x) + begin;
     const std::size_t group = tiles_at_once(smaller(tokens, kPanels[0]));
     for (std::size_t r = 0; r < tiles; r += group)
-      add_panels<F>(tokens, starts + r, smaller(group, tiles - r), count, from, x_stride,
-                    sums + r * kTileRows, kStride);
+      add_panels<F>(tokens, starts + r, smaller(group, tiles - r), count, from,
+                    x_stride / sizeof(activation), sums + r * kTileRows, kStride);
   }
 }
 
@@ -141,7 +143,18 @@ static void convert_row(const float* x, std::size_t columns, void* out) {
 }
 
 template <class F>
+static std::size_t tile_bytes(std::size_t columns) {
+  return round_up(columns, F::group) * kTileRows * sizeof(typename F::element);
+}
+template <class F>
+static std::size_t row_bytes(std::size_t columns) {
+  return round_up(columns, kTileRows) * sizeof(typename F::activation);
+}
+
+template <class F>
 constexpr Format format_of() {
-  return {F::name, sizeof(typename F::element), F::group, sizeof(typename F::activation),
-          convert_row<F>, pack<F>, read_row<F>, multiply_tiles<F>};
+  constexpr bool floats = sizeof(typename F::activation) == sizeof(float);
+  return {F::name,       floats ? "f32" : "bf16", sizeof(typename F::element),
+          floats ? F::group : 0, tile_bytes<F>, row_bytes<F>, convert_row<F>, pack<F>,
+          read_row<F>, multiply_tiles<F>};
 }

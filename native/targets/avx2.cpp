@@ -142,6 +142,41 @@ TALU_INLINE float largest(f32x16 x) {
   return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
 }
 
+// Sixteen sums, and sixteen pairs.
+struct i32x16 {
+  __m256i low, high;
+};
+struct i16x32 {
+  __m256i low, high;
+};
+
+// To the nearest; what is beyond all integers, or not a number, becomes the smallest.
+TALU_INLINE void store_i16(std::int16_t* p, f32x16 x) {
+  const __m256i low = _mm256_cvtps_epi32(x.low), high = _mm256_cvtps_epi32(x.high);
+  const __m256i mixed = _mm256_packs_epi32(low, high);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(mixed, 0xd8));
+}
+TALU_INLINE i16x32 load_integers(const std::int16_t* p) {
+  return {_mm256_loadu_si256(as_256(p)), _mm256_loadu_si256(as_256(p + 16))};
+}
+TALU_INLINE i16x32 splat_integers(const void* p) {
+  std::int32_t pair;
+  __builtin_memcpy(&pair, p, sizeof pair);
+  return {_mm256_set1_epi32(pair), _mm256_set1_epi32(pair)};
+}
+TALU_INLINE i32x16 no_products() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+// sum + a0 · b0 + a1 · b1 in each lane.
+TALU_INLINE i32x16 add_products(i16x32 a, i16x32 b, i32x16 sum) {
+  sum.low = _mm256_add_epi32(sum.low, _mm256_madd_epi16(a.low, b.low));
+  sum.high = _mm256_add_epi32(sum.high, _mm256_madd_epi16(a.high, b.high));
+  // GCC would gather the products of several tokens first, and have no registers left for sums.
+  __asm__ volatile("" : "+x"(sum.low), "+x"(sum.high));
+  return sum;
+}
+TALU_INLINE f32x16 to_floats(i32x16 x) {
+  return {_mm256_cvtepi32_ps(x.low), _mm256_cvtepi32_ps(x.high)};
+}
+
 bool supported() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
          __builtin_cpu_supports("f16c");

@@ -15,6 +15,7 @@
 #define TALU_TARGET_END
 
 #undef _mm512_cvtps_ph
+#undef _mm512_madd_epi16
 #define __mmask16 simde__mmask16
 #define _mm512_maskz_loadu_ps talu::masked_load
 #define _mm512_mask_storeu_ps talu::masked_store
@@ -23,6 +24,8 @@
 #define _mm512_cvtepu16_epi32 talu::widen_shorts
 #define _mm512_cvtepi32_epi16 talu::narrow_to_shorts
 #define _mm512_cvtps_epi32 talu::to_integers
+#define _mm512_cvtepi32_ps talu::to_floats
+#define _mm512_madd_epi16 talu::multiply_pairs
 
 namespace talu {
 
@@ -75,7 +78,24 @@ TALU_INLINE __m512i to_integers(__m512 x) {
   return _mm512_loadu_si512(integers);
 }
 
+TALU_INLINE __m512 to_floats(__m512i x) {
+  std::int32_t lanes[16];
+  _mm512_storeu_si512(lanes, x);
+  return sixteen_floats([&](int i) { return static_cast<float>(lanes[i]); });
+}
+TALU_INLINE __m512i multiply_pairs(__m512i x, __m512i y) {
+  std::int16_t a[32], b[32];
+  std::int32_t sums[16];
+  _mm512_storeu_si512(a, x);
+  _mm512_storeu_si512(b, y);
+  for (int i = 0; i < 16; ++i)
+    sums[i] = static_cast<std::int32_t>(static_cast<std::uint32_t>(a[2 * i] * b[2 * i]) +
+                                        static_cast<std::uint32_t>(a[2 * i + 1] * b[2 * i + 1]));
+  return _mm512_loadu_si512(sums);
+}
+
 TALU_INLINE bool has_avx512() { return true; }
 TALU_INLINE bool has_bf16_products() { return true; }
+TALU_INLINE bool has_integer_products() { return true; }
 
 }  // namespace talu

@@ -12,7 +12,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 
 #define TALU_AVX512_FEATURES "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"
-#define TALU_AVX512_BF16_FEATURES "avx512bf16," TALU_AVX512_FEATURES
+#define TALU_AVX512_BF16_FEATURES "avx512bf16,avx512vnni," TALU_AVX512_FEATURES
 
 namespace talu {
 
@@ -21,6 +21,7 @@ TALU_INLINE bool has_avx512() {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 TALU_INLINE bool has_bf16_products() { return __builtin_cpu_supports("avx512bf16"); }
+TALU_INLINE bool has_integer_products() { return __builtin_cpu_supports("avx512vnni"); }
 
 }  // namespace talu
 #endif

@@ -99,3 +99,33 @@ TALU_INLINE float largest(f32x16 x) {
   four = _mm_max_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
 }
+
+// Sixteen sums, and sixteen pairs.
+struct i32x16 {
+  __m512i v;
+};
+struct i16x32 {
+  __m512i v;
+};
+
+// To the nearest; what is beyond all integers, or not a number, becomes the smallest.
+TALU_INLINE void store_i16(std::int16_t* p, f32x16 x) {
+  const __m256i rounded = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x.v));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), rounded);
+}
+TALU_INLINE i16x32 load_integers(const std::int16_t* p) { return {_mm512_loadu_si512(p)}; }
+TALU_INLINE i16x32 splat_integers(const void* p) {
+  std::int32_t pair;
+  __builtin_memcpy(&pair, p, sizeof pair);
+  return {_mm512_set1_epi32(pair)};
+}
+TALU_INLINE i32x16 no_products() { return {_mm512_setzero_si512()}; }
+// sum + a0 · b0 + a1 · b1 in each lane.
+TALU_INLINE i32x16 add_products(i16x32 a, i16x32 b, i32x16 sum) {
+#if TALU_INTEGER_PRODUCTS
+  return {_mm512_dpwssd_epi32(sum.v, a.v, b.v)};
+#else
+  return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(a.v, b.v))};
+#endif
+}
+TALU_INLINE f32x16 to_floats(i32x16 x) { return {_mm512_cvtepi32_ps(x.v)}; }

@@ -1,10 +1,11 @@
-// AVX-512 with products of bf16: Intel since Cooper Lake, AMD since Zen 4.
+// AVX-512 with products of bf16 and of integers: Intel since Cooper Lake, AMD since Zen 4.
 #include "kernels.h"
 #include "scalar.h"
 #include "target_region.h"
 
 #if defined(__x86_64__)
 #define TALU_BF16_PRODUCTS 1
+#define TALU_INTEGER_PRODUCTS 1
 #include "targets/avx512_intrinsics.h"
 
 TALU_TARGET_BEGIN(TALU_AVX512_BF16_FEATURES)
@@ -28,7 +29,7 @@ TALU_INLINE f32x16 add_products(bf16x32 a, bf16x32 b, f32x16 sum) {
   return {_mm512_dpbf16_ps(sum.v, (__m512bh)a.v, (__m512bh)b.v)};
 }
 
-bool supported() { return has_avx512() && has_bf16_products(); }
+bool supported() { return has_avx512() && has_bf16_products() && has_integer_products(); }
 constexpr char kName[] = "avx512bf16";
 
 #include "kernels.inc"

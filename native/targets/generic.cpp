@@ -103,6 +103,47 @@ TALU_INLINE float largest(f32x16 x) {
   return x.lane[0];
 }
 
+// Sixteen sums, which wrap around like those of all processors, and sixteen pairs.
+struct i32x16 {
+  std::uint32_t lane[16];
+};
+struct i16x32 {
+  std::int16_t lane[32];
+};
+
+// To the nearest; what is beyond all integers, or not a number, becomes the smallest.
+TALU_INLINE void store_i16(std::int16_t* p, f32x16 x) {
+  for (std::size_t i = 0; i < 16; ++i) {
+    const bool fits = x.lane[i] >= -32768.0f && x.lane[i] <= 32767.0f;
+    p[i] = fits ? static_cast<std::int16_t>(std::nearbyintf(x.lane[i])) : std::int16_t{-32768};
+  }
+}
+TALU_INLINE i16x32 load_integers(const std::int16_t* p) {
+  i16x32 out;
+  __builtin_memcpy(out.lane, p, sizeof out.lane);
+  return out;
+}
+TALU_INLINE i16x32 splat_integers(const void* p) {
+  i16x32 out;
+  for (std::size_t i = 0; i < 16; ++i) __builtin_memcpy(out.lane + 2 * i, p, sizeof(std::int32_t));
+  return out;
+}
+TALU_INLINE i32x16 no_products() { return {}; }
+// sum + a0 · b0 + a1 · b1 in each lane.
+TALU_INLINE i32x16 add_products(i16x32 a, i16x32 b, i32x16 sum) {
+  for (std::size_t i = 0; i < 16; ++i) {
+    const std::int32_t first = a.lane[2 * i] * b.lane[2 * i];
+    const std::int32_t second = a.lane[2 * i + 1] * b.lane[2 * i + 1];
+    sum.lane[i] += static_cast<std::uint32_t>(first) + static_cast<std::uint32_t>(second);
+  }
+  return sum;
+}
+TALU_INLINE f32x16 to_floats(i32x16 x) {
+  return lanes([&](std::size_t i) {
+    return static_cast<float>(static_cast<std::int32_t>(x.lane[i]));
+  });
+}
+
 bool supported() { return true; }
 constexpr char kName[] = "generic";
 

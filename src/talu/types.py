@@ -15,6 +15,7 @@ from talu.exceptions import ValidationError
 
 __all__ = [
     "POOLINGS",
+    "WEIGHT_FORMATS",
     "Capabilities",
     "Done",
     "Event",
@@ -28,12 +29,15 @@ __all__ = [
     "TokenLogprob",
     "ToolCallEvent",
     "Usage",
+    "WeightFormat",
     "check_marker",
 ]
 
 
 Pooling = Literal["last", "mean", "first"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+WeightFormat = Literal["auto", "stored"]
+WEIGHT_FORMATS: tuple[WeightFormat, ...] = get_args(WeightFormat)
 MARKERS = ("", "pinned", "archived", "deleted")
 
 

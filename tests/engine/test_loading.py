@@ -9,6 +9,9 @@ from safetensors.numpy import load_file, save_file
 from talu.engine import loading
 from talu.engine.loading import load_model
 from talu.exceptions import ModelError, ModelNotFoundError, TokenizerError
+from talu.models import load_architecture
+
+GOLDEN = Path(__file__).parents[1] / "models" / "golden"
 
 
 @pytest.fixture
@@ -38,6 +41,32 @@ def test_16_bit_weights_get_a_16_bit_cache(folder: Path) -> None:
     save_file({name: a.astype(np.float16) for name, a in load_file(path).items()}, path)
     model = load_model(folder)
     assert (model.info.weight_format, model.info.kv_format) == ("f16", "f16")
+    model.executor.close()
+
+
+def encoder(folder: Path) -> Path:
+    """An encoder in f32, with the tokenizer of ``folder``."""
+    shutil.copy(GOLDEN / "bert" / "config.json", folder)
+    edit(folder / "config.json", vocab_size=320)
+    shapes = load_architecture(folder).graph.weights
+    save_file({n: np.ones(s, np.float32) for n, s in shapes.items()}, folder / "model.safetensors")
+    return folder
+
+
+def test_an_encoder_in_f32_multiplies_integers_and_says_so(folder: Path) -> None:
+    model = load_model(encoder(folder))
+    assert (model.info.weight_format, model.info.kv_format) == ("f32+i16", "f32")
+    assert "16 bits" in model.info.notes[0]
+    formats = {name: tensor.format for name, tensor in model.weights.items()}
+    assert formats["embeddings.word_embeddings.weight"] == "f32"
+    assert formats["encoder.layer.0.output.dense.weight"] == "i16"
+    model.executor.close()
+
+
+def test_an_encoder_keeps_f32_where_that_is_asked(folder: Path) -> None:
+    model = load_model(encoder(folder), weight_format="stored")
+    assert (model.info.weight_format, model.info.kv_format) == ("f32", "f32")
+    assert model.info.notes == ()
     model.executor.close()
 
 

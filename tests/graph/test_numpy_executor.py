@@ -185,6 +185,32 @@ def test_the_cache_rounds_to_its_format(
     assert error / 30 < difference < error * np.abs(exact).max()
 
 
+@pytest.mark.parametrize("number_format", ["i16", "i15"])
+@pytest.mark.parametrize("columns", [1, 128, 300])
+def test_blocks_become_integers_of_one_scale_whose_products_fit_in_32_bits(
+    number_format: str, columns: int
+) -> None:
+    x = normal(20, columns) * np.logspace(-3, 3, 20, dtype=np.float32)[:, None]
+    rounded = round_to(x, number_format)
+    for first in range(0, columns, 128):
+        block, exact = rounded[:, first : first + 128], x[:, first : first + 128]
+        largest = np.abs(exact).max(axis=1, keepdims=True)
+        scale = largest / 16383
+        if number_format == "i16":
+            in_all = np.abs(exact).sum(axis=1, keepdims=True) / (2**17 - 64)
+            scale = np.maximum(largest / 32767, in_all)
+        integers = block / scale
+        np.testing.assert_allclose(integers, np.rint(integers), rtol=0, atol=1e-2)
+        assert np.abs(integers).max() < (16383.02 if number_format == "i15" else 32767.01)
+        assert number_format == "i15" or np.abs(integers).sum(axis=1).max() <= 2**17
+        assert (np.abs(block - exact) <= scale * 0.51).all()
+
+
+def test_a_format_that_is_not_known_is_named() -> None:
+    with pytest.raises(ValidationError, match=r"'i8' is none of .*'i16', 'i15'"):
+        round_to(normal(1, 1), "i8")
+
+
 def test_a_missing_or_misshapen_tensor_is_named(record: Any, make_tensors: Any) -> None:
     tensors = make_tensors(record())
     short = tensors | {"head": tensors["head"][:, 1:]}

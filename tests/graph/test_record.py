@@ -49,6 +49,17 @@ def test_attention_layers_are_counted_with_their_cache_geometry() -> None:
     assert [op.params["layer"] for op in graph.ops if op.kind == "attention"] == [0, 1]
 
 
+def test_attention_over_whole_sequences_shares_a_layer_of_the_cache() -> None:
+    graph = Graph()
+    x = graph.embed("table", 10, 8)
+    for kind in ("causal", "whole", "whole", "causal", "other"):
+        k = graph.linear(x, kind, 8 if kind == "other" else 4)
+        x = graph.attention(x, k, k, 4, scale=0.5, causal=kind == "causal")
+    assert graph.layers == [(1, 4), (1, 4), (1, 4), (2, 4)]
+    layers = [op.params["layer"] for op in graph.ops if op.kind == "attention"]
+    assert layers == [0, 1, 1, 2, 3]
+
+
 MISFITS: dict[str, tuple[Callable[[Graph, Value, Value], Any], str]] = {
     "norm of a size that does not divide": (
         lambda g, x, _: g.rms_norm(x, "norm", 1e-6, size=3),

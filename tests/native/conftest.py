@@ -103,7 +103,7 @@ def make_pair(
     logical = {n: round_to(w, formats[n]) if w.ndim == 2 else w for n, w in weights.items()}
     native = NativeExecutor(
         graph,
-        {n: packed(w, formats[n], target) for n, w in logical.items()},
+        {n: packed(w, formats[n], target) for n, w in weights.items()},
         blocks=blocks,
         block_size=BLOCK,
         num_threads=num_threads,

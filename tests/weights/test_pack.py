@@ -13,6 +13,7 @@ import pytest
 
 from talu import _native
 from talu.exceptions import ModelError, ResourceError
+from talu.graph.numpy_executor import round_to
 from talu.weights import cache, packed_file
 from talu.weights.pack import CACHE_FROM_BYTES, LoadedWeights, load_packed
 
@@ -110,6 +111,23 @@ def test_packed_tensors_are_as_the_contract_says(
         assert tensor.data.dtype == (np.float32 if tensor.format == "vector" else np.uint8)
         assert tensor.data.ctypes.data % 64 == 0
         assert not tensor.data.flags.writeable
+
+
+def test_matrices_become_integers_where_that_is_asked_and_they_are_f32(
+    folder: Path, packed_folder: Path
+) -> None:
+    names = ("matrix", "half")
+    weights = load_packed(folder, WANTED, as_integers=names)
+    formats = {name: tensor.format for name, tensor in weights.items()}
+    assert formats == {
+        "matrix": "i16", "vector": "vector", "half": "f16", "bits": "bf16", "bias": "vector",
+    }  # fmt: skip
+    rounded = round_to(tensors()["matrix"], "i16")
+    np.testing.assert_array_equal(unpacked(weights)["matrix"], rounded)
+    assert not load_packed(folder, WANTED).from_cache
+    assert_right(load_packed(folder, WANTED))
+    assert not load_packed(folder, WANTED, as_integers=names).from_cache
+    assert load_packed(folder, WANTED, as_integers=names).from_cache
 
 
 def is_mapped(path: Path) -> bool:

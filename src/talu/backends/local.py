@@ -28,6 +28,7 @@ from talu.exceptions import GenerationError, StateError, ValidationError
 from talu.template.render import traits
 from talu.types import (
     POOLINGS,
+    WEIGHT_FORMATS,
     Capabilities,
     Done,
     Event,
@@ -35,6 +36,7 @@ from talu.types import (
     Pooling,
     Request,
     TextDelta,
+    WeightFormat,
 )
 
 __all__ = ["LocalModel"]
@@ -56,6 +58,7 @@ class LocalModel:
         gpu_layers: int = -1,
         use_mmap: bool = True,
         num_threads: int = 0,
+        weight_format: WeightFormat = "auto",
         offline: bool = False,
     ) -> None:
         """Open the model, or take a share in it when it is open already.
@@ -66,6 +69,7 @@ class LocalModel:
                 GPU executor yet, so -1 and 0 are the same.
             use_mmap: map the weights; otherwise they are read into private memory.
             num_threads: threads of a step; 0 takes what the process may use.
+            weight_format: ``"auto"`` or ``"stored"``; see ``LocalBackend``.
             offline: open no socket.
 
         Raises:
@@ -73,11 +77,17 @@ class LocalModel:
             ModelNotFoundError, ModelError, TokenizerError, ResourceError, IOError: the model
                 cannot be opened.
         """
-        _check_options(gpu_layers, num_threads)
+        _check_options(gpu_layers, num_threads, weight_format)
         check_boolean("use_mmap", use_mmap)
         check_boolean("offline", offline)
         self._ref = ref
-        self._lease = acquire(ref, use_mmap=use_mmap, num_threads=num_threads, offline=offline)
+        self._lease = acquire(
+            ref,
+            use_mmap=use_mmap,
+            num_threads=num_threads,
+            weight_format=weight_format,
+            offline=offline,
+        )
         self._info = self._lease.engine.info
         self._gate = threading.Lock()
         self._closed = False
@@ -330,7 +340,7 @@ def _let_go(lease: EngineLease) -> None:
         threading.Thread(target=lease.release, name="talu-release", daemon=True).start()
 
 
-def _check_options(gpu_layers: int, num_threads: int) -> None:
+def _check_options(gpu_layers: int, num_threads: int, weight_format: str) -> None:
     for name, value in (("gpu_layers", gpu_layers), ("num_threads", num_threads)):
         if not isinstance(value, int) or isinstance(value, bool):
             raise _wrong(name, value, "must be a whole number")
@@ -343,6 +353,8 @@ def _check_options(gpu_layers: int, num_threads: int) -> None:
         raise _wrong("gpu_layers", gpu_layers, "must be -1 (all that a GPU can), or 0 (none)")
     if not 0 <= num_threads <= MAX_THREADS:
         raise _wrong("num_threads", num_threads, f"must be 0 (choose) to {MAX_THREADS}")
+    if weight_format not in WEIGHT_FORMATS:
+        raise _wrong("weight_format", weight_format, f"must be one of {WEIGHT_FORMATS}")
 
 
 def _wrong(name: str, value: object, problem: str) -> ValidationError:

@@ -3,7 +3,6 @@
 Knows which part comes from where, and that they must fit; what each part does is its own affair.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from talu import _native
@@ -14,15 +13,29 @@ from talu.exceptions import ModelError, ValidationError
 from talu.graph.native_executor import NativeExecutor
 from talu.graph.record import Graph
 from talu.models import Architecture, load_architecture
-from talu.protocols import Executor, PackedTensor
+from talu.protocols import Executor
 from talu.tokenizer.tokenizer import Tokenizer
+from talu.types import WeightFormat
 from talu.weights.pack import load_packed
 
 __all__ = ["load_model"]
 
 
-def load_model(folder: Path, *, use_mmap: bool = True, num_threads: int = 0) -> LoadedModel:
+def load_model(
+    folder: Path,
+    *,
+    use_mmap: bool = True,
+    num_threads: int = 0,
+    weight_format: WeightFormat = "auto",
+) -> LoadedModel:
     """Open the checkpoint in ``folder``.
+
+    Args:
+        folder: of the checkpoint.
+        use_mmap: map the weights instead of reading them into private memory.
+        num_threads: of a step; 0 takes what the process may use.
+        weight_format: ``"auto"`` keeps f32 matrices that an encoder multiplies as ``i16``,
+            ``"stored"`` keeps all as the checkpoint has them.
 
     Raises:
         ModelError: a file is missing or damaged, or the parts do not belong together.
@@ -39,9 +52,16 @@ def load_model(folder: Path, *, use_mmap: bool = True, num_threads: int = 0) -> 
             f"{architecture.vocabulary_size}; tokenizer.json belongs to another model"
         )
     graph = architecture.graph
-    weights = load_packed(folder, graph.weights, use_mmap=use_mmap, num_threads=num_threads)
-    weight_format = matrix_format(weights)
-    kv_format = "f32" if weight_format == "f32" else "f16"
+    rounds = weight_format == "auto" and not architecture.generates
+    weights = load_packed(
+        folder,
+        graph.weights,
+        as_integers=multiplied(graph) if rounds else (),
+        use_mmap=use_mmap,
+        num_threads=num_threads,
+    )
+    formats = {tensor.format for tensor in weights.values() if len(tensor.shape) == 2}
+    kv_format = "f32" if formats <= {"f32", "i16"} else "f16"
     context = architecture.context_length
     cache = plan_cache(graph.layers, context, kv_format, available_memory())
 
@@ -64,6 +84,11 @@ def load_model(folder: Path, *, use_mmap: bool = True, num_threads: int = 0) -> 
         return open_executor(graph.up_to(architecture.hidden), embedder.blocks)
 
     notes = [weights.note] if weights.note else []
+    if "i16" in formats:
+        notes.append(
+            "the f32 matrices of linear layers are kept and multiplied as integers of 16 bits "
+            "with one scale for 128 columns; LocalBackend(weight_format='stored') keeps f32"
+        )
     if num_threads > executor.num_threads:
         notes.append(
             f"num_threads={num_threads} was asked for; this process may use {executor.num_threads}"
@@ -74,7 +99,7 @@ def load_model(folder: Path, *, use_mmap: bool = True, num_threads: int = 0) -> 
         device="cpu",
         target=executor.target,
         threads=executor.num_threads,
-        weight_format=weight_format,
+        weight_format="+".join(sorted(formats)),
         weight_bytes=weights.bytes,
         weights_mapped=weights.mapped,
         weights_from_cache=weights.from_cache,
@@ -104,9 +129,10 @@ def check_target() -> None:
         raise ValidationError(str(error), details={"param": "TALU_CPU"}) from None
 
 
-def matrix_format(tensors: Mapping[str, PackedTensor]) -> str:
-    """The formats of the matrices, such as ``"bf16"`` or ``"bf16+f32"``."""
-    return "+".join(sorted({t.format for t in tensors.values() if len(t.shape) == 2}))
+def multiplied(graph: Graph) -> set[str]:
+    """The matrices that a network multiplies with, and of which it looks no rows up."""
+    linear = {op.weights[0] for op in graph.ops if op.kind == "linear"}
+    return linear.difference(*(op.weights for op in graph.ops if op.kind != "linear"))
 
 
 def model_notes(architecture: Architecture, cache: CachePlan) -> list[str]:

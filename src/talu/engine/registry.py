@@ -14,6 +14,7 @@ from talu.engine.engine import Engine
 from talu.engine.loading import load_model
 from talu.exceptions import StateError
 from talu.models import load_architecture
+from talu.types import WeightFormat
 from talu.weights.resolve import resolve
 
 __all__ = ["EngineLease", "acquire"]
@@ -24,6 +25,7 @@ class _Key:
     folder: Path
     use_mmap: bool
     num_threads: int
+    weight_format: WeightFormat
 
 
 @dataclass(eq=False, slots=True)
@@ -69,7 +71,12 @@ class EngineLease:
 
 
 def acquire(
-    ref: str, *, use_mmap: bool = True, num_threads: int = 0, offline: bool = False
+    ref: str,
+    *,
+    use_mmap: bool = True,
+    num_threads: int = 0,
+    weight_format: WeightFormat = "auto",
+    offline: bool = False,
 ) -> EngineLease:
     """A share in the engine of a model, which is opened if nobody has it open.
 
@@ -80,7 +87,7 @@ def acquire(
         TaluError: what ``resolve`` and ``load_model`` raise.
     """
     folder = resolve(ref, offline=offline, check=load_architecture).resolve()
-    key = _Key(folder, use_mmap, num_threads)
+    key = _Key(folder, use_mmap, num_threads, weight_format)
     with _changed:
         while (entry := _entries.get(key)) is not None and entry.leases == 0:
             _changed.wait()
@@ -95,7 +102,12 @@ def acquire(
 
 def _open(key: _Key, entry: _Entry) -> None:
     try:
-        model = load_model(key.folder, use_mmap=key.use_mmap, num_threads=key.num_threads)
+        model = load_model(
+            key.folder,
+            use_mmap=key.use_mmap,
+            num_threads=key.num_threads,
+            weight_format=key.weight_format,
+        )
         entry.opened.set_result(Engine(model))
     except BaseException as error:
         _drop(key, entry)

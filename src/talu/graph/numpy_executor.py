@@ -29,6 +29,7 @@ __all__ = [
     "round_to",
 ]
 
+BLOCK = 128  # columns of a row with one scale, in formats of integers
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
@@ -40,7 +41,11 @@ ACTIVATIONS: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] 
 
 
 def round_to(x: Floats, number_format: str) -> Floats:
-    """The nearest numbers that ``"f32"``, ``"f16"`` or ``"bf16"`` can hold, ties to even."""
+    """The nearest numbers that a format can hold, ties to even.
+
+    ``"f32"``, ``"f16"`` and ``"bf16"`` round each number alone. ``"i16"`` is for weights and
+    ``"i15"`` for the activations that meet them: integers with one scale for ``BLOCK`` columns.
+    """
     if number_format == "f32":
         return x
     if number_format == "f16":
@@ -49,7 +54,32 @@ def round_to(x: Floats, number_format: str) -> Floats:
         bits = np.ascontiguousarray(x).view(np.uint32)
         bits = (bits + (0x7FFF + (bits >> 16 & 1))) & np.uint32(0xFFFF0000)
         return bits.view(np.float32)
-    raise ValidationError(f"number format {number_format!r} is none of 'f32', 'f16', 'bf16'")
+    if number_format in ("i16", "i15"):
+        return _round_blocks(x, number_format)
+    known = "'f32', 'f16', 'bf16', 'i16', 'i15'"
+    raise ValidationError(f"number format {number_format!r} is none of {known}")
+
+
+def _round_blocks(x: Floats, number_format: str) -> Floats:
+    """Integers times the scale of their block.
+
+    The scale is so large that activations are 16383 at most and the weights of a block 2^17
+    together, rounding included: then no sum of products of a block leaves 32 bits.
+    """
+    starts = range(0, x.shape[1], BLOCK)
+    sizes = np.abs(x)
+    largest = np.maximum.reduceat(sizes, starts, axis=1)
+    if number_format == "i15":
+        scales = largest / np.float32(16383)
+    else:
+        total = np.add.reduceat(sizes.astype(np.float64), starts, axis=1)
+        by_all = (total / (2**17 - BLOCK / 2)).astype(np.float32)
+        scales = np.maximum(largest / np.float32(32767), by_all)
+    scales = np.where(scales < np.float32(1e-30), np.float32(0), scales)
+    inverses = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > 0)
+    repeated = [np.repeat(a, BLOCK, axis=1)[:, : x.shape[1]] for a in (inverses, scales)]
+    rounded: Floats = np.rint(x * repeated[0]) * repeated[1]
+    return rounded
 
 
 def rms_norm(x: Floats, weight: Floats, eps: float, size: int) -> Floats:

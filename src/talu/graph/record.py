@@ -53,7 +53,8 @@ class Graph:
     Attributes:
         ops: the operations in the order in which they run.
         weights: shape of every tensor that the network reads, by its name in the checkpoint.
-        layers: (KV heads, head size) of each attention layer, in order: the cache's geometry.
+        layers: (KV heads, head size) of each layer of the cache: one for each causal attention, and
+            one for all that see whole sequences, for those keep nothing from step to step.
         result: the value that the step returns.
         hidden: what is pooled to an embedding; the result itself where a network makes no logits.
     """
@@ -64,6 +65,7 @@ class Graph:
         self.layers: list[tuple[int, int]] = []
         self.result: Value | None = None
         self.hidden: Value | None = None
+        self._whole: dict[tuple[int, int], int] = {}  # layers of the cache that are shared
         self._wanted: set[int] = set()  # values that have the wanted rows alone
 
     def embed(self, weight: str, vocabulary: int, width: int) -> Value:
@@ -130,7 +132,7 @@ class Graph:
         window: int = 0,
         causal: bool = True,
     ) -> Value:
-        """softmax(q · kᵀ · scale) · v; keys and values go through the next cache layer.
+        """softmax(q · kᵀ · scale) · v; keys and values go through a layer of the cache.
 
         Query head h reads key-value head h · kv_heads // heads (grouped heads, Ainslie et al.,
         2023, https://arxiv.org/abs/2305.13245). With a window w > 0 a row at position p attends
@@ -139,8 +141,11 @@ class Graph:
         """
         self._check(q.width % head_size == 0 and k.width % head_size == 0, "attention: head size")
         self._check(k.width == v.width and q.width % k.width == 0, "attention: group of heads")
-        layer = len(self.layers)
-        self.layers.append((k.width // head_size, head_size))
+        sizes, layer = (k.width // head_size, head_size), len(self.layers)
+        if not causal:
+            layer = self._whole.setdefault(sizes, layer)
+        if layer == len(self.layers):
+            self.layers.append(sizes)
         self._check(causal or not window, "attention: a window looks back only")
         return self._op(
             "attention",

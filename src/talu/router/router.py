@@ -189,6 +189,7 @@ def _open_local(name: str, options: LocalBackend, *, offline: bool) -> Backend:
         gpu_layers=options.gpu_layers,
         use_mmap=options.use_mmap,
         num_threads=options.num_threads,
+        weight_format=options.weight_format,
         offline=offline,
     )
     return model

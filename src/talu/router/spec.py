@@ -10,6 +10,7 @@ from typing import Any
 
 from talu.exceptions import ValidationError
 from talu.protocols import Backend
+from talu.types import WeightFormat
 
 __all__ = [
     "BackendSpec",
@@ -31,11 +32,15 @@ class LocalBackend:
         gpu_layers: layers on an accelerator; -1 is all that there is room for, 0 is none.
         use_mmap: map the weights instead of reading them into private memory.
         num_threads: 0 takes what affinity and cgroup allow.
+        weight_format: ``"stored"`` multiplies with all weights as the checkpoint has them.
+            ``"auto"`` makes the f32 matrices of an encoder ``i16``, integers of 16 bits with one
+            scale for 128 columns: faster, at a cosine of about 1 - 1e-6 to embeddings in f32.
     """
 
     gpu_layers: int = -1
     use_mmap: bool = True
     num_threads: int = 0
+    weight_format: WeightFormat = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Knows how a tensor of a checkpoint becomes a packed one. Which tensors a model r
 where packed files lie, and when they are too old, ``cache`` knows.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = ["CACHE_FROM_BYTES", "LoadedWeights", "load_packed"]
 
 CACHE_FROM_BYTES = 16 << 20  # packing less takes 25 ms at most, and is not worth a file
 MATRIX_FORMATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}  # by the type in the checkpoint
+INTEGERS = "i16"
 VECTOR = "vector"
 
 
@@ -71,6 +72,7 @@ def load_packed(
     folder: Path,
     wanted: Mapping[str, tuple[int, ...]],
     *,
+    as_integers: Collection[str] = (),
     use_mmap: bool = True,
     num_threads: int = 0,
 ) -> LoadedWeights:
@@ -81,6 +83,7 @@ def load_packed(
     Args:
         folder: a checkpoint folder.
         wanted: shapes by name, of one or two dimensions.
+        as_integers: names of matrices that become i16 where the checkpoint has them in f32.
         use_mmap: map the packed file. Otherwise no file is mapped at all: the packed file, or the
             checkpoint where there is none, is read into private memory.
         num_threads: how many pack; 0 takes as many as the process may use.
@@ -99,6 +102,7 @@ def load_packed(
         "packing": _native.PACKING_VERSION,
         "source": [list(file) for file in source],
         "wanted": {name: list(shape) for name, shape in wanted.items()},
+        "as_integers": sorted(as_integers),
     }
     if found := cache.find(key, use_mmap=use_mmap):
         return LoadedWeights(*found, from_cache=True, mapped=use_mmap)
@@ -106,11 +110,13 @@ def load_packed(
     checkpoint = Checkpoint.open(folder, use_mmap=use_mmap)
 
     def fill(name: str, out: Bytes) -> None:
-        pack_tensor(checkpoint, name, out, num_threads)
+        pack_tensor(checkpoint, name, slots[name].format, out, num_threads)
 
     try:
         checkpoint.check(wanted)
-        slots, size = packed_file.place({name: plan(checkpoint, name) for name in wanted})
+        slots, size = packed_file.place(
+            {name: plan(checkpoint, name, as_integers=name in as_integers) for name in wanted}
+        )
         kept: Packed | str | None = None
         if size >= CACHE_FROM_BYTES:
             kept = cache.keep(key, slots, fill, use_mmap=use_mmap)
@@ -136,7 +142,9 @@ def tensor(slot: Slot, data: Bytes) -> PackedTensor:
     return PackedTensor(slot.format, slot.shape, piece)
 
 
-def plan(checkpoint: Checkpoint, name: str) -> tuple[str, tuple[int, ...], int]:
+def plan(
+    checkpoint: Checkpoint, name: str, *, as_integers: bool
+) -> tuple[str, tuple[int, ...], int]:
     """Packed format, shape and bytes of a tensor.
 
     Raises:
@@ -149,15 +157,17 @@ def plan(checkpoint: Checkpoint, name: str) -> tuple[str, tuple[int, ...], int]:
         return VECTOR, info.shape, 4 * info.shape[0]
     if len(info.shape) != 2:
         raise ModelError(f"tensor {name!r} of shape {info.shape} is neither matrix nor vector")
-    kind = MATRIX_FORMATS[info.dtype]
+    kind = INTEGERS if as_integers and info.dtype == "F32" else MATRIX_FORMATS[info.dtype]
     return kind, info.shape, _native.packed_bytes(kind, *info.shape)
 
 
-def pack_tensor(checkpoint: Checkpoint, name: str, out: Bytes, num_threads: int) -> None:
-    """Pack a tensor into ``out``, whose size ``plan`` gave."""
+def pack_tensor(
+    checkpoint: Checkpoint, name: str, packed_format: str, out: Bytes, num_threads: int
+) -> None:
+    """Pack a tensor into ``out``; ``plan`` gave its format and size."""
     info, array = checkpoint.info(name), checkpoint.raw(name)
-    if len(info.shape) == 2:
-        _native.pack(MATRIX_FORMATS[info.dtype], array, out, num_threads)
+    if packed_format != VECTOR:
+        _native.pack(packed_format, array, out, num_threads)
     else:
         out.view(np.float32)[:] = as_float32(array, info.dtype)
 
