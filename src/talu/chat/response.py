@@ -65,6 +65,18 @@ class Response(Answer["Chat"]):
         **settings: Unpack[GenerationSettings],
     ) -> "StreamingResponse": ...
 
+    @overload
+    def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool,
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "Response | StreamingResponse": ...
+
     def append(
         self,
         message: Message,
@@ -222,6 +234,18 @@ class StreamingResponse(_Stream["Chat"]):
         **settings: Unpack[GenerationSettings],
     ) -> Response: ...
 
+    @overload
+    def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool,
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "Response | StreamingResponse": ...
+
     def append(
         self,
         message: Message,
@@ -267,6 +291,18 @@ class AsyncResponse(Answer["AsyncChat"]):
         stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "AsyncStreamingResponse": ...
+
+    @overload
+    async def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool,
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "AsyncResponse | AsyncStreamingResponse": ...
 
     async def append(
         self,
@@ -366,6 +402,18 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
         stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse: ...
+
+    @overload
+    async def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool,
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "AsyncResponse | AsyncStreamingResponse": ...
 
     async def append(
         self,

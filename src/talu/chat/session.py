@@ -14,7 +14,7 @@ from talu.chat.response import (
     StreamingResponse,
 )
 from talu.chat.turn import OnToken, drain
-from talu.config import GenerationConfig, GenerationSettings
+from talu.config import GenerationConfig, GenerationSettings, check_boolean
 from talu.types import StopFlag
 
 __all__ = ["AsyncChat", "Chat"]
@@ -81,6 +81,18 @@ class Chat(Conversation):
         **settings: Unpack[GenerationSettings],
     ) -> Response: ...
 
+    @overload
+    def __call__(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool,
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> Response | StreamingResponse: ...
+
     def __call__(
         self,
         message: Message,
@@ -118,6 +130,18 @@ class Chat(Conversation):
         stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> StreamingResponse: ...
+
+    @overload
+    def send(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool,
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> Response | StreamingResponse: ...
 
     def send(
         self,
@@ -172,6 +196,18 @@ class Chat(Conversation):
         **settings: Unpack[GenerationSettings],
     ) -> StreamingResponse: ...
 
+    @overload
+    def regenerate(
+        self,
+        message: Message | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool,
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> Response | StreamingResponse: ...
+
     def regenerate(
         self,
         message: Message | None = None,
@@ -215,7 +251,8 @@ class Chat(Conversation):
         self.close()
 
     def _answer(self, draft: Draft, *, stream: bool) -> Response | StreamingResponse:
-        return self._streamed(draft) if stream else self._whole(draft)
+        streamed = check_boolean("stream", stream)
+        return self._streamed(draft) if streamed else self._whole(draft)
 
     def _streamed(self, draft: Draft) -> StreamingResponse:
         turn = run(self._begin(draft, SyncIO(self._backend()), stream=True))
@@ -266,6 +303,18 @@ class AsyncChat(Conversation):
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse: ...
 
+    @overload
+    async def __call__(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool,
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> AsyncResponse | AsyncStreamingResponse: ...
+
     async def __call__(
         self,
         message: Message,
@@ -303,6 +352,18 @@ class AsyncChat(Conversation):
         stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncStreamingResponse: ...
+
+    @overload
+    async def send(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool,
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> AsyncResponse | AsyncStreamingResponse: ...
 
     async def send(
         self,
@@ -342,6 +403,18 @@ class AsyncChat(Conversation):
         **settings: Unpack[GenerationSettings],
     ) -> AsyncStreamingResponse: ...
 
+    @overload
+    async def regenerate(
+        self,
+        message: Message | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool,
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> AsyncResponse | AsyncStreamingResponse: ...
+
     async def regenerate(
         self,
         message: Message | None = None,
@@ -378,7 +451,8 @@ class AsyncChat(Conversation):
     async def _answer(
         self, draft: Draft, *, stream: bool
     ) -> AsyncResponse | AsyncStreamingResponse:
-        return await (self._streamed(draft) if stream else self._whole(draft))
+        streamed = check_boolean("stream", stream)
+        return await (self._streamed(draft) if streamed else self._whole(draft))
 
     async def _streamed(self, draft: Draft) -> AsyncStreamingResponse:
         backend = await self._host().router.abackend(self._model, offline=self._offline)

@@ -1,0 +1,48 @@
+"""What a type checker knows of a call: which class the answer has, for each form of ``stream=``."""
+
+from typing import Any, Literal, get_overloads, get_type_hints
+
+import pytest
+
+from talu import AsyncChat, Chat, ValidationError
+from talu.chat import AsyncResponse, AsyncStreamingResponse, Response, StreamingResponse
+
+SYNC = {
+    Chat: ["__call__", "send", "regenerate"],
+    Response: ["append"],
+    StreamingResponse: ["append"],
+}
+ASYNC = {
+    AsyncChat: ["__call__", "send", "regenerate"],
+    AsyncResponse: ["append"],
+    AsyncStreamingResponse: ["append"],
+}
+CALLS = [
+    (kind, name, whole, streamed)
+    for calls, whole, streamed in (
+        (SYNC, Response, StreamingResponse),
+        (ASYNC, AsyncResponse, AsyncStreamingResponse),
+    )
+    for kind, names in calls.items()
+    for name in names
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "whole", "streamed"), CALLS)
+def test_the_class_of_an_answer_is_known_for_true_false_and_a_variable(
+    kind: Any, name: str, whole: type, streamed: type
+) -> None:
+    known = {"Chat": Chat, "AsyncChat": AsyncChat}
+    hints = [get_type_hints(form, localns=known) for form in get_overloads(getattr(kind, name))]
+    assert {str(hint["stream"]): hint["return"] for hint in hints} == {
+        str(Literal[True]): streamed,
+        str(Literal[False]): whole,
+        str(bool): whole | streamed,
+    }
+
+
+def test_a_stream_that_is_neither_true_nor_false_is_refused(faces) -> None:
+    chat = faces.chat("a")
+    with pytest.raises(ValidationError, match="stream must be True or False, got 'no'"):
+        faces.run(chat.send("Hi", stream="no"))
+    assert faces.run(chat.send("Hi")) == "a"
