@@ -364,6 +364,36 @@ def test_an_async_stream_is_a_context_manager_that_stops_the_generation_at_once(
     asyncio.run(main())
 
 
+def test_an_async_stream_whose_loop_was_left_is_over_for_whatever_is_awaited_next() -> None:
+    async def main() -> None:
+        for go_on in (
+            lambda stream: stream.chat.send("more"),
+            lambda stream: stream.append("more", stream=False),
+            lambda stream: stream.wait(),
+        ):
+            model = ScriptedModel("one two three", "four")
+            stream = await AsyncClient(ModelSpec("m", model)).chat()("Hi")
+            async for _ in stream:
+                break
+            await go_on(stream)
+            assert (stream.text, stream.finish_reason) == ("one", "cancelled")
+            assert model.active == 0
+
+    asyncio.run(main())
+
+
+def test_a_reader_that_pauses_keeps_its_async_stream() -> None:
+    async def main() -> None:
+        stream = await AsyncClient(ModelSpec("m", ScriptedModel("one two", "x"))).chat()("Hi")
+        reader = aiter(stream)
+        assert await anext(reader) == "one"
+        with pytest.raises(StateError, match="an answer that is not finished"):
+            await stream.chat.send("more")
+        assert [piece async for piece in reader] == [" two", ""]
+
+    asyncio.run(main())
+
+
 def test_an_async_stream_can_be_closed_while_another_task_reads_it() -> None:
     async def main() -> None:
         seen, gate = asyncio.Event(), asyncio.Event()

@@ -15,7 +15,7 @@ from functools import cache
 from inspect import GEN_CLOSED, GEN_RUNNING, getgeneratorstate
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from talu.chat.answer import Answer
 from talu.chat.io import iterate, run, run_alone
@@ -324,15 +324,22 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
     """Like ``StreamingResponse``, read with ``async for``.
 
     ``text`` is what has arrived; ``await response`` reads the rest first. Leaving a loop early
-    stops the generation at the next turn of the event loop; ``async with`` stops it at once.
+    stops the generation at the next turn of the event loop, and before anything else is asked of
+    its chat; ``async with`` stops it at once.
     """
 
     def __init__(self, turn: "Turn[AsyncChat]") -> None:
         super().__init__(turn)
         self._pieces = cast("AsyncGeneratorType[Token, None]", turn.pieces())
         self._closing = asyncio.Lock()
+        self._reader: ref[AsyncIterator[Token]] | None = None
 
-    async def __aiter__(self) -> AsyncIterator[Token]:
+    def __aiter__(self) -> AsyncIterator[Token]:
+        reader = self._read()
+        self._reader = ref(reader)
+        return reader
+
+    async def _read(self) -> AsyncIterator[Token]:
         last: Token | None = None
         try:
             async for last in self._pieces:
@@ -346,7 +353,8 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
         return self.wait().__await__()
 
     async def wait(self) -> Self:
-        """Read what is left, and give the answer itself."""
+        """Read what is left, and give the answer itself; nothing is left when a loop was left."""
+        await self._settle()
         async for _ in self._pieces:
             pass
         return self
@@ -366,6 +374,12 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
 
     async def _end(self) -> None:
         await self.close()
+
+    async def _settle(self) -> None:
+        """Stop at once what a loop that was left would stop at a later turn of the event loop."""
+        gone = self._reader is not None and self._reader() is None
+        if gone and not self._turn.unread:
+            await self._stop()
 
     async def _stop(self) -> None:
         """Close the pieces; a loop that was left does so as well, and storing takes a while."""

@@ -452,6 +452,8 @@ class AsyncChat(Conversation):
         self, draft: Draft, *, stream: bool
     ) -> AsyncResponse | AsyncStreamingResponse:
         streamed = check_boolean("stream", stream)
+        if isinstance(self.last_response, AsyncStreamingResponse):
+            await self.last_response._settle()
         return await (self._streamed(draft) if streamed else self._whole(draft))
 
     async def _streamed(self, draft: Draft) -> AsyncStreamingResponse:
