@@ -26,6 +26,7 @@ from talu.router import ModelSpec
 from talu.types import ReasoningDelta, ToolCallEvent
 
 ITEM = MessageItem.create("user", "a")
+CALL = {"type": "function_call", "name": "add", "call_id": "c1", "arguments": "{}"}
 
 
 def texts(chat) -> list[str]:
@@ -460,6 +461,9 @@ def test_a_chat_restored_from_messages_alone_goes_on(faces) -> None:
         ({"items": [{"type": "message"}]}, r"items\[0\] is not a record"),
         ({"items": [{"type": "dream"}]}, r"items\[0\] is not a record .*dream"),
         ({"items": [3]}, r"items\[0\] is not a record"),
+        ({"items": [CALL | {"name": 5}]}, r"items\[0\] .*name must be of type str, got 5"),
+        ({"items": [CALL | {"created_at_ms": "now"}]}, "created_at_ms must be of type int"),
+        ({"items": [CALL | {"hidden": "no"}]}, "hidden must be of type bool"),
         ({"items": [{"type": "message", "role": "king", "content": []}]}, "KING"),
         ({"messages": [{"role": "user"}]}, r"messages\[0\]\['content'\] is missing"),
         ({"config": {"heat": 1}}, "unknown generation parameter 'heat'"),

@@ -30,6 +30,16 @@ ITEMS = {
 }
 PARTS = {kind.type.name.lower(): kind for kind in (InputText, OutputText, ReasoningText)}
 ENUMS: dict[str, type[IntEnum]] = {"status": ItemStatus, "role": MessageRole}
+PLAIN: dict[str, tuple[type, ...]] = {
+    "id": (str,),
+    "created_at_ms": (int,),
+    "hidden": (bool,),
+    "generation": (dict, type(None)),
+    "name": (str,),
+    "call_id": (str,),
+    "arguments": (str,),
+    "output": (str,),
+}
 
 
 def record_from_item(item: Item) -> dict[str, Any]:
@@ -54,6 +64,7 @@ def item_from_record(where: str, record: Mapping[str, Any]) -> Item:
     try:
         values = dict(record)
         kind = ITEMS[values.pop("type")]
+        _check_kinds(values)
         for name, enum in ENUMS.items():
             if name in values:
                 values[name] = enum[values[name].upper()]
@@ -70,6 +81,12 @@ def item_from_record(where: str, record: Mapping[str, Any]) -> Item:
             details={"param": "items", "where": where},
         ) from error
     return item
+
+
+def _check_kinds(values: Mapping[str, Any]) -> None:
+    for name, kinds in PLAIN.items():
+        if name in values and not isinstance(values[name], kinds):
+            raise TypeError(f"{name} must be of type {kinds[0].__name__}, got {values[name]!r}")
 
 
 def _part(part: Mapping[str, Any]) -> ContentPart:
