@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from talu.exceptions import GenerationError, ValidationError
-from talu.hooks import LoggingHook
+from talu.hooks import LoggingHook, OpenTelemetryHook
 from talu.types import Done, FinishReason, Timings, Usage
 
 FAST = Done(FinishReason.LENGTH, Usage(7, 3, 5), Timings(tokens_per_second=60.04), "scripted")
@@ -90,3 +90,14 @@ def test_a_logger_of_your_own_is_used(faces, caplog) -> None:
 def test_a_level_is_a_number(level) -> None:
     with pytest.raises(ValidationError, match=r"such as logging\.INFO"):
         LoggingHook(level=level)
+
+
+def test_a_name_in_place_of_a_logger_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"logger must be a Logger.*got 'mine'"):
+        LoggingHook("mine")
+
+
+@pytest.mark.parametrize("hook", [LoggingHook, OpenTelemetryHook])
+def test_only_true_makes_a_hook_keep_what_was_said(hook) -> None:
+    with pytest.raises(ValidationError, match="content must be True or False, got 'false'"):
+        hook(content="false")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from talu.chat.hooks import Generation, Hook
+from talu.config import check_boolean
 from talu.exceptions import ValidationError
 from talu.hooks.ending import error_type, finish_reason
 
@@ -38,7 +39,7 @@ class LoggingHook(Hook):
             quote them.
 
     Raises:
-        ValidationError: the level is not a number of ``logging``.
+        ValidationError: an argument is of a wrong type.
     """
 
     def __init__(
@@ -48,12 +49,15 @@ class LoggingHook(Hook):
         level: int = logging.INFO,
         content: bool = False,
     ) -> None:
+        if logger is not None and not hasattr(logger, "isEnabledFor"):
+            wrong = f"logger must be a Logger, such as logging.getLogger('my.app'), got {logger!r}"
+            raise ValidationError(wrong, details={"param": "logger", "value": logger})
         if not isinstance(level, int) or isinstance(level, bool):
             wrong = f"level must be a number such as logging.INFO, got {level!r}"
             raise ValidationError(wrong, details={"param": "level", "value": level})
         self._logger = logger or logging.getLogger("talu.generations")
         self._level = level
-        self._content = content
+        self._content = check_boolean("content", content)
 
     def for_generation(self, generation: Generation) -> Hook:
         """An observer that logs this generation."""

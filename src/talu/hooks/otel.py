@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from talu.chat.hooks import Generation, Hook
+from talu.config import check_boolean
 from talu.exceptions import DependencyError
 from talu.hooks.ending import error_type, finish_reason
 from talu.hooks.messages import input_messages, output_messages
@@ -58,6 +59,7 @@ class OpenTelemetryHook(Hook):
 
     Raises:
         DependencyError: OpenTelemetry's API is not installed.
+        ValidationError: ``content`` is neither True nor False.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class OpenTelemetryHook(Hook):
         meter_provider: "MeterProvider | None" = None,
     ) -> None:
         self._trace, metrics = _api("trace"), _api("metrics")
-        self._content = content
+        self._content = check_boolean("content", content)
         release = version("talu")
         self._tracer = self._trace.get_tracer("talu", release, tracer_provider, SCHEMA)
         self._instruments = _Instruments(metrics.get_meter("talu", release, meter_provider, SCHEMA))
