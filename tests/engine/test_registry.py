@@ -237,6 +237,22 @@ def test_the_interpreter_ends_with_a_generation_under_way(checkpoint: Path) -> N
     assert run_script(script, checkpoint) == "1\n"
 
 
+def test_the_interpreter_ends_in_silence_beside_a_daemon_thread_that_waits(
+    checkpoint: Path,
+) -> None:
+    script = HEAD + (
+        "import threading\n"
+        "begun = threading.Event()\n"
+        "def read():\n"
+        "    for _ in engine.submit([1, 2], params):\n"
+        "        begun.set()\n"
+        "        threading.Event().wait()\n"
+        "threading.Thread(target=read, daemon=True).start()\n"
+        "print(begun.wait())"
+    )
+    assert run_script(script, checkpoint) == "True\n"
+
+
 def test_a_forked_process_opens_the_model_for_itself(checkpoint: Path) -> None:
     script = HEAD + (
         "if os.fork() == 0:\n"

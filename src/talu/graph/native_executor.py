@@ -60,7 +60,7 @@ class NativeExecutor:
             )
         ops = [_plain(op, graph, tensors) for op in graph.ops]
         try:
-            self._native = _native.Executor(
+            native = _native.Executor(
                 ops,
                 graph.layers,
                 graph.result.id,
@@ -77,8 +77,9 @@ class NativeExecutor:
                 f"there is no room for a cache of {blocks} blocks of {block_size} positions; "
                 "use fewer"
             ) from error
-        self.num_threads = self._native.num_threads
-        self.target = self._native.target
+        self.num_threads = native.num_threads
+        self.target = native.target
+        self._native: _native.Executor | None = native
 
     def step(
         self,
@@ -95,8 +96,11 @@ class NativeExecutor:
                 not exist.
             StateError: the executor is closed.
         """
+        native = self._native
+        if native is None:
+            raise StateError("the executor is closed")
         try:
-            return self._native.step(tokens, positions, row_starts, block_tables, outputs)
+            return native.step(tokens, positions, row_starts, block_tables, outputs)
         except (ValueError, TypeError) as error:
             raise ValidationError(str(error)) from error
         except MemoryError as error:
@@ -106,7 +110,11 @@ class NativeExecutor:
 
     def close(self) -> None:
         """Free cache and weights; idempotent. A step that is running ends first."""
-        self._native.close()
+        # What hangs in a daemon thread holds this object to the very end, where the native module
+        # would complain about what is left of it.
+        native, self._native = self._native, None
+        if native is not None:
+            native.close()
 
 
 def _plain(
