@@ -48,6 +48,7 @@ def test_an_answer_compares_and_reads_like_its_text(faces, stream) -> None:
     assert answer != 3
     assert hash(answer) == hash(text)
     assert len(answer) == len(text)
+    assert f"{answer:>15}|{answer:.3}" == f"{text:>15}|{text:.3}"
     assert "World" in answer
     assert answer in answer_of(faces, text, "!")
     assert (answer + "!", "<" + answer) == (text + "!", "<" + text)
@@ -122,6 +123,21 @@ def test_to_dict_is_fit_for_json_and_has_what_is_known(faces) -> None:
     assert values["timings"]["total_ms"] == 0.0
     assert values["tool_calls"][0]["function"] == {"name": "add", "arguments": "{}"}
     assert "notes" not in values
+    assert "logprobs" not in values
+
+
+def test_to_dict_has_log_probabilities_that_were_asked_for(faces) -> None:
+    entry = TokenLogprob(5, "a", -0.5, [(5, "a", -0.5), (6, "b", -1.0)])
+    values = answer_of(faces, TextDelta("a", (5,), (entry,))).to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert values["logprobs"] == [
+        {
+            "token": 5,
+            "token_str": "a",
+            "logprob": -0.5,
+            "top_logprobs": [[5, "a", -0.5], [6, "b", -1.0]],
+        }
+    ]
 
 
 def test_content_is_the_text_as_one_part_and_the_same_list_each_time(faces) -> None:

@@ -117,6 +117,8 @@ class Answer(TextLike, Generic[ChatT]):
             known["usage"] = asdict(self.usage) | {"total_tokens": self.usage.total_tokens}
         if self.timings is not None:
             known["timings"] = asdict(self.timings) | {"total_ms": self.timings.total_ms}
+        if self.logprobs is not None:
+            known["logprobs"] = [_plain(entry) for entry in self.logprobs]
         if self.tool_calls is not None:
             known["tool_calls"] = [call.to_dict() for call in self.tool_calls]
         always = ("text", "finish_reason")
@@ -151,3 +153,8 @@ class Answer(TextLike, Generic[ChatT]):
         if turn.history.items and turn.history.items[-1] is turn.past[-1]:
             return turn.chat
         return turn.chat._forked_with(turn.past)
+
+
+def _plain(entry: TokenLogprob) -> dict[str, Any]:
+    top = entry.top_logprobs
+    return asdict(entry) | {"top_logprobs": top and [list(other) for other in top]}

@@ -16,6 +16,9 @@ class TextLike(ABC):
     def __str__(self) -> str:
         return self.text
 
+    def __format__(self, spec: str) -> str:
+        return format(self.text, spec)
+
     def __len__(self) -> int:
         return len(self.text)
 
