@@ -156,5 +156,5 @@ class Answer(TextLike, Generic[ChatT]):
 
 
 def _plain(entry: TokenLogprob) -> dict[str, Any]:
-    top = entry.top_logprobs
-    return asdict(entry) | {"top_logprobs": top and [list(other) for other in top]}
+    top = [list(other) for other in entry.top_logprobs or ()]
+    return {**asdict(entry), "top_logprobs": top or None}
