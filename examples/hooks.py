@@ -19,7 +19,7 @@ class Endings(Hook):
 metrics = MetricsHook()
 with Client("talu/pocket", hooks=[metrics, LoggingHook(), Endings()]) as client:
     client.ask("What is 2+2?", temperature=0)
-    client.raw_complete("3 + 3 =", max_tokens=4, temperature=0)
+    client.raw_complete("Once upon a time", max_tokens=4, temperature=0)
 
     # A stream that is left early was cancelled, and one that failed has an error.
     with client.chat()("Tell me a story.") as response:
