@@ -1,5 +1,6 @@
 """The file: what is refused and never overwritten, and several processes at once."""
 
+import contextlib
 import gc
 import os
 import sqlite3
@@ -13,6 +14,7 @@ from talu import Client, ModelSpec, Profile
 from talu.backends.scripted import ScriptedModel
 from talu.exceptions import StorageError
 from talu.storage.migrations import MIGRATIONS
+from talu.storage.sqlite import File
 
 
 @pytest.fixture
@@ -135,6 +137,36 @@ def test_foreign_keys_are_enforced(profile) -> None:
         db.execute("DELETE FROM nodes")
 
 
+def test_a_database_that_another_process_makes_meanwhile_is_not_taken_for_a_foreign_one(
+    tmp_path, monkeypatch
+) -> None:
+    path, made = tmp_path / "talu.db", []
+    connect = sqlite3.connect
+
+    class Slow(sqlite3.Connection):
+        def execute(self, sql, *parameters):
+            if "sqlite_master" in sql and not made:
+                made.append(subprocess.Popen([sys.executable, "-c", MAKE, path]))
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    made[0].wait(0.5)  # it waits for the one who reads, or is done
+            return super().execute(sql, *parameters)
+
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *args, **rest: connect(*args, factory=Slow, **rest)
+    )
+    with File(path).reading() as db:
+        assert db.execute("SELECT count(*) FROM sessions").fetchone() == (0,)
+    assert made[0].wait() == 0
+
+
+MAKE = """
+import sys
+from pathlib import Path
+from talu.storage.sqlite import File
+
+with File(Path(sys.argv[1])).writing():
+    pass
+"""
 TALK = """
 import sys
 from talu import Client, ModelSpec, Profile

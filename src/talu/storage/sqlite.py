@@ -123,7 +123,8 @@ class File:
                 path.chmod(mode)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        self._check_form(db)
+        with _one_state(db):
+            self._check_form(db)
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             try:
@@ -136,11 +137,16 @@ class File:
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA secure_delete = ON")
-        if self._check_form(db) < len(MIGRATIONS):
+        with _one_state(db):
+            form = self._check_form(db)
+        if form < len(MIGRATIONS):
             self._migrate(db)
 
     def _check_form(self, db: sqlite3.Connection) -> int:
-        """How many migrations the database has seen; a foreign or newer one is refused."""
+        """How many migrations the database has seen; a foreign or newer one is refused.
+
+        To be called in a transaction: another process may be making the database just now.
+        """
         (version,) = db.execute("PRAGMA user_version").fetchone()
         (owner,) = db.execute("PRAGMA application_id").fetchone()
         (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -180,6 +186,17 @@ class File:
             raise StorageError(f"cannot {doing} {self.path}: {error}{hint}") from error
         except OSError as error:
             raise StorageError(f"cannot {doing} {self.path}: {error}") from error
+
+
+@contextmanager
+def _one_state(db: sqlite3.Connection) -> Generator[None]:
+    """All that is read in the block is of one state of the database."""
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
 
 
 def _close(db: sqlite3.Connection, owner: int) -> None:
