@@ -12,12 +12,14 @@ if TYPE_CHECKING:  # a client is made without numpy
 
 __all__ = [
     "Backend",
+    "ChatRecord",
     "Executor",
     "PackedTensor",
     "SampleRow",
     "Sampled",
     "SessionRecord",
     "Store",
+    "StoredRecord",
     "StoredSession",
 ]
 
@@ -148,15 +150,12 @@ class Sampled:
     top_logprobs: tuple[tuple[int, float], ...] = ()
 
 
-class SessionRecord(TypedDict, total=False):
-    """What is stored of a chat beside its items, as plain values for JSON.
+class ChatRecord(TypedDict):
+    """What a chat has beside its items, as plain values for JSON.
 
     Attributes:
         system_prompt: text of the system message, which is also the first item.
         config: the fields of ``GenerationConfig`` that are set.
-        created_at_ms, updated_at_ms: milliseconds since 1970, UTC; set by the store.
-        search_snippet: where a search found its words, in brackets; of listed sessions only.
-        cursor: continues a listing after this session; of listed sessions only.
     """
 
     session_id: str
@@ -168,9 +167,28 @@ class SessionRecord(TypedDict, total=False):
     chat_template: str | None
     marker: str
     metadata: dict[str, Any]
+
+
+class StoredRecord(ChatRecord):
+    """What is stored of a chat beside its items.
+
+    Attributes:
+        created_at_ms, updated_at_ms: milliseconds since 1970, UTC; set by the store.
+    """
+
     created_at_ms: int
     updated_at_ms: int
-    search_snippet: str
+
+
+class SessionRecord(StoredRecord):
+    """A stored session in a listing.
+
+    Attributes:
+        search_snippet: where the search found its words, in brackets; None without a search.
+        cursor: continues the listing after this session.
+    """
+
+    search_snippet: str | None
     cursor: str
 
 
@@ -183,7 +201,7 @@ class StoredSession:
         nodes: the store's names of the items, one for each.
     """
 
-    record: SessionRecord
+    record: StoredRecord
     change: int
     nodes: list[int]
     items: list[dict[str, Any]]
@@ -197,7 +215,7 @@ class Store(Protocol):
 
     def save(
         self,
-        record: SessionRecord,
+        record: ChatRecord,
         *,
         change: int | None,
         after: int | None,

@@ -6,6 +6,7 @@ import inspect
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -439,6 +440,22 @@ def test_a_sync_stream_can_be_closed_while_another_thread_reads_it() -> None:
     assert (stream.finish_reason, model.active) == ("cancelled", 0)
 
 
+def test_a_second_reader_of_a_stream_is_refused_while_the_first_waits(faces) -> None:
+    refused = []
+
+    def read_too() -> None:
+        second = iter(stream) if faces.name == "sync" else aiter(stream)
+        step = partial(next, second) if faces.name == "sync" else partial(anext(second).send, None)
+        with pytest.raises(StateError, match="read already") as caught:
+            step()
+        refused.append(caught.value.code)
+
+    stream = faces.run(faces.chat(["one", read_too, " two"])("Hi"))
+    assert faces.read(stream) == ["one", " two", ""]
+    assert refused == ["STATE_BUSY"]
+    assert stream.finish_reason == "stop"
+
+
 def test_cancelling_meets_a_reader_that_stops_reading_at_that_moment(monkeypatch) -> None:
     seen, gate = threading.Event(), threading.Event()
     model = ScriptedModel(["one", seen.set, gate.wait, "two", "three"])
@@ -454,7 +471,7 @@ def test_cancelling_meets_a_reader_that_stops_reading_at_that_moment(monkeypatch
             reading.result(30)
             return inspect.getgeneratorstate(generator)
 
-        monkeypatch.setattr("talu.chat.response.getgeneratorstate", state)
+        monkeypatch.setattr("talu.chat.reading.getgeneratorstate", state)
         stream.cancel()
     assert (stream.finish_reason, model.active) == ("cancelled", 0)
 

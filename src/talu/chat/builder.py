@@ -57,6 +57,11 @@ class Builder:
                 self.done = event
                 return Token(finish_reason=event.finish_reason)
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything has come."""
+        return bool(self._texts or self._thoughts or self.calls or self.done)
+
     def _count(self, delta: TextDelta | ReasoningDelta) -> None:
         self.tokens += delta.tokens
         self.logprobs += delta.logprobs

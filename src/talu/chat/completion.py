@@ -1,8 +1,9 @@
 """Raw completions: a turn without a chat and without a template."""
 
+from talu.chat.history import History
 from talu.chat.host import Host
 from talu.chat.io import IO
-from talu.chat.turn import ChatT, History, Turn
+from talu.chat.turn import ChatT, Turn
 from talu.config import GenerationConfig, check_boolean, check_token_ids
 from talu.exceptions import EmptyPromptError, ValidationError
 from talu.types import Request, StopFlag
@@ -59,12 +60,10 @@ async def raw_turn(
 ) -> Turn[ChatT]:
     """Begin a turn that answers the request and belongs to no chat."""
     request.stop_with(stop_flag)
-    history = History()
-    history.claim()
     turn: Turn[ChatT] = Turn(
         chat=None,
         model=model,
-        history=history,
+        history=History(),
         input_text=request.prompt or "",
         request=request,
         io=io,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from talu.chat.editing import Editable
+from talu.chat.history import Claim, History
 from talu.chat.host import Host, OwnHost
 from talu.chat.io import IO
 from talu.chat.items import Item, MessageItem, MessageRole
@@ -25,7 +26,7 @@ from talu.chat.records import (
     json_copy,
     record_from_item,
 )
-from talu.chat.turn import History, OnToken, Turn
+from talu.chat.turn import OnToken, Turn
 from talu.config import GenerationConfig, TemplateSource, check_boolean, merged, source_of
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend
@@ -311,7 +312,8 @@ class Conversation(Editable):
     async def _begin(self, draft: Draft, io: IO, *, stream: bool) -> Turn[Self]:
         """Claim the history and hand the request to the backend."""
         client = self._host()
-        self._history.claim()
+        claim = Claim(lambda: io.working)
+        self._history.claim(claim)
         try:
             items = self._history.items
             keep = items.index(draft.replaces) if draft.replaces else len(items)
@@ -331,8 +333,9 @@ class Conversation(Editable):
             )
             turn.request.stop_with(draft.stop_flag)
             self._turn = turn
+            claim.lasts, claim.wind_up = lambda: turn.lasts, turn.wind_up
         except BaseException:
-            self._history.release()
+            claim.lasts = lambda: False
             raise
         return await turn.begin()
 

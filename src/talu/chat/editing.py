@@ -3,10 +3,11 @@
 Knows items and the claim of the one who may change them. Refuses to know models and answers.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Self
 
+from talu.chat.history import Claim
+from talu.chat.io import run, runs
 from talu.chat.items import ConversationItems, Item, MessageItem, MessageRole
 from talu.chat.kept import Kept
 from talu.chat.messages import MessageList, messages_from_items
@@ -44,9 +45,12 @@ class Editable(Kept):
         if text is not None and not isinstance(text, str):
             wrong = f"system must be text, got {text!r}"
             raise ValidationError(wrong, details={"param": "system", "value": text})
-        with self._editing() as items:
-            old = 1 if ConversationItems(items).system is not None else 0
-            items[:old] = [MessageItem.create("system", text)] if text else []
+        new = [MessageItem.create("system", text)] if text else []
+
+        def change(items: list[Item]) -> None:
+            items[: _system_of(items)] = new
+
+        self._edit(change)
 
     def __len__(self) -> int:
         return len(self._history.items)
@@ -87,55 +91,67 @@ class Editable(Kept):
             raise ValidationError(wrong, "VALIDATION_MISSING_CONTENT", {"param": "content"})
         else:
             item = MessageItem.create(role, content, hidden=hidden)
-        with self._editing() as items:
+
+        def change(items: list[Item]) -> None:
             _check_index(index, len(items), len(items))
             items.insert(index, item)
-        return self
+
+        return self._edit(change)
 
     def pop(self) -> Self:
         """Drop the last item."""
-        with self._editing() as items:
+
+        def change(items: list[Item]) -> None:
             if not items:
                 raise StateError("the chat has no item to drop", "STATE_POP_FAILED")
             items.pop()
-        return self
+
+        return self._edit(change)
 
     def remove(self, index: int) -> Self:
         """Drop the item at ``index``, counted from 0."""
-        with self._editing() as items:
+
+        def change(items: list[Item]) -> None:
             _check_index(index, len(items) - 1, len(items))
             del items[index]
-        return self
+
+        return self._edit(change)
 
     def clear(self) -> Self:
         """Drop everything but the system message."""
-        with self._editing() as items:
-            del items[1 if ConversationItems(items).system is not None else 0 :]
-        return self
+
+        def change(items: list[Item]) -> None:
+            del items[_system_of(items) :]
+
+        return self._edit(change)
 
     def reset(self) -> Self:
         """Drop everything."""
-        with self._editing() as items:
-            items.clear()
+        return self._edit(list[Item].clear)
+
+    def _edit(self, change: Callable[[list[Item]], object]) -> Self:
+        """Change the items, in the store and then here, or not at all."""
+        self._check_open()
+        claim = Claim(lambda: runs(work))
+        work = self._changed(change, claim)
+        run(work)
         return self
 
-    @contextmanager
-    def _editing(self) -> Generator[list[Item]]:
-        self._check_open()
-        self._history.claim()
-        before = list(self._history.items)
-        try:
-            yield self._history.items
-            self._save(self._history.items)
-        except BaseException:
-            self._history.items[:] = before
-            raise
-        finally:
-            self._history.release()
+    async def _changed(self, change: Callable[[list[Item]], object], claim: Claim) -> None:
+        self._history.claim(claim)
+        items = list(self._history.items)
+        change(items)
+        self._save(items)
+        self._history.items[:] = items
 
     def _check_open(self) -> None:
         if self._closed:
             raise StateError("the chat has been closed", "CHAT_CLOSED")
+
+
+def _system_of(items: list[Item]) -> int:
+    """How many items at the start are the system message: one or none."""
+    return int(ConversationItems(items).system is not None)
 
 
 def _check_index(index: int, last: int, length: int) -> None:

@@ -16,7 +16,7 @@ from talu.exceptions import ValidationError
 from talu.protocols import Backend
 from talu.types import Event, Request
 
-__all__ = ["IO", "AsyncIO", "Ending", "SyncIO", "iterate", "run", "run_alone"]
+__all__ = ["IO", "AsyncIO", "Ending", "SyncIO", "iterate", "run", "run_alone", "runs"]
 
 T = TypeVar("T")
 Ending = Callable[[], Coroutine[Any, Any, None]]
@@ -37,12 +37,30 @@ class IO(Protocol):
     def later(self, ending: Ending) -> None:
         """Run an ending that nobody waits for; for finalizers, which may run amid any code."""
 
+    @property
+    def working(self) -> bool:
+        """Whether the call that began the turn has not come back.
+
+        Always on an event loop: there a turn is cancelled and not interrupted, and ends itself.
+        """
+
 
 class SyncIO:
     """For callers that block: nothing in here ever suspends."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._work: Coroutine[Any, Any, Any] | None = None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Begin a turn, and end it too when it is read whole."""
+        self._work = work
+        return run(work)
+
+    @property
+    def working(self) -> bool:
+        """Whether ``run`` has not come back."""
+        return self._work is not None and runs(self._work)
 
     async def open(self, request: Request) -> AsyncGenerator[Event]:
         """The backend's blocking stream as one that can be awaited, and never waits."""
@@ -76,6 +94,11 @@ class AsyncIO:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def working(self) -> bool:
+        """Always: see ``IO``."""
+        return True
 
     async def open(self, request: Request) -> AsyncGenerator[Event]:
         """The backend's awaited stream."""
@@ -131,6 +154,11 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         return result
     coroutine.close()
     raise RuntimeError("a sync call was given something that awaits")
+
+
+def runs(coroutine: Coroutine[Any, Any, object]) -> bool:
+    """Whether the coroutine is being run just now; never again once an exception has left it."""
+    return inspect.getcoroutinestate(coroutine) == inspect.CORO_RUNNING
 
 
 def run_alone(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Protocol
 
+from talu.chat.history import History
 from talu.chat.items import ConversationItems, Item
 from talu.chat.recording import Recording
 from talu.chat.records import config_from_record, json_copy
-from talu.chat.turn import History
 from talu.config import GenerationConfig, TemplateSource, merged, source_of
 from talu.exceptions import ValidationError
-from talu.protocols import SessionRecord, Store
+from talu.protocols import ChatRecord, Store, StoredRecord
 from talu.types import check_marker
 
 __all__ = ["Kept", "StoreOwner"]
@@ -147,7 +147,7 @@ class Kept:
         if changed:
             self._save(self._history.items)
 
-    def _take(self, record: SessionRecord, items: list[Item]) -> bool:
+    def _take(self, record: StoredRecord, items: list[Item]) -> bool:
         """Take what is stored and was not given; tells whether something was given."""
         given = [self._config.given, self._marker, self._metadata, self._template]
         self._history = History(items)
@@ -162,20 +162,21 @@ class Kept:
     def _save(self, items: Sequence[Item] | None) -> None:
         """Bring the store up to date, if there is one; None keeps the history that it has."""
         if self._recording is not None:
-            self._recording.save(self._session_record(), items)
+            shown = self._history.items if items is None else items
+            self._recording.save(self._session_record(shown), items)
 
     def _store(self) -> None:
         """Store the attributes as they are now; an answer on its way is stored by its turn."""
         begun = self._recording is not None and self._recording.begun
         self._save(None if begun else self._history.items)
 
-    def _session_record(self) -> SessionRecord:
-        return SessionRecord(
+    def _session_record(self, items: Sequence[Item]) -> ChatRecord:
+        return ChatRecord(
             session_id=str(self._session_id),
             parent_session_id=self._parent_session_id,
             title=self._title,
             model=self._model,
-            system_prompt=ConversationItems(self._history.items).system,
+            system_prompt=ConversationItems(list(items)).system,
             config=deepcopy(self._config.to_dict(only_given=True)),
             chat_template=source_of(self._template),
             marker=self._marker,

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from talu.chat.items import Item
-from talu.chat.records import item_from_record, record_from_item
+from talu.chat.records import item_from_record, json_copy, record_from_item
 from talu.exceptions import StorageError, ValidationError
-from talu.protocols import SessionRecord, Store
+from talu.protocols import ChatRecord, Store, StoredRecord
 
 __all__ = ["Recording"]
 
@@ -28,16 +28,17 @@ class Recording:
         self._store = store
         self._lock = threading.Lock()
         self._change: int | None = None  # of the session as it is stored; None when it is not
-        self._record: SessionRecord | None = None
+        self._record: ChatRecord | None = None
         self._items: list[Item] = []
         self._nodes: list[int] = []
+        self._tried: tuple[ChatRecord, list[Item]] | None = None
 
     @property
     def begun(self) -> bool:
         """Whether the session is stored."""
         return self._change is not None
 
-    def restore(self) -> tuple[SessionRecord, list[Item]] | None:
+    def restore(self) -> tuple[StoredRecord, list[Item]] | None:
         """What the store has of the session, None when it has nothing."""
         stored = self._store.load(self.session_id)
         if stored is None:
@@ -49,16 +50,17 @@ class Recording:
             ]
         except ValidationError as error:
             raise StorageError(str(error), "STORAGE_DAMAGED") from error
-        self._change, self._nodes, self._record = stored.change, stored.nodes, stored.record.copy()
-        del self._record["created_at_ms"], self._record["updated_at_ms"]
+        self._change, self._nodes = stored.change, stored.nodes
+        self._record = _of_chat(stored.record)
         return stored.record, list(self._items)
 
-    def save(self, record: SessionRecord, items: Sequence[Item] | None = None) -> None:
+    def save(self, record: ChatRecord, items: Sequence[Item] | None = None) -> None:
         """Store the session with this history; None keeps the one that is stored.
 
         A chat without items is not stored yet. Whatever could not be stored before is now.
         """
         with self._lock:
+            self._find_out()
             items = self._items if items is None else list(items)
             keep = self._stored_of(items)
             unchanged = keep == len(items) == len(self._items) and record == self._record
@@ -73,6 +75,7 @@ class Recording:
         """A link to a new session that shares what is alike with this one."""
         fork = Recording(self._store)
         with self._lock:
+            self._find_out()
             fork._items, fork._nodes = list(self._items), list(self._nodes)
         return fork
 
@@ -81,9 +84,48 @@ class Recording:
         pairs = zip(self._items, items, strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], pairs))
 
-    def _write(self, record: SessionRecord, items: list[Item], keep: int) -> None:
+    def _write(self, record: ChatRecord, items: list[Item], keep: int) -> None:
         after = self._nodes[keep - 1] if keep else None
         records = [record_from_item(item) for item in items[keep:]]
-        change, nodes = self._store.save(record, change=self._change, after=after, items=records)
+        self._tried = record, items
+        try:
+            change, nodes = self._store.save(
+                record, change=self._change, after=after, items=records
+            )
+        except (LookupError, StorageError):  # nothing was stored
+            self._tried = None
+            raise
+        self._note(record, items, change, self._nodes[:keep] + nodes)
+
+    def _note(self, record: ChatRecord, items: list[Item], change: int, nodes: list[int]) -> None:
         self._change, self._record = change, record
-        self._items, self._nodes = list(items), self._nodes[:keep] + nodes
+        self._items, self._nodes = items, nodes
+        self._tried = None
+
+    def _find_out(self) -> None:
+        """Whether a write that was interrupted took place: the store then has what it wrote."""
+        if self._tried is None:
+            return
+        record, items = self._tried
+        stored = self._store.load(self.session_id)
+        if stored is not None and stored.change != self._change:
+            there = _of_chat(stored.record), stored.items
+            written = json_copy("a session", (record, [record_from_item(item) for item in items]))
+            if there == tuple(written):
+                self._note(record, items, stored.change, stored.nodes)
+        self._tried = None
+
+
+def _of_chat(record: StoredRecord) -> ChatRecord:
+    """What the chat gave of a record, without what the store added."""
+    return ChatRecord(
+        session_id=record["session_id"],
+        parent_session_id=record["parent_session_id"],
+        title=record["title"],
+        model=record["model"],
+        system_prompt=record["system_prompt"],
+        config=record["config"],
+        chat_template=record["chat_template"],
+        marker=record["marker"],
+        metadata=record["metadata"],
+    )

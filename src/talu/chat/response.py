@@ -10,16 +10,15 @@ import logging
 import os
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import closing, suppress
 from functools import cache
-from inspect import GEN_CLOSED, GEN_RUNNING, getgeneratorstate
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 from weakref import WeakValueDictionary, ref
 
 from talu.chat.answer import Answer
-from talu.chat.io import iterate, run, run_alone
+from talu.chat.io import run, run_alone
 from talu.chat.messages import Message
+from talu.chat.reading import Reading
 from talu.chat.token import Token
 from talu.chat.turn import ChatT, OnToken, Turn
 from talu.config import GenerationConfig, GenerationSettings
@@ -160,14 +159,21 @@ class StreamingResponse(_Stream["Chat"]):
     """
 
     def __init__(self, turn: "Turn[Chat]") -> None:
+        self._reading = Reading(turn.pieces())
         super().__init__(turn)
-        self._pieces = iterate(turn.pieces())
 
     def __iter__(self) -> Iterator[Token]:
+        return self._reading.known(self._read())
+
+    def _read(self) -> Generator[Token]:
         last: Token | None = None
-        with closing(self._pieces):
-            for last in self._pieces:
-                yield last
+        while (piece := self._reading.next()) is not None:
+            last = piece
+            try:
+                yield piece
+            except BaseException:  # the loop was left
+                self.cancel()
+                raise
         yield from self._end_piece(last)
 
     @property
@@ -177,21 +183,19 @@ class StreamingResponse(_Stream["Chat"]):
         return super().text
 
     def _read_rest(self) -> None:
-        if self._turn.ended:
-            return
-        if getgeneratorstate(self._pieces) == GEN_RUNNING:
-            raise StateError("this stream is being read already", "STATE_BUSY")
-        for _ in self._pieces:
-            pass
+        if not self._turn.ended:
+            for _ in self:
+                pass
 
     def cancel(self) -> None:
         """Stop the generation; from any thread, also while another one reads the stream."""
         self._turn.request.stop.signal()
-        # One who reads it just now meets the end by himself; he may begin and end at any moment.
-        while getgeneratorstate(self._pieces) not in (GEN_RUNNING, GEN_CLOSED):
-            with suppress(ValueError):  # "generator already executing"
-                self._pieces.close()
-                run(self._turn.abandon())
+        self._reading.close(unread=self._abandon)
+        if not self._turn.lasts:
+            self._turn.wind_up()
+
+    def _abandon(self) -> None:
+        run(self._turn.abandon())
 
     def close(self) -> None:
         """Do what ``cancel`` does; idempotent."""
@@ -341,9 +345,11 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
 
     async def _read(self) -> AsyncIterator[Token]:
         last: Token | None = None
+        self._check_unread()
         try:
             async for last in self._pieces:
                 yield last
+                self._check_unread()
         finally:
             await self._stop()
         for piece in self._end_piece(last):
@@ -355,9 +361,14 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
     async def wait(self) -> Self:
         """Read what is left, and give the answer itself; nothing is left when a loop was left."""
         await self._settle()
+        self._check_unread()
         async for _ in self._pieces:
             pass
         return self
+
+    def _check_unread(self) -> None:
+        if self._pieces.ag_running:
+            raise StateError("this stream is being read already", "STATE_BUSY")
 
     def cancel(self) -> None:
         """Stop the generation, from any thread; what has come can be read, ``close`` drops it."""

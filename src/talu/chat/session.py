@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Literal, Self, Unpack, overload
 
 from talu.chat.conversation import Conversation, Draft
-from talu.chat.io import AsyncIO, SyncIO, run
+from talu.chat.io import AsyncIO, SyncIO
 from talu.chat.messages import Message
 from talu.chat.response import (
     AsyncResponse,
@@ -255,15 +255,25 @@ class Chat(Conversation):
         return self._streamed(draft) if streamed else self._whole(draft)
 
     def _streamed(self, draft: Draft) -> StreamingResponse:
-        turn = run(self._begin(draft, SyncIO(self._backend()), stream=True))
-        self.last_response = response = StreamingResponse(turn)
+        io = SyncIO(self._backend())
+        return io.run(self._opened(draft, io))
+
+    async def _opened(self, draft: Draft, io: SyncIO) -> StreamingResponse:
+        turn = await self._begin(draft, io, stream=True)
+        response = StreamingResponse(turn)
+        reading = response._reading
+        self.last_response, turn.reading = response, reading  # no interrupt comes in between
         return response
 
     def _whole(self, draft: Draft) -> Response:
-        turn = run(self._begin(draft, SyncIO(self._backend()), stream=False))
+        io = SyncIO(self._backend())
+        return io.run(self._completed(draft, io))
+
+    async def _completed(self, draft: Draft, io: SyncIO) -> Response:
+        turn = await self._begin(draft, io, stream=False)
         response = Response(turn)
         try:
-            run(drain(turn))
+            await drain(turn)
         finally:
             if turn.past:  # also when it could not be stored
                 self.last_response = response

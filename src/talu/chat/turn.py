@@ -5,51 +5,31 @@ it is cancelled, without a trace when it fails. A store has the question before 
 begins. It knows no backend, no store and no event loop: they are behind ``IO`` and ``store``.
 """
 
-import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from talu.chat.builder import Builder
+from talu.chat.history import History
 from talu.chat.hooks import Generation, HookManager, Observation
-from talu.chat.io import IO
+from talu.chat.io import IO, run
 from talu.chat.items import Item, ItemStatus, MessageItem
+from talu.chat.reading import Reading
 from talu.chat.token import Token
-from talu.exceptions import GenerationError, StateError, StorageError
+from talu.exceptions import GenerationError, StorageError
 from talu.types import Done, Event, FinishReason, ReasoningDelta, Request, TextDelta
 
 if TYPE_CHECKING:
     from talu.chat.answer import Answer
     from talu.chat.conversation import Conversation
 
-__all__ = ["History", "OnToken", "Turn", "drain"]
+__all__ = ["OnToken", "Turn", "drain"]
 
 ChatT = TypeVar("ChatT", bound="Conversation")
 OnToken = Callable[[Token], object]
-
-
-class History:
-    """The items of a chat, and the claim of the one turn or edit that may change them."""
-
-    def __init__(self, items: Iterable[Item] = ()) -> None:
-        self.items: list[Item] = list(items)
-        self._claim = threading.Lock()
-
-    def claim(self) -> None:
-        """Take the right to change the items; a second taker gets ``StateError``."""
-        if not self._claim.acquire(blocking=False):
-            raise StateError(
-                "this chat has an answer that is not finished: read it to its end or close() it, "
-                "or fork() the chat for a second conversation",
-                "STATE_BUSY",
-            )
-
-    def release(self) -> None:
-        """Give the right back."""
-        self._claim.release()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -64,6 +44,7 @@ class Turn(Generic[ChatT]):
         store: keeps a history in place of the one that it has; None for a chat without a profile.
         stream: the answer is read while it is generated.
         answer: the response that shows this turn.
+        reading: how the answer is read, once it was handed out as a stream without an event loop.
         past: the history up to and including this turn; empty before the commit.
         finish_reason: None until the turn has ended, and when it failed.
     """
@@ -81,6 +62,7 @@ class Turn(Generic[ChatT]):
     stream: bool = False
     on_token: OnToken | None = None
     answer: "Answer[ChatT] | None" = None
+    reading: Reading | None = None
     builder: Builder = field(default_factory=Builder)
     past: tuple[Item, ...] = ()
     finish_reason: FinishReason | None = None
@@ -89,11 +71,14 @@ class Turn(Generic[ChatT]):
     _began_at: float = 0.0
     _observation: Observation = field(init=False)
     _asked_is_stored: bool = False
+    _failed: bool = False
+
+    def __post_init__(self) -> None:
+        self._observation = self.hooks.observe(self._generation(), self.io.call)
 
     async def begin(self) -> Self:
         """Hand the request to the backend, which raises what is wrong with it."""
         self._began_at = time.perf_counter()
-        self._observation = self.hooks.observe(self._generation(), self.io.call)
         try:
             await self._observation.start()
             await self._store_asked()
@@ -145,8 +130,37 @@ class Turn(Generic[ChatT]):
                 await events.aclose()
                 await self._forget_asked()
             finally:
-                self._release()
+                self.ended = True
                 await self._observation.end(self.answer)
+
+    @property
+    def lasts(self) -> bool:
+        """Whether somebody is at work on it or may go on to read it."""
+        read = self.reading is not None and self.reading.waited_for
+        return not self.ended and (self.io.working or read)
+
+    def wind_up(self) -> None:
+        """End a turn that does not last: an interrupt hit its end; what has come stays."""
+        if self.ended:
+            return
+        self.request.stop.signal()
+        with suppress(StorageError):  # whoever claims the history next stores it as well
+            if self.reading is not None:
+                self.reading.close(unread=lambda: None)
+        run(self._wind_up())
+
+    async def _wind_up(self) -> None:
+        events, self._events = self._events, None
+        if events is not None:
+            await events.aclose()
+        if self.ended:
+            return
+        if self.builder.begun and not self.past and not self._failed:
+            self._put()
+        elif not self._failed and not self.past:
+            self.finish_reason = FinishReason.CANCELLED
+        self.ended = True
+        await self._observation.end(None if self._failed else self.answer)
 
     def _generation(self) -> Generation:
         request = self.request
@@ -175,7 +189,8 @@ class Turn(Generic[ChatT]):
                 return event.usage.completion_tokens > 0
         return True
 
-    async def _commit(self) -> None:
+    def _put(self) -> None:
+        """Put question and answer, as far as it has come, into the history."""
         done = self.builder.done
         self.finish_reason = done.finish_reason if done else FinishReason.CANCELLED
         cancelled = self.finish_reason is FinishReason.CANCELLED
@@ -188,22 +203,30 @@ class Turn(Generic[ChatT]):
         items = self.asked + self.builder.items(status, generation)
         self.history.items[self.keep :] = items
         self.past = tuple(self.history.items)
+
+    async def _commit(self) -> None:
+        if self.ended:  # it was wound up, and its pieces are closed only now
+            return
+        self._put()
         try:
             await self._save(self.past)
         except StorageError as error:  # the answer is not lost with the space on the disk
             error.details["response"] = self.answer
             raise
         finally:
-            self._release()
+            self.ended = True
             await self._observation.end(self.answer)
 
     async def _fail(self, error: BaseException) -> None:
+        if self.ended:
+            return
+        self._failed = True
         try:
             await self._forget_asked()
         except StorageError as failure:
             error.add_note(f"The question stays stored without an answer: {failure}")
         finally:
-            self._release()
+            self.ended = True
             await self._observation.end(None, error)
 
     async def _store_asked(self) -> None:
@@ -231,10 +254,6 @@ class Turn(Generic[ChatT]):
     async def _save(self, items: Sequence[Item]) -> None:
         if self.store is not None:
             await self.io.save(partial(self.store, tuple(items)))
-
-    def _release(self) -> None:
-        self.ended = True
-        self.history.release()
 
 
 async def drain(turn: Turn[ChatT]) -> None:

@@ -5,10 +5,10 @@ Knows of an item's form only what a search needs: where the words of a conversat
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from talu.exceptions import ValidationError
-from talu.protocols import SessionRecord
+from talu.protocols import ChatRecord, StoredRecord
 from talu.types import MARKERS
 
 __all__ = ["encode", "flaw_of", "session_of_row", "session_text", "words_of"]
@@ -45,7 +45,7 @@ def encode(what: str, value: Mapping[str, Any]) -> str:
     return text
 
 
-def session_text(record: SessionRecord) -> str:
+def session_text(record: ChatRecord) -> str:
     """The part of a session that has no column of its own."""
     apart = (*IN_COLUMNS, *OF_LISTING)
     return encode("the session", {k: v for k, v in record.items() if k not in apart})
@@ -63,18 +63,13 @@ def flaw_of(record: Mapping[str, Any]) -> str | None:
 
 def session_of_row(
     session_id: str, marker: str, created_at_ms: int, updated_at_ms: int, text: str
-) -> SessionRecord:
+) -> StoredRecord:
     """The session of a row, ``IN_COLUMNS`` and the JSON text; ``ValueError`` if it is damaged."""
-    record = SessionRecord(
-        session_id=session_id,
-        marker=marker,
-        created_at_ms=created_at_ms,
-        updated_at_ms=updated_at_ms,
-    )
-    record.update(json.loads(text))
+    columns = (session_id, marker, created_at_ms, updated_at_ms)
+    record = dict(zip(IN_COLUMNS, columns, strict=True)) | json.loads(text)
     if flaw := flaw_of(record):
         raise ValueError(flaw)
-    return record
+    return cast(StoredRecord, record)
 
 
 def words_of(item: Mapping[str, Any]) -> str:

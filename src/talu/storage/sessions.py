@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from talu.exceptions import StorageError, ValidationError
-from talu.protocols import SessionRecord, StoredSession
+from talu.protocols import ChatRecord, SessionRecord, StoredRecord, StoredSession
 from talu.storage.records import encode, session_of_row, session_text, words_of
 from talu.storage.sqlite import File
 
@@ -88,7 +88,7 @@ class Database:
 
     def save(
         self,
-        record: SessionRecord,
+        record: ChatRecord,
         *,
         change: int | None,
         after: int | None,
@@ -132,11 +132,11 @@ class Database:
             rows = db.execute(SEARCH if words else LIST, values).fetchall()
             sessions = []
             for change, *columns, hit in rows:
-                session = self.session_of(*columns)
-                session["cursor"] = str(change)
+                snippet = None
                 if hit is not None:
-                    (session["search_snippet"],) = db.execute(SNIPPET, (words, hit)).fetchone()
-                sessions.append(session)
+                    (snippet,) = db.execute(SNIPPET, (words, hit)).fetchone()
+                stored = self.session_of(*columns)
+                sessions.append(SessionRecord(**stored, search_snippet=snippet, cursor=str(change)))
         return sessions
 
     def delete(self, session_id: str) -> None:
@@ -155,7 +155,7 @@ class Database:
 
     def session_of(
         self, session_id: str, marker: str, created_at_ms: int, updated_at_ms: int, text: str
-    ) -> SessionRecord:
+    ) -> StoredRecord:
         """The session of a row of this file; ``StorageError`` when it is damaged."""
         try:
             return session_of_row(session_id, marker, created_at_ms, updated_at_ms, text)

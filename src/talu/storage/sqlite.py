@@ -42,6 +42,7 @@ class File:
         self._connection: sqlite3.Connection | None = None
         self._carried: sqlite3.Connection | None = None
         self._identity: tuple[int, ...] = ()
+        self._latest = object()  # transaction
 
     @property
     def exists(self) -> bool:
@@ -76,12 +77,15 @@ class File:
     def _transaction(self, doing: str, begin: str) -> Generator[sqlite3.Connection]:
         with self._lock, self._failures(doing):
             db = self._open()
+            if db.in_transaction:  # an interrupt came between its block and its end
+                db.execute("ROLLBACK")
+            mine = self._latest = object()
             db.execute(begin)
             try:
                 yield db
                 db.execute("COMMIT")
-            finally:
-                if db.in_transaction:
+            finally:  # of an interrupted one perhaps while another one goes on
+                if db.in_transaction and mine is self._latest:
                     db.execute("ROLLBACK")
 
     def _open(self) -> sqlite3.Connection:

@@ -1,0 +1,56 @@
+"""The items of a chat, and the claim of the one turn or edit that may change them.
+
+A claim is never given back: it lasts as long as its work. An interrupt (Ctrl-C) may hit any code,
+also the code that would give something back, so that whether the work goes on is asked of what the
+interpreter itself keeps: coroutines and generators know whether they run. Refuses to know what the
+work is.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from talu.chat.items import Item
+from talu.exceptions import StateError
+
+__all__ = ["Claim", "History"]
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """The right of one turn or edit to change a history.
+
+    Attributes:
+        lasts: whether the work is still under way.
+        wind_up: ends work that was interrupted; does nothing when it has ended by itself.
+    """
+
+    lasts: Callable[[], bool]
+    wind_up: Callable[[], None] = lambda: None
+
+
+class History:
+    """The items of a chat; they are changed by whoever has the claim, and in one step."""
+
+    def __init__(self, items: Iterable[Item] = ()) -> None:
+        self.items: list[Item] = list(items)
+        self._latest: Claim | None = None
+        self._lock = threading.Lock()
+
+    def claim(self, claim: Claim) -> None:
+        """Take the right to change the items, after winding up what was interrupted.
+
+        Raises:
+            StateError: another one has it.
+        """
+        with self._lock:
+            before = self._latest
+            if before is not None and before.lasts():
+                raise StateError(
+                    "this chat has an answer that is not finished: read it to its end or close() "
+                    "it (last_response has it), or fork() the chat for a second conversation",
+                    "STATE_BUSY",
+                )
+            self._latest = claim
+        if before is not None:
+            before.wind_up()
