@@ -109,6 +109,7 @@ def test_a_search_finds_what_was_said_and_shows_where(filled) -> None:
     assert session["session_id"] == "a"
     assert session["search_snippet"] == "The fox jumps over the [lazy] [dog]."
     assert ids(filled.sessions(search="uber wolk")) == ["b"]
+    assert filled.sessions()[0]["search_snippet"] is None
     assert ids(filled.sessions(search="t")) == ["c", "a"]
     assert filled.sessions(search="lazy cat") == []
     assert ids(filled.sessions(search=" ")) == ["c", "b", "a"]

@@ -519,3 +519,20 @@ def test_sync_calls_work_inside_a_running_event_loop() -> None:
         return sync_stream("one two").text
 
     assert asyncio.run(main()) == "one two"
+
+
+def test_a_whole_answer_that_was_interrupted_refuses_to_make_up_what_it_cost() -> None:
+    class Silent(ScriptedModel):
+        def stream(self, request):
+            yield TextDelta("one", (1,))
+            raise KeyboardInterrupt
+
+    chat = Client(ModelSpec("m", Silent())).chat()
+    with pytest.raises(KeyboardInterrupt):
+        chat.send("Hi")
+    answer = chat.last_response
+    assert (answer.text, answer.finish_reason) == ("one", "cancelled")
+    assert answer.to_dict()["finish_reason"] == "cancelled"
+    for name in ("usage", "timings"):
+        with pytest.raises(StateError, match="interrupted"):
+            getattr(answer, name)

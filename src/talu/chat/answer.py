@@ -1,7 +1,7 @@
 """What every answer knows, streamed or not, blocking or awaited: the face of a ``Turn``."""
 
 from dataclasses import asdict
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 from talu.chat.items import ContentPart, OutputText
 from talu.chat.textlike import TextLike
@@ -10,7 +10,9 @@ from talu.chat.turn import ChatT, Turn
 from talu.exceptions import StateError
 from talu.types import FinishReason, Timings, TokenLogprob, Usage
 
-__all__ = ["Answer"]
+__all__ = ["Answer", "WholeAnswer"]
+
+T = TypeVar("T")
 
 
 class Answer(TextLike, Generic[ChatT]):
@@ -107,16 +109,15 @@ class Answer(TextLike, Generic[ChatT]):
         """The answer for JSON: text, finish reason and whatever else is known."""
         known: dict[str, Any] = {
             "text": self.text,
-            "finish_reason": str(self.finish_reason) if self.finish_reason else None,
+            "finish_reason": str(reason) if (reason := self._turn.finish_reason) else None,
             "model": self.model,
             "reasoning": self.reasoning,
             "stop_sequence": self.stop_sequence,
             "notes": list(self.notes) or None,
         }
-        if self.usage is not None:
-            known["usage"] = asdict(self.usage) | {"total_tokens": self.usage.total_tokens}
-        if self.timings is not None:
-            known["timings"] = asdict(self.timings) | {"total_ms": self.timings.total_ms}
+        if done := self._turn.builder.done:
+            known["usage"] = asdict(done.usage) | {"total_tokens": done.usage.total_tokens}
+            known["timings"] = asdict(done.timings) | {"total_ms": done.timings.total_ms}
         if self.logprobs is not None:
             known["logprobs"] = [_plain(entry) for entry in self.logprobs]
         if self.tool_calls is not None:
@@ -129,8 +130,8 @@ class Answer(TextLike, Generic[ChatT]):
         shown = [repr(text[:50] + "…" if len(text) > 50 else text)]
         if self.model is not None:
             shown.append(f"model={self.model!r}")
-        if self.usage is not None:
-            shown.append(f"total_tokens={self.usage.total_tokens}")
+        if done := self._turn.builder.done:
+            shown.append(f"total_tokens={done.usage.total_tokens}")
         if not self._turn.ended:
             shown.append("pending")
         return f"{type(self).__name__}({', '.join(shown)})"
@@ -153,6 +154,38 @@ class Answer(TextLike, Generic[ChatT]):
         if turn.history.items and turn.history.items[-1] is turn.past[-1]:
             return turn.chat
         return turn.chat._forked_with(turn.past)
+
+
+class WholeAnswer(Answer[ChatT]):
+    """What an answer knows that was given at once, and so has ended.
+
+    It is not iterable, so that a forgotten ``stream=True`` is noticed.
+    """
+
+    __iter__ = None
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the answer ended."""
+        return self._known(self._turn.finish_reason)
+
+    @property
+    def usage(self) -> Usage:
+        """Token counts."""
+        return self._known(super().usage)
+
+    @property
+    def timings(self) -> Timings:
+        """Durations."""
+        return self._known(super().timings)
+
+    def _known(self, value: T | None) -> T:
+        """The value; an answer that was given has it, one that was interrupted may not."""
+        if value is None:
+            raise StateError(
+                "this answer failed or was interrupted before its model told how it ended"
+            )
+        return value
 
 
 def _plain(entry: TokenLogprob) -> dict[str, Any]:

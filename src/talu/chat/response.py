@@ -15,7 +15,7 @@ from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 from weakref import WeakValueDictionary, ref
 
-from talu.chat.answer import Answer
+from talu.chat.answer import Answer, WholeAnswer
 from talu.chat.io import run, run_alone
 from talu.chat.messages import Message
 from talu.chat.reading import Reading
@@ -35,10 +35,8 @@ OPEN: WeakValueDictionary[int, "_Stream[Any]"] = WeakValueDictionary()
 DROPPED: dict[int, "_Stream[Any]"] = {}  # until they have ended
 
 
-class Response(Answer["Chat"]):
+class Response(WholeAnswer["Chat"]):
     """A whole answer. It is not iterable, so that a forgotten ``stream=True`` is noticed."""
-
-    __iter__ = None
 
     @overload
     def append(
@@ -267,10 +265,8 @@ class StreamingResponse(_Stream["Chat"]):
         return chat._answer(draft, stream=stream)
 
 
-class AsyncResponse(Answer["AsyncChat"]):
+class AsyncResponse(WholeAnswer["AsyncChat"]):
     """Like ``Response``, from an ``AsyncClient``."""
-
-    __iter__ = None
 
     @overload
     async def append(
