@@ -456,6 +456,22 @@ def test_a_second_reader_of_a_stream_is_refused_while_the_first_waits(faces) -> 
     assert stream.finish_reason == "stop"
 
 
+def test_a_refused_reader_leaves_an_async_stream_to_the_one_who_reads_it() -> None:
+    async def main() -> None:
+        async def read_too() -> None:
+            with pytest.raises(StateError, match="read already"):
+                await anext(aiter(stream))
+
+        model = ScriptedModel(["one", read_too, " two", " three"])
+        stream = await AsyncClient(ModelSpec("m", model)).chat()("Hi")
+        pieces = aiter(stream)
+        assert [await anext(pieces), await anext(pieces)] == ["one", " two"]
+        await stream._settle()
+        assert [piece async for piece in pieces] == [" three", ""]
+
+    asyncio.run(main())
+
+
 def test_cancelling_meets_a_reader_that_stops_reading_at_that_moment(monkeypatch) -> None:
     seen, gate = threading.Event(), threading.Event()
     model = ScriptedModel(["one", seen.set, gate.wait, "two", "three"])

@@ -336,7 +336,8 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
 
     def __aiter__(self) -> AsyncIterator[Token]:
         reader = self._read()
-        self._reader = ref(reader)
+        if not self._pieces.ag_running:  # otherwise this one is refused, and the other goes on
+            self._reader = ref(reader)
         return reader
 
     async def _read(self) -> AsyncIterator[Token]:
