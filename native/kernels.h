@@ -13,7 +13,7 @@ constexpr std::size_t kTileRows = 16;
 // Tiles that one call of `multiply` can take, and so the width of its sums in tiles.
 constexpr std::size_t kTilesAtOnce = 4;
 // Rows of activations that one call of `multiply` can take: a part of them stays in the cache.
-constexpr std::size_t kTokensInCache = 192;
+constexpr std::size_t kTokensInCache = 96;
 
 // How a matrix of weights lies in memory: tiles of 16 rows; within a tile `group` neighbouring
 // columns of row 0, of row 1 to row 15, then the next columns. Missing rows and columns are zero.

@@ -45,14 +45,17 @@ static std::size_t group_count(const Tensor& weight) {
   return (tile_count(weight) + kTilesAtOnce - 1) / kTilesAtOnce;
 }
 
-// Items are groups of tiles, of one weight after the other: each is read once from memory, and from
-// then on out of a cache for all tokens.
+// Items are groups of tiles, of one weight after the other, and so many tokens that a cache holds
+// their part of x: a group is read once from memory, and from then on out of a cache.
 static void linear(const Node& node, const Step& step) {
   const Value& x = step.values[node.inputs[0]];
   const Activations activations = activations_for(node.linears[0].weight, x, step);
   std::size_t items = 0;
   for (std::size_t i = 0; i < node.linear_count; ++i) items += group_count(node.linears[i].weight);
+  const std::size_t chunks = (x.rows + kTokensInCache - 1) / kTokensInCache;
   auto multiply_group = [&](std::size_t item, int worker) {
+    const std::size_t t = item % chunks * kTokensInCache;
+    item /= chunks;
     const Linear* linear = node.linears;
     for (; item >= group_count(linear->weight); ++linear) item -= group_count(linear->weight);
     const Tensor& weight = linear->weight;
@@ -61,12 +64,10 @@ static void linear(const Node& node, const Step& step) {
     const std::size_t tiles = smaller(kTilesAtOnce, tile_count(weight) - first);
     const std::byte* const packed = weight.data + first * format.tile_bytes(weight.columns);
     float* const sums = reinterpret_cast<float*>(step.scratch + worker * step.scratch_bytes);
-    for (std::size_t t = 0; t < x.rows; t += kTokensInCache) {
-      const std::size_t tokens = smaller(kTokensInCache, x.rows - t);
-      format.multiply(packed, tiles, weight.columns, activations.data + t * activations.stride,
-                      activations.stride, tokens, sums);
-      finish(*linear, step, first * kTileRows, t, tokens, sums);
-    }
+    const std::size_t tokens = smaller(kTokensInCache, x.rows - t);
+    format.multiply(packed, tiles, weight.columns, activations.data + t * activations.stride,
+                    activations.stride, tokens, sums);
+    finish(*linear, step, first * kTileRows, t, tokens, sums);
   };
-  for_each(step, items, items * kTilesAtOnce * kTileRows * x.width, multiply_group);
+  for_each(step, items * chunks, items * kTilesAtOnce * kTileRows * x.width, multiply_group);
 }
