@@ -303,6 +303,64 @@ def test_a_chat_that_is_out_of_date_does_not_overwrite_what_others_stored(faces,
     assert faces.run(client.chat(session_id="s").send("mine")).text == "a"
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda chat: chat.send("more"),
+        lambda chat: chat("more"),
+        lambda chat: chat.last_response.append("more"),
+        lambda chat: chat.regenerate(),
+        lambda chat: chat.regenerate(stream=True),
+        lambda chat: chat.regenerate("question"),
+        lambda chat: chat.regenerate("other"),
+    ],
+    ids=["send", "stream", "append", "again", "again_stream", "same", "other"],
+)
+def test_a_chat_that_is_out_of_date_asks_no_model_and_stays_as_it_was(faces, profile, ask) -> None:
+    model = ScriptedModel("a", "b")
+    chat = faces.client_of(model, profile=profile).chat(session_id="s")
+    answer = faces.run(chat.send("question"))
+    faces.client(profile=Profile("work")).chat(session_id="s").append("user", "theirs")
+    before = list(chat.items), stored(profile, "s")
+    with pytest.raises(StorageError) as caught:
+        faces.run(ask(chat))
+    assert caught.value.code == "STORAGE_CONFLICT"
+    assert (list(chat.items), stored(profile, "s")) == before
+    assert chat.last_response is answer
+    assert len(model.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda chat: chat("more"), lambda chat: chat.regenerate(stream=True)]
+)
+def test_of_two_turns_on_one_state_the_one_that_began_first_is_stored(faces, profile, ask) -> None:
+    chat = faces.client("a", "first", profile=profile).chat(session_id="s")
+    faces.run(chat.send("question"))
+    model = ScriptedModel("second")
+    other = faces.client_of(model, profile=Profile("work")).chat(session_id="s")
+    stream = faces.run(ask(chat))
+    with pytest.raises(StorageError, match="was changed by another"):
+        faces.run(other.send("late"))
+    assert model.requests == []
+    faces.read(stream)
+    assert stored(profile, "s")[-1] == ("assistant", "first")
+
+
+def test_a_change_that_comes_amid_a_turn_is_noticed_at_its_end_and_the_answer_is_there(
+    faces, profile
+) -> None:
+    def write() -> None:
+        faces.client(profile=Profile("work")).chat(session_id="s").append("user", "theirs")
+
+    chat = faces.client([write, "mine"], profile=profile).chat(session_id="s")
+    with pytest.raises(StorageError) as caught:
+        faces.run(chat.send("question"))
+    assert caught.value.code == "STORAGE_CONFLICT"
+    assert caught.value.details["response"] is chat.last_response
+    assert chat.items.last.text == "mine"
+    assert stored(profile, "s") == [("user", "question"), ("user", "theirs")]
+
+
 def test_hooks_see_one_start_and_one_end_of_a_turn_that_cannot_be_stored(faces, profile) -> None:
     seen = []
 

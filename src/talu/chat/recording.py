@@ -57,15 +57,18 @@ class Recording:
     def save(self, record: ChatRecord, items: Sequence[Item] | None = None) -> None:
         """Store the session with this history; None keeps the one that is stored.
 
-        A chat without items is not stored yet. Whatever could not be stored before is now.
+        A chat without items is not stored yet. Whatever could not be stored before is now. A
+        history is a change of the session even when it is the one that is stored: whoever else
+        changed the session is noticed, and notices this.
         """
         with self._lock:
             self._find_out()
-            items = self._items if items is None else list(items)
-            keep = self._stored_of(items)
-            unchanged = keep == len(items) == len(self._items) and record == self._record
-            if unchanged or (self._change is None and not items):
+            if items is None and record == self._record:
                 return
+            items = self._items if items is None else list(items)
+            if self._change is None and not items:
+                return
+            keep = self._stored_of(items)
             try:
                 self._write(record, items, keep)
             except LookupError:  # what a fork shares with its parent is gone with the parent

@@ -232,16 +232,17 @@ class Turn(Generic[ChatT]):
     async def _store_asked(self) -> None:
         """Store the question after what is there: an answer that is replaced stays until the end.
 
-        A store that cannot be written now is tried again at the end of the turn, and raises then,
-        when the answer is there.
+        A question that is there is not stored twice, but whoever else changed the session is
+        noticed. A store that cannot be written now is tried again at the end of the turn, and
+        raises then, when the answer is there.
         """
         replaced = self.history.items[self.keep : self.keep + 1]
         same = [item for item in replaced if isinstance(item, MessageItem)]
-        if [item.content for item in same] == [item.content for item in self.asked]:
-            return
-        self._asked_is_stored = True
+        again = [item.content for item in same] == [item.content for item in self.asked]
+        new = () if again else self.asked
+        self._asked_is_stored = bool(new)
         try:
-            await self._save((*self.history.items, *self.asked))
+            await self._save((*self.history.items, *new))
         except StorageError as error:
             self._asked_is_stored = False
             if error.code != StorageError.default_code:
