@@ -86,6 +86,35 @@ def test_a_copy_of_messages_may_be_changed(chat, copied) -> None:
     assert len(chat.messages) == len(messages) - 1
 
 
+def test_messages_are_listed_for_a_reader_with_the_beginnings_of_long_texts(chat) -> None:
+    chat.append("assistant", "one\ntwo").append("user", "x" * 80).append("user", "x" * 81)
+    assert repr(chat.messages).splitlines() == [
+        "MessageList([",
+        "  system: 'S',",
+        "  user: 'q',",
+        "  assistant: 'one\\ntwo',",
+        f"  user: '{'x' * 80}',",
+        f"  user: '{'x' * 80}…',",
+        "])",
+    ]
+    assert repr(Chat().messages) == "MessageList([])"
+
+
+def test_reasoning_and_calls_of_tools_are_listed_with_their_message() -> None:
+    function = {"name": "add", "arguments": '{"a": 1}'}
+    calls = [{"id": "c1", "type": "function", "function": function}]
+    chat = Chat(
+        messages=[
+            {"role": "assistant", "content": "Sum", "reasoning_content": "?", "tool_calls": calls},
+            {"role": "tool", "content": "1", "tool_call_id": "c1"},
+        ]
+    )
+    assert repr(chat.messages).splitlines()[1:-1] == [
+        """  assistant: 'Sum', reasoning: '?', call c1: add('{"a": 1}'),""",
+        "  tool c1: '1',",
+    ]
+
+
 def test_editing_methods_change_the_history_and_can_be_chained(chat) -> None:
     assert chat.append("ASSISTANT", "a").append_hidden("user", "h").insert(1, "user", "i") is chat
     assert texts(chat) == ["S", "i", "q", "a", "h"]
@@ -260,6 +289,8 @@ def test_a_closed_chat_refuses_everything_but_its_name(faces) -> None:
         lambda: faces.run(chat("q")),
         lambda: chat.count_tokens(),
         lambda: chat.fork(),
+        lambda: chat.to_dict(),
+        lambda: chat.to_json(),
     ):
         with pytest.raises(StateError, match="chat has been closed") as caught:
             use()
@@ -444,6 +475,16 @@ def test_a_stored_chat_comes_back_item_by_item(faces) -> None:
     assert again.items.filter_by_type(ReasoningItem)[0].text == "Hm"
     assert again.items[-2].status is ItemStatus.INCOMPLETE
     assert type(again) is {"sync": Chat, "async": AsyncChat}[faces.name]
+
+
+def test_to_json_is_the_conversation_as_text_that_messages_takes(faces) -> None:
+    chat = faces.chat("Zwölf 🙂", system='Say "ja"\n')
+    faces.run(chat.send("8 + 4 = ?"))
+    text = chat.to_json()
+    assert json.loads(text) == chat.messages == chat.to_dict()["messages"]
+    assert "Zwölf 🙂" in text
+    assert faces.client("a").chat(messages=json.loads(text)).messages == chat.messages
+    assert Chat().to_json() == "[]"
 
 
 def test_a_chat_restored_from_messages_alone_goes_on(faces) -> None:

@@ -3,6 +3,7 @@
 Knows a client only as a source of backends and hooks. Refuses to generate: that is ``session``.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -206,6 +207,14 @@ class Conversation(Editable):
             "items": [record_from_item(item) for item in self.items],
             "messages": list(self.messages),
         }
+
+    def to_json(self) -> str:
+        """The conversation alone as JSON text: the list that ``messages`` is.
+
+        ``client.chat(messages=json.loads(text))`` restores it. What else ``to_dict`` has is not in
+        it: ids, times, states, hidden marks and settings.
+        """
+        return json.dumps(self.messages, ensure_ascii=False)
 
     @classmethod
     def from_dict(

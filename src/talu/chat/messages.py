@@ -24,6 +24,7 @@ __all__ = ["Message", "MessageList", "items_from_messages", "messages_from_items
 
 Message = str | InputText | MessageItem | Mapping[str, Any] | Sequence[Any]
 
+SHOWN = 80  # characters of a text in a listing
 ROLES = ("system", "developer", "user", "assistant", "tool")
 KEYS = {  # role: what its dictionary may have beside role and content
     "assistant": {"tool_calls", "reasoning_content"},
@@ -44,9 +45,29 @@ class MessageList(list[dict[str, Any]]):
     append = extend = insert = remove = pop = clear = sort = reverse = _read_only
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _read_only
 
+    def __repr__(self) -> str:
+        lines = "".join(f"  {_line(message)},\n" for message in self)
+        return f"MessageList([\n{lines}])" if lines else "MessageList([])"
+
     def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
         """A copy, pickled or not, is a plain list, and may be changed."""
         return list, (list(self),)
+
+
+def _line(message: Mapping[str, Any]) -> str:
+    """A message for a reader: who speaks, and the beginning of what is said, thought or called."""
+    answers = f" {message['tool_call_id']}" if "tool_call_id" in message else ""
+    line = f"{message['role']}{answers}: {_beginning(message['content'])}"
+    if "reasoning_content" in message:
+        line += f", reasoning: {_beginning(message['reasoning_content'])}"
+    for call in message.get("tool_calls", ()):
+        function = call["function"]
+        line += f", call {call['id']}: {function['name']}({_beginning(function['arguments'])})"
+    return line
+
+
+def _beginning(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else text[:SHOWN] + "…")
 
 
 def messages_from_items(items: Iterable[Item]) -> list[dict[str, Any]]:
