@@ -23,14 +23,15 @@ from talu.profile import Profile
 from talu.router.embedding import AwaitedEmbeds, Embeds
 from talu.router.router import Router
 from talu.router.spec import CompletionOptions, ModelInput, specs_from
-from talu.types import Request, StopFlag
+from talu.types import Handle, Request, StopFlag
 
 __all__ = ["AsyncClient", "Client", "ModelInput"]
 
 
-class _Client(Embeds):
+class _Client(Embeds, Handle):
     """What the two clients share."""
 
+    _instead = "make another one of the same models; in one process they share what is open"
     _async_hooks: bool
 
     def __init__(

@@ -12,7 +12,7 @@ from talu.exceptions import ValidationError
 from talu.protocols import SessionRecord
 from talu.storage.sessions import Database
 from talu.storage.transfer import export_sessions, import_sessions
-from talu.types import check_marker
+from talu.types import Handle, check_marker
 
 __all__ = ["Profile", "list_sessions", "new_session_id"]
 
@@ -25,7 +25,7 @@ def new_session_id() -> str:
     return str(uuid.uuid4())
 
 
-class Profile:
+class Profile(Handle):
     """A named store of chats: ``Client(model, profile=Profile("work"))`` keeps every chat in it.
 
     Nothing is written before the first chat has an item. Several clients and processes may use
@@ -43,6 +43,8 @@ class Profile:
     Raises:
         ValidationError: the name would not do as the name of a folder.
     """
+
+    _instead = "open it again by its name, Profile(profile.name), in any process"
 
     def __init__(self, name: str | None = None) -> None:
         source = "name" if name is not None else "TALU_PROFILE"

@@ -1,17 +1,17 @@
 """Values that travel between the parts of talu: requests, events, usage, timings.
 
 Everything below the public classes is a stream of these events; an answer that is not
-streamed is a drained stream.
+streamed is a drained stream. A ``Handle`` is what does not travel.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, NoReturn, get_args
 from weakref import WeakMethod
 
 from talu.config import GenerationConfig
-from talu.exceptions import ValidationError
+from talu.exceptions import StateError, ValidationError
 
 __all__ = [
     "POOLINGS",
@@ -20,6 +20,7 @@ __all__ = [
     "Done",
     "Event",
     "FinishReason",
+    "Handle",
     "Pooling",
     "ReasoningDelta",
     "Request",
@@ -194,7 +195,20 @@ class Done:
 Event = TextDelta | ReasoningDelta | ToolCallEvent | Done
 
 
-class StopFlag:
+class Handle:
+    """What is at work in this process and is no value: copying and pickling it is refused."""
+
+    __slots__ = ()
+    _instead: ClassVar[str]  # what to do instead, for the message
+
+    def __reduce__(self) -> NoReturn:
+        raise StateError(
+            f"{type(self).__name__} cannot be copied or pickled: {self._instead}",
+            "STATE_NOT_COPYABLE",
+        )
+
+
+class StopFlag(Handle):
     """Asks generations to stop, from any thread.
 
     One flag may be given to any number of generations: when it is signalled, those that are under
@@ -203,6 +217,7 @@ class StopFlag:
     """
 
     __slots__ = ("__weakref__", "_callbacks", "_signalled")
+    _instead = "share the flag itself; another process needs one of its own"
 
     def __init__(self) -> None:
         self._signalled = False

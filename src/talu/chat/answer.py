@@ -1,12 +1,12 @@
-"""What every answer knows, streamed or not, blocking or awaited: the face of a ``Turn``."""
+"""What every answer knows, streamed or not, blocking or awaited: the face of an ``Outcome``."""
 
 from dataclasses import asdict
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from talu.chat.items import ContentPart, OutputText
+from talu.chat.outcome import ChatT, Outcome
 from talu.chat.textlike import TextLike
 from talu.chat.tools import ToolCall
-from talu.chat.turn import ChatT, Turn
 from talu.exceptions import StateError
 from talu.types import FinishReason, Timings, TokenLogprob, Usage
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 class Answer(TextLike, Generic[ChatT]):
     """What every answer knows. Of a stream that is not read to its end: what has come so far."""
 
-    def __init__(self, turn: Turn[ChatT]) -> None:
+    def __init__(self, turn: Outcome[ChatT]) -> None:
         self._turn = turn
         self._content: list[ContentPart] | None = None
         turn.answer = self
@@ -77,7 +77,7 @@ class Answer(TextLike, Generic[ChatT]):
 
     @property
     def chat(self) -> ChatT | None:
-        """The chat that this answer belongs to; None for a raw completion."""
+        """The chat that this answer belongs to; None for a raw completion and for a copy."""
         return self._turn.chat
 
     @property
@@ -145,13 +145,14 @@ class Answer(TextLike, Generic[ChatT]):
         turn = self._turn
         if turn.chat is None:
             raise StateError(
-                "this answer is a one-shot and belongs to no chat: continue one that came from "
-                "client.chat() or client.ask()",
+                "this answer belongs to no chat, because it is a one-shot or a copy: continue one "
+                "that came from client.chat() or client.ask()",
                 "STATE_NO_CHAT",
             )
         if not turn.past:
             raise StateError("this answer failed or never began: there is nothing to continue")
-        if turn.history.items and turn.history.items[-1] is turn.past[-1]:
+        items = turn.chat._history.items
+        if items and items[-1] is turn.past[-1]:
             return turn.chat
         return turn.chat._forked_with(turn.past)
 
@@ -159,10 +160,16 @@ class Answer(TextLike, Generic[ChatT]):
 class WholeAnswer(Answer[ChatT]):
     """What an answer knows that was given at once, and so has ended.
 
-    It is not iterable, so that a forgotten ``stream=True`` is noticed.
+    It is not iterable, so that a forgotten ``stream=True`` is noticed; its copies have no chat.
     """
 
     __iter__ = None
+
+    def __copy__(self) -> Self:
+        return self  # it does not change
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._turn.alone(),)
 
     @property
     def finish_reason(self) -> FinishReason:

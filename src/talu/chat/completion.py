@@ -3,7 +3,8 @@
 from talu.chat.history import History
 from talu.chat.host import Host
 from talu.chat.io import IO
-from talu.chat.turn import ChatT, Turn
+from talu.chat.outcome import ChatT
+from talu.chat.turn import Turn
 from talu.config import GenerationConfig, check_boolean, check_token_ids
 from talu.exceptions import EmptyPromptError, ValidationError
 from talu.types import Request, StopFlag

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from talu.config import GenerationConfig
 from talu.exceptions import ValidationError
+from talu.types import Handle
 
 if TYPE_CHECKING:
     from talu.chat.answer import Answer
@@ -141,8 +142,10 @@ class _Registered:
             return None
 
 
-class HookManager:
+class HookManager(Handle):
     """The hooks of a client, in the order in which they are called; for any threads."""
+
+    _instead = "make another one of the same hooks, HookManager(manager.hooks)"
 
     def __init__(self, hooks: Iterable[Hook] | None = None, *, allow_async: bool = True) -> None:
         self._registered: list[_Registered] = []

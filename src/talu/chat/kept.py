@@ -14,7 +14,7 @@ from talu.chat.records import config_from_record, json_copy
 from talu.config import GenerationConfig, TemplateSource, merged, source_of
 from talu.exceptions import ValidationError
 from talu.protocols import ChatRecord, Store, StoredRecord
-from talu.types import check_marker
+from talu.types import Handle, check_marker
 
 __all__ = ["Kept", "StoreOwner"]
 
@@ -29,8 +29,10 @@ class StoreOwner(Protocol):
         """The store."""
 
 
-class Kept:
+class Kept(Handle):
     """Base of all chats: their attributes, and their link to a store if they have one."""
+
+    _instead = "fork() makes an independent one; to_dict() and from_dict() carry it elsewhere"
 
     def __init__(
         self,

@@ -18,12 +18,13 @@ from weakref import WeakValueDictionary, ref
 from talu.chat.answer import Answer, WholeAnswer
 from talu.chat.io import run, run_alone
 from talu.chat.messages import Message
+from talu.chat.outcome import ChatT
 from talu.chat.reading import Reading
 from talu.chat.token import Token
-from talu.chat.turn import ChatT, OnToken, Turn
+from talu.chat.turn import OnToken, Turn
 from talu.config import GenerationConfig, GenerationSettings
 from talu.exceptions import StateError
-from talu.types import FinishReason, StopFlag
+from talu.types import FinishReason, Handle, StopFlag
 
 if TYPE_CHECKING:
     from talu.chat.session import AsyncChat, Chat
@@ -36,7 +37,11 @@ DROPPED: dict[int, "_Stream[Any]"] = {}  # until they have ended
 
 
 class Response(WholeAnswer["Chat"]):
-    """A whole answer. It is not iterable, so that a forgotten ``stream=True`` is noticed."""
+    """A whole answer. It is not iterable, so that a forgotten ``stream=True`` is noticed.
+
+    It can be pickled and deep-copied: the copy has everything but the chat, so that nothing can be
+    appended to it.
+    """
 
     @overload
     def append(
@@ -97,8 +102,13 @@ class Response(WholeAnswer["Chat"]):
         return chat._answer(draft, stream=stream)
 
 
-class _Stream(Answer[ChatT]):
+class _Stream(Answer[ChatT], Handle):
     """What the two streams share: above all that they end, whatever becomes of them."""
+
+    _instead = (
+        "read it, and take its text or to_dict(); a whole answer (stream=False) can be copied"
+    )
+    _turn: Turn[ChatT]
 
     def __init__(self, turn: Turn[ChatT]) -> None:
         super().__init__(turn)

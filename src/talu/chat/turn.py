@@ -10,47 +10,35 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import Self
 
-from talu.chat.builder import Builder
 from talu.chat.history import History
 from talu.chat.hooks import Generation, HookManager, Observation
 from talu.chat.io import IO, run
 from talu.chat.items import Item, ItemStatus, MessageItem
+from talu.chat.outcome import ChatT, Outcome
 from talu.chat.reading import Reading
 from talu.chat.token import Token
 from talu.exceptions import GenerationError, StorageError
 from talu.types import Done, Event, FinishReason, ReasoningDelta, Request, TextDelta
 
-if TYPE_CHECKING:
-    from talu.chat.answer import Answer
-    from talu.chat.conversation import Conversation
-
 __all__ = ["OnToken", "Turn", "drain"]
 
-ChatT = TypeVar("ChatT", bound="Conversation")
 OnToken = Callable[[Token], object]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Turn(Generic[ChatT]):
+class Turn(Outcome[ChatT]):
     """A generation from the claim on its history, which is taken already, to the commit.
 
     Attributes:
-        chat: whose turn it is, None for a raw completion.
-        model: the model's name until the backend tells its own.
         keep: how many items of the history stay before the turn.
         asked: items of the user, committed together with the answer's.
         store: keeps a history in place of the one that it has; None for a chat without a profile.
         stream: the answer is read while it is generated.
-        answer: the response that shows this turn.
         reading: how the answer is read, once it was handed out as a stream without an event loop.
-        past: the history up to and including this turn; empty before the commit.
-        finish_reason: None until the turn has ended, and when it failed.
     """
 
-    chat: ChatT | None
-    model: str
     history: History
     keep: int = 0
     asked: tuple[MessageItem, ...] = ()
@@ -61,12 +49,7 @@ class Turn(Generic[ChatT]):
     hooks: HookManager
     stream: bool = False
     on_token: OnToken | None = None
-    answer: "Answer[ChatT] | None" = None
     reading: Reading | None = None
-    builder: Builder = field(default_factory=Builder)
-    past: tuple[Item, ...] = ()
-    finish_reason: FinishReason | None = None
-    ended: bool = False
     _events: AsyncGenerator[Event] | None = None
     _began_at: float = 0.0
     _observation: Observation = field(init=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from talu.chat.hooks import Generation, Hook
 from talu.hooks.ending import finish_reason
 from talu.hooks.prometheus import exposition
-from talu.types import FinishReason, Usage
+from talu.types import FinishReason, Handle, Usage
 
 if TYPE_CHECKING:
     from talu.chat.answer import Answer
@@ -94,11 +94,13 @@ class ModelMetrics:
         return self.started - sum(self.ended.values())
 
 
-class MetricsHook(Hook):
+class MetricsHook(Hook, Handle):
     """Counts generations, failures and tokens, and measures first tokens and speed, by model.
 
     One hook may serve any number of clients, threads and event loops; the counts are exact.
     """
+
+    _instead = "snapshot() gives its counts as values; another process needs a hook of its own"
 
     def __init__(self) -> None:
         self._models: dict[str, _Tally] = {}

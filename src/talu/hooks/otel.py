@@ -17,6 +17,7 @@ from talu.config import check_boolean
 from talu.exceptions import DependencyError
 from talu.hooks.ending import error_type, finish_reason
 from talu.hooks.messages import input_messages, output_messages
+from talu.types import Handle
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -36,7 +37,7 @@ MAX_INTEGER = 2**63 - 1  # of an attribute
 Attributes = dict[str, Any]
 
 
-class OpenTelemetryHook(Hook):
+class OpenTelemetryHook(Hook, Handle):
     """A span for every generation, and histograms of durations and tokens.
 
     The span ``chat {model}``, or ``text_completion {model}`` for a raw completion, is a child of
@@ -61,6 +62,8 @@ class OpenTelemetryHook(Hook):
         DependencyError: OpenTelemetry's API is not installed.
         ValidationError: ``content`` is neither True nor False.
     """
+
+    _instead = "share the hook itself; another process needs one of its own"
 
     def __init__(
         self,

@@ -18,17 +18,20 @@ from talu.router.spec import (
     OpenAICompatibleBackend,
     specs_from,
 )
+from talu.types import Handle
 
 __all__ = ["Router"]
 
 LOCAL_MODEL = ("talu.backends.local", "LocalModel")  # imported when a local model is first opened
 
 
-class Router:
+class Router(Handle):
     """The models of a client by name; usable from any thread.
 
     A name is the reference with which the model was given.
     """
+
+    _instead = "make another one, or a client, of the same models"
 
     def __init__(self, models: Sequence[ModelInput], default_model: str | None = None) -> None:
         specs = specs_from(models, {}, {})
