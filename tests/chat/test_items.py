@@ -64,6 +64,15 @@ def test_the_model_speaks_output_text_and_others_input_text() -> None:
     assert (OutputText.type, InputText.type) == (ContentType.OUTPUT_TEXT, ContentType.INPUT_TEXT)
 
 
+@pytest.mark.parametrize("part", [InputText, OutputText, ReasoningText])
+def test_a_part_is_text_and_has_a_form_for_json(part) -> None:
+    assert part("a").to_dict() == {"type": part.type.name.lower(), "text": "a"}
+    for wrong in (None, 5, b"a", ["a"]):
+        with pytest.raises(ValidationError, match="text must be text, got") as caught:
+            part(wrong)
+        assert caught.value.details["param"] == "text"
+
+
 def test_an_unknown_role_names_the_known_ones() -> None:
     with pytest.raises(ValidationError, match="known are system, user, assistant, developer"):
         MessageItem.create("king", "a")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import ClassVar, Self, TypeVar, overload
 
+from talu.config import check_boolean
 from talu.exceptions import ValidationError
 
 __all__ = [
@@ -82,26 +83,40 @@ class ContentType(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class InputText:
+class _TextPart:
+    """What all parts have: so far they are texts."""
+
+    type: ClassVar[ContentType]
+    text: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            wrong = f"text must be text, got {self.text!r}"
+            raise ValidationError(wrong, details={"param": "text", "value": self.text})
+
+    def to_dict(self) -> dict[str, str]:
+        """The part as ``{"type": "input_text", "text": ...}``, or of another type."""
+        return {"type": self.type.name.lower(), "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class InputText(_TextPart):
     """Text that was given to the model."""
 
-    text: str
     type: ClassVar[ContentType] = ContentType.INPUT_TEXT
 
 
 @dataclass(frozen=True, slots=True)
-class OutputText:
+class OutputText(_TextPart):
     """Text of an answer."""
 
-    text: str
     type: ClassVar[ContentType] = ContentType.OUTPUT_TEXT
 
 
 @dataclass(frozen=True, slots=True)
-class ReasoningText:
+class ReasoningText(_TextPart):
     """Text that the model thought before it answered."""
 
-    text: str
     type: ClassVar[ContentType] = ContentType.REASONING_TEXT
 
 
@@ -165,7 +180,7 @@ class MessageItem(Item):
                 "VALIDATION_MISSING_CONTENT",
                 {"param": "content", "value": content},
             )
-        return cls(role=who, content=tuple(parts), hidden=hidden)
+        return cls(role=who, content=tuple(parts), hidden=check_boolean("hidden", hidden))
 
     @property
     def text(self) -> str:

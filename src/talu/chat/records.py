@@ -50,7 +50,7 @@ def record_from_item(item: Item) -> dict[str, Any]:
         if isinstance(value, IntEnum):
             value = value.name.lower()
         elif field.name == "content":
-            value = [{"type": part.type.name.lower(), "text": part.text} for part in value]
+            value = [part.to_dict() for part in value]
         record[field.name] = value
     return record
 
@@ -90,10 +90,7 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
 
 
 def _part(part: Mapping[str, Any]) -> ContentPart:
-    text = part["text"]
-    if not isinstance(text, str):
-        raise TypeError(f"text must be text, got {text!r}")
-    return PARTS[part["type"]](text)
+    return PARTS[part["type"]](part["text"])
 
 
 def config_from_record(record: Mapping[str, Any] | None) -> GenerationConfig:
