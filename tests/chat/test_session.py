@@ -137,16 +137,34 @@ def test_append_takes_an_item_as_it_is(chat) -> None:
         (lambda chat: chat.append("user", 3), ValidationError, "content must be text"),
         (lambda chat: chat.append(ITEM, "b"), ValidationError, "has its own content"),
         (lambda chat: chat.append(ITEM, hidden=True), ValidationError, "has its own content"),
-        (lambda chat: chat.insert(3, "user", "a"), ValidationError, "no item at index 3"),
-        (lambda chat: chat.insert("0", "user", "a"), ValidationError, "no item at index '0'"),
-        (lambda chat: chat.remove(-1), ValidationError, "no item at index -1"),
-        (lambda chat: chat.remove(2), ValidationError, "2 items, counted from 0"),
-        (lambda chat: chat.reset().pop(), StateError, "no item to drop"),
+        (lambda chat: chat.append("user", "b", hidden="no"), ValidationError, "hidden must be"),
+        (lambda chat: chat.insert("0", "user", "a"), ValidationError, "whole number, got '0'"),
+        (lambda chat: chat.insert(True, "user", "a"), ValidationError, "whole number, got True"),
+        (lambda chat: chat.remove(None), ValidationError, "whole number, got None"),
     ],
 )
 def test_a_wrong_edit_is_refused_and_changes_nothing(chat, edit, error, match) -> None:
     with pytest.raises(error, match=match):
         edit(chat)
+    assert texts(chat) == ["S", "q"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "code", "match"),
+    [
+        (lambda chat: chat.insert(3, "user", "a"), "INSERT", "no item at index 3: it can be 0 to"),
+        (lambda chat: chat.insert(-1, "user", "a"), "INSERT", "no item at index -1"),
+        (lambda chat: chat.remove(-1), "REMOVE", "no item at index -1"),
+        (lambda chat: chat.remove(2), "REMOVE", "no item at index 2: it can be 0 to 1"),
+        (lambda chat: chat.remove(10**30), "REMOVE", "no item at index 1000"),
+        (lambda chat: chat.reset().remove(0), "REMOVE", "the chat is empty"),
+        (lambda chat: chat.reset().pop(), "POP", "no item to drop"),
+    ],
+)
+def test_an_item_that_is_not_there_is_refused_by_what_was_tried(chat, edit, code, match) -> None:
+    with pytest.raises(StateError, match=match) as caught:
+        edit(chat)
+    assert caught.value.code == f"STATE_{code}_FAILED"
     assert chat.append("user", "still editable")
 
 

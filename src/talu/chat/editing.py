@@ -80,7 +80,12 @@ class Editable(Kept):
         *,
         hidden: bool = False,
     ) -> Self:
-        """Put a message before the item at ``index``."""
+        """Put a message before the item at ``index``, or at the end when that is ``len(chat)``.
+
+        Raises:
+            ValidationError: the role, the content or the type of an argument is wrong.
+            StateError: there is no such index.
+        """
         if isinstance(role, MessageItem):
             if content is not None or hidden:
                 wrong = "a MessageItem has its own content and hidden: give the item alone"
@@ -93,13 +98,13 @@ class Editable(Kept):
             item = MessageItem.create(role, content, hidden=hidden)
 
         def change(items: list[Item]) -> None:
-            _check_index(index, len(items), len(items))
+            _check_index(index, len(items), "STATE_INSERT_FAILED")
             items.insert(index, item)
 
         return self._edit(change)
 
     def pop(self) -> Self:
-        """Drop the last item."""
+        """Drop the last item; ``StateError`` when there is none."""
 
         def change(items: list[Item]) -> None:
             if not items:
@@ -109,10 +114,10 @@ class Editable(Kept):
         return self._edit(change)
 
     def remove(self, index: int) -> Self:
-        """Drop the item at ``index``, counted from 0."""
+        """Drop the item at ``index``, counted from 0; ``StateError`` when there is none."""
 
         def change(items: list[Item]) -> None:
-            _check_index(index, len(items) - 1, len(items))
+            _check_index(index, len(items) - 1, "STATE_REMOVE_FAILED")
             del items[index]
 
         return self._edit(change)
@@ -154,7 +159,10 @@ def _system_of(items: list[Item]) -> int:
     return int(ConversationItems(items).system is not None)
 
 
-def _check_index(index: int, last: int, length: int) -> None:
-    if not isinstance(index, int) or not 0 <= index <= last:
-        wrong = f"there is no item at index {index!r}: the chat has {length} items, counted from 0"
-        raise ValidationError(wrong, details={"param": "index", "value": index})
+def _check_index(index: int, last: int, code: str) -> None:
+    details = {"param": "index", "value": index}
+    if not isinstance(index, int) or isinstance(index, bool):
+        raise ValidationError(f"index must be a whole number, got {index!r}", details=details)
+    if not 0 <= index <= last:
+        held = f"it can be 0 to {last}" if last >= 0 else "the chat is empty"
+        raise StateError(f"there is no item at index {index}: {held}", code, details)
