@@ -92,6 +92,13 @@ def test_a_level_is_a_number(level) -> None:
         LoggingHook(level=level)
 
 
+@pytest.mark.parametrize("wrong", [logging, logging.Logger, 5])
+def test_what_is_no_logger_is_refused(wrong) -> None:
+    with pytest.raises(ValidationError, match="logger must be a Logger") as caught:
+        LoggingHook(wrong)
+    assert caught.value.details == {"param": "logger", "value": wrong}
+
+
 def test_a_name_in_place_of_a_logger_is_refused() -> None:
     with pytest.raises(ValidationError, match=r"logger must be a Logger.*got 'mine'"):
         LoggingHook("mine")

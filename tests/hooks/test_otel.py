@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from talu.exceptions import GenerationError
+from talu.exceptions import GenerationError, ValidationError
 from talu.hooks import OpenTelemetryHook
 from talu.types import Done, FinishReason, ReasoningDelta, Timings, ToolCallEvent, Usage
 
@@ -190,6 +190,24 @@ def test_what_was_said_is_recorded_when_it_is_asked_for(faces, telemetry) -> Non
 def test_a_seed_that_fits_no_attribute_is_left_out(faces, telemetry, seed, recorded) -> None:
     faces.run(faces.client("one", hooks=[telemetry.hook()]).ask("Hi", seed=seed))
     assert ("gen_ai.request.seed" in telemetry.spans[0].attributes) is recorded
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("tracer_provider", 5),
+        ("tracer_provider", TracerProvider),
+        ("tracer_provider", MeterProvider()),
+        ("meter_provider", "mine"),
+        ("meter_provider", trace.NoOpTracerProvider()),
+        ("content", "no"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name_when_the_hook_is_made(name, wrong) -> None:
+    with pytest.raises(ValidationError, match=f"^{name} must be ") as caught:
+        OpenTelemetryHook(**{name: wrong})
+    assert caught.value.details["param"] == name
+    assert caught.value.details["value"] is wrong
 
 
 def test_a_program_without_a_provider_records_nothing_and_works(faces) -> None:

@@ -49,7 +49,7 @@ class LoggingHook(Hook):
         level: int = logging.INFO,
         content: bool = False,
     ) -> None:
-        if logger is not None and not hasattr(logger, "isEnabledFor"):
+        if logger is not None and not isinstance(logger, logging.Logger):
             wrong = f"logger must be a Logger, such as logging.getLogger('my.app'), got {logger!r}"
             raise ValidationError(wrong, details={"param": "logger", "value": logger})
         if not isinstance(level, int) or isinstance(level, bool):

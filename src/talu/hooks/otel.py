@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from talu.chat.hooks import Generation, Hook
 from talu.config import check_boolean
-from talu.exceptions import DependencyError
+from talu.exceptions import DependencyError, ValidationError
 from talu.hooks.ending import error_type, finish_reason
 from talu.hooks.messages import input_messages, output_messages
 from talu.types import Handle
@@ -60,7 +60,7 @@ class OpenTelemetryHook(Hook, Handle):
 
     Raises:
         DependencyError: OpenTelemetry's API is not installed.
-        ValidationError: ``content`` is neither True nor False.
+        ValidationError: an argument is of a wrong type.
     """
 
     _instead = "share the hook itself; another process needs one of its own"
@@ -74,6 +74,8 @@ class OpenTelemetryHook(Hook, Handle):
     ) -> None:
         self._trace, metrics = _api("trace"), _api("metrics")
         self._content = check_boolean("content", content)
+        _check_provider("tracer_provider", tracer_provider, self._trace.TracerProvider)
+        _check_provider("meter_provider", meter_provider, metrics.MeterProvider)
         release = version("talu")
         self._tracer = self._trace.get_tracer("talu", release, tracer_provider, SCHEMA)
         self._instruments = _Instruments(metrics.get_meter("talu", release, meter_provider, SCHEMA))
@@ -205,6 +207,12 @@ def _api(name: str) -> ModuleType:
             "OpenTelemetryHook needs OpenTelemetry's API, which is not installed: "
             "pip install 'talu[otel]'"
         ) from missing
+
+
+def _check_provider(name: str, value: object, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        wrong = f"{name} must be a {kind.__name__} of OpenTelemetry, got {value!r}"
+        raise ValidationError(wrong, details={"param": name, "value": value})
 
 
 def _request(generation: Generation) -> Attributes:
