@@ -177,6 +177,16 @@ def test_append_to_an_older_answer_goes_on_in_a_fork(faces) -> None:
     assert len({id(chat), id(branch.chat), id(other.chat)}) == 3
 
 
+def test_append_to_an_answer_of_a_closed_chat_is_refused_also_where_it_would_fork(faces) -> None:
+    chat = faces.chat("a1", "a2", "b2")
+    first, second = faces.run(chat.send("q1")), faces.run(chat.send("q2"))
+    faces.run(chat.close())
+    for answer in (first, second):
+        with pytest.raises(StateError) as caught:
+            faces.run(answer.append("x2"))
+        assert caught.value.code == "CHAT_CLOSED"
+
+
 def test_a_stream_that_is_left_knows_what_it_cost(faces) -> None:
     stream = faces.run(faces.chat("one two three")("Hi there"))
     faces.read_some(stream, 2)

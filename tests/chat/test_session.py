@@ -294,6 +294,12 @@ def test_a_chat_without_a_client_holds_its_history_and_does_not_answer() -> None
     assert caught.value.code == "STATE_NO_ROUTER"
 
 
+def test_without_a_model_there_are_no_tokens_to_count() -> None:
+    with pytest.raises(StateError, match="no model to count tokens with") as caught:
+        Chat().count_tokens("Hi")
+    assert caught.value.code == "STATE_NO_MODEL"
+
+
 def test_a_closed_chat_refuses_everything_but_its_name(faces) -> None:
     chat = faces.chat("a")
     faces.run(chat.close())
@@ -309,10 +315,21 @@ def test_a_closed_chat_refuses_everything_but_its_name(faces) -> None:
         lambda: chat.fork(),
         lambda: chat.to_dict(),
         lambda: chat.to_json(),
+        lambda: setattr(chat, "system", "S"),
+        lambda: setattr(chat, "config", GenerationConfig(seed=1)),
+        lambda: setattr(chat, "marker", "pinned"),
+        lambda: setattr(chat, "metadata", {"a": 1}),
+        lambda: setattr(chat, "title", "T"),
     ):
         with pytest.raises(StateError, match="chat has been closed") as caught:
             use()
         assert caught.value.code == "CHAT_CLOSED"
+    assert (chat.config, chat.marker, chat.metadata, chat.title) == (
+        GenerationConfig(),
+        "",
+        {},
+        None,
+    )
     assert "closed" in repr(chat)
 
 

@@ -145,6 +145,7 @@ class Conversation(Editable):
         return self._forked_with(self.items)
 
     def _forked_with(self, items: Sequence[Item]) -> Self:
+        self._check_open()
         copy = type(self)(
             client=self._client,
             config=self.config,
@@ -169,11 +170,17 @@ class Conversation(Editable):
 
         Args:
             message: counted as the user's next message; the chat does not change.
+
+        Raises:
+            StateError: the chat is closed or has no model.
         """
         asked = user_items(message) if message is not None else []
         items = [*self.items, *asked]
         if not items:
             return 0
+        if self._client is None:
+            wrong = "this chat has no model to count tokens with: make one with Chat('a model')"
+            raise StateError(wrong, "STATE_NO_MODEL")
         return len(self._backend().render(self._request(items, self.config))[1])
 
     def preview_prompt(

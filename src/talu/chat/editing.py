@@ -19,8 +19,6 @@ __all__ = ["Editable"]
 class Editable(Kept):
     """A chat whose items can be read and edited."""
 
-    _closed = False
-
     @property
     def items(self) -> ConversationItems:
         """All items as a live read-only sequence, the system message included."""
@@ -148,10 +146,6 @@ class Editable(Kept):
         change(items)
         self._save(items)
         self._history.items[:] = items
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StateError("the chat has been closed", "CHAT_CLOSED")
 
 
 def _system_of(items: list[Item]) -> int:

@@ -12,7 +12,7 @@ from talu.chat.items import ConversationItems, Item
 from talu.chat.recording import Recording
 from talu.chat.records import config_from_record, json_copy
 from talu.config import GenerationConfig, TemplateSource, merged, source_of
-from talu.exceptions import ValidationError
+from talu.exceptions import StateError, ValidationError
 from talu.protocols import ChatRecord, Store, StoredRecord
 from talu.types import Handle, check_marker
 
@@ -32,6 +32,7 @@ class StoreOwner(Protocol):
 class Kept(Handle):
     """Base of all chats: their attributes, and their link to a store if they have one."""
 
+    _closed = False
     _instead = "fork() makes an independent one; to_dict() and from_dict() carry it elsewhere"
 
     def __init__(
@@ -87,6 +88,7 @@ class Kept(Handle):
 
     @config.setter
     def config(self, config: GenerationConfig) -> None:
+        self._check_open()
         self._config = merged(config)
         self._store()
 
@@ -97,6 +99,7 @@ class Kept(Handle):
 
     @marker.setter
     def marker(self, marker: str) -> None:
+        self._check_open()
         check_marker(marker)
         self._marker = marker
         self._store()
@@ -111,6 +114,7 @@ class Kept(Handle):
 
     @metadata.setter
     def metadata(self, metadata: Mapping[str, Any]) -> None:
+        self._check_open()
         self._metadata = _metadata(metadata)
         self._store()
 
@@ -121,10 +125,15 @@ class Kept(Handle):
 
     @title.setter
     def title(self, title: str | None) -> None:
+        self._check_open()
         if title is not None and not isinstance(title, str):
             raise ValidationError(f"title must be text, got {title!r}", details={"param": "title"})
         self._title = title
         self._store()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StateError("the chat has been closed", "CHAT_CLOSED")
 
     def _keep_in(self, store: Store, *, models: Sequence[str], fresh: bool) -> None:
         """Go on from the stored session of this id; attributes that were given win.
