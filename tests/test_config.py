@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from talu.config import (
+    ELSEWHERE,
     FIELDS,
     NOT_YET,
     GenerationConfig,
@@ -143,10 +144,25 @@ def test_an_unknown_keyword_of_a_call_is_a_validation_error_with_the_nearest_nam
     assert caught.value.details["param"] == "max_token"
 
 
-@pytest.mark.parametrize("name", NOT_YET)
-def test_a_setting_of_a_later_feature_is_refused_by_name(name: str) -> None:
-    with pytest.raises(ValidationError, match=f"'{name}' needs .* not have yet"):
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_name_that_is_no_setting_is_refused_with_its_place(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"'{name}' is no .*: it is {ELSEWHERE[name]}"):
         merged(settings={name: None})
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+@pytest.mark.parametrize("value", [{}, [], False, "auto"])
+def test_a_setting_of_a_later_feature_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=f"'{name}' needs .* not have yet"):
+        merged(settings={name: value})
+    with pytest.raises(TypeError, match=f"'{name}' needs .* not have yet"):
+        GenerationConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+def test_none_for_a_later_feature_asks_for_nothing(name: str) -> None:
+    assert merged(settings={name: None, "seed": 1}) == GenerationConfig(seed=1, **{name: None})
+    assert GenerationConfig(**{name: None}).given == {}
 
 
 def test_or_lets_the_right_side_win_only_where_it_is_set() -> None:

@@ -52,6 +52,15 @@ NOT_YET = {  # known names of features that this version does not have
     "tools": "tools",
     "tools_json": "tools",
 }
+ELSEWHERE = {  # names that are no settings, and where what they mean is
+    "completion_opts": "an argument of raw_complete",
+    "messages": "an argument of client.chat",
+    "model": "an argument of client.ask, stream, raw_complete and chat",
+    "on_token": "an argument of a chat's calls",
+    "stop": "called 'stop_sequences' here",
+    "stream": "an argument of a chat's calls; client.stream streams without a chat",
+    "system": "an argument of client.chat",
+}
 FROM_MODEL = {  # names of generation_config.json and ours
     "max_new_tokens": "max_tokens",
     "min_p": "min_p",
@@ -248,7 +257,7 @@ class GenerationConfig:
     A field that is not set reads as the library default, but a value in the model's own
     ``generation_config.json`` wins over that default. A value is checked when it is set: one of a
     wrong type or range raises ``ValidationError`` whose ``details["param"]`` names the field. An
-    unknown keyword raises ``TypeError``.
+    unknown keyword raises ``TypeError``; so does one of a later version, unless it is None.
 
     Attributes:
         max_tokens: limit of generated tokens, at least 1 (256).
@@ -291,7 +300,7 @@ class GenerationConfig:
 
     def __init__(self, **settings: Unpack[GenerationSettings]) -> None:
         self.given: dict[str, Any] = {}
-        for name, value in settings.items():
+        for name, value in _asked(settings).items():
             if name not in FIELDS:
                 raise TypeError(_unknown(name))
             setattr(self, name, value)
@@ -339,9 +348,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def _asked(settings: Mapping[str, object]) -> dict[str, object]:
+    """The settings without those of later versions that are None, which asks for nothing."""
+    return {n: value for n, value in settings.items() if value is not None or n not in NOT_YET}
+
+
 def _unknown(name: str) -> str:
     if name in NOT_YET:
         return f"{name!r} needs {NOT_YET[name]}, which this version of talu does not have yet"
+    if name in ELSEWHERE:
+        return f"{name!r} is no generation parameter: it is {ELSEWHERE[name]}"
     hint = nearest(name, FIELDS) or f"; known are {', '.join(FIELDS)}"
     return f"unknown generation parameter {name!r}{hint}"
 
@@ -361,7 +377,7 @@ def merged(
         if not isinstance(config, GenerationConfig):
             raise _wrong("config", config, "a GenerationConfig")
         result |= config
-    for name, value in (settings or {}).items():
+    for name, value in _asked(settings or {}).items():
         if name not in FIELDS:
             raise ValidationError(_unknown(name), details={"param": name, "known": FIELDS})
         setattr(result, name, value)
