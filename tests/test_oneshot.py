@@ -5,7 +5,14 @@ import gc
 import pytest
 
 import talu
-from talu import CompletionOptions, ModelSpec, ScriptedModel, StateError, ValidationError
+from talu import (
+    CompletionOptions,
+    ModelSpec,
+    ScriptedModel,
+    StateError,
+    StopFlag,
+    ValidationError,
+)
 from talu.exceptions import GenerationError, ModelNotFoundError
 
 
@@ -60,6 +67,20 @@ def test_what_is_wrong_with_a_request_raises_at_the_call_and_closes_the_model() 
         talu.ask(spec, "q", stream=True)
     with pytest.raises(ModelNotFoundError, match="nowhere"):
         talu.ask("./nowhere", "q")
+
+
+def test_a_stop_flag_ends_the_answer() -> None:
+    flag = StopFlag()
+    model, spec = scripted("one two three")
+    pieces = talu.stream(spec, "q", stop_flag=flag)
+    read = [next(pieces)]
+    flag.signal()
+    assert [piece.finish_reason for piece in read + list(pieces)][-1] == "cancelled"
+    assert talu.ask(scripted("one two")[1], "q", stop_flag=flag).finish_reason == "cancelled"
+    raw = talu.raw_complete(scripted("one two")[1], "q", stop_flag=flag)
+    assert (raw.finish_reason, model.closed) == ("cancelled", True)
+    with pytest.raises(ValidationError, match="stop_flag must be a StopFlag"):
+        talu.ask(spec, "q", stop_flag=True)
 
 
 def test_raw_complete_sends_the_text_as_it_is() -> None:

@@ -12,6 +12,7 @@ from talu.chat.response import Response
 from talu.client import Client
 from talu.config import GenerationConfig, GenerationSettings, merged
 from talu.router.spec import CompletionOptions, ModelInput
+from talu.types import StopFlag
 
 __all__ = ["ask", "raw_complete", "stream"]
 
@@ -22,6 +23,7 @@ def ask(
     *,
     system: str | None = None,
     config: GenerationConfig | None = None,
+    stop_flag: StopFlag | None = None,
     **settings: Unpack[GenerationSettings],
 ) -> Response:
     """Ask one question; the answer belongs to no chat, so that nothing can be appended to it.
@@ -31,6 +33,7 @@ def ask(
         prompt: the user's message.
         system: the system message.
         config: settings of the answer.
+        stop_flag: ends the answer, from any thread, when it is signalled.
         settings: fields of ``GenerationConfig``; they win over ``config``.
 
     Raises:
@@ -38,7 +41,7 @@ def ask(
     """
     with Client(model) as client:
         chat = client.chat(system=system)
-        response = chat.send(prompt, merged(config, settings=settings))
+        response = chat.send(prompt, merged(config, settings=settings), stop_flag=stop_flag)
     response._detach()
     return response
 
@@ -49,6 +52,7 @@ def stream(
     *,
     system: str | None = None,
     config: GenerationConfig | None = None,
+    stop_flag: StopFlag | None = None,
     **settings: Unpack[GenerationSettings],
 ) -> Iterator[str]:
     """Like ``ask``, piece by piece; dropping the iterator stops the generation.
@@ -57,7 +61,8 @@ def stream(
     """
     with ExitStack() as stack:
         client = stack.enter_context(Client(model))
-        pieces = client.chat(system=system)(prompt, merged(config, settings=settings))
+        chat = client.chat(system=system)
+        pieces = chat(prompt, merged(config, settings=settings), stop_flag=stop_flag)
         return _closing(stack.pop_all(), iter(pieces))
 
 
@@ -68,11 +73,13 @@ def raw_complete(
     system: str | None = None,
     config: GenerationConfig | None = None,
     completion_opts: CompletionOptions | None = None,
+    stop_flag: StopFlag | None = None,
     **settings: Unpack[GenerationSettings],
 ) -> Response:
     """Continue a text as it is, without a chat template; see ``Client.raw_complete``."""
     with Client(model) as client:
-        return client.raw_complete(prompt, system, None, config, completion_opts, **settings)
+        full = merged(config, settings=settings)
+        return client.raw_complete(prompt, system, None, full, completion_opts, stop_flag=stop_flag)
 
 
 def _closing(stack: ExitStack, pieces: Iterator[str]) -> Iterator[str]:
