@@ -27,6 +27,14 @@ def test_the_first_model_is_the_default_until_another_is_set() -> None:
     assert Router(["a", "b"], "b").default_model == "b"
 
 
+@pytest.mark.parametrize("name", [None, "", "c", 3])
+def test_the_default_is_one_of_the_models(name) -> None:
+    router = scripted("a", "b")
+    with pytest.raises(ValidationError, match=r"not available here.*the models are 'a', 'b'"):
+        router.default_model = name
+    assert router.default_model == "a"
+
+
 @pytest.mark.parametrize("name", ["c", "openai", 3])
 def test_an_unknown_name_is_refused_with_the_known_ones(name) -> None:
     router = scripted("alpha", "beta")

@@ -58,7 +58,8 @@ class Router(Handle):
 
     @default_model.setter
     def default_model(self, model: str) -> None:
-        self._default = self.name_of(model)
+        self._check_open()
+        self._default = self._known(model)
 
     @property
     def targets(self) -> list[ModelTarget]:
@@ -103,8 +104,9 @@ class Router(Handle):
         Raises:
             ValidationError: there is no such model here.
         """
-        if model is None:
-            return self._default
+        return self._default if model is None else self._known(model)
+
+    def _known(self, model: ModelInput) -> str:
         if not isinstance(model, str) or model not in self._targets:
             hint = nearest(model, self.models) if isinstance(model, str) else ""
             known = ", ".join(map(repr, self.models))
@@ -129,11 +131,14 @@ class Router(Handle):
         name = self.name_of(model)
         target = self._targets[name]
         with target.lock:
-            if self._closed:
-                raise StateError("the client has been closed", "STATE_CLOSED")
+            self._check_open()
             if target.backend is None:
                 target.backend = _open(self.resolve(name), offline=offline)
             return target.backend
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StateError("the client has been closed", "STATE_CLOSED")
 
     async def abackend(self, model: str | None = None, *, offline: bool = False) -> Backend:
         """Like ``backend``, awaited; a thread opens the model, unless that is done."""
