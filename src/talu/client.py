@@ -52,9 +52,6 @@ class _Client(Embeds, Handle):
         if profile is not None and not isinstance(profile, Profile):
             wrong = f"profile must be a Profile, such as Profile('work'), got {profile!r}"
             raise ValidationError(wrong, details={"param": "profile"})
-        if hooks is not None and not isinstance(hooks, Iterable):
-            wrong = f"hooks must be a list of hooks, got {hooks!r}"
-            raise ValidationError(wrong, details={"param": "hooks"})
         local = {"gpu_layers": gpu_layers, "use_mmap": use_mmap, "num_threads": num_threads}
         remote = {
             "base_url": base_url,

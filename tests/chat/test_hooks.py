@@ -278,9 +278,17 @@ def test_an_observer_that_is_no_hook_is_logged(faces, caplog, given) -> None:
     assert log.calls[-1] == ("end", "one", None)
 
 
-def test_removing_an_unknown_hook_is_a_value_error() -> None:
-    with pytest.raises(ValueError, match="not in list"):
-        HookManager().remove(Hook())
+@pytest.mark.parametrize("unknown", [Hook(), None])
+def test_a_hook_that_is_not_there_cannot_be_removed(unknown) -> None:
+    manager = HookManager([hook := Hook()])
+    with pytest.raises(ValidationError, match=r"no hook .* to remove; there are"):
+        manager.remove(unknown)
+    assert manager.hooks == [hook]
+
+
+def test_hooks_that_are_no_list_are_refused() -> None:
+    with pytest.raises(ValidationError, match="hooks must be a list of hooks, got 5"):
+        HookManager(5)
 
 
 def test_the_list_of_hooks_is_a_copy() -> None:

@@ -151,6 +151,9 @@ class HookManager(Handle):
         self._registered: list[_Registered] = []
         self._lock = threading.Lock()
         self._allow_async = allow_async
+        if hooks is not None and not isinstance(hooks, Iterable):
+            wrong = f"hooks must be a list of hooks, got {hooks!r}"
+            raise ValidationError(wrong, details={"param": "hooks"})
         for hook in hooks or ():
             self.add(hook)
 
@@ -183,9 +186,17 @@ class HookManager(Handle):
             self._registered.append(_Registered(hook))
 
     def remove(self, hook: Hook) -> None:
-        """Call it no more from the next generation on; ``ValueError`` when it is not there."""
+        """Call it no more from the next generation on.
+
+        Raises:
+            ValidationError: it is not there.
+        """
         with self._lock:
-            del self._registered[self.hooks.index(hook)]
+            hooks = self.hooks
+            if hook not in hooks:
+                wrong = f"there is no hook {hook!r} to remove; there are {hooks}"
+                raise ValidationError(wrong, details={"param": "hook"})
+            del self._registered[hooks.index(hook)]
 
     def observe(self, generation: Generation, call: Call) -> "Observation":
         """Let the hooks of this moment observe a generation, through ``call``."""
