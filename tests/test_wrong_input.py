@@ -346,6 +346,12 @@ ARGUMENTS = {  # a call on a sound model: (call, error, code, words of the messa
         "INVALID_ARGUMENT",
         ["session_id", "printable text", "7"],
     ),
+    "system text of a raw completion that is no text": (
+        lambda c: c.raw_complete("Hi", system=[]),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["system must be text, got []"],
+    ),
     "system message that is no text": (
         lambda c: c.chat(system=["You are a pirate."]),
         ValidationError,
@@ -456,6 +462,7 @@ CLOSED = {  # what a closed client or chat is asked for
             lambda: client.raw_complete("Hi"),
             lambda: client.embed("Hi"),
             lambda: client.capabilities(),
+            lambda: setattr(client, "default_model", "talu/pocket"),
         ],
     ),
     "chat": (

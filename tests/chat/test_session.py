@@ -434,6 +434,7 @@ def test_a_list_of_messages_is_sent_in_order(faces) -> None:
     [
         (3, "cannot hold 3"),
         (None, "cannot hold None"),
+        (b"bytes", "cannot hold b'bytes'"),
         ([["nested"]], "cannot hold"),
         ({"type": "image", "image_url": "x"}, "takes text only"),
         ({"type": "text"}, "use text, InputText"),

@@ -27,7 +27,7 @@ def raw_request(
         EmptyPromptError: there is nothing to start from.
         ValidationError: an argument is wrong, or has no meaning without a template.
     """
-    for name, text in (("prompt", prompt), ("system", system or "")):
+    for name, text in (("prompt", prompt), ("system", "" if system is None else system)):
         if not isinstance(text, str):
             wrong = f"{name} must be text, got {text!r}"
             raise ValidationError(wrong, details={"param": name})

@@ -107,7 +107,7 @@ def user_items(message: Message) -> list[MessageItem]:
     """
     if isinstance(message, MessageItem):
         return [message]
-    if not isinstance(message, Sequence) or isinstance(message, str):
+    if not isinstance(message, Sequence) or isinstance(message, str | bytes):
         return [MessageItem.create("user", [_input(message)])]
     items: list[MessageItem] = []
     parts: list[InputText] = []
