@@ -105,7 +105,7 @@ def test_reasoning_is_read_under_every_name() -> None:
         ({"role": 1, "content": "Hello"}, r"messages\[1\]"),
         ({"role": "user", "content": 7}, r"messages\[1\]\['content'\]"),
         ({"role": "user", "content": {"type": "text"}}, r"messages\[1\]\['content'\]"),
-        ({"role": "user", "content": b"Hello"}, r"messages\[1\]\['content'\] is a bytes"),
+        ({"role": "user", "content": b"Hello"}, r"messages\[1\]\['content'\] is of type bytes"),
         ({"role": "user", "content": ["Hello"]}, r"\['content'\]\[0\] is no text part"),
         (
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
@@ -113,7 +113,10 @@ def test_reasoning_is_read_under_every_name() -> None:
         ),
         ({"role": "assistant", "tool_calls": "f()"}, r"messages\[1\]\['tool_calls'\]"),
         ({"role": "assistant", "tool_calls": ["f()"]}, r"messages\[1\]\['tool_calls'\]"),
-        ({"role": "user", "content": "x", "when": object()}, r"messages\[1\]\['when'\] is a obj"),
+        (
+            {"role": "user", "content": "x", "when": object()},
+            r"messages\[1\]\['when'\] is of type obj",
+        ),
     ],
 )
 def test_a_malformed_message_is_an_error_that_says_where(message: Any, where: str) -> None:

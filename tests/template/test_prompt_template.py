@@ -54,7 +54,7 @@ def test_what_is_not_given_is_an_error_unless_lenient() -> None:
 
 
 def test_a_value_that_is_no_plain_data_is_refused() -> None:
-    with pytest.raises(ValidationError, match="name is a object"):
+    with pytest.raises(ValidationError, match="name is of type object"):
         PromptTemplate("{{ name }}").render(name=object())
 
 

@@ -45,6 +45,14 @@ def test_a_further_variable_cannot_replace_an_argument() -> None:
         render(CHATML, ASK, extra={"messages": []})
 
 
+def test_a_variable_that_json_cannot_say_is_named_by_argument_and_place() -> None:
+    with pytest.raises(
+        ValidationError, match=r"extra_context\['a'\]\[1\] is of type set"
+    ) as caught:
+        render(CHATML, ASK, extra={"a": [1, {2}]})
+    assert caught.value.details == {"param": "extra_context", "where": "extra_context['a'][1]"}
+
+
 def test_text_of_a_message_is_never_run_as_a_template() -> None:
     content = "{{ 7 * 7 }}{% for x in y %}{# #}"
     assert content in render(CHATML, [{"role": "user", "content": content}])

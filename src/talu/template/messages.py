@@ -126,7 +126,7 @@ def plain(value: object, where: str, depth: int = 0) -> Any:
         }
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         return [plain(item, f"{where}[{at}]", depth + 1) for at, item in enumerate(value)]
-    raise _invalid(where, f"is a {type(value).__name__}; templates take what JSON can say")
+    raise _invalid(where, f"is of type {type(value).__name__}; templates take what JSON can say")
 
 
 def _adapt(message: dict[str, Any], where: str, traits: Traits) -> dict[str, Any]:
@@ -192,4 +192,5 @@ def _parts(text: str) -> list[dict[str, str]]:
 
 
 def _invalid(where: str, problem: str) -> ValidationError:
-    return ValidationError(f"{where} {problem}", details={"param": where})
+    param = where.partition("[")[0]
+    return ValidationError(f"{where} {problem}", details={"param": param, "where": where})

@@ -47,12 +47,12 @@ def render(
         ValidationError: a message is malformed, or ``extra`` names what other arguments say.
         TemplateError: see ``sandbox.run_template``.
     """
-    given = plain(extra or {}, "extra")
+    given = plain(extra or {}, "extra_context")
     doubled = sorted(_OWN & given.keys())
     if doubled:
         raise ValidationError(
-            f"extra gives {doubled[0]!r}, which has an argument of its own",
-            details={"param": doubled[0]},
+            f"extra_context gives {doubled[0]!r}, which the template gets from the chat",
+            details={"param": "extra_context", "where": doubled[0]},
         )
     variables = {"documents": None, "bos_token": bos_token, "eos_token": eos_token} | given
     variables |= {
