@@ -73,6 +73,22 @@ def test_a_part_is_text_and_has_a_form_for_json(part) -> None:
         assert caught.value.details["param"] == "text"
 
 
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"role": "user", "content": (InputText("a"),)}, "role"),
+        ({"role": 1, "content": (InputText("a"),)}, "role"),
+        ({"role": MessageRole.USER, "content": "a"}, "content"),
+        ({"role": MessageRole.USER, "content": [InputText("a")]}, "content"),
+        ({"role": MessageRole.USER, "content": ("a",)}, "content"),
+    ],
+)
+def test_a_message_made_by_its_fields_is_checked_and_names_create(fields, param) -> None:
+    with pytest.raises(ValidationError, match=rf"{param} must be .*; create\(\) takes") as caught:
+        MessageItem(**fields)
+    assert caught.value.details["param"] == param
+
+
 def test_an_unknown_role_names_the_known_ones() -> None:
     with pytest.raises(ValidationError, match="known are system, user, assistant, developer"):
         MessageItem.create("king", "a")

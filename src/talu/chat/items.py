@@ -123,6 +123,10 @@ class ReasoningText(_TextPart):
 ContentPart = InputText | OutputText | ReasoningText
 
 
+def _are_parts(parts: Sequence[object]) -> bool:
+    return all(isinstance(part, ContentPart) for part in parts)
+
+
 def _new_id() -> str:
     return f"item_{uuid.uuid4().hex}"
 
@@ -162,6 +166,14 @@ class MessageItem(Item):
     content: tuple[ContentPart, ...]
     generation: Mapping[str, object] | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.role, MessageRole):
+            wrong = f"role must be a MessageRole, got {self.role!r}; create() takes its name"
+            raise ValidationError(wrong, "VALIDATION_INVALID_ROLE", {"param": "role"})
+        if not isinstance(self.content, tuple) or not _are_parts(self.content):
+            wrong = f"content must be a tuple of parts, got {self.content!r}; create() takes text"
+            raise ValidationError(wrong, "VALIDATION_MISSING_CONTENT", {"param": "content"})
+
     @classmethod
     def create(
         cls,
@@ -174,7 +186,7 @@ class MessageItem(Item):
         who = MessageRole.named(role)
         kind = OutputText if who is MessageRole.ASSISTANT else InputText
         parts = (kind(content),) if isinstance(content, str) else content
-        if not isinstance(parts, Sequence) or not all(isinstance(p, ContentPart) for p in parts):
+        if not isinstance(parts, Sequence) or not _are_parts(parts):
             raise ValidationError(
                 f"content must be text or content parts, got {content!r}",
                 "VALIDATION_MISSING_CONTENT",
