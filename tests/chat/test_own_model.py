@@ -39,6 +39,13 @@ def test_nothing_is_opened_before_it_is_used(chat_class) -> None:
         chat.count_tokens()
 
 
+def test_repr_says_whose_model_a_chat_has(faces, chat_class) -> None:
+    name = chat_class.__name__
+    assert repr(chat_class("m", system="S")) == f"{name}(model='m', standalone, 1 items)"
+    assert repr(faces.chat("a")) == f"{name}(model='scripted', attached, 0 items)"
+    assert repr(chat_class()) == f"{name}(model=None, 0 items)"
+
+
 def test_closing_the_chat_gives_back_its_model(faces, chat_class) -> None:
     model = ScriptedModel("a")
     chat = chat_class(ModelSpec("scripted", model))

@@ -108,6 +108,8 @@ def test_before_the_end_a_stream_knows_its_text_and_its_model_only(faces) -> Non
         len(stream)
     assert stream
     assert "pending" in repr(stream)
+    faces.read(stream)
+    assert repr(stream).endswith(", exhausted)")
     faces.run(stream.close())
 
 

@@ -132,9 +132,11 @@ class Answer(TextLike, Generic[ChatT]):
             shown.append(f"model={self.model!r}")
         if done := self._turn.builder.done:
             shown.append(f"total_tokens={done.usage.total_tokens}")
-        if not self._turn.ended:
-            shown.append("pending")
+        shown += self._state()
         return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _state(self) -> list[str]:
+        return [] if self._turn.ended else ["pending"]
 
     def _detach(self) -> None:
         """Let go of the chat, whose client is closed."""

@@ -133,8 +133,11 @@ class Conversation(Editable):
         return self._backend().max_context_length if self._client is not None else None
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self)} items"
-        return f"{type(self).__name__}(model={self._model!r}, {state})"
+        shown = [f"model={self._model!r}"]
+        if self._client is not None:
+            shown.append("standalone" if self.owns_client else "attached")
+        shown.append("closed" if self._closed else f"{len(self)} items")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def fork(self) -> Self:
         """An independent copy on the same client; its parent session is this chat's session.

@@ -156,6 +156,9 @@ class _Stream(Answer[ChatT], Handle):
     def __bool__(self) -> bool:
         return True
 
+    def _state(self) -> list[str]:
+        return super()._state() or ["exhausted"]
+
 
 class StreamingResponse(_Stream["Chat"]):
     """An answer that is read while it is generated.
