@@ -282,6 +282,37 @@ def test_a_failed_regenerate_keeps_the_old_answer(faces) -> None:
     assert texts(chat) == ["q", "a"]
 
 
+def test_an_item_that_is_sent_twice_is_two_items_and_only_the_last_is_answered_again(faces) -> None:
+    chat = faces.chat("a1", "a2", "a3")
+    for _ in range(2):
+        faces.run(chat.send(ITEM))
+    faces.run(chat.regenerate())
+    assert texts(chat) == ["a", "a1", "a", "a3"]
+    assert chat.items[0] is ITEM
+    assert len({item.id for item in chat.items}) == 4
+
+
+def test_an_item_is_taken_once_as_it_is_and_then_as_a_copy() -> None:
+    chat = Chat(messages=[ITEM, ITEM]).append(ITEM).insert(0, ITEM)
+    assert texts(chat) == ["a"] * 4
+    assert len({item.id for item in chat.items}) == 4
+    assert chat.items[1] is ITEM
+
+
+def test_regenerate_is_refused_when_its_message_was_removed_before_the_model_was_open() -> None:
+    async def remove_meanwhile() -> None:
+        async with AsyncClient(ModelSpec("scripted", ScriptedModel("a"))) as client:
+            chat = client.chat(messages=[{"role": "user", "content": "q"}])
+            answering = asyncio.create_task(chat.regenerate())
+            await asyncio.sleep(0)  # it waits for the thread that opens the model
+            chat.clear()
+            with pytest.raises(StateError, match="was removed from the chat meanwhile"):
+                await answering
+            assert len(chat.append("user", "still editable")) == 1
+
+    asyncio.run(remove_meanwhile())
+
+
 def test_regenerate_without_a_user_message_is_refused(faces) -> None:
     with pytest.raises(StateError, match="no user message") as caught:
         faces.run(faces.chat(system="S").regenerate())

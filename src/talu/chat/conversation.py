@@ -13,7 +13,7 @@ from talu.chat.editing import Editable
 from talu.chat.history import Claim, History
 from talu.chat.host import Host, OwnHost
 from talu.chat.io import IO
-from talu.chat.items import Item, MessageItem, MessageRole
+from talu.chat.items import Item, MessageItem, MessageRole, distinct
 from talu.chat.kept import StoreOwner
 from talu.chat.messages import (
     Message,
@@ -335,16 +335,17 @@ class Conversation(Editable):
         self._history.claim(claim)
         try:
             items = self._history.items
-            keep = items.index(draft.replaces) if draft.replaces else len(items)
+            keep = _place_of(draft.replaces, items) if draft.replaces else len(items)
+            asked = distinct(draft.asked, items)
             turn = Turn(
                 chat=self,
                 model=client.router.name_of(self._model),
                 history=self._history,
                 keep=keep,
-                asked=draft.asked,
+                asked=tuple(asked),
                 store=self._save if self._recording is not None else None,
-                input_text="\n".join(item.text for item in draft.asked),
-                request=self._request([*items[:keep], *draft.asked], draft.config),
+                input_text="\n".join(item.text for item in asked),
+                request=self._request([*items[:keep], *asked], draft.config),
                 io=io,
                 hooks=client.hooks,
                 stream=stream,
@@ -357,6 +358,14 @@ class Conversation(Editable):
             claim.lasts = lambda: False
             raise
         return await turn.begin()
+
+
+def _place_of(replaced: Item, items: Sequence[Item]) -> int:
+    for place in reversed(range(len(items))):
+        if items[place] is replaced:
+            return place
+    wrong = "the message to answer again was removed from the chat meanwhile"
+    raise StateError(wrong, "STATE_REGENERATE_NO_USER")
 
 
 def _check_form(data: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from talu.chat.history import Claim
 from talu.chat.io import run, runs
-from talu.chat.items import ConversationItems, Item, MessageItem, MessageRole
+from talu.chat.items import ConversationItems, Item, MessageItem, MessageRole, distinct
 from talu.chat.kept import Kept
 from talu.chat.messages import MessageList, messages_from_items
 from talu.exceptions import StateError, ValidationError
@@ -63,8 +63,15 @@ class Editable(Kept):
         *,
         hidden: bool = False,
     ) -> Self:
-        """Add a message without generating: a role and a text, or a ``MessageItem``."""
-        return self.insert(len(self), role, content, hidden=hidden)
+        """Add a message without generating: a role and a text, or a ``MessageItem``.
+
+        An item that the chat has already is added as a copy with an id of its own.
+
+        Raises:
+            ValidationError: the role, the content or the type of an argument is wrong.
+        """
+        item = _message(role, content, hidden=hidden)
+        return self._edit(lambda items: items.extend(distinct([item], items)))
 
     def append_hidden(self, role: MessageRole | str, content: str) -> Self:
         """Add a message that is in the context but not meant for the eyes of a user."""
@@ -84,20 +91,11 @@ class Editable(Kept):
             ValidationError: the role, the content or the type of an argument is wrong.
             StateError: there is no such index.
         """
-        if isinstance(role, MessageItem):
-            if content is not None or hidden:
-                wrong = "a MessageItem has its own content and hidden: give the item alone"
-                raise ValidationError(wrong, details={"param": "hidden" if hidden else "content"})
-            item = role
-        elif content is None:
-            wrong = "content is missing: give the text of the message"
-            raise ValidationError(wrong, "VALIDATION_MISSING_CONTENT", {"param": "content"})
-        else:
-            item = MessageItem.create(role, content, hidden=hidden)
+        item = _message(role, content, hidden=hidden)
 
         def change(items: list[Item]) -> None:
             _check_index(index, len(items), "STATE_INSERT_FAILED")
-            items.insert(index, item)
+            items[index:index] = distinct([item], items)
 
         return self._edit(change)
 
@@ -146,6 +144,20 @@ class Editable(Kept):
         change(items)
         self._save(items)
         self._history.items[:] = items
+
+
+def _message(
+    role: MessageItem | MessageRole | str, content: str | None, *, hidden: bool
+) -> MessageItem:
+    if isinstance(role, MessageItem):
+        if content is not None or hidden:
+            wrong = "a MessageItem has its own content and hidden: give the item alone"
+            raise ValidationError(wrong, details={"param": "hidden" if hidden else "content"})
+        return role
+    if content is None:
+        wrong = "content is missing: give the text of the message"
+        raise ValidationError(wrong, "VALIDATION_MISSING_CONTENT", {"param": "content"})
+    return MessageItem.create(role, content, hidden=hidden)
 
 
 def _system_of(items: list[Item]) -> int:

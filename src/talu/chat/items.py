@@ -6,8 +6,8 @@ what they look like as dictionaries (``messages``), and who edits the list (``se
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import ClassVar, Self, TypeVar, overload
 
@@ -29,6 +29,7 @@ __all__ = [
     "OutputText",
     "ReasoningItem",
     "ReasoningText",
+    "distinct",
 ]
 
 
@@ -237,6 +238,16 @@ class ReasoningItem(Item):
 
 
 Kind = TypeVar("Kind", bound=Item)
+
+
+def distinct(items: Iterable[Kind], among: Iterable[Item] = ()) -> list[Kind]:
+    """The items as they are, but a copy with a new id of one that is there or ``among`` already."""
+    taken = {item.id for item in among}
+    found = []
+    for item in items:
+        found.append(replace(item, id=_new_id()) if item.id in taken else item)
+        taken.add(item.id)
+    return found
 
 
 class ConversationItems(Sequence[Item]):

@@ -16,6 +16,7 @@ from talu.chat.items import (
     MessageItem,
     ReasoningItem,
     ReasoningText,
+    distinct,
 )
 from talu.config import nearest
 from talu.exceptions import ValidationError
@@ -158,7 +159,7 @@ def items_from_messages(messages: Iterable[Mapping[str, Any]]) -> list[Item]:
             items += _items_of(where, message, items)
         else:
             _refuse(where, f"must be a dictionary, got {message!r}")
-    return items
+    return distinct(items)
 
 
 def _items_of(where: str, message: Mapping[str, Any], before: Sequence[Item]) -> list[Item]:
