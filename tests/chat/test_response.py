@@ -7,6 +7,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from operator import attrgetter
 
 import pytest
 
@@ -154,6 +155,19 @@ def test_repr_names_the_class_and_shortens_the_text(faces) -> None:
     assert shown.startswith(type(answer_of(faces, "a")).__name__)
     assert "x" * 50 + "…" in shown
     assert "total_tokens=3" in shown
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_later_features_bring_to_answers_is_refused_by_name(faces, stream) -> None:
+    answer = faces.run(faces.chat("a").send("q", stream=stream))
+    for name, feature in {"parsed": "structured output", "submit_tool_result": "tools"}.items():
+        with pytest.raises(AttributeError, match=f"'{name}': it needs {feature}, which"):
+            getattr(answer, name)
+        assert not hasattr(answer, name)
+    with pytest.raises(AttributeError, match=r"Response' object has no attribute 'txt'$"):
+        attrgetter("txt")(answer)
+    if stream:
+        faces.run(answer.close())
 
 
 def test_append_to_the_latest_answer_goes_on_in_place(faces) -> None:

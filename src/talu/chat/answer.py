@@ -1,7 +1,7 @@
 """What every answer knows, streamed or not, blocking or awaited: the face of an ``Outcome``."""
 
 from dataclasses import asdict
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from talu.chat.items import ContentPart, OutputText
 from talu.chat.outcome import ChatT, Outcome
@@ -13,6 +13,11 @@ from talu.types import FinishReason, Timings, TokenLogprob, Usage
 __all__ = ["Answer", "WholeAnswer"]
 
 T = TypeVar("T")
+LATER = {  # names of answers that come with features of later versions
+    "parsed": "structured output",
+    "submit_tool_result": "tools",
+    "submit_tool_results": "tools",
+}
 
 
 class Answer(TextLike, Generic[ChatT]):
@@ -137,6 +142,14 @@ class Answer(TextLike, Generic[ChatT]):
 
     def _state(self) -> list[str]:
         return [] if self._turn.ended else ["pending"]
+
+    if not TYPE_CHECKING:  # a type checker would take any name for granted
+
+        def __getattr__(self, name: str) -> object:
+            wrong = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name in LATER:
+                wrong += f": it needs {LATER[name]}, which this version of talu does not have yet"
+            raise AttributeError(wrong, name=name, obj=self)
 
     def _detach(self) -> None:
         """Let go of the chat, whose client is closed."""
