@@ -133,6 +133,8 @@ def test_append_takes_an_item_as_it_is(chat) -> None:
     ("edit", "error", "match"),
     [
         (lambda chat: chat.append("king", "a"), ValidationError, "unknown role 'king'"),
+        (lambda chat: chat.append({"role": "user"}), ValidationError, "unknown role {'role'"),
+        (lambda chat: chat.append(chat.items), ValidationError, "unknown role ConversationItems"),
         (lambda chat: chat.append("user"), ValidationError, "content is missing"),
         (lambda chat: chat.append("user", 3), ValidationError, "content must be text"),
         (lambda chat: chat.append(ITEM, "b"), ValidationError, "has its own content"),

@@ -154,10 +154,11 @@ def _message(
             wrong = "a MessageItem has its own content and hidden: give the item alone"
             raise ValidationError(wrong, details={"param": "hidden" if hidden else "content"})
         return role
+    who = MessageRole.named(role)
     if content is None:
         wrong = "content is missing: give the text of the message"
         raise ValidationError(wrong, "VALIDATION_MISSING_CONTENT", {"param": "content"})
-    return MessageItem.create(role, content, hidden=hidden)
+    return MessageItem.create(who, content, hidden=hidden)
 
 
 def _system_of(items: list[Item]) -> int:
