@@ -346,6 +346,14 @@ ARGUMENTS = {  # a call on a sound model: (call, error, code, words of the messa
         "INVALID_ARGUMENT",
         ["session_id", "printable text", "7"],
     ),
+    "token to continue from that is none": (
+        lambda c: c.raw_complete(
+            "Hi", completion_opts=CompletionOptions(continue_from_token_id="5")
+        ),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["continue_from_token_id must be a token id, a whole number", "'5'"],
+    ),
     "system text of a raw completion that is no text": (
         lambda c: c.raw_complete("Hi", system=[]),
         ValidationError,

@@ -29,6 +29,7 @@ __all__ = [
     "SamplingParams",
     "TemplateSource",
     "check_boolean",
+    "check_token_id",
     "check_token_ids",
     "merged",
     "nearest",
@@ -196,10 +197,13 @@ def check_token_ids(name: str, value: object) -> list[int]:
     wanted = "a list of token ids, whole numbers of at least 0"
     if not isinstance(value, list | tuple | set | frozenset):
         raise _wrong(name, value, wanted)
-    return [_token_id(name, token, wanted) for token in value]
+    return [check_token_id(name, token, wanted) for token in value]
 
 
-def _token_id(name: str, token: object, wanted: str) -> int:
+def check_token_id(
+    name: str, token: object, wanted: str = "a token id, a whole number of at least 0"
+) -> int:
+    """The id as a plain number, or ``ValidationError`` that says what is wanted in its place."""
     if not isinstance(token, Integral) or isinstance(token, bool) or int(token) < 0:
         raise _wrong(name, token, wanted)
     return int(token)
@@ -210,7 +214,7 @@ def _bias(name: str, value: object) -> dict[int, float]:
     if not isinstance(value, Mapping):
         raise _wrong(name, value, wanted)
     number = _number(wanted, _fits(-MAX_BIAS, MAX_BIAS))
-    return {_token_id(name, token, wanted): number(name, bias) for token, bias in value.items()}
+    return {check_token_id(name, token, wanted): number(name, b) for token, b in value.items()}
 
 
 def _template(name: str, value: object) -> str | TemplateSource:

@@ -46,6 +46,24 @@ def test_a_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
         PromptTemplate.from_file(str(tmp_path / "chat.jinja"))
 
 
+@pytest.mark.parametrize("path", [None, 5, b"chat.jinja"])
+def test_what_is_no_path_is_refused(path) -> None:
+    with pytest.raises(ValidationError, match="path must be text or a path, got"):
+        PromptTemplate.from_file(path)
+
+
+def test_a_path_that_no_file_can_have_is_an_error() -> None:
+    with pytest.raises(TemplateError, match="cannot be read"):
+        PromptTemplate.from_file("a\0b")
+
+
+@pytest.mark.parametrize("messages", [None, "Hello", {"role": "user", "content": "Hello"}])
+def test_what_is_no_list_of_messages_is_refused(messages) -> None:
+    with pytest.raises(ValidationError, match="no list of messages") as caught:
+        PromptTemplate("{{ messages }}").apply(messages)
+    assert caught.value.details["param"] == "messages"
+
+
 def test_what_is_not_given_is_an_error_unless_lenient() -> None:
     with pytest.raises(TemplateUndefinedError, match="name"):
         PromptTemplate("Hello {{ name }}").render()

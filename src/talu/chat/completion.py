@@ -5,7 +5,7 @@ from talu.chat.host import Host
 from talu.chat.io import IO
 from talu.chat.outcome import ChatT
 from talu.chat.turn import Turn
-from talu.config import GenerationConfig, check_boolean, check_token_ids
+from talu.config import GenerationConfig, check_boolean, check_token_id, check_token_ids
 from talu.exceptions import EmptyPromptError, ValidationError
 from talu.types import Request, StopFlag
 
@@ -37,7 +37,7 @@ def raw_request(
             raise ValidationError(wrong, details={"param": name})
     check_boolean("echo_prompt", echo_prompt)
     if continue_from_token_id is not None:
-        check_token_ids("continue_from_token_id", [continue_from_token_id])
+        check_token_id("continue_from_token_id", continue_from_token_id)
     if token_ids is not None:
         token_ids = check_token_ids("token_ids", token_ids)
     if system and token_ids is not None:

@@ -100,6 +100,8 @@ def adapt(messages: Messages, traits: Traits) -> Messages:
     Raises:
         ValidationError: a message is malformed, or has content that is no text.
     """
+    if not isinstance(messages, list):
+        raise _invalid("messages", f"is of type {type(messages).__name__}, and no list of messages")
     return [_adapt(message, f"messages[{place}]", traits) for place, message in enumerate(messages)]
 
 

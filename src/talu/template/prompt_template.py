@@ -49,6 +49,7 @@ class PromptTemplate:
         """Read a template from a UTF-8 file.
 
         Raises:
+            ValidationError: that is no path.
             TemplateNotFoundError: there is no such file.
             TemplateError: it cannot be read, or is no valid template.
         """
@@ -58,7 +59,10 @@ class PromptTemplate:
             raise TemplateNotFoundError(
                 f"there is no template file {str(path)!r}", details={"path": str(path)}
             ) from error
-        except (OSError, UnicodeDecodeError) as error:
+        except TypeError as error:
+            wrong = f"path must be text or a path, got {path!r}"
+            raise ValidationError(wrong, details={"param": "path", "value": path}) from error
+        except (OSError, ValueError) as error:
             raise TemplateError(
                 f"the template file {str(path)!r} cannot be read: {error}",
                 details={"path": str(path)},
