@@ -12,11 +12,11 @@ from typing import Any, Self, Unpack
 from talu.chat.completion import raw_request, raw_turn
 from talu.chat.conversation import Draft
 from talu.chat.hooks import Hook, HookManager
-from talu.chat.io import AsyncIO, SyncIO, run
+from talu.chat.io import AsyncIO, SyncIO
 from talu.chat.messages import Message
 from talu.chat.response import AsyncResponse, Response
 from talu.chat.session import AsyncChat, Chat
-from talu.chat.turn import Turn, drain
+from talu.chat.turn import Turn, answer
 from talu.config import GenerationConfig, GenerationSettings, TemplateSource, merged
 from talu.exceptions import ValidationError
 from talu.profile import Profile
@@ -278,9 +278,13 @@ class Client(_Client):
         request = self._raw(prompt, system, config, completion_opts, settings)
         name = self._router.name_of(model)
         io = SyncIO(self._router.backend(name))
-        turn: Turn[Chat] = run(raw_turn(self, name, io, request, stop_flag))
+        turn: Turn[Chat] = raw_turn(self, name, io, request, stop_flag)
         response = Response(turn)
-        run(drain(turn))
+        try:
+            io.run(answer(turn))
+        except BaseException:
+            turn.settle()
+            raise
         return response
 
     def close(self) -> None:
@@ -386,9 +390,9 @@ class AsyncClient(_Client, AwaitedEmbeds):
         request = self._raw(prompt, system, config, completion_opts, settings)
         name = self._router.name_of(model)
         io = AsyncIO(await self._router.abackend(name))
-        turn: Turn[AsyncChat] = await raw_turn(self, name, io, request, stop_flag)
+        turn: Turn[AsyncChat] = raw_turn(self, name, io, request, stop_flag)
         response = AsyncResponse(turn)
-        await drain(turn)
+        await answer(turn)
         return response
 
     async def close(self) -> None:

@@ -209,7 +209,7 @@ def test_hooks_are_called_in_their_order(faces) -> None:
     assert called == ["a", "b", "c"]
 
 
-def test_a_second_end_is_not_told() -> None:
+def test_what_was_told_is_not_told_again() -> None:
     log = Log()
     generation = Generation(
         operation="chat",
@@ -224,9 +224,11 @@ def test_a_second_end_is_not_told() -> None:
     observation = HookManager([log]).observe(generation, io.call)
     run(observation.start())
     for _ in range(2):
-        run(observation.first_token(1.0))
+        observation.first_token_ms = 1.0
+        run(observation.tell())
     for _ in range(2):
-        run(observation.end(None, KeyError("a")))
+        observation.ending = None, KeyError("a")
+        run(observation.tell())
     assert log.calls == [START, ("first",), ("end", None, "'a'")]
 
 

@@ -1,4 +1,5 @@
-"""Ctrl-C at every point where the interpreter takes it: the chat goes on as if it had not begun.
+"""Ctrl-C at every point where the interpreter takes it: the chat goes on as if it had not begun,
+and every hook has been told of the whole generation or of none.
 
 A signal is taken when a function begins or goes on and when a call of a built-in function comes
 back; a profile function sees these points. The frames of the interrupted call stay alive, as they
@@ -7,6 +8,7 @@ do in an interactive session.
 
 import gc
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
@@ -26,7 +28,29 @@ pytestmark = [
 ]
 
 
-def interrupted(use: Callable[[Chat], None], chat: Chat, point: int) -> BaseException | None:
+class Watch(Hook):
+    """Writes down what it is told; an interrupt does not come in here."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def on_generation_start(self, chat, input_text, *, config=None) -> None:
+        self.told.append("start")
+
+    def on_first_token(self, chat, time_ms) -> None:
+        self.told.append("first")
+
+    def on_generation_end(self, chat, response, *, error=None) -> None:
+        assert response is None or error is None
+        told_first = self.told[-1] == "first"
+        self.told.append("end" if told_first or not response else f"end without {response.tokens}")
+
+
+WHOLE = ["start", "first", "end"]
+TOLD = [[], ["start", "end"], ["start", "end without []"], WHOLE]
+
+
+def interrupted(use: Callable[[Any], None], chat: Any, point: int) -> BaseException | None:
     """Interrupt the use at its n-th point; ``EOFError`` when it has fewer."""
     seen = 0
 
@@ -92,9 +116,9 @@ def test_after_an_interrupt_anywhere_the_next_answer_comes(
     point = 0
     with suppress(EOFError):
         for point in count(1):
-            client = Client(
-                ModelSpec("m", ScriptedModel("one two", "one two")), profile=profile, hooks=[Hook()]
-            )
+            hooks = Watch(), Watch()
+            model = ModelSpec("m", ScriptedModel("one two", "one two"))
+            client = Client(model, profile=profile, hooks=hooks)
             chat = client.chat().append("user", "before")
             alive = interrupted(use, chat, point)  # its frames too
             if chat.last_response is not None and chat.last_response._turn.unread:
@@ -107,4 +131,41 @@ def test_after_an_interrupt_anywhere_the_next_answer_comes(
             if profile is not None:
                 again = client.chat(session_id=chat.session_id)
                 assert list(again.items) == list(chat.items), point
+            for hook in hooks:
+                assert hook.told[:-3] in TOLD, (point, alive)
+                assert hook.told[-3:] == WHOLE, point
+    assert point > 20
+
+
+def ask(client: Client) -> None:
+    client.ask("question")
+
+
+def complete(client: Client) -> None:
+    client.raw_complete("question")
+
+
+def stream(client: Client) -> None:
+    for _ in client.stream("question"):
+        pass
+
+
+@pytest.mark.parametrize("use", [ask, complete, stream])
+def test_an_interrupt_of_an_answer_without_a_chat_hides_nothing_from_the_hooks(
+    use: Callable[[Client], None],
+) -> None:
+    point = 0
+    with suppress(EOFError):
+        for point in count(1):
+            hooks = Watch(), Watch()
+            client = Client(ModelSpec("m", ScriptedModel("one two")), hooks=hooks)
+            interrupted(use, client, point)
+            if any(hook.told not in TOLD for hook in hooks):
+                assert use is stream, point
+                gc.collect()  # until now its error held the stream
+                for thread in threading.enumerate():
+                    if thread.name == "talu-ending":
+                        thread.join()
+            for hook in hooks:
+                assert hook.told in TOLD, point
     assert point > 20

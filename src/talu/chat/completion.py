@@ -56,12 +56,12 @@ def raw_request(
     )
 
 
-async def raw_turn(
+def raw_turn(
     client: Host, model: str, io: IO, request: Request, stop_flag: StopFlag | None
 ) -> Turn[ChatT]:
-    """Begin a turn that answers the request and belongs to no chat."""
+    """A turn that answers the request and belongs to no chat; it has not begun."""
     request.stop_with(stop_flag)
-    turn: Turn[ChatT] = Turn(
+    return Turn(
         chat=None,
         model=model,
         history=History(),
@@ -70,4 +70,3 @@ async def raw_turn(
         io=io,
         hooks=client.hooks,
     )
-    return await turn.begin()

@@ -6,11 +6,11 @@ Knows when a hook is called and that each call comes once. Refuses to know what 
 import inspect
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from talu.config import GenerationConfig
 from talu.exceptions import ValidationError
@@ -203,20 +203,54 @@ class HookManager(Handle):
         return Observation(list(self._registered), generation, call)
 
 
+class _News(NamedTuple):
+    """A call of one method of every hook."""
+
+    callback: str
+    arguments: tuple[object, ...]
+    named: Mapping[str, object] = MappingProxyType({})
+
+
+class _Observer:
+    """A hook that is told of one generation, and how far it has been told."""
+
+    def __init__(self, registered: _Registered, hook: Hook) -> None:
+        self._registered = registered
+        self._hook = hook
+        self._told = 0
+
+    async def hear(self, news: Sequence[_News], call: Call) -> None:
+        """Be told what is new of all the news so far."""
+        for number in range(self._told, len(news)):
+            made = partial(call, self._make, number, news[number])
+            await self._registered.contain(news[number].callback, made)
+
+    def _make(self, number: int, news: _News) -> object:
+        method = getattr(self._hook, news.callback)
+        if self._told != number:  # somebody else was faster
+            return None
+        self._told += 1  # right before the call: an interrupt after it is the hook's own
+        return method(*news.arguments, **news.named)
+
+
 class Observation:
     """One generation, told to its hooks: one start, at most one first token, one end.
 
+    What there is to tell is set first and told then, so that an interrupt (Ctrl-C) in between, or
+    amid the telling, leaves it to the next telling: nothing is lost, and nothing told twice.
+
     Attributes:
-        has_token: the first token has been told.
+        first_token_ms: milliseconds from the start to the first token; None before it came.
+        ending: the answer, and the error in its place; None before the end.
     """
 
     def __init__(self, hooks: list[_Registered], generation: Generation, call: Call) -> None:
         self._hooks = hooks
         self._generation = generation
         self._call = call
-        self._observers: list[tuple[_Registered, Hook]] = []
-        self.has_token = False
-        self._ended = False
+        self._observers: list[_Observer] = []
+        self.first_token_ms: float | None = None
+        self.ending: tuple[Answer[Any] | None, BaseException | None] | None = None
 
     async def start(self) -> None:
         """Tell the start."""
@@ -224,30 +258,34 @@ class Observation:
         for registered in self._hooks:
             opened = partial(_observer, registered.hook, self._generation)
             if (observer := await registered.contain("for_generation", opened)) is not None:
-                observers.append((registered, observer))
+                observers.append(_Observer(registered, observer))
         self._observers = observers
-        input_text, config = self._generation.input_text, self._generation.config
-        await self._tell("on_generation_start", input_text, config=config)
+        await self.tell()
 
-    async def first_token(self, time_ms: float) -> None:
-        """Tell the first token; the first call counts."""
-        if not self.has_token:
-            self.has_token = True
-            await self._tell("on_first_token", time_ms)
+    async def tell(self) -> None:
+        """Tell every hook what it has not been told, also when one before it was interrupted."""
+        if not self._observers:
+            return
+        ending, news = self.ending, self._news()
+        try:
+            for observer in self._observers:
+                await observer.hear(news, self._call)
+        except BaseException:
+            await self.tell()
+            raise
+        if ending is not None:  # its error keeps alive whatever was at work on it
+            self._observers, self.ending = [], None
 
-    async def end(self, response: "Answer[Any] | None", error: BaseException | None = None) -> None:
-        """Tell the end; the first call counts."""
-        if not self._ended:
-            self._ended = True
-            await self._tell("on_generation_end", response, error=error)
-
-    async def _tell(self, name: str, *args: object, **kwargs: object) -> None:
-        """Call one method of every hook, also when one before it was interrupted."""
-        async with AsyncExitStack() as calls:
-            for registered, observer in reversed(self._observers):
-                method = getattr(observer, name)
-                call = partial(self._call, method, self._generation.chat, *args, **kwargs)
-                calls.push_async_callback(registered.contain, name, call)
+    def _news(self) -> list[_News]:
+        chat = self._generation.chat
+        text, config = self._generation.input_text, self._generation.config
+        news = [_News("on_generation_start", (chat, text), {"config": config})]
+        if self.first_token_ms is not None:
+            news.append(_News("on_first_token", (chat, self.first_token_ms)))
+        if self.ending is not None:
+            response, error = self.ending
+            news.append(_News("on_generation_end", (chat, response), {"error": error}))
+        return news
 
 
 async def _observer(hook: Hook, generation: Generation) -> Hook:

@@ -72,8 +72,9 @@ class SyncIO:
         if inspect.isawaitable(result):
             if inspect.iscoroutine(result):
                 result.close()
+            named = getattr(result, "__qualname__", repr(function))
             raise ValidationError(
-                f"{function!r} is async: give it to AsyncClient, or make it a plain function"
+                f"{named} is async: give it to AsyncClient, or make it a plain function"
             )
 
     async def save(self, write: Callable[[], None]) -> None:

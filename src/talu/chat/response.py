@@ -178,7 +178,7 @@ class StreamingResponse(_Stream["Chat"]):
 
     def _read(self) -> Generator[Token]:
         last: Token | None = None
-        while (piece := self._reading.next()) is not None:
+        while (piece := self._next()) is not None:
             last = piece
             try:
                 yield piece
@@ -186,6 +186,13 @@ class StreamingResponse(_Stream["Chat"]):
                 self.cancel()
                 raise
         yield from self._end_piece(last)
+
+    def _next(self) -> Token | None:
+        try:
+            return self._reading.next()
+        except BaseException:
+            self._turn.settle()
+            raise
 
     @property
     def text(self) -> str:
@@ -202,8 +209,7 @@ class StreamingResponse(_Stream["Chat"]):
         """Stop the generation; from any thread, also while another one reads the stream."""
         self._turn.request.stop.signal()
         self._reading.close(unread=self._abandon)
-        if not self._turn.lasts:
-            self._turn.wind_up()
+        self._turn.settle()
 
     def _abandon(self) -> None:
         run(self._turn.abandon())

@@ -1,8 +1,9 @@
 """The chats: a conversation that answers, blocking (``Chat``) or awaited (``AsyncChat``)."""
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import replace
-from typing import Literal, Self, Unpack, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from talu.chat.conversation import Conversation, Draft
 from talu.chat.io import AsyncIO, SyncIO
@@ -18,6 +19,8 @@ from talu.config import GenerationConfig, GenerationSettings, check_boolean
 from talu.types import StopFlag
 
 __all__ = ["AsyncChat", "Chat"]
+
+T = TypeVar("T")
 
 
 class Chat(Conversation):
@@ -254,9 +257,17 @@ class Chat(Conversation):
         streamed = check_boolean("stream", stream)
         return self._streamed(draft) if streamed else self._whole(draft)
 
+    def _run(self, io: SyncIO, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return io.run(work)
+        except BaseException:
+            if self._turn is not None:
+                self._turn.settle()
+            raise
+
     def _streamed(self, draft: Draft) -> StreamingResponse:
         io = SyncIO(self._backend())
-        return io.run(self._opened(draft, io))
+        return self._run(io, self._opened(draft, io))
 
     async def _opened(self, draft: Draft, io: SyncIO) -> StreamingResponse:
         turn = await self._begin(draft, io, stream=True)
@@ -267,7 +278,7 @@ class Chat(Conversation):
 
     def _whole(self, draft: Draft) -> Response:
         io = SyncIO(self._backend())
-        return io.run(self._completed(draft, io))
+        return self._run(io, self._completed(draft, io))
 
     async def _completed(self, draft: Draft, io: SyncIO) -> Response:
         turn = await self._begin(draft, io, stream=False)

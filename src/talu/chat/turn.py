@@ -20,9 +20,9 @@ from talu.chat.outcome import ChatT, Outcome
 from talu.chat.reading import Reading
 from talu.chat.token import Token
 from talu.exceptions import GenerationError, StorageError
-from talu.types import Done, Event, FinishReason, ReasoningDelta, Request, TextDelta
+from talu.types import Done, Event, FinishReason, Request
 
-__all__ = ["OnToken", "Turn", "drain"]
+__all__ = ["OnToken", "Turn", "answer", "drain"]
 
 OnToken = Callable[[Token], object]
 
@@ -54,7 +54,7 @@ class Turn(Outcome[ChatT]):
     _began_at: float = 0.0
     _observation: Observation = field(init=False)
     _asked_is_stored: bool = False
-    _failed: bool = False
+    _error: BaseException | None = None
 
     def __post_init__(self) -> None:
         self._observation = self.hooks.observe(self._generation(), self.io.call)
@@ -80,7 +80,7 @@ class Turn(Outcome[ChatT]):
             async with aclosing(events):
                 async for event in events:
                     piece = self.builder.add(event)
-                    if self.on_token is not None or not self._observation.has_token:
+                    if self.on_token is not None or self._observation.first_token_ms is None:
                         await self._observe(event, piece)
                     if piece is not None:
                         yield piece
@@ -113,18 +113,27 @@ class Turn(Outcome[ChatT]):
                 await events.aclose()
                 await self._forget_asked()
             finally:
-                self.ended = True
-                await self._observation.end(self.answer)
+                await self._end()
 
     @property
     def lasts(self) -> bool:
         """Whether somebody is at work on it or may go on to read it."""
-        read = self.reading is not None and self.reading.waited_for
-        return not self.ended and (self.io.working or read)
+        return not self.ended and self._attended
+
+    @property
+    def _attended(self) -> bool:
+        return self.io.working or (self.reading is not None and self.reading.waited_for)
+
+    def settle(self) -> None:
+        """End it if an interrupt left it to nobody."""
+        if not self.lasts:
+            self.wind_up()
 
     def wind_up(self) -> None:
         """End a turn that does not last: an interrupt hit its end; what has come stays."""
         if self.ended:
+            if not self._attended:  # perhaps it hit the telling of the end
+                run(self._observation.tell())
             return
         self.request.stop.signal()
         with suppress(StorageError):  # whoever claims the history next stores it as well
@@ -138,12 +147,12 @@ class Turn(Outcome[ChatT]):
             await events.aclose()
         if self.ended:
             return
-        if self.builder.begun and not self.past and not self._failed:
-            self._put()
-        elif not self._failed and not self.past:
-            self.finish_reason = FinishReason.CANCELLED
-        self.ended = True
-        await self._observation.end(None if self._failed else self.answer)
+        if self._error is None and not self.past:
+            if self.builder.begun:
+                self._put()
+            else:
+                self.finish_reason = FinishReason.CANCELLED
+        await self._end()
 
     def _generation(self) -> Generation:
         request = self.request
@@ -158,19 +167,31 @@ class Turn(Outcome[ChatT]):
         )
 
     async def _observe(self, event: Event, piece: Token | None) -> None:
-        if not self._observation.has_token and self._shows_token(event):
-            await self._observation.first_token((time.perf_counter() - self._began_at) * 1000)
+        sampled = isinstance(event, Done) and event.usage.completion_tokens > 0
+        if self._notice_first_token(sampled=sampled):
+            await self._observation.tell()
         if piece and self.on_token is not None:
             await self.io.call(self.on_token, piece)
 
-    def _shows_token(self, event: Event) -> bool:
-        """Whether something was generated: an echo of the prompt has no tokens."""
-        match event:
-            case TextDelta() | ReasoningDelta():
-                return bool(event.tokens) or not self.request.echo_prompt
-            case Done():
-                return event.usage.completion_tokens > 0
+    def _notice_first_token(self, *, sampled: bool = False) -> bool:
+        """Whether the first token has come just now: an echo of the prompt has no tokens."""
+        if self._observation.first_token_ms is not None:
+            return False
+        builder = self.builder
+        text = not self.request.echo_prompt and (builder.text or builder.reasoning)
+        if not (sampled or builder.tokens or builder.calls or text):
+            return False
+        self._observation.first_token_ms = (time.perf_counter() - self._began_at) * 1000
         return True
+
+    async def _end(self) -> None:
+        """Tell the end; before it the first token, if an interrupt came between both."""
+        self._notice_first_token()
+        failed = self._error is not None
+        self._observation.ending = None if failed else self.answer, self._error
+        self.ended = True
+        self._error = None
+        await self._observation.tell()
 
     def _put(self) -> None:
         """Put question and answer, as far as it has come, into the history."""
@@ -197,20 +218,18 @@ class Turn(Outcome[ChatT]):
             error.details["response"] = self.answer
             raise
         finally:
-            self.ended = True
-            await self._observation.end(self.answer)
+            await self._end()
 
     async def _fail(self, error: BaseException) -> None:
         if self.ended:
             return
-        self._failed = True
+        self._error = error
         try:
             await self._forget_asked()
         except StorageError as failure:
             error.add_note(f"The question stays stored without an answer: {failure}")
         finally:
-            self.ended = True
-            await self._observation.end(None, error)
+            await self._end()
 
     async def _store_asked(self) -> None:
         """Store the question after what is there: an answer that is replaced stays until the end.
@@ -245,3 +264,9 @@ async def drain(turn: Turn[ChatT]) -> None:
     async with aclosing(turn.pieces()) as pieces:
         async for _ in pieces:
             pass
+
+
+async def answer(turn: Turn[ChatT]) -> None:
+    """Run a turn from its beginning to its end."""
+    await turn.begin()
+    await drain(turn)
