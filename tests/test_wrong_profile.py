@@ -41,7 +41,9 @@ def test_a_name_that_would_leave_the_folder_of_profiles_is_refused(home: Path, n
         (lambda profile: profile.sessions(limit=True), "limit"),
         (lambda profile: profile.delete(["s"]), "session_id"),
         (lambda profile: profile.export(5), "path"),
+        (lambda profile: profile.export("a\0b"), "path"),
         (lambda profile: profile.import_(None), "path"),
+        (lambda profile: profile.import_("a\0b"), "path"),
     ],
 )
 def test_a_wrong_argument_of_a_profile_is_named(home: Path, use, param: str) -> None:

@@ -140,11 +140,10 @@ class Profile(Handle):
 
 
 def _path(path: str | os.PathLike[str]) -> Path:
-    try:
-        return Path(path)
-    except TypeError as error:
+    if not isinstance(path, str | os.PathLike) or "\0" in str(path):
         wrong = f"path must be text or a path, got {path!r}"
-        raise ValidationError(wrong, details={"param": "path", "value": path}) from error
+        raise ValidationError(wrong, details={"param": "path", "value": path})
+    return Path(path)
 
 
 def list_sessions(
