@@ -5,35 +5,26 @@ in the answer and in the chat.
 """
 
 import asyncio
-import atexit
-import logging
-import os
-from abc import abstractmethod
 from collections.abc import AsyncIterator, Generator, Iterator
-from functools import cache
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
-from weakref import WeakValueDictionary, ref
+from weakref import ref
 
-from talu.chat.answer import Answer, WholeAnswer
-from talu.chat.io import run, run_alone
+from talu.chat.answer import WholeAnswer
+from talu.chat.io import run
 from talu.chat.messages import Message
-from talu.chat.outcome import ChatT
 from talu.chat.reading import Reading
+from talu.chat.stream import Stream
 from talu.chat.token import Token
 from talu.chat.turn import OnToken, Turn
 from talu.config import GenerationConfig, GenerationSettings
 from talu.exceptions import StateError
-from talu.types import FinishReason, Handle, StopFlag
+from talu.types import StopFlag
 
 if TYPE_CHECKING:
     from talu.chat.session import AsyncChat, Chat
 
 __all__ = ["AsyncResponse", "AsyncStreamingResponse", "Response", "StreamingResponse"]
-
-LOGGER = logging.getLogger("talu.chat")
-OPEN: WeakValueDictionary[int, "_Stream[Any]"] = WeakValueDictionary()
-DROPPED: dict[int, "_Stream[Any]"] = {}  # until they have ended
 
 
 class Response(WholeAnswer["Chat"]):
@@ -102,65 +93,7 @@ class Response(WholeAnswer["Chat"]):
         return chat._answer(draft, stream=stream)
 
 
-class _Stream(Answer[ChatT], Handle):
-    """What the two streams share: above all that they end, whatever becomes of them."""
-
-    _instead = (
-        "read it, and take its text or to_dict(); a whole answer (stream=False) can be copied"
-    )
-    _turn: Turn[ChatT]
-
-    def __init__(self, turn: Turn[ChatT]) -> None:
-        super().__init__(turn)
-        self._process = os.getpid()
-        OPEN[id(self)] = self
-        _watch_exit()
-
-    @property
-    def _left_open(self) -> bool:
-        """Whether it has not ended; in a fork of its process it is not ours to end."""
-        return not self._turn.ended and self._process == os.getpid()
-
-    def __del__(self) -> None:
-        if self._left_open:
-            DROPPED[id(self)] = self
-            self._turn.request.stop.signal()
-            self._turn.io.later(self._give_up)
-
-    async def _give_up(self) -> None:
-        try:
-            await self._end()
-            await self._turn.abandon()
-        except Exception:
-            LOGGER.warning("a stream that was dropped did not end well", exc_info=True)
-        finally:
-            DROPPED.pop(id(self), None)
-
-    @abstractmethod
-    async def _end(self) -> None:
-        """Do what ``close`` does."""
-
-    def _end_piece(self, last: Token | None) -> list[Token]:
-        """The piece that says why, for a loop whose stream was closed amid its pieces."""
-        cut = last is not None and last.finish_reason is None
-        if cut and self.finish_reason is FinishReason.CANCELLED:
-            return [Token(finish_reason=FinishReason.CANCELLED)]
-        return []
-
-    def __len__(self) -> int:
-        """Length of the text, once the stream has ended: ``list`` asks for it before it reads."""
-        if not self._turn.ended:
-            raise TypeError("a stream has no length before it is read: use len(stream.text)")
-        return super().__len__()
-
-    def __bool__(self) -> bool:
-        return True
-
-    def _state(self) -> list[str]:
-        return super()._state() or ["exhausted"]
-
-
-class StreamingResponse(_Stream["Chat"]):
+class StreamingResponse(Stream["Chat"]):
     """An answer that is read while it is generated.
 
     Iterating gives ``Token`` pieces, once; the last one is empty and has the finish reason.
@@ -339,7 +272,7 @@ class AsyncResponse(WholeAnswer["AsyncChat"]):
         return await chat._answer(draft, stream=stream)
 
 
-class AsyncStreamingResponse(_Stream["AsyncChat"]):
+class AsyncStreamingResponse(Stream["AsyncChat"]):
     """Like ``StreamingResponse``, read with ``async for``.
 
     ``text`` is what has arrived; ``await response`` reads the rest first. Leaving a loop early
@@ -471,15 +404,3 @@ class AsyncStreamingResponse(_Stream["AsyncChat"]):
         chat = self._place_to_go_on()
         draft = chat._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
         return await chat._answer(draft, stream=stream)
-
-
-@cache
-def _watch_exit() -> None:
-    """Once, with the first stream: whoever is told of ends should be there longer than this."""
-    atexit.register(_end_all)
-
-
-def _end_all() -> None:
-    for stream in (*OPEN.values(), *DROPPED.values()):
-        if stream._left_open:
-            run_alone(stream._give_up())
