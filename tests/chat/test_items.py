@@ -89,6 +89,19 @@ def test_a_message_made_by_its_fields_is_checked_and_names_create(fields, param)
     assert caught.value.details["param"] == param
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("id", 5), ("status", 2), ("created_at_ms", 1.5), ("hidden", "no")]
+)
+def test_what_all_items_have_is_checked(name, value) -> None:
+    for kind, fields in (
+        (MessageItem, {"role": MessageRole.USER, "content": (InputText("a"),)}),
+        (FunctionCallItem, {"name": "f", "call_id": "c1", "arguments": "{}"}),
+    ):
+        with pytest.raises(ValidationError, match=f"{name} must be of type .*, got") as caught:
+            kind(**fields, **{name: value})
+        assert caught.value.details == {"param": name, "value": value}
+
+
 def test_an_unknown_role_names_the_known_ones() -> None:
     with pytest.raises(ValidationError, match="known are system, user, assistant, developer"):
         MessageItem.create("king", "a")

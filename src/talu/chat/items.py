@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import ClassVar, Self, TypeVar, overload
 
-from talu.config import check_boolean
 from talu.exceptions import ValidationError
 
 __all__ = [
@@ -136,6 +135,9 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+COMMON = {"id": str, "status": ItemStatus, "created_at_ms": int, "hidden": bool}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """What all items have.
@@ -153,6 +155,13 @@ class Item:
     created_at_ms: int = field(default_factory=_now_ms)
     hidden: bool = False
 
+    def __post_init__(self) -> None:
+        for name, kind in COMMON.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                wrong = f"{name} must be of type {kind.__name__}, got {value!r}"
+                raise ValidationError(wrong, details={"param": name, "value": value})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageItem(Item):
@@ -168,6 +177,7 @@ class MessageItem(Item):
     generation: Mapping[str, object] | None = None
 
     def __post_init__(self) -> None:
+        Item.__post_init__(self)  # super() does not work in a class with slots
         if not isinstance(self.role, MessageRole):
             wrong = f"role must be a MessageRole, got {self.role!r}; create() takes its name"
             raise ValidationError(wrong, "VALIDATION_INVALID_ROLE", {"param": "role"})
@@ -193,7 +203,7 @@ class MessageItem(Item):
                 "VALIDATION_MISSING_CONTENT",
                 {"param": "content", "value": content},
             )
-        return cls(role=who, content=tuple(parts), hidden=check_boolean("hidden", hidden))
+        return cls(role=who, content=tuple(parts), hidden=hidden)
 
     @property
     def text(self) -> str:

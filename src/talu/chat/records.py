@@ -31,9 +31,6 @@ ITEMS = {
 PARTS = {kind.type.name.lower(): kind for kind in (InputText, OutputText, ReasoningText)}
 ENUMS: dict[str, type[IntEnum]] = {"status": ItemStatus, "role": MessageRole}
 PLAIN: dict[str, tuple[type, ...]] = {
-    "id": (str,),
-    "created_at_ms": (int,),
-    "hidden": (bool,),
     "generation": (dict, type(None)),
     "name": (str,),
     "call_id": (str,),
