@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from machine import commit, machine
 
 from talu import AsyncClient
-from talu.config import SamplingParams
 from talu.engine.engine import Engine
 from talu.engine.registry import acquire
+from talu.sampling import SamplingParams
 
 QUESTION = "Tell me a story about a fox."
 MICROSECONDS = 1e6

@@ -15,8 +15,8 @@ import xllamacpp
 from make_checkpoint import gguf_path
 
 from talu.cli.bench import decode_rate, prefill_rate
-from talu.config import SamplingParams
 from talu.engine.registry import acquire
+from talu.sampling import SamplingParams
 
 
 class Peer(Protocol):

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from talu.config import SamplingParams
 from talu.engine.engine import Engine
 from talu.exceptions import (
     EmptyPromptError,
@@ -17,6 +16,7 @@ from talu.exceptions import (
     ValidationError,
 )
 from talu.protocols import Executor
+from talu.sampling import SamplingParams
 
 POOLINGS = ["last", "mean", "first"]
 GREEDY = SamplingParams(max_tokens=40, temperature=0.0)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from talu.config import SamplingParams
 from talu.engine.engine import Engine
 from talu.engine.scheduler import Limits
 from talu.engine.sequence import Sequence
@@ -23,6 +22,7 @@ from talu.exceptions import (
     ValidationError,
 )
 from talu.protocols import Executor
+from talu.sampling import SamplingParams
 from talu.types import FinishReason
 
 NewEngine = Callable[..., Engine]

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from talu.config import SamplingParams
 from talu.engine import registry
 from talu.engine.engine import Engine
 from talu.engine.loading import load_model
 from talu.engine.model import LoadedModel
 from talu.engine.registry import EngineLease, acquire
 from talu.exceptions import ModelError, StateError
+from talu.sampling import SamplingParams
 from talu.types import FinishReason
 
 GREEDY = SamplingParams(max_tokens=4, temperature=0.0)
@@ -223,7 +223,7 @@ def run_script(script: str, checkpoint: Path) -> str:
 
 HEAD = """
 import os, sys
-from talu.config import SamplingParams
+from talu.sampling import SamplingParams
 from talu.engine.registry import acquire
 params = SamplingParams(max_tokens=200, temperature=0.0)
 engine = acquire(sys.argv[1]).engine

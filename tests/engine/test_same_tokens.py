@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from talu.config import SamplingParams
 from talu.engine.engine import Engine
 from talu.engine.scheduler import Limits
 from talu.engine.ticket import Ticket
@@ -16,6 +15,7 @@ from talu.graph.numpy_executor import NumpyExecutor
 from talu.graph.numpy_sampler import sample
 from talu.models import load_architecture
 from talu.protocols import SampleRow
+from talu.sampling import SamplingParams
 
 NewEngine = Callable[..., Engine]
 PARAMS = SamplingParams(max_tokens=12, temperature=1.0, top_k=0, top_p=1.0, seed=5)

@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from talu.config import SamplingParams
 from talu.engine.sequence import Sequence
 from talu.engine.stops import StopMatcher
 from talu.engine.ticket import Mailbox, Piece, Result
 from talu.protocols import Sampled
+from talu.sampling import SamplingParams
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import FinishReason
 

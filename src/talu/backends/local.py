@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from talu.backends.prompt import prompt_of
 from talu.backends.reply import ChatReply, RawReply
-from talu.config import NOT_YET, check_boolean, resolve_sampling
+from talu.config import NOT_YET, check_boolean
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
 from talu.engine.model import ModelInfo
 from talu.engine.registry import EngineLease, acquire
 from talu.engine.ticket import Result, Ticket
 from talu.exceptions import GenerationError, StateError, ValidationError
+from talu.sampling import resolve_sampling
 from talu.template.render import traits
 from talu.types import (
     POOLINGS,

@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from talu.config import SamplingParams
 from talu.engine.engine import Engine
 from talu.engine.registry import acquire
 from talu.engine.ticket import Result
 from talu.exceptions import GenerationError
+from talu.sampling import SamplingParams
 
 __all__ = ["Rate", "command", "decode_rate", "prefill_rate"]
 

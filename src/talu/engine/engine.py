@@ -18,7 +18,6 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from talu.config import SamplingParams
 from talu.engine.blocks import BlockPool
 from talu.engine.embedding import Embedder, EmbeddingRequest, EmbeddingTicket
 from talu.engine.model import LoadedModel
@@ -35,6 +34,7 @@ from talu.exceptions import (
 )
 from talu.graph.sampler import sample
 from talu.protocols import Sampled
+from talu.sampling import SamplingParams
 from talu.types import FinishReason, Pooling
 
 __all__ = ["Engine"]

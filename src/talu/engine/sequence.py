@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from talu.config import SamplingParams
 from talu.engine.scheduler import Job
 from talu.engine.stops import StopMatcher
 from talu.engine.ticket import Mailbox, Piece, Result
 from talu.protocols import Sampled, SampleRow
+from talu.sampling import SamplingParams
 from talu.tokenizer.decoding import IncrementalDecoder
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import FinishReason, TokenLogprob

@@ -6,9 +6,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from talu.config import FROM_MODEL, GenerationConfig
+from talu.config import GenerationConfig
 from talu.exceptions import ValidationError
 from talu.models.settings import Settings
+from talu.sampling import FROM_MODEL
 
 __all__ = ["GenerationDefaults", "read_generation"]
 

@@ -1,6 +1,6 @@
 """Model references, where models run, and opening them."""
 
-from talu.config import GenerationConfig, SamplingParams
+from talu.config import GenerationConfig
 from talu.router.router import Router
 from talu.router.spec import (
     BackendSpec,
@@ -11,6 +11,7 @@ from talu.router.spec import (
     ModelTarget,
     OpenAICompatibleBackend,
 )
+from talu.sampling import SamplingParams
 from talu.types import Capabilities, StopFlag
 
 __all__ = [

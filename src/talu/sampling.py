@@ -1,0 +1,102 @@
+"""What the engine works by: the settings of one generation with nothing left unset.
+
+Knows what a model's own ``generation_config.json`` may say. Refuses to know where it lies.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from talu.config import GenerationConfig
+from talu.exceptions import ModelError, ValidationError
+
+__all__ = ["SamplingParams", "resolve_sampling"]
+
+FROM_MODEL = {  # names of generation_config.json and ours
+    "max_new_tokens": "max_tokens",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """Settings of one generation with nothing left unset: what the engine works by.
+
+    The order of the sampler is: bias, repetition penalty, temperature, top-k, top-p, min-p.
+
+    Attributes:
+        temperature: 0 takes the most likely token.
+        top_k: 0 is off.
+        top_p, min_p: 1.0 and 0.0 are off.
+        seed: key of the counter-based generator; never None here.
+        stop_token_ids: tokens that end the generation, the model's own unless replaced.
+        top_logprobs: alternatives to report for each token; -1 asks for no log-probabilities.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.7
+    top_k: int = 50
+    top_p: float = 0.9
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    stop_sequences: tuple[str, ...] = ()
+    stop_token_ids: frozenset[int] = frozenset()
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    top_logprobs: int = -1
+
+
+def resolve_sampling(
+    config: GenerationConfig,
+    model_defaults: Mapping[str, Any],
+    *,
+    end_token_ids: frozenset[int],
+    fresh_seed: int,
+) -> SamplingParams:
+    """Fill what ``config`` leaves unset: from the model, then from the library's defaults.
+
+    Args:
+        config: what call and chat ask for.
+        model_defaults: the model's ``generation_config.json``, or the part of it that is known.
+        end_token_ids: the model's own end tokens.
+        fresh_seed: the seed to use when none is asked for.
+
+    Raises:
+        ModelError: the model's own defaults have a value that does not fit.
+    """
+    full = _from_model(model_defaults) | config
+    wants_logprobs = full.given.get("logprobs", full.top_logprobs is not None)
+    ends = full.stop_token_ids
+    return SamplingParams(
+        max_tokens=full.max_tokens,
+        temperature=full.temperature,
+        top_k=full.top_k,
+        top_p=full.top_p,
+        min_p=full.min_p,
+        repetition_penalty=full.repetition_penalty,
+        seed=fresh_seed if full.seed is None else full.seed,
+        stop_sequences=tuple(full.stop_sequences or ()),
+        stop_token_ids=end_token_ids if ends is None else frozenset(ends),
+        logit_bias=full.logit_bias or {},
+        top_logprobs=(full.top_logprobs or 0) if wants_logprobs else -1,
+    )
+
+
+def _from_model(defaults: Mapping[str, Any]) -> GenerationConfig:
+    config = GenerationConfig()
+    if defaults.get("do_sample") is False:
+        config.temperature = 0.0
+        defaults = {name: value for name, value in defaults.items() if name != "temperature"}
+    for theirs, ours in FROM_MODEL.items():
+        if defaults.get(theirs) is None:
+            continue
+        try:
+            setattr(config, ours, defaults[theirs])
+        except ValidationError as error:
+            message = f"the model's generation_config.json is wrong: {theirs}: {error}"
+            raise ModelError(message, details=error.details) from error
+    return config
