@@ -120,6 +120,8 @@ def test_a_message_that_cannot_be_sent_raises_when_the_stream_is_made(faces) -> 
     client = faces.client("a")
     with pytest.raises(ValidationError, match="a message cannot hold None"):
         client.stream(None)
+    with pytest.raises(ValidationError, match="stop_flag must be"):
+        client.stream("q", stop_flag=True)
     assert "".join(faces.read(client.stream("q"))) == "a"
 
 

@@ -346,6 +346,12 @@ ARGUMENTS = {  # a call on a sound model: (call, error, code, words of the messa
         "INVALID_ARGUMENT",
         ["session_id", "printable text", "7"],
     ),
+    "several texts for a single embedding": (
+        lambda c: c.embed(["Hello", "world"]),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["text must be a str, got list", "embed_batch"],
+    ),
     "token to continue from that is none": (
         lambda c: c.raw_complete(
             "Hi", completion_opts=CompletionOptions(continue_from_token_id="5")

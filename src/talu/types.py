@@ -32,6 +32,7 @@ __all__ = [
     "Usage",
     "WeightFormat",
     "check_marker",
+    "check_stop_flag",
 ]
 
 
@@ -254,6 +255,13 @@ class StopFlag(Handle):
             callback()
 
 
+def check_stop_flag(flag: object) -> None:
+    """``ValidationError`` when this is neither a ``StopFlag`` nor None."""
+    if flag is not None and not isinstance(flag, StopFlag):
+        wrong = f"stop_flag must be a StopFlag, got {flag!r}"
+        raise ValidationError(wrong, details={"param": "stop_flag"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One generation, as a backend gets it: either ``messages`` or a raw prompt.
@@ -291,9 +299,6 @@ class Request:
         Raises:
             ValidationError: it is no ``StopFlag``.
         """
-        if flag is None:
-            return
-        if not isinstance(flag, StopFlag):
-            wrong = f"stop_flag must be a StopFlag, got {flag!r}"
-            raise ValidationError(wrong, details={"param": "stop_flag"})
-        flag.when_signalled(self.stop.signal)
+        check_stop_flag(flag)
+        if flag is not None:
+            flag.when_signalled(self.stop.signal)

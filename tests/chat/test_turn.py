@@ -177,8 +177,12 @@ def test_an_async_on_token_is_awaited_by_async_and_refused_by_sync(faces) -> Non
         faces.run(chat.send("Hi", on_token=take))
         assert seen == ["one"]
     else:
-        with pytest.raises(ValidationError, match="give it to AsyncClient"):
-            chat.send("Hi", on_token=take)
+        with pytest.raises(ValidationError, match=r"take.* is async: give it to Async") as wrong:
+            chat("Hi", on_token=take)  # at the call, before anything is generated
+        assert wrong.value.details["param"] == "on_token"
+        assert chat.send("Hi").text == "one"
+        with pytest.raises(ValidationError, match="is async: give it to AsyncClient"):
+            faces.chat("one").send("Hi", on_token=lambda piece: take(piece))
 
 
 def test_reasoning_becomes_an_item_before_the_message_and_is_not_streamed(faces) -> None:

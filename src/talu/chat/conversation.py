@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 from talu.chat.editing import Editable
 from talu.chat.history import Claim, History
+from talu.chat.hooks import is_async
 from talu.chat.host import Host, OwnHost
 from talu.chat.io import IO
 from talu.chat.items import Item, MessageItem, MessageRole, distinct
@@ -33,7 +34,7 @@ from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend
 from talu.router.router import Router
 from talu.router.spec import ModelInput
-from talu.types import Request, StopFlag
+from talu.types import Request, StopFlag, check_stop_flag
 
 __all__ = ["Conversation", "Draft"]
 
@@ -307,10 +308,19 @@ class Conversation(Editable):
         full = merged(self.config, config, settings=settings)
         if self._recording is not None:  # the settings are stored with the answer
             json_copy("config", full.to_dict(only_given=True))
-        if on_token is not None and not callable(on_token):
-            wrong = f"on_token must be a function of one piece of text, got {on_token!r}"
-            raise ValidationError(wrong, details={"param": "on_token"})
+        check_stop_flag(stop_flag)
+        if on_token is not None:
+            self._check_on_token(on_token)
         return Draft(tuple(user_items(message)), full, on_token, stop_flag)
+
+    def _check_on_token(self, on_token: OnToken) -> None:
+        if not callable(on_token):
+            wrong = f"on_token must be a function of one piece of text, got {on_token!r}"
+        elif is_async(on_token) and not self._async_hooks:
+            wrong = f"{on_token!r} is async: give it to AsyncClient, or make it a plain function"
+        else:
+            return
+        raise ValidationError(wrong, details={"param": "on_token"})
 
     def _again(self, message: Message | None) -> tuple[MessageItem, Message]:
         """The last user message, and what is asked in its place: a copy of it for None."""

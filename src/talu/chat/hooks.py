@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from talu.chat.answer import Answer
     from talu.chat.conversation import Conversation
 
-__all__ = ["Generation", "Hook", "HookManager", "Observation"]
+__all__ = ["Generation", "Hook", "HookManager", "Observation", "is_async"]
 
 LOGGER = logging.getLogger("talu.hooks")
 T = TypeVar("T")
@@ -172,7 +172,7 @@ class HookManager(Handle):
             wrong = f"a hook must be an instance of a subclass of talu.chat.Hook, got {hook!r}"
             raise ValidationError(wrong, details={"param": "hook"})
         for name in CALLBACKS:
-            if not _is_async(getattr(hook, name)):
+            if not is_async(getattr(hook, name)):
                 continue
             wrong = f"{type(hook).__name__}.{name} is async"
             if name == "for_generation":
@@ -295,5 +295,6 @@ async def _observer(hook: Hook, generation: Generation) -> Hook:
     return observer
 
 
-def _is_async(method: Callable[..., object]) -> bool:
+def is_async(method: Callable[..., object]) -> bool:
+    """Whether a call of it has to be awaited, as far as it says so."""
     return any(map(inspect.iscoroutinefunction, (method, type(method).__call__)))

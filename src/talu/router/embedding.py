@@ -31,7 +31,8 @@ class Embeds:
         truncate: bool = False,
     ) -> list[float]:
         """The embedding of one text: ``embed_batch`` of it alone, number for number."""
-        return self.embed_batch([text], model, pooling, normalize, truncate=truncate)[0]
+        texts = _alone(text)
+        return self.embed_batch(texts, model, pooling, normalize, truncate=truncate)[0]
 
     def embed_batch(
         self,
@@ -119,8 +120,8 @@ class AwaitedEmbeds(Embeds):
         truncate: bool = False,
     ) -> list[float]:
         """Like ``embed``, awaited: it never blocks the event loop."""
-        vectors = await self.aembed_batch([text], model, pooling, normalize, truncate=truncate)
-        return vectors[0]
+        texts = _alone(text)
+        return (await self.aembed_batch(texts, model, pooling, normalize, truncate=truncate))[0]
 
     async def aembed_batch(
         self,
@@ -138,6 +139,13 @@ class AwaitedEmbeds(Embeds):
         with _failures(name):
             backend = await self._router.abackend(name)
             return await backend.aembed(texts, way, normalize=normalize, truncate=truncate)
+
+
+def _alone(text: str) -> list[str]:
+    if not isinstance(text, str):
+        wrong = f"text must be a str, got {type(text).__name__}; embed_batch takes several"
+        raise ValidationError(wrong, details={"param": "text"})
+    return [text]
 
 
 def _checked(texts: Sequence[str], pooling: str | None, **switches: bool) -> Pooling | None:
