@@ -5,7 +5,7 @@
 namespace talu {
 
 // Changes whenever the layout of packed matrices does.
-constexpr int kPackingVersion = 1;
+constexpr int kPackingVersion = 2;
 
 // Throws std::invalid_argument when the size overflows.
 std::size_t packed_bytes(const Format& format, std::size_t rows, std::size_t columns);

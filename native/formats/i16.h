@@ -1,34 +1,46 @@
 // Integers of 16 bits with one scale for a block of columns of a row, weights and activations alike.
 // Products are summed exactly in 32 bits, block by block; the blocks are scaled and added as floats.
+//
+// A target that crosses makes two products of two columns with one multiplication, for
+//   x0 w0 + x1 w1 = (x0 + w1)(x1 + w0) - x0 x1 - w0 w1
+// and the last two are known beforehand: S. Winograd, A New Algorithm for Inner Product, IEEE
+// Transactions on Computers C-17 (1968). Integers that wrap around lose nothing by that.
 struct i16 {
   static constexpr char name[] = "i16";
-  static constexpr std::size_t group = 2;    // columns that are multiplied at once
+  static constexpr std::size_t group = 4;    // columns that are multiplied at once
   static constexpr std::size_t block = 128;  // columns with one scale
-  // Activations are at most 16383, and the weights of a block at most 2^17 together, rounding
-  // included: no sum of products of a block leaves 32 bits.
-  static constexpr float kLargestActivation = 16383.0f;
-  static constexpr float kLargestWeight = 32767.0f;
+  // Both are at most 16383, so that a sum of two has 16 bits, and the weights of a block are at most
+  // 2^17 together, rounding included: no sum of products of a block leaves 32 bits.
+  static constexpr float kLargest = 16383.0f;
   static constexpr double kAllWeights = 131072.0 - block / 2.0;
   // Below this a scale is zero, and so is its block: the inverse stays finite.
   static constexpr float kSmallestScale = 1e-30f;
 
-  // A tile is its blocks, one after the other: sixteen scales, then the integers in pairs. The last
-  // block has the columns that are left, rounded up to a pair.
-  static constexpr std::size_t kScaleBytes = kTileRows * sizeof(float);
+  // A tile is its blocks, one after the other: sixteen scales, sixteen sums of w0 w1 with the sign
+  // changed, then the integers. The last block has the columns that are left, rounded up to a group.
+  static constexpr std::size_t kHeaderBytes = kTileRows * (sizeof(float) + sizeof(std::int32_t));
   static std::size_t block_bytes(std::size_t columns) {
-    return kScaleBytes + round_up(columns, group) * kTileRows * sizeof(std::int16_t);
+    return kHeaderBytes + round_up(columns, group) * kTileRows * sizeof(std::int16_t);
   }
   static std::size_t tile_bytes(std::size_t columns) {
     const std::size_t whole = columns / block * block_bytes(block);
     return columns % block == 0 ? whole : whole + block_bytes(columns % block);
   }
-  // A row of activations is the scales of its blocks, then the integers.
-  static std::size_t row_scales(std::size_t columns) {
+  // Of four columns, first those with even numbers of all sixteen rows, then the others.
+  static std::size_t place(std::size_t column, std::size_t lane) {
+    return column / group * group * kTileRows + column % 2 * 2 * kTileRows + lane * 2 +
+           column % group / 2;
+  }
+  // A row of activations is the scales of its blocks, their sums of x0 x1 with the sign changed,
+  // then the integers in the order of a tile.
+  static std::size_t row_blocks(std::size_t columns) {
     return round_up((columns + block - 1) / block, kTileRows);
   }
+  static std::size_t row_header_bytes(std::size_t columns) {
+    return row_blocks(columns) * (sizeof(float) + sizeof(std::int32_t));
+  }
   static std::size_t row_bytes(std::size_t columns) {
-    return row_scales(columns) * sizeof(float) +
-           round_up(columns, kTileRows) * sizeof(std::int16_t);
+    return row_header_bytes(columns) + round_up(columns, kTileRows) * sizeof(std::int16_t);
   }
 };
 
@@ -42,7 +54,7 @@ TALU_INLINE float scale_of_weights(const float* weights, std::size_t columns) {
     all += static_cast<double>(size);
     finite += weights[c] * 0.0f;
   }
-  const float by_one = largest / i16::kLargestWeight;
+  const float by_one = largest / i16::kLargest;
   const float by_all = static_cast<float>(all / i16::kAllWeights);
   const float scale = by_one > by_all ? by_one : by_all;
   return (scale < i16::kSmallestScale ? 0.0f : scale) + finite;
@@ -55,7 +67,8 @@ static void pack_integers(const void* source, std::size_t rows, std::size_t colu
     for (std::size_t begin = 0; begin < columns; begin += i16::block) {
       const std::size_t count = smaller(i16::block, columns - begin);
       auto* const scales = reinterpret_cast<float*>(out);
-      auto* const numbers = reinterpret_cast<std::int16_t*>(out + i16::kScaleBytes);
+      auto* const crossed = reinterpret_cast<std::int32_t*>(scales + kTileRows);
+      auto* const numbers = reinterpret_cast<std::int16_t*>(out + i16::kHeaderBytes);
       __builtin_memset(out, 0, i16::block_bytes(count));
       out += i16::block_bytes(count);
       for (std::size_t lane = 0; lane < smaller(kTileRows, rows - tile * kTileRows); ++lane) {
@@ -65,8 +78,10 @@ static void pack_integers(const void* source, std::size_t rows, std::size_t colu
         if (!(scales[lane] > 0.0f)) continue;
         const float inverse = 1.0f / scales[lane];
         for (std::size_t c = 0; c < count; ++c)
-          numbers[place_in_tile<i16>(c, lane)] =
+          numbers[i16::place(c, lane)] =
               static_cast<std::int16_t>(__builtin_nearbyintf(from[c] * inverse));
+        for (std::size_t c = 0; c < count; c += 2)
+          crossed[lane] -= numbers[i16::place(c, lane)] * numbers[i16::place(c + 1, lane)];
       }
     }
 }
@@ -78,59 +93,56 @@ static void read_integers(const void* packed, std::size_t row, std::size_t colum
   for (std::size_t begin = 0; begin < columns; begin += i16::block) {
     const std::size_t count = smaller(i16::block, columns - begin);
     const float scale = reinterpret_cast<const float*>(block)[lane];
-    const auto* const numbers = reinterpret_cast<const std::int16_t*>(block + i16::kScaleBytes);
+    const auto* const numbers = reinterpret_cast<const std::int16_t*>(block + i16::kHeaderBytes);
     for (std::size_t c = 0; c < count; ++c)
-      out[begin + c] = static_cast<float>(numbers[place_in_tile<i16>(c, lane)]) * scale;
+      out[begin + c] = static_cast<float>(numbers[i16::place(c, lane)]) * scale;
     block += i16::block_bytes(count);
   }
 }
 
 static void convert_to_integers(const float* x, std::size_t columns, void* out) {
   auto* const scales = static_cast<float*>(out);
-  auto* const numbers = reinterpret_cast<std::int16_t*>(scales + i16::row_scales(columns));
+  auto* const crossed = reinterpret_cast<std::int32_t*>(scales + i16::row_blocks(columns));
+  auto* const numbers = reinterpret_cast<std::int16_t*>(crossed + i16::row_blocks(columns));
   for (std::size_t begin = 0; begin < columns; begin += i16::block) {
     const std::size_t count = smaller(i16::block, columns - begin);
-    f32x16 sizes = splat(0.0f), finite = splat(0.0f);
+    f32x16 sizes = splat(0.0f);
     for_columns(count, [&](std::size_t c, std::size_t n) {
-      const f32x16 part = load_some(x + begin + c, n);
-      sizes = larger(sizes, larger(part, subtract(splat(0.0f), part)));
-      finite = add(finite, multiply(part, splat(0.0f)));
+      sizes = larger_size(sizes, load_some(x + begin + c, n));
     });
-    const float scale = largest(sizes) / i16::kLargestActivation;
+    const float scale = largest(sizes) / i16::kLargest;
     const bool none = scale < i16::kSmallestScale;
     const f32x16 inverse = splat(none ? 0.0f : 1.0f / scale);
-    scales[begin / i16::block] = (none ? 0.0f : scale) + sum(finite);
+    scales[begin / i16::block] = (none ? 0.0f : scale) + sum(multiply(sizes, splat(0.0f)));
     for_columns(count, [&](std::size_t c, std::size_t n) {
       store_i16(numbers + begin + c, multiply(load_some(x + begin + c, n), inverse));
     });
+    crossed[begin / i16::block] = crossed_sum(numbers + begin, count);
   }
 }
 
 // sums[token] += block of a tile · x, or = for the first block. `x` is the first token's integers,
-// `scale` its scale. COLUMNS is the number of columns where it is known, else 0.
+// `header` what its row has of this block's scales. COLUMNS is the number of columns where it is
+// known, else 0.
 template <std::size_t TOKENS, std::size_t COLUMNS>
-static void add_block(const std::byte* block, std::size_t columns, const std::byte* x,
-                      const std::byte* scale, std::size_t x_stride, bool first, float* sums,
-                      std::size_t sums_stride) {
-  const auto* const weights = reinterpret_cast<const std::int16_t*>(block + i16::kScaleBytes);
+[[gnu::noinline]] static void add_block(const std::byte* block, std::size_t columns, const std::byte* x,
+                      const std::byte* header, std::size_t to_crossed, std::size_t x_stride,
+                      bool first, float* sums, std::size_t sums_stride) {
+  const auto* const weights = reinterpret_cast<const std::int16_t*>(block + i16::kHeaderBytes);
   if constexpr (COLUMNS != 0) columns = COLUMNS;
   i32x16 sum[TOKENS];
 #pragma GCC unroll 12
-  for (std::size_t t = 0; t < TOKENS; ++t) sum[t] = no_products();
-#pragma GCC unroll 8
-  for (std::size_t column = 0; column < columns; column += i16::group) {
-    const i16x32 pairs = load_integers(weights + column * kTileRows);
-#pragma GCC unroll 12
-    for (std::size_t t = 0; t < TOKENS; ++t)
-      sum[t] = add_products(
-          pairs, splat_integers(x + t * x_stride + column * sizeof(std::int16_t)), sum[t]);
-  }
+  for (std::size_t t = 0; t < TOKENS; ++t)
+    sum[t] = first_sum(block + kTileRows * sizeof(float), header + to_crossed + t * x_stride);
+#pragma GCC unroll 2
+  for (std::size_t column = 0; column < columns; column += i16::group)
+    add_products(weights + column * kTileRows, x + column * sizeof(std::int16_t), x_stride, sum);
   const f32x16 scales = load(reinterpret_cast<const float*>(block));
 #pragma GCC unroll 12
   for (std::size_t t = 0; t < TOKENS; ++t) {
     float* const to = sums + t * sums_stride;
     const f32x16 both =
-        multiply(scales, splat(*reinterpret_cast<const float*>(scale + t * x_stride)));
+        multiply(scales, splat(*reinterpret_cast<const float*>(header + t * x_stride)));
     store(to, fma(to_floats(sum[t]), both, first ? splat(0.0f) : load(to)));
   }
 }
@@ -141,20 +153,20 @@ template <std::size_t SIZE = 0>
 static void add_blocks(std::size_t tokens, const std::byte* tile, std::size_t first,
                        std::size_t last, std::size_t columns, const std::byte* x,
                        std::size_t x_stride, float* sums, std::size_t sums_stride) {
-  constexpr std::size_t TOKENS = kPanels[SIZE];
-  const std::size_t numbers = i16::row_scales(columns) * sizeof(float);
+  constexpr std::size_t TOKENS = kIntegerPanels[SIZE];
+  const std::size_t numbers = i16::row_header_bytes(columns), to_crossed = numbers / 2;
   for (; tokens >= TOKENS; tokens -= TOKENS) {
     for (std::size_t begin = first; begin < last; begin += i16::block) {
       const std::byte* const block = tile + begin / i16::block * i16::block_bytes(i16::block);
       const std::byte* const integers = x + numbers + begin * sizeof(std::int16_t);
-      const std::byte* const scale = x + begin / i16::block * sizeof(float);
+      const std::byte* const header = x + begin / i16::block * sizeof(float);
       const std::size_t count = round_up(smaller(i16::block, last - begin), i16::group);
       if (count == i16::block)
-        add_block<TOKENS, i16::block>(block, count, integers, scale, x_stride, begin == 0, sums,
-                                      sums_stride);
+        add_block<TOKENS, i16::block>(block, count, integers, header, to_crossed, x_stride,
+                                      begin == 0, sums, sums_stride);
       else
-        add_block<TOKENS, 0>(block, count, integers, scale, x_stride, begin == 0, sums,
-                             sums_stride);
+        add_block<TOKENS, 0>(block, count, integers, header, to_crossed, x_stride, begin == 0,
+                             sums, sums_stride);
     }
     x += TOKENS * x_stride;
     sums += TOKENS * sums_stride;

@@ -18,6 +18,8 @@ struct f32x16 {
 // side, whose weights need registers too, eight.
 constexpr std::size_t kPanels[] = {6, 4, 3, 2, 1};
 constexpr std::size_t kSumsAtOnce = 4;
+// Four columns of weights, two of activations and their sums need the other half of the registers.
+constexpr std::size_t kIntegerPanels[] = {4, 3, 2, 1};
 
 TALU_INLINE f32x16 splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 TALU_INLINE f32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
@@ -110,6 +112,14 @@ TALU_INLINE f32x16 at_most(float bound, f32x16 x) {
 TALU_INLINE f32x16 larger(f32x16 a, f32x16 b) {
   return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)};
 }
+TALU_INLINE __m256 larger_size(__m256 size, __m256 x) {
+  const __m256i bits = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
+  return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(size), bits));
+}
+// max(size, |x|) for sizes; an infinite x wins over all numbers, and one that is none over all others.
+TALU_INLINE f32x16 larger_size(f32x16 size, f32x16 x) {
+  return {larger_size(size.low, x.low), larger_size(size.high, x.high)};
+}
 TALU_INLINE __m256 zero_below(__m256 x, __m256 bound, __m256 y) {
   return _mm256_andnot_ps(_mm256_cmp_ps(x, bound, _CMP_LT_OQ), y);
 }
@@ -142,36 +152,90 @@ TALU_INLINE float largest(f32x16 x) {
   return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
 }
 
-// Sixteen sums, and sixteen pairs.
+// Sixteen sums.
 struct i32x16 {
   __m256i low, high;
 };
-struct i16x32 {
-  __m256i low, high;
-};
 
-// To the nearest; what is beyond all integers, or not a number, becomes the smallest.
+// To the nearest; what is beyond all integers, or not a number, becomes the smallest. Of four the
+// second and the third change places.
 TALU_INLINE void store_i16(std::int16_t* p, f32x16 x) {
   const __m256i low = _mm256_cvtps_epi32(x.low), high = _mm256_cvtps_epi32(x.high);
-  const __m256i mixed = _mm256_packs_epi32(low, high);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(mixed, 0xd8));
+  __m256i mixed = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+  mixed = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(mixed, 0xd8), 0xd8);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), mixed);
 }
-TALU_INLINE i16x32 load_integers(const std::int16_t* p) {
-  return {_mm256_loadu_si256(as_256(p)), _mm256_loadu_si256(as_256(p + 16))};
+TALU_INLINE __m256i splat_32_bits(const void* p) {
+  std::int32_t bits;
+  __builtin_memcpy(&bits, p, sizeof bits);
+  return _mm256_set1_epi32(bits);
 }
-TALU_INLINE i16x32 splat_integers(const void* p) {
-  std::int32_t pair;
-  __builtin_memcpy(&pair, p, sizeof pair);
-  return {_mm256_set1_epi32(pair), _mm256_set1_epi32(pair)};
+// This target crosses (formats/i16.h): a multiplication runs on two of Zen's four pipes, an addition
+// on all of them.
+TALU_INLINE std::int32_t crossed_sum(const std::int16_t* x, std::size_t columns) {
+  __m256i sum = _mm256_setzero_si256();
+  for (std::size_t c = 0; c < columns; c += 16) {
+    const __m256i numbers = _mm256_loadu_si256(as_256(x + c));
+    sum = _mm256_sub_epi32(sum, _mm256_madd_epi16(numbers, _mm256_srli_epi64(numbers, 32)));
+  }
+  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+  return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_unpackhi_epi64(four, four)));
 }
-TALU_INLINE i32x16 no_products() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
-// sum + a0 · b0 + a1 · b1 in each lane.
-TALU_INLINE i32x16 add_products(i16x32 a, i16x32 b, i32x16 sum) {
-  sum.low = _mm256_add_epi32(sum.low, _mm256_madd_epi16(a.low, b.low));
-  sum.high = _mm256_add_epi32(sum.high, _mm256_madd_epi16(a.high, b.high));
-  // GCC would gather the products of several tokens first, and have no registers left for sums.
-  __asm__ volatile("" : "+x"(sum.low), "+x"(sum.high));
-  return sum;
+TALU_INLINE i32x16 first_sum(const void* weights, const void* x) {
+  const __m256i of_x = splat_32_bits(x);
+  const auto* const of_weights = as_256(weights);
+  return {_mm256_add_epi32(of_x, _mm256_loadu_si256(of_weights)),
+          _mm256_add_epi32(of_x, _mm256_loadu_si256(of_weights + 1))};
+}
+// All sixteen registers have work: written out, because GCC moves sums about. In this order of
+// instructions Zen 3 is fastest.
+#define TALU_ADD_TO_TOKEN(at, low, high)      \
+  "vpbroadcastd 0(" at "), %%ymm12\n\t"       \
+  "vpbroadcastd 4(" at "), %%ymm13\n\t"       \
+  "vpaddw %%ymm12, %%ymm10, %%ymm14\n\t"      \
+  "vpaddw %%ymm13, %%ymm8, %%ymm15\n\t"       \
+  "vpaddw %%ymm12, %%ymm11, %%ymm12\n\t"      \
+  "vpaddw %%ymm13, %%ymm9, %%ymm13\n\t"       \
+  "vpmaddwd %%ymm14, %%ymm15, %%ymm14\n\t"    \
+  "vpmaddwd %%ymm12, %%ymm13, %%ymm12\n\t"    \
+  "vpaddd %%ymm14, %[" low "], %[" low "]\n\t" \
+  "vpaddd %%ymm12, %[" high "], %[" high "]\n\t"
+TALU_INLINE void add_to_four(const std::int16_t* weights, const std::byte* x, std::size_t stride,
+                             i32x16 (&sums)[4]) {
+  __asm__("vmovdqu 0(%[weights]), %%ymm8\n\t"
+          "vmovdqu 32(%[weights]), %%ymm9\n\t"
+          "vmovdqu 64(%[weights]), %%ymm10\n\t"
+          "vmovdqu 96(%[weights]), %%ymm11\n\t"
+          TALU_ADD_TO_TOKEN("%[x]", "low0", "high0")
+          TALU_ADD_TO_TOKEN("%[x], %[stride]", "low1", "high1")
+          TALU_ADD_TO_TOKEN("%[x], %[stride], 2", "low2", "high2")
+          TALU_ADD_TO_TOKEN("%[x], %[thrice]", "low3", "high3")
+          : [low0] "+x"(sums[0].low), [high0] "+x"(sums[0].high), [low1] "+x"(sums[1].low),
+            [high1] "+x"(sums[1].high), [low2] "+x"(sums[2].low), [high2] "+x"(sums[2].high),
+            [low3] "+x"(sums[3].low), [high3] "+x"(sums[3].high)
+          : [weights] "r"(weights), [x] "r"(x), [stride] "r"(stride), [thrice] "r"(3 * stride),
+            "m"(*reinterpret_cast<const std::int16_t(*)[64]>(weights)),
+            "m"(*reinterpret_cast<const std::byte(*)[]>(x))
+          : "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+}
+#undef TALU_ADD_TO_TOKEN
+// sums[token] += (x_even + odd) (x_odd + even), four columns of a tile for several tokens.
+template <std::size_t TOKENS>
+TALU_INLINE void add_products(const std::int16_t* weights, const std::byte* x, std::size_t stride,
+                              i32x16 (&sums)[TOKENS]) {
+  if constexpr (TOKENS == kIntegerPanels[0]) return add_to_four(weights, x, stride, sums);
+  const auto* const w = as_256(weights);
+  const __m256i even_low = _mm256_loadu_si256(w), even_high = _mm256_loadu_si256(w + 1);
+  const __m256i odd_low = _mm256_loadu_si256(w + 2), odd_high = _mm256_loadu_si256(w + 3);
+#pragma GCC unroll 4
+  for (std::size_t t = 0; t < TOKENS; ++t) {
+    const __m256i a = splat_32_bits(x + t * stride), b = splat_32_bits(x + t * stride + 4);
+    const __m256i low =
+        _mm256_madd_epi16(_mm256_add_epi16(a, odd_low), _mm256_add_epi16(b, even_low));
+    const __m256i high =
+        _mm256_madd_epi16(_mm256_add_epi16(a, odd_high), _mm256_add_epi16(b, even_high));
+    sums[t] = {_mm256_add_epi32(sums[t].low, low), _mm256_add_epi32(sums[t].high, high)};
+  }
 }
 TALU_INLINE f32x16 to_floats(i32x16 x) {
   return {_mm256_cvtepi32_ps(x.low), _mm256_cvtepi32_ps(x.high)};

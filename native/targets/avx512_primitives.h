@@ -6,6 +6,7 @@ struct f32x16 {
 
 // Tokens that a tile is multiplied with at once, and sums in registers with several tiles.
 constexpr std::size_t kPanels[] = {12, 8, 4, 2, 1};
+constexpr auto& kIntegerPanels = kPanels;
 constexpr std::size_t kSumsAtOnce = 24;
 
 TALU_INLINE f32x16 splat(float x) { return {_mm512_set1_ps(x)}; }
@@ -71,6 +72,11 @@ TALU_INLINE f32x16 at_most(float bound, f32x16 x) {
   return {_mm512_min_ps(_mm512_set1_ps(bound), x.v)};
 }
 TALU_INLINE f32x16 larger(f32x16 a, f32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+// max(size, |x|) for sizes; an infinite x wins over all numbers, and one that is none over all others.
+TALU_INLINE f32x16 larger_size(f32x16 size, f32x16 x) {
+  const __m512i bits = _mm512_and_si512(_mm512_castps_si512(x.v), _mm512_set1_epi32(0x7fffffff));
+  return {_mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(size.v), bits))};
+}
 // y, but 0 in the lanes where x < bound.
 TALU_INLINE f32x16 zero_below(f32x16 x, float bound, f32x16 y) {
   const __mmask16 keep = _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(bound), _CMP_NLT_UQ);
@@ -100,32 +106,43 @@ TALU_INLINE float largest(f32x16 x) {
   return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
 }
 
-// Sixteen sums, and sixteen pairs.
+// Sixteen sums.
 struct i32x16 {
   __m512i v;
 };
-struct i16x32 {
-  __m512i v;
-};
 
-// To the nearest; what is beyond all integers, or not a number, becomes the smallest.
+// To the nearest; what is beyond all integers, or not a number, becomes the smallest. Of four the
+// second and the third change places.
 TALU_INLINE void store_i16(std::int16_t* p, f32x16 x) {
-  const __m256i rounded = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x.v));
+  __m256i rounded = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x.v));
+  rounded = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(rounded, 0xd8), 0xd8);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), rounded);
 }
-TALU_INLINE i16x32 load_integers(const std::int16_t* p) { return {_mm512_loadu_si512(p)}; }
-TALU_INLINE i16x32 splat_integers(const void* p) {
-  std::int32_t pair;
-  __builtin_memcpy(&pair, p, sizeof pair);
-  return {_mm512_set1_epi32(pair)};
+TALU_INLINE __m512i splat_32_bits(const void* p) {
+  std::int32_t bits;
+  __builtin_memcpy(&bits, p, sizeof bits);
+  return _mm512_set1_epi32(bits);
 }
-TALU_INLINE i32x16 no_products() { return {_mm512_setzero_si512()}; }
+// This target does not cross (formats/i16.h): additions run where multiplications do.
+TALU_INLINE std::int32_t crossed_sum(const std::int16_t*, std::size_t) { return 0; }
+TALU_INLINE i32x16 first_sum(const void*, const void*) { return {_mm512_setzero_si512()}; }
 // sum + a0 · b0 + a1 · b1 in each lane.
-TALU_INLINE i32x16 add_products(i16x32 a, i16x32 b, i32x16 sum) {
+TALU_INLINE __m512i add_pairs(__m512i a, __m512i b, __m512i sum) {
 #if TALU_INTEGER_PRODUCTS
-  return {_mm512_dpwssd_epi32(sum.v, a.v, b.v)};
+  return _mm512_dpwssd_epi32(sum, a, b);
 #else
-  return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(a.v, b.v))};
+  return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
 #endif
+}
+// sums[token] += four columns of a tile · x, for several tokens.
+template <std::size_t TOKENS>
+TALU_INLINE void add_products(const std::int16_t* weights, const std::byte* x, std::size_t stride,
+                              i32x16 (&sums)[TOKENS]) {
+  const __m512i even = _mm512_loadu_si512(weights), odd = _mm512_loadu_si512(weights + 32);
+#pragma GCC unroll 12
+  for (std::size_t t = 0; t < TOKENS; ++t) {
+    sums[t].v = add_pairs(even, splat_32_bits(x + t * stride), sums[t].v);
+    sums[t].v = add_pairs(odd, splat_32_bits(x + t * stride + 4), sums[t].v);
+  }
 }
 TALU_INLINE f32x16 to_floats(i32x16 x) { return {_mm512_cvtepi32_ps(x.v)}; }

@@ -12,6 +12,7 @@ struct f32x16 {
 };
 
 constexpr std::size_t kPanels[] = {4, 1};
+constexpr auto& kIntegerPanels = kPanels;
 constexpr std::size_t kSumsAtOnce = 4;
 
 template <class Function>
@@ -76,6 +77,13 @@ TALU_INLINE f32x16 at_most(float bound, f32x16 x) {
 TALU_INLINE f32x16 larger(f32x16 a, f32x16 b) {
   return lanes([&](std::size_t i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
 }
+// max(size, |x|) for sizes; an infinite x wins over all numbers, and one that is none over all others.
+TALU_INLINE f32x16 larger_size(f32x16 size, f32x16 x) {
+  return lanes([&](std::size_t i) {
+    const float other = std::fabs(x.lane[i]);
+    return other <= size.lane[i] || std::isnan(size.lane[i]) ? size.lane[i] : other;
+  });
+}
 // y, but 0 in the lanes where x < bound.
 TALU_INLINE f32x16 zero_below(f32x16 x, float bound, f32x16 y) {
   return lanes([&](std::size_t i) { return x.lane[i] < bound ? 0.0f : y.lane[i]; });
@@ -103,40 +111,37 @@ TALU_INLINE float largest(f32x16 x) {
   return x.lane[0];
 }
 
-// Sixteen sums, which wrap around like those of all processors, and sixteen pairs.
+// Sixteen sums, which wrap around like those of all processors.
 struct i32x16 {
   std::uint32_t lane[16];
 };
-struct i16x32 {
-  std::int16_t lane[32];
-};
 
-// To the nearest; what is beyond all integers, or not a number, becomes the smallest.
+// To the nearest; what is beyond all integers, or not a number, becomes the smallest. Of four the
+// second and the third change places.
 TALU_INLINE void store_i16(std::int16_t* p, f32x16 x) {
+  constexpr std::size_t kPlaces[] = {0, 2, 1, 3};
   for (std::size_t i = 0; i < 16; ++i) {
     const bool fits = x.lane[i] >= -32768.0f && x.lane[i] <= 32767.0f;
-    p[i] = fits ? static_cast<std::int16_t>(std::nearbyintf(x.lane[i])) : std::int16_t{-32768};
+    p[i / 4 * 4 + kPlaces[i % 4]] =
+        fits ? static_cast<std::int16_t>(std::nearbyintf(x.lane[i])) : std::int16_t{-32768};
   }
 }
-TALU_INLINE i16x32 load_integers(const std::int16_t* p) {
-  i16x32 out;
-  __builtin_memcpy(out.lane, p, sizeof out.lane);
-  return out;
-}
-TALU_INLINE i16x32 splat_integers(const void* p) {
-  i16x32 out;
-  for (std::size_t i = 0; i < 16; ++i) __builtin_memcpy(out.lane + 2 * i, p, sizeof(std::int32_t));
-  return out;
-}
-TALU_INLINE i32x16 no_products() { return {}; }
-// sum + a0 · b0 + a1 · b1 in each lane.
-TALU_INLINE i32x16 add_products(i16x32 a, i16x32 b, i32x16 sum) {
-  for (std::size_t i = 0; i < 16; ++i) {
-    const std::int32_t first = a.lane[2 * i] * b.lane[2 * i];
-    const std::int32_t second = a.lane[2 * i + 1] * b.lane[2 * i + 1];
-    sum.lane[i] += static_cast<std::uint32_t>(first) + static_cast<std::uint32_t>(second);
+// This target does not cross (formats/i16.h).
+TALU_INLINE std::int32_t crossed_sum(const std::int16_t*, std::size_t) { return 0; }
+TALU_INLINE i32x16 first_sum(const void*, const void*) { return {}; }
+// sums[token] += four columns of a tile · x, for several tokens.
+template <std::size_t TOKENS>
+TALU_INLINE void add_products(const std::int16_t* weights, const std::byte* x, std::size_t stride,
+                              i32x16 (&sums)[TOKENS]) {
+  auto product = [](int a, int b) { return static_cast<std::uint32_t>(a * b); };
+  for (std::size_t t = 0; t < TOKENS; ++t) {
+    std::int16_t four[4];
+    __builtin_memcpy(four, x + t * stride, sizeof four);
+    for (std::size_t i = 0; i < 16; ++i)
+      sums[t].lane[i] += product(weights[2 * i], four[0]) + product(weights[2 * i + 1], four[1]) +
+                         product(weights[32 + 2 * i], four[2]) +
+                         product(weights[32 + 2 * i + 1], four[3]);
   }
-  return sum;
 }
 TALU_INLINE f32x16 to_floats(i32x16 x) {
   return lanes([&](std::size_t i) {

@@ -65,23 +65,28 @@ def test_a_tile_holds_groups_of_columns_of_sixteen_rows(
     np.testing.assert_array_equal(packed.view(bits.dtype), expected.ravel())
 
 
-def test_a_tile_of_integers_is_blocks_of_scales_and_pairs_of_columns(aligned: Aligned) -> None:
+def test_a_tile_of_integers_is_blocks_of_scales_crossed_sums_and_four_columns_at_a_time(
+    aligned: Aligned,
+) -> None:
     floats = np.zeros((16, 131), np.float32)
-    floats[:, 0] = 32767  # alone in its block, so that the scale is 1
+    floats[:, 0] = 16383  # alone in its block, so that the scale is 1
     floats[:, 1] = np.arange(16)
     floats[:, 128:] = 300_000 * np.array([1, -2, 3])
     packed = aligned(_native.packed_bytes("i16", 16, 131))
     _native.pack("i16", floats, packed)
-    first, last = np.split(packed, [16 * 4 + 16 * 128 * 2])
+    first, last = np.split(packed, [16 * 4 + 16 * 4 + 16 * 128 * 2])
     np.testing.assert_array_equal(first[:64].view(np.float32), 1)
-    numbers = first[64:].view(np.int16).reshape(64, 16, 2)
-    np.testing.assert_array_equal(numbers[0], [[32767, row] for row in range(16)])
+    np.testing.assert_array_equal(first[64:128].view(np.int32), -16383 * np.arange(16))
+    numbers = first[128:].view(np.int16).reshape(32, 2, 16, 2)  # even columns, then odd ones
+    np.testing.assert_array_equal(numbers[0, 0], [[16383, 0]] * 16)
+    np.testing.assert_array_equal(numbers[0, 1], [[row, 0] for row in range(16)])
     assert not numbers[1:].any()
-    scale = np.float32(900_000) / np.float32(32767)
+    scale = np.float32(900_000) / np.float32(16383)
     np.testing.assert_array_equal(last[:64].view(np.float32), scale)
-    numbers = last[64:].view(np.int16).reshape(2, 16, 2)
-    np.testing.assert_array_equal(numbers[0], [[10922, -21845]] * 16)
-    np.testing.assert_array_equal(numbers[1], [[32767, 0]] * 16)
+    np.testing.assert_array_equal(last[64:128].view(np.int32), 5461 * 10922)
+    numbers = last[128:].view(np.int16).reshape(2, 16, 2)
+    np.testing.assert_array_equal(numbers[0], [[5461, 16383]] * 16)
+    np.testing.assert_array_equal(numbers[1], [[-10922, 0]] * 16)
 
 
 @pytest.mark.parametrize("number_format", [name for name in FORMATS if name != "i16"])

@@ -63,18 +63,16 @@ def round_to(x: Floats, number_format: str) -> Floats:
 def _round_blocks(x: Floats, number_format: str) -> Floats:
     """Integers times the scale of their block.
 
-    The scale is so large that activations are 16383 at most and the weights of a block 2^17
-    together, rounding included: then no sum of products of a block leaves 32 bits.
+    The scale is so large that they are 16383 at most and the weights of a block 2^17 together,
+    rounding included: then no sum of products of a block leaves 32 bits.
     """
     starts = range(0, x.shape[1], BLOCK)
     sizes = np.abs(x)
     largest = np.maximum.reduceat(sizes, starts, axis=1)
-    if number_format == "i15":
-        scales = largest / np.float32(16383)
-    else:
+    scales = largest / np.float32(16383)
+    if number_format == "i16":
         total = np.add.reduceat(sizes.astype(np.float64), starts, axis=1)
-        by_all = (total / (2**17 - BLOCK / 2)).astype(np.float32)
-        scales = np.maximum(largest / np.float32(32767), by_all)
+        scales = np.maximum(scales, (total / (2**17 - BLOCK / 2)).astype(np.float32))
     scales = np.where(scales < np.float32(1e-30), np.float32(0), scales)
     inverses = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > 0)
     repeated = [np.repeat(a, BLOCK, axis=1)[:, : x.shape[1]] for a in (inverses, scales)]
