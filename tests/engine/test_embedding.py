@@ -124,8 +124,8 @@ def test_embeddings_change_no_token_of_a_generation(new_engine: Callable[..., En
 
 def test_many_texts_run_in_few_steps(watched: Callable[..., tuple[Engine, Watched]]) -> None:
     engine, executor = watched()
-    engine.submit_embedding(texts(*[16] * 64), "mean").wait()
-    assert executor.steps == [384, 384, 256]
+    engine.submit_embedding(texts(*[16] * 128), "mean").wait()
+    assert executor.steps == [768, 768, 512]
 
 
 def test_two_callers_share_the_steps_in_turn(
