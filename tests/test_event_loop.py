@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from talu import AsyncClient, Client
+from talu.backends.local import LocalModel
 from talu.graph.native_executor import NativeExecutor
 
 STORY = "Tell me a story about a fox."
@@ -105,6 +106,22 @@ def test_the_loop_never_waits_for_the_engine(monkeypatch: pytest.MonkeyPatch) ->
     lengths = asyncio.run(beside(ticker, ask_and_stream))
     assert min(lengths) > 0
     assert ticker.ticks > 24 * 5
+
+
+def test_prompts_are_prepared_in_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each thread more would keep the loop from the interpreter for up to five milliseconds.
+    ticker, busy, render = Ticker(), threading.Lock(), LocalModel.render
+
+    def alone(*arguments: Any) -> Any:
+        assert busy.acquire(blocking=False), "two threads prepare prompts at once"
+        try:
+            assert ticker.wait(2), "the loop does not tick while a prompt is prepared"
+            return render(*arguments)
+        finally:
+            busy.release()
+
+    monkeypatch.setattr(LocalModel, "render", alone)
+    assert min(asyncio.run(beside(ticker, ask_and_stream))) > 0
 
 
 def test_no_turn_of_the_loop_computes_for_twenty_milliseconds() -> None:

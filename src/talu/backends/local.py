@@ -4,20 +4,19 @@ Waiting is the only thing that ``stream`` and ``astream`` do each in their own w
 does is decided elsewhere; a setting that this backend could not honour would be refused here.
 """
 
-import asyncio
 import contextlib
 import secrets
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Generator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from talu.backends.prompt import prompt_of
 from talu.backends.reply import ChatReply, RawReply
+from talu.backends.threads import InTurn
 from talu.config import NOT_YET, check_boolean
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
@@ -43,6 +42,7 @@ from talu.types import (
 __all__ = ["LocalModel"]
 
 MAX_THREADS = 1024
+PROMPTS, TEXTS = InTurn(), InTurn()  # a batch of texts may take seconds, and no prompt waits for it
 
 
 class LocalModel:
@@ -121,8 +121,8 @@ class LocalModel:
         return _events(self._start(request))
 
     async def astream(self, request: Request) -> AsyncGenerator[Event]:
-        """Like ``stream``, awaited; template and tokenizer run in a thread of their own."""
-        return _async_events(await asyncio.to_thread(self._start, request))
+        """Like ``stream``, awaited; template and tokenizer run in a thread beside the loop."""
+        return _async_events(await PROMPTS.call(self._start, request))
 
     def render(self, request: Request) -> tuple[str, list[int]]:
         """The prompt as text and as token ids, without generating.
@@ -172,11 +172,10 @@ class LocalModel:
     async def aembed(
         self, texts: Sequence[str], pooling: Pooling | None, *, normalize: bool, truncate: bool
     ) -> list[list[float]]:
-        """Like ``embed``, awaited; tokenizing runs in a thread of its own."""
-        start = partial(self._start_embedding, texts, pooling, truncate=truncate)
-        ticket = await asyncio.to_thread(start)
+        """Like ``embed``, awaited; tokenizing runs in a thread beside the loop."""
+        ticket = await TEXTS.call(self._start_embedding, texts, pooling, truncate=truncate)
         pooled = await ticket.wait_async()
-        return await asyncio.to_thread(_vectors, pooled, normalize=normalize)
+        return await TEXTS.call(_vectors, pooled, normalize=normalize)
 
     def close(self) -> None:
         """Cancel what this object generates and give back its share of the engine; idempotent.

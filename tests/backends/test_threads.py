@@ -1,0 +1,73 @@
+"""Work beside an event loop: how many threads it takes, and who waits for whom."""
+
+import asyncio
+import threading
+
+import pytest
+
+from talu.backends.threads import InTurn
+
+
+def test_calls_of_one_loop_run_one_after_the_other_in_their_order() -> None:
+    turns, busy, begun = InTurn(), threading.Lock(), []
+
+    def work(number: int, loop: asyncio.AbstractEventLoop) -> int:
+        assert busy.acquire(blocking=False), "two calls run at once"
+        begun.append(number)
+        # A turn of the loop, in which it would start the others.
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(timeout=10)
+        busy.release()
+        return number
+
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(turns.call(work, number, loop) for number in range(20)))
+
+    assert asyncio.run(main()) == begun == list(range(20))
+
+
+def test_loops_do_not_wait_for_each_other() -> None:
+    turns, meeting = InTurn(), threading.Barrier(2)
+
+    def loop() -> None:
+        asyncio.run(turns.call(meeting.wait, timeout=10))
+
+    other = threading.Thread(target=loop)
+    other.start()
+    loop()
+    other.join()
+    assert not meeting.broken
+
+
+def test_one_loop_after_the_other_may_use_it() -> None:
+    turns = InTurn()
+
+    async def two(number: int) -> list[int]:  # the second waits for the first
+        return await asyncio.gather(turns.call(abs, -number), turns.call(abs, -number))
+
+    assert [asyncio.run(two(number)) for number in range(3)] == [[0, 0], [1, 1], [2, 2]]
+
+
+def test_a_call_that_is_cancelled_or_fails_gives_its_turn_to_the_next() -> None:
+    turns, entered, leave = InTurn(), threading.Event(), threading.Event()
+
+    def stay() -> None:
+        entered.set()
+        assert leave.wait(timeout=10)
+
+    def fail() -> None:
+        raise LookupError("on purpose")
+
+    async def main() -> int:
+        first = asyncio.create_task(turns.call(stay))
+        await asyncio.to_thread(entered.wait)
+        second = asyncio.create_task(turns.call(abs, -2))
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        with pytest.raises(LookupError, match="on purpose"):
+            await turns.call(fail)
+        leave.set()
+        return await second
+
+    assert asyncio.run(main()) == 2
