@@ -4,6 +4,7 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
+#include <pthread.h>
 
 #include <cstring>
 #include <memory>
@@ -234,6 +235,9 @@ class PyExecutor {
 
 NB_MODULE(_native, m) {
   using namespace talu;
+  // In a forked child the frames of the threads that stayed behind hold their objects for ever; the
+  // end of its interpreter is no moment to complain about that.
+  pthread_atfork(nullptr, nullptr, [] { nb::set_leak_warnings(false); });
   m.doc() = "Kernels and executor of talu.";
   m.attr("PACKING_VERSION") = kPackingVersion;
   m.def("formats", format_names, "Weight formats of matrices.");

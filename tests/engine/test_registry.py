@@ -274,3 +274,13 @@ def test_a_forked_process_that_ends_normally_ends_in_silence(checkpoint: Path) -
         "print(os.waitstatus_to_exitcode(os.wait()[1]), len(list(engine.submit([1], params))))"
     )
     assert run_script(script, checkpoint) == "3 200\n"
+
+
+def test_processes_that_are_forked_amid_a_generation_end_in_silence(checkpoint: Path) -> None:
+    script = HEAD + (
+        "for number, piece in enumerate(engine.submit([1], params)):\n"
+        "    if number < 8 and os.fork() == 0:\n"
+        "        sys.exit(3)\n"
+        "print([os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(8)], number + 1)"
+    )
+    assert run_script(script, checkpoint) == f"{[3] * 8} 200\n"

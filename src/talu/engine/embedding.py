@@ -213,13 +213,10 @@ class Embedder:
                 self._finish(text)
             first = last
 
-    def refuse_all(self) -> None:
-        """Give up what is left, for the model closes."""
+    def close(self) -> None:
+        """Refuse what is left, and free the executor."""
         for request in self.requests:
             self._drop(request, StateError("the model was closed while it embedded"))
-
-    def free(self) -> None:
-        """Free the executor."""
         if self._executor is not None:
             self._executor.close()
 

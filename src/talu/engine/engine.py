@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from functools import partial
 from itertools import accumulate, chain
 from queue import Empty, SimpleQueue
-from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +41,6 @@ __all__ = ["Engine"]
 Ints = NDArray[np.int32]
 
 logger = logging.getLogger("talu.engine")
-_engines: WeakSet["Engine"] = WeakSet()
 
 
 class Engine:
@@ -54,8 +52,7 @@ class Engine:
     When a step fails, all requests that it had begun get a ``GenerationError`` and the cache is
     emptied, for nobody knows what the step wrote; those that wait, and later ones, go on.
 
-    A process that is forked does not inherit the thread: there, ``submit`` raises, and weights and
-    cache are freed.
+    A process that is forked does not inherit the thread: there, ``submit`` raises.
     """
 
     def __init__(
@@ -84,7 +81,6 @@ class Engine:
         self._closed = False
         self._max_requests = max_requests
         self._process = os.getpid()
-        _engines.add(self)
         self._thread = threading.Thread(target=self._run, name="talu-engine", daemon=True)
         self._thread.start()
 
@@ -271,12 +267,7 @@ class Engine:
         for sequence in list(self._scheduler):
             self._finish(sequence, FinishReason.CANCELLED)
         self._bell.ring()
-        self._embedder.refuse_all()
-        self._free()
-
-    def _free(self) -> None:
-        """Let go of weights and cache; for the engine's thread, and where it will never run."""
-        self._embedder.free()
+        self._embedder.close()
         self._executor.close()
         self._weights.close()
 
@@ -374,15 +365,3 @@ def failure(what: str, error: Exception) -> GenerationError:
     result = GenerationError(f"{what}: {type(error).__name__}: {error}")
     result.__cause__ = error
     return result
-
-
-def _free_all() -> None:
-    """In a forked child: the frames of the threads that stayed in the parent hold engines for ever.
-
-    At the end of the interpreter the native module would complain about what these still hold.
-    """
-    for engine in list(_engines):
-        engine._free()
-
-
-os.register_at_fork(after_in_child=_free_all)
