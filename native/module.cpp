@@ -6,6 +6,10 @@
 #include <nanobind/stl/vector.h>
 #include <pthread.h>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <cstring>
 #include <memory>
 #include <stdexcept>
@@ -39,6 +43,12 @@ std::vector<std::string> target_names() {
   std::vector<std::string> names;
   for (const Kernels* target : supported_targets()) names.emplace_back(target->name);
   return names;
+}
+
+void return_free_memory() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
 }
 
 int threads_or_all(int requested) {
@@ -245,6 +255,8 @@ NB_MODULE(_native, m) {
   m.def(
       "target", [] { return std::string(chosen_target().name); },
       "The CPU target in use: the best one, or the one that TALU_CPU names.");
+  m.def("return_free_memory", return_free_memory, nb::call_guard<nb::gil_scoped_release>(),
+        "Give what the allocator keeps for later back to the system, where the C library can.");
   m.def("available_threads", available_threads, "proc"_a = "/proc",
         "groups"_a = "/sys/fs/cgroup",
         "Processors that this process may use, by affinity and control groups.");

@@ -100,13 +100,13 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-@pytest.mark.parametrize(("model", "cycles"), [("tiny", 500), (BUNDLED, 100)])
+@pytest.mark.parametrize("model", ["tiny", BUNDLED])
 def test_opening_and_closing_again_and_again_holds_memory_within_five_percent(
-    model: str, cycles: int, checkpoint: Path, measured: Measured
+    model: str, checkpoint: Path, measured: Measured
 ) -> None:
-    # About 1 KB a cycle stays: tokenizers keeps the words of each tokenizer that a thread has used.
+    # 1 to 2 KB a cycle stay: tokenizers keeps the words of each tokenizer that a thread has used.
     ref = str(checkpoint) if model == "tiny" else model
-    before, after = measured(CYCLES, ref, str(cycles))
+    before, after = measured(CYCLES, ref, "500")
     assert after <= 1.05 * before
 
 

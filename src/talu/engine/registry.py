@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from talu._native import return_free_memory
 from talu.engine.engine import Engine
 from talu.engine.loading import load_model
 from talu.exceptions import StateError
@@ -62,12 +63,14 @@ class EngineLease:
         return engine
 
     def release(self) -> None:
-        """Give the share back; the last one closes the engine. Idempotent."""
+        """Give the share back; the last one closes the engine and frees its memory. Idempotent."""
         with _changed:
             entry, self._entry = self._entry, None
             self._engine = None
-        if entry is not None:
-            _release(self._key, entry)
+        if entry is None or not _release(self._key, entry):
+            return
+        del entry  # the model's tables go with it
+        return_free_memory()
 
 
 def acquire(
@@ -122,7 +125,8 @@ def _drop(key: _Key, entry: _Entry) -> None:
         _changed.notify_all()
 
 
-def _release(key: _Key, entry: _Entry) -> None:
+def _release(key: _Key, entry: _Entry) -> bool:
+    """Whether it was the last share, and the engine has been closed."""
     with _changed:
         entry.leases -= 1
         last = entry.leases == 0
@@ -131,6 +135,7 @@ def _release(key: _Key, entry: _Entry) -> None:
             entry.opened.result().close()
         finally:  # Ctrl-C may end the waiting; who opens the model next must not wait for ever
             _drop(key, entry)
+    return last
 
 
 def _close_all() -> None:
