@@ -122,12 +122,13 @@ static void convert_to_integers(const float* x, std::size_t columns, void* out) 
 }
 
 // sums[token] += block of a tile · x, or = for the first block. `x` is the first token's integers,
-// `header` what its row has of this block's scales. COLUMNS is the number of columns where it is
-// known, else 0.
+// `header` the scale of its block, its crossed sum `to_crossed` bytes further. COLUMNS is the number
+// of columns where it is known, else 0. Inlined, GCC would have no registers left for the sums.
 template <std::size_t TOKENS, std::size_t COLUMNS>
-[[gnu::noinline]] static void add_block(const std::byte* block, std::size_t columns, const std::byte* x,
-                      const std::byte* header, std::size_t to_crossed, std::size_t x_stride,
-                      bool first, float* sums, std::size_t sums_stride) {
+[[gnu::noinline]] static void add_block(const std::byte* block, std::size_t columns,
+                                        const std::byte* x, const std::byte* header,
+                                        std::size_t to_crossed, std::size_t x_stride, bool first,
+                                        float* sums, std::size_t sums_stride) {
   const auto* const weights = reinterpret_cast<const std::int16_t*>(block + i16::kHeaderBytes);
   if constexpr (COLUMNS != 0) columns = COLUMNS;
   i32x16 sum[TOKENS];
