@@ -41,10 +41,10 @@ PURE = [  # files that decide and never do: values in, values out
     "exceptions.py",
     "graph/record.py",
     "hooks/ending.py",
-    "hooks/messages.py",
+    "hooks/otel_messages.py",
     "hooks/prometheus.py",
     "sampling.py",
-    "storage/records.py",
+    "storage/rows.py",
     "template/regions.py",
     "types.py",
 ]

@@ -11,16 +11,16 @@ from typing import Any, Self, Unpack
 
 from talu.chat.completion import raw_request, raw_turn
 from talu.chat.conversation import Draft
-from talu.chat.hooks import Hook, HookManager
 from talu.chat.io import AsyncIO, SyncIO
 from talu.chat.messages import Message
+from talu.chat.observers import Hook, HookManager
 from talu.chat.response import AsyncResponse, Response
 from talu.chat.session import AsyncChat, Chat
 from talu.chat.turn import Turn, answer
 from talu.config import GenerationConfig, GenerationSettings, TemplateSource, merged
 from talu.exceptions import ValidationError
 from talu.profile import Profile
-from talu.router.embedding import AwaitedEmbeds, Embeds
+from talu.router.model_methods import AwaitedEmbeds, Embeds
 from talu.router.router import Router
 from talu.router.spec import CompletionOptions, ModelInput, specs_from
 from talu.types import Handle, Request, StopFlag

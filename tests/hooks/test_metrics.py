@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from talu.backends.scripted import ScriptedModel
-from talu.chat.hooks import Generation
+from talu.chat.observers import Generation
 from talu.client import Client
 from talu.config import GenerationConfig
 from talu.exceptions import GenerationError

@@ -1,6 +1,5 @@
 """Conversations: chats, their items, answers and observers."""
 
-from talu.chat.hooks import Hook, HookManager
 from talu.chat.items import (
     ContentPart,
     ContentType,
@@ -17,6 +16,7 @@ from talu.chat.items import (
     ReasoningItem,
     ReasoningText,
 )
+from talu.chat.observers import Hook, HookManager
 from talu.chat.response import (
     AsyncResponse,
     AsyncStreamingResponse,

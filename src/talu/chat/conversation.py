@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 
 from talu.chat.editing import Editable
 from talu.chat.history import Claim, History
-from talu.chat.hooks import is_async
 from talu.chat.host import Host, OwnHost
 from talu.chat.io import IO
 from talu.chat.items import Item, MessageItem, MessageRole, distinct
@@ -22,7 +21,8 @@ from talu.chat.messages import (
     messages_from_items,
     user_items,
 )
-from talu.chat.records import (
+from talu.chat.observers import is_async
+from talu.chat.serialization import (
     config_from_record,
     item_from_record,
     json_copy,

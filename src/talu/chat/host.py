@@ -6,7 +6,7 @@ Knows routers and hooks. Refuses to know clients: they are made of chats.
 import weakref
 from typing import Protocol
 
-from talu.chat.hooks import HookManager
+from talu.chat.observers import HookManager
 from talu.router.router import Router
 from talu.router.spec import ModelInput
 

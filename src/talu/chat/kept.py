@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from talu.chat.history import History
 from talu.chat.items import ConversationItems, Item
 from talu.chat.recording import Recording
-from talu.chat.records import config_from_record, json_copy
+from talu.chat.serialization import config_from_record, json_copy
 from talu.config import GenerationConfig, TemplateSource, merged, source_of
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import ChatRecord, Store, StoredRecord

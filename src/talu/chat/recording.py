@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from talu.chat.items import Item
-from talu.chat.records import item_from_record, json_copy, record_from_item
+from talu.chat.serialization import item_from_record, json_copy, record_from_item
 from talu.exceptions import StorageError, ValidationError
 from talu.protocols import ChatRecord, Store, StoredRecord
 

@@ -13,9 +13,9 @@ from functools import partial
 from typing import Self
 
 from talu.chat.history import History
-from talu.chat.hooks import Generation, HookManager, Observation
 from talu.chat.io import IO, run
 from talu.chat.items import Item, ItemStatus, MessageItem
+from talu.chat.observers import Generation, HookManager, Observation
 from talu.chat.outcome import ChatT, Outcome
 from talu.chat.reading import Reading
 from talu.chat.token import Token

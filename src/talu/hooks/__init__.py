@@ -1,6 +1,6 @@
 """Observers of generations: the base class, and those that are ready to use."""
 
-from talu.chat.hooks import Generation, Hook, HookManager
+from talu.chat.observers import Generation, Hook, HookManager
 from talu.hooks.logs import LoggingHook
 from talu.hooks.metrics import Histogram, MetricsHook, ModelMetrics
 from talu.hooks.otel import OpenTelemetryHook

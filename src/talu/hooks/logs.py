@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from talu.chat.hooks import Generation, Hook
+from talu.chat.observers import Generation, Hook
 from talu.config import check_boolean
 from talu.exceptions import ValidationError
 from talu.hooks.ending import error_type, finish_reason

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from talu.chat.hooks import Generation, Hook
+from talu.chat.observers import Generation, Hook
 from talu.hooks.ending import finish_reason
 from talu.hooks.prometheus import exposition
 from talu.types import FinishReason, Handle, Usage

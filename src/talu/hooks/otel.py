@@ -12,11 +12,11 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from talu.chat.hooks import Generation, Hook
+from talu.chat.observers import Generation, Hook
 from talu.config import check_boolean
 from talu.exceptions import DependencyError, ValidationError
 from talu.hooks.ending import error_type, finish_reason
-from talu.hooks.messages import input_messages, output_messages
+from talu.hooks.otel_messages import input_messages, output_messages
 from talu.types import Handle
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from talu.exceptions import StorageError, ValidationError
 from talu.protocols import ChatRecord, SessionRecord, StoredRecord, StoredSession
-from talu.storage.records import encode, session_of_row, session_text, words_of
+from talu.storage.rows import encode, session_of_row, session_text, words_of
 from talu.storage.sqlite import File
 
 __all__ = ["Database", "add_items", "add_session"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from talu.exceptions import IOError, ValidationError
-from talu.storage.records import encode, flaw_of, session_text, words_of
+from talu.storage.rows import encode, flaw_of, session_text, words_of
 from talu.storage.sessions import Database, add_items, add_session
 
 __all__ = ["export_sessions", "import_sessions"]

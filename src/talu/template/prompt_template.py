@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from talu.exceptions import TemplateError, TemplateNotFoundError, ValidationError
-from talu.template.messages import plain
+from talu.template.adaptation import plain
 from talu.template.render import render, traits
 from talu.template.sandbox import check_template, run_template, template_variables
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from talu.exceptions import TemplateError, ValidationError
-from talu.template.messages import Messages, Traits, adapt, plain
+from talu.template.adaptation import Messages, Traits, adapt, plain
 from talu.template.sandbox import run_template
 
 __all__ = ["render", "traits"]

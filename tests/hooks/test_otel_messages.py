@@ -1,8 +1,8 @@
 """Messages in the form of OpenTelemetry's conventions."""
 
-from talu.chat.hooks import Generation
+from talu.chat.observers import Generation
 from talu.config import GenerationConfig
-from talu.hooks.messages import input_messages
+from talu.hooks.otel_messages import input_messages
 
 
 def parts_of(message: dict) -> list[dict]:

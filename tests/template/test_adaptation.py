@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from talu.exceptions import ValidationError
-from talu.template.messages import adapt, plain
+from talu.template.adaptation import adapt, plain
 from talu.template.render import render, traits
 
 PARTS = [{"type": "text", "text": "Hello"}, {"type": "text", "text": "there"}]

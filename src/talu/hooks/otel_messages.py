@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from talu.chat.answer import Answer
-from talu.chat.hooks import Generation
+from talu.chat.observers import Generation
 from talu.types import FinishReason
 
 __all__ = ["input_messages", "output_messages"]

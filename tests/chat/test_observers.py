@@ -7,8 +7,8 @@ import pytest
 
 from talu.backends.scripted import ScriptedModel
 from talu.chat import Hook, HookManager
-from talu.chat.hooks import Generation
 from talu.chat.io import SyncIO, run
+from talu.chat.observers import Generation
 from talu.config import GenerationConfig
 from talu.exceptions import GenerationError, ValidationError
 from talu.router import CompletionOptions
