@@ -1,0 +1,97 @@
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from talu import forks
+from talu.exceptions import StateError
+from talu.forks import ForkSafeLock, check_process, import_whole
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Run ``work`` in a forked child and give its exit status; one that hangs is killed."""
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@contextmanager
+def held_by_another_thread(lock: ForkSafeLock) -> Iterator[None]:
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock.lock:
+            taken.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(30)
+    yield
+    done.set()
+    thread.join(30)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_lock_that_another_thread_holds_is_free_in_a_forked_child(reentrant: bool) -> None:
+    lock = ForkSafeLock(reentrant=reentrant)
+
+    def enter() -> None:
+        with lock.lock:
+            pass
+
+    with held_by_another_thread(lock):
+        assert [in_child(enter) for _ in range(5)] == [0] * 5
+        assert not lock.lock.acquire(blocking=False)  # the parent's is still held
+    enter()
+
+
+def test_a_block_that_forks_ends_in_both_processes() -> None:
+    lock = ForkSafeLock()
+    with lock.lock:
+        child = os.fork()
+    if child == 0:
+        os._exit(0 if lock.lock.acquire(blocking=False) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert lock.lock.acquire(blocking=False)
+
+
+def test_a_fork_waits_until_an_import_in_another_thread_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    importing, forked = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def slow(name: str) -> None:
+        importing.set()
+        forked.wait(0.2)  # never set: the fork cannot happen before the end
+        order.append(f"{name} imported")
+
+    monkeypatch.setattr(forks, "import_module", slow)
+    thread = threading.Thread(target=import_whole, args=("numpy",))
+    thread.start()
+    assert importing.wait(30)
+    status = in_child(lambda: import_whole("numpy"))
+    forked.set()
+    assert order == ["numpy imported"]
+    assert status == 0
+    thread.join(30)
+
+
+def test_what_another_process_opened_is_refused() -> None:
+    check_process(os.getpid(), "the model was opened")
+    with pytest.raises(
+        StateError, match="the model was opened before this process was forked"
+    ) as e:
+        check_process(os.getpid() + 1, "the model was opened")
+    assert e.value.code == "STATE_FORKED"
