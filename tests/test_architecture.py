@@ -7,7 +7,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "talu"
 FILES = sorted(SRC.rglob("*.py"))
-LEAVES = {"exceptions", "types", "config", "forks", "sampling", "protocols"}
+LEAVES = {"config", "error_text", "exceptions", "forks", "protocols", "sampling", "types"}
 MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always allowed
     "__init__": {"backends", "client", "chat", "oneshot", "profile", "router", "template"},
     "__main__": {"cli"},
@@ -38,9 +38,11 @@ PURE = [  # files that decide and never do: values in, values out
     "engine/blocks.py",
     "engine/scheduler.py",
     "engine/stops.py",
+    "error_text.py",
     "exceptions.py",
     "graph/record.py",
     "hooks/ending.py",
+    "hooks/measures.py",
     "hooks/otel_messages.py",
     "hooks/prometheus.py",
     "sampling.py",
@@ -64,6 +66,34 @@ def imported_modules(path: Path) -> set[str]:
     return names
 
 
+def imported_files(path: Path) -> set[Path]:
+    """The files of talu that a file imports, also for type annotations only."""
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            places = [SRC.parent.joinpath(*node.module.split("."))]
+            places += [places[0] / alias.name for alias in node.names]
+            files = {place.with_suffix(".py") for place in places} & set(FILES)
+            found |= files or {places[0] / "__init__.py"} & set(FILES)
+        elif isinstance(node, ast.Import):
+            names = [SRC.parent.joinpath(*alias.name.split(".")) for alias in node.names]
+            found |= {name.with_suffix(".py") for name in names} & set(FILES)
+    return found
+
+
+def cycle(imports: dict[Path, set[Path]], path: Path) -> list[Path]:
+    """The way along imports from a file back to itself; empty when there is none."""
+    ways = [[path]]
+    seen: set[Path] = set()
+    for way in ways:
+        for imported in imports[way[-1]] - seen:
+            if imported == path:
+                return [*way, path]
+            seen.add(imported)
+            ways.append([*way, imported])
+    return []
+
+
 def name_of(path: Path) -> str:
     return path.relative_to(SRC).as_posix()
 
@@ -85,6 +115,12 @@ def test_a_package_from_outside_is_imported_in_its_one_place(path: Path) -> None
         if not any(name == h or name.startswith(h + "/") for h in THIRD_PARTY_HOME[p])
     }
     assert strays == set()
+
+
+def test_no_file_imports_itself_through_others_not_even_for_type_annotations() -> None:
+    imports = {path: imported_files(path) for path in FILES}
+    cycles = [cycle(imports, path) for path in FILES]
+    assert [[name_of(path) for path in way] for way in cycles if way] == []
 
 
 @pytest.mark.parametrize("name", PURE)

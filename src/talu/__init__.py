@@ -8,7 +8,8 @@ import importlib
 TYPE_CHECKING = False  # as in typing, which would be most of what this import costs
 if TYPE_CHECKING:
     from talu.backends.scripted import ScriptedModel
-    from talu.chat.session import AsyncChat, Chat
+    from talu.chat.async_chat import AsyncChat
+    from talu.chat.sync_chat import Chat
     from talu.client import AsyncClient, Client
     from talu.config import GenerationConfig
     from talu.exceptions import (
@@ -67,7 +68,8 @@ __version__ = "0.1.0"
 
 HOMES = {
     "talu.backends.scripted": ("ScriptedModel",),
-    "talu.chat.session": ("AsyncChat", "Chat"),
+    "talu.chat.async_chat": ("AsyncChat",),
+    "talu.chat.sync_chat": ("Chat",),
     "talu.client": ("AsyncClient", "Client"),
     "talu.config": ("GenerationConfig",),
     "talu.exceptions": (

@@ -9,13 +9,13 @@ import weakref
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, Unpack
 
+from talu.chat.async_chat import AsyncChat, AsyncResponse
 from talu.chat.completion import raw_request, raw_turn
 from talu.chat.conversation import Draft
 from talu.chat.io import AsyncIO, SyncIO
 from talu.chat.messages import Message
 from talu.chat.observers import Hook, HookManager
-from talu.chat.response import AsyncResponse, Response
-from talu.chat.session import AsyncChat, Chat
+from talu.chat.sync_chat import Chat, Response
 from talu.chat.turn import Turn, answer
 from talu.config import GenerationConfig, GenerationSettings, TemplateSource, merged
 from talu.exceptions import ValidationError

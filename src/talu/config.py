@@ -4,9 +4,8 @@ Knows every setting by name, type, range and library default, and the order call
 library. Refuses to know how a setting is carried out, and what a model says of it: ``sampling``.
 """
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import (
     Any,
@@ -20,6 +19,7 @@ from typing import (
     runtime_checkable,
 )
 
+from talu.error_text import NOT_YET, nearest
 from talu.exceptions import ValidationError
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "check_token_id",
     "check_token_ids",
     "merged",
-    "nearest",
     "source_of",
 ]
 
@@ -40,16 +39,6 @@ MAX_SEED = 2**64 - 1
 MAX_TOP_LOGPROBS = 20
 MAX_TOP_K = 2**31 - 1  # more than any vocabulary
 MAX_BIAS = 1e6
-NOT_YET = {  # known names of features that this version does not have
-    "allow_thinking": "structured output",
-    "extra_body": "remote models",
-    "inject_schema_prompt": "structured output",
-    "max_thinking_tokens": "structured output",
-    "response_format": "structured output",
-    "tool_choice": "tools",
-    "tools": "tools",
-    "tools_json": "tools",
-}
 ELSEWHERE = {  # names that are no settings, and where what they mean is
     "completion_opts": "an argument of raw_complete",
     "messages": "an argument of client.chat",
@@ -305,12 +294,6 @@ class GenerationConfig:
 
 
 FIELDS = tuple(name for name, field in vars(GenerationConfig).items() if isinstance(field, Setting))
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence for an error message: the known name that looks most like ``name``, if any."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _asked(settings: Mapping[str, object]) -> dict[str, object]:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Unpack
 
 from talu.chat.messages import Message
-from talu.chat.response import Response
+from talu.chat.sync_chat import Response
 from talu.client import Client
 from talu.config import GenerationConfig, GenerationSettings, merged
 from talu.router.spec import CompletionOptions, ModelInput

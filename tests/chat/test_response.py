@@ -513,7 +513,7 @@ def test_cancelling_meets_a_reader_that_stops_reading_at_that_moment(monkeypatch
             reading.result(30)
             return inspect.getgeneratorstate(generator)
 
-        monkeypatch.setattr("talu.chat.reading.getgeneratorstate", state)
+        monkeypatch.setattr("talu.chat.io.getgeneratorstate", state)
         stream.cancel()
     assert (stream.finish_reason, model.active) == ("cancelled", 0)
 

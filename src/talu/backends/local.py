@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from talu.backends.prompt import prompt_of
 from talu.backends.reply import ChatReply, RawReply
 from talu.backends.threads import InTurn
-from talu.config import NOT_YET, check_boolean
+from talu.config import check_boolean
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
 from talu.engine.model import ModelInfo
 from talu.engine.registry import EngineLease, acquire
 from talu.engine.ticket import Result, Ticket
+from talu.error_text import NOT_YET
 from talu.exceptions import GenerationError, StateError, ValidationError
 from talu.sampling import resolve_sampling
 from talu.template.render import traits

@@ -1,5 +1,8 @@
 """Conversations: chats, their items, answers and observers."""
 
+from talu.chat.answer import ToolCall
+from talu.chat.async_chat import AsyncChat, AsyncResponse, AsyncStreamingResponse
+from talu.chat.builder import Token
 from talu.chat.items import (
     ContentPart,
     ContentType,
@@ -17,15 +20,7 @@ from talu.chat.items import (
     ReasoningText,
 )
 from talu.chat.observers import Hook, HookManager
-from talu.chat.response import (
-    AsyncResponse,
-    AsyncStreamingResponse,
-    Response,
-    StreamingResponse,
-)
-from talu.chat.session import AsyncChat, Chat
-from talu.chat.token import Token
-from talu.chat.tools import ToolCall
+from talu.chat.sync_chat import Chat, Response, StreamingResponse
 from talu.types import FinishReason, Timings, TokenLogprob, Usage
 
 __all__ = [

@@ -1,16 +1,19 @@
-"""What every answer knows, streamed or not, blocking or awaited: the face of an ``Outcome``."""
+"""Answers: what every response knows of its turn, during and after it.
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+``Outcome`` is the state that a turn fills; ``Answer`` and ``WholeAnswer`` show it to the user.
+"""
 
-from talu.chat.items import ContentPart, OutputText
-from talu.chat.outcome import ChatT, Outcome
-from talu.chat.textlike import TextLike
-from talu.chat.tools import ToolCall
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+
+from talu.chat.builder import Builder
+from talu.chat.items import ContentPart, Item, OutputText
 from talu.exceptions import StateError
 from talu.types import FinishReason, Timings, TokenLogprob, Usage
 
-__all__ = ["Answer", "WholeAnswer"]
+__all__ = ["Answer", "ChatT", "Outcome", "ToolCall", "WholeAnswer"]
 
 T = TypeVar("T")
 LATER = {  # names of answers that come with features of later versions
@@ -18,6 +21,124 @@ LATER = {  # names of answers that come with features of later versions
     "submit_tool_result": "tools",
     "submit_tool_results": "tools",
 }
+
+
+class Continuable(Protocol):
+    """A chat, as an answer sees it."""
+
+    def _ending_with(self, past: Sequence[Item]) -> Self:
+        """The chat if its history ends with the last of these items, else a fork that does."""
+
+
+ChatT = TypeVar("ChatT", bound=Continuable)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Outcome(Generic[ChatT]):
+    """What has come of a turn.
+
+    Attributes:
+        chat: whose turn it is, None for a raw completion.
+        model: the model's name until the backend tells its own.
+        answer: the response that shows this turn.
+        past: the history up to and including this turn; empty before the commit.
+        finish_reason: None until the turn has ended, and when it failed.
+    """
+
+    chat: ChatT | None
+    model: str
+    builder: Builder = field(default_factory=Builder)
+    answer: "Answer[ChatT] | None" = None
+    past: tuple[Item, ...] = ()
+    finish_reason: FinishReason | None = None
+    ended: bool = False
+
+    def alone(self) -> "Outcome[ChatT]":
+        """The same without the chat and its history."""
+        return Outcome(
+            chat=None,
+            model=self.model,
+            builder=self.builder,
+            finish_reason=self.finish_reason,
+            ended=self.ended,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the model asks for; ``arguments`` is JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def to_dict(self) -> dict[str, object]:
+        """The call in OpenAI's form."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": self.id, "type": "function", "function": function}
+
+
+class TextLike(ABC):
+    """Compares, hashes, joins and searches like its ``text``; it is not a ``str``."""
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """The text."""
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __format__(self, spec: str) -> str:
+        return format(self.text, spec)
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def __contains__(self, part: "str | TextLike") -> bool:
+        return (part.text if isinstance(part, TextLike) else part) in self.text
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, TextLike):
+            return self.text == other.text
+        return self.text == other if isinstance(other, str) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __add__(self, other: str) -> str:
+        return self.text + str(other) if isinstance(other, str | TextLike) else NotImplemented
+
+    def __radd__(self, other: str) -> str:
+        return other + self.text if isinstance(other, str) else NotImplemented
+
+    def lower(self) -> str:
+        """The text in lower case."""
+        return self.text.lower()
+
+    def upper(self) -> str:
+        """The text in upper case."""
+        return self.text.upper()
+
+    def strip(self, chars: str | None = None) -> str:
+        """The text without these characters, or white space, at its ends."""
+        return self.text.strip(chars)
+
+    def split(self, sep: str | None = None, maxsplit: int = -1) -> list[str]:
+        """The text's parts between separators."""
+        return self.text.split(sep, maxsplit)
+
+    def startswith(self, prefix: str | tuple[str, ...]) -> bool:
+        """Whether the text begins so."""
+        return self.text.startswith(prefix)
+
+    def endswith(self, suffix: str | tuple[str, ...]) -> bool:
+        """Whether the text ends so."""
+        return self.text.endswith(suffix)
+
+    def replace(self, old: str, new: str, count: int = -1) -> str:
+        """The text with one text replaced by another."""
+        return self.text.replace(old, new, count)
 
 
 class Answer(TextLike, Generic[ChatT]):
@@ -166,10 +287,7 @@ class Answer(TextLike, Generic[ChatT]):
             )
         if not turn.past:
             raise StateError("this answer failed or never began: there is nothing to continue")
-        items = turn.chat._history.items
-        if items and items[-1] is turn.past[-1]:
-            return turn.chat
-        return turn.chat._forked_with(turn.past)
+        return turn.chat._ending_with(turn.past)
 
 
 class WholeAnswer(Answer[ChatT]):

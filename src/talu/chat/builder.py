@@ -4,6 +4,7 @@ Pure: values in, values out. Text is collected in lists and joined when it is re
 """
 
 from collections.abc import Mapping
+from typing import Self
 
 from talu.chat.items import (
     FunctionCallItem,
@@ -15,10 +16,62 @@ from talu.chat.items import (
     ReasoningItem,
     ReasoningText,
 )
-from talu.chat.token import Token
-from talu.types import Done, Event, ReasoningDelta, TextDelta, TokenLogprob, ToolCallEvent
+from talu.types import (
+    Done,
+    Event,
+    FinishReason,
+    ReasoningDelta,
+    TextDelta,
+    TokenLogprob,
+    ToolCallEvent,
+)
 
-__all__ = ["Builder"]
+__all__ = ["Builder", "Token"]
+
+
+class Token(str):
+    """A piece of streamed text; a ``str`` that also knows where it came from.
+
+    Attributes:
+        id: id of the last token that ended in this piece, -1 when the backend does not tell.
+        logprob: log-probability of that token, when log-probabilities were asked for.
+        is_special: the piece is the text of a special token.
+        finish_reason: set on the last piece of a stream only, whose text is empty.
+    """
+
+    __slots__ = ("finish_reason", "id", "is_special", "logprob")
+
+    id: int
+    logprob: float | None
+    is_special: bool
+    finish_reason: FinishReason | None
+
+    def __new__(
+        cls,
+        text: str = "",
+        *,
+        id: int = -1,
+        logprob: float | None = None,
+        is_special: bool = False,
+        finish_reason: FinishReason | None = None,
+    ) -> Self:
+        """Make a piece of this text."""
+        token = super().__new__(cls, text)
+        token.id = id
+        token.logprob = logprob
+        token.is_special = is_special
+        token.finish_reason = finish_reason
+        return token
+
+    def __repr__(self) -> str:
+        known = [repr(self[:20] + "…" if len(self) > 20 else str(self))]
+        if self.id >= 0:
+            known.append(f"id={self.id}")
+        if self.logprob is not None:
+            known.append(f"logprob={self.logprob:.3f}")
+        if self.finish_reason is not None:
+            known.append(f"finish_reason={self.finish_reason.value!r}")
+        return f"Token({', '.join(known)})"
 
 
 class Builder:

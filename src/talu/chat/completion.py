@@ -1,9 +1,9 @@
 """Raw completions: a turn without a chat and without a template."""
 
+from talu.chat.answer import ChatT
+from talu.chat.conversation import Host
 from talu.chat.history import History
-from talu.chat.host import Host
 from talu.chat.io import IO
-from talu.chat.outcome import ChatT
 from talu.chat.turn import Turn
 from talu.config import GenerationConfig, check_boolean, check_token_id, check_token_ids
 from talu.exceptions import EmptyPromptError, ValidationError

@@ -4,29 +4,29 @@ Knows a client only as a source of backends and hooks. Refuses to generate: that
 """
 
 import json
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
+from talu.chat.attributes import StoreOwner
 from talu.chat.editing import Editable
 from talu.chat.history import Claim, History
-from talu.chat.host import Host, OwnHost
 from talu.chat.io import IO
 from talu.chat.items import Item, MessageItem, MessageRole, distinct
-from talu.chat.kept import StoreOwner
 from talu.chat.messages import (
     Message,
     items_from_messages,
     messages_from_items,
     user_items,
 )
-from talu.chat.observers import is_async
+from talu.chat.observers import HookManager, is_async
 from talu.chat.serialization import (
-    config_from_record,
-    item_from_record,
+    config_from_dict,
+    item_from_dict,
+    item_to_dict,
     json_copy,
-    record_from_item,
 )
 from talu.chat.turn import OnToken, Turn
 from talu.config import GenerationConfig, TemplateSource, check_boolean, merged, source_of
@@ -36,10 +36,40 @@ from talu.router.router import Router
 from talu.router.spec import ModelInput
 from talu.types import Request, StopFlag, check_stop_flag
 
-__all__ = ["Conversation", "Draft"]
+__all__ = ["Conversation", "Draft", "Host"]
 
 FORMAT_VERSION = 1
 FORM = {"config": dict, "items": list, "messages": list, "model": str, "title": str}
+
+
+class Host(Protocol):
+    """What a chat needs of its client."""
+
+    @property
+    def router(self) -> Router:
+        """Source of backends."""
+
+    @property
+    def hooks(self) -> HookManager:
+        """Observers of every generation."""
+
+
+class OwnHost:
+    """The small client of a chat that was made of a model's name; the chat closes it.
+
+    Attributes:
+        router: the one model, opened on first use and shared by all that use it.
+        hooks: observers of the chat's generations.
+    """
+
+    def __init__(self, model: ModelInput, *, allow_async: bool) -> None:
+        self.router = Router([model])
+        self.hooks = HookManager(allow_async=allow_async)
+        self._close = weakref.finalize(self, self.router.close)
+
+    def close(self) -> None:
+        """Give back the model; idempotent."""
+        self._close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +138,7 @@ class Conversation(Editable):
             self.system = system
         if profile is not None:
             known = client.router.models if client and model is None else []
-            self._keep_in(profile.database, models=known, fresh=messages is not None)
+            self._connect(profile.database, models=known, fresh=messages is not None)
 
     @property
     def client(self) -> Host | None:
@@ -148,6 +178,11 @@ class Conversation(Editable):
         """
         return self._forked_with(self.items)
 
+    def _ending_with(self, past: Sequence[Item]) -> Self:
+        """This chat if its history ends with the last of these items, else a fork that does."""
+        items = self._history.items
+        return self if items and items[-1] is past[-1] else self._forked_with(past)
+
     def _forked_with(self, items: Sequence[Item]) -> Self:
         self._check_open()
         copy = type(self)(
@@ -161,10 +196,10 @@ class Conversation(Editable):
         copy._history = History(items)
         copy._model = self._model
         copy._title = self._title
-        if self._recording is not None:
-            copy._recording = self._recording.fork()
-            copy._session_id = copy._recording.session_id
-            copy._store()
+        if self._persistence is not None:
+            copy._persistence = self._persistence.fork()
+            copy._session_id = copy._persistence.session_id
+            copy._save_attributes()
         return copy
 
     # Inspection
@@ -215,7 +250,7 @@ class Conversation(Editable):
             "marker": self.marker,
             "metadata": deepcopy(self.metadata),
             "title": self.title,
-            "items": [record_from_item(item) for item in self.items],
+            "items": [item_to_dict(item) for item in self.items],
             "messages": list(self.messages),
         }
 
@@ -257,7 +292,7 @@ class Conversation(Editable):
             model,
             client=client,
             messages=data.get("messages") if data.get("items") is None else None,
-            config=config_from_record(data.get("config")),
+            config=config_from_dict(data.get("config")),
             session_id=data.get("session_id"),
             parent_session_id=data.get("parent_session_id"),
             marker=data.get("marker", ""),
@@ -269,7 +304,7 @@ class Conversation(Editable):
             chat._model = stored
         if data.get("items") is not None:
             records = enumerate(data["items"])
-            chat._history = History(item_from_record(f"items[{i}]", item) for i, item in records)
+            chat._history = History(item_from_dict(f"items[{i}]", item) for i, item in records)
         return chat
 
     # What the two faces build on
@@ -306,7 +341,7 @@ class Conversation(Editable):
     ) -> Draft:
         self._host()
         full = merged(self.config, config, settings=settings)
-        if self._recording is not None:  # the settings are stored with the answer
+        if self._persistence is not None:  # the settings are stored with the answer
             json_copy("config", full.to_dict(only_given=True))
         check_stop_flag(stop_flag)
         if on_token is not None:
@@ -353,7 +388,7 @@ class Conversation(Editable):
                 history=self._history,
                 keep=keep,
                 asked=tuple(asked),
-                store=self._save if self._recording is not None else None,
+                save=self._save if self._persistence is not None else None,
                 input_text="\n".join(item.text for item in asked),
                 request=self._request([*items[:keep], *asked], draft.config),
                 io=io,

@@ -6,17 +6,17 @@ Knows items and the claim of the one who may change them. Refuses to know models
 from collections.abc import Callable
 from typing import Any, Self
 
+from talu.chat.attributes import ChatAttributes
 from talu.chat.history import Claim
 from talu.chat.io import run, runs
 from talu.chat.items import ConversationItems, Item, MessageItem, MessageRole, distinct
-from talu.chat.kept import Kept
 from talu.chat.messages import MessageList, messages_from_items
 from talu.exceptions import StateError, ValidationError
 
 __all__ = ["Editable"]
 
 
-class Editable(Kept):
+class Editable(ChatAttributes):
     """A chat whose items can be read and edited."""
 
     @property

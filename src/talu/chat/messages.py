@@ -18,7 +18,7 @@ from talu.chat.items import (
     ReasoningText,
     distinct,
 )
-from talu.config import nearest
+from talu.error_text import nearest
 from talu.exceptions import ValidationError
 
 __all__ = ["Message", "MessageList", "items_from_messages", "messages_from_items", "user_items"]

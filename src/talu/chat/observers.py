@@ -10,15 +10,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
+from talu.chat.answer import Answer
 from talu.config import GenerationConfig
 from talu.exceptions import ValidationError
 from talu.types import Handle
-
-if TYPE_CHECKING:
-    from talu.chat.answer import Answer
-    from talu.chat.conversation import Conversation
 
 __all__ = ["Generation", "Hook", "HookManager", "Observation", "is_async"]
 
@@ -34,7 +31,7 @@ class Generation:
     Attributes:
         operation: ``"text_completion"`` for a raw completion, ``"chat"`` otherwise.
         model: the name by which the client knows the model.
-        chat: whose turn it is, None for a raw completion.
+        chat: the ``Chat`` or ``AsyncChat`` whose turn it is, None for a raw completion.
         input_text: the user's message, or the raw prompt.
         messages: all that the model is shown, as OpenAI-style dictionaries; None for a raw
             completion.
@@ -44,7 +41,7 @@ class Generation:
 
     operation: Literal["chat", "text_completion"]
     model: str
-    chat: "Conversation | None"
+    chat: Any
     input_text: str
     messages: tuple[Mapping[str, Any], ...] | None
     config: GenerationConfig
@@ -62,6 +59,9 @@ class Hook:
     a stream that was dropped comes soon after it: on the stream's event loop, or in a thread of its
     own, because Python may notice the drop in the middle of any code.
 
+    ``chat`` is a ``Chat`` or ``AsyncChat``, None for a raw completion; it is typed ``Any``, so that
+    an override can name the class that its client has.
+
     On async clients the methods may be ``async def``; ``for_generation`` is always a plain one. An
     exception in a hook disturbs nothing: it is logged by the logger ``talu.hooks``, as a warning
     the first time and at debug level when the same method fails in the same way again.
@@ -77,7 +77,7 @@ class Hook:
 
     def on_generation_start(
         self,
-        chat: "Conversation | None",
+        chat: Any,
         input_text: str,
         *,
         config: GenerationConfig | None = None,
@@ -91,7 +91,7 @@ class Hook:
         """
         return None
 
-    def on_first_token(self, chat: "Conversation | None", time_ms: float) -> Awaitable[None] | None:
+    def on_first_token(self, chat: Any, time_ms: float) -> Awaitable[None] | None:
         """Called when the first token is read, of reasoning or of a tool call too.
 
         Args:
@@ -103,8 +103,8 @@ class Hook:
 
     def on_generation_end(
         self,
-        chat: "Conversation | None",
-        response: "Answer[Any] | None",
+        chat: Any,
+        response: Answer[Any] | None,
         *,
         error: BaseException | None = None,
     ) -> Awaitable[None] | None:

@@ -22,7 +22,7 @@ from talu.chat.items import (
 from talu.config import GenerationConfig, merged
 from talu.exceptions import ValidationError
 
-__all__ = ["config_from_record", "item_from_record", "json_copy", "record_from_item"]
+__all__ = ["config_from_dict", "item_from_dict", "item_to_dict", "json_copy"]
 
 ITEMS = {
     kind.type.name.lower(): kind
@@ -39,7 +39,7 @@ PLAIN: dict[str, tuple[type, ...]] = {
 }
 
 
-def record_from_item(item: Item) -> dict[str, Any]:
+def item_to_dict(item: Item) -> dict[str, Any]:
     """All fields of an item; enumerations as lower-case names, parts as dictionaries."""
     record: dict[str, Any] = {"type": item.type.name.lower()}
     for field in fields(item):
@@ -52,7 +52,7 @@ def record_from_item(item: Item) -> dict[str, Any]:
     return record
 
 
-def item_from_record(where: str, record: Mapping[str, Any]) -> Item:
+def item_from_dict(where: str, record: Mapping[str, Any]) -> Item:
     """The item of a record; ``where`` names the place of the record in error messages.
 
     Raises:
@@ -90,7 +90,7 @@ def _part(part: Mapping[str, Any]) -> ContentPart:
     return PARTS[part["type"]](part["text"])
 
 
-def config_from_record(record: Mapping[str, Any] | None) -> GenerationConfig:
+def config_from_dict(record: Mapping[str, Any] | None) -> GenerationConfig:
     """The settings of a dictionary that went through JSON."""
     return merged(settings=_with_token_ids(record or {}))
 

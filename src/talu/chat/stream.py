@@ -11,10 +11,9 @@ from functools import cache
 from typing import Any
 from weakref import WeakValueDictionary
 
-from talu.chat.answer import Answer
+from talu.chat.answer import Answer, ChatT
+from talu.chat.builder import Token
 from talu.chat.io import run_alone
-from talu.chat.outcome import ChatT
-from talu.chat.token import Token
 from talu.chat.turn import Turn
 from talu.types import FinishReason, Handle
 

@@ -2,7 +2,7 @@
 
 A turn is a transaction on the history: committed whole at its end, committed as incomplete when
 it is cancelled, without a trace when it fails. A store has the question before the generation
-begins. It knows no backend, no store and no event loop: they are behind ``IO`` and ``store``.
+begins. It knows no backend, no store and no event loop: they are behind ``IO`` and ``save``.
 """
 
 import time
@@ -12,13 +12,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Self
 
+from talu.chat.answer import ChatT, Outcome
+from talu.chat.builder import Token
 from talu.chat.history import History
-from talu.chat.io import IO, run
+from talu.chat.io import IO, Reading, run
 from talu.chat.items import Item, ItemStatus, MessageItem
 from talu.chat.observers import Generation, HookManager, Observation
-from talu.chat.outcome import ChatT, Outcome
-from talu.chat.reading import Reading
-from talu.chat.token import Token
 from talu.exceptions import GenerationError, StorageError
 from talu.types import Done, Event, FinishReason, Request
 
@@ -34,7 +33,7 @@ class Turn(Outcome[ChatT]):
     Attributes:
         keep: how many items of the history stay before the turn.
         asked: items of the user, committed together with the answer's.
-        store: keeps a history in place of the one that it has; None for a chat without a profile.
+        save: saves a history in place of the one that was; None for a chat without a profile.
         stream: the answer is read while it is generated.
         reading: how the answer is read, once it was handed out as a stream without an event loop.
     """
@@ -42,7 +41,7 @@ class Turn(Outcome[ChatT]):
     history: History
     keep: int = 0
     asked: tuple[MessageItem, ...] = ()
-    store: Callable[[Sequence[Item]], None] | None = None
+    save: Callable[[Sequence[Item]], None] | None = None
     input_text: str
     request: Request
     io: IO
@@ -53,7 +52,7 @@ class Turn(Outcome[ChatT]):
     _events: AsyncGenerator[Event] | None = None
     _began_at: float = 0.0
     _observation: Observation = field(init=False)
-    _asked_is_stored: bool = False
+    _asked_is_saved: bool = False
     _error: BaseException | None = None
 
     def __post_init__(self) -> None:
@@ -64,7 +63,7 @@ class Turn(Outcome[ChatT]):
         self._began_at = time.perf_counter()
         try:
             await self._observation.start()
-            await self._store_asked()
+            await self._save_asked()
             self._events = await self.io.open(replace(self.request, left=self.builder.add))
         except BaseException as error:
             await self._fail(error)
@@ -111,7 +110,7 @@ class Turn(Outcome[ChatT]):
             self.finish_reason = FinishReason.CANCELLED
             try:
                 await events.aclose()
-                await self._forget_asked()
+                await self._remove_asked()
             finally:
                 await self._end()
 
@@ -213,7 +212,7 @@ class Turn(Outcome[ChatT]):
             return
         self._put()
         try:
-            await self._save(self.past)
+            await self._save_items(self.past)
         except StorageError as error:  # the answer is not lost with the space on the disk
             error.details["response"] = self.answer
             raise
@@ -225,13 +224,13 @@ class Turn(Outcome[ChatT]):
             return
         self._error = error
         try:
-            await self._forget_asked()
+            await self._remove_asked()
         except StorageError as failure:
             error.add_note(f"The question stays stored without an answer: {failure}")
         finally:
             await self._end()
 
-    async def _store_asked(self) -> None:
+    async def _save_asked(self) -> None:
         """Store the question after what is there: an answer that is replaced stays until the end.
 
         A question that is there is not stored twice, but whoever else changed the session is
@@ -242,21 +241,21 @@ class Turn(Outcome[ChatT]):
         same = [item for item in replaced if isinstance(item, MessageItem)]
         again = [item.content for item in same] == [item.content for item in self.asked]
         new = () if again else self.asked
-        self._asked_is_stored = bool(new)
+        self._asked_is_saved = bool(new)
         try:
-            await self._save((*self.history.items, *new))
+            await self._save_items((*self.history.items, *new))
         except StorageError as error:
-            self._asked_is_stored = False
+            self._asked_is_saved = False
             if error.code != StorageError.default_code:
                 raise
 
-    async def _forget_asked(self) -> None:
-        if self._asked_is_stored:
-            await self._save(self.history.items)
+    async def _remove_asked(self) -> None:
+        if self._asked_is_saved:
+            await self._save_items(self.history.items)
 
-    async def _save(self, items: Sequence[Item]) -> None:
-        if self.store is not None:
-            await self.io.save(partial(self.store, tuple(items)))
+    async def _save_items(self, items: Sequence[Item]) -> None:
+        if self.save is not None:
+            await self.io.save(partial(self.save, tuple(items)))
 
 
 async def drain(turn: Turn[ChatT]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import click
 
-from talu.chat.response import Response, StreamingResponse
+from talu.chat.sync_chat import Response, StreamingResponse
 from talu.cli.terminal import VisibleText, visible
 from talu.client import Client
 from talu.config import GenerationConfig

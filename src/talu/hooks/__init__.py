@@ -2,7 +2,8 @@
 
 from talu.chat.observers import Generation, Hook, HookManager
 from talu.hooks.logs import LoggingHook
-from talu.hooks.metrics import Histogram, MetricsHook, ModelMetrics
+from talu.hooks.measures import Histogram, ModelMetrics
+from talu.hooks.metrics import MetricsHook
 from talu.hooks.otel import OpenTelemetryHook
 
 __all__ = [

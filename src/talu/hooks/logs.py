@@ -8,16 +8,13 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from talu.chat.answer import Answer
 from talu.chat.observers import Generation, Hook
 from talu.config import check_boolean
 from talu.exceptions import ValidationError
 from talu.hooks.ending import error_type, finish_reason
-
-if TYPE_CHECKING:
-    from talu.chat.answer import Answer
-    from talu.chat.conversation import Conversation
 
 __all__ = ["LoggingHook"]
 
@@ -78,9 +75,7 @@ class _Observer(Hook):
         self._began = time.perf_counter()
         self._first_token_ms: float | None = None
 
-    def on_generation_start(
-        self, chat: "Conversation | None", input_text: str, *, config: object = None
-    ) -> None:
+    def on_generation_start(self, chat: Any, input_text: str, *, config: object = None) -> None:
         pairs = {
             "operation": self._generation.operation,
             "stream": self._generation.stream,
@@ -90,13 +85,13 @@ class _Observer(Hook):
             pairs["input"] = input_text
         self._log(self._level, "start", pairs)
 
-    def on_first_token(self, chat: "Conversation | None", time_ms: float) -> None:
+    def on_first_token(self, chat: Any, time_ms: float) -> None:
         self._first_token_ms = round(time_ms, 3)
 
     def on_generation_end(
         self,
-        chat: "Conversation | None",
-        response: "Answer[Any] | None",
+        chat: Any,
+        response: Answer[Any] | None,
         *,
         error: BaseException | None = None,
     ) -> None:
@@ -124,7 +119,7 @@ class _Observer(Hook):
             self._logger.log(level, "%s", line, extra={"talu": known})
 
 
-def _measures(response: "Answer[Any]") -> dict[str, object]:
+def _measures(response: Answer[Any]) -> dict[str, object]:
     measures: dict[str, object] = {}
     if response.usage is not None:
         measures["prompt_tokens"] = response.usage.prompt_tokens

@@ -6,21 +6,18 @@ Knows what to count and how to count it exactly from many threads. Refuses to kn
 
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from talu.chat.answer import Answer
 from talu.chat.observers import Generation, Hook
 from talu.hooks.ending import finish_reason
+from talu.hooks.measures import Histogram, ModelMetrics
 from talu.hooks.prometheus import exposition
 from talu.types import FinishReason, Handle, Usage
 
-if TYPE_CHECKING:
-    from talu.chat.answer import Answer
-    from talu.chat.conversation import Conversation
-
-__all__ = ["Histogram", "MetricsHook", "ModelMetrics"]
+__all__ = ["MetricsHook"]
 
 # The bounds that vLLM uses for the same measure, so that dashboards compare.
 FIRST_TOKEN_SECONDS = (
@@ -31,67 +28,6 @@ TOKENS_PER_SECOND = (
     1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 80.0,
     100.0, 150.0, 200.0, 300.0, 500.0, 1000.0, 2000.0, 5000.0,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """How often a measure was how large.
-
-    Attributes:
-        bounds: upper bounds of the buckets, ascending; a value that equals one belongs below it.
-        counts: values in each bucket alone; one more than bounds, the last without an upper bound.
-        sum: of all values, in the unit of the bounds.
-    """
-
-    bounds: tuple[float, ...]
-    counts: tuple[int, ...]
-    sum: float
-
-    @property
-    def count(self) -> int:
-        """How many values there were."""
-        return sum(self.counts)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelMetrics:
-    """What the generations of one model came to, since the hook was made.
-
-    Attributes:
-        started: generations that began.
-        ended: of these, those that ended, by finish reason: ``error`` when they failed,
-            ``cancelled`` when they were closed, dropped or interrupted.
-        prompt_tokens: tokens of the prompts.
-        cached_tokens: how many of these came from the prefix cache.
-        completion_tokens: tokens that were sampled. All three are without the generations whose
-            usage is unknown: those that failed, and those that were never read.
-        time_to_first_token: seconds from the start to the first token, where it was read.
-        tokens_per_second: speed of each generation after its first token; of those with at least
-            two tokens.
-    """
-
-    started: int
-    ended: Mapping[FinishReason, int]
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    time_to_first_token: Histogram
-    tokens_per_second: Histogram
-
-    @property
-    def failed(self) -> int:
-        """Generations that ended with an error."""
-        return self.ended[FinishReason.ERROR]
-
-    @property
-    def cancelled(self) -> int:
-        """Generations that were stopped from outside."""
-        return self.ended[FinishReason.CANCELLED]
-
-    @property
-    def running(self) -> int:
-        """Generations that have not ended."""
-        return self.started - sum(self.ended.values())
 
 
 class MetricsHook(Hook, Handle):
@@ -149,18 +85,16 @@ class _Observer(Hook):
     def __init__(self, count: "Callable[[_Change], None]") -> None:
         self._count = count
 
-    def on_generation_start(
-        self, chat: "Conversation | None", input_text: str, *, config: object = None
-    ) -> None:
+    def on_generation_start(self, chat: object, input_text: str, *, config: object = None) -> None:
         self._count(_Tally.start)
 
-    def on_first_token(self, chat: "Conversation | None", time_ms: float) -> None:
+    def on_first_token(self, chat: object, time_ms: float) -> None:
         self._count(lambda tally: tally.first_token.add(time_ms / 1000))
 
     def on_generation_end(
         self,
-        chat: "Conversation | None",
-        response: "Answer[Any] | None",
+        chat: object,
+        response: Answer[Any] | None,
         *,
         error: BaseException | None = None,
     ) -> None:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from talu.chat.answer import Answer
 from talu.chat.observers import Generation, Hook
 from talu.config import check_boolean
 from talu.exceptions import DependencyError, ValidationError
@@ -22,9 +23,6 @@ from talu.types import Handle
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
-
-    from talu.chat.answer import Answer
-    from talu.chat.conversation import Conversation
 
 __all__ = ["OpenTelemetryHook"]
 
@@ -136,9 +134,7 @@ class _Observer(Hook):
         self._began = time.perf_counter()
         self._span: Span | None = None
 
-    def on_generation_start(
-        self, chat: "Conversation | None", input_text: str, *, config: object = None
-    ) -> None:
+    def on_generation_start(self, chat: object, input_text: str, *, config: object = None) -> None:
         generation = self._generation
         self._span = span = self._tracer.start_span(
             f"{generation.operation} {generation.model}",
@@ -148,7 +144,7 @@ class _Observer(Hook):
         if self._content and span.is_recording():
             span.set_attribute("gen_ai.input.messages", _json(input_messages(generation)))
 
-    def on_first_token(self, chat: "Conversation | None", time_ms: float) -> None:
+    def on_first_token(self, chat: object, time_ms: float) -> None:
         if self._generation.stream:
             seconds = time_ms / 1000
             self._instruments.first_chunk.record(seconds, self._common)
@@ -157,8 +153,8 @@ class _Observer(Hook):
 
     def on_generation_end(
         self,
-        chat: "Conversation | None",
-        response: "Answer[Any] | None",
+        chat: object,
+        response: Answer[Any] | None,
         *,
         error: BaseException | None = None,
     ) -> None:
@@ -183,7 +179,7 @@ class _Observer(Hook):
         self,
         span: "Span",
         attributes: Attributes,
-        response: "Answer[Any] | None",
+        response: Answer[Any] | None,
         error: BaseException | None,
     ) -> None:
         span.set_attributes(attributes)
@@ -233,7 +229,7 @@ def _request(generation: Generation) -> Attributes:
     return attributes
 
 
-def _usage(response: "Answer[Any]") -> Attributes:
+def _usage(response: Answer[Any]) -> Attributes:
     usage = response.usage
     if usage is None:
         return {}

@@ -5,10 +5,8 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from talu.hooks.metrics import Histogram, ModelMetrics
+from talu.hooks.measures import Histogram, ModelMetrics
 
 __all__ = ["exposition"]
 
@@ -26,12 +24,12 @@ HISTOGRAMS = {
 }
 
 
-def exposition(models: "Mapping[str, ModelMetrics]") -> str:
+def exposition(models: Mapping[str, ModelMetrics]) -> str:
     """The metrics of all models, by name, each as a family with the label ``model``."""
     return "".join(f"{line}\n" for line in _lines(models))
 
 
-def _lines(models: "Mapping[str, ModelMetrics]") -> Iterator[str]:
+def _lines(models: Mapping[str, ModelMetrics]) -> Iterator[str]:
     labels = {model: f'model="{_escaped(model)}"' for model in models}
     yield from _head("talu_generations_started_total", "counter", "Generations that began.")
     for model, metrics in models.items():
@@ -58,7 +56,7 @@ def _head(name: str, kind: str, help_text: str) -> Iterator[str]:
     yield f"# TYPE {name} {kind}"
 
 
-def _histogram(name: str, label: str, histogram: "Histogram") -> Iterator[str]:
+def _histogram(name: str, label: str, histogram: Histogram) -> Iterator[str]:
     bounds = [*map(repr, histogram.bounds), "+Inf"]
     for bound, count in zip(bounds, accumulate(histogram.counts), strict=True):
         yield f'{name}_bucket{{{label},le="{bound}"}} {count}'

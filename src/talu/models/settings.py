@@ -10,7 +10,7 @@ import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from talu.config import nearest
+from talu.error_text import nearest
 from talu.exceptions import ModelError
 
 __all__ = ["Settings"]

@@ -1,6 +1,6 @@
 """What the text of a model reference says about where the model runs. Pure."""
 
-from talu.config import nearest
+from talu.error_text import nearest
 from talu.exceptions import ValidationError
 
 __all__ = ["split_reference"]

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Self
 
-from talu.config import nearest
+from talu.error_text import nearest
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend
 from talu.router.reference import split_reference

@@ -21,7 +21,7 @@ from talu.weights import packed_file
 from talu.weights.checkpoint import INDEX, weight_files
 from talu.weights.packed_file import Bytes, Packed, Slot, UnusableError
 
-__all__ = ["Source", "cache_folder", "find", "keep", "source_of"]
+__all__ = ["Source", "cache_folder", "find", "save", "source_of"]
 
 SUFFIX = ".packed"
 SPARE_BYTES = 1 << 30  # of the disk, that the cache leaves free
@@ -52,7 +52,7 @@ def find(key: Mapping[str, Any], *, use_mmap: bool) -> Packed | None:
     return None
 
 
-def keep(
+def save(
     key: Mapping[str, Any],
     slots: Mapping[str, Slot],
     fill: Callable[[str, Bytes], None],

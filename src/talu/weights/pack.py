@@ -33,7 +33,7 @@ class LoadedWeights(Mapping[str, PackedTensor]):
         from_cache: they were packed by an earlier open.
         mapped: they lie in a mapped file, shared with other processes; else in private memory.
         bytes: of all tensors, packed.
-        note: why the packed weights could not be kept for the next open; None when they could, or
+        note: why the packed weights could not be saved for the next open; None when they could, or
             when they are too small to be worth it.
     """
 
@@ -90,7 +90,7 @@ def load_packed(
 
     Returns:
         the tensors. Less than 16 MiB is packed into private memory at every open, whatever
-        ``use_mmap`` says: no file is kept that could be mapped.
+        ``use_mmap`` says: no file is saved that could be mapped.
 
     Raises:
         ModelError: the checkpoint is damaged, lacks a tensor or has one of another shape or type,
@@ -117,16 +117,16 @@ def load_packed(
         slots, size = packed_file.place(
             {name: plan(checkpoint, name, as_integers=name in as_integers) for name in wanted}
         )
-        kept: Packed | str | None = None
+        saved: Packed | str | None = None
         if size >= CACHE_FROM_BYTES:
-            kept = cache.keep(key, slots, fill, use_mmap=use_mmap)
-        if isinstance(kept, tuple):
-            loaded = LoadedWeights(*kept, from_cache=False, mapped=use_mmap)
+            saved = cache.save(key, slots, fill, use_mmap=use_mmap)
+        if isinstance(saved, tuple):
+            loaded = LoadedWeights(*saved, from_cache=False, mapped=use_mmap)
         else:
             data = packed_file.aligned(size)
             for name, slot in slots.items():
                 fill(name, data[slot.offset : slot.offset + slot.size])
-            loaded = LoadedWeights(slots, data, from_cache=False, mapped=False, note=kept)
+            loaded = LoadedWeights(slots, data, from_cache=False, mapped=False, note=saved)
     finally:
         checkpoint.close()
     if cache.source_of(folder) != source:

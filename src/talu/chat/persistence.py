@@ -1,7 +1,4 @@
-"""What a store has of a chat, and bringing it up to date with as little as has changed.
-
-Knows no chat: items and attributes are handed in. Knows no store but the protocol.
-"""
+"""The link between a chat and its session in a store; it saves only what has changed."""
 
 import threading
 import uuid
@@ -9,14 +6,14 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from talu.chat.items import Item
-from talu.chat.serialization import item_from_record, json_copy, record_from_item
+from talu.chat.serialization import item_from_dict, item_to_dict, json_copy
 from talu.exceptions import StorageError, ValidationError
 from talu.protocols import ChatRecord, Store, StoredRecord
 
-__all__ = ["Recording"]
+__all__ = ["Persistence"]
 
 
-class Recording:
+class Persistence:
     """The link between a chat and its session in a store.
 
     Attributes:
@@ -46,7 +43,7 @@ class Recording:
         try:
             where = f"session {self.session_id!r}, item"
             self._items = [
-                item_from_record(f"{where} {i}", item) for i, item in enumerate(stored.items)
+                item_from_dict(f"{where} {i}", item) for i, item in enumerate(stored.items)
             ]
         except ValidationError as error:
             raise StorageError(str(error), "STORAGE_DAMAGED") from error
@@ -74,9 +71,9 @@ class Recording:
             except LookupError:  # what a fork shares with its parent is gone with the parent
                 self._write(record, items, 0)
 
-    def fork(self) -> "Recording":
+    def fork(self) -> "Persistence":
         """A link to a new session that shares what is alike with this one."""
-        fork = Recording(self._store)
+        fork = Persistence(self._store)
         with self._lock:
             self._find_out()
             fork._items, fork._nodes = list(self._items), list(self._nodes)
@@ -89,7 +86,7 @@ class Recording:
 
     def _write(self, record: ChatRecord, items: list[Item], keep: int) -> None:
         after = self._nodes[keep - 1] if keep else None
-        records = [record_from_item(item) for item in items[keep:]]
+        records = [item_to_dict(item) for item in items[keep:]]
         self._tried = record, items
         try:
             change, nodes = self._store.save(
@@ -113,7 +110,7 @@ class Recording:
         stored = self._store.load(self.session_id)
         if stored is not None and stored.change != self._change:
             there = _of_chat(stored.record), stored.items
-            written = json_copy("a session", (record, [record_from_item(item) for item in items]))
+            written = json_copy("a session", (record, [item_to_dict(item) for item in items]))
             if there == tuple(written):
                 self._note(record, items, stored.change, stored.nodes)
         self._tried = None

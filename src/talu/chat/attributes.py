@@ -1,7 +1,4 @@
-"""What a chat has beside its conversation, and keeping both in a store.
-
-Knows a store only as a protocol. Refuses to know how items come and go.
-"""
+"""The attributes of a chat beside its items, and its connection to a store."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -9,14 +6,14 @@ from typing import Any, Protocol
 
 from talu.chat.history import History
 from talu.chat.items import ConversationItems, Item
-from talu.chat.recording import Recording
-from talu.chat.serialization import config_from_record, json_copy
+from talu.chat.persistence import Persistence
+from talu.chat.serialization import config_from_dict, json_copy
 from talu.config import GenerationConfig, TemplateSource, merged, source_of
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import ChatRecord, Store, StoredRecord
 from talu.types import Handle, check_marker
 
-__all__ = ["Kept", "StoreOwner"]
+__all__ = ["ChatAttributes", "StoreOwner"]
 
 MAX_ID_LENGTH = 200
 
@@ -29,7 +26,7 @@ class StoreOwner(Protocol):
         """The store."""
 
 
-class Kept(Handle):
+class ChatAttributes(Handle):
     """Base of all chats: their attributes, and their link to a store if they have one."""
 
     _closed = False
@@ -59,7 +56,7 @@ class Kept(Handle):
         self._metadata = _metadata(metadata)
         self._template = merged(settings={"chat_template": chat_template}).chat_template
         self._title: str | None = None
-        self._recording: Recording | None = None
+        self._persistence: Persistence | None = None
 
     @property
     def session_id(self) -> str | None:
@@ -90,7 +87,7 @@ class Kept(Handle):
     def config(self, config: GenerationConfig) -> None:
         self._check_open()
         self._config = merged(config)
-        self._store()
+        self._save_attributes()
 
     @property
     def marker(self) -> str:
@@ -102,7 +99,7 @@ class Kept(Handle):
         self._check_open()
         check_marker(marker)
         self._marker = marker
-        self._store()
+        self._save_attributes()
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -116,7 +113,7 @@ class Kept(Handle):
     def metadata(self, metadata: Mapping[str, Any]) -> None:
         self._check_open()
         self._metadata = _metadata(metadata)
-        self._store()
+        self._save_attributes()
 
     @property
     def title(self) -> str | None:
@@ -129,13 +126,13 @@ class Kept(Handle):
         if title is not None and not isinstance(title, str):
             raise ValidationError(f"title must be text, got {title!r}", details={"param": "title"})
         self._title = title
-        self._store()
+        self._save_attributes()
 
     def _check_open(self) -> None:
         if self._closed:
             raise StateError("the chat has been closed", "CHAT_CLOSED")
 
-    def _keep_in(self, store: Store, *, models: Sequence[str], fresh: bool) -> None:
+    def _connect(self, store: Store, *, models: Sequence[str], fresh: bool) -> None:
         """Go on from the stored session of this id; attributes that were given win.
 
         Args:
@@ -143,8 +140,8 @@ class Kept(Handle):
             models: of which the stored one may be taken; empty when a model was given.
             fresh: a history was given, so that none may be stored.
         """
-        recording = Recording(store, self._session_id)
-        stored = recording.restore()
+        persistence = Persistence(store, self._session_id)
+        stored = persistence.restore()
         changed = True
         if stored is not None:
             if fresh:
@@ -153,8 +150,8 @@ class Kept(Handle):
             changed = self._take(*stored)
             if stored[0]["model"] in models:
                 self._model = stored[0]["model"]
-        self._session_id = recording.session_id
-        self._recording = recording
+        self._session_id = persistence.session_id
+        self._persistence = persistence
         if changed:
             self._save(self._history.items)
 
@@ -162,7 +159,7 @@ class Kept(Handle):
         """Take what is stored and was not given; tells whether something was given."""
         given = [self._config.given, self._marker, self._metadata, self._template]
         self._history = History(items)
-        self._config = config_from_record(record["config"]) | self._config
+        self._config = config_from_dict(record["config"]) | self._config
         self._marker = self._marker or record["marker"]
         self._metadata = self._metadata or record["metadata"]
         self._template = self._template or record["chat_template"]
@@ -172,13 +169,13 @@ class Kept(Handle):
 
     def _save(self, items: Sequence[Item] | None) -> None:
         """Bring the store up to date, if there is one; None keeps the history that it has."""
-        if self._recording is not None:
+        if self._persistence is not None:
             shown = self._history.items if items is None else items
-            self._recording.save(self._session_record(shown), items)
+            self._persistence.save(self._session_record(shown), items)
 
-    def _store(self) -> None:
-        """Store the attributes as they are now; an answer on its way is stored by its turn."""
-        begun = self._recording is not None and self._recording.begun
+    def _save_attributes(self) -> None:
+        """Save the attributes as they are now; an answer on its way is saved by its turn."""
+        begun = self._persistence is not None and self._persistence.begun
         self._save(None if begun else self._history.items)
 
     def _session_record(self, items: Sequence[Item]) -> ChatRecord:

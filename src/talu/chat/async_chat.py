@@ -1,67 +1,164 @@
-"""The chats: a conversation that answers, blocking (``Chat``) or awaited (``AsyncChat``)."""
+"""The awaited chat and its answers: like those of ``sync_chat``, on an event loop."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Generator
 from dataclasses import replace
-from typing import Any, Literal, Self, TypeVar, Unpack, overload
+from types import AsyncGeneratorType
+from typing import Any, Literal, Self, Unpack, cast, overload
+from weakref import ref
 
+from talu.chat.answer import WholeAnswer
+from talu.chat.builder import Token
 from talu.chat.conversation import Conversation, Draft
-from talu.chat.io import AsyncIO, SyncIO
+from talu.chat.io import AsyncIO
 from talu.chat.messages import Message
-from talu.chat.response import (
-    AsyncResponse,
-    AsyncStreamingResponse,
-    Response,
-    StreamingResponse,
-)
-from talu.chat.turn import OnToken, drain
+from talu.chat.stream import Stream
+from talu.chat.turn import OnToken, Turn, drain
 from talu.config import GenerationConfig, GenerationSettings, check_boolean
+from talu.exceptions import StateError
 from talu.types import StopFlag
 
-__all__ = ["AsyncChat", "Chat"]
-
-T = TypeVar("T")
+__all__ = ["AsyncChat", "AsyncResponse", "AsyncStreamingResponse"]
 
 
-class Chat(Conversation):
-    """A conversation: calling it streams the answer, ``send`` gives it whole.
-
-    The user's message and the answer are added to ``items`` together, when the answer ends. A
-    cancelled answer stays as an incomplete item; a failed one leaves the chat as it was. A chat
-    may be used from any thread, one answer at a time: a second one meanwhile is a ``StateError``.
-
-    ``client.chat()`` makes one with the models of a client. ``Chat("talu/pocket")`` has a model of
-    its own, opened on first use and given back by ``close``; one without a model and without a
-    client only holds its history.
-
-    A chat of a client with a profile is stored: the question before the generation, the answer when
-    it ends, every edit at once. What cannot be stored raises ``StorageError``; when that happens at
-    the end of a turn, the answer is in ``last_response`` and in the error's ``details``, and the
-    next change of the chat stores it as well.
-
-    Args:
-        model: a reference or a ``ModelSpec``; with a client the name of one of its models.
-        client: where models and hooks come from.
-        profile: where the chat is stored.
-        system: this and all that follow are as in ``Client.chat``.
-        messages: a history to go on from.
-        config: defaults of the chat's answers.
-        session_id: of a stored chat to go on from, or of a new one.
-        parent_session_id: of the chat that this one comes from.
-        marker: what a listing can be filtered by.
-        metadata: anything else about the chat.
-        chat_template: replaces the model's.
-        offline: open the model without network.
-
-    Attributes:
-        last_response: the latest answer, None before the first.
-    """
-
-    _async_hooks = False
-    last_response: Response | StreamingResponse | None = None
+class AsyncResponse(WholeAnswer["AsyncChat"]):
+    """Like ``Response``, from an ``AsyncClient``."""
 
     @overload
-    def __call__(
+    async def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[False] = False,
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "AsyncResponse": ...
+
+    @overload
+    async def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: Literal[True],
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "AsyncStreamingResponse": ...
+
+    @overload
+    async def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool,
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "AsyncResponse | AsyncStreamingResponse": ...
+
+    async def append(
+        self,
+        message: Message,
+        config: GenerationConfig | None = None,
+        *,
+        stream: bool = False,
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> "AsyncResponse | AsyncStreamingResponse":
+        """Like ``Response.append``, awaited."""
+        chat = self._place_to_go_on()
+        draft = chat._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        return await chat._answer(draft, stream=stream)
+
+
+class AsyncStreamingResponse(Stream["AsyncChat"]):
+    """Like ``StreamingResponse``, read with ``async for``.
+
+    ``text`` is what has arrived; ``await response`` reads the rest first. Leaving a loop early
+    stops the generation at the next turn of the event loop, and before anything else is asked of
+    its chat; ``async with`` stops it at once.
+    """
+
+    def __init__(self, turn: "Turn[AsyncChat]") -> None:
+        super().__init__(turn)
+        self._pieces = cast("AsyncGeneratorType[Token, None]", turn.pieces())
+        self._closing = asyncio.Lock()
+        self._reader: ref[AsyncIterator[Token]] | None = None
+
+    def __aiter__(self) -> AsyncIterator[Token]:
+        reader = self._read()
+        if not self._pieces.ag_running:  # otherwise this one is refused, and the other goes on
+            self._reader = ref(reader)
+        return reader
+
+    async def _read(self) -> AsyncIterator[Token]:
+        last: Token | None = None
+        self._check_unread()
+        try:
+            async for last in self._pieces:
+                yield last
+                self._check_unread()
+        finally:
+            await self._stop()
+        for piece in self._end_piece(last):
+            yield piece
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        return self.wait().__await__()
+
+    async def wait(self) -> Self:
+        """Read what is left, and give the answer itself; nothing is left when a loop was left."""
+        await self._settle()
+        self._check_unread()
+        async for _ in self._pieces:
+            pass
+        return self
+
+    def _check_unread(self) -> None:
+        if self._pieces.ag_running:
+            raise StateError("this stream is being read already", "STATE_BUSY")
+
+    def cancel(self) -> None:
+        """Stop the generation, from any thread; what has come can be read, ``close`` drops it."""
+        self._turn.request.stop.signal()
+
+    async def close(self) -> None:
+        """Stop the generation if it is not finished; idempotent.
+
+        A task that reads it just now reads what has come, and then its end.
+        """
+        self.cancel()
+        await self._stop()
+        await self._turn.abandon()
+
+    async def _end(self) -> None:
+        await self.close()
+
+    async def _settle(self) -> None:
+        """Stop at once what a loop that was left would stop at a later turn of the event loop."""
+        gone = self._reader is not None and self._reader() is None
+        if gone and not self._turn.unread:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        """Close the pieces; a loop that was left does so as well, and storing takes a while."""
+        async with self._closing:
+            if not self._pieces.ag_running:
+                await self._pieces.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @overload
+    async def append(
         self,
         message: Message,
         config: GenerationConfig | None = None,
@@ -70,10 +167,10 @@ class Chat(Conversation):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
-    ) -> StreamingResponse: ...
+    ) -> "AsyncStreamingResponse": ...
 
     @overload
-    def __call__(
+    async def append(
         self,
         message: Message,
         config: GenerationConfig | None = None,
@@ -82,10 +179,10 @@ class Chat(Conversation):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
-    ) -> Response: ...
+    ) -> AsyncResponse: ...
 
     @overload
-    def __call__(
+    async def append(
         self,
         message: Message,
         config: GenerationConfig | None = None,
@@ -94,9 +191,9 @@ class Chat(Conversation):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
-    ) -> Response | StreamingResponse: ...
+    ) -> "AsyncResponse | AsyncStreamingResponse": ...
 
-    def __call__(
+    async def append(
         self,
         message: Message,
         config: GenerationConfig | None = None,
@@ -105,190 +202,12 @@ class Chat(Conversation):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         **settings: Unpack[GenerationSettings],
-    ) -> Response | StreamingResponse:
-        """Like ``send``, but streamed unless ``stream=False``."""
-        draft = self._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
-        return self._answer(draft, stream=stream)
-
-    @overload
-    def send(
-        self,
-        message: Message,
-        config: GenerationConfig | None = None,
-        *,
-        stream: Literal[False] = False,
-        on_token: OnToken | None = None,
-        stop_flag: StopFlag | None = None,
-        **settings: Unpack[GenerationSettings],
-    ) -> Response: ...
-
-    @overload
-    def send(
-        self,
-        message: Message,
-        config: GenerationConfig | None = None,
-        *,
-        stream: Literal[True],
-        on_token: OnToken | None = None,
-        stop_flag: StopFlag | None = None,
-        **settings: Unpack[GenerationSettings],
-    ) -> StreamingResponse: ...
-
-    @overload
-    def send(
-        self,
-        message: Message,
-        config: GenerationConfig | None = None,
-        *,
-        stream: bool,
-        on_token: OnToken | None = None,
-        stop_flag: StopFlag | None = None,
-        **settings: Unpack[GenerationSettings],
-    ) -> Response | StreamingResponse: ...
-
-    def send(
-        self,
-        message: Message,
-        config: GenerationConfig | None = None,
-        *,
-        stream: bool = False,
-        on_token: OnToken | None = None,
-        stop_flag: StopFlag | None = None,
-        **settings: Unpack[GenerationSettings],
-    ) -> Response | StreamingResponse:
-        """Send a message and get the answer.
-
-        Args:
-            message: text, content parts, messages, or a list of them.
-            config: wins over the chat's ``config`` where it is set.
-            stream: give a ``StreamingResponse`` at once; a request that is wrong in itself raises
-                here, what goes wrong while generating raises while it is read.
-            on_token: called with each piece that has text.
-            stop_flag: ends the answer, from any thread, when it is signalled.
-            settings: fields of ``GenerationConfig``; they win over ``config``.
-
-        Raises:
-            ValidationError: an argument is of a wrong type, name or range.
-            StateError: chat or client is closed, or an answer of this chat is not finished.
-            GenerationError: the prompt does not fit the context, or the model failed.
-        """
-        draft = self._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
-        return self._answer(draft, stream=stream)
-
-    @overload
-    def regenerate(
-        self,
-        message: Message | None = None,
-        config: GenerationConfig | None = None,
-        *,
-        stream: Literal[False] = False,
-        on_token: OnToken | None = None,
-        stop_flag: StopFlag | None = None,
-        **settings: Unpack[GenerationSettings],
-    ) -> Response: ...
-
-    @overload
-    def regenerate(
-        self,
-        message: Message | None = None,
-        config: GenerationConfig | None = None,
-        *,
-        stream: Literal[True],
-        on_token: OnToken | None = None,
-        stop_flag: StopFlag | None = None,
-        **settings: Unpack[GenerationSettings],
-    ) -> StreamingResponse: ...
-
-    @overload
-    def regenerate(
-        self,
-        message: Message | None = None,
-        config: GenerationConfig | None = None,
-        *,
-        stream: bool,
-        on_token: OnToken | None = None,
-        stop_flag: StopFlag | None = None,
-        **settings: Unpack[GenerationSettings],
-    ) -> Response | StreamingResponse: ...
-
-    def regenerate(
-        self,
-        message: Message | None = None,
-        config: GenerationConfig | None = None,
-        *,
-        stream: bool = False,
-        on_token: OnToken | None = None,
-        stop_flag: StopFlag | None = None,
-        **settings: Unpack[GenerationSettings],
-    ) -> Response | StreamingResponse:
-        """Answer the last user message again, or ``message`` in its place.
-
-        Everything from that message on is replaced, when the new answer ends; the other arguments
-        are those of ``send``.
-
-        Raises:
-            StateError: there is no user message.
-        """
-        last, asked = self._again(message)
-        draft = self._draft(asked, config, settings, on_token=on_token, stop_flag=stop_flag)
-        return self._answer(replace(draft, replaces=last), stream=stream)
-
-    def close(self) -> None:
-        """Stop an unfinished answer and refuse further use; idempotent.
-
-        The client stays open; a model of the chat's own is given back.
-        """
-        self._close()
-        try:
-            if isinstance(self.last_response, StreamingResponse):
-                self.last_response.close()
-            self._store()
-        finally:
-            if self._own is not None:
-                self._own.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _answer(self, draft: Draft, *, stream: bool) -> Response | StreamingResponse:
-        streamed = check_boolean("stream", stream)
-        return self._streamed(draft) if streamed else self._whole(draft)
-
-    def _run(self, io: SyncIO, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            return io.run(work)
-        except BaseException:
-            if self._turn is not None:
-                self._turn.settle()
-            raise
-
-    def _streamed(self, draft: Draft) -> StreamingResponse:
-        io = SyncIO(self._backend())
-        return self._run(io, self._opened(draft, io))
-
-    async def _opened(self, draft: Draft, io: SyncIO) -> StreamingResponse:
-        turn = await self._begin(draft, io, stream=True)
-        response = StreamingResponse(turn)
-        reading = response._reading
-        self.last_response, turn.reading = response, reading  # no interrupt comes in between
-        return response
-
-    def _whole(self, draft: Draft) -> Response:
-        io = SyncIO(self._backend())
-        return self._run(io, self._completed(draft, io))
-
-    async def _completed(self, draft: Draft, io: SyncIO) -> Response:
-        turn = await self._begin(draft, io, stream=False)
-        response = Response(turn)
-        try:
-            await drain(turn)
-        finally:
-            if turn.past:  # also when it could not be stored
-                self.last_response = response
-        return response
+    ) -> "AsyncResponse | AsyncStreamingResponse":
+        """Like ``StreamingResponse.append``, awaited."""
+        await self.wait()
+        chat = self._place_to_go_on()
+        draft = chat._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        return await chat._answer(draft, stream=stream)
 
 
 class AsyncChat(Conversation):
@@ -457,8 +376,8 @@ class AsyncChat(Conversation):
         try:
             if isinstance(self.last_response, AsyncStreamingResponse):
                 await self.last_response.close()
-            if self._recording is not None:
-                await asyncio.to_thread(self._store)
+            if self._persistence is not None:
+                await asyncio.to_thread(self._save_attributes)
         finally:
             if self._own is not None:
                 await asyncio.to_thread(self._own.close)
