@@ -1,7 +1,7 @@
 """Conversation items: what a chat is made of, as immutable typed values, and the live view of it.
 
 Knows the kinds of items and their content. Refuses to know how items come about (``builder``),
-what they look like as dictionaries (``messages``), and who edits the list (``session``).
+what they look like as dictionaries (``messages``), and who edits the list (``editing``).
 """
 
 import time
