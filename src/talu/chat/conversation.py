@@ -1,6 +1,6 @@
 """What the sync and the async chat share: where answers come from, inspection and storage form.
 
-Knows a client only as a source of backends and hooks. Generating is in `sync_chat` and `async_chat`.
+Knows a client only as a source of backends and hooks; ``sync_chat`` and ``async_chat`` generate.
 """
 
 import json
