@@ -19,7 +19,7 @@ from typing import (
     runtime_checkable,
 )
 
-from talu.error_text import NOT_YET, nearest
+from talu.error_text import NOT_YET, nearest, shown
 from talu.exceptions import ValidationError
 
 __all__ = [
@@ -84,7 +84,7 @@ class GenerationSettings(TypedDict, total=False):
 
 
 def _wrong(name: str, value: object, wanted: str) -> ValidationError:
-    message = f"{name} must be {wanted}, got {value!r}"
+    message = f"{name} must be {wanted}, got {shown(value)}"
     return ValidationError(message, details={"param": name, "value": value, "wanted": wanted})
 
 
@@ -134,7 +134,7 @@ def _optional(check: Callable[[str, object], T]) -> Callable[[str, object], T | 
 def _strings(name: str, value: object) -> list[str]:
     wanted = "a list of texts that are not empty"
     if isinstance(value, str):
-        raise _wrong(name, value, f"{wanted} (write [{value!r}] for a single one)")
+        raise _wrong(name, value, f"{wanted} (write [{shown(value)}] for a single one)")
     if not isinstance(value, list | tuple):
         raise _wrong(name, value, wanted)
     if not all(isinstance(text, str) and text for text in value):
@@ -305,9 +305,9 @@ def _unknown(name: str) -> str:
     if name in NOT_YET:
         return f"{name!r} needs {NOT_YET[name]}, which this version of talu does not have yet"
     if name in ELSEWHERE:
-        return f"{name!r} is no generation parameter: it is {ELSEWHERE[name]}"
+        return f"{name!r} is not a generation parameter: it is {ELSEWHERE[name]}"
     hint = nearest(name, FIELDS) or f"; known are {', '.join(FIELDS)}"
-    return f"unknown generation parameter {name!r}{hint}"
+    return f"unknown generation parameter {shown(name)}{hint}"
 
 
 def merged(

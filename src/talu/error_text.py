@@ -1,9 +1,10 @@
-"""Parts of error messages that several modules share."""
+"""Parts of error messages that several modules share: bad values, near names, missing features."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import islice
 
-__all__ = ["NOT_YET", "nearest"]
+__all__ = ["NOT_YET", "nearest", "shown"]
 
 NOT_YET = {  # known names of features that this version does not have
     "allow_thinking": "structured output",
@@ -15,9 +16,49 @@ NOT_YET = {  # known names of features that this version does not have
     "tools": "tools",
     "tools_json": "tools",
 }
+LENGTH = 100  # of a value in a message
+DEPTH = 4  # of nested values in a message
+BUILT_IN = {kind.__repr__ for kind in (list, tuple, set, frozenset, dict)}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence for an error message: the known name that looks most like ``name``, if any."""
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name[:LENGTH], known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def shown(value: object) -> str:
+    """The ``repr`` of a value for an error message: at most about 100 characters, never raises."""
+    text = _repr(value, DEPTH)
+    return text if len(text) <= LENGTH else text[:LENGTH] + "…"
+
+
+def _repr(value: object, depth: int) -> str:
+    """Like ``repr``, without the cost of long texts, large numbers and large collections."""
+    match value:
+        case str() | bytes():
+            return repr(value) if len(value) <= LENGTH else repr(value[:LENGTH])
+        case int() if value.bit_length() > 3 * LENGTH:
+            return f"a whole number of {value.bit_length()} bits"
+        case list() | tuple() | set() | frozenset() | dict() if type(value).__repr__ in BUILT_IN:
+            return _collection(value, depth)
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - the code of any class may run here
+        return f"an object of type {type(value).__name__}"
+
+
+def _collection(value: Collection[object], depth: int) -> str:
+    if not depth:
+        return "…"
+    entries = [_repr(entry, depth - 1) for entry in islice(value, LENGTH)]
+    if isinstance(value, dict):
+        values = [_repr(entry, depth - 1) for entry in islice(value.values(), LENGTH)]
+        entries = [f"{key}: {entry}" for key, entry in zip(entries, values, strict=True)]
+    text = ", ".join(entries)
+    if isinstance(value, list):
+        return f"[{text}]"
+    if isinstance(value, tuple):
+        return f"({text},)" if len(value) == 1 else f"({text})"
+    named = f"{{{text}}}" if value or isinstance(value, dict) else ""
+    return f"{type(value).__name__}({named})" if not named or type(value) is frozenset else named

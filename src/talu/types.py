@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, NoReturn, get_args
 from weakref import WeakMethod
 
 from talu.config import GenerationConfig
+from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
 
 __all__ = [
@@ -47,7 +48,7 @@ def check_marker(marker: object) -> None:
     """``ValidationError`` that names the markers of chats when this is none of them."""
     if marker not in MARKERS:
         known = ", ".join(map(repr, MARKERS))
-        wrong = f"marker must be one of {known}, got {marker!r}"
+        wrong = f"marker must be one of {known}, got {shown(marker)}"
         raise ValidationError(wrong, details={"param": "marker", "value": marker})
 
 
@@ -258,7 +259,7 @@ class StopFlag(Handle):
 def check_stop_flag(flag: object) -> None:
     """``ValidationError`` when this is neither a ``StopFlag`` nor None."""
     if flag is not None and not isinstance(flag, StopFlag):
-        wrong = f"stop_flag must be a StopFlag, got {flag!r}"
+        wrong = f"stop_flag must be a StopFlag, got {shown(flag)}"
         raise ValidationError(wrong, details={"param": "stop_flag"})
 
 

@@ -9,6 +9,7 @@ from talu.chat.items import ConversationItems, Item
 from talu.chat.persistence import Persistence
 from talu.chat.serialization import config_from_dict, json_copy
 from talu.config import GenerationConfig, TemplateSource, merged, source_of
+from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import ChatRecord, Store, StoredRecord
 from talu.types import Handle, check_marker
@@ -124,7 +125,9 @@ class ChatAttributes(Handle):
     def title(self, title: str | None) -> None:
         self._check_open()
         if title is not None and not isinstance(title, str):
-            raise ValidationError(f"title must be text, got {title!r}", details={"param": "title"})
+            raise ValidationError(
+                f"title must be text, got {shown(title)}", details={"param": "title"}
+            )
         self._title = title
         self._save_attributes()
 
@@ -194,7 +197,7 @@ class ChatAttributes(Handle):
 
 def _metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     if metadata is not None and not isinstance(metadata, Mapping):
-        wrong = f"metadata must be a dictionary, got {metadata!r}"
+        wrong = f"metadata must be a dictionary, got {shown(metadata)}"
         raise ValidationError(wrong, details={"param": "metadata", "value": metadata})
     copied: dict[str, Any] = json_copy("metadata", metadata or {})
     return copied
@@ -205,5 +208,5 @@ def _check_id(name: str, value: object) -> None:
     if value is not None and not fits:
         wanted = f"must be printable text of 1 to {MAX_ID_LENGTH} characters"
         raise ValidationError(
-            f"{name} {wanted}, got {value!r}", details={"param": name, "value": value}
+            f"{name} {wanted}, got {shown(value)}", details={"param": name, "value": value}
         )

@@ -6,6 +6,7 @@ from talu.chat.history import History
 from talu.chat.io import IO
 from talu.chat.turn import Turn
 from talu.config import GenerationConfig, check_boolean, check_token_id, check_token_ids
+from talu.error_text import shown
 from talu.exceptions import EmptyPromptError, ValidationError
 from talu.types import Request, StopFlag
 
@@ -29,7 +30,7 @@ def raw_request(
     """
     for name, text in (("prompt", prompt), ("system", "" if system is None else system)):
         if not isinstance(text, str):
-            wrong = f"{name} must be text, got {text!r}"
+            wrong = f"{name} must be text, got {shown(text)}"
             raise ValidationError(wrong, details={"param": name})
     for name in ("chat_template", "extra_context"):
         if config.given.get(name) is not None:

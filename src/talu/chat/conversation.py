@@ -30,6 +30,7 @@ from talu.chat.serialization import (
 )
 from talu.chat.turn import OnToken, Turn
 from talu.config import GenerationConfig, TemplateSource, check_boolean, merged, source_of
+from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend
 from talu.router.router import Router
@@ -112,7 +113,7 @@ class Conversation(Editable):
     ) -> None:
         for name, value, part in (("client", client, "router"), ("profile", profile, "database")):
             if value is not None and not hasattr(value, part):
-                wrong = f"{name} must be a {name.capitalize()}, got {value!r}"
+                wrong = f"{name} must be a {name.capitalize()}, got {shown(value)}"
                 raise ValidationError(wrong, details={"param": name})
         self._own: OwnHost | None = None
         if client is None and model is not None:
@@ -281,10 +282,9 @@ class Conversation(Editable):
         _check_form(data)
         version = data.get("version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
-            raise ValidationError(
-                f"the chat was stored in version {version!r}; this talu reads {FORMAT_VERSION}",
-                details={"param": "version"},
-            )
+            known = f"this talu reads {FORMAT_VERSION}"
+            wrong = f"the chat was stored in version {shown(version)}; {known}"
+            raise ValidationError(wrong, details={"param": "version"})
         stored = data.get("model")
         if model is None and client is not None and stored in client.router.models:
             model = stored
@@ -350,9 +350,11 @@ class Conversation(Editable):
 
     def _check_on_token(self, on_token: OnToken) -> None:
         if not callable(on_token):
-            wrong = f"on_token must be a function of one piece of text, got {on_token!r}"
+            wrong = f"on_token must be a function of one piece of text, got {shown(on_token)}"
         elif is_async(on_token) and not self._async_hooks:
-            wrong = f"{on_token!r} is async: give it to AsyncClient, or make it a plain function"
+            wrong = (
+                f"{shown(on_token)} is async: give it to AsyncClient, or make it a plain function"
+            )
         else:
             return
         raise ValidationError(wrong, details={"param": "on_token"})
@@ -420,5 +422,5 @@ def _check_form(data: Mapping[str, Any]) -> None:
     for name, kind in FORM.items():
         value = data.get(name)
         if value is not None and not isinstance(value, kind):
-            wrong = f"{name} of a stored chat must be of type {kind.__name__}, got {value!r}"
+            wrong = f"{name} of a stored chat must be of type {kind.__name__}, got {shown(value)}"
             raise ValidationError(wrong, details={"param": name, "value": value})

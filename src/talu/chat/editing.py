@@ -11,6 +11,7 @@ from talu.chat.history import Claim
 from talu.chat.io import run, runs
 from talu.chat.items import ConversationItems, Item, MessageItem, MessageRole, distinct
 from talu.chat.messages import MessageList, messages_from_items
+from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
 
 __all__ = ["Editable"]
@@ -41,7 +42,7 @@ class Editable(ChatAttributes):
     @system.setter
     def system(self, text: str | None) -> None:
         if text is not None and not isinstance(text, str):
-            wrong = f"system must be text, got {text!r}"
+            wrong = f"system must be text, got {shown(text)}"
             raise ValidationError(wrong, details={"param": "system", "value": text})
         new = [MessageItem.create("system", text)] if text else []
 
@@ -169,7 +170,7 @@ def _system_of(items: list[Item]) -> int:
 def _check_index(index: int, last: int, code: str) -> None:
     details = {"param": "index", "value": index}
     if not isinstance(index, int) or isinstance(index, bool):
-        raise ValidationError(f"index must be a whole number, got {index!r}", details=details)
+        raise ValidationError(f"index must be a whole number, got {shown(index)}", details=details)
     if not 0 <= index <= last:
         held = f"it can be 0 to {last}" if last >= 0 else "the chat is empty"
         raise StateError(f"there is no item at index {index}: {held}", code, details)

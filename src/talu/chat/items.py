@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import ClassVar, Self, TypeVar, overload
 
+from talu.error_text import shown
 from talu.exceptions import ValidationError
 
 __all__ = [
@@ -68,7 +69,7 @@ class MessageRole(IntEnum):
             return cls[name.upper()]
         known = ", ".join(role.name.lower() for role in cls)
         raise ValidationError(
-            f"unknown role {name!r}; known are {known}",
+            f"unknown role {shown(name)}; known are {known}",
             "VALIDATION_INVALID_ROLE",
             {"param": "role", "value": name},
         )
@@ -91,7 +92,7 @@ class _TextPart:
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
-            wrong = f"text must be text, got {self.text!r}"
+            wrong = f"text must be text, got {shown(self.text)}"
             raise ValidationError(wrong, details={"param": "text", "value": self.text})
 
     def to_dict(self) -> dict[str, str]:
@@ -159,7 +160,7 @@ class Item:
         for name, kind in COMMON.items():
             value = getattr(self, name)
             if not isinstance(value, kind):
-                wrong = f"{name} must be of type {kind.__name__}, got {value!r}"
+                wrong = f"{name} must be of type {kind.__name__}, got {shown(value)}"
                 raise ValidationError(wrong, details={"param": name, "value": value})
 
 
@@ -179,10 +180,12 @@ class MessageItem(Item):
     def __post_init__(self) -> None:
         Item.__post_init__(self)  # super() does not work in a class with slots
         if not isinstance(self.role, MessageRole):
-            wrong = f"role must be a MessageRole, got {self.role!r}; create() takes its name"
+            wrong = f"role must be a MessageRole, got {shown(self.role)}; create() takes its name"
             raise ValidationError(wrong, "VALIDATION_INVALID_ROLE", {"param": "role"})
         if not isinstance(self.content, tuple) or not _are_parts(self.content):
-            wrong = f"content must be a tuple of parts, got {self.content!r}; create() takes text"
+            wrong = (
+                f"content must be a tuple of parts, got {shown(self.content)}; create() takes text"
+            )
             raise ValidationError(wrong, "VALIDATION_MISSING_CONTENT", {"param": "content"})
 
     @classmethod
@@ -199,7 +202,7 @@ class MessageItem(Item):
         parts = (kind(content),) if isinstance(content, str) else content
         if not isinstance(parts, Sequence) or not _are_parts(parts):
             raise ValidationError(
-                f"content must be text or content parts, got {content!r}",
+                f"content must be text or content parts, got {shown(content)}",
                 "VALIDATION_MISSING_CONTENT",
                 {"param": "content", "value": content},
             )
@@ -305,7 +308,7 @@ class ConversationItems(Sequence[Item]):
     def filter_by_type(self, kind: type[Kind]) -> list[Kind]:
         """All items of a class."""
         if not isinstance(kind, type):
-            wrong = f"kind must be a class of items, such as MessageItem, got {kind!r}"
+            wrong = f"kind must be a class of items, such as MessageItem, got {shown(kind)}"
             raise ValidationError(wrong, details={"param": "kind", "value": kind})
         return [item for item in self._items if isinstance(item, kind)]
 
@@ -323,12 +326,12 @@ def _line(item: Item) -> str:
     mark = "" if item.status is ItemStatus.COMPLETED else f" ({item.status.name.lower()})"
     match item:
         case MessageItem():
-            return f"{item.role.name.lower()}{mark}: {item.text!r}"
+            return f"{item.role.name.lower()}{mark}: {shown(item.text)}"
         case ReasoningItem():
-            return f"reasoning{mark}: {item.text!r}"
+            return f"reasoning{mark}: {shown(item.text)}"
         case FunctionCallItem():
             return f"call {item.call_id}{mark}: {item.name}({item.arguments})"
         case FunctionCallOutputItem():
-            return f"output {item.call_id}{mark}: {item.output!r}"
+            return f"output {item.call_id}{mark}: {shown(item.output)}"
         case _:
             return f"{type(item).__name__}{mark}"

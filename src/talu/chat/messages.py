@@ -18,7 +18,7 @@ from talu.chat.items import (
     ReasoningText,
     distinct,
 )
-from talu.error_text import nearest
+from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
 
 __all__ = ["Message", "MessageList", "items_from_messages", "messages_from_items", "user_items"]
@@ -136,9 +136,9 @@ def _input(part: object) -> InputText:
         case {"type": "text" | "input_text", "text": str(text)}:
             return InputText(text)
         case {"type": str(kind)} if kind in MEDIA_PARTS:
-            wrong = f"a part of type {kind!r}: this version of talu takes text only"
+            wrong = f"a part of type {shown(kind)}: this version of talu takes text only"
         case _:
-            wrong = f"{part!r}: use text, InputText, MessageItem or {{'type': 'text', 'text': …}}"
+            wrong = f"{shown(part)}: use text, InputText, MessageItem or {{'type': 'text', …}}"
     raise ValidationError(f"a message cannot hold {wrong}", details={"param": "message"})
 
 
@@ -149,7 +149,7 @@ def items_from_messages(messages: Iterable[Mapping[str, Any]]) -> list[Item]:
         ValidationError: a dictionary is malformed; the message names its index and key.
     """
     if isinstance(messages, str | Mapping) or not isinstance(messages, Iterable):
-        _refuse("messages", f"must be a list of dictionaries, got {messages!r}")
+        _refuse("messages", f"must be a list of dictionaries, got {shown(messages)}")
     items: list[Item] = []
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
@@ -158,7 +158,7 @@ def items_from_messages(messages: Iterable[Mapping[str, Any]]) -> list[Item]:
         elif isinstance(message, Mapping):
             items += _items_of(where, message, items)
         else:
-            _refuse(where, f"must be a dictionary, got {message!r}")
+            _refuse(where, f"must be a dictionary, got {shown(message)}")
     return distinct(items)
 
 
@@ -166,7 +166,7 @@ def _items_of(where: str, message: Mapping[str, Any], before: Sequence[Item]) ->
     role = message.get("role")
     if role not in ROLES:
         hint = nearest(role, ROLES) if isinstance(role, str) else ""
-        _refuse(f"{where}['role']", f"must be one of {', '.join(ROLES)}, got {role!r}{hint}")
+        _refuse(f"{where}['role']", f"must be one of {', '.join(ROLES)}, got {shown(role)}{hint}")
     _check_keys(where, role, message)
     if role == "tool":
         return [_output_item(where, message, before)]
@@ -182,7 +182,7 @@ def _items_of(where: str, message: Mapping[str, Any], before: Sequence[Item]) ->
         if text or not calls:
             items.append(MessageItem.create(role, text))
     if not isinstance(calls, list | tuple):
-        _refuse(f"{where}['tool_calls']", f"must be a list, got {calls!r}")
+        _refuse(f"{where}['tool_calls']", f"must be a list, got {shown(calls)}")
     return items + [
         _call_item(f"{where}['tool_calls'][{number}]", call) for number, call in enumerate(calls)
     ]
@@ -193,7 +193,7 @@ def _check_keys(where: str, role: str, message: Mapping[str, Any]) -> None:
     for key, value in message.items():
         if key not in known and value not in (None, [], {}):
             hint = nearest(str(key), known)
-            _refuse(f"{where}[{key!r}]", f"is not a key of a message of role {role!r}{hint}")
+            _refuse(f"{where}[{shown(key)}]", f"is not a key of a message of role {role!r}{hint}")
 
 
 def _text(where: str, content: object) -> str:
@@ -201,33 +201,35 @@ def _text(where: str, content: object) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list | tuple):
-        _refuse(where, f"must be text or a list of text parts, got {content!r}")
+        _refuse(where, f"must be text or a list of text parts, got {shown(content)}")
     texts: list[str] = []
     for number, part in enumerate(content):
         match part:
             case {"type": str(kind), "text": str(text)} if kind in TEXT_PARTS:
                 texts.append(text)
             case _:
-                _refuse(f"{where}[{number}]", f"must be a text part, got {part!r}")
+                _refuse(f"{where}[{number}]", f"must be a text part, got {shown(part)}")
     return "".join(texts)
 
 
 def _call_item(where: str, call: object) -> FunctionCallItem:
     if not isinstance(call, Mapping):
-        _refuse(where, f"must be a dictionary, got {call!r}")
+        _refuse(where, f"must be a dictionary, got {shown(call)}")
     call_id = call.get("id")
     if not isinstance(call_id, str) or not call_id:
-        _refuse(f"{where}['id']", f"must be text that is not empty, got {call_id!r}")
+        _refuse(f"{where}['id']", f"must be text that is not empty, got {shown(call_id)}")
     function = call.get("function")
     if not isinstance(function, Mapping):
-        _refuse(f"{where}['function']", f"must be a dictionary, got {function!r}")
+        _refuse(f"{where}['function']", f"must be a dictionary, got {shown(function)}")
     name, arguments = function.get("name"), function.get("arguments", "{}")
     if not isinstance(name, str) or not name:
-        _refuse(f"{where}['function']['name']", f"must be text that is not empty, got {name!r}")
+        _refuse(
+            f"{where}['function']['name']", f"must be text that is not empty, got {shown(name)}"
+        )
     if isinstance(arguments, Mapping):
         arguments = json.dumps(arguments, ensure_ascii=False)
     if not isinstance(arguments, str):
-        _refuse(f"{where}['function']['arguments']", f"must be JSON text, got {arguments!r}")
+        _refuse(f"{where}['function']['arguments']", f"must be JSON text, got {shown(arguments)}")
     return FunctionCallItem(name=name, call_id=call_id, arguments=arguments)
 
 
@@ -238,7 +240,7 @@ def _output_item(
     known = [item.call_id for item in before if isinstance(item, FunctionCallItem)]
     if call_id not in known:
         wanted = "must be the id of a tool call in a message before it"
-        _refuse(f"{where}['tool_call_id']", f"{wanted}, got {call_id!r}")
+        _refuse(f"{where}['tool_call_id']", f"{wanted}, got {shown(call_id)}")
     if "content" not in message:
         _refuse(f"{where}['content']", "is missing", "VALIDATION_MISSING_CONTENT")
     text = _text(f"{where}['content']", message["content"])

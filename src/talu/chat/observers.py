@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from talu.chat.answer import Answer
 from talu.config import GenerationConfig
+from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.types import Handle
 
@@ -152,7 +153,7 @@ class HookManager(Handle):
         self._lock = threading.Lock()
         self._allow_async = allow_async
         if hooks is not None and not isinstance(hooks, Iterable):
-            wrong = f"hooks must be a list of hooks, got {hooks!r}"
+            wrong = f"hooks must be a list of hooks, got {shown(hooks)}"
             raise ValidationError(wrong, details={"param": "hooks"})
         for hook in hooks or ():
             self.add(hook)
@@ -169,7 +170,7 @@ class HookManager(Handle):
             ValidationError: not a ``Hook``, or an async one given to a sync client.
         """
         if not isinstance(hook, Hook):
-            wrong = f"a hook must be an instance of a subclass of talu.chat.Hook, got {hook!r}"
+            wrong = f"a hook must be an instance of a subclass of talu.chat.Hook, got {shown(hook)}"
             raise ValidationError(wrong, details={"param": "hook"})
         for name in CALLBACKS:
             if not is_async(getattr(hook, name)):
@@ -194,7 +195,7 @@ class HookManager(Handle):
         with self._lock:
             hooks = self.hooks
             if hook not in hooks:
-                wrong = f"there is no hook {hook!r} to remove; there are {hooks}"
+                wrong = f"there is no hook {shown(hook)} to remove; there are {shown(hooks)}"
                 raise ValidationError(wrong, details={"param": "hook"})
             del self._registered[hooks.index(hook)]
 
@@ -291,7 +292,7 @@ class Observation:
 async def _observer(hook: Hook, generation: Generation) -> Hook:
     observer = hook.for_generation(generation)
     if not isinstance(observer, Hook):
-        raise TypeError(f"for_generation must give a Hook, got {observer!r}")
+        raise TypeError(f"for_generation must give a Hook, got {shown(observer)}")
     return observer
 
 

@@ -20,6 +20,7 @@ from talu.chat.items import (
     ReasoningText,
 )
 from talu.config import GenerationConfig, merged
+from talu.error_text import shown
 from talu.exceptions import ValidationError
 
 __all__ = ["config_from_dict", "item_from_dict", "item_to_dict", "json_copy"]
@@ -74,7 +75,7 @@ def item_from_dict(where: str, record: Mapping[str, Any]) -> Item:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValidationError(
-            f"{where} is not a record of a conversation item ({reason}): {record!r}",
+            f"{where} is not a record of a conversation item ({reason}): {shown(record)}",
             details={"param": "items", "where": where},
         ) from error
     return item
@@ -83,7 +84,9 @@ def item_from_dict(where: str, record: Mapping[str, Any]) -> Item:
 def _check_kinds(values: Mapping[str, Any]) -> None:
     for name, kinds in PLAIN.items():
         if name in values and not isinstance(values[name], kinds):
-            raise TypeError(f"{name} must be of type {kinds[0].__name__}, got {values[name]!r}")
+            raise TypeError(
+                f"{name} must be of type {kinds[0].__name__}, got {shown(values[name])}"
+            )
 
 
 def _part(part: Mapping[str, Any]) -> ContentPart:

@@ -1,0 +1,89 @@
+"""Values in error messages are short, whatever they are."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from talu.error_text import nearest, shown
+
+
+class Broken:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+def nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "text",
+        "it's\n",
+        b"bytes",
+        1,
+        -2.5,
+        None,
+        True,
+        [1, "a", (), (1,), (1, 2)],
+        {"b": 1, "a": [2]},
+        {},
+        set(),
+        {1},
+        frozenset(),
+        frozenset({1}),
+        [],
+        np.float32(1.5),
+        range(3),
+        int,
+    ],
+    ids=repr,
+)
+def test_a_short_value_is_shown_as_python_shows_it(value: object) -> None:
+    assert shown(value) == repr(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x" * 10_000_000,
+        b"x" * 10_000_000,
+        10**5000,
+        [10**5000],
+        ["x" * 1_000_000] * 1000,
+        {"x" * 1_000_000: "y" * 1_000_000},
+        list(range(1_000_000)),
+        set(range(1_000_000)),
+        dict.fromkeys(range(1_000_000)),
+        nested(100_000),
+        CYCLE,
+        np.zeros((1000, 1000)),
+        Broken(),
+        [Broken()],
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_large_or_broken_value_takes_about_a_hundred_characters(value: object) -> None:
+    assert 0 < len(shown(value)) < 120
+
+
+def test_a_cut_text_says_that_it_was_cut() -> None:
+    assert shown("x" * 1000) == "'" + "x" * 99 + "…"
+
+
+def test_an_object_whose_repr_fails_is_shown_as_its_type() -> None:
+    assert shown(Broken()) == "an object of type Broken"
+
+
+def test_the_nearest_name_is_proposed() -> None:
+    assert nearest("temprature", ["temperature", "top_k"]) == "; did you mean 'temperature'?"
+    assert nearest("x" * 1_000_000, ["temperature"]) == ""
