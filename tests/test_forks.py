@@ -89,9 +89,7 @@ def test_a_fork_waits_until_an_import_in_another_thread_is_done(
 
 
 def test_what_another_process_opened_is_refused() -> None:
-    check_process(os.getpid(), "the model was opened")
-    with pytest.raises(
-        StateError, match="the model was opened before this process was forked"
-    ) as e:
-        check_process(os.getpid() + 1, "the model was opened")
+    check_process(os.getpid(), "the model was opened", "open it again")
+    with pytest.raises(StateError, match="opened before this process was forked: open") as e:
+        check_process(os.getpid() + 1, "the model was opened", "open it again")
     assert e.value.code == "STATE_FORKED"

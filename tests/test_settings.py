@@ -57,10 +57,10 @@ def client() -> Iterator[Client]:
 @pytest.fixture
 def recorder(client: Client) -> Iterator[Recorder]:
     engine: Any = client.router.backend()._engine
-    executor = engine._executor
-    engine._executor = Recorder(executor)
-    yield engine._executor
-    engine._executor = executor
+    executor = engine._worker._executor
+    engine._worker._executor = Recorder(executor)
+    yield engine._worker._executor
+    engine._worker._executor = executor
 
 
 def prompt_ids(client: Client) -> list[int]:

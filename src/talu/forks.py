@@ -52,20 +52,20 @@ def import_whole(name: str) -> ModuleType:
         return import_module(name)
 
 
-def check_process(process: int, what: str) -> None:
+def check_process(process: int, what: str, remedy: str) -> None:
     """Refuse to use what another process opened: this one is its fork.
 
     Args:
         process: the id of the process that opened it.
-        what: what happened there and what to do here, such as ``"the model was opened"``.
+        what: what happened there, such as ``"the model was opened"``.
+        remedy: what to do in this process instead.
 
     Raises:
         StateError: ``process`` is not this process (code ``STATE_FORKED``).
     """
     if process != os.getpid():
-        raise StateError(
-            f"{what} before this process was forked; open it again here", "STATE_FORKED"
-        )
+        wrong = f"{what} before this process was forked: {remedy}"
+        raise StateError(wrong, "STATE_FORKED")
 
 
 def _renew_all() -> None:

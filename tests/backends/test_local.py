@@ -406,8 +406,8 @@ def test_a_request_that_was_told_to_stop_before_ends_as_cancelled(model: LocalMo
 def test_a_model_that_is_dropped_is_closed(folder: Path) -> None:
     engine = LocalModel(str(folder))._engine
     gc.collect()
-    engine._thread.join(30)
-    assert not engine._thread.is_alive()
+    engine._worker._thread.join(30)
+    assert not engine._worker._thread.is_alive()
 
 
 def test_a_model_that_was_closed_needs_no_thread_when_it_is_dropped(

@@ -129,7 +129,7 @@ def test_a_closed_client_holds_nothing_of_the_model_however_long_its_chats_live(
     stream = chat("More.", max_tokens=20)
     next(iter(stream))
     engine: Any = client.router.backend()._lease.engine
-    gone = [weakref.ref(part) for part in (engine, engine.tokenizer, engine._executor)]
+    gone = [weakref.ref(part) for part in (engine, engine.tokenizer, engine._worker._executor)]
     del engine
     client.close()
     assert [part() for part in gone] == [None] * 3

@@ -191,18 +191,18 @@ def test_a_model_opens_again_wherever_its_last_lease_was_released(
 ) -> None:
     held = lease()
     engine = held.engine
-    end = engine._thread.join
+    end = engine._worker._thread.join
     if interrupted:  # by Ctrl-C, while it waits for the engine's thread
 
         def interrupt() -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(engine._thread, "join", interrupt)
+        monkeypatch.setattr(engine._worker._thread, "join", interrupt)
         with pytest.raises(KeyboardInterrupt):
             held.release()
     else:  # in the engine's own thread, by the garbage collector
-        step = engine._step
-        monkeypatch.setattr(engine, "_step", lambda: (held.release(), step()))
+        step = engine._worker._step
+        monkeypatch.setattr(engine._worker, "_step", lambda: (held.release(), step()))
         ticket = engine.submit([1, 2, 3], SamplingParams(max_tokens=250, temperature=0.0))
         list(ticket)
         assert ticket.result is not None

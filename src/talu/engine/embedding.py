@@ -106,11 +106,17 @@ class EmbeddingRequest:
             _Text(number=number, tokens=tokens, request=self) for number, tokens in enumerate(texts)
         )
 
-    def finish(self, text: _Text) -> bool:
-        """Keep the vector of a text; True when it was the last one."""
+    def finish(self, text: _Text) -> None:
+        """Keep the vector of a text, and send all of them if it was the last one."""
         self.vectors[text.number] = text.vector()
         self.left -= 1
-        return self.left == 0
+        if self.left == 0:
+            self.mailbox.end(self.vectors)
+
+    def drop(self) -> None:
+        """End it without vectors."""
+        wrong = "the embedding was cancelled: its model was closed, or its reader gave it up"
+        self.mailbox.end(StateError(wrong))
 
 
 class EmbeddingTicket:
@@ -162,7 +168,7 @@ class Embedder:
         self.plan = plan
         self._open = open_executor
         self._executor: Executor | None = None
-        self._pool = BlockPool(plan.blocks, plan.block_size)
+        self._pool = self._new_pool()
         self._requests: deque[EmbeddingRequest] = deque()  # with texts that wait; next one first
         self._running: list[_Text] = []
 
@@ -190,14 +196,16 @@ class Embedder:
         """Forget the requests that nobody wants any more."""
         for request in self.requests:
             if request.mailbox.cancelled:
-                closed = StateError("the embedding was cancelled, for the model was closed")
-                self._drop(request, closed)
+                self._forget(request)
+                request.drop()
 
-    def drop_begun(self, error: Callable[[], TaluError]) -> None:
-        """Give up what a failed step may have been part of."""
-        begun = {text.request: None for text in self._running}
-        for request in begun or self.requests:
-            self._drop(request, error())
+    def forget_begun(self) -> None:
+        """Forget the requests that a failed step may have been part of; all, if it is not known."""
+        begun = {text.request for text in self._running}
+        left = [request for request in self._requests if request not in begun]
+        self._requests = deque(left if begun else [])
+        self._running = []
+        self._pool = self._new_pool()
 
     def step(self, *, beside_generations: bool) -> None:
         """Compute one step, and send the vectors of requests that it finishes."""
@@ -214,9 +222,7 @@ class Embedder:
             first = last
 
     def close(self) -> None:
-        """Refuse what is left, and free the executor."""
-        for request in self.requests:
-            self._drop(request, StateError("the model was closed while it embedded"))
+        """Free the executor."""
         if self._executor is not None:
             self._executor.close()
 
@@ -248,19 +254,20 @@ class Embedder:
         if request.waiting:
             self._requests.append(request)
 
+    def _new_pool(self) -> BlockPool:
+        return BlockPool(self.plan.blocks, self.plan.block_size)
+
     def _finish(self, text: _Text) -> None:
+        text.request.finish(text)  # before it leaves the list, where a failure would not find it
         self._running.remove(text)
         self._pool.release(text.blocks)
-        if text.request.finish(text):
-            text.request.mailbox.put(text.request.vectors)
 
-    def _drop(self, request: EmbeddingRequest, error: TaluError) -> None:
+    def _forget(self, request: EmbeddingRequest) -> None:
         for text in [text for text in self._running if text.request is request]:
             self._running.remove(text)
             self._pool.release(text.blocks)
         if request in self._requests:
             self._requests.remove(request)
-        request.mailbox.put(error)
 
 
 def _arrays(chunks: list[tuple[_Text, int]]) -> tuple[Ints, Ints, Ints, Ints, Ints]:

@@ -90,7 +90,11 @@ class Sequence(Job):
         """Send the result."""
         progress, matched = self.mailbox.progress, self.stops.matched
         notes = tuple(self._notes(reason))
-        self.mailbox.put(Result(reason, progress.usage(), progress.timings(), matched, notes))
+        self.mailbox.end(Result(reason, progress.usage(), progress.timings(), matched, notes))
+
+    def drop(self) -> None:
+        """End it with what it has."""
+        self.end(FinishReason.CANCELLED)
 
     def _read(self, token: int) -> tuple[FinishReason | None, str]:
         """Why the token ends the answer, and the text that it adds; an end token adds none."""

@@ -7,6 +7,7 @@ the context holds. It knows nothing of how tokens come about.
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Generic, Self, TypeVar
 
-from talu.exceptions import StateError, TaluError
+from talu.exceptions import TaluError
+from talu.forks import check_process
 from talu.types import FinishReason, Timings, TokenLogprob, Usage
 
 __all__ = ["Channel", "Doorbell", "Mailbox", "Piece", "Progress", "Result", "Ticket"]
@@ -40,6 +42,7 @@ class Result:
     notes: tuple[str, ...] = ()
 
 
+logger = logging.getLogger("talu.engine")
 Item = Piece | Result | TaluError
 T = TypeVar("T")
 Waiter = asyncio.Future[None]
@@ -106,26 +109,32 @@ class Doorbell:
 
     def ring(self) -> None:
         """Wake all that were added."""
-        waiting, self._waiting = self._waiting, {}
-        for loop, readers in waiting.items():
+        for loop, readers in list(self._waiting.items()):
             try:
                 loop.call_soon_threadsafe(_wake, [waiter for waiter, _ in readers])
-            except RuntimeError:  # the loop is closed: its readers are gone
+            except Exception:  # the loop is closed: its readers are gone
+                logger.debug("an event loop could not be woken", exc_info=True)
                 for _, cancel in readers:
                     cancel()
+            del self._waiting[loop]  # so late: the next ring wakes those that this one did not
 
 
 class Channel(Generic[T]):
-    """What the engine's thread sends to one reader.
+    """What the engine's thread sends to one reader; in a forked child, reading raises StateError.
 
     Attributes:
         cancelled: nobody wants the rest; the engine looks at it before every step.
+        received: the engine's thread has taken the request from its inbox.
     """
 
     def __init__(self, bell: Doorbell | None = None) -> None:
         """Open a channel; with a ``bell`` a reader in an event loop wakes when that is rung."""
         self.cancelled = False
-        self._bell = bell
+        self.received = False
+        self._bell = bell or Doorbell()
+        self._rings = bell is None
+        self._ended: Callable[[], object] | None = None
+        self._process = os.getpid()
         self._items: SimpleQueue[T] = SimpleQueue()
         self._waiter: tuple[asyncio.AbstractEventLoop, Waiter] | None = None
 
@@ -133,22 +142,34 @@ class Channel(Generic[T]):
         """Say that nobody wants the rest."""
         self.cancelled = True
 
+    def when_ended(self, callback: Callable[[], object]) -> None:
+        """Call this once the last item has been delivered."""
+        self._ended = callback
+
+    def end(self, item: T) -> None:
+        """Deliver the last item. For the engine's thread."""
+        self.put(item)
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended()
+
     def put(self, item: T) -> None:
         """Deliver an item. For the engine's thread."""
         self._items.put(item)
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            bell = self._bell or Doorbell()
-            bell.add(*waiter, self.cancel)
-            if self._bell is None:
-                bell.ring()
+            self._bell.add(*waiter, self.cancel)
+        if self._rings:
+            self._bell.ring()
 
     def take(self) -> T:
         """The next item, waited for in this thread."""
+        self._check_process()
         return self._items.get()
 
     async def take_async(self) -> T:
         """The next item, awaited."""
+        self._check_process()
         while True:
             with contextlib.suppress(Empty):
                 return self._items.get_nowait()
@@ -159,6 +180,10 @@ class Channel(Generic[T]):
             with contextlib.suppress(Empty):
                 return self._items.get_nowait()
             await future
+
+    def _check_process(self) -> None:
+        what, remedy = "this request was begun", "ask again in this process"
+        check_process(self._process, what, remedy)
 
 
 class Mailbox(Channel[Item]):
@@ -180,8 +205,7 @@ class Ticket:
 
     It yields ``Piece``s and then ends, with ``result`` set, or raises what went wrong. Cancelling
     it, closing it, dropping it, and cancelling the task that awaits it are one thing: the engine
-    frees the row before its next step. In a fork of its process, where no engine would ever write
-    to it, reading raises ``StateError``.
+    frees the row before its next step.
 
     Attributes:
         result: how it ended; None before the end, after an error, and after ``close``.
@@ -191,7 +215,6 @@ class Ticket:
         self.result: Result | None = None
         self._mailbox = mailbox
         self._ended = False
-        self._process = os.getpid()
 
     def __iter__(self) -> Self:
         return self
@@ -234,7 +257,6 @@ class Ticket:
         self.cancel()
 
     def _wait(self) -> Item:
-        self._check_process()
         try:
             return self._mailbox.take()
         except BaseException:  # KeyboardInterrupt
@@ -242,19 +264,11 @@ class Ticket:
             raise
 
     async def _wait_async(self) -> Item:
-        self._check_process()
         try:
             return await self._mailbox.take_async()
         except asyncio.CancelledError:
             self.cancel()
             raise
-
-    def _check_process(self) -> None:
-        if self._process != os.getpid():
-            raise StateError(
-                "this answer was begun before the process was forked, and its engine stayed in the "
-                "parent; ask again in this process"
-            )
 
     def _open(self, item: Item) -> Piece | None:
         if isinstance(item, Piece):

@@ -1,0 +1,309 @@
+"""The thread that steps one model for all requests, and what happens when something in it fails.
+
+It owns the scheduler and the executor. Other threads put requests into its inbox and read their
+mailboxes. The policy of a step is the scheduler's, the text of an answer its sequence's.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from itertools import accumulate, chain
+from queue import Empty, SimpleQueue
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talu.engine.blocks import BlockPool
+from talu.engine.embedding import Embedder, EmbeddingRequest
+from talu.engine.model import LoadedModel
+from talu.engine.scheduler import Chunk, Limits, Scheduler
+from talu.engine.sequence import Sequence
+from talu.engine.ticket import Doorbell
+from talu.exceptions import GenerationError, ResourceError, StateError
+from talu.forks import check_process
+from talu.graph.sampler import sample
+from talu.protocols import Sampled
+from talu.types import FinishReason
+
+__all__ = ["Worker"]
+
+Ints = NDArray[np.int32]
+Request = Sequence | EmbeddingRequest
+
+logger = logging.getLogger("talu.engine")
+
+
+class Worker:
+    """Runs the steps of a loaded model in a thread of its own.
+
+    When a step raises an ``Exception``, the requests that had begun get a ``GenerationError`` and
+    the cache is emptied, because its content is unknown; those that wait, and later ones, go on.
+    After any other failure the worker ends: every request gets the error, and ``put`` refuses more.
+
+    Attributes:
+        bell: wakes the readers of the mailboxes that the worker writes to.
+    """
+
+    def __init__(self, model: LoadedModel, limits: Limits | None, max_requests: int) -> None:
+        """Start the thread.
+
+        Args:
+            model: closed together with the worker.
+            limits: budgets of a step.
+            max_requests: waiting requests beyond which new ones are refused.
+
+        Raises:
+            ResourceError: the system allows no further thread.
+        """
+        self.bell = Doorbell()
+        self._name = model.info.model_type
+        self._cache = model.cache
+        self._executor = model.executor
+        self._weights = model.weights
+        self._limits = limits
+        self._scheduler = self._new_scheduler()
+        self._embedder = Embedder(model.embedder, model.open_embedder)
+        self._inbox: SimpleQueue[Request | None] = SimpleQueue()
+        self._open: set[Request] = set()  # all that were put and have not ended
+        self._gate = threading.RLock()  # between put and close; a signal handler may put as well
+        self._closed = False
+        self._failure: BaseException | None = None
+        self._max_requests = max_requests
+        self._process = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="talu-engine", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._end(error)
+            raise ResourceError(
+                "the system allows no further thread, and a model needs one; raise the limit of "
+                "processes (ulimit -u, or pids.max of the container)"
+            ) from error
+
+    @property
+    def failed(self) -> bool:
+        """Whether a failure has ended the worker."""
+        return self._failure is not None
+
+    def put(self, request: Request) -> None:
+        """Hand over a request; its mailbox gets what comes of it.
+
+        Raises:
+            ResourceError: too many requests are waiting.
+            StateError: the worker was closed or has failed, or this process is a fork of its own.
+        """
+        self.check_process()
+        with self._gate:
+            self._check_open()
+            self._open.add(request)
+            request.mailbox.when_ended(partial(self._open.discard, request))
+            self._inbox.put(request)
+
+    def close(self) -> None:
+        """Cancel all requests, end the thread, free weights and cache; idempotent.
+
+        In the worker's own thread, where a finalizer may run, nothing is waited for.
+        """
+        if self._process != os.getpid():
+            return
+        with self._gate:
+            first, self._closed = not self._closed, True
+            if first:
+                self._inbox.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def check_process(self) -> None:
+        """Raise ``StateError`` in a fork of the process that started the thread."""
+        check_process(self._process, "the model was opened", "open it again in this process")
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise StateError(
+                f"the engine of this {self._name} model has failed and is closed "
+                f"({type(self._failure).__name__}: {self._failure}); close the client and make "
+                "another one, which opens the model again",
+                "STATE_ENGINE_FAILED",
+            ) from self._failure
+        if self._closed:
+            raise StateError("the model is closed; open it again", "STATE_CLOSED")
+        waiting = self._inbox.qsize() + self._scheduler.waiting + self._embedder.waiting
+        if waiting >= self._max_requests:
+            raise ResourceError(
+                f"{waiting} requests wait for this model already; try again later",
+                details={"max_requests": self._max_requests},
+            )
+
+    def _new_scheduler(self) -> Scheduler[Sequence]:
+        pool = BlockPool(self._cache.blocks, self._cache.block_size)
+        return Scheduler(pool, self._limits)
+
+    # What follows runs in the worker's thread.
+
+    def _run(self) -> None:
+        failure: BaseException | None = None
+        try:
+            while self._collect():
+                self._generate()
+                self._embed()
+        except BaseException as error:
+            failure = error
+            logger.error("the engine of a %s model failed", self._name, exc_info=True)
+        finally:
+            self._end(failure)
+
+    def _collect(self) -> bool:
+        """Take in new requests, sleeping while there is nothing else to do; False to close."""
+        with suppress(Empty):
+            while True:
+                busy = self._generating or self._embedder.busy
+                request = self._inbox.get_nowait() if busy else self._inbox.get()
+                if request is None:
+                    return False
+                request.mailbox.received = True
+                if isinstance(request, EmbeddingRequest):
+                    self._embedder.add(request)
+                else:
+                    self._scheduler.add(request)
+        self._embedder.drop_cancelled()
+        for sequence in [each for each in self._scheduler if each.mailbox.cancelled]:
+            self._finish(sequence, FinishReason.CANCELLED)
+        return True
+
+    @property
+    def _generating(self) -> bool:
+        return bool(self._scheduler.running or self._scheduler.waiting)
+
+    def _generate(self) -> None:
+        try:
+            self._step()
+        except Exception as error:
+            logger.debug("a step failed", exc_info=True)
+            old, self._scheduler = list(self._scheduler), self._new_scheduler()
+            waiting = [sequence for sequence in old if not sequence.blocks]
+            for sequence in waiting if len(waiting) < len(old) else []:
+                self._scheduler.add(sequence)
+            self._end_lost(error)
+        if not self._generating:
+            self.bell.ring()  # no step follows that would
+
+    def _embed(self) -> None:
+        if not self._embedder.busy:
+            return
+        try:
+            self._embedder.step(beside_generations=self._generating)
+        except Exception as error:
+            logger.debug("a step of embeddings failed", exc_info=True)
+            self._embedder.forget_begun()
+            self._end_lost(error)
+
+    def _step(self) -> None:
+        chunks = self._scheduler.plan()
+        if not chunks:
+            return
+        for chunk in chunks:
+            chunk.job.start()
+        sampling = [chunk.job for chunk in chunks if chunk.samples]
+        arrays = step_arrays(chunks)
+        self.bell.ring()  # so late, for the readers run while the step does not hold the GIL
+        logits = self._executor.step(*arrays)
+        self._scheduler.complete(chunks)
+        for sequence, sampled in zip(sampling, sample_each(logits, sampling), strict=True):
+            self._accept(sequence, sampled)
+
+    def _accept(self, sequence: Sequence, sampled: Sampled | GenerationError) -> None:
+        """Give a sequence its next token; an error of its own ends it and no other."""
+        reason = None
+        if not isinstance(sampled, GenerationError):
+            try:
+                reason = sequence.accept(sampled)
+            except Exception as error:
+                logger.debug("a token could not be accepted", exc_info=True)
+                sampled = failure("a token could not be turned into text", error)
+        if isinstance(sampled, GenerationError):
+            sequence.mailbox.end(sampled)
+            self._scheduler.remove(sequence)
+        elif reason:
+            self._finish(sequence, reason)
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        sequence.end(reason)
+        self._scheduler.remove(sequence)
+
+    def _end_lost(self, error: Exception) -> None:
+        """End the requests that are in no queue any more, wherever the failure has left them."""
+        kept = {*self._scheduler, *self._embedder.requests}
+        for request in list(self._open):
+            if request.mailbox.received and request not in kept:
+                request.mailbox.end(failure("a step of the model failed", error))
+
+    def _end(self, error: BaseException | None) -> None:
+        """End every request and free everything, whatever fails meanwhile."""
+        with self._gate:
+            self._closed, self._failure = True, error
+        for request in list(self._open):
+            attempt(partial(end_request, request, error))
+        for close in (self.bell.ring, self._embedder.close, self._executor.close):
+            attempt(close)
+        attempt(self._weights.close)
+
+
+def attempt(action: Callable[[], object]) -> None:
+    """Call ``action``; whatever it raises is logged, so that the next action is not left out."""
+    try:
+        action()
+    except BaseException:
+        logger.error("an engine could not end cleanly", exc_info=True)
+
+
+def end_request(request: Request, error: BaseException | None) -> None:
+    """End a request because its worker ends, with an error if there is one."""
+    if error is None:
+        try:
+            request.drop()
+            return
+        except Exception as wrong:
+            logger.debug("a request could not be ended", exc_info=True)
+            error = wrong
+    request.mailbox.end(failure("the engine failed", error))
+
+
+def step_arrays(chunks: list[Chunk[Sequence]]) -> tuple[Ints, ...]:
+    """The arguments of ``Executor.step`` for a plan."""
+    jobs = [(chunk.job, chunk.job.computed, chunk.job.computed + chunk.count) for chunk in chunks]
+    tokens = list(chain.from_iterable(job.tokens[start:stop] for job, start, stop in jobs))
+    positions = list(chain.from_iterable(range(start, stop) for _, start, stop in jobs))
+    row_starts = list(accumulate((chunk.count for chunk in chunks), initial=0))
+    width = max(len(job.blocks) for job, *_ in jobs)
+    tables = [job.blocks + [-1] * (width - len(job.blocks)) for job, *_ in jobs]
+    ends = zip(chunks, row_starts[1:], strict=True)
+    outputs = [end - 1 for chunk, end in ends if chunk.samples]
+    arrays = (tokens, positions, row_starts, tables, outputs)
+    return tuple(np.array(values, dtype=np.int32) for values in arrays)
+
+
+def sample_each(
+    logits: NDArray[np.float32], sequences: list[Sequence]
+) -> list[Sampled | GenerationError]:
+    """A token for each sequence; one that cannot be sampled gets an error of its own."""
+    rows = [sequence.sample_row() for sequence in sequences]
+    try:
+        return [*sample(logits, rows)]
+    except ValueError as error:
+        if len(rows) == 1:
+            return [failure("no token could be sampled", error)]
+    return [
+        sampled
+        for number, sequence in enumerate(sequences)
+        for sampled in sample_each(logits[number : number + 1], [sequence])
+    ]
+
+
+def failure(what: str, error: BaseException) -> GenerationError:
+    """An error for one reader; each gets its own, because raising one changes it."""
+    result = GenerationError(f"{what}: {type(error).__name__}: {error}")
+    result.__cause__ = error
+    return result
