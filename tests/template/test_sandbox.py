@@ -1,3 +1,4 @@
+import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -7,7 +8,8 @@ import pytest
 
 from talu.exceptions import TemplateError, TemplateSyntaxError, TemplateUndefinedError
 from talu.template import sandbox
-from talu.template.sandbox import run_template, template_variables
+from talu.template.render import render
+from talu.template.sandbox import check_template, run_template, template_variables
 
 MESSAGES = [{"role": "user", "content": "Hi", "tags": ["a", "b"]}]
 BIG = "{% set ns = namespace(s='x', l=[0], t=(1,)) %}"  # what attacks on memory start with
@@ -188,11 +190,102 @@ def test_a_template_that_never_ends_or_makes_too_much_is_stopped(
     assert time.process_time() - started < 5
 
 
-def test_the_clock_stops_what_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_stops_work_that_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("talu.template.limits.SECONDS", 0.05)
     source = "{% set s = 'a' * 999999 %}{% for i in range(99999) %}{% if 'b' in s %}{% endif %}"
     with pytest.raises(TemplateError, match=r"0\.05 seconds"):
         run_template(source + "{% endfor %}", {})
+
+
+LONG = "{% set s = 'a' * 1000000 %}{% set half = 'ab' ~ 'a' * 500000 %}"
+SLOW = {  # one call each that would take minutes
+    "strip": "{{ ('a' * 1000000).strip('b' * 1000000 ~ 'a') }}",
+    "lstrip": "{{ ('a' * 1000000).lstrip('b' * 1000000 ~ 'a') }}",
+    "trim": "{{ ('a' * 1000000)|trim('b' * 1000000 ~ 'a') }}",
+    "trim of markup": "{{ ('a' * 1000000)|safe|trim(chars='b' * 1000000 ~ 'a') }}",
+    "rfind": LONG + "{{ s.rfind(half) }}",
+    "rindex": LONG + "{{ s.rindex(half) }}",
+    "rsplit": LONG + "{{ s.rsplit(half) }}",
+    "rpartition": LONG + "{{ s.rpartition(half) }}",
+    "rsplit by name": LONG + "{{ s.rsplit(sep=half) }}",
+    "list count": LONG + "{% set t = s ~ 'a' %}{{ ([t] * 1000000).count(s ~ 'b') }}",
+    "list index": LONG + "{% set t = s ~ 'a' %}{{ ([t] * 1000000).index(s ~ 'b') }}",
+    "large keys": "{% set d = {2**70: 1} %}",
+    "tuple keys": "{% set d = {(1, 2): 1} %}",
+    "dict of pairs": "{{ dict([((1, 2), 1)]) }}",
+    "unique pairs": "{{ [(1, 2)]|unique|list }}",
+    "unique numbers": "{{ [2**61 - 1, (2**61 - 1) * 2]|unique|list }}",
+    "long attribute": "{% set ns = namespace() %}{% set ns.a = ns %}"
+    "{{ ([ns] * 99999)|map(attribute=('a.' * 99999) ~ 'a')|list|length }}",
+    "other templates": "{% include ['x'] * 2000000 ignore missing %}",
+    "comments in markup": "{{ ('<!--a-->' * 99999)|safe|attr('striptags')() }}",
+    "sizes": "{% set ns = namespace(l=['']) %}{% for i in range(26) %}"
+    "{% set ns.l = [ns.l, ns.l] %}{% endfor %}{% for i in range(9) %}{{ ns.l }}{% endfor %}",
+    "tried": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_no_single_operation_runs_far_beyond_the_clock(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("talu.template.limits.SECONDS", 0.1)
+    started = time.thread_time()
+    with pytest.raises(TemplateError):
+        run_template(SLOW[name], {})
+    assert time.thread_time() - started < 1.5
+
+
+def test_all_template_work_of_a_request_shares_one_allowance_of_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("talu.template.limits.SECONDS", 0.3)
+    busy = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
+    started = time.thread_time()
+    with pytest.raises(TemplateError) as caught:  # each trial of the template would take as long
+        render(busy, [{"role": "user", "content": "Hi"}])
+    assert caught.value.code == "TEMPLATE_LIMIT_EXCEEDED"
+    assert time.thread_time() - started < 0.9
+
+
+def test_a_template_that_was_stopped_while_it_was_tried_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("talu.template.limits.SECONDS", 0.3)
+    busy = "{% for a in range(9998) %}{% for b in range(9998) %}{% endfor %}{% endfor %}"
+    codes = []
+    for _ in range(20):
+        started = time.thread_time()
+        with pytest.raises(TemplateError) as caught:
+            render(busy, [{"role": "user", "content": "Hi"}])
+        codes.append(caught.value.code)
+    assert set(codes) == {"TEMPLATE_LIMIT_EXCEEDED"}
+    assert time.thread_time() - started < 0.1
+
+
+NESTED = "{% if a %}" * 19
+COMPILED = {
+    "tokens": "{{a}}" * 13_000,
+    "deep and long": NESTED + "{{ a }}" * 6000 + "{% endif %}" * 19,
+    "assignments": "".join(f"{{%set a{i}=1%}}" for i in range(900)) + "{%if a%}{%endif%}" * 900,
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiling_a_template_takes_a_bounded_time(name: str) -> None:
+    started = time.thread_time()
+    with contextlib.suppress(TemplateSyntaxError):
+        check_template(COMPILED[name])
+    assert time.thread_time() - started < 2.5
+
+
+def test_a_template_that_cannot_be_compiled_is_compiled_once() -> None:
+    source = "{{ '" + "a" * 1000 + "' }}{{ b " * 500
+    compiled = sandbox._compile.cache_info().misses
+    for _ in range(3):
+        with pytest.raises(TemplateSyntaxError):
+            check_template(source)
+    assert sandbox._compile.cache_info().misses == compiled + 1
 
 
 def test_a_long_conversation_is_no_attack() -> None:

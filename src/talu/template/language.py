@@ -1,11 +1,11 @@
-"""The language of chat templates: Jinja's sandbox, with a meter on everything that costs.
+"""Defines the language of chat templates: Jinja's sandbox, with a meter on all work.
 
-The names are those that ``transformers`` gives to templates, without the few that are slower than
-linear. This file knows how templates compute, and nothing of how they are kept and run.
+Templates find the names that ``transformers`` defines, without the few that take more than linear
+time.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import datetime
 from functools import lru_cache, wraps
@@ -17,23 +17,25 @@ from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame, operators
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import ignore_case, make_attrgetter
+from jinja2.lexer import Token, TokenStream
 from jinja2.parser import Parser
 from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Cycler, Joiner, Namespace, pass_context
+from jinja2.utils import Cycler, Joiner, Namespace, pass_context, pass_environment
 
-from talu.exceptions import TemplateError
-from talu.template.limits import STEP, Meter
+from talu.exceptions import TemplateError, TemplateSyntaxError
+from talu.template.limits import ELEMENT, MAX_TOKENS, STEP, Meter, template_time
 
 __all__ = ["Rendering", "environment", "joined", "rendering"]
 
 
 class Rendering(NamedTuple):
-    """What belongs to one rendering; compiled templates are shared between threads.
+    """The state of one rendering; compiled templates are shared between threads.
 
     Attributes:
-        meter: what it may still make.
-        now: what ``strftime_now`` tells; None is the present, local time.
+        meter: the work that is still allowed.
+        now: the time for ``strftime_now``; None is the present, local time.
     """
 
     meter: Meter
@@ -44,7 +46,7 @@ rendering: ContextVar[Rendering] = ContextVar("rendering")
 
 
 def joined(pieces: Iterable[str]) -> str:
-    """One text of many, paid for."""
+    """The pieces joined, with their length charged."""
     meter = rendering.get().meter
     parts = []
     for piece in pieces:
@@ -55,20 +57,32 @@ def joined(pieces: Iterable[str]) -> str:
 
 @lru_cache(maxsize=2)
 def environment(strict: bool) -> jinja2.Environment:
-    """Where templates are compiled; strict makes every use of an undefined variable an error."""
+    """The environment that compiles templates; strict makes undefined variables errors."""
     return _Sandbox(jinja2.StrictUndefined if strict else jinja2.Undefined)
 
 
 class _MeteredCode(CodeGenerator):
-    """Compiles charges into a template for the work that no method of the sandbox sees."""
+    """Compiles charges into a template for work that does not call the sandbox."""
 
     def blockvisit(self, nodes_: Iterable[nodes.Node], frame: Frame) -> None:
-        body = list(nodes_)
-        sequences = [x for n in body for x in n.find_all((nodes.List, nodes.Tuple))]
-        pairs = [x for n in body for x in n.find_all(nodes.Pair)]
-        items = len(pairs) + sum(len([*x.iter_child_nodes()]) for x in sequences)
-        self.writeline(f"environment.step({STEP + items})")
-        super().blockvisit(body, frame)
+        self.writeline("environment.step()")
+        super().blockvisit(nodes_, frame)
+
+    def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
+        with template_time() as clock:
+            clock.check()
+        return super().visit(node, *args, **kwargs)
+
+    def visit_List(self, node: nodes.List, frame: Frame) -> None:
+        self.write("environment.made(")
+        super().visit_List(node, frame)
+        self.write(")")
+
+    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
+        read = node.ctx == "load"
+        self.write("environment.made(" * read)
+        super().visit_Tuple(node, frame)
+        self.write(")" * read)
 
     def visit_For(self, node: nodes.For, frame: Frame) -> None:
         if node.test is not None:
@@ -90,13 +104,14 @@ class _MeteredCode(CodeGenerator):
         self.write(")" * sliced)
 
     def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
-        self.write("{")
+        self.write("environment.made({")
         for item in node.items:
-            self._measured(item.key, frame)
-            self.write(": ")
+            self.write("environment.key(")
+            self.visit(item.key, frame)
+            self.write("): ")
             self.visit(item.value, frame)
             self.write(", ")
-        self.write("}")
+        self.write("})")
 
     def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
         self.write("(")
@@ -116,8 +131,21 @@ class _MeteredCode(CodeGenerator):
         self.write(")")
 
 
+class _TokenLimit(Extension):
+    """Refuses a template of so many tokens that compiling it would take long."""
+
+    def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
+        for at, token in enumerate(stream):
+            if at >= MAX_TOKENS:
+                raise TemplateSyntaxError(
+                    f"the chat template has more than {MAX_TOKENS} tokens",
+                    code="TEMPLATE_LIMIT_EXCEEDED",
+                )
+            yield token
+
+
 class _GenerationBlock(Extension):
-    """``{% generation %}`` marks what the assistant said, for training; here it shows its body."""
+    """``{% generation %}`` marks the assistant's text, for training; its body is rendered."""
 
     def __init__(self, owner: jinja2.Environment) -> None:
         super().__init__(owner)
@@ -133,11 +161,11 @@ class _GenerationBlock(Extension):
 
 
 class _Namespace(Namespace):
-    """Jinja's namespace without private names, and one that never shows what it holds."""
+    """Jinja's namespace without private names; its repr does not show its values."""
 
     def __init__(self, /, *args: Any, **items: Any) -> None:
         super().__init__()
-        for name, value in dict(*args, **items).items():
+        for name, value in _dict(*args, **items).items():
             self[name] = value
 
     def __setitem__(self, name: str, value: object) -> None:
@@ -150,7 +178,7 @@ class _Namespace(Namespace):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox with fewer names, and a meter on all that makes text or lists."""
+    """Jinja's sandbox with fewer names, and a meter on everything that makes text or lists."""
 
     code_generator_class = _MeteredCode
     intercepted_binops = frozenset({"+", "*", "**", "%"})
@@ -160,11 +188,12 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             trim_blocks=True,
             lstrip_blocks=True,
             undefined=undefined,
-            extensions=[_GenerationBlock, loopcontrols],
+            extensions=[_TokenLimit, _GenerationBlock, loopcontrols],
             finalize=_shown,
             optimized=False,  # constants would be folded, unmetered, when the template is compiled
-            loader=jinja2.FunctionLoader(lambda name: None),
+            loader=jinja2.FunctionLoader(_refuse_other_template),
         )
+        self.filters["unique"] = _unique
         self.filters["tojson"] = _tojson
         for name in ("pprint", "striptags", "urlize", "wordwrap"):  # slower than linear
             del self.filters[name]
@@ -173,15 +202,15 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         del self.globals["lipsum"]
         self.globals |= {
             "cycler": lambda *items: Cycler(*items),
-            "dict": lambda *args, **items: dict(*args, **items),
+            "dict": _dict,
             "joiner": lambda separator=", ": Joiner(separator),
             "namespace": lambda *args, **items: _Namespace(*args, **items),
             "raise_exception": _raise_exception,
             "strftime_now": _strftime_now,
         }
 
-    def step(self, units: int = STEP) -> bool:
-        rendering.get().meter.charge(units)
+    def step(self) -> bool:
+        rendering.get().meter.charge(STEP)
         return True
 
     def made(self, value: object) -> object:
@@ -189,8 +218,11 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return value
 
     def measured(self, value: object) -> object:
-        if not isinstance(value, str | int | None):
-            rendering.get().meter.text(value)
+        rendering.get().meter.compared(value)
+        return value
+
+    def key(self, value: object) -> object:
+        rendering.get().meter.key(value)
         return value
 
     def joined(self, values: tuple[object, ...]) -> str:
@@ -218,7 +250,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         owner = getattr(obj, "__self__", None)
         if isinstance(owner, str):
             args = tuple(map(_listed, args))
-            meter.method(owner, obj.__name__, args)
+            meter.method(owner, obj.__name__, (*args, *kwargs.values()))
+        elif isinstance(owner, list | tuple):  # index and count compare all elements
+            meter.text(owner)
         return self.made(super().call(context, obj, *args, **kwargs))
 
     def getitem(self, obj: Any, argument: Any) -> Any:
@@ -232,13 +266,15 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return wrapped and _metered_format(value.__self__, wrapped)
 
 
-_NO_ATTRIBUTES = {"encode", "expandtabs", "from_bytes", "maketrans", "to_bytes", "translate"}
-# What a filter does with the value before it: some look at it as a whole or only pass it on, some
-# go over its elements, some go over those of an iterator; the others write it out.
+_NO_ATTRIBUTES = {
+    *("encode", "expandtabs", "from_bytes", "maketrans", "striptags", "to_bytes", "translate"),
+}
+# How a filter uses its value: it passes the value on, iterates over its elements, or consumes an
+# iterator; all other filters convert the value to text.
 _PASS_ON = {"attr", "count", "d", "default", "first", "last", "length", "random", "tojson"}
 _GO_OVER = {"items", "list", "map", "reject", "rejectattr", "reverse", "select", "selectattr"}
 _USE_UP = {"batch", "groupby", "join", "max", "min", "slice", "sort", "sum", "unique"}
-# The tests that compare or write out; the others only look at the type.
+# The tests that compare values or convert them to text; the others check the type only.
 _TESTS = {
     *("!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le"),
     *("lessthan", "lower", "lt", "ne", "upper"),
@@ -246,7 +282,7 @@ _TESTS = {
 
 
 def _metered(name: str, each: Any) -> Callable[..., Any]:
-    """A filter or test that pays before it works, and for what it made."""
+    """A filter or test that charges for its work before it starts, and then for its result."""
     at = 1 if hasattr(each, "jinja_pass_arg") else 0
 
     @wraps(each)
@@ -256,7 +292,8 @@ def _metered(name: str, each: Any) -> Callable[..., Any]:
         if name in _USE_UP:
             value = _listed(value)
         if name in _GO_OVER:
-            meter.charge(len(value) if hasattr(value, "__len__") else STEP)
+            size = len(value) if hasattr(value, "__len__") else 1
+            meter.charge(ELEMENT * size if name == "list" else max(size, STEP))
         elif name not in _PASS_ON:
             meter.text(value)
         meter.filter(name, value, options, kwargs)
@@ -268,7 +305,7 @@ def _metered(name: str, each: Any) -> Callable[..., Any]:
 
 
 def _listed(value: object) -> object:
-    """An iterator as a list, so that its elements can be measured."""
+    """An iterator as a list, so that it can be measured."""
     if not isinstance(value, Iterator):
         return value
     meter = rendering.get().meter
@@ -277,6 +314,45 @@ def _listed(value: object) -> object:
         meter.charge(STEP)
         items.append(item)
     return items
+
+
+def _dict(pairs: Any = (), /, **items: Any) -> dict[Any, Any]:
+    """Python's ``dict`` with checked keys."""
+    meter = rendering.get().meter
+    if isinstance(pairs, Mapping):
+        return {**pairs, **items}
+    made = {}
+    for key, value in pairs:
+        meter.charge(STEP)
+        meter.key(key)
+        made[key] = value
+    return made | items
+
+
+@pass_environment
+def _unique(
+    environment: jinja2.Environment,
+    value: Iterable[Any],
+    case_sensitive: bool = False,
+    attribute: str | int | None = None,
+) -> Iterator[Any]:
+    """Jinja's ``unique`` with checked keys."""
+    meter = rendering.get().meter
+    key_of = make_attrgetter(
+        environment, attribute, postprocess=None if case_sensitive else ignore_case
+    )
+    seen = set()
+    for item in value:
+        key = key_of(item)
+        if not isinstance(key, jinja2.Undefined):
+            meter.key(key)
+        if key not in seen:
+            seen.add(key)
+            yield item
+
+
+def _refuse_other_template(name: str) -> str:
+    raise SecurityError("it reads another template; a chat template must be a single file")
 
 
 def _metered_format(template: str, wrapped: Callable[..., str]) -> Callable[..., str]:
@@ -289,7 +365,7 @@ def _metered_format(template: str, wrapped: Callable[..., str]) -> Callable[...,
     return metered
 
 
-@pass_context  # so that Jinja does not use it on constants when it compiles
+@pass_context  # so that Jinja does not call it for constants at compile time
 def _shown(context: Context, value: object) -> object:
     rendering.get().meter.text(value)
     return value
@@ -302,7 +378,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON as transformers writes it: characters as they are, nothing escaped for HTML."""
+    """JSON as transformers writes it: non-ASCII characters stay, nothing is escaped for HTML."""
     meter = rendering.get().meter
     meter.width(indent, *(separators or ()))
     meter.text(value)

@@ -1,28 +1,45 @@
-"""Bounds what one rendering may make and how long it may take.
+"""Limits the time and the memory that chat templates may use.
 
-Chat templates are programs from strangers. Every step and every character that one makes is charged
-here, before it is made where it could be large. This file knows values, no template language.
+Chat templates are untrusted programs. Each step and each character that a template produces is
+charged here, before it is produced where it could be large. This file works on plain values.
 """
 
 import re
 import time
-from collections.abc import ItemsView, KeysView, Mapping, Sequence, Set, ValuesView
+from collections.abc import (
+    Generator,
+    ItemsView,
+    Iterator,
+    KeysView,
+    Mapping,
+    Sequence,
+    Set,
+    ValuesView,
+)
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from talu.exceptions import TemplateError
 
-__all__ = ["MAX_SOURCE", "Meter", "text_size"]
+__all__ = ["MAX_SOURCE", "MAX_TOKENS", "Clock", "Meter", "template_time"]
 
-MAX_SOURCE = 256 * 1024  # characters of a template; the largest known has 17,000
-SECONDS = 10.0
+MAX_SOURCE = 64 * 1024  # characters of a template; the largest known has 17,000
+MAX_TOKENS = 20_000  # of the template language in a template; the largest known has 2,400
+SECONDS = 2.0  # of processor time for all template work of one request
 # A unit is a character made, kept or not: real templates build their text by adding to it, message
 # after message, which is quadratic. So the worst a template can keep is some 100 MB.
 UNITS = 100_000_000
 UNITS_PER_INPUT = 50  # for each character of the input: templates go over it several times
-STEP = 5  # entering a block or a turn of a loop
+STEP = 5  # entering a block or an iteration of a loop
 ELEMENT = 16  # of a list made
+CALLS_PER_LOOK = 64  # charges between two looks at the clock,
+UNITS_PER_LOOK = 100_000  # or this many units
+SCANNED_PER_UNIT = 64  # characters of a text that is only compared or searched
 MAX_WIDTH = 1000  # of padding, indentation, number formats
 MAX_BITS = 10_000  # of an integer
+MAX_PATH = 100  # parts of a dotted attribute
+MAX_KEY = 2**60  # larger integers have hashes that a template can make collide
 
 _CONTAINERS = (list, tuple, Set, KeysView, ValuesView, ItemsView)
 _WIDTH = r"[-+ #0]*+(?:\*|\d{4}|\d{0,3}\.(?:\*|\d{4}))"
@@ -30,15 +47,58 @@ _WIDE = re.compile("%" + _WIDTH)
 _WIDE_AFTER_NAME = re.compile(r"\)" + _WIDTH)
 _TAKE_WIDTH = {"batch", "center", "indent", "round", "slice"}
 _PADDING = {"center", "ljust", "rjust", "zfill"}
+_TAKE_ATTRIBUTE = {
+    *("attr", "groupby", "join", "map", "max", "min", "reject", "rejectattr", "select"),
+    *("selectattr", "sort", "sum", "unique"),
+}
+# CPython searches from the end, and strips a set of characters, in time text x argument.
+_SLOW_SEARCH = {"lstrip", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "strip"}
+_SPLIT = {"rsplit", "split", "splitlines"}
+
+
+class Clock:
+    """Processor time of this thread; a busy machine does not use it up."""
+
+    def __init__(self) -> None:
+        self._deadline = time.thread_time() + SECONDS
+
+    def check(self) -> None:
+        """Compare the time with the limit.
+
+        Raises:
+            TemplateError: TEMPLATE_LIMIT_EXCEEDED when it is used up.
+        """
+        if time.thread_time() > self._deadline:
+            raise _exceeded(f"it needs more than {SECONDS:g} seconds")
+
+
+_running: ContextVar[Clock | None] = ContextVar("_running", default=None)
+
+
+@contextmanager
+def template_time() -> Generator[Clock]:
+    """One allowance of time for all template work inside; the outermost one counts."""
+    clock = _running.get()
+    if clock is not None:
+        yield clock
+        return
+    token = _running.set(Clock())
+    try:
+        yield _running.get() or Clock()
+    finally:
+        _running.reset(token)
 
 
 class Meter:
     """What is left of one rendering's allowance."""
 
-    def __init__(self, input_size: int) -> None:
-        """Start the clock; ``input_size`` is the text size of what the template is given."""
-        self._left = UNITS + UNITS_PER_INPUT * input_size
-        self._deadline = time.monotonic() + SECONDS
+    def __init__(self, variables: Mapping[str, Any], clock: Clock) -> None:
+        """Allow more work the more text the template is given in ``variables``."""
+        self._clock = clock
+        self._left = UNITS
+        self._since_look = 0
+        self._calls = 0
+        self._left += UNITS_PER_INPUT * sum(_sizes(variables))
 
     def charge(self, units: int) -> None:
         """Pay for units of work.
@@ -49,18 +109,56 @@ class Meter:
         self._left -= units
         if self._left < 0:
             raise _exceeded("it makes too much text or loops too often")
-        if time.monotonic() > self._deadline:
-            raise _exceeded(f"it runs for more than {SECONDS:g} seconds")
+        self._since_look += units
+        self._calls += 1
+        if self._since_look >= UNITS_PER_LOOK or self._calls >= CALLS_PER_LOOK:
+            self._since_look = self._calls = 0
+            self._clock.check()
+
+    def size(self, value: object) -> int:
+        """About how many characters a value has when it is written out; at most what is left.
+
+        A shared part counts each time, as it is written: lists of the same list explode.
+
+        Raises:
+            TemplateError: TEMPLATE_LIMIT_EXCEEDED when that is more than what is left.
+        """
+        total = 0
+        for at, size in enumerate(_sizes(value)):
+            total += size
+            if total > self._left:
+                raise _exceeded("it makes too much text or loops too often")
+            if at % CALLS_PER_LOOK == CALLS_PER_LOOK - 1:
+                self._clock.check()
+        return total
 
     def text(self, *values: object) -> None:
         """Pay for writing out values."""
-        self.charge(text_size(values, self._left))
+        self.charge(self.size(values))
+
+    def compared(self, value: object) -> None:
+        """Pay for comparing or searching a value, which may be nested."""
+        if isinstance(value, str):
+            self.charge(len(value) // SCANNED_PER_UNIT)
+        elif value is not None and not isinstance(value, int):
+            self.text(value)
+
+    def key(self, value: object) -> None:
+        """Before a value is hashed.
+
+        Texts are hashed with a secret of the process; a template could choose other values so that
+        their hashes collide, which takes quadratic time.
+        """
+        if isinstance(value, int | float) and not abs(value) < MAX_KEY:
+            raise _exceeded("a number is too large for a key")
+        if not isinstance(value, str | int | float | None):
+            raise _exceeded("a key is neither a text nor a number")
 
     def elements(self, value: object) -> None:
-        """Pay for a list or a text that was made."""
+        """Pay for a text or a container that was made."""
         if isinstance(value, str):
             self.charge(len(value))
-        elif isinstance(value, list):
+        elif isinstance(value, list | tuple | dict):
             self.charge(ELEMENT * len(value))
 
     def multiply(self, left: Any, right: Any) -> None:
@@ -82,25 +180,31 @@ class Meter:
             named = "%(" in template and _WIDE_AFTER_NAME.search(template)
             if named or _WIDE.search(template):
                 raise _exceeded(f"a format is wider than {MAX_WIDTH}")
-            self.charge(template.count("%") * text_size(values, self._left) + len(template))
+            self.charge(template.count("%") * self.size(values) + len(template))
 
     def braces(self, template: str, specs: Sequence[str | None], values: object) -> None:
         """Before ``template.format(values)``; ``specs`` are its parts after the colons."""
         for spec in specs:
             if spec and ("{" in spec or re.search(r"\d{4}", spec)):
                 raise _exceeded(f"a format is wider than {MAX_WIDTH}, or made by the template")
-        self.charge((len(specs) + 1) * text_size(values, self._left) + len(template))
+        self.charge((len(specs) + 1) * self.size(values) + len(template))
 
     def method(self, owner: str, name: str, args: Sequence[Any]) -> None:
         """Before a method of a text is called."""
         self.charge(len(owner))
         if name == "replace" and len(args) > 1 and isinstance(args[0], str):
             places = owner.count(args[0]) if args[0] else len(owner) + 1
-            self.charge(places * text_size(args[1], self._left))
+            self.charge(places * self.size(args[1]))
         elif name == "join" and args:
             self.joined(owner, args[0])
         elif name in _PADDING:
             self.width(*args)
+        elif name in _SLOW_SEARCH:
+            self.charge(len(owner) * sum(len(arg) for arg in args if isinstance(arg, str)))
+        if name in _SPLIT:
+            separators = [arg for arg in args if isinstance(arg, str) and arg]
+            places = owner.count(separators[0]) if separators else len(owner) // 2
+            self.charge(ELEMENT * places)
 
     def filter(self, name: str, value: Any, args: Sequence[Any], named: Mapping[str, Any]) -> None:
         """Before a filter is used that can make more than it is given."""
@@ -108,12 +212,18 @@ class Meter:
         options = (*args, *named.values())
         if name in _TAKE_WIDTH:
             self.width(*options)
+        if name in _TAKE_ATTRIBUTE:
+            for option in options:
+                if isinstance(option, str) and option.count(".") >= MAX_PATH:
+                    raise _exceeded(f"an attribute has more than {MAX_PATH} parts")
         if name == "indent":
             widths = [len(o) if isinstance(o, str) else int(o) for o in options if o is not None]
             self.charge(str(value).count("\n") * max(widths, default=4))
         elif name == "replace":
             words = dict(zip(("old", "new"), map(str, args), strict=False)) | dict(named)
             self.method(str(value), name, (str(words.get("old")), str(words.get("new"))))
+        elif name == "trim":
+            self.method(str(value), "strip", options)
         elif name == "format":
             self.percent(str(value), options)
         elif name == "join":
@@ -125,7 +235,7 @@ class Meter:
         """Before values are joined; they are no iterator."""
         self.text(values)
         if hasattr(values, "__len__"):
-            self.charge(text_size(separator, self._left) * len(values))
+            self.charge(self.size(separator) * len(values))
 
     def width(self, *values: object) -> None:
         """Refuse numbers, and texts in their place, that are no sensible width."""
@@ -135,26 +245,21 @@ class Meter:
                 raise _exceeded(f"the width {size:.6g} is more than {MAX_WIDTH}")
 
 
-def text_size(value: object, most: int | None = None) -> int:
-    """About how many characters a value has when it is written out.
-
-    Shared parts count each time, as they are written: lists of the same list explode. Counting
-    stops beyond ``most``.
-    """
-    total = 0
+def _sizes(value: object) -> Iterator[int]:
+    """The sizes of all parts of a value, in characters."""
     stack = [value]
-    while stack and (most is None or total <= most):
+    while stack:
         value = stack.pop()
-        total += 4
         if isinstance(value, str):
-            total += len(value)
+            yield 4 + len(value)
         elif isinstance(value, Mapping):
-            total += 8 * len(value)
             stack += [*value.keys(), *value.values()]
+            yield 4 + 8 * len(value)
         elif isinstance(value, _CONTAINERS):
-            total += 4 * len(value)
             stack += value
-    return total
+            yield 4 + 4 * len(value)
+        else:
+            yield 4
 
 
 def _check_bits(bits: int) -> None:

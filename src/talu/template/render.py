@@ -7,6 +7,7 @@ from typing import Any
 
 from talu.exceptions import TemplateError, ValidationError
 from talu.template.adaptation import Messages, Traits, adapt, plain
+from talu.template.limits import template_time
 from talu.template.sandbox import run_template
 
 __all__ = ["render", "traits"]
@@ -28,7 +29,7 @@ def render(
 ) -> str:
     """Render a chat template as ``transformers`` does.
 
-    Messages are brought into the form that the template reads (see ``messages.py``), where it
+    Messages are brought into the form that the template reads (see ``adaptation.py``), where it
     would fail or lose them otherwise.
 
     Args:
@@ -55,17 +56,24 @@ def render(
             details={"param": "extra_context", "where": doubled[0]},
         )
     variables = {"documents": None, "bos_token": bos_token, "eos_token": eos_token} | given
-    variables |= {
-        "messages": adapt(plain(messages, "messages"), traits(source)),
-        "tools": plain(tools, "tools") or None,
-        "add_generation_prompt": add_generation_prompt,
-    }
-    return run_template(source, variables, strict=strict, now=now)
+    with template_time():
+        variables |= {
+            "messages": adapt(plain(messages, "messages"), traits(source)),
+            "tools": plain(tools, "tools") or None,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        return run_template(source, variables, strict=strict, now=now)
 
 
 @lru_cache(maxsize=64)
 def traits(source: str) -> Traits:
-    """What a template shows; each trait is tried once."""
+    """What a template shows; each trait is tried once.
+
+    Raises:
+        TemplateError: TEMPLATE_LIMIT_EXCEEDED when the template was stopped while it was tried;
+            it is not tried again.
+    """
+    stopped: list[str] = []
 
     def attempt(messages: Messages, tools: Messages | None) -> str | None:
         variables = {
@@ -76,9 +84,14 @@ def traits(source: str) -> Traits:
             "bos_token": "",
             "eos_token": "",
         }
+        if stopped:
+            raise TemplateError(stopped[0], "TEMPLATE_LIMIT_EXCEEDED")
         try:
             return run_template(source, variables)
-        except TemplateError:
+        except TemplateError as error:
+            if error.code == "TEMPLATE_LIMIT_EXCEEDED":
+                stopped.append(str(error))
+                raise
             return None
 
     return Traits(attempt)

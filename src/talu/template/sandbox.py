@@ -1,20 +1,20 @@
-"""Runs chat templates.
+"""Compiles, keeps and runs chat templates.
 
-Templates are programs that come with a model, from strangers: see ``language.py`` for what they can
-do and ``limits.py`` for how much. This file knows nothing of messages.
+Templates are untrusted programs that come with a model: ``language.py`` defines what they can do,
+``limits.py`` how much.
 """
 
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 from jinja2 import meta
 
 from talu.exceptions import TemplateError, TemplateSyntaxError, TemplateUndefinedError
 from talu.template.language import Rendering, environment, joined, rendering
-from talu.template.limits import MAX_SOURCE, Meter, text_size
+from talu.template.limits import MAX_SOURCE, Meter, template_time
 
 __all__ = ["check_template", "run_template", "template_variables"]
 
@@ -32,63 +32,82 @@ def run_template(
         source: Jinja as Hugging Face's chat templates use it: trimmed blocks, loop controls,
             ``generation`` blocks, ``tojson``, ``raise_exception``, ``strftime_now``.
         variables: plain data: what JSON can say.
-        strict: an undefined variable is an error, and not empty text.
-        now: what ``strftime_now`` tells; None is the present, local time.
+        strict: an undefined variable is an error, not empty text.
+        now: the time for ``strftime_now``; None is the present, local time.
 
     Raises:
-        TemplateSyntaxError: the source is no valid template.
-        TemplateUndefinedError: something undefined is used.
+        TemplateSyntaxError: the source is not a valid template.
+        TemplateUndefinedError: an undefined variable is used.
         TemplateError: any other failure. Its code is TEMPLATE_RAISE_EXCEPTION when the template
             refuses its input, TEMPLATE_LIMIT_EXCEEDED when it was stopped.
     """
-    template = _compile(source, strict)
-    token = rendering.set(Rendering(Meter(text_size(variables)), now))
-    try:
-        return joined(template.root_render_func(template.new_context(dict(variables))))
-    except TemplateError:
-        raise
-    except Exception as error:
-        raise _translated(error, template) from error
-    finally:
-        rendering.reset(token)
+    with template_time() as clock:
+        template = _compiled(source, strict)
+        token = rendering.set(Rendering(Meter(variables, clock), now))
+        try:
+            return joined(template.root_render_func(template.new_context(dict(variables))))
+        except TemplateError:
+            raise
+        except Exception as error:
+            raise _translated(error, template) from error
+        finally:
+            rendering.reset(token)
 
 
 def check_template(source: str) -> None:
-    """Compile a template; the result is kept for the renderings to come.
+    """Compile a template; the result is kept for later renderings.
 
     Raises:
-        TemplateSyntaxError: the source is no valid template.
+        TemplateSyntaxError: the source is not a valid template.
     """
-    _compile(source, False)
+    _compiled(source, False)
 
 
 def template_variables(source: str) -> frozenset[str]:
-    """Names that a template reads and neither sets nor finds built in.
+    """Names that a template reads and that are neither set in it nor built in.
 
     Raises:
-        TemplateSyntaxError: the source is no valid template.
+        TemplateSyntaxError: the source is not a valid template.
     """
-    language = _compile(source, False).environment
+    language = _compiled(source, False).environment
     names = meta.find_undeclared_variables(language.parse(source))
     return frozenset(names - language.globals.keys())
 
 
+def _compiled(source: str, strict: bool) -> jinja2.Template:
+    with template_time():
+        compiled = _compile(source, strict)
+    if isinstance(compiled, _Failure):
+        raise TemplateSyntaxError(compiled.message, compiled.code, details=compiled.details)
+    return compiled
+
+
+class _Failure(NamedTuple):
+    """Why a template cannot be compiled; kept, so that it is not compiled again."""
+
+    message: str
+    code: str | None = None
+    details: dict[str, Any] | None = None
+
+
 @lru_cache(maxsize=64)
-def _compile(source: str, strict: bool) -> jinja2.Template:
+def _compile(source: str, strict: bool) -> jinja2.Template | _Failure:
     if len(source) > MAX_SOURCE:
-        raise TemplateSyntaxError(
+        return _Failure(
             f"the chat template has {len(source)} characters; {MAX_SOURCE} are the limit",
-            code="TEMPLATE_LIMIT_EXCEEDED",
+            "TEMPLATE_LIMIT_EXCEEDED",
         )
     try:
         return environment(strict).from_string(source)
+    except TemplateError:  # it has too many tokens, or took too long
+        raise
     except jinja2.TemplateSyntaxError as error:
-        raise TemplateSyntaxError(
+        return _Failure(
             f"the chat template is not valid Jinja: line {error.lineno}: {error.message}",
             details={"line": error.lineno},
-        ) from error
-    except Exception as error:  # nested too deep for the parser, or for Python's own compiler
-        raise TemplateSyntaxError(f"the chat template cannot be compiled: {error}") from error
+        )
+    except Exception as error:  # noqa: BLE001 (nested too deep for the parser or for Python)
+        return _Failure(f"the chat template cannot be compiled: {error or type(error).__name__}")
 
 
 def _translated(error: Exception, template: jinja2.Template) -> TemplateError:
@@ -99,9 +118,7 @@ def _translated(error: Exception, template: jinja2.Template) -> TemplateError:
             line = template.get_corresponding_lineno(step.tb_lineno)
         step = step.tb_next
     what = f"{type(error).__name__}: {error}"
-    if isinstance(error, jinja2.TemplateNotFound):
-        what = "it wants to read another template; a chat template stands alone"
-    elif isinstance(error, RecursionError):
+    if isinstance(error, RecursionError):
         what = "it calls itself too often"
     elif isinstance(error, jinja2.TemplateError):
         what = str(error)
