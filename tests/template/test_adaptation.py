@@ -179,3 +179,11 @@ def test_a_conversation_in_the_right_form_is_passed_as_it_is() -> None:
 )
 def test_what_a_template_shows_is_found_by_trying(source: str, system: bool, tools: bool) -> None:
     assert (traits(source).system_role, traits(source).tools) == (system, tools)
+
+
+def test_values_that_share_their_parts_are_refused_before_they_fill_the_memory() -> None:
+    value: list[object] = []
+    for _ in range(60):
+        value = [value, value]
+    with pytest.raises(ValidationError, match="extra_context has more than 1,000,000 values"):
+        plain(value, "extra_context")

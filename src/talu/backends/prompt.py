@@ -5,6 +5,7 @@ Knows templates and tokenizers. Refuses to generate.
 
 from talu.engine.engine import Engine
 from talu.exceptions import EmptyPromptError, TemplateError, ValidationError
+from talu.template.limits import template_time
 from talu.template.prompt_template import PromptTemplate
 from talu.template.render import render, traits
 from talu.types import Request
@@ -12,6 +13,7 @@ from talu.types import Request
 __all__ = ["prompt_of"]
 
 
+@template_time()
 def prompt_of(request: Request, engine: Engine, ref: str) -> tuple[str, list[int]]:
     """The prompt as text and as token ids.
 

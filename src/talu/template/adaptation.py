@@ -7,7 +7,7 @@ that is in the form that the template reads is passed as it is. Pure: the templa
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ Messages = list[dict[str, Any]]
 Render = Callable[[Messages, Messages | None], str | None]  # messages, tools; None: it failed
 
 _MAX_DEPTH = 100
+_MAX_VALUES = 1_000_000
 _MARK = "Zq7probe"
 _FUNCTION = {"name": _MARK, "description": "d", "parameters": {"type": "object", "properties": {}}}
 _TOOLS: Messages = [{"type": "function", "function": _FUNCTION}]
@@ -105,12 +106,18 @@ def adapt(messages: Messages, traits: Traits) -> Messages:
     return [_adapt(message, f"messages[{place}]", traits) for place, message in enumerate(messages)]
 
 
-def plain(value: object, where: str, depth: int = 0) -> Any:
-    """A copy out of JSON's types alone: a template gets nothing that has methods of its own.
+def plain(value: object, where: str) -> Any:
+    """A copy that has JSON's types only, so that a template gets no objects with methods.
 
     Raises:
-        ValidationError: something else is in it; the message says where.
+        ValidationError: something else is in it, or too much; the message says where.
     """
+    return _plain(value, where, 0, iter(range(_MAX_VALUES)))
+
+
+def _plain(value: object, where: str, depth: int, left: Iterator[int]) -> Any:
+    if next(left, None) is None:
+        raise _invalid(where.partition("[")[0], f"has more than {_MAX_VALUES:,} values")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -123,12 +130,15 @@ def plain(value: object, where: str, depth: int = 0) -> Any:
         raise _invalid(where[:80], f"is nested more than {_MAX_DEPTH} levels deep")
     if isinstance(value, Mapping):
         return {
-            plain(key, where, depth + 1): plain(item, f"{where}[{key!r:.40}]", depth + 1)
+            _plain(key, where, depth + 1, left): _plain(
+                item, f"{where}[{key!r:.40}]", depth + 1, left
+            )
             for key, item in value.items()
         }
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return [plain(item, f"{where}[{at}]", depth + 1) for at, item in enumerate(value)]
-    raise _invalid(where, f"is of type {type(value).__name__}; templates take what JSON can say")
+        items = enumerate(value)
+        return [_plain(item, f"{where}[{at}]", depth + 1, left) for at, item in items]
+    raise _invalid(where, f"is of type {type(value).__name__}; templates take JSON types only")
 
 
 def _adapt(message: dict[str, Any], where: str, traits: Traits) -> dict[str, Any]:
