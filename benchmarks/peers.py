@@ -17,6 +17,7 @@ from make_checkpoint import gguf_path
 from talu.cli.bench import decode_rate, prefill_rate
 from talu.engine.registry import acquire
 from talu.sampling import SamplingParams
+from talu.types import LocalBackend
 
 
 class Peer(Protocol):
@@ -41,7 +42,7 @@ class Talu:
     """talu's engine, as a program gets it."""
 
     def __init__(self, folder: Path, threads: int) -> None:
-        self._lease = acquire(str(folder), num_threads=threads)
+        self._lease = acquire(str(folder), LocalBackend(num_threads=threads))
         self._engine = self._lease.engine
         info = self._engine.info
         self.name = f"talu {importlib.metadata.version('talu')} ({info.target})"

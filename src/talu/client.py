@@ -22,7 +22,7 @@ from talu.exceptions import ValidationError
 from talu.profile import Profile
 from talu.router.model_methods import AwaitedEmbeds, Embeds
 from talu.router.router import Router
-from talu.router.spec import CompletionOptions, ModelInput, specs_from
+from talu.router.spec import CompletionOptions, ModelInput, backend_from
 from talu.types import Handle, Request, StopFlag
 
 __all__ = ["AsyncClient", "Client", "ModelInput"]
@@ -61,7 +61,7 @@ class _Client(Embeds, Handle):
             "max_retries": max_retries,
         }
         self._profile = profile
-        self._router = Router(specs_from(model, local, remote))
+        self._router = Router(model, backend=backend_from(local, remote))
         self._hooks = HookManager(hooks, allow_async=self._async_hooks)
         self._close = weakref.finalize(self, self._router.close)
 

@@ -22,6 +22,7 @@ __all__ = [
     "Event",
     "FinishReason",
     "Handle",
+    "LocalBackend",
     "Pooling",
     "ReasoningDelta",
     "Request",
@@ -42,6 +43,25 @@ POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 WeightFormat = Literal["auto", "stored"]
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = get_args(WeightFormat)
 MARKERS = ("", "pinned", "archived", "deleted")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalBackend:
+    """The model runs in this process.
+
+    Attributes:
+        gpu_layers: layers on an accelerator; -1 is all that there is room for, 0 is none.
+        use_mmap: map the weights instead of reading them into private memory.
+        num_threads: 0 takes what affinity and cgroup allow.
+        weight_format: ``"stored"`` multiplies with all weights as the checkpoint has them.
+            ``"auto"`` makes the f32 matrices of an encoder ``i16``, integers of 16 bits with one
+            scale for 128 columns: faster, at a cosine of about 1 - 1e-6 to embeddings in f32.
+    """
+
+    gpu_layers: int = -1
+    use_mmap: bool = True
+    num_threads: int = 0
+    weight_format: WeightFormat = "auto"
 
 
 def check_marker(marker: object) -> None:

@@ -21,7 +21,7 @@ from talu.exceptions import (
     ValidationError,
 )
 from talu.template.prompt_template import PromptTemplate
-from talu.types import Done, Event, FinishReason, Request, TextDelta
+from talu.types import Done, Event, FinishReason, LocalBackend, Request, TextDelta
 from talu.weights.resolve import BUNDLED, resolve
 
 ASK = ({"role": "user", "content": "What is 2+2?"},)
@@ -196,10 +196,12 @@ def test_the_prompt_ends_with_the_opening_of_the_answer_unless_told_otherwise(
     assert opened.removeprefix(closed) == "<|im_start|>assistant\n"
 
 
-@pytest.mark.parametrize("name", ["use_mmap", "offline"])
-def test_an_option_that_is_neither_true_nor_false_is_named(name: str) -> None:
-    with pytest.raises(ValidationError, match=f"{name} must be True or False, got 'no'"):
-        LocalModel("talu/pocket", **{name: "no"})
+def test_an_option_that_is_neither_true_nor_false_is_named() -> None:
+    wrong: Any = "no"
+    with pytest.raises(ValidationError, match="use_mmap must be True or False, got 'no'"):
+        LocalModel("talu/pocket", LocalBackend(use_mmap=wrong))
+    with pytest.raises(ValidationError, match="offline must be True or False, got 'no'"):
+        LocalModel("talu/pocket", offline=wrong)
 
 
 def test_an_empty_template_is_a_template(model: LocalModel) -> None:
@@ -253,17 +255,20 @@ def test_an_echoed_prompt_starts_the_text(model: LocalModel) -> None:
         ({"num_threads": -1}, "must be 0"),
         ({"num_threads": 1025}, "to 1024"),
         ({"num_threads": 2.0}, "whole number"),
+        ({"num_threads": 10**5000}, "a whole number of 16610 bits must be 0"),
+        ({"weight_format": "q4"}, "must be one of"),
+        ({"weight_format": ["auto"]}, "must be one of"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message) as caught:
-        LocalModel(BUNDLED, **options)
+        LocalModel(BUNDLED, LocalBackend(**options))
     assert caught.value.details["param"] in options
 
 
 @pytest.mark.parametrize("gpu_layers", [-1, 0])
 def test_no_gpu_layers_are_the_cpu(gpu_layers: int) -> None:
-    with closing(LocalModel(BUNDLED, gpu_layers=gpu_layers)) as model:
+    with closing(LocalModel(BUNDLED, LocalBackend(gpu_layers=gpu_layers))) as model:
         assert model.info.device == "cpu"
 
 

@@ -10,6 +10,7 @@ from talu.engine import loading
 from talu.engine.loading import load_model
 from talu.exceptions import ModelError, ModelNotFoundError, TokenizerError
 from talu.models import load_architecture
+from talu.types import LocalBackend
 
 GOLDEN = Path(__file__).parents[1] / "models" / "golden"
 
@@ -64,7 +65,7 @@ def test_an_encoder_in_f32_multiplies_integers_and_says_so(folder: Path) -> None
 
 
 def test_an_encoder_keeps_f32_where_that_is_asked(folder: Path) -> None:
-    model = load_model(encoder(folder), weight_format="stored")
+    model = load_model(encoder(folder), LocalBackend(weight_format="stored"))
     assert (model.info.weight_format, model.info.kv_format) == ("f32", "f32")
     assert model.info.notes == ()
     model.executor.close()
@@ -95,7 +96,7 @@ def test_a_context_that_memory_does_not_allow_is_noted(
 
 
 def test_more_threads_than_there_are_is_noted(folder: Path) -> None:
-    model = load_model(folder, num_threads=1024)
+    model = load_model(folder, LocalBackend(num_threads=1024))
     assert model.info.threads < 1024
     assert "num_threads=1024" in model.info.notes[0]
     model.executor.close()

@@ -1,4 +1,5 @@
 import gc
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,9 +16,9 @@ from talu.engine.engine import Engine
 from talu.engine.loading import load_model
 from talu.engine.model import LoadedModel
 from talu.engine.registry import EngineLease, acquire
-from talu.exceptions import ModelError, StateError
+from talu.exceptions import GenerationError, ModelError, StateError
 from talu.sampling import SamplingParams
-from talu.types import FinishReason
+from talu.types import FinishReason, LocalBackend
 
 GREEDY = SamplingParams(max_tokens=4, temperature=0.0)
 
@@ -39,8 +40,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[LoadedModel]:
 def lease(checkpoint: Path) -> Iterator[Callable[..., EngineLease]]:
     leases: list[EngineLease] = []
 
-    def new(**options: Any) -> EngineLease:
-        leases.append(acquire(str(checkpoint), **options))
+    def new(*options: Any) -> EngineLease:
+        leases.append(acquire(str(checkpoint), *options))
         return leases[-1]
 
     yield new
@@ -82,8 +83,8 @@ def test_two_ways_to_name_a_folder_share_an_engine(
 
 
 def test_other_options_are_another_engine(lease: Callable[..., EngineLease]) -> None:
-    assert lease().engine is not lease(num_threads=1).engine
-    assert lease().engine is not lease(use_mmap=False).engine
+    assert lease().engine is not lease(LocalBackend(num_threads=1)).engine
+    assert lease().engine is not lease(LocalBackend(use_mmap=False)).engine
 
 
 def test_the_last_lease_closes(lease: Callable[..., EngineLease]) -> None:
@@ -168,6 +169,84 @@ def test_leases_that_come_and_go_in_many_threads_leave_nothing_open(
 
     assert all_at_once(6, use) == [20] * 6
     assert registry._entries == {}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "1_Pooling/config.json"])
+def test_a_folder_that_has_changed_is_opened_again_and_the_old_engine_goes_on(
+    name: str, checkpoint: Path, tmp_path: Path, opened: list[LoadedModel]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    old = acquire(str(folder))
+    copy = (folder / name).read_bytes()
+    (folder / name).unlink()
+    (folder / name).write_bytes(copy)
+    new, same = acquire(str(folder)), acquire(str(folder))
+    assert len(opened) == 2
+    assert old.engine is not new.engine
+    assert new.engine is same.engine
+    for held in (old, new, same):
+        assert len(list(held.engine.submit([1, 2, 3], GREEDY))) == 4
+        held.release()
+    assert registry._entries == {}
+
+
+def test_a_file_that_no_model_is_made_of_may_change(
+    checkpoint: Path, tmp_path: Path, lease: Callable[..., EngineLease]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    (folder / "1").symlink_to(folder)  # a cycle
+    held = acquire(str(folder))
+    (folder / "README.md").write_text("about it")
+    other = acquire(str(folder))
+    assert other.engine is held.engine
+    held.release()
+    other.release()
+
+
+def test_a_model_whose_engine_failed_is_opened_again(
+    opened: list[LoadedModel], lease: Callable[..., EngineLease], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = lease()
+
+    def fail(*_: Any) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(held.engine._worker, "_step", fail)
+    with pytest.raises(GenerationError):
+        list(held.engine.submit([1, 2, 3], GREEDY))
+    held.engine._worker._thread.join(30)
+    new = lease()
+    assert len(opened) == 2
+    held.release()
+    assert lease().engine is new.engine
+    assert len(list(new.engine.submit([1, 2, 3], GREEDY))) == 4
+
+
+@pytest.mark.parametrize("doing", ["opened", "closed"])
+def test_a_call_that_interrupts_the_opening_or_closing_of_its_model_is_refused(
+    doing: str, lease: Callable[..., EngineLease], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[str] = []
+    real: Callable[..., Any] = load_model if doing == "opened" else Engine.close
+
+    def interrupted(*args: Any) -> Any:
+        with pytest.raises(StateError) as caught:  # as a signal handler would
+            lease()
+        refused.append(str(caught.value))
+        return real(*args)
+
+    if doing == "opened":
+        monkeypatch.setattr(registry, "load_model", interrupted)
+    else:
+        monkeypatch.setattr(Engine, "close", interrupted)
+    held = lease()
+    assert len(list(held.engine.submit([1, 2, 3], GREEDY))) == 4
+    held.release()
+    assert [f"is being {doing}" in text for text in refused] == [True]
 
 
 def test_releasing_while_a_generation_runs_cancels_it(

@@ -23,8 +23,9 @@ from talu.engine.engine import Engine
 from talu.engine.model import ModelInfo
 from talu.engine.registry import EngineLease, acquire
 from talu.engine.ticket import Result, Ticket
-from talu.error_text import NOT_YET
+from talu.error_text import NOT_YET, shown
 from talu.exceptions import GenerationError, StateError, ValidationError
+from talu.forks import ForkSafeLock
 from talu.sampling import resolve_sampling
 from talu.template.render import traits
 from talu.types import (
@@ -34,10 +35,10 @@ from talu.types import (
     Done,
     Event,
     FinishReason,
+    LocalBackend,
     Pooling,
     Request,
     TextDelta,
-    WeightFormat,
 )
 
 __all__ = ["LocalModel"]
@@ -54,24 +55,13 @@ class LocalModel:
     """
 
     def __init__(
-        self,
-        ref: str,
-        *,
-        gpu_layers: int = -1,
-        use_mmap: bool = True,
-        num_threads: int = 0,
-        weight_format: WeightFormat = "auto",
-        offline: bool = False,
+        self, ref: str, options: LocalBackend | None = None, *, offline: bool = False
     ) -> None:
         """Open the model, or take a share in it when it is open already.
 
         Args:
             ref: ``"talu/pocket"``, a folder, or a hub id.
-            gpu_layers: how many layers a GPU computes; -1 is all that a GPU can, and there is no
-                GPU executor yet, so -1 and 0 are the same.
-            use_mmap: map the weights; otherwise they are read into private memory.
-            num_threads: threads of a step; 0 takes what the process may use.
-            weight_format: ``"auto"`` or ``"stored"``; see ``LocalBackend``.
+            options: how it runs; None for the defaults of ``LocalBackend``.
             offline: open no socket.
 
         Raises:
@@ -79,19 +69,13 @@ class LocalModel:
             ModelNotFoundError, ModelError, TokenizerError, ResourceError, IOError: the model
                 cannot be opened.
         """
-        _check_options(gpu_layers, num_threads, weight_format)
-        check_boolean("use_mmap", use_mmap)
+        options = options or LocalBackend()
+        _check_options(options)
         check_boolean("offline", offline)
         self._ref = ref
-        self._lease = acquire(
-            ref,
-            use_mmap=use_mmap,
-            num_threads=num_threads,
-            weight_format=weight_format,
-            offline=offline,
-        )
+        self._lease = acquire(ref, options, offline=offline)
         self._info = self._lease.engine.info
-        self._gate = threading.Lock()
+        self._gate = ForkSafeLock(reentrant=True)  # for a signal handler that asks
         self._closed = False
         self._tickets: weakref.WeakSet[Ticket | EmbeddingTicket] = weakref.WeakSet()
         self._dropped = weakref.finalize(self, _let_go, self._lease)
@@ -183,7 +167,7 @@ class LocalModel:
 
         Readers that wait get what was generated and the finish reason ``cancelled``.
         """
-        with self._gate:
+        with self._gate.lock:
             self._closed = True
             tickets = list(self._tickets)
         for ticket in tickets:
@@ -217,7 +201,7 @@ class LocalModel:
             ids = [engine.tokenizer.encode_at_most(t, engine.context_length) for t in texts]
         else:
             ids = [engine.tokenizer.encode(text) for text in texts]
-        with self._gate:
+        with self._gate.lock:
             self._check_open()
             ticket = engine.submit_embedding(ids, pooling)
             self._tickets.add(ticket)
@@ -237,7 +221,7 @@ class LocalModel:
             fresh_seed=secrets.randbits(64),
         )
         raw = request.messages is None
-        with self._gate:
+        with self._gate.lock:
             self._check_open()
             ticket = engine.submit(ids, params, continues=raw)
             self._tickets.add(ticket)
@@ -335,13 +319,16 @@ def _let_go(lease: EngineLease) -> None:
     """Release the lease of a model that was dropped and not closed.
 
     A finalizer runs in any thread, the engine's own too, and inside any lock; so this waits for
-    nothing.
+    nothing. In a forked child, which has no share, it starts no thread either.
     """
+    if not lease.valid:
+        return
     with contextlib.suppress(RuntimeError):  # the interpreter is ending: the registry closes all
         threading.Thread(target=lease.release, name="talu-release", daemon=True).start()
 
 
-def _check_options(gpu_layers: int, num_threads: int, weight_format: str) -> None:
+def _check_options(options: LocalBackend) -> None:
+    gpu_layers, num_threads = options.gpu_layers, options.num_threads
     for name, value in (("gpu_layers", gpu_layers), ("num_threads", num_threads)):
         if not isinstance(value, int) or isinstance(value, bool):
             raise _wrong(name, value, "must be a whole number")
@@ -354,9 +341,11 @@ def _check_options(gpu_layers: int, num_threads: int, weight_format: str) -> Non
         raise _wrong("gpu_layers", gpu_layers, "must be -1 (all that a GPU can), or 0 (none)")
     if not 0 <= num_threads <= MAX_THREADS:
         raise _wrong("num_threads", num_threads, f"must be 0 (choose) to {MAX_THREADS}")
-    if weight_format not in WEIGHT_FORMATS:
-        raise _wrong("weight_format", weight_format, f"must be one of {WEIGHT_FORMATS}")
+    if options.weight_format not in WEIGHT_FORMATS:
+        raise _wrong("weight_format", options.weight_format, f"must be one of {WEIGHT_FORMATS}")
+    check_boolean("use_mmap", options.use_mmap)
 
 
 def _wrong(name: str, value: object, problem: str) -> ValidationError:
-    return ValidationError(f"{name}={value!r} {problem}", details={"param": name, "value": value})
+    wrong = f"{name}={shown(value)} {problem}"
+    return ValidationError(wrong, details={"param": name, "value": value})

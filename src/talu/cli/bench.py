@@ -21,6 +21,7 @@ from talu.engine.registry import acquire
 from talu.engine.ticket import Result
 from talu.exceptions import GenerationError
 from talu.sampling import SamplingParams
+from talu.types import LocalBackend
 
 __all__ = ["Rate", "command", "decode_rate", "prefill_rate"]
 
@@ -59,7 +60,7 @@ def command(model: str, threads: int, repetitions: int, as_json: bool) -> None:
 
     MODEL is a folder or a hub id. A shorter context makes a shorter prefill.
     """
-    lease = acquire(model, num_threads=threads)
+    lease = acquire(model, LocalBackend(num_threads=threads))
     try:
         engine = lease.engine
         length = min(PREFILL, engine.context_length - 1)

@@ -15,27 +15,18 @@ from talu.graph.record import Graph
 from talu.models import Architecture, load_architecture
 from talu.protocols import Executor
 from talu.tokenizer.tokenizer import Tokenizer
-from talu.types import WeightFormat
+from talu.types import LocalBackend
 from talu.weights.pack import load_packed
 
 __all__ = ["load_model"]
 
 
-def load_model(
-    folder: Path,
-    *,
-    use_mmap: bool = True,
-    num_threads: int = 0,
-    weight_format: WeightFormat = "auto",
-) -> LoadedModel:
+def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel:
     """Open the checkpoint in ``folder``.
 
     Args:
         folder: of the checkpoint.
-        use_mmap: map the weights instead of reading them into private memory.
-        num_threads: of a step; 0 takes what the process may use.
-        weight_format: ``"auto"`` keeps f32 matrices that an encoder multiplies as ``i16``,
-            ``"stored"`` keeps all as the checkpoint has them.
+        options: how it runs; None for the defaults of ``LocalBackend``.
 
     Raises:
         ModelError: a file is missing or damaged, or the parts do not belong together.
@@ -44,6 +35,7 @@ def load_model(
         ValidationError: ``TALU_CPU`` names a target that this processor does not support.
     """
     check_target()
+    options = options or LocalBackend()
     architecture = load_architecture(folder)
     tokenizer = Tokenizer.from_folder(folder)
     if tokenizer.vocabulary_size > architecture.vocabulary_size:
@@ -52,13 +44,13 @@ def load_model(
             f"{architecture.vocabulary_size}; tokenizer.json belongs to another model"
         )
     graph = architecture.graph
-    rounds = weight_format == "auto" and not architecture.generates
+    rounds = options.weight_format == "auto" and not architecture.generates
     weights = load_packed(
         folder,
         graph.weights,
         as_integers=multiplied(graph) if rounds else (),
-        use_mmap=use_mmap,
-        num_threads=num_threads,
+        use_mmap=options.use_mmap,
+        num_threads=options.num_threads,
     )
     formats = {tensor.format for tensor in weights.values() if len(tensor.shape) == 2}
     kv_format = "f32" if formats <= {"f32", "i16"} else "f16"
@@ -71,7 +63,7 @@ def load_model(
             weights,
             blocks=blocks,
             block_size=cache.block_size,
-            num_threads=num_threads,
+            num_threads=options.num_threads,
             kv_format=kv_format,
         )
 
@@ -89,9 +81,10 @@ def load_model(
             "the f32 matrices of linear layers are kept and multiplied as integers of 16 bits "
             "with one scale for 128 columns; LocalBackend(weight_format='stored') keeps f32"
         )
-    if num_threads > executor.num_threads:
+    if options.num_threads > executor.num_threads:
         notes.append(
-            f"num_threads={num_threads} was asked for; this process may use {executor.num_threads}"
+            f"num_threads={options.num_threads} was asked for; this process may use "
+            f"{executor.num_threads}"
         )
     info = ModelInfo(
         model_type=architecture.model_type,

@@ -5,14 +5,13 @@ from talu.router.router import Router
 from talu.router.spec import (
     BackendSpec,
     CompletionOptions,
-    LocalBackend,
     ModelInput,
     ModelSpec,
     ModelTarget,
     OpenAICompatibleBackend,
 )
 from talu.sampling import SamplingParams
-from talu.types import Capabilities, StopFlag
+from talu.types import Capabilities, LocalBackend, StopFlag
 
 __all__ = [
     "BackendSpec",

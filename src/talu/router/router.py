@@ -1,24 +1,22 @@
 """From a model's name to its opened backend: opened on first use, shared, closed together."""
 
 import asyncio
-import importlib
-import threading
 from collections.abc import Sequence
 from typing import Self
 
 from talu.error_text import nearest
 from talu.exceptions import StateError, ValidationError
+from talu.forks import ForkSafeLock, import_whole
 from talu.protocols import Backend
 from talu.router.reference import split_reference
 from talu.router.spec import (
-    LocalBackend,
     ModelInput,
     ModelSpec,
     ModelTarget,
     OpenAICompatibleBackend,
     specs_from,
 )
-from talu.types import Handle
+from talu.types import Handle, LocalBackend
 
 __all__ = ["Router"]
 
@@ -33,8 +31,24 @@ class Router(Handle):
 
     _instead = "make another one, or a client, of the same models"
 
-    def __init__(self, models: Sequence[ModelInput], default_model: str | None = None) -> None:
-        specs = specs_from(models, {}, {})
+    def __init__(
+        self,
+        models: ModelInput | Sequence[ModelInput],
+        default_model: str | None = None,
+        *,
+        backend: LocalBackend | OpenAICompatibleBackend | None = None,
+    ) -> None:
+        """Know the models; none is opened.
+
+        Args:
+            models: one or several; the first is the default.
+            default_model: another default.
+            backend: of all models that have none of their own.
+
+        Raises:
+            ValidationError: something is not a model, or is given twice.
+        """
+        specs = specs_from(models, backend)
         self._targets: dict[str, _Target] = {}
         for spec in specs:
             if spec.ref in self._targets:
@@ -130,7 +144,7 @@ class Router(Handle):
         """
         name = self.name_of(model)
         target = self._targets[name]
-        with target.lock:
+        with target.gate.lock:
             self._check_open()
             if target.backend is None:
                 target.backend = _open(self.resolve(name), offline=offline)
@@ -151,7 +165,7 @@ class Router(Handle):
         """Close every model that was opened; idempotent."""
         self._closed = True
         for target in self._targets.values():
-            with target.lock:
+            with target.gate.lock:
                 if target.backend is not None:
                     target.backend.close()
                     target.backend = None
@@ -172,7 +186,7 @@ class _Target:
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
-        self.lock = threading.Lock()
+        self.gate = ForkSafeLock(reentrant=True)  # for a signal handler that asks
         self.backend: Backend | None = None
 
 
@@ -192,14 +206,7 @@ def _open(target: ModelTarget, *, offline: bool) -> Backend:
 
 def _open_local(name: str, options: LocalBackend, *, offline: bool) -> Backend:
     module, kind = LOCAL_MODEL
-    model: Backend = getattr(importlib.import_module(module), kind)(
-        name,
-        gpu_layers=options.gpu_layers,
-        use_mmap=options.use_mmap,
-        num_threads=options.num_threads,
-        weight_format=options.weight_format,
-        offline=offline,
-    )
+    model: Backend = getattr(import_whole(module), kind)(name, options, offline=offline)
     return model
 
 

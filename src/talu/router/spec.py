@@ -10,7 +10,7 @@ from typing import Any
 
 from talu.exceptions import ValidationError
 from talu.protocols import Backend
-from talu.types import WeightFormat
+from talu.types import LocalBackend
 
 __all__ = [
     "BackendSpec",
@@ -20,27 +20,9 @@ __all__ = [
     "ModelSpec",
     "ModelTarget",
     "OpenAICompatibleBackend",
+    "backend_from",
     "specs_from",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class LocalBackend:
-    """The model runs in this process.
-
-    Attributes:
-        gpu_layers: layers on an accelerator; -1 is all that there is room for, 0 is none.
-        use_mmap: map the weights instead of reading them into private memory.
-        num_threads: 0 takes what affinity and cgroup allow.
-        weight_format: ``"stored"`` multiplies with all weights as the checkpoint has them.
-            ``"auto"`` makes the f32 matrices of an encoder ``i16``, integers of 16 bits with one
-            scale for 128 columns: faster, at a cosine of about 1 - 1e-6 to embeddings in f32.
-    """
-
-    gpu_layers: int = -1
-    use_mmap: bool = True
-    num_threads: int = 0
-    weight_format: WeightFormat = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,48 +107,20 @@ class CompletionOptions:
     echo_prompt: bool = False
 
 
-def specs_from(
-    model: ModelInput | Sequence[ModelInput],
-    local: Mapping[str, object],
-    remote: Mapping[str, object],
-) -> list[ModelSpec]:
-    """The specs of a client's models; flat arguments apply to all that have no own backend.
+def backend_from(
+    local: Mapping[str, Any], remote: Mapping[str, Any]
+) -> LocalBackend | OpenAICompatibleBackend | None:
+    """The backend that the flat arguments of a client describe, None if none is given.
 
     Args:
-        model: one model or several.
         local: fields of ``LocalBackend``; None is not given.
         remote: fields of ``OpenAICompatibleBackend``; None is not given.
 
     Raises:
-        ValidationError: no model, not a model, or local and remote arguments together.
+        ValidationError: local and remote arguments together.
     """
-    models = [model] if isinstance(model, str | ModelSpec) else model
-    if not isinstance(models, Sequence):
-        raise _not_a_model(models)
-    if not models:
-        raise ValidationError("give at least one model", details={"param": "model"})
-    backend = _backend_from(_given(local), _given(remote))
-    specs = []
-    for one in models:
-        spec = _spec(one)
-        if backend is not None and spec.backend is not None:
-            warnings.warn(
-                f"{spec.ref!r} has its own backend: the client's {type(backend).__name__} "
-                "arguments are ignored for it",
-                UserWarning,
-                stacklevel=3,
-            )
-        specs.append(spec if spec.backend is not None else replace(spec, backend=backend))
-    return specs
-
-
-def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if value is not None}
-
-
-def _backend_from(
-    local: dict[str, Any], remote: dict[str, Any]
-) -> LocalBackend | OpenAICompatibleBackend | None:
+    local = {name: value for name, value in local.items() if value is not None}
+    remote = {name: value for name, value in remote.items() if value is not None}
     if local and remote:
         raise ValidationError(
             f"local arguments ({', '.join(local)}) and remote ones ({', '.join(remote)}) exclude "
@@ -176,6 +130,38 @@ def _backend_from(
     if local:
         return LocalBackend(**local)
     return OpenAICompatibleBackend(**remote) if remote else None
+
+
+def specs_from(
+    model: ModelInput | Sequence[ModelInput],
+    backend: LocalBackend | OpenAICompatibleBackend | None = None,
+) -> list[ModelSpec]:
+    """The specs of a client's models.
+
+    Args:
+        model: one model or several.
+        backend: of all models that have none of their own.
+
+    Raises:
+        ValidationError: no model, or something that is not a model.
+    """
+    models = [model] if isinstance(model, str | ModelSpec) else model
+    if not isinstance(models, Sequence):
+        raise _not_a_model(models)
+    if not models:
+        raise ValidationError("give at least one model", details={"param": "model"})
+    specs = []
+    for one in models:
+        spec = _spec(one)
+        if backend is not None and spec.backend is not None:
+            warnings.warn(
+                f"{spec.ref!r} has its own backend: the client's {type(backend).__name__} "
+                "arguments are ignored for it",
+                UserWarning,
+                stacklevel=4,  # who makes the client that makes the router
+            )
+        specs.append(spec if spec.backend is not None else replace(spec, backend=backend))
+    return specs
 
 
 def _spec(model: ModelInput) -> ModelSpec:
