@@ -217,6 +217,9 @@ SLOW = {  # one call each that would take minutes
     "unique numbers": "{{ [2**61 - 1, (2**61 - 1) * 2]|unique|list }}",
     "long attribute": "{% set ns = namespace() %}{% set ns.a = ns %}"
     "{{ ([ns] * 99999)|map(attribute=('a.' * 99999) ~ 'a')|list|length }}",
+    "lazy filter": "{{ ('a' * 5000000)|rejectattr(99)|list }}",
+    "keys of groups": "{{ ('a' * 5000000)|groupby(99)|list }}",
+    "defaults of groups": "{{ ('a' * 500000)|groupby(99, default='A' * 500000)|list }}",
     "other templates": "{% include ['x'] * 2000000 ignore missing %}",
     "comments in markup": "{{ ('<!--a-->' * 99999)|safe|attr('striptags')() }}",
     "sizes": "{% set ns = namespace(l=['']) %}{% for i in range(26) %}"

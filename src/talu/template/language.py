@@ -274,6 +274,8 @@ _NO_ATTRIBUTES = {
 _PASS_ON = {"attr", "count", "d", "default", "first", "last", "length", "random", "tojson"}
 _GO_OVER = {"items", "list", "map", "reject", "rejectattr", "reverse", "select", "selectattr"}
 _USE_UP = {"batch", "groupby", "join", "max", "min", "slice", "sort", "sum", "unique"}
+# The filters that do something for each element, some of them when their result is read.
+_EACH = _USE_UP | {"map", "reject", "rejectattr", "select", "selectattr"}
 # The tests that compare values or convert them to text; the others check the type only.
 _TESTS = {
     *("!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le"),
@@ -297,6 +299,12 @@ def _metered(name: str, each: Any) -> Callable[..., Any]:
         elif name not in _PASS_ON:
             meter.text(value)
         meter.filter(name, value, options, kwargs)
+        if (
+            name in _EACH
+            and isinstance(value, Iterable)
+            and not isinstance(value, jinja2.Undefined)
+        ):
+            value = _counted(value)
         made = each(*given, value, *options, **kwargs)
         meter.elements(made)
         return made
@@ -314,6 +322,14 @@ def _listed(value: object) -> object:
         meter.charge(STEP)
         items.append(item)
     return items
+
+
+def _counted(values: Iterable[Any]) -> Iterator[Any]:
+    """The same elements, each charged when it is read."""
+    meter = rendering.get().meter
+    for value in values:
+        meter.charge(STEP)
+        yield value
 
 
 def _dict(pairs: Any = (), /, **items: Any) -> dict[Any, Any]:

@@ -222,6 +222,8 @@ class Meter:
         elif name == "replace":
             words = dict(zip(("old", "new"), map(str, args), strict=False)) | dict(named)
             self.method(str(value), name, (str(words.get("old")), str(words.get("new"))))
+        elif name == "groupby" and hasattr(value, "__len__"):  # each element may get the default
+            self.charge(self.size(options) * len(value))
         elif name == "trim":
             self.method(str(value), "strip", options)
         elif name == "format":
