@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -93,3 +95,94 @@ def test_what_another_process_opened_is_refused() -> None:
     with pytest.raises(StateError, match="opened before this process was forked: open") as e:
         check_process(os.getpid() + 1, "the model was opened", "open it again")
     assert e.value.code == "STATE_FORKED"
+
+
+def run_script(script: str) -> list[str]:
+    """The lines that a script prints, which forks while its threads are at work."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", HEAD + script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stderr, done.returncode) == ("", 0)
+    return done.stdout.splitlines()
+
+
+HEAD = """
+import os, signal, sys, threading
+import talu
+
+def status_of_child(work):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        work()
+        sys.exit(3)  # through every finalizer
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def told(use):
+    try:
+        use()
+    except talu.StateError as error:
+        print(error.code, "make a new client" in str(error), flush=True)
+"""
+
+
+def test_a_child_that_is_forked_while_a_model_is_being_opened_opens_it_itself() -> None:
+    script = """
+def ask():
+    print(client.ask("Hi", max_tokens=1).usage.completion_tokens, flush=True)
+
+def load(*arguments):
+    if os.getpid() == parent:
+        reached.set()
+        go.wait(30)
+    return real(*arguments)
+
+parent = os.getpid()
+for number in range(4):
+    reached, go = threading.Event(), threading.Event()
+    client = talu.Client("talu/pocket")
+    opening = threading.Thread(target=client.router.backend)
+    opening.start()
+    if number:  # the first child is forked amid the imports
+        reached.wait(30)
+    print(status_of_child(ask if number % 2 else client.close))
+    if not number:
+        from talu.engine import registry
+        real, registry.load_model = registry.load_model, load
+    go.set()
+    opening.join()
+    client.close()
+"""
+    assert run_script(script) == ["3", "1", "3"] * 2
+
+
+def test_a_child_is_told_to_make_a_client_of_its_own_and_ends_whatever_its_parent_does() -> None:
+    script = """
+client = talu.Client("talu/pocket")
+chat = client.chat()
+chat("Hi", max_tokens=1, stream=False)
+done = threading.Event()
+
+def ask():
+    while not done.is_set():
+        client.ask("Hi", max_tokens=4)
+        client.embed("Hi")
+
+threads = [threading.Thread(target=ask) for _ in range(2)]
+for thread in threads:
+    thread.start()
+
+def use():
+    told(lambda: client.ask("Hi"))
+    told(lambda: chat("Hi"))
+    told(lambda: client.embed("Hi"))
+    client.close()
+    with talu.Client("talu/pocket") as own:
+        print(own.ask("Hi", max_tokens=1).usage.completion_tokens, flush=True)
+
+print([status_of_child(lambda: None) for _ in range(4)], status_of_child(use))
+done.set()
+for thread in threads:
+    thread.join()
+"""
+    lines = run_script(script)
+    assert lines == ["STATE_FORKED True"] * 3 + ["1", "[3, 3, 3, 3] 3"]

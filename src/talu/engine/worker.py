@@ -118,7 +118,7 @@ class Worker:
 
     def check_process(self) -> None:
         """Raise ``StateError`` in a fork of the process that started the thread."""
-        check_process(self._process, "the model was opened", "open it again in this process")
+        check_process(self._process, "the model was opened", "make a new client in this process")
 
     def _check_open(self) -> None:
         if self._failure is not None:
