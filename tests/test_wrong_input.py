@@ -203,7 +203,9 @@ class AsyncHook(Hook):
 
 
 def two_at_once(chat: Chat) -> None:
-    with chat("Hi", max_tokens=50):
+    with chat("Hi", max_tokens=50) as stream:
+        reader = iter(stream)
+        next(reader)
         chat.send("Hi", max_tokens=1)
 
 

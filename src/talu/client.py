@@ -279,13 +279,13 @@ class Client(_Client):
         name = self._router.name_of(model)
         io = SyncIO(self._router.backend(name))
         turn: Turn[Chat] = raw_turn(self, name, io, request, stop_flag)
-        response = Response(turn)
+        turn.make_answer = Response
         try:
             io.run(answer(turn))
         except BaseException:
             turn.settle()
             raise
-        return response
+        return Response.of(turn)
 
     def close(self) -> None:
         """Give back the models; everything but reading raises ``StateError`` afterwards."""
@@ -391,9 +391,9 @@ class AsyncClient(_Client, AwaitedEmbeds):
         name = self._router.name_of(model)
         io = AsyncIO(await self._router.abackend(name))
         turn: Turn[AsyncChat] = raw_turn(self, name, io, request, stop_flag)
-        response = AsyncResponse(turn)
+        turn.make_answer = AsyncResponse
         await answer(turn)
-        return response
+        return AsyncResponse.of(turn)
 
     async def close(self) -> None:
         """Like ``Client.close``, awaited."""

@@ -570,3 +570,22 @@ def test_a_closed_chat_is_refused_as_without_a_profile(faces, profile) -> None:
     faces.run(chat.close())
     with pytest.raises(StateError):
         chat.append("user", "q")
+
+
+def test_an_answer_that_is_ended_unread_is_told_to_hooks_and_leaves_no_trace_in_the_store(
+    faces, profile
+) -> None:
+    told = []
+
+    class Ends(Hook):
+        def on_generation_end(self, chat, response, *, error=None) -> None:
+            told.append((response.finish_reason, response.text, error))
+
+    client = faces.client_of(ScriptedModel("one", "two"), profile=profile, hooks=[Ends()])
+    chat = client.chat(session_id="s")
+    faces.run(chat("Hi"))
+    kept = chat.last_response
+    faces.run(chat.send("Again"))
+    assert told == [("cancelled", "", None), ("stop", "two", None)]
+    assert kept.finish_reason == "cancelled"
+    assert [item.text for item in client.chat(session_id="s").items] == ["Again", "two"]

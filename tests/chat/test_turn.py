@@ -6,7 +6,9 @@ import pytest
 
 from talu.backends.scripted import ScriptedModel
 from talu.chat import ItemStatus, MessageRole, ReasoningItem
+from talu.client import Client
 from talu.exceptions import GenerationError, StateError, ValidationError
+from talu.router import ModelSpec
 from talu.types import (
     Done,
     FinishReason,
@@ -136,14 +138,42 @@ def test_a_stream_without_a_last_event_is_an_error(faces) -> None:
 def test_two_answers_at_once_on_one_chat_are_refused(faces) -> None:
     chat = faces.chat("one two", "three")
     stream = faces.run(chat("Hi"))
+    reader = aiter(stream) if faces.name == "async" else iter(stream)
+    assert faces.run(anext(reader) if faces.name == "async" else next(reader)) == "one"
     for attempt in (chat, chat.send):
         with pytest.raises(StateError, match="not finished") as caught:
             faces.run(attempt("Again"))
         assert caught.value.code == "STATE_BUSY"
     with pytest.raises(StateError, match="not finished"):
         chat.append("user", "no")
-    faces.read(stream)
+    faces.run(stream.close())
     assert faces.run(chat.send("Again")).text == "three"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_next_call_of_a_chat_ends_an_answer_that_nobody_began_to_read(faces, stream) -> None:
+    model = ScriptedModel("one", "two")
+    chat = faces.client_of(model).chat()
+    unread = faces.run(chat("Hi"))
+    answer = faces.run(chat.send("Again", stream=stream))
+    if stream:
+        faces.read(answer)
+    assert [item.text for item in chat.items] == ["Again", "two"]
+    assert unread.finish_reason == "cancelled"
+    assert repr(unread).endswith("cancelled before it was read)")
+    assert model.active == 0
+    for read in (faces.read, lambda stream: faces.run(stream.append("more")), str):
+        with pytest.raises(StateError, match="ended unread when its chat") as caught:
+            read(unread)
+        assert caught.value.code == "STATE_SUPERSEDED"
+
+
+def test_an_edit_ends_a_blocking_stream_that_nobody_began_to_read() -> None:
+    chat = Client(ModelSpec("m", ScriptedModel("one"))).chat()
+    unread = chat("Hi")
+    chat.append("user", "Note")
+    assert [item.text for item in chat.items] == ["Note"]
+    assert unread.finish_reason == "cancelled"
 
 
 def test_an_error_of_on_token_reaches_the_caller_and_rolls_back(faces) -> None:

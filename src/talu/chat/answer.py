@@ -3,10 +3,10 @@
 ``Outcome`` is the state that a turn fills; ``Answer`` and ``WholeAnswer`` show it to the user.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+from html import escape
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeVar
 
 from talu.chat.builder import Builder
 from talu.chat.items import ContentPart, Item, OutputText
@@ -40,7 +40,7 @@ class Outcome(Generic[ChatT]):
     Attributes:
         chat: whose turn it is, None for a raw completion.
         model: the model's name until the backend tells its own.
-        answer: the response that shows this turn.
+        answer: the response that shows this turn; a whole one once the text is complete.
         past: the history up to and including this turn; empty before the commit.
         finish_reason: None until the turn has ended, and when it failed.
     """
@@ -78,70 +78,7 @@ class ToolCall:
         return {"id": self.id, "type": "function", "function": function}
 
 
-class TextLike(ABC):
-    """Compares, hashes, joins and searches like its ``text``; it is not a ``str``."""
-
-    @property
-    @abstractmethod
-    def text(self) -> str:
-        """The text."""
-
-    def __str__(self) -> str:
-        return self.text
-
-    def __format__(self, spec: str) -> str:
-        return format(self.text, spec)
-
-    def __len__(self) -> int:
-        return len(self.text)
-
-    def __contains__(self, part: "str | TextLike") -> bool:
-        return (part.text if isinstance(part, TextLike) else part) in self.text
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, TextLike):
-            return self.text == other.text
-        return self.text == other if isinstance(other, str) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-    def __add__(self, other: str) -> str:
-        return self.text + str(other) if isinstance(other, str | TextLike) else NotImplemented
-
-    def __radd__(self, other: str) -> str:
-        return other + self.text if isinstance(other, str) else NotImplemented
-
-    def lower(self) -> str:
-        """The text in lower case."""
-        return self.text.lower()
-
-    def upper(self) -> str:
-        """The text in upper case."""
-        return self.text.upper()
-
-    def strip(self, chars: str | None = None) -> str:
-        """The text without these characters, or white space, at its ends."""
-        return self.text.strip(chars)
-
-    def split(self, sep: str | None = None, maxsplit: int = -1) -> list[str]:
-        """The text's parts between separators."""
-        return self.text.split(sep, maxsplit)
-
-    def startswith(self, prefix: str | tuple[str, ...]) -> bool:
-        """Whether the text begins so."""
-        return self.text.startswith(prefix)
-
-    def endswith(self, suffix: str | tuple[str, ...]) -> bool:
-        """Whether the text ends so."""
-        return self.text.endswith(suffix)
-
-    def replace(self, old: str, new: str, count: int = -1) -> str:
-        """The text with one text replaced by another."""
-        return self.text.replace(old, new, count)
-
-
-class Answer(TextLike, Generic[ChatT]):
+class Answer(Generic[ChatT]):
     """What every answer knows. Of a stream that is not read to its end: what has come so far."""
 
     def __init__(self, turn: Outcome[ChatT]) -> None:
@@ -262,7 +199,16 @@ class Answer(TextLike, Generic[ChatT]):
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def _state(self) -> list[str]:
-        return [] if self._turn.ended else ["pending"]
+        return []
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """What a notebook shows: the text, or the state of an answer that has none to show."""
+        text = self._displayed()
+        page = f'<pre style="white-space: pre-wrap">{escape(text)}</pre>'
+        return {"text/plain": text, "text/html": page}
+
+    def _displayed(self) -> str:
+        return self._turn.builder.text
 
     if not TYPE_CHECKING:  # a type checker would take any name for granted
 
@@ -290,13 +236,29 @@ class Answer(TextLike, Generic[ChatT]):
         return turn.chat._ending_with(turn.past)
 
 
-class WholeAnswer(Answer[ChatT]):
-    """What an answer knows that was given at once, and so has ended.
+class WholeAnswer(Answer[ChatT], str):
+    """An answer that has ended: a ``str`` that also knows how it was generated.
 
-    It is not iterable, so that a forgotten ``stream=True`` is noticed; its copies have no chat.
+    It is not iterable, so that a forgotten ``stream=True`` is noticed; ``text`` is a plain ``str``.
     """
 
-    __iter__ = None
+    def __new__(cls, turn: Outcome[ChatT]) -> Self:
+        """Show a turn that has ended, whose text no longer changes."""
+        return str.__new__(cls, turn.builder.text)
+
+    @classmethod
+    def of(cls, turn: Outcome[ChatT]) -> Self:
+        """The answer of this turn, made now unless the turn has it already."""
+        return turn.answer if isinstance(turn.answer, cls) else cls(turn)
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError(
+            "a whole answer is not iterable: ask with stream=True to read it in pieces, or take "
+            "the characters of its text"
+        )
+
+    def __contains__(self, part: Any) -> bool:
+        return (part.text if isinstance(part, Answer) else part) in self.text
 
     def __copy__(self) -> Self:
         return self  # it does not change

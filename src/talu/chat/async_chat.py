@@ -84,6 +84,8 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
     its chat; ``async with`` stops it at once.
     """
 
+    _how_to_read = "await it, or loop over it with async for"
+
     def __init__(self, turn: "Turn[AsyncChat]") -> None:
         super().__init__(turn)
         self._pieces = cast("AsyncGeneratorType[Token, None]", turn.pieces())
@@ -98,6 +100,7 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
 
     async def _read(self) -> AsyncIterator[Token]:
         last: Token | None = None
+        self._check_superseded()
         self._check_unread()
         try:
             async for last in self._pieces:
@@ -114,6 +117,7 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
     async def wait(self) -> Self:
         """Read what is left, and give the answer itself; nothing is left when a loop was left."""
         await self._settle()
+        self._check_superseded()
         self._check_unread()
         async for _ in self._pieces:
             pass
@@ -144,6 +148,16 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
         gone = self._reader is not None and self._reader() is None
         if gone and not self._turn.unread:
             await self._stop()
+
+    def _as_text(self) -> str:
+        self._check_superseded()
+        if self._turn.unread:
+            wrong = "this answer has not been read: await it first, as in print(await response)"
+            raise StateError(wrong, "STATE_UNREAD")
+        return self.text
+
+    def _displayed(self) -> str:
+        return super()._displayed() or repr(self)
 
     async def _stop(self) -> None:
         """Close the pieces; a loop that was left does so as well, and storing takes a while."""
@@ -394,6 +408,7 @@ class AsyncChat(Conversation):
         streamed = check_boolean("stream", stream)
         if isinstance(self.last_response, AsyncStreamingResponse):
             await self.last_response._settle()
+            await self.last_response._turn.supersede()
         return await (self._streamed(draft) if streamed else self._whole(draft))
 
     async def _streamed(self, draft: Draft) -> AsyncStreamingResponse:
@@ -405,10 +420,10 @@ class AsyncChat(Conversation):
     async def _whole(self, draft: Draft) -> AsyncResponse:
         backend = await self._host().router.abackend(self._model, offline=self._offline)
         turn = await self._begin(draft, AsyncIO(backend), stream=False)
-        response = AsyncResponse(turn)
+        turn.make_answer = AsyncResponse
         try:
             await drain(turn)
         finally:
             if turn.past:  # also when it could not be stored
-                self.last_response = response
-        return response
+                self.last_response = AsyncResponse.of(turn)
+        return AsyncResponse.of(turn)

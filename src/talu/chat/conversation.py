@@ -400,7 +400,7 @@ class Conversation(Editable):
             )
             turn.request.stop_with(draft.stop_flag)
             self._turn = turn
-            claim.lasts, claim.wind_up = lambda: turn.lasts, turn.wind_up
+            claim.lasts, claim.wind_up = lambda: turn.holds_chat, turn.wind_up
         except BaseException:
             claim.lasts = lambda: False
             raise

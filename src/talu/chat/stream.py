@@ -6,30 +6,143 @@ Refuses to know how they are read.
 import atexit
 import logging
 import os
-from abc import abstractmethod
-from functools import cache
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cache, update_wrapper
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from talu.chat.answer import Answer, ChatT
 from talu.chat.builder import Token
 from talu.chat.io import run_alone
 from talu.chat.turn import Turn
+from talu.exceptions import StateError
 from talu.types import FinishReason, Handle
 
 __all__ = ["Stream"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 LOGGER = logging.getLogger("talu.chat")
 OPEN: WeakValueDictionary[int, "Stream[Any]"] = WeakValueDictionary()
 DROPPED: dict[int, "Stream[Any]"] = {}  # until they have ended
 
 
-class Stream(Answer[ChatT], Handle):
+def _of_text(
+    method: Callable[Concatenate[str, P], R],
+) -> Callable[Concatenate["TextLike", P], R]:
+    """A method that calls one of ``str`` on the object's text."""
+
+    def call(self: "TextLike", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return method(self._as_text(), *args, **kwargs)
+
+    update_wrapper(call, method)
+    return call
+
+
+class TextLike(ABC):
+    """Compares, hashes, searches and joins like its text."""
+
+    @abstractmethod
+    def _as_text(self) -> str:
+        """The text."""
+
+    def __str__(self) -> str:
+        return self._as_text()
+
+    def __len__(self) -> int:
+        return len(self._as_text())
+
+    def __contains__(self, part: "str | TextLike") -> bool:
+        return _plain(part) in self._as_text()
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str | TextLike):
+            return self._as_text() == _plain(other)
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._as_text())
+
+    def __add__(self, other: "str | TextLike") -> str:
+        return (
+            self._as_text() + _plain(other) if isinstance(other, str | TextLike) else NotImplemented
+        )
+
+    def __radd__(self, other: str) -> str:
+        return other + self._as_text() if isinstance(other, str) else NotImplemented
+
+    def format(self, *args: object, **kwargs: object) -> str:
+        """The text with the arguments in place of its fields, as ``str.format`` does."""
+        return self._as_text().format(*args, **kwargs)
+
+    __format__ = _of_text(str.__format__)
+    __getitem__ = _of_text(str.__getitem__)
+    __lt__ = _of_text(str.__lt__)
+    __le__ = _of_text(str.__le__)
+    __gt__ = _of_text(str.__gt__)
+    __ge__ = _of_text(str.__ge__)
+    __mod__ = _of_text(str.__mod__)
+    __mul__ = _of_text(str.__mul__)
+    __rmul__ = _of_text(str.__rmul__)
+    capitalize = _of_text(str.capitalize)
+    casefold = _of_text(str.casefold)
+    center = _of_text(str.center)
+    count = _of_text(str.count)
+    encode = _of_text(str.encode)
+    endswith = _of_text(str.endswith)
+    expandtabs = _of_text(str.expandtabs)
+    find = _of_text(str.find)
+    format_map = _of_text(str.format_map)
+    index = _of_text(str.index)
+    isalnum = _of_text(str.isalnum)
+    isalpha = _of_text(str.isalpha)
+    isascii = _of_text(str.isascii)
+    isdecimal = _of_text(str.isdecimal)
+    isdigit = _of_text(str.isdigit)
+    isidentifier = _of_text(str.isidentifier)
+    islower = _of_text(str.islower)
+    isnumeric = _of_text(str.isnumeric)
+    isprintable = _of_text(str.isprintable)
+    isspace = _of_text(str.isspace)
+    istitle = _of_text(str.istitle)
+    isupper = _of_text(str.isupper)
+    join = _of_text(str.join)
+    ljust = _of_text(str.ljust)
+    lower = _of_text(str.lower)
+    lstrip = _of_text(str.lstrip)
+    partition = _of_text(str.partition)
+    removeprefix = _of_text(str.removeprefix)
+    removesuffix = _of_text(str.removesuffix)
+    replace = _of_text(str.replace)
+    rfind = _of_text(str.rfind)
+    rindex = _of_text(str.rindex)
+    rjust = _of_text(str.rjust)
+    rpartition = _of_text(str.rpartition)
+    rsplit = _of_text(str.rsplit)
+    rstrip = _of_text(str.rstrip)
+    split = _of_text(str.split)
+    splitlines = _of_text(str.splitlines)
+    startswith = _of_text(str.startswith)
+    strip = _of_text(str.strip)
+    swapcase = _of_text(str.swapcase)
+    title = _of_text(str.title)
+    translate = _of_text(str.translate)
+    upper = _of_text(str.upper)
+    zfill = _of_text(str.zfill)
+
+
+def _plain(text: str | TextLike) -> str:
+    return text._as_text() if isinstance(text, TextLike) else text
+
+
+class Stream(Answer[ChatT], TextLike, Handle):
     """What the blocking and the awaited stream share."""
 
     _instead = (
         "read it, and take its text or to_dict(); a whole answer (stream=False) can be copied"
     )
+    _how_to_read: ClassVar[str]
     _turn: Turn[ChatT]
 
     def __init__(self, turn: Turn[ChatT]) -> None:
@@ -78,8 +191,23 @@ class Stream(Answer[ChatT], Handle):
     def __bool__(self) -> bool:
         return True
 
+    def _check_superseded(self) -> None:
+        if self._turn.superseded:
+            raise StateError(
+                "this answer ended unread when its chat was asked or edited again: read a stream "
+                "first (print it, loop over it), or fork() the chat for a second conversation",
+                "STATE_SUPERSEDED",
+            )
+
     def _state(self) -> list[str]:
-        return super()._state() or ["exhausted"]
+        turn = self._turn
+        if not turn.ended:
+            return [f"pending: {self._how_to_read}"] if turn.unread else ["pending"]
+        if turn.superseded:
+            return ["cancelled before it was read"]
+        if turn.finish_reason is None:
+            return ["failed"]
+        return ["cancelled" if turn.finish_reason is FinishReason.CANCELLED else "exhausted"]
 
 
 @cache

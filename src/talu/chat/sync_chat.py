@@ -98,6 +98,8 @@ class StreamingResponse(Stream["Chat"]):
     reason are known at the end, or when the stream was left.
     """
 
+    _how_to_read = "print it, or loop over it"
+
     def __init__(self, turn: "Turn[Chat]") -> None:
         self._reading = Reading(turn.pieces())
         super().__init__(turn)
@@ -107,6 +109,7 @@ class StreamingResponse(Stream["Chat"]):
 
     def _read(self) -> Generator[Token]:
         last: Token | None = None
+        self._check_superseded()
         while (piece := self._next()) is not None:
             last = piece
             try:
@@ -125,11 +128,24 @@ class StreamingResponse(Stream["Chat"]):
 
     @property
     def text(self) -> str:
-        """The whole text: what has not been read is generated first."""
+        """The whole text: what has not been read is generated first.
+
+        Raises:
+            StateError: the stream was not read, and its chat was asked or edited again.
+        """
         self._read_rest()
         return super().text
 
+    def _as_text(self) -> str:
+        return self.text
+
+    def _displayed(self) -> str:
+        if self._turn.unread:
+            self._read_rest()
+        return super()._displayed() or repr(self)
+
     def _read_rest(self) -> None:
+        self._check_superseded()
         if not self._turn.ended:
             for _ in self:
                 pass
@@ -472,10 +488,10 @@ class Chat(Conversation):
 
     async def _completed(self, draft: Draft, io: SyncIO) -> Response:
         turn = await self._begin(draft, io, stream=False)
-        response = Response(turn)
+        turn.make_answer = Response
         try:
             await drain(turn)
         finally:
             if turn.past:  # also when it could not be stored
-                self.last_response = response
-        return response
+                self.last_response = Response.of(turn)
+        return Response.of(turn)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Self
 
-from talu.chat.answer import ChatT, Outcome
+from talu.chat.answer import Answer, ChatT, Outcome
 from talu.chat.builder import Token
 from talu.chat.history import History
 from talu.chat.io import IO, Reading, run
@@ -35,6 +35,8 @@ class Turn(Outcome[ChatT]):
         asked: items of the user, committed together with the answer's.
         save: saves a history in place of the one that was; None for a chat without a profile.
         stream: the answer is read while it is generated.
+        make_answer: makes the answer when the text is complete; None for a stream, which has one.
+        superseded: its pieces were never asked for, and its chat was asked or edited again.
         reading: how the answer is read, once it was handed out as a stream without an event loop.
     """
 
@@ -48,7 +50,9 @@ class Turn(Outcome[ChatT]):
     hooks: HookManager
     stream: bool = False
     on_token: OnToken | None = None
+    make_answer: Callable[[Outcome[ChatT]], Answer[ChatT]] | None = None
     reading: Reading | None = None
+    superseded: bool = False
     _events: AsyncGenerator[Event] | None = None
     _began_at: float = 0.0
     _observation: Observation = field(init=False)
@@ -120,6 +124,18 @@ class Turn(Outcome[ChatT]):
         return not self.ended and self._attended
 
     @property
+    def holds_chat(self) -> bool:
+        """Whether the chat has to wait for it, because it is being read or was begun to be read."""
+        return self.lasts and (self.io.working or not self.unread)
+
+    async def supersede(self) -> None:
+        """Give up an answer that nobody began to read, because its chat goes on without it."""
+        if self.unread:
+            self.request.stop.signal()
+            await self.abandon()
+            self.superseded = True
+
+    @property
     def _attended(self) -> bool:
         return self.io.working or (self.reading is not None and self.reading.waited_for)
 
@@ -129,21 +145,25 @@ class Turn(Outcome[ChatT]):
             self.wind_up()
 
     def wind_up(self) -> None:
-        """End a turn that does not last: an interrupt hit its end; what has come stays."""
+        """End a turn for the next one: an interrupt left it, or nobody began to read it."""
         if self.ended:
             if not self._attended:  # perhaps it hit the telling of the end
                 run(self._observation.tell())
             return
         self.request.stop.signal()
+        unread = self.unread
         with suppress(StorageError):  # whoever claims the history next stores it as well
             if self.reading is not None:
                 self.reading.close(unread=lambda: None)
         run(self._wind_up())
+        self.superseded = unread and self.stream
 
     async def _wind_up(self) -> None:
         events, self._events = self._events, None
         if events is not None:
             await events.aclose()
+            with suppress(StorageError):
+                await self._remove_asked()
         if self.ended:
             return
         if self._error is None and not self.past:
@@ -186,11 +206,16 @@ class Turn(Outcome[ChatT]):
     async def _end(self) -> None:
         """Tell the end; before it the first token, if an interrupt came between both."""
         self._notice_first_token()
-        failed = self._error is not None
-        self._observation.ending = None if failed else self.answer, self._error
+        answer = self._made_answer() if self._error is None else None
+        self._observation.ending = answer, self._error
         self.ended = True
         self._error = None
         await self._observation.tell()
+
+    def _made_answer(self) -> Answer[ChatT] | None:
+        if self.answer is None and self.make_answer is not None:
+            self.answer = self.make_answer(self)
+        return self.answer
 
     def _put(self) -> None:
         """Put question and answer, as far as it has come, into the history."""
@@ -214,7 +239,7 @@ class Turn(Outcome[ChatT]):
         try:
             await self._save_items(self.past)
         except StorageError as error:  # the answer is not lost with the space on the disk
-            error.details["response"] = self.answer
+            error.details["response"] = self._made_answer()
             raise
         finally:
             await self._end()
