@@ -17,6 +17,7 @@ from talu.client import AsyncClient, Client
 ONLY_ASYNC = {
     "aembed",  # ``embed`` is a plain method of both clients
     "aembed_batch",
+    "aembed_iter",
     "wait",  # reading the rest: sync has ``text``
 }
 

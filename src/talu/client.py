@@ -20,7 +20,7 @@ from talu.chat.turn import Turn, answer
 from talu.config import GenerationConfig, GenerationSettings, TemplateSource, merged
 from talu.exceptions import ValidationError
 from talu.profile import Profile
-from talu.router.model_methods import AwaitedEmbeds, Embeds
+from talu.router.model_methods import AsyncModelMethods, ModelMethods
 from talu.router.router import Router
 from talu.router.spec import CompletionOptions, ModelInput, backend_from
 from talu.types import Handle, Request, StopFlag
@@ -28,7 +28,7 @@ from talu.types import Handle, Request, StopFlag
 __all__ = ["AsyncClient", "Client", "ModelInput"]
 
 
-class _Client(Embeds, Handle):
+class _Client(ModelMethods, Handle):
     """What the two clients share."""
 
     _instead = "make another one of the same models; in one process they share what is open"
@@ -298,7 +298,7 @@ class Client(_Client):
         self.close()
 
 
-class AsyncClient(_Client, AwaitedEmbeds):
+class AsyncClient(_Client, AsyncModelMethods):
     """Like ``Client``, awaited; its tasks' generations run together in one batch.
 
     Takes the arguments of ``Client``. Safe to share between the tasks of an event loop; generating

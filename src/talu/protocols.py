@@ -1,10 +1,17 @@
 """The seams between the parts: what a backend, an executor and a store must offer."""
 
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
-from talu.types import Capabilities, Event, Pooling, Request
+from talu.types import Capabilities, EmbeddingOptions, Event, Request
 
 if TYPE_CHECKING:  # a client is made without numpy
     import numpy as np
@@ -13,6 +20,7 @@ if TYPE_CHECKING:  # a client is made without numpy
 __all__ = [
     "Backend",
     "ChatRecord",
+    "Embedded",
     "Executor",
     "PackedTensor",
     "SampleRow",
@@ -22,6 +30,19 @@ __all__ = [
     "StoredRecord",
     "StoredSession",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vectors of a batch of texts.
+
+    Attributes:
+        vectors: (texts, dimension) float32.
+        cut: numbers of the texts that were truncated.
+    """
+
+    vectors: "NDArray[np.float32]"
+    cut: tuple[int, ...] = ()
 
 
 class Backend(Protocol):
@@ -57,13 +78,13 @@ class Backend(Protocol):
         """Numbers of an embedding."""
 
     def embed(
-        self, texts: Sequence[str], pooling: Pooling | None, *, normalize: bool, truncate: bool
-    ) -> list[list[float]]:
-        """A vector for each text, in their order; see ``Client.embed_batch``."""
+        self, batches: Iterable[Sequence[str]], options: EmbeddingOptions
+    ) -> Generator[Embedded]:
+        """The vectors of each batch, in order; a batch is read while the one before is computed."""
 
-    async def aembed(
-        self, texts: Sequence[str], pooling: Pooling | None, *, normalize: bool, truncate: bool
-    ) -> list[list[float]]:
+    def aembed(
+        self, batches: AsyncIterable[Sequence[str]], options: EmbeddingOptions
+    ) -> AsyncGenerator[Embedded]:
         """Like ``embed``, awaited; never blocks the event loop."""
 
     def close(self) -> None:

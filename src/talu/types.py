@@ -4,13 +4,14 @@ Everything below the public classes is a stream of these events; an answer that 
 streamed is a drained stream. A ``Handle`` is what does not travel.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, NoReturn, get_args
 from weakref import WeakMethod
 
 from talu.config import GenerationConfig
+from talu.deadline import Deadline
 from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
 
@@ -19,6 +20,8 @@ __all__ = [
     "WEIGHT_FORMATS",
     "Capabilities",
     "Done",
+    "EmbeddingOptions",
+    "Embeddings",
     "Event",
     "FinishReason",
     "Handle",
@@ -89,6 +92,37 @@ class Capabilities:
     logprobs: bool
     embeddings: bool
     json_schema: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingOptions:
+    """How texts are embedded; see ``Client.embed_batch``.
+
+    Attributes:
+        pooling: None takes the model's own.
+        prompt: put before each text; None takes that of ``prompt_name``.
+        prompt_name: one of the model's own prompts; None takes its default, if it has one.
+        deadline: when the call has to be done.
+    """
+
+    pooling: Pooling | None = None
+    normalize: bool = True
+    truncate: bool = False
+    prompt: str | None = None
+    prompt_name: str | None = None
+    deadline: Deadline | None = None
+
+
+class Embeddings(list[list[float]]):
+    """The vectors of several texts: a list of lists, in the order of the texts.
+
+    Attributes:
+        truncated: numbers of the texts that were cut to what the model takes, ascending.
+    """
+
+    def __init__(self, vectors: Iterable[list[float]] = ()) -> None:
+        super().__init__(vectors)
+        self.truncated: list[int] = []
 
 
 class FinishReason(StrEnum):
@@ -298,6 +332,7 @@ class Request:
         tools: OpenAI-style tool definitions.
         add_generation_prompt: end the prompt of messages with the opening of the model's turn.
         stop: when it is signalled, the events end soon with ``Done`` and the reason cancelled.
+        deadline: when the call has to be done; then the events end with ``GenerationError``.
         left: called with the last event, as far as it is known, when the events are closed or
             interrupted while they are read, and so can give it to nobody.
     """
@@ -312,6 +347,7 @@ class Request:
     tools: tuple[Mapping[str, Any], ...] = ()
     add_generation_prompt: bool = True
     stop: StopFlag = field(default_factory=StopFlag, compare=False, repr=False)
+    deadline: Deadline | None = field(default=None, compare=False, repr=False)
     left: Callable[[Done], object] = field(default=lambda done: None, compare=False, repr=False)
 
     def stop_with(self, flag: StopFlag | None) -> None:

@@ -13,6 +13,7 @@ from talu.engine.embedding import plan_embedder
 from talu.engine.engine import Engine
 from talu.engine.model import LoadedModel, ModelInfo
 from talu.engine.scheduler import Limits
+from talu.engine.vectors import load_head
 from talu.graph.native_executor import NativeExecutor
 from talu.graph.numpy_executor import NumpyExecutor
 from talu.graph.record import Graph
@@ -113,6 +114,7 @@ def new_engine(
                 architecture.graph.up_to(architecture.hidden), embedder.blocks
             ),
             cache=cache,
+            head=load_head((), architecture.hidden_size),
             info=ModelInfo(
                 model_type="qwen3", parameters=0, device="cpu", target="numpy", threads=1,
                 weight_format="f32", weight_bytes=0, weights_mapped=False,

@@ -100,8 +100,8 @@ def test_the_pooling_of_the_folder_is_read(
     shutil.copy(GOLDEN / "bert" / "config.json", tmp_path)
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(modes))
-    assert load_architecture(tmp_path).pooling == expected
+    assert load_architecture(tmp_path).embedding.pooling == expected
 
 
 def test_a_folder_that_names_no_pooling_has_none() -> None:
-    assert load_architecture(GOLDEN / "bert").pooling is None
+    assert load_architecture(GOLDEN / "bert").embedding.pooling is None

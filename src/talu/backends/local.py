@@ -8,14 +8,12 @@ import contextlib
 import secrets
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from talu.backends.prompt import prompt_of
 from talu.backends.reply import ChatReply, RawReply
+from talu.backends.texts import Texts
 from talu.backends.threads import InTurn
 from talu.config import check_boolean
 from talu.engine.embedding import EmbeddingTicket
@@ -26,17 +24,17 @@ from talu.engine.ticket import Result, Ticket
 from talu.error_text import NOT_YET, shown
 from talu.exceptions import GenerationError, StateError, ValidationError
 from talu.forks import ForkSafeLock
+from talu.protocols import Embedded
 from talu.sampling import resolve_sampling
 from talu.template.render import traits
 from talu.types import (
-    POOLINGS,
     WEIGHT_FORMATS,
     Capabilities,
     Done,
+    EmbeddingOptions,
     Event,
     FinishReason,
     LocalBackend,
-    Pooling,
     Request,
     TextDelta,
 )
@@ -44,7 +42,7 @@ from talu.types import (
 __all__ = ["LocalModel"]
 
 MAX_THREADS = 1024
-PROMPTS, TEXTS = InTurn(), InTurn()  # a batch of texts may take seconds, and no prompt waits for it
+PROMPTS = InTurn()
 
 
 class LocalModel:
@@ -77,6 +75,7 @@ class LocalModel:
         self._info = self._lease.engine.info
         self._gate = ForkSafeLock(reentrant=True)  # for a signal handler that asks
         self._closed = False
+        self._texts = Texts(ref, lambda: self._engine, self._track)
         self._tickets: weakref.WeakSet[Ticket | EmbeddingTicket] = weakref.WeakSet()
         self._dropped = weakref.finalize(self, _let_go, self._lease)
         self._dropped.atexit = False
@@ -130,37 +129,38 @@ class LocalModel:
             streaming=generates,
             tool_calling=generates and with_tools,
             logprobs=generates,
-            embeddings=True,
+            embeddings=self._engine.architecture.embedding.problem is None,
             json_schema=generates and "response_format" not in NOT_YET,
         )
 
     @property
     def embedding_dim(self) -> int:
-        """Width of the model's hidden states."""
-        self._check_open()
-        return self._engine.architecture.hidden_size
-
-    def embed(
-        self, texts: Sequence[str], pooling: Pooling | None, *, normalize: bool, truncate: bool
-    ) -> list[list[float]]:
-        """A vector for each text; they run together in few steps of the engine.
+        """Numbers of an embedding.
 
         Raises:
-            GenerationError: a text has more tokens than the model takes.
+            GenerationError: the model has a step after the pooling that is not supported.
+        """
+        return self._texts.dimension
+
+    def embed(
+        self, batches: Iterable[Sequence[str]], options: EmbeddingOptions
+    ) -> Generator[Embedded]:
+        """The vectors of each batch; its texts run together in few steps of the engine.
+
+        Raises:
+            GenerationError: a text has more tokens than the model takes, or a vector is not finite.
             EmptyPromptError: a text has no tokens.
-            ValidationError: no pooling was asked for, and the model's folder names none.
+            ValidationError: no pooling was asked for and the model's folder names none, or there
+                is no prompt of the name that was asked for.
             StateError: the model is closed, or was closed meanwhile.
         """
-        ticket = self._start_embedding(texts, pooling, truncate=truncate)
-        return _vectors(ticket.wait(), normalize=normalize)
+        return self._texts.embed(batches, options)
 
-    async def aembed(
-        self, texts: Sequence[str], pooling: Pooling | None, *, normalize: bool, truncate: bool
-    ) -> list[list[float]]:
+    def aembed(
+        self, batches: AsyncIterable[Sequence[str]], options: EmbeddingOptions
+    ) -> AsyncGenerator[Embedded]:
         """Like ``embed``, awaited; tokenizing runs in a thread beside the loop."""
-        ticket = await TEXTS.call(self._start_embedding, texts, pooling, truncate=truncate)
-        pooled = await ticket.wait_async()
-        return await TEXTS.call(_vectors, pooled, normalize=normalize)
+        return self._texts.aembed(batches, options)
 
     def close(self) -> None:
         """Cancel what this object generates and give back its share of the engine; idempotent.
@@ -185,27 +185,13 @@ class LocalModel:
         if self._closed:
             raise StateError(f"{self._ref} is closed; open it again", "STATE_CLOSED")
 
-    def _start_embedding(
-        self, texts: Sequence[str], pooling: Pooling | None, *, truncate: bool
-    ) -> EmbeddingTicket:
-        self._check_open()
-        engine = self._engine
-        pooling = pooling or engine.architecture.pooling
-        if pooling is None:
-            raise ValidationError(
-                f"{self._ref} does not say how its embeddings are pooled (there is no usable "
-                f"1_Pooling/config.json); choose one of {', '.join(map(repr, POOLINGS))}",
-                details={"param": "pooling"},
-            )
-        if truncate:
-            ids = [engine.tokenizer.encode_at_most(t, engine.context_length) for t in texts]
-        else:
-            ids = [engine.tokenizer.encode(text) for text in texts]
+    def _track(self, ticket: Ticket | EmbeddingTicket) -> None:
+        """Cancel this ticket when the model is closed, at once if it is."""
         with self._gate.lock:
+            if self._closed:
+                ticket.cancel()
             self._check_open()
-            ticket = engine.submit_embedding(ids, pooling)
             self._tickets.add(ticket)
-        return ticket
 
     def _start(self, request: Request) -> "_Generation":
         self._engine.check_generates()
@@ -223,7 +209,7 @@ class LocalModel:
         raw = request.messages is None
         with self._gate.lock:
             self._check_open()
-            ticket = engine.submit(ids, params, continues=raw)
+            ticket = engine.submit(ids, params, continues=raw, deadline=request.deadline)
             self._tickets.add(ticket)
         request.stop.when_signalled(ticket.canceller)
         in_reasoning = text.rstrip().endswith("<think>")
@@ -305,14 +291,6 @@ async def _async_events(generation: _Generation) -> AsyncGenerator[Event]:
                 yield event
         for event in generation.ending():
             yield event
-
-
-def _vectors(pooled: NDArray[np.float32], *, normalize: bool) -> list[list[float]]:
-    """As lists, scaled to a length of 1 if asked; a vector of zeros stays one."""
-    if normalize:
-        lengths = np.linalg.norm(pooled.astype(np.float64), axis=1, keepdims=True)
-        pooled = (pooled / np.where(lengths == 0, 1, lengths)).astype(np.float32)
-    return [vector.tolist() for vector in pooled]
 
 
 def _let_go(lease: EngineLease) -> None:

@@ -5,17 +5,26 @@ requests, so that a test can read what would have reached a model.
 """
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Sequence,
+)
 from contextlib import contextmanager
 from typing import Any
 
 from talu.exceptions import GenerationError, StateError, ValidationError
+from talu.protocols import Embedded
 from talu.types import (
     Capabilities,
     Done,
+    EmbeddingOptions,
     Event,
     FinishReason,
-    Pooling,
     ReasoningDelta,
     Request,
     TextDelta,
@@ -144,14 +153,14 @@ class ScriptedModel:
         raise _no_embeddings()
 
     def embed(
-        self, texts: Sequence[str], pooling: Pooling | None, *, normalize: bool, truncate: bool
-    ) -> list[list[float]]:
+        self, batches: Iterable[Sequence[str]], options: EmbeddingOptions
+    ) -> Generator[Embedded]:
         """Raises: there are no embeddings."""
         raise _no_embeddings()
 
-    async def aembed(
-        self, texts: Sequence[str], pooling: Pooling | None, *, normalize: bool, truncate: bool
-    ) -> list[list[float]]:
+    def aembed(
+        self, batches: AsyncIterable[Sequence[str]], options: EmbeddingOptions
+    ) -> AsyncGenerator[Embedded]:
         """Raises: there are no embeddings."""
         raise _no_embeddings()
 

@@ -1,8 +1,8 @@
-"""Texts on their way to vectors: what the next step computes, and pooling of its hidden states.
+"""Schedules the texts to embed into steps of the model, and pools the hidden states of each text.
 
 Many texts run in one step, those of all requests in turn. A text that is longer than a step is
-computed in parts where the network allows that. Like the scheduler of generations this belongs to
-the engine's thread; it knows no text but its tokens.
+computed in parts where the network allows that. Everything here but the tickets belongs to the
+engine's thread.
 """
 
 from collections import deque
@@ -13,6 +13,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from talu.deadline import Deadline
 from talu.engine.blocks import BlockPool
 from talu.engine.budget import CachePlan
 from talu.engine.ticket import Channel
@@ -33,24 +34,24 @@ ROWS_BESIDE_GENERATIONS = 64  # they bound how much longer the pause in running 
 
 @dataclass(frozen=True, slots=True)
 class EmbedderPlan:
-    """How texts are embedded.
+    """Sizes of the steps that embed texts.
 
     Attributes:
         rows: of a step at most; a text that has to be whole may have more.
-        whole: a text is computed in one step, for its rows see each other.
-        blocks: of the cache that texts have while they are computed.
-        dimension: numbers of a vector.
+        whole: a text has to be computed in one step, because its rows attend to each other.
+        blocks: of the cache, for the texts that are being computed.
+        width: of the hidden states.
     """
 
     rows: int
     whole: bool
     blocks: int
     block_size: int
-    dimension: int
+    width: int
 
 
 def plan_embedder(architecture: Architecture, cache: CachePlan) -> EmbedderPlan:
-    """Room for the longest text and for a step full of short ones, at most that of ``cache``."""
+    """Plan room for the longest text and a step of short ones, within that of ``cache``."""
     whole = not architecture.causal
     longest = -(-cache.context_length // cache.block_size)
     blocks = min(cache.blocks, longest + ROWS // SHORT)
@@ -59,7 +60,7 @@ def plan_embedder(architecture: Architecture, cache: CachePlan) -> EmbedderPlan:
 
 @dataclass(eq=False, kw_only=True)
 class _Text:
-    """One text of a request; ``total`` is the sum of its rows so far."""
+    """One text of a request; ``total`` is the sum of the rows that were pooled so far."""
 
     number: int
     tokens: Sequence[int]
@@ -68,21 +69,22 @@ class _Text:
     computed: int = 0
     total: NDArray[np.float64] | None = None
 
-    def wanted(self, count: int) -> range:
+    def pooled_rows(self, count: int) -> range:
         """Which of its next ``count`` rows the pooling reads."""
         end = self.computed + count
+        first = min(max(self.request.skip - self.computed, 0), count)
         match self.request.pooling:
             case "mean":
-                return range(count)
+                return range(first, count)
             case "first":
-                return range(1 if self.computed == 0 else 0)
+                return range(first, first + (self.computed <= self.request.skip < end))
             case _:
                 return range(count - 1 if end == len(self.tokens) else count, count)
 
     def take(self, rows: NDArray[np.floating], count: int) -> bool:
-        """Add its wanted rows of a step; True when the text is done."""
+        """Add the rows of a step that are pooled; True when the text is done."""
         self.computed += count
-        if len(rows):  # one row after the other, so that the sum is the same however they come
+        if len(rows):  # NumPy adds along the first axis row by row, on every processor
             if self.total is not None:
                 rows = np.concatenate([self.total[None], rows])
             self.total = rows.sum(axis=0, dtype=np.float64)
@@ -91,23 +93,41 @@ class _Text:
     def vector(self) -> NDArray[np.float64]:
         """The pooled rows."""
         assert self.total is not None  # every pooling reads at least one row
-        return self.total / (len(self.tokens) if self.request.pooling == "mean" else 1)
+        mean = self.request.pooling == "mean"
+        return self.total / (len(self.tokens) - self.request.skip if mean else 1)
 
 
 class EmbeddingRequest:
-    """Texts of one caller, who gets all their vectors together."""
+    """Texts of one caller, who gets the pooled states of all of them together.
 
-    def __init__(self, texts: Sequence[Sequence[int]], pooling: Pooling, dimension: int) -> None:
-        self.mailbox: Channel[Floats | TaluError] = Channel()
+    Args:
+        texts: token ids of each.
+        pooling: of their rows.
+        width: of the hidden states.
+        skip: rows at the beginning of each text that are not pooled.
+        deadline: when the request fails if it is not finished.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[Sequence[int]],
+        pooling: Pooling,
+        width: int,
+        *,
+        skip: int = 0,
+        deadline: Deadline | None = None,
+    ) -> None:
+        self.mailbox: Channel[Floats | TaluError] = Channel(deadline=deadline)
         self.pooling = pooling
-        self.vectors = np.empty((len(texts), dimension), np.float32)
+        self.skip = skip
+        self.vectors = np.empty((len(texts), width), np.float32)
         self.left = len(texts)
         self.waiting = deque(
             _Text(number=number, tokens=tokens, request=self) for number, tokens in enumerate(texts)
         )
 
     def finish(self, text: _Text) -> None:
-        """Keep the vector of a text, and send all of them if it was the last one."""
+        """Store the pooled states of a text, and send all of them if it was the last one."""
         self.vectors[text.number] = text.vector()
         self.left -= 1
         if self.left == 0:
@@ -129,7 +149,7 @@ class EmbeddingTicket:
         self._mailbox = request.mailbox
 
     def wait(self) -> Floats:
-        """The vectors, (texts, dimension); raises what went wrong."""
+        """The pooled states, (texts, width); raises what went wrong."""
         try:
             return _opened(self._mailbox.take())
         finally:
@@ -143,7 +163,7 @@ class EmbeddingTicket:
             self.cancel()
 
     def cancel(self) -> None:
-        """Compute no more of it. Whoever waits gets a ``StateError``."""
+        """Stop computing it. Whoever waits gets a ``StateError``."""
         self._mailbox.cancel()
 
     def __del__(self) -> None:
@@ -174,7 +194,7 @@ class Embedder:
 
     @property
     def requests(self) -> list[EmbeddingRequest]:
-        """Those that are not finished."""
+        """The requests that are not finished."""
         begun = [text.request for text in self._running]
         return list(dict.fromkeys([*begun, *self._requests]))
 
@@ -193,11 +213,15 @@ class Embedder:
         self._requests.append(request)
 
     def drop_cancelled(self) -> None:
-        """Forget the requests that nobody wants any more."""
+        """Drop the requests that were cancelled, and fail those whose time is up."""
         for request in self.requests:
+            deadline = request.mailbox.deadline
             if request.mailbox.cancelled:
                 self._forget(request)
                 request.drop()
+            elif deadline is not None and deadline.expired:
+                self._forget(request)
+                request.mailbox.end(deadline.error())
 
     def forget_begun(self) -> None:
         """Forget the requests that a failed step may have been part of; all, if it is not known."""
@@ -208,7 +232,7 @@ class Embedder:
         self._pool = self._new_pool()
 
     def step(self, *, beside_generations: bool) -> None:
-        """Compute one step, and send the vectors of requests that it finishes."""
+        """Compute one step, and send the results of the requests that it finishes."""
         limit = ROWS_BESIDE_GENERATIONS if beside_generations else self.plan.rows
         chunks = self._plan(self.plan.rows if self.plan.whole else limit)
         if self._executor is None:
@@ -216,7 +240,7 @@ class Embedder:
         hidden = self._executor.step(*_arrays(chunks))
         first = 0
         for text, count in chunks:
-            last = first + len(text.wanted(count))
+            last = first + len(text.pooled_rows(count))
             if text.take(hidden[first:last], count):
                 self._finish(text)
             first = last
@@ -227,7 +251,7 @@ class Embedder:
             self._executor.close()
 
     def _plan(self, limit: int) -> list[tuple[_Text, int]]:
-        """The texts of the next step with their numbers of rows; never none."""
+        """The texts of the next step with their numbers of rows; at least one."""
         chunks: list[tuple[_Text, int]] = []
         for text in self._texts():
             left = len(text.tokens) - text.computed
@@ -277,15 +301,15 @@ def _arrays(chunks: list[tuple[_Text, int]]) -> tuple[Ints, Ints, Ints, Ints, In
     tables = np.full((len(parts), max(len(text.blocks) for text, *_ in parts)), -1, np.int32)
     for table, (text, *_) in zip(tables, parts, strict=True):
         table[: len(text.blocks)] = text.blocks
-    wanted = (
+    pooled = (
         start + row
         for start, (text, count) in zip(starts, chunks, strict=False)
-        for row in text.wanted(count)
+        for row in text.pooled_rows(count)
     )
     return (
         np.array([*chain.from_iterable(t.tokens[a:b] for t, a, b in parts)], np.int32),
         np.array([*chain.from_iterable(range(a, b) for _, a, b in parts)], np.int32),
         starts,
         tables,
-        np.array([*wanted], np.int32),
+        np.array([*pooled], np.int32),
     )

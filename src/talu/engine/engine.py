@@ -5,6 +5,7 @@ How the requests are computed is in ``worker``.
 
 from collections.abc import Iterable
 
+from talu.deadline import Deadline
 from talu.engine.embedding import EmbeddingRequest, EmbeddingTicket
 from talu.engine.model import LoadedModel
 from talu.engine.scheduler import Limits
@@ -44,8 +45,10 @@ class Engine:
         self.architecture = model.architecture
         self.info = model.info
         self.context_length = model.cache.context_length
+        self.text_limit = min(self.context_length, self.architecture.embedding.max_tokens)
+        self.head = model.head
         self._cache = model.cache
-        self._vectors = model.embedder.dimension
+        self._width = model.embedder.width
         self._worker = Worker(model, limits, max_requests)
 
     @property
@@ -54,7 +57,12 @@ class Engine:
         return self._worker.failed
 
     def submit(
-        self, prompt_ids: list[int], params: SamplingParams, *, continues: bool = False
+        self,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        *,
+        continues: bool = False,
+        deadline: Deadline | None = None,
     ) -> Ticket:
         """Ask for a generation.
 
@@ -62,6 +70,7 @@ class Engine:
             prompt_ids: the whole prompt.
             params: how to sample and when to stop.
             continues: the answer goes on after a text, so that its leading space counts.
+            deadline: when the generation fails if it is not finished.
 
         Raises:
             EmptyPromptError: there is no token to start from.
@@ -74,7 +83,7 @@ class Engine:
         """
         self._check_request(prompt_ids, params)
         self._worker.check_process()
-        mailbox = Mailbox(len(prompt_ids), self._worker.bell)
+        mailbox = Mailbox(len(prompt_ids), self._worker.bell, deadline)
         sequence = Sequence(
             tokens=list(prompt_ids),
             context_length=self.context_length,
@@ -88,14 +97,25 @@ class Engine:
         self._worker.put(sequence)
         return Ticket(mailbox)
 
-    def submit_embedding(self, texts: list[list[int]], pooling: Pooling) -> EmbeddingTicket:
-        """Ask for one vector for each text, not normalised. They run together in few steps.
+    def submit_embedding(
+        self,
+        texts: list[list[int]],
+        pooling: Pooling,
+        *,
+        skip: int = 0,
+        first: int = 0,
+        deadline: Deadline | None = None,
+    ) -> EmbeddingTicket:
+        """Ask for the pooled hidden states of each text. They run together in few steps.
 
-        A vector does not depend on the other texts, on their order, or on what else runs.
+        A result does not depend on the other texts, on their order, or on what else runs.
 
         Args:
             texts: token ids of each.
             pooling: ``"last"``, ``"mean"`` or ``"first"`` of the rows after the last norm.
+            skip: rows at the beginning of each text that are not pooled.
+            first: number of the first text, for messages.
+            deadline: when the request fails if it is not finished.
 
         Raises:
             EmptyPromptError: a text has no tokens.
@@ -106,9 +126,9 @@ class Engine:
             StateError: the engine is closed or has failed, or this process is a fork of its own.
         """
         for number, ids in enumerate(texts):
-            self._check_text(number, ids)
+            self._check_text(first + number, ids, skip)
         self._worker.check_process()
-        request = EmbeddingRequest(texts, pooling, self._vectors)
+        request = EmbeddingRequest(texts, pooling, self._width, skip=skip, deadline=deadline)
         if texts:
             self._worker.put(request)
         else:
@@ -151,19 +171,22 @@ class Engine:
                 {"model_type": self.info.model_type},
             )
 
-    def _check_text(self, number: int, ids: list[int]) -> None:
-        if not ids:
+    def _check_text(self, number: int, ids: list[int], skip: int) -> None:
+        if len(ids) <= skip:
             raise EmptyPromptError(
                 f"text {number} has no tokens, so there is nothing to embed",
                 details={"index": number},
             )
         self.check_ids(f"text {number}", ids)
-        if len(ids) > self.context_length:
+        if len(ids) > self.text_limit:
+            own = self.architecture.embedding
+            source = f" ({own.max_tokens_source})" if self.text_limit == own.max_tokens else ""
             raise GenerationError(
-                f"text {number} has {len(ids)} tokens, but the model takes {self.context_length}"
-                f"{self._context_note()}; shorten or split it, or cut it off with truncate=True",
+                f"text {number} has {len(ids)} tokens, but the model takes {self.text_limit}"
+                f"{source or self._context_note()}; count with client.count_tokens, and shorten or "
+                "split it, or cut it off with truncate=True",
                 "GENERATION_CONTEXT_OVERFLOW",
-                {"index": number, "tokens": len(ids), "context_length": self.context_length},
+                {"index": number, "tokens": len(ids), "context_length": self.text_limit},
             )
 
     def _check_request(self, prompt_ids: list[int], params: SamplingParams) -> None:

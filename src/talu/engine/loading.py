@@ -9,6 +9,7 @@ from talu import _native
 from talu.engine.budget import CachePlan, available_memory, plan_cache
 from talu.engine.embedding import plan_embedder
 from talu.engine.model import LoadedModel, ModelInfo
+from talu.engine.vectors import load_head
 from talu.exceptions import ModelError, ValidationError
 from talu.graph.native_executor import NativeExecutor
 from talu.graph.record import Graph
@@ -37,6 +38,7 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
     check_target()
     options = options or LocalBackend()
     architecture = load_architecture(folder)
+    own = architecture.embedding
     tokenizer = Tokenizer.from_folder(folder)
     if tokenizer.vocabulary_size > architecture.vocabulary_size:
         raise ModelError(
@@ -111,6 +113,7 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
         info=info,
         embedder=embedder,
         open_embedder=open_embedder,
+        head=load_head(own.steps, own.dimension),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from talu.engine.budget import CachePlan
 from talu.engine.embedding import EmbedderPlan
+from talu.engine.vectors import Head
 from talu.models import Architecture
 from talu.protocols import Executor
 from talu.tokenizer.tokenizer import Tokenizer
@@ -56,6 +57,7 @@ class LoadedModel:
         embedder: how texts are embedded.
         open_embedder: makes the executor that gives hidden states. It shares the weights with
             ``executor``, or is the same.
+        head: makes vectors of what was pooled.
     """
 
     architecture: Architecture
@@ -66,3 +68,4 @@ class LoadedModel:
     info: ModelInfo
     embedder: EmbedderPlan
     open_embedder: Callable[[], Executor]
+    head: Head

@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Generic, Self, TypeVar
 
+from talu.deadline import Deadline
 from talu.exceptions import TaluError
 from talu.forks import check_process
 from talu.types import FinishReason, Timings, TokenLogprob, Usage
@@ -125,12 +126,14 @@ class Channel(Generic[T]):
     Attributes:
         cancelled: nobody wants the rest; the engine looks at it before every step.
         received: the engine's thread has taken the request from its inbox.
+        deadline: when the engine gives up; it looks at that before every step, too.
     """
 
-    def __init__(self, bell: Doorbell | None = None) -> None:
+    def __init__(self, bell: Doorbell | None = None, deadline: Deadline | None = None) -> None:
         """Open a channel; with a ``bell`` a reader in an event loop wakes when that is rung."""
         self.cancelled = False
         self.received = False
+        self.deadline = deadline
         self._bell = bell or Doorbell()
         self._rings = bell is None
         self._ended: Callable[[], object] | None = None
@@ -195,8 +198,13 @@ class Mailbox(Channel[Item]):
         progress: how far the generation has come.
     """
 
-    def __init__(self, prompt_tokens: int = 0, bell: Doorbell | None = None) -> None:
-        super().__init__(bell)
+    def __init__(
+        self,
+        prompt_tokens: int = 0,
+        bell: Doorbell | None = None,
+        deadline: Deadline | None = None,
+    ) -> None:
+        super().__init__(bell, deadline)
         self.progress = Progress(prompt_tokens)
 
 

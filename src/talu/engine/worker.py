@@ -171,6 +171,11 @@ class Worker:
         self._embedder.drop_cancelled()
         for sequence in [each for each in self._scheduler if each.mailbox.cancelled]:
             self._finish(sequence, FinishReason.CANCELLED)
+        for sequence in list(self._scheduler):
+            deadline = sequence.mailbox.deadline
+            if deadline is not None and deadline.expired:
+                sequence.mailbox.end(deadline.error())
+                self._scheduler.remove(sequence)
         return True
 
     @property

@@ -15,9 +15,8 @@ from typing import Any
 
 from talu.graph.record import Graph, Value
 from talu.models.generation import read_generation
-from talu.models.pooling import read_pooling
+from talu.models.sentence_transformers import EmbeddingSettings, read_embedding_settings
 from talu.models.settings import Settings
-from talu.types import Pooling
 
 __all__ = ["FAMILIES", "Architecture", "load_architecture"]
 
@@ -84,8 +83,7 @@ class Architecture:
         generation_not_honoured: names in generation_config.json that would change the tokens and
             that talu does not have.
         parameter_count: numbers in all tensors that the network reads.
-        pooling: how the model's own embeddings are pooled: ``"last"``, ``"mean"``, ``"first"``;
-            None where the folder does not say.
+        embedding: what the folder says about embeddings.
     """
 
     model_type: str
@@ -98,7 +96,7 @@ class Architecture:
     generation_defaults: Mapping[str, Any]
     generation_not_honoured: tuple[str, ...]
     parameter_count: int
-    pooling: Pooling | None = None
+    embedding: EmbeddingSettings
 
     @property
     def hidden(self) -> Value:
@@ -151,5 +149,5 @@ def load_architecture(folder: Path) -> Architecture:
         generation_defaults=generation.values,
         generation_not_honoured=generation.not_honoured,
         parameter_count=sum(prod(shape) for shape in graph.weights.values()),
-        pooling=read_pooling(folder),
+        embedding=read_embedding_settings(folder, sizes.width, sizes.context),
     )

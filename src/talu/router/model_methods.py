@@ -1,22 +1,36 @@
-"""Embeddings and capabilities of a router's models, as methods of the clients.
+"""The methods of the clients that need no conversation: embeddings and capabilities.
 
-Checks what can be checked before a model is opened, and turns failures into the errors that are
-promised for embeddings.
+They check what can be checked before a model is opened, and turn the failures of a model into the
+errors that are promised for embeddings.
 """
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+import importlib
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from talu.config import check_boolean
+from talu.deadline import Deadline
 from talu.exceptions import GenerationError, StateError, TaluError, ValidationError
+from talu.protocols import Embedded
+from talu.router.batches import Progress, abatches, batches, check_texts, reporter, single
 from talu.router.router import Router
 from talu.router.spec import ModelSpec
-from talu.types import POOLINGS, Capabilities, Pooling
+from talu.types import POOLINGS, Capabilities, EmbeddingOptions, Embeddings, Pooling
 
-__all__ = ["AwaitedEmbeds", "Embeds"]
+if TYPE_CHECKING:  # a client is made without numpy
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float32]
+else:
+    Array = Any
+
+__all__ = ["AsyncModelMethods", "ModelMethods"]
 
 
-class Embeds:
+class ModelMethods:
     """What both clients do without a conversation."""
 
     _router: Router
@@ -25,50 +39,144 @@ class Embeds:
         self,
         text: str,
         model: str | None = None,
-        pooling: str | None = "last",
+        pooling: Pooling | None = "last",
         normalize: bool = True,
         *,
         truncate: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        timeout: float | None = None,
     ) -> list[float]:
         """The embedding of one text: ``embed_batch`` of it alone, number for number."""
-        texts = _alone(text)
-        return self.embed_batch(texts, model, pooling, normalize, truncate=truncate)[0]
+        return self.embed_batch(
+            single(text),
+            model,
+            pooling,
+            normalize,
+            truncate=truncate,
+            prompt=prompt,
+            prompt_name=prompt_name,
+            timeout=timeout,
+        )[0]
+
+    @overload
+    def embed_batch(
+        self,
+        texts: Iterable[str],
+        model: str | None = None,
+        pooling: Pooling | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        as_numpy: Literal[False] = False,
+        progress: Progress = False,
+        timeout: float | None = None,
+    ) -> Embeddings: ...
+
+    @overload
+    def embed_batch(
+        self,
+        texts: Iterable[str],
+        model: str | None = None,
+        pooling: Pooling | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        as_numpy: Literal[True],
+        progress: Progress = False,
+        timeout: float | None = None,
+    ) -> Array: ...
 
     def embed_batch(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         model: str | None = None,
-        pooling: str | None = "last",
+        pooling: Pooling | None = "last",
         normalize: bool = True,
         *,
         truncate: bool = False,
-    ) -> list[list[float]]:
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        as_numpy: bool = False,
+        progress: Progress = False,
+        timeout: float | None = None,
+    ) -> Embeddings | Array:
         """A vector of ``embedding_dim`` numbers for each text, in the order of the texts.
 
         They run together, beside whatever else the model does, and a vector does not depend on
-        the others. Only vectors of one model and one pooling can be compared.
+        the others. Only vectors of one model, one pooling and one kind of prompt can be compared.
 
         Args:
-            texts: any number, of any lengths.
+            texts: a list, an array, a column of a table, a generator: anything that gives texts.
+                They are read in batches.
             model: one of ``models`` instead of the default one.
             pooling: which hidden states become the vector: ``"last"`` (decoders were trained for
                 it), ``"mean"`` or ``"first"`` of them; None for what the model's own
                 ``1_Pooling/config.json`` says. Most encoders, MiniLM among them, want ``"mean"``.
+                ``2_Dense`` modules of the folder follow, whatever the pooling.
             normalize: scale to length 1, so that a dot product is the cosine.
-            truncate: cut texts that are longer than the model takes, instead of raising.
+            truncate: cut texts that are longer than the model takes, instead of raising; the
+                numbers of these texts are in ``truncated`` of the result.
+            prompt: a text to put before each text, such as ``"query: "``. Without it and
+                ``prompt_name`` the default prompt of the model's folder is used, if it has one;
+                ``""`` uses none.
+            prompt_name: one of the prompts of the model's ``config_sentence_transformers.json``.
+            as_numpy: return an array of float32, (texts, embedding_dim), instead of lists.
+            progress: True writes the count to stderr; a function is called with the number of
+                finished texts, and with the number of all of them or None.
+            timeout: seconds that the call may take.
 
         Raises:
-            ValidationError: a bad pooling or a text that is none; None where the model names none.
-            GenerationError: the model is missing or cannot be used, or a text is too long or has
-                no tokens.
+            ValidationError: an argument is of a wrong type or name; ``pooling=None`` where the
+                model names no pooling; a prompt that the model does not have.
+            GenerationError: the model is missing or cannot be used; a text is too long or has no
+                tokens; a vector is not finite; the time is up (code ``GENERATION_TIMEOUT``).
             StateError: the client is closed, or was closed meanwhile.
         """
-        self._check_open()
-        way = _checked(texts, pooling, normalize=normalize, truncate=truncate)
-        name = self._router.name_of(model)
-        with _failures(name):
-            backend = self._router.backend(name)
-            return backend.embed(texts, way, normalize=normalize, truncate=truncate)
+        call = self._call(
+            model,
+            pooling,
+            normalize,
+            truncate,
+            prompt,
+            prompt_name,
+            as_numpy=as_numpy,
+            timeout=timeout,
+        )
+        check_texts(texts)
+        collected = _Collected(reporter(progress, texts), as_numpy=as_numpy)
+        with closing(self._embedded(batches(texts), call)) as parts:
+            for part in parts:
+                collected.add(part)
+        return collected.result(lambda: self.embedding_dim(model))
+
+    def embed_iter(
+        self,
+        texts: Iterable[str],
+        model: str | None = None,
+        pooling: Pooling | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        as_numpy: bool = False,
+        progress: Progress = False,
+    ) -> Generator[Any]:
+        """Like ``embed_batch``, one vector after the other: a list, or an array with ``as_numpy``.
+
+        Texts are read in batches of 512, one batch ahead, so that memory does not grow with their
+        number. Closing or dropping the generator stops the work.
+        """
+        call = self._call(
+            model, pooling, normalize, truncate, prompt, prompt_name, as_numpy=as_numpy
+        )
+        check_texts(texts)
+        return self._vectors(batches(texts), call, reporter(progress, texts), as_numpy=as_numpy)
 
     def embedding_dim(self, model: str | None = None) -> int:
         """How many numbers an embedding has; opens the model.
@@ -89,7 +197,7 @@ class Embeds:
             model: one of ``models``, the default one for None, or any other reference.
 
         Raises:
-            ValidationError: no reference.
+            ValidationError: it is no reference.
             ModelError: the model is missing or cannot be used.
             StateError: the client is closed.
         """
@@ -97,76 +205,277 @@ class Embeds:
         if model is None or (isinstance(model, str) and model in self._router.models):
             return self._router.backend(model).capabilities
         if not isinstance(model, str | ModelSpec):
-            wrong = f"model must be a reference or a ModelSpec, got {model!r}"
-            raise ValidationError(wrong, details={"param": "model", "value": model})
-        with Router([model]) as other:  # opened for the question; shared if somebody has it open
+            wrong = f"model must be a reference or a ModelSpec, got {repr(model)[:100]}"
+            raise ValidationError(wrong, details={"param": "model"})
+        with Router([model]) as other:  # opened for the question; shared if it is open elsewhere
             return other.backend().capabilities
 
     def _check_open(self) -> None:
         if self._router.closed:
             raise StateError("the client has been closed", "STATE_CLOSED")
 
+    def _call(
+        self,
+        model: str | None,
+        pooling: Pooling | None,
+        normalize: bool,
+        truncate: bool,
+        prompt: str | None,
+        prompt_name: str | None,
+        *,
+        as_numpy: bool = False,
+        timeout: float | None = None,
+    ) -> "_Call":
+        self._check_open()
+        deadline = Deadline.after(timeout)
+        _check_pooling(pooling)
+        for name, switch in (
+            ("normalize", normalize),
+            ("truncate", truncate),
+            ("as_numpy", as_numpy),
+        ):
+            check_boolean(name, switch)
+        _check_prompts(prompt, prompt_name)
+        options = EmbeddingOptions(
+            pooling=pooling,
+            normalize=normalize,
+            truncate=truncate,
+            prompt=prompt,
+            prompt_name=prompt_name,
+            deadline=deadline,
+        )
+        return _Call(self._router.name_of(model), options)
 
-class AwaitedEmbeds(Embeds):
+    def _embedded(self, texts: Generator[list[str]], call: "_Call") -> Generator[Embedded]:
+        """The vectors of each batch; a failing model raises ``GenerationError``."""
+        first = next(texts, None)
+        if first is None:
+            return
+        with _failures(call.model):
+            backend = self._router.backend(call.model)
+            yield from backend.embed(_with(first, texts), call.options)
+
+    def _vectors(
+        self,
+        texts: Generator[list[str]],
+        call: "_Call",
+        report: Callable[[int], object],
+        *,
+        as_numpy: bool,
+    ) -> Generator[Any]:
+        done = 0
+        for part in self._embedded(texts, call):
+            yield from part.vectors if as_numpy else part.vectors.tolist()
+            done += len(part.vectors)
+            report(done)
+
+
+class AsyncModelMethods(ModelMethods):
     """What the async client has beside it."""
 
     async def aembed(
         self,
         text: str,
         model: str | None = None,
-        pooling: str | None = "last",
+        pooling: Pooling | None = "last",
         normalize: bool = True,
         *,
         truncate: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        timeout: float | None = None,
     ) -> list[float]:
         """Like ``embed``, awaited: it never blocks the event loop."""
-        texts = _alone(text)
-        return (await self.aembed_batch(texts, model, pooling, normalize, truncate=truncate))[0]
+        vectors = await self.aembed_batch(
+            single(text),
+            model,
+            pooling,
+            normalize,
+            truncate=truncate,
+            prompt=prompt,
+            prompt_name=prompt_name,
+            timeout=timeout,
+        )
+        return vectors[0]
+
+    @overload
+    async def aembed_batch(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        model: str | None = None,
+        pooling: Pooling | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        as_numpy: Literal[False] = False,
+        progress: Progress = False,
+        timeout: float | None = None,
+    ) -> Embeddings: ...
+
+    @overload
+    async def aembed_batch(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        model: str | None = None,
+        pooling: Pooling | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        as_numpy: Literal[True],
+        progress: Progress = False,
+        timeout: float | None = None,
+    ) -> Array: ...
 
     async def aembed_batch(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str] | AsyncIterable[str],
         model: str | None = None,
-        pooling: str | None = "last",
+        pooling: Pooling | None = "last",
         normalize: bool = True,
         *,
         truncate: bool = False,
-    ) -> list[list[float]]:
-        """Like ``embed_batch``, awaited; cancelling the task stops the work."""
-        self._check_open()
-        way = _checked(texts, pooling, normalize=normalize, truncate=truncate)
-        name = self._router.name_of(model)
-        with _failures(name):
-            backend = await self._router.abackend(name)
-            return await backend.aembed(texts, way, normalize=normalize, truncate=truncate)
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        as_numpy: bool = False,
+        progress: Progress = False,
+        timeout: float | None = None,
+    ) -> Embeddings | Array:
+        """Like ``embed_batch``, awaited; cancelling the task stops the work.
+
+        ``texts`` may be an asynchronous iterable. Another one is read on the event loop.
+        """
+        call = self._call(
+            model,
+            pooling,
+            normalize,
+            truncate,
+            prompt,
+            prompt_name,
+            as_numpy=as_numpy,
+            timeout=timeout,
+        )
+        check_texts(texts)
+        collected = _Collected(reporter(progress, texts), as_numpy=as_numpy)
+        async for part in self._aembedded(abatches(texts), call):
+            collected.add(part)
+        return collected.result(lambda: self.embedding_dim(model))
+
+    def aembed_iter(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        model: str | None = None,
+        pooling: Pooling | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        as_numpy: bool = False,
+        progress: Progress = False,
+    ) -> AsyncGenerator[Any]:
+        """Like ``embed_iter``, read with ``async for``."""
+        call = self._call(
+            model, pooling, normalize, truncate, prompt, prompt_name, as_numpy=as_numpy
+        )
+        check_texts(texts)
+        return self._avectors(abatches(texts), call, reporter(progress, texts), as_numpy=as_numpy)
+
+    async def _aembedded(
+        self, texts: AsyncGenerator[list[str]], call: "_Call"
+    ) -> AsyncGenerator[Embedded]:
+        first = await anext(texts, None)
+        if first is None:
+            return
+        with _failures(call.model):
+            backend = await self._router.abackend(call.model)
+            async for part in backend.aembed(_awith(first, texts), call.options):
+                yield part
+
+    async def _avectors(
+        self,
+        texts: AsyncGenerator[list[str]],
+        call: "_Call",
+        report: Callable[[int], object],
+        *,
+        as_numpy: bool,
+    ) -> AsyncGenerator[Any]:
+        done = 0
+        async for part in self._aembedded(texts, call):
+            for vector in part.vectors if as_numpy else part.vectors.tolist():
+                yield vector
+            done += len(part.vectors)
+            report(done)
 
 
-def _alone(text: str) -> list[str]:
-    if not isinstance(text, str):
-        wrong = f"text must be a str, got {type(text).__name__}; embed_batch takes several"
-        raise ValidationError(wrong, details={"param": "text"})
-    return [text]
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """The checked arguments of a call."""
+
+    model: str
+    options: EmbeddingOptions
 
 
-def _checked(texts: Sequence[str], pooling: str | None, **switches: bool) -> Pooling | None:
-    for name, switch in switches.items():
-        check_boolean(name, switch)
+class _Collected:
+    """The parts of a result."""
+
+    def __init__(self, report: Callable[[int], object], *, as_numpy: bool) -> None:
+        self._report = report
+        self._arrays: list[Any] | None = [] if as_numpy else None
+        self._lists = Embeddings()
+        self._done = 0
+
+    def add(self, part: Embedded) -> None:
+        """Add the vectors of a batch."""
+        if self._arrays is None:
+            self._lists.extend(part.vectors.tolist())
+            self._lists.truncated.extend(part.cut)
+        else:
+            self._arrays.append(part.vectors)
+        self._done += len(part.vectors)
+        self._report(self._done)
+
+    def result(self, dimension: Callable[[], int]) -> Embeddings | Array:
+        """All vectors; an empty array needs the dimension."""
+        if self._arrays is None:
+            return self._lists
+        numpy = importlib.import_module("numpy")
+        arrays = self._arrays or [numpy.empty((0, dimension()), numpy.float32)]
+        result: Array = numpy.concatenate(arrays)
+        return result
+
+
+def _with(first: list[str], others: Generator[list[str]]) -> Generator[list[str]]:
+    yield first
+    yield from others
+
+
+async def _awith(first: list[str], others: AsyncGenerator[list[str]]) -> AsyncGenerator[list[str]]:
+    yield first
+    async for batch in others:
+        yield batch
+
+
+def _check_pooling(pooling: object) -> None:
     if pooling is not None and pooling not in POOLINGS:
         raise ValidationError(
-            f"Invalid pooling strategy {pooling!r}; choose one of "
+            f"Invalid pooling strategy {repr(pooling)[:100]}; choose one of "
             f"{', '.join(map(repr, POOLINGS))}, or None for the model's own",
-            details={"param": "pooling", "value": pooling},
+            details={"param": "pooling"},
         )
-    if isinstance(texts, str) or not isinstance(texts, Sequence):
-        raise ValidationError(
-            f"texts must be a list of texts, got {type(texts).__name__}; embed takes a single one",
-            details={"param": "texts"},
-        )
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            wrong = f"text {number} must be a str, got {type(text).__name__}"
-            raise ValidationError(wrong, details={"param": "texts", "index": number})
-    return pooling
+
+
+def _check_prompts(prompt: object, prompt_name: object) -> None:
+    for name, value in (("prompt", prompt), ("prompt_name", prompt_name)):
+        if value is not None and not isinstance(value, str):
+            wrong = f"{name} must be a text or None, got {repr(value)[:100]}"
+            raise ValidationError(wrong, details={"param": name})
+    if prompt is not None and prompt_name is not None:
+        wrong = "give prompt or prompt_name, not both"
+        raise ValidationError(wrong, details={"param": "prompt_name"})
 
 
 @contextmanager

@@ -39,12 +39,17 @@ OPTIONAL = (  # a missing tokenizer is for the tokenizer to complain about
     "1_Pooling/config.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "config_sentence_transformers.json",
     "generation_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
 )
-SMALL = (REQUIRED, INDEX, *OPTIONAL)
+MODULES = ("[0-9]_*/config.json",)  # folders of modules.json
+DENSE = "[0-9]_Dense/model.safetensors"  # weights after the pooling, of a few megabytes
+SMALL = (REQUIRED, INDEX, *OPTIONAL, *MODULES)
 REVISION = "main"
 TIMEOUT_S = 10.0  # for the first answer of the hub; later requests are tried again by its client
 
@@ -136,7 +141,7 @@ def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise no_space(hub, f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
-        folder = snapshot(hub, model_id, [*SMALL, *map(glob.escape, weights)], progress=True)
+        folder = snapshot(hub, model_id, [*SMALL, DENSE, *map(glob.escape, weights)], progress=True)
         weight_files(folder)
         absent = folder.parents[1] / ".no_exist" / folder.name  # as the hub client marks it
         for name in set(OPTIONAL) - sizes.keys():

@@ -1,0 +1,183 @@
+"""Embeds texts with a model in this process: prompt, tokens, engine, vectors.
+
+The next batch is tokenized and queued while the engine computes the current one.
+"""
+
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+
+from talu.backends.threads import InTurn
+from talu.engine.embedding import EmbeddingTicket
+from talu.engine.engine import Engine
+from talu.exceptions import GenerationError, ValidationError
+from talu.forks import ForkSafeLock
+from talu.protocols import Embedded
+from talu.types import POOLINGS, EmbeddingOptions, Pooling
+
+__all__ = ["Texts"]
+
+TOKENIZING = InTurn()  # a batch may take seconds, and prompts must not wait for it
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A batch of texts in the engine's hands."""
+
+    ticket: EmbeddingTicket
+    first: int
+    cut: tuple[int, ...]
+
+
+class Texts:
+    """The embeddings of one open model.
+
+    Args:
+        ref: the model, for messages.
+        engine: gives the open engine, or raises ``StateError``.
+        track: called with every ticket, before anybody waits for it.
+    """
+
+    def __init__(
+        self,
+        ref: str,
+        engine: Callable[[], Engine],
+        track: Callable[[EmbeddingTicket], None],
+    ) -> None:
+        self._ref = ref
+        self._engine = engine
+        self._track = track
+        self._gate = ForkSafeLock(reentrant=True)
+        self._warned = False
+
+    @property
+    def dimension(self) -> int:
+        """Numbers of a vector.
+
+        Raises:
+            GenerationError: the model has a step that is not supported.
+        """
+        engine = self._engine()
+        self._check_supported(engine)
+        return engine.architecture.embedding.dimension
+
+    def embed(
+        self, batches: Iterable[Sequence[str]], options: EmbeddingOptions
+    ) -> Generator[Embedded]:
+        """Vectors of each batch, in order; see ``talu.protocols.Backend``."""
+        ahead: _Batch | None = None
+        first = 0
+        for texts in batches:
+            batch = self._start(texts, options, first)
+            first += len(texts)
+            if ahead is not None:
+                yield self._finish(ahead, options)
+            ahead = batch
+        if ahead is not None:
+            yield self._finish(ahead, options)
+
+    async def aembed(
+        self, batches: AsyncIterable[Sequence[str]], options: EmbeddingOptions
+    ) -> AsyncGenerator[Embedded]:
+        """Like ``embed``, awaited; what takes long is done in a thread beside the loop."""
+        ahead: _Batch | None = None
+        first = 0
+        async for texts in batches:
+            batch = await TOKENIZING.call(self._start, texts, options, first)
+            first += len(texts)
+            if ahead is not None:
+                yield await self._afinish(ahead, options)
+            ahead = batch
+        if ahead is not None:
+            yield await self._afinish(ahead, options)
+
+    def _start(self, texts: Sequence[str], options: EmbeddingOptions, first: int) -> _Batch:
+        if options.deadline is not None:
+            options.deadline.check()
+        engine = self._engine()
+        self._check_supported(engine)
+        pooling = self._pooling(engine, options.pooling)
+        prompt, skip = self._prompt(engine, options)
+        limit, tokenizer = engine.text_limit, engine.tokenizer
+        lower_case = engine.architecture.embedding.lower_case
+        ids, cut = [], []
+        for number, text in enumerate(texts, first):
+            whole = lowered(prompt + text) if lower_case else prompt + text
+            tokens = tokenizer.encode(whole)
+            if options.truncate and len(tokens) > limit:
+                tokens = tokenizer.encode_at_most(whole, limit)
+                cut.append(number)
+            ids.append(tokens)
+        ticket = engine.submit_embedding(
+            ids, pooling, skip=skip, first=first, deadline=options.deadline
+        )
+        self._track(ticket)
+        return _Batch(ticket, first, tuple(cut))
+
+    def _finish(self, batch: _Batch, options: EmbeddingOptions) -> Embedded:
+        pooled = batch.ticket.wait()
+        head = self._engine().head
+        vectors = head.vectors(pooled, normalize=options.normalize, first=batch.first)
+        return Embedded(vectors, batch.cut)
+
+    async def _afinish(self, batch: _Batch, options: EmbeddingOptions) -> Embedded:
+        pooled = await batch.ticket.wait_async()
+        head = self._engine().head
+        vectors = await TOKENIZING.call(
+            head.vectors, pooled, normalize=options.normalize, first=batch.first
+        )
+        return Embedded(vectors, batch.cut)
+
+    def _check_supported(self, engine: Engine) -> None:
+        problem = engine.architecture.embedding.problem
+        if problem is not None:
+            raise GenerationError(problem, "GENERATION_UNSUPPORTED", {"model": self._ref})
+
+    def _pooling(self, engine: Engine, asked: Pooling | None) -> Pooling:
+        own = engine.architecture.embedding
+        if asked is None:
+            if own.pooling is None:
+                raise ValidationError(
+                    f"{self._ref} does not say how its embeddings are pooled "
+                    f"({own.pooling_problem}); choose one of {', '.join(map(repr, POOLINGS))}",
+                    details={"param": "pooling"},
+                )
+            return own.pooling
+        if asked == "last" != (own.pooling or "last"):
+            self._warn(own.pooling or "")
+        return asked
+
+    def _warn(self, own: str) -> None:
+        with self._gate.lock:
+            if self._warned:
+                return
+            self._warned = True
+        warnings.warn(
+            f"{self._ref} was trained for pooling={own!r}, and is asked for 'last', the default of "
+            "every model: its vectors will compare badly. pooling=None takes the model's own",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    def _prompt(self, engine: Engine, options: EmbeddingOptions) -> tuple[str, int]:
+        """The text to put before each text, and how many of its tokens are not pooled."""
+        own = engine.architecture.embedding
+        prompt, name = options.prompt, options.prompt_name
+        if prompt is None:
+            name = own.default_prompt if name is None else name
+            if name is not None and name not in own.prompts:
+                known = ", ".join(map(repr, own.prompts)) or "none"
+                raise ValidationError(
+                    f"{self._ref} has no prompt {name[:100]!r}; its prompts are: {known[:500]}",
+                    details={"param": "prompt_name", "value": name[:100]},
+                )
+            prompt = "" if name is None else own.prompts[name]
+        if not prompt or own.pools_prompt:
+            return prompt, 0
+        ids = engine.tokenizer.encode(prompt)
+        return prompt, len(ids) - (ids[-1:] != [] and ids[-1] in engine.tokenizer.special_ids)
+
+
+def lowered(text: str) -> str:
+    """In lower case, character by character, as the tokenizers package does it."""
+    return "".join(map(str.lower, text))

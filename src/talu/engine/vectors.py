@@ -1,0 +1,175 @@
+"""Computes vectors from pooled hidden states: the model's last steps, the check, the length.
+
+Everything is done in float64 with additions in one order and no function of the C library, so that
+a vector is the same on every processor: NumPy and BLAS choose their code by the processor, and
+their sums and functions differ in the last bits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talu.exceptions import GenerationError
+from talu.models.sentence_transformers import Dense, Step
+from talu.weights.checkpoint import Checkpoint
+from talu.weights.pack import as_float32
+
+__all__ = ["Head", "load_head", "tanh", "unit"]
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+ROWS = 64  # vectors at a time: their sums stay in the processor's cache
+LN2_HIGH, LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10  # 32 bits of ln 2, and the rest
+SERIES = 14  # terms of exp(r) for |r| <= ln(2) / 2: the rest is below 1e-17
+
+
+@dataclass(frozen=True, slots=True)
+class _Dense:
+    weight: Doubles  # transposed: (inputs, outputs)
+    bias: Doubles | None
+    activation: str
+    projection: Doubles | None  # of the input, to be added; None adds the input or nothing
+    residual: bool
+
+    def __call__(self, x: Doubles) -> Doubles:
+        y = product(x, self.weight)
+        if self.bias is not None:
+            y = y + self.bias
+        if self.activation == "tanh":
+            y = tanh(y)
+        elif self.activation == "relu":
+            y = np.maximum(y, 0.0)
+        if self.residual:
+            y = y + (x if self.projection is None else product(x, self.projection))
+        return y
+
+
+class Head:
+    """The steps of a model after the pooling.
+
+    Args:
+        steps: what they do, in order.
+        dimension: numbers that are kept of a vector.
+    """
+
+    def __init__(self, steps: Sequence[_Dense | None], dimension: int) -> None:
+        self._steps = steps  # None scales to length 1
+        self._dimension = dimension
+
+    def vectors(self, pooled: Floats, *, normalize: bool, first: int = 0) -> Floats:
+        """The embeddings of pooled states, (texts, width) to (texts, dimension).
+
+        Args:
+            pooled: a row for each text.
+            normalize: scale to length 1; a vector of zeros stays one.
+            first: number of the first text, for messages.
+
+        Raises:
+            GenerationError: a number is infinite or not a number.
+        """
+        out = np.empty((len(pooled), self._dimension), np.float32)
+        for start in range(0, len(pooled), ROWS):
+            rows = pooled[start : start + ROWS].astype(np.float64)
+            out[start : start + ROWS] = self._some(rows, normalize=normalize)
+        finite = np.isfinite(out).all(axis=1)
+        if not finite.all():
+            number = first + int(finite.argmin())
+            raise GenerationError(
+                f"the vector of text {number} has numbers that are infinite or not numbers; the "
+                "weights of the model are damaged, or their values are too large for its format",
+                details={"index": number},
+            )
+        return out
+
+    def _some(self, x: Doubles, *, normalize: bool) -> Doubles:
+        with np.errstate(all="ignore"):  # what is not finite is found at the end
+            for step in self._steps:
+                x = single(unit(x) if step is None else step(x))
+            x = x[:, : self._dimension]
+            return unit(x) if normalize else x
+
+
+def load_head(steps: Sequence[Step], dimension: int) -> Head:
+    """Load the weights of the steps.
+
+    Raises:
+        ModelError: a file is damaged, or lacks a tensor or has one of another shape or type.
+    """
+    return Head([_load(step) if isinstance(step, Dense) else None for step in steps], dimension)
+
+
+def _load(step: Dense) -> _Dense:
+    shape = (step.outputs, step.inputs)
+    wanted: dict[str, tuple[int, ...]] = {"linear.weight": shape}
+    if step.bias:
+        wanted["linear.bias"] = (step.outputs,)
+    projected = step.residual and step.inputs != step.outputs
+    if projected:
+        wanted["residual.weight"] = shape
+    tensors = _read(step.folder, wanted)
+    return _Dense(
+        weight=np.ascontiguousarray(tensors["linear.weight"].T),
+        bias=tensors.get("linear.bias"),
+        activation=step.activation,
+        projection=np.ascontiguousarray(tensors["residual.weight"].T) if projected else None,
+        residual=step.residual,
+    )
+
+
+def _read(folder: Path, wanted: dict[str, tuple[int, ...]]) -> dict[str, Doubles]:
+    checkpoint = Checkpoint.open(folder, use_mmap=False)
+    try:
+        checkpoint.check(wanted)
+        return {
+            name: as_float32(checkpoint.raw(name), checkpoint.info(name).dtype).astype(np.float64)
+            for name in wanted
+        }
+    finally:
+        checkpoint.close()
+
+
+def product(x: Doubles, weight: Doubles) -> Doubles:
+    """x · weight, its products added in the order of the columns of x.
+
+    The products of two numbers of float32 are exact in float64.
+    """
+    total = np.zeros((len(x), weight.shape[1]))
+    for column, row in zip(x.T, weight, strict=True):
+        total += column[:, None] * row
+    return total
+
+
+def unit(x: Doubles) -> Doubles:
+    """Rows of length 1; a row of zeros stays one."""
+    squares = np.cumsum(x * x, axis=1)[:, -1:]  # a running sum has only one order
+    return x / np.where(squares == 0, 1.0, np.sqrt(squares))
+
+
+def tanh(x: Doubles) -> Doubles:
+    """The hyperbolic tangent, from additions, products and quotients alone."""
+    size = np.minimum(np.abs(x), 20.0)  # beyond that it is 1
+    square = size * size
+    small = size - size * square * (1 / 3 - square * (2 / 15 - square * (17 / 315)))
+    power = exp(-2.0 * size)
+    large = (1.0 - power) / (1.0 + power)
+    y = np.copysign(np.where(size < 0.01, small, large), x)
+    return np.where(np.isnan(x), x, y)
+
+
+def exp(x: Doubles) -> Doubles:
+    """The exponential function of numbers from -700 to 700."""
+    twos = np.rint(x * (1 / (LN2_HIGH + LN2_LOW)))
+    rest = (x - twos * LN2_HIGH) - twos * LN2_LOW
+    total = np.ones_like(rest)
+    for term in range(SERIES, 0, -1):
+        total = 1.0 + rest / term * total
+    return np.ldexp(total, np.nan_to_num(twos).astype(np.int32))
+
+
+def single(x: Doubles) -> Doubles:
+    """Rounded to float32, in which the model was trained."""
+    return x.astype(np.float32).astype(np.float64)

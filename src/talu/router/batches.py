@@ -1,0 +1,144 @@
+"""Reads the texts of an embedding call in batches, so that any number of them fits into memory."""
+
+import sys
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+    Sized,
+)
+from collections.abc import Set as AnySet
+
+from talu.exceptions import ValidationError
+
+__all__ = ["Progress", "abatches", "batches", "check_texts", "reporter", "single"]
+
+TEXTS = 512  # of a batch; the engine needs some of its steps full
+CHARACTERS = 1 << 22
+
+Progress = bool | Callable[[int, int | None], object]
+
+
+def single(text: object) -> list[str]:
+    """The text as a batch.
+
+    Raises:
+        ValidationError: it is not a text.
+    """
+    if not isinstance(text, str):
+        wrong = f"text must be a str, got {type(text).__name__}; embed_batch takes several"
+        raise ValidationError(wrong, details={"param": "text"})
+    return [text]
+
+
+def check_texts(texts: object) -> None:
+    """Refuse what is not an ordered collection of texts, as far as can be seen without reading it.
+
+    Raises:
+        ValidationError: it is not; the message says what to do.
+    """
+    wrong = None
+    if isinstance(texts, str | bytes | bytearray):
+        wrong = "embed takes a single one"
+    elif isinstance(texts, Mapping):
+        wrong = "give its values or its keys"
+    elif isinstance(texts, AnySet):
+        wrong = "a set has no order: give a list"
+    elif hasattr(texts, "columns"):
+        wrong = "give one column of the table"
+    elif not isinstance(texts, Iterable | AsyncIterable):
+        wrong = "embed takes a single one"
+    if wrong is not None:
+        raise ValidationError(
+            "texts must be a list of texts or something else to iterate over, got "
+            f"{type(texts).__name__}; {wrong}",
+            details={"param": "texts"},
+        )
+    if isinstance(texts, Sequence):  # others are checked as they are read
+        for number, text in enumerate(texts):
+            _check_text(number, text)
+
+
+def batches(texts: Iterable[str]) -> Generator[list[str]]:
+    """The texts in order, some at a time.
+
+    Raises:
+        ValidationError: one is not a text.
+    """
+    gathered = _Batch()
+    for text in texts:
+        if full := gathered.add(text):
+            yield full
+    if gathered.texts:
+        yield gathered.texts
+
+
+async def abatches(texts: Iterable[str] | AsyncIterable[str]) -> AsyncGenerator[list[str]]:
+    """Like ``batches``, also of an asynchronous iterable."""
+    if isinstance(texts, AsyncIterable):
+        gathered = _Batch()
+        async for text in texts:
+            if full := gathered.add(text):
+                yield full
+        if gathered.texts:
+            yield gathered.texts
+    else:
+        for batch in batches(texts):
+            yield batch
+
+
+def reporter(progress: object, texts: object) -> Callable[[int], object]:
+    """What to call with the number of finished texts.
+
+    Raises:
+        ValidationError: ``progress`` is neither a function nor True or False.
+    """
+    total = len(texts) if isinstance(texts, Sized) else None
+    if progress is False or progress is None:
+        return lambda done: None
+    if progress is True:
+        return lambda done: _show(done, total)
+    if callable(progress):
+        return lambda done: progress(done, total)
+    raise ValidationError(
+        f"progress must be True, False or a function of two numbers, got {repr(progress)[:100]}",
+        details={"param": "progress"},
+    )
+
+
+class _Batch:
+    """Gathers texts until there are enough."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._characters = 0
+        self._number = 0
+
+    def add(self, text: object) -> list[str] | None:
+        """Add one; the batch if that fills it."""
+        self.texts.append(_check_text(self._number, text))
+        self._number += 1
+        self._characters += len(self.texts[-1])
+        if len(self.texts) < TEXTS and self._characters < CHARACTERS:
+            return None
+        full, self.texts, self._characters = self.texts, [], 0
+        return full
+
+
+def _check_text(number: int, text: object) -> str:
+    if not isinstance(text, str):
+        wrong = f"text {number} must be a str, got {type(text).__name__}"
+        raise ValidationError(wrong, details={"param": "texts", "index": number})
+    return text
+
+
+def _show(done: int, total: int | None) -> None:
+    """Write a line to stderr over the one before, and end it with the last text."""
+    of = f" of {total:,}" if total is not None else ""
+    end = "\n" if done == total else ""
+    sys.stderr.write(f"\rembedded {done:,}{of} texts{end}")
+    sys.stderr.flush()

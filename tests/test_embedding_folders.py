@@ -1,0 +1,270 @@
+"""Folders of sentence-transformers give the vectors that sentence-transformers gives."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from talu import Client, GenerationError, LocalBackend, ModelSpec, ValidationError
+from talu.engine.vectors import exp, load_head, tanh, unit
+from talu.models.sentence_transformers import read_embedding_settings
+
+FOLDER = Path(__file__).parent / "models" / "golden" / "sentences"
+VARIANTS = json.loads((FOLDER / "variants.json").read_text())
+MODULES = json.loads((FOLDER / "modules.json").read_text())
+MODEL, POOLING, DENSE, NORMALIZE = MODULES
+Make = Callable[[dict[str, Any]], Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Make:
+    """Makes a copy of the folder in which some files have another content."""
+
+    def make(files: dict[str, Any]) -> Path:
+        copy = shutil.copytree(FOLDER, tmp_path / "model")
+        for name, content in files.items():
+            (copy / name).parent.mkdir(exist_ok=True)
+            (copy / name).write_text(json.dumps(content))
+        return copy
+
+    return make
+
+
+def exact(folder: Path) -> Client:
+    return Client(ModelSpec(str(folder), LocalBackend(weight_format="stored")))
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant["name"])
+def test_the_vectors_are_those_of_the_reference(folder: Make, variant: dict[str, Any]) -> None:
+    model = folder(variant["files"])
+    if variant["files"].get("2_Dense/config.json", {}).get("out_features") == 48:
+        (model / "2_Dense" / "wide.safetensors").replace(model / "2_Dense" / "model.safetensors")
+    with exact(model) as client:
+        vectors = client.embed_batch(
+            variant["texts"], pooling=None, truncate=True, **variant["arguments"]
+        )
+        assert client.embedding_dim() == len(variant["vectors"][0])
+    np.testing.assert_allclose(vectors, variant["vectors"], rtol=0, atol=2e-6)
+
+
+def test_another_pooling_replaces_the_pooling_and_nothing_that_follows(folder: Make) -> None:
+    expected = next(v for v in VARIANTS if v["name"] == "cls")
+    with exact(folder({})) as client:
+        vectors = client.embed_batch(expected["texts"], pooling="first", truncate=True)
+    np.testing.assert_allclose(vectors, expected["vectors"], rtol=0, atol=2e-6)
+
+
+def test_a_text_beyond_max_seq_length_is_refused_with_the_file_that_says_so(folder: Make) -> None:
+    with exact(folder({})) as client:
+        with pytest.raises(
+            GenerationError, match=r"text 1 has 38 tokens.*takes 20 \(max_seq_length in sentence_b"
+        ) as caught:
+            client.embed_batch(["fox", "fox " * 36], pooling=None)
+        assert caught.value.code == "GENERATION_CONTEXT_OVERFLOW"
+        assert caught.value.details == {"index": 1, "tokens": 38, "context_length": 20}
+
+
+def test_a_result_tells_which_texts_were_cut(folder: Make) -> None:
+    texts = ["fox", "fox " * 36, "river", "river " * 19]
+    with exact(folder({})) as client:
+        vectors = client.embed_batch(texts, pooling=None, truncate=True)
+    assert vectors.truncated == [1, 3]
+
+
+def test_an_empty_prompt_replaces_the_default_one(folder: Make) -> None:
+    files = {"config_sentence_transformers.json": {"prompts": {"q": "what is "},
+                                                   "default_prompt_name": "q"}}  # fmt: skip
+    with exact(folder(files)) as client:
+        with_default = client.embed("fox", pooling=None)
+        assert with_default == client.embed("what is fox", pooling=None, prompt="")
+        assert with_default != client.embed("fox", pooling=None, prompt="")
+
+
+def test_a_prompt_that_the_model_does_not_have_is_named_beside_those_it_has(folder: Make) -> None:
+    with (
+        exact(folder({})) as client,
+        pytest.raises(ValidationError, match=r"has no prompt 'quary'.*'query', 'passage'"),
+    ):
+        client.embed("fox", pooling=None, prompt_name="quary")
+
+
+def test_a_prompt_and_the_name_of_one_exclude_each_other() -> None:
+    with pytest.raises(ValidationError, match="prompt or prompt_name, not both"):
+        Client("x").embed("fox", prompt="a", prompt_name="b")
+
+
+def test_a_pooling_against_the_model_s_own_warns_once(folder: Make) -> None:
+    with exact(folder({})) as client:
+        with pytest.warns(UserWarning, match="trained for pooling='mean'.*pooling=None"):
+            client.embed("fox")
+        client.embed("fox")
+        client.embed("fox", pooling="first")
+
+
+def test_a_model_whose_own_pooling_is_last_does_not_warn(folder: Make) -> None:
+    with exact(folder({"1_Pooling/config.json": {"pooling_mode": "lasttoken"}})) as client:
+        assert client.embed("fox") == client.embed("fox", pooling=None)
+
+
+@pytest.mark.parametrize("modes", ["max", ["mean", "cls"], "weightedmean"])
+def test_a_pooling_that_talu_does_not_have_is_an_error_of_pooling_none(
+    folder: Make, modes: object
+) -> None:
+    files = {"1_Pooling/config.json": {"pooling_mode": modes}}
+    with exact(folder(files)) as client:
+        with pytest.raises(ValidationError, match=r"1_Pooling/config.json says .*not supported"):
+            client.embed("fox", pooling=None)
+        assert len(client.embed("fox", pooling="mean")) == 32
+
+
+def changed(entry: dict[str, Any], **values: Any) -> dict[str, Any]:
+    return entry | values
+
+
+UNSUPPORTED: dict[str, tuple[dict[str, Any], str]] = {
+    "an unknown module": (
+        {
+            "modules.json": [
+                MODEL,
+                POOLING,
+                changed(DENSE, type="sentence_transformers.models.LSTM"),
+            ]
+        },
+        "module 2 is LSTM",
+    ),
+    "code of the model": (
+        {"modules.json": [changed(MODEL, type="custom_st.Transformer"), POOLING]},
+        r"module 0 is 'custom_st\.Transformer'",
+    ),
+    "a dense module before the pooling": (
+        {"modules.json": [MODEL, changed(DENSE, path="2_Dense")]},
+        "module 1 is Dense",
+    ),
+    "an unknown activation": (
+        {
+            "2_Dense/config.json": {
+                "in_features": 48,
+                "out_features": 32,
+                "activation_function": "torch.nn.modules.activation.Mish",
+            }
+        },
+        "activation 'torch.nn.modules.activation.Mish'",
+    ),
+    "states of tokens": (
+        {
+            "2_Dense/config.json": {
+                "in_features": 48,
+                "out_features": 32,
+                "module_input_name": "token_embeddings",
+            }
+        },
+        "module_input_name 'token_embeddings'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNSUPPORTED)
+def test_a_module_that_talu_does_not_have_is_refused_by_name(folder: Make, case: str) -> None:
+    files, named = UNSUPPORTED[case]
+    with exact(folder(files)) as client:
+        for call in (
+            client.embedding_dim,
+            lambda: client.embed("fox", pooling="mean"),
+            lambda: client.embed("fox", pooling=None),
+        ):
+            with pytest.raises(GenerationError, match=rf"modules.json: .*{named}") as caught:
+                call()
+            assert caught.value.code == "GENERATION_UNSUPPORTED"
+        assert not client.capabilities().embeddings
+
+
+def test_pickled_weights_of_a_dense_module_are_refused(folder: Make) -> None:
+    model = folder({})
+    (model / "2_Dense" / "model.safetensors").rename(model / "2_Dense" / "pytorch_model.bin")
+    with (
+        exact(model) as client,
+        pytest.raises(GenerationError, match=r"2_Dense has no model.safetensors.*any code"),
+    ):
+        client.embed("fox", pooling=None)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "named"),
+    [
+        ("modules.json", {}, "must be a list"),
+        ("modules.json", [], "must be a list"),
+        ("modules.json", [MODEL] * 33, "must be a list of 1 to 32"),
+        ("modules.json", [MODEL, "Pooling"], "module 1 needs a type and a path"),
+        ("modules.json", [MODEL, changed(POOLING, path="../x")], "in a folder beside this file"),
+        ("modules.json", [MODEL, changed(POOLING, path="/etc")], "in a folder beside this file"),
+        ("2_Dense/config.json", {"in_features": 47, "out_features": 32}, "in_features"),
+        ("2_Dense/config.json", {"in_features": 48, "out_features": 0}, "out_features"),
+        ("2_Dense/config.json", {"in_features": 48, "out_features": 33}, "linear.weight"),
+        ("sentence_bert_config.json", {"max_seq_length": 0}, "max_seq_length"),
+        ("sentence_bert_config.json", {"max_seq_length": "20"}, "max_seq_length"),
+        ("config_sentence_transformers.json", {"prompts": ["query: "]}, "prompts"),
+        ("config_sentence_transformers.json", {"prompts": {"query": 1}}, "prompts"),
+        ("config_sentence_transformers.json", {"truncate_dim": -1}, "truncate_dim"),
+    ],
+)
+def test_a_damaged_file_is_named(folder: Make, file: str, content: object, named: str) -> None:
+    with (
+        exact(folder({file: content})) as client,
+        pytest.raises(GenerationError, match=rf"cannot embed: .*{named}"),
+    ):
+        client.embed("fox", pooling=None)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 3e38])
+def test_a_vector_that_is_not_finite_is_an_error(folder: Make, number: float) -> None:
+    model = folder({"2_Dense/config.json": {"in_features": 48, "out_features": 32,
+                    "activation_function": "torch.nn.modules.linear.Identity"}})  # fmt: skip
+    head = load_head(read_embedding_settings(model, 48, 66).steps, 32)
+    pooled = np.zeros((3, 48), np.float32)
+    pooled[1] = number
+    with pytest.raises(GenerationError, match="vector of text 8 has numbers that are infinite"):
+        head.vectors(pooled, normalize=False, first=7)
+
+
+def test_the_length_of_a_vector_of_zeros_is_zero() -> None:
+    zeros = np.zeros((1, 4), np.float32)
+    assert not load_head((), 4).vectors(zeros, normalize=True).any()
+
+
+def test_a_vector_does_not_depend_on_those_beside_it() -> None:
+    head = load_head(read_embedding_settings(FOLDER, 48, 66).steps, 32)
+    pooled = np.random.default_rng(3).standard_normal((150, 48)).astype(np.float32)
+    together = head.vectors(pooled, normalize=True)
+    for number in (0, 63, 64, 149):
+        alone = head.vectors(pooled[number : number + 1], normalize=True)
+        np.testing.assert_array_equal(alone[0], together[number])
+
+
+def test_sums_have_one_order_whatever_the_processor() -> None:
+    x = np.random.default_rng(5).standard_normal((3, 701))
+    for row, length in zip(x, unit(x), strict=True):
+        total = 0.0
+        for number in row.tolist():
+            total += number * number
+        np.testing.assert_array_equal(length, row / np.sqrt(total))
+
+
+def test_pooling_adds_row_by_row() -> None:
+    for width in (2, 3, 48, 384):
+        rows = np.random.default_rng(width).standard_normal((1000, width)).astype(np.float32)
+        total = np.zeros(width)
+        for row in rows:
+            total += row
+        np.testing.assert_array_equal(rows.sum(axis=0, dtype=np.float64), total)
+
+
+def test_tanh_and_exp_are_right_to_fifteen_digits() -> None:
+    x = np.concatenate([np.linspace(-25, 25, 100_001), np.logspace(-300, 2, 1000), [0.0, np.inf]])
+    np.testing.assert_allclose(tanh(x), np.tanh(x), rtol=3e-15, atol=1e-16)
+    powers = np.linspace(-40, 0, 10_001)
+    np.testing.assert_allclose(exp(powers), np.exp(powers), rtol=1e-15)
+    assert np.isnan(tanh(np.array([np.nan])))[0]
