@@ -3,7 +3,7 @@
 import asyncio
 import importlib.util
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -183,6 +183,146 @@ def test_a_bad_pooling_is_named_before_a_model_is_looked_for(name: str) -> None:
 def test_what_is_no_list_of_texts_is_refused(client: Client, texts: Any) -> None:
     with pytest.raises(ValidationError, match="text"):
         client.embed_batch(texts)
+
+
+def lines(count: int) -> Iterator[str]:
+    return (f"line {number}" for number in range(count))
+
+
+class Column:
+    """What a column of a table is to whoever reads it: neither a list nor a sequence."""
+
+    def __init__(self, values: list[str]) -> None:
+        self.values = values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+
+SOURCES: dict[str, Callable[[], Any]] = {
+    "tuple": lambda: tuple(lines(3)),
+    "generator": lambda: lines(3),
+    "array": lambda: np.array(list(lines(3))),
+    "array of objects": lambda: np.array(list(lines(3)), dtype=object),
+    "column": lambda: Column(list(lines(3))),
+    "values": lambda: dict(enumerate(lines(3))).values(),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_whatever_gives_texts_is_embedded(client: Client, source: str) -> None:
+    assert client.embed_batch(SOURCES[source]()) == client.embed_batch(list(lines(3)))
+
+
+@pytest.mark.parametrize(
+    ("texts", "advice"),
+    [
+        ({"a": 1}, "values or its keys"),
+        ({"a", "b"}, "no order"),
+        (b"bytes", "a single one"),
+        (type("Table", (), {"columns": ["a"], "__iter__": lambda self: iter("a")})(), "one column"),
+        (np.array([["a"]]), "text 0 must be a str, got ndarray"),
+        (iter(["a", float("nan")]), "text 1 must be a str, got float"),
+    ],
+)
+def test_what_gives_no_texts_in_order_is_refused_with_advice(
+    client: Client, texts: Any, advice: str
+) -> None:
+    with pytest.raises(ValidationError, match=advice):
+        client.embed_batch(texts)
+
+
+def test_batches_change_no_vector_and_are_reported(client: Client) -> None:
+    seen: list[tuple[int, int | None]] = []
+    texts = list(lines(1100))
+    vectors = client.embed_batch(texts, progress=lambda *counts: seen.append(counts))
+    assert seen == [(512, 1100), (1024, 1100), (1100, 1100)]
+    seen.clear()
+    assert client.embed_batch(iter(texts), progress=lambda *counts: seen.append(counts)) == vectors
+    assert seen == [(512, None), (1024, None), (1100, None)]
+    assert vectors[700] == client.embed(texts[700])
+
+
+def test_progress_on_stderr_ends_its_line(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.embed_batch(list(lines(600)), progress=True)
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err == "\rembedded 512 of 600 texts\rembedded 600 of 600 texts\n"
+
+
+def test_a_wrong_progress_is_named() -> None:
+    wrong: Any = "yes"
+    with pytest.raises(ValidationError, match="progress must be True, False or a function"):
+        Client("x").embed_batch(["a"], progress=wrong)
+
+
+def test_an_array_has_the_numbers_of_the_lists(client: Client) -> None:
+    lists = client.embed_batch(list(lines(600)))
+    array = client.embed_batch(lines(600), as_numpy=True)
+    assert (array.shape, array.dtype) == ((600, 192), np.float32)
+    np.testing.assert_array_equal(array, np.array(lists, np.float32))
+    assert client.embed_batch([], as_numpy=True).shape == (0, 192)
+
+
+def test_an_iterator_reads_two_batches_ahead_and_no_more(client: Client) -> None:
+    read: list[str] = []
+
+    def watched() -> Iterator[str]:
+        for text in lines(10_000):
+            read.append(text)
+            yield text
+
+    vectors = client.embed_iter(watched())
+    assert next(vectors) == client.embed("line 0")
+    assert len(read) == 1024
+    vectors.close()
+    assert len(client.embed("still works")) == 192
+
+
+def test_an_iterator_gives_every_vector_in_order(client: Client) -> None:
+    texts = list(lines(700))
+    assert list(client.embed_iter(iter(texts))) == client.embed_batch(texts)
+    arrays = list(client.embed_iter(texts, as_numpy=True))
+    assert {(array.shape, array.dtype.name) for array in arrays} == {((192,), "float32")}
+
+
+def test_an_iterator_refuses_wrong_arguments_at_the_call() -> None:
+    wrong: Any = "max"
+    with pytest.raises(ValidationError, match="Invalid pooling"):
+        Client("x").embed_iter(["a"], pooling=wrong)
+
+
+def test_the_async_face_reads_the_same_sources_and_asynchronous_ones(client: Client) -> None:
+    async def asynchronous() -> AsyncIterator[str]:
+        for text in lines(700):
+            yield text
+
+    async def main() -> None:
+        expected = client.embed_batch(lines(700))
+        async with AsyncClient("talu/pocket") as awaited:
+            assert await awaited.aembed_batch(asynchronous()) == expected
+            assert await awaited.aembed_batch(lines(700)) == expected
+            array = await awaited.aembed_batch(asynchronous(), as_numpy=True)
+            np.testing.assert_array_equal(array, np.array(expected, np.float32))
+            assert [vector async for vector in awaited.aembed_iter(asynchronous())] == expected
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "1", True, float("inf"), 10**400])
+def test_a_timeout_that_is_no_number_of_seconds_is_refused(timeout: Any) -> None:
+    with pytest.raises(ValidationError, match="timeout must be a number of seconds above 0"):
+        Client("x").embed("a", timeout=timeout)
+
+
+def test_an_embedding_that_takes_too_long_is_given_up(client: Client) -> None:
+    texts = ["many words " * 100] * 4000
+    with pytest.raises(GenerationError, match=r"within timeout=0\.5 seconds") as caught:
+        client.embed_batch(texts, str(MINILM), "mean", timeout=0.5)
+    assert caught.value.code == "GENERATION_TIMEOUT"
+    assert len(client.embed("next", str(MINILM), "mean", timeout=60)) == 384
 
 
 @pytest.mark.parametrize("name", ["normalize", "truncate"])

@@ -180,10 +180,11 @@ class Engine:
         self.check_ids(f"text {number}", ids)
         if len(ids) > self.text_limit:
             own = self.architecture.embedding
-            source = f" ({own.max_tokens_source})" if self.text_limit == own.max_tokens else ""
+            shorter = self.text_limit < self.context_length
+            source = f" ({own.max_tokens_source})" if shorter else self._context_note()
             raise GenerationError(
                 f"text {number} has {len(ids)} tokens, but the model takes {self.text_limit}"
-                f"{source or self._context_note()}; count with client.count_tokens, and shorten or "
+                f"{source}; count with client.count_tokens, and shorten or "
                 "split it, or cut it off with truncate=True",
                 "GENERATION_CONTEXT_OVERFLOW",
                 {"index": number, "tokens": len(ids), "context_length": self.text_limit},
