@@ -1,6 +1,7 @@
 """Fixtures for every part: the same test on the sync and on the async face."""
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,14 @@ class Faces:
     def chat(self, *scripts: str | list[Step], **arguments: Any) -> Any:
         """A chat on a model that answers with these scripts."""
         return self.client(*scripts).chat(**arguments)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, here and in child processes, though a background job ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(params=[SyncFace, AsyncFace], ids=["sync", "async"])

@@ -25,7 +25,7 @@ MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always
     "oneshot": {"client", "chat", "router"},
     "profile": {"storage"},
     "hooks": {"chat"},
-    "cli": {"client", "chat", "engine", "models", "weights"},
+    "cli": {"client", "chat", "engine", "models", "profile", "weights"},
     "router": {"backends"},
     "backends": {"engine", "template", "tokenizer"},
     "engine": {"graph", "models", "weights", "tokenizer", "_native"},

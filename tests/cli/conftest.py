@@ -3,13 +3,13 @@
 import io
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
 
 from talu.backends.scripted import ScriptedModel, Step
-from talu.cli import ask
+from talu.cli import options
 from talu.cli.main import run
 from talu.client import Client
 from talu.router.spec import ModelSpec
@@ -49,11 +49,12 @@ def talu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedModel]:
-    """Have ``talu ask`` talk to a model that says what it is told."""
+    """Have the command line talk to a model that says what it is told."""
 
-    def install(*script: Step) -> ScriptedModel:
-        model = ScriptedModel(list(script), model="scripted")
-        monkeypatch.setattr(ask, "Client", lambda _: Client(ModelSpec("scripted", model)))
+    def install(*script: Step, more: Sequence[list[Step]] = ()) -> ScriptedModel:
+        model = ScriptedModel(list(script), *more, model="scripted")
+        spec = ModelSpec("scripted", model)
+        monkeypatch.setattr(options, "Client", lambda _, profile: Client(spec, profile=profile))
         return model
 
     return install

@@ -21,11 +21,11 @@ CUT_OFF = Done(FinishReason.LENGTH, Usage(5, 2), Timings(), "scripted", notes=("
 PROGRAM = """
 import os, sys, threading
 from talu.backends.scripted import ScriptedModel
-from talu.cli import ask, main
+from talu.cli import main, options
 from talu.client import Client
 from talu.router.spec import ModelSpec
 model = ScriptedModel({script})
-ask.Client = lambda _: Client(ModelSpec("scripted", model))
+options.Client = lambda _, profile: Client(ModelSpec("scripted", model))
 sys.exit(main.run(["ask", "hi", "--model", "scripted"]))
 """
 
@@ -67,13 +67,15 @@ def test_the_answer_is_printed_piece_by_piece(
     ("prompt", "stdin", "question"),
     [
         (["Hi"], None, "Hi"),
-        (["Hi"], "", "Hi"),
+        (["Hi"], "not read", "Hi"),
+        (["Hi", "-"], "", "Hi"),
         ([], "What is\n2+2?\n", "What is\n2+2?"),
-        (["Summarise:"], "a text\n\n", "Summarise:\n\na text"),
-        (["日本"], "ё\n", "日本\n\nё"),
+        (["-"], "What is\n2+2?\n", "What is\n2+2?"),
+        (["Summarise:", "-"], "a text\n\n", "Summarise:\n\na text"),
+        (["日本", "-"], "ё\n", "日本\n\nё"),
     ],
 )
-def test_the_question_is_the_prompt_then_what_is_piped_in(
+def test_the_question_is_the_prompt_or_standard_input_or_both(
     talu: Talu, scripted: Scripted, prompt: list[str], stdin: str | None, question: str
 ) -> None:
     model = scripted("ok")
@@ -85,11 +87,13 @@ def test_the_question_is_the_prompt_then_what_is_piped_in(
 def test_options_reach_the_model(talu: Talu, scripted: Scripted) -> None:
     model = scripted("ok")
     options = ["--system", "Arr.", "--max-tokens", "7", "--temperature", "0.5", "--seed", "3"]
-    assert talu("ask", "hi", "--model", "m", *options).status == 0
+    more = ["--top-k", "9", "--top-p", "0.5", "--stop", "a", "--stop", "b"]
+    assert talu("ask", "hi", "--model", "m", *options, *more).status == 0
     (request,) = model.requests
     assert request.messages is not None
     assert request.messages[0] == {"role": "system", "content": "Arr."}
-    given = {"max_tokens": 7, "temperature": 0.5, "seed": 3}
+    given = {"max_tokens": 7, "temperature": 0.5, "top_k": 9, "top_p": 0.5, "seed": 3}
+    given |= {"stop_sequences": ["a", "b"]}
     assert request.config.to_dict(only_given=True) == given
 
 
@@ -163,13 +167,20 @@ def test_the_environment_names_a_model(
         (["ask", "hi", "--seed", "-3"], None, 2, "seed"),
         (["ask", "hi", "--colour"], None, 2, "--colour"),
         (["ask", "two", "words"], None, 2, "words"),
+        (["ask", "two", "-", "words"], None, 2, "words"),
+        (["embed"], None, 2, "nothing to embed"),
+        (["embed"], b"", 2, "nothing to embed"),
+        (["chat", "--model", "m"], b"\xff\n", 2, "not UTF-8"),
+        (["completion", "tcsh"], None, 2, "tcsh"),
+        (["chats", "show", "zz"], None, 2, "no chat"),
+        (["chats", "list", "--profile", "../x"], None, 2, "profile"),
         (["sing"], None, 2, "sing"),
         (["bench"], None, 2, "MODEL"),
         (["bench", "./no/such/folder"], None, 1, "no/such/folder"),
     ],
 )
 def test_what_is_wrong_is_one_line_on_stderr_and_a_status(
-    talu: Talu, arguments: list[str], stdin: str | bytes | None, status: int, said: str
+    talu: Talu, home: Path, arguments: list[str], stdin: str | bytes | None, status: int, said: str
 ) -> None:
     outcome = talu(*arguments, stdin=stdin)
     assert (outcome.status, outcome.out) == (status, "")

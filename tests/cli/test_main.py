@@ -1,4 +1,4 @@
-"""The command as a whole: its verbs, its help, and what starting it costs."""
+"""The command as a whole: its subcommands, its help, and what starting it costs."""
 
 import pkgutil
 import subprocess
@@ -11,40 +11,44 @@ import click
 import pytest
 
 from talu import cli
-from talu.cli.main import VERBS, talu
+from talu.cli.main import COMMANDS, talu
 
-NO_VERBS = {"main", "terminal"}
+NO_COMMANDS = {"answer", "main", "options", "stdin", "terminal"}
 Process = Callable[..., subprocess.CompletedProcess[str]]
 Talu = Callable[..., Any]
 
 
-def test_every_file_of_the_folder_is_a_verb_and_every_verb_a_file() -> None:
+def test_every_file_of_the_folder_is_a_command_and_every_command_a_file() -> None:
     files = {module.name for module in pkgutil.iter_modules(cli.__path__)}
-    assert files - NO_VERBS == set(VERBS)
+    assert files - NO_COMMANDS == set(COMMANDS)
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_for_all_its_options(verb: str) -> None:
-    command = talu.get_command(None, verb)
-    assert command.get_short_help_str()
-    options = [each for each in command.params if isinstance(each, click.Option)]
-    assert all(option.help for option in options)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_for_all_its_options(name: str) -> None:
+    command = talu.get_command(None, name)
+    for each in [command, *getattr(command, "commands", {}).values()]:
+        assert each.get_short_help_str()
+        options = [option for option in each.params if isinstance(option, click.Option)]
+        assert all(option.help for option in options)
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize("names", [[], *([name] for name in COMMANDS), ["chats", "list"]])
+def test_h_and_help_show_the_help(talu: Talu, names: list[str], option: str) -> None:
+    outcome = talu(*names, option)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.startswith(" ".join(["Usage: talu", *names]))
 
 
 def test_the_version_is_the_packages(talu: Talu) -> None:
-    assert talu("--version").out == f"talu, version {version('talu')}\n"
+    for option in ("-V", "--version"):
+        assert talu(option).out == f"talu, version {version('talu')}\n"
 
 
-def test_no_verb_shows_the_verbs(talu: Talu) -> None:
+def test_talu_alone_shows_the_commands(talu: Talu) -> None:
     outcome = talu()
     assert outcome.status == 0
-    assert all(verb in outcome.out for verb in VERBS)
-
-
-def test_help_of_a_verb_is_a_success(talu: Talu) -> None:
-    outcome = talu("ask", "--help")
-    assert (outcome.status, outcome.err) == (0, "")
-    assert "--max-tokens" in outcome.out
+    assert all(name in outcome.out for name in COMMANDS)
 
 
 def test_python_m_talu_is_the_command(process: Process) -> None:
@@ -52,7 +56,7 @@ def test_python_m_talu_is_the_command(process: Process) -> None:
     assert (done.returncode, done.stdout) == (0, f"talu, version {version('talu')}\n")
 
 
-def test_a_verb_costs_nothing_until_it_is_called() -> None:
+def test_a_command_costs_nothing_until_it_is_called() -> None:
     heavy = {"numpy", "rich", "jinja2", "tokenizers", "huggingface_hub"}
     code = "import sys, talu.cli.main; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

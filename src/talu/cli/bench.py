@@ -1,4 +1,4 @@
-"""``talu bench``: how fast a model reads a prompt and writes an answer on this machine.
+"""``talu bench``: measures how fast a model reads a prompt and writes an answer on this machine.
 
 Measured through the engine, one request at a time, so that what a program gets is what is shown.
 """

@@ -1,8 +1,7 @@
-"""The command ``talu``: finds the verb, runs it, and makes of every failure one line and a status.
+"""Runs the ``talu`` command: finds the subcommand, and turns a failure into a line and a status.
 
-A verb is a file of this folder with a click command named ``command``, and its name in ``VERBS``.
-Status 0 is success, 1 a failure, 2 wrong usage; 130 and 141 are what a shell gives for Ctrl-C
-and for a reader that went away.
+A subcommand is a file of this folder with a click command named ``command``, and its name in
+``COMMANDS``.
 """
 
 import importlib
@@ -12,32 +11,47 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 
 import click
+from click.shell_completion import shell_complete
 
 from talu.cli.terminal import visible
 from talu.exceptions import EmptyPromptError, TaluError, ValidationError
 
-__all__ = ["VERBS", "run"]
+__all__ = ["COMMANDS", "run"]
 
-VERBS = ("ask", "bench")
+COMMANDS = ("ask", "chat", "embed", "chats", "bench", "completion")
+COMPLETE = "_TALU_COMPLETE"  # set by the scripts of ``talu completion``
+STATUSES = """\b
+Exit status:
+  0    success
+  1    failure, with one line on standard error that says why
+  2    wrong usage
+  130  interrupted with Ctrl-C
+  141  the reader of the output has gone
+"""
 
 
-class Verbs(click.Group):
-    """A group that imports a verb when it is called for, so that the others cost nothing."""
+class Commands(click.Group):
+    """A group that imports a subcommand when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs in the order of the help page."""
-        return list(VERBS)
+        """The subcommands in the order of the help page."""
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the verb of that name."""
-        if cmd_name not in VERBS:
+        """Import the subcommand of that name."""
+        if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"talu.cli.{cmd_name}").command
         return command
 
 
-@click.group(cls=Verbs, invoke_without_command=True)
-@click.version_option(package_name="talu", prog_name="talu")
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    epilog=STATUSES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+)
+@click.version_option(None, "-V", "--version", package_name="talu", prog_name="talu")
 @click.pass_context
 def talu(context: click.Context) -> None:
     """Talk to language models from the command line."""
@@ -50,7 +64,9 @@ def run(arguments: Sequence[str]) -> int:
     if sys.stdout is None:
         return _fail("standard output is closed", 1)
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what its encoding does not have
+        sys.stdout.reconfigure(errors="backslashreplace")  # for what its encoding lacks
+    if instruction := os.environ.get(COMPLETE):
+        return shell_complete(talu, {}, "talu", COMPLETE, instruction)
     try:
         with talu.make_context("talu", list(arguments)) as context:
             talu.invoke(context)
@@ -61,10 +77,10 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(_with_hint(error), error.exit_code)
     except TaluError as error:
         return _fail(str(error), 2 if isinstance(error, ValidationError | EmptyPromptError) else 1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", 130)
     except BrokenPipeError:
-        # What is still buffered goes nowhere, so that the interpreter does not complain at exit.
+        # Send what is still buffered nowhere, or the interpreter complains at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Makes the text of a model harmless for a terminal. Knows control characters, nothing else.
+"""Removes control characters from text that a terminal will show.
 
 A model can be made to write sequences that move the cursor, set the title or fill the clipboard.
 """

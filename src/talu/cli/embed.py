@@ -1,0 +1,56 @@
+"""``talu embed``: prints the embedding of each text as a line of JSON."""
+
+import sys
+from typing import Literal
+
+import click
+
+from talu.cli.answer import write_json
+from talu.cli.options import model_option, open_client
+from talu.cli.stdin import mention_unread, read_text
+
+__all__ = ["command"]
+
+POOLINGS: dict[str, Literal["last", "mean", "first"] | None] = {
+    "last": "last",
+    "mean": "mean",
+    "first": "first",
+    "model": None,
+}
+
+
+@click.command(name="embed")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@model_option
+@click.option(
+    "--pooling",
+    type=click.Choice(list(POOLINGS)),
+    default="last",
+    show_default=True,
+    help='Which hidden states become the vector; "model" takes what the model says.',
+)
+@click.option("--no-normalize", is_flag=True, help="Leave the length of a vector as it is.")
+@click.option("--truncate", is_flag=True, help="Cut texts that are too long for the model.")
+def command(
+    texts: tuple[str, ...], model: str | None, pooling: str, no_normalize: bool, truncate: bool
+) -> None:
+    """Print the embedding of each TEXT.
+
+    Each vector is a line of JSON. Without TEXT, each line of standard input is a text.
+    """
+    lines = list(texts)
+    if lines:
+        mention_unread("TEXT")
+    elif sys.stdin is not None and not sys.stdin.isatty():
+        lines = read_text().splitlines()
+    if not lines:
+        raise click.UsageError("There is nothing to embed: give a TEXT, or pipe lines in.")
+    with open_client(model) as client:
+        vectors = client.embed_batch(
+            lines,
+            pooling=POOLINGS[pooling],
+            normalize=not no_normalize,
+            truncate=truncate,
+        )
+    for vector in vectors:
+        write_json(vector)

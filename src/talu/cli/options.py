@@ -1,0 +1,66 @@
+"""Options that several commands share, and what is made of them: a client, a configuration."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from talu.client import Client
+from talu.config import GenerationConfig
+from talu.profile import Profile
+
+__all__ = ["config_from", "generation_options", "model_option", "open_client", "profile_option"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+BUNDLED = "talu/pocket"
+NO_MODEL = (
+    f"talu: using {BUNDLED}, a very small model for trying things out; choose a real one with "
+    "--model or TALU_MODEL, such as Qwen/Qwen3-0.6B"
+)
+
+model_option = click.option(
+    "-m", "--model", envvar="TALU_MODEL", show_envvar=True, help="Folder or hub id of a model."
+)
+profile_option = click.option(
+    "-p",
+    "--profile",
+    envvar="TALU_PROFILE",
+    show_envvar=True,
+    help='Profile that chats are stored in; "default" if not given.',
+)
+
+GENERATION = (
+    click.option("-s", "--system", help="System message."),
+    click.option("--max-tokens", type=int, help="Maximum number of tokens in an answer."),
+    click.option("--temperature", type=float, help="0 always takes the most likely token."),
+    click.option("--top-k", type=int, help="Choose from the K most likely tokens only."),
+    click.option("--top-p", type=float, help="Choose from the likeliest tokens up to mass P."),
+    click.option("--seed", type=int, help="The same seed gives the same answer."),
+    click.option("--stop", multiple=True, help="Text that ends an answer; may be repeated."),
+)
+
+
+def generation_options(function: Function) -> Function:
+    """Add the options that describe an answer; ``config_from`` reads all but ``--system``."""
+    for option in reversed(GENERATION):
+        function = option(function)
+    return function
+
+
+def config_from(stop: tuple[str, ...], **given: float | None) -> GenerationConfig:
+    """The settings that were given on the command line, checked."""
+    config = GenerationConfig()
+    for name, value in given.items():
+        if value is not None:
+            setattr(config, name, value)
+    if stop:
+        config.stop_sequences = list(stop)
+    return config
+
+
+def open_client(model: str | None, profile: Profile | None = None) -> Client:
+    """A client for the chosen model, or for the bundled one, with a line on stderr."""
+    if model is None:
+        click.echo(NO_MODEL, err=True)
+    return Client(model or BUNDLED, profile=profile)

@@ -1,0 +1,68 @@
+"""``talu chats``: what is stored, from a shell."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from talu.backends.scripted import ScriptedModel
+from talu.profile import Profile
+
+Talu = Callable[..., Any]
+
+
+@pytest.fixture
+def stored(talu: Talu, scripted: Callable[..., ScriptedModel], home: Path) -> list[str]:
+    """The ids of two stored chats, the first one stored first."""
+    ids: list[str] = []
+    for question in ("about foxes", "about hens"):
+        scripted("It is \x1b[31mred.")
+        talu("chat", "--store", "--model", "m", stdin=question + "\n")
+        ids.append(Profile().sessions()[0]["session_id"])
+    return ids
+
+
+def test_list_has_a_line_for_each_chat_the_latest_first(talu: Talu, stored: list[str]) -> None:
+    lines = talu("chats", "list").out.splitlines()
+    assert [line.split()[0] for line in lines] == stored[::-1]
+    assert talu("chats", "list", "--limit", "1").out.splitlines() == lines[:1]
+
+
+def test_search_finds_the_chats_that_have_the_words(talu: Talu, stored: list[str]) -> None:
+    (line,) = talu("chats", "list", "--search", "foxes").out.splitlines()
+    assert line.startswith(stored[0])
+    assert line.endswith("about [foxes]")
+
+
+def test_show_prints_the_messages_without_control_characters(talu: Talu, stored: list[str]) -> None:
+    shown = talu("chats", "show", stored[0]).out
+    assert shown == "user: about foxes\nassistant: It is red.\n"
+    record = json.loads(talu("chats", "show", "--json", stored[0]).out)
+    assert record["messages"][0] == {"role": "user", "content": "about foxes"}
+
+
+def test_show_changes_nothing(talu: Talu, stored: list[str]) -> None:
+    before = Profile().sessions()
+    talu("chats", "show", stored[0])
+    assert Profile().sessions() == before
+
+
+def test_delete_removes_the_named_chat_and_asks_before(talu: Talu, stored: list[str]) -> None:
+    refused = talu("chats", "delete", stored[0], stdin="")
+    assert refused.status == 2
+    assert "--yes" in refused.err
+    assert len(Profile().sessions()) == 2
+    assert talu("chats", "delete", "--yes", stored[0]).status == 0
+    assert [record["session_id"] for record in Profile().sessions()] == stored[1:]
+
+
+def test_an_export_can_be_imported_elsewhere(talu: Talu, stored: list[str], tmp_path: Path) -> None:
+    file = str(tmp_path / "chats.jsonl")
+    assert talu("chats", "export", file).status == 0
+    assert talu("chats", "import", file, "--profile", "other").status == 0
+    imported = {record["session_id"] for record in Profile("other").sessions()}
+    assert imported == set(stored)
+    again = talu("chats", "export", file)
+    assert (again.status, again.err.count("\n")) == (1, 1)

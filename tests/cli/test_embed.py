@@ -1,0 +1,44 @@
+"""``talu embed``: a vector of JSON for each text."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from talu.client import Client
+
+Talu = Callable[..., Any]
+TEXTS = ["What is 2+2?", "Tell me a story."]
+EMBED = ["embed", "--model", "talu/pocket"]
+
+
+def test_each_text_is_a_line_and_the_numbers_are_the_librarys(talu: Talu) -> None:
+    outcome = talu(*EMBED, *TEXTS, "--pooling", "mean")
+    with Client("talu/pocket") as client:
+        expected = client.embed_batch(TEXTS, pooling="mean")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert [json.loads(line) for line in outcome.out.splitlines()] == expected
+
+
+def test_lines_of_standard_input_are_texts(talu: Talu) -> None:
+    piped = talu(*EMBED, "--pooling", "mean", stdin="\n".join(TEXTS) + "\n")
+    assert piped.out == talu(*EMBED, "--pooling", "mean", *TEXTS).out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--pooling", "model"], "pooled"), (["--pooling", "max"], "max")],
+)
+def test_a_pooling_that_cannot_be_done_is_one_line(
+    talu: Talu, options: list[str], said: str
+) -> None:
+    outcome = talu(*EMBED, "text", *options)
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert said in outcome.err
+
+
+def test_a_text_that_is_too_long_can_be_cut(talu: Talu) -> None:
+    long = "fox " * 2000
+    assert talu(*EMBED, long).status == 1
+    assert talu(*EMBED, long, "--truncate").status == 0
