@@ -194,6 +194,8 @@ class LocalModel:
             self._tickets.add(ticket)
 
     def _start(self, request: Request) -> "_Generation":
+        if request.deadline is not None:
+            request.deadline.check()
         self._engine.check_generates()
         text, ids = self.render(request)
         engine = self._engine

@@ -96,6 +96,8 @@ class ScriptedModel:
             for step in script:
                 if request.stop.is_set():
                     break
+                if request.deadline is not None:
+                    request.deadline.check()
                 result = step() if callable(step) else None
                 if inspect.isawaitable(result):
                     if inspect.iscoroutine(result):
@@ -109,6 +111,8 @@ class ScriptedModel:
             for step in script:
                 if request.stop.is_set():
                     break
+                if request.deadline is not None:
+                    request.deadline.check()
                 result: Awaitable[object] | None = step() if callable(step) else None
                 if inspect.isawaitable(result):
                     await result

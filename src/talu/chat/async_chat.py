@@ -33,6 +33,7 @@ class AsyncResponse(WholeAnswer["AsyncChat"]):
         stream: Literal[False] = False,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "AsyncResponse": ...
 
@@ -45,6 +46,7 @@ class AsyncResponse(WholeAnswer["AsyncChat"]):
         stream: Literal[True],
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "AsyncStreamingResponse": ...
 
@@ -57,6 +59,7 @@ class AsyncResponse(WholeAnswer["AsyncChat"]):
         stream: bool,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "AsyncResponse | AsyncStreamingResponse": ...
 
@@ -68,11 +71,14 @@ class AsyncResponse(WholeAnswer["AsyncChat"]):
         stream: bool = False,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "AsyncResponse | AsyncStreamingResponse":
         """Like ``Response.append``, awaited."""
         chat = self._place_to_go_on()
-        draft = chat._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        draft = chat._draft(
+            message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
+        )
         return await chat._answer(draft, stream=stream)
 
 
@@ -180,6 +186,7 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
         stream: Literal[True] = True,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "AsyncStreamingResponse": ...
 
@@ -192,6 +199,7 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
         stream: Literal[False],
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse: ...
 
@@ -204,6 +212,7 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
         stream: bool,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "AsyncResponse | AsyncStreamingResponse": ...
 
@@ -215,12 +224,15 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
         stream: bool = True,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "AsyncResponse | AsyncStreamingResponse":
         """Like ``StreamingResponse.append``, awaited."""
         await self.wait()
         chat = self._place_to_go_on()
-        draft = chat._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        draft = chat._draft(
+            message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
+        )
         return await chat._answer(draft, stream=stream)
 
 
@@ -242,6 +254,7 @@ class AsyncChat(Conversation):
         stream: Literal[True] = True,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncStreamingResponse: ...
 
@@ -254,6 +267,7 @@ class AsyncChat(Conversation):
         stream: Literal[False],
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse: ...
 
@@ -266,6 +280,7 @@ class AsyncChat(Conversation):
         stream: bool,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse | AsyncStreamingResponse: ...
 
@@ -277,10 +292,13 @@ class AsyncChat(Conversation):
         stream: bool = True,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse | AsyncStreamingResponse:
         """Like ``Chat.__call__``, awaited."""
-        draft = self._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        draft = self._draft(
+            message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
+        )
         return await self._answer(draft, stream=stream)
 
     @overload
@@ -292,6 +310,7 @@ class AsyncChat(Conversation):
         stream: Literal[False] = False,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse: ...
 
@@ -304,6 +323,7 @@ class AsyncChat(Conversation):
         stream: Literal[True],
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncStreamingResponse: ...
 
@@ -316,6 +336,7 @@ class AsyncChat(Conversation):
         stream: bool,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse | AsyncStreamingResponse: ...
 
@@ -327,10 +348,13 @@ class AsyncChat(Conversation):
         stream: bool = False,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse | AsyncStreamingResponse:
         """Like ``Chat.send``, awaited."""
-        draft = self._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        draft = self._draft(
+            message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
+        )
         return await self._answer(draft, stream=stream)
 
     @overload
@@ -342,6 +366,7 @@ class AsyncChat(Conversation):
         stream: Literal[False] = False,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse: ...
 
@@ -354,6 +379,7 @@ class AsyncChat(Conversation):
         stream: Literal[True],
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncStreamingResponse: ...
 
@@ -366,6 +392,7 @@ class AsyncChat(Conversation):
         stream: bool,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse | AsyncStreamingResponse: ...
 
@@ -377,11 +404,14 @@ class AsyncChat(Conversation):
         stream: bool = False,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse | AsyncStreamingResponse:
         """Like ``Chat.regenerate``, awaited."""
         last, asked = self._again(message)
-        draft = self._draft(asked, config, settings, on_token=on_token, stop_flag=stop_flag)
+        draft = self._draft(
+            asked, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
+        )
         return await self._answer(replace(draft, replaces=last), stream=stream)
 
     async def close(self) -> None:

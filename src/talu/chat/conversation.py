@@ -30,6 +30,7 @@ from talu.chat.serialization import (
 )
 from talu.chat.turn import OnToken, Turn
 from talu.config import GenerationConfig, TemplateSource, check_boolean, merged, source_of
+from talu.deadline import Deadline
 from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend
@@ -80,6 +81,7 @@ class Draft:
     Attributes:
         on_token: called with each piece that has text.
         stop_flag: the caller's.
+        deadline: when the answer has to be finished.
         replaces: the item from which on the history is replaced; None adds to its end.
     """
 
@@ -87,6 +89,7 @@ class Draft:
     config: GenerationConfig
     on_token: OnToken | None
     stop_flag: StopFlag | None
+    deadline: Deadline | None = None
     replaces: MessageItem | None = None
 
 
@@ -338,15 +341,17 @@ class Conversation(Editable):
         *,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
     ) -> Draft:
         self._host()
+        deadline = Deadline.after(timeout)
         full = merged(self.config, config, settings=settings)
         if self._persistence is not None:  # the settings are stored with the answer
             json_copy("config", full.to_dict(only_given=True))
         check_stop_flag(stop_flag)
         if on_token is not None:
             self._check_on_token(on_token)
-        return Draft(tuple(user_items(message)), full, on_token, stop_flag)
+        return Draft(tuple(user_items(message)), full, on_token, stop_flag, deadline)
 
     def _check_on_token(self, on_token: OnToken) -> None:
         if not callable(on_token):
@@ -392,7 +397,9 @@ class Conversation(Editable):
                 asked=tuple(asked),
                 save=self._save if self._persistence is not None else None,
                 input_text="\n".join(item.text for item in asked),
-                request=self._request([*items[:keep], *asked], draft.config),
+                request=replace(
+                    self._request([*items[:keep], *asked], draft.config), deadline=draft.deadline
+                ),
                 io=io,
                 hooks=client.hooks,
                 stream=stream,

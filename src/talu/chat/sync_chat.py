@@ -39,6 +39,7 @@ class Response(WholeAnswer["Chat"]):
         stream: Literal[False] = False,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "Response": ...
 
@@ -51,6 +52,7 @@ class Response(WholeAnswer["Chat"]):
         stream: Literal[True],
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "StreamingResponse": ...
 
@@ -63,6 +65,7 @@ class Response(WholeAnswer["Chat"]):
         stream: bool,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "Response | StreamingResponse": ...
 
@@ -74,6 +77,7 @@ class Response(WholeAnswer["Chat"]):
         stream: bool = False,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "Response | StreamingResponse":
         """Continue the conversation after this answer.
@@ -85,7 +89,9 @@ class Response(WholeAnswer["Chat"]):
             StateError: the answer belongs to no chat, or it failed.
         """
         chat = self._place_to_go_on()
-        draft = chat._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        draft = chat._draft(
+            message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
+        )
         return chat._answer(draft, stream=stream)
 
 
@@ -185,6 +191,7 @@ class StreamingResponse(Stream["Chat"]):
         stream: Literal[True] = True,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "StreamingResponse": ...
 
@@ -197,6 +204,7 @@ class StreamingResponse(Stream["Chat"]):
         stream: Literal[False],
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response: ...
 
@@ -209,6 +217,7 @@ class StreamingResponse(Stream["Chat"]):
         stream: bool,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "Response | StreamingResponse": ...
 
@@ -220,12 +229,15 @@ class StreamingResponse(Stream["Chat"]):
         stream: bool = True,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "Response | StreamingResponse":
         """Like ``Response.append``, streamed; what has not been read is generated first."""
         self._read_rest()
         chat = self._place_to_go_on()
-        draft = chat._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        draft = chat._draft(
+            message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
+        )
         return chat._answer(draft, stream=stream)
 
 
@@ -275,6 +287,7 @@ class Chat(Conversation):
         stream: Literal[True] = True,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> StreamingResponse: ...
 
@@ -287,6 +300,7 @@ class Chat(Conversation):
         stream: Literal[False],
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response: ...
 
@@ -299,6 +313,7 @@ class Chat(Conversation):
         stream: bool,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response | StreamingResponse: ...
 
@@ -310,10 +325,13 @@ class Chat(Conversation):
         stream: bool = True,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response | StreamingResponse:
         """Like ``send``, but streamed unless ``stream=False``."""
-        draft = self._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        draft = self._draft(
+            message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
+        )
         return self._answer(draft, stream=stream)
 
     @overload
@@ -325,6 +343,7 @@ class Chat(Conversation):
         stream: Literal[False] = False,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response: ...
 
@@ -337,6 +356,7 @@ class Chat(Conversation):
         stream: Literal[True],
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> StreamingResponse: ...
 
@@ -349,6 +369,7 @@ class Chat(Conversation):
         stream: bool,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response | StreamingResponse: ...
 
@@ -360,6 +381,7 @@ class Chat(Conversation):
         stream: bool = False,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response | StreamingResponse:
         """Send a message and get the answer.
@@ -371,6 +393,8 @@ class Chat(Conversation):
                 here, what goes wrong while generating raises while it is read.
             on_token: called with each piece that has text.
             stop_flag: ends the answer, from any thread, when it is signalled.
+            timeout: seconds from this call to the end of the answer; when they are over, the
+                generation stops and ``GenerationError`` (code ``GENERATION_TIMEOUT``) is raised.
             settings: fields of ``GenerationConfig``; they win over ``config``.
 
         Raises:
@@ -378,7 +402,9 @@ class Chat(Conversation):
             StateError: chat or client is closed, or an answer of this chat is not finished.
             GenerationError: the prompt does not fit the context, or the model failed.
         """
-        draft = self._draft(message, config, settings, on_token=on_token, stop_flag=stop_flag)
+        draft = self._draft(
+            message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
+        )
         return self._answer(draft, stream=stream)
 
     @overload
@@ -390,6 +416,7 @@ class Chat(Conversation):
         stream: Literal[False] = False,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response: ...
 
@@ -402,6 +429,7 @@ class Chat(Conversation):
         stream: Literal[True],
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> StreamingResponse: ...
 
@@ -414,6 +442,7 @@ class Chat(Conversation):
         stream: bool,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response | StreamingResponse: ...
 
@@ -425,6 +454,7 @@ class Chat(Conversation):
         stream: bool = False,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response | StreamingResponse:
         """Answer the last user message again, or ``message`` in its place.
@@ -436,7 +466,9 @@ class Chat(Conversation):
             StateError: there is no user message.
         """
         last, asked = self._again(message)
-        draft = self._draft(asked, config, settings, on_token=on_token, stop_flag=stop_flag)
+        draft = self._draft(
+            asked, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
+        )
         return self._answer(replace(draft, replaces=last), stream=stream)
 
     def close(self) -> None:
