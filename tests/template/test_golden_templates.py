@@ -26,7 +26,7 @@ def load(name: str) -> dict[str, Any]:
 
 def rendered(source: str, case: str) -> str:
     now = datetime.fromisoformat(CONVERSATIONS["now"])
-    return render(source, now=now, **CONVERSATIONS["tokens"], **CONVERSATIONS["cases"][case])
+    return render(source, now=now, tokens=CONVERSATIONS["tokens"], **CONVERSATIONS["cases"][case])
 
 
 @pytest.mark.parametrize("case", CONVERSATIONS["cases"])
@@ -50,14 +50,14 @@ def test_many_templates_are_tried() -> None:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_json_arguments_of_a_tool_call_render_like_an_object(name: str) -> None:
-    source = load(name)["source"]
+    source, tokens = load(name)["source"], CONVERSATIONS["tokens"]
     texts = []
     for encode in (lambda arguments: arguments, json.dumps):
         case = json.loads(json.dumps(CONVERSATIONS["cases"]["called"]))
         for call in case["messages"][1]["tool_calls"]:
             call["function"]["arguments"] = encode(call["function"]["arguments"])
         try:
-            texts.append(render(source, now=datetime(2026, 1, 1), **case))
+            texts.append(render(source, now=datetime(2026, 1, 1), tokens=tokens, **case))
         except TemplateError as error:
             texts.append(str(error))
     assert texts[0].replace("Zürich", "Z\\u00fcrich") == texts[1].replace("Zürich", "Z\\u00fcrich")
@@ -68,5 +68,5 @@ def test_a_conversation_is_rendered_whatever_form_its_text_has(name: str) -> Non
     source = load(name)["source"]
     as_text = [{"role": "user", "content": "Hello"}]
     as_parts = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
-    now = datetime(2026, 1, 1)
-    assert render(source, as_parts, now=now) == render(source, as_text, now=now)
+    form = {"now": datetime(2026, 1, 1), "tokens": CONVERSATIONS["tokens"]}
+    assert render(source, as_parts, **form) == render(source, as_text, **form)

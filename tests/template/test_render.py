@@ -25,7 +25,7 @@ def test_the_opening_of_the_answer_can_be_left_out() -> None:
 
 def test_the_tokens_at_the_ends_are_given_as_texts() -> None:
     source = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
-    assert render(source, ASK, bos_token="<s>", eos_token="</s>") == "<s>Hi</s>"
+    assert render(source, ASK, tokens={"bos_token": "<s>", "eos_token": "</s>"}) == "<s>Hi</s>"
 
 
 def test_no_tools_are_none_as_in_transformers() -> None:

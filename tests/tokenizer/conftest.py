@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
@@ -84,13 +85,19 @@ CONFIG = {"bos_token": {"content": "<s>", "lstrip": False}, "eos_token": "</s>"}
 
 
 @pytest.fixture(scope="session")
-def tokenizers_by_kind() -> dict[str, Tokenizer]:
+def tokenizers_by_kind(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
     made = {}
     for kind, make in BACKENDS.items():
         backend = make()
         backend.add_tokens([AddedToken("<think>", special=False, normalized=False)])
-        made[kind] = Tokenizer(backend, CONFIG, {})
+        made[kind] = load(tmp_path_factory.mktemp(kind), backend)
     return made
+
+
+def load(folder: Path, backend: Backend, **config: Any) -> Tokenizer:
+    backend.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(CONFIG | config))
+    return Tokenizer.from_folder(folder)
 
 
 @pytest.fixture(params=[*BACKENDS])
@@ -103,6 +110,5 @@ def tokenizer(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A checkpoint folder, as far as text is concerned."""
-    byte_level().save(str(tmp_path / "tokenizer.json"))
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(CONFIG))
+    load(tmp_path, byte_level())
     return tmp_path

@@ -1,14 +1,21 @@
+import base64
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers.processors import TemplateProcessing
 
 from talu.exceptions import TokenizerError
+from talu.tokenizer.decoding import TAG_MARK
 from talu.tokenizer.tokenizer import Tokenizer
+
+TEXT = "She sells sea shells by the sea shore"
 
 
 def configure(folder: Path, **changes: Any) -> Tokenizer:
@@ -46,11 +53,80 @@ def test_a_token_with_a_role_is_special_although_the_vocabulary_does_not_say_so(
     assert tokenizer.decode([q], skip_special_tokens=False) == "q"
 
 
-def test_a_role_that_the_vocabulary_does_not_have_adds_no_token(folder: Path) -> None:
+def test_a_special_token_that_the_vocabulary_does_not_have_is_added(folder: Path) -> None:
     size = Tokenizer.from_folder(folder).vocabulary_size
-    tokenizer = configure(folder, pad_token="[PAD]", eos_token="<|none|>")
-    assert tokenizer.vocabulary_size == size
-    assert tokenizer.eos_token_id is None
+    tokenizer = configure(folder, pad_token="[PAD]")
+    assert tokenizer.encode("a[PAD]")[1:] == [size]
+    assert tokenizer.vocabulary_size == size + 1
+
+
+def test_tags_are_shown_although_they_are_marked_special(folder: Path) -> None:
+    tokenizer = configure(folder, additional_special_tokens=["<think>", "</think>", "<x>"])
+    ids = tokenizer.encode("<think>the<x></think></s>")
+    assert tokenizer.decode(ids) == "<think>the</think>"
+    decoder = tokenizer.decoder()
+    assert "".join([*map(decoder.push, ids), decoder.flush()]) == "<think>the</think>"
+
+
+def test_an_added_token_with_letters_that_stand_for_bytes_is_decoded_to_itself(
+    folder: Path,
+) -> None:
+    tokenizer = configure(folder, added_tokens_decoder={"400": {"content": "đem"}})
+    ids = tokenizer.encode("a đem b", special_tokens=False)
+    assert 400 in ids
+    assert tokenizer.decode(ids) == "a đem b"
+    decoder = tokenizer.decoder()
+    assert "".join([*map(decoder.push, ids), decoder.flush()]) == "a đem b"
+
+
+def test_tags_that_are_tokens_are_marked_on_request(folder: Path) -> None:
+    tokenizer = configure(folder, additional_special_tokens=["</think>"])
+    ids = [*tokenizer.encode("</"), *tokenizer.encode("think>"), *tokenizer.encode("</think>")]
+    decoder = tokenizer.decoder(marks_tags=True)
+    assert "".join(map(decoder.push, ids)) == f"</think>{TAG_MARK}</think>"
+
+
+def test_a_text_has_at_least_as_many_tokens_as_its_length_says(
+    tokenizers_by_kind: dict[str, Tokenizer],
+) -> None:
+    known = {kind: each.fewest_tokens("x" * 10_000) for kind, each in tokenizers_by_kind.items()}
+    assert known["byte_level"] > 100 < known["byte_fallback"]
+    assert known["metaspace"] == known["words"] == 0  # an unknown word of any length is one token
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("kind", ["byte_level", "byte_fallback"])
+def test_no_text_has_fewer_tokens_than_its_length_says(
+    tokenizers_by_kind: dict[str, Tokenizer], kind: str, text: str
+) -> None:
+    tokenizer = tokenizers_by_kind[kind]
+    count = len(tokenizer.encode(text, special_tokens=False))
+    assert tokenizer.fewest_tokens(text) <= count
+
+
+def test_no_length_is_known_where_an_added_token_takes_white_space(folder: Path) -> None:
+    tokenizer = configure(folder, additional_special_tokens=["<x>"], added_tokens_decoder={})
+    assert tokenizer.fewest_tokens("x" * 1000) > 0
+    greedy = {"content": "<y>", "rstrip": True}
+    tokenizer = configure(folder, added_tokens_decoder={"401": greedy})
+    assert tokenizer.fewest_tokens("x" * 1000) == 0
+
+
+def test_dropout_of_a_training_does_not_choose_tokens(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    ids = Tokenizer.from_folder(folder).encode(TEXT)
+    content["model"]["dropout"] = 0.9
+    path.write_text(json.dumps(content))
+    assert Tokenizer.from_folder(folder).encode(TEXT) == ids
+
+
+def test_contradicting_ends_of_texts_are_noted(folder: Path) -> None:
+    assert Tokenizer.from_folder(folder).notes == ()
+    assert configure(folder, add_bos_token=False, add_eos_token=False).notes == ()
+    (note,) = configure(folder, add_eos_token=True).notes
+    assert "add_eos_token: true" in note
 
 
 def test_the_file_says_what_stands_around_a_text(folder: Path) -> None:
@@ -96,6 +172,17 @@ def test_named_templates_are_read(folder: Path) -> None:
     assert tokenizer.chat_templates == {"default": "A", "tool_use": "B"}
 
 
+def test_templates_may_be_an_object_by_name(folder: Path) -> None:
+    tokenizer = configure(folder, chat_template={"default": "A", "tool_use": "B"})
+    assert tokenizer.chat_templates == {"default": "A", "tool_use": "B"}
+
+
+def test_a_template_file_replaces_all_configured_templates(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("file")
+    tokenizer = configure(folder, chat_template={"default": "A", "tool_use": "B"})
+    assert tokenizer.chat_templates == {"default": "file"}
+
+
 def test_a_template_in_a_file_of_its_own_wins(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("file é", encoding="utf-8")
     (folder / "additional_chat_templates").mkdir()
@@ -119,6 +206,63 @@ def test_a_tokenizer_in_another_format_comes_with_the_command_to_convert_it(
         Tokenizer.from_folder(tmp_path)
 
 
+def change(folder: Path, **parts: Any) -> None:
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | parts))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": ""}},
+        {"normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x"}},
+        {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+        {"model": {"type": "WordLevel", "unk_token": "?", "vocab": {"a": 0}}},
+        {"model": {"type": "Unigram", "unk_id": None, "vocab": [["a", 0.0]]}},
+    ],
+    ids=["damaged table", "empty pattern", "no length", "no unknown token", "no unknown id"],
+)
+def test_parts_that_fail_or_panic_in_the_package_are_an_error_of_talu(
+    folder: Path, parts: dict[str, Any]
+) -> None:
+    change(folder, **parts)
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot be read: the tokenizers"):
+        Tokenizer.from_folder(folder)
+
+
+def test_a_panic_while_a_text_is_tokenized_is_an_error_of_talu(folder: Path) -> None:
+    # a table that is consulted for few characters only
+    table = base64.b64encode(b"\x04\0\0\0abcdefgh").decode()
+    lower = {"type": "Replace", "pattern": {"Regex": "[^Z]"}, "content": ""}
+    precompiled = {"type": "Precompiled", "precompiled_charsmap": table}
+    change(folder, normalizer={"type": "Sequence", "normalizers": [lower, precompiled]})
+    tokenizer = Tokenizer.from_folder(folder)
+    with pytest.raises(TokenizerError, match="panicked"):
+        tokenizer.encode("Z")
+
+
+def test_a_file_of_absurd_size_is_refused_before_it_is_read(folder: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        path = folder / name
+        content = path.read_bytes()
+        os.truncate(path, 2**40)
+        with pytest.raises(TokenizerError, match=f"{name} has 1,099,511,627,776 bytes"):
+            Tokenizer.from_folder(folder)
+        path.write_bytes(content)
+
+
+def test_a_text_of_absurd_size_is_refused(folder: Path) -> None:
+    with pytest.raises(TokenizerError, match="at most 16,777,216"):
+        Tokenizer.from_folder(folder).encode("a" * (2**24 + 1))
+
+
+def test_long_texts_have_the_same_tokens_as_short_ones(folder: Path) -> None:
+    tokenizer = Tokenizer.from_folder(folder)
+    lines = [f"{TEXT} {number}.\n" for number in range(200)]
+    each = [tokenizer.encode(line, special_tokens=False) for line in lines]
+    assert tokenizer.encode("".join(lines)) == [number for ids in each for number in ids]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -130,6 +274,17 @@ def test_a_tokenizer_in_another_format_comes_with_the_command_to_convert_it(
         ("tokenizer_config.json", b"[]"),
         ("tokenizer_config.json", b"[" * 100_000),
         ("tokenizer_config.json", b'{"chat_template": 7}'),
+        ("tokenizer_config.json", b'{"chat_template": {"default": 7}}'),
+        ("tokenizer_config.json", b'{"eos_token": 7}'),
+        ("tokenizer_config.json", b'{"eos_token": "\\ud800"}'),
+        ("tokenizer_config.json", b'{"eos_token": {"content": "a", "lstrip": "yes"}}'),
+        ("tokenizer_config.json", b'{"additional_special_tokens": "a"}'),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"x": {"content": "a"}}}'),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": [7]}'),
+        ("tokenizer_config.json", b'{"added_tokens_decoder": {"' + b"9" * 5000 + b'": {}}}'),
+        ("tokenizer_config.json", b'{"split_special_tokens": "no"}'),
+        ("added_tokens.json", b'{"a": -1}'),
+        ("added_tokens.json", b'{"a": "b"}'),
         ("tokenizer_config.json", b'{"chat_template": [{"name": "default"}]}'),
         ("special_tokens_map.json", b"null"),
         ("chat_template.jinja", b"\xff"),

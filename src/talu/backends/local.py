@@ -200,8 +200,9 @@ class LocalModel:
         text, ids = self.render(request)
         engine = self._engine
         ends = engine.architecture.end_token_ids
-        if engine.tokenizer.eos_token_id is not None:
-            ends |= {engine.tokenizer.eos_token_id}
+        eos = engine.tokenizer.eos_token_id
+        if eos is not None and eos < engine.architecture.vocabulary_size:
+            ends |= {eos}
         params = resolve_sampling(
             request.config,
             engine.architecture.generation_defaults,

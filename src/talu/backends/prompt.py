@@ -44,8 +44,7 @@ def prompt_of(request: Request, engine: Engine, ref: str) -> tuple[str, list[int
         request.messages,
         tools=request.tools,
         add_generation_prompt=request.add_generation_prompt,
-        bos_token=tokenizer.bos_token or "",
-        eos_token=tokenizer.eos_token or "",
+        tokens=tokenizer.names,
         extra=request.config.extra_context,
     )
     # A template writes the special tokens itself; without one the tokenizer adds them.

@@ -10,7 +10,7 @@ from talu.engine.budget import CachePlan, available_memory, plan_cache
 from talu.engine.embedding import plan_embedder
 from talu.engine.model import LoadedModel, ModelInfo
 from talu.engine.vectors import load_head
-from talu.exceptions import ModelError, ValidationError
+from talu.exceptions import ValidationError
 from talu.graph.native_executor import NativeExecutor
 from talu.graph.record import Graph
 from talu.models import Architecture, load_architecture
@@ -40,11 +40,6 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
     architecture = load_architecture(folder)
     own = architecture.embedding
     tokenizer = Tokenizer.from_folder(folder)
-    if tokenizer.vocabulary_size > architecture.vocabulary_size:
-        raise ModelError(
-            f"{folder}: the tokenizer has {tokenizer.vocabulary_size} tokens, the model only "
-            f"{architecture.vocabulary_size}; tokenizer.json belongs to another model"
-        )
     graph = architecture.graph
     rounds = options.weight_format == "auto" and not architecture.generates
     weights = load_packed(
@@ -102,7 +97,7 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
         kv_bytes=cache.bytes,
         context_length=cache.context_length,
         model_context_length=context,
-        notes=(*notes, *model_notes(architecture, cache)),
+        notes=(*notes, *tokenizer.notes, *model_notes(architecture, cache)),
     )
     return LoadedModel(
         architecture=architecture,

@@ -120,8 +120,7 @@ class PromptTemplate:
             messages,
             tools=tools,
             add_generation_prompt=add_generation_prompt,
-            bos_token=bos_token,
-            eos_token=eos_token,
+            tokens={"bos_token": bos_token, "eos_token": eos_token},
             extra=variables,
             strict=self._strict(strict),
         )

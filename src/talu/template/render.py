@@ -21,8 +21,7 @@ def render(
     *,
     tools: Sequence[Mapping[str, Any]] = (),
     add_generation_prompt: bool = True,
-    bos_token: str = "",
-    eos_token: str = "",
+    tokens: Mapping[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
     strict: bool = False,
     now: datetime | None = None,
@@ -38,8 +37,8 @@ def render(
             tool_call_id, reasoning_content.
         tools: OpenAI-style tool definitions.
         add_generation_prompt: end with the opening of the assistant's turn.
-        bos_token: as the tokenizer writes it.
-        eos_token: as the tokenizer writes it.
+        tokens: special tokens by name: ``bos_token``, ``eos_token`` and others. A name that is not
+            there is undefined in the template.
         extra: further variables (``enable_thinking``, ``documents`` …); plain data.
         strict: an undefined variable is an error, and not empty text.
         now: the date that templates tell; None is the present, local time.
@@ -55,7 +54,7 @@ def render(
             f"extra_context gives {doubled[0]!r}, which the template gets from the chat",
             details={"param": "extra_context", "where": doubled[0]},
         )
-    variables = {"documents": None, "bos_token": bos_token, "eos_token": eos_token} | given
+    variables = {"documents": None, **(tokens or {})} | given
     with template_time():
         variables |= {
             "messages": adapt(plain(messages, "messages"), traits(source)),

@@ -1,9 +1,9 @@
-"""Turns token ids into text one at a time, and never shows half a character.
+"""Turns token ids into text one at a time, without ever showing half a character.
 
-The text of a token depends on its neighbours: bytes make up characters, a leading space is dropped.
-Each rule of a tokenizer's decoder is a stage here that keeps only what it still needs, so a token
-costs the same however long the text is, and all pieces together are what decoding all tokens at
-once gives. This file knows the rules by their description in ``tokenizer.json``, no tokenizer.
+The text of a token depends on its neighbours: bytes form characters, a leading space is dropped.
+Each rule of a tokenizer's decoder is a stage that keeps only what it still needs. So a token costs
+the same however long the text is, and the pieces together equal the text of all tokens decoded at
+once. The rules are read from their description in ``tokenizer.json``.
 """
 
 import codecs
@@ -12,14 +12,16 @@ from typing import Any, Protocol
 
 from talu.exceptions import TokenizerError
 
-__all__ = ["IncrementalDecoder"]
+__all__ = ["TAG_MARK", "IncrementalDecoder"]
+
+TAG_MARK = "\ufdd0"  # before a tag that is one token; Unicode sets it aside for such internal use
 
 
 class IncrementalDecoder:
-    """Text of one reply. One owner, one thread; cheap to make.
+    """Text of one reply. Used by one thread; cheap to make.
 
-    Tokens that are hidden, and ids that the vocabulary does not have (models pad theirs), have no
-    text, as in ``Tokenizer.decode``.
+    Hidden tokens and ids beyond the vocabulary (models pad theirs) have no text, as in
+    ``Tokenizer.decode``.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class IncrementalDecoder:
         token_of: Callable[[int], str | None],
         *,
         hidden: frozenset[int] = frozenset(),
+        verbatim: Mapping[int, str] | None = None,
         continues: bool = False,
     ) -> None:
         """Begin a text.
@@ -36,18 +39,22 @@ class IncrementalDecoder:
             rules: the ``decoder`` object of ``tokenizer.json``.
             token_of: the vocabulary's entry of an id, None if there is none.
             hidden: ids without text.
+            verbatim: texts of ids that a byte-level decoder must not read as bytes.
             continues: the text goes on after other text: its leading space stays.
 
         Raises:
-            TokenizerError: a rule is unknown; generating models do not have such.
+            TokenizerError: a rule is unknown; models that generate text have none of those.
         """
         self._stages = _stages(rules, continues)
         self._token_of = token_of
         self._hidden = hidden
+        self._verbatim = {number: _Verbatim(text) for number, text in (verbatim or {}).items()}
 
     def push(self, token_id: int) -> str:
-        """The text that is certain now; it may be empty, and may end the one of tokens before."""
-        token = None if token_id in self._hidden else self._token_of(token_id)
+        """The text that is certain now; it may be empty, or complete the text of earlier tokens."""
+        if token_id in self._hidden:
+            return ""
+        token = self._verbatim.get(token_id) or self._token_of(token_id)
         if token is None:
             return ""
         tokens = [token]
@@ -63,8 +70,14 @@ class IncrementalDecoder:
         return "".join(tokens)
 
 
+class _Verbatim(str):
+    """A token that is text, and does not spell bytes."""
+
+    __slots__ = ()
+
+
 class _Stage(Protocol):
-    """One rule: tokens in, tokens out, some of them later."""
+    """One rule: takes tokens and returns tokens, some of them later."""
 
     def push(self, tokens: list[str]) -> list[str]: ...
 
@@ -72,7 +85,7 @@ class _Stage(Protocol):
 
 
 class _Each:
-    """A rule that looks at one token at a time, and at whether it is the first."""
+    """A rule that needs one token at a time, and whether it is the first."""
 
     def __init__(self, change: Callable[[str, bool], str], continues: bool) -> None:
         self._change = change
@@ -118,6 +131,8 @@ class _ByteLevel:
         return [self._utf8.decode(b"", final=True)]
 
     def _bytes(self, token: str) -> bytes:
+        if isinstance(token, _Verbatim):
+            return token.encode()
         try:
             return bytes(_LEVEL_BYTES[character] for character in token)
         except KeyError:  # an added token, written as it is
@@ -127,8 +142,8 @@ class _ByteLevel:
 class _ByteFallback:
     """Tokens such as ``<0xE2>`` are bytes, the others are text.
 
-    A run of bytes that is not UTF-8 becomes one U+FFFD for each byte, however many whole characters
-    it begins with. So a run is held back until it ends; runs are short, for they spell characters
+    A run of bytes that is not UTF-8 becomes one U+FFFD for each byte, even if it begins with whole
+    characters. So a run is held back until it ends; runs are short, because they spell characters
     that the vocabulary lacks.
     """
 

@@ -1,60 +1,88 @@
 """Text to token ids and back: the one adapter on the ``tokenizers`` package.
 
-It reads a checkpoint folder as Hugging Face lays it out (``tokenizer.json``, special tokens and
-chat templates beside it). It renders no template and runs no model.
+It reads a checkpoint folder as Hugging Face lays it out. It renders no template and runs no model.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import tokenizers
+from tokenizers import AddedToken, pre_tokenizers
+from tokenizers.models import BPE
 
 from talu.exceptions import TokenizerError
-from talu.tokenizer.decoding import IncrementalDecoder
+from talu.tokenizer.bounds import longest_piece
+from talu.tokenizer.classes import (
+    adapt_parts,
+    adapt_post_processor,
+    default_tokens,
+    effective_class,
+    state_of,
+)
+from talu.tokenizer.decoding import TAG_MARK, IncrementalDecoder
+from talu.tokenizer.files import (
+    MAX_TOKENIZER,
+    TokenSettings,
+    check_size,
+    damaged,
+    read_settings,
+    read_templates,
+)
+from talu.tokenizer.literal import LiteralEncoder, Part
 
-__all__ = ["Tokenizer"]
+__all__ = ["MAX_TEXT", "TAGS", "Tokenizer"]
 
+MAX_TEXT = 16 * 2**20  # characters of one text: about 2 GB of memory while it is tokenized
+TAGS = ("<think>", "</think>", "<|/think|>", "<tool_call>", "</tool_call>")
+_LONG = 2000  # characters from which the lock of the interpreter is worth giving up
 _CONVERT = (
     'save it in the fast format first: python -c "from transformers import AutoTokenizer as T; '
     "T.from_pretrained('{folder}').save_pretrained('{folder}')\""
 )
-_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _OTHER_FORMATS = ("tokenizer.model", "tekken.json", "vocab.json", "vocab.txt", "spiece.model")
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Tokenizer:
     """The tokenizer of one checkpoint. Any number of threads may use it at once.
 
     Attributes:
-        vocabulary_size: number of ids, added tokens included; the model's own may be padded beyond.
-        special_ids: tokens that structure a prompt and are no text: ``decode`` leaves them out.
-            Added tokens that are not marked special, as ``<think>`` often is, are text.
-        bos_token, eos_token: as the checkpoint names them, None where it names none.
-        eos_token_id: id of ``eos_token``.
+        vocabulary_size: number of tokens, added tokens included. A model may have more rows than
+            that, or fewer: tokens that only fill up a batch need none.
+        special_ids: tokens that are marked special.
+        hidden_ids: tokens that ``decode`` leaves out: the special ones, but for the tags of
+            reasoning and tool calls.
+        special_tokens: texts of the special tokens.
+        plain_added_tokens: texts of the other tokens that are recognised wherever they are spelled.
+        names: special tokens by the names that templates know them by, ``bos_token`` and the like.
         chat_templates: Jinja sources by name, usually one, ``"default"``.
+        notes: what the files ask for and does not happen.
     """
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, config: Mapping[str, Any], templates: Mapping[str, str]
+        self, backend: tokenizers.Tokenizer, settings: TokenSettings, templates: Mapping[str, str]
     ) -> None:
-        """Wrap a loaded tokenizer; ``config`` is the content of ``tokenizer_config.json``."""
-        backend.no_truncation()  # a stored limit would cut texts without a word
-        backend.no_padding()
-        self._backend = backend
-        named = {role: _token(config.get(f"{role}_token")) for role in _ROLES}
-        self.bos_token = named["bos"]
-        self.eos_token = named["eos"]
+        """Wrap a loaded tokenizer, changed by what the other files of the folder say."""
         self.chat_templates = dict(templates)
-        _mark_special(backend, [token for token in named.values() if token])
-        self.eos_token_id = self.token_id(self.eos_token) if self.eos_token else None
-        self._rules = _rules(backend)
+        self.names, self.notes = _configure(backend, settings)
+        self._backend = backend
         self._texts: dict[int, str] = {}  # of single tokens that were asked for
+        self._rules = state_of(backend.decoder)
         self.vocabulary_size = backend.get_vocab_size(with_added_tokens=True)
-        self.special_ids = frozenset(
-            number for number, token in backend.get_added_tokens_decoder().items() if token.special
-        )
+        self._splits_special = backend.encode_special_tokens
+        added = backend.get_added_tokens_decoder()
+        self._added = {token.content: number for number, token in added.items()}
+        self.special_ids = frozenset(number for number, token in added.items() if token.special)
+        self.hidden_ids = frozenset(n for n in self.special_ids if added[n].content not in TAGS)
+        spelled = [token for token in added.values() if not token.content.isspace()]
+        self.special_tokens = frozenset(token.content for token in spelled if token.special)
+        self.plain_added_tokens = frozenset(t.content for t in spelled if not t.special)
+        self._verbatim = _verbatim(self._rules, self._added)
+        self._tags = {tag: number for tag in TAGS if (number := self.token_id(tag)) is not None}
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
@@ -66,46 +94,85 @@ class Tokenizer:
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise _missing(folder)
+        check_size(path, MAX_TOKENIZER)
+        settings = read_settings(folder)
+        templates = read_templates(folder, settings.config.get("chat_template"))
         try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:
-            raise _damaged(path, error) from error
-        config = _read_json(folder / "special_tokens_map.json")
-        config |= _read_json(folder / "tokenizer_config.json")
-        return cls(backend, config, _read_templates(folder, config.get("chat_template")))
+            backend = _guarded(tokenizers.Tokenizer.from_file, str(path))
+            return cls(backend, settings, templates)
+        except _BackendError as error:
+            raise damaged(path, error) from error
+
+    @property
+    def bos_token(self) -> str | None:
+        """The token that begins a text, None if the checkpoint names none."""
+        return self.names.get("bos_token")
+
+    @property
+    def eos_token(self) -> str | None:
+        """The token that ends a text, None if the checkpoint names none."""
+        return self.names.get("eos_token")
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """Id of ``eos_token``."""
+        return None if self.eos_token is None else self.token_id(self.eos_token)
 
     @property
     def chat_template(self) -> str | None:
         """The template for chats; a checkpoint may have none."""
         return self.chat_templates.get("default")
 
+    @property
+    def tags(self) -> Mapping[str, int]:
+        """The tags of reasoning and tool calls that are tokens of their own, with their ids."""
+        return self._tags
+
     def encode(self, text: str, *, special_tokens: bool = True) -> list[int]:
-        """Ids of a text. Special tokens that are written out in it are recognised as such.
+        """Ids of a text. Special tokens that are spelled in it are recognised as such.
 
         Args:
-            text: any text without lone surrogates.
-            special_tokens: add those that ``tokenizer.json`` puts at the ends, BOS for many; like
-                transformers it alone is asked (``add_bos_token`` beside it is a relic). A rendered
-                chat template has them already: encode it with False.
+            text: any text without lone surrogates, of at most ``MAX_TEXT`` characters.
+            special_tokens: add those that ``tokenizer.json`` puts at the ends, BOS for many. A
+                rendered chat template has them already: encode it with False.
 
         Raises:
-            TokenizerError: the text is no valid Unicode.
+            TokenizerError: the text is too long or not valid Unicode, or the ``tokenizers`` package
+                fails.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise TokenizerError(
-                f"the text is no valid Unicode: a lone surrogate {text[error.start]!r} at "
-                f"character {error.start}; decode its bytes with errors='replace'",
-                details={"position": error.start},
-            ) from error
-        return list(self._backend.encode(text, add_special_tokens=special_tokens).ids)
+        check_text(text)
+        return list(self._encoding(text, special_tokens).ids)
+
+    def encode_parts(self, parts: Sequence[Part]) -> list[int]:
+        """Ids of the pieces together, where a special token in a literal piece is plain text.
+
+        A literal piece is the spelling of a special token; other text does not need to be one.
+
+        Raises:
+            TokenizerError: as in ``encode``; or the vocabulary has no other way to write the
+                spelling than the special token.
+        """
+        whole = "".join(text for text, _ in parts)
+        if self._splits_special or not any(literal for _, literal in parts):
+            return self.encode(whole, special_tokens=False)
+        check_text(whole)
+        text = self._literal.text_of(parts)
+        ids = _guarded(self._literal.encode, text)
+        for spelling in {text for text, literal in parts if literal and text in self._added}:
+            if ids.count(self._added[spelling]) > self._literal.count(text, spelling):
+                raise TokenizerError(
+                    f"this tokenizer cannot write {spelling!r:.60} as plain text, and a message "
+                    "contains it: take it out of the message, or ask for "
+                    "allow_special_tokens=True",
+                    details={"token": spelling},
+                )
+        return ids
 
     def encode_at_most(self, text: str, most: int) -> list[int]:
         """Like ``encode``, but cut to ``most`` ids; the special tokens at the ends stay.
 
         Raises:
-            TokenizerError: the text is no valid Unicode, or ``most`` has no room for those tokens.
+            TokenizerError: as in ``encode``, or ``most`` has no room for those tokens.
         """
         ids = self.encode(text)
         if len(ids) <= most:
@@ -113,18 +180,31 @@ class Tokenizer:
         room = most - self._backend.num_special_tokens_to_add(False)
         if room < 0:
             raise TokenizerError(f"{most} tokens have no room for the special ones at the ends")
-        encoding = self._backend.encode(text, add_special_tokens=False)
+        encoding = self._encoding(text, False)
         encoding.truncate(room)
-        return list(self._backend.post_process(encoding).ids)
+        return list(_guarded(self._backend.post_process, encoding).ids)
+
+    def fewest_tokens(self, text: str) -> int:
+        """How many tokens a text has at the least, from its length alone; 0 if nobody can tell."""
+        longest = self._longest
+        return 0 if longest is None else -(-len(text) // longest)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of these ids together; bytes that form no character come as U+FFFD.
 
         No spaces are "cleaned up" around punctuation afterwards, whatever the checkpoint says: the
         text is what the tokens say.
+
+        Raises:
+            TokenizerError: an id is negative or too large.
         """
+        if skip_special_tokens:
+            ids = [number for number in ids if number not in self.hidden_ids]
+        if not self._verbatim.isdisjoint(ids):
+            decoder = self.decoder(skip_special_tokens=False)
+            return "".join([*map(decoder.push, ids), decoder.flush()])
         try:
-            return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
+            return self._backend.decode(ids, skip_special_tokens=False)
         except OverflowError as error:
             raise TokenizerError(f"token ids are not negative and below 2³²: {error}") from error
 
@@ -137,11 +217,21 @@ class Tokenizer:
         return text
 
     def token_id(self, text: str) -> int | None:
-        """Id of the vocabulary's entry that is written exactly like this."""
+        """Id of the vocabulary's entry that is spelled exactly like this."""
+        if not _is_unicode(text):
+            return None
         return self._backend.token_to_id(text)
 
+    def added_token_id(self, text: str) -> int | None:
+        """Id of the token that is recognised wherever this text is spelled, if there is one."""
+        return self._added.get(text)
+
     def decoder(
-        self, *, skip_special_tokens: bool = True, continues: bool = False
+        self,
+        *,
+        skip_special_tokens: bool = True,
+        continues: bool = False,
+        marks_tags: bool = False,
     ) -> IncrementalDecoder:
         """A decoder for one reply, token by token; its pieces together are ``decode`` of them all.
 
@@ -149,76 +239,161 @@ class Tokenizer:
             skip_special_tokens: as in ``decode``.
             continues: the reply goes on after other text (a raw prompt), so that its leading space
                 counts; ``decode`` of SentencePiece models drops it.
+            marks_tags: put ``TAG_MARK`` before each tag that is one token, so that a tag that is
+                spelled in letters can be told from it.
         """
-        hidden = self.special_ids if skip_special_tokens else frozenset[int]()
+        texts = {
+            self._added[text]: text for text in self._added if self._added[text] in self._verbatim
+        }
+        if marks_tags:
+            texts |= {number: TAG_MARK + tag for tag, number in self._tags.items()}
         return IncrementalDecoder(
-            self._rules, self._backend.id_to_token, hidden=hidden, continues=continues
+            self._rules,
+            self._backend.id_to_token,
+            hidden=self.hidden_ids if skip_special_tokens else frozenset(),
+            verbatim=texts,
+            continues=continues,
         )
 
+    @cached_property
+    def _literal(self) -> LiteralEncoder:
+        return _guarded(LiteralEncoder, self._backend)
 
-def _rules(backend: tokenizers.Tokenizer) -> dict[str, Any] | None:
-    """The decoder object of ``tokenizer.json``, with its defaults filled in."""
-    if backend.decoder is None:
-        return None
-    state = backend.decoder.__getstate__()
-    return dict(json.loads(state)) if isinstance(state, bytes) else {}
+    @cached_property
+    def _longest(self) -> int | None:
+        backend = self._backend
+        tokens = backend.get_added_tokens_decoder().values()
+        if not isinstance(backend.model, BPE) or any(t.lstrip or t.rstrip for t in tokens):
+            return None
+        return longest_piece(
+            {
+                "normalizer": state_of(backend.normalizer),
+                "pre_tokenizer": state_of(backend.pre_tokenizer),
+            },
+            backend.get_vocab(with_added_tokens=False),
+            [token.content for token in tokens],
+            byte_fallback=backend.model.byte_fallback,
+            alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        )
 
-
-def _mark_special(backend: tokenizers.Tokenizer, named: Sequence[str]) -> None:
-    """Tokens that the configuration gives a role are special, even where the vocabulary forgot."""
-    marked = {t.content for t in backend.get_added_tokens_decoder().values() if t.special}
-    known = [token for token in named if backend.token_to_id(token) is not None]
-    backend.add_special_tokens([token for token in known if token not in marked])
-
-
-def _token(value: object) -> str | None:
-    """A special token of the configuration: its text, or an object that describes it."""
-    content = value.get("content") if isinstance(value, dict) else value
-    return content if isinstance(content, str) else None
-
-
-def _read_templates(folder: Path, configured: object) -> dict[str, str]:
-    """Files win over ``tokenizer_config.json``, as in transformers."""
-    templates: dict[str, str] = {}
-    entries = [{"name": "default", "template": configured}] if configured else []
-    for entry in configured if isinstance(configured, list) else entries:
-        match entry:
-            case {"name": str(name), "template": str(template)}:
-                templates[name] = template
-            case _:
-                problem = "chat_template is neither a text nor a list of named templates"
-                raise _damaged(folder / "tokenizer_config.json", ValueError(problem))
-    for path in sorted((folder / "additional_chat_templates").glob("*.jinja")):
-        templates[path.stem] = _read_text(path)
-    if (folder / "chat_template.jinja").is_file():
-        templates["default"] = _read_text(folder / "chat_template.jinja")
-    return templates
+    def _encoding(self, text: str, special_tokens: bool) -> tokenizers.Encoding:
+        if len(text) < _LONG:
+            return _guarded(self._backend.encode, text, add_special_tokens=special_tokens)
+        # the same ids without their places in the text; this call gives up the interpreter's lock
+        batch = _guarded(self._backend.encode_batch_fast, [text], add_special_tokens=special_tokens)
+        return batch[0]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+def check_text(text: str) -> None:
+    """Refuse a text that cannot be tokenized.
+
+    Raises:
+        TokenizerError: it has more than ``MAX_TEXT`` characters, or lone surrogates.
+    """
+    if len(text) > MAX_TEXT:
+        raise TokenizerError(
+            f"the text has {len(text):,} characters, and at most {MAX_TEXT:,} are tokenized at "
+            "once; split it",
+            details={"characters": len(text), "limit": MAX_TEXT},
+        )
     try:
-        content = json.loads(_read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, error) from error
-    if not isinstance(content, dict):
-        raise _damaged(path, TypeError("it holds no JSON object"))
-    return content
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"the text is not valid Unicode: it has a lone surrogate {text[error.start]!r} at "
+            f"character {error.start}; decode its bytes with errors='replace'",
+            details={"position": error.start},
+        ) from error
 
 
-def _read_text(path: Path) -> str:
+class _BackendError(TokenizerError):
+    """The ``tokenizers`` package failed."""
+
+
+def _guarded(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call the ``tokenizers`` package; give its failures and the panics of its Rust code a type."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(path, error) from error
+        return call(*args, **kwargs)
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"  # its class cannot be imported
+        if isinstance(error, TokenizerError) or not (panic or isinstance(error, Exception)):
+            raise
+        problem = f"{'panicked' if panic else type(error).__name__}: {str(error)[:200]}"
+        raise _BackendError(f"the tokenizers package failed: {problem}") from error
 
 
-def _damaged(path: Path, error: Exception) -> TokenizerError:
-    return TokenizerError(
-        f"{path} cannot be read: {error}; take the file from the model's page again",
-        details={"path": str(path)},
-    )
+def _configure(
+    backend: tokenizers.Tokenizer, settings: TokenSettings
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Change a loaded tokenizer as the other files ask; its named tokens, and notes."""
+    padding = _guarded(lambda: backend.padding)
+    backend.no_truncation()  # a stored limit would cut texts silently
+    backend.no_padding()
+    if isinstance(backend.model, BPE):
+        backend.model.dropout = None  # a setting of training, which would choose tokens at random
+    name = effective_class(settings, backend)
+    named = default_tokens(name) | dict(settings.named)
+    if padding is not None:
+        named.setdefault("pad_token", AddedToken(padding["pad_token"], special=True))
+    _guarded(adapt_parts, name, settings, backend)
+    _guarded(_add_tokens, backend, settings, [token for token in named.values() if token])
+    _guarded(adapt_post_processor, name, named, backend)
+    backend.encode_special_tokens = bool(settings.flag("split_special_tokens", False))
+    names = {role: token.content for role, token in named.items() if token is not None}
+    return names, tuple(_notes(backend, settings, names))
+
+
+def _add_tokens(
+    backend: tokenizers.Tokenizer, settings: TokenSettings, named: Sequence[AddedToken]
+) -> None:
+    """Add what the vocabulary lacks, and mark as special what has a name."""
+    if settings.added:
+        backend.add_tokens(list(settings.added))
+    known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    for token in (*named, *settings.extra):
+        if token.content not in known:
+            known[token.content] = token
+            backend.add_special_tokens([token])
+    for token in named:
+        present = known[token.content]
+        if not present.special:
+            present.special = True
+            backend.add_special_tokens([present])
+
+
+def _notes(
+    backend: tokenizers.Tokenizer, settings: TokenSettings, names: Mapping[str, str]
+) -> list[str]:
+    """Where ``tokenizer.json`` puts other tokens around a text than the configuration asks for."""
+    _guarded(backend.encode, "Does it work?")  # parts that do not go together fail here
+    ends = _guarded(backend.encode, "", add_special_tokens=True).ids
+    notes = []
+    for flag, name in (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")):
+        asked = settings.flag(flag)
+        if asked is None or name not in names:
+            continue
+        if asked != (backend.token_to_id(names[name]) in ends):
+            notes.append(
+                f"tokenizer_config.json says {flag}: {str(asked).lower()}, and tokenizer.json says "
+                "otherwise: tokenizer.json is followed, as in transformers 5"
+            )
+    return notes
+
+
+def _verbatim(rules: Mapping[str, object] | None, added: Mapping[str, int]) -> frozenset[int]:
+    """Added tokens whose letters a byte-level decoder would take for bytes."""
+    if not rules or '"ByteLevel"' not in str(rules).replace("'", '"'):
+        return frozenset()
+    alphabet = set(pre_tokenizers.ByteLevel.alphabet())
+    return frozenset(n for text, n in added.items() if not text.isascii() and alphabet >= set(text))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _missing(folder: Path) -> TokenizerError:

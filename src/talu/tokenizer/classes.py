@@ -1,0 +1,155 @@
+"""What the tokenizer class that a checkpoint names changes in ``tokenizer.json``.
+
+transformers builds some tokenizers by their class: the class has default names for special tokens,
+and reads switches from ``tokenizer_config.json`` that replace parts of ``tokenizer.json``. The
+other classes take ``tokenizer.json`` as it is.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE, WordPiece
+
+from talu.tokenizer.files import TokenSettings
+
+__all__ = ["adapt_parts", "adapt_post_processor", "default_tokens", "effective_class", "state_of"]
+
+_BERT = ("BertTokenizer", "DistilBertTokenizer")
+_BYTE_LEVEL = ("GPT2Tokenizer", "Qwen2Tokenizer", "RobertaTokenizer")
+_CLASS_OF = {  # of a model type, where transformers has one for it
+    "bert": "BertTokenizer",
+    "distilbert": "BertTokenizer",
+    "gpt2": "GPT2Tokenizer",
+    "mistral": "",
+    "qwen2": "Qwen2Tokenizer",
+    "qwen3": "Qwen2Tokenizer",
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+}
+_BERT_TOKENS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+_ROBERTA_TOKENS = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "cls_token": "<s>",
+    "mask_token": "<mask>",
+}
+_END_OF_TEXT = "<|endoftext|>"
+_TOKENS: Mapping[str, Mapping[str, str]] = {
+    "BertTokenizer": _BERT_TOKENS,
+    "DistilBertTokenizer": _BERT_TOKENS,
+    "GPT2Tokenizer": dict.fromkeys(("bos_token", "eos_token", "unk_token"), _END_OF_TEXT),
+    "LlamaTokenizer": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
+    "Qwen2Tokenizer": dict.fromkeys(("eos_token", "unk_token", "pad_token"), _END_OF_TEXT),
+    "RobertaTokenizer": _ROBERTA_TOKENS,
+    "XLMRobertaTokenizer": _ROBERTA_TOKENS,
+}
+
+
+def effective_class(settings: TokenSettings, backend: tokenizers.Tokenizer) -> str:
+    """The class by which transformers builds the tokenizer; "" is the general one."""
+    declared, model = settings.tokenizer_class, settings.model_type
+    known = _CLASS_OF.get(model)
+    if declared == "LlamaTokenizer" and known is None and _is_byte_level(backend):
+        return ""
+    name = declared or known or ""
+    if declared and known is not None and known != declared:
+        # "mistral" has no class of its own; files of Qwen 2 often name a wrong one
+        name = known if model == "qwen2" or not known else declared
+    return name if name in _TOKENS else ""
+
+
+def default_tokens(name: str) -> dict[str, AddedToken | None]:
+    """The special tokens that a class has where the files name no others."""
+    return {
+        role: AddedToken(text, special=True, normalized=False)
+        for role, text in _TOKENS.get(name, {}).items()
+    }
+
+
+def adapt_parts(name: str, settings: TokenSettings, backend: tokenizers.Tokenizer) -> None:
+    """Replace the parts of the backend that the class builds itself.
+
+    Raises:
+        TokenizerError: a switch in ``tokenizer_config.json`` is not a boolean.
+    """
+    if name in _BERT and isinstance(backend.model, WordPiece):
+        backend.normalizer = normalizers.BertNormalizer(
+            clean_text=True,
+            handle_chinese_chars=bool(settings.flag("tokenize_chinese_chars", True)),
+            strip_accents=settings.flag("strip_accents"),
+            lowercase=bool(settings.flag("do_lower_case", True)),
+        )
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    elif name in _BYTE_LEVEL:
+        _set_prefix_space(backend, bool(settings.flag("add_prefix_space", False)))
+    elif name == "XLMRobertaTokenizer":
+        _set_scheme(backend, "always" if settings.flag("add_prefix_space", True) else "never")
+    elif name == "LlamaTokenizer" and isinstance(backend.model, BPE):
+        prefix = bool(settings.flag("add_prefix_space", True))
+        scheme = "always" if settings.flag("legacy", False) else "first"
+        backend.normalizer = None
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(
+            replacement="▁", prepend_scheme=scheme if prefix else "never", split=False
+        )
+        steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        backend.decoder = decoders.Sequence([*steps, *[decoders.Strip(" ", 1, 0)] * prefix])
+
+
+def adapt_post_processor(
+    name: str, named: Mapping[str, AddedToken | None], backend: tokenizers.Tokenizer
+) -> None:
+    """Let the class say which tokens stand around a text; the tokens must be added by now."""
+    cls, sep = (named.get(role) for role in ("cls_token", "sep_token"))
+    if cls is None or sep is None or name not in (*_BERT, "RobertaTokenizer"):
+        return
+    ends = [(token.content, backend.token_to_id(token.content)) for token in (cls, sep)]
+    if any(number is None for _, number in ends):
+        return
+    backend.post_processor = processors.TemplateProcessing(
+        single=[ends[0][0], "$A", ends[1][0]], special_tokens=ends
+    )
+
+
+def state_of(part: object) -> dict[str, Any] | None:
+    """A part of the backend as its object in ``tokenizer.json``."""
+    if part is None:
+        return None
+    state = part.__getstate__()
+    return dict(json.loads(state)) if isinstance(state, bytes) else {}
+
+
+def _is_byte_level(backend: tokenizers.Tokenizer) -> bool:
+    parts = (backend.pre_tokenizer, backend.decoder)
+    return any('"ByteLevel"' in json.dumps(state_of(part)) for part in parts)
+
+
+def _set_prefix_space(backend: tokenizers.Tokenizer, prefix: bool) -> None:
+    for part in _pre_tokenizers(backend):
+        if isinstance(part, pre_tokenizers.ByteLevel):
+            part.add_prefix_space = prefix
+
+
+def _set_scheme(backend: tokenizers.Tokenizer, scheme: str) -> None:
+    for part in _pre_tokenizers(backend):
+        if isinstance(part, pre_tokenizers.Metaspace):
+            part.prepend_scheme = scheme
+
+
+def _pre_tokenizers(backend: tokenizers.Tokenizer) -> list[pre_tokenizers.PreTokenizer]:
+    part = backend.pre_tokenizer
+    if not isinstance(part, pre_tokenizers.Sequence):
+        return [] if part is None else [part]
+    count = len((state_of(part) or {})["pretokenizers"])
+    return [part[place] for place in range(count)]
