@@ -65,7 +65,7 @@ def make_newer(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [(damage, "is damaged"), (make_newer, "was written by a newer talu .form 1000.*update talu")],
+    [(damage, "is damaged"), (make_newer, "was written by a newer talu .schema 1000.*update talu")],
 )
 def test_a_database_that_cannot_be_read_is_named_and_left_as_it_is(
     stored: Path, change: Callable[[Path], None], words: str

@@ -1,6 +1,6 @@
 """Profiles: named places in the user's home where chats are kept.
 
-Knows where a profile's database is and what it is called. How it is written is ``storage``.
+It checks arguments and knows where a profile's database is; ``storage`` reads and writes it.
 """
 
 import os
@@ -8,16 +8,22 @@ import re
 import uuid
 from pathlib import Path
 
-from talu.exceptions import ValidationError
+from talu.chat.serialization import config_from_dict, item_from_dict
+from talu.error_text import shown
+from talu.exceptions import StorageError, ValidationError
 from talu.protocols import SessionRecord
 from talu.storage.sessions import Database
 from talu.storage.transfer import export_sessions, import_sessions
+from talu.storage.words import Query, parse_query
 from talu.types import Handle, check_marker
 
 __all__ = ["Profile", "list_sessions", "new_session_id"]
 
 NAME = re.compile(r"\w[\w.-]{0,59}")
+CURSOR = re.compile("[0-9]{1,20}")
 MAX_LIMIT = 10_000
+MAX_SEARCH = 1000  # characters
+MAX_WORDS = 32
 
 
 def new_session_id() -> str:
@@ -42,6 +48,7 @@ class Profile(Handle):
 
     Raises:
         ValidationError: the name would not do as the name of a folder.
+        StorageError: the user has no home folder.
     """
 
     _instead = "open it again by its name, Profile(profile.name), in any process"
@@ -52,12 +59,13 @@ class Profile(Handle):
         if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
             raise ValidationError(
                 "the name of a profile is 1 to 60 letters, digits, '_', '-' and '.', without '..' "
-                f"and with no '.' or '-' at its start; {source} is {name!r}",
+                f"and with no '.' or '-' at its start; {source} is {shown(name)}",
                 details={"param": "name", "value": name},
             )
         self.name = name
-        self.path = Path.home() / ".talu" / "db" / name
-        self._database = Database(self.path / "talu.db")
+        root = _home() / ".talu"
+        self.path = root / "db" / name
+        self._database = Database(self.path / "talu.db", root)
 
     @property
     def database(self) -> Database:
@@ -75,9 +83,12 @@ class Profile(Handle):
         """The stored sessions, the one that was changed last first.
 
         Args:
-            search: words that one message of user or model must all have, each at least as the
-                beginning of a word; case and accents do not matter. The records then have a
-                ``search_snippet`` of the last such message, with the words in brackets.
+            search: at most 1,000 characters and 32 words. One message of user or model, or the
+                title, must have them all, each at least as the beginning of a word; in scripts
+                without spaces, anywhere. Case, accents and punctuation do not matter, except that
+                a word of punctuation alone is looked for as it stands. The records then have a
+                ``search_snippet`` of the last such message, else of the title, with what was
+                found in brackets. Blank text is no search.
             marker: only sessions with this marker; "" is those without one, None is all.
             limit: how many at most, 1 to 10,000.
             cursor: ``cursor`` of the last record of the page before.
@@ -86,36 +97,42 @@ class Profile(Handle):
             ValidationError: an argument is of a wrong type or range, or there is no such marker.
             StorageError: the database cannot be read.
         """
-        if search is not None and not isinstance(search, str):
-            wrong = f"search must be text, got {search!r}"
-            raise ValidationError(wrong, details={"param": "search", "value": search})
         if marker is not None:
             check_marker(marker)
         if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
-            wrong = f"limit must be a whole number from 1 to {MAX_LIMIT}, got {limit!r}"
+            wrong = f"limit must be a whole number from 1 to {MAX_LIMIT}, got {shown(limit)}"
             raise ValidationError(wrong, details={"param": "limit", "value": limit})
-        if cursor is not None and not (isinstance(cursor, str) and re.fullmatch("[0-9]+", cursor)):
-            wrong = f"cursor must be the 'cursor' of a listed session, got {cursor!r}"
+        if cursor is not None and not (isinstance(cursor, str) and CURSOR.fullmatch(cursor)):
+            wrong = f"cursor must be the 'cursor' of a listed session, got {shown(cursor)}"
             raise ValidationError(wrong, details={"param": "cursor", "value": cursor})
         before = None if cursor is None else min(int(cursor), 2**63 - 1)
-        return self._database.sessions(search=search, marker=marker, limit=limit, before=before)
+        query = _query(search)
+        return self._database.sessions(search=query, marker=marker, limit=limit, before=before)
 
-    def delete(self, session_id: str) -> None:
+    def delete(self, session_id: str) -> bool:
         """Delete a session for good, and what no fork of it shares; its text leaves the disk.
 
-        A chat that is still at work on it gets ``StorageError`` at its next turn.
+        The session is gone at once; its items are removed in small steps, so that other processes
+        can write meanwhile. If this process is killed, the next one that uses the profile goes on.
+        A chat that is still at work on the session gets ``StorageError`` at its next turn.
+
+        Returns:
+            Whether the text is off the disk. False while another process reads the database, or
+            when the disk is full; the logger ``talu.storage`` says why, and later writes finish it.
 
         Raises:
             ValidationError: there is no such session.
             StorageError: the database cannot be written.
         """
-        if not isinstance(session_id, str):
-            wrong = f"session_id must be text, got {session_id!r}"
+        if not isinstance(session_id, str) or not session_id.isprintable():
+            wrong = f"session_id must be printable text, got {shown(session_id)}"
             raise ValidationError(wrong, details={"param": "session_id", "value": session_id})
-        self._database.delete(session_id)
+        return self._database.delete(session_id)
 
     def export(self, path: str | os.PathLike[str]) -> int:
         """Write all sessions to a new file, one JSON object a line; gives their number.
+
+        The file gets its name when it is whole, and only the user can read it.
 
         Raises:
             ValidationError: that is no path.
@@ -129,21 +146,47 @@ class Profile(Handle):
 
         Raises:
             IOError: the file cannot be read.
-            ValidationError: that is no path, a line is malformed, or one of the sessions is there
-                already.
+            ValidationError: that is no path, the file was cut short, a line is malformed or holds
+                what a chat could not open, or one of the sessions is there already.
             StorageError: the database cannot be written.
         """
-        return import_sessions(self._database, _path(path))
+        return import_sessions(self._database, _path(path), item_from_dict, config_from_dict)
 
     def __repr__(self) -> str:
         return f"Profile({self.name!r})"
 
 
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise StorageError("the user has no home folder: set the variable HOME") from error
+
+
+def _query(search: str | None) -> Query | None:
+    """What to look for; None when nothing is asked for."""
+    if search is None:
+        return None
+    if not isinstance(search, str) or len(search) > MAX_SEARCH:
+        got = f"{len(search)}" if isinstance(search, str) else shown(search)
+        wrong = f"search must be text of at most {MAX_SEARCH} characters, got {got}"
+        raise ValidationError(wrong, details={"param": "search"})
+    if (count := len(search.split())) > MAX_WORDS:
+        wrong = f"search must be at most {MAX_WORDS} words, got {count}"
+        raise ValidationError(wrong, details={"param": "search"})
+    query = parse_query(search)
+    return query if query.words or query.literals else None
+
+
 def _path(path: str | os.PathLike[str]) -> Path:
-    if not isinstance(path, str | os.PathLike) or "\0" in str(path):
-        wrong = f"path must be text or a path, got {path!r}"
-        raise ValidationError(wrong, details={"param": "path", "value": path})
-    return Path(path)
+    try:
+        if "\0" not in (text := os.fspath(path)):
+            os.fsencode(text)
+            return Path(text)
+    except (TypeError, UnicodeEncodeError):
+        pass
+    wrong = f"path must be text or a path that the file system can hold, got {shown(path)}"
+    raise ValidationError(wrong, details={"param": "path", "value": path})
 
 
 def list_sessions(

@@ -1,4 +1,4 @@
-"""The file: what is refused and never overwritten, and several processes at once."""
+"""The database file: what is refused, permissions, several processes, and forks."""
 
 import contextlib
 import gc
@@ -63,6 +63,25 @@ def make_newer(path: Path) -> None:
     db.close()
 
 
+def add_trigger(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TRIGGER bad AFTER INSERT ON nodes BEGIN DELETE FROM sessions; END")
+    db.close()
+
+
+def replace_by_view(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("ALTER TABLE sessions RENAME TO hidden")
+        db.execute("CREATE VIEW sessions AS SELECT * FROM hidden")
+    db.close()
+
+
+def drop_table(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE sessions")
+    db.close()
+
+
 def make_foreign(path: Path) -> None:
     path.unlink()
     with sqlite3.connect(path) as db:
@@ -78,6 +97,9 @@ def make_foreign(path: Path) -> None:
         (cut_short, "is damaged"),
         (make_newer, "was written by a newer talu"),
         (make_foreign, "is a database of another program"),
+        (add_trigger, "is damaged: it has a trigger"),
+        (replace_by_view, "is damaged: it has a view"),
+        (drop_table, "is damaged: no such table"),
     ],
 )
 def test_a_file_that_is_not_ours_to_read_is_named_and_not_changed(profile, change, match) -> None:
@@ -108,24 +130,24 @@ def test_a_profile_is_let_go_of_when_it_is_dropped(home) -> None:
 
 
 def test_an_older_database_is_brought_to_the_newest_form(profile, monkeypatch) -> None:
-    def m002_added(db: sqlite3.Connection) -> None:
+    def m003_added(db: sqlite3.Connection) -> None:
         db.execute("CREATE TABLE added (x)")
 
-    monkeypatch.setattr("talu.storage.sqlite.MIGRATIONS", [*MIGRATIONS, m002_added])
+    monkeypatch.setattr("talu.storage.sqlite.MIGRATIONS", [*MIGRATIONS, m003_added])
     assert len(profile.sessions()) == 1
     with profile.database.file.reading() as db:
         assert db.execute("SELECT count(*) FROM added").fetchone() == (0,)
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(profile, monkeypatch) -> None:
-    def m002_fails(db: sqlite3.Connection) -> None:
+    def m003_fails(db: sqlite3.Connection) -> None:
         db.execute("DROP TABLE words")
         raise RuntimeError("no")
 
     before = database(profile).read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("talu.storage.sqlite.MIGRATIONS", [*MIGRATIONS, m002_fails])
+        patch.setattr("talu.storage.sqlite.MIGRATIONS", [*MIGRATIONS, m003_fails])
         with pytest.raises(RuntimeError):
             profile.sessions()
     assert database(profile).read_bytes() == before
@@ -217,9 +239,106 @@ if child:
     assert shown.stderr == ""
 
 
-def test_a_file_that_others_can_read_is_made_private(profile) -> None:
-    database(profile).chmod(0o644)
-    profile.path.chmod(0o755)
+def modes(profile: Profile) -> list[str]:
+    """The permissions of ~/.talu, ~/.talu/db, the profile's folder and its database."""
+    folder = profile.path
+    places = (folder.parent.parent, folder.parent, folder, database(profile))
+    return [oct(place.stat().st_mode & 0o777) for place in places]
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_what_is_made_is_private_whatever_the_umask_is(home, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        profile = Profile("work")
+        Client(ModelSpec("m", ScriptedModel()), profile=profile).chat(system="S")
+        profile.export(home / "all.jsonl")
+    finally:
+        os.umask(before)
+    assert modes(profile) == ["0o700", "0o700", "0o700", "0o600"]
+    files = [*profile.path.iterdir(), home / "all.jsonl"]
+    assert {path.name for path in files} >= {"talu.db", "talu.db-wal", "talu.db-shm"}
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+
+def test_what_others_could_read_is_made_private_when_it_is_opened(profile) -> None:
+    database(profile).chmod(0o666)
+    profile.path.chmod(0o777)
+    profile.path.parent.chmod(0o755)
     assert len(profile.sessions()) == 1
-    assert os.stat(database(profile)).st_mode & 0o077 == 0
-    assert profile.path.stat().st_mode & 0o077 == 0
+    assert modes(profile)[1:] == ["0o700", "0o700", "0o600"]
+
+
+def test_the_folder_above_the_profiles_keeps_its_readers_and_loses_its_writers(profile) -> None:
+    folder = profile.path.parent.parent
+    folder.chmod(0o777)
+    assert len(profile.sessions()) == 1
+    assert modes(profile)[0] == "0o755"
+
+
+FORKING = """
+import os, threading
+from talu import Client, ModelSpec, Profile
+from talu.backends.scripted import ScriptedModel
+
+profile = Profile("p")
+client = Client(ModelSpec("m", ScriptedModel(*"abcdef")), profile=profile)
+client.chat(session_id="before").send("q")
+entered, leave = threading.Event(), threading.Event()
+
+def hold():
+    with profile.database.file.writing():
+        entered.set()
+        leave.wait()
+
+thread = threading.Thread(target=hold)
+thread.start()
+entered.wait()
+child = os.fork()
+if child == 0:
+    print([s["session_id"] for s in profile.sessions()], flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+leave.set()
+thread.join()
+client.chat(session_id="after").send("q")
+"""
+
+
+def test_a_child_that_is_forked_while_another_thread_uses_the_profile_can_use_it(home) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FORKING]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (shown.stdout, shown.stderr) == ("['before']\n", "")
+
+
+WAITING = """
+import os, threading
+from pathlib import Path
+from talu.storage.sqlite import File
+
+file, entered, order = File(Path("talu.db")), threading.Event(), []
+
+def write():
+    with file.writing() as db:
+        entered.set()
+        for number in range(20_000):
+            db.execute("SELECT ?", (number,)).fetchone()
+        order.append("written")
+
+thread = threading.Thread(target=write)
+thread.start()
+entered.wait()
+child = os.fork()
+if child == 0:
+    os._exit(0)
+order.append("forked")
+os.waitpid(child, 0)
+thread.join()
+print(*order)
+"""
+
+
+def test_a_fork_waits_for_a_transaction_of_another_thread(tmp_path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", WAITING]
+    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (shown.stdout, shown.stderr) == ("written forked\n", "")

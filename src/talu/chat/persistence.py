@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from talu.chat.items import Item
-from talu.chat.serialization import item_from_dict, item_to_dict, json_copy
+from talu.chat.serialization import config_from_dict, item_from_dict, item_to_dict, json_copy
 from talu.exceptions import StorageError, ValidationError
 from talu.protocols import ChatRecord, Store, StoredRecord
 
@@ -45,8 +45,11 @@ class Persistence:
             self._items = [
                 item_from_dict(f"{where} {i}", item) for i, item in enumerate(stored.items)
             ]
+            config_from_dict(stored.record["config"])
         except ValidationError as error:
-            raise StorageError(str(error), "STORAGE_DAMAGED") from error
+            wrong = f"session {self.session_id!r} is damaged: {error}"
+            details = {"session_id": self.session_id}
+            raise StorageError(wrong, "STORAGE_DAMAGED", details) from error
         self._change, self._nodes = stored.change, stored.nodes
         self._record = _of_chat(stored.record)
         return stored.record, list(self._items)

@@ -94,8 +94,18 @@ def _part(part: Mapping[str, Any]) -> ContentPart:
 
 
 def config_from_dict(record: Mapping[str, Any] | None) -> GenerationConfig:
-    """The settings of a dictionary that went through JSON."""
-    return merged(settings=_with_token_ids(record or {}))
+    """The settings of a dictionary that went through JSON.
+
+    Raises:
+        ValidationError: a setting is unknown, of a wrong type or out of range.
+    """
+    try:
+        return merged(settings=_with_token_ids(record or {}))
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, ValidationError):
+            raise
+        wrong = f"the settings cannot be read ({type(error).__name__}): {shown(record)}"
+        raise ValidationError(wrong, details={"param": "config"}) from error
 
 
 def _with_token_ids(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""How the database came to be: every change of its form, in order.
+"""The changes of the database's schema, in the order in which they are applied.
 
-Append-only: a database that was written by an older version runs the functions that it has not
-seen. A function that was released is never changed.
+Append-only: a database that an older version wrote runs the functions that it has not seen. A
+function that was released is never changed.
 """
 
 import sqlite3
 from collections.abc import Callable
+
+from talu.storage.index import build_index
 
 __all__ = ["MIGRATIONS"]
 
@@ -45,4 +47,22 @@ def m001_sessions(db: sqlite3.Connection) -> None:
     )
 
 
-MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_sessions]
+def m002_search_and_removals(db: sqlite3.Connection) -> None:
+    """An index that finds scripts without spaces and titles, and deletions that are under way.
+
+    ``title_row`` is a session's row in the index of titles. A removal is a deletion whose text is
+    not off the disk yet: ``stage`` says what comes next, ``node`` the item that is removed next.
+    """
+    db.execute("ALTER TABLE sessions ADD COLUMN title_row INTEGER")
+    db.execute(
+        """CREATE TABLE removals (
+            removal INTEGER PRIMARY KEY AUTOINCREMENT,
+            stage TEXT NOT NULL,
+            node INTEGER
+        )"""
+    )
+    db.execute("DROP TABLE words")
+    build_index(db)
+
+
+MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_sessions, m002_search_and_removals]

@@ -1,21 +1,23 @@
-"""What the database holds of sessions and items, as JSON text. Pure.
+"""Sessions and items as the JSON text that the database holds of them. Pure.
 
-Knows of an item's form only what a search needs: where the words of a conversation are.
+Of an item it knows only where the text is that a search finds.
 """
 
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
+from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.protocols import ChatRecord, StoredRecord
 from talu.types import MARKERS
 
-__all__ = ["encode", "flaw_of", "session_of_row", "session_text", "words_of"]
+__all__ = ["Damage", "decode", "encode", "flaw_of", "record_of_row", "record_text", "words_of"]
 
 IN_COLUMNS = ("session_id", "marker", "created_at_ms", "updated_at_ms")
-OF_LISTING = ("search_snippet", "cursor")
 SPOKEN = ("user", "assistant")
+MAX_ID_LENGTH = 200
+MAX_NUMBER = 2**63 - 1
 FORM: dict[str, tuple[type, ...]] = {
     "session_id": (str,),
     "parent_session_id": (str, type(None)),
@@ -29,6 +31,10 @@ FORM: dict[str, tuple[type, ...]] = {
     "created_at_ms": (int,),
     "updated_at_ms": (int,),
 }
+
+
+class Damage(ValueError):
+    """What is stored is not what talu has written; the message says what is wrong."""
 
 
 def encode(what: str, value: Mapping[str, Any]) -> str:
@@ -45,10 +51,33 @@ def encode(what: str, value: Mapping[str, Any]) -> str:
     return text
 
 
-def session_text(record: ChatRecord) -> str:
+def decode(text: object) -> dict[str, Any]:
+    """The object of a JSON text, given as UTF-8; ``Damage`` when it is anything else."""
+    if not isinstance(text, bytes):
+        raise Damage("there is no JSON text")
+    try:
+        value = JSON.decode(text.decode())
+    except UnicodeDecodeError as error:
+        raise Damage(f"the text is not UTF-8: {error.reason}") from error
+    except ValueError as error:
+        raise Damage(f"the text is not JSON: {error}") from error
+    except RecursionError as error:
+        raise Damage("the JSON text is nested too deeply") from error
+    if not isinstance(value, dict):
+        raise Damage(f"the JSON text is not an object: {shown(value)}")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def record_text(record: ChatRecord) -> str:
     """The part of a session that has no column of its own."""
-    apart = (*IN_COLUMNS, *OF_LISTING)
-    return encode("the session", {k: v for k, v in record.items() if k not in apart})
+    return encode("the session", {k: record.get(k) for k in FORM if k not in IN_COLUMNS})
 
 
 def flaw_of(record: Mapping[str, Any]) -> str | None:
@@ -56,25 +85,39 @@ def flaw_of(record: Mapping[str, Any]) -> str | None:
     for name, kinds in FORM.items():
         if name not in record:
             return f"{name} is missing"
-        if not isinstance(record[name], kinds):
-            return f"{name} is {record[name]!r}"
-    return None if record["marker"] in MARKERS else f"marker is {record['marker']!r}"
+        value = record[name]
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            return f"{name} is {shown(value)}"
+        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+            return f"{name} is {shown(value)}"
+    session_id = record["session_id"]
+    if not (session_id.isprintable() and 0 < len(session_id) <= MAX_ID_LENGTH):
+        return f"session_id is {shown(session_id)}"
+    return None if record["marker"] in MARKERS else f"marker is {shown(record['marker'])}"
 
 
-def session_of_row(
-    session_id: str, marker: str, created_at_ms: int, updated_at_ms: int, text: str
+def record_of_row(
+    session_id: bytes, marker: bytes, created_at_ms: int, updated_at_ms: int, text: bytes
 ) -> StoredRecord:
-    """The session of a row, ``IN_COLUMNS`` and the JSON text; ``ValueError`` if it is damaged."""
-    columns = (session_id, marker, created_at_ms, updated_at_ms)
-    record = dict(zip(IN_COLUMNS, columns, strict=True)) | json.loads(text)
+    """The session of a row, ``IN_COLUMNS`` and the JSON text; ``Damage`` when it is not one."""
+    stored = decode(text)
+    texts = (str(session_id, errors="replace"), str(marker, errors="replace"))
+    columns = (*texts, created_at_ms, updated_at_ms)
+    record = stored | dict(zip(IN_COLUMNS, columns, strict=True))
     if flaw := flaw_of(record):
-        raise ValueError(flaw)
-    return cast(StoredRecord, record)
+        raise Damage(flaw)
+    return cast(StoredRecord, {name: record[name] for name in FORM})
 
 
 def words_of(item: Mapping[str, Any]) -> str:
-    """What a search finds of an item: what user and model said; "" for anything else."""
+    """What a search finds of an item: what user and model said; "" for anything else.
+
+    Raises:
+        Damage: it is not an item.
+    """
     if item.get("type") != "message" or item.get("role") not in SPOKEN or item.get("hidden"):
         return ""
-    text = "".join(part["text"] for part in item["content"])
-    return text.encode(errors="replace").decode()
+    try:
+        return "".join(part["text"] for part in item["content"])
+    except (KeyError, TypeError) as error:
+        raise Damage(f"its content is not that of a message ({error})") from error

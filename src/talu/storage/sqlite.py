@@ -1,53 +1,71 @@
-"""The file: made private, opened in WAL mode, brought to the newest form, and its failures named.
+"""The database file: created private, opened in WAL mode, migrated, its failures as typed errors.
 
-Knows SQLite and nothing of sessions. One connection serves all threads of the process, one
+It knows SQLite and nothing of sessions. One connection serves all threads of the process, one
 transaction at a time; other processes have their own, and wait for each other.
 """
 
 import os
 import sqlite3
-import threading
 import time
 import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from talu.error_text import shown
 from talu.exceptions import StorageError
+from talu.forks import ForkSafeLock
 from talu.storage.migrations import MIGRATIONS
+from talu.storage.rows import Damage
 
 __all__ = ["File"]
 
 BUSY_SECONDS = 10.0
+FORK_SECONDS = 1.0
 APPLICATION_ID = int.from_bytes(b"talu")
-DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 HINTS = {
     "SQLITE_FULL": "free some space",
     "SQLITE_BUSY": f"another process has held it for {BUSY_SECONDS:.0f} s",
     "SQLITE_READONLY": "check the permissions of the file and its folder",
     "SQLITE_CANTOPEN": "check the permissions of the file and its folder",
 }
+# The statements are fixed: when one does not fit the file, the file is not what talu has written.
+DAMAGED = (
+    "SQLITE_CORRUPT",
+    "SQLITE_NOTADB",
+    "SQLITE_ERROR",
+    "SQLITE_CONSTRAINT",
+    "SQLITE_MISMATCH",
+    "SQLITE_FORMAT",
+)
 
 
 class File:
     """A database file and this process's connection to it, opened when it is first needed.
 
+    Args:
+        path: where it is.
+        root: the first folder on the way that belongs to talu; the file's own folder if None.
+
     Attributes:
         path: where it is.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, root: Path | None = None) -> None:
         self.path = path
-        self._lock = threading.RLock()
+        self._root = root or path.parent
+        self._gate = ForkSafeLock(reentrant=True)
         self._connection: sqlite3.Connection | None = None
-        self._carried: sqlite3.Connection | None = None
+        self._inherited: sqlite3.Connection | None = None
         self._identity: tuple[int, ...] = ()
         self._latest = object()  # transaction
+        FILES.add(self)
 
     @property
     def exists(self) -> bool:
         """Whether there is a file to read."""
-        return self.path.exists()
+        with self._failures("read"):
+            return self.path.exists()
 
     @contextmanager
     def reading(self) -> Generator[sqlite3.Connection]:
@@ -61,21 +79,38 @@ class File:
         with self._transaction("write", "BEGIN IMMEDIATE") as db:
             yield db
 
-    def erase_traces(self) -> None:
-        """Overwrite what was deleted: in the index of words, and in the log beside the file."""
-        with self.writing() as db:
-            db.execute("INSERT INTO words (words) VALUES ('optimize')")
-        with self._lock, self._failures("write"):
-            busy, *_ = self._open().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy:
-            raise StorageError(
-                f"what was deleted from {self.path} is no longer shown, but still in {self.path}"
-                "-wal, because another process is reading: delete again when it has ended"
-            )
+    def empty_log(self) -> bool:
+        """Move the log into the database and cut it to nothing.
+
+        Returns:
+            False when another connection reads or writes just now.
+        """
+        with self._gate.lock, self._failures("write"):
+            db = self._open()
+            db.execute("PRAGMA busy_timeout = 0")
+            try:
+                busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                db.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+        return not busy
+
+    def damaged(self, wrong: object, session_id: str | None = None) -> StorageError:
+        """The error that says what in the file cannot be read."""
+        where = f"session {shown(session_id)} cannot be read: " if session_id is not None else ""
+        details = {"session_id": session_id} if session_id is not None else {}
+        return StorageError(f"{self.path} is damaged: {where}{wrong}", "STORAGE_DAMAGED", details)
+
+    def wait_for_transaction(self) -> bool:
+        """Take the lock, so that no thread uses SQLite; False when it takes too long."""
+        return self._gate.lock.acquire(timeout=FORK_SECONDS)
+
+    def go_on(self) -> None:
+        """Release the lock."""
+        self._gate.lock.release()
 
     @contextmanager
     def _transaction(self, doing: str, begin: str) -> Generator[sqlite3.Connection]:
-        with self._lock, self._failures(doing):
+        with self._gate.lock, self._failures(doing):
             db = self._open()
             if db.in_transaction:  # an interrupt came between its block and its end
                 db.execute("ROLLBACK")
@@ -105,7 +140,7 @@ class File:
         except BaseException:
             db.close()
             raise
-        self._carried = self._connection  # closing it here would disturb the process it is of
+        self._inherited = self._connection  # closing it here would disturb the parent process
         self._connection, self._identity = db, self._identify()
         weakref.finalize(self, _close, db, os.getpid())
         return db
@@ -120,15 +155,22 @@ class File:
     def _create(self) -> None:
         """Folders and file for the user alone; SQLite gives its other files the same mode."""
         folder = self.path.parent
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        missing = [level for level in (folder, *folder.parents) if not level.exists()]
+        for level in reversed(missing):
+            level.mkdir(mode=0o700, exist_ok=True)
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        for path, mode in ((folder, 0o700), (self.path, 0o600)):
-            if path.stat().st_mode & 0o077:
-                path.chmod(mode)
+        _restrict(self._root, 0o755)
+        while folder != self._root and self._root in folder.parents:
+            _restrict(folder, 0o700)
+            folder = folder.parent
+        _restrict(self.path.parent, 0o700)
+        _restrict(self.path, 0o600)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA trusted_schema = OFF")
+        db.execute("PRAGMA cell_size_check = ON")
         with _one_state(db):
-            self._check_form(db)
+            self._check_schema(db)
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             try:
@@ -142,33 +184,35 @@ class File:
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA secure_delete = ON")
         with _one_state(db):
-            form = self._check_form(db)
-        if form < len(MIGRATIONS):
+            version = self._check_schema(db)
+        if version < len(MIGRATIONS):
             self._migrate(db)
 
-    def _check_form(self, db: sqlite3.Connection) -> int:
-        """How many migrations the database has seen; a foreign or newer one is refused.
+    def _check_schema(self, db: sqlite3.Connection) -> int:
+        """The number of migrations that the database has seen; a foreign or newer one is refused.
 
         To be called in a transaction: another process may be making the database just now.
         """
         (version,) = db.execute("PRAGMA user_version").fetchone()
         (owner,) = db.execute("PRAGMA application_id").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if owner != APPLICATION_ID and (owner or version or tables):
+        kinds = [kind for (kind,) in db.execute("SELECT type FROM sqlite_master")]
+        if owner != APPLICATION_ID and (owner or version or kinds):
             wrong = f"{self.path} is a database of another program: move it away"
             raise StorageError(wrong, "STORAGE_DAMAGED")
         if version > len(MIGRATIONS):
             raise StorageError(
-                f"{self.path} was written by a newer talu (form {version}, this one knows "
+                f"{self.path} was written by a newer talu (schema {version}, this one knows "
                 f"{len(MIGRATIONS)}): update talu",
                 "STORAGE_DAMAGED",
             )
+        if strange := {"view", "trigger"} & set(kinds):
+            raise self.damaged(f"it has a {strange.pop()}, which talu never makes")
         return int(version)
 
     def _migrate(self, db: sqlite3.Connection) -> None:
         db.execute("BEGIN IMMEDIATE")
         try:
-            for migration in MIGRATIONS[self._check_form(db) :]:
+            for migration in MIGRATIONS[self._check_schema(db) :]:
                 migration(db)
             db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -182,14 +226,29 @@ class File:
         try:
             yield
         except sqlite3.Error as error:
-            kind = getattr(error, "sqlite_errorname", "")
-            if kind.startswith(DAMAGED):
-                wrong = f"{self.path} is damaged ({error}): restore it from a copy, or move it away"
-                raise StorageError(wrong, "STORAGE_DAMAGED") from error
-            hint = next((f"; {text}" for name, text in HINTS.items() if kind.startswith(name)), "")
-            raise StorageError(f"cannot {doing} {self.path}: {error}{hint}") from error
+            raise self._failure(doing, error) from error
+        except Damage as error:
+            raise self.damaged(error) from error
         except OSError as error:
             raise StorageError(f"cannot {doing} {self.path}: {error}") from error
+
+    def _failure(self, doing: str, error: sqlite3.Error) -> StorageError:
+        kind, text = getattr(error, "sqlite_errorname", ""), str(error)[:200]
+        if "no such module" in text:
+            return StorageError(
+                f"cannot {doing} {self.path}: the SQLite of this Python has no FTS5"
+            )
+        if kind.startswith(DAMAGED):
+            return self.damaged(f"{text}; restore it from a copy, or move it away")
+        hint = next((f"; {hint}" for name, hint in HINTS.items() if kind.startswith(name)), "")
+        return StorageError(f"cannot {doing} {self.path}: {text}{hint}")
+
+
+def _restrict(path: Path, widest: int) -> None:
+    """Take from a folder or file the permissions that are not in ``widest``."""
+    mode = path.stat().st_mode & 0o777
+    if mode & ~widest:
+        path.chmod(mode & widest)
 
 
 @contextmanager
@@ -206,3 +265,22 @@ def _one_state(db: sqlite3.Connection) -> Generator[None]:
 def _close(db: sqlite3.Connection, owner: int) -> None:
     if os.getpid() == owner:
         db.close()
+
+
+FILES: "weakref.WeakSet[File]" = weakref.WeakSet()
+HELD: list[File] = []
+
+
+def _before_fork() -> None:
+    """Wait for transactions: a child that is forked amid one finds locks of SQLite taken."""
+    HELD.extend(file for file in list(FILES) if file.wait_for_transaction())
+
+
+def _after_fork_in_parent() -> None:
+    while HELD:
+        HELD.pop().go_on()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=HELD.clear
+)

@@ -1,103 +1,228 @@
 """All sessions as a text file, one JSON object a line, and back, without loss.
 
 The first line names the format; then come items, each with the number of the one before it, and
-sessions, each with the number of its last item. So histories that are shared stay shared.
+sessions, each with the number of its last item, so that shared histories stay shared. The last line
+says how many there were: a file without it was cut short.
 """
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+import secrets
+import sqlite3
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
+from talu.error_text import shown
 from talu.exceptions import IOError, ValidationError
-from talu.storage.rows import encode, flaw_of, session_text, words_of
-from talu.storage.sessions import Database, add_items, add_session
+from talu.protocols import ChatRecord
+from talu.storage.rows import Damage, decode, encode, flaw_of, words_of
+from talu.storage.sessions import COLUMNS, Database, add_session
+from talu.storage.tree import LIVE_NODES, add_items
 
 __all__ = ["export_sessions", "import_sessions"]
 
-HEADER = {"format": "talu-sessions", "version": 1}
+FORMAT = "talu-sessions"
+VERSIONS = (1, 2)  # version 1 has no last line
+HEADER = {"format": FORMAT, "version": VERSIONS[-1]}
+MAX_LINE = 2**28  # bytes
+CheckItem = Callable[[str, Mapping[str, Any]], object]
+CheckConfig = Callable[[Mapping[str, Any]], object]
 
 
 def export_sessions(database: Database, path: Path) -> int:
     """Write everything to a new file that only the user can read; gives the number of sessions."""
-    lines = [json.dumps(HEADER)]
-    nodes: list[tuple[int, int | None, str]] = []
+    nodes: list[tuple[int, int | None, bytes]] = []
     sessions: list[tuple[Any, ...]] = []
     if database.file.exists:
         with database.file.reading() as db:
-            nodes = db.execute("SELECT node, parent, item FROM nodes ORDER BY node").fetchall()
+            nodes = db.execute(LIVE_NODES).fetchall()
             sessions = db.execute(
-                "SELECT head, session_id, marker, created_at_ms, updated_at_ms, record"
-                " FROM sessions ORDER BY change"
+                f"SELECT head, {COLUMNS} FROM sessions ORDER BY change"
             ).fetchall()
-    for node, parent, item in nodes:
-        line = {"node": node, "parent": parent, "item": json.loads(item)}
-        lines.append(encode("an item", line))
-    for head, *columns in sessions:
-        lines.append(encode("a session", {"session": database.session_of(*columns), "head": head}))
+    end = {"end": {"items": len(nodes), "sessions": len(sessions)}}
+    lines = chain(_item_lines(database, nodes), _session_lines(database, nodes, sessions))
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(file, "w", encoding="utf-8", newline="\n") as out:
+        with _new_file(path) as file, os.fdopen(file, "w", encoding="utf-8", newline="\n") as out:
+            out.write(f"{json.dumps(HEADER)}\n")
             out.writelines(f"{line}\n" for line in lines)
+            out.write(f"{json.dumps(end)}\n")
+            out.flush()
+            os.fsync(file)
     except OSError as error:
         raise IOError(f"cannot export to {path}: {error}", details={"path": str(path)}) from error
     return len(sessions)
 
 
-def import_sessions(database: Database, path: Path) -> int:
+def _item_lines(database: Database, nodes: list[tuple[int, int | None, bytes]]) -> Iterator[str]:
+    known: set[int | None] = {None}
+    for node, parent, item in nodes:
+        try:
+            line = {"node": node, "parent": parent, "item": decode(item)}
+        except Damage as error:
+            raise database.file.damaged(f"item {node} cannot be read: {error}") from error
+        if parent not in known:
+            raise database.file.damaged(f"item {node}: the item before it is missing")
+        known.add(node)
+        yield encode("an item", line)
+
+
+def _session_lines(
+    database: Database,
+    nodes: list[tuple[int, int | None, bytes]],
+    sessions: list[tuple[Any, ...]],
+) -> Iterator[str]:
+    known = {None, *(node for node, _, _ in nodes)}
+    for head, *columns in sessions:
+        record = database.record_of(*columns)
+        if head not in known:
+            raise database.file.damaged("its last item is missing", record["session_id"])
+        yield encode("a session", {"session": record, "head": head})
+
+
+@contextmanager
+def _new_file(path: Path) -> Generator[int]:
+    """A file beside ``path``, which gets that name when it is whole. Nothing is overwritten."""
+    if os.path.lexists(path):
+        raise FileExistsError(f"{shown(str(path))} is there already")
+    part = path.with_name(f".talu-export-{secrets.token_hex(8)}.part")
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        yield file
+        try:
+            os.link(part, path)
+        except PermissionError:  # the file system has no links
+            if os.path.lexists(path):
+                raise
+            part.rename(path)
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
+
+
+def import_sessions(
+    database: Database, path: Path, check_item: CheckItem, check_config: CheckConfig
+) -> int:
     """Add everything of an exported file, or nothing; gives the number of sessions.
+
+    Args:
+        database: where to.
+        path: the file.
+        check_item: what a chat does to open an item; raises ``ValidationError``.
+        check_config: the same for the settings of a session.
 
     Raises:
         IOError: the file cannot be read.
-        ValidationError: a line is malformed, or a session of that id is there already.
+        ValidationError: a line is malformed, the file was cut short, or a session of that id is
+            there already.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file, database.file.writing() as db:
+            reader = _Import(db, check_item, check_config)
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
+                reader.take(f"{path}, line {number}", line)
+            reader.finish(str(path))
+    except OSError as error:
         raise IOError(f"cannot import {path}: {error}", details={"path": str(path)}) from error
-    lines = [(f"{path}, line {n}", line) for n, line in enumerate(text.split("\n"), 1) if line]
-    if not lines or _parsed(*lines[0]) != HEADER:
-        first = lines[0][1][:80] if lines else ""
-        _refuse(str(path), f"does not begin with the line {json.dumps(HEADER)}, but {first!r}")
-    return _add(database, ((where, _parsed(where, line)) for where, line in lines[1:]))
+    return reader.sessions
 
 
-def _add(database: Database, lines: Iterable[tuple[str, Mapping[str, Any]]]) -> int:
-    nodes: dict[int | None, int | None] = {None: None}
-    sessions = 0
-    with database.file.writing() as db:
-        for where, line in lines:
-            try:
-                if "session" in line:
-                    session, head = line["session"], nodes[line["head"]]
-                    if flaw := flaw_of(session):
-                        _refuse(where, f"has a session that is malformed: {flaw}")
-                    session_id = session["session_id"]
-                    times = session["created_at_ms"], session["updated_at_ms"]
-                    known = "SELECT 1 FROM sessions WHERE session_id = ?"
-                    if db.execute(known, (session_id,)).fetchone():
-                        _refuse(where, f"has session {session_id!r}, which is there already")
-                    text = session_text(session)
-                    add_session(db, session_id, head, session["marker"], text, times)
-                    sessions += 1
-                else:
-                    item = line["item"]
-                    texts = [(encode("an item", item), words_of(item))]
-                    (nodes[line["node"]],) = add_items(db, nodes[line["parent"]], texts)
-            except (KeyError, TypeError, AttributeError, OverflowError) as error:
-                _refuse(where, f"is not an item or a session ({type(error).__name__}: {error})")
-    return sessions
+class _Import:
+    """The lines of an exported file, added one after the other."""
+
+    def __init__(
+        self, db: sqlite3.Connection, check_item: CheckItem, check_config: CheckConfig
+    ) -> None:
+        self._db = db
+        self._check_item = check_item
+        self._check_config = check_config
+        self._version: int | None = None
+        self._ended = False
+        self._nodes: dict[int | None, int | None] = {None: None}
+        self._leaves: set[int | None] = set()  # items that nothing leads to yet
+        self.sessions = 0
+
+    def take(self, where: str, line: bytes) -> None:
+        """Check and add a line."""
+        if len(line) > MAX_LINE:
+            _refuse(where, f"is longer than {MAX_LINE} bytes")
+        if self._version is None:
+            self._version = _version_of(where, line)
+            return
+        if self._ended:
+            _refuse(where, "comes after the end of the export")
+        value = _parsed(where, line)
+        try:
+            if "end" in value:
+                self._end(where, value["end"])
+            elif "session" in value:
+                self._add_session(where, value["session"], value["head"])
+            else:
+                self._add_item(where, value["node"], value["parent"], value["item"])
+        except (KeyError, TypeError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"[:200]
+            _refuse(where, f"is not an item or a session ({reason})")
+
+    def finish(self, path: str) -> None:
+        """Check that the file was whole."""
+        if self._version is None:
+            _refuse(path, f"does not begin with the line {json.dumps(HEADER)}, but is empty")
+        if self._leaves or (self._version > 1 and not self._ended):
+            _refuse(path, "was cut short: its last lines are missing; export it again")
+
+    def _add_item(self, where: str, node: object, parent: object, item: dict[str, Any]) -> None:
+        if not isinstance(node, int) or node in self._nodes:
+            _refuse(where, f"has an item whose number is not a new one: {shown(node)}")
+        if parent is not None and not isinstance(parent, int):
+            raise TypeError(f"parent is {shown(parent)}")
+        self._check_item(f"{where}: the item", item)
+        texts = [(encode("an item", item), words_of(item))]
+        (self._nodes[node],) = add_items(self._db, self._nodes[parent], texts)
+        self._leaves.add(node)
+        self._leaves.discard(parent)
+
+    def _add_session(self, where: str, session: dict[str, Any], head: int | None) -> None:
+        if flaw := flaw_of(session):
+            _refuse(where, f"has a session that is malformed: {flaw}")
+        try:
+            self._check_config(session["config"])
+        except ValidationError as error:
+            _refuse(where, f"has a session that is malformed: {error}")
+        session_id = session["session_id"]
+        known = "SELECT 1 FROM sessions WHERE session_id = ?"
+        if self._db.execute(known, (session_id,)).fetchone():
+            _refuse(where, f"has session {session_id!r}, which is there already")
+        times = session["created_at_ms"], session["updated_at_ms"]
+        add_session(self._db, cast(ChatRecord, session), self._nodes[head], times)
+        self._leaves.discard(head)
+        self.sessions += 1
+
+    def _end(self, where: str, counts: object) -> None:
+        read = {"items": len(self._nodes) - 1, "sessions": self.sessions}
+        if counts != read:
+            _refuse(where, f"says that there are {shown(counts)}, but there are {read}")
+        self._ended = True
 
 
-def _parsed(where: str, line: str) -> Mapping[str, Any]:
+def _version_of(where: str, line: bytes) -> int:
+    with suppress(Damage):
+        header = decode(line)
+        if header.get("format") == FORMAT and header.get("version") in VERSIONS:
+            return int(header["version"])
+        if header.get("format") == FORMAT:
+            _refuse(
+                where, f"has version {shown(header.get('version'))}; this talu reads {VERSIONS}"
+            )
+    _refuse(where, f"does not begin with the line {json.dumps(HEADER)}, but {shown(line)}")
+
+
+def _parsed(where: str, line: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        _refuse(where, f"is not JSON: {error}")
-    if not isinstance(value, dict):
-        _refuse(where, f"is not a JSON object: {line[:80]!r}")
-    return value
+        return decode(line)
+    except Damage as error:
+        _refuse(where, f"is not an item or a session: {error}")
 
 
 def _refuse(where: str, wrong: str) -> NoReturn:

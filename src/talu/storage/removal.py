@@ -1,0 +1,152 @@
+"""Removing the items of deleted sessions, in steps that hold the database's lock only briefly.
+
+A removal is a row of its own, so that another process, or the next start, goes on where one was
+killed. Its stages: ``items`` are deleted from the last one upwards, the ``index`` is written anew
+without their words (``merging`` until that is done), and the ``log`` beside the file is emptied.
+"""
+
+import logging
+import sqlite3
+import time
+
+from talu.exceptions import StorageError
+from talu.storage.index import merge_index, remove_words
+from talu.storage.sqlite import File
+
+__all__ = ["add_removal", "advance_removals", "finish_removals", "has_removals", "remove_items"]
+
+LOGGER = logging.getLogger("talu.storage")
+MAX_ITEMS = 250  # removed by one step
+MAX_BYTES = 1_000_000  # of their text, unless one alone has more
+LOG_SECONDS = 1.0  # to wait for readers in other processes
+PAUSE_SECONDS = 0.1  # at most, between two steps: other processes ask for the lock so often
+BUDGET_SECONDS = 0.2  # for removals that somebody else left
+
+
+def add_removal(db: sqlite3.Connection, node: int | None) -> None:
+    """Note that the items from ``node`` upwards go, and their text leaves the disk."""
+    db.execute("INSERT INTO removals (stage, node) VALUES ('items', ?)", (node,))
+
+
+def has_removals(db: sqlite3.Connection) -> bool:
+    """Whether something is still to be removed."""
+    return db.execute("SELECT 1 FROM removals LIMIT 1").fetchone() is not None
+
+
+def remove_items(db: sqlite3.Connection, node: int | None) -> int | None:
+    """Delete a node and those above it, up to one that something else leads to.
+
+    Returns:
+        The node to go on with when there are too many for one step, else None.
+    """
+    found: list[int] = []
+    size = 0
+    while node is not None and not _is_needed(db, node, found[-1] if found else None):
+        row = db.execute(
+            "SELECT parent, length(item) FROM nodes WHERE node = ?", (node,)
+        ).fetchone()
+        if row is None:  # another removal was faster
+            node = None
+            break
+        if found and (len(found) == MAX_ITEMS or size + row[1] > MAX_BYTES):
+            break
+        found.append(node)
+        node, size = row[0], size + row[1]
+    else:
+        node = None
+    remove_words(db, found)
+    db.executemany("DELETE FROM nodes WHERE node = ?", [(each,) for each in found])
+    return node
+
+
+def _is_needed(db: sqlite3.Connection, node: int, child: int | None) -> bool:
+    (needed,) = db.execute(
+        "SELECT EXISTS (SELECT 1 FROM nodes WHERE parent = :node AND node IS NOT :child)"
+        " OR EXISTS (SELECT 1 FROM sessions WHERE head = :node)",
+        {"node": node, "child": child},
+    ).fetchone()
+    return bool(needed)
+
+
+def finish_removals(file: File) -> bool:
+    """Remove everything that is to be removed.
+
+    Returns:
+        Whether its text is off the disk. If not, the reason is logged, and later writes go on.
+    """
+    try:
+        more = True
+        while more:
+            began = time.monotonic()
+            more = _step(file)
+            time.sleep(min(PAUSE_SECONDS, time.monotonic() - began) if more else 0)
+        deadline = time.monotonic() + LOG_SECONDS
+        while not _empty_log(file):
+            if time.monotonic() > deadline:
+                LOGGER.warning(
+                    "what was deleted from %s is still in %s-wal, because another process is "
+                    "reading; it will be removed with a later write",
+                    file.path,
+                    file.path,
+                )
+                return False
+            time.sleep(0.02)
+    except StorageError as error:
+        _log_failure(error)
+        return False
+    return True
+
+
+def advance_removals(file: File) -> None:
+    """Go on for a short time with removals that are not finished. Never fails."""
+    deadline = time.monotonic() + BUDGET_SECONDS
+    try:
+        while _step(file):
+            if time.monotonic() > deadline:
+                return
+        _empty_log(file)
+    except StorageError as error:
+        _log_failure(error)
+
+
+def _log_failure(error: StorageError) -> None:
+    LOGGER.warning("what was deleted is not off the disk yet: %s", error)
+
+
+def _step(file: File) -> bool:
+    """Do a part of the work that can be done now; tells whether there is more of it."""
+    with file.writing() as db:
+        stages = {stage for (stage,) in db.execute("SELECT DISTINCT stage FROM removals")}
+        if "items" in stages:
+            _remove_some(db)
+        elif "index" in stages:
+            merge_index(db, begin=True)
+            db.execute("UPDATE removals SET stage = 'merging' WHERE stage = 'index'")
+        elif "merging" in stages:
+            if merge_index(db, begin=False):
+                db.execute("UPDATE removals SET stage = 'log', node = NULL")
+        else:
+            return False
+    return True
+
+
+def _remove_some(db: sqlite3.Connection) -> None:
+    removal, node = db.execute(
+        "SELECT removal, node FROM removals WHERE stage = 'items' LIMIT 1"
+    ).fetchone()
+    node = remove_items(db, node)
+    stage = "index" if node is None else "items"
+    db.execute("UPDATE removals SET stage = ?, node = ? WHERE removal = ?", (stage, node, removal))
+
+
+def _empty_log(file: File) -> bool:
+    """Empty the log and strike off the removals that waited for it; False when it is in use."""
+    with file.reading() as db:
+        (last,) = db.execute("SELECT max(removal) FROM removals WHERE stage = 'log'").fetchone()
+    if last is None:
+        return True
+    if not file.empty_log():
+        return False
+    with file.writing() as db:
+        db.execute("DELETE FROM removals WHERE stage = 'log' AND removal <= ?", (last,))
+    return True

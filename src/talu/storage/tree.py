@@ -1,0 +1,69 @@
+"""Items as a tree: a node is an item and the one before it, so that forks share their history."""
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from talu.storage.index import add_words
+from talu.storage.rows import Damage, decode
+
+__all__ = ["LIVE_NODES", "add_items", "has_node", "read_path"]
+
+# A node's number is above that of its parent: a chain that does not descend ends there, so that a
+# damaged one cannot lead in a circle.
+PATH = """
+    WITH RECURSIVE path (node, parent) AS (
+        SELECT node, parent FROM nodes WHERE node = ?
+        UNION ALL
+        SELECT nodes.node, nodes.parent FROM path JOIN nodes ON nodes.node = path.parent
+        WHERE nodes.node < path.node
+    )
+    SELECT node, path.parent, CAST(item AS BLOB) FROM path JOIN nodes USING (node) ORDER BY node
+"""
+LIVE_NODES = """
+    WITH RECURSIVE live (node) AS (
+        SELECT head FROM sessions WHERE head IS NOT NULL
+        UNION
+        SELECT parent FROM live JOIN nodes USING (node) WHERE parent IS NOT NULL
+    )
+    SELECT node, parent, CAST(item AS BLOB) FROM live JOIN nodes USING (node) ORDER BY node
+"""
+
+
+def add_items(
+    db: sqlite3.Connection, parent: int | None, texts: Iterable[tuple[str, str]]
+) -> list[int]:
+    """Append items below a node, each one as JSON and as text for the search; gives their nodes."""
+    nodes: list[int] = []
+    for item, words in texts:
+        made = db.execute("INSERT INTO nodes (parent, item) VALUES (?, ?)", (parent, item))
+        parent = int(made.lastrowid or 0)
+        nodes.append(parent)
+        add_words(db, parent, words)
+    return nodes
+
+
+def has_node(db: sqlite3.Connection, node: int) -> bool:
+    """Whether a node is still there."""
+    return db.execute("SELECT 1 FROM nodes WHERE node = ?", (node,)).fetchone() is not None
+
+
+def read_path(db: sqlite3.Connection, head: int | None) -> tuple[list[int], list[dict[str, Any]]]:
+    """The nodes and the items of a history, the first one first.
+
+    Raises:
+        Damage: the history is damaged; the message names the place.
+    """
+    nodes: list[int] = []
+    items: list[dict[str, Any]] = []
+    for place, (node, parent, item) in enumerate(db.execute(PATH, (head,))):
+        if parent != (nodes[-1] if nodes else None):
+            raise Damage(f"item {place}: the item before it is missing")
+        try:
+            items.append(decode(item))
+        except Damage as error:
+            raise Damage(f"item {place}: {error}") from error
+        nodes.append(node)
+    if head != (nodes[-1] if nodes else None):
+        raise Damage("its last item is missing")
+    return nodes, items

@@ -1,0 +1,203 @@
+"""The text of a search: what the index holds, what a query means, and the snippet of a match. Pure.
+
+Scripts that are written without spaces (Chinese, Japanese, Korean, Thai and their neighbours) are
+indexed character by character, so that any part of a sentence can be found.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import islice
+
+__all__ = ["TOKENIZER", "Query", "index_form", "parse_query", "snippet"]
+
+# Letters, marks, numbers and private use are words; so is what the tokenizer's tables do not know,
+# because they are of Unicode 6.1 and miss characters that were added later.
+TOKENIZER = "unicode61 remove_diacritics 0 categories 'L* M* N* Co Cn'"
+ALONE = (  # blocks whose characters are words by themselves: scripts without spaces, and emoji
+    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u3005-\u3007\u3021-\u3029"
+    "\u3031-\u3035\u3041-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U0001aff0-\U0001b16f\U0001f000-\U0001faff"
+    "\U00020000-\U0003ffff"
+)
+# Accents of Latin, Greek, Cyrillic, Hebrew and Arabic, and characters that are not seen.
+IGNORED = re.compile(
+    "[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670"
+    "\u06d6-\u06ed\u00ad\u200b\u2060\ufe00-\ufe0f\ufeff]"
+)
+STANDS_ALONE = re.compile(f"[{ALONE}]")
+NO_CHARACTER = re.compile("[\ud800-\udfff\0]")
+BEFORE = "\b"  # takes away the space before a mark, so that it stays with its letter
+BLOCK = 2000  # characters that are looked through at once for a snippet
+WIDTH = 80  # characters of a snippet
+MAX_SPANS = 50  # matches that are considered for a snippet
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a text must have to be found.
+
+    Attributes:
+        words: each at least as the beginning of a word; in the form of the index.
+        literals: each as it stands; in the form of the index.
+    """
+
+    words: tuple[str, ...]
+    literals: tuple[str, ...]
+
+    @property
+    def match(self) -> str:
+        """The words in FTS5's syntax; nothing in them is syntax."""
+        return " ".join('"{}"*'.format(word.replace('"', " ")) for word in self.words)
+
+
+def index_form(text: str) -> str:
+    """The text without case, accents and widths, and each character of ``ALONE`` between spaces.
+
+    Characters that a database cannot hold as text are replaced.
+    """
+    if text.isascii():
+        return text.lower().replace("\0", "\ufffd")
+    spaced = _folded(NO_CHARACTER.sub("\ufffd", text)).translate(SPACED)
+    return spaced.replace(f" {BEFORE}", "").replace(BEFORE, "")
+
+
+def parse_query(search: str) -> Query:
+    """The words of a search, without those that are said twice.
+
+    Punctuation does not matter in a word, but stands for itself where there is nothing else, and
+    beside a single letter or digit: ``C++``.
+    """
+    words, literals = [], []
+    for word in dict.fromkeys(index_form(word).strip() for word in search.split()):
+        letters = sum(map(str.isalnum, word))
+        if letters:
+            words.append(word)
+        if letters == 0 or (letters == 1 and len(word) > 1 and word.isascii()):
+            literals.append(word)
+    return Query(tuple(words), tuple(filter(None, literals)))
+
+
+def snippet(text: str, query: Query) -> str:
+    """The part of a text where most of the query is found, with what was found in brackets."""
+    text = unicodedata.normalize("NFC", text)
+    patterns = _patterns(query)
+    start = _best_block(text, patterns)
+    block = text[start : start + BLOCK]
+    spans = _spans(block, patterns)
+    first, last = _window(block, spans)
+    shown, at = [], first
+    for begin, end in spans:
+        if first <= begin and end <= last:
+            shown += [block[at:begin], "[", block[begin:end], "]"]
+            at = end
+    shown.append(block[at:last])
+    before = "…" if start + first else ""
+    return before + "".join(shown).strip() + ("…" if start + last < len(text) else "")
+
+
+class _Spaced(dict[int, str]):
+    """For ``str.translate``: characters that stand alone, with spaces around them."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        if STANDS_ALONE.match(char):
+            char = f"{BEFORE}{char} " if unicodedata.category(char)[0] == "M" else f" {char} "
+        self[code] = " " if char == BEFORE else char
+        return self[code]
+
+
+SPACED = _Spaced()
+
+
+def _folded(text: str) -> str:
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return unicodedata.normalize("NFC", IGNORED.sub("", plain))
+
+
+@cache
+def _marks() -> str:
+    """All combining marks of the basic plane, as ranges of a regular expression."""
+    marks = [n for n in range(0x300, 0x10000) if unicodedata.category(chr(n))[0] == "M"]
+    ends = [n for n in marks if n + 1 not in set(marks)]
+    begins = [n for n in marks if n - 1 not in set(marks)]
+    return "".join(f"{chr(a)}-{chr(b)}" for a, b in zip(begins, ends, strict=True))
+
+
+@lru_cache(16)
+def _patterns(query: Query) -> list[re.Pattern[str]]:
+    """What the index finds for each part of a query, as expressions over the form of the index."""
+    marks = _marks()
+    part = f"(?:[^\\W_]|[{marks}])"
+    gap = f"(?:(?![{marks}])[\\W_])+"
+    found = [re.compile(re.escape(literal)) for literal in query.literals]
+    for word in query.words:
+        parts = map(re.escape, re.findall(f"{part}+", word))
+        found.append(re.compile(f"(?<![^\\W_])(?<![{marks}]){gap.join(parts)}{part}*"))
+    return found
+
+
+def _best_block(text: str, patterns: Iterable[re.Pattern[str]]) -> int:
+    """Where the block begins that has most of the patterns."""
+    best, most = 0, 0
+    for start in range(0, max(1, len(text)), BLOCK - WIDTH):
+        form = index_form(text[start : start + BLOCK])
+        count = sum(pattern.search(form) is not None for pattern in patterns)
+        if count > most:
+            best, most = start, count
+    return best
+
+
+def _spans(block: str, patterns: Iterable[re.Pattern[str]]) -> list[tuple[int, int]]:
+    """Where the patterns are in a block, in order and without overlaps."""
+    form, begins, ends = _mapped(block)
+    found = set()
+    for pattern in patterns:
+        for match in islice(pattern.finditer(form), MAX_SPANS):
+            last = match.start() + len(match.group().rstrip()) - 1
+            found.add((begins[match.start()], ends[last]))
+    spans: list[tuple[int, int]] = []
+    for begin, end in sorted(found)[:MAX_SPANS]:
+        if spans and begin < spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+        else:
+            spans.append((begin, end))
+    return spans
+
+
+def _mapped(block: str) -> tuple[str, Sequence[int], Sequence[int]]:
+    """The form of the index, and where in the block each of its characters begins and ends."""
+    if block.isascii():
+        return index_form(block), range(len(block)), range(1, len(block) + 1)
+    forms: list[str] = []
+    begins: list[int] = []
+    ends: list[int] = []
+    for cluster in re.finditer(f"(?s).[{_marks()}]*", block):
+        form = _form_of_cluster(cluster.group())
+        forms.append(form)
+        begins += [cluster.start()] * len(form)
+        ends += [cluster.end()] * len(form)
+    return "".join(forms), begins, ends
+
+
+_form_of_cluster = lru_cache(4096)(index_form)
+
+
+def _window(block: str, spans: list[tuple[int, int]]) -> tuple[int, int]:
+    """The part of a block that is shown: where most spans are, cut at spaces if there are some."""
+
+    def inside(begin: int) -> int:
+        return sum(begin <= other and end <= begin + WIDTH for other, end in spans)
+
+    lead = max((begin for begin, _ in spans), key=inside, default=0)
+    ends = [end for begin, end in spans if begin >= lead and end <= lead + WIDTH]
+    spare = max(0, WIDTH - (max(ends, default=lead) - lead))
+    first, last = max(0, lead - spare // 2), max(ends, default=lead)
+    last = min(len(block), max(last, first + WIDTH))
+    if first and (space := block.find(" ", first, lead)) >= 0:
+        first = space + 1
+    if last < len(block) and (space := block.rfind(" ", max(ends, default=last), last)) >= 0:
+        last = space
+    return first, last
