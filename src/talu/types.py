@@ -69,7 +69,7 @@ class LocalBackend:
 
 def check_marker(marker: object) -> None:
     """``ValidationError`` that names the markers of chats when this is none of them."""
-    if marker not in MARKERS:
+    if not isinstance(marker, str) or marker not in MARKERS:
         known = ", ".join(map(repr, MARKERS))
         wrong = f"marker must be one of {known}, got {shown(marker)}"
         raise ValidationError(wrong, details={"param": "marker", "value": marker})

@@ -146,3 +146,32 @@ def test_repr_shows_the_conversation(view) -> None:
         "  output c1: '1',\n"
         "])"
     )
+
+
+def test_kinds_roles_and_states_compare_with_their_words() -> None:
+    system, _, reasoning, _, call, output = ITEMS
+    assert system.role == "system"
+    assert [item.type for item in (system, reasoning, call, output)] == [
+        "message",
+        "reasoning",
+        "function_call",
+        "function_call_output",
+    ]
+    assert (system.status, reasoning.status) == ("completed", "incomplete")
+    assert [part.type for part in system.content] == ["input_text"]
+    assert f"{system.role}" == str(system.role) == "system"
+    assert system.role != "System"
+    assert {"system": 1}[system.role] == 1
+
+
+def test_a_message_may_say_who_speaks() -> None:
+    item = MessageItem.create("user", "Hi", name="Ann")
+    assert item.to_message_dict() == {"role": "user", "name": "Ann", "content": "Hi"}
+    assert repr(ConversationItems([item])) == "ConversationItems([\n  user Ann: 'Hi',\n])"
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 257, "\ud800", 3])
+def test_a_name_is_printable_text_of_bounded_length(name) -> None:
+    with pytest.raises(ValidationError, match="name must be printable text of 1 to 256") as caught:
+        MessageItem.create("user", "Hi", name=name)
+    assert caught.value.details["param"] == "name"

@@ -1,6 +1,7 @@
 """OpenAI-style dictionaries to items and back: nothing is dropped, what is malformed is named."""
 
 import json
+import time
 
 import pytest
 
@@ -24,6 +25,11 @@ HISTORY = [
     {"role": "tool", "content": "2", "tool_call_id": "c2"},
     {"role": "assistant", "content": "Done.", "reasoning_content": "Easy."},
     {"role": "user", "content": ""},
+    {"role": "user", "name": "Ann", "content": "Hi."},
+    {"role": "assistant", "name": "Bo", "content": "Hi, Ann."},
+    {"role": "user", "name": "Ann", "content": "Add."},
+    {"role": "assistant", "content": "", "tool_calls": [{**CALL, "id": "c3"}]},
+    {"role": "tool", "name": "add", "content": "3", "tool_call_id": "c3"},
 ]
 
 
@@ -38,7 +44,9 @@ def test_each_message_becomes_items_of_its_kind() -> None:
         *[FunctionCallItem] * 2,
         *[FunctionCallOutputItem] * 2,
         ReasoningItem,
-        *[MessageItem] * 2,
+        *[MessageItem] * 5,
+        FunctionCallItem,
+        FunctionCallOutputItem,
     ]
 
 
@@ -91,6 +99,51 @@ WRONG = [
         [{"role": "user", "content": "a", "tool_calls": [CALL]}],
         r"messages\[0\]\['tool_calls'\] is not a key of a message of role 'user'",
     ),
+    ([{"role": "user", "content": "a", "name": ""}], r"messages\[0\]\['name'\] must be printable"),
+    ([{"role": "user", "content": "a", "name": 3}], r"messages\[0\]\['name'\] must be printable"),
+    (
+        [{"role": "assistant", "name": "a", "tool_calls": [CALL]}],
+        r"messages\[0\]\['name'\] needs a content",
+    ),
+    (
+        [
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "a", "cache_control": {"type": "x"}}],
+            }
+        ],
+        r"messages\[0\]\['content'\]\[0\]\['cache_control'\] is not a key of a text part",
+    ),
+    (
+        [{"role": "user", "content": "a", "cache_control": {"type": "x"}}],
+        r"messages\[0\]\['cache_control'\] is not a key of a message of role 'user'",
+    ),
+    (
+        [{"role": "assistant", "tool_calls": [CALL | {"extra": 1}]}],
+        r"\['tool_calls'\]\[0\]\['extra'\] is not a key of a tool call",
+    ),
+    (
+        [{"role": "assistant", "tool_calls": [CALL | {"type": "custom"}]}],
+        r"\['tool_calls'\]\[0\]\['type'\] must be 'function', got 'custom'",
+    ),
+    (
+        [
+            {
+                "role": "assistant",
+                "tool_calls": [{"id": "c", "function": {"name": "f", "strict": 1}}],
+            }
+        ],
+        r"\['function'\]\['strict'\] is not a key of a function call",
+    ),
+    (
+        [
+            {
+                "role": "assistant",
+                "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": {"a": {1}}}}],
+            }
+        ],
+        r"\['function'\]\['arguments'\] must be plain JSON",
+    ),
     ([{"role": "user", "contents": "a"}], r"\['contents'\] .*; did you mean 'content'"),
     ([{"role": "assistant", "tool_calls": 3}], r"messages\[0\]\['tool_calls'\] must be a list"),
     ([{"role": "assistant", "tool_calls": [3]}], r"\['tool_calls'\]\[0\] must be a dictionary"),
@@ -125,3 +178,14 @@ def test_a_malformed_message_is_named_by_index_and_key(messages, match) -> None:
     with pytest.raises(ValidationError, match=match) as caught:
         items_from_messages(messages)
     assert caught.value.details["param"] == "messages"
+
+
+def test_ten_thousand_results_of_tools_are_read_in_linear_time() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    history = []
+    for number in range(10_000):
+        history.append({"role": "assistant", "tool_calls": [call | {"id": f"c{number}"}]})
+        history.append({"role": "tool", "tool_call_id": f"c{number}", "content": "1"})
+    began = time.process_time()
+    assert len(items_from_messages(history)) == 20_000
+    assert time.process_time() - began < 4

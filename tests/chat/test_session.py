@@ -6,7 +6,9 @@ import json
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import numpy as np
 import pytest
 
 from talu.backends.scripted import ScriptedModel
@@ -576,14 +578,77 @@ def test_a_chat_restored_from_messages_alone_goes_on(faces) -> None:
         ({"items": [CALL | {"hidden": "no"}]}, "hidden must be of type bool"),
         ({"items": [{"type": "message", "role": "king", "content": []}]}, "KING"),
         ({"messages": [{"role": "user"}]}, r"messages\[0\]\['content'\] is missing"),
-        ({"config": {"heat": 1}}, "unknown generation parameter 'heat'"),
-        ({"marker": "x"}, "marker must be"),
+        ({"items": [], "config": {"heat": 1}}, "unknown generation parameter 'heat'"),
+        ({"items": [], "marker": "x"}, "marker must be"),
         ({"config": [1]}, r"config of a stored chat must be of type dict, got \[1\]"),
         ({"items": {}}, "items of a stored chat must be of type list"),
         ({"model": 3}, "model of a stored chat must be of type str"),
-        ([], "a stored chat is a dictionary, got list"),
+        ([], r"a stored chat is a dictionary, got \[\]"),
+        ({}, "a stored chat needs items or messages"),
+        ({"items": None, "title": "T"}, "a stored chat needs items or messages"),
+        ({"foo": 1, "items": []}, "'foo' is not a key of a stored chat"),
+        ({"itmes": []}, "'itmes' is not a key of a stored chat; did you mean 'items'"),
+        ({"items": [], "title": "x" * 1001}, "title must be text of at most 1000 characters"),
     ],
 )
 def test_a_damaged_stored_chat_is_refused_by_place(data, match) -> None:
     with pytest.raises(ValidationError, match=match):
         Chat.from_dict(data)
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("metadata", "match"),
+    [
+        ({"a": nested(101)}, "metadata is nested more than 100 levels deep"),
+        ({"a": nested(100_000)}, "metadata is nested more than 100 levels deep"),
+        ({"a": "x" * 1_000_001}, "metadata has 1,000,010 characters as JSON"),
+        ({"a": {1}}, "metadata cannot be stored, because it is not plain JSON"),
+        ([1], r"metadata must be a dictionary, got \[1\]"),
+    ],
+    ids=["deep", "very deep", "long", "no JSON", "no dictionary"],
+)
+def test_metadata_that_cannot_be_stored_is_refused_where_it_is_set(metadata, match) -> None:
+    chat = Chat()
+    for attempt in (lambda: Chat(metadata=metadata), lambda: setattr(chat, "metadata", metadata)):
+        with pytest.raises(ValidationError, match=match) as caught:
+            attempt()
+        assert caught.value.details["param"] == "metadata"
+    assert chat.metadata == {}
+
+
+def test_metadata_that_became_too_deep_is_refused_when_the_chat_becomes_a_dictionary() -> None:
+    chat = Chat(metadata={"a": nested(90)})
+    chat.metadata["a"] = nested(100_000)
+    with pytest.raises(ValidationError, match="metadata is nested"):
+        chat.to_dict()
+
+
+@pytest.mark.parametrize("title", ["x" * 1001, "\ud800", 3, b"T"])
+def test_a_title_that_cannot_be_stored_is_refused(title) -> None:
+    chat = Chat()
+    with pytest.raises(ValidationError, match="title must be text of at most 1000"):
+        chat.title = title
+    assert chat.title is None
+
+
+@pytest.mark.parametrize("id_", ["", "x" * 201, "a\nb", "\ud800", "a\x00b", 7])
+@pytest.mark.parametrize("name", ["session_id", "parent_session_id"])
+def test_an_id_that_cannot_be_stored_is_refused(name, id_) -> None:
+    with pytest.raises(ValidationError, match=f"{name} must be printable text of 1 to 200"):
+        Chat(**{name: id_})
+
+
+def test_an_array_in_the_place_of_a_text_is_refused() -> None:
+    array = np.zeros(3)
+    for arguments in ({"system": array}, {"marker": array}, {"session_id": array}):
+        with pytest.raises(ValidationError, match="must be"):
+            Chat(**arguments)
+    with pytest.raises(ValidationError, match=r"messages\[0\]\['role'\]"):
+        Chat(messages=[{"role": array, "content": "a"}])

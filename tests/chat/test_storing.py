@@ -450,7 +450,7 @@ def test_what_has_no_form_in_json_is_refused_before_anything_is_generated(faces,
     with pytest.raises(ValidationError, match="config cannot be stored"):
         faces.run(chat.send("q", extra_context={"x": object()}))
     chat.metadata["x"] = {1}
-    with pytest.raises(ValidationError, match="session cannot be stored"):
+    with pytest.raises(ValidationError, match="metadata cannot be stored"):
         faces.run(chat.send("q"))
     assert model.requests == []
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from talu.chat.history import History
 from talu.chat.items import ConversationItems, Item
 from talu.chat.persistence import Persistence
-from talu.chat.serialization import config_from_dict, json_copy
+from talu.chat.serialization import config_from_dict, is_unicode, json_copy
 from talu.config import GenerationConfig, TemplateSource, merged, source_of
 from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
@@ -17,6 +17,8 @@ from talu.types import Handle, check_marker
 __all__ = ["ChatAttributes", "StoreOwner"]
 
 MAX_ID_LENGTH = 200
+MAX_TITLE_LENGTH = 1000
+MAX_METADATA_LENGTH = 1_000_000  # as JSON text
 
 
 class StoreOwner(Protocol):
@@ -124,11 +126,7 @@ class ChatAttributes(Handle):
     @title.setter
     def title(self, title: str | None) -> None:
         self._check_open()
-        if title is not None and not isinstance(title, str):
-            raise ValidationError(
-                f"title must be text, got {shown(title)}", details={"param": "title"}
-            )
-        self._title = title
+        self._title = _checked_title(title)
         self._save_attributes()
 
     def _check_open(self) -> None:
@@ -191,7 +189,7 @@ class ChatAttributes(Handle):
             config=deepcopy(self._config.to_dict(only_given=True)),
             chat_template=source_of(self._template),
             marker=self._marker,
-            metadata=deepcopy(self._metadata),
+            metadata=_metadata(self._metadata),
         )
 
 
@@ -199,8 +197,19 @@ def _metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     if metadata is not None and not isinstance(metadata, Mapping):
         wrong = f"metadata must be a dictionary, got {shown(metadata)}"
         raise ValidationError(wrong, details={"param": "metadata", "value": metadata})
-    copied: dict[str, Any] = json_copy("metadata", metadata or {})
+    given = {} if metadata is None else metadata
+    copied: dict[str, Any] = json_copy("metadata", given, max_length=MAX_METADATA_LENGTH)
     return copied
+
+
+def _checked_title(title: object) -> str | None:
+    if title is None:
+        return None
+    if isinstance(title, str) and len(title) <= MAX_TITLE_LENGTH and is_unicode(title):
+        return title
+    wanted = f"text of at most {MAX_TITLE_LENGTH} characters without lone surrogates"
+    wrong = f"title must be {wanted}, got {shown(title)}"
+    raise ValidationError(wrong, details={"param": "title", "value": title})
 
 
 def _check_id(name: str, value: object) -> None:

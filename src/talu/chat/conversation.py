@@ -31,7 +31,7 @@ from talu.chat.serialization import (
 from talu.chat.turn import OnToken, Turn
 from talu.config import GenerationConfig, TemplateSource, check_boolean, merged, source_of
 from talu.deadline import Deadline
-from talu.error_text import shown
+from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend
 from talu.router.router import Router
@@ -41,7 +41,19 @@ from talu.types import Request, StopFlag, check_stop_flag
 __all__ = ["Conversation", "Draft", "Host"]
 
 FORMAT_VERSION = 1
-FORM = {"config": dict, "items": list, "messages": list, "model": str, "title": str}
+FORM = {  # keys of a stored chat; None stands for an absent one
+    "version": int,
+    "model": str,
+    "config": dict,
+    "chat_template": str,
+    "session_id": str,
+    "parent_session_id": str,
+    "marker": str,
+    "metadata": dict,
+    "title": str,
+    "items": list,
+    "messages": list,
+}
 
 
 class Host(Protocol):
@@ -135,7 +147,7 @@ class Conversation(Editable):
         self._client = client
         self._turn: Turn[Self] | None = None  # the latest
         self._offline = check_boolean("offline", offline)
-        if system not in (None, ""):
+        if system is not None and (not isinstance(system, str) or system):
             if self.system is not None:
                 wrong = "system= and a system message in messages= exclude each other"
                 raise ValidationError(wrong, details={"param": "system"})
@@ -252,7 +264,7 @@ class Conversation(Editable):
             "session_id": self.session_id,
             "parent_session_id": self.parent_session_id,
             "marker": self.marker,
-            "metadata": deepcopy(self.metadata),
+            "metadata": json_copy("metadata", self.metadata),
             "title": self.title,
             "items": [item_to_dict(item) for item in self.items],
             "messages": list(self.messages),
@@ -280,14 +292,18 @@ class Conversation(Editable):
                 client and model the chat holds its history only.
 
         Raises:
-            ValidationError: something in ``data`` is malformed or of a newer version.
+            ValidationError: something in ``data`` is missing, unknown, malformed or of a newer
+                version.
         """
-        _check_form(data)
+        if not isinstance(data, Mapping):
+            wrong = f"a stored chat is a dictionary, got {shown(data)}"
+            raise ValidationError(wrong, details={"param": "data"})
         version = data.get("version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             known = f"this talu reads {FORMAT_VERSION}"
             wrong = f"the chat was stored in version {shown(version)}; {known}"
             raise ValidationError(wrong, details={"param": "version"})
+        _check_form(data)
         stored = data.get("model")
         if model is None and client is not None and stored in client.router.models:
             model = stored
@@ -298,11 +314,11 @@ class Conversation(Editable):
             config=config_from_dict(data.get("config")),
             session_id=data.get("session_id"),
             parent_session_id=data.get("parent_session_id"),
-            marker=data.get("marker", ""),
+            marker=data.get("marker") or "",
             metadata=data.get("metadata"),
             chat_template=data.get("chat_template"),
         )
-        chat._title = data.get("title")
+        chat.title = data.get("title")
         if chat.client is None:
             chat._model = stored
         if data.get("items") is not None:
@@ -423,11 +439,15 @@ def _place_of(replaced: Item, items: Sequence[Item]) -> int:
 
 
 def _check_form(data: Mapping[str, Any]) -> None:
-    if not isinstance(data, Mapping):
-        wrong = f"a stored chat is a dictionary, got {type(data).__name__}"
-        raise ValidationError(wrong, details={"param": "data"})
+    for name in data:
+        if name not in FORM:
+            wrong = f"{shown(name)} is not a key of a stored chat{nearest(str(name), FORM)}"
+            raise ValidationError(wrong, details={"param": "data", "where": name})
     for name, kind in FORM.items():
         value = data.get(name)
         if value is not None and not isinstance(value, kind):
             wrong = f"{name} of a stored chat must be of type {kind.__name__}, got {shown(value)}"
             raise ValidationError(wrong, details={"param": name, "value": value})
+    if data.get("items") is None and data.get("messages") is None:
+        wrong = "a stored chat needs items or messages: [] for a chat without a history"
+        raise ValidationError(wrong, details={"param": "items"})

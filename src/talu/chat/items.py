@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
+from enum import StrEnum
 from typing import ClassVar, Self, TypeVar, overload
 
 from talu.error_text import shown
@@ -29,45 +29,44 @@ __all__ = [
     "OutputText",
     "ReasoningItem",
     "ReasoningText",
+    "check_name",
     "distinct",
 ]
 
 
-class ItemType(IntEnum):
+class ItemType(StrEnum):
     """Kind of an item."""
 
-    MESSAGE = 0
-    FUNCTION_CALL = 1
-    FUNCTION_CALL_OUTPUT = 2
-    REASONING = 3
+    MESSAGE = "message"
+    FUNCTION_CALL = "function_call"
+    FUNCTION_CALL_OUTPUT = "function_call_output"
+    REASONING = "reasoning"
 
 
-class ItemStatus(IntEnum):
+class ItemStatus(StrEnum):
     """State of an item; a committed one is completed, or incomplete when it was cancelled."""
 
-    IN_PROGRESS = 0
-    WAITING = 1
-    COMPLETED = 2
-    INCOMPLETE = 3
-    FAILED = 4
+    IN_PROGRESS = "in_progress"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    INCOMPLETE = "incomplete"
+    FAILED = "failed"
 
 
-class MessageRole(IntEnum):
+class MessageRole(StrEnum):
     """Who speaks in a message."""
 
-    SYSTEM = 0
-    USER = 1
-    ASSISTANT = 2
-    DEVELOPER = 3
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    DEVELOPER = "developer"
 
     @classmethod
     def named(cls, name: "MessageRole | str") -> "MessageRole":
         """The role of this name in any case; ``ValidationError`` when there is none."""
-        if isinstance(name, cls):
-            return name
         if isinstance(name, str) and name.upper() in cls.__members__:
             return cls[name.upper()]
-        known = ", ".join(role.name.lower() for role in cls)
+        known = ", ".join(cls)
         raise ValidationError(
             f"unknown role {shown(name)}; known are {known}",
             "VALIDATION_INVALID_ROLE",
@@ -75,12 +74,12 @@ class MessageRole(IntEnum):
         )
 
 
-class ContentType(IntEnum):
+class ContentType(StrEnum):
     """Kind of a content part."""
 
-    INPUT_TEXT = 0
-    OUTPUT_TEXT = 5
-    REASONING_TEXT = 8
+    INPUT_TEXT = "input_text"
+    OUTPUT_TEXT = "output_text"
+    REASONING_TEXT = "reasoning_text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ class _TextPart:
 
     def to_dict(self) -> dict[str, str]:
         """The part as ``{"type": "input_text", "text": ...}``, or of another type."""
-        return {"type": self.type.name.lower(), "text": self.text}
+        return {"type": self.type.value, "text": self.text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +135,7 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+MAX_NAME_LENGTH = 256
 COMMON = {"id": str, "status": ItemStatus, "created_at_ms": int, "hidden": bool}
 
 
@@ -164,11 +164,21 @@ class Item:
                 raise ValidationError(wrong, details={"param": name, "value": value})
 
 
+def check_name(name: object) -> None:
+    """``ValidationError`` unless this is None or a name of bounded length."""
+    fits = isinstance(name, str) and name.isprintable() and 0 < len(name) <= MAX_NAME_LENGTH
+    if name is not None and not fits:
+        wanted = f"printable text of 1 to {MAX_NAME_LENGTH} characters"
+        wrong = f"name must be {wanted}, got {shown(name)}"
+        raise ValidationError(wrong, details={"param": "name", "value": name})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageItem(Item):
     """A message of the system, the user or the model.
 
     Attributes:
+        name: who speaks, among several of one role; None when it does not matter.
         generation: how an answer came about: model, finish reason and the settings asked for.
     """
 
@@ -176,6 +186,7 @@ class MessageItem(Item):
     role: MessageRole
     content: tuple[ContentPart, ...]
     generation: Mapping[str, object] | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
         Item.__post_init__(self)  # super() does not work in a class with slots
@@ -187,6 +198,7 @@ class MessageItem(Item):
                 f"content must be a tuple of parts, got {shown(self.content)}; create() takes text"
             )
             raise ValidationError(wrong, "VALIDATION_MISSING_CONTENT", {"param": "content"})
+        check_name(self.name)
 
     @classmethod
     def create(
@@ -195,6 +207,7 @@ class MessageItem(Item):
         content: str | Sequence[ContentPart],
         *,
         hidden: bool = False,
+        name: str | None = None,
     ) -> Self:
         """A new message; ``role`` in any case, ``content`` as text or parts."""
         who = MessageRole.named(role)
@@ -206,7 +219,7 @@ class MessageItem(Item):
                 "VALIDATION_MISSING_CONTENT",
                 {"param": "content", "value": content},
             )
-        return cls(role=who, content=tuple(parts), hidden=hidden)
+        return cls(role=who, content=tuple(parts), hidden=hidden, name=name)
 
     @property
     def text(self) -> str:
@@ -214,8 +227,9 @@ class MessageItem(Item):
         return "".join(part.text for part in self.content)
 
     def to_message_dict(self) -> dict[str, str]:
-        """The message as ``{"role": ..., "content": ...}``."""
-        return {"role": self.role.name.lower(), "content": self.text}
+        """The message as ``{"role": ..., "content": ...}``, and its name if it has one."""
+        named = {} if self.name is None else {"name": self.name}
+        return {"role": self.role.value, **named, "content": self.text}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,11 +244,16 @@ class FunctionCallItem(Item):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionCallOutputItem(Item):
-    """What the call ``call_id`` returned, as text."""
+    """What the call ``call_id`` returned, as text, and the tool's name if it was given."""
 
     type: ClassVar[ItemType] = ItemType.FUNCTION_CALL_OUTPUT
     call_id: str
     output: str
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        Item.__post_init__(self)  # super() does not work in a class with slots
+        check_name(self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,10 +342,11 @@ class ConversationItems(Sequence[Item]):
 
 
 def _line(item: Item) -> str:
-    mark = "" if item.status is ItemStatus.COMPLETED else f" ({item.status.name.lower()})"
+    mark = "" if item.status is ItemStatus.COMPLETED else f" ({item.status.value})"
     match item:
         case MessageItem():
-            return f"{item.role.name.lower()}{mark}: {shown(item.text)}"
+            named = "" if item.name is None else f" {item.name}"
+            return f"{item.role.value}{named}{mark}: {shown(item.text)}"
         case ReasoningItem():
             return f"reasoning{mark}: {shown(item.text)}"
         case FunctionCallItem():

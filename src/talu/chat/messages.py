@@ -5,7 +5,7 @@ restored conversation is dropped.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from typing import Any, NoReturn
 
 from talu.chat.items import (
@@ -16,6 +16,7 @@ from talu.chat.items import (
     MessageItem,
     ReasoningItem,
     ReasoningText,
+    check_name,
     distinct,
 )
 from talu.error_text import nearest, shown
@@ -27,10 +28,11 @@ Message = str | InputText | MessageItem | Mapping[str, Any] | Sequence[Any]
 
 SHOWN = 80  # characters of a text in a listing
 ROLES = ("system", "developer", "user", "assistant", "tool")
-KEYS = {  # role: what its dictionary may have beside role and content
+KEYS = {  # role: what its dictionary may have beside role, content and name
     "assistant": {"tool_calls", "reasoning_content"},
     "tool": {"tool_call_id"},
 }
+PART_KEYS = {"type", "text"}
 TEXT_PARTS = ("text", "input_text", "output_text")
 MEDIA_PARTS = ("audio", "file", "image", "image_url", "input_audio", "input_file", "input_image")
 
@@ -87,8 +89,9 @@ def messages_from_items(items: Iterable[Item]) -> list[dict[str, Any]]:
                     messages.append({"role": "assistant", "content": ""})
                 messages[-1].setdefault("tool_calls", []).append(_call_dict(item))
             case FunctionCallOutputItem():
-                output = {"role": "tool", "content": item.output, "tool_call_id": item.call_id}
-                messages.append(output)
+                named = {} if item.name is None else {"name": item.name}
+                output = {"content": item.output, "tool_call_id": item.call_id}
+                messages.append({"role": "tool", **named, **output})
         if thoughts and messages[-1]["role"] == "assistant":
             messages[-1]["reasoning_content"] = thoughts
         thoughts = ""
@@ -133,7 +136,8 @@ def _input(part: object) -> InputText:
             return part
         case str():
             return InputText(str(part))
-        case {"type": "text" | "input_text", "text": str(text)}:
+        case {"type": "text" | "input_text", "text": str(text), **rest}:
+            _check_no_more("message part", PART_KEYS, rest)
             return InputText(text)
         case {"type": str(kind)} if kind in MEDIA_PARTS:
             wrong = f"a part of type {shown(kind)}: this version of talu takes text only"
@@ -151,25 +155,29 @@ def items_from_messages(messages: Iterable[Mapping[str, Any]]) -> list[Item]:
     if isinstance(messages, str | Mapping) or not isinstance(messages, Iterable):
         _refuse("messages", f"must be a list of dictionaries, got {shown(messages)}")
     items: list[Item] = []
+    calls: set[str] = set()  # ids of all that have come
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
         if isinstance(message, MessageItem):
             items.append(message)
         elif isinstance(message, Mapping):
-            items += _items_of(where, message, items)
+            new = _items_of(where, message, calls)
+            calls.update(item.call_id for item in new if isinstance(item, FunctionCallItem))
+            items += new
         else:
             _refuse(where, f"must be a dictionary, got {shown(message)}")
     return distinct(items)
 
 
-def _items_of(where: str, message: Mapping[str, Any], before: Sequence[Item]) -> list[Item]:
+def _items_of(where: str, message: Mapping[str, Any], known_calls: Set[str]) -> list[Item]:
     role = message.get("role")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         hint = nearest(role, ROLES) if isinstance(role, str) else ""
         _refuse(f"{where}['role']", f"must be one of {', '.join(ROLES)}, got {shown(role)}{hint}")
-    _check_keys(where, role, message)
+    known = {"role", "content", "name"} | KEYS.get(role, set())
+    _check_no_more(where, known, message, f"a message of role {role!r}")
     if role == "tool":
-        return [_output_item(where, message, before)]
+        return [_output_item(where, message, known_calls)]
     items: list[Item] = []
     if message.get("reasoning_content"):
         thoughts = _text(f"{where}['reasoning_content']", message["reasoning_content"])
@@ -180,7 +188,9 @@ def _items_of(where: str, message: Mapping[str, Any], before: Sequence[Item]) ->
             _refuse(f"{where}['content']", "is missing", "VALIDATION_MISSING_CONTENT")
         text = _text(f"{where}['content']", message["content"])
         if text or not calls:
-            items.append(MessageItem.create(role, text))
+            items.append(MessageItem.create(role, text, name=_name(where, message)))
+    if message.get("name") is not None and not any(isinstance(i, MessageItem) for i in items):
+        _refuse(f"{where}['name']", "needs a content: a call of a tool alone has no name")
     if not isinstance(calls, list | tuple):
         _refuse(f"{where}['tool_calls']", f"must be a list, got {shown(calls)}")
     return items + [
@@ -188,12 +198,23 @@ def _items_of(where: str, message: Mapping[str, Any], before: Sequence[Item]) ->
     ]
 
 
-def _check_keys(where: str, role: str, message: Mapping[str, Any]) -> None:
-    known = {"role", "content"} | KEYS.get(role, set())
-    for key, value in message.items():
-        if key not in known and value not in (None, [], {}):
-            hint = nearest(str(key), known)
-            _refuse(f"{where}[{shown(key)}]", f"is not a key of a message of role {role!r}{hint}")
+def _check_no_more(
+    where: str, known: Set[str], given: Mapping[Any, Any], what: str = "a text part"
+) -> None:
+    """Refuse a key that would be lost, unless its value is None or empty."""
+    for key, value in given.items():
+        if key in known or value is None or (isinstance(value, Sized) and not len(value)):
+            continue
+        _refuse(f"{where}[{shown(key)}]", f"is not a key of {what}{nearest(str(key), known)}")
+
+
+def _name(where: str, message: Mapping[str, Any]) -> str | None:
+    name = message.get("name")
+    try:
+        check_name(name)
+    except ValidationError as error:
+        _refuse(f"{where}['name']", str(error).removeprefix("name "))
+    return name
 
 
 def _text(where: str, content: object) -> str:
@@ -205,7 +226,8 @@ def _text(where: str, content: object) -> str:
     texts: list[str] = []
     for number, part in enumerate(content):
         match part:
-            case {"type": str(kind), "text": str(text)} if kind in TEXT_PARTS:
+            case {"type": str(kind), "text": str(text), **rest} if kind in TEXT_PARTS:
+                _check_no_more(f"{where}[{number}]", PART_KEYS, rest)
                 texts.append(text)
             case _:
                 _refuse(f"{where}[{number}]", f"must be a text part, got {shown(part)}")
@@ -221,30 +243,40 @@ def _call_item(where: str, call: object) -> FunctionCallItem:
     function = call.get("function")
     if not isinstance(function, Mapping):
         _refuse(f"{where}['function']", f"must be a dictionary, got {shown(function)}")
+    if call.get("type", "function") != "function":
+        _refuse(f"{where}['type']", f"must be 'function', got {shown(call['type'])}")
+    _check_no_more(where, {"id", "type", "function", "index"}, call, "a tool call")
+    _check_no_more(f"{where}['function']", {"name", "arguments"}, function, "a function call")
     name, arguments = function.get("name"), function.get("arguments", "{}")
     if not isinstance(name, str) or not name:
         _refuse(
             f"{where}['function']['name']", f"must be text that is not empty, got {shown(name)}"
         )
     if isinstance(arguments, Mapping):
-        arguments = json.dumps(arguments, ensure_ascii=False)
+        arguments = _json(f"{where}['function']['arguments']", arguments)
     if not isinstance(arguments, str):
         _refuse(f"{where}['function']['arguments']", f"must be JSON text, got {shown(arguments)}")
     return FunctionCallItem(name=name, call_id=call_id, arguments=arguments)
 
 
+def _json(where: str, value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        _refuse(where, f"must be plain JSON: {error}")
+
+
 def _output_item(
-    where: str, message: Mapping[str, Any], before: Sequence[Item]
+    where: str, message: Mapping[str, Any], known_calls: Set[str]
 ) -> FunctionCallOutputItem:
     call_id = message.get("tool_call_id")
-    known = [item.call_id for item in before if isinstance(item, FunctionCallItem)]
-    if call_id not in known:
+    if not isinstance(call_id, str) or call_id not in known_calls:
         wanted = "must be the id of a tool call in a message before it"
         _refuse(f"{where}['tool_call_id']", f"{wanted}, got {shown(call_id)}")
     if "content" not in message:
         _refuse(f"{where}['content']", "is missing", "VALIDATION_MISSING_CONTENT")
     text = _text(f"{where}['content']", message["content"])
-    return FunctionCallOutputItem(call_id=str(call_id), output=text)
+    return FunctionCallOutputItem(call_id=call_id, output=text, name=_name(where, message))
 
 
 def _refuse(where: str, wrong: str, code: str | None = None) -> NoReturn:

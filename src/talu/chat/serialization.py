@@ -1,10 +1,10 @@
 """Items and settings as plain dictionaries for JSON, and back, without loss. Pure."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from enum import IntEnum
-from typing import Any
+from enum import StrEnum
+from typing import Any, NoReturn
 
 from talu.chat.items import (
     ContentPart,
@@ -23,17 +23,18 @@ from talu.config import GenerationConfig, merged
 from talu.error_text import shown
 from talu.exceptions import ValidationError
 
-__all__ = ["config_from_dict", "item_from_dict", "item_to_dict", "json_copy"]
+__all__ = ["config_from_dict", "is_unicode", "item_from_dict", "item_to_dict", "json_copy"]
 
 ITEMS = {
-    kind.type.name.lower(): kind
+    kind.type.value: kind
     for kind in (MessageItem, FunctionCallItem, FunctionCallOutputItem, ReasoningItem)
 }
-PARTS = {kind.type.name.lower(): kind for kind in (InputText, OutputText, ReasoningText)}
-ENUMS: dict[str, type[IntEnum]] = {"status": ItemStatus, "role": MessageRole}
+PARTS = {kind.type.value: kind for kind in (InputText, OutputText, ReasoningText)}
+ENUMS: dict[str, type[StrEnum]] = {"status": ItemStatus, "role": MessageRole}
+MAX_DEPTH = 100
+TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 PLAIN: dict[str, tuple[type, ...]] = {
     "generation": (dict, type(None)),
-    "name": (str,),
     "call_id": (str,),
     "arguments": (str,),
     "output": (str,),
@@ -42,14 +43,15 @@ PLAIN: dict[str, tuple[type, ...]] = {
 
 def item_to_dict(item: Item) -> dict[str, Any]:
     """All fields of an item; enumerations as lower-case names, parts as dictionaries."""
-    record: dict[str, Any] = {"type": item.type.name.lower()}
+    record: dict[str, Any] = {"type": item.type.value}
     for field in fields(item):
         value = getattr(item, field.name)
-        if isinstance(value, IntEnum):
-            value = value.name.lower()
+        if isinstance(value, StrEnum):
+            value = value.value
         elif field.name == "content":
             value = [part.to_dict() for part in value]
-        record[field.name] = value
+        if field.name != "name" or value is not None:
+            record[field.name] = value
     return record
 
 
@@ -62,7 +64,7 @@ def item_from_dict(where: str, record: Mapping[str, Any]) -> Item:
     try:
         values = dict(record)
         kind = ITEMS[values.pop("type")]
-        _check_kinds(values)
+        _check_kinds(kind, values)
         for name, enum in ENUMS.items():
             if name in values:
                 values[name] = enum[values[name].upper()]
@@ -81,8 +83,9 @@ def item_from_dict(where: str, record: Mapping[str, Any]) -> Item:
     return item
 
 
-def _check_kinds(values: Mapping[str, Any]) -> None:
-    for name, kinds in PLAIN.items():
+def _check_kinds(kind: type[Item], values: Mapping[str, Any]) -> None:
+    named: tuple[type, ...] = (str,) if kind is FunctionCallItem else (str, type(None))
+    for name, kinds in (*PLAIN.items(), ("name", named)):
         if name in values and not isinstance(values[name], kinds):
             raise TypeError(
                 f"{name} must be of type {kinds[0].__name__}, got {shown(values[name])}"
@@ -117,10 +120,48 @@ def _with_token_ids(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "logit_bias": ids}
 
 
-def json_copy(name: str, value: object) -> Any:
-    """The value as it comes back from JSON; ``ValidationError`` when it has no form there."""
+def json_copy(name: str, value: object, *, max_length: int | None = None) -> Any:
+    """The value as it comes back from JSON.
+
+    Args:
+        name: of the value, for errors.
+        value: anything.
+        max_length: of the JSON text, in characters.
+
+    Raises:
+        ValidationError: it has no form in JSON, is nested too deeply, or is too long.
+    """
     try:
-        return json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        wrong = f"{name} cannot be stored, because it is not plain JSON: {error}"
-        raise ValidationError(wrong, details={"param": name}) from error
+        text = json.dumps(value, allow_nan=False)
+        copied = json.loads(text)
+    except RecursionError:
+        _refuse(name, TOO_DEEP)
+    except (TypeError, ValueError) as error:
+        _refuse(name, f"cannot be stored, because it is not plain JSON: {error}")
+    if max_length is not None and len(text) > max_length:
+        _refuse(name, f"has {len(text):,} characters as JSON; at most {max_length:,} are allowed")
+    level = [copied]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+    if level:
+        _refuse(name, TOO_DEEP)
+    return copied
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _refuse(name: str, wrong: str) -> NoReturn:
+    raise ValidationError(f"{name} {wrong}", details={"param": name})
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written to a file or a database: it has no lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
