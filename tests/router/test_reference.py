@@ -19,6 +19,13 @@ from talu.router.reference import split_reference
         ("openai://gpt-4o", ("openai", "gpt-4o")),
         ("ollama::llama3:8b", ("ollama", "llama3:8b")),
         ("openrouter::a/b::c", ("openrouter", "a/b::c")),
+        ("./openai::x", (None, "./openai::x")),
+        ("/models/a::b", (None, "/models/a::b")),
+        ("../ollama::x", (None, "../ollama::x")),
+        ("~/a::b", (None, "~/a::b")),
+        ("models/a::b", (None, "models/a::b")),
+        ("models/a://b", (None, "models/a://b")),
+        ("native::./openai::x", (None, "./openai::x")),
     ],
 )
 def test_a_reference_is_split_into_provider_and_name(ref, meant) -> None:
@@ -31,6 +38,7 @@ def test_a_reference_is_split_into_provider_and_name(ref, meant) -> None:
         ("opnai::gpt-4o", "unknown provider 'opnai::'; did you mean 'openai'"),
         ("zzz::gpt", "known are native, anthropic"),
         ("s3://bucket/model", "unknown provider 's3://'"),
+        ("week::day", "write ./ in front of the name of a folder"),
         ("openai::", "names a provider and no model"),
     ],
 )

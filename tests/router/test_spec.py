@@ -1,12 +1,20 @@
 """Model specs, and the flat arguments of a client."""
 
+import copy
+import logging
+import pickle
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from talu.client import Client
-from talu.exceptions import ValidationError
+from talu.exceptions import TaluError, ValidationError
 from talu.router import LocalBackend, ModelSpec, OpenAICompatibleBackend
+from talu.router.reference import split_reference
 from talu.router.spec import backend_from, specs_from
 
 REMOTE = OpenAICompatibleBackend(base_url="http://h", headers={"a": "b"}, extra_params={"c": 1})
@@ -18,11 +26,6 @@ def test_specs_are_values() -> None:
     assert hash(ModelSpec("a", REMOTE)) == hash(ModelSpec("a", REMOTE))
     with pytest.raises(FrozenInstanceError):
         spec.ref = "b"
-
-
-def test_secrets_are_not_shown() -> None:
-    shown = repr(ModelSpec("a", OpenAICompatibleBackend(api_key="K3Y", headers={"x": "K3Y"})))
-    assert "K3Y" not in shown
 
 
 def test_a_name_alone_has_no_backend() -> None:
@@ -62,9 +65,10 @@ def test_the_warning_points_at_the_line_that_makes_the_client() -> None:
     ("model", "match"),
     [
         ([], "at least one model"),
-        (3, "must be a name or a ModelSpec, got 3"),
-        (None, "must be a name or a ModelSpec"),
-        ([None], "must be a name or a ModelSpec"),
+        (3, "must be a name, a path or a ModelSpec, got an object of type int"),
+        (None, "must be a name, a path or a ModelSpec"),
+        ([None], "must be a name, a path or a ModelSpec"),
+        (b"folder", "must be a name, a path or a ModelSpec"),
         ("", "text that is not empty"),
         (ModelSpec("  "), "text that is not empty"),
         (ModelSpec(3), "text that is not empty"),
@@ -79,3 +83,114 @@ def test_what_is_not_a_model_is_refused(model, match) -> None:
 def test_local_and_remote_arguments_exclude_each_other() -> None:
     with pytest.raises(ValidationError, match=r"local arguments \(use_mmap\) and remote ones \(ap"):
         backend_from({"use_mmap": False}, {"api_key": "k"})
+
+
+@pytest.mark.parametrize(
+    ("path", "ref"),
+    [
+        ("/models/a", "/models/a"),
+        ("models/a", "./models/a"),
+        ("talu/pocket", "./talu/pocket"),
+        ("./a", "./a"),
+        ("../a", "../a"),
+        ("~/a", "~/a"),
+        (".", "."),
+        ("openai::x", "./openai::x"),
+        ("a\udcff", "./a\udcff"),
+    ],
+)
+def test_a_path_is_a_folder_and_never_a_hub_id_or_a_remote_model(path, ref) -> None:
+    assert ModelSpec(Path(path)) == ModelSpec(ref)
+    assert specs_from(Path(path)) == specs_from([Path(path)]) == [ModelSpec(ref)]
+    assert split_reference(ref) == (None, ref)
+    with Client(Path(path)) as client:
+        assert client.models == [ref]
+        assert client.router.name_of(Path(path)) == ref
+
+
+def test_a_path_of_bytes_is_refused() -> None:
+    class Bytes:
+        def __fspath__(self) -> bytes:
+            return b"folder"
+
+    with pytest.raises(ValidationError, match="must be text, not bytes"):
+        specs_from(Bytes())
+
+
+# Secrets.
+
+CANARY = "CANARY-5f1d"
+SECRETIVE = {
+    "api_key": {"api_key": CANARY},
+    "password": {"base_url": f"https://user:{CANARY}@host:8000/v1"},
+    "password with a slash": {"base_url": f"https://user:a/{CANARY}@host/v1"},
+    "query": {"base_url": f"https://host/v1?api-key={CANARY}"},
+    "extra_params": {"extra_params": {"user": CANARY, "nested": {"a": [CANARY]}}},
+    "headers": {"headers": {"Authorization": CANARY}},
+}
+secretive = pytest.mark.parametrize("fields", SECRETIVE.values(), ids=SECRETIVE)
+
+
+def every_error(backend: OpenAICompatibleBackend) -> Iterator[BaseException]:
+    """Errors of all kinds that a model with this backend can raise here."""
+    client = Client([ModelSpec("a", backend), ModelSpec("b", backend)])
+    wrong: Any = backend
+    uses: list[Callable[[], object]] = [
+        lambda: client.ask("hi"),
+        lambda: client.embed("hi"),
+        lambda: client.ask("hi", model=wrong),
+        lambda: client.router.backend("c"),
+        lambda: client.capabilities(wrong),
+        lambda: Client({"model": "a", "backend": backend}),
+        lambda: Client([ModelSpec(wrong)]),
+        lambda: Client(wrong),
+        lambda: Client([ModelSpec("a", backend), ModelSpec("a", backend)]),
+        lambda: pickle.dumps(backend),
+        lambda: pickle.dumps(ModelSpec("a", backend)),
+        lambda: pickle.dumps(client),
+    ]
+    for use in uses:
+        with pytest.raises(TaluError) as caught:
+            use()
+        yield caught.value
+
+
+@secretive
+def test_no_error_log_repr_or_pickle_has_a_secret(fields, caplog) -> None:
+    caplog.set_level(logging.DEBUG)
+    backend = OpenAICompatibleBackend(**fields)
+    client = Client(ModelSpec("a", backend))
+    shown = [repr(backend), str(backend), f"{[backend]}", repr(ModelSpec("a", backend))]
+    shown += [repr(client), repr(client.router), repr(client.router.targets)]
+    shown += [str(client.router.resolve().location), repr(client.chat())]
+    for error in every_error(backend):
+        chain = traceback.format_exception(error)
+        shown += [repr(error), str(error), repr(error.details), *chain]
+    assert [text for text in [*shown, caplog.text] if CANARY in text] == []
+
+
+def test_flat_arguments_are_not_shown_either() -> None:
+    client = Client("gpt-4o", base_url=f"http://u:{CANARY}@h/v1", api_key=CANARY)
+    assert CANARY not in repr(client) + repr(client.router.targets)
+    with pytest.raises(ValidationError) as caught:
+        Client("gpt-4o", api_key=CANARY, num_threads=1)
+    assert CANARY not in f"{caught.value!r}{caught.value.details}"
+
+
+def test_a_backend_shows_everything_else() -> None:
+    backend = OpenAICompatibleBackend(
+        "http://me:pw@host/v1?key=1", "k", max_retries=0, extra_params={"user": "x"}
+    )
+    assert repr(backend) == (
+        "OpenAICompatibleBackend(base_url='http://***@host/v1?***', api_key=***, org_id=None, "
+        "timeout_ms=None, max_retries=0, extra_params={'user': ***}, headers=None)"
+    )
+    plain = OpenAICompatibleBackend("http://host:8000/v1", timeout_ms=5)
+    assert "base_url='http://host:8000/v1'" in repr(plain)
+
+
+def test_a_backend_without_secrets_is_pickled_and_every_one_is_copied() -> None:
+    plain = OpenAICompatibleBackend("http://host/v1", org_id="o")
+    assert pickle.loads(pickle.dumps(ModelSpec("a", plain))) == ModelSpec("a", plain)
+    assert copy.deepcopy(ModelSpec("a", REMOTE)) == ModelSpec("a", REMOTE)
+    assert copy.copy(REMOTE) == REMOTE

@@ -22,6 +22,7 @@ class Repository:
         token: without it the server answers 401.
         refusal: status and X-Error-Code of every answer.
         cut_after: bytes of a file after which the connection is dropped, the first time only.
+        answer: what the interface answers instead of a listing.
         claimed_sizes: what the listing says instead of the true size.
         moved_to: address of a file elsewhere, with {path} in it, to which requests are redirected.
     """
@@ -33,6 +34,7 @@ class Repository:
     cut_after: dict[str, int] = field(default_factory=dict)
     claimed_sizes: dict[str, int] = field(default_factory=dict)
     moved_to: str | None = None
+    answer: Any = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ class Handler(BaseHTTPRequestHandler):
         elif "name" in match.groupdict():
             self.send_file(repository, match["name"])
         else:
-            self.send_json(listing(repository, match["what"]))
+            usual = listing(repository, match["what"])
+            self.send_json(usual if repository.answer is None else repository.answer)
 
     def send_file(self, repository: Repository, name: str) -> None:
         content = repository.files.get(name)

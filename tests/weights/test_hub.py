@@ -384,3 +384,33 @@ def test_a_cache_that_another_program_filled_in_part_is_completed_or_used_with_a
     outcome = resolve_anew(env={"HF_ENDPOINT": NOWHERE})
     assert outcome.folder == folder
     assert "is used as it is" in outcome.stderr
+
+
+SIBLING = {"rfilename": "config.json", "size": 2}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        {},
+        "text",
+        7,
+        {"id": 5},
+        {"siblings": 3},
+        {"siblings": [3]},
+        {"siblings": [{}]},
+        {"siblings": [{"rfilename": 5}]},
+        {"siblings": [SIBLING, {"rfilename": "model.safetensors", "size": "many"}], "sha": 5},
+        {"id": "a/b", "siblings": [SIBLING, {"rfilename": "model.safetensors", "size": []}]},
+        {"id": "a/b", "siblings": [SIBLING, {"rfilename": ["model.safetensors"]}]},
+    ],
+    ids=repr,
+)
+def test_an_answer_that_describes_no_model_is_told(
+    resolve: Resolve, repository: Any, answer: Any
+) -> None:
+    repository.answer = answer
+    outcome = resolve()
+    assert outcome.error in ("IOError", "ModelError")
+    assert repository.id in outcome.message

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 
 import talu
 from talu.exceptions import ModelError, ModelNotFoundError, ValidationError
-from talu.weights.resolve import resolve
+from talu.weights.resolve import BUNDLED_FOLDER, resolve
 
 
 def test_the_bundled_model_lies_in_the_package() -> None:
@@ -61,9 +62,49 @@ def test_a_reference_must_be_words(ref: object) -> None:
 
 
 def test_a_name_too_long_for_a_path_is_no_model() -> None:
-    for ref in ("x" * 5000, "./" + "x" * 5000):
-        with pytest.raises(ModelNotFoundError):
-            resolve(ref)
+    for ref in ("x" * 300, "x" * 5000, "org/" + "x" * 300, "./" + "x" * 300, "./" + "x" * 10**6):
+        with pytest.raises(ModelError) as caught:
+            resolve(ref, offline=True)
+        assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("ref", ["\ud800", "./\ud800", "org/\ud800", "/\ud800/m", "~/\ud800"])
+def test_a_lone_surrogate_is_no_path(ref: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="no model") as caught:
+        resolve(ref)
+    str(caught.value).encode()
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(BUNDLED_FOLDER, folder)
+    assert resolve(str(folder)) == folder
+    with talu.Client(folder) as client:
+        assert client.ask("Hi", max_tokens=1).usage.completion_tokens == 1
+
+
+def test_a_cycle_of_links_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("a")
+    with pytest.raises(ModelError, match=r"cannot be opened: Too many levels of symbolic links"):
+        resolve(str(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("ref", ["{closed}/m", "closed/m", "./closed/m"])
+def test_a_folder_that_may_not_be_read_is_named_and_never_asked_of_the_hub(
+    ref: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed" / "m").mkdir(parents=True)
+    (tmp_path / "closed").chmod(0)
+    monkeypatch.chdir(tmp_path)
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        with pytest.raises(ModelError, match="cannot be opened: Permission denied"):
+            resolve(ref.format(closed=tmp_path / "closed"), offline=True)
+    finally:
+        os.seteuid(user)
+        (tmp_path / "closed").chmod(0o700)
 
 
 def test_an_unknown_home_is_told() -> None:
@@ -74,7 +115,9 @@ def test_an_unknown_home_is_told() -> None:
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_file_of_a_model_names_its_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
-    with pytest.raises(ModelError, match=f"is a file; give the folder that holds it: {tmp_path}$"):
+    with pytest.raises(
+        ModelError, match=f"is a file; give the folder that holds it: {str(tmp_path)!r}$"
+    ):
         resolve(str(tmp_path / name))
 
 

@@ -5,6 +5,7 @@ errors that are promised for embeddings.
 """
 
 import importlib
+import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from talu.exceptions import GenerationError, StateError, TaluError, ValidationEr
 from talu.protocols import Embedded
 from talu.router.batches import Progress, abatches, batches, check_texts, reporter, single
 from talu.router.router import Router
-from talu.router.spec import ModelSpec
+from talu.router.spec import ModelInput, path_reference
 from talu.types import POOLINGS, Capabilities, EmbeddingOptions, Embeddings, Pooling
 
 if TYPE_CHECKING:  # a client is made without numpy
@@ -190,7 +191,7 @@ class ModelMethods:
         with _failures(name):
             return self._router.backend(name).embedding_dim
 
-    def capabilities(self, model: str | ModelSpec | None = None) -> Capabilities:
+    def capabilities(self, model: ModelInput | None = None) -> Capabilities:
         """What a model can be asked for, read from the model that is there; opens it.
 
         Args:
@@ -202,12 +203,10 @@ class ModelMethods:
             StateError: the client is closed.
         """
         self._check_open()
-        if model is None or (isinstance(model, str) and model in self._router.models):
-            return self._router.backend(model).capabilities
-        if not isinstance(model, str | ModelSpec):
-            wrong = f"model must be a reference or a ModelSpec, got {repr(model)[:100]}"
-            raise ValidationError(wrong, details={"param": "model"})
-        with Router([model]) as other:  # opened for the question; shared if it is open elsewhere
+        name = path_reference(model) if isinstance(model, os.PathLike) else model
+        if name is None or (isinstance(name, str) and name in self._router.models):
+            return self._router.backend(name).capabilities
+        with Router([name]) as other:  # opened for the question; shared if it is open elsewhere
             return other.backend().capabilities
 
     def _check_open(self) -> None:

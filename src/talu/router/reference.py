@@ -1,9 +1,11 @@
-"""What the text of a model reference says about where the model runs. Pure."""
+"""Reads from the text of a model reference where the model runs. Pure."""
 
-from talu.error_text import nearest
+from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
 
-__all__ = ["split_reference"]
+__all__ = ["PATH_STARTS", "split_reference"]
+
+PATH_STARTS = ("/", "./", "../", "~")  # of a reference that is a path, whatever else is in it
 
 LOCAL = "native"
 REMOTE = (  # prefixes of models behind an endpoint
@@ -22,12 +24,14 @@ REMOTE = (  # prefixes of models behind an endpoint
 def split_reference(ref: str) -> tuple[str | None, str]:
     """The provider of a reference, None for a model in this process, and the model's name there.
 
+    A reference with ``/`` before ``::`` or ``://`` is a path.
+
     Raises:
         ValidationError: an unknown provider or scheme, or no name after it.
     """
     for mark in ("::", "://"):
         prefix, found, name = ref.partition(mark)
-        if found:
+        if found and "/" not in prefix and not ref.startswith(PATH_STARTS):
             return _provider(ref, prefix, mark), _name(ref, name)
     return None, ref
 
@@ -40,7 +44,8 @@ def _provider(ref: str, prefix: str, mark: str) -> str | None:
     known = [LOCAL, *REMOTE]
     hint = nearest(prefix, known) or f"; known are {', '.join(known)}"
     raise ValidationError(
-        f"model reference {ref!r} has the unknown provider {prefix + mark!r}{hint}",
+        f"model reference {shown(ref)} has the unknown provider {shown(prefix + mark)}{hint}; "
+        "write ./ in front of the name of a folder",
         "AMBIGUOUS_BACKEND",
         {"param": "model", "value": ref},
     )
@@ -48,6 +53,6 @@ def _provider(ref: str, prefix: str, mark: str) -> str | None:
 
 def _name(ref: str, name: str) -> str:
     if not name:
-        wrong = f"model reference {ref!r} names a provider and no model"
+        wrong = f"model reference {shown(ref)} names a provider and no model"
         raise ValidationError(wrong, "AMBIGUOUS_BACKEND", {"param": "model", "value": ref})
     return name

@@ -1,10 +1,11 @@
-"""From a model's name to its opened backend: opened on first use, shared, closed together."""
+"""Opens the backends of a client's models on first use, shares them, and closes them together."""
 
 import asyncio
+import os
 from collections.abc import Sequence
 from typing import Self
 
-from talu.error_text import nearest
+from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
 from talu.forks import ForkSafeLock, import_whole
 from talu.protocols import Backend
@@ -14,12 +15,14 @@ from talu.router.spec import (
     ModelSpec,
     ModelTarget,
     OpenAICompatibleBackend,
+    path_reference,
     specs_from,
 )
 from talu.types import Handle, LocalBackend
 
 __all__ = ["Router"]
 
+SHOWN_MODELS = 10  # in an error
 LOCAL_MODEL = ("talu.backends.local", "LocalModel")  # imported when a local model is first opened
 
 
@@ -52,7 +55,7 @@ class Router(Handle):
         self._targets: dict[str, _Target] = {}
         for spec in specs:
             if spec.ref in self._targets:
-                wrong = f"model {spec.ref!r} is given twice"
+                wrong = f"model {shown(spec.ref)} is given twice"
                 raise ValidationError(wrong, details={"param": "model", "value": spec.ref})
             self._targets[spec.ref] = _Target(spec)
         self._default = specs[0].ref
@@ -94,7 +97,7 @@ class Router(Handle):
         backend, provider, name = spec.backend, None, spec.ref
         location = opened.location if opened else None
         if isinstance(backend, OpenAICompatibleBackend):
-            provider, location = "openai", backend.base_url
+            provider, location = "openai", backend.shown_url
         elif backend is None or isinstance(backend, LocalBackend):
             provider, name = split_reference(spec.ref)
             backend = backend or (LocalBackend() if provider is None else OpenAICompatibleBackend())
@@ -121,12 +124,15 @@ class Router(Handle):
         return self._default if model is None else self._known(model)
 
     def _known(self, model: ModelInput) -> str:
+        if isinstance(model, os.PathLike):
+            model = path_reference(model)
         if not isinstance(model, str) or model not in self._targets:
             hint = nearest(model, self.models) if isinstance(model, str) else ""
-            known = ", ".join(map(repr, self.models))
+            known = ", ".join(map(shown, self.models[:SHOWN_MODELS]))
+            known += ", …" if len(self.models) > SHOWN_MODELS else ""
             raise ValidationError(
-                f"model {model!r} is not available here{hint}; the models are {known}",
-                details={"param": "model", "value": model},
+                f"model {shown(model)} is not available here{hint}; the models are {known}",
+                details={"param": "model"} | ({"value": model} if isinstance(model, str) else {}),
             )
         return model
 
@@ -199,7 +205,8 @@ def _open(target: ModelTarget, *, offline: bool) -> Backend:
     if isinstance(backend, OpenAICompatibleBackend) or not callable(
         getattr(backend, "stream", None)
     ):
-        wrong = f"the backend of {target.model!r} is not a backend: {backend!r}"
+        kind = type(backend).__name__
+        wrong = f"the backend of {shown(target.model)} is not a backend but a {kind}"
         raise ValidationError(wrong, details={"param": "backend"})
     return backend
 
@@ -212,7 +219,7 @@ def _open_local(name: str, options: LocalBackend, *, offline: bool) -> Backend:
 
 def _not_yet(target: ModelTarget) -> ValidationError:
     return ValidationError(
-        f"model {target.model!r} runs behind an endpoint ({target.provider}): this version of "
+        f"model {shown(target.model)} runs behind an endpoint ({target.provider}): this version of "
         "talu has no remote models yet, use a local folder, a hub id or 'talu/pocket'",
         "UNSUPPORTED_BACKEND",
         {"param": "model", "value": target.model},

@@ -1,15 +1,19 @@
-"""Which model is meant and where it runs, as values; and the flat arguments of a client.
+"""Values that say which model is meant and where it runs; they are made of a client's arguments.
 
-Refuses to open anything: a spec is made without a look at disk or network.
+A spec is made without a look at disk or network.
 """
 
+import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
-from talu.exceptions import ValidationError
+from talu.error_text import shown
+from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend
+from talu.router.reference import PATH_STARTS
 from talu.types import LocalBackend
 
 __all__ = [
@@ -25,49 +29,97 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+SECRET = "***"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class OpenAICompatibleBackend:
     """The model runs behind an endpoint that speaks OpenAI's protocol.
 
     This version of talu does not have remote models yet: using one raises ``ValidationError``.
 
+    What can hold a secret is not shown by ``repr`` (the key, the values of ``extra_params`` and
+    ``headers``, user, password and query of ``base_url``), and a backend that has any of these is
+    not pickled.
+
     Attributes:
         base_url: None is OpenAI's own.
-        api_key: None is looked up in the environment; never shown by ``repr``.
+        api_key: None is looked up in the environment.
         org_id: sent as ``OpenAI-Organization``.
         timeout_ms: None is 60,000.
         max_retries: None is 2, 0 is none.
         extra_params: fields added to the body of each request.
-        headers: headers added to each request; never shown by ``repr``.
+        headers: headers added to each request.
     """
 
     base_url: str | None = None
-    api_key: str | None = field(default=None, repr=False)
+    api_key: str | None = None
     org_id: str | None = None
     timeout_ms: int | None = None
     max_retries: int | None = None
     extra_params: Mapping[str, object] | None = field(default=None, hash=False)
-    headers: Mapping[str, str] | None = field(default=None, hash=False, repr=False)
+    headers: Mapping[str, str] | None = field(default=None, hash=False)
+
+    @property
+    def shown_url(self) -> str | None:
+        """``base_url`` without user, password and query."""
+        return None if self.base_url is None else without_secrets(self.base_url)
+
+    def __repr__(self) -> str:
+        shown_fields = (f"{each.name}={self._shown(each.name)}" for each in fields(self))
+        return f"{type(self).__name__}({', '.join(shown_fields)})"
+
+    def _shown(self, name: str) -> str:
+        value = getattr(self, name)
+        if value is None:
+            return "None"
+        if name == "base_url":
+            return shown(self.shown_url)
+        if isinstance(value, Mapping):
+            return "{" + ", ".join(f"{shown(key)}: {SECRET}" for key in value) + "}"
+        return SECRET if name in ("api_key", "extra_params", "headers") else shown(value)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        secrets = (self.api_key, self.extra_params, self.headers)
+        if any(secrets) or self.shown_url != self.base_url:
+            raise StateError(
+                "a backend with a key, a password, headers or extra_params is not pickled, so that "
+                "no secret is written: give them to the other process by its environment",
+                "STATE_NOT_COPYABLE",
+            )
+        return type(self), tuple(getattr(self, each.name) for each in fields(self))
 
 
 BackendSpec = LocalBackend | OpenAICompatibleBackend | Backend
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class ModelSpec:
     """A model reference, and where the model runs.
 
     Attributes:
-        ref: folder, hub id, ``talu/pocket``, or a name with a provider (``openai::gpt-4o``).
+        ref: folder, hub id, ``talu/pocket``, or a name with a provider (``openai::gpt-4o``). A
+            ``Path`` is always a folder; here it is text, ``./`` in front of it if it is relative.
         backend: None is told by ``ref``. An object that is a backend itself, such as
             ``ScriptedModel``, is used as it is and closed by the client.
     """
 
     ref: str
-    backend: BackendSpec | None = None
+    backend: BackendSpec | None
+
+    def __init__(self, ref: str | os.PathLike[str], backend: BackendSpec | None = None) -> None:
+        text = path_reference(ref) if isinstance(ref, os.PathLike) else ref
+        object.__setattr__(self, "ref", text)
+        object.__setattr__(self, "backend", backend)
 
 
-ModelInput = str | ModelSpec
+ModelInput = str | os.PathLike[str] | ModelSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +197,7 @@ def specs_from(
     Raises:
         ValidationError: no model, or something that is not a model.
     """
-    models = [model] if isinstance(model, str | ModelSpec) else model
+    models = [model] if isinstance(model, str | os.PathLike | ModelSpec) else model
     if not isinstance(models, Sequence):
         raise _not_a_model(models)
     if not models:
@@ -155,7 +207,7 @@ def specs_from(
         spec = _spec(one)
         if backend is not None and spec.backend is not None:
             warnings.warn(
-                f"{spec.ref!r} has its own backend: the client's {type(backend).__name__} "
+                f"{shown(spec.ref)} has its own backend: the client's {type(backend).__name__} "
                 "arguments are ignored for it",
                 UserWarning,
                 stacklevel=4,  # who makes the client that makes the router
@@ -165,15 +217,34 @@ def specs_from(
 
 
 def _spec(model: ModelInput) -> ModelSpec:
-    spec = ModelSpec(model) if isinstance(model, str) else model
+    spec = ModelSpec(model) if isinstance(model, str | os.PathLike) else model
     if not isinstance(spec, ModelSpec):
         raise _not_a_model(spec)
     if not isinstance(spec.ref, str) or not spec.ref.strip():
-        wrong = f"a model reference must be text that is not empty, got {spec.ref!r}"
+        wrong = f"a model reference must be text that is not empty, got {shown(spec.ref)}"
         raise ValidationError(wrong, details={"param": "model"})
     return spec
 
 
 def _not_a_model(value: object) -> ValidationError:
-    wrong = f"a model must be a name or a ModelSpec, got {value!r}"
-    return ValidationError(wrong, details={"param": "model", "value": value})
+    got = f"an object of type {type(value).__name__}"  # its content may be secret
+    wrong = f"a model must be a name, a path or a ModelSpec, got {got}"
+    return ValidationError(wrong, details={"param": "model"})
+
+
+def path_reference(path: os.PathLike[str]) -> str:
+    """The reference that means the folder at ``path`` and nothing else.
+
+    Raises:
+        ValidationError: the path is made of bytes.
+    """
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise ValidationError("a path must be text, not bytes", details={"param": "model"})
+    return text if text.startswith(PATH_STARTS) or text in (".", "..") else f"./{text}"
+
+
+def without_secrets(url: str) -> str:
+    """An address without user, password and query, which the result names as ``***``."""
+    address, mark, _ = url.partition("?")
+    return re.sub("//.*@", f"//{SECRET}@", address) + (mark and mark + SECRET)

@@ -19,6 +19,7 @@ import glob
 import importlib
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -109,7 +110,8 @@ def find_cached(cache: Path, model_id: str) -> tuple[Path | None, bool]:
     except (OSError, ModelError):
         return None, False
     absent = home / ".no_exist" / commit
-    unknown = [n for n in OPTIONAL if not (folder / n).exists() and not (absent / n).exists()]
+    known = os.path.exists  # False for what cannot be looked at
+    unknown = [n for n in OPTIONAL if not known(folder / n) and not known(absent / n)]
     if unknown:
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             files = json.loads((home / "trees" / f"{commit}.json").read_bytes())["files"]
@@ -137,7 +139,7 @@ def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
         weights = {SINGLE} if SINGLE in sizes else set(read_index(folder / INDEX).values())
         if missing := sorted(weights - sizes.keys()):
             raise ModelError(f"{place} lacks {listed(missing)}, which its {INDEX} names")
-        needed = sum(sizes[name] for name in weights if not (folder / name).exists())
+        needed = sum(sizes[name] for name in weights if not os.path.exists(folder / name))
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise no_space(hub, f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
@@ -202,6 +204,12 @@ def translated(hub: Any, model_id: str) -> Iterator[None]:
         ) from None
     except (errors.HTTPError, OSError, RuntimeError, ValueError) as error:
         raise failure(hub, where, error) from None
+    except Exception as error:  # noqa: BLE001 - the client trusts what the server answers
+        raise TaluIOError(
+            f"the hub's answer about {where} cannot be used ({type(error).__name__}); check "
+            "HF_ENDPOINT, or try again later",
+            code=NETWORK_FAILED,
+        ) from None
 
 
 def failure(hub: Any, where: str, error: Exception) -> TaluError:

@@ -1,14 +1,17 @@
-"""Turns a model reference into a folder: the bundled model, a local folder, or a hub id.
+"""Finds the folder that a model reference names: the bundled model, a local folder, a hub model.
 
-Decides by the form of the reference alone, and by what exists on this machine; the hub is asked
-for what has the form of a hub id and is no folder here.
+The form of the reference and what exists on this machine decide; the hub is asked for what has the
+form of a hub id and is not a folder here.
 """
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from talu.error_text import shown
 from talu.exceptions import ModelError, ModelNotFoundError, ValidationError
 from talu.weights import hub
 
@@ -17,6 +20,7 @@ __all__ = ["BUNDLED", "resolve"]
 BUNDLED = "talu/pocket"
 BUNDLED_FOLDER = Path(__file__).parents[1] / "models" / "pocket"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+LONGEST_HUB_ID = 193  # 96 characters for either part
 PATH_STARTS = ("/", "./", "../", "~")
 FORMS = f"a folder (./path/to/model), a hub id (Qwen/Qwen3-0.6B) or {BUNDLED}"
 
@@ -44,17 +48,29 @@ def resolve(
     """
     if not isinstance(ref, str) or not ref.strip() or "\0" in ref:
         raise ValidationError(
-            f"a model reference must name {FORMS}; got {ref!r}", details={"param": "model"}
+            f"a model reference must name {FORMS}; got {shown(ref)}", details={"param": "model"}
         )
     if ref == BUNDLED:
         return bundled()
-    if ref.startswith(PATH_STARTS) or ref in (".", "..") or os.path.exists(ref):
+    if ref.startswith(PATH_STARTS) or ref in (".", "..") or exists(ref):
         return local(ref)
-    if HUB_ID.fullmatch(ref):
+    if len(ref) <= LONGEST_HUB_ID and HUB_ID.fullmatch(ref):
         return hub.fetch(ref, offline=offline, check=check)
     raise ModelNotFoundError(
-        f"no model {ref!r}: there is no folder of that path, and it is no hub id; give {FORMS}"
+        f"no model {shown(ref)}: there is no folder of that path, and it is not a hub id; give "
+        f"{FORMS}"
     )
+
+
+def exists(ref: str) -> bool:
+    """Whether there is something at the relative path ``ref``, be it out of reach."""
+    try:
+        os.stat(ref)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):  # a ValueError: no file name can have these characters
+        return False
+    return True
 
 
 def bundled() -> Path:
@@ -66,17 +82,25 @@ def bundled() -> Path:
 
 def local(ref: str) -> Path:
     """The folder at the path ``ref``."""
+    name = shown(ref)
     try:
         path = Path(ref).expanduser()
+        mode = path.stat().st_mode
     except RuntimeError as error:
-        raise ModelNotFoundError(f"no model {ref!r}: {error}") from error
-    if os.path.isdir(path):
+        raise ModelNotFoundError(f"no model {name}: {error}") from error
+    except ValueError as error:
+        wrong = f"no model {name}: it has characters that no path of this system can have"
+        raise ModelNotFoundError(wrong) from error
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            whole = shown(str(path.absolute()))
+            raise ModelNotFoundError(f"no model {name}: {whole} does not exist") from error
+        raise ModelError(f"the model {name} cannot be opened: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
         return path
-    if not os.path.exists(path):
-        raise ModelNotFoundError(f"no model {ref!r}: {path.absolute()} does not exist")
     if path.suffix == ".gguf":
         raise ModelError(
-            f"{path} is a GGUF file, which is not supported yet; give a folder with config.json "
+            f"{name} is a GGUF file, which is not supported yet; give a folder with config.json "
             "and safetensors weights"
         )
-    raise ModelError(f"{path} is a file; give the folder that holds it: {path.parent}")
+    raise ModelError(f"{name} is a file; give the folder that holds it: {shown(str(path.parent))}")
