@@ -80,8 +80,10 @@ class Planner {
       const std::size_t rows = op.weights[0].rows, offset = integer(op, "offset");
       matrix(op.weights[0], rows, op.width);
       check(offset < rows, where + ": the table ends before its first row");
-      if (op.kind == "embed_position")
+      if (op.kind == "embed_position") {
         plan_.positions = std::min(plan_.positions, rows - offset);
+        check(padding_of(op) < 0 || offset > 0, where + ": no row for padding");
+      }
     } else if (is("linear", 1, 1, 2)) {
       matrix(op.weights[0], op.width, width_of(0));
       if (op.weights.size() == 2) vector(op.weights[1], op.width);
@@ -139,6 +141,12 @@ class Planner {
     return static_cast<std::size_t>(value);
   }
 
+  static std::int32_t padding_of(const OpSpec& op) {
+    const double value = number(op, "padding");
+    check(value >= -1 && value < 1e9, op.kind + ": padding");
+    return static_cast<std::int32_t>(value);
+  }
+
   static Activation activation_of(const OpSpec& op) {
     if (op.activation == "silu") return Activation::silu;
     if (op.activation == "gelu") return Activation::gelu;
@@ -172,6 +180,8 @@ class Planner {
       node.bias = op.weights[1];
     } else if (op.kind == "embed_position" || op.kind == "embed_row") {
       node.offset = integer(op, "offset");
+      if (op.kind == "embed_position") node.padding = padding_of(op);
+      if (node.padding >= 0) plan_.causal = false;  // it counts the tokens of whole sequences
     } else if (op.kind == "rope") {
       node.group = integer(op, "head_size");
       node.rotation = rotation_of(op.frequencies);

@@ -52,6 +52,7 @@ struct Node {
   std::size_t window = 0;
   bool causal = true;       // attention: rows do not see the later ones
   std::size_t offset = 0;   // embed_position, embed_row: the first row of the table
+  std::int32_t padding = -1;  // embed_position: the token that takes no position, -1 for none
   std::size_t layer = 0;
   std::size_t rotation = 0;  // which of the step's tables of sines
   Activation activation = Activation::silu;

@@ -59,8 +59,8 @@ def test_an_encoder_in_f32_multiplies_integers_and_says_so(folder: Path) -> None
     assert (model.info.weight_format, model.info.kv_format) == ("f32+i16", "f32")
     assert "16 bits" in model.info.notes[0]
     formats = {name: tensor.format for name, tensor in model.weights.items()}
-    assert formats["embeddings.word_embeddings.weight"] == "f32"
-    assert formats["encoder.layer.0.output.dense.weight"] == "i16"
+    assert formats["bert.embeddings.word_embeddings.weight"] == "f32"
+    assert formats["bert.encoder.layer.0.output.dense.weight"] == "i16"
     model.executor.close()
 
 

@@ -23,8 +23,10 @@ BLOCK_SIZE = 16
 
 def _plain(folder: Path) -> tuple[Graph, dict[str, NDArray[np.float32]]]:
     """The network of a folder and its weights, widened to float32 without loss."""
-    graph = load_architecture(folder).graph
+    architecture = load_architecture(folder)
+    graph = architecture.graph
     checkpoint = Checkpoint.open(folder)
+    checkpoint.rename(architecture.names_in(checkpoint.names))
     checkpoint.check(graph.weights)
     return graph, {
         name: as_float32(checkpoint.raw(name), checkpoint.info(name).dtype)
@@ -51,8 +53,10 @@ def _native_f32(folder: Path, blocks: int) -> Executor:
 
 
 def _native_as_stored(folder: Path, blocks: int) -> Executor:
-    graph = load_architecture(folder).graph
-    tensors = load_packed(folder, graph.weights)
+    architecture = load_architecture(folder)
+    graph = architecture.graph
+    names = architecture.names_in(Checkpoint.open(folder).names)
+    tensors = load_packed(folder, graph.weights, names=names)
     return NativeExecutor(graph, tensors, blocks=blocks, block_size=BLOCK_SIZE)
 
 

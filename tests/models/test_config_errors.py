@@ -58,9 +58,6 @@ FILES = {
     "cut short": ('{"model_type": "qwen3", ', "not valid JSON"),
     "a list": ("[]", r"holds \[\] where an object"),
     "a number": ("7", "holds 7 where an object"),
-    "a key twice": ('{"hidden_size": 1, "hidden_size": 2}', "'hidden_size' stands twice"),
-    "not a number": ('{"rms_norm_eps": NaN}', "NaN is no number"),
-    "infinity": ('{"rope_theta": -Infinity}', "-Infinity is no number"),
     "nested without end": ("[" * 100_000, "not valid JSON"),
     "digits without end": ('{"vocab_size": ' + "9" * 5000 + "}", "not valid JSON"),
     "too large": ('{"model_type": "' + "x" * (4 * 1024 * 1024) + '"}', "larger than"),
@@ -76,6 +73,31 @@ def test_a_damaged_file_is_named(tmp_path: Path, file: str, text: str, message: 
     assert str(tmp_path / file) in str(caught.value)
     assert caught.value.details["path"] == str(tmp_path / file)
     assert len(str(caught.value)) < 500
+
+
+def test_of_a_key_that_is_there_twice_the_last_value_counts_and_a_note_says_so(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, json.dumps(QWEN3).replace('"head_dim": 8', '"head_dim": 6, "head_dim": 8'))
+    architecture = load_architecture(tmp_path)
+    assert architecture.graph.layers[0] == (2, 8)
+    assert architecture.notes == (
+        "keys that config.json has more than once, of which the last value counts: head_dim",
+    )
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path, file: str) -> None:
+    write(tmp_path, QWEN3)
+    (tmp_path / file).unlink(missing_ok=True)
+    (tmp_path / file).symlink_to(tmp_path / "absent")
+    with pytest.raises(ModelError, match=rf"{file} is not a file, or a link that leads nowhere"):
+        load_architecture(tmp_path)
+
+
+def test_a_path_that_the_system_does_not_take_is_a_model_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be read: File name too long"):
+        load_architecture(tmp_path / ("x" * 300))
 
 
 def test_text_that_is_no_utf8_is_damage(tmp_path: Path) -> None:
@@ -119,15 +141,24 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "supported: 'Qwen3ForCausalLM'",
     ),
     "architectures of a wrong type": (QWEN3, {"architectures": 3}, "architectures", "a list"),
-    "no width": (QWEN3, {"hidden_size": ABSENT}, "hidden_size", "is missing"),
-    "null width": (QWEN3, {"hidden_size": None}, "hidden_size", "is missing"),
+    "no sizes at all": (
+        LLAMA,
+        {
+            "hidden_size": ABSENT,
+            "intermediate_size": ABSENT,
+            "num_attention_heads": ABSENT,
+            "num_hidden_layers": ABSENT,
+        },
+        "hidden_size",
+        "is missing, and so are all other sizes",
+    ),
+    "null width": (QWEN3, {"hidden_size": None}, "hidden_size", "is null"),
     "width 0": (QWEN3, {"hidden_size": 0}, "hidden_size", "from 1 to"),
     "width as text": (QWEN3, {"hidden_size": "32"}, "hidden_size", "whole number, got '32'"),
     "width as float": (QWEN3, {"hidden_size": 32.0}, "hidden_size", "whole number"),
     "width as truth": (QWEN3, {"hidden_size": True}, "hidden_size", "whole number"),
     "gigantic width": (QWEN3, {"hidden_size": 2**40}, "hidden_size", "from 1 to"),
     "negative layers": (QWEN3, {"num_hidden_layers": -1}, "num_hidden_layers", "from 1 to"),
-    "no vocabulary": (QWEN3, {"vocab_size": ABSENT}, "vocab_size", "is missing"),
     "gigantic vocabulary": (QWEN3, {"vocab_size": 10**12}, "vocab_size", "from 1 to"),
     "no context": (QWEN3, {"max_position_embeddings": 0}, "max_position_embeddings", "from 1"),
     "inner width nested": (QWEN3, {"intermediate_size": {"a": 1}}, "intermediate_size", "whole"),
@@ -141,17 +172,20 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         QWEN3,
         {"num_key_value_heads": 8},
         "num_key_value_heads",
-        "from 1 to 4",
+        "is 8, no divisor of 4",
     ),
     "odd head": (QWEN3, {"head_dim": 7}, "head_dim", "pairs"),
-    "qwen3 without head size": (QWEN3, {"head_dim": ABSENT}, "head_dim", "is missing"),
+    "enormous width": (QWEN3, {"hidden_size": 10**400}, "hidden_size", "from 1 to"),
+    "enormous eps": (QWEN3, {"rms_norm_eps": 10**400}, "rms_norm_eps", "decimal number"),
+    "enormous theta": (QWEN3, {"rope_theta": 10**400}, "rope_theta", "at most"),
     "heads do not divide": (LLAMA, {"hidden_size": 30}, "hidden_size", "no multiple of 4 heads"),
-    "eps 0": (QWEN3, {"rms_norm_eps": 0.0}, "rms_norm_eps", "above 0"),
-    "eps overflows": ("1e999", {}, "rms_norm_eps", "at most 1"),
-    "eps as text": (QWEN3, {"rms_norm_eps": "1e-6"}, "rms_norm_eps", "must be a number"),
-    "unknown activation": (QWEN3, {"hidden_act": "gelu"}, "hidden_act", "supported: 'silu'"),
+    "eps as whole number": (QWEN3, {"rms_norm_eps": 0}, "rms_norm_eps", "decimal number"),
+    "eps overflows": ("1e999", {}, "rms_norm_eps", "from 0.0 to 1.0"),
+    "eps not a number": ("NaN", {}, "rms_norm_eps", "got nan"),
+    "eps as text": (QWEN3, {"rms_norm_eps": "1e-6"}, "rms_norm_eps", "decimal number"),
+    "unknown activation": (QWEN3, {"hidden_act": "relu"}, "hidden_act", "supported: 'silu'"),
     "tied by a number": (QWEN3, {"tie_word_embeddings": 1}, "tie_word_embeddings", "true or"),
-    "theta 0": (QWEN3, {"rope_theta": 0}, "rope_theta", "above 1"),
+    "theta 0": (QWEN3, {"rope_theta": 0}, "rope_theta", "above 0"),
     "unknown rope type": (
         QWEN3,
         {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
@@ -170,12 +204,6 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "rope_parameters.rope_type",
         "is 'longrope'",
     ),
-    "two rope types": (
-        LLAMA,
-        {"rope_scaling": {"type": "linear", "rope_type": "default"}},
-        "rope_scaling.rope_type",
-        "contradict",
-    ),
     "rope scaling is no object": (LLAMA, {"rope_scaling": 2.0}, "rope_scaling", "an object"),
     "linear without factor": (
         LLAMA,
@@ -189,40 +217,15 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "rope_scaling.factor",
         "above 0",
     ),
-    "llama3 without the old context": (
+    "partial rotation": (
         LLAMA,
-        {"rope_scaling": changed(LLAMA3_SCALING, original_max_position_embeddings=ABSENT)},
-        "rope_scaling.original_max_position_embeddings",
-        "is missing",
+        {"partial_rotary_factor": 0.5, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        "partial_rotary_factor",
+        "not 1",
     ),
-    "llama3 with an empty ramp": (
-        LLAMA,
-        {"rope_scaling": LLAMA3_SCALING | {"high_freq_factor": 1.0}},
-        "rope_scaling.high_freq_factor",
-        "above 1.0",
-    ),
-    "an unknown rope setting": (
-        LLAMA,
-        {"rope_scaling": LLAMA3_SCALING | {"attention_factor": 1.2}},
-        "rope_scaling.attention_factor",
-        "does not know",
-    ),
-    "both forms of rope, two meanings": (
-        LLAMA,
-        {"rope_parameters": {"rope_type": "default"}, "rope_scaling": LLAMA3_SCALING},
-        "rope_parameters",
-        "'rope_scaling' contradict",
-    ),
-    "two thetas": (
-        LLAMA,
-        {"rope_parameters": {"rope_theta": 5e5}, "rope_theta": 1e4},
-        "rope_theta",
-        "500000.0 in 'rope_parameters'",
-    ),
-    "partial rotation": (LLAMA, {"partial_rotary_factor": 0.5}, "partial_rotary_factor", "not 1"),
     "partial rotation, nested": (
         LLAMA,
-        {"rope_parameters": {"partial_rotary_factor": 0.5}},
+        {"rope_parameters": LLAMA3_SCALING | {"partial_rotary_factor": 0.5}},
         "rope_parameters.partial_rotary_factor",
         "not 1",
     ),
@@ -238,44 +241,44 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "layer_types",
         "is 'linear_attention'",
     ),
-    "sliding layers without a window": (
-        QWEN3,
-        {"use_sliding_window": True, "max_window_layers": 1},
-        "sliding_window",
-        "is missing",
-    ),
     "sliding layers while sliding is off": (
         QWEN3,
         {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 8},
         "layer_types",
         "'use_sliding_window' is off",
     ),
-    "sliding without saying where": (
-        QWEN3,
-        {"use_sliding_window": True, "sliding_window": 8},
-        "max_window_layers",
-        "is missing",
+    "window 0": (LLAMA, {"model_type": "mistral", "sliding_window": 0}, "sliding_window", "from 2"),
+    "a window that llama lacks": (LLAMA, {"sliding_window": 8}, "sliding_window", "not supported"),
+    "attention in chunks": (
+        LLAMA,
+        {"attention_chunk_size": 8},
+        "attention_chunk_size",
+        "chunks is not supported",
     ),
-    "window 0": (LLAMA, {"model_type": "mistral", "sliding_window": 0}, "sliding_window", "from 1"),
-    "a window that llama lacks": (LLAMA, {"sliding_window": 8}, "sliding_window", "does not know"),
-    "a soft cap": (LLAMA, {"attn_logit_softcapping": 30.0}, "attn_logit_softcapping", "30.0"),
-    "a multiplier": (LLAMA, {"embedding_multiplier": 12}, "embedding_multiplier", "remove it"),
-    "experts": (QWEN3, {"num_experts": 8}, "num_experts", "does not know"),
-    "quantized weights": (
+    "layers that differ": (
+        QWEN3,
+        {"per_layer_config": {"0": {"intermediate_size": 32}}},
+        "per_layer_config",
+        "differ in size",
+    ),
+    "quantised weights": (
         QWEN3,
         {"quantization_config": {"quant_method": "awq"}},
         "quantization_config",
-        "does not know",
+        "quantised weights",
     ),
-    "a bias that qwen2 lacks": (
+    "weights quantised for MLX": (
+        QWEN3,
+        {"quantization": {"bits": 4, "group_size": 64}},
+        "quantization",
+        "quantised weights",
+    ),
+    "bidirectional within a window": (
         LLAMA,
-        {"model_type": "qwen2", "attention_bias": True},
-        "attention_bias",
-        "does not know",
+        {"model_type": "mistral", "is_causal": False, "sliding_window": 8},
+        "is_causal",
+        "together with a sliding window",
     ),
-    "an end token beyond the vocabulary": (QWEN3, {"eos_token_id": 100}, "eos_token_id", "to 99"),
-    "an end token of a wrong type": (QWEN3, {"eos_token_id": "</s>"}, "eos_token_id", "whole"),
-    "an end token in a nested list": (QWEN3, {"eos_token_id": [[1]]}, "eos_token_id", "whole"),
 }
 
 
@@ -283,7 +286,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
 def test_a_wrong_setting_is_named(
     tmp_path: Path, base: Any, change: dict[str, Any], key: str, message: str
 ) -> None:
-    if base == "1e999":
+    if base in ("1e999", "NaN"):
         base = json.dumps(QWEN3).replace("1e-06", base)
     write(tmp_path, base if isinstance(base, str) else changed(base, **change))
     with pytest.raises(ModelError) as caught:
@@ -293,29 +296,7 @@ def test_a_wrong_setting_is_named(
     assert caught.value.details == {"path": str(tmp_path / "config.json"), "key": key}
 
 
-GENERATION: dict[str, tuple[dict[str, Any], str]] = {
-    "temperature below 0": ({"temperature": -0.1}, "temperature"),
-    "temperature as text": ({"temperature": "hot"}, "temperature"),
-    "top_p above 1": ({"top_p": 1.5}, "top_p"),
-    "top_k as fraction": ({"top_k": 2.5}, "top_k"),
-    "min_p as list": ({"min_p": [0.1]}, "min_p"),
-    "penalty 0": ({"repetition_penalty": 0}, "repetition_penalty"),
-    "no new tokens": ({"max_new_tokens": 0}, "max_new_tokens"),
-    "do_sample as text": ({"do_sample": "yes"}, "do_sample"),
-    "end token beyond the vocabulary": ({"eos_token_id": [2, 100]}, "eos_token_id"),
-}
-
-
-@pytest.mark.parametrize(("generation", "key"), GENERATION.values(), ids=GENERATION)
-def test_a_wrong_generation_setting_is_named(
-    tmp_path: Path, generation: dict[str, Any], key: str
-) -> None:
-    write(write(tmp_path, QWEN3), generation, "generation_config.json")
-    with pytest.raises(ModelError, match=rf"generation_config\.json: '{key}'"):
-        load_architecture(tmp_path)
-
-
-HARMLESS = {
+HARMLESS: dict[str, Any] = {
     "auto_map": {"AutoModelForCausalLM": "evil--repo.modeling.Evil"},
     "torch_dtype": "bfloat16",
     "attention_dropout": 0.1,
@@ -325,16 +306,47 @@ HARMLESS = {
     "use_mrope": False,
     "custom": None,
     "pruned_heads": {},
-    "partial_rotary_factor": 1.0,
+    "partial_rotary_factor": 0.5,  # without effect where the type of the rotation is default
+    "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5},
+    "output_past": True,
+    "num_beams": 1,
+}
+IGNORED: dict[str, Any] = {
+    "attn_logit_softcapping": 30.0,
+    "embedding_multiplier": 12,
+    "num_experts": 8,
+    "uniem_embedding_strategy": "last_mean",
+    "badwordsids": [[0]],
+    "x" * 100: 1,
+    "rope_parameters": {"rope_type": "default", "mscale": 1.2},
 }
 
 
-@pytest.mark.parametrize(("key", "value"), HARMLESS.items(), ids=HARMLESS)
-def test_a_setting_that_changes_nothing_is_accepted(tmp_path: Path, key: str, value: Any) -> None:
-    graphs = [load_architecture(write(tmp_path, QWEN3 | more)).graph for more in ({}, {key: value})]
-    assert [(op.kind, op.inputs, op.weights) for op in graphs[0].ops] == [
-        (op.kind, op.inputs, op.weights) for op in graphs[1].ops
-    ]
+def network(config: dict[str, Any], folder: Path) -> list[Any]:
+    graph = load_architecture(write(folder, config)).graph
+    return [(op.kind, op.inputs, op.weights) for op in graph.ops]
+
+
+@pytest.mark.parametrize("key", HARMLESS)
+def test_a_usual_key_that_changes_nothing_is_passed_over(tmp_path: Path, key: str) -> None:
+    assert network(QWEN3 | {key: HARMLESS[key]}, tmp_path) == network(QWEN3, tmp_path)
+    assert load_architecture(write(tmp_path, QWEN3 | {key: HARMLESS[key]})).notes == ()
+
+
+@pytest.mark.parametrize("key", IGNORED)
+def test_an_unknown_key_has_no_effect_and_a_note_names_it(tmp_path: Path, key: str) -> None:
+    assert network(QWEN3 | {key: IGNORED[key]}, tmp_path) == network(QWEN3, tmp_path)
+    (note,) = load_architecture(write(tmp_path, QWEN3 | {key: IGNORED[key]})).notes
+    assert "keys of config.json that talu does not read" in note
+    assert (key[:57] if len(key) > 60 else key) in note
+
+
+def test_many_unknown_keys_make_one_short_note(tmp_path: Path) -> None:
+    (note,) = load_architecture(
+        write(tmp_path, QWEN3 | {f"key {n}": n + 1 for n in range(500)})
+    ).notes
+    assert "and 488 more" in note
+    assert len(note) < 300
 
 
 JSON = st.recursive(

@@ -36,8 +36,9 @@ def test_hidden_states_are_those_of_the_reference(run: Any, name: str) -> None:
 
 @every_encoder
 def test_weights_of_16_bits_blur_the_states_a_little(open_with: Any, name: str) -> None:
-    embeddings = next(n for n in load_architecture(GOLDEN / name).graph.weights if "word" in n)
-    stored = Checkpoint.open(GOLDEN / name).info(embeddings).dtype.lower()
+    checkpoint = Checkpoint.open(GOLDEN / name)
+    embeddings = next(n for n in checkpoint.names if "word_embeddings" in n)
+    stored = checkpoint.info(embeddings).dtype.lower()
     blur = {"f32": 5e-3, "f16": 5e-3, "bf16": 6e-2}[_native.activation_format(stored)]
     for prompt, expected in answers(name):
         error = open_with("native as stored", GOLDEN / name)(prompt) - expected
@@ -51,6 +52,13 @@ def test_an_encoder_says_that_it_does_not_generate(name: str) -> None:
     assert not architecture.causal
     assert architecture.context_length == ENCODERS[name]
     assert (architecture.vocabulary_size, architecture.hidden_size) == (131, 48)
+
+
+@pytest.mark.parametrize("name", ["roberta", "xlm_roberta"])
+def test_padding_in_a_text_takes_no_position(open_with: Any, name: str) -> None:
+    tokens = [1, 5, 9, 1, 1, 33, 7, 1, 100]  # test_config_keys.py has what the reference says
+    expected = open_with("numpy", GOLDEN / name)(tokens)
+    np.testing.assert_allclose(open_with("native", GOLDEN / name)(tokens), expected, atol=1e-5)
 
 
 def test_a_text_is_computed_whole_or_not_at_all(run: Any) -> None:

@@ -108,7 +108,7 @@ def test_the_architecture_says_what_the_folder_holds(
     )  # fmt: skip
     assert len(architecture.graph.layers) == architecture.layer_count
     assert architecture.end_token_ids == {2}
-    assert architecture.generation_not_honoured == ()
+    assert architecture.notes == ()
 
 
 def test_the_parameters_are_counted_once_when_they_are_tied() -> None:

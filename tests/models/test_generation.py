@@ -71,4 +71,76 @@ def test_settings_that_talu_does_not_have_are_listed_when_they_do_something(read
         "bos_token_id": 1,
         "transformers_version": "4.51.0",
     }
-    assert read(generation).not_honoured == ("num_beams", "suppress_tokens", "token_healing")
+    assert read(generation).notes == (
+        "settings of generation_config.json without effect here: num_beams, suppress_tokens, "
+        "token_healing",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "neutral", "effective"),
+    [
+        ("no_repeat_ngram_size", 0, 1),
+        ("min_new_tokens", 0, 1),
+        ("forced_eos_token_id", None, 1),
+        ("forced_bos_token_id", None, 0),
+        ("encoder_repetition_penalty", 1.0, 0.0),
+        ("typical_p", 1.0, 0.0),
+        ("guidance_scale", 1, 0),
+        ("stop_strings", [], ["###"]),
+        ("num_beams", 1, 2),
+    ],
+)
+def test_which_value_is_neutral_depends_on_the_setting(
+    read: Any, name: str, neutral: Any, effective: Any
+) -> None:
+    assert read({name: neutral}).notes == ()
+    (note,) = read({name: effective}).notes
+    assert name in note
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", "hot"),
+        ("temperature", 10**400),
+        ("top_p", 0),
+        ("top_p", 1.5),
+        ("top_k", -1),
+        ("top_k", 2.5),
+        ("min_p", [0.1]),
+        ("repetition_penalty", 0),
+        ("max_new_tokens", 0),
+        ("do_sample", "yes"),
+    ],
+)
+def test_a_value_out_of_range_is_dropped_with_a_note(read: Any, name: str, value: Any) -> None:
+    found = read({name: value, "min_p": 0.5} if name != "min_p" else {name: value})
+    assert name not in found.values
+    (note,) = found.notes
+    assert note.startswith("settings of generation_config.json that are out of range: " + name)
+    assert len(note) < 150
+
+
+def test_a_whole_number_may_be_written_with_a_decimal_point(read: Any) -> None:
+    assert read({"top_k": 50.0, "max_new_tokens": 8.0}).values == {"top_k": 50, "max_new_tokens": 8}
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"), [([2, 100], {2}), (100, set()), ("</s>", set()), ([[1], 3], {3})]
+)
+def test_an_end_token_that_the_model_does_not_have_is_not_used(
+    read: Any, ends: Any, expected: set[int]
+) -> None:
+    found = read({"eos_token_id": ends})
+    assert found.end_token_ids == expected
+    assert len(found.notes) == (0 if expected else 1)
+
+
+def test_without_the_file_the_settings_come_from_config_json(read: Any) -> None:
+    config = {"temperature": 0.5, "top_k": 7, "num_beams": 1, "no_repeat_ngram_size": 3, "x": 1}
+    found = read(None, config)
+    assert found.values == {"temperature": 0.5, "top_k": 7}
+    assert found.notes == ("settings of config.json without effect here: no_repeat_ngram_size",)
+    assert read({}, config) == GenerationDefaults(frozenset(), {}, ())

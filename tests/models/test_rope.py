@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from talu.models.rope import rotary_frequencies
+from talu.models.rope_keys import rotary_frequencies
 from talu.models.settings import Settings
 
 LLAMA3 = {
@@ -19,7 +19,8 @@ LLAMA3 = {
 
 
 def frequencies(**values: Any) -> list[float]:
-    return rotary_frequencies(Settings(Path("config.json"), values), 128).astype(float).tolist()
+    found, _ = rotary_frequencies(Settings(Path("config.json"), values), 128, 8192)
+    return found.astype(float).tolist()
 
 
 def test_each_pair_turns_slower_by_the_same_factor() -> None:

@@ -11,6 +11,7 @@ from talu.models.settings import Settings
 SIZES: dict[str, Any] = {
     "vocab_size": 10,
     "hidden_size": 8,
+    "num_key_value_heads": 2,
     "intermediate_size": 8,
     "num_hidden_layers": 4,
     "num_attention_heads": 2,
@@ -21,8 +22,8 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 def windows(family: Any, model_type: str, **values: Any) -> list[int]:
-    settings = Settings(Path("config.json"), SIZES | {"model_type": model_type} | values)
-    graph = family.build(family.read(settings))
+    settings = Settings(Path("config.json"), SIZES | values)
+    graph = family.build(family.read(settings, model_type), None)
     return [op.params["window"] for op in graph.ops if op.kind == "attention"]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from talu.exceptions import ModelError
+from talu.weights import checkpoint as checkpoint_module
 from talu.weights.checkpoint import Checkpoint, weight_files
 
 Save = Callable[[Path, dict[str, Any]], Path]
@@ -37,7 +38,7 @@ def test_one_file_is_a_checkpoint(tmp_path: Path, save_tensors: Save) -> None:
 
 def test_shards_are_read_as_one(sharded: Path) -> None:
     checkpoint = Checkpoint.open(sharded)
-    assert checkpoint.names == ["a", "b"]
+    assert checkpoint.names == ["a", "b", "spare"]
     assert checkpoint.raw("b").tolist() == [2, 2, 2, 2]
     assert [path.name for path in weight_files(sharded)] == [ONE, TWO]
 
@@ -53,10 +54,46 @@ def test_a_missing_shard_is_named(sharded: Path) -> None:
         Checkpoint.open(sharded)
 
 
-def test_a_tensor_that_the_index_lists_must_be_in_its_shard(sharded: Path) -> None:
-    write_index(sharded, {"a": ONE, "c": TWO})
-    with pytest.raises(ModelError, match=f"lists tensor 'c', absent from {TWO}"):
-        Checkpoint.open(sharded)
+def test_the_shards_count_and_not_what_the_index_says_of_them(sharded: Path) -> None:
+    write_index(sharded, {"absent": ONE, "a": TWO})
+    checkpoint = Checkpoint.open(sharded)
+    assert checkpoint.names == ["a", "b", "spare"]
+    assert checkpoint.info("a").shape == (2, 3)
+
+
+def test_of_a_tensor_in_two_shards_the_last_counts(sharded: Path, save_tensors: Save) -> None:
+    save_tensors(sharded / TWO, {"a": np.zeros(5, np.float32)})
+    assert Checkpoint.open(sharded).info("a").shape == (5,)
+
+
+def test_tensors_can_be_read_under_other_names(sharded: Path) -> None:
+    checkpoint = Checkpoint.open(sharded)
+    checkpoint.rename({"x": "b", "y": "b", "z": "absent"})
+    assert checkpoint.names == ["x", "y"]
+    assert checkpoint.raw("x").tolist() == checkpoint.raw("y").tolist() == [2, 2, 2, 2]
+    with pytest.raises(ModelError, match=rf"{TWO}: tensor 'b' has shape \(4,\)"):
+        checkpoint.check({"x": (5,)})
+
+
+def test_equal_tensors_have_the_same_type_shape_and_bits(
+    tmp_path: Path, save_tensors: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_module, "CHUNK", 4)
+    ones = np.ones((3, 5), np.float32)
+    other = ones.copy()
+    other[2, 4] = 2
+    tensors = {"a": ones, "same": ones, "last": other, "flat": ones.ravel()}
+    tensors |= {"half": ones.astype(np.float16), "nan": ones * np.nan, "nans": ones * np.nan}
+    save_tensors(tmp_path / "model.safetensors", tensors)
+    checkpoint = Checkpoint.open(tmp_path)
+    assert checkpoint.equal("a", "same")
+    assert checkpoint.equal("nan", "nans")
+    assert [n for n in ("last", "flat", "half", "nan") if checkpoint.equal("a", n)] == []
+
+
+def test_a_path_that_the_system_does_not_take_is_a_model_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="File name too long"):
+        Checkpoint.open(tmp_path / ("x" * 300))
 
 
 @pytest.mark.parametrize(

@@ -158,15 +158,14 @@ class Engine:
             )
 
     def check_generates(self) -> None:
-        """Refuse a generation where the model is an encoder.
+        """Refuse a generation where the model only makes embeddings.
 
         Raises:
-            GenerationError: it is (code ``GENERATION_UNSUPPORTED``).
+            GenerationError: it does (code ``GENERATION_UNSUPPORTED``).
         """
         if not self.architecture.generates:
             raise GenerationError(
-                f"a model of type {self.info.model_type!r} does not generate text, it makes "
-                "embeddings: use embed or embed_batch",
+                f"{self.architecture.embeds_only}; use embed or embed_batch",
                 "GENERATION_UNSUPPORTED",
                 {"model_type": self.info.model_type},
             )

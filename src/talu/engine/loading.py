@@ -1,7 +1,4 @@
-"""Puts a model together: network, weights, tokenizer, cache and executor, from one folder.
-
-Knows which part comes from where, and that they must fit; what each part does is its own affair.
-"""
+"""Opens a model folder: network, weights, tokenizer, cache and executor."""
 
 from pathlib import Path
 
@@ -17,7 +14,8 @@ from talu.models import Architecture, load_architecture
 from talu.protocols import Executor
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import LocalBackend
-from talu.weights.pack import load_packed
+from talu.weights.checkpoint import Checkpoint
+from talu.weights.pack import LoadedWeights, UnequalError, load_packed
 
 __all__ = ["load_model"]
 
@@ -37,18 +35,10 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
     """
     check_target()
     options = options or LocalBackend()
-    architecture = load_architecture(folder)
-    own = architecture.embedding
+    load_architecture(folder)  # what is wrong with config.json goes before the rest
     tokenizer = Tokenizer.from_folder(folder)
-    graph = architecture.graph
-    rounds = options.weight_format == "auto" and not architecture.generates
-    weights = load_packed(
-        folder,
-        graph.weights,
-        as_integers=multiplied(graph) if rounds else (),
-        use_mmap=options.use_mmap,
-        num_threads=options.num_threads,
-    )
+    architecture, weights = load_network(folder, options)
+    graph, own = architecture.graph, architecture.embedding
     formats = {tensor.format for tensor in weights.values() if len(tensor.shape) == 2}
     kv_format = "f32" if formats <= {"f32", "i16"} else "f16"
     context = architecture.context_length
@@ -112,6 +102,38 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
     )
 
 
+def load_network(folder: Path, options: LocalBackend) -> tuple[Architecture, LoadedWeights]:
+    """The network that the files of ``folder`` make together, and its weights.
+
+    Where config.json says that the head is the embedding table and there is another head in the
+    checkpoint, that one is used.
+    """
+    checkpoint = Checkpoint.open(folder, use_mmap=options.use_mmap)
+    stored = set(checkpoint.names)
+    checkpoint.close()
+
+    def load(
+        architecture: Architecture, equal: tuple[str, str] | None = None
+    ) -> tuple[Architecture, LoadedWeights]:
+        graph = architecture.graph
+        rounds = options.weight_format == "auto" and not architecture.generates
+        return architecture, load_packed(
+            folder,
+            graph.weights,
+            names=architecture.names_in(stored),
+            equal=equal,
+            as_integers=multiplied(graph) if rounds else (),
+            use_mmap=options.use_mmap,
+            num_threads=options.num_threads,
+        )
+
+    architecture = load_architecture(folder, stored=stored)
+    try:
+        return load(architecture, architecture.tied_pair(stored))
+    except UnequalError:  # as in transformers, what the checkpoint has goes before config.json
+        return load(load_architecture(folder, stored=stored, own_head=True))
+
+
 def check_target() -> None:
     """Refuse a ``TALU_CPU`` that cannot be honoured, before anything is read."""
     try:
@@ -134,7 +156,4 @@ def model_notes(architecture: Architecture, cache: CachePlan) -> list[str]:
             f"the context is {cache.context_length} tokens instead of {cache.reduced_from}: the "
             f"cache has {cache.bytes >> 20} MiB, a quarter of the memory that was free"
         )
-    if architecture.generation_not_honoured:
-        names = ", ".join(architecture.generation_not_honoured)
-        notes.append(f"settings of generation_config.json without effect here: {names}")
-    return notes
+    return [*notes, *architecture.notes]

@@ -282,8 +282,21 @@ class _Rows:
         """Which rows of its table an embedding looks up."""
         if op.kind == "embed":
             return self.tokens.astype(np.intp)
-        start = self.positions if op.kind == "embed_position" else np.zeros_like(self.positions)
+        start = np.zeros_like(self.positions)
+        if op.kind == "embed_position":
+            start = self._counted(op.params["padding"])
         return start.astype(np.intp) + int(op.params["offset"])
+
+    def _counted(self, padding: int) -> Ints:
+        """Positions among the tokens other than ``padding``; -1 for that."""
+        if padding < 0:
+            return self.positions
+        counts = np.full_like(self.positions, -1)
+        for start, stop in pairwise(self.row_starts):
+            chunk = slice(start, stop)
+            counted = self.tokens[chunk] != padding
+            counts[chunk] = np.where(counted, np.cumsum(counted) - 1, -1)
+        return counts
 
     def slots(self, sequence: int, positions: Ints) -> NDArray[np.intp]:
         """Where the cache holds these positions of a sequence."""

@@ -72,10 +72,24 @@ class Graph:
         """Rows of the table ``weight`` (vocabulary, width) for the step's tokens."""
         return self._op("embed", (), {weight: (vocabulary, width)}, width)
 
-    def embed_position(self, weight: str, positions: int, width: int, *, offset: int = 0) -> Value:
-        """Rows of the table ``weight`` (positions, width) for the rows' positions + ``offset``."""
+    def embed_position(
+        self,
+        weight: str,
+        positions: int,
+        width: int,
+        *,
+        offset: int = 0,
+        padding: int | None = None,
+    ) -> Value:
+        """Rows of the table ``weight`` (positions, width) for the rows' positions + ``offset``.
+
+        Where the token ``padding`` is given, only other tokens count and take positions, and each
+        ``padding`` gets row ``offset`` - 1; a step has to have a sequence from its position 0 on.
+        """
         self._check(0 <= offset < positions, f"embed_position: offset {offset} of {positions}")
-        return self._op("embed_position", (), {weight: (positions, width)}, width, offset=offset)
+        self._check(padding is None or offset > 0, "embed_position: no row for padding")
+        params = {"offset": offset, "padding": -1 if padding is None else padding}
+        return self._op("embed_position", (), {weight: (positions, width)}, width, **params)
 
     def embed_row(self, weight: str, rows: int, width: int, *, offset: int = 0) -> Value:
         """Row ``offset`` of the table ``weight`` (rows, width), for every row of the step."""

@@ -1,41 +1,58 @@
 """The model families, and what a model folder says about its network.
 
-A family is one file named in ``FAMILIES`` with three names: ``ARCHITECTURES`` (its model types,
-each with the classes of transformers that have the same network), ``read`` (config.json to a
-``Config`` with ``sizes``) and ``build`` (that to a ``Graph``). Files of a model are data: nothing
-in them names code to run.
+A family is one file named in ``FAMILIES`` with five names: ``ARCHITECTURES`` (its model types, each
+with the classes of transformers that have the same network), ``KEYS`` (the keys of config.json that
+a model type reads), ``PREFIXES`` (what tensors' names begin with where the network is part of a
+larger one), ``read`` (settings to a ``Config`` with ``sizes``) and ``build`` (that to a ``Graph``).
+Files of a model are data: nothing in them names code to run.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from talu.graph.record import Graph, Value
-from talu.models.generation import read_generation
+from talu.models.bert import Sizes as EncoderSizes
+from talu.models.decoder import HEAD, TABLE
+from talu.models.generation import GENERATION_KEYS, read_generation
+from talu.models.names import stored_names
 from talu.models.sentence_transformers import EmbeddingSettings, read_embedding_settings
 from talu.models.settings import Settings
 
 __all__ = ["FAMILIES", "Architecture", "load_architecture"]
 
 FAMILIES = ["bert", "llama", "qwen"]
+SHOWN = 12  # names in a note
+OWN_HEAD = (
+    f"config.json says that the embedding table is the head ('tie_word_embeddings'), but the "
+    f"checkpoint has another {HEAD!r}; that one is used",
+)
 
-WITHOUT_EFFECT = (  # of training, saving, other tools, or Python code that talu never runs
+WITHOUT_EFFECT = (  # usual keys that change nothing here, so that no note has to name them
     "_attn_implementation",
     "_attn_implementation_autoset",
+    "_commit_hash",
     "_flash_attn_2_enabled",
     "_name_or_path",
+    "_num_labels",
+    "architectures",
     "attention_dropout",
     "attention_probs_dropout_prob",
     "attn_implementation",
     "auto_map",
     "bos_token_id",
+    "chunk_size_feed_forward",
     "classifier_dropout",
-    "do_sample",
+    "cls_token_id",
+    "directionality",
+    "dropout",
     "dtype",
     "embd_pdrop",
+    "eos_token_id",
+    "finetuning_task",
     "gradient_checkpointing",
     "hidden_dropout",
     "hidden_dropout_prob",
@@ -44,21 +61,34 @@ WITHOUT_EFFECT = (  # of training, saving, other tools, or Python code that talu
     "is_llama_config",
     "keys_to_ignore_at_inference",
     "label2id",
-    "max_length",
     "max_sequence_length",
     "model_max_length",
     "model_name",
+    "model_type",
+    "num_labels",
     "output_attentions",
     "output_hidden_states",
+    "output_past",
     "pad_token_id",
+    "pooler_fc_size",
+    "pooler_num_attention_heads",
+    "pooler_num_fc_layers",
+    "pooler_size_per_head",
+    "pooler_type",
+    "prefix",
+    "pretraining_tp",
     "problem_type",
+    "pruned_heads",
+    "qa_dropout",
     "resid_pdrop",
     "return_dict",
+    "sep_token_id",
+    "seq_classif_dropout",
+    "sinusoidal_pos_embds",
     "task_specific_params",
-    "temperature",
+    "tie_weights_",
+    "tie_word_embeddings",
     "tokenizer_class",
-    "top_k",
-    "top_p",
     "torch_dtype",
     "torchscript",
     "transformers.js_config",
@@ -67,6 +97,8 @@ WITHOUT_EFFECT = (  # of training, saving, other tools, or Python code that talu
     "unsloth_fixed",
     "unsloth_version",
     "use_cache",
+    "use_mrope",
+    "use_return_dict",
 )
 
 
@@ -80,8 +112,10 @@ class Architecture:
         end_token_ids: tokens that end a generation.
         generation_defaults: from generation_config.json, by the names of that file; only known
             ones. ``do_sample: false`` is a temperature of 0.
-        generation_not_honoured: names in generation_config.json that would change the tokens and
-            that talu does not have.
+        notes: what the files say that has no effect here.
+        prefix: what names of tensors begin with, where a checkpoint may lack it.
+        tied: config.json says that the head is the embedding table.
+        embeds_only: why the network makes no logits; None where it does.
         parameter_count: numbers in all tensors that the network reads.
         embedding: what the folder says about embeddings.
     """
@@ -94,9 +128,12 @@ class Architecture:
     layer_count: int
     end_token_ids: frozenset[int]
     generation_defaults: Mapping[str, Any]
-    generation_not_honoured: tuple[str, ...]
+    notes: tuple[str, ...]
+    prefix: str
+    tied: bool
     parameter_count: int
     embedding: EmbeddingSettings
+    embeds_only: str | None = None
 
     @property
     def hidden(self) -> Value:
@@ -109,18 +146,36 @@ class Architecture:
         """Whether the network gives logits, and not hidden states alone."""
         return self.graph.result != self.hidden
 
+    def names_in(self, stored: Collection[str]) -> dict[str, str]:
+        """For each tensor of the network the name that it has in a checkpoint."""
+        return stored_names(self.graph.weights, stored, prefix=self.prefix, tied=self.tied)
+
+    def tied_pair(self, stored: Collection[str]) -> tuple[str, str] | None:
+        """Embedding table and head, where a checkpoint has both and they should be the same."""
+        table = self.names_in(stored)[TABLE] if self.tied and self.generates else HEAD
+        return (table, HEAD) if table != HEAD and HEAD in stored else None
+
     @property
     def causal(self) -> bool:
         """Whether no row sees a later one, so that a text can be computed in parts."""
         return all(op.params.get("causal", True) for op in self.graph.ops)
 
 
-def load_architecture(folder: Path) -> Architecture:
+def load_architecture(
+    folder: Path, *, stored: Collection[str] | None = None, own_head: bool = False
+) -> Architecture:
     """Read config.json and generation_config.json and record the network.
 
+    Args:
+        folder: the model's.
+        stored: names of the tensors in the checkpoint; where it is not known yet, it is taken to
+            have what config.json says.
+        own_head: use the stored ``lm_head.weight``, though config.json says that the embedding
+            table is the head.
+
     Raises:
-        ModelError: a file is missing or damaged, the model type is unknown, or a setting is
-            missing, out of range, or not one that talu can honour; the message names it.
+        ModelError: a file is missing or damaged, the model type is unknown, or a setting is out of
+            range or not one that talu can honour; the message names it.
     """
     settings = Settings.from_file(folder / "config.json")
     families = {
@@ -132,12 +187,13 @@ def load_architecture(folder: Path) -> Architecture:
     family = families[model_type]
     if settings.has("architectures"):  # a classifier has the model type of the generator beside it
         settings.words("architectures", family.ARCHITECTURES[model_type])
-    config = family.read(settings)
+    config = family.read(settings, model_type)
     sizes = config.sizes
     generation = read_generation(folder, settings, sizes.vocabulary)
-    settings.ignore(*WITHOUT_EFFECT)
-    settings.refuse_unread()
-    graph: Graph = family.build(config)
+    tied = sizes.tied and not own_head
+    embeds_only = _embeds_only(model_type, sizes, tied, stored)
+    head = None if embeds_only else (TABLE if tied else HEAD)
+    graph: Graph = family.build(config, head)
     return Architecture(
         model_type=model_type,
         graph=graph,
@@ -147,7 +203,50 @@ def load_architecture(folder: Path) -> Architecture:
         layer_count=sizes.layers,
         end_token_ids=generation.end_token_ids,
         generation_defaults=generation.values,
-        generation_not_honoured=generation.not_honoured,
+        notes=(*_notes(settings, sizes.without_effect), *generation.notes, *OWN_HEAD[:own_head]),
+        prefix=family.PREFIXES[model_type],
+        tied=sizes.tied,
         parameter_count=sum(prod(shape) for shape in graph.weights.values()),
         embedding=read_embedding_settings(folder, sizes.width, sizes.context),
+        embeds_only=embeds_only,
     )
+
+
+def _embeds_only(
+    model_type: str, sizes: Any, tied: bool, stored: Collection[str] | None
+) -> str | None:
+    if isinstance(sizes, EncoderSizes):
+        return f"a model of type {model_type!r} does not generate text, it makes embeddings"
+    if not sizes.causal:
+        return (
+            "the model makes embeddings and does not generate text: 'is_causal' is false in "
+            "config.json, so every token sees the whole text"
+        )
+    if not tied and stored is not None and HEAD not in stored:
+        return (
+            f"the checkpoint has no {HEAD!r} and 'tie_word_embeddings' is false in config.json, "
+            "so the model can make embeddings, but not generate text"
+        )
+    return None
+
+
+def _notes(settings: Settings, nested: Collection[str]) -> list[str]:
+    """What config.json says that has no effect."""
+    settings.ignore(*WITHOUT_EFFECT, *GENERATION_KEYS)
+    notes = []
+    unread = settings.unread().items()
+    names = [name for name, value in unread if value is not False and value not in ("", [], {})]
+    if names := [*names, *nested]:
+        notes.append(f"keys of config.json that talu does not read: {_listed(names)}")
+    if settings.repeated:
+        notes.append(
+            "keys that config.json has more than once, of which the last value counts: "
+            + _listed(settings.repeated)
+        )
+    return notes
+
+
+def _listed(names: Collection[str]) -> str:
+    """The first names, each cut to a length that a note can have."""
+    shown = [name if len(name) <= 60 else f"{name[:57]}..." for name in list(names)[:SHOWN]]
+    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -4,12 +4,15 @@ Encoders: every position sees the whole text, norms come after each sum, and the
 states, from which embeddings are pooled. Heads for training and for classes are not read.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from talu.graph.record import Graph, Value
+from talu.models.keys import ALL_FAMILIES, INVALID, Choice, Decimal, Key, Off, Whole, read_keys
 from talu.models.settings import Settings
 
-__all__ = ["ARCHITECTURES", "Config", "build", "read"]
+__all__ = ["ARCHITECTURES", "KEYS", "PREFIXES", "Config", "build", "read"]
 
 ARCHITECTURES = {
     "bert": ("BertModel", "BertForMaskedLM", "BertForPreTraining"),
@@ -25,31 +28,73 @@ PREFIXES = {  # of the tensors, where the encoder is a part of a larger model
 }
 ACTIVATIONS = {  # names in config.json: names of Graph.activate
     "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
     "gelu_new": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "silu": "silu",
     "swish": "silu",
 }
-NO_NETWORK = (  # training, and parts beside the encoder
-    "chunk_size_feed_forward",
-    "directionality",
-    "dropout",
-    "pooler_fc_size",
-    "pooler_num_attention_heads",
-    "pooler_num_fc_layers",
-    "pooler_size_per_head",
-    "pooler_type",
-    "qa_dropout",
-    "seq_classif_dropout",
-    "sinusoidal_pos_embds",  # how the table was filled that the checkpoint has
-    "tie_weights_",
-    "tie_word_embeddings",
-)
+POSITIONS = Whole(missing=512, high=2**27)
+ENCODER: Mapping[str, Key] = {
+    **ALL_FAMILIES,
+    "is_decoder": Off(null=INVALID, neutral=(False,), why="a decoder is not supported"),
+    "add_cross_attention": Off(
+        null=INVALID, neutral=(False,), why="cross-attention is not supported"
+    ),
+    "is_causal": Off(neutral=(False, 0), why="causal attention is not supported for encoders"),
+    "position_embedding_type": Off(
+        neutral=("absolute",), why="only absolute position embeddings are supported"
+    ),
+    "max_position_embeddings": POSITIONS,
+}
+BERT_KEYS: Mapping[str, Key] = {
+    **ENCODER,
+    "vocab_size": Whole(missing=30_522, high=2**22),
+    "hidden_size": Whole(missing=768, high=2**17),
+    "num_hidden_layers": Whole(missing=12, high=2**12),
+    "num_attention_heads": Whole(missing=12, high=2**12),
+    "intermediate_size": Whole(missing=3072, high=2**20),
+    "hidden_act": Choice(missing="gelu", words=ACTIVATIONS),
+    "layer_norm_eps": Decimal(missing=1e-12),
+    "type_vocab_size": Whole(missing=2, high=2**16),
+}
+PADDING = Whole(missing=1, low=-1, high=2**22)  # positions are counted from the one after it
+KEYS: Mapping[str, Mapping[str, Key]] = {
+    "bert": BERT_KEYS,
+    "roberta": {
+        **BERT_KEYS,
+        "vocab_size": Whole(missing=50_265, high=2**22),
+        "pad_token_id": PADDING,
+    },
+    "xlm-roberta": {**BERT_KEYS, "pad_token_id": PADDING},
+    "distilbert": {
+        **ENCODER,
+        "is_decoder": Off(neutral=(False, 0), why="a decoder is not supported"),
+        "add_cross_attention": Off(neutral=(False, 0), why="cross-attention is not supported"),
+        "vocab_size": Whole(missing=30_522, high=2**22),
+        "dim": Whole(missing=768, high=2**17),
+        "n_layers": Whole(missing=6, high=2**12),
+        "n_heads": Whole(missing=12, high=2**12),
+        "hidden_dim": Whole(missing=3072, high=2**20),
+        "activation": Choice(missing="gelu", words=ACTIVATIONS),
+        # the general names, which win where a file has both
+        "hidden_size": Whole(high=2**17),
+        "num_hidden_layers": Whole(high=2**12),
+        "num_attention_heads": Whole(high=2**12),
+    },
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
     """Sizes of an encoder; the names are those of the decoders' ``Sizes``."""
+
+    tied: ClassVar[bool] = False
+    causal: ClassVar[bool] = False
+    without_effect: ClassVar[tuple[str, ...]] = ()
 
     vocabulary: int
     context: int
@@ -105,8 +150,8 @@ class Config:
     """What makes one of these encoders different from another.
 
     Attributes:
-        prefix: of the names of all tensors.
         first_position: row of the position table that belongs to the first token.
+        padding: the token that takes no position, None where every token takes one.
         types: rows of the table of token types, 0 where there is none.
     """
 
@@ -114,62 +159,57 @@ class Config:
     names: Names
     prefix: str
     first_position: int
+    padding: int | None
     types: int
 
 
-def read(settings: Settings) -> Config:
+def read(settings: Settings, model_type: str) -> Config:
     """The settings of config.json, checked."""
-    model_type = settings.word("model_type", tuple(ARCHITECTURES))
-    settings.ignore(*NO_NETWORK)
+    values = read_keys(settings, KEYS[model_type])
     distilled = model_type == "distilbert"
-    heads_key, width_key = (
-        ("n_heads", "dim") if distilled else ("num_attention_heads", "hidden_size")
-    )
-    heads, width = settings.integer(heads_key, 1, 2**12), settings.integer(width_key, 1, 2**17)
+    if distilled:
+        for key, general in (
+            ("dim", "hidden_size"),
+            ("n_layers", "num_hidden_layers"),
+            ("n_heads", "num_attention_heads"),
+        ):
+            values[general] = values[general] or values[key]
+    heads, width = values["num_attention_heads"], values["hidden_size"]
     if width % heads:
-        raise settings.error(width_key, f"is {width}, no multiple of {heads} heads")
-    positions = settings.integer("max_position_embeddings", 1, 2**27)
-    first = 0
-    if "roberta" in model_type:  # positions are counted from the one after padding's
-        first = settings.integer("pad_token_id", 0, 2**22, default=1) + 1
-        if first >= positions:
-            message = f"is {positions}, but the first position is {first}"
-            raise settings.error("max_position_embeddings", message)
-    activation = settings.word(
-        "activation" if distilled else "hidden_act", tuple(ACTIVATIONS), default="gelu"
-    )
+        key = "dim" if distilled else "hidden_size"
+        raise settings.error(key, f"is {width}, no multiple of {heads} heads")
+    padding = values.get("pad_token_id")
+    first = 0 if padding is None else padding + 1
+    positions = values["max_position_embeddings"]
+    if first >= positions:
+        message = f"is {positions}, but the first position is {first}"
+        raise settings.error("max_position_embeddings", message)
     sizes = Sizes(
-        vocabulary=settings.integer("vocab_size", 1, 2**22),
+        vocabulary=values["vocab_size"],
         context=positions - first,
         width=width,
-        layers=settings.integer("n_layers" if distilled else "num_hidden_layers", 1, 2**12),
+        layers=values["num_hidden_layers"],
         heads=heads,
-        inner=settings.integer("hidden_dim" if distilled else "intermediate_size", 1, 2**20),
-        eps=1e-12
-        if distilled
-        else settings.number("layer_norm_eps", above=0.0, up_to=1.0, default=1e-12),
-        activation=ACTIVATIONS[activation],
+        inner=values["hidden_dim" if distilled else "intermediate_size"],
+        eps=1e-12 if distilled else values["layer_norm_eps"],
+        activation=values["activation" if distilled else "hidden_act"],
     )
-    if not distilled:
-        settings.word("position_embedding_type", ("absolute",), default="absolute")
     return Config(
         sizes=sizes,
         names=DISTILBERT if distilled else BERT,
-        prefix=_prefix(settings, model_type),
+        prefix=PREFIXES[model_type],
         first_position=first,
-        types=0 if distilled else settings.integer("type_vocab_size", 1, 2**16, default=2),
+        padding=padding if padding in range(sizes.vocabulary) else None,
+        types=values.get("type_vocab_size", 0),
     )
 
 
-def _prefix(settings: Settings, model_type: str) -> str:
-    if not settings.has("architectures"):
-        return ""
-    classes = settings.words("architectures", ARCHITECTURES[model_type])
-    return "" if all(name.endswith("Model") for name in classes) else PREFIXES[model_type]
+def build(config: Config, head: str | None) -> Graph:
+    """Record the network, its tensors named as Hugging Face names them, with the prefix.
 
-
-def build(config: Config) -> Graph:
-    """Record the network, its tensors named as Hugging Face names them."""
+    ``head`` is None: encoders make no logits.
+    """
+    assert head is None
     s, names = config.sizes, config.names
     graph = Graph()
     table, head_size = f"{config.prefix}embeddings", s.width // s.heads
@@ -186,7 +226,11 @@ def build(config: Config) -> Graph:
         kinds = graph.embed_row(f"{table}.token_type_embeddings.weight", config.types, s.width)
         x = graph.add(x, kinds)
     places = graph.embed_position(
-        f"{table}.position_embeddings.weight", positions, s.width, offset=config.first_position
+        f"{table}.position_embeddings.weight",
+        positions,
+        s.width,
+        offset=config.first_position,
+        padding=config.padding,
     )
     x = norm(graph.add(x, places), f"{table}.LayerNorm")
     for i in range(s.layers):

@@ -1,4 +1,7 @@
-"""What a model folder says about generating: its end tokens and its sampling defaults."""
+"""Reads a model folder's own settings for generation: its end tokens and its sampling defaults.
+
+They stand in generation_config.json, or in config.json where a folder lacks that file.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,79 +11,159 @@ from typing import Any
 
 from talu.config import GenerationConfig
 from talu.exceptions import ValidationError
-from talu.models.settings import Settings
+from talu.models.settings import Settings, shortened
 from talu.sampling import FROM_MODEL
 
-__all__ = ["GenerationDefaults", "read_generation"]
+__all__ = ["GENERATION_KEYS", "GenerationDefaults", "read_generation"]
 
+NAME = "generation_config.json"
+NOT_HONOURED: Mapping[str, tuple[object, ...]] = {  # settings that talu lacks: neutral values
+    "bad_words_ids": ([],),
+    "begin_suppress_tokens": ([],),
+    "constraints": ([],),
+    "dola_layers": (),
+    "encoder_no_repeat_ngram_size": (0,),
+    "encoder_repetition_penalty": (1,),
+    "epsilon_cutoff": (0,),
+    "eta_cutoff": (0,),
+    "exponential_decay_length_penalty": (),
+    "force_words_ids": ([],),
+    "forced_bos_token_id": (),
+    "forced_eos_token_id": (),
+    "guidance_scale": (1,),
+    "max_time": (),
+    "min_length": (0,),
+    "min_new_tokens": (0,),
+    "no_repeat_ngram_size": (0,),
+    "num_beam_groups": (1,),
+    "num_beams": (1,),
+    "num_return_sequences": (1,),
+    "penalty_alpha": (0,),
+    "sequence_bias": ({}, []),
+    "stop_strings": ([], ""),
+    "suppress_tokens": ([],),
+    "token_healing": (False,),
+    "top_h": (1,),
+    "typical_p": (1,),
+    "watermarking_config": ({},),
+}
 HARMLESS = (  # names that choose no token, or that say how transformers is to be called
+    "_commit_hash",
     "_from_model_config",
+    "assistant_confidence_threshold",
+    "assistant_lookbehind",
     "bos_token_id",
+    "cache_config",
     "cache_implementation",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "early_stopping",
+    "length_penalty",
+    "low_memory",
+    "max_cache_len",
     "max_length",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
     "output_attentions",
     "output_hidden_states",
     "output_logits",
     "output_scores",
     "pad_token_id",
+    "prompt_lookup_num_tokens",
+    "remove_invalid_values",
+    "renormalize_logits",
     "return_dict_in_generate",
+    "target_lookbehind",
     "transformers_version",
     "trust_remote_code",
     "use_cache",
+    "use_mtp",
 )
+GENERATION_KEYS = frozenset({*FROM_MODEL, *NOT_HONOURED, *HARMLESS, "do_sample"})
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationDefaults:
-    """The model's own word on generation.
+    """What the folder says about generation.
 
     Attributes:
         end_token_ids: tokens that end a generation.
         values: settings by their names in generation_config.json; only those that talu knows.
-        not_honoured: names of settings in the file that would change the tokens and that talu
-            does not have.
+        notes: what the folder says that is not used.
     """
 
     end_token_ids: frozenset[int]
     values: Mapping[str, Any]
-    not_honoured: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def read_generation(folder: Path, settings: Settings, vocabulary: int) -> GenerationDefaults:
-    """Read generation_config.json, if there is one; its end tokens win over config.json's.
+    """Read generation_config.json, or config.json (``settings``) where there is none.
+
+    End tokens come from config.json as well where generation_config.json names none.
 
     Raises:
-        ModelError: the file is damaged, or one of its values is out of range.
+        ModelError: generation_config.json is damaged.
     """
-    settings.ignore("eos_token_id")
-    path = folder / "generation_config.json"
-    own = Settings.from_file(path) if path.exists() else Settings(path, {})
-    source = own if own.has("eos_token_id") else settings
-    ends: list[int] = []
-    if source.has("eos_token_id"):
-        ends = source.integers("eos_token_id", 0, vocabulary - 1)
-    values = _known_values(own)
-    own.ignore(*HARMLESS)
-    not_honoured = tuple(name for name, value in own.unread().items() if not _is_neutral(value))
-    return GenerationDefaults(frozenset(ends), MappingProxyType(values), not_honoured)
+    own = Settings.from_optional_file(folder / NAME)
+    source = settings if own is None else own
+    notes: list[str] = []
+    with_ends = source if source.has("eos_token_id") else settings
+    ends = _end_tokens(with_ends, vocabulary, notes)
+    values = _known_values(source, notes)
+    if own is not None:
+        own.ignore(*HARMLESS)
+    names = source.unread() if own is not None else settings.unread().keys() & NOT_HONOURED.keys()
+    unused = [name for name in sorted(names) if not _is_neutral(name, source.value(name))]
+    if unused:
+        notes.append(f"settings of {source.path.name} without effect here: {', '.join(unused)}")
+    return GenerationDefaults(ends, MappingProxyType(values), tuple(notes))
 
 
-def _known_values(own: Settings) -> dict[str, Any]:
+def _end_tokens(source: Settings, vocabulary: int, notes: list[str]) -> frozenset[int]:
+    """The end tokens that the model can generate."""
+    if not source.has("eos_token_id"):
+        return frozenset()
+    value = source.value("eos_token_id")
+    items = value if isinstance(value, list) else [value]
+    ends = {item for item in items if type(item) is int and 0 <= item < vocabulary}
+    if items and not ends:
+        notes.append(
+            f"'eos_token_id' in {source.path.name} is {shortened(value)}, which is no token of the "
+            "model; it is not used"
+        )
+    return frozenset(ends)
+
+
+def _known_values(source: Settings, notes: list[str]) -> dict[str, Any]:
+    """The settings that talu has; a value that they cannot have is named in a note."""
     values: dict[str, Any] = {}
+    dropped = []
     for name, ours in FROM_MODEL.items():
-        if not own.has(name):
+        if not source.has(name):
             continue
-        config = GenerationConfig()
+        value, config = source.value(name), GenerationConfig()
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         try:
-            setattr(config, ours, own.value(name))
-        except ValidationError as error:
-            raise own.error(name, f"does not fit: {error}") from error
-        values[name] = getattr(config, ours)
-    if not own.flag("do_sample", default=True):
-        values["temperature"] = 0.0
+            setattr(config, ours, value)
+        except (ValidationError, OverflowError):
+            dropped.append(f"{name} = {shortened(value)}")
+        else:
+            values[name] = getattr(config, ours)
+    if source.has("do_sample"):
+        sampling = source.value("do_sample")
+        if sampling is False:
+            values["temperature"] = 0.0
+        elif sampling is not True:
+            dropped.append(f"do_sample = {shortened(sampling)}")
+    if dropped:
+        notes.append(f"settings of {source.path.name} that are out of range: {', '.join(dropped)}")
     return values
 
 
-def _is_neutral(value: object) -> bool:
-    """Whether a setting of this value is switched off: 0 or 1, and empty, do it for all."""
-    return value is not True and value in (0, 1, "", [], {})
+def _is_neutral(name: str, value: object) -> bool:
+    """Whether a setting that talu lacks is switched off."""
+    if name in NOT_HONOURED:
+        return any(value == neutral for neutral in NOT_HONOURED[name])
+    return value is False or value in ("", [], {})

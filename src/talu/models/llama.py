@@ -4,15 +4,40 @@ Mistral (https://arxiv.org/abs/2310.06825) is a Llama without biases whose layer
 sliding window only.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from talu.graph.record import Graph, Value
+from talu.models.decoder import MAX_CONTEXT, TABLE, Sizes, decoder_keys
+from talu.models.keys import INVALID, Choices, Flag, Key, Off, Whole, read_keys
 from talu.models.settings import Settings
-from talu.models.sizes import MAX_CONTEXT, Sizes
 
-__all__ = ["ARCHITECTURES", "Config", "build", "read"]
+__all__ = ["ARCHITECTURES", "KEYS", "PREFIXES", "Config", "build", "read"]
 
-ARCHITECTURES = {"llama": ("LlamaForCausalLM",), "mistral": ("MistralForCausalLM",)}
+ARCHITECTURES = {
+    "llama": ("LlamaForCausalLM", "LlamaModel"),
+    "mistral": ("MistralForCausalLM", "MistralModel"),
+}
+PREFIXES = dict.fromkeys(ARCHITECTURES, "model.")
+NO_WINDOW = Off(why="a sliding window is not supported for this model type")
+NO_CHUNKS = Off(why="attention in chunks is not supported")
+KEYS: Mapping[str, Mapping[str, Key]] = {
+    "llama": decoder_keys(vocabulary=32_000, inner=11_008, context=2048, kv_heads=None)
+    | {
+        "attention_bias": Flag(missing=False),
+        "mlp_bias": Flag(missing=False),
+        "layer_types": Choices(null=None, words={"full_attention": 0, "attention": 0}),
+    },
+    "mistral": decoder_keys(vocabulary=32_000, inner=14_336, context=2**17, kv_heads=8)
+    | {
+        "head_dim": Whole(null=None, low=2, high=2**12, zero=None),
+        "sliding_window": Whole(missing=4096, null=0, low=2, high=MAX_CONTEXT),
+        "num_key_value_heads": Whole(missing=8, high=2**12),
+        "layer_types": Off(
+            null=INVALID, why="layers of several kinds are not supported for this model type"
+        ),
+    },
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,26 +50,40 @@ class Config:
     """
 
     sizes: Sizes
-    attention_bias: bool
-    mlp_bias: bool
-    window: int
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    window: int = 0
 
 
-def read(settings: Settings) -> Config:
+def read(settings: Settings, model_type: str) -> Config:
     """The settings of config.json, checked."""
-    sizes = Sizes.read(settings)
-    settings.ignore("pretraining_tp")  # how the training split the same sums
-    if settings.word("model_type", tuple(ARCHITECTURES)) == "llama":
-        attention_bias = settings.flag("attention_bias", default=False)
-        mlp_bias = settings.flag("mlp_bias", default=False)
-        return Config(sizes=sizes, attention_bias=attention_bias, mlp_bias=mlp_bias, window=0)
-    slides = settings.has("sliding_window")
-    window = settings.integer("sliding_window", 1, MAX_CONTEXT) if slides else 0
-    return Config(sizes=sizes, attention_bias=False, mlp_bias=False, window=window)
+    values = read_keys(settings, KEYS[model_type])
+    sizes = Sizes.read(settings, values)
+    if model_type == "mistral":
+        window = values["sliding_window"]
+        if not window:
+            NO_CHUNKS.read(settings, "attention_chunk_size")
+        return Config(sizes=sizes, window=sizes.window(settings, window))
+    if sizes.width % sizes.heads:
+        message = f"is {sizes.width}, no multiple of {sizes.heads} heads"
+        raise settings.error("hidden_size", message)
+    kinds = values["layer_types"]
+    if kinds is None:
+        NO_WINDOW.read(settings, "sliding_window")
+        NO_CHUNKS.read(settings, "attention_chunk_size")
+    elif len(kinds) != sizes.layers:
+        message = f"has {len(kinds)} entries for {sizes.layers} layers"
+        raise settings.error("layer_types", message)
+    return Config(sizes=sizes, attention_bias=values["attention_bias"], mlp_bias=values["mlp_bias"])
 
 
-def build(config: Config) -> Graph:
-    """Record the network, its tensors named as Hugging Face names them."""
+def build(config: Config, head: str | None) -> Graph:
+    """Record the network, its tensors named as Hugging Face names them.
+
+    Args:
+        config: what ``read`` gave.
+        head: the matrix that makes logits; None where there is none.
+    """
     s = config.sizes
     graph = Graph()
 
@@ -52,7 +91,7 @@ def build(config: Config) -> Graph:
         bias = f"{name}.bias" if biased else None
         return graph.linear(x, f"{name}.weight", width, bias=bias)
 
-    x = graph.embed("model.embed_tokens.weight", s.vocabulary, s.width)
+    x = graph.embed(TABLE, s.vocabulary, s.width)
     for i in range(s.layers):
         layer = f"model.layers.{i}"
         h = graph.rms_norm(x, f"{layer}.input_layernorm.weight", s.eps)
@@ -61,7 +100,9 @@ def build(config: Config) -> Graph:
         k = project(h, f"{attention}.k_proj", kv_width, config.attention_bias)
         v = project(h, f"{attention}.v_proj", kv_width, config.attention_bias)
         q, k = (graph.rope(y, s.head_size, s.frequencies) for y in (q, k))
-        a = graph.attention(q, k, v, s.head_size, scale=s.head_size**-0.5, window=config.window)
+        a = graph.attention(
+            q, k, v, s.head_size, scale=s.head_size**-0.5, window=config.window, causal=s.causal
+        )
         if i == s.layers - 1:  # nothing after the last keys and values looks at other rows
             x, a = graph.wanted(x), graph.wanted(a)
         x = graph.add(x, project(a, f"{attention}.o_proj", s.width, config.attention_bias))
@@ -71,6 +112,5 @@ def build(config: Config) -> Graph:
         h = graph.gated(gate, up, s.activation)
         x = graph.add(x, project(h, f"{layer}.mlp.down_proj", s.width, config.mlp_bias))
     x = graph.rms_norm(x, "model.norm.weight", s.eps)
-    head = "model.embed_tokens.weight" if s.tied else "lm_head.weight"
-    graph.output(graph.linear(x, head, s.vocabulary), hidden=x)
+    graph.output(graph.linear(x, head, s.vocabulary) if head else x, hidden=x)
     return graph

@@ -4,15 +4,39 @@ Qwen2 has biases on queries, keys and values; Qwen3 norms each head of queries a
 Both can let the later layers see a sliding window only.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from talu.graph.record import Graph, Value
+from talu.models.decoder import MAX_CONTEXT, TABLE, Sizes, decoder_keys
+from talu.models.keys import Choices, Flag, Key, Whole, read_keys
 from talu.models.settings import Settings
-from talu.models.sizes import MAX_CONTEXT, Sizes
 
-__all__ = ["ARCHITECTURES", "Config", "build", "read"]
+__all__ = ["ARCHITECTURES", "KEYS", "PREFIXES", "Config", "build", "read"]
 
-ARCHITECTURES = {"qwen2": ("Qwen2ForCausalLM",), "qwen3": ("Qwen3ForCausalLM",)}
+ARCHITECTURES = {
+    "qwen2": ("Qwen2ForCausalLM", "Qwen2Model"),
+    "qwen3": ("Qwen3ForCausalLM", "Qwen3Model"),
+}
+PREFIXES = dict.fromkeys(ARCHITECTURES, "model.")
+SLIDES = {"full_attention": False, "attention": False, "sliding_attention": True}
+QWEN: Mapping[str, Key] = decoder_keys(
+    vocabulary=151_936, inner=22_016, context=32_768, kv_heads=32
+) | {
+    "use_sliding_window": Flag(missing=False),
+    "sliding_window": Whole(missing=4096, null=None, low=2, high=MAX_CONTEXT),
+    "max_window_layers": Whole(missing=28, low=-(2**12), high=2**12),
+    "layer_types": Choices(null=None, words=SLIDES),
+}
+KEYS: Mapping[str, Mapping[str, Key]] = {
+    "qwen2": {**QWEN, "head_dim": Whole(low=2, high=2**12)},
+    "qwen3": {
+        **QWEN,
+        "head_dim": Whole(missing=128, low=2, high=2**12),
+        "attention_bias": Flag(missing=False),
+    },
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,42 +56,47 @@ class Config:
     windows: tuple[int, ...]
 
 
-def read(settings: Settings) -> Config:
+def read(settings: Settings, model_type: str) -> Config:
     """The settings of config.json, checked."""
-    sizes = Sizes.read(settings)
-    windows = _windows(settings, sizes.layers)
-    if settings.word("model_type", tuple(ARCHITECTURES)) == "qwen2":
-        return Config(
-            sizes=sizes, qkv_bias=True, output_bias=False, head_norms=False, windows=windows
-        )
-    if not settings.has("head_dim"):
-        raise settings.error("head_dim", "is missing")
-    bias = settings.flag("attention_bias", default=False)
-    return Config(sizes=sizes, qkv_bias=bias, output_bias=bias, head_norms=True, windows=windows)
+    values = read_keys(settings, KEYS[model_type])
+    sizes = Sizes.read(settings, values)
+    for name in sizes.without_effect:
+        if name.endswith(tuple(f".{kind}" for kind in SLIDES)):
+            raise settings.error(name, "is for one kind of layers, which is not supported")
+    windows = tuple(sizes.window(settings, w) for w in _windows(settings, values))
+    qwen2 = model_type == "qwen2"
+    bias = values.get("attention_bias", False)
+    return Config(
+        sizes=sizes,
+        qkv_bias=qwen2 or bias,
+        output_bias=bias,
+        head_norms=not qwen2,
+        windows=windows,
+    )
 
 
-def _windows(settings: Settings, layers: int) -> tuple[int, ...]:
-    """``layer_types`` says which layers slide; older files give the first that does."""
-    slides = settings.flag("use_sliding_window", default=False)
-    settings.ignore("max_window_layers", "sliding_window")  # mean nothing while that is off
-    if settings.has("layer_types"):
-        kinds = settings.words("layer_types", ("full_attention", "sliding_attention"))
-        if len(kinds) != layers:
-            raise settings.error("layer_types", f"has {len(kinds)} entries for {layers} layers")
-        sliding = [kind == "sliding_attention" for kind in kinds]
-    else:
-        first = settings.integer("max_window_layers", 0, 2**12) if slides else layers
-        sliding = [i >= first for i in range(layers)]
-    if not any(sliding):
-        return (0,) * layers
-    if not slides:
-        raise settings.error("layer_types", "has sliding layers, but 'use_sliding_window' is off")
-    window = settings.integer("sliding_window", 1, MAX_CONTEXT)
-    return tuple(window if slide else 0 for slide in sliding)
+def _windows(settings: Settings, values: Mapping[str, Any]) -> list[int]:
+    """``layer_types`` says which layers slide; other files give the first that does."""
+    window = values["sliding_window"] if values["use_sliding_window"] else None
+    layers, sliding = values["num_hidden_layers"], values["layer_types"]
+    if sliding is None:
+        first = values["max_window_layers"]
+        sliding = [window is not None and i >= first for i in range(layers)]
+    if len(sliding) != layers:
+        raise settings.error("layer_types", f"has {len(sliding)} entries for {layers} layers")
+    if any(sliding) and window is None:
+        message = "has sliding layers, but 'use_sliding_window' is off or there is no window"
+        raise settings.error("layer_types", message)
+    return [window or 0 if slides else 0 for slides in sliding]
 
 
-def build(config: Config) -> Graph:
-    """Record the network, its tensors named as Hugging Face names them."""
+def build(config: Config, head: str | None) -> Graph:
+    """Record the network, its tensors named as Hugging Face names them.
+
+    Args:
+        config: what ``read`` gave.
+        head: the matrix that makes logits; None where there is none.
+    """
     s = config.sizes
     graph = Graph()
 
@@ -80,7 +109,7 @@ def build(config: Config) -> Graph:
             x = graph.rms_norm(x, f"{norm}.weight", s.eps, size=s.head_size)
         return graph.rope(x, s.head_size, s.frequencies)
 
-    x = graph.embed("model.embed_tokens.weight", s.vocabulary, s.width)
+    x = graph.embed(TABLE, s.vocabulary, s.width)
     for i, window in enumerate(config.windows):
         layer = f"model.layers.{i}"
         h = graph.rms_norm(x, f"{layer}.input_layernorm.weight", s.eps)
@@ -89,7 +118,9 @@ def build(config: Config) -> Graph:
         k = project(h, f"{attention}.k_proj", kv_width, config.qkv_bias)
         v = project(h, f"{attention}.v_proj", kv_width, config.qkv_bias)
         q, k = place(q, f"{attention}.q_norm"), place(k, f"{attention}.k_norm")
-        a = graph.attention(q, k, v, s.head_size, scale=s.head_size**-0.5, window=window)
+        a = graph.attention(
+            q, k, v, s.head_size, scale=s.head_size**-0.5, window=window, causal=s.causal
+        )
         if i == s.layers - 1:  # nothing after the last keys and values looks at other rows
             x, a = graph.wanted(x), graph.wanted(a)
         x = graph.add(x, project(a, f"{attention}.o_proj", s.width, config.output_bias))
@@ -99,6 +130,5 @@ def build(config: Config) -> Graph:
         h = graph.gated(gate, up, s.activation)
         x = graph.add(x, project(h, f"{layer}.mlp.down_proj", s.width))
     x = graph.rms_norm(x, "model.norm.weight", s.eps)
-    head = "model.embed_tokens.weight" if s.tied else "lm_head.weight"
-    graph.output(graph.linear(x, head, s.vocabulary), hidden=x)
+    graph.output(graph.linear(x, head, s.vocabulary) if head else x, hidden=x)
     return graph

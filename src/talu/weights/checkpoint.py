@@ -1,7 +1,7 @@
 """Opens the weights of a model folder: one safetensors file, or shards with an index.
 
-Knows which files make a checkpoint, and which tensor lies in which. Files of pickled objects are
-never opened: reading one can run any code.
+The index says which files belong to the checkpoint; the files say which tensors they hold. Files of
+pickled objects are never opened, because reading one can run any code.
 """
 
 import os
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from talu.exceptions import ModelError
@@ -25,15 +26,17 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SHOWN = 5  # names of a list that a message shows
+CHUNK = 1 << 22  # numbers that are compared at once
 
 
 class Checkpoint:
     """The tensors of one folder, opened together."""
 
-    def __init__(self, folder: Path, tensors: Mapping[str, SafetensorsFile]) -> None:
-        """Use ``open``."""
+    def __init__(self, folder: Path, files: Iterable[SafetensorsFile]) -> None:
+        """Use ``open``. Where several files hold a tensor, the last of them counts."""
         self.folder = folder
-        self._tensors = tensors
+        self._files = list(files)
+        self._tensors = {name: (file, name) for file in self._files for name in file.tensors}
 
     @classmethod
     def open(cls, folder: Path, *, use_mmap: bool = True) -> Self:
@@ -46,19 +49,13 @@ class Checkpoint:
         Raises:
             ModelError: no safetensors weights, or a damaged or missing file.
         """
-        placed = _placement(folder)
-        files: dict[str, SafetensorsFile] = {}
+        files: list[SafetensorsFile] = []
         try:
-            for path in _paths(folder, placed):
-                files[path.name] = SafetensorsFile(path, use_mmap=use_mmap)
-            if placed is None:
-                return cls(folder, dict.fromkeys(files[SINGLE].tensors, files[SINGLE]))
-            for name, shard in placed.items():
-                if name not in files[shard].tensors:
-                    raise ModelError(f"{folder / INDEX} lists tensor {name!r}, absent from {shard}")
-            return cls(folder, {name: files[shard] for name, shard in placed.items()})
+            for path in weight_files(folder):
+                files.append(SafetensorsFile(path, use_mmap=use_mmap))
+            return cls(folder, files)
         except BaseException:
-            for file in files.values():
+            for file in files:
                 file.close()
             raise
 
@@ -67,6 +64,29 @@ class Checkpoint:
         """Names of all tensors, sorted."""
         return sorted(self._tensors)
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """From now on, give tensors other names: to each new name, the one in the files."""
+        kept = self._tensors
+        self._tensors = {new: kept[stored] for new, stored in names.items() if stored in kept}
+
+    def equal(self, first: str, second: str) -> bool:
+        """Whether two tensors have the same type, shape and bits.
+
+        Raises:
+            ModelError: one is missing or of a type that cannot be read.
+        """
+        if self.info(first).dtype != self.info(second).dtype:
+            return False
+        if self.info(first).shape != self.info(second).shape:
+            return False
+        one, other = (self.raw(name).reshape(-1) for name in (first, second))
+        unsigned = np.uint32 if one.dtype.itemsize == 4 else np.uint16
+        one, other = one.view(unsigned), other.view(unsigned)
+        return all(
+            np.array_equal(one[start : start + CHUNK], other[start : start + CHUNK])
+            for start in range(0, len(one), CHUNK)
+        )
+
     def info(self, name: str) -> TensorInfo:
         """Type and shape of a tensor.
 
@@ -74,7 +94,8 @@ class Checkpoint:
             ModelError: there is no tensor of that name.
         """
         self._require([name])
-        return self._tensors[name].tensors[name]
+        file, stored = self._tensors[name]
+        return file.tensors[stored]
 
     def raw(self, name: str) -> NDArray[Any]:
         """The tensor as float32, or as uint16 raw bits when it is F16 or BF16.
@@ -83,11 +104,13 @@ class Checkpoint:
             ModelError: there is no tensor of that name, or it is of another type.
         """
         self._require([name])
-        return self._tensors[name].raw(name)
+        file, stored = self._tensors[name]
+        return file.raw(stored)
 
     def unreadable(self, name: str) -> ModelError:
         """The error for a tensor of a type that cannot be read."""
-        return self._tensors[name].unreadable(name)
+        file, stored = self._tensors[name]
+        return file.unreadable(stored)
 
     def check(self, wanted: Mapping[str, tuple[int, ...]]) -> None:
         """Compare names and shapes with those that a model reads.
@@ -99,12 +122,14 @@ class Checkpoint:
         for name, shape in wanted.items():
             found = self.info(name).shape
             if found != shape:
-                path = self._tensors[name].path
-                raise ModelError(f"{path}: tensor {name!r} has shape {found}, expected {shape}")
+                file, stored = self._tensors[name]
+                raise ModelError(
+                    f"{file.path}: tensor {stored!r} has shape {found}, expected {shape}"
+                )
 
     def close(self) -> None:
         """Close the files; idempotent. Arrays that were handed out stay valid."""
-        for file in self._tensors.values():
+        for file in self._files:
             file.close()
 
     def _require(self, names: Iterable[str]) -> None:
@@ -122,7 +147,30 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         ModelError: there are none, one that the index names is missing, or the index is damaged.
     """
-    return _paths(folder, _placement(folder))
+    if is_file(folder / SINGLE):
+        return [folder / SINGLE]
+    if not is_file(folder / INDEX):
+        raise _no_weights(folder)
+    paths = [folder / shard for shard in sorted(set(read_index(folder / INDEX).values()))]
+    missing = [path.name for path in paths if not is_file(path)]
+    if missing:
+        raise ModelError(
+            f"{folder / INDEX} names {listed(missing)}, absent from the folder; "
+            "the download may be incomplete"
+        )
+    return paths
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file at ``path``.
+
+    Raises:
+        ModelError: the system does not say.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
 
 
 def read_index(path: Path) -> dict[str, str]:
@@ -158,29 +206,7 @@ def is_plain_name(name: str) -> bool:
 def listed(names: list[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(repr(name) for name in names[:SHOWN]) + more
-
-
-def _placement(folder: Path) -> dict[str, str] | None:
-    """The index of ``folder``; None when one file holds everything."""
-    if (folder / SINGLE).is_file():
-        return None
-    if not (folder / INDEX).is_file():
-        raise _no_weights(folder)
-    return read_index(folder / INDEX)
-
-
-def _paths(folder: Path, placed: Mapping[str, str] | None) -> list[Path]:
-    if placed is None:
-        return [folder / SINGLE]
-    paths = [folder / shard for shard in sorted(set(placed.values()))]
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise ModelError(
-            f"{folder / INDEX} names {listed(missing)}, absent from the folder; "
-            "the download may be incomplete"
-        )
-    return paths
+    return ", ".join(repr(name[:100]) for name in names[:SHOWN]) + more
 
 
 def _no_weights(folder: Path) -> ModelError:

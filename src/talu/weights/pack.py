@@ -18,12 +18,16 @@ from talu.weights import cache, packed_file
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.packed_file import Bytes, Packed, Slot
 
-__all__ = ["CACHE_FROM_BYTES", "LoadedWeights", "load_packed"]
+__all__ = ["CACHE_FROM_BYTES", "LoadedWeights", "UnequalError", "load_packed"]
 
 CACHE_FROM_BYTES = 16 << 20  # packing less takes 25 ms at most, and is not worth a file
 MATRIX_FORMATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}  # by the type in the checkpoint
 INTEGERS = "i16"
 VECTOR = "vector"
+
+
+class UnequalError(Exception):
+    """Two tensors that had to be equal are not."""
 
 
 class LoadedWeights(Mapping[str, PackedTensor]):
@@ -72,6 +76,8 @@ def load_packed(
     folder: Path,
     wanted: Mapping[str, tuple[int, ...]],
     *,
+    names: Mapping[str, str] | None = None,
+    equal: tuple[str, str] | None = None,
     as_integers: Collection[str] = (),
     use_mmap: bool = True,
     num_threads: int = 0,
@@ -83,6 +89,9 @@ def load_packed(
     Args:
         folder: a checkpoint folder.
         wanted: shapes by name, of one or two dimensions.
+        names: for each wanted name the one that the checkpoint has; None where all are the same.
+        equal: two names of the checkpoint whose tensors have to be equal. They are compared when
+            the weights are packed, not again when the packed file is opened.
         as_integers: names of matrices that become i16 where the checkpoint has them in f32.
         use_mmap: map the packed file. Otherwise no file is mapped at all: the packed file, or the
             checkpoint where there is none, is read into private memory.
@@ -93,6 +102,7 @@ def load_packed(
         ``use_mmap`` says: no file is saved that could be mapped.
 
     Raises:
+        UnequalError: the two tensors are not equal.
         ModelError: the checkpoint is damaged, lacks a tensor or has one of another shape or type,
             or changes while it is read.
         ResourceError: there is not enough memory.
@@ -104,6 +114,8 @@ def load_packed(
         "wanted": {name: list(shape) for name, shape in wanted.items()},
         "as_integers": sorted(as_integers),
     }
+    if equal:
+        key["equal"] = sorted(equal)
     if found := cache.find(key, use_mmap=use_mmap):
         return LoadedWeights(*found, from_cache=True, mapped=use_mmap)
 
@@ -113,6 +125,10 @@ def load_packed(
         pack_tensor(checkpoint, name, slots[name].format, out, num_threads)
 
     try:
+        if equal and not checkpoint.equal(*equal):
+            raise UnequalError(f"tensors {equal} in {folder} differ")
+        if names is not None:
+            checkpoint.rename(names)
         checkpoint.check(wanted)
         slots, size = packed_file.place(
             {name: plan(checkpoint, name, as_integers=name in as_integers) for name in wanted}

@@ -1,0 +1,134 @@
+"""What the decoders of the Llama kind share: their keys of config.json, and their sizes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talu.models.keys import ALL_FAMILIES, Choice, Decimal, Flag, Key, Off, Truth, Whole
+from talu.models.rope_keys import MAX_CONTEXT, rotary_frequencies
+from talu.models.settings import Settings
+
+__all__ = ["HEAD", "MAX_CONTEXT", "TABLE", "Sizes", "decoder_keys"]
+
+TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+ACTIVATIONS = {  # names in config.json: names of Graph.gated
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+
+
+def decoder_keys(
+    *, vocabulary: int, inner: int, context: int, kv_heads: int | None
+) -> dict[str, Key]:
+    """The keys that every decoder reads, with the values of a family where a file lacks them.
+
+    Beside them are those of the rotary embedding, which ``rotary_frequencies`` reads.
+    """
+    return {
+        **ALL_FAMILIES,
+        "vocab_size": Whole(missing=vocabulary, high=2**22),
+        "hidden_size": Whole(missing=4096, high=2**17),
+        "intermediate_size": Whole(missing=inner, high=2**20),
+        "num_hidden_layers": Whole(missing=32, high=2**12),
+        "num_attention_heads": Whole(missing=32, high=2**12),
+        "num_key_value_heads": Whole(missing=kv_heads, null=None, high=2**12),
+        "head_dim": Whole(null=None, low=2, high=2**12),
+        "max_position_embeddings": Whole(missing=context, high=MAX_CONTEXT),
+        "rms_norm_eps": Decimal(missing=1e-6),
+        "hidden_act": Choice(missing="silu", words=ACTIVATIONS),
+        "tie_word_embeddings": Flag(missing=False),
+        "is_causal": Truth(missing=True, null=False),
+        "kv_sharing_modes": Off(why="layers that share their keys and values are not supported"),
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Sizes of a decoder: ``layers`` of attention and a gated MLP between embedding and head.
+
+    Attributes:
+        vocabulary: tokens that have an embedding and a logit.
+        context: positions that the model was made for.
+        width: of the residual stream.
+        heads, kv_heads: query heads, and key-value heads that groups of them share.
+        head_size: columns of a head.
+        inner: width between the matrices of the MLP.
+        eps: what the norms add under the root.
+        activation: as ``Graph.gated`` calls it.
+        frequencies: of the rotary embedding, for each pair of a head's columns.
+        tied: the head is the embedding table, by config.json.
+        causal: a row sees no later one; otherwise every row sees the whole text.
+        without_effect: nested keys that were not read.
+    """
+
+    vocabulary: int
+    context: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    inner: int
+    eps: float
+    activation: str
+    frequencies: NDArray[np.float32]
+    tied: bool
+    causal: bool
+    without_effect: list[str]
+
+    @classmethod
+    def read(cls, settings: Settings, values: Mapping[str, Any]) -> Self:
+        """Check how the values of ``decoder_keys`` fit; ``ModelError`` names what does not."""
+        if not any(settings.names(key) for key in SIZES):
+            raise settings.error("hidden_size", "is missing, and so are all other sizes")
+        width, heads = values["hidden_size"], values["num_attention_heads"]
+        kv_heads = values["num_key_value_heads"] or heads
+        if heads % kv_heads:
+            raise settings.error("num_key_value_heads", f"is {kv_heads}, no divisor of {heads}")
+        if values["head_dim"] is None and width % heads:
+            raise settings.error("hidden_size", f"is {width}, no multiple of {heads} heads")
+        head_size = values["head_dim"] or width // heads
+        if head_size % 2 or not head_size:
+            raise settings.error("head_dim", f"is {head_size}; rotary embedding needs pairs")
+        context = values["max_position_embeddings"]
+        frequencies, without_effect = rotary_frequencies(settings, head_size, context)
+        return cls(
+            vocabulary=values["vocab_size"],
+            context=context,
+            width=width,
+            layers=values["num_hidden_layers"],
+            heads=heads,
+            kv_heads=kv_heads,
+            head_size=head_size,
+            inner=values["intermediate_size"],
+            eps=values["rms_norm_eps"],
+            activation=values["hidden_act"],
+            frequencies=frequencies,
+            tied=values["tie_word_embeddings"],
+            causal=values["is_causal"],
+            without_effect=without_effect,
+        )
+
+    def window(self, settings: Settings, window: int) -> int:
+        """A sliding window for ``Graph.attention``, where a layer has one.
+
+        Raises:
+            ModelError: rows see later ones too, but not all of them.
+        """
+        if self.causal:
+            return window
+        if window and window + 1 < self.context:
+            message = "is false together with a sliding window, which is not supported"
+            raise settings.error("is_causal", message)
+        return 0

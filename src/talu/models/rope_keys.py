@@ -1,0 +1,70 @@
+"""Reads from config.json how a decoder rotates queries and keys.
+
+The settings stand in ``rope_scaling``, else in ``rope_parameters``, and what is missing there at
+the top of the file. Only the keys of the chosen type count.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talu.models.keys import Number, Section, Whole
+from talu.models.rope import default_frequencies, linear_scaling, llama3_scaling
+from talu.models.settings import Settings
+
+__all__ = ["rotary_frequencies"]
+
+MAX_CONTEXT = 2**27
+THETA = Number(missing=10_000.0, high=1e12)
+PARTIAL = Number(missing=1.0, null=1.0, high=1.0)
+ORIGINAL_CONTEXT = Whole(high=MAX_CONTEXT)
+FACTORS: Mapping[str, tuple[str, ...]] = {  # by type, the keys that have to be there
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+}
+MAX_FACTOR = 1e6
+
+
+def rotary_frequencies(
+    settings: Settings, head_size: int, context: int
+) -> tuple[NDArray[np.float32], list[str]]:
+    """The frequency of each pair of a head's columns, and the nested keys without effect.
+
+    Args:
+        settings: config.json.
+        head_size: columns of a head.
+        context: positions that the model was made for.
+
+    Raises:
+        ModelError: the type is not known, or a value is missing or out of range.
+    """
+    scaling = Section(null=None, falsy=True).read(settings, "rope_scaling")
+    nested = scaling or Section(null=None).read(settings, "rope_parameters")
+    nested = nested or Settings(settings.path, {}, "rope_parameters.")
+    kind = _kind(nested)
+    theta = THETA.read(nested if nested.names("rope_theta") else settings, "rope_theta")
+    factors = [nested.number(key, above=0.0, up_to=MAX_FACTOR) for key in FACTORS[kind]]
+    frequencies = default_frequencies(theta, head_size)
+    if kind == "linear":
+        frequencies = linear_scaling(frequencies, *factors)
+    if kind == "llama3":
+        key = "original_max_position_embeddings"
+        source = settings if settings.names(key) else nested  # unlike the others, the top wins
+        original = ORIGINAL_CONTEXT.read(source, key)
+        frequencies = llama3_scaling(frequencies, *factors, context=original or context)
+    if kind != "default":
+        key = "partial_rotary_factor"
+        source = nested if nested.names(key) else settings
+        if PARTIAL.read(source, key) != 1.0:
+            raise source.error(key, "is not 1, which is not supported")
+    settings.ignore("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
+    nested.ignore("type", "partial_rotary_factor", "original_max_position_embeddings")
+    return frequencies, nested.unread_names()
+
+
+def _kind(nested: Settings) -> str:
+    """``rope_type``, or in older files ``type``."""
+    name = "rope_type" if nested.names("rope_type") else "type"
+    return nested.word(name, tuple(FACTORS)) if nested.names(name) else "default"

@@ -1,0 +1,170 @@
+"""Checkpoints with other names of tensors, or other tensors, than config.json lets expect."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from talu.engine.loading import load_network
+from talu.exceptions import ModelError
+from talu.graph.native_executor import NativeExecutor
+from talu.models import Architecture
+from talu.types import LocalBackend
+from talu.weights.checkpoint import Checkpoint
+from talu.weights.pack import as_float32
+
+GOLDEN = Path(__file__).parent / "golden"
+Tensors = dict[str, NDArray[Any]]
+Change = Callable[[Tensors], Tensors]
+HEAD, TABLE = "lm_head.weight", "model.embed_tokens.weight"
+OPTIONS = LocalBackend(num_threads=1, weight_format="stored")
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Callable[..., Path]:
+    """Copies a golden checkpoint in float32, with changes of its tensors and of config.json."""
+
+    def copy(name: str, change: Change, **settings: Any) -> Path:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(GOLDEN / name, folder)
+        config = json.loads((folder / "config.json").read_text()) | settings
+        (folder / "config.json").write_text(json.dumps(config))
+        stored = Checkpoint.open(folder, use_mmap=False)
+        tensors = {n: as_float32(stored.raw(n), stored.info(n).dtype) for n in stored.names}
+        save_file(change(tensors), folder / "model.safetensors")
+        return folder
+
+    return copy
+
+
+def computed(folder: Path, tokens: list[int]) -> tuple[Architecture, NDArray[np.float32]]:
+    """The network of a folder, and its result for all of the tokens."""
+    architecture, weights = load_network(folder, OPTIONS)
+    executor = NativeExecutor(
+        architecture.graph, weights, blocks=32, block_size=16, kv_format="f32"
+    )
+    rows = np.arange(len(tokens), dtype=np.int32)
+    starts, table = np.array([0, len(tokens)], np.int32), np.arange(32, dtype=np.int32)[None]
+    result = executor.step(np.array(tokens, np.int32), rows, starts, table, rows)
+    executor.close()
+    return architecture, result
+
+
+def renamed(rename: Callable[[str], str]) -> Change:
+    return lambda tensors: {rename(name): array for name, array in tensors.items()}
+
+
+def unchanged(tensors: Tensors) -> Tensors:
+    return tensors
+
+
+def gamma_and_beta(name: str) -> str:
+    return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+        "LayerNorm.bias", "LayerNorm.beta"
+    )
+
+
+ENCODERS = {
+    "gamma and beta": ("bert", gamma_and_beta, {}),
+    "gamma and beta, with the prefix": ("bert_masked", gamma_and_beta, {}),
+    "a prefix that the class lacks": ("bert", lambda name: f"bert.{name}", {}),
+    "no prefix, though the class has one": (
+        "bert_masked",
+        lambda name: name.removeprefix("bert."),
+        {},
+    ),
+    "the class of another head": ("bert", lambda n: n, {"architectures": ["BertForMaskedLM"]}),
+    "no class": ("bert_masked", lambda name: name, {"architectures": None}),
+    "roberta with a prefix": ("roberta", lambda name: f"roberta.{name}", {}),
+    "xlm-roberta without": ("xlm_roberta", lambda name: name.removeprefix("roberta."), {}),
+    "distilbert with a prefix": ("distilbert", lambda name: f"distilbert.{name}", {}),
+}
+
+
+@pytest.mark.parametrize(("name", "rename", "settings"), ENCODERS.values(), ids=ENCODERS)
+def test_an_encoder_is_the_same_whatever_its_tensors_are_called(
+    copied: Any, name: str, rename: Callable[[str], str], settings: dict[str, Any]
+) -> None:
+    tokens = [5, 9, 100, 33, 7]
+    _, expected = computed(copied(name, unchanged), tokens)
+    _, result = computed(copied(name, renamed(rename), **settings), tokens)
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("qwen3", {}),
+        ("qwen3_tied", {"architectures": ["Qwen3Model"]}),
+        ("qwen2", {"architectures": ["Qwen2Model"]}),
+        ("llama2", {"architectures": ["LlamaModel"]}),
+        ("mistral", {"architectures": ["MistralModel"]}),
+    ],
+)
+def test_a_decoder_without_the_prefix_is_the_same(
+    copied: Any, name: str, settings: dict[str, Any]
+) -> None:
+    tokens = [5, 9, 100, 33, 7]
+    _, expected = computed(copied(name, unchanged), tokens)
+    folder = copied(name, renamed(lambda tensor: tensor.removeprefix("model.")), **settings)
+    _, result = computed(folder, tokens)
+    np.testing.assert_array_equal(result, expected)
+
+
+def without(*names: str) -> Change:
+    return lambda tensors: {name: t for name, t in tensors.items() if name not in names}
+
+
+def test_without_a_head_a_model_makes_embeddings_only(copied: Any) -> None:
+    architecture, states = computed(copied("qwen3", without(HEAD)), [5, 9, 100])
+    assert states.shape == (3, architecture.hidden_size)
+    assert not architecture.generates
+    assert architecture.causal
+    assert "no 'lm_head.weight'" in str(architecture.embeds_only)
+
+
+def test_a_tied_model_may_have_its_table_under_the_name_of_the_head(copied: Any) -> None:
+    _, expected = computed(copied("qwen3_tied", unchanged), [5, 9, 100])
+    folder = copied("qwen3_tied", renamed(lambda name: HEAD if name == TABLE else name))
+    architecture, logits = computed(folder, [5, 9, 100])
+    np.testing.assert_array_equal(logits, expected)
+    assert architecture.generates
+
+
+def test_an_untied_model_needs_its_table(copied: Any) -> None:
+    with pytest.raises(ModelError, match=r"lack 'model\.embed_tokens\.weight'"):
+        load_network(copied("qwen3", without(TABLE)), OPTIONS)
+
+
+def test_a_stored_head_wins_over_config_json_and_a_note_says_so(copied: Any) -> None:
+    _, expected = computed(copied("qwen3", unchanged), [5, 9, 100])
+    folder = copied("qwen3", unchanged, tie_word_embeddings=True)
+    architecture, logits = computed(folder, [5, 9, 100])
+    np.testing.assert_array_equal(logits, expected)
+    (note,) = architecture.notes
+    assert "'lm_head.weight'; that one is used" in note
+
+
+def test_a_stored_head_that_equals_the_table_is_not_read_twice(copied: Any) -> None:
+    _, expected = computed(copied("qwen3_tied", unchanged), [5, 9, 100])
+    folder = copied("qwen3_tied", lambda tensors: tensors | {HEAD: tensors[TABLE].copy()})
+    architecture, logits = computed(folder, [5, 9, 100])
+    np.testing.assert_array_equal(logits, expected)
+    assert HEAD not in architecture.graph.weights
+    assert architecture.notes == ()
+
+
+def test_a_decoder_that_is_not_causal_sees_the_whole_text_and_only_embeds(copied: Any) -> None:
+    folder = copied("qwen3", unchanged, is_causal=False)
+    architecture, first = computed(folder, [5, 9, 100])
+    _, second = computed(folder, [5, 9, 7])
+    assert not np.allclose(first[0], second[0])
+    assert not architecture.causal
+    assert not architecture.generates
+    assert "'is_causal' is false" in str(architecture.embeds_only)
