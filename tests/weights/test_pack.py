@@ -1,3 +1,4 @@
+import hashlib
 import json
 import logging
 import os
@@ -171,7 +172,7 @@ def test_a_small_checkpoint_is_packed_anew_and_leaves_no_file(
 def test_only_the_user_can_look_into_the_cache(folder: Path, packed_folder: Path) -> None:
     load_packed(folder, WANTED)
     assert packed_folder.stat().st_mode & 0o777 == 0o700
-    assert only_file(packed_folder).stat().st_mode & 0o777 == 0o600
+    assert only_file(packed_folder).stat().st_mode & 0o777 == 0o400
 
 
 def flip(path: Path, offset: int) -> None:
@@ -232,12 +233,120 @@ def test_a_damaged_or_foreign_packed_file_is_rebuilt_and_never_used(
 ) -> None:
     load_packed(folder, WANTED)
     path = only_file(packed_folder)
+    path.chmod(0o600)
     DAMAGES[damage](path)
     rebuilt = load_packed(folder, WANTED, use_mmap=use_mmap)
     assert (rebuilt.from_cache, rebuilt.note) == (False, None)
     assert_right(rebuilt)
     assert load_packed(folder, WANTED).from_cache
     assert [p for p in packed_folder.iterdir() if p.suffix != ".moved"] == [path]
+
+
+def entry(name: str, **changes: Any) -> Callable[[dict[str, Any]], None]:
+    """Changes format, shape, offset, size or check of a tensor in a table."""
+
+    def change(table: dict[str, Any]) -> None:
+        for field, value in changes.items():
+            place = ["format", "shape", "offset", "size", "check"].index(field)
+            table["tensors"][name][place] = value
+
+    return change
+
+
+def swap(table: dict[str, Any]) -> None:
+    tensors = table["tensors"]
+    tensors["half"], tensors["bits"] = tensors["bits"], tensors["half"]
+
+
+def set_part(part: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda table: table.update({part: value})
+
+
+RESEALED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a larger shape": entry("matrix", shape=[4000, 24]),
+    "a huge shape": entry("matrix", shape=[1 << 62, 1 << 62]),
+    "a negative shape": entry("matrix", shape=[-40, 24]),
+    "a turned shape": entry("matrix", shape=[24, 40]),
+    "three dimensions": entry("matrix", shape=[40, 24, 1]),
+    "a vector for a matrix": entry("matrix", format="vector", shape=[960]),
+    "another format": entry("half", format="i16"),
+    "an unknown format": entry("half", format="f8"),
+    "a format that is no text": entry("half", format=["f16"]),
+    "a shape of fractions": entry("vector", shape=[24.0]),
+    "a shape of truths": entry("bias", shape=[True]),
+    "a shape that is a number": entry("vector", shape=24),
+    "an offset outside": entry("bias", offset=1 << 40),
+    "a negative offset": entry("bias", offset=-64),
+    "an odd offset": entry("vector", offset=65),
+    "the place of another": entry("half", offset=0),
+    "a smaller size": entry("matrix", size=64),
+    "a size outside": entry("bias", size=1 << 40),
+    "a size of 5,000 digits": entry("bias", size=10**4000),
+    "two tensors exchanged": swap,
+    "a tensor too few": lambda table: table["tensors"].pop("bias"),
+    "a tensor too many": lambda table: table["tensors"].update(x=["vector", [0], 0, 0, "0"]),
+    "no tensors": set_part("tensors", {}),
+    "tensors in a list": set_part("tensors", [1, 2]),
+    "an entry that is none": lambda table: table["tensors"].update(bias=None),
+    "an empty entry": lambda table: table["tensors"].update(bias=[]),
+    "no key": lambda table: table.pop("key"),
+    "a key that is none": set_part("key", 5),
+}
+
+
+def reseal(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the table of a packed file and make header and checksums fit it."""
+    with packed_file.opened(path) as fd:
+        table, start, _ = packed_file.read_table(fd)
+    data = path.read_bytes()[start:]
+    change(table)
+    text = json.dumps(table).encode()
+    size = packed_file.data_start(len(text)) + len(data)
+    kind = (packed_file.MAGIC, packed_file.LAYOUT, len(text), hashlib.sha256(text).digest(), size)
+    head = packed_file.HEADER.pack(*kind) + text
+    path.chmod(0o600)
+    path.write_bytes(head + bytes(size - len(data) - len(head)) + data)
+
+
+@pytest.mark.parametrize("change", RESEALED)
+@MAPPED
+def test_a_packed_file_whose_table_was_altered_and_sealed_anew_is_rebuilt_and_logged(
+    folder: Path,
+    packed_folder: Path,
+    change: str,
+    use_mmap: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    load_packed(folder, WANTED)
+    path = only_file(packed_folder)
+    reseal(path, RESEALED[change])
+    rebuilt = load_packed(folder, WANTED, use_mmap=use_mmap)
+    assert not rebuilt.from_cache
+    assert_right(rebuilt)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"{path} are made anew" in caplog.text
+    assert load_packed(folder, WANTED).from_cache
+
+
+@pytest.mark.parametrize("source", [5, [], [[]], [5], [["x", 1, 2, 3]], [["\0", 1, 2, 3]], {}])
+def test_an_altered_source_in_another_packed_file_does_not_disturb(
+    folder: Path, packed_folder: Path, source: Any
+) -> None:
+    load_packed(folder, WANTED)
+    other = packed_folder / "other.packed"
+    other.write_bytes(only_file(packed_folder).read_bytes())
+    other.chmod(0o600)
+    reseal(other, lambda table: table["key"].update(source=source))
+    only = next(path for path in packed_folder.iterdir() if path != other)
+    only.unlink()
+    assert_right(load_packed(folder, WANTED))
+    assert only_file(packed_folder) == only
+
+
+def test_a_resealed_file_that_is_as_it_was_is_used(folder: Path, packed_folder: Path) -> None:
+    load_packed(folder, WANTED)
+    reseal(only_file(packed_folder), lambda table: None)
+    assert load_packed(folder, WANTED).from_cache
 
 
 def test_a_change_of_the_checkpoint_is_seen_and_the_old_packed_file_removed(

@@ -1,9 +1,9 @@
-"""Where packed weights are kept between runs, for how long, and whose they are.
+"""Keeps packed weights between runs: in which folder, under which name, and until when.
 
 The folder is ``packed`` in ``TALU_CACHE``, else in ``$XDG_CACHE_HOME/talu``, else in
 ``~/.cache/talu``. It holds at most one file for each checkpoint on this machine: writing one
-removes those of the same checkpoint, and those whose checkpoint has changed or is gone. This file
-knows nothing of what is in a packed file. docs/decisions/0002-packed-weight-cache.md
+removes those of the same checkpoint, and those whose checkpoint has changed or is gone.
+docs/decisions/0002-packed-weight-cache.md
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from typing import Any
 
 from talu.weights import packed_file
 from talu.weights.checkpoint import INDEX, weight_files
-from talu.weights.packed_file import Bytes, Packed, Slot, UnusableError
+from talu.weights.packed_file import Bytes, Check, Packed, Slot, UnusableError
 
 __all__ = ["Source", "cache_folder", "find", "save", "source_of"]
 
@@ -45,10 +45,25 @@ def source_of(folder: Path) -> Source:
     return [identity(path.resolve()) for path in paths]
 
 
-def find(key: Mapping[str, Any], *, use_mmap: bool) -> Packed | None:
-    """The packed file of ``key``, or None when there is none that can be used."""
-    with contextlib.suppress(OSError, UnusableError):
-        return packed_file.read(path_of(key), key, use_mmap=use_mmap)
+def find(key: Mapping[str, Any], *, use_mmap: bool, check: Check) -> Packed | None:
+    """The packed file of ``key``, or None when there is none that can be used.
+
+    One that cannot be used is removed; a line of the log says why.
+
+    Args:
+        key: what the content depends on.
+        use_mmap: as ``packed_file.read`` has it.
+        check: raises ``UnusableError`` for slots that are not what the caller needs.
+    """
+    with contextlib.suppress(OSError):
+        path = path_of(key)
+        try:
+            return packed_file.read(path, key, use_mmap=use_mmap, check=check)
+        except UnusableError as error:
+            if os.path.lexists(path):
+                logger.warning("the packed weights in %s are made anew: %s", path, error)
+                if not path.is_dir():
+                    path.unlink()
     return None
 
 
@@ -106,9 +121,9 @@ def remove_outdated(spared: Path, source: Source) -> None:
     for path in set(spared.parent.glob("*" + SUFFIX)) - {spared}:
         try:
             theirs = packed_file.read_key(path)["source"]
-            current = all(identity(Path(file[0])) == tuple(file) for file in theirs)
+            current = theirs and all(identity(Path(file[0])) == tuple(file) for file in theirs)
             outdated = not current or paths == {file[0] for file in theirs}
-        except (OSError, UnusableError):
+        except (OSError, UnusableError, LookupError, TypeError, ValueError):
             outdated = True
         if outdated:
             with contextlib.suppress(OSError):

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talu import _native
+from talu.error_text import shown
 from talu.exceptions import ModelError
 from talu.protocols import PackedTensor
 from talu.weights import cache, packed_file
 from talu.weights.checkpoint import Checkpoint
-from talu.weights.packed_file import Bytes, Packed, Slot
+from talu.weights.packed_file import Bytes, Packed, Slot, UnusableError
 
 __all__ = ["CACHE_FROM_BYTES", "LoadedWeights", "UnequalError", "load_packed"]
 
@@ -116,7 +117,11 @@ def load_packed(
     }
     if equal:
         key["equal"] = sorted(equal)
-    if found := cache.find(key, use_mmap=use_mmap):
+
+    def check(slots: Mapping[str, Slot]) -> None:
+        check_slots(slots, wanted, as_integers)
+
+    if found := cache.find(key, use_mmap=use_mmap, check=check):
         return LoadedWeights(*found, from_cache=True, mapped=use_mmap)
 
     checkpoint = Checkpoint.open(folder, use_mmap=use_mmap)
@@ -148,6 +153,29 @@ def load_packed(
     if cache.source_of(folder) != source:
         raise ModelError(f"the weights in {folder} changed while they were read; open them again")
     return loaded
+
+
+def check_slots(
+    slots: Mapping[str, Slot], wanted: Mapping[str, tuple[int, ...]], as_integers: Collection[str]
+) -> None:
+    """Refuse slots of a packed file that are not the wanted tensors, each of its right size.
+
+    Raises:
+        UnusableError: a slot is missing or too many, or has another shape, format or size.
+    """
+    if slots.keys() != wanted.keys():
+        raise UnusableError("it has other tensors than the model reads")
+    for name, slot in slots.items():
+        allowed = {VECTOR} if len(slot.shape) == 1 else {*MATRIX_FORMATS.values()}
+        if name in as_integers:
+            allowed = {*allowed, INTEGERS} - {MATRIX_FORMATS["F32"]}
+        if slot.shape != wanted[name] or slot.format not in allowed:
+            raise UnusableError(f"{shown(name)} is not the tensor that the model reads")
+        size = 4 * slot.shape[0]
+        if slot.format != VECTOR:
+            size = _native.packed_bytes(slot.format, *slot.shape)
+        if slot.size != size:
+            raise UnusableError(f"{shown(name)} has {slot.size} bytes instead of {size}")
 
 
 def tensor(slot: Slot, data: Bytes) -> PackedTensor:

@@ -2,8 +2,8 @@
 
 Header (magic, layout, size and SHA-256 of the table, size of the file), the table as JSON (key,
 place and sampled checksum of every tensor), then the data, which begins on a page, each tensor
-on a multiple of 64 bytes. A file that fails any check is as good as none. This file knows nothing
-of checkpoints and kernels; why it is so: docs/decisions/0002-packed-weight-cache.md.
+on a multiple of 64 bytes. A file that fails any check is not used. Nothing here depends on
+checkpoints or kernels; the reasons are in docs/decisions/0002-packed-weight-cache.md.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from talu.error_text import shown
 from talu.exceptions import ResourceError
 
 __all__ = [
@@ -62,6 +63,7 @@ class Slot:
 
 
 Packed = tuple[dict[str, Slot], Bytes]  # the second holds all tensors, at the slots' offsets
+Check = Callable[[Mapping[str, Slot]], None]
 
 
 def place(sizes: Mapping[str, tuple[str, tuple[int, ...], int]]) -> tuple[dict[str, Slot], int]:
@@ -128,6 +130,7 @@ def write(
         digest = hashlib.sha256(table).digest()
         header = HEADER.pack(MAGIC, LAYOUT, len(table), digest, file_size)
         write_at(fd, memoryview(header + table), 0)
+        os.fchmod(fd, 0o400)  # a mapped file that is cut short kills who reads it
         os.fsync(fd)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             path.rmdir()  # an empty folder in the file's place
@@ -141,26 +144,33 @@ def write(
         os.close(fd)
 
 
-def read(path: Path, key: Mapping[str, Any], *, use_mmap: bool) -> Packed:
+def read(
+    path: Path, key: Mapping[str, Any], *, use_mmap: bool, check: Check = lambda slots: None
+) -> Packed:
     """The slots of a packed file, and its data: read-only, and aligned as the slots are.
 
     Args:
         path: the file.
         key: what ``write`` was given.
         use_mmap: map the file, shared with all who do; otherwise read it into private memory.
+        check: raises ``UnusableError`` for slots that are not what the caller needs.
 
     Raises:
         UnusableError: there is no sound file of that key, or another user can write to it.
     """
     with opened(path) as fd:
-        return load(fd, key, use_mmap=use_mmap)
+        return load(fd, key, use_mmap=use_mmap, check=check)
 
 
-def load(fd: int, key: Mapping[str, Any], *, use_mmap: bool) -> Packed:
+def load(
+    fd: int, key: Mapping[str, Any], *, use_mmap: bool, check: Check = lambda slots: None
+) -> Packed:
     """What ``read`` returns, from an open file."""
     table, start, file_size = read_table(fd)
     if table["key"] != key:
         raise UnusableError("it was made from something else")
+    slots, checksums = slots_of(table, file_size - start)
+    check(slots)
     if use_mmap:
         whole = mmap.mmap(fd, file_size, access=mmap.ACCESS_READ)
         data = np.frombuffer(whole, np.uint8, offset=start)
@@ -168,12 +178,32 @@ def load(fd: int, key: Mapping[str, Any], *, use_mmap: bool) -> Packed:
         data = aligned(file_size - start)
         read_at(fd, data.data, start)
         data.flags.writeable = False
-    slots = {}
-    for name, (kind, shape, offset, size, check) in table["tensors"].items():
-        slots[name] = Slot(kind, tuple(shape), offset, size)
-        if sampled_checksum(data[offset : offset + size]) != check:
-            raise UnusableError(f"the bytes of {name!r} are damaged")
+    for name, slot in slots.items():
+        if sampled_checksum(data[slot.offset : slot.offset + slot.size]) != checksums[name]:
+            raise UnusableError(f"the bytes of {shown(name)} are damaged")
     return slots, data
+
+
+def slots_of(table: Mapping[str, Any], room: int) -> tuple[dict[str, Slot], dict[str, str]]:
+    """The slots that a table names, and the checksums; they must lie as ``place`` puts them.
+
+    Raises:
+        UnusableError: an entry is malformed, or the slots do not fill ``room`` bytes of data.
+    """
+    sizes, slots, checksums = {}, {}, {}
+    try:
+        for name, (kind, shape, offset, size, checksum) in table["tensors"].items():
+            numbers = (*shape, offset, size)
+            if type(kind) is not str or any(type(n) is not int or n < 0 for n in numbers):
+                raise UnusableError(f"the entry of {shown(name)} is damaged")
+            slots[name] = Slot(kind, tuple(shape), offset, size)
+            sizes[name] = (kind, tuple(shape), size)
+            checksums[name] = checksum
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UnusableError("its table is malformed") from error
+    if place(sizes)[0] != slots or max(s.offset + s.size for s in slots.values()) != room:
+        raise UnusableError("its tensors do not lie one after the other")
+    return slots, checksums
 
 
 def read_key(path: Path) -> dict[str, Any]:
@@ -183,8 +213,7 @@ def read_key(path: Path) -> dict[str, Any]:
         UnusableError: it is no sound packed file.
     """
     with opened(path) as fd:
-        key: dict[str, Any] = read_table(fd)[0]["key"]
-    return key
+        return dict(read_table(fd)[0]["key"])
 
 
 def locked_temporary(folder: Path) -> tuple[int, str]:
@@ -240,7 +269,15 @@ def read_table(fd: int) -> tuple[dict[str, Any], int, int]:
     read_at(fd, memoryview(text), HEADER.size)
     if hashlib.sha256(text).digest() != digest:
         raise UnusableError("its table is damaged")
-    return json.loads(text), data_start(length), size
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnusableError("its table is malformed") from error
+    if not isinstance(table, dict) or not all(
+        isinstance(table.get(part), dict) and table[part] for part in ("key", "tensors")
+    ):
+        raise UnusableError("its table is malformed")
+    return table, data_start(length), size
 
 
 def encode(key: Mapping[str, Any], slots: Mapping[str, Slot], checks: Mapping[str, str]) -> bytes:
