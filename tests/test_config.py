@@ -2,6 +2,7 @@
 
 import copy
 import math
+from fractions import Fraction
 from typing import get_type_hints
 
 import numpy as np
@@ -15,19 +16,24 @@ from talu.config import (
     GenerationSettings,
     merged,
 )
+from talu.error_text import shown
 from talu.exceptions import ValidationError
 
 WRONG = [
     ("max_tokens", 0),
     ("max_tokens", 2.0),
     ("max_tokens", True),
-    ("max_tokens", None),
+    ("max_tokens", 2**31),
+    ("max_tokens", 10**400),
     ("temperature", -0.1),
     ("temperature", math.nan),
     ("temperature", math.inf),
     ("temperature", 1001),
     ("temperature", "hot"),
-    ("temperature", None),
+    ("temperature", 10**400),
+    ("temperature", -(10**400)),
+    ("temperature", Fraction(10**400)),
+    ("temperature", np.zeros(3)),
     ("top_k", -1),
     ("top_k", 2**31),
     ("top_p", 0.0),
@@ -40,11 +46,16 @@ WRONG = [
     ("stop_sequences", "stop"),
     ("stop_sequences", [""]),
     ("stop_sequences", [1]),
+    ("stop_sequences", ["x" * 1001]),
+    ("stop_sequences", ["x"] * 65),
     ("stop_token_ids", 7),
     ("stop_token_ids", [-1]),
     ("stop_token_ids", [True]),
+    ("stop_token_ids", [2**31]),
+    ("stop_token_ids", [10**400]),
     ("seed", -1),
     ("seed", 2**64),
+    ("seed", 10**400),
     ("seed", 1.0),
     ("seed", "1"),
     ("seed", True),
@@ -54,6 +65,8 @@ WRONG = [
     ("logit_bias", [1]),
     ("logit_bias", {"1": 0.5}),
     ("logit_bias", {1: math.inf}),
+    ("logit_bias", {1: 10**400}),
+    ("logit_bias", {2**31: 1}),
     ("logit_bias", {1: None}),
     ("chat_template", 3),
     ("extra_context", {1: "x"}),
@@ -78,7 +91,7 @@ RIGHT = {
 
 
 def pairs(rows: list[tuple[str, object]]) -> list[str]:
-    return [f"{name}={value!r}" for name, value in rows]
+    return [f"{name}={shown(value)}" for name, value in rows]
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG, ids=pairs(WRONG))
@@ -111,6 +124,27 @@ def test_an_unset_field_reads_as_the_library_default() -> None:
     )
     assert (config.min_p, config.repetition_penalty, config.seed) == (0.0, 1.0, None)
     assert config.given == {}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_none_unsets_a_field_and_wins_over_lower_levels(name: str) -> None:
+    default = getattr(GenerationConfig(), name)
+    config = merged(GenerationConfig(**{name: RIGHT[name]}), settings={name: None})
+    assert getattr(config, name) == default
+    assert config.to_dict(only_given=True) == {name: None}
+    assert merged(settings=config.to_dict(only_given=True)) == config
+    assert config.without_none() == GenerationConfig()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**400, 10**5000, "x" * 1_000_000, ["x" * 1_000_000] * 3],
+    ids=["number", "very long number", "text", "list"],
+)
+def test_the_error_for_a_long_value_is_short(value: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        GenerationConfig(temperature=value)
+    assert len(str(caught.value)) < 300
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -35,6 +35,14 @@ def test_without_a_seed_the_fresh_one_is_taken_and_zero_is_a_seed() -> None:
     assert resolve(GenerationConfig(seed=0)).seed == 0
 
 
+def test_none_leaves_a_setting_to_the_model_and_then_to_the_library() -> None:
+    model = {"temperature": 0.6, "max_new_tokens": 99}
+    nothing = GenerationConfig(temperature=None, max_tokens=None, top_k=None, logprobs=None)
+    params = resolve(nothing, model)
+    assert (params.temperature, params.max_tokens, params.top_k) == (0.6, 99, 50)
+    assert params.top_logprobs == -1
+
+
 def test_stop_token_ids_replace_the_models_end_tokens() -> None:
     assert resolve(GenerationConfig()).stop_token_ids == {2}
     assert resolve(GenerationConfig(stop_token_ids=[])).stop_token_ids == frozenset()

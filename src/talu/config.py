@@ -1,7 +1,6 @@
-"""Generation settings: what a caller may ask, what is unset, and how levels are merged.
+"""Generation settings: their names, types, ranges and defaults, and how levels are merged.
 
-Knows every setting by name, type, range and library default, and the order call > chat > model >
-library. Refuses to know how a setting is carried out, and what a model says of it: ``sampling``.
+The order is call, chat, model, library; ``sampling`` fills in the last two.
 """
 
 import math
@@ -37,9 +36,13 @@ T = TypeVar("T")
 
 MAX_SEED = 2**64 - 1
 MAX_TOP_LOGPROBS = 20
+MAX_TOKENS = 2**31 - 1  # more than any context
+MAX_TOKEN_ID = 2**31 - 1
 MAX_TOP_K = 2**31 - 1  # more than any vocabulary
+MAX_STOPS = 64
+MAX_STOP_LENGTH = 1000
 MAX_BIAS = 1e6
-ELSEWHERE = {  # names that are no settings, and where what they mean is
+ELSEWHERE = {  # names that are not settings, and where what they mean is
     "completion_opts": "an argument of raw_complete",
     "messages": "an argument of client.chat",
     "model": "an argument of client.ask, stream, raw_complete and chat",
@@ -67,16 +70,16 @@ def source_of(template: str | TemplateSource | None) -> str | None:
 class GenerationSettings(TypedDict, total=False):
     """The keywords of ``GenerationConfig``, for typing calls that pass them on."""
 
-    max_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repetition_penalty: float
+    max_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
     stop_sequences: list[str] | None
     stop_token_ids: list[int] | None
     seed: int | None
-    logprobs: bool
+    logprobs: bool | None
     top_logprobs: int | None
     logit_bias: dict[int, float] | None
     chat_template: str | TemplateSource | None
@@ -106,9 +109,13 @@ def _number(wanted: str, fits: Callable[[float], bool]) -> Callable[[str, object
     def check(name: str, value: object) -> float:
         if not isinstance(value, Real) or isinstance(value, bool):
             raise _wrong(name, value, wanted)
-        if not math.isfinite(value) or not fits(float(value)):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number) or not fits(number):
             raise _wrong(name, value, wanted)
-        return float(value)
+        return number
 
     return check
 
@@ -124,28 +131,28 @@ def check_boolean(name: str, value: object) -> bool:
     return value
 
 
-def _optional(check: Callable[[str, object], T]) -> Callable[[str, object], T | None]:
-    def check_or_none(name: str, value: object) -> T | None:
-        return None if value is None else check(name, value)
-
-    return check_or_none
-
-
 def _strings(name: str, value: object) -> list[str]:
-    wanted = "a list of texts that are not empty"
+    wanted = f"a list of at most {MAX_STOPS} texts of 1 to {MAX_STOP_LENGTH} characters"
     if isinstance(value, str):
         raise _wrong(name, value, f"{wanted} (write [{shown(value)}] for a single one)")
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple) or len(value) > MAX_STOPS:
         raise _wrong(name, value, wanted)
-    if not all(isinstance(text, str) and text for text in value):
+    if not all(isinstance(text, str) and 0 < len(text) <= MAX_STOP_LENGTH for text in value):
         raise _wrong(name, value, wanted)
     return list(value)
 
 
-def check_token_ids(name: str, value: object) -> list[int]:
-    """The ids as a list, or ``ValidationError`` that names what is not a list of token ids."""
+def check_token_ids(name: str, value: object, *, ordered: bool = False) -> list[int]:
+    """The ids as a list, or ``ValidationError`` that names what is not a list of token ids.
+
+    Args:
+        name: of the argument, for the error.
+        value: a list or tuple, or a set.
+        ordered: the order matters, so that a set is refused.
+    """
     wanted = "a list of token ids, whole numbers of at least 0"
-    if not isinstance(value, list | tuple | set | frozenset):
+    kinds = (list, tuple) if ordered else (list, tuple, set, frozenset)
+    if not isinstance(value, kinds) or len(value) > MAX_TOKEN_ID:
         raise _wrong(name, value, wanted)
     return [check_token_id(name, token, wanted) for token in value]
 
@@ -154,7 +161,9 @@ def check_token_id(
     name: str, token: object, wanted: str = "a token id, a whole number of at least 0"
 ) -> int:
     """The id as a plain number, or ``ValidationError`` that says what is wanted in its place."""
-    if not isinstance(token, Integral) or isinstance(token, bool) or int(token) < 0:
+    if not isinstance(token, Integral) or isinstance(token, bool):
+        raise _wrong(name, token, wanted)
+    if not 0 <= int(token) <= MAX_TOKEN_ID:
         raise _wrong(name, token, wanted)
     return int(token)
 
@@ -180,7 +189,7 @@ def _context(name: str, value: object) -> dict[str, object]:
 
 
 class Setting(Generic[T]):
-    """A field of ``GenerationConfig``: checked when it is set, its default while it is not."""
+    """A field of ``GenerationConfig``: checked when it is set; None and unset read as default."""
 
     def __init__(self, default: T, check: Callable[[str, object], T]) -> None:
         self.default = default
@@ -198,23 +207,26 @@ class Setting(Generic[T]):
     def __get__(self, config: "GenerationConfig | None", owner: type) -> Self | T:
         if config is None:
             return self
-        value: T = config.given.get(self.name, self.default)
-        return value
+        value: T | None = config.given.get(self.name)
+        return self.default if value is None else value
 
-    def __set__(self, config: "GenerationConfig", value: T) -> None:
-        config.given[self.name] = self.check(self.name, value)
+    def __set__(self, config: "GenerationConfig", value: T | None) -> None:
+        config.given[self.name] = None if value is None else self.check(self.name, value)
 
 
 class GenerationConfig:
     """Settings of a generation; what is not set is left to the chat, the model, the library.
 
     A field that is not set reads as the library default, but a value in the model's own
-    ``generation_config.json`` wins over that default. A value is checked when it is set: one of a
-    wrong type or range raises ``ValidationError`` whose ``details["param"]`` names the field. An
-    unknown keyword raises ``TypeError``; so does one of a later version, unless it is None.
+    ``generation_config.json`` wins over that default. None unsets a field: it wins over what a
+    lower level has set, and leaves the field to the model and the library.
+
+    A value is checked when it is set: one of a wrong type or range raises ``ValidationError`` whose
+    ``details["param"]`` names the field. An unknown keyword raises ``TypeError``; so does one of a
+    later version, unless it is None.
 
     Attributes:
-        max_tokens: limit of generated tokens, at least 1 (256).
+        max_tokens: limit of generated tokens, 1 to 2**31 - 1 (256).
         temperature: 0 always takes the most likely token, at most 1000 (0.7).
         top_k: keep the k most likely tokens; 0 is off (50).
         top_p: keep the smallest set of tokens with this probability, 0 < top_p <= 1; 1 is off
@@ -222,9 +234,11 @@ class GenerationConfig:
         min_p: drop tokens less likely than this share of the most likely one; 0 is off (0.0).
         repetition_penalty: above 1 discourages tokens that the context has, also when greedy;
             0.001 to 1000 (1.0).
-        stop_sequences: texts that end the answer and are not part of it; they may span tokens.
+        stop_sequences: texts that end the answer and are not part of it; they may span tokens. At
+            most 64, of 1 to 1000 characters.
         stop_token_ids: replaces the model's end tokens; an empty list means that none stops.
-        seed: 0 to 2**64 - 1; the same seed and request give the same tokens. None draws one.
+        seed: 0 to 2**64 - 1; the same seed and request give the same tokens. None draws one, which
+            the answer's ``seed`` reports.
         logprobs: report log-probabilities of the model's own distribution, before all the above.
         top_logprobs: alternatives to report for each token, 0 to 20; implies ``logprobs`` unless
             that is set to False.
@@ -237,20 +251,20 @@ class GenerationConfig:
 
     __slots__ = ("given",)
 
-    max_tokens = Setting(256, _whole(1))
+    max_tokens = Setting(256, _whole(1, MAX_TOKENS))
     temperature = Setting(0.7, _number("a number of at least 0 and at most 1000", _fits(0, 1000)))
     top_k = Setting(50, _whole(0, MAX_TOP_K))
     top_p = Setting(0.9, _number("a number above 0 and at most 1", lambda x: 0 < x <= 1))
     min_p = Setting(0.0, _number("a number from 0 to 1", _fits(0, 1)))
     repetition_penalty = Setting(1.0, _number("a number from 0.001 to 1000", _fits(0.001, 1000)))
-    stop_sequences = Setting(None, _optional(_strings))
-    stop_token_ids = Setting(None, _optional(check_token_ids))
-    seed = Setting(None, _optional(_whole(0, MAX_SEED)))
+    stop_sequences = Setting(None, _strings)
+    stop_token_ids = Setting(None, check_token_ids)
+    seed = Setting(None, _whole(0, MAX_SEED))
     logprobs = Setting(False, check_boolean)
-    top_logprobs = Setting(None, _optional(_whole(0, MAX_TOP_LOGPROBS)))
-    logit_bias = Setting(None, _optional(_bias))
-    chat_template = Setting(None, _optional(_template))
-    extra_context = Setting(None, _optional(_context))
+    top_logprobs = Setting(None, _whole(0, MAX_TOP_LOGPROBS))
+    logit_bias = Setting(None, _bias)
+    chat_template = Setting(None, _template)
+    extra_context = Setting(None, _context)
 
     def __init__(self, **settings: Unpack[GenerationSettings]) -> None:
         self.given: dict[str, Any] = {}
@@ -263,10 +277,15 @@ class GenerationConfig:
         """A copy with these fields set; without arguments a plain copy."""
         return self | GenerationConfig(**settings)
 
+    def without_none(self) -> "GenerationConfig":
+        """A copy of what is set to a value."""
+        copy = GenerationConfig()
+        copy.given = {name: value for name, value in self.given.items() if value is not None}
+        return copy
+
     def to_dict(self, *, only_given: bool = False) -> dict[str, Any]:
         """The fields as they read, or only those that are set; a template as its source text."""
-        names = self.given if only_given else FIELDS
-        values = {name: getattr(self, name) for name in names}
+        values = dict(self.given) if only_given else {n: getattr(self, n) for n in FIELDS}
         if "chat_template" in values:
             values["chat_template"] = source_of(self.chat_template)
         return values

@@ -1,7 +1,4 @@
-"""What the engine works by: the settings of one generation with nothing left unset.
-
-Knows what a model's own ``generation_config.json`` may say. Refuses to know where it lies.
-"""
+"""The settings of one generation with nothing left unset, as the engine uses them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +21,7 @@ FROM_MODEL = {  # names of generation_config.json and ours
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """Settings of one generation with nothing left unset: what the engine works by.
+    """Settings of one generation with nothing left unset.
 
     The order of the sampler is: bias, repetition penalty, temperature, top-k, top-p, min-p.
 
@@ -68,7 +65,7 @@ def resolve_sampling(
     Raises:
         ModelError: the model's own defaults have a value that does not fit.
     """
-    full = _from_model(model_defaults) | config
+    full = _from_model(model_defaults) | config.without_none()
     wants_logprobs = full.given.get("logprobs", full.top_logprobs is not None)
     ends = full.stop_token_ids
     return SamplingParams(

@@ -237,6 +237,7 @@ class Done:
         prompt: the rendered prompt, None when the backend does not know it.
         stop_sequence: the stop sequence that matched, if one did.
         notes: what was done differently from what was asked, in words.
+        seed: what the sampler drew from, also when none was asked for; None when it is not known.
     """
 
     finish_reason: FinishReason
@@ -246,6 +247,7 @@ class Done:
     prompt: str | None = None
     stop_sequence: str | None = None
     notes: tuple[str, ...] = ()
+    seed: int | None = None
 
 
 Event = TextDelta | ReasoningDelta | ToolCallEvent | Done

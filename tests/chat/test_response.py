@@ -129,6 +129,30 @@ def test_to_dict_is_fit_for_json_and_has_what_is_known(faces) -> None:
     assert "logprobs" not in values
 
 
+def test_to_dict_has_prompt_and_tokens(faces) -> None:
+    values = answer_of(faces, "one two").to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert values["prompt"] == "user: Hi"
+    assert values["tokens"] == [0]
+
+
+def test_an_answer_without_a_seed_tells_the_one_that_was_drawn(faces) -> None:
+    client = faces.face.client_class("talu/pocket")
+    settings = {"temperature": 1.5, "max_tokens": 20}
+    chat = client.chat()
+    answer = faces.run(chat.send("Tell me a story.", **settings))
+    assert 0 <= answer.seed < 2**53
+    assert answer.to_dict()["seed"] == chat.items.last.generation["seed"] == answer.seed
+    again = faces.run(client.ask("Tell me a story.", **settings, seed=answer.seed))
+    assert (again, again.tokens, again.seed) == (answer, answer.tokens, answer.seed)
+    assert faces.run(client.ask("Hi", seed=7, max_tokens=1)).seed == 7
+    stream = faces.run(chat("Hi", max_tokens=2))
+    assert stream.seed is None
+    faces.read(stream)
+    assert stream.seed is not None
+    faces.run(client.close())
+
+
 def test_to_dict_has_log_probabilities_that_were_asked_for(faces) -> None:
     entry = TokenLogprob(5, "a", -0.5, [(5, "a", -0.5), (6, "b", -1.0)])
     values = answer_of(faces, TextDelta("a", (5,), (entry,))).to_dict()

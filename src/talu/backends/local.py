@@ -207,7 +207,7 @@ class LocalModel:
             request.config,
             engine.architecture.generation_defaults,
             end_token_ids=ends,
-            fresh_seed=secrets.randbits(64),
+            fresh_seed=secrets.randbits(53),  # JSON readers with doubles only keep it exact
         )
         raw = request.messages is None
         with self._gate.lock:
@@ -223,6 +223,7 @@ class LocalModel:
             else ChatReply(in_reasoning=in_reasoning, with_tools=bool(request.tools)),
             backend=self,
             prompt=text,
+            seed=params.seed,
             request=request,
         )
 
@@ -239,6 +240,7 @@ class _Generation:
     reply: ChatReply | RawReply
     backend: LocalModel
     prompt: str
+    seed: int
     request: Request
 
     def __enter__(self) -> Ticket:
@@ -274,6 +276,7 @@ class _Generation:
             prompt=self.prompt,
             stop_sequence=result.stop_sequence,
             notes=(*self.backend.info.notes, *result.notes, *self.reply.notes),
+            seed=self.seed,
         )
 
 

@@ -156,6 +156,15 @@ class Answer(Generic[ChatT]):
         return done.prompt if done else None
 
     @property
+    def seed(self) -> int | None:
+        """The seed that was asked for or drawn; the same request with it gives the same answer.
+
+        None before the end, and when the backend does not tell.
+        """
+        done = self._turn.builder.done
+        return done.seed if done else None
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What was done differently from what was asked, in words."""
         done = self._turn.builder.done
@@ -169,7 +178,7 @@ class Answer(Generic[ChatT]):
         return self._content
 
     def to_dict(self) -> dict[str, Any]:
-        """The answer for JSON: text, finish reason and whatever else is known."""
+        """The answer for JSON: text, finish reason and everything else that is known."""
         known: dict[str, Any] = {
             "text": self.text,
             "finish_reason": str(reason) if (reason := self._turn.finish_reason) else None,
@@ -177,6 +186,9 @@ class Answer(Generic[ChatT]):
             "reasoning": self.reasoning,
             "stop_sequence": self.stop_sequence,
             "notes": list(self.notes) or None,
+            "prompt": self.prompt,
+            "tokens": self.tokens or None,
+            "seed": self.seed,
         }
         if done := self._turn.builder.done:
             known["usage"] = asdict(done.usage) | {"total_tokens": done.usage.total_tokens}

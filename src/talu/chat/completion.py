@@ -40,7 +40,7 @@ def raw_request(
     if continue_from_token_id is not None:
         check_token_id("continue_from_token_id", continue_from_token_id)
     if token_ids is not None:
-        token_ids = check_token_ids("token_ids", token_ids)
+        token_ids = check_token_ids("token_ids", token_ids, ordered=True)
     if system and token_ids is not None:
         wrong = "system= is text and cannot go before token_ids: put its tokens there"
         raise ValidationError(wrong, details={"param": "system"})

@@ -223,11 +223,13 @@ class Turn(Outcome[ChatT]):
         self.finish_reason = done.finish_reason if done else FinishReason.CANCELLED
         cancelled = self.finish_reason is FinishReason.CANCELLED
         status = ItemStatus.INCOMPLETE if cancelled else ItemStatus.COMPLETED
-        generation = {
+        generation: dict[str, object] = {
             "model": done.model if done else self.model,
             "finish_reason": self.finish_reason,
             "config": self.request.config.to_dict(only_given=True),
         }
+        if done is not None and done.seed is not None:
+            generation["seed"] = done.seed
         items = self.asked + self.builder.items(status, generation)
         self.history.items[self.keep :] = items
         self.past = tuple(self.history.items)
