@@ -41,10 +41,7 @@ class Persistence:
         if stored is None:
             return None
         try:
-            where = f"session {self.session_id!r}, item"
-            self._items = [
-                item_from_dict(f"{where} {i}", item) for i, item in enumerate(stored.items)
-            ]
+            self._items = [item_from_dict(f"item {i}", item) for i, item in enumerate(stored.items)]
             config_from_dict(stored.record["config"])
         except ValidationError as error:
             wrong = f"session {self.session_id!r} is damaged: {error}"

@@ -75,7 +75,7 @@ def item_from_dict(where: str, record: Mapping[str, Any]) -> Item:
             values["content"] = tuple(_part(part) for part in values["content"])
         item: Item = kind(**values)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
         raise ValidationError(
             f"{where} is not a record of a conversation item ({reason}): {shown(record)}",
             details={"param": "items", "where": where},

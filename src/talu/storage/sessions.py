@@ -30,13 +30,13 @@ __all__ = ["COLUMNS", "Database", "add_session"]
 
 # Texts are read as bytes: what is not UTF-8 is then an error of its session, not of the statement.
 COLUMNS = (
-    "CAST(coalesce(session_id, '') AS BLOB), CAST(coalesce(marker, '') AS BLOB),"
+    "change, CAST(coalesce(session_id, '') AS BLOB), CAST(coalesce(marker, '') AS BLOB),"
     " created_at_ms, updated_at_ms, CAST(record AS BLOB)"
 )
 PAGE = """
     change < :before AND (:marker IS NULL OR marker = :marker) ORDER BY change DESC LIMIT :limit
 """
-LIST = f"SELECT change, {COLUMNS}, NULL FROM sessions WHERE {PAGE}"
+LIST = f"SELECT {COLUMNS}, NULL FROM sessions WHERE {PAGE}"
 # From each item that has the words down the tree to the next one that has them, so that each node
 # is looked at once: a session's head then knows the last item before it.
 SEARCH = f"""
@@ -48,7 +48,7 @@ SEARCH = f"""
         WHERE nodes.node > below.node AND nodes.node NOT IN (SELECT node FROM hits)
     ),
     titled AS MATERIALIZED (SELECT rowid FROM titles WHERE {{titles}})
-    SELECT change, {COLUMNS}, hit FROM sessions LEFT JOIN below ON below.node = head
+    SELECT {COLUMNS}, hit FROM sessions LEFT JOIN below ON below.node = head
     WHERE (hit IS NOT NULL OR title_row IN (SELECT rowid FROM titled)) AND {PAGE}
 """
 
@@ -82,16 +82,16 @@ class Database:
         self._resume()
         with self._file.reading() as db:
             found = db.execute(
-                f"SELECT change, head, {COLUMNS} FROM sessions WHERE session_id = ?", (session_id,)
+                f"SELECT head, {COLUMNS} FROM sessions WHERE session_id = ?", (session_id,)
             ).fetchone()
             if found is None:
                 return None
-            change, head, *columns = found
+            head, *columns = found
             try:
                 nodes, items = read_path(db, head)
             except Damage as error:
                 raise self._file.damaged(error, session_id) from error
-        return StoredSession(self.record_of(*columns), change, nodes, items)
+        return StoredSession(self.record_of(*columns), columns[0], nodes, items)
 
     def save(
         self,
@@ -150,14 +150,14 @@ class Database:
             values |= parameters
         with self._file.reading() as db:
             sessions = []
-            for change, *columns, hit in db.execute(statement, values).fetchall():
+            for *columns, hit in db.execute(statement, values).fetchall():
                 record = self.record_of(*columns)
                 shown_text = None
                 if search is not None:
                     found = record["title"] if hit is None else self._text_of(db, hit, record)
                     shown_text = snippet(found or "", search)
                 sessions.append(
-                    SessionRecord(**record, search_snippet=shown_text, cursor=str(change))
+                    SessionRecord(**record, search_snippet=shown_text, cursor=str(columns[0]))
                 )
         return sessions
 
@@ -181,15 +181,14 @@ class Database:
             add_removal(db, head)
         return finish_removals(self._file)
 
-    def record_of(
-        self, session_id: bytes, marker: bytes, created_at_ms: int, updated_at_ms: int, text: bytes
-    ) -> StoredRecord:
-        """The session of a row of this file; ``StorageError`` when it is damaged."""
+    def record_of(self, change: int, session_id: bytes, *columns: Any) -> StoredRecord:
+        """The session of a row, read as ``COLUMNS``; ``StorageError`` when it is damaged."""
         try:
-            return record_of_row(session_id, marker, created_at_ms, updated_at_ms, text)
+            if not isinstance(change, int):
+                raise Damage(f"its change is {shown(change)}")
+            return record_of_row(session_id, *columns)
         except Damage as error:
-            name = str(session_id, errors="replace")
-            raise self._file.damaged(error, name) from error
+            raise self._file.damaged(error, str(session_id, errors="replace")) from error
 
     def _text_of(self, db: sqlite3.Connection, node: int, record: StoredRecord) -> str:
         """The text of an item that a search has found."""
@@ -255,9 +254,13 @@ def add_session(
 def _next_change(db: sqlite3.Connection) -> int:
     """A number that is above that of all changes so far."""
     db.execute("UPDATE changes SET last = last + 1")
-    (change,) = db.execute("SELECT max(last) FROM changes").fetchone()
-    if not isinstance(change, int):
-        raise Damage(f"the number of the last change is {shown(change)}")
+    change, last = db.execute(
+        "SELECT (SELECT max(last) FROM changes), (SELECT max(change) FROM sessions)"
+    ).fetchone()
+    if not isinstance(change, int) or not (last is None or isinstance(last, int)):
+        raise Damage(f"the number of the last change is {shown(change)} or {shown(last)}")
+    if last is not None and change <= last:
+        raise Damage(f"the number of the last change is {last}, but {change} comes after it")
     return change
 
 

@@ -229,6 +229,8 @@ class File:
             raise self._failure(doing, error) from error
         except Damage as error:
             raise self.damaged(error) from error
+        except UnicodeDecodeError as error:  # in a message of SQLite that quotes the file
+            raise self.damaged("it has names that are not UTF-8") from error
         except OSError as error:
             raise StorageError(f"cannot {doing} {self.path}: {error}") from error
 
@@ -238,6 +240,8 @@ class File:
             return StorageError(
                 f"cannot {doing} {self.path}: the SQLite of this Python has no FTS5"
             )
+        if "Could not decode to UTF-8" in text:
+            return self.damaged("it has a text that is not UTF-8")
         if kind.startswith(DAMAGED):
             return self.damaged(f"{text}; restore it from a copy, or move it away")
         hint = next((f"; {hint}" for name, hint in HINTS.items() if kind.startswith(name)), "")
