@@ -460,7 +460,9 @@ def test_a_damaged_item_is_named(faces, profile) -> None:
     client.chat(session_id="s", system="S")
     with profile.database.file.writing() as db:
         db.execute("""UPDATE nodes SET item = '{"type": "poem"}'""")
-    with pytest.raises(StorageError, match="session 's', item 0 is not a record") as caught:
+    with pytest.raises(
+        StorageError, match="session 's' is damaged: item 0 is not a record"
+    ) as caught:
         client.chat(session_id="s")
     assert caught.value.code == "STORAGE_DAMAGED"
 
