@@ -5,6 +5,7 @@ The order is call, chat, model, library; ``sampling`` fills in the last two.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from numbers import Integral, Real
 from typing import (
     Any,
@@ -39,6 +40,8 @@ MAX_TOP_LOGPROBS = 20
 MAX_TOKENS = 2**31 - 1  # more than any context
 MAX_TOKEN_ID = 2**31 - 1
 MAX_TOP_K = 2**31 - 1  # more than any vocabulary
+MAX_IDS = 10_000  # in stop_token_ids and logit_bias; sampling looks at each for every token
+MAX_PROMPT_IDS = 2**22  # more than any context
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1000
 MAX_BIAS = 1e6
@@ -142,18 +145,28 @@ def _strings(name: str, value: object) -> list[str]:
     return list(value)
 
 
-def check_token_ids(name: str, value: object, *, ordered: bool = False) -> list[int]:
+def _too_many(name: str, count: int, wanted: str) -> ValidationError:
+    message = f"{name} must be {wanted}, got {count:,}"
+    return ValidationError(message, details={"param": name, "count": count, "wanted": wanted})
+
+
+def check_token_ids(
+    name: str, value: object, *, ordered: bool = False, most: int = MAX_PROMPT_IDS
+) -> list[int]:
     """The ids as a list, or ``ValidationError`` that names what is not a list of token ids.
 
     Args:
         name: of the argument, for the error.
         value: a list or tuple, or a set.
         ordered: the order matters, so that a set is refused.
+        most: how many there may be.
     """
     wanted = "a list of token ids, whole numbers of at least 0"
     kinds = (list, tuple) if ordered else (list, tuple, set, frozenset)
-    if not isinstance(value, kinds) or len(value) > MAX_TOKEN_ID:
+    if not isinstance(value, kinds):
         raise _wrong(name, value, wanted)
+    if len(value) > most:
+        raise _too_many(name, len(value), f"a list of at most {most:,} token ids")
     return [check_token_id(name, token, wanted) for token in value]
 
 
@@ -172,6 +185,9 @@ def _bias(name: str, value: object) -> dict[int, float]:
     wanted = "a dictionary from token ids to numbers between -1,000,000 and 1,000,000"
     if not isinstance(value, Mapping):
         raise _wrong(name, value, wanted)
+    if len(value) > MAX_IDS:
+        few = "to allow few tokens, give each of them a large bias instead of banning all others"
+        raise _too_many(name, len(value), f"a dictionary of at most {MAX_IDS:,} token ids ({few})")
     number = _number(wanted, _fits(-MAX_BIAS, MAX_BIAS))
     return {check_token_id(name, token, wanted): number(name, b) for token, b in value.items()}
 
@@ -236,14 +252,15 @@ class GenerationConfig:
             0.001 to 1000 (1.0).
         stop_sequences: texts that end the answer and are not part of it; they may span tokens. At
             most 64, of 1 to 1000 characters.
-        stop_token_ids: replaces the model's end tokens; an empty list means that none stops.
+        stop_token_ids: replaces the model's end tokens; an empty list means that none stops. At
+            most 10,000.
         seed: 0 to 2**64 - 1; the same seed and request give the same tokens. None draws one, which
             the answer's ``seed`` reports.
         logprobs: report log-probabilities of the model's own distribution, before all the above.
         top_logprobs: alternatives to report for each token, 0 to 20; implies ``logprobs`` unless
             that is set to False.
         logit_bias: added to the score of each token id, -1,000,000 to 1,000,000; -100 or less bans
-            the token.
+            the token. At most 10,000 ids.
         chat_template: Jinja text or ``PromptTemplate`` instead of the chat's or the model's.
         extra_context: variables for the chat template.
         given: the fields that are set, by name.
@@ -258,7 +275,7 @@ class GenerationConfig:
     min_p = Setting(0.0, _number("a number from 0 to 1", _fits(0, 1)))
     repetition_penalty = Setting(1.0, _number("a number from 0.001 to 1000", _fits(0.001, 1000)))
     stop_sequences = Setting(None, _strings)
-    stop_token_ids = Setting(None, check_token_ids)
+    stop_token_ids = Setting(None, partial(check_token_ids, most=MAX_IDS))
     seed = Setting(None, _whole(0, MAX_SEED))
     logprobs = Setting(False, check_boolean)
     top_logprobs = Setting(None, _whole(0, MAX_TOP_LOGPROBS))

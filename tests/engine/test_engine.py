@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from talu.engine import worker
 from talu.engine.engine import Engine
 from talu.engine.scheduler import Limits
 from talu.engine.sequence import Sequence
@@ -257,6 +258,24 @@ def test_the_queue_has_a_length(gated: Callable[..., tuple[Engine, Gated]]) -> N
         engine.submit(PROMPT, PARAMS)
     gate.let_all()
     assert [len(tokens_of(ticket)) for ticket in tickets] == [12] * 3
+
+
+def test_the_tokens_of_the_queue_have_a_limit(
+    gated: Callable[..., tuple[Engine, Gated]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "MAX_WEIGHT", 1000)
+    engine, gate = gated(limits=Limits(jobs=1))
+    heavy = replace(PARAMS, stop_sequences=("no such text" * 20,))
+    tickets = [engine.submit(PROMPT, heavy)]  # alone, a request may weigh more
+    with pytest.raises(ResourceError, match="requests with 1,970 tokens wait"):
+        engine.submit(PROMPT, PARAMS)
+    with pytest.raises(ResourceError, match="requests with 1,970 tokens wait"):
+        engine.submit_embedding([PROMPT], "mean")
+    gate.let_all()
+    tokens_of(tickets.pop())
+    for _ in range(3):  # none of them leaves anything behind
+        tickets = [engine.submit(PROMPT, PARAMS) for _ in range(10)]
+        assert [len(tokens_of(ticket)) for ticket in tickets] == [12] * 10
 
 
 # Failures.

@@ -30,6 +30,7 @@ from talu.types import FinishReason
 
 __all__ = ["Worker"]
 
+MAX_WEIGHT = 2**24  # of all requests together: about 700 MB
 Ints = NDArray[np.int32]
 Request = Sequence | EmbeddingRequest
 
@@ -68,6 +69,7 @@ class Worker:
         self._embedder = Embedder(model.embedder, model.open_embedder)
         self._inbox: SimpleQueue[Request | None] = SimpleQueue()
         self._open: set[Request] = set()  # all that were put and have not ended
+        self._weight = 0  # of these
         self._gate = threading.RLock()  # between put and close; a signal handler may put as well
         self._closed = False
         self._failure: BaseException | None = None
@@ -96,10 +98,12 @@ class Worker:
             StateError: the worker was closed or has failed, or this process is a fork of its own.
         """
         self.check_process()
+        weight = request.weight  # that of a generation grows
         with self._gate:
-            self._check_open()
+            self._check_open(weight)
             self._open.add(request)
-            request.mailbox.when_ended(partial(self._open.discard, request))
+            self._weight += weight
+            request.mailbox.when_ended(partial(self._ended, request, weight))
             self._inbox.put(request)
 
     def close(self) -> None:
@@ -120,7 +124,12 @@ class Worker:
         """Raise ``StateError`` in a fork of the process that started the thread."""
         check_process(self._process, "the model was opened", "make a new client in this process")
 
-    def _check_open(self) -> None:
+    def _ended(self, request: Request, weight: int) -> None:
+        with self._gate:
+            self._open.discard(request)
+            self._weight -= weight
+
+    def _check_open(self, weight: int) -> None:
         if self._failure is not None:
             raise StateError(
                 f"the engine of this {self._name} model has failed and is closed "
@@ -135,6 +144,12 @@ class Worker:
             raise ResourceError(
                 f"{waiting} requests wait for this model already; try again later",
                 details={"max_requests": self._max_requests},
+            )
+        if self._open and self._weight + weight > MAX_WEIGHT:
+            raise ResourceError(
+                f"requests with {self._weight:,} tokens wait for this model already; try again "
+                "later",
+                details={"max_tokens": MAX_WEIGHT},
             )
 
     def _new_scheduler(self) -> Scheduler[Sequence]:
