@@ -1,13 +1,10 @@
-"""A web backend in miniature: one client for the process, a chat for each user, all at once.
-
-With FastAPI it is the same code: ``FastAPI(lifespan=lifespan)``, ``@app.post`` above the handlers.
-"""
+"""A web backend in miniature (FastAPI takes the same functions): one client, all at once."""
 
 import asyncio
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
-from talu import AsyncClient
+from talu import AsyncClient, GenerationError
 
 
 @asynccontextmanager
@@ -17,8 +14,12 @@ async def lifespan(app):
         yield
 
 
-async def ask(app, question):
-    return await app.client.ask(question, temperature=0)
+async def stream(app, question):
+    try:  # awaited: what is wrong with the question raises before anything is sent
+        pieces = await app.client.stream(question, temperature=0)
+    except GenerationError as error:
+        return error.code
+    return "".join([piece async for piece in pieces])
 
 
 async def reply(app, user, message):
@@ -29,12 +30,11 @@ async def reply(app, user, message):
 
 async def main():
     app = SimpleNamespace()
-    async with lifespan(app):
-        # Requests that are under way together run in one batch on the model.
-        sums = await asyncio.gather(*(ask(app, f"What is {n} + {n}?") for n in range(1, 9)))
-        async with asyncio.TaskGroup() as tasks:
-            users = [tasks.create_task(reply(app, who, "Hello!")) for who in ("pirate", "poet")]
-        print(*sums, *(user.result() for user in users), sep="\n")
+    async with lifespan(app):  # requests that are under way together run in one batch
+        questions = [*(f"What is {n} + {n}?" for n in range(1, 9)), "word " * 3000]
+        calls = [stream(app, question) for question in questions]
+        calls += [reply(app, user, "Hello!") for user in ("pirate", "poet")]
+        print(*await asyncio.gather(*calls), sep="\n")
 
 
 asyncio.run(main())

@@ -4,10 +4,11 @@ import asyncio
 import gc
 import inspect
 import weakref
+from collections.abc import AsyncGenerator
 
 import pytest
 
-from talu import AsyncClient, Client, CompletionOptions, GenerationConfig, ModelSpec
+from talu import AsyncClient, Client, CompletionOptions, GenerationConfig, ModelSpec, Profile
 from talu.backends.scripted import ScriptedModel
 from talu.exceptions import EmptyPromptError, GenerationError, StateError, ValidationError
 from talu.types import FinishReason
@@ -257,9 +258,15 @@ def test_a_wrong_constructor_argument_is_refused(faces, arguments, match) -> Non
         faces.face.client_class(**arguments)
 
 
-def test_everything_after_the_model_is_given_by_name(faces) -> None:
-    with pytest.raises(TypeError):
-        faces.face.client_class("a", None)
+def test_a_profile_may_follow_the_model_by_position(faces) -> None:
+    profile = Profile("work")
+    assert faces.face.client_class("a", profile).profile is profile
+    with pytest.raises(ValidationError, match=r"profile must be a Profile"):
+        faces.face.client_class("a", "work")
+
+
+def test_a_system_message_may_be_given_by_position(faces) -> None:
+    assert faces.client("a").chat("You are a pirate.").system == "You are a pirate."
 
 
 def test_a_remote_model_is_refused_when_it_is_used(faces) -> None:
@@ -274,4 +281,4 @@ def test_the_client_page_fixes_what_is_a_coroutine() -> None:
     assert inspect.iscoroutinefunction(AsyncClient.raw_complete)
     assert not inspect.iscoroutinefunction(AsyncClient.chat)
     client = AsyncClient(ModelSpec("m", ScriptedModel("a")))
-    assert inspect.isasyncgen(client.stream("q"))
+    assert isinstance(client.stream("q"), AsyncGenerator)

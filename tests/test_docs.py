@@ -26,6 +26,7 @@ ANNOTATIONS = {  # names that only stand in signatures: the reference is their p
     "ContentType",
     "Item",
     "ItemType",
+    "Marker",
     "ModelInput",
     "ReasoningText",
     "SamplingParams",

@@ -23,7 +23,10 @@ SHOWN = {
         r"same seed, same tokens: True",
         r"^'.+' +[01]\.\d{3}  '",
     ],
-    "async_server.py": [*(rf"^{n} \+ {n} = {2 * n}\.$" for n in range(1, 9)), r"\n.+\n.+\n$"],
+    "async_server.py": [
+        *(rf"^{n} \+ {n} = {2 * n}\.$" for n in range(1, 9)),
+        r"^GENERATION_CONTEXT_OVERFLOW\n.+\n.+\n$",
+    ],
     "branching.py": [
         r"its chat: True",
         r"in a fork: True",

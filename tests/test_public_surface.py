@@ -2,7 +2,10 @@
 
 import importlib
 import inspect
+import subprocess
+import sys
 from operator import attrgetter
+from typing import get_args
 
 import pytest
 
@@ -12,24 +15,44 @@ SURFACE = {
     "talu": [
         "AsyncChat",
         "AsyncClient",
+        "AsyncResponse",
+        "AsyncStreamingResponse",
+        "Capabilities",
         "Chat",
         "Client",
         "CompletionOptions",
+        "DependencyError",
+        "Embeddings",
+        "EmptyPromptError",
+        "FinishReason",
         "GenerationConfig",
         "GenerationError",
+        "Hook",
+        "HookManager",
         "IOError",
         "LocalBackend",
+        "Marker",
         "ModelError",
+        "ModelNotFoundError",
         "ModelSpec",
         "OpenAICompatibleBackend",
+        "Pooling",
         "Profile",
         "PromptTemplate",
+        "ResourceError",
+        "Response",
+        "Router",
         "ScriptedModel",
         "StateError",
         "StopFlag",
         "StorageError",
+        "StreamingResponse",
         "TaluError",
         "TemplateError",
+        "TemplateNotFoundError",
+        "TemplateSyntaxError",
+        "TemplateUndefinedError",
+        "Token",
         "TokenizerError",
         "ValidationError",
         "__version__",
@@ -112,5 +135,24 @@ def test_every_public_name_exists_and_says_what_it_is(module: str) -> None:
 
 def test_the_lazy_door_opens_for_known_names_only() -> None:
     assert set(talu.__all__) <= set(dir(talu))
-    with pytest.raises(AttributeError, match="'talu' has no attribute 'Clint'"):
+    with pytest.raises(
+        AttributeError, match="'talu' has no attribute 'Clint'; did you mean 'Client'"
+    ):
         attrgetter("Clint")(talu)
+
+
+def test_a_name_that_is_elsewhere_is_told_with_its_import() -> None:
+    expected = "it is in talu.chat: from talu.chat import MessageItem"
+    with pytest.raises(AttributeError, match=expected):
+        attrgetter("MessageItem")(talu)
+
+
+def test_public_modules_are_loaded_on_first_use() -> None:
+    code = "import talu; print(talu.chat.Hook is talu.Hook, talu.exceptions.TaluError.__name__)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "True TaluError\n"
+
+
+def test_the_choices_of_arguments_are_public_types() -> None:
+    assert get_args(talu.Marker) == ("", "pinned", "archived", "deleted")
+    assert get_args(talu.Pooling) == ("last", "mean", "first")

@@ -8,53 +8,86 @@ import importlib
 TYPE_CHECKING = False  # as in typing, which would be most of what this import costs
 if TYPE_CHECKING:
     from talu.backends.scripted import ScriptedModel
-    from talu.chat.async_chat import AsyncChat
-    from talu.chat.sync_chat import Chat
+    from talu.chat.async_chat import AsyncChat, AsyncResponse, AsyncStreamingResponse
+    from talu.chat.builder import Token
+    from talu.chat.observers import Hook, HookManager
+    from talu.chat.sync_chat import Chat, Response, StreamingResponse
     from talu.client import AsyncClient, Client
     from talu.config import GenerationConfig
     from talu.exceptions import (
+        DependencyError,
+        EmptyPromptError,
         GenerationError,
         IOError,
         ModelError,
+        ModelNotFoundError,
+        ResourceError,
         StateError,
         StorageError,
         TaluError,
         TemplateError,
+        TemplateNotFoundError,
+        TemplateSyntaxError,
+        TemplateUndefinedError,
         TokenizerError,
         ValidationError,
     )
     from talu.oneshot import ask, raw_complete, stream
     from talu.profile import Profile, list_sessions
-    from talu.router.spec import (
-        CompletionOptions,
-        LocalBackend,
-        ModelSpec,
-        OpenAICompatibleBackend,
-    )
+    from talu.router.router import Router
+    from talu.router.spec import CompletionOptions, ModelSpec, OpenAICompatibleBackend
     from talu.template.prompt_template import PromptTemplate
-    from talu.types import StopFlag
+    from talu.types import (
+        Capabilities,
+        Embeddings,
+        FinishReason,
+        LocalBackend,
+        Marker,
+        Pooling,
+        StopFlag,
+    )
 
 __all__ = [
     "AsyncChat",
     "AsyncClient",
+    "AsyncResponse",
+    "AsyncStreamingResponse",
+    "Capabilities",
     "Chat",
     "Client",
     "CompletionOptions",
+    "DependencyError",
+    "Embeddings",
+    "EmptyPromptError",
+    "FinishReason",
     "GenerationConfig",
     "GenerationError",
+    "Hook",
+    "HookManager",
     "IOError",
     "LocalBackend",
+    "Marker",
     "ModelError",
+    "ModelNotFoundError",
     "ModelSpec",
     "OpenAICompatibleBackend",
+    "Pooling",
     "Profile",
     "PromptTemplate",
+    "ResourceError",
+    "Response",
+    "Router",
     "ScriptedModel",
     "StateError",
     "StopFlag",
     "StorageError",
+    "StreamingResponse",
     "TaluError",
     "TemplateError",
+    "TemplateNotFoundError",
+    "TemplateSyntaxError",
+    "TemplateUndefinedError",
+    "Token",
     "TokenizerError",
     "ValidationError",
     "__version__",
@@ -68,32 +101,46 @@ __version__ = "0.1.0"
 
 HOMES = {
     "talu.backends.scripted": ("ScriptedModel",),
-    "talu.chat.async_chat": ("AsyncChat",),
-    "talu.chat.sync_chat": ("Chat",),
+    "talu.chat.async_chat": ("AsyncChat", "AsyncResponse", "AsyncStreamingResponse"),
+    "talu.chat.builder": ("Token",),
+    "talu.chat.observers": ("Hook", "HookManager"),
+    "talu.chat.sync_chat": ("Chat", "Response", "StreamingResponse"),
     "talu.client": ("AsyncClient", "Client"),
     "talu.config": ("GenerationConfig",),
     "talu.exceptions": (
+        "DependencyError",
+        "EmptyPromptError",
         "GenerationError",
         "IOError",
         "ModelError",
+        "ModelNotFoundError",
+        "ResourceError",
         "StateError",
         "StorageError",
         "TaluError",
         "TemplateError",
+        "TemplateNotFoundError",
+        "TemplateSyntaxError",
+        "TemplateUndefinedError",
         "TokenizerError",
         "ValidationError",
     ),
     "talu.oneshot": ("ask", "raw_complete", "stream"),
     "talu.profile": ("Profile", "list_sessions"),
-    "talu.router.spec": (
-        "CompletionOptions",
-        "LocalBackend",
-        "ModelSpec",
-        "OpenAICompatibleBackend",
-    ),
+    "talu.router.router": ("Router",),
+    "talu.router.spec": ("CompletionOptions", "ModelSpec", "OpenAICompatibleBackend"),
     "talu.template.prompt_template": ("PromptTemplate",),
-    "talu.types": ("StopFlag",),
+    "talu.types": (
+        "Capabilities",
+        "Embeddings",
+        "FinishReason",
+        "LocalBackend",
+        "Marker",
+        "Pooling",
+        "StopFlag",
+    ),
 }
+MODULES = ("chat", "exceptions", "hooks", "profile", "router", "template", "types")  # public ones
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for granted
@@ -104,7 +151,23 @@ if not TYPE_CHECKING:  # a type checker would take any name for granted
                 value: object = getattr(importlib.import_module(module), name)
                 globals()[name] = value
                 return value
-        raise AttributeError(f"module 'talu' has no attribute {name!r}")
+        if name in MODULES:
+            return importlib.import_module(f"talu.{name}")
+        hint = "" if name.startswith("_") else _hint(name)
+        raise AttributeError(f"module 'talu' has no attribute {name!r}{hint}")
+
+
+def _hint(name: str) -> str:
+    """Where a name is that is not here, or the known name that looks most like it."""
+    nearest = importlib.import_module("talu.error_text").nearest
+    known = {}
+    for module in MODULES:
+        public = importlib.import_module(f"talu.{module}").__all__
+        known.update(dict.fromkeys(public, f"talu.{module}"))
+    if name in known:
+        return f"; it is in {known[name]}: from {known[name]} import {name}"
+    hint: str = nearest(name, [*__all__, *known])
+    return hint
 
 
 def __dir__() -> list[str]:

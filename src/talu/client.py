@@ -1,29 +1,39 @@
-"""The clients: where models, chats and hooks meet.
+"""The clients: they own a router and hooks, make chats, and answer single questions.
 
-A client is made without a look at disk or network; a model is opened when it is first used, and
+Making a client touches neither disk nor network: a model is opened when it is first used, and
 shared by everything in this process that uses it.
 """
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self, Unpack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self, Unpack, overload
 
 from talu.chat.async_chat import AsyncChat, AsyncResponse
 from talu.chat.completion import raw_request, raw_turn
-from talu.chat.conversation import Draft
 from talu.chat.io import AsyncIO, SyncIO
 from talu.chat.messages import Message
 from talu.chat.observers import Hook, HookManager
+from talu.chat.pieces import AsyncPieces
+from talu.chat.questions import aask_all, ask_all, batch_of, conversation_of, draft_of
 from talu.chat.sync_chat import Chat, Response
+from talu.chat.token_methods import AsyncTokenMethods, TokenMethods
 from talu.chat.turn import Turn, answer
-from talu.config import GenerationConfig, GenerationSettings, TemplateSource, merged
+from talu.config import (
+    GenerationConfig,
+    GenerationSettings,
+    TemplateSource,
+    merged,
+)
+from talu.deadline import Deadline
+from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.profile import Profile
 from talu.router.model_methods import AsyncModelMethods, ModelMethods
 from talu.router.router import Router
 from talu.router.spec import CompletionOptions, ModelInput, backend_from
-from talu.types import Handle, Request, StopFlag
+from talu.types import Handle, Marker, Request, StopFlag
 
 __all__ = ["AsyncClient", "Client", "ModelInput"]
 
@@ -37,7 +47,6 @@ class _Client(ModelMethods, Handle):
     def __init__(
         self,
         model: ModelInput | Sequence[ModelInput],
-        *,
         profile: Profile | None = None,
         hooks: Iterable[Hook] | None = None,
         base_url: str | None = None,
@@ -50,7 +59,7 @@ class _Client(ModelMethods, Handle):
         num_threads: int | None = None,
     ) -> None:
         if profile is not None and not isinstance(profile, Profile):
-            wrong = f"profile must be a Profile, such as Profile('work'), got {profile!r}"
+            wrong = f"profile must be a Profile, such as Profile('work'), got {shown(profile)}"
             raise ValidationError(wrong, details={"param": "profile"})
         local = {"gpu_layers": gpu_layers, "use_mmap": use_mmap, "num_threads": num_threads}
         remote = {
@@ -105,13 +114,15 @@ class _Client(ModelMethods, Handle):
         config: GenerationConfig | None,
         options: CompletionOptions | None,
         settings: Mapping[str, object],
+        timeout: float | None,
     ) -> Request:
         self._check_open()
+        deadline = Deadline.after(timeout)
         options = CompletionOptions() if options is None else options
         if not isinstance(options, CompletionOptions):
-            wrong = f"completion_opts must be CompletionOptions, got {options!r}"
+            wrong = f"completion_opts must be CompletionOptions, got {shown(options)}"
             raise ValidationError(wrong, details={"param": "completion_opts"})
-        return raw_request(
+        request = raw_request(
             prompt,
             system,
             merged(config, settings=settings),
@@ -119,9 +130,10 @@ class _Client(ModelMethods, Handle):
             continue_from_token_id=options.continue_from_token_id,
             echo_prompt=options.echo_prompt,
         )
+        return replace(request, deadline=deadline)
 
 
-class Client(_Client):
+class Client(_Client, TokenMethods):
     """Talks to one or more models.
 
     A client and its chats may be used from any threads. Use it in a ``with`` block, or ``close``
@@ -150,33 +162,95 @@ class Client(_Client):
 
     _async_hooks = False
 
+    @overload
     def ask(
         self,
-        prompt: Message,
+        prompt: str,
         model: str | None = None,
         config: GenerationConfig | None = None,
         *,
+        system: str | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
-    ) -> Response:
-        """Ask one question without a history; ``append`` on the answer continues from it.
+    ) -> Response: ...
+
+    @overload
+    def ask(
+        self,
+        prompt: list[str],
+        model: str | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        system: str | None = None,
+        stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> list[Response]: ...
+
+    @overload
+    def ask(
+        self,
+        prompt: Message | Iterable[str],
+        model: str | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        system: str | None = None,
+        stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> Response | list[Response]: ...
+
+    def ask(
+        self,
+        prompt: Message | Iterable[str],
+        model: str | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        system: str | None = None,
+        stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> Response | list[Response]:
+        """Ask one question without a history, or many at once.
+
+        ``append`` on an answer continues from it. Many texts run together in the engine, which is
+        several times as fast as one after the other.
 
         Args:
-            prompt: the user's message.
+            prompt: the user's message; or a conversation, as a list of OpenAI-style dictionaries
+                with roles that ends with a message of the user or the result of a tool; or a
+                list, array or other iterable of texts, which gives a list of answers.
             model: one of ``models`` instead of the default one.
             config: settings of this answer.
+            system: the system message.
             stop_flag: ends the answer, from any thread, when it is signalled.
-            settings: fields of ``GenerationConfig``; they win over ``config``.
+            timeout: seconds that the call may take, opening the model included. When they are
+                over, everything stops and ``GenerationError`` (code ``GENERATION_TIMEOUT``) is
+                raised; opening a model is not interrupted.
+            settings: fields of ``GenerationConfig``; they win over ``config``:
+                ``max_tokens``, ``temperature``, ``top_k``, ``top_p``, ``min_p``,
+                ``repetition_penalty``, ``stop_sequences``, ``stop_token_ids``, ``seed``,
+                ``logprobs``, ``top_logprobs``, ``logit_bias``, ``chat_template``,
+                ``extra_context``.
 
         Raises:
             ValidationError: an argument is of a wrong type, name or range.
             StateError: the client is closed.
             ModelError: the model is missing or cannot be used.
-            GenerationError: the prompt does not fit the context, or the model failed.
+            GenerationError: the prompt does not fit the context, the model failed, or the time is
+                up. Of many prompts ``details["index"]`` says which one it is about.
         """
         self._check_open()
-        chat = Chat(model, client=self)
-        return chat.send(prompt, merged(config, settings=settings), stop_flag=stop_flag)
+        deadline, full = Deadline.after(timeout), merged(config, settings=settings)
+        texts = batch_of(prompt)
+
+        def ask(question: Any, flag: StopFlag | None) -> Response:
+            chat = Chat(model, client=self, system=system, messages=conversation_of(question))
+            draft = draft_of(chat, question, full, stop_flag=flag, timeout=deadline)
+            return chat._whole(draft)
+
+        return ask(prompt, stop_flag) if texts is None else ask_all(texts, ask, stop_flag)
 
     def stream(
         self,
@@ -184,28 +258,31 @@ class Client(_Client):
         model: str | None = None,
         config: GenerationConfig | None = None,
         *,
+        system: str | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Iterator[str]:
-        """Like ``ask``, piece by piece; dropping the iterator stops the generation.
+        """Like ``ask`` for one question, piece by piece; dropping the iterator stops it.
 
         The pieces are ``Token`` objects; the last one is empty and has the finish reason. What is
         wrong with the request raises here, not at the first piece.
         """
         self._check_open()
-        chat = Chat(model, client=self)
-        return iter(chat(prompt, merged(config, settings=settings), stop_flag=stop_flag))
+        full = merged(config, settings=settings)
+        chat = Chat(model, client=self, system=system, messages=conversation_of(prompt))
+        draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=timeout)
+        return iter(chat._streamed(draft))
 
     def chat(
         self,
-        *,
         system: str | None = None,
         messages: Iterable[Mapping[str, Any]] | None = None,
         model: str | None = None,
         config: GenerationConfig | None = None,
         session_id: str | None = None,
         parent_session_id: str | None = None,
-        marker: str = "",
+        marker: Marker = "",
         metadata: Mapping[str, Any] | None = None,
         chat_template: str | TemplateSource | None = None,
         offline: bool = False,
@@ -256,6 +333,7 @@ class Client(_Client):
         completion_opts: CompletionOptions | None = None,
         *,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response:
         """Continue a text as it is, without a chat template.
@@ -267,7 +345,8 @@ class Client(_Client):
             config: settings of this answer.
             completion_opts: token ids, a token to continue from, echo of the prompt.
             stop_flag: ends the answer, from any thread, when it is signalled.
-            settings: fields of ``GenerationConfig``; they win over ``config``.
+            timeout: seconds that the call may take.
+            settings: fields of ``GenerationConfig``, as in ``ask``; they win over ``config``.
 
         Raises:
             EmptyPromptError: there is no token to start from.
@@ -275,7 +354,7 @@ class Client(_Client):
             StateError: the client is closed.
             GenerationError: the prompt does not fit the context, or the model failed.
         """
-        request = self._raw(prompt, system, config, completion_opts, settings)
+        request = self._raw(prompt, system, config, completion_opts, settings, timeout)
         name = self._router.name_of(model)
         io = SyncIO(self._router.backend(name))
         turn: Turn[Chat] = raw_turn(self, name, io, request, stop_flag)
@@ -298,7 +377,7 @@ class Client(_Client):
         self.close()
 
 
-class AsyncClient(_Client, AsyncModelMethods):
+class AsyncClient(_Client, AsyncModelMethods, AsyncTokenMethods):
     """Like ``Client``, awaited; its tasks' generations run together in one batch.
 
     Takes the arguments of ``Client``. Safe to share between the tasks of an event loop; generating
@@ -309,19 +388,68 @@ class AsyncClient(_Client, AsyncModelMethods):
 
     _async_hooks = True
 
+    @overload
     async def ask(
         self,
-        prompt: Message,
+        prompt: str,
         model: str | None = None,
         config: GenerationConfig | None = None,
         *,
+        system: str | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
-    ) -> AsyncResponse:
+    ) -> AsyncResponse: ...
+
+    @overload
+    async def ask(
+        self,
+        prompt: list[str],
+        model: str | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        system: str | None = None,
+        stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> list[AsyncResponse]: ...
+
+    @overload
+    async def ask(
+        self,
+        prompt: Message | Iterable[str],
+        model: str | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        system: str | None = None,
+        stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> AsyncResponse | list[AsyncResponse]: ...
+
+    async def ask(
+        self,
+        prompt: Message | Iterable[str],
+        model: str | None = None,
+        config: GenerationConfig | None = None,
+        *,
+        system: str | None = None,
+        stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
+        **settings: Unpack[GenerationSettings],
+    ) -> AsyncResponse | list[AsyncResponse]:
         """Like ``Client.ask``, awaited."""
         self._check_open()
-        chat = AsyncChat(model, client=self)
-        return await chat.send(prompt, merged(config, settings=settings), stop_flag=stop_flag)
+        deadline, full = Deadline.after(timeout), merged(config, settings=settings)
+        texts = batch_of(prompt)
+
+        async def ask(question: Any) -> AsyncResponse:
+            messages = conversation_of(question)
+            chat = AsyncChat(model, client=self, system=system, messages=messages)
+            draft = draft_of(chat, question, full, stop_flag=stop_flag, timeout=deadline)
+            return await chat._whole(draft)
+
+        return await ask(prompt) if texts is None else await aask_all(texts, ask)
 
     def stream(
         self,
@@ -329,27 +457,32 @@ class AsyncClient(_Client, AsyncModelMethods):
         model: str | None = None,
         config: GenerationConfig | None = None,
         *,
+        system: str | None = None,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
-    ) -> AsyncGenerator[str]:
-        """Like ``Client.stream``, read with ``async for``; the call itself is not awaited.
+    ) -> AsyncPieces:
+        """Like ``Client.stream``, read with ``async for``.
 
-        A wrong argument raises here; a model that cannot be used, at the first piece.
+        A wrong argument raises here. ``pieces = await client.stream(...)`` also opens the model and
+        hands over the request, so that a prompt that is too long, or a model that cannot be used,
+        raises there; without ``await`` that raises at the first piece.
         """
         self._check_open()
-        chat = AsyncChat(model, client=self)
-        return _stream(chat, chat._draft(prompt, config, settings, stop_flag=stop_flag))
+        full = merged(config, settings=settings)
+        chat = AsyncChat(model, client=self, system=system, messages=conversation_of(prompt))
+        draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=timeout)
+        return AsyncPieces(lambda: chat._streamed(draft))
 
     def chat(
         self,
-        *,
         system: str | None = None,
         messages: Iterable[Mapping[str, Any]] | None = None,
         model: str | None = None,
         config: GenerationConfig | None = None,
         session_id: str | None = None,
         parent_session_id: str | None = None,
-        marker: str = "",
+        marker: Marker = "",
         metadata: Mapping[str, Any] | None = None,
         chat_template: str | TemplateSource | None = None,
         offline: bool = False,
@@ -384,10 +517,11 @@ class AsyncClient(_Client, AsyncModelMethods):
         completion_opts: CompletionOptions | None = None,
         *,
         stop_flag: StopFlag | None = None,
+        timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse:
         """Like ``Client.raw_complete``, awaited."""
-        request = self._raw(prompt, system, config, completion_opts, settings)
+        request = self._raw(prompt, system, config, completion_opts, settings, timeout)
         name = self._router.name_of(model)
         io = AsyncIO(await self._router.abackend(name))
         turn: Turn[AsyncChat] = raw_turn(self, name, io, request, stop_flag)
@@ -406,7 +540,9 @@ class AsyncClient(_Client, AsyncModelMethods):
         await self.close()
 
 
-async def _stream(chat: AsyncChat, draft: Draft) -> AsyncGenerator[str]:
-    async with await chat._streamed(draft) as response:
-        async for piece in response:
-            yield piece
+def single(prompt: Message) -> Message:
+    """The prompt, if it is one question."""
+    if batch_of(prompt) is not None:
+        wrong = "stream answers one question; ask takes a list of texts, and gives their answers"
+        raise ValidationError(wrong, details={"param": "prompt"})
+    return prompt

@@ -26,13 +26,13 @@ class Deadline:
 
     @classmethod
     def after(cls, timeout: object) -> "Deadline | None":
-        """The moment in ``timeout`` seconds; None for None, which is no limit.
+        """The moment in ``timeout`` seconds; None, which is no limit, and a deadline are returned.
 
         Raises:
             ValidationError: it is no positive number of seconds.
         """
-        if timeout is None:
-            return None
+        if timeout is None or isinstance(timeout, Deadline):
+            return timeout
         number = isinstance(timeout, Real) and not isinstance(timeout, bool)
         if not number or not 0 < timeout <= MAX_SECONDS or math.isnan(timeout):  # type: ignore[operator,arg-type]
             raise ValidationError(

@@ -1,11 +1,11 @@
-"""One answer without a client: for scripts and notebooks that ask once.
+"""Answers without a client, for scripts and notebooks that ask once.
 
-Each call opens the model, which takes a moment, and gives it back. A client keeps it open.
+Each call opens the model, which takes a moment, and closes it again. A client keeps it open.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from typing import Unpack
+from typing import Unpack, overload
 
 from talu.chat.messages import Message
 from talu.chat.sync_chat import Response
@@ -17,33 +17,77 @@ from talu.types import StopFlag
 __all__ = ["ask", "raw_complete", "stream"]
 
 
+@overload
 def ask(
     model: ModelInput,
-    prompt: Message,
+    prompt: str,
     *,
     system: str | None = None,
     config: GenerationConfig | None = None,
     stop_flag: StopFlag | None = None,
+    timeout: float | None = None,
     **settings: Unpack[GenerationSettings],
-) -> Response:
-    """Ask one question; the answer belongs to no chat, so that nothing can be appended to it.
+) -> Response: ...
+
+
+@overload
+def ask(
+    model: ModelInput,
+    prompt: list[str],
+    *,
+    system: str | None = None,
+    config: GenerationConfig | None = None,
+    stop_flag: StopFlag | None = None,
+    timeout: float | None = None,
+    **settings: Unpack[GenerationSettings],
+) -> list[Response]: ...
+
+
+@overload
+def ask(
+    model: ModelInput,
+    prompt: Message | Iterable[str],
+    *,
+    system: str | None = None,
+    config: GenerationConfig | None = None,
+    stop_flag: StopFlag | None = None,
+    timeout: float | None = None,
+    **settings: Unpack[GenerationSettings],
+) -> Response | list[Response]: ...
+
+
+def ask(
+    model: ModelInput,
+    prompt: Message | Iterable[str],
+    *,
+    system: str | None = None,
+    config: GenerationConfig | None = None,
+    stop_flag: StopFlag | None = None,
+    timeout: float | None = None,
+    **settings: Unpack[GenerationSettings],
+) -> Response | list[Response]:
+    """Ask one question, or many at once; nothing can be appended to the answers.
 
     Args:
         model: a folder, a hub id, ``talu/pocket``, or a ``ModelSpec``.
-        prompt: the user's message.
+        prompt: what ``Client.ask`` takes: a message, a conversation, or a list of texts.
         system: the system message.
         config: settings of the answer.
         stop_flag: ends the answer, from any thread, when it is signalled.
-        settings: fields of ``GenerationConfig``; they win over ``config``.
+        timeout: seconds that the call may take, opening the model included.
+        settings: fields of ``GenerationConfig``, as in ``Client.ask``; they win over ``config``.
 
     Raises:
         TaluError: as ``Client.ask``.
     """
+    full = merged(config, settings=settings)
     with Client(model) as client:
-        chat = client.chat(system=system)
-        response = chat.send(prompt, merged(config, settings=settings), stop_flag=stop_flag)
-    response._detach()
-    return response
+        answers = client.ask(
+            prompt, None, full, system=system, stop_flag=stop_flag, timeout=timeout
+        )
+    for answer in answers if isinstance(answers, list) else [answers]:
+        answer._detach()
+    return answers
 
 
 def stream(
@@ -53,17 +97,20 @@ def stream(
     system: str | None = None,
     config: GenerationConfig | None = None,
     stop_flag: StopFlag | None = None,
+    timeout: float | None = None,
     **settings: Unpack[GenerationSettings],
 ) -> Iterator[str]:
-    """Like ``ask``, piece by piece; dropping the iterator stops the generation.
+    """Like ``ask`` for one question, piece by piece; dropping the iterator stops the generation.
 
     What is wrong with the request raises here, not at the first piece.
     """
+    full = merged(config, settings=settings)
     with ExitStack() as stack:
         client = stack.enter_context(Client(model))
-        chat = client.chat(system=system)
-        pieces = chat(prompt, merged(config, settings=settings), stop_flag=stop_flag)
-        return _closing(stack.pop_all(), iter(pieces))
+        pieces = client.stream(
+            prompt, None, full, system=system, stop_flag=stop_flag, timeout=timeout
+        )
+        return _closing(stack.pop_all(), pieces)
 
 
 def raw_complete(
@@ -74,12 +121,15 @@ def raw_complete(
     config: GenerationConfig | None = None,
     completion_opts: CompletionOptions | None = None,
     stop_flag: StopFlag | None = None,
+    timeout: float | None = None,
     **settings: Unpack[GenerationSettings],
 ) -> Response:
     """Continue a text as it is, without a chat template; see ``Client.raw_complete``."""
     with Client(model) as client:
         full = merged(config, settings=settings)
-        return client.raw_complete(prompt, system, None, full, completion_opts, stop_flag=stop_flag)
+        return client.raw_complete(
+            prompt, system, None, full, completion_opts, stop_flag=stop_flag, timeout=timeout
+        )
 
 
 def _closing(stack: ExitStack, pieces: Iterator[str]) -> Iterator[str]:

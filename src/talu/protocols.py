@@ -69,6 +69,12 @@ class Backend(Protocol):
     def render(self, request: Request) -> tuple[str, list[int]]:
         """The prompt as text and as token ids, without generating."""
 
+    def tokenize(self, text: str, *, special_tokens: bool = True) -> list[int]:
+        """The token ids of a text, with those that the tokenizer puts at its ends or without."""
+
+    def detokenize(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of token ids."""
+
     @property
     def capabilities(self) -> Capabilities:
         """What the model can be asked for."""

@@ -26,6 +26,7 @@ __all__ = [
     "FinishReason",
     "Handle",
     "LocalBackend",
+    "Marker",
     "Pooling",
     "ReasoningDelta",
     "Request",
@@ -45,7 +46,8 @@ Pooling = Literal["last", "mean", "first"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 WeightFormat = Literal["auto", "stored"]
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = get_args(WeightFormat)
-MARKERS = ("", "pinned", "archived", "deleted")
+Marker = Literal["", "pinned", "archived", "deleted"]
+MARKERS: tuple[Marker, ...] = get_args(Marker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +336,7 @@ class Request:
         tools: OpenAI-style tool definitions.
         add_generation_prompt: end the prompt of messages with the opening of the model's turn.
         stop: when it is signalled, the events end soon with ``Done`` and the reason cancelled.
+        notes: what the backend adds to its own, in ``Done``.
         deadline: when the call has to be done; then the events end with ``GenerationError``.
         left: called with the last event, as far as it is known, when the events are closed or
             interrupted while they are read, and so can give it to nobody.
@@ -348,6 +351,7 @@ class Request:
     chat_template: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     add_generation_prompt: bool = True
+    notes: tuple[str, ...] = ()
     stop: StopFlag = field(default_factory=StopFlag, compare=False, repr=False)
     deadline: Deadline | None = field(default=None, compare=False, repr=False)
     left: Callable[[Done], object] = field(default=lambda done: None, compare=False, repr=False)

@@ -118,6 +118,20 @@ class LocalModel:
         self._check_open()
         return prompt_of(request, self._engine, self._ref)
 
+    def tokenize(self, text: str, *, special_tokens: bool = True) -> list[int]:
+        """The token ids of a text, with those that the tokenizer puts at its ends or without."""
+        return self._engine.tokenizer.encode(text, special_tokens=special_tokens)
+
+    def detokenize(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of token ids.
+
+        Raises:
+            ValidationError: the model has no such id.
+        """
+        engine = self._engine
+        engine.check_ids("ids", ids)
+        return engine.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+
     @property
     def capabilities(self) -> Capabilities:
         """What the open model can be asked for in this version of talu."""
@@ -275,7 +289,12 @@ class _Generation:
             model=self.backend.model,
             prompt=self.prompt,
             stop_sequence=result.stop_sequence,
-            notes=(*self.backend.info.notes, *result.notes, *self.reply.notes),
+            notes=(
+                *self.request.notes,
+                *self.backend.info.notes,
+                *result.notes,
+                *self.reply.notes,
+            ),
             seed=self.seed,
         )
 

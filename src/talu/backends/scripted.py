@@ -144,6 +144,14 @@ class ScriptedModel:
             text = "\n".join(lines)
         return text, list(request.token_ids or range(len(text.split())))
 
+    def tokenize(self, text: str, *, special_tokens: bool = True) -> list[int]:
+        """A number for each word; there are no special tokens."""
+        return list(range(len(text.split())))
+
+    def detokenize(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Raises: the numbers of words are not those of a vocabulary."""
+        raise ValidationError("the scripted model has no vocabulary; use a model that has one")
+
     @property
     def capabilities(self) -> Capabilities:
         """It streams what it is told, calls of tools too, and embeds nothing."""
@@ -189,6 +197,7 @@ class _Play:
     def __init__(self, model: ScriptedModel, request: Request) -> None:
         self._model = model
         self._stop = request.stop
+        self._notes = request.notes
         self._prompt, self._prompt_ids = model.render(request)
         self._tokens = 0
         self._calls = 0
@@ -217,7 +226,9 @@ class _Play:
     def done(self, reason: FinishReason) -> Done:
         """A last event with the counts so far."""
         usage = Usage(len(self._prompt_ids), self._tokens)
-        return Done(reason, usage, Timings(), self._model.model, prompt=self._prompt)
+        return Done(
+            reason, usage, Timings(), self._model.model, prompt=self._prompt, notes=self._notes
+        )
 
 
 def _no_embeddings() -> GenerationError:

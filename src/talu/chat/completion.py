@@ -48,7 +48,9 @@ def raw_request(
         prompt = f"{system}\n\n{prompt}"
     if not prompt and not token_ids and continue_from_token_id is None:
         raise EmptyPromptError("the prompt is empty: give at least one character or token id")
+    unused = "the text of the prompt was not used: token_ids of completion_opts stand in its place"
     return Request(
+        notes=(unused,) if prompt and token_ids is not None else (),
         prompt=prompt,
         token_ids=None if token_ids is None else tuple(token_ids),
         continue_from_token_id=continue_from_token_id,

@@ -357,7 +357,7 @@ class Conversation(Editable):
         *,
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
-        timeout: float | None = None,
+        timeout: float | Deadline | None = None,
     ) -> Draft:
         self._host()
         deadline = Deadline.after(timeout)

@@ -1,0 +1,144 @@
+"""What can be asked without a chat: one message, a conversation, or several texts at once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from talu.chat.conversation import Conversation, Draft
+from talu.chat.items import FunctionCallOutputItem, InputText, MessageItem, MessageRole
+from talu.chat.messages import Message
+from talu.config import GenerationConfig
+from talu.deadline import Deadline
+from talu.error_text import shown
+from talu.exceptions import TaluError, ValidationError
+from talu.types import StopFlag, check_stop_flag
+
+__all__ = ["aask_all", "ask_all", "batch_of", "conversation_of", "draft_of"]
+
+T = TypeVar("T")
+AT_ONCE = 32  # questions; the engine runs 64 sequences, and other callers have some, too
+
+
+def batch_of(prompt: object) -> list[str] | None:
+    """The texts of a batch; None where ``prompt`` is one question.
+
+    A list, an array or another iterable of texts is a batch.
+
+    Raises:
+        ValidationError: an iterable that is no list gives something else than texts.
+    """
+    if isinstance(prompt, str | bytes | Mapping | MessageItem | InputText):
+        return None
+    if isinstance(prompt, Sequence):
+        return list(prompt) if all(isinstance(entry, str) for entry in prompt) else None
+    if not isinstance(prompt, Iterable):
+        return None
+    texts = list(prompt)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            wrong = f"prompt {number} must be a text, got {shown(text)}"
+            raise ValidationError(wrong, details={"param": "prompt", "index": number})
+    return texts
+
+
+def conversation_of(prompt: object) -> list[Mapping[str, Any]] | None:
+    """The messages of a conversation: a list with dictionaries that have a role; else None."""
+    if isinstance(prompt, str | bytes) or not isinstance(prompt, Sequence):
+        return None
+    messages = [entry for entry in prompt if isinstance(entry, Mapping) and "role" in entry]
+    return list(prompt) if messages else None
+
+
+def draft_of(
+    chat: Conversation,
+    prompt: Message,
+    config: GenerationConfig,
+    *,
+    stop_flag: StopFlag | None,
+    timeout: float | Deadline | None,
+) -> Draft:
+    """The turn that asks ``prompt`` in a new chat, which has its messages if it has several.
+
+    Raises:
+        ValidationError: the last message is not one that a model answers.
+    """
+
+    def draft(message: Message) -> Draft:
+        return chat._draft(message, config, {}, stop_flag=stop_flag, timeout=timeout)
+
+    if conversation_of(prompt) is None:
+        return draft(prompt)
+    last = chat.items[-1]
+    if isinstance(last, MessageItem) and last.role is MessageRole.USER:
+        chat.pop()
+        return draft(last)
+    if isinstance(last, FunctionCallOutputItem):
+        return replace(draft(""), asked=())
+    raise ValidationError(
+        "the messages must end with one of the user or the result of a tool, which the model "
+        f"answers; the last one is {shown(chat.messages[-1:] or last)}",
+        details={"param": "prompt"},
+    )
+
+
+def ask_all(
+    texts: Sequence[str], ask: Callable[[str, StopFlag], T], stop_flag: StopFlag | None
+) -> list[T]:
+    """The answers to all texts, in their order; 32 at a time, so that they share the steps.
+
+    The first failure stops the others and is raised; its ``details["index"]`` says whose it is.
+    """
+    check_stop_flag(stop_flag)
+    if not texts:
+        return []
+    stop = StopFlag()
+    if stop_flag is not None:
+        stop_flag.when_signalled(stop.signal)
+    with ThreadPoolExecutor(min(len(texts), AT_ONCE), "talu-ask") as pool:
+        futures = [pool.submit(ask, text, stop) for text in texts]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+            return [_result(number, future) for number, future in enumerate(futures)]
+        except BaseException:
+            stop.signal()
+            for future in futures:
+                future.cancel()
+            raise
+
+
+def _result(number: int, future: "Future[T]") -> T:
+    with _numbered(number):
+        return future.result()
+
+
+@contextmanager
+def _numbered(number: int) -> Generator[None]:
+    """Say in an error which question it is about."""
+    try:
+        yield
+    except TaluError as error:
+        error.details.setdefault("index", number)
+        error.add_note(f"This is about prompt {number} of the list.")
+        raise
+
+
+async def aask_all(texts: Sequence[str], ask: Callable[[str], Awaitable[T]]) -> list[T]:
+    """Like ``ask_all``, awaited."""
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def one(number: int, text: str) -> T:
+        async with free:
+            with _numbered(number):
+                return await ask(text)
+
+    tasks = [asyncio.create_task(one(number, text)) for number, text in enumerate(texts)]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
