@@ -246,7 +246,7 @@ def test_repr_has_models_and_no_secrets(faces) -> None:
     ("arguments", "match"),
     [
         ({"model": []}, "at least one model"),
-        ({"model": 3}, "must be a name or a ModelSpec"),
+        ({"model": 3}, "must be a name, a path or a ModelSpec"),
         ({"model": "a", "gpu_layers": 0, "base_url": "http://h"}, "exclude each other"),
         ({"model": "a", "profile": "work"}, "profile must be a Profile"),
         ({"model": "a", "hooks": [3]}, "a hook must be"),
