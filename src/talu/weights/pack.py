@@ -18,6 +18,7 @@ from talu.protocols import PackedTensor
 from talu.weights import cache, packed_file
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.packed_file import Bytes, Packed, Slot, UnusableError
+from talu.weights.progress import Progress
 
 __all__ = ["CACHE_FROM_BYTES", "LoadedWeights", "UnequalError", "load_packed"]
 
@@ -128,6 +129,7 @@ def load_packed(
 
     def fill(name: str, out: Bytes) -> None:
         pack_tensor(checkpoint, name, slots[name].format, out, num_threads)
+        progress.add(len(out))
 
     try:
         if equal and not checkpoint.equal(*equal):
@@ -140,13 +142,15 @@ def load_packed(
         )
         saved: Packed | str | None = None
         if size >= CACHE_FROM_BYTES:
-            saved = cache.save(key, slots, fill, use_mmap=use_mmap)
+            with Progress("preparing the weights of the model, once", size) as progress:
+                saved = cache.save(key, slots, fill, use_mmap=use_mmap)
         if isinstance(saved, tuple):
             loaded = LoadedWeights(*saved, from_cache=False, mapped=use_mmap)
         else:
             data = packed_file.aligned(size)
-            for name, slot in slots.items():
-                fill(name, data[slot.offset : slot.offset + slot.size])
+            with Progress("preparing the weights of the model", size) as progress:
+                for name, slot in slots.items():
+                    fill(name, data[slot.offset : slot.offset + slot.size])
             loaded = LoadedWeights(slots, data, from_cache=False, mapped=False, note=saved)
     finally:
         checkpoint.close()
