@@ -1,6 +1,7 @@
 """Each key of config.json, missing, null, false, 0, 1 and more, as transformers understands it."""
 
 import hashlib
+import importlib
 import json
 import zlib
 from pathlib import Path
@@ -20,6 +21,11 @@ RECORDED: dict[str, Any] = json.loads(
 )
 PROMPT = np.array([5, 9, 1, 33, 7, 1, 1, 12, 30, 21, 8, 2, 17, 6], np.int32)
 SHOWN, COLUMNS = [0, 2, 3, 8, -1], 3
+ROOT = Path(__file__).parents[2]
+FILES = {"mistral": "llama", "qwen2": "qwen", "qwen3": "qwen", "roberta": "bert"} | {
+    "xlm-roberta": "bert",
+    "distilbert": "bert",
+}
 DECODERS = ("llama", "mistral", "qwen2", "qwen3")
 NO_EFFECT = {  # what values these may have, transformers checks; the network does not depend on it
     "attention_dropout", "bos_token_id", "chunk_size_feed_forward", "classifier_dropout",
@@ -105,6 +111,13 @@ def test_a_key_means_what_it_means_to_transformers(
             np.testing.assert_allclose(
                 result, expected["states"], rtol=0, atol=3e-4, err_msg=str(change)
             )
+
+
+@pytest.mark.parametrize("family", RECORDED)
+def test_the_guide_names_every_key_that_is_read_or_refused(family: str) -> None:
+    module = importlib.import_module(f"talu.models.{FILES.get(family, family)}")
+    guide = (ROOT / "docs" / "guides" / "models.md").read_text()
+    assert [key for key in module.KEYS[family] if f"`{key}`" not in guide] == []
 
 
 def tensor(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
