@@ -1,9 +1,10 @@
 #include "executor.h"
 
 #include <algorithm>
-#include <cmath>
 #include <stdexcept>
 #include <string>
+
+#include "portable_math.h"
 
 namespace talu {
 namespace {
@@ -140,12 +141,12 @@ void Executor::turn_angles(const Batch& batch) {
     const std::size_t count = frequencies.size();
     float* const cosines = angles_[i].floats(2 * rows * count);
     float* const sines = cosines + rows * count;
-    for (std::size_t row = 0; row < rows; ++row)
-      for (std::size_t c = 0; c < count; ++c) {
-        const float angle = static_cast<float>(batch.positions[row]) * frequencies[c];
-        cosines[row * count + c] = std::cos(angle);
-        sines[row * count + c] = std::sin(angle);
-      }
+    for (std::size_t row = 0; row < rows; ++row) {
+      float* const angles = cosines + row * count;  // replaced one by one
+      for (std::size_t c = 0; c < count; ++c)
+        angles[c] = static_cast<float>(batch.positions[row]) * frequencies[c];
+      cosines_and_sines(angles, count, angles, sines + row * count);
+    }
     rotations_[i] = {count, cosines, sines};
   }
 }

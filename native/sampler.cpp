@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 #include <functional>
 #include <limits>
 #include <numeric>
 #include <sstream>
 #include <stdexcept>
+
+#include "portable_math.h"
 
 namespace talu {
 namespace {
@@ -122,7 +123,7 @@ Sample Sampler::sample(const float* logits, size_t vocabulary, const SampleParam
   result.token = greedy ? argmax(x, vocabulary, peak) : draw(x, vocabulary, peak, params);
 
   if (params.top_logprobs >= 0) {
-    const double log_total = own_peak + std::log(weigh(logits, vocabulary, own_peak, 1.0f));
+    const double log_total = own_peak + natural_logarithm(weigh(logits, vocabulary, own_peak, 1.0f));
     result.logprob = logits[result.token] - log_total;
     for (auto& [id, value] : result.top_logprobs) value -= log_total;
   }
@@ -262,8 +263,9 @@ void Sampler::keep_nucleus(const float* x, size_t size, float peak, float temper
   // A token of the nucleus and the lighter ones hold 1 - p of the mass or more, so that it has at
   // least its share of that. The margin covers the rounding of `weigh`.
   const float least = static_cast<float>(0.999 * (1 - p) * total / static_cast<double>(size));
-  const float scale = std::min(static_cast<float>(kBins - 1) / (-std::log(least) * temperature),
-                               std::numeric_limits<float>::max());
+  const float depth = -static_cast<float>(natural_logarithm(least)) * temperature;
+  const float scale =
+      std::min(static_cast<float>(kBins - 1) / depth, std::numeric_limits<float>::max());
   const auto bins = [&](f32x4 v) {
     const f32x4 bin = (peak - v) * scale;
     const f32x4 last = f32x4{} + static_cast<float>(kBins - 1);

@@ -4,6 +4,10 @@
 #include "kernels.h"
 #include "scalar.h"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace talu {
 namespace {
 
@@ -66,7 +70,55 @@ TALU_INLINE f32x16 multiply(f32x16 a, f32x16 b) {
 TALU_INLINE f32x16 divide(f32x16 a, f32x16 b) {
   return lanes([&](std::size_t i) { return a.lane[i] / b.lane[i]; });
 }
-TALU_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return add(multiply(a, b), c); }
+// a · b + c, rounded once, as the other targets have an instruction for.
+#if defined(__FP_FAST_FMAF)
+TALU_INLINE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+#else
+// The product is exact in a double. The sum is rounded to odd: where it is not exact its last bit is
+// set, and then the second rounding is right (Boldo and Melquiond, 2008,
+// https://doi.org/10.1109/TC.2007.70819).
+static float fused(float a, float b, float c) {
+  const double product = static_cast<double>(a) * b, total = product + c;
+  const double added = total - product;
+  const double error = (product - (total - added)) + (c - added);
+  auto bits = __builtin_bit_cast(std::uint64_t, total);
+  const bool inexact = error < 0.0 || error > 0.0;      // neither where the total is not finite
+  const bool too_far = (error > 0.0) != (total > 0.0);  // it was rounded away from zero
+  if (inexact && (bits & 1) == 0) bits += too_far ? -1 : 1;
+  return static_cast<float>(__builtin_bit_cast(double, bits));
+}
+#endif
+
+#if defined(__SSE2__)
+TALU_INLINE __m128d upper_two(__m128 x) { return _mm_cvtps_pd(_mm_movehl_ps(x, x)); }
+// Rounding to a double and then to a float is right as well, unless the double lies half way between
+// two floats or below all normal ones.
+TALU_INLINE void add_fused(const float* a, const float* b, float* c) {
+  const __m128 x = _mm_loadu_ps(a), y = _mm_loadu_ps(b), z = _mm_loadu_ps(c);
+  const __m128d low = _mm_add_pd(_mm_mul_pd(_mm_cvtps_pd(x), _mm_cvtps_pd(y)), _mm_cvtps_pd(z));
+  const __m128d high = _mm_add_pd(_mm_mul_pd(upper_two(x), upper_two(y)), upper_two(z));
+  const __m128 first = _mm_castpd_ps(low), second = _mm_castpd_ps(high);
+  const __m128i lower = _mm_castps_si128(_mm_shuffle_ps(first, second, 0x88));
+  const __m128i upper = _mm_castps_si128(_mm_shuffle_ps(first, second, 0xdd));
+  const __m128i beyond_float = _mm_and_si128(lower, _mm_set1_epi32(0x1fffffff));
+  const __m128i half_way = _mm_cmpeq_epi32(beyond_float, _mm_set1_epi32(0x10000000));
+  const __m128i size = _mm_and_si128(upper, _mm_set1_epi32(0x7fffffff));
+  const __m128i small = _mm_cmplt_epi32(size, _mm_set1_epi32((1023 - 126) << 20));
+  const __m128i not_zero = _mm_cmpgt_epi32(size, _mm_setzero_si128());
+  if (_mm_movemask_epi8(_mm_or_si128(half_way, _mm_and_si128(small, not_zero))) == 0)
+    _mm_storeu_ps(c, _mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high)));
+  else
+    for (std::size_t i = 0; i < 4; ++i) c[i] = fused(a[i], b[i], c[i]);
+}
+#else
+TALU_INLINE void add_fused(const float* a, const float* b, float* c) {
+  for (std::size_t i = 0; i < 4; ++i) c[i] = fused(a[i], b[i], c[i]);
+}
+#endif
+TALU_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
+  for (std::size_t i = 0; i < 16; i += 4) add_fused(a.lane + i, b.lane + i, c.lane + i);
+  return c;
+}
 // Where x is not a number, so is the result.
 TALU_INLINE f32x16 at_least(float bound, f32x16 x) {
   return lanes([&](std::size_t i) { return bound > x.lane[i] ? bound : x.lane[i]; });

@@ -4,6 +4,7 @@ Encoders: every position sees the whole text, norms come after each sum, and the
 states, from which embeddings are pooled. Heads for training and for classes are not read.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -238,7 +239,7 @@ def build(config: Config, head: str | None) -> Graph:
         q, k, v = (
             project(x, f"{layer}.{name}", s.width) for name in (names.query, names.key, names.value)
         )
-        a = graph.attention(q, k, v, head_size, scale=head_size**-0.5, causal=False)
+        a = graph.attention(q, k, v, head_size, scale=1 / math.sqrt(head_size), causal=False)
         if i == s.layers - 1:  # nothing after the last keys and values looks at other rows
             x, a = graph.wanted(x), graph.wanted(a)
         a = graph.add(project(a, f"{layer}.{names.output}", s.width), x)

@@ -4,6 +4,7 @@ Mistral (https://arxiv.org/abs/2310.06825) is a Llama without biases whose layer
 sliding window only.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -101,7 +102,13 @@ def build(config: Config, head: str | None) -> Graph:
         v = project(h, f"{attention}.v_proj", kv_width, config.attention_bias)
         q, k = (graph.rope(y, s.head_size, s.frequencies) for y in (q, k))
         a = graph.attention(
-            q, k, v, s.head_size, scale=s.head_size**-0.5, window=config.window, causal=s.causal
+            q,
+            k,
+            v,
+            s.head_size,
+            scale=1 / math.sqrt(s.head_size),
+            window=config.window,
+            causal=s.causal,
         )
         if i == s.layers - 1:  # nothing after the last keys and values looks at other rows
             x, a = graph.wanted(x), graph.wanted(a)

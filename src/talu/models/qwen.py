@@ -4,6 +4,7 @@ Qwen2 has biases on queries, keys and values; Qwen3 norms each head of queries a
 Both can let the later layers see a sliding window only.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +120,7 @@ def build(config: Config, head: str | None) -> Graph:
         v = project(h, f"{attention}.v_proj", kv_width, config.qkv_bias)
         q, k = place(q, f"{attention}.q_norm"), place(k, f"{attention}.k_norm")
         a = graph.attention(
-            q, k, v, s.head_size, scale=s.head_size**-0.5, window=window, causal=s.causal
+            q, k, v, s.head_size, scale=1 / math.sqrt(s.head_size), window=window, causal=s.causal
         )
         if i == s.layers - 1:  # nothing after the last keys and values looks at other rows
             x, a = graph.wanted(x), graph.wanted(a)
