@@ -1,12 +1,14 @@
 """Rotary frequencies from each way of writing them."""
 
 import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from talu.models.rope import default_frequencies
 from talu.models.rope_keys import rotary_frequencies
 from talu.models.settings import Settings
 
@@ -67,7 +69,40 @@ def test_the_newer_and_the_older_form_mean_the_same(scaling: dict[str, Any]) -> 
     assert frequencies(**both, rope_theta=5e5) == older
 
 
-def test_frequencies_are_computed_in_float32() -> None:
+def test_frequencies_are_rounded_after_each_step() -> None:
     # 10000^(-2/128), rounded to float32 after the exponent, the power and the division: what
     # models are trained with. Rounded once it would be 0.86596435.
-    assert frequencies()[1] == float(np.float32(1) / np.float32(10_000) ** np.float32(2 / 128))
+    assert frequencies()[1] == 0.8659643530845642
+
+
+def nearest_float32(value: Fraction) -> np.float32:
+    """Rounded by comparing fractions, ties to even."""
+    near = np.float32(float(value))
+    candidates = [np.nextafter(near, np.float32(0)), near, np.nextafter(near, np.float32(np.inf))]
+    return min(
+        candidates,
+        key=lambda x: (abs(Fraction(float(x)) - value), int(x.view(np.uint32)) & 1),
+    )
+
+
+def power(base: int, exponent: float) -> Fraction:
+    """base^exponent for 0 <= exponent < 1, from square roots of integers alone, to 2^-200."""
+    bits, result, root = Fraction(exponent), 1 << 256, base << 256
+    while bits:
+        root = math.isqrt(root << 256)
+        bits *= 2
+        if bits >= 1:
+            bits -= 1
+            result = result * root >> 256
+    return Fraction(result, 1 << 256)
+
+
+@pytest.mark.parametrize("theta", [10_000, 500_000, 1_000_000, 10_000_000, 10**12])
+@pytest.mark.parametrize("head_size", [10, 64, 96, 128, 256])
+def test_frequencies_are_exact_powers_rounded_to_the_nearest(theta: int, head_size: int) -> None:
+    base = int(np.float32(theta))
+    expected = [
+        nearest_float32(1 / Fraction(float(nearest_float32(power(base, float(exponent))))))
+        for exponent in np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size)
+    ]
+    assert default_frequencies(theta, head_size).tolist() == expected

@@ -84,10 +84,10 @@ class _Text:
     def take(self, rows: NDArray[np.floating], count: int) -> bool:
         """Add the rows of a step that are pooled; True when the text is done."""
         self.computed += count
-        if len(rows):  # NumPy adds along the first axis row by row, on every processor
+        if len(rows):  # a running sum has only one order, on every processor
             if self.total is not None:
                 rows = np.concatenate([self.total[None], rows])
-            self.total = rows.sum(axis=0, dtype=np.float64)
+            self.total = np.add.accumulate(rows, axis=0, dtype=np.float64)[-1]
         return self.computed == len(self.tokens)
 
     def vector(self) -> NDArray[np.float64]:

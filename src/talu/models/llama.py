@@ -101,14 +101,9 @@ def build(config: Config, head: str | None) -> Graph:
         k = project(h, f"{attention}.k_proj", kv_width, config.attention_bias)
         v = project(h, f"{attention}.v_proj", kv_width, config.attention_bias)
         q, k = (graph.rope(y, s.head_size, s.frequencies) for y in (q, k))
+        scale = 1 / math.sqrt(s.head_size)
         a = graph.attention(
-            q,
-            k,
-            v,
-            s.head_size,
-            scale=1 / math.sqrt(s.head_size),
-            window=config.window,
-            causal=s.causal,
+            q, k, v, s.head_size, scale=scale, window=config.window, causal=s.causal
         )
         if i == s.layers - 1:  # nothing after the last keys and values looks at other rows
             x, a = graph.wanted(x), graph.wanted(a)
