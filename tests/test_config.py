@@ -71,6 +71,7 @@ WRONG = [
     ("chat_template", 3),
     ("extra_context", {1: "x"}),
     ("extra_context", "x"),
+    ("allow_special_tokens", 1),
 ]
 RIGHT = {
     "max_tokens": 1,
@@ -87,6 +88,7 @@ RIGHT = {
     "logit_bias": {3: -100.0},
     "chat_template": "{{ messages }}",
     "extra_context": {"date": "today"},
+    "allow_special_tokens": True,
 }
 
 

@@ -87,6 +87,7 @@ class GenerationSettings(TypedDict, total=False):
     logit_bias: dict[int, float] | None
     chat_template: str | TemplateSource | None
     extra_context: dict[str, object] | None
+    allow_special_tokens: bool
 
 
 def _wrong(name: str, value: object, wanted: str) -> ValidationError:
@@ -263,6 +264,8 @@ class GenerationConfig:
             the token. At most 10,000 ids.
         chat_template: Jinja text or ``PromptTemplate`` instead of the chat's or the model's.
         extra_context: variables for the chat template.
+        allow_special_tokens: make tokens of special tokens that messages spell, as
+            ``<|im_end|>``; otherwise they are plain text (False). Raw completions always do.
         given: the fields that are set, by name.
     """
 
@@ -282,6 +285,7 @@ class GenerationConfig:
     logit_bias = Setting(None, _bias)
     chat_template = Setting(None, _template)
     extra_context = Setting(None, _context)
+    allow_special_tokens = Setting(False, check_boolean)
 
     def __init__(self, **settings: Unpack[GenerationSettings]) -> None:
         self.given: dict[str, Any] = {}

@@ -68,19 +68,23 @@ def test_several_calls_have_ids_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["{name: add}", "[1]", '{"arguments": {}}', '{"name": 3}', '{"name": "f", "argu', ""]
+    ("body", "notes"),
+    [
+        *(("{name: add}", 1), ('{"arguments": {}}', 1), ('{"name": 3}', 1)),
+        *(('{"name": "f", "argu', 1), ("[1]", 0), ("", 0), ("a word", 0)),
+    ],
 )
-def test_what_is_no_call_stays_text_and_is_noted(body: str) -> None:
-    reply, events = events_of("<tool_call>", body, "</tool_call>")
-    assert text_of(events) == f"<tool_call>{body}</tool_call>"
+def test_what_is_not_a_call_stays_text_as_it_was_written(body: str, notes: int) -> None:
+    reply, events = events_of("So: ", "<tool_call>\n", body, "\n </tool_call>\n", "!")
+    assert text_of(events) == f"So: <tool_call>\n{body}\n </tool_call>\n!"
     assert calls_of(events) == []
     assert not reply.called
-    assert len(reply.notes) == 1
+    assert len(reply.notes) == notes
 
 
 def test_without_tools_a_call_is_text() -> None:
-    reply, events = events_of(CALL, with_tools=False)
-    assert json.loads(text_of(events)[len("<tool_call>") : -len("</tool_call>")])["name"] == "add"
+    reply, events = events_of(f"So: {CALL}\n\n", with_tools=False)
+    assert text_of(events) == f"So: {CALL}\n\n"
     assert (reply.called, reply.notes, calls_of(events)) == (False, (), [])
 
 

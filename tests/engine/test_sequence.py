@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from talu.engine.sequence import Sequence
-from talu.engine.stops import StopMatcher
+from talu.engine.stops import Stops
 from talu.engine.ticket import Mailbox, Piece, Result
 from talu.protocols import Sampled
 from talu.sampling import SamplingParams
@@ -25,7 +25,7 @@ def begin(tokenizer: Tokenizer) -> Callable[..., Sequence]:
             mailbox=Mailbox(3),
             tokenizer=tokenizer,
             decoder=tokenizer.decoder(),
-            stops=StopMatcher(settings.stop_sequences),
+            stops=Stops(settings.stop_sequences),
         )
 
     return new

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talu.engine.stops import StopMatcher
+from talu.engine.stops import ReplyForm, StopMatcher, Stops
 from talu.exceptions import ValidationError
 
 FEW = st.text(alphabet="abc\n", max_size=40)  # few letters: sequences overlap all the time
@@ -87,3 +87,52 @@ def test_without_sequences_nothing_is_held_back() -> None:
 def test_an_empty_sequence_is_refused() -> None:
     with pytest.raises(ValidationError, match="empty"):
         StopMatcher(["ok", ""])
+
+
+IN_CHAT = ReplyForm(has_regions=True)
+REPLY = "<think>\nI see END.\n</think>\n\nThe END."
+
+
+@given(st.sets(st.integers(0, len(REPLY))))
+def test_a_sequence_is_not_looked_for_in_reasoning(cuts: set[int]) -> None:
+    borders = sorted({0, len(REPLY), *cuts})
+    pieces = [REPLY[a:b] for a, b in pairwise(borders)]
+    stops = Stops(["END", "\n"], form=IN_CHAT)
+    assert "".join(map(stops.push, pieces)) + stops.flush() == REPLY.removesuffix("END.")
+    assert stops.matched == "END"
+
+
+def test_reasoning_that_the_prompt_opened_is_left_out_too() -> None:
+    stops = Stops(["END"], form=ReplyForm(has_regions=True, in_reasoning=True))
+    pieces = ["an END", "</th", "ink>", " EN", "D"]
+    assert [stops.push(piece) for piece in pieces] == ["an END", "</th", "ink>", " ", ""]
+    assert stops.matched == "END"
+
+
+def test_without_reasoning_all_text_counts() -> None:
+    for text in ("So <think> END", " \n<thin END", "END"):
+        stops = Stops(["END"], form=IN_CHAT)
+        assert "".join(map(stops.push, text)) + stops.flush() == text.removesuffix("END")
+    stops = Stops(["END"], form=ReplyForm(continues=True))
+    assert stops.push("<think> END") == "<think> "
+
+
+def test_a_tag_that_is_a_token_is_known_by_its_mark() -> None:
+    stops = Stops(["END"], form=IN_CHAT, tag_text=lambda tag: "!" + tag)
+    assert stops.push("!<think>a </think> END!</think>b END") == "!<think>a </think> END!</think>b "
+
+
+def test_a_sequence_that_is_a_token_is_found_by_its_id() -> None:
+    stops = Stops(["<e>", "x"], {"<e>": 7}.get)
+    assert [stops.is_token(number) for number in (7, 8)] == [True, False]
+    assert stops.matched is None
+    stops.end_at(8)
+    assert stops.matched is None
+    stops.end_at(7)
+    assert stops.matched == "<e>"
+
+
+def test_very_long_sequences_are_refused() -> None:
+    StopMatcher(["a" * 1000] * 65)
+    with pytest.raises(ValidationError, match="66,000 characters together, and 65,536"):
+        StopMatcher(["a" * 1000] * 66)

@@ -4,19 +4,25 @@ from collections.abc import Iterable
 from itertools import groupby, pairwise
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from talu.template.regions import Kind, RegionParser
 
 Piece = tuple[Kind, str]
 TAGS = ["<think>", "</think>", "<|/think|>", "<tool_call>", "</tool_call>"]
-CLOSES = {"reasoning": ("</think>", "<|/think|>"), "tool_call": ("</tool_call>",)}
-REPLY = st.lists(st.sampled_from([*TAGS, "<", "th", "</", ">", "\n", " ", "a", "é😀"])).map("".join)
+CLOSES = ("</think>", "<|/think|>")
+REPLY = st.lists(
+    st.sampled_from([*TAGS, "<tool_call>{", "{", "}", "<", "th", "</", ">", "\n", " ", "a", "é😀"])
+).map("".join)
 
 
-def parse(pieces: Iterable[str], in_reasoning: bool = False) -> list[Piece]:
-    parser = RegionParser(in_reasoning)
+def is_call(body: str) -> bool:
+    return body.endswith("}")
+
+
+def parse(pieces: Iterable[str], in_reasoning: bool = False, calls: bool = True) -> list[Piece]:
+    parser = RegionParser(in_reasoning, is_call=is_call if calls else None)
     out = [part for piece in pieces for part in parser.push(piece)] + parser.finish()
     merged: list[Piece] = []
     for kind, run in groupby(out, key=lambda part: part[0]):
@@ -25,56 +31,68 @@ def parse(pieces: Iterable[str], in_reasoning: bool = False) -> list[Piece]:
     return merged
 
 
-def by_definition(reply: str, in_reasoning: bool) -> list[Piece]:
+def by_definition(reply: str, in_reasoning: bool, calls: bool) -> list[Piece]:
     """The rules of the class, said again the slow way: cut at the tag that comes first."""
     out: list[Piece] = []
     kind: Kind = "reasoning" if in_reasoning else "text"
-    after_tag = in_reasoning
+    text, after_tag = "", in_reasoning  # of the region so far
+
+    def leave(tag: str) -> None:
+        shown = text.lstrip("\r\n") if after_tag else text
+        out.append((kind, shown.rstrip() if tag else shown))
+
     while True:
-        answered = any(k == "text" and text.strip() for k, text in out)
-        opens = ["<tool_call>"]
-        before = reply.split("<think>")[0]
-        if not answered and not before.strip():
-            opens.append("<think>")
-        places = [(reply.find(t), t) for t in CLOSES.get(kind, opens) if t in reply]
-        at, tag = min(places, default=(len(reply), ""))
-        text = reply[:at]
-        if after_tag:
-            text = text.lstrip("\r\n")
-        if kind == "tool_call":
-            out.append((kind, reply[:at].strip()))
-        elif tag and text.strip():
-            out.append((kind, text.rstrip()))
-        elif not tag and text:
-            out.append((kind, text))
+        tags = CLOSES
+        if kind == "text":
+            tags = ("<tool_call>",) if calls else ()
+            answered = "".join(t for k, t in out if k == "text") + text
+            if not (answered + reply.split("<think>")[0]).strip():
+                tags = (*tags, "<think>")
+        at, tag = min(((reply.find(t), t) for t in tags if t in reply), default=(len(reply), ""))
+        text, reply = text + reply[:at], reply[at + len(tag) :]
+        if tag == "<tool_call>" and not reply.lstrip().startswith("{"):
+            space = len(reply) - len(reply.lstrip())
+            text, reply = text + tag + reply[:space], reply[space:]
+            continue
+        body, end, rest = reply.partition("</tool_call>")
+        if tag == "<tool_call>" and not is_call(body.strip()):
+            text, reply = text + tag + body + end, rest
+            continue
+        leave(tag)
         if not tag:
-            return out
-        reply = reply[at + len(tag) :]
-        kind = {"<think>": "reasoning", "<tool_call>": "tool_call"}.get(tag, "text")
-        after_tag = True
+            return [piece for piece in out if piece[1]]
+        if tag == "<tool_call>":
+            out.append(("tool_call", body.strip()))
+            reply = rest
+        kind = "reasoning" if tag == "<think>" else "text"
+        text, after_tag = "", True
 
 
-@given(REPLY, st.booleans(), st.sets(st.integers(0, 200)))
-@example("\n<think>a</think>\n\nb", False, {3})
-@example("a <think>b</think>", False, {1, 4})
+@given(REPLY, st.booleans(), st.booleans(), st.sets(st.integers(0, 200)))
+@example("\n<think>a</think>\n\nb", False, True, {3})
+@example("a <think>b</think>", False, True, {1, 4})
+@example("a \n<tool_call> b </tool_call>", False, True, {5})
+@example("a \n<tool_call> {b </tool_call> c", False, True, {5})
+@example("<tool_call> <tool_call>{}</tool_call>", False, True, set())
+@settings(max_examples=300)
 def test_any_cut_into_pieces_gives_what_the_rules_say(
-    reply: str, in_reasoning: bool, cuts: set[int]
+    reply: str, in_reasoning: bool, calls: bool, cuts: set[int]
 ) -> None:
     borders = sorted({0, len(reply), *(cut for cut in cuts if cut < len(reply))})
     pieces = [reply[a:b] for a, b in pairwise(borders)]
     expected: list[Piece] = []
-    for kind, text in by_definition(reply, in_reasoning):
+    for kind, text in by_definition(reply, in_reasoning, calls):
         if expected and kind == expected[-1][0] != "tool_call":
             expected[-1] = (kind, expected[-1][1] + text)
         else:
             expected.append((kind, text))
-    assert parse(pieces, in_reasoning) == expected
+    assert parse(pieces, in_reasoning, calls) == expected
 
 
 @given(REPLY, st.booleans())
 def test_nothing_is_lost_but_tags_and_white_space(reply: str, in_reasoning: bool) -> None:
     dropped = rf"(?:{'|'.join(map(re.escape, TAGS))}|\s)*"
-    parser = RegionParser(in_reasoning)
+    parser = RegionParser(in_reasoning, is_call=is_call)
     kept = [re.escape(text) for _, text in parser.push(reply) + parser.finish()]
     assert re.fullmatch(dropped + dropped.join([*kept, ""]), reply)
 
@@ -100,11 +118,15 @@ def test_nothing_is_lost_but_tags_and_white_space(reply: str, in_reasoning: bool
             [("reasoning", "a"), ("tool_call", "{}")],
         ),
         ("<think><tool_call>{}</tool_call>", [("reasoning", "<tool_call>{}</tool_call>")]),
-        ('<tool_call>{"name": "f"', [("tool_call", '{"name": "f"')]),
+        ('<tool_call>{"name": "f"', [("text", '<tool_call>{"name": "f"')]),
+        ('<tool_call>{"name": "f"}', [("tool_call", '{"name": "f"}')]),
+        ("one <tool_call>\n two </tool_call>\n\nthree", None),
+        ("one <tool_call>\n{ two </tool_call>\n\nthree", None),
         ("1 <t", [("text", "1 <t")]),
     ],
 )
-def test_a_reply_is_split_into(reply: str, expected: list[Piece]) -> None:
+def test_a_reply_is_split_into(reply: str, expected: list[Piece] | None) -> None:
+    expected = [("text", reply)] if expected is None else expected
     assert parse([reply]) == expected
     assert parse(reply) == expected
 
@@ -117,14 +139,35 @@ def test_a_reply_may_begin_inside_reasoning_that_the_prompt_opened() -> None:
 
 
 def test_text_comes_as_it_arrives() -> None:
-    parser = RegionParser()
+    parser = RegionParser(is_call=is_call)
     assert parser.push("One") == [("text", "One")]
     assert parser.push(" two <") == [("text", " two")]
     assert parser.push("3") == [("text", " <3")]
 
 
-def test_a_tool_call_comes_in_one_piece_when_it_is_complete() -> None:
+def test_without_tools_a_tag_of_calls_is_text_that_streams() -> None:
     parser = RegionParser()
+    assert parser.push("Use <tool_call>") == [("text", "Use <tool_call>")]
+    assert parser.push(" {") == [("text", " {")]
+
+
+def test_what_cannot_be_a_call_streams_at_once() -> None:
+    parser = RegionParser(is_call=is_call)
+    assert parser.push("The tag <tool_call>") == [("text", "The tag")]
+    assert parser.push(" op") == [("text", " <tool_call>"), ("text", " op")]
+    assert parser.push("ens.") == [("text", "ens.")]
+
+
+def test_where_a_tag_is_a_token_its_letters_are_text() -> None:
+    parser = RegionParser(True, tag_text=lambda tag: "\ufdd0" + tag, mark="\ufdd0")
+    pieces = ["a ", "</", "think>", " b", "\ufdd0</think>", "c \ufdd0", "<think>"]
+    out = [part for piece in pieces for part in parser.push(piece)] + parser.finish()
+    texts = {kind: "".join(t for k, t in out if k == kind) for kind in ("reasoning", "text")}
+    assert texts == {"reasoning": "a </think> b", "text": "c <think>"}
+
+
+def test_a_tool_call_comes_in_one_piece_when_it_is_complete() -> None:
+    parser = RegionParser(is_call=is_call)
     assert parser.push('<tool_call>{"name":') == []
     assert parser.push('"f"}</tool_call') == []
     assert parser.push(">") == [("tool_call", '{"name":"f"}')]
@@ -132,8 +175,11 @@ def test_a_tool_call_comes_in_one_piece_when_it_is_complete() -> None:
 
 @pytest.mark.parametrize(
     "reply",
-    ["<think>" * 10_000, "\n" * 70_000, "<tool_call></tool_call>" * 3_000, "<" * 70_000],
-    ids=["opened", "breaks", "calls", "starts"],
+    [
+        *("<think>" * 10_000, "\n" * 70_000, "<tool_call>{}</tool_call>" * 3_000, "<" * 70_000),
+        *("<tool_call>" + " " * 70_000, "<tool_call>" * 6_000, "<tool_call>{</tool_call>" * 3_000),
+    ],
+    ids=["opened", "breaks", "calls", "starts", "space in a call", "openings", "no calls"],
 )
 @pytest.mark.parametrize("size", [1, 100_000])
 def test_a_hostile_reply_takes_linear_time(reply: str, size: int) -> None:

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
-from talu.backends.prompt import prompt_of
+from talu.backends.prompt import prompt_of, stop_notes
 from talu.backends.reply import ChatReply, RawReply
 from talu.backends.texts import Texts
 from talu.backends.threads import InTurn
@@ -20,6 +20,7 @@ from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
 from talu.engine.model import ModelInfo
 from talu.engine.registry import EngineLease, acquire
+from talu.engine.stops import ReplyForm
 from talu.engine.ticket import Result, Ticket
 from talu.error_text import NOT_YET, shown
 from talu.exceptions import GenerationError, StateError, ValidationError
@@ -27,6 +28,7 @@ from talu.forks import ForkSafeLock
 from talu.protocols import Embedded
 from talu.sampling import resolve_sampling
 from talu.template.render import traits
+from talu.tokenizer.decoding import TAG_MARK
 from talu.types import (
     WEIGHT_FORMATS,
     Capabilities,
@@ -116,7 +118,8 @@ class LocalModel:
             TemplateError: the model has no chat template, or the template fails.
         """
         self._check_open()
-        return prompt_of(request, self._engine, self._ref)
+        prompt = prompt_of(request, self._engine, self._ref)
+        return prompt.text, prompt.ids
 
     def tokenize(self, text: str, *, special_tokens: bool = True) -> list[int]:
         """The token ids of a text, with those that the tokenizer puts at its ends or without."""
@@ -211,8 +214,8 @@ class LocalModel:
         if request.deadline is not None:
             request.deadline.check()
         self._engine.check_generates()
-        text, ids = self.render(request)
         engine = self._engine
+        prompt = prompt_of(request, engine, self._ref, must_fit=True)
         ends = engine.architecture.end_token_ids
         eos = engine.tokenizer.eos_token_id
         if eos is not None and eos < engine.architecture.vocabulary_size:
@@ -224,20 +227,28 @@ class LocalModel:
             fresh_seed=secrets.randbits(53),  # JSON readers with doubles only keep it exact
         )
         raw = request.messages is None
+        form = ReplyForm(continues=raw, has_regions=not raw, in_reasoning=prompt.in_reasoning)
         with self._gate.lock:
             self._check_open()
-            ticket = engine.submit(ids, params, continues=raw, deadline=request.deadline)
+            ticket = engine.submit(prompt.ids, params, form=form, deadline=request.deadline)
             self._tickets.add(ticket)
         request.stop.when_signalled(ticket.canceller)
-        in_reasoning = text.rstrip().endswith("<think>")
+        reply: RawReply | ChatReply = RawReply()
+        if not raw:
+            reply = ChatReply(
+                in_reasoning=prompt.in_reasoning,
+                with_tools=bool(request.tools),
+                tag_text=engine.tokenizer.tag_text,
+                mark=TAG_MARK,
+            )
+        notes = (*prompt.notes, *stop_notes(params.stop_sequences, engine.tokenizer))
         return _Generation(
             ticket=ticket,
-            reply=RawReply()
-            if raw
-            else ChatReply(in_reasoning=in_reasoning, with_tools=bool(request.tools)),
+            reply=reply,
             backend=self,
-            prompt=text,
+            prompt=prompt.text,
             seed=params.seed,
+            notes=notes,
             request=request,
         )
 
@@ -255,6 +266,7 @@ class _Generation:
     backend: LocalModel
     prompt: str
     seed: int
+    notes: tuple[str, ...]
     request: Request
 
     def __enter__(self) -> Ticket:
@@ -292,6 +304,7 @@ class _Generation:
             notes=(
                 *self.request.notes,
                 *self.backend.info.notes,
+                *self.notes,
                 *result.notes,
                 *self.reply.notes,
             ),

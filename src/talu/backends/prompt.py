@@ -1,34 +1,57 @@
-"""A request into the prompt that a model in this process reads: text and token ids.
+"""Turns a request into the prompt that a model in this process reads: text and token ids."""
 
-Knows templates and tokenizers. Refuses to generate.
-"""
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from talu.engine.engine import Engine
 from talu.exceptions import EmptyPromptError, TemplateError, ValidationError
+from talu.template.adaptation import plain
 from talu.template.limits import template_time
+from talu.template.masking import Mask, texts_of
 from talu.template.prompt_template import PromptTemplate
 from talu.template.render import render, traits
+from talu.tokenizer.tokenizer import TAGS, Tokenizer
 from talu.types import Request
 
-__all__ = ["prompt_of"]
+__all__ = ["Prompt", "prompt_of", "stop_notes"]
 
 
-@template_time()
-def prompt_of(request: Request, engine: Engine, ref: str) -> tuple[str, list[int]]:
-    """The prompt as text and as token ids.
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model reads.
+
+    Attributes:
+        text: the prompt; special tokens are spelled out.
+        ids: its tokens.
+        in_reasoning: the template ends it with an open ``<think>``.
+        notes: what the model reads otherwise than the request might expect.
+    """
+
+    text: str
+    ids: list[int]
+    in_reasoning: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def prompt_of(request: Request, engine: Engine, ref: str, *, must_fit: bool = False) -> Prompt:
+    """The prompt of a request.
 
     Args:
         request: messages, or a raw prompt.
         engine: whose tokenizer and templates are used.
         ref: the model's name, for errors.
+        must_fit: refuse a text that cannot fit before it is tokenized.
 
     Raises:
         EmptyPromptError: there is neither a message nor a text nor a token.
+        GenerationError: the text is so long that it cannot fit (code
+            ``GENERATION_CONTEXT_OVERFLOW``).
         TemplateError: the model has no chat template, or the template fails.
-        ValidationError: something in the request does not go together.
+        TokenizerError: the text cannot be tokenized.
+        ValidationError: the parts of the request contradict each other.
     """
     if request.messages is None:
-        return _raw(request, engine)
+        return _raw(request, engine, must_fit)
     for name in ("token_ids", "continue_from_token_id"):
         if getattr(request, name) is not None:
             raise ValidationError(
@@ -37,19 +60,80 @@ def prompt_of(request: Request, engine: Engine, ref: str) -> tuple[str, list[int
             )
     if not request.messages:
         raise EmptyPromptError("there are no messages to answer")
+    with template_time():
+        return _conversation(request, engine, _template(request, engine, ref), must_fit)
+
+
+def stop_notes(sequences: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """Which stop sequences cannot occur: tokens without text are never beside other text."""
+    hidden = [token for token in tokenizer.special_tokens if token not in TAGS]
+    return [
+        f"the stop sequence {sequence[:100]!r} has a special token beside other text, and the text "
+        "of an answer has none: it cannot occur; give the special token alone"
+        for sequence in sequences
+        if tokenizer.stop_token_id(sequence) is None and any(each in sequence for each in hidden)
+    ]
+
+
+def _conversation(request: Request, engine: Engine, source: str, must_fit: bool) -> Prompt:
     tokenizer = engine.tokenizer
-    source = _template(request, engine, ref)
-    text = render(
+    messages = plain(request.messages, "messages")
+    tools = plain(request.tools, "tools")
+    extra = plain(request.config.extra_context or {}, "extra_context")
+    texts = [source, *texts_of([messages, tools, extra])]
+    mask = _mask(texts, request, tokenizer)
+    rendered = render(
         source,
-        request.messages,
-        tools=request.tools,
+        [mask.apply(message, assistant=_is_assistant(message)) for message in messages],
+        tools=mask.apply(tools),
         add_generation_prompt=request.add_generation_prompt,
         tokens=tokenizer.names,
-        extra=request.config.extra_context,
+        extra={
+            name: value if name in tokenizer.names else mask.apply(value)
+            for name, value in extra.items()
+        },
     )
-    # A template writes the special tokens itself; without one the tokenizer adds them.
-    raw = source == PromptTemplate.RAW.source
-    return text, tokenizer.encode(text, special_tokens=raw)
+    parts = mask.parts(rendered)
+    text = "".join(piece for piece, _ in parts)
+    if must_fit:
+        engine.check_length(text)
+    if source == PromptTemplate.RAW.source:  # it writes no special tokens: the tokenizer adds them
+        return Prompt(text, tokenizer.encode(text))
+    if request.config.allow_special_tokens:
+        ids = tokenizer.encode(text, special_tokens=False)
+    else:
+        ids = tokenizer.encode_parts(parts)
+    spelled = sorted({piece for piece, is_spelling in parts if is_spelling})
+    notes = (_note(spelled),) if spelled else ()
+    return Prompt(text, ids, rendered.rstrip().endswith("<think>"), notes)
+
+
+def _mask(texts: list[str], request: Request, tokenizer: Tokenizer) -> Mask:
+    """The stand-ins for the special tokens that a request spells; its template is the first text.
+
+    Tokens that are not marked special count if the template writes them around the messages of any
+    conversation. The assistant's messages may have those, as it may have written them itself.
+    """
+    source = texts[0]
+    if request.config.allow_special_tokens or source == PromptTemplate.RAW.source:
+        return Mask(texts)
+    whole = "\0".join(texts[1:])
+    tags = [tag for tag in tokenizer.plain_added_tokens if tag in whole]
+    if tags:
+        shown = traits(source).conversation
+        tags = [tag for tag in tags if tag in shown]
+    return Mask(texts, tokenizer.special_tokens, tags)
+
+
+def _is_assistant(message: object) -> bool:
+    return isinstance(message, dict) and message.get("role") == "assistant"
+
+
+def _note(spelled: Sequence[str]) -> str:
+    return (
+        f"the conversation spells special tokens of the model ({', '.join(spelled)[:200]}): the "
+        "model reads them as plain text; allow_special_tokens=True makes them tokens"
+    )
 
 
 def _template(request: Request, engine: Engine, ref: str) -> str:
@@ -74,7 +158,7 @@ def _template(request: Request, engine: Engine, ref: str) -> str:
     return source
 
 
-def _raw(request: Request, engine: Engine) -> tuple[str, list[int]]:
+def _raw(request: Request, engine: Engine, must_fit: bool) -> Prompt:
     tokenizer = engine.tokenizer
     if request.tools:
         raise ValidationError(
@@ -87,6 +171,8 @@ def _raw(request: Request, engine: Engine) -> tuple[str, list[int]]:
         text = tokenizer.decode(ids, skip_special_tokens=False)
     else:
         text = request.prompt or ""
+        if must_fit:
+            engine.check_length(text)
         ids = tokenizer.encode(text) if text else []
     if request.continue_from_token_id is not None:
         engine.check_ids("continue_from_token_id", [request.continue_from_token_id])
@@ -94,4 +180,4 @@ def _raw(request: Request, engine: Engine) -> tuple[str, list[int]]:
         text += tokenizer.token_text(request.continue_from_token_id)
     if not ids:
         raise EmptyPromptError("the prompt is empty; give some text or token ids")
-    return text, ids
+    return Prompt(text, ids)

@@ -1,11 +1,11 @@
-"""Turns the pieces of a local model's text into events: answer, reasoning, calls of tools.
+"""Turns the pieces of a local model's text into events: answer, reasoning, tool calls.
 
-Pure. It knows Hermes' form of a tool call, a JSON object with a name and arguments; what is not of
-that form stays text.
+A tool call has the form of the Hermes models: a JSON object with a name and arguments. Anything
+else stays text.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 from talu.engine.ticket import Piece
@@ -16,7 +16,7 @@ __all__ = ["ChatReply", "RawReply", "parse_tool_call"]
 
 
 class RawReply:
-    """Text as it comes, for prompts without a template."""
+    """The text as it arrives, for prompts without a template."""
 
     notes: tuple[str, ...] = ()
     called = False
@@ -34,21 +34,34 @@ class ChatReply:
     """Text split into regions.
 
     Attributes:
-        called: there was a call of a tool.
+        called: the model called a tool.
         notes: what the model wrote in a form that could not be used.
     """
 
-    def __init__(self, *, in_reasoning: bool, with_tools: bool) -> None:
+    def __init__(
+        self,
+        *,
+        in_reasoning: bool,
+        with_tools: bool,
+        tag_text: Callable[[str], str] = str,
+        mark: str = "",
+    ) -> None:
         """Begin a reply.
 
         Args:
             in_reasoning: the prompt ends with an open ``<think>``.
             with_tools: tools were offered; otherwise what looks like a call is text.
+            tag_text: how a tag looks in the text of the pieces.
+            mark: a character in front of some tags that is not part of the text.
         """
         self.called = False
         self.notes: tuple[str, ...] = ()
-        self._parser = RegionParser(in_reasoning)
-        self._with_tools = with_tools
+        self._parser = RegionParser(
+            in_reasoning,
+            is_call=self._is_call if with_tools else None,
+            tag_text=tag_text,
+            mark=mark,
+        )
         self._kind: Kind = "reasoning" if in_reasoning else "text"
 
     def add(self, piece: Piece) -> list[Event]:
@@ -69,25 +82,20 @@ class ChatReply:
         for kind, text in parts:
             self._kind = kind
             if kind == "tool_call":
-                event = self._call(text)
-                if isinstance(event, ToolCallEvent):
-                    yield event
-                    continue
-                text = event
+                yield ToolCallEvent(f"call_{uuid4().hex}", *(parse_tool_call(text) or ("", "")))
+                continue
             yield _delta(kind, text, tokens, logprobs)
             tokens, logprobs = (), ()
         if tokens:
             yield _delta(self._kind, "", tokens, logprobs)
 
-    def _call(self, body: str) -> ToolCallEvent | str:
-        call = parse_tool_call(body) if self._with_tools else None
-        if call is not None:
+    def _is_call(self, body: str) -> bool:
+        if parse_tool_call(body) is not None:
             self.called = True
-            return ToolCallEvent(f"call_{uuid4().hex}", *call)
-        if self._with_tools:
-            note = "a <tool_call> of the model is no JSON object with a name and arguments: text"
-            self.notes = (*self.notes, note)
-        return f"<tool_call>{body}</tool_call>"
+            return True
+        note = "a <tool_call> of the model is no JSON object with a name and arguments: text"
+        self.notes = (*self.notes, note)
+        return False
 
 
 def parse_tool_call(body: str) -> tuple[str, str] | None:

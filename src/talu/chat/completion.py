@@ -36,6 +36,9 @@ def raw_request(
         if config.given.get(name) is not None:
             wrong = f"{name} has no meaning in a raw completion, which uses no template"
             raise ValidationError(wrong, details={"param": name})
+    if config.given.get("allow_special_tokens") is False:
+        wrong = "a raw completion always recognises special tokens: leave allow_special_tokens out"
+        raise ValidationError(wrong, details={"param": "allow_special_tokens"})
     check_boolean("echo_prompt", echo_prompt)
     if continue_from_token_id is not None:
         check_token_id("continue_from_token_id", continue_from_token_id)

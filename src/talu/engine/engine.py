@@ -10,7 +10,7 @@ from talu.engine.embedding import EmbeddingRequest, EmbeddingTicket
 from talu.engine.model import LoadedModel
 from talu.engine.scheduler import Limits
 from talu.engine.sequence import Sequence
-from talu.engine.stops import StopMatcher
+from talu.engine.stops import ReplyForm, Stops
 from talu.engine.ticket import Mailbox, Ticket
 from talu.engine.worker import Worker
 from talu.exceptions import EmptyPromptError, GenerationError, ValidationError
@@ -61,7 +61,7 @@ class Engine:
         prompt_ids: list[int],
         params: SamplingParams,
         *,
-        continues: bool = False,
+        form: ReplyForm | None = None,
         deadline: Deadline | None = None,
     ) -> Ticket:
         """Ask for a generation.
@@ -69,7 +69,7 @@ class Engine:
         Args:
             prompt_ids: the whole prompt.
             params: how to sample and when to stop.
-            continues: the answer goes on after a text, so that its leading space counts.
+            form: what is known about the text of the answer.
             deadline: when the generation fails if it is not finished.
 
         Raises:
@@ -81,6 +81,7 @@ class Engine:
             ResourceError: too many requests are waiting.
             StateError: the engine is closed or has failed, or this process is a fork of its own.
         """
+        form = form or ReplyForm()
         self._check_request(prompt_ids, params)
         self._worker.check_process()
         mailbox = Mailbox(len(prompt_ids), self._worker.bell, deadline)
@@ -91,8 +92,13 @@ class Engine:
             params=params,
             mailbox=mailbox,
             tokenizer=self.tokenizer,
-            decoder=self.tokenizer.decoder(continues=continues),
-            stops=StopMatcher(params.stop_sequences),
+            decoder=self.tokenizer.decoder(continues=form.continues, marks_tags=form.has_regions),
+            stops=Stops(
+                params.stop_sequences,
+                self.tokenizer.stop_token_id,
+                form,
+                self.tokenizer.tag_text,
+            ),
         )
         self._worker.put(sequence)
         return Ticket(mailbox)
@@ -155,6 +161,27 @@ class Engine:
             raise ValidationError(
                 f"{name} has token id {strays[0]}, but the ids of this model are 0 to {size - 1}",
                 details={"param": name, "token_ids": strays[:16], "vocabulary_size": size},
+            )
+
+    def check_length(self, text: str) -> None:
+        """Refuse a prompt whose length alone says that it cannot fit.
+
+        Raises:
+            GenerationError: it has too many tokens, however they are cut (code
+                ``GENERATION_CONTEXT_OVERFLOW``).
+        """
+        count = self.tokenizer.fewest_tokens(text)
+        if count >= self.context_length:
+            raise GenerationError(
+                f"the prompt has {len(text):,} characters, which are at least {count:,} tokens, "
+                f"but the context holds {self.context_length} and the answer needs at least one"
+                f"{self._context_note()}; shorten the prompt",
+                "GENERATION_CONTEXT_OVERFLOW",
+                {
+                    "characters": len(text),
+                    "prompt_tokens_at_least": count,
+                    "context_length": self.context_length,
+                },
             )
 
     def check_generates(self) -> None:

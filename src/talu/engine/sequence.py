@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talu.engine.scheduler import Job
-from talu.engine.stops import StopMatcher
+from talu.engine.stops import Stops
 from talu.engine.ticket import Mailbox, Piece, Result
 from talu.protocols import Sampled, SampleRow
 from talu.sampling import SamplingParams
@@ -35,7 +35,7 @@ class Sequence(Job):
     mailbox: Mailbox
     tokenizer: Tokenizer
     decoder: IncrementalDecoder
-    stops: StopMatcher
+    stops: Stops
     context_note: str = ""
 
     def __post_init__(self) -> None:
@@ -88,6 +88,7 @@ class Sequence(Job):
         reason, shown = self._read(sampled.token)
         if reason and self.stops.matched is None:
             shown += self.stops.push(self.decoder.flush()) + self.stops.flush()
+            self.stops.end_at(sampled.token)
             reason = FinishReason.STOP if self.stops.matched else reason
         self.mailbox.put(Piece(shown, (sampled.token,), self._logprobs(sampled)))
         return reason
@@ -104,7 +105,7 @@ class Sequence(Job):
 
     def _read(self, token: int) -> tuple[FinishReason | None, str]:
         """Why the token ends the answer, and the text that it adds; an end token adds none."""
-        if token in self.params.stop_token_ids:
+        if token in self.params.stop_token_ids or self.stops.is_token(token):
             return FinishReason.STOP, ""
         shown = self.stops.push(self.decoder.push(token))
         if self.stops.matched is not None:

@@ -1,15 +1,35 @@
-"""Finds stop sequences in a text that arrives in pieces of any size.
+"""Finds where the stop sequences of a request end its answer.
 
-Pure: text in, text that is safe to show out. It knows nothing of tokens, and does not stop anything
-itself; whoever feeds it looks at ``matched``.
+The text arrives in pieces of any size, and leaves in pieces that are safe to show. Nothing is
+stopped here: the caller looks at ``matched``.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from talu.exceptions import ValidationError
 
-__all__ = ["StopMatcher"]
+__all__ = ["ReplyForm", "StopMatcher", "Stops"]
+
+MAX_CHARACTERS = 64 * 1024  # of all stop sequences of a request: about 30 MB while it runs
+_OPENING = "<think>"
+_CLOSINGS = ("</think>", "<|/think|>")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyForm:
+    """What is known about the text of a reply before it begins.
+
+    Attributes:
+        continues: it goes on after other text, so that its leading space counts.
+        has_regions: reasoning and tool calls stand in tags; tags that are tokens are marked.
+        in_reasoning: the prompt ends with an open ``<think>``.
+    """
+
+    continues: bool = False
+    has_regions: bool = False
+    in_reasoning: bool = False
 
 
 class _Node:
@@ -38,10 +58,10 @@ class StopMatcher:
         """Prepare for these sequences.
 
         Raises:
-            ValidationError: a sequence is empty: it would stop everything.
+            ValidationError: a sequence is empty and would stop everything, or they are too long.
         """
         self.matched: str | None = None
-        self._root = _build(stop_sequences)
+        self._root = _build(list(stop_sequences))
         self._node = self._root
         self._held = ""  # seen and not given out
         self._found: tuple[int, int] | None = None  # start and end in _held
@@ -88,7 +108,110 @@ class StopMatcher:
         return text
 
 
-def _build(sequences: Iterable[str]) -> _Node:
+class Stops:
+    """The stop sequences of one request.
+
+    A sequence that is a token of its own, ``<|im_end|>`` for example, is found by its id, anywhere.
+    The others are looked for in the text of the answer, and not in its reasoning.
+
+    Attributes:
+        matched: the sequence that was found.
+    """
+
+    def __init__(
+        self,
+        sequences: Iterable[str],
+        token_of: Callable[[str], int | None] = lambda sequence: None,
+        form: ReplyForm | None = None,
+        tag_text: Callable[[str], str] = str,
+    ) -> None:
+        """Prepare for these sequences.
+
+        Args:
+            sequences: as the request gives them.
+            token_of: the id of the token that a sequence is, if it is one.
+            form: whether there is reasoning.
+            tag_text: how a tag looks in the text that is pushed.
+
+        Raises:
+            ValidationError: a sequence is empty, or they are very long.
+        """
+        tokens = {sequence: token_of(sequence) for sequence in sequences}
+        self._tokens = {number: each for each, number in tokens.items() if number is not None}
+        self._matcher = StopMatcher(each for each, number in tokens.items() if number is None)
+        self._ended_by: str | None = None
+        self._opening = tag_text(_OPENING)
+        self._closings = [tag_text(tag) for tag in _CLOSINGS]
+        form = form or ReplyForm()
+        self._pass: Callable[[str], str] = self._matcher.push
+        if form.has_regions:
+            self._pass = self._reasoning if form.in_reasoning else self._beginning
+        self._tail = ""  # of the reasoning: it may be the start of a closing tag
+        self._held = ""  # white space, or the start of an opening tag
+        self._after_tag = False
+
+    @property
+    def matched(self) -> str | None:
+        """The sequence that was found, None if none was."""
+        return self._matcher.matched or self._ended_by
+
+    def is_token(self, token: int) -> bool:
+        """Whether this token ends the answer."""
+        return token in self._tokens
+
+    def end_at(self, token: int) -> None:
+        """Take note of the last token."""
+        self._ended_by = self._tokens.get(token)
+
+    def push(self, text: str) -> str:
+        """Take the next piece and give back what can no longer belong to a stop sequence."""
+        return self._pass(text)
+
+    def flush(self) -> str:
+        """Say that the text is over, and give back what was held."""
+        held, self._held = self._held, ""
+        return self._matcher.push(held) + self._matcher.flush()
+
+    def _reasoning(self, text: str) -> str:
+        """Let reasoning pass, and go on behind the tag that closes it."""
+        seen = self._tail + text
+        ends = [place + len(tag) for tag in self._closings if (place := seen.find(tag)) >= 0]
+        if not ends:
+            self._tail = seen[-max(map(len, self._closings)) :]
+            return text
+        passed = text[: len(text) - len(seen) + min(ends)]
+        self._tail, self._after_tag = "", True
+        self._pass = self._beginning
+        return passed + self._beginning(text[len(passed) :])
+
+    def _beginning(self, text: str) -> str:
+        """Decide, at the first characters that are not white space, whether reasoning begins."""
+        text = self._held + text
+        self._held = ""
+        passed = ""
+        if self._after_tag:  # line breaks after a tag are not part of the answer
+            body = text.lstrip("\r\n")
+            passed, text = text[: len(text) - len(body)], body
+        body = text.lstrip()
+        if body.startswith(self._opening):
+            self._pass = self._reasoning
+            end = len(text) - len(body) + len(self._opening)
+            return passed + text[:end] + self._reasoning(text[end:])
+        if self._opening.startswith(body):
+            self._held = text
+            return passed
+        self._pass = self._matcher.push
+        return passed + self._matcher.push(text)
+
+
+def _build(sequences: list[str]) -> _Node:
+    size = sum(map(len, sequences))
+    if size > MAX_CHARACTERS:
+        raise ValidationError(
+            f"the stop sequences have {size:,} characters together, and {MAX_CHARACTERS:,} are the "
+            "limit; shorten them or leave some out",
+            details={"param": "stop_sequences", "characters": size},
+        )
     root = _Node(0)
     for sequence in sequences:
         if not sequence:

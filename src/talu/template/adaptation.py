@@ -55,6 +55,12 @@ class Traits:
         shown = self._rendered(_user(_parts(_MARK)))
         return _MARK in shown and "'type'" not in shown and '"type"' not in shown
 
+    @cached_property
+    def conversation(self) -> str:
+        """A conversation of three messages: what the template writes around messages."""
+        answer = {"role": "assistant", "content": self._form("y")}
+        return self._rendered(self._ask, answer, self._ask)
+
     def empty(self, content: str | None) -> str | None:
         """The content of a tool call that says nothing else: as given, if the call is shown so."""
         other = "" if content is None else None

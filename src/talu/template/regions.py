@@ -1,26 +1,30 @@
 """Splits a reply into answer, reasoning and tool calls while it arrives.
 
-Pure: text pieces in, typed pieces out. It knows tags and white space; what a tool call says is for
-others to read.
+It finds the tags. What a tool call says is decided by the caller.
 """
 
 import re
+from collections.abc import Callable
 from typing import Literal
 
 __all__ = ["Kind", "RegionParser"]
 
 Kind = Literal["text", "reasoning", "tool_call"]
 
-_OPENS: dict[str, Kind] = {"<think>": "reasoning", "<tool_call>": "tool_call"}
+_THINK = "<think>"
+_CALL = "<tool_call>"
+_END_CALL = "</tool_call>"
+_END_THINK = ("</think>", "<|/think|>")
+_NOT_SPACE = re.compile(r"\S").search
 
 
 class _Tags:
     """Some tags, found in one linear pass."""
 
     def __init__(self, *tags: str) -> None:
-        self._search = re.compile("|".join(map(re.escape, tags))).search
+        self._search = re.compile("|".join(map(re.escape, tags)) or "(?!)").search
         self._starts = frozenset(tag[:end] for tag in tags for end in range(1, len(tag)))
-        self._longest = max(map(len, tags)) - 1
+        self._longest = max(map(len, tags), default=1) - 1
 
     def find(self, text: str, start: int) -> re.Match[str] | None:
         """The first whole tag from ``start`` on."""
@@ -32,20 +36,13 @@ class _Tags:
         return next((n for n in range(most, 0, -1) if text[-n:] in self._starts), 0)
 
 
-_FIRST = _Tags("<think>", "<tool_call>")
-_LATER = _Tags("<tool_call>")
-_CLOSES: dict[Kind, _Tags] = {
-    "reasoning": _Tags("</think>", "<|/think|>"),
-    "tool_call": _Tags("</tool_call>"),
-}
-
-
 class RegionParser:
     """A push parser for ``<think>…</think>`` and ``<tool_call>…</tool_call>``.
 
-    - ``<think>`` opens reasoning only before the answer: once the answer has begun it is text, as
-      is a ``</think>`` that closes nothing. ``<|/think|>`` closes reasoning too.
-    - Text and reasoning come as they arrive; a tool call comes in one piece when it is complete.
+    - ``<think>`` opens reasoning only before the answer. Later it is text, as is a ``</think>``
+      that closes nothing. ``<|/think|>`` closes reasoning too.
+    - Text and reasoning come as they arrive. A tool call comes in one piece when it is complete.
+      What stands in its tags and is not a call is text, as it was written.
     - White space before a tag, line breaks after a tag, and white space around the body of a tool
       call belong to no region. Every other character comes out, in order.
     - A region that is never closed ends with the reply.
@@ -53,27 +50,56 @@ class RegionParser:
     The result does not depend on how the reply is cut into pieces. Time is linear in the reply.
     """
 
-    def __init__(self, in_reasoning: bool = False) -> None:
-        """Begin a reply; ``in_reasoning`` says that the prompt ends with an open ``<think>``."""
+    def __init__(
+        self,
+        in_reasoning: bool = False,
+        *,
+        is_call: Callable[[str], bool] | None = None,
+        tag_text: Callable[[str], str] = str,
+        mark: str = "",
+    ) -> None:
+        """Begin a reply.
+
+        Args:
+            in_reasoning: the prompt ends with an open ``<think>``.
+            is_call: whether the body of ``<tool_call>`` is a call; None if no tools were offered,
+                so that the tag is text.
+            tag_text: how a tag looks in the text that is pushed.
+            mark: a character in front of some tags that is not part of the text.
+        """
+        think, call = tag_text(_THINK), tag_text(_CALL)
+        calls = [] if is_call is None else [call]
+        self._first = _Tags(think, *calls)
+        self._later = _Tags(*calls)
+        self._closing = _Tags(*map(tag_text, _END_THINK))
+        self._closing_call = _Tags(tag_text(_END_CALL))
+        self._opens: dict[str, Kind] = {think: "reasoning", call: "tool_call"}
+        self._think = think
+        self._mark = mark
+        self._is_call = is_call
         self._kind: Kind = "reasoning" if in_reasoning else "text"
         self._answered = False  # some of the answer, not just white space, is out
         self._after_tag = in_reasoning
         self._pending = ""  # may be the start of a tag
         self._space: list[str] = []  # dropped if a tag follows
         self._call: list[str] = []
+        self._is_object = False  # the body of the call begins as a JSON object
+        self._opened = ""  # the white space and the tag that opened a call, as written
         self._out: list[tuple[Kind, str]] = []
 
     def push(self, text: str) -> list[tuple[Kind, str]]:
         """Take the next piece of the reply; return (kind, text) pieces that are certain now."""
-        if not self._pending and "<" not in text:  # no tag ends or begins in here
-            self._take(text)
+        undecided = self._kind == "tool_call" and not self._is_object
+        marked = self._mark and self._mark in text
+        if not self._pending and "<" not in text and not marked and not undecided:
+            self._take(text)  # no tag ends or begins in here
             return self._given()
         text = self._pending + text
-        start = 0
+        start = self._enter_call(text, 0)
         while match := self._next_tag(text, start):
             self._take(text[start : match.start()])
             self._change(match[0])
-            start = match.end()
+            start = self._enter_call(text, match.end())
         end = len(text) - self._tags().held(text, start)
         self._pending = text[end:]
         self._take(text[start:end])
@@ -81,28 +107,30 @@ class RegionParser:
 
     def finish(self) -> list[tuple[Kind, str]]:
         """Say that the reply is over; return what was held back."""
-        self._take(self._pending)
-        self._pending = ""
+        pending, self._pending = self._pending, ""
+        self._take(pending)
         if self._kind == "tool_call":
-            self._change("</tool_call>")
-        elif self._space:
+            self._close_call("")
+        if self._space:
             self._out.append((self._kind, "".join(self._space)))
             self._space = []
         return self._given()
 
     def _tags(self) -> _Tags:
         if self._kind == "text":
-            return _LATER if self._answered else _FIRST
-        return _CLOSES[self._kind]
+            return self._later if self._answered else self._first
+        return self._closing if self._kind == "reasoning" else self._closing_call
 
     def _next_tag(self, text: str, start: int) -> re.Match[str] | None:
         match = self._tags().find(text, start)
-        if match and match[0] == "<think>" and text[start : match.start()].strip():
-            return _LATER.find(text, start)
+        if match and match[0] == self._think and text[start : match.start()].strip():
+            return self._later.find(text, start)
         return match
 
     def _take(self, text: str) -> None:
         """Give out text of the current region, but for white space that a tag may follow."""
+        if self._mark:
+            text = text.replace(self._mark, "")
         if self._kind == "tool_call":
             self._call.append(text)
             return
@@ -120,11 +148,44 @@ class RegionParser:
     def _change(self, tag: str) -> None:
         """Leave the current region by its closing tag, or the answer by an opening one."""
         if self._kind == "tool_call":
-            self._out.append(("tool_call", "".join(self._call).strip()))
-            self._call = []
+            self._close_call(_END_CALL)
+            return
+        self._kind = self._opens.get(tag, "text")
+        if self._kind == "tool_call":
+            self._opened = "".join(self._space) + _CALL
         self._space = []
-        self._kind = _OPENS.get(tag, "text")
         self._after_tag = True
+
+    def _enter_call(self, text: str, start: int) -> int:
+        """Decide at its first character whether a call can be one; return where to go on."""
+        if self._kind != "tool_call" or self._is_object:
+            return start
+        found = _NOT_SPACE(text, start)
+        end = found.start() if found else len(text)
+        self._call.append(text[start:end])
+        if found and found[0] == "{":
+            self._is_object = True
+        elif found:
+            self._write_call("")
+        return end
+
+    def _close_call(self, tag: str) -> None:
+        body = "".join(self._call).strip()
+        if self._is_call is None or not self._is_call(body):
+            self._write_call(tag)
+            return
+        self._out.append(("tool_call", body))
+        self._call, self._is_object = [], False
+        self._kind = "text"
+        self._after_tag = True
+
+    def _write_call(self, tag: str) -> None:
+        """Go on with the answer, where what looked like a call is text."""
+        text = self._opened + "".join(self._call) + tag
+        self._call, self._is_object = [], False
+        self._kind = "text"
+        self._after_tag = False
+        self._take(text)
 
     def _given(self) -> list[tuple[Kind, str]]:
         given, self._out = self._out, []

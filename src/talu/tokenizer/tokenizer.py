@@ -123,11 +123,6 @@ class Tokenizer:
         """The template for chats; a checkpoint may have none."""
         return self.chat_templates.get("default")
 
-    @property
-    def tags(self) -> Mapping[str, int]:
-        """The tags of reasoning and tool calls that are tokens of their own, with their ids."""
-        return self._tags
-
     def encode(self, text: str, *, special_tokens: bool = True) -> list[int]:
         """Ids of a text. Special tokens that are spelled in it are recognised as such.
 
@@ -146,14 +141,14 @@ class Tokenizer:
     def encode_parts(self, parts: Sequence[Part]) -> list[int]:
         """Ids of the pieces together, where a special token in a literal piece is plain text.
 
-        A literal piece is the spelling of a special token; other text does not need to be one.
+        Special tokens are recognised in the other pieces, and not across pieces.
 
         Raises:
             TokenizerError: as in ``encode``; or the vocabulary has no other way to write the
                 spelling than the special token.
         """
         whole = "".join(text for text, _ in parts)
-        if self._splits_special or not any(literal for _, literal in parts):
+        if self._splits_special or len(parts) < 2:
             return self.encode(whole, special_tokens=False)
         check_text(whole)
         text = self._literal.text_of(parts)
@@ -222,9 +217,17 @@ class Tokenizer:
             return None
         return self._backend.token_to_id(text)
 
-    def added_token_id(self, text: str) -> int | None:
-        """Id of the token that is recognised wherever this text is spelled, if there is one."""
-        return self._added.get(text)
+    def stop_token_id(self, sequence: str) -> int | None:
+        """Id of the token that a stop sequence is, if it is one.
+
+        White space behind a token without text does not count: the text ends there anyway.
+        """
+        number = self._added.get(sequence.rstrip())
+        return number if number in self.hidden_ids else self._added.get(sequence)
+
+    def tag_text(self, tag: str) -> str:
+        """How a tag looks in the text of a decoder that marks tags."""
+        return TAG_MARK + tag if tag in self._tags else tag
 
     def decoder(
         self,

@@ -1,0 +1,134 @@
+"""Keeps the special tokens that users spell apart from those that a template writes.
+
+While a template runs, each spelling of a special token in a message is replaced by one character
+that stands for it. In the rendered prompt, these characters are found again: the prompt comes as
+parts, and the parts that stand for a spelling are plain text.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Any
+
+from talu.exceptions import ValidationError
+
+__all__ = ["Mask", "texts_of"]
+
+_STAND_INS = range(0xE000, 0xF900)  # characters that Unicode leaves to private use
+_OPENING = "<think>"
+
+
+class Mask:
+    """The stand-ins of one request.
+
+    A further character is put where a text ends with the beginning of a special token, so that it
+    does not become one together with the text that follows, and after ``<think>`` at the end of a
+    text, so that it is not taken for the opening that a template writes.
+
+    Attributes:
+        tokens: the special tokens that the texts spell.
+    """
+
+    def __init__(
+        self, texts: Iterable[str], special: Iterable[str] = (), tags: Iterable[str] = ()
+    ) -> None:
+        """Choose characters that occur in none of the texts.
+
+        Args:
+            texts: all texts of the request, its template too.
+            special: tokens that no text may spell.
+            tags: tokens that only the assistant's messages may spell.
+
+        Raises:
+            ValidationError: the texts contain every character that could stand in.
+        """
+        whole = "\0".join(texts)
+        self._special = _longest_first(token for token in special if token in whole)
+        self._tags = _longest_first(token for token in tags if token in whole)
+        self.tokens = _longest_first({*self._special, *self._tags})
+        self._beginnings, self._longest = _beginnings(frozenset(special), frozenset(tags))
+        free = (
+            chr(code)
+            for code in _STAND_INS
+            if chr(code) not in whole and f"\\u{code:04x}" not in whole
+        )
+        self._border = next(free, "")
+        self._stand_ins = dict(zip(self.tokens, free, strict=False))
+        if not self._border or len(self._stand_ins) < len(self.tokens):
+            raise ValidationError(
+                "the messages contain nearly every character of Unicode's private use area "
+                "(U+E000 to U+F8FF), and some of them are needed while the prompt is made; take "
+                "a few of them out",
+                details={"param": "messages"},
+            )
+
+    def apply(self, value: Any, *, assistant: bool = False) -> Any:
+        """A value with stand-ins in all of its texts; ``assistant`` says whose it is."""
+        if isinstance(value, str):
+            return self._masked(value, assistant)
+        if isinstance(value, dict):
+            return {
+                self.apply(key, assistant=assistant): self.apply(item, assistant=assistant)
+                for key, item in value.items()
+            }
+        if isinstance(value, list):
+            return [self.apply(item, assistant=assistant) for item in value]
+        return value
+
+    def parts(self, prompt: str) -> list[tuple[str, bool]]:
+        """A rendered prompt in parts, each with whether it is a spelling."""
+        spelled = {stand_in: token for token, stand_in in self._stand_ins.items()}
+        written = [self._border, *spelled]  # a template may have written them as JSON's escapes
+        find = "|".join([*written, *(f"\\\\u{ord(each):04x}" for each in written)])
+        parts = []
+        for number, piece in enumerate(re.split(f"({find})", prompt)):
+            if number % 2 == 0:
+                parts.append((piece, False))
+                continue
+            character = piece if len(piece) == 1 else chr(int(piece[2:], 16))
+            if character in spelled:
+                parts.append((spelled[character], True))
+        return [part for part in parts if part[0]] or [("", False)]
+
+    def _masked(self, text: str, assistant: bool) -> str:
+        for token in self._special if assistant else self.tokens:
+            text = text.replace(token, self._stand_ins[token])
+        if self._ends_with_beginning(text):
+            text += self._border
+        body = text.rstrip()
+        if body.endswith(_OPENING) and not assistant:
+            text = body + self._border + text[len(body) :]
+        return text
+
+    def _ends_with_beginning(self, text: str) -> bool:
+        end = text[-self._longest :] if self._longest else ""
+        return any(
+            end[place:] in self._beginnings
+            for place, character in enumerate(end)
+            if character in self._beginnings
+        )
+
+
+def texts_of(value: object) -> Iterator[str]:
+    """All texts in plain data, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from texts_of(key)
+            yield from texts_of(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts_of(item)
+
+
+@lru_cache(maxsize=8)
+def _beginnings(special: frozenset[str], tags: frozenset[str]) -> tuple[frozenset[str], int]:
+    """All beginnings of tokens that are not whole tokens, and the length of the longest."""
+    tokens = special | tags
+    longest = max(map(len, tokens), default=1) - 1
+    return frozenset(token[:end] for token in tokens for end in range(1, len(token))), longest
+
+
+def _longest_first(tokens: Iterable[str]) -> list[str]:
+    return sorted(tokens, key=lambda token: (-len(token), token))
