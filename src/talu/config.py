@@ -87,7 +87,7 @@ class GenerationSettings(TypedDict, total=False):
     logit_bias: dict[int, float] | None
     chat_template: str | TemplateSource | None
     extra_context: dict[str, object] | None
-    allow_special_tokens: bool
+    allow_special_tokens: bool | None
 
 
 def _wrong(name: str, value: object, wanted: str) -> ValidationError:

@@ -310,7 +310,7 @@ def test_what_cannot_be_done_is_refused_by_name(
 
 
 def test_a_prompt_beyond_the_context_names_both_counts(model: LocalModel) -> None:
-    long = Request(prompt="word " * 1000)
+    long = Request(prompt="word " * 1200)
     count = len(model.render(long)[1])
     with pytest.raises(GenerationError, match=rf"{count} tokens.*{model.max_context_length}"):
         next(model.stream(long))
