@@ -43,10 +43,11 @@ class Mask:
             ValidationError: the texts contain every character that could stand in.
         """
         whole = "\0".join(texts)
-        self._special = _longest_first(token for token in special if token in whole)
-        self._tags = _longest_first(token for token in tags if token in whole)
+        self._special = _longest_first(_found(special, whole))
+        self._tags = _longest_first(_found(tags, whole))
         self.tokens = _longest_first({*self._special, *self._tags})
         self._beginnings, self._longest = _beginnings(frozenset(special), frozenset(tags))
+        self._initials = {token[0] for token in (*special, *tags)}
         free = (
             chr(code)
             for code in _STAND_INS
@@ -102,7 +103,7 @@ class Mask:
 
     def _ends_with_beginning(self, text: str) -> bool:
         end = text[-self._longest :] if self._longest else ""
-        return any(
+        return any(initial in end for initial in self._initials) and any(
             end[place:] in self._beginnings
             for place, character in enumerate(end)
             if character in self._beginnings
@@ -128,6 +129,14 @@ def _beginnings(special: frozenset[str], tags: frozenset[str]) -> tuple[frozense
     tokens = special | tags
     longest = max(map(len, tokens), default=1) - 1
     return frozenset(token[:end] for token in tokens for end in range(1, len(token))), longest
+
+
+def _found(tokens: Iterable[str], text: str) -> list[str]:
+    """The tokens that occur in a text; many tokens begin alike, so that is looked for first."""
+    tokens = list(tokens)
+    beginnings = {token[:2] for token in tokens}
+    present = {beginning for beginning in beginnings if beginning in text}
+    return [token for token in tokens if token[:2] in present and token in text]
 
 
 def _longest_first(tokens: Iterable[str]) -> list[str]:
