@@ -16,6 +16,7 @@ from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
 
 __all__ = [
+    "KV_FORMATS",
     "POOLINGS",
     "WEIGHT_FORMATS",
     "Capabilities",
@@ -25,6 +26,7 @@ __all__ = [
     "Event",
     "FinishReason",
     "Handle",
+    "KVFormat",
     "LocalBackend",
     "Marker",
     "Pooling",
@@ -46,6 +48,8 @@ Pooling = Literal["last", "mean", "first"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 WeightFormat = Literal["auto", "stored"]
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = get_args(WeightFormat)
+KVFormat = Literal["auto", "f32", "f16", "bf16"]
+KV_FORMATS: tuple[KVFormat, ...] = get_args(KVFormat)
 Marker = Literal["", "pinned", "archived", "deleted"]
 MARKERS: tuple[Marker, ...] = get_args(Marker)
 
@@ -61,12 +65,16 @@ class LocalBackend:
         weight_format: ``"stored"`` multiplies with all weights as the checkpoint has them.
             ``"auto"`` makes the f32 matrices of an encoder ``i16``, integers of 16 bits with one
             scale for 128 columns: faster, at a cosine of about 1 - 1e-6 to embeddings in f32.
+        kv_format: how keys and values are cached. ``"auto"`` is f32 for weights in f32 and f16 for
+            others. A model with keys or values above 65,504 needs ``"bf16"``, or ``"f32"``, which
+            takes twice the memory.
     """
 
     gpu_layers: int = -1
     use_mmap: bool = True
     num_threads: int = 0
     weight_format: WeightFormat = "auto"
+    kv_format: KVFormat = "auto"
 
 
 def check_marker(marker: object) -> None:

@@ -1,15 +1,20 @@
 import json
 import shutil
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from talu.engine import loading
+from talu.engine.engine import Engine
 from talu.engine.loading import load_model
-from talu.exceptions import ModelError, ModelNotFoundError, TokenizerError
+from talu.exceptions import GenerationError, ModelError, ModelNotFoundError, TokenizerError
 from talu.models import load_architecture
+from talu.sampling import SamplingParams
 from talu.types import LocalBackend
 
 GOLDEN = Path(__file__).parents[1] / "models" / "golden"
@@ -43,6 +48,28 @@ def test_16_bit_weights_get_a_16_bit_cache(folder: Path) -> None:
     model = load_model(folder)
     assert (model.info.weight_format, model.info.kv_format) == ("f16", "f16")
     model.executor.close()
+
+
+@pytest.mark.parametrize("kv_format", ["f32", "bf16"])
+def test_values_too_large_for_an_f16_cache_are_told_with_the_format_that_has_room(
+    folder: Path, kv_format: Any
+) -> None:
+    path = folder / "model.safetensors"
+    tensors = {name: a.astype(np.float16) for name, a in load_file(path).items()}
+    for name in tensors:
+        if "v_proj" in name:
+            tensors[name] = np.where(tensors[name] > 0, np.float16(60_000), np.float16(-60_000))
+    save_file(tensors, path)
+    params = SamplingParams(max_tokens=3, temperature=0.0)
+    with closing(Engine(load_model(folder))) as engine:
+        assert engine.info.kv_format == "f16"
+        with pytest.raises(GenerationError, match=r"65,504.*LocalBackend\(kv_format='bf16'\)"):
+            list(engine.submit([1, 2, 3], params))
+    with closing(Engine(load_model(folder, LocalBackend(kv_format=kv_format)))) as engine:
+        assert engine.info.kv_format == kv_format
+        assert len(list(engine.submit([1, 2, 3], params))) == 3
+        with pytest.raises(GenerationError, match="no token could be sampled"):
+            list(engine.submit([1], replace(params, logit_bias=dict.fromkeys(range(320), -100.0))))
 
 
 def encoder(folder: Path) -> Path:

@@ -30,6 +30,7 @@ from talu.sampling import resolve_sampling
 from talu.template.render import traits
 from talu.tokenizer.decoding import TAG_MARK
 from talu.types import (
+    KV_FORMATS,
     WEIGHT_FORMATS,
     Capabilities,
     Done,
@@ -359,6 +360,8 @@ def _check_options(options: LocalBackend) -> None:
         raise _wrong("num_threads", num_threads, f"must be 0 (choose) to {MAX_THREADS}")
     if options.weight_format not in WEIGHT_FORMATS:
         raise _wrong("weight_format", options.weight_format, f"must be one of {WEIGHT_FORMATS}")
+    if options.kv_format not in KV_FORMATS:
+        raise _wrong("kv_format", options.kv_format, f"must be one of {KV_FORMATS}")
     check_boolean("use_mmap", options.use_mmap)
 
 

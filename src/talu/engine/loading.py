@@ -40,7 +40,9 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
     architecture, weights = load_network(folder, options)
     graph, own = architecture.graph, architecture.embedding
     formats = {tensor.format for tensor in weights.values() if len(tensor.shape) == 2}
-    kv_format = "f32" if formats <= {"f32", "i16"} else "f16"
+    kv_format: str = options.kv_format
+    if kv_format == "auto":
+        kv_format = "f32" if formats <= {"f32", "i16"} else "f16"
     context = architecture.context_length
     cache = plan_cache(graph.layers, context, kv_format, available_memory())
 

@@ -231,8 +231,35 @@ class Worker:
         self.bell.ring()  # so late, for the readers run while the step does not hold the GIL
         logits = self._executor.step(*arrays)
         self._scheduler.complete(chunks)
-        for sequence, sampled in zip(sampling, sample_each(logits, sampling), strict=True):
+        for sequence, sampled in zip(sampling, self._sample(logits, sampling), strict=True):
             self._accept(sequence, sampled)
+
+    def _sample(
+        self, logits: NDArray[np.float32], sequences: list[Sequence]
+    ) -> list[Sampled | GenerationError]:
+        """A token for each sequence; one that cannot be sampled gets an error of its own."""
+        rows = [sequence.sample_row() for sequence in sequences]
+        try:
+            return [*sample(logits, rows)]
+        except ValueError as error:
+            if len(rows) == 1:
+                return [failure(self._why_no_token(logits), error)]
+        return [
+            sampled
+            for number, sequence in enumerate(sequences)
+            for sampled in self._sample(logits[number : number + 1], [sequence])
+        ]
+
+    def _why_no_token(self, logits: NDArray[np.float32]) -> str:
+        if (logits < np.inf).all():  # -inf is a token that cannot occur
+            return "no token could be sampled"
+        causes = "its weights are damaged, or a value is too large for its format"
+        if self._cache.kv_format == "f16":
+            causes = (
+                "its weights are damaged, or a key or value is above 65,504, the largest number of "
+                "its f16 cache, for which LocalBackend(kv_format='bf16') has room"
+            )
+        return f"the model computed what is not a number: {causes}"
 
     def _accept(self, sequence: Sequence, sampled: Sampled | GenerationError) -> None:
         """Give a sequence its next token; an error of its own ends it and no other."""
@@ -303,23 +330,6 @@ def step_arrays(chunks: list[Chunk[Sequence]]) -> tuple[Ints, ...]:
     outputs = [end - 1 for chunk, end in ends if chunk.samples]
     arrays = (tokens, positions, row_starts, tables, outputs)
     return tuple(np.array(values, dtype=np.int32) for values in arrays)
-
-
-def sample_each(
-    logits: NDArray[np.float32], sequences: list[Sequence]
-) -> list[Sampled | GenerationError]:
-    """A token for each sequence; one that cannot be sampled gets an error of its own."""
-    rows = [sequence.sample_row() for sequence in sequences]
-    try:
-        return [*sample(logits, rows)]
-    except ValueError as error:
-        if len(rows) == 1:
-            return [failure("no token could be sampled", error)]
-    return [
-        sampled
-        for number, sequence in enumerate(sequences)
-        for sampled in sample_each(logits[number : number + 1], [sequence])
-    ]
 
 
 def failure(what: str, error: BaseException) -> GenerationError:
