@@ -1,6 +1,6 @@
 """Observers of generations: who they are, and calling them without being disturbed by them.
 
-Knows when a hook is called and that each call comes once. Refuses to know what a hook does.
+It decides when a hook is called, and makes sure that each call happens once.
 """
 
 import inspect
@@ -53,15 +53,16 @@ class Hook:
     """Base of observers: override what you need.
 
     Every generation has exactly one start and one end, and exactly one first token if a token
-    came, streamed or not, whatever happens to it: an error, cancelling, a stream that is closed,
-    left or dropped. Embeddings are no generations.
+    came, streamed or not, even if it fails, is cancelled, or its stream is closed, left or dropped.
+    Embeddings are not generations.
 
     A hook is called where the answer is read, and is waited for, so it should be quick. The end of
     a stream that was dropped comes soon after it: on the stream's event loop, or in a thread of its
     own, because Python may notice the drop in the middle of any code.
 
-    ``chat`` is a ``Chat`` or ``AsyncChat``, None for a raw completion; it is typed ``Any``, so that
-    an override can name the class that its client has.
+    ``chat`` is a ``Chat`` or ``AsyncChat``, None for a raw completion; ``response`` is any of the
+    classes of answers. Both are typed ``Any``, so that an override can name the class that its
+    client has.
 
     On async clients the methods may be ``async def``; ``for_generation`` is always a plain one. An
     exception in a hook disturbs nothing: it is logged by the logger ``talu.hooks``, as a warning
@@ -105,7 +106,7 @@ class Hook:
     def on_generation_end(
         self,
         chat: Any,
-        response: Answer[Any] | None,
+        response: Any,
         *,
         error: BaseException | None = None,
     ) -> Awaitable[None] | None:
