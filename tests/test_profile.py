@@ -63,7 +63,7 @@ def test_the_name_is_the_argument_then_the_environment_then_default(home, monkey
         "a" * 5000,
     ],
 )
-def test_a_name_that_is_not_that_of_a_folder_is_refused(home, name) -> None:
+def test_a_name_that_cannot_name_a_folder_is_refused(home, name) -> None:
     with pytest.raises(ValidationError, match="the name of a profile is") as caught:
         Profile(name)
     assert len(str(caught.value)) < 300
@@ -75,7 +75,7 @@ def test_a_wrong_name_in_the_environment_is_named_as_such(home, monkeypatch) -> 
         Profile()
 
 
-def test_looking_into_a_profile_that_is_not_there_makes_nothing(home, tmp_path) -> None:
+def test_reading_a_profile_that_does_not_exist_creates_nothing(home, tmp_path) -> None:
     profile = Profile("typo")
     assert profile.sessions() == profile.sessions(search="x") == list_sessions(profile="typo") == []
     assert len(client_of(profile).chat(session_id="s").items) == 0

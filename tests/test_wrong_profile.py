@@ -1,4 +1,4 @@
-"""Profiles that cannot be used: what is wrong is named, and nothing that is stored gets lost."""
+"""Profiles that cannot be used: the error says why, and nothing that is stored is lost."""
 
 import gc
 import sqlite3
@@ -14,7 +14,7 @@ GREEDY = {"temperature": 0, "max_tokens": 8}
 
 @pytest.fixture
 def stored(home: Path) -> Path:
-    """A database with one session, that nobody has open."""
+    """A database with one session, closed."""
     with Client("talu/pocket", profile=Profile("work")) as client:
         client.chat(session_id="s").send("Hello!", **GREEDY)
     del client
@@ -25,7 +25,7 @@ def stored(home: Path) -> Path:
 @pytest.mark.parametrize(
     "name", ["a/b", "a\\b", "..", "a..b", "/etc", ".hidden", "", "a" * 61, "a\0"]
 )
-def test_a_name_that_would_leave_the_folder_of_profiles_is_refused(home: Path, name: str) -> None:
+def test_a_name_that_points_outside_the_profiles_folder_is_refused(home: Path, name: str) -> None:
     with pytest.raises(ValidationError, match="name of a profile is 1 to 60 letters") as caught:
         Profile(name)
     assert caught.value.details == {"param": "name", "value": name}

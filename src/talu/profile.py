@@ -1,4 +1,4 @@
-"""Profiles: named places in the user's home where chats are kept.
+"""Profiles: named stores of chats in the user's home.
 
 It checks arguments and knows where a profile's database is; ``storage`` reads and writes it.
 """

@@ -44,7 +44,7 @@ def test_a_failure_is_a_warning_with_its_code_and_without_its_message(faces, cap
     assert "secret" not in caplog.text
 
 
-def test_a_cancelled_stream_is_no_failure(faces, caplog) -> None:
+def test_a_cancelled_stream_is_not_a_failure(faces, caplog) -> None:
     stream = faces.run(faces.client("one two", hooks=[LoggingHook()]).chat()("Hi"))
     faces.read_some(stream, 1)
     assert caplog.records[0].talu["stream"] is True
@@ -75,7 +75,9 @@ def test_what_was_said_is_logged_when_it_is_asked_for(faces, caplog) -> None:
         ("Привет, 世界", '"Привет, 世界"'),
     ],
 )
-def test_a_text_stays_on_its_line_and_steers_no_terminal(faces, caplog, said, shown) -> None:
+def test_logged_text_stays_on_one_line_and_cannot_control_a_terminal(
+    faces, caplog, said, shown
+) -> None:
     faces.run(faces.client("one", hooks=[LoggingHook(content=True)]).raw_complete(said))
     assert caplog.records[0].getMessage().endswith(f" input={shown}")
 
@@ -93,7 +95,7 @@ def test_a_level_is_a_number(level) -> None:
 
 
 @pytest.mark.parametrize("wrong", [logging, logging.Logger, 5])
-def test_what_is_no_logger_is_refused(wrong) -> None:
+def test_a_value_that_is_not_a_logger_is_refused(wrong) -> None:
     with pytest.raises(ValidationError, match="logger must be a Logger") as caught:
         LoggingHook(wrong)
     assert caught.value.details == {"param": "logger", "value": wrong}

@@ -43,7 +43,7 @@ def test_a_generation_is_counted_with_its_tokens_and_its_speed(faces) -> None:
     assert metrics.tokens_per_second.counts[bucket] == 1
 
 
-def test_failures_and_cancelled_streams_have_counts_of_their_own(faces) -> None:
+def test_failures_and_cancelled_streams_are_counted_separately(faces) -> None:
     hook = MetricsHook()
     client = faces.client("one two", [GenerationError("broken")], "one two", hooks=[hook])
     faces.read_some(faces.run(client.chat()("Hi")), 1)
@@ -57,7 +57,7 @@ def test_failures_and_cancelled_streams_have_counts_of_their_own(faces) -> None:
     assert hook.snapshot()["scripted"].running == 0
 
 
-def test_models_are_counted_apart_also_when_they_fail(faces) -> None:
+def test_each_model_has_its_own_counts_even_when_it_fails(faces) -> None:
     hook = MetricsHook()
     good, bad = ScriptedModel("one"), ScriptedModel([GenerationError("broken")], model="bad")
     client = faces.client_of(good, bad, hooks=[hook])
@@ -99,7 +99,7 @@ def test_a_snapshot_does_not_change() -> None:
     assert hook.snapshot()["m"].started == 2
 
 
-def test_threads_lose_no_count() -> None:
+def test_counts_are_exact_across_threads() -> None:
     def count() -> None:
         for _ in range(2000):
             hook.for_generation(generation()).on_generation_start(None, "Hi")
@@ -113,11 +113,11 @@ def test_threads_lose_no_count() -> None:
     assert hook.snapshot()["m"].started == 16_000
 
 
-def test_a_stream_that_ends_while_the_hook_counts_is_counted_and_waits_for_nothing() -> None:
-    """As when the garbage collector, which may run amid any code, finds a dropped stream."""
+def test_a_stream_that_ends_while_the_hook_is_counting_is_counted_without_waiting() -> None:
+    """As when the garbage collector, which may run at any point, finds a dropped stream."""
     hook = MetricsHook()
     model = ModelSpec("m", ScriptedModel("one two"))
-    with hook._gate:
+    with hook._gate.lock:
         pieces = Client(model, hooks=[hook]).stream("Hi")
         next(pieces)
         del pieces

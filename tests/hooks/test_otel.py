@@ -125,7 +125,7 @@ def test_an_error_has_its_type_and_not_its_message(faces, telemetry, script, kin
     assert "gen_ai.client.token.usage" not in telemetry.metrics
 
 
-def test_a_cancelled_stream_is_no_error(faces, telemetry) -> None:
+def test_a_cancelled_stream_is_not_an_error(faces, telemetry) -> None:
     faces.run(faces.run(faces.client("one", hooks=[telemetry.hook()]).chat()("Hi")).close())
     (span,) = telemetry.spans
     assert span.status.status_code is StatusCode.UNSET
@@ -187,7 +187,9 @@ def test_what_was_said_is_recorded_when_it_is_asked_for(faces, telemetry) -> Non
 
 
 @pytest.mark.parametrize(("seed", "recorded"), [(2**63 - 1, True), (2**63, False)])
-def test_a_seed_that_fits_no_attribute_is_left_out(faces, telemetry, seed, recorded) -> None:
+def test_a_seed_that_is_too_large_for_an_attribute_is_left_out(
+    faces, telemetry, seed, recorded
+) -> None:
     faces.run(faces.client("one", hooks=[telemetry.hook()]).ask("Hi", seed=seed))
     assert ("gen_ai.request.seed" in telemetry.spans[0].attributes) is recorded
 
@@ -228,7 +230,7 @@ def without_opentelemetry(code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", hide + code], capture_output=True, text=True)
 
 
-def test_without_the_extra_the_error_has_the_command() -> None:
+def test_without_the_extra_the_error_names_the_install_command() -> None:
     shown = without_opentelemetry(
         "from talu.hooks import OpenTelemetryHook\n"
         "try: OpenTelemetryHook()\n"

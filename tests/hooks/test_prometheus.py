@@ -58,7 +58,7 @@ def test_the_whole_text_of_one_model() -> None:
     )
 
 
-def test_a_family_stands_together_whatever_the_number_of_models() -> None:
+def test_the_samples_of_a_family_stay_together_with_several_models() -> None:
     lines = exposition({"a": metrics(), "b": metrics(started=5)}).splitlines()
     assert lines[2:4] == [
         'talu_generations_started_total{model="a"} 3',
@@ -72,5 +72,5 @@ def test_a_name_cannot_break_out_of_its_label() -> None:
     assert lines[2] == r'talu_generations_started_total{model="a\"}\\\nb"} 3'
 
 
-def test_no_model_is_families_without_samples() -> None:
+def test_without_models_there_are_families_but_no_samples() -> None:
     assert {line[0] for line in exposition({}).splitlines()} == {"#"}

@@ -95,14 +95,14 @@ def code_of(use: Callable[[], object]) -> str | None:
     "statement",
     ["UPDATE nodes SET parent = node + 1", "UPDATE nodes SET parent = 6 WHERE node = 5"],
 )
-def test_items_in_a_circle_hang_nothing(filled, client_of, tmp_path, statement: str) -> None:
+def test_a_cycle_of_items_does_not_hang(filled, client_of, tmp_path, statement: str) -> None:
     change(filled, "UPDATE sessions SET head = 5 WHERE session_id = 'a'", statement)
     for use in uses(filled, client_of(filled), tmp_path):
         assert code_of(use) in (None, "STORAGE_DAMAGED")
 
 
 @pytest.mark.parametrize("last", ["NULL", "'x'", str(2**63 - 1)])
-def test_a_number_of_changes_that_is_none_is_damage(filled, client_of, last: str) -> None:
+def test_a_change_counter_that_is_not_a_number_is_damage(filled, client_of, last: str) -> None:
     change(filled, f"UPDATE changes SET last = {last}" if last != "NULL" else "DELETE FROM changes")
     with pytest.raises(StorageError, match="the number of the last change") as caught:
         client_of(filled).chat(session_id="new", system="S")

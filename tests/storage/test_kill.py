@@ -14,7 +14,7 @@ from talu import Profile
 KILLS = 200
 REPLY = "one two three four"
 SCRIPT = '''
-"""Forks processes that talk in one session, and tell line by line how far they have come."""
+"""Forks processes that talk in one session and report each step on a line."""
 import os
 import sys
 
@@ -54,7 +54,7 @@ for line in sys.stdin:
 
 
 def outcomes(history: list[str], number: int) -> list[list[str]]:
-    """What may be stored after the step of this number, begun on this history."""
+    """What may be stored after this step, given the history before it."""
     question = [*history, str(number)]
     whole = [*question, REPLY]
     if number % 5 == 3:
@@ -80,7 +80,7 @@ def forker(home) -> Iterator[subprocess.Popen[str]]:
 
 
 def kill_one(forker: subprocess.Popen[str], session: str, start: int, chance: random.Random):
-    """Let a process talk, kill it, and give all lines that it has told."""
+    """Let a process talk, kill it, and return all the lines that it wrote."""
     forker.stdin.write(f"{session} {start}\n")
     told, child, wanted = [], None, chance.randint(0, 20)
     while (line := forker.stdout.readline().strip()) != "gone":

@@ -32,7 +32,7 @@ def database(profile: Profile) -> Path:
 
 
 def uses(profile: Profile) -> list:
-    """Everything that one can do with a profile."""
+    """Every operation on a profile."""
     client = Client(ModelSpec("m", ScriptedModel()), profile=profile)
     return [
         profile.sessions,
@@ -102,7 +102,7 @@ def make_foreign(path: Path) -> None:
         (drop_table, "is damaged: no such table"),
     ],
 )
-def test_a_file_that_is_not_ours_to_read_is_named_and_not_changed(profile, change, match) -> None:
+def test_a_file_that_cannot_be_used_is_named_and_left_unchanged(profile, change, match) -> None:
     change(database(profile))
     before = database(profile).read_bytes()
     for use in uses(profile):
@@ -120,7 +120,7 @@ def test_a_file_that_is_removed_while_it_is_in_use_is_an_error(profile) -> None:
         chat.append("user", "q")
 
 
-def test_a_profile_is_let_go_of_when_it_is_dropped(home) -> None:
+def test_dropping_a_profile_closes_its_database(home) -> None:
     profile = Profile("work")
     Client(ModelSpec("m", ScriptedModel()), profile=profile).chat(system="S")
     path = profile.path
@@ -129,7 +129,7 @@ def test_a_profile_is_let_go_of_when_it_is_dropped(home) -> None:
     assert not (path / "talu.db-wal").exists()
 
 
-def test_an_older_database_is_brought_to_the_newest_form(profile, monkeypatch) -> None:
+def test_an_older_database_is_migrated_to_the_newest_schema(profile, monkeypatch) -> None:
     def m003_added(db: sqlite3.Connection) -> None:
         db.execute("CREATE TABLE added (x)")
 
@@ -159,7 +159,7 @@ def test_foreign_keys_are_enforced(profile) -> None:
         db.execute("DELETE FROM nodes")
 
 
-def test_a_database_that_another_process_makes_meanwhile_is_not_taken_for_a_foreign_one(
+def test_a_database_that_another_process_is_creating_is_not_mistaken_for_a_foreign_one(
     tmp_path, monkeypatch
 ) -> None:
     path, made = tmp_path / "talu.db", []
@@ -219,7 +219,7 @@ def test_several_processes_write_one_profile_at_once(home) -> None:
         assert len(loaded.items) == 10
 
 
-def test_a_forked_process_uses_a_connection_of_its_own(home) -> None:
+def test_a_forked_process_opens_its_own_connection(home) -> None:
     code = """
 import os
 from talu import Client, ModelSpec, Profile

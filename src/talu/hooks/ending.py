@@ -1,4 +1,4 @@
-"""How a generation ended, in one word. Pure."""
+"""The finish reason and the error type of a generation, for all hooks. Pure."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ __all__ = ["error_type", "finish_reason"]
 
 
 def finish_reason(response: Answer[Any] | None, error: BaseException | None) -> FinishReason:
-    """Why it ended; a caller that was interrupted before the model began has cancelled it."""
+    """Why it ended; a caller that is interrupted before the model starts has cancelled it."""
     if response is not None and response.finish_reason is not None:
         return response.finish_reason
     return FinishReason.ERROR if isinstance(error, Exception) else FinishReason.CANCELLED

@@ -1,6 +1,6 @@
-"""Generations as records of the standard ``logging``, one line each.
+"""Log records of the standard ``logging`` for the start and the end of generations.
 
-Refuses to configure logging: where the lines go, and in what form, is the program's business.
+Logging is not configured here: the program decides where the lines go and how they look.
 """
 
 import itertools
@@ -13,6 +13,7 @@ from typing import Any
 from talu.chat.answer import Answer
 from talu.chat.observers import Generation, Hook
 from talu.config import check_boolean
+from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.hooks.ending import error_type, finish_reason
 
@@ -47,10 +48,11 @@ class LoggingHook(Hook):
         content: bool = False,
     ) -> None:
         if logger is not None and not isinstance(logger, logging.Logger):
-            wrong = f"logger must be a Logger, such as logging.getLogger('my.app'), got {logger!r}"
+            wrong = "logger must be a Logger, such as logging.getLogger('my.app')"
+            wrong += f", got {shown(logger)}"
             raise ValidationError(wrong, details={"param": "logger", "value": logger})
         if not isinstance(level, int) or isinstance(level, bool):
-            wrong = f"level must be a number such as logging.INFO, got {level!r}"
+            wrong = f"level must be a number such as logging.INFO, got {shown(level)}"
             raise ValidationError(wrong, details={"param": "level", "value": level})
         self._logger = logger or logging.getLogger("talu.generations")
         self._level = level

@@ -10,7 +10,7 @@ __all__ = ["Histogram", "ModelMetrics"]
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How often a measure was how large.
+    """The distribution of a measure.
 
     Attributes:
         bounds: upper bounds of the buckets, ascending; a value that equals one belongs below it.

@@ -1,10 +1,5 @@
-"""Counters and histograms of generations, by model.
+"""Counters and histograms of generations by model, exact when many threads count at once."""
 
-Knows what to count and how to count it exactly from many threads. Refuses to know who reads it:
-``prometheus`` writes it down for a scraper.
-"""
-
-import threading
 from bisect import bisect_left
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
@@ -12,6 +7,7 @@ from typing import Any
 
 from talu.chat.answer import Answer
 from talu.chat.observers import Generation, Hook
+from talu.forks import ForkSafeLock
 from talu.hooks.ending import finish_reason
 from talu.hooks.measures import Histogram, ModelMetrics
 from talu.hooks.prometheus import exposition
@@ -41,7 +37,7 @@ class MetricsHook(Hook, Handle):
     def __init__(self) -> None:
         self._models: dict[str, _Tally] = {}
         self._news: SimpleQueue[tuple[str, _Change]] = SimpleQueue()
-        self._gate = threading.Lock()
+        self._gate = ForkSafeLock()
 
     def for_generation(self, generation: Generation) -> Hook:
         """An observer that counts for the generation's model."""
@@ -49,7 +45,7 @@ class MetricsHook(Hook, Handle):
 
     def snapshot(self) -> dict[str, ModelMetrics]:
         """The counts so far, by name of the model, all of one moment."""
-        with self._gate:
+        with self._gate.lock:
             self._count_news()
             return {model: tally.frozen() for model, tally in self._models.items()}
 
@@ -64,11 +60,12 @@ class MetricsHook(Hook, Handle):
         # A stream can be dropped, and so end, in the middle of any code, this hook's own included:
         # nothing here may wait for a lock that this very thread may hold.
         self._news.put((model, change))
-        if self._gate.acquire(blocking=False):
+        lock = self._gate.lock
+        if lock.acquire(blocking=False):
             try:
                 self._count_news()
             finally:
-                self._gate.release()
+                lock.release()
 
     def _count_news(self) -> None:
         while True:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from talu.chat.answer import Answer
 from talu.chat.observers import Generation, Hook
 from talu.config import check_boolean
+from talu.error_text import shown
 from talu.exceptions import DependencyError, ValidationError
 from talu.hooks.ending import error_type, finish_reason
 from talu.hooks.otel_messages import input_messages, output_messages
@@ -41,8 +42,8 @@ class OpenTelemetryHook(Hook, Handle):
     The span ``chat {model}``, or ``text_completion {model}`` for a raw completion, is a child of
     the span that is current where the generation starts, and never current itself. It has what the
     call asked for, the model, the finish reason and the tokens. ``error.type`` is the code of an
-    error of talu, the class of another. A cancelled generation is no error: its finish reason is
-    ``cancelled``. A seed of 2**63 or more does not fit an attribute and is left out.
+    error of talu, the class of another. A cancelled generation is not an error: its finish
+    reason is ``cancelled``. A seed of 2**63 or more does not fit an attribute and is left out.
 
     The histograms are ``gen_ai.client.operation.duration`` and, of streams,
     ``gen_ai.client.operation.time_to_first_chunk`` in seconds, and ``gen_ai.client.token.usage``.
@@ -207,12 +208,12 @@ def _api(name: str) -> ModuleType:
 
 def _check_provider(name: str, value: object, kind: type) -> None:
     if value is not None and not isinstance(value, kind):
-        wrong = f"{name} must be a {kind.__name__} of OpenTelemetry, got {value!r}"
+        wrong = f"{name} must be a {kind.__name__} of OpenTelemetry, got {shown(value)}"
         raise ValidationError(wrong, details={"param": name, "value": value})
 
 
 def _request(generation: Generation) -> Attributes:
-    """What call and chat set, what they left to the model not included."""
+    """The settings of the call and the chat, without those left to the model."""
     attributes: Attributes = {}
     given = generation.config.given
     for name in SETTINGS:

@@ -1,1 +1,1 @@
-"""Where chats are kept: sessions and their items in one SQLite file."""
+"""The store of a profile: sessions and their items in one SQLite file."""

@@ -128,7 +128,8 @@ class File:
         if self._connection is not None and self._identity[0] == os.getpid():
             if self._identify() != self._identity:
                 raise StorageError(
-                    f"{self.path} was removed or replaced while it was in use: make the client anew"
+                    f"{self.path} was removed or replaced while it was in use: "
+                    "create the client again"
                 )
             return self._connection
         self._create()
