@@ -1,19 +1,23 @@
 """The items of a chat, and the claim of the one turn or edit that may change them.
 
 A claim is never given back: it lasts as long as its work. An interrupt (Ctrl-C) may hit any code,
-also the code that would give something back, so that whether the work goes on is asked of what the
-interpreter itself keeps: coroutines and generators know whether they run. Refuses to know what the
-work is.
+also code that would give a claim back. So the claim asks the interpreter whether the work goes on:
+coroutines and generators know whether they run.
 """
 
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from talu.chat.items import Item
 from talu.exceptions import StateError
+from talu.forks import ForkSafeLock
 
 __all__ = ["Claim", "History"]
+
+BUSY = (
+    "this chat has an answer that is not finished: read it to its end or close() it "
+    "(last_response has it), or fork() the chat for a second conversation"
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +39,7 @@ class History:
     def __init__(self, items: Iterable[Item] = ()) -> None:
         self.items: list[Item] = list(items)
         self._latest: Claim | None = None
-        self._lock = threading.Lock()
+        self._gate = ForkSafeLock(reentrant=True)  # for a signal handler that asks
 
     def claim(self, claim: Claim) -> None:
         """Take the right to change the items, after winding up what was interrupted.
@@ -43,14 +47,13 @@ class History:
         Raises:
             StateError: another one has it.
         """
-        with self._lock:
-            before = self._latest
-            if before is not None and before.lasts():
-                raise StateError(
-                    "this chat has an answer that is not finished: read it to its end or close() "
-                    "it (last_response has it), or fork() the chat for a second conversation",
-                    "STATE_BUSY",
-                )
-            self._latest = claim
+        with self._gate.lock:
+            while True:
+                before = self._latest
+                if before is not None and before.lasts():
+                    raise StateError(BUSY, "STATE_BUSY")
+                if before is self._latest:  # otherwise a signal handler has claimed it meanwhile
+                    self._latest = claim
+                    break
         if before is not None:
             before.wind_up()

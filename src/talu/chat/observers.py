@@ -5,7 +5,6 @@ It decides when a hook is called, and makes sure that each call happens once.
 
 import inspect
 import logging
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from talu.chat.answer import Answer
 from talu.config import GenerationConfig
 from talu.error_text import shown
 from talu.exceptions import ValidationError
+from talu.forks import ForkSafeLock
 from talu.types import Handle
 
 __all__ = ["Generation", "Hook", "HookManager", "Observation", "is_async"]
@@ -151,7 +151,7 @@ class HookManager(Handle):
 
     def __init__(self, hooks: Iterable[Hook] | None = None, *, allow_async: bool = True) -> None:
         self._registered: list[_Registered] = []
-        self._lock = threading.Lock()
+        self._gate = ForkSafeLock(reentrant=True)  # for a signal handler that asks
         self._allow_async = allow_async
         if hooks is not None and not isinstance(hooks, Iterable):
             wrong = f"hooks must be a list of hooks, got {shown(hooks)}"
@@ -184,7 +184,7 @@ class HookManager(Handle):
             else:
                 wrong += ": give it to AsyncClient, or make it a plain function"
             raise ValidationError(wrong, details={"param": "hook"})
-        with self._lock:
+        with self._gate.lock:
             self._registered.append(_Registered(hook))
 
     def remove(self, hook: Hook) -> None:
@@ -193,7 +193,7 @@ class HookManager(Handle):
         Raises:
             ValidationError: it is not there.
         """
-        with self._lock:
+        with self._gate.lock:
             hooks = self.hooks
             if hook not in hooks:
                 wrong = f"there is no hook {shown(hook)} to remove; there are {shown(hooks)}"

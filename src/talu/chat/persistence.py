@@ -2,15 +2,20 @@
 
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from itertools import takewhile
+from typing import Any
 
+from talu.chat.io import run, runs
 from talu.chat.items import Item
 from talu.chat.serialization import config_from_dict, item_from_dict, item_to_dict, json_copy
-from talu.exceptions import StorageError, ValidationError
+from talu.exceptions import StateError, StorageError, ValidationError
+from talu.forks import ForkSafeLock
 from talu.protocols import ChatRecord, Store, StoredRecord
 
 __all__ = ["Persistence"]
+
+THREAD = threading.local()  # its attribute ``work`` is what the thread saved last, or is saving
 
 
 class Persistence:
@@ -23,7 +28,7 @@ class Persistence:
     def __init__(self, store: Store, session_id: str | None = None) -> None:
         self.session_id = session_id or str(uuid.uuid4())
         self._store = store
-        self._lock = threading.Lock()
+        self._gate = ForkSafeLock(reentrant=True)  # for a signal handler that asks
         self._change: int | None = None  # of the session as it is stored; None when it is not
         self._record: ChatRecord | None = None
         self._items: list[Item] = []
@@ -57,8 +62,29 @@ class Persistence:
         A chat without items is not stored yet. Whatever could not be stored before is now. A
         history is a change of the session even when it is the one that is stored: whoever else
         changed the session is noticed, and notices this.
+
+        Raises:
+            StateError: this thread is amid a save, and a signal handler asked for another one.
+            StorageError: the store cannot be written, or the session was changed elsewhere.
         """
-        with self._lock:
+        holder: list[Coroutine[Any, Any, None]] = []
+        work = self._saved(record, items, holder)
+        holder.append(work)
+        under_way = getattr(THREAD, "work", None)
+        if under_way is not None and runs(under_way):
+            work.close()
+            wrong = "a chat is being saved: a signal handler cannot save one meanwhile"
+            raise StateError(wrong, "STATE_BUSY")
+        run(work)
+
+    async def _saved(
+        self,
+        record: ChatRecord,
+        items: Sequence[Item] | None,
+        holder: list[Coroutine[Any, Any, None]],
+    ) -> None:
+        THREAD.work = holder[0]
+        with self._gate.lock:
             self._find_out()
             if items is None and record == self._record:
                 return
@@ -74,7 +100,7 @@ class Persistence:
     def fork(self) -> "Persistence":
         """A link to a new session that shares what is alike with this one."""
         fork = Persistence(self._store)
-        with self._lock:
+        with self._gate.lock:
             self._find_out()
             fork._items, fork._nodes = list(self._items), list(self._nodes)
         return fork

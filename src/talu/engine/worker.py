@@ -68,9 +68,10 @@ class Worker:
         self._scheduler = self._new_scheduler()
         self._embedder = Embedder(model.embedder, model.open_embedder)
         self._inbox: SimpleQueue[Request | None] = SimpleQueue()
-        self._open: set[Request] = set()  # all that were put and have not ended
-        self._weight = 0  # of these
-        self._gate = threading.RLock()  # between put and close; a signal handler may put as well
+        self._open: dict[Request, int] = {}  # all that were put and have not ended; their weights
+        # Between threads that put. The worker never waits for it: a thread that is amid put may
+        # run a signal handler, which asks and waits for the worker.
+        self._gate = threading.RLock()
         self._closed = False
         self._failure: BaseException | None = None
         self._max_requests = max_requests
@@ -101,10 +102,10 @@ class Worker:
         weight = request.weight  # that of a generation grows
         with self._gate:
             self._check_open(weight)
-            self._open.add(request)
-            self._weight += weight
-            request.mailbox.when_ended(partial(self._ended, request, weight))
+            self._open[request] = weight
+            request.mailbox.when_ended(partial(self._open.pop, request, None))
             self._inbox.put(request)
+            self._check_alive()  # one that ends now ends what it finds in _open
 
     def close(self) -> None:
         """Cancel all requests, end the thread, free weights and cache; idempotent.
@@ -124,12 +125,7 @@ class Worker:
         """Raise ``StateError`` in a fork of the process that started the thread."""
         check_process(self._process, "the model was opened", "make a new client in this process")
 
-    def _ended(self, request: Request, weight: int) -> None:
-        with self._gate:
-            self._open.discard(request)
-            self._weight -= weight
-
-    def _check_open(self, weight: int) -> None:
+    def _check_alive(self) -> None:
         if self._failure is not None:
             raise StateError(
                 f"the engine of this {self._name} model has failed and is closed "
@@ -139,15 +135,19 @@ class Worker:
             ) from self._failure
         if self._closed:
             raise StateError("the model is closed; open it again", "STATE_CLOSED")
+
+    def _check_open(self, weight: int) -> None:
+        self._check_alive()
         waiting = self._inbox.qsize() + self._scheduler.waiting + self._embedder.waiting
         if waiting >= self._max_requests:
             raise ResourceError(
                 f"{waiting} requests wait for this model already; try again later",
                 details={"max_requests": self._max_requests},
             )
-        if self._open and self._weight + weight > MAX_WEIGHT:
+        open_weight = sum(list(self._open.values()))
+        if open_weight and open_weight + weight > MAX_WEIGHT:
             raise ResourceError(
-                f"requests with {self._weight:,} tokens wait for this model already; try again "
+                f"requests with {open_weight:,} tokens wait for this model already; try again "
                 "later",
                 details={"max_tokens": MAX_WEIGHT},
             )
@@ -289,8 +289,7 @@ class Worker:
 
     def _end(self, error: BaseException | None) -> None:
         """End every request and free everything, whatever fails meanwhile."""
-        with self._gate:
-            self._closed, self._failure = True, error
+        self._closed, self._failure = True, error  # before what was put is looked for: see put
         for request in list(self._open):
             attempt(partial(end_request, request, error))
         for close in (self.bell.ring, self._embedder.close, self._executor.close):

@@ -7,6 +7,7 @@ from typing import Any
 
 from talu.chat.answer import Answer
 from talu.chat.observers import Generation, Hook
+from talu.exceptions import StateError
 from talu.forks import ForkSafeLock
 from talu.hooks.ending import finish_reason
 from talu.hooks.measures import Histogram, ModelMetrics
@@ -37,15 +38,22 @@ class MetricsHook(Hook, Handle):
     def __init__(self) -> None:
         self._models: dict[str, _Tally] = {}
         self._news: SimpleQueue[tuple[str, _Change]] = SimpleQueue()
-        self._gate = ForkSafeLock()
+        self._gate = ForkSafeLock(reentrant=True)  # for a signal handler that asks
+        self._counting = False
 
     def for_generation(self, generation: Generation) -> Hook:
         """An observer that counts for the generation's model."""
         return _Observer(lambda change: self._count(generation.model, change))
 
     def snapshot(self) -> dict[str, ModelMetrics]:
-        """The counts so far, by name of the model, all of one moment."""
+        """The counts so far, by name of the model, all of one moment.
+
+        Raises:
+            StateError: a signal handler asks while its thread is counting.
+        """
         with self._gate.lock:
+            if self._counting:
+                raise StateError("the generations are being counted: ask again later", "STATE_BUSY")
             self._count_news()
             return {model: tally.frozen() for model, tally in self._models.items()}
 
@@ -58,22 +66,26 @@ class MetricsHook(Hook, Handle):
 
     def _count(self, model: str, change: "_Change") -> None:
         # A stream can be dropped, and so end, in the middle of any code, this hook's own included:
-        # nothing here may wait for a lock that this very thread may hold.
+        # what this thread is counting already is left to that count.
         self._news.put((model, change))
         lock = self._gate.lock
         if lock.acquire(blocking=False):
             try:
-                self._count_news()
+                if not self._counting:
+                    self._count_news()
             finally:
                 lock.release()
 
     def _count_news(self) -> None:
-        while True:
-            try:
+        self._counting = True
+        try:
+            while True:
                 model, change = self._news.get_nowait()
-            except Empty:
-                return
-            change(self._models.setdefault(model, _Tally()))
+                change(self._models.setdefault(model, _Tally()))
+        except Empty:
+            return
+        finally:
+            self._counting = False
 
 
 class _Observer(Hook):
