@@ -1,13 +1,17 @@
 """Folders of sentence-transformers give the vectors that sentence-transformers gives."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy._core._multiarray_umath import __cpu_baseline__, __cpu_dispatch__, __cpu_features__
 
 from talu import Client, GenerationError, LocalBackend, ModelSpec, ValidationError
 from talu.engine.vectors import exp, load_head, tanh, unit
@@ -251,6 +255,30 @@ def test_sums_have_one_order_whatever_the_processor() -> None:
         for number in row.tolist():
             total += number * number
         np.testing.assert_array_equal(length, row / np.sqrt(total))
+
+
+def test_a_processor_without_wide_vectors_gives_the_same_vectors() -> None:
+    code = f"""
+import hashlib, pathlib, numpy as np
+from talu.engine.vectors import load_head
+from talu.models.sentence_transformers import read_embedding_settings
+steps = read_embedding_settings(pathlib.Path({str(FOLDER)!r}), 48, 66).steps
+x = np.random.default_rng(3).standard_normal((40, 48)).astype(np.float32)
+print(hashlib.sha256(load_head(steps, 32).vectors(x, normalize=True).tobytes()).hexdigest())
+"""
+    features = [name for name, there in __cpu_features__.items() if there]
+    wide = [name for name in features if name not in __cpu_baseline__ and name in __cpu_dispatch__]
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"NPY_DISABLE_CPU_FEATURES": " ".join(without)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for without in ([], wide)
+    }
+    assert len(printed) == 1
 
 
 def test_pooling_adds_row_by_row() -> None:

@@ -157,6 +157,11 @@ def test_a_text_that_is_too_long_is_refused_with_the_counts_or_cut(client: Clien
     assert client.embed("short", str(MINILM), truncate=True) == client.embed("short", str(MINILM))
 
 
+def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized(client: Client) -> None:
+    with pytest.raises(GenerationError, match=r"text 1 has at least \d{6} tokens.*takes 1024"):
+        client.embed_batch(["short", "x" * 10_000_000])
+
+
 def test_cutting_keeps_the_special_tokens_at_the_ends() -> None:
     tokenizer = Tokenizer.from_folder(MINILM)
     whole = tokenizer.encode("one two three four")

@@ -103,6 +103,8 @@ class Texts:
         ids, cut = [], []
         for number, text in enumerate(texts, first):
             whole = lowered(prompt + text) if lower_case else prompt + text
+            if not options.truncate:
+                engine.check_text_size(number, whole)
             tokens = tokenizer.encode(whole)
             if options.truncate and len(tokens) > limit:
                 tokens = tokenizer.encode_at_most(whole, limit)

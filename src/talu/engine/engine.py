@@ -149,6 +149,16 @@ class Engine:
         """
         self._worker.close()
 
+    def check_text_size(self, number: int, text: str) -> None:
+        """Refuse a text that cannot fit, whatever its tokens, before it is tokenized.
+
+        Raises:
+            GenerationError: it is too long (code ``GENERATION_CONTEXT_OVERFLOW``).
+        """
+        fewest = self.tokenizer.fewest_tokens(text)
+        if fewest > self.text_limit:
+            raise self._too_long(number, fewest, f"at least {fewest}")
+
     def check_ids(self, name: str, ids: Iterable[int]) -> None:
         """Refuse token ids that the model does not have; ``name`` says whose they are.
 
@@ -205,16 +215,19 @@ class Engine:
             )
         self.check_ids(f"text {number}", ids)
         if len(ids) > self.text_limit:
-            own = self.architecture.embedding
-            shorter = self.text_limit < self.context_length
-            source = f" ({own.max_tokens_source})" if shorter else self._context_note()
-            raise GenerationError(
-                f"text {number} has {len(ids)} tokens, but the model takes {self.text_limit}"
-                f"{source}; count with client.count_tokens, and shorten or "
-                "split it, or cut it off with truncate=True",
-                "GENERATION_CONTEXT_OVERFLOW",
-                {"index": number, "tokens": len(ids), "context_length": self.text_limit},
-            )
+            raise self._too_long(number, len(ids), f"{len(ids)}")
+
+    def _too_long(self, number: int, count: int, named: str) -> GenerationError:
+        own = self.architecture.embedding
+        shorter = self.text_limit < self.context_length
+        source = f" ({own.max_tokens_source})" if shorter else self._context_note()
+        return GenerationError(
+            f"text {number} has {named} tokens, but the model takes {self.text_limit}{source}; "
+            "count with client.count_tokens, and shorten or split it, or cut it off with "
+            "truncate=True",
+            "GENERATION_CONTEXT_OVERFLOW",
+            {"index": number, "tokens": count, "context_length": self.text_limit},
+        )
 
     def _check_request(self, prompt_ids: list[int], params: SamplingParams) -> None:
         self.check_generates()
