@@ -181,6 +181,24 @@ def test_only_what_a_model_needs_is_downloaded_and_quietly_where_no_terminal_is(
     assert outcome.stderr == ""
 
 
+def test_the_modules_of_an_embedding_model_are_downloaded_too(
+    resolve: Resolve, hub: Any, repository: Any
+) -> None:
+    modules = {
+        "modules.json": b"[]",
+        "sentence_bert_config.json": b'{"max_seq_length": 9}',
+        "config_sentence_transformers.json": b'{"prompts": {}}',
+        "1_Pooling/config.json": b'{"pooling_mode": "cls"}',
+        "2_Dense/config.json": b'{"in_features": 8}',
+        "2_Dense/model.safetensors": WEIGHTS[:1000],
+    }
+    repository.files.update(modules)
+    folder = resolve().folder
+    assert hub.fetched() == sorted([*FILES, *modules])
+    assert folder is not None
+    assert {name: (folder / name).read_bytes() for name in modules} == modules
+
+
 def test_a_terminal_sees_the_progress_of_the_weights(resolve_anew: Resolve) -> None:
     controller, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (25, 100))
