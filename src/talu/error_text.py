@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Collection, Iterable
 from itertools import islice
 
-__all__ = ["NOT_YET", "nearest", "shown"]
+__all__ = ["NOT_YET", "NO_THREAD", "nearest", "shown"]
 
 NOT_YET = {  # known names of features that this version does not have
     "allow_thinking": "structured output",
@@ -16,6 +16,10 @@ NOT_YET = {  # known names of features that this version does not have
     "tools": "tools",
     "tools_json": "tools",
 }
+NO_THREAD = (
+    "the system allows no further thread; raise the limit of processes (ulimit -u, or pids.max of "
+    "the container)"
+)
 LENGTH = 100  # of a value in a message
 DEPTH = 4  # of nested values in a message
 BUILT_IN = {kind.__repr__ for kind in (list, tuple, set, frozenset, dict)}

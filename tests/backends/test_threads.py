@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from talu.backends.threads import InTurn
+from talu.exceptions import ResourceError, StateError
 
 
 def test_calls_of_one_loop_run_one_after_the_other_in_their_order() -> None:
@@ -71,3 +72,26 @@ def test_a_call_that_is_cancelled_or_fails_gives_its_turn_to_the_next() -> None:
         return await second
 
     assert asyncio.run(main()) == 2
+
+
+def test_a_thread_that_cannot_be_started_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def call() -> None:
+        with monkeypatch.context() as patch:  # the loop's own end needs a thread
+            patch.setattr(threading.Thread, "start", refuse)
+            await InTurn().call(lambda: None)
+
+    with pytest.raises(ResourceError, match=r"no further thread.*ulimit"):
+        asyncio.run(call())
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mine"), StateError("mine")])
+def test_an_error_of_the_function_is_raised_as_it_is(error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        asyncio.run(InTurn().call(fail))
+    assert caught.value is error

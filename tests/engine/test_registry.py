@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from talu.client import Client
 from talu.engine import registry
 from talu.engine.engine import Engine
 from talu.engine.loading import load_model
@@ -247,6 +248,29 @@ def test_a_call_that_interrupts_the_opening_or_closing_of_its_model_is_refused(
     assert len(list(held.engine.submit([1, 2, 3], GREEDY))) == 4
     held.release()
     assert [f"is being {doing}" in text for text in refused] == [True]
+
+
+def test_models_of_dropped_clients_are_closed_before_another_model_is_opened(
+    checkpoint: Path, tmp_path: Path, opened: list[LoadedModel]
+) -> None:
+    closed: list[bool] = []
+    engines: list[weakref.ref[Engine]] = []
+    gc.disable()
+    try:
+        for number in range(4):
+            folder = tmp_path / str(number)
+            shutil.copytree(checkpoint, folder)
+            client = Client(folder)
+            chat = client.chat(chat_template="{{ messages[0].content }}")
+            chat.send("Hi", max_tokens=1)  # chat and answer refer to each other
+            backend: Any = client.router.backend()
+            engines.append(weakref.ref(backend._engine))
+            closed = [engine() is None or engine()._worker._closed for engine in engines]
+            del client, chat, backend
+    finally:
+        gc.enable()
+        gc.collect()
+    assert closed == [True, True, True, False]
 
 
 def test_releasing_while_a_generation_runs_cancels_it(

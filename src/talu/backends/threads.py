@@ -1,17 +1,31 @@
-"""Work of many tasks that would keep their event loop busy, in a thread beside it.
-
-Knows nothing of what is done there.
-"""
+"""Runs work in a thread beside an event loop, which it would keep busy otherwise."""
 
 import asyncio
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
-__all__ = ["InTurn"]
+from talu.error_text import NO_THREAD
+from talu.exceptions import ResourceError, TaluError
+
+__all__ = ["InTurn", "beside_loop"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+async def beside_loop(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What ``function`` returns, called in a thread.
+
+    Raises:
+        ResourceError: the system allows no further thread.
+    """
+    try:
+        return await asyncio.to_thread(function, *args, **kwargs)
+    except RuntimeError as error:
+        if isinstance(error, TaluError) or "start new thread" not in str(error):
+            raise
+        raise ResourceError(NO_THREAD) from error
 
 
 class InTurn:
@@ -30,4 +44,4 @@ class InTurn:
         """What ``function`` returns; cancelling the task gives the turn to the next one."""
         turn = self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
         async with turn:
-            return await asyncio.to_thread(function, *args, **kwargs)
+            return await beside_loop(function, *args, **kwargs)

@@ -4,6 +4,7 @@ It knows nothing of what an engine does.
 """
 
 import atexit
+import gc
 import os
 import threading
 from collections.abc import Iterator
@@ -167,6 +168,8 @@ def _check_not_interrupted(entry: _Entry, doing: str) -> None:
 
 def _open(key: _Key, entry: _Entry) -> None:
     try:
+        if len(_entries) > 1:  # some may be of clients that are garbage but were not collected yet
+            gc.collect()
         entry.opened.set_result(Engine(load_model(key.folder, key.options)))
     except BaseException as error:
         _drop(key, entry)

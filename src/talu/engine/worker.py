@@ -22,6 +22,7 @@ from talu.engine.model import LoadedModel
 from talu.engine.scheduler import Chunk, Limits, Scheduler
 from talu.engine.sequence import Sequence
 from talu.engine.ticket import Doorbell
+from talu.error_text import NO_THREAD
 from talu.exceptions import GenerationError, ResourceError, StateError
 from talu.forks import check_process
 from talu.graph.sampler import sample
@@ -81,10 +82,7 @@ class Worker:
             self._thread.start()
         except RuntimeError as error:
             self._end(error)
-            raise ResourceError(
-                "the system allows no further thread, and a model needs one; raise the limit of "
-                "processes (ulimit -u, or pids.max of the container)"
-            ) from error
+            raise ResourceError(NO_THREAD) from error
 
     @property
     def failed(self) -> bool:

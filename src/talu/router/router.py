@@ -1,10 +1,10 @@
 """Opens the backends of a client's models on first use, shares them, and closes them together."""
 
-import asyncio
 import os
 from collections.abc import Sequence
 from typing import Self
 
+from talu.backends.threads import beside_loop
 from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
 from talu.forks import ForkSafeLock, import_whole
@@ -165,7 +165,7 @@ class Router(Handle):
         opened = self._targets[self.name_of(model)].backend
         if opened is not None:
             return opened
-        return await asyncio.to_thread(self.backend, model, offline=offline)
+        return await beside_loop(self.backend, model, offline=offline)
 
     def close(self) -> None:
         """Close every model that was opened; idempotent."""
