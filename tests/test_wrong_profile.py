@@ -40,7 +40,10 @@ def test_a_name_that_points_outside_the_profiles_folder_is_refused(home: Path, n
         (lambda profile: profile.sessions(marker=["pinned"]), "marker"),
         (lambda profile: profile.sessions(limit=True), "limit"),
         (lambda profile: profile.delete(["s"]), "session_id"),
+        (lambda profile: profile.delete("\ud800"), "session_id"),
         (lambda profile: profile.export(5), "path"),
+        (lambda profile: profile.export("\ud800"), "path"),
+        (lambda profile: profile.import_(b"bytes"), "path"),
         (lambda profile: profile.export("a\0b"), "path"),
         (lambda profile: profile.import_(None), "path"),
         (lambda profile: profile.import_("a\0b"), "path"),
@@ -50,6 +53,7 @@ def test_a_wrong_argument_of_a_profile_is_named(home: Path, use, param: str) -> 
     with pytest.raises(ValidationError, match=f"{param} must be") as caught:
         use(Profile("work"))
     assert caught.value.details["param"] == param
+    assert len(str(caught.value)) < 300
     assert list(home.iterdir()) == []
 
 

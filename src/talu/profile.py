@@ -180,8 +180,8 @@ def _query(search: str | None) -> Query | None:
 
 def _path(path: str | os.PathLike[str]) -> Path:
     try:
-        if "\0" not in (text := os.fspath(path)):
-            os.fsencode(text)
+        text = os.fspath(path)
+        if isinstance(text, str) and b"\0" not in os.fsencode(text):
             return Path(text)
     except (TypeError, UnicodeEncodeError):
         pass

@@ -1,7 +1,7 @@
 """Removing the items of deleted sessions, in steps that hold the database's lock only briefly.
 
-A removal is a row of its own, so that another process, or the next start, goes on where one was
-killed. Its stages: ``items`` are deleted from the last one upwards, the ``index`` is written anew
+A removal is a row of the table ``removals``, so that it can be continued after a kill, by any
+process. Its stages: ``items`` are deleted from the last one upwards, the ``index`` is rewritten
 without their words (``merging`` until that is done), and the ``log`` beside the file is emptied.
 """
 
@@ -13,18 +13,25 @@ from talu.exceptions import StorageError
 from talu.storage.index import merge_index, remove_words
 from talu.storage.sqlite import File
 
-__all__ = ["add_removal", "advance_removals", "finish_removals", "has_removals", "remove_items"]
+__all__ = [
+    "OPEN_SECONDS",
+    "add_removal",
+    "advance_removals",
+    "finish_removals",
+    "has_removals",
+    "remove_items",
+]
 
 LOGGER = logging.getLogger("talu.storage")
 MAX_ITEMS = 250  # removed by one step
 MAX_BYTES = 1_000_000  # of their text, unless one alone has more
 LOG_SECONDS = 1.0  # to wait for readers in other processes
 PAUSE_SECONDS = 0.1  # at most, between two steps: other processes ask for the lock so often
-BUDGET_SECONDS = 0.2  # for removals that somebody else left
+OPEN_SECONDS = 0.2  # for removals that another process left, when a database is opened
 
 
 def add_removal(db: sqlite3.Connection, node: int | None) -> None:
-    """Note that the items from ``node`` upwards go, and their text leaves the disk."""
+    """Record that the items from ``node`` upwards are to be removed from the disk."""
     db.execute("INSERT INTO removals (stage, node) VALUES ('items', ?)", (node,))
 
 
@@ -97,9 +104,9 @@ def finish_removals(file: File) -> bool:
     return True
 
 
-def advance_removals(file: File) -> None:
-    """Go on for a short time with removals that are not finished. Never fails."""
-    deadline = time.monotonic() + BUDGET_SECONDS
+def advance_removals(file: File, seconds: float = 0.0) -> None:
+    """Continue removals that are not finished, by one step or for some time. Never fails."""
+    deadline = time.monotonic() + seconds
     try:
         while _step(file):
             if time.monotonic() > deadline:

@@ -15,6 +15,7 @@ from talu.exceptions import StorageError, ValidationError
 from talu.protocols import ChatRecord, SessionRecord, StoredRecord, StoredSession
 from talu.storage.index import search_condition, set_title
 from talu.storage.removal import (
+    OPEN_SECONDS,
     add_removal,
     advance_removals,
     finish_removals,
@@ -199,14 +200,14 @@ class Database:
             raise self._file.damaged(f"an item: {error}", record["session_id"]) from error
 
     def _resume(self) -> None:
-        """When this process comes to the database: go on with removals that were interrupted."""
+        """On the first use of the database: continue removals that were interrupted."""
         if self._resumed:
             return
         self._resumed = True
         with self._file.reading() as db:
             unfinished = has_removals(db)
         if unfinished:
-            advance_removals(self._file)
+            advance_removals(self._file, OPEN_SECONDS)
 
     def _refuse_unknown(self, session_id: str) -> NoReturn:
         wrong = f"{self.path} has no session {shown(session_id)}"
