@@ -41,4 +41,5 @@ def test_a_pooling_that_cannot_be_done_is_one_line(
 def test_a_text_that_is_too_long_can_be_cut(talu: Talu) -> None:
     long = "fox " * 2000
     assert talu(*EMBED, long).status == 1
-    assert talu(*EMBED, long, "--truncate").status == 0
+    cut = talu(*EMBED, "short", long, "--truncate")
+    assert (cut.status, cut.err) == (0, "talu: text 1 was cut\n")

@@ -1,22 +1,17 @@
 """``talu embed``: prints the embedding of each text as a line of JSON."""
 
 import sys
-from typing import Literal
 
 import click
 
 from talu.cli.answer import write_json
 from talu.cli.options import model_option, open_client
 from talu.cli.stdin import mention_unread, read_text
+from talu.types import POOLINGS, Pooling
 
 __all__ = ["command"]
 
-POOLINGS: dict[str, Literal["last", "mean", "first"] | None] = {
-    "last": "last",
-    "mean": "mean",
-    "first": "first",
-    "model": None,
-}
+CHOICES: dict[str, Pooling | None] = {name: name for name in POOLINGS} | {"model": None}
 
 
 @click.command(name="embed")
@@ -24,15 +19,21 @@ POOLINGS: dict[str, Literal["last", "mean", "first"] | None] = {
 @model_option
 @click.option(
     "--pooling",
-    type=click.Choice(list(POOLINGS)),
+    type=click.Choice(list(CHOICES)),
     default="last",
     show_default=True,
     help='Which hidden states become the vector; "model" takes what the model says.',
 )
+@click.option("--prompt-name", help="Put the model's prompt of this name before each text.")
 @click.option("--no-normalize", is_flag=True, help="Leave the length of a vector as it is.")
 @click.option("--truncate", is_flag=True, help="Cut texts that are too long for the model.")
 def command(
-    texts: tuple[str, ...], model: str | None, pooling: str, no_normalize: bool, truncate: bool
+    texts: tuple[str, ...],
+    model: str | None,
+    pooling: str,
+    prompt_name: str | None,
+    no_normalize: bool,
+    truncate: bool,
 ) -> None:
     """Print the embedding of each TEXT.
 
@@ -48,9 +49,12 @@ def command(
     with open_client(model) as client:
         vectors = client.embed_batch(
             lines,
-            pooling=POOLINGS[pooling],
+            pooling=CHOICES[pooling],
             normalize=not no_normalize,
             truncate=truncate,
+            prompt_name=prompt_name,
         )
+    for number in vectors.truncated:
+        click.echo(f"talu: text {number} was cut", err=True)
     for vector in vectors:
         write_json(vector)

@@ -18,7 +18,7 @@ from talu.exceptions import EmptyPromptError, TaluError, ValidationError
 
 __all__ = ["COMMANDS", "run"]
 
-COMMANDS = ("ask", "chat", "embed", "chats", "bench", "completion")
+COMMANDS = ("ask", "chat", "embed", "tokenize", "chats", "bench", "completion")
 COMPLETE = "_TALU_COMPLETE"  # set by the scripts of ``talu completion``
 STATUSES = """\b
 Exit status:
