@@ -258,6 +258,25 @@ def test_a_wrong_constructor_argument_is_refused(faces, arguments, match) -> Non
         faces.face.client_class(**arguments)
 
 
+WRONG = {
+    "base_url": 7,
+    "api_key": b"secret",
+    "org_id": 7,
+    "timeout_ms": "5",
+    "max_retries": 1.5,
+    "gpu_layers": "all",
+    "use_mmap": 1,
+    "num_threads": True,
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_option_of_a_wrong_type_is_named(faces, name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name} must be .* or None, got") as caught:
+        faces.face.client_class("a", **{name: WRONG[name]})
+    assert "secret" not in str(caught.value)
+
+
 def test_a_profile_may_follow_the_model_by_position(faces) -> None:
     profile = Profile("work")
     assert faces.face.client_class("a", profile).profile is profile

@@ -37,6 +37,18 @@ from talu.types import Handle, Marker, Request, StopFlag
 
 __all__ = ["AsyncClient", "Client", "ModelInput"]
 
+OPTIONS: dict[str, type] = {
+    "base_url": str,
+    "api_key": str,
+    "org_id": str,
+    "timeout_ms": int,
+    "max_retries": int,
+    "gpu_layers": int,
+    "use_mmap": bool,
+    "num_threads": int,
+}
+NAMES = {str: "text", int: "a whole number", bool: "True or False"}
+
 
 class _Client(ModelMethods, Handle):
     """What the two clients share."""
@@ -69,6 +81,7 @@ class _Client(ModelMethods, Handle):
             "timeout_ms": timeout_ms,
             "max_retries": max_retries,
         }
+        _check_types({**local, **remote})
         self._profile = profile
         self._router = Router(model, backend=backend_from(local, remote))
         self._hooks = HookManager(hooks, allow_async=self._async_hooks)
@@ -538,6 +551,17 @@ class AsyncClient(_Client, AsyncModelMethods, AsyncTokenMethods):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _check_types(options: Mapping[str, object]) -> None:
+    """Refuse backend options of a wrong type; their ranges are checked when a model opens."""
+    for name, value in options.items():
+        kind = OPTIONS[name]
+        fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        if value is not None and not fits:
+            given = "a value of another type" if name == "api_key" else shown(value)
+            wrong = f"{name} must be {NAMES[kind]} or None, got {given}"
+            raise ValidationError(wrong, details={"param": name})
 
 
 def single(prompt: Message) -> Message:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from numbers import Real
 from time import perf_counter
 
+from talu.error_text import shown
 from talu.exceptions import GenerationError, ValidationError
 
 __all__ = ["Deadline"]
@@ -37,7 +38,7 @@ class Deadline:
         if not number or not 0 < timeout <= MAX_SECONDS or math.isnan(timeout):  # type: ignore[operator,arg-type]
             raise ValidationError(
                 "timeout must be a number of seconds above 0 and at most 1,000,000,000, or None "
-                f"for no limit, got {repr(timeout)[:100]}",
+                f"for no limit, got {shown(timeout)}",
                 details={"param": "timeout"},
             )
         seconds = float(timeout)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from talu.backends.threads import InTurn
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
+from talu.error_text import shown
 from talu.exceptions import GenerationError, ValidationError
 from talu.forks import ForkSafeLock
 from talu.protocols import Embedded
@@ -170,7 +171,7 @@ class Texts:
             if name is not None and name not in own.prompts:
                 known = ", ".join(map(repr, own.prompts)) or "none"
                 raise ValidationError(
-                    f"{self._ref} has no prompt {name[:100]!r}; its prompts are: {known[:500]}",
+                    f"{self._ref} has no prompt {shown(name)}; its prompts are: {known[:500]}",
                     details={"param": "prompt_name", "value": name[:100]},
                 )
             prompt = "" if name is None else own.prompts[name]

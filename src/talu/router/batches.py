@@ -13,6 +13,7 @@ from collections.abc import (
 )
 from collections.abc import Set as AnySet
 
+from talu.error_text import shown
 from talu.exceptions import ValidationError
 
 __all__ = ["Progress", "abatches", "batches", "check_texts", "reporter", "single"]
@@ -105,7 +106,7 @@ def reporter(progress: object, texts: object) -> Callable[[int], object]:
     if callable(progress):
         return lambda done: progress(done, total)
     raise ValidationError(
-        f"progress must be True, False or a function of two numbers, got {repr(progress)[:100]}",
+        f"progress must be True, False or a function of two numbers, got {shown(progress)}",
         details={"param": "progress"},
     )
 

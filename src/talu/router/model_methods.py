@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from talu.config import check_boolean
 from talu.deadline import Deadline
+from talu.error_text import shown
 from talu.exceptions import GenerationError, StateError, TaluError, ValidationError
 from talu.protocols import Embedded
 from talu.router.batches import Progress, abatches, batches, check_texts, reporter, single
@@ -459,9 +460,9 @@ async def _awith(first: list[str], others: AsyncGenerator[list[str]]) -> AsyncGe
 
 
 def _check_pooling(pooling: object) -> None:
-    if pooling is not None and pooling not in POOLINGS:
+    if pooling is not None and not (isinstance(pooling, str) and pooling in POOLINGS):
         raise ValidationError(
-            f"Invalid pooling strategy {repr(pooling)[:100]}; choose one of "
+            f"Invalid pooling strategy {shown(pooling)}; choose one of "
             f"{', '.join(map(repr, POOLINGS))}, or None for the model's own",
             details={"param": "pooling"},
         )
@@ -470,7 +471,7 @@ def _check_pooling(pooling: object) -> None:
 def _check_prompts(prompt: object, prompt_name: object) -> None:
     for name, value in (("prompt", prompt), ("prompt_name", prompt_name)):
         if value is not None and not isinstance(value, str):
-            wrong = f"{name} must be a text or None, got {repr(value)[:100]}"
+            wrong = f"{name} must be a text or None, got {shown(value)}"
             raise ValidationError(wrong, details={"param": name})
     if prompt is not None and prompt_name is not None:
         wrong = "give prompt or prompt_name, not both"
