@@ -1,4 +1,4 @@
-"""Clients: making, asking, choosing a model, closing."""
+"""Clients: construction, single questions, choice of a model, closing."""
 
 import asyncio
 import gc
@@ -14,12 +14,12 @@ from talu.exceptions import EmptyPromptError, GenerationError, StateError, Valid
 from talu.types import FinishReason
 
 
-def test_making_a_client_looks_at_nothing(faces) -> None:
+def test_making_a_client_touches_neither_disk_nor_network(faces) -> None:
     client = faces.face.client_class("/no/such/folder")
     assert client.models == ["/no/such/folder"]
 
 
-def test_ask_gives_an_answer_and_remembers_nothing(faces) -> None:
+def test_ask_answers_without_a_history(faces) -> None:
     model = ScriptedModel("four", "five")
     client = faces.client_of(model)
     assert faces.run(client.ask("2+2?")).text == "four"
@@ -27,7 +27,7 @@ def test_ask_gives_an_answer_and_remembers_nothing(faces) -> None:
     assert list(model.requests[1].messages) == [{"role": "user", "content": "2+3?"}]
 
 
-def test_an_ask_can_be_continued(faces) -> None:
+def test_append_continues_the_answer_of_ask(faces) -> None:
     answer = faces.run(faces.client("four", "five").ask("2+2?"))
     again = faces.run(answer.append("and one more?"))
     assert [item.text for item in again.chat.items] == ["2+2?", "four", "and one more?", "five"]
@@ -61,7 +61,7 @@ def test_leaving_a_loop_over_an_async_stream_stops_the_generation_a_moment_later
     asyncio.run(main())
 
 
-def test_model_chooses_among_the_models_everywhere(faces) -> None:
+def test_every_call_can_choose_a_model(faces) -> None:
     client = faces.client_of(
         ScriptedModel("a1", model="a"),
         ScriptedModel("b1", "b2", "b3", "b4", model="b"),
@@ -73,7 +73,7 @@ def test_model_chooses_among_the_models_everywhere(faces) -> None:
     assert faces.run(client.ask("q")).text == "a1"
 
 
-def test_the_default_model_can_be_changed_and_stays_with_older_chats(faces) -> None:
+def test_changing_the_default_model_does_not_change_existing_chats(faces) -> None:
     client = faces.client_of(ScriptedModel("a1", model="a"), ScriptedModel("b1", model="b"))
     older = client.chat()
     client.default_model = "b"
@@ -81,7 +81,7 @@ def test_the_default_model_can_be_changed_and_stays_with_older_chats(faces) -> N
     assert faces.run(older.send("q")).model == "a"
 
 
-def test_an_unknown_model_is_refused_everywhere(faces) -> None:
+def test_every_call_refuses_an_unknown_model(faces) -> None:
     client = faces.client("a")
     for use in (
         lambda: faces.run(client.ask("q", model="x")),
@@ -93,7 +93,7 @@ def test_an_unknown_model_is_refused_everywhere(faces) -> None:
             use()
 
 
-def test_keywords_win_over_config(faces) -> None:
+def test_keywords_override_config(faces) -> None:
     model = ScriptedModel("a", "b", "c")
     client = faces.client_of(model)
     config = GenerationConfig(seed=1, top_k=2)
@@ -105,7 +105,7 @@ def test_keywords_win_over_config(faces) -> None:
 
 
 @pytest.mark.parametrize("keyword", ["temprature", "stream", "tools"])
-def test_a_keyword_that_is_no_setting_is_refused_at_the_call(faces, keyword) -> None:
+def test_an_unknown_setting_is_refused_at_the_call(faces, keyword) -> None:
     client = faces.client("a")
     for use in (
         lambda **kw: faces.run(client.ask("q", **kw)),
@@ -131,7 +131,7 @@ def test_a_request_that_the_model_refuses_raises_when_the_stream_is_made() -> No
         Client(ModelSpec("m", ScriptedModel())).stream("q")
 
 
-def test_a_chat_takes_its_history_as_dictionaries(faces) -> None:
+def test_a_chat_starts_from_a_list_of_dictionaries(faces) -> None:
     model = ScriptedModel("a")
     history = [{"role": "system", "content": "S"}, {"role": "user", "content": "q"}]
     chat = faces.client_of(model).chat(messages=history)
@@ -139,7 +139,7 @@ def test_a_chat_takes_its_history_as_dictionaries(faces) -> None:
     assert list(model.requests[0].messages) == [*history, {"role": "user", "content": "more"}]
 
 
-def test_a_raw_completion_sends_the_prompt_as_it_is(faces) -> None:
+def test_a_raw_completion_sends_the_prompt_unchanged(faces) -> None:
     model = ScriptedModel("a", "b", "c")
     client = faces.client_of(model)
     answer = faces.run(client.raw_complete("Once upon"))
@@ -175,14 +175,14 @@ def test_an_empty_raw_prompt_is_refused(faces) -> None:
         ({"completion_opts": CompletionOptions(echo_prompt="yes")}, "echo_prompt"),
     ],
 )
-def test_a_raw_completion_refuses_what_it_cannot_do(faces, arguments, param) -> None:
+def test_a_raw_completion_refuses_options_that_need_a_template(faces, arguments, param) -> None:
     client = faces.client("a")
     with pytest.raises(ValidationError) as caught:
         faces.run(client.raw_complete(**{"prompt": "q"} | arguments))
     assert caught.value.details["param"].startswith(param)
 
 
-def test_a_closed_client_refuses_everything_and_still_tells_its_models(faces) -> None:
+def test_a_closed_client_refuses_every_call_but_still_names_its_models(faces) -> None:
     client = faces.client("a")
     faces.run(client.close())
     faces.run(client.close())
@@ -199,14 +199,14 @@ def test_a_closed_client_refuses_everything_and_still_tells_its_models(faces) ->
     assert "closed" in repr(client)
 
 
-def test_with_closes_also_after_an_error() -> None:
+def test_a_with_block_closes_the_client_after_an_error() -> None:
     model = ScriptedModel("a")
     with pytest.raises(KeyError), Client(ModelSpec("m", model)) as client:
         raise KeyError(client.ask("q").text)
     assert model.closed
 
 
-def test_async_with_closes_also_after_an_error() -> None:
+def test_an_async_with_block_closes_the_client_after_an_error() -> None:
     model = ScriptedModel("a")
 
     async def main() -> None:
@@ -218,7 +218,7 @@ def test_async_with_closes_also_after_an_error() -> None:
     assert model.closed
 
 
-def test_a_client_that_is_dropped_closes_its_models(faces) -> None:
+def test_dropping_a_client_closes_its_models(faces) -> None:
     model = ScriptedModel("a")
     client = faces.client_of(model)
     faces.run(client.ask("q"))
@@ -229,14 +229,14 @@ def test_a_client_that_is_dropped_closes_its_models(faces) -> None:
     assert model.closed
 
 
-def test_a_client_does_not_keep_its_chats(faces) -> None:
+def test_a_client_does_not_keep_its_chats_alive(faces) -> None:
     client = faces.client("a")
     chat = weakref.ref(client.chat())
     gc.collect()
     assert chat() is None
 
 
-def test_repr_has_models_and_no_secrets(faces) -> None:
+def test_repr_shows_the_models_and_no_secrets(faces) -> None:
     client = faces.face.client_class("gpt-4", base_url="http://h/v1", api_key="K3Y")
     assert "gpt-4" in repr(client)
     assert "K3Y" not in repr(client) + repr(client.router) + repr(vars(client))
@@ -294,7 +294,7 @@ def test_a_remote_model_is_refused_when_it_is_used(faces) -> None:
         faces.run(client.ask("q"))
 
 
-def test_the_client_page_fixes_what_is_a_coroutine() -> None:
+def test_the_methods_of_the_client_page_that_are_coroutines() -> None:
     assert inspect.iscoroutinefunction(AsyncClient.ask)
     assert inspect.iscoroutinefunction(AsyncClient.close)
     assert inspect.iscoroutinefunction(AsyncClient.raw_complete)

@@ -1,4 +1,4 @@
-"""What the client page promises, one test a promise; both faces where both make it."""
+"""The promises of the client page, one test for each, on both clients where both make it."""
 
 import asyncio
 import inspect
@@ -100,14 +100,14 @@ def test_the_constructor_takes_the_model_and_ten_options(kind: type) -> None:
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_has_the_pages_parameters_in_their_order(kind: type, name: str) -> None:
+def test_every_method_has_the_parameters_of_the_page_in_order(kind: type, name: str) -> None:
     parameters = list(inspect.signature(getattr(kind, name)).parameters.values())[1:]
     given = [(p.name, p.default) for p in parameters if p.kind is not p.VAR_KEYWORD]
     assert given[: len(METHODS[name])] == list(METHODS[name].items())
 
 
 @pytest.mark.parametrize(("kind", "answer"), [(Client, Response), (AsyncClient, AsyncResponse)])
-def test_methods_and_properties_say_what_they_give(kind: type, answer: type) -> None:
+def test_methods_and_properties_annotate_what_they_return(kind: type, answer: type) -> None:
     def given(member: Any) -> Any:
         return get_type_hints(member)["return"]
 
@@ -123,7 +123,7 @@ def test_methods_and_properties_say_what_they_give(kind: type, answer: type) -> 
         assert given(getattr(kind, name).fget) == wanted
 
 
-def test_what_waits_is_awaited_and_what_does_not_is_plain(faces) -> None:
+def test_only_methods_that_wait_are_coroutines(faces) -> None:
     awaited = {"ask", "raw_complete", "close"}
     for name in METHODS:
         assert inspect.iscoroutinefunction(getattr(AsyncClient, name)) == (name in awaited), name
@@ -167,7 +167,7 @@ def test_a_closed_client_refuses_every_method_and_may_be_closed_again(faces) -> 
     assert (list(chat.items), client.models) == ([], ["scripted"])
 
 
-def test_a_with_block_closes_also_when_it_is_left_by_an_error(faces) -> None:
+def test_an_error_in_a_with_block_closes_the_client(faces) -> None:
     model = ScriptedModel("a")
     client = faces.client_of(model)
 
@@ -186,7 +186,7 @@ def test_a_with_block_closes_also_when_it_is_left_by_an_error(faces) -> None:
     assert model.closed
 
 
-def test_hooks_that_come_and_go_later_count_for_existing_chats(faces) -> None:
+def test_adding_and_removing_hooks_affects_existing_chats(faces) -> None:
     class Starts(Hook):
         count = 0
 
@@ -203,7 +203,7 @@ def test_hooks_that_come_and_go_later_count_for_existing_chats(faces) -> None:
     assert counts == [0, 1, 1]
 
 
-def test_a_chat_that_is_called_streams_text_and_gives_it_whole_when_told(faces) -> None:
+def test_calling_a_chat_streams_unless_told_otherwise(faces) -> None:
     chat = faces.chat("one two", "three")
     pieces = faces.read(faces.run(chat("q")))
     assert "".join(pieces) == "one two"
@@ -213,7 +213,7 @@ def test_a_chat_that_is_called_streams_text_and_gives_it_whole_when_told(faces) 
     assert whole.text == "three"
 
 
-def test_append_continues_and_the_items_show_every_turn(faces) -> None:
+def test_append_continues_and_items_has_every_turn(faces) -> None:
     chat = faces.chat("one", "two", system="S")
     response = faces.run(chat("first"))
     faces.read(response)
@@ -233,7 +233,7 @@ def test_messages_restore_the_history(faces) -> None:
     assert faces.chat(messages=history).messages == history
 
 
-def test_ask_shows_its_text_and_two_questions_are_independent(faces) -> None:
+def test_an_answer_prints_as_its_text_and_questions_are_independent(faces) -> None:
     model = ScriptedModel("one", "two")
     client = faces.client_of(model)
     assert [str(faces.run(client.ask(q))) for q in ("a", "b")] == ["one", "two"]
@@ -253,7 +253,7 @@ def test_a_raw_completion_works_with_and_without_options(client: Client) -> None
     assert (plain.finish_reason, echo.text) == ("length", "Once upon a time" + plain.text)
 
 
-def test_embeddings_have_width_length_meaning_and_a_known_pooling(client: Client) -> None:
+def test_embeddings_have_the_right_width_and_length_and_reflect_meaning(client: Client) -> None:
     mat, same = "The cat sits on the mat.", "A cat is sitting on a mat."
     vectors = [client.embed(text, pooling="mean") for text in (mat, same, "What is 17 + 25?")]
     assert {len(vector) for vector in vectors} == {client.embedding_dim()}
@@ -263,7 +263,7 @@ def test_embeddings_have_width_length_meaning_and_a_known_pooling(client: Client
         client.embed(mat, pooling="max")
 
 
-def test_a_batch_of_embeddings_is_its_single_calls_in_their_order(client: Client) -> None:
+def test_a_batch_of_embeddings_equals_single_calls_in_order(client: Client) -> None:
     texts = ["The cat.", "What is 17 + 25? " * 9, "Hello!"]
     singles = [client.embed(text) for text in texts]
     for vector, single in zip(client.embed_batch(texts), singles, strict=True):
@@ -271,7 +271,7 @@ def test_a_batch_of_embeddings_is_its_single_calls_in_their_order(client: Client
     assert client.embed_batch([]) == []
 
 
-def test_capabilities_are_of_the_default_model_a_name_or_a_spec(client: Client) -> None:
+def test_capabilities_of_the_default_model_a_name_and_a_spec(client: Client) -> None:
     assert (
         client.capabilities() == client.capabilities(MODEL) == client.capabilities(ModelSpec(MODEL))
     )
@@ -283,7 +283,7 @@ def test_capabilities_are_of_the_default_model_a_name_or_a_spec(client: Client) 
 @pytest.mark.parametrize(
     "options", [{"api_key": "key"}, {}], ids=["key given", "key of the environment"]
 )
-def test_an_endpoint_is_refused_by_name_before_anything_is_sent(
+def test_an_endpoint_is_refused_before_anything_is_sent(
     faces, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "key of the environment")
@@ -319,7 +319,7 @@ def test_two_clients_of_one_model_share_one_engine(client: Client, faces) -> Non
     assert client.ask("Hello!", max_tokens=1).tokens
 
 
-def test_chats_in_threads_get_the_answers_of_a_sequential_run(client: Client) -> None:
+def test_chats_in_threads_give_the_answers_of_a_sequential_run(client: Client) -> None:
     questions = [f"What is {a} + {b}?" for a in range(1, 5) for b in range(1, 5)]
 
     def answer(question: str) -> list[int]:
@@ -329,7 +329,7 @@ def test_chats_in_threads_get_the_answers_of_a_sequential_run(client: Client) ->
         assert list(pool.map(answer, questions)) == [answer(question) for question in questions]
 
 
-def test_tasks_run_side_by_side_and_the_loop_keeps_turning(client: Client) -> None:
+def test_tasks_run_concurrently_and_do_not_block_the_loop(client: Client) -> None:
     order: list[int] = []
     turns = 0
 
@@ -358,9 +358,7 @@ def test_tasks_run_side_by_side_and_the_loop_keeps_turning(client: Client) -> No
     assert turns >= 10
 
 
-def test_a_profile_has_its_folder_brings_sessions_back_and_stores_markers(
-    faces, home: Path
-) -> None:
+def test_a_profile_stores_sessions_and_markers_in_its_folder(faces, home: Path) -> None:
     client = faces.client("one", "two", profile=Profile("work"))
     chat = client.chat(marker="archived")
     faces.run(chat.send("q"))

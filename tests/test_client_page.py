@@ -1,4 +1,4 @@
-"""The page that describes the clients: its examples, typed with the model in the package."""
+"""The examples of the page that describes the clients, run on the model in the package."""
 
 import asyncio
 import math
@@ -47,7 +47,7 @@ def client() -> Iterator[Client]:
 # Asking
 
 
-def test_a_question_is_answered_and_shows_as_its_text() -> None:
+def test_an_answer_prints_as_its_text() -> None:
     client = Client(MODEL)
     response = client.ask("What is 2 + 2?", temperature=0)
     assert f"{response}" == str(response) == response.text
@@ -55,7 +55,7 @@ def test_a_question_is_answered_and_shows_as_its_text() -> None:
     client.close()
 
 
-def test_two_questions_know_nothing_of_each_other(client: Client) -> None:
+def test_two_questions_are_independent(client: Client) -> None:
     first = client.ask("Hello!", config=GREEDY)
     client.ask("What is the capital of France?", config=GREEDY)
     again = client.ask("Hello!", config=GREEDY)
@@ -63,7 +63,7 @@ def test_two_questions_know_nothing_of_each_other(client: Client) -> None:
     assert len(first.chat.items) == 2
 
 
-def test_an_asked_answer_can_be_continued(client: Client) -> None:
+def test_append_continues_an_answer(client: Client) -> None:
     answer = client.ask("Hello!", config=GREEDY)
     more = answer.append("What is 2 + 3?", GREEDY)
     assert more.chat is answer.chat
@@ -87,7 +87,7 @@ def test_a_stream_gives_the_answer_piece_by_piece(client: Client) -> None:
     assert text == client.ask("Tell me a story.", config=GREEDY).text
 
 
-def test_a_client_in_a_with_block_is_closed_by_it() -> None:
+def test_a_with_block_closes_the_client() -> None:
     with Client(MODEL) as client:
         assert client.ask("Hello!", max_tokens=2).tokens
     with pytest.raises(StateError, match="closed"):
@@ -116,7 +116,7 @@ def test_a_chat_streams_when_it_is_called_and_continues_with_append(client: Clie
     assert chat.items[-1].text in repr(chat.items)
 
 
-def test_send_gives_the_answer_whole_and_streams_when_told(client: Client) -> None:
+def test_send_returns_the_whole_answer_unless_told_to_stream(client: Client) -> None:
     chat = client.chat(config=GREEDY)
     whole = chat.send("Hello!")
     streamed = client.chat(config=GREEDY).send("Hello!", stream=True)
@@ -156,7 +156,7 @@ def test_a_chat_starts_from_messages(client: Client) -> None:
     assert client.chat(messages=chat.messages).messages == chat.messages
 
 
-def test_a_chat_has_all_its_attributes(client: Client) -> None:
+def test_a_chat_has_the_attributes_of_the_page(client: Client) -> None:
     chat = client.chat(
         system=PIRATE,
         model=MODEL,
@@ -173,7 +173,7 @@ def test_a_chat_has_all_its_attributes(client: Client) -> None:
     assert chat.send("Once", max_tokens=1).prompt == "Once"
 
 
-def test_the_prompt_is_the_models_template_the_chats_or_none(client: Client) -> None:
+def test_the_prompt_uses_the_template_of_the_model_or_the_chat_or_none(client: Client) -> None:
     asked = [{"role": "user", "content": "Once"}]
     default = client.chat(messages=asked).preview_prompt()
     assert default == client.chat(messages=asked, chat_template=None).preview_prompt()
@@ -185,7 +185,7 @@ def test_the_prompt_is_the_models_template_the_chats_or_none(client: Client) -> 
     assert client.chat(messages=asked).preview_prompt(config=own) == "Q: Once"
 
 
-def test_whether_a_message_still_fits_is_asked_before_it_is_sent(client: Client) -> None:
+def test_a_message_can_be_counted_before_it_is_sent(client: Client) -> None:
     chat = client.chat(config=GREEDY)
     assert chat.count_tokens() == 0
     count = chat.count_tokens("Hello!")
@@ -194,7 +194,7 @@ def test_whether_a_message_still_fits_is_asked_before_it_is_sent(client: Client)
     assert chat.send("Hello!").usage.prompt_tokens == count
 
 
-def test_an_answer_is_stopped_from_outside(client: Client) -> None:
+def test_another_thread_can_stop_an_answer(client: Client) -> None:
     stop = StopFlag()
     chat = client.chat()
     pieces = chat(
@@ -211,14 +211,14 @@ def test_an_answer_is_stopped_from_outside(client: Client) -> None:
 # Raw completion
 
 
-def test_a_raw_completion_sees_the_prompt_and_nothing_else(client: Client) -> None:
+def test_a_raw_completion_reads_nothing_but_the_prompt(client: Client) -> None:
     response = client.raw_complete("Once upon a time", max_tokens=4)
     assert (response.prompt, response.usage.completion_tokens) == ("Once upon a time", 4)
     with_system = client.raw_complete("Once upon a time", system="A tale.", max_tokens=1)
     assert with_system.prompt == "A tale.\n\nOnce upon a time"
 
 
-def test_completion_options_give_token_ids_a_token_to_go_on_from_and_an_echo(
+def test_completion_options_set_token_ids_a_first_token_and_an_echo(
     client: Client,
 ) -> None:
     prompt = "Once upon a time"
@@ -236,7 +236,7 @@ def test_completion_options_give_token_ids_a_token_to_go_on_from_and_an_echo(
 # Embeddings
 
 
-def test_an_embedding_has_the_models_width_and_length_one(client: Client) -> None:
+def test_an_embedding_has_the_width_of_the_model_and_length_one(client: Client) -> None:
     vector = client.embed("The cat sits on the mat.")
     assert len(vector) == client.embedding_dim()
     assert math.isclose(math.hypot(*vector), 1, abs_tol=1e-4)
@@ -261,7 +261,7 @@ def test_capabilities_are_those_of_the_model_that_is_there(client: Client) -> No
     assert (capable.tool_calling, capable.json_schema) == (False, False)
 
 
-def test_options_of_a_local_model_are_given_flat_or_as_a_spec() -> None:
+def test_options_of_a_local_model_are_keywords_or_in_a_spec() -> None:
     flat = Client(MODEL, gpu_layers=0, use_mmap=True, num_threads=1)
     spec = Client(ModelSpec(MODEL, LocalBackend(0, True, 1)))
     assert flat.router.targets == spec.router.targets
@@ -269,7 +269,7 @@ def test_options_of_a_local_model_are_given_flat_or_as_a_spec() -> None:
         assert flat.ask("Hello!", config=GREEDY) == spec.ask("Hello!", config=GREEDY)
 
 
-def test_several_models_are_chosen_by_name() -> None:
+def test_a_name_chooses_one_of_several_models() -> None:
     other = ModelSpec("other", ScriptedModel(*["I am the other."] * 5, model="other"))
     with Client([MODEL, other]) as client:
         assert (client.models, client.default_model) == ([MODEL, "other"], MODEL)
@@ -291,7 +291,7 @@ def test_several_models_are_chosen_by_name() -> None:
         lambda: Client(ModelSpec("m", OpenAICompatibleBackend(base_url="http://localhost/v1"))),
     ],
 )
-def test_a_model_behind_an_endpoint_is_made_and_refused_when_it_is_used(make) -> None:
+def test_a_remote_model_is_accepted_and_refused_when_it_is_used(make) -> None:
     with make() as client:
         for use in (
             client.ask,
@@ -308,7 +308,7 @@ def test_a_model_behind_an_endpoint_is_made_and_refused_when_it_is_used(make) ->
 # Hooks and profiles
 
 
-def test_a_hook_sees_start_first_token_and_end() -> None:
+def test_a_hook_is_told_of_start_first_token_and_end() -> None:
     class Metrics(Hook):
         def __init__(self) -> None:
             self.seen: list[object] = []
@@ -330,7 +330,7 @@ def test_a_hook_sees_start_first_token_and_end() -> None:
     assert metrics.seen == ["Hello!", True, (2, None)]
 
 
-def test_a_profile_keeps_chats_and_a_session_id_brings_them_back(home: Path) -> None:
+def test_a_profile_stores_chats_and_a_session_id_restores_them(home: Path) -> None:
     with Client(MODEL, profile=Profile("work")) as client:
         chat = client.chat(system=PIRATE, marker="pinned", config=GREEDY)
         chat.send("Hello!")

@@ -63,7 +63,7 @@ def cosine(a: Any, b: Any) -> Any:
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_minilm_gives_what_transformers_gives(
+def test_minilm_gives_the_vectors_of_transformers(
     whole: str, reference: dict[str, Any], pooling: Pooling
 ) -> None:
     with Client(whole) as client:
@@ -72,7 +72,7 @@ def test_minilm_gives_what_transformers_gives(
     np.testing.assert_allclose(vectors, reference[pooling], rtol=0, atol=5e-3)
 
 
-def test_weights_as_they_are_stored_leave_out_the_rounding(
+def test_stored_weights_give_vectors_without_rounding(
     whole: str, reference: dict[str, Any]
 ) -> None:
     texts, expected = reference["texts"], reference["mean"]
@@ -101,7 +101,7 @@ def test_similar_sentences_are_closer_than_unrelated_ones(
 
 @both_models
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_batch_is_its_single_calls_in_any_order(client: Client, model: str, pooling: str) -> None:
+def test_a_batch_equals_single_calls_in_any_order(client: Client, model: str, pooling: str) -> None:
     texts = ["one", "a longer text of some words", "two " * 90, "?", "one"]
     together = client.embed_batch(texts, model, pooling)
     assert together == [client.embed(text, model, pooling) for text in texts]
@@ -110,7 +110,7 @@ def test_a_batch_is_its_single_calls_in_any_order(client: Client, model: str, po
 
 
 @both_models
-def test_a_vector_has_the_length_that_was_asked_for(client: Client, model: str) -> None:
+def test_a_vector_is_normalized_unless_told_otherwise(client: Client, model: str) -> None:
     text = "The quick brown fox"
     unit, raw = client.embed(text, model), client.embed(text, model, normalize=False)
     assert len(unit) == client.embedding_dim(model) == {"talu/pocket": 192}.get(model, 384)
@@ -127,7 +127,7 @@ def test_the_default_pooling_is_last_and_poolings_differ(client: Client, model: 
     assert len({tuple(vector) for vector in vectors.values()}) == 3
 
 
-def test_no_pooling_is_that_of_the_folder_or_an_error_that_says_so(client: Client) -> None:
+def test_pooling_none_is_that_of_the_folder_or_an_error(client: Client) -> None:
     text = "A cat sits on the mat."
     own = client.embed(text, str(MINILM), pooling=None)
     assert own == client.embed(text, str(MINILM), pooling="mean")
@@ -135,17 +135,17 @@ def test_no_pooling_is_that_of_the_folder_or_an_error_that_says_so(client: Clien
         client.embed(text, "talu/pocket", pooling=None)
 
 
-def test_no_texts_are_no_vectors(client: Client) -> None:
+def test_an_empty_list_gives_an_empty_list(client: Client) -> None:
     assert client.embed_batch([]) == []
 
 
-def test_an_empty_text_is_its_special_tokens_where_there_are_some(client: Client) -> None:
+def test_an_empty_text_needs_special_tokens_to_be_embedded(client: Client) -> None:
     assert len(client.embed("", str(MINILM))) == 384
     with pytest.raises(EmptyPromptError, match="text 0 has no tokens"):
         client.embed("")
 
 
-def test_a_text_that_is_too_long_is_refused_with_the_counts_or_cut(client: Client) -> None:
+def test_a_text_that_is_too_long_is_refused_with_the_counts_or_truncated(client: Client) -> None:
     text = "word " * 600
     with pytest.raises(
         GenerationError, match=r"text 1 has 602 tokens.*takes 256 \(max_seq"
@@ -162,7 +162,7 @@ def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized(client: Client
         client.embed_batch(["short", "x" * 10_000_000])
 
 
-def test_cutting_keeps_the_special_tokens_at_the_ends() -> None:
+def test_truncation_keeps_the_special_tokens_at_the_ends() -> None:
     tokenizer = Tokenizer.from_folder(MINILM)
     whole = tokenizer.encode("one two three four")
     assert tokenizer.decode(whole[:1], skip_special_tokens=False) == "[CLS]"
@@ -172,7 +172,7 @@ def test_cutting_keeps_the_special_tokens_at_the_ends() -> None:
 
 
 @pytest.mark.parametrize("name", ["embed", "embed_batch", "aembed", "aembed_batch"])
-def test_a_bad_pooling_is_named_before_a_model_is_looked_for(name: str) -> None:
+def test_a_wrong_pooling_is_refused_before_a_model_is_opened(name: str) -> None:
     client = AsyncClient("/no/such/folder")
     texts: Any = ["a"] if name.endswith("batch") else "a"
 
@@ -185,7 +185,7 @@ def test_a_bad_pooling_is_named_before_a_model_is_looked_for(name: str) -> None:
 
 
 @pytest.mark.parametrize("texts", ["one text", 7, [b"bytes"], [None], ["fine", 3]])
-def test_what_is_no_list_of_texts_is_refused(client: Client, texts: Any) -> None:
+def test_wrong_texts_are_refused(client: Client, texts: Any) -> None:
     with pytest.raises(ValidationError, match="text"):
         client.embed_batch(texts)
 
@@ -195,7 +195,7 @@ def lines(count: int) -> Iterator[str]:
 
 
 class Column:
-    """What a column of a table is to whoever reads it: neither a list nor a sequence."""
+    """An iterable that is not a sequence, such as the column of a table."""
 
     def __init__(self, values: list[str]) -> None:
         self.values = values
@@ -215,7 +215,7 @@ SOURCES: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_whatever_gives_texts_is_embedded(client: Client, source: str) -> None:
+def test_any_source_of_texts_is_embedded(client: Client, source: str) -> None:
     assert client.embed_batch(SOURCES[source]()) == client.embed_batch(list(lines(3)))
 
 
@@ -230,7 +230,7 @@ def test_whatever_gives_texts_is_embedded(client: Client, source: str) -> None:
         (iter(["a", float("nan")]), "text 1 must be a str, got float"),
     ],
 )
-def test_what_gives_no_texts_in_order_is_refused_with_advice(
+def test_a_wrong_source_of_texts_is_refused_with_advice(
     client: Client, texts: Any, advice: str
 ) -> None:
     with pytest.raises(ValidationError, match=advice):
@@ -263,7 +263,7 @@ def test_a_wrong_progress_is_named() -> None:
         Client("x").embed_batch(["a"], progress=wrong)
 
 
-def test_an_array_has_the_numbers_of_the_lists(client: Client) -> None:
+def test_an_array_equals_the_lists(client: Client) -> None:
     lists = client.embed_batch(list(lines(600)))
     array = client.embed_batch(lines(600), as_numpy=True)
     assert (array.shape, array.dtype) == ((600, 192), np.float32)
@@ -317,7 +317,7 @@ def test_the_async_face_reads_the_same_sources_and_asynchronous_ones(client: Cli
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "1", True, float("inf"), 10**400])
-def test_a_timeout_that_is_no_number_of_seconds_is_refused(timeout: Any) -> None:
+def test_a_wrong_timeout_is_refused(timeout: Any) -> None:
     with pytest.raises(ValidationError, match="timeout must be a number of seconds above 0"):
         Client("x").embed("a", timeout=timeout)
 
@@ -331,7 +331,7 @@ def test_an_embedding_that_takes_too_long_is_given_up(client: Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["normalize", "truncate"])
-def test_a_switch_that_is_neither_on_nor_off_is_named(client: Client, name: str) -> None:
+def test_a_switch_must_be_a_boolean(client: Client, name: str) -> None:
     with pytest.raises(ValidationError, match=f"{name} must be True or False, got 'no'"):
         client.embed("a", **{name: "no"})
 
@@ -355,7 +355,7 @@ def test_an_unknown_model_is_named(client: Client) -> None:
         client.embed("a", "talu/poket")
 
 
-def test_a_closed_client_embeds_nothing() -> None:
+def test_a_closed_client_refuses_to_embed() -> None:
     client = Client("talu/pocket")
     client.embed("a")
     client.close()
@@ -393,7 +393,7 @@ def test_closing_ends_an_embedding_in_another_thread(client: Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["ask", "raw_complete"])
-def test_an_encoder_names_embed_when_it_is_asked_to_generate(client: Client, name: str) -> None:
+def test_an_encoder_that_is_asked_to_generate_points_to_embed(client: Client, name: str) -> None:
     with pytest.raises(GenerationError, match=r"'bert' does not generate.*use embed") as caught:
         getattr(client, name)("Hello", model=str(MINILM))
     assert caught.value.code == "GENERATION_UNSUPPORTED"
@@ -425,7 +425,7 @@ def test_capabilities_of_a_model_that_the_client_does_not_have(tmp_path: Path) -
         client.capabilities(wrong)
 
 
-def test_awaited_embeddings_are_the_plain_ones_and_run_beside_an_answer(client: Client) -> None:
+def test_awaited_embeddings_equal_the_plain_ones_and_run_beside_an_answer(client: Client) -> None:
     async def main() -> None:
         async with AsyncClient("talu/pocket") as awaited:
             answer, one, many, *others = await asyncio.gather(

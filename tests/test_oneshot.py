@@ -1,4 +1,4 @@
-"""One answer without a client."""
+"""Answers without a client."""
 
 import gc
 
@@ -21,7 +21,7 @@ def scripted(*scripts) -> tuple[ScriptedModel, ModelSpec]:
     return model, ModelSpec("scripted", model)
 
 
-def test_ask_answers_as_a_client_does_and_keeps_nothing_open() -> None:
+def test_ask_answers_like_a_client_and_closes_the_model() -> None:
     model, spec = scripted("Hello there.")
     answer = talu.ask(spec, "Hi", system="S", max_tokens=5)
     assert (answer.text, answer.model, model.closed) == ("Hello there.", "scripted", True)
@@ -37,7 +37,7 @@ def test_an_answer_without_a_client_cannot_be_continued() -> None:
     assert caught.value.code == "STATE_NO_CHAT"
 
 
-def test_stream_gives_the_pieces_and_closes_at_the_end() -> None:
+def test_stream_gives_pieces_and_closes_the_model_at_the_end() -> None:
     model, spec = scripted("one two three")
     pieces = talu.stream(spec, "q")
     assert not model.closed
@@ -56,7 +56,7 @@ def test_dropping_a_stream_stops_the_generation_and_closes_the_model(read: int) 
     assert (model.active, model.closed) == (0, True)
 
 
-def test_what_is_wrong_with_a_request_raises_at_the_call_and_closes_the_model() -> None:
+def test_a_wrong_request_raises_at_the_call_and_closes_the_model() -> None:
     model, spec = scripted()
     with pytest.raises(GenerationError):
         talu.stream(spec, "q")
@@ -83,7 +83,7 @@ def test_a_stop_flag_ends_the_answer() -> None:
         talu.ask(spec, "q", stop_flag=True)
 
 
-def test_raw_complete_sends_the_text_as_it_is() -> None:
+def test_raw_complete_sends_the_text_unchanged() -> None:
     model, spec = scripted("b")
     assert talu.raw_complete(spec, "a", system="S").text == "b"
     assert (model.requests[0].prompt, model.closed) == ("S\n\na", True)

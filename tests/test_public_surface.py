@@ -1,4 +1,4 @@
-"""The public names, written down: a change of this list is a change of the API."""
+"""The public names. A change of this list is a change of the API."""
 
 import importlib
 import inspect
@@ -126,14 +126,14 @@ def test_the_public_names_are_these(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", SURFACE)
-def test_every_public_name_exists_and_says_what_it_is(module: str) -> None:
+def test_every_public_name_exists_and_has_a_docstring(module: str) -> None:
     loaded = importlib.import_module(module)
     for name in SURFACE[module]:
         value = getattr(loaded, name)
         assert not inspect.isclass(value) or inspect.getdoc(value), name
 
 
-def test_the_lazy_door_opens_for_known_names_only() -> None:
+def test_only_known_names_are_loaded_lazily() -> None:
     assert set(talu.__all__) <= set(dir(talu))
     with pytest.raises(
         AttributeError, match="'talu' has no attribute 'Clint'; did you mean 'Client'"
@@ -141,7 +141,7 @@ def test_the_lazy_door_opens_for_known_names_only() -> None:
         attrgetter("Clint")(talu)
 
 
-def test_a_name_that_is_elsewhere_is_told_with_its_import() -> None:
+def test_the_error_for_a_name_in_a_submodule_shows_its_import() -> None:
     expected = "it is in talu.chat: from talu.chat import MessageItem"
     with pytest.raises(AttributeError, match=expected):
         attrgetter("MessageItem")(talu)

@@ -1,4 +1,4 @@
-"""What a type checker knows of a call: which class the answer has, for each form of ``stream=``."""
+"""The class of an answer that a type checker infers, for each value of ``stream=``."""
 
 from typing import Any, Literal, get_overloads, get_type_hints
 
@@ -29,7 +29,7 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("kind", "name", "whole", "streamed"), CALLS)
-def test_the_class_of_an_answer_is_known_for_true_false_and_a_variable(
+def test_the_class_of_an_answer_is_known_for_each_value_of_stream(
     kind: Any, name: str, whole: type, streamed: type
 ) -> None:
     known = {"Chat": Chat, "AsyncChat": AsyncChat}
@@ -41,7 +41,7 @@ def test_the_class_of_an_answer_is_known_for_true_false_and_a_variable(
     }
 
 
-def test_a_stream_that_is_neither_true_nor_false_is_refused(faces) -> None:
+def test_stream_must_be_a_boolean(faces) -> None:
     chat = faces.chat("a")
     with pytest.raises(ValidationError, match="stream must be True or False, got 'no'"):
         faces.run(chat.send("Hi", stream="no"))

@@ -51,7 +51,7 @@ NAMES = {str: "text", int: "a whole number", bool: "True or False"}
 
 
 class _Client(ModelMethods, Handle):
-    """What the two clients share."""
+    """Base of both clients."""
 
     _instead = "make another one of the same models; in one process they share what is open"
     _async_hooks: bool
@@ -103,7 +103,7 @@ class _Client(ModelMethods, Handle):
 
     @property
     def hooks(self) -> HookManager:
-        """Observers of every generation; add and remove at any time."""
+        """Observers of every generation; they can be added and removed at any time."""
         return self._hooks
 
     @property
@@ -113,7 +113,7 @@ class _Client(ModelMethods, Handle):
 
     @property
     def router(self) -> Router:
-        """From names to opened models, for advanced use."""
+        """Opens models by name; for advanced use."""
         return self._router
 
     def __repr__(self) -> str:
@@ -149,28 +149,29 @@ class _Client(ModelMethods, Handle):
 class Client(_Client, TokenMethods):
     """Talks to one or more models.
 
-    A client and its chats may be used from any threads. Use it in a ``with`` block, or ``close``
-    it, to give back the memory of its models.
+    A client and its chats may be used from any threads. Use it in a ``with`` block, or call
+    ``close``, to free the memory of its models.
 
     Args:
         model: a local folder, a hub id, ``talu/pocket`` (the small model in the package), a
             ``ModelSpec``, or a list of these; the first is the default.
-        profile: stores every chat; without one nothing is written. What ``ask``, ``stream`` and
-            ``raw_complete`` do is never stored.
+        profile: stores every chat; without one nothing is written. The answers of ``ask``,
+            ``stream`` and ``raw_complete`` are never stored.
         hooks: observers of every generation.
-        base_url: where a remote model is, for all models that have no backend of their own. Remote
-            models come with a later version: until then this and the next four raise on use.
+        base_url: the address of a remote model, for all models without a backend of their own.
+            Remote models come with a later version; until then using one raises.
         api_key: the remote model's key.
         org_id: the remote model's organisation.
-        timeout_ms: of a request to a remote model.
-        max_retries: of a request to a remote model.
-        gpu_layers: layers on a GPU. This version has none: -1 (all that there are) and 0 run on
-            the CPU, and more is an error when the model opens.
+        timeout_ms: time limit of a request to a remote model, in milliseconds.
+        max_retries: how often a request to a remote model is tried again.
+        gpu_layers: layers to run on a GPU. This version has no GPU support: -1 (as many as
+            possible) and 0 run on the CPU, and a positive number is an error when the model opens.
         use_mmap: map the weights (the default) instead of reading them into private memory.
-        num_threads: 0 takes what affinity and cgroup allow.
+        num_threads: threads of a step; 0 takes as many as affinity and cgroup allow.
 
     Raises:
-        ValidationError: no model, or local and remote arguments together.
+        ValidationError: there is no model, an argument is of a wrong type, or local and remote
+            arguments are given together.
     """
 
     _async_hooks = False
@@ -300,21 +301,21 @@ class Client(_Client, TokenMethods):
         chat_template: str | TemplateSource | None = None,
         offline: bool = False,
     ) -> Chat:
-        """A new conversation; opens no model yet.
+        """Make a new conversation; this does not open a model.
 
         Args:
             system: the system message.
             messages: history to start from, as OpenAI-style dictionaries, tool calls included.
             model: one of ``models`` instead of the default one.
             config: defaults of the chat's answers; copied.
-            session_id: identifier of the chat. With a profile a chat of this id goes on from what
-                is stored: the history, system message included, is the stored one, and so is
-                whatever is left out here; without an id the chat gets a new one.
+            session_id: identifier of the chat. With a profile, a stored chat of this id is
+                continued: history, system message and all that is left out here are the stored
+                ones. Without an id the chat gets a new one.
             parent_session_id: identifier of the chat that it was forked from.
             marker: "", "pinned", "archived" or "deleted".
-            metadata: anything else about it, in the form of JSON.
+            metadata: anything else about it, fit for JSON.
             chat_template: Jinja text or ``PromptTemplate`` instead of the model's template.
-            offline: the model must be there already; opening it does not use the network.
+            offline: open the model without network; it must have been downloaded before.
 
         Raises:
             ValidationError: an argument is wrong; one in ``messages`` is named by index and key.
@@ -349,11 +350,11 @@ class Client(_Client, TokenMethods):
         timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Response:
-        """Continue a text as it is, without a chat template.
+        """Continue a text without a chat template.
 
         Args:
-            prompt: sent as it is.
-            system: put before the prompt as it is, with a blank line between.
+            prompt: sent unchanged.
+            system: put before the prompt, with a blank line between.
             model: one of ``models`` instead of the default one.
             config: settings of this answer.
             completion_opts: token ids, a token to continue from, echo of the prompt.
@@ -380,7 +381,7 @@ class Client(_Client, TokenMethods):
         return Response.of(turn)
 
     def close(self) -> None:
-        """Give back the models; everything but reading raises ``StateError`` afterwards."""
+        """Free the models; every later call raises ``StateError``, and attributes can be read."""
         self._close()
 
     def __enter__(self) -> Self:
@@ -391,12 +392,12 @@ class Client(_Client, TokenMethods):
 
 
 class AsyncClient(_Client, AsyncModelMethods, AsyncTokenMethods):
-    """Like ``Client``, awaited; its tasks' generations run together in one batch.
+    """Like ``Client``, awaited; the generations of all tasks run together in one batch.
 
-    Takes the arguments of ``Client``. Safe to share between the tasks of an event loop; generating
-    never blocks the loop, and cancelling a task stops its generation. A model is opened in a thread
-    beside the loop, but the tokenizers package holds the GIL for a part of reading its file: with a
-    vocabulary of 150,000 tokens the loop may stand still for 0.1 s, once.
+    Takes the arguments of ``Client``. It can be shared between the tasks of an event loop.
+    Generating does not block the loop, and cancelling a task stops its generation. A model is
+    opened in a thread beside the loop, but the tokenizers package holds the interpreter's lock
+    while it reads its file: a vocabulary of 150,000 tokens may block the loop for 0.1 s, once.
     """
 
     _async_hooks = True
@@ -502,8 +503,8 @@ class AsyncClient(_Client, AsyncModelMethods, AsyncTokenMethods):
     ) -> AsyncChat:
         """Like ``Client.chat``; a plain method.
 
-        With a profile it reads the stored session at once, in about 25 ms for 1,000 items: call it
-        through ``asyncio.to_thread`` where that is too long for the loop.
+        With a profile it reads the stored session at once, in about 25 ms for 1,000 items; call it
+        through ``asyncio.to_thread`` where that blocks the loop for too long.
         """
         self._check_open()
         return AsyncChat(
