@@ -279,8 +279,8 @@ class Client(_Client, TokenMethods):
     ) -> Iterator[str]:
         """Like ``ask`` for one question, piece by piece; dropping the iterator stops it.
 
-        The pieces are ``Token`` objects; the last one is empty and has the finish reason. What is
-        wrong with the request raises here, not at the first piece.
+        The pieces are ``Token`` objects; the last one is empty and has the finish reason. A wrong
+        request raises here, not at the first piece.
         """
         self._check_open()
         full = merged(config, settings=settings)

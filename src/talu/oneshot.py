@@ -102,7 +102,7 @@ def stream(
 ) -> Iterator[str]:
     """Like ``ask`` for one question, piece by piece; dropping the iterator stops the generation.
 
-    What is wrong with the request raises here, not at the first piece.
+    A wrong request raises here, not at the first piece.
     """
     full = merged(config, settings=settings)
     with ExitStack() as stack:

@@ -12,13 +12,13 @@ __all__ = ["AsyncPieces"]
 class AsyncPieces(AsyncGenerator[str, None]):
     """The pieces of an answer, read with ``async for``.
 
-    Awaiting it first opens the model and hands over the request, so that what is wrong raises
-    there and not at the first piece: a web handler has sent nothing by then. Leaving the loop,
+    Awaiting it first opens the model and submits the request, so that a wrong request raises there
+    and not at the first piece, when a web handler has sent its headers already. Leaving the loop,
     ``aclose`` and dropping it stop the generation.
     """
 
     def __init__(self, begin: Callable[[], Awaitable[AsyncStreamingResponse]]) -> None:
-        """Hold a request that ``begin`` hands over."""
+        """Hold a request that ``begin`` submits."""
         self._begin = begin
         self._response: AsyncStreamingResponse | None = None
         self._reading: AsyncGenerator[str, None] | None = None
