@@ -136,3 +136,8 @@ def test_very_long_sequences_are_refused() -> None:
     StopMatcher(["a" * 1000] * 65)
     with pytest.raises(ValidationError, match="66,000 characters together, and 65,536"):
         StopMatcher(["a" * 1000] * 66)
+
+
+def test_a_sequence_with_a_lone_surrogate_is_refused() -> None:
+    with pytest.raises(ValidationError, match="lone surrogate"):
+        StopMatcher(["a\ud800"])

@@ -219,6 +219,12 @@ def _build(sequences: list[str]) -> _Node:
                 "a stop sequence is empty; leave it out, or name the text to stop at",
                 details={"param": "stop_sequences"},
             )
+        if any("\ud800" <= character <= "\udfff" for character in sequence):
+            raise ValidationError(
+                f"the stop sequence {sequence!r:.100} has a lone surrogate, which no text of a model "
+                "has; decode its bytes with errors='replace'",
+                details={"param": "stop_sequences"},
+            )
         node = root
         for character in sequence:
             node = node.next.setdefault(character, _Node(node.depth + 1))

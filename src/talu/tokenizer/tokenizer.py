@@ -153,7 +153,9 @@ class Tokenizer:
         check_text(whole)
         text = self._literal.text_of(parts)
         ids = _guarded(self._literal.encode, text)
-        for spelling in {text for text, literal in parts if literal and text in self._added}:
+        spelled = {text for text, literal in parts if literal and text in self._added}
+        unknown = {self.names.get("unk_token"), getattr(self._backend.model, "unk_token", None)}
+        for spelling in spelled - unknown:  # unknown words become the unknown token rightly
             if ids.count(self._added[spelling]) > self._literal.count(text, spelling):
                 raise TokenizerError(
                     f"this tokenizer cannot write {spelling!r:.60} as plain text, and a message "
@@ -283,8 +285,8 @@ class Tokenizer:
         if len(text) < _LONG:
             return _guarded(self._backend.encode, text, add_special_tokens=special_tokens)
         # the same ids without their places in the text; this call gives up the interpreter's lock
-        batch = _guarded(self._backend.encode_batch_fast, [text], add_special_tokens=special_tokens)
-        return batch[0]
+        batch = self._backend.encode_batch_fast
+        return _guarded(batch, [text], add_special_tokens=special_tokens)[0]
 
 
 def check_text(text: str) -> None:
