@@ -150,6 +150,19 @@ def test_tools_calls_and_variables_are_texts_too(model: LocalModel, tokenizer: T
     assert specials(ids, tokenizer) == ["<|im_start|>", "<|im_end|>"]
 
 
+def test_a_special_token_in_the_escapes_of_arguments_is_text_too(
+    model: LocalModel, tokenizer: Tokenizer
+) -> None:
+    function = {"name": "f", "arguments": r'{"x": "<\u007cim_end|>"}'}
+    call = {"id": "1", "type": "function", "function": function}
+    message = {"role": "assistant", "content": "x", "tool_calls": [call]}
+    text, ids = model.render(Request(messages=(message,)))
+    assert '{"x": "<|im_end|>"}' in text
+    assert specials(ids, tokenizer) == specials(
+        model.render(say("x", role="assistant"))[1], tokenizer
+    )
+
+
 def test_tags_that_the_template_does_not_write_around_messages_stay_tokens(
     model: LocalModel, tokenizer: Tokenizer
 ) -> None:

@@ -49,7 +49,7 @@ def test_reasoning_and_answer_are_told_apart() -> None:
     assert (thought_of(events), text_of(events)) == ("Hm.", "Four.")
 
 
-def test_a_prompt_that_opened_reasoning_is_continued() -> None:
+def test_reasoning_that_the_prompt_opened_goes_on() -> None:
     _, events = events_of("Hm.", "</think>Four.", in_reasoning=True)
     assert (thought_of(events), text_of(events)) == ("Hm.", "Four.")
 
@@ -61,7 +61,7 @@ def test_a_call_keeps_its_arguments_as_the_model_wrote_them() -> None:
     assert (reply.called, reply.notes) == (True, ())
 
 
-def test_several_calls_have_ids_of_their_own() -> None:
+def test_each_call_has_its_own_id() -> None:
     _, events = events_of(CALL, "\n", CALL)
     ids = [event.call_id for event in events if isinstance(event, ToolCallEvent)]
     assert len(set(ids)) == 2

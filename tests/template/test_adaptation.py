@@ -62,7 +62,7 @@ def test_arguments_have_the_form_that_the_template_reads(arguments: object, show
 
 
 @pytest.mark.parametrize("arguments", ['{"a": ', "[1]", "7"])
-def test_arguments_that_are_no_object_stay_as_the_model_wrote_them(arguments: str) -> None:
+def test_arguments_that_are_not_an_object_stay_as_the_model_wrote_them(arguments: str) -> None:
     call = CALL | {"function": {"name": "f", "arguments": arguments}}
     source = calls("{{ c.function.arguments if c.function.arguments is string else 'x' }}")
     assert render(source, call_message(content="", tool_calls=[call])) == f"f({arguments})"
@@ -83,7 +83,7 @@ def test_a_call_without_content_is_shown(content: str | None, shown: str) -> Non
     assert render(source, call_message(content=content)) == 'f({"a": "é"})'
 
 
-def test_a_message_without_content_stays_without_where_the_template_reads_it_so() -> None:
+def test_missing_content_is_not_filled_in_where_the_template_reads_it() -> None:
     source = calls("{{ c.function.arguments | tojson }}", "{{ 'none' if 'content' not in m }}")
     message = call_message()[0]
     del message["content"]
@@ -101,15 +101,15 @@ def test_reasoning_is_read_under_every_name() -> None:
     ("message", "where"),
     [
         ("Hello", r"messages\[1\]"),
-        ({"content": "Hello"}, r"messages\[1\] is no object with a role"),
+        ({"content": "Hello"}, r"messages\[1\] is not an object with a role"),
         ({"role": 1, "content": "Hello"}, r"messages\[1\]"),
         ({"role": "user", "content": 7}, r"messages\[1\]\['content'\]"),
         ({"role": "user", "content": {"type": "text"}}, r"messages\[1\]\['content'\]"),
         ({"role": "user", "content": b"Hello"}, r"messages\[1\]\['content'\] is of type bytes"),
-        ({"role": "user", "content": ["Hello"]}, r"\['content'\]\[0\] is no text part"),
+        ({"role": "user", "content": ["Hello"]}, r"\['content'\]\[0\] is not a text part"),
         (
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
-            r"\['content'\]\[0\] is no text part",
+            r"\['content'\]\[0\] is not a text part",
         ),
         ({"role": "assistant", "tool_calls": "f()"}, r"messages\[1\]\['tool_calls'\]"),
         ({"role": "assistant", "tool_calls": ["f()"]}, r"messages\[1\]\['tool_calls'\]"),
@@ -119,12 +119,12 @@ def test_reasoning_is_read_under_every_name() -> None:
         ),
     ],
 )
-def test_a_malformed_message_is_an_error_that_says_where(message: Any, where: str) -> None:
+def test_a_malformed_message_is_an_error_that_names_its_place(message: Any, where: str) -> None:
     with pytest.raises(ValidationError, match=where):
         render(TEXT_ONLY, [{"role": "user", "content": "x"}, message])
 
 
-def test_messages_that_are_nested_without_end_are_refused() -> None:
+def test_endlessly_nested_messages_are_refused() -> None:
     nested: list[Any] = []
     nested.append(nested)
     with pytest.raises(ValidationError, match="nested more than 100"):
@@ -153,7 +153,7 @@ def test_values_lose_the_methods_of_their_own_types() -> None:
     assert plain(("a", "b"), "pair") == ["a", "b"]
 
 
-def test_a_conversation_in_the_right_form_is_passed_as_it_is() -> None:
+def test_a_conversation_in_the_right_form_is_not_changed() -> None:
     everything = SimpleNamespace(
         text=True, parts=True, arguments=True, empty=lambda content: content
     )

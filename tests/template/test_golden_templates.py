@@ -44,7 +44,7 @@ def test_a_real_template_renders_what_transformers_renders(name: str, case: str)
             rendered(template["source"], case)
 
 
-def test_many_templates_are_tried() -> None:
+def test_many_templates_are_compared() -> None:
     assert len(TEMPLATES) >= 35
 
 

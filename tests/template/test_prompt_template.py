@@ -40,43 +40,43 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         PromptTemplate.from_file(tmp_path / "chat.jinja")
 
 
-def test_a_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "chat.jinja").write_bytes(b"\xff\xfe")
     with pytest.raises(TemplateError, match="cannot be read"):
         PromptTemplate.from_file(str(tmp_path / "chat.jinja"))
 
 
 @pytest.mark.parametrize("path", [None, 5, b"chat.jinja"])
-def test_what_is_no_path_is_refused(path) -> None:
+def test_a_path_of_a_wrong_type_is_refused(path) -> None:
     with pytest.raises(ValidationError, match="path must be text or a path, got"):
         PromptTemplate.from_file(path)
 
 
-def test_a_path_that_no_file_can_have_is_an_error() -> None:
+def test_a_path_with_a_null_character_is_an_error() -> None:
     with pytest.raises(TemplateError, match="cannot be read"):
         PromptTemplate.from_file("a\0b")
 
 
 @pytest.mark.parametrize("messages", [None, "Hello", {"role": "user", "content": "Hello"}])
-def test_what_is_no_list_of_messages_is_refused(messages) -> None:
-    with pytest.raises(ValidationError, match="no list of messages") as caught:
+def test_anything_but_a_list_of_messages_is_refused(messages) -> None:
+    with pytest.raises(ValidationError, match="not a list of messages") as caught:
         PromptTemplate("{{ messages }}").apply(messages)
     assert caught.value.details["param"] == "messages"
 
 
-def test_what_is_not_given_is_an_error_unless_lenient() -> None:
+def test_an_undefined_variable_is_an_error_unless_lenient() -> None:
     with pytest.raises(TemplateUndefinedError, match="name"):
         PromptTemplate("Hello {{ name }}").render()
     assert PromptTemplate("Hello {{ name }}", strict=False).render() == "Hello "
     assert PromptTemplate("Hello {{ name }}").render(strict=False) == "Hello "
 
 
-def test_a_value_that_is_no_plain_data_is_refused() -> None:
+def test_a_value_that_json_cannot_express_is_refused() -> None:
     with pytest.raises(ValidationError, match="name is of type object"):
         PromptTemplate("{{ name }}").render(name=object())
 
 
-def test_its_variables_are_known() -> None:
+def test_the_variables_of_a_template_are_listed() -> None:
     template = PromptTemplate("{% set x = 1 %}{{ name }}{{ x }}{{ namespace }}{{ last.name }}")
     assert template.input_variables == {"name", "last"}
 
@@ -87,14 +87,14 @@ def test_a_conversation_is_rendered() -> None:
     assert text == "[system]Be brief.[user]Hi!<s>"
 
 
-def test_what_it_shows_can_be_asked() -> None:
+def test_a_template_says_whether_it_shows_system_messages_and_tools() -> None:
     assert PromptTemplate(PLAIN).supports_system_role
     assert not PromptTemplate("{{ messages[-1].content }}").supports_system_role
     assert PromptTemplate(PLAIN + "{{ tools | tojson }}").supports_tools
     assert not PromptTemplate(PLAIN).supports_tools
 
 
-def test_raw_is_the_texts_of_the_messages_as_they_are() -> None:
+def test_raw_joins_the_texts_of_the_messages_unchanged() -> None:
     parts = [{"type": "text", "text": " a\n"}, {"type": "text", "text": "b"}]
     messages = [
         *MESSAGES,
@@ -104,7 +104,7 @@ def test_raw_is_the_texts_of_the_messages_as_they_are() -> None:
     assert PromptTemplate.RAW.apply(messages) == "Be brief.\n\nHi\n\n a\n\nb"
 
 
-def test_templates_are_values_that_settings_accept() -> None:
+def test_settings_accept_templates() -> None:
     assert PromptTemplate("a") == PromptTemplate("a") != PromptTemplate("a", strict=False)
     assert isinstance(PromptTemplate.RAW, TemplateSource)
 

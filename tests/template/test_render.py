@@ -23,12 +23,12 @@ def test_the_opening_of_the_answer_can_be_left_out() -> None:
     assert render(CHATML, ASK, add_generation_prompt=False) == "<|im_start|>user\nHi<|im_end|>\n"
 
 
-def test_the_tokens_at_the_ends_are_given_as_texts() -> None:
+def test_special_tokens_are_variables_of_the_template() -> None:
     source = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
     assert render(source, ASK, tokens={"bos_token": "<s>", "eos_token": "</s>"}) == "<s>Hi</s>"
 
 
-def test_no_tools_are_none_as_in_transformers() -> None:
+def test_an_empty_list_of_tools_is_none_as_in_transformers() -> None:
     source = "{{ tools is none }} {{ documents is none }}"
     assert render(source, ASK) == "True True"
     assert render(source, ASK, tools=[{"type": "function"}]) == "False True"
@@ -45,7 +45,7 @@ def test_a_further_variable_cannot_replace_an_argument() -> None:
         render(CHATML, ASK, extra={"messages": []})
 
 
-def test_a_variable_that_json_cannot_say_is_named_by_argument_and_place() -> None:
+def test_a_variable_that_json_cannot_express_is_named_by_argument_and_place() -> None:
     with pytest.raises(
         ValidationError, match=r"extra_context\['a'\]\[1\] is of type set"
     ) as caught:

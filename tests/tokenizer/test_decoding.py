@@ -34,7 +34,7 @@ def test_the_pieces_of_a_text_are_the_text_of_all_tokens(tokenizer: Tokenizer, t
 
 @given(data=st.data())
 @one_fixture_for_all
-def test_the_pieces_of_any_tokens_are_the_text_of_all(
+def test_the_pieces_of_any_tokens_are_the_text_of_all_at_once(
     tokenizer: Tokenizer, data: st.DataObject
 ) -> None:
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocabulary_size + 3), max_size=30))
@@ -49,7 +49,7 @@ def test_the_pieces_of_any_tokens_are_the_text_of_all(
 @example(b"\xf0\x9f\xff\x9f\x91\x8d")
 @example(b"\xed\xa0\x80\xc0\xaf")
 @one_fixture_for_all
-def test_bytes_that_are_no_characters_come_out_as_in_decoding_all(
+def test_invalid_bytes_are_decoded_as_in_decoding_all_at_once(
     tokenizers_by_kind: dict[str, Tokenizer], kind: str, content: bytes
 ) -> None:
     tokenizer = tokenizers_by_kind[kind]

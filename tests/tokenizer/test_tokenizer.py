@@ -113,7 +113,7 @@ def test_no_length_is_known_where_an_added_token_takes_white_space(folder: Path)
     assert tokenizer.fewest_tokens("x" * 1000) == 0
 
 
-def test_dropout_of_a_training_does_not_choose_tokens(folder: Path) -> None:
+def test_dropout_is_switched_off(folder: Path) -> None:
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text())
     ids = Tokenizer.from_folder(folder).encode(TEXT)
@@ -122,14 +122,14 @@ def test_dropout_of_a_training_does_not_choose_tokens(folder: Path) -> None:
     assert Tokenizer.from_folder(folder).encode(TEXT) == ids
 
 
-def test_contradicting_ends_of_texts_are_noted(folder: Path) -> None:
+def test_contradicting_files_about_bos_and_eos_are_noted(folder: Path) -> None:
     assert Tokenizer.from_folder(folder).notes == ()
     assert configure(folder, add_bos_token=False, add_eos_token=False).notes == ()
     (note,) = configure(folder, add_eos_token=True).notes
     assert "add_eos_token: true" in note
 
 
-def test_the_file_says_what_stands_around_a_text(folder: Path) -> None:
+def test_tokenizer_json_decides_which_tokens_stand_around_a_text(folder: Path) -> None:
     backend = Backend.from_file(str(folder / "tokenizer.json"))
     backend.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     backend.save(str(folder / "tokenizer.json"))
@@ -191,7 +191,7 @@ def test_a_template_in_a_file_of_its_own_wins(folder: Path) -> None:
     assert tokenizer.chat_templates == {"default": "file é", "rag": "rag"}
 
 
-def test_a_folder_without_tokenizer_is_named(tmp_path: Path) -> None:
+def test_the_error_about_a_missing_tokenizer_names_the_folder(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match=r"no tokenizer\.json in .*take the file") as caught:
         Tokenizer.from_folder(tmp_path)
     assert str(tmp_path) in str(caught.value)
@@ -296,7 +296,7 @@ def test_a_damaged_file_is_an_error_that_names_it(folder: Path, name: str, conte
         Tokenizer.from_folder(folder)
 
 
-def test_a_lone_surrogate_is_an_error_that_says_where(folder: Path) -> None:
+def test_a_lone_surrogate_is_an_error_that_names_its_place(folder: Path) -> None:
     with pytest.raises(TokenizerError, match="character 2"):
         Tokenizer.from_folder(folder).encode("ab\ud800")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from talu.engine.engine import Engine
 from talu.exceptions import EmptyPromptError, TemplateError, ValidationError
-from talu.template.adaptation import plain
+from talu.template.adaptation import adapt, plain
 from talu.template.limits import template_time
 from talu.template.masking import Mask, texts_of
 from talu.template.prompt_template import PromptTemplate
@@ -77,14 +77,14 @@ def stop_notes(sequences: Sequence[str], tokenizer: Tokenizer) -> list[str]:
 
 def _conversation(request: Request, engine: Engine, source: str, must_fit: bool) -> Prompt:
     tokenizer = engine.tokenizer
-    messages = plain(request.messages, "messages")
+    messages = adapt(plain(request.messages, "messages"), traits(source))
     tools = plain(request.tools, "tools")
     extra = plain(request.config.extra_context or {}, "extra_context")
     texts = [source, *texts_of([messages, tools, extra])]
     mask = _mask(texts, request, tokenizer)
     rendered = render(
         source,
-        [mask.apply(message, assistant=_is_assistant(message)) for message in messages],
+        [mask.apply(each, assistant=each["role"] == "assistant") for each in messages],
         tools=mask.apply(tools),
         add_generation_prompt=request.add_generation_prompt,
         tokens=tokenizer.names,
@@ -123,10 +123,6 @@ def _mask(texts: list[str], request: Request, tokenizer: Tokenizer) -> Mask:
         shown = traits(source).conversation
         tags = [tag for tag in tags if tag in shown]
     return Mask(texts, tokenizer.special_tokens, tags)
-
-
-def _is_assistant(message: object) -> bool:
-    return isinstance(message, dict) and message.get("role") == "assistant"
 
 
 def _note(spelled: Sequence[str]) -> str:

@@ -93,13 +93,15 @@ class ChatReply:
         if parse_tool_call(body) is not None:
             self.called = True
             return True
-        note = "a <tool_call> of the model is no JSON object with a name and arguments: text"
+        note = (
+            "a <tool_call> of the model is not a JSON object with a name and arguments: it is text"
+        )
         self.notes = (*self.notes, note)
         return False
 
 
 def parse_tool_call(body: str) -> tuple[str, str] | None:
-    """Name of the tool and JSON text of the arguments, as written; None if it is no call."""
+    """Name of the tool and JSON text of the arguments, as written; None if it is not a call."""
     try:
         call = json.loads(body)
         texts = dict(_members(body)) if isinstance(call, dict) else {}

@@ -45,13 +45,13 @@ class _Node:
 
 
 class StopMatcher:
-    """Cuts a text before the first stop sequence, and holds back only what could become one.
+    """Cuts a text before the first stop sequence. Holds back only text that could become one.
 
-    The first sequence is the one that starts first; of those that start there, the one that ends
-    first. The result does not depend on how the text is cut into pieces; time is linear.
+    The first sequence is the one that starts first; of those that start at the same place, the one
+    that ends first. The result does not depend on how the text is cut into pieces; time is linear.
 
     Attributes:
-        matched: the sequence that was found; what ``push`` gets from then on is dropped.
+        matched: the sequence that was found; all text after it is dropped.
     """
 
     def __init__(self, stop_sequences: Iterable[str] = ()) -> None:
@@ -221,8 +221,8 @@ def _build(sequences: list[str]) -> _Node:
             )
         if any("\ud800" <= character <= "\udfff" for character in sequence):
             raise ValidationError(
-                f"the stop sequence {sequence!r:.100} has a lone surrogate, which no text of a model "
-                "has; decode its bytes with errors='replace'",
+                f"the stop sequence {sequence!r:.100} has a lone surrogate, which no answer has; "
+                "decode its bytes with errors='replace'",
                 details={"param": "stop_sequences"},
             )
         node = root

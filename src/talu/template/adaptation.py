@@ -1,9 +1,9 @@
 """Brings a conversation into the form that a chat template reads.
 
-OpenAI's API allows several forms of one message: content as text, as a list of parts or absent,
-arguments of a tool call as JSON text or as an object. A template mostly reads one form, and shows
-nothing or garbage for the others, so each template is tried on small conversations once. A message
-that is in the form that the template reads is passed as it is. Pure: the template is a function.
+OpenAI's API allows several forms of the same message: content as text, as a list of parts or
+absent, arguments of a tool call as JSON text or as an object. Most templates read one form and
+render nothing or garbage for the others. So each template is tried once on small conversations. A
+message that already has the form that the template reads is not changed.
 """
 
 import json
@@ -27,7 +27,7 @@ _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 class Traits:
-    """What a template shows, found out by trying it where somebody asks."""
+    """What a template shows, found by rendering small conversations when it is needed."""
 
     def __init__(self, render: Render) -> None:
         self._render = render
@@ -35,34 +35,35 @@ class Traits:
 
     @cached_property
     def system_role(self) -> bool:
-        """The content of a system message."""
+        """Whether the content of a system message is shown."""
         system = {"role": "system", "content": self._form(_MARK)}
         return _MARK in self._rendered(system, self._ask)
 
     @cached_property
     def tools(self) -> bool:
-        """The tools that are offered."""
+        """Whether the offered tools are shown."""
         return _MARK in (self._render([self._ask], _TOOLS) or "")
 
     @cached_property
     def text(self) -> bool:
-        """Content that is a text."""
+        """Whether content that is a text is shown."""
         return _MARK in self._rendered(_user(_MARK)) or not self.parts
 
     @cached_property
     def parts(self) -> bool:
-        """Content that is a list of text parts."""
+        """Whether content that is a list of text parts is shown."""
         shown = self._rendered(_user(_parts(_MARK)))
         return _MARK in shown and "'type'" not in shown and '"type"' not in shown
 
     @cached_property
     def conversation(self) -> str:
-        """A conversation of three messages: what the template writes around messages."""
-        answer = {"role": "assistant", "content": self._form("y")}
-        return self._rendered(self._ask, answer, self._ask)
+        """A short conversation, once without and once with a system message."""
+        system = {"role": "system", "content": self._form("z")}
+        turns = [self._ask, {"role": "assistant", "content": self._form("y")}, self._ask]
+        return self._rendered(*turns) + self._rendered(system, *turns)
 
     def empty(self, content: str | None) -> str | None:
-        """The content of a tool call that says nothing else: as given, if the call is shown so."""
+        """Which empty content makes the template show a tool call: the given one if it can."""
         other = "" if content is None else None
         if self._shown_with(content) or not self._shown_with(other):
             return content
@@ -70,7 +71,7 @@ class Traits:
 
     @cached_property
     def arguments(self) -> bool:
-        """A tool call's arguments that are an object; else they must be JSON text."""
+        """Whether arguments of a tool call must be an object; otherwise JSON text."""
         contents = (None, self._form(""), self._form("y"))
         return any(self._shows_call(content, {_MARK: 1}) for content in contents) or not any(
             self._shows_call(content, json.dumps({_MARK: 1})) for content in contents
@@ -97,7 +98,7 @@ class Traits:
         return _MARK in shown and f"'{_MARK}'" not in shown and "None" not in shown
 
     def _rendered(self, *messages: dict[str, Any]) -> str:
-        # Some templates are for conversations with tools alone.
+        # some templates render conversations with tools only
         return self._render([*messages], None) or self._render([*messages], _TOOLS) or ""
 
 
@@ -105,10 +106,10 @@ def adapt(messages: Messages, traits: Traits) -> Messages:
     """The same conversation in the form that the template reads.
 
     Raises:
-        ValidationError: a message is malformed, or has content that is no text.
+        ValidationError: a message is malformed, or has content that is not text.
     """
     if not isinstance(messages, list):
-        raise _invalid("messages", f"is of type {type(messages).__name__}, and no list of messages")
+        raise _invalid("messages", f"is of type {type(messages).__name__}, not a list of messages")
     return [_adapt(message, f"messages[{place}]", traits) for place, message in enumerate(messages)]
 
 
@@ -149,7 +150,7 @@ def _plain(value: object, where: str, depth: int, left: Iterator[int]) -> Any:
 
 def _adapt(message: dict[str, Any], where: str, traits: Traits) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise _invalid(where, "is no object with a role")
+        raise _invalid(where, "is not an object with a role")
     message = dict(message)
     content = message.get("content")
     if isinstance(content, list):
@@ -165,10 +166,10 @@ def _adapt(message: dict[str, Any], where: str, traits: Traits) -> dict[str, Any
     calls = message.get("tool_calls")
     if calls:
         if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
-            raise _invalid(f"{where}['tool_calls']", "is no list of objects")
+            raise _invalid(f"{where}['tool_calls']", "is not a list of objects")
         message["tool_calls"] = [_adapt_call(call, traits) for call in calls]
     reasoning = next((message[key] for key in _REASONING if message.get(key) is not None), None)
-    if reasoning is not None:  # templates read it by either name
+    if reasoning is not None:  # templates read one name or the other
         message = {"thinking": reasoning} | message | {"reasoning_content": reasoning}
     return message
 
@@ -180,7 +181,7 @@ def _parts_or_text(parts: list[Any], where: str, traits: Traits) -> list[Any] | 
                 pass
             case _:
                 raise _invalid(
-                    f"{where}['content'][{at}]", "is no text part; this model reads text only"
+                    f"{where}['content'][{at}]", "is not a text part; this model reads text only"
                 )
     return parts if traits.parts else "\n".join(part["text"] for part in parts)
 

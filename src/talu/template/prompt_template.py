@@ -1,4 +1,4 @@
-"""The public chat template: a checked Jinja source, and what can be asked of it."""
+"""The public ``PromptTemplate``: a checked Jinja source with methods to inspect and render it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,24 +7,28 @@ from typing import Any, ClassVar
 
 from talu.exceptions import TemplateError, TemplateNotFoundError, ValidationError
 from talu.template.adaptation import plain
+from talu.template.limits import MAX_SOURCE
 from talu.template.render import render, traits
 from talu.template.sandbox import check_template, run_template, template_variables
 
 __all__ = ["PromptTemplate"]
+
+MAX_BYTES = 4 * MAX_SOURCE  # of a file: a character has at most four
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
     """A Jinja template for prompts, as Hugging Face's chat templates are written.
 
-    It is an immutable value; any number of threads may use it. Given to a client or chat as
-    ``chat_template`` it replaces the model's template, and is rendered leniently, as those are.
+    It is immutable, and any number of threads may use it. As ``chat_template`` of a client or chat
+    it replaces the model's template; undefined variables are then empty text, as in those.
 
     Attributes:
         source: Jinja source.
         strict: whether an undefined variable is an error here, or empty text.
         RAW: no template: the texts of the messages as they are, with a blank line between them.
-            Roles, tools and tool calls are not shown.
+            Roles, tools and tool calls are not shown. Special tokens that the texts spell are
+            recognised.
     """
 
     source: str
@@ -36,7 +40,7 @@ class PromptTemplate:
         """Check the source.
 
         Raises:
-            TemplateSyntaxError: it is no valid template; the message says the line.
+            TemplateSyntaxError: it is not a valid template; the message names the line.
         """
         if not isinstance(self.source, str):
             raise ValidationError(
@@ -49,18 +53,26 @@ class PromptTemplate:
         """Read a template from a UTF-8 file.
 
         Raises:
-            ValidationError: that is no path.
+            ValidationError: ``path`` is not a path.
             TemplateNotFoundError: there is no such file.
-            TemplateError: it cannot be read, or is no valid template.
+            TemplateError: the file cannot be read, is too large, or is not a valid template.
         """
         try:
+            size = Path(path).stat().st_size
+            if size > MAX_BYTES:
+                raise TemplateError(
+                    f"the template file {str(path)!r} has {size:,} bytes; at most "
+                    f"{MAX_BYTES:,} are read",
+                    "TEMPLATE_LIMIT_EXCEEDED",
+                    {"path": str(path), "bytes": size},
+                )
             source = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise TemplateNotFoundError(
                 f"there is no template file {str(path)!r}", details={"path": str(path)}
             ) from error
         except TypeError as error:
-            wrong = f"path must be text or a path, got {path!r}"
+            wrong = f"path must be text or a path, got {path!r:.100}"
             raise ValidationError(wrong, details={"param": "path", "value": path}) from error
         except (OSError, ValueError) as error:
             raise TemplateError(
@@ -76,24 +88,24 @@ class PromptTemplate:
 
     @property
     def supports_system_role(self) -> bool:
-        """Whether the content of a system message is shown; found by trying it."""
+        """Whether the content of a system message is shown; found by rendering one."""
         return traits(self.source).system_role
 
     @property
     def supports_tools(self) -> bool:
-        """Whether tools that are offered are shown; found by trying it."""
+        """Whether offered tools are shown; found by rendering some."""
         return traits(self.source).tools
 
     def render(self, *, strict: bool | None = None, **variables: object) -> str:
-        """Render with these variables, which are what JSON can say.
+        """Render with these variables; their values have JSON's types.
 
         Args:
-            strict: replaces the template's own.
+            strict: replaces the template's own setting.
             **variables: by name.
 
         Raises:
-            ValidationError: a value is no plain data.
-            TemplateError: it is undefined, or anything else fails.
+            ValidationError: a value has another type.
+            TemplateError: a variable is undefined, or the template fails.
         """
         values = {name: plain(value, name) for name, value in variables.items()}
         return run_template(self.source, values, strict=self._strict(strict))

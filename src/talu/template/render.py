@@ -1,4 +1,4 @@
-"""Turns a conversation into the prompt that a model was trained on."""
+"""Renders a conversation into the prompt format that a model was trained on."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -28,8 +28,8 @@ def render(
 ) -> str:
     """Render a chat template as ``transformers`` does.
 
-    Messages are brought into the form that the template reads (see ``adaptation.py``), where it
-    would fail or lose them otherwise.
+    Messages that the template would lose or fail on are brought into the form that it reads; see
+    ``adaptation.py``.
 
     Args:
         source: Jinja source of the template.
@@ -37,21 +37,21 @@ def render(
             tool_call_id, reasoning_content.
         tools: OpenAI-style tool definitions.
         add_generation_prompt: end with the opening of the assistant's turn.
-        tokens: special tokens by name: ``bos_token``, ``eos_token`` and others. A name that is not
-            there is undefined in the template.
+        tokens: special tokens by name: ``bos_token``, ``eos_token`` and others. Names that are not
+            given are undefined in the template.
         extra: further variables (``enable_thinking``, ``documents`` …); plain data.
-        strict: an undefined variable is an error, and not empty text.
-        now: the date that templates tell; None is the present, local time.
+        strict: an undefined variable is an error instead of empty text.
+        now: the date and time for the template; None is the present, local time.
 
     Raises:
-        ValidationError: a message is malformed, or ``extra`` names what other arguments say.
+        ValidationError: a message is malformed, or ``extra`` repeats another argument.
         TemplateError: see ``sandbox.run_template``.
     """
     given = plain(extra or {}, "extra_context")
     doubled = sorted(_OWN & given.keys())
     if doubled:
         raise ValidationError(
-            f"extra_context gives {doubled[0]!r}, which the template gets from the chat",
+            f"extra_context contains {doubled[0]!r}, which the template gets from the chat",
             details={"param": "extra_context", "where": doubled[0]},
         )
     variables = {"documents": None, **(tokens or {})} | given
