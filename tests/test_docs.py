@@ -20,7 +20,7 @@ PUBLIC = [
     "talu.profile",
     "talu.router",
 ]
-ANNOTATIONS = {  # names that only stand in signatures: the reference is their place
+ANNOTATIONS = {  # names that occur in signatures only, so that the reference is enough
     "BackendSpec",
     "ContentPart",
     "ContentType",

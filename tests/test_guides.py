@@ -1,9 +1,9 @@
 """The code of every page of the documentation runs, and prints what the page says.
 
-The ``python`` blocks of a page run in order, in one namespace, in an empty folder that is the
-user's home as well. A ``text`` block right behind one is what it prints; ``...`` stands for what
-differs from run to run. A comment ``<!-- compiled only: why -->`` above a block keeps it from
-being run: it needs a network, or a package that the tests do not have.
+The ``python`` blocks of a page run in order, in one namespace, in an empty folder that is also the
+user's home. A ``text`` block directly after one is what it prints; ``...`` stands for what differs
+from run to run. A block under a comment ``<!-- compiled only: why -->`` is compiled but not run,
+because it needs a network or a package that the tests do not have.
 """
 
 import doctest
@@ -32,7 +32,7 @@ MOST_COMPILED_ONLY = 4  # in all pages together
 
 @dataclass(frozen=True)
 class Block:
-    """A piece of code, behind as many empty lines as there are lines above it in its page."""
+    """A piece of code, after as many empty lines as there are lines above it in its page."""
 
     code: str
     printed: str | None

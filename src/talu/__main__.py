@@ -1,7 +1,7 @@
-"""What the shell starts as ``talu`` or ``python -m talu``: ready for Ctrl-C before all else.
+"""Starts the command line, for ``talu`` and ``python -m talu``, and prepares it for Ctrl-C.
 
-It imports next to nothing. While the command line is loaded, and when it has ended, Ctrl-C ends
-the process at once and in one line; in between the command line sees to it.
+It imports next to nothing. While the command line is loaded, and after it has ended, Ctrl-C ends the
+process at once, with one line; in between, the command line handles it.
 """
 
 import importlib
@@ -16,7 +16,7 @@ COMMAND_LINE = "talu.cli.main"
 
 def main() -> None:
     """Run the command that the arguments of the process name."""
-    obeys = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # nohup has it ignored
+    obeys = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # ignored under nohup
     try:
         if obeys:
             signal.signal(signal.SIGINT, _end)
