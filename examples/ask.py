@@ -1,4 +1,4 @@
-"""One question, one answer, and all that is known about it."""
+"""Asks one question, and shows what an answer knows about itself."""
 
 import math
 
@@ -8,12 +8,12 @@ exact = GenerationConfig(temperature=0, max_tokens=60)
 
 with Client("talu/pocket") as client:
     answer = client.ask("What is 7 times 8?", config=exact)
-    print(answer)  # an answer prints, compares and joins like its text
+    print(answer)  # an answer is a str
     print(f"  {answer.model}, ended by {answer.finish_reason}")
     print(f"  {answer.usage.prompt_tokens} tokens in, {answer.usage.completion_tokens} out")
     print(f"  first token after {answer.timings.time_to_first_token_ms:.0f} ms")
 
-    # A keyword wins over the config, for this call only.
+    # A keyword overrides the config, for this call only.
     cut = client.ask("Tell me a story about a fox.", config=exact, max_tokens=5)
     print(f"\n{cut} …\n  ended by {cut.finish_reason}")
 
@@ -21,7 +21,7 @@ with Client("talu/pocket") as client:
     first = client.ask("Tell me a story about a fox.", config=exact, stop_sequences=["."])
     print(f"\n{first}\n  ended by {first.finish_reason} at {first.stop_sequence!r}")
 
-    # The same seed gives the same tokens, whatever else runs on the model.
+    # The same seed gives the same tokens, whatever else the model is doing.
     one, two = (client.ask("Tell me a story.", seed=7, max_tokens=30) for _ in range(2))
     print(f"\nsame seed, same tokens: {one.tokens == two.tokens}")
 

@@ -1,4 +1,4 @@
-"""A web backend in miniature (FastAPI takes the same functions): one client, all at once."""
+"""A small web backend with one client; FastAPI takes the same functions."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ async def stream(app, question):
 
 async def reply(app, user, message):
     chat = app.chats.setdefault(user, app.client.chat(system=f"You are a {user}."))
-    async with await chat(message, temperature=0) as response:  # stops when the reader is gone
+    async with await chat(message, temperature=0) as response:  # stops when the reader has gone
         return "".join([piece async for piece in response])
 
 

@@ -1,4 +1,4 @@
-"""One history, several continuations: append to any answer, fork, answer anew."""
+"""Continues one history in several ways: appending to any answer, forking, answering again."""
 
 from talu import Client, GenerationConfig
 
@@ -8,7 +8,7 @@ with Client("talu/pocket") as client:
     italy = france.append("And of Italy?")
     print("the latest answer goes on in its chat:", italy.chat is chat)
 
-    # Going on from an earlier answer makes a fork that ends with it. The chat stays as it is.
+    # Appending to an earlier answer makes a fork that ends with it. The chat stays as it is.
     spain = france.append("And of Spain?")
     print("an earlier one goes on in a fork:", spain.chat is not chat)
     for branch in (italy, spain):
@@ -16,16 +16,16 @@ with Client("talu/pocket") as client:
             print(f"  {message['role']:9}  {message['content']}")
         print()
 
-    # A fork by hand. All branches share the model, and its cache of what they have in common.
+    # A fork by hand. All branches share the model, and the cache of their common beginning.
     fork = chat.fork()
     answer = fork.send("What is 2+2?")
     print(f"{answer}  (the fork has {len(fork)} items, the chat {len(chat)})")
     print(f"{answer.usage.cached_tokens} of {answer.usage.prompt_tokens} tokens from the cache")
 
-    # Several tries of one turn, each from the same point.
+    # Several answers to one message, each in its own fork.
     tries = [chat.fork().send("Tell me a story.", temperature=0.8, seed=n) for n in (1, 2, 3)]
     for story in tries:
         print(f"{len(story)} characters: {story.text[:50]} …")
 
-    # The last question again, or another one in its place.
+    # Answer the last question again, or replace it by another one.
     print(f"\n{chat.regenerate('And of Germany?')}  (the chat has {len(chat)} items)")

@@ -1,4 +1,4 @@
-"""Stopping an answer: by leaving it, by asking it to stop, by a timeout."""
+"""Stops an answer: by leaving the loop, by cancelling it, by a timeout."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from talu import AsyncClient, Client
 ENDLESS = {"stop_token_ids": [], "max_tokens": 900, "temperature": 0}
 
 with Client("talu/pocket") as client:
-    # Leave the loop. The model stops within a step, and what has come stays in the chat.
+    # Leave the loop. The model stops within a step, and the chat keeps the text so far.
     chat = client.chat()
     with chat("Tell me a story.", **ENDLESS) as response:
         for count, _ in enumerate(response, 1):
@@ -16,7 +16,7 @@ with Client("talu/pocket") as client:
     print(f"left after {count} pieces: {response.finish_reason}, {response.usage}")
     print(f"the chat keeps it as {chat.items.last.status.name.lower()}: {chat.items.last.text!r}\n")
 
-    # Or ask it to stop, from any thread; the loop then ends by itself.
+    # Or cancel the answer, from any thread; the loop then ends.
     response = chat("Tell me another one.", **ENDLESS)
     for count, _ in enumerate(response, 1):
         if count == 10:
@@ -26,7 +26,7 @@ with Client("talu/pocket") as client:
 
 async def main():
     async with AsyncClient("talu/pocket") as client:
-        # A task that is cancelled takes its generation with it, as a timeout does here.
+        # Cancelling a task stops its generation, and so does this timeout.
         response = await client.chat()("Tell me a story.", **ENDLESS)
         try:
             async with asyncio.timeout(0.05):

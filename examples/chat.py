@@ -1,4 +1,4 @@
-"""A conversation: its system message, its history, its defaults."""
+"""Holds a conversation with a system message, a history and default settings."""
 
 from talu import Client, GenerationConfig
 
@@ -12,15 +12,15 @@ with Client("talu/pocket") as client:
     for item in chat.items:
         print(f"{item.role.name.lower():10} {item.status.name.lower():10} {item.text[:40]}")
 
-    # The second turn computed its new tokens only.
+    # The second turn computed only its new tokens.
     usage = chat.last_response.usage
     print(f"\n{usage.cached_tokens} of {usage.prompt_tokens} prompt tokens were in the cache")
 
-    # The system message can change at any time, and answers can be given anew.
+    # The system message can change at any time, and a message can be answered again.
     chat.system = "You are a poet."
     print("\n> And of Italy?   (as a poet)\n" + str(chat.regenerate()))
 
-    # A message can be put in without an answer, and any history can be handed in.
+    # Messages can be added without an answer, and a chat can start from any history.
     chat.clear().append("user", "What is 2+2?").append("assistant", "2 + 2 = 4.")
     print("\n> And 3 plus 4?   (after an edited history)\n" + str(chat.send("And 3 plus 4?")))
 

@@ -1,6 +1,6 @@
 """Ranks sentences by how close they are in meaning to a question.
 
-The model in the package is made for chats, and knows few words; give an encoder for real work:
+The model in the package is made for chats and knows few words; use an encoder for real work:
 python examples/embeddings.py sentence-transformers/all-MiniLM-L6-v2
 """
 

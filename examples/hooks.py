@@ -1,4 +1,4 @@
-"""Watching generations: metrics for a scraper, log lines, and a hook of your own."""
+"""Observes generations with metrics, log lines, and a hook of your own."""
 
 import logging
 import sys
@@ -21,7 +21,7 @@ with Client("talu/pocket", hooks=[metrics, LoggingHook(), Endings()]) as client:
     client.ask("What is 2+2?", temperature=0)
     client.raw_complete("Once upon a time", max_tokens=4, temperature=0)
 
-    # A stream that is left early was cancelled, and one that failed has an error.
+    # A stream that is left early counts as cancelled; one that fails has an error.
     with client.chat()("Tell me a story.") as response:
         next(iter(response))
     try:

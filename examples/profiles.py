@@ -1,11 +1,11 @@
-"""Chats that outlive the program: stored, found, continued, forked, deleted."""
+"""Stores chats, and finds, continues, forks and deletes them."""
 
 import os
 import tempfile
 
 from talu import Client, Profile
 
-# Profiles are in ~/.talu; this example takes another home so that it leaves yours alone.
+# Profiles are in ~/.talu; this example uses another home and leaves yours alone.
 home = tempfile.TemporaryDirectory()
 os.environ["HOME"] = home.name
 
@@ -21,7 +21,7 @@ with Client("talu/pocket", profile=Profile("work")) as client:
     print("What is 2+2? ->", chat.send("What is 2+2?", temperature=0))
     print(len(chat.items), "items in", chat.title)
 
-    # A fork shares what was said so far, on the disk as well.
+    # A fork shares the history so far, on the disk as well.
     fork = chat.fork()
     fork.append("user", "A note of mine.")
 

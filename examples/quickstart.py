@@ -1,4 +1,4 @@
-"""A question, a stream, two personas and a follow-up, answered by the model in the package."""
+"""Asks a question, streams a story, and holds three chats, with the model in the package."""
 
 from talu import Client
 
@@ -7,7 +7,7 @@ with Client("talu/pocket") as client:
     answer = client.ask("What is 2+2?", temperature=0)
     print("What is 2+2?", "->", answer)
 
-    # The same as it is generated.
+    # Read an answer while it is generated.
     print("\nTell me a story about a fox.", "->", end=" ")
     for piece in client.stream("Tell me a story about a fox.", seed=6):
         print(piece, end="", flush=True)
@@ -18,7 +18,7 @@ with Client("talu/pocket") as client:
     print("\n\nHello! -> pirate:", pirate.send("Hello!", temperature=0))
     print("Hello! -> poet:", poet.send("Hello!", temperature=0))
 
-    # A follow-up goes on from the answer it is appended to.
+    # A follow-up continues from the answer that it is appended to.
     first = client.ask("What is the capital of France?", temperature=0)
     second = first.append("And of Italy?", temperature=0)
     print("\nWhat is the capital of France?", "->", first)

@@ -1,18 +1,18 @@
-"""Text that is continued as it is, with no chat template between you and the model."""
+"""Continues texts without a chat template."""
 
 from talu import Client, CompletionOptions
 
 with Client("talu/pocket") as client:
-    # What a chat sends is a template around its messages. This is that text.
+    # A chat sends its messages within a template. This is the resulting text.
     chat = client.chat(messages=[{"role": "user", "content": "What is 2+2?"}])
     prompt = chat.preview_prompt()
     print(prompt)
 
-    # Continuing it by hand gives the chat's answer.
+    # Continuing that text gives the chat's answer.
     answer = client.raw_complete(prompt, temperature=0)
     print(f"{answer}  (same as ask: {answer == client.ask('What is 2+2?', temperature=0)})")
 
-    # Its beginning can be prescribed, and the text can have the prompt in front.
+    # The beginning of the answer can be given, and the text can include the prompt.
     echoed = client.raw_complete(
         prompt + "2 + 2 =",
         completion_opts=CompletionOptions(echo_prompt=True),
@@ -20,7 +20,7 @@ with Client("talu/pocket") as client:
     )
     print(echoed.text.removeprefix(prompt), f" ({len(echoed.tokens)} tokens of it sampled)")
 
-    # Token ids in place of text: nothing is tokenized, and nothing is put in front.
+    # Token ids instead of text: nothing is tokenized, and nothing is added in front.
     story = client.raw_complete("Once there was a fox", temperature=0, max_tokens=12)
     again = client.raw_complete(
         "",
@@ -30,7 +30,7 @@ with Client("talu/pocket") as client:
     )
     print(f"\n{again.usage.prompt_tokens} ids in, {len(again.tokens)} tokens out")
 
-    # A stop sequence ends what has no end of its own.
+    # A stop sequence ends a text that has no end of its own.
     line = client.raw_complete(
         "1 + 1 = 2\n2 + 2 = 4\n3 + 3 =", stop_sequences=["\n"], temperature=0
     )

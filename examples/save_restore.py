@@ -1,4 +1,4 @@
-"""A chat as a JSON file: everything that it is, and the same again."""
+"""Saves a chat to a JSON file and restores it without loss."""
 
 import json
 import tempfile
@@ -31,5 +31,5 @@ with Client("talu/pocket") as client:
     again = client.chat(messages=restored.messages)
     print("messages the same:", again.messages == restored.messages)
 
-# Without a client a chat is its history, to be looked at.
+# Without a client a chat only holds its history.
 print(Chat.from_dict(json.loads(file.read_text())).items)
