@@ -1,7 +1,7 @@
 """Starts the command line, for ``talu`` and ``python -m talu``, and prepares it for Ctrl-C.
 
-It imports next to nothing. While the command line is loaded, and after it has ended, Ctrl-C ends the
-process at once, with one line; in between, the command line handles it.
+It imports next to nothing. While the command line is loaded, and after it has ended, Ctrl-C ends
+the process at once, with one line; in between, the command line handles it.
 """
 
 import importlib
