@@ -39,7 +39,7 @@ def test_the_engine_does_not_go_on_after_a_timeout(client: Client) -> None:
     with pytest.raises(GenerationError, match="timeout"):
         client.chat().send("Tell me a story.", timeout=0.02, **ENDLESS)
     backend: Any = client.router.backend()
-    assert backend._lease.engine._worker._open == set()
+    assert not backend._lease.engine._worker._open
 
 
 def test_the_time_before_the_generation_counts() -> None:

@@ -246,7 +246,8 @@ class Client(_Client, TokenMethods):
                 ``max_tokens``, ``temperature``, ``top_k``, ``top_p``, ``min_p``,
                 ``repetition_penalty``, ``stop_sequences``, ``stop_token_ids``, ``seed``,
                 ``logprobs``, ``top_logprobs``, ``logit_bias``, ``chat_template``,
-                ``extra_context``.
+                ``extra_context``,
+                ``allow_special_tokens``.
 
         Raises:
             ValidationError: an argument is of a wrong type, name or range.
