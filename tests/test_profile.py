@@ -1,6 +1,8 @@
 """Profiles: names, places, permissions and listings."""
 
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -158,3 +160,28 @@ def test_a_user_without_a_home_is_told_so(monkeypatch) -> None:
     monkeypatch.setattr("talu.profile.Path.home", home)
     with pytest.raises(StorageError, match="no home folder: set the variable HOME"):
         Profile("work")
+
+
+FORBIDDEN = """
+import os, sys
+from talu import Client, ModelSpec, Profile, StorageError
+from talu.backends.scripted import ScriptedModel
+
+os.chmod(sys.argv[1], 0)
+if os.geteuid() == 0:  # to whom nothing is forbidden
+    os.seteuid(65534)
+profile = Profile("work")
+client = Client(ModelSpec("m", ScriptedModel("a")), profile=profile)
+for use in (profile.sessions, lambda: profile.delete("a"), lambda: client.chat(session_id="a")):
+    try:
+        use()
+    except StorageError as error:
+        print(error.code, "Permission denied" in str(error))
+"""
+
+
+def test_a_folder_without_permissions_is_a_storage_error(filled, home) -> None:
+    command = [sys.executable, "-c", FORBIDDEN, str(home / ".talu")]
+    shown = subprocess.run(command, capture_output=True, text=True)
+    assert shown.stderr == ""
+    assert shown.stdout == "STORAGE_ERROR True\n" * 3

@@ -50,7 +50,7 @@ def remove_items(db: sqlite3.Connection, node: int | None) -> int | None:
     size = 0
     while node is not None and not _is_needed(db, node, found[-1] if found else None):
         row = db.execute(
-            "SELECT parent, length(item) FROM nodes WHERE node = ?", (node,)
+            "SELECT parent, coalesce(length(item), 0) FROM nodes WHERE node = ?", (node,)
         ).fetchone()
         if row is None:  # another removal was faster
             node = None
