@@ -1,4 +1,4 @@
-"""Wrong model folders: each is refused with the file, the setting and what is supported."""
+"""Errors in a model's configuration: they name the file, the key and the supported values."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, file: str, text: str, message: 
     assert len(str(caught.value)) < 500
 
 
-def test_of_a_key_that_is_there_twice_the_last_value_counts_and_a_note_says_so(
+def test_the_last_value_of_a_repeated_key_counts_and_a_note_says_so(
     tmp_path: Path,
 ) -> None:
     write(tmp_path, json.dumps(QWEN3).replace('"head_dim": 8', '"head_dim": 6, "head_dim": 8'))
@@ -87,7 +87,7 @@ def test_of_a_key_that_is_there_twice_the_last_value_counts_and_a_note_says_so(
 
 
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
-def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path, file: str) -> None:
+def test_a_broken_link_is_an_error(tmp_path: Path, file: str) -> None:
     write(tmp_path, QWEN3)
     (tmp_path / file).unlink(missing_ok=True)
     (tmp_path / file).symlink_to(tmp_path / "absent")
@@ -95,12 +95,12 @@ def test_a_link_that_leads_nowhere_is_an_error(tmp_path: Path, file: str) -> Non
         load_architecture(tmp_path)
 
 
-def test_a_path_that_the_system_does_not_take_is_a_model_error(tmp_path: Path) -> None:
+def test_a_name_that_is_too_long_is_a_model_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read: File name too long"):
         load_architecture(tmp_path / ("x" * 300))
 
 
-def test_text_that_is_no_utf8_is_damage(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf8_is_reported_as_damaged(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(b'{"model_type": "\xff"}')
     with pytest.raises(ModelError, match="not valid JSON"):
         load_architecture(tmp_path)
@@ -111,13 +111,13 @@ def test_a_missing_config_is_named(tmp_path: Path) -> None:
         load_architecture(tmp_path)
 
 
-def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+def test_a_folder_instead_of_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").mkdir()
     with pytest.raises(ModelError, match="is not a file"):
         load_architecture(tmp_path)
 
 
-def test_a_pipe_in_the_place_of_the_file_does_not_hang(tmp_path: Path) -> None:
+def test_a_pipe_instead_of_the_file_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(ModelError, match="is not a file"):
         load_architecture(tmp_path)
@@ -328,13 +328,13 @@ def network(config: dict[str, Any], folder: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize("key", HARMLESS)
-def test_a_usual_key_that_changes_nothing_is_passed_over(tmp_path: Path, key: str) -> None:
+def test_a_common_key_without_effect_is_ignored_without_a_note(tmp_path: Path, key: str) -> None:
     assert network(QWEN3 | {key: HARMLESS[key]}, tmp_path) == network(QWEN3, tmp_path)
     assert load_architecture(write(tmp_path, QWEN3 | {key: HARMLESS[key]})).notes == ()
 
 
 @pytest.mark.parametrize("key", IGNORED)
-def test_an_unknown_key_has_no_effect_and_a_note_names_it(tmp_path: Path, key: str) -> None:
+def test_an_unknown_key_is_ignored_with_a_note(tmp_path: Path, key: str) -> None:
     assert network(QWEN3 | {key: IGNORED[key]}, tmp_path) == network(QWEN3, tmp_path)
     (note,) = load_architecture(write(tmp_path, QWEN3 | {key: IGNORED[key]})).notes
     assert "keys of config.json that talu does not read" in note
@@ -363,7 +363,7 @@ KEYS = [*QWEN3, "rope_scaling", "rope_parameters", "layer_types", "eos_token_id"
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(base=st.sampled_from([QWEN3, LLAMA]), change=st.dictionaries(st.sampled_from(KEYS), JSON))
-def test_whatever_stands_in_the_file_a_network_or_a_model_error_comes_of_it(
+def test_any_json_gives_a_network_or_a_model_error(
     tmp_path: Path, base: dict[str, Any], change: dict[str, Any]
 ) -> None:
     write(tmp_path, base | change)

@@ -1,4 +1,4 @@
-"""BERT and its kin against hidden states that transformers computed in float32."""
+"""The BERT family against hidden states that transformers computed in float32."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def test_hidden_states_are_those_of_the_reference(run: Any, name: str) -> None:
 
 
 @every_encoder
-def test_weights_of_16_bits_blur_the_states_a_little(open_with: Any, name: str) -> None:
+def test_weights_of_16_bits_change_the_states_only_a_little(open_with: Any, name: str) -> None:
     checkpoint = Checkpoint.open(GOLDEN / name)
     embeddings = next(n for n in checkpoint.names if "word_embeddings" in n)
     stored = checkpoint.info(embeddings).dtype.lower()
@@ -46,7 +46,7 @@ def test_weights_of_16_bits_blur_the_states_a_little(open_with: Any, name: str) 
 
 
 @every_encoder
-def test_an_encoder_says_that_it_does_not_generate(name: str) -> None:
+def test_an_encoder_does_not_generate(name: str) -> None:
     architecture = load_architecture(GOLDEN / name)
     assert not architecture.generates
     assert not architecture.causal
@@ -61,7 +61,7 @@ def test_padding_in_a_text_takes_no_position(open_with: Any, name: str) -> None:
     np.testing.assert_allclose(open_with("native", GOLDEN / name)(tokens), expected, atol=1e-5)
 
 
-def test_a_text_is_computed_whole_or_not_at_all(run: Any) -> None:
+def test_a_text_cannot_be_computed_in_parts(run: Any) -> None:
     runner = run(GOLDEN / "bert")
     runner([5, 6, 7])
     with pytest.raises(ValidationError, match="position 0"):
@@ -83,7 +83,7 @@ def test_a_position_beyond_the_table_is_refused(open_with: Any) -> None:
         ({"architectures": ["BertForSequenceClassification"]}, "architectures"),
     ],
 )
-def test_a_setting_that_is_not_honoured_is_refused(
+def test_an_unsupported_setting_is_refused(
     tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
     config = json.loads((GOLDEN / "bert" / "config.json").read_text()) | changes

@@ -71,9 +71,7 @@ def test_one_token_at_a_time_gives_what_the_whole_pass_gives(run: Any, name: str
 
 
 @every_model
-def test_weights_and_cache_of_16_bits_blur_the_logits_and_keep_the_tokens(
-    open_with: Any, name: str
-) -> None:
+def test_weights_and_cache_of_16_bits_keep_the_tokens(open_with: Any, name: str) -> None:
     expected = answers(name)
     prompt = expected["prompt"].tolist()
     logits = open_with("native as stored", GOLDEN / name)(prompt)[expected["positions"]]
@@ -96,9 +94,7 @@ def test_the_bundled_model_answers_as_the_reference_does(open_with: Any, executo
 
 
 @pytest.mark.parametrize(("name", "model_type", "tied"), MODELS)
-def test_the_architecture_says_what_the_folder_holds(
-    name: str, model_type: str, tied: bool
-) -> None:
+def test_the_architecture_describes_the_folder(name: str, model_type: str, tied: bool) -> None:
     architecture = load_architecture(GOLDEN / name)
     assert architecture.model_type == model_type
     assert ("lm_head.weight" not in architecture.graph.weights) == tied
@@ -111,7 +107,7 @@ def test_the_architecture_says_what_the_folder_holds(
     assert architecture.notes == ()
 
 
-def test_the_parameters_are_counted_once_when_they_are_tied() -> None:
+def test_tied_parameters_are_counted_once() -> None:
     # 131·48 embedding, 48 final norm; per layer 48·(60+20+20+60) attention, 2·10 head norms,
     # 3·48·88 MLP, 2·48 norms
     expected = 131 * 48 + 48 + 2 * (48 * 160 + 20 + 3 * 48 * 88 + 96)

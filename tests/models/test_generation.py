@@ -53,14 +53,14 @@ def test_known_settings_are_read_and_checked(read: Any) -> None:
     assert read({"do_sample": True, **known}).values == known
 
 
-def test_a_model_that_does_not_sample_has_temperature_0(read: Any) -> None:
+def test_do_sample_false_is_a_temperature_of_0(read: Any) -> None:
     assert read({"do_sample": False, "temperature": 0.6, "top_k": 5}).values == {
         "temperature": 0.0,
         "top_k": 5,
     }
 
 
-def test_settings_that_talu_does_not_have_are_listed_when_they_do_something(read: Any) -> None:
+def test_unsupported_settings_with_an_effect_are_listed(read: Any) -> None:
     generation = {
         "num_beams": 4,
         "suppress_tokens": [5],
@@ -91,7 +91,7 @@ def test_settings_that_talu_does_not_have_are_listed_when_they_do_something(read
         ("num_beams", 1, 2),
     ],
 )
-def test_which_value_is_neutral_depends_on_the_setting(
+def test_the_neutral_value_depends_on_the_setting(
     read: Any, name: str, neutral: Any, effective: Any
 ) -> None:
     assert read({name: neutral}).notes == ()
@@ -130,7 +130,7 @@ def test_a_whole_number_may_be_written_with_a_decimal_point(read: Any) -> None:
 @pytest.mark.parametrize(
     ("ends", "expected"), [([2, 100], {2}), (100, set()), ("</s>", set()), ([[1], 3], {3})]
 )
-def test_an_end_token_that_the_model_does_not_have_is_not_used(
+def test_an_end_token_outside_the_vocabulary_is_not_used(
     read: Any, ends: Any, expected: set[int]
 ) -> None:
     found = read({"eos_token_id": ends})

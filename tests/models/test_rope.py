@@ -30,16 +30,16 @@ def test_each_pair_turns_slower_by_the_same_factor() -> None:
     assert frequencies(rope_theta=500_000.0) == pytest.approx(expected, rel=1e-6)
 
 
-def test_theta_is_10000_when_the_file_names_none() -> None:
+def test_the_default_of_theta_is_10000() -> None:
     assert frequencies() == frequencies(rope_theta=10_000)
 
 
-def test_linear_scaling_divides_all() -> None:
+def test_linear_scaling_divides_every_frequency() -> None:
     scaled = frequencies(rope_scaling={"type": "linear", "factor": 4})
     assert scaled == pytest.approx([f / 4 for f in frequencies()], rel=1e-6)
 
 
-def test_llama3_scaling_keeps_the_fast_divides_the_slow_and_blends_between() -> None:
+def test_llama3_scaling_keeps_fast_frequencies_and_divides_slow_ones() -> None:
     plain = frequencies(rope_theta=5e5)
     scaled = frequencies(rope_theta=5e5, rope_scaling={"rope_type": "llama3", **LLAMA3})
     seen = set()

@@ -1,4 +1,4 @@
-"""Which layers see a sliding window, by each way of saying it."""
+"""Which layers use a sliding window, for each way to configure it."""
 
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,12 @@ def windows(family: Any, model_type: str, **values: Any) -> list[int]:
         ),
     ],
 )
-def test_qwen_slides_in_the_layers_that_the_file_names(
+def test_qwen_uses_a_window_in_the_layers_that_config_json_names(
     values: dict[str, Any], expected: list[int]
 ) -> None:
     assert windows(qwen, "qwen2", **values) == expected
 
 
 @pytest.mark.parametrize("window", [None, 5])
-def test_mistral_slides_in_every_layer_or_in_none(window: int | None) -> None:
+def test_mistral_uses_a_window_in_every_layer_or_in_none(window: int | None) -> None:
     assert windows(llama, "mistral", sliding_window=window) == [window or 0] * 4

@@ -60,6 +60,15 @@ def test_a_special_token_that_the_vocabulary_does_not_have_is_added(folder: Path
     assert tokenizer.vocabulary_size == size + 1
 
 
+def test_a_class_adds_no_token_that_neither_a_file_nor_the_vocabulary_has(folder: Path) -> None:
+    before = Tokenizer.from_folder(folder)
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "tokenizer_config.json").write_text("{}")
+    after = Tokenizer.from_folder(folder)
+    assert after.vocabulary_size == before.vocabulary_size
+    assert after.encode("fox") == before.encode("fox", special_tokens=False)
+
+
 def test_tags_are_shown_although_they_are_marked_special(folder: Path) -> None:
     tokenizer = configure(folder, additional_special_tokens=["<think>", "</think>", "<x>"])
     ids = tokenizer.encode("<think>the<x></think></s>")

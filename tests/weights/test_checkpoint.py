@@ -43,7 +43,7 @@ def test_shards_are_read_as_one(sharded: Path) -> None:
     assert [path.name for path in weight_files(sharded)] == [ONE, TWO]
 
 
-def test_one_file_goes_before_shards(sharded: Path, save_tensors: Save) -> None:
+def test_a_single_file_takes_precedence_over_shards(sharded: Path, save_tensors: Save) -> None:
     save_tensors(sharded / "model.safetensors", {"whole": np.ones(1, np.float32)})
     assert Checkpoint.open(sharded).names == ["whole"]
 
@@ -54,14 +54,14 @@ def test_a_missing_shard_is_named(sharded: Path) -> None:
         Checkpoint.open(sharded)
 
 
-def test_the_shards_count_and_not_what_the_index_says_of_them(sharded: Path) -> None:
+def test_the_shards_decide_which_tensors_there_are(sharded: Path) -> None:
     write_index(sharded, {"absent": ONE, "a": TWO})
     checkpoint = Checkpoint.open(sharded)
     assert checkpoint.names == ["a", "b", "spare"]
     assert checkpoint.info("a").shape == (2, 3)
 
 
-def test_of_a_tensor_in_two_shards_the_last_counts(sharded: Path, save_tensors: Save) -> None:
+def test_the_last_of_two_shards_with_a_tensor_counts(sharded: Path, save_tensors: Save) -> None:
     save_tensors(sharded / TWO, {"a": np.zeros(5, np.float32)})
     assert Checkpoint.open(sharded).info("a").shape == (5,)
 
@@ -91,7 +91,7 @@ def test_equal_tensors_have_the_same_type_shape_and_bits(
     assert [n for n in ("last", "flat", "half", "nan") if checkpoint.equal("a", n)] == []
 
 
-def test_a_path_that_the_system_does_not_take_is_a_model_error(tmp_path: Path) -> None:
+def test_a_name_that_is_too_long_is_a_model_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="File name too long"):
         Checkpoint.open(tmp_path / ("x" * 300))
 
@@ -103,7 +103,7 @@ def test_a_path_that_the_system_does_not_take_is_a_model_error(tmp_path: Path) -
         *("..", ".", "", "x.bin", "x\0.safetensors", 7, None, ["x.safetensors"], {"x": 1}),
     ],
 )
-def test_a_shard_can_only_be_a_file_of_the_folder(tmp_path: Path, shard: object) -> None:
+def test_a_shard_must_be_a_file_of_the_folder(tmp_path: Path, shard: object) -> None:
     write_index(tmp_path, {"a": shard})
     with pytest.raises(ModelError, match=r"only a \.safetensors file of the same folder"):
         Checkpoint.open(tmp_path)
@@ -117,7 +117,7 @@ def test_a_shard_can_only_be_a_file_of_the_folder(tmp_path: Path, shard: object)
         ("{}", "weight_map is missing"),
         ('{"weight_map": []}', "weight_map is missing"),
         ('{"weight_map": {}}', "weight_map is missing"),
-        ('{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}', "'a' stands twice"),
+        ('{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}', "'a' occurs twice"),
     ],
 )
 def test_a_damaged_index_is_named(tmp_path: Path, text: str, words: str) -> None:
@@ -142,7 +142,7 @@ def test_gguf_weights_are_refused_for_now(tmp_path: Path) -> None:
         Checkpoint.open(tmp_path)
 
 
-def test_a_folder_without_weights_says_what_was_looked_for(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_without_weights_names_the_expected_files(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"looked for model\.safetensors and .*found nothing"):
         Checkpoint.open(tmp_path)
     (tmp_path / "notes.txt").write_text("")

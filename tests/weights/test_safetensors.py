@@ -47,7 +47,7 @@ def test_files_of_the_reference_implementation_are_read_exactly(
 
 
 @MAPPED
-def test_bf16_is_handed_out_as_raw_bits(write_file: Callable[..., Path], use_mmap: bool) -> None:
+def test_bf16_is_returned_as_raw_bits(write_file: Callable[..., Path], use_mmap: bool) -> None:
     bits = np.array([0x3F80, 0xC000, 0x7FC1], np.uint16)
     path = write_file({"a": entry("BF16", [3], [0, 6])}, bits.tobytes())
     assert SafetensorsFile(path, use_mmap=use_mmap).raw("a").tolist() == bits.tolist()
@@ -76,22 +76,22 @@ def test_arrays_outlive_their_file(write_file: Callable[..., Path], use_mmap: bo
     assert array.tolist() == [3, 4]
 
 
-def test_a_wanted_tensor_of_another_type_is_named(write_file: Callable[..., Path]) -> None:
+def test_a_tensor_of_an_unsupported_type_is_named(write_file: Callable[..., Path]) -> None:
     path = write_file({"a": entry("F8_E4M3", [8]), "b": entry("Q9", [1], [8, 12])}, bytes(12))
     file = SafetensorsFile(path)
-    with pytest.raises(ModelError, match="'a' has type F8_E4M3; weights of type F32, F16, BF16"):
+    with pytest.raises(ModelError, match="'a' has type F8_E4M3; supported are F32, F16, BF16"):
         file.raw("a")
     with pytest.raises(ModelError, match="'b' has type Q9"):
         file.raw("b")
 
 
-def test_without_a_mapping_a_file_cut_short_later_is_an_error(
+def test_without_a_mapping_a_file_truncated_later_is_an_error(
     write_file: Callable[..., Path],
 ) -> None:
     path = write_file({"a": entry()}, bytes(8))
     file = SafetensorsFile(path, use_mmap=False)
     os.truncate(path, 20)
-    with pytest.raises(ModelError, match="cut short"):
+    with pytest.raises(ModelError, match="truncated"):
         file.raw("a")
 
 
@@ -99,7 +99,7 @@ NESTED = b'{"a":' + b"[" * 100_000
 ATTACKS: dict[str, tuple[Any, bytes, dict[str, Any], str]] = {
     # name: header, data, further arguments of write_file, words of the message
     "header length beyond the file": ({}, b"", {"length": 3}, "claims 3 bytes, the file has 10"),
-    "huge header length": ({}, b"", {"length": 2**64 - 1}, f"at most {MAX_JSON_BYTES}"),
+    "huge header length": ({}, b"", {"length": 2**64 - 1}, f"the maximum is {MAX_JSON_BYTES}"),
     "header that is no JSON": (b"{nonsense", b"", {}, "damaged JSON"),
     "header that is a list": (b"[]", b"", {}, "does not start with"),
     "empty header": (b"", b"", {}, "does not start with"),
@@ -112,11 +112,16 @@ ATTACKS: dict[str, tuple[Any, bytes, dict[str, Any], str]] = {
         b'"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}',
         bytes(4),
         {},
-        "'a' stands twice",
+        "'a' occurs twice",
     ),
-    "tensor that is a number": ({"a": 1}, b"", {}, "'a' needs dtype, shape and data_offsets"),
-    "field missing": ({"a": {"dtype": "F32"}}, b"", {}, "'a' needs dtype"),
-    "field too many": ({"a": entry() | {"x": 1}}, bytes(8), {}, "'a' needs dtype"),
+    "tensor that is a number": (
+        {"a": 1},
+        b"",
+        {},
+        "'a' must have exactly dtype, shape and data_offsets",
+    ),
+    "field missing": ({"a": {"dtype": "F32"}}, b"", {}, "'a' must have exactly dtype"),
+    "field too many": ({"a": entry() | {"x": 1}}, bytes(8), {}, "'a' must have exactly dtype"),
     "type that is a number": ({"a": entry(1)}, bytes(8), {}, "dtype is not a string"),
     "negative size": ({"a": entry("F32", [-2])}, bytes(8), {}, "shape is not a list"),
     "size that is a float": ({"a": entry("F32", [2.0])}, bytes(8), {}, "shape is not a list"),
@@ -170,7 +175,7 @@ def test_a_hostile_file_is_refused_with_its_path_and_the_reason(
     assert str(path) in str(caught.value)
 
 
-def test_a_message_stays_short_whatever_a_file_says(write_file: Callable[..., Path]) -> None:
+def test_error_messages_are_short_for_any_file(write_file: Callable[..., Path]) -> None:
     path = write_file({"n" * 1_000_000: 1})
     with pytest.raises(ModelError) as caught:
         SafetensorsFile(path)
@@ -185,7 +190,7 @@ def test_a_file_shorter_than_its_length_field_is_refused(tmp_path: Path, size: i
         SafetensorsFile(path)
 
 
-def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:
+def test_only_regular_files_are_opened_and_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(ModelError, match="not a regular file"):
@@ -194,7 +199,7 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> N
         SafetensorsFile(tmp_path / "absent")
 
 
-def test_every_file_cut_short_is_refused(tmp_path: Path) -> None:
+def test_every_truncated_file_is_refused(tmp_path: Path) -> None:
     whole = safetensors.numpy.save({"a": np.ones(3, np.float32), "b": np.ones(2, np.float32)})
     path = tmp_path / "cut.safetensors"
     for size in range(len(whole)):
@@ -240,7 +245,7 @@ def with_header(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=400, deadline=None)
 @given(content=st.binary(max_size=60) | almost_sound() | with_header())
-def test_any_bytes_are_read_within_the_file_or_refused(content: bytes) -> None:
+def test_any_file_is_read_within_its_bounds_or_refused(content: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()

@@ -35,7 +35,7 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
     """
     check_target()
     options = options or LocalBackend()
-    load_architecture(folder)  # what is wrong with config.json goes before the rest
+    load_architecture(folder)  # report errors in config.json first
     tokenizer = Tokenizer.from_folder(folder)
     architecture, weights = load_network(folder, options)
     graph, own = architecture.graph, architecture.embedding
@@ -105,10 +105,10 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
 
 
 def load_network(folder: Path, options: LocalBackend) -> tuple[Architecture, LoadedWeights]:
-    """The network that the files of ``folder`` make together, and its weights.
+    """The network and its weights.
 
-    Where config.json says that the head is the embedding table and there is another head in the
-    checkpoint, that one is used.
+    If config.json says that the output head is the embedding table, but the checkpoint has a
+    different head, the stored head is used.
     """
     checkpoint = Checkpoint.open(folder, use_mmap=options.use_mmap)
     stored = set(checkpoint.names)
@@ -132,12 +132,12 @@ def load_network(folder: Path, options: LocalBackend) -> tuple[Architecture, Loa
     architecture = load_architecture(folder, stored=stored)
     try:
         return load(architecture, architecture.tied_pair(stored))
-    except UnequalError:  # as in transformers, what the checkpoint has goes before config.json
+    except UnequalError:  # as in transformers
         return load(load_architecture(folder, stored=stored, own_head=True))
 
 
 def check_target() -> None:
-    """Refuse a ``TALU_CPU`` that cannot be honoured, before anything is read."""
+    """Refuse an unsupported ``TALU_CPU`` before anything is read."""
     try:
         _native.target()
     except ValueError as error:
@@ -145,13 +145,13 @@ def check_target() -> None:
 
 
 def multiplied(graph: Graph) -> set[str]:
-    """The matrices that a network multiplies with, and of which it looks no rows up."""
+    """The matrices that are used in products only, not as lookup tables."""
     linear = {op.weights[0] for op in graph.ops if op.kind == "linear"}
     return linear.difference(*(op.weights for op in graph.ops if op.kind != "linear"))
 
 
 def model_notes(architecture: Architecture, cache: CachePlan) -> list[str]:
-    """What will not be as the model's files say."""
+    """Deviations from the model's files."""
     notes = []
     if cache.reduced_from is not None:
         notes.append(

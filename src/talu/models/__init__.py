@@ -1,10 +1,10 @@
-"""The model families, and what a model folder says about its network.
+"""Reads a model folder's configuration and records its network.
 
-A family is one file named in ``FAMILIES`` with five names: ``ARCHITECTURES`` (its model types, each
-with the classes of transformers that have the same network), ``KEYS`` (the keys of config.json that
-a model type reads), ``PREFIXES`` (what tensors' names begin with where the network is part of a
-larger one), ``read`` (settings to a ``Config`` with ``sizes``) and ``build`` (that to a ``Graph``).
-Files of a model are data: nothing in them names code to run.
+A family is one module listed in ``FAMILIES`` with five names: ``ARCHITECTURES`` (its model types,
+each with the transformers classes that have the same network), ``KEYS`` (the keys of config.json
+that each model type depends on), ``PREFIXES`` (the prefix of the tensors' names in classes with a
+head), ``read`` (settings to a ``Config`` with ``sizes``) and ``build`` (a ``Config`` to a
+``Graph``). Files of a model are data; nothing in them selects code to run.
 """
 
 import importlib
@@ -31,7 +31,7 @@ OWN_HEAD = (
     f"checkpoint has another {HEAD!r}; that one is used",
 )
 
-WITHOUT_EFFECT = (  # usual keys that change nothing here, so that no note has to name them
+WITHOUT_EFFECT = (  # common keys that the network does not depend on: no note names them
     "_attn_implementation",
     "_attn_implementation_autoset",
     "_commit_hash",
@@ -104,18 +104,18 @@ WITHOUT_EFFECT = (  # usual keys that change nothing here, so that no note has t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """A network, and what its folder says about using it.
+    """A network and the settings that come with it.
 
     Attributes:
-        model_type: of config.json.
+        model_type: as in config.json.
         context_length: positions that the model was made for.
         end_token_ids: tokens that end a generation.
         generation_defaults: from generation_config.json, by the names of that file; only known
             ones. ``do_sample: false`` is a temperature of 0.
-        notes: what the files say that has no effect here.
-        prefix: what names of tensors begin with, where a checkpoint may lack it.
-        tied: config.json says that the head is the embedding table.
-        embeds_only: why the network makes no logits; None where it does.
+        notes: settings in the files that are not used.
+        prefix: prefix of the tensors' names that a checkpoint may lack.
+        tied: config.json says that the output head is the embedding table.
+        embeds_only: why the network computes no logits; None if it does.
         parameter_count: numbers in all tensors that the network reads.
         embedding: what the folder says about embeddings.
     """
@@ -143,21 +143,21 @@ class Architecture:
 
     @property
     def generates(self) -> bool:
-        """Whether the network gives logits, and not hidden states alone."""
+        """Whether the network computes logits, not only hidden states."""
         return self.graph.result != self.hidden
 
     def names_in(self, stored: Collection[str]) -> dict[str, str]:
-        """For each tensor of the network the name that it has in a checkpoint."""
+        """The name of each tensor of the network in a checkpoint."""
         return stored_names(self.graph.weights, stored, prefix=self.prefix, tied=self.tied)
 
     def tied_pair(self, stored: Collection[str]) -> tuple[str, str] | None:
-        """Embedding table and head, where a checkpoint has both and they should be the same."""
+        """Stored names of table and head if the checkpoint has both and they should be equal."""
         table = self.names_in(stored)[TABLE] if self.tied and self.generates else HEAD
         return (table, HEAD) if table != HEAD and HEAD in stored else None
 
     @property
     def causal(self) -> bool:
-        """Whether no row sees a later one, so that a text can be computed in parts."""
+        """Whether no row attends to later rows, so that a text can be computed in parts."""
         return all(op.params.get("causal", True) for op in self.graph.ops)
 
 
@@ -168,9 +168,9 @@ def load_architecture(
 
     Args:
         folder: the model's.
-        stored: names of the tensors in the checkpoint; where it is not known yet, it is taken to
-            have what config.json says.
-        own_head: use the stored ``lm_head.weight``, though config.json says that the embedding
+        stored: names of the tensors in the checkpoint; None if they are not known yet, in which
+            case config.json is trusted.
+        own_head: use the stored ``lm_head.weight`` even if config.json says that the embedding
             table is the head.
 
     Raises:
@@ -185,7 +185,7 @@ def load_architecture(
     }
     model_type = settings.word("model_type", sorted(families))
     family = families[model_type]
-    if settings.has("architectures"):  # a classifier has the model type of the generator beside it
+    if settings.has("architectures"):  # classifiers share the model type of the generators
         settings.words("architectures", family.ARCHITECTURES[model_type])
     config = family.read(settings, model_type)
     sizes = config.sizes
@@ -231,7 +231,7 @@ def _embeds_only(
 
 
 def _notes(settings: Settings, nested: Collection[str]) -> list[str]:
-    """What config.json says that has no effect."""
+    """Keys of config.json without effect, and repeated ones."""
     settings.ignore(*WITHOUT_EFFECT, *GENERATION_KEYS)
     notes = []
     unread = settings.unread().items()
@@ -247,6 +247,6 @@ def _notes(settings: Settings, nested: Collection[str]) -> list[str]:
 
 
 def _listed(names: Collection[str]) -> str:
-    """The first names, each cut to a length that a note can have."""
+    """The first names, shortened, and the number of the others."""
     shown = [name if len(name) <= 60 else f"{name[:57]}..." for name in list(names)[:SHOWN]]
     return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

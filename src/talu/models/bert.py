@@ -1,7 +1,7 @@
 """BERT (https://arxiv.org/abs/1810.04805), RoBERTa (…/1907.11692), DistilBERT (…/1910.01108).
 
-Encoders: every position sees the whole text, norms come after each sum, and the result is hidden
-states, from which embeddings are pooled. Heads for training and for classes are not read.
+Encoders: every position attends to the whole text, each residual sum is followed by a norm, and the
+result is hidden states, which are pooled to embeddings. Heads for training are not read.
 """
 
 import math
@@ -81,7 +81,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "n_heads": Whole(missing=12, high=2**12),
         "hidden_dim": Whole(missing=3072, high=2**20),
         "activation": Choice(missing="gelu", words=ACTIVATIONS),
-        # the general names, which win where a file has both
+        # the general names, which take precedence
         "hidden_size": Whole(high=2**17),
         "num_hidden_layers": Whole(high=2**12),
         "num_attention_heads": Whole(high=2**12),
@@ -91,7 +91,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Sizes of an encoder; the names are those of the decoders' ``Sizes``."""
+    """Sizes of an encoder, named as in the decoders' ``Sizes``."""
 
     tied: ClassVar[bool] = False
     causal: ClassVar[bool] = False
@@ -109,7 +109,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """What a checkpoint calls the parts of a layer."""
+    """Names of the parts of a layer in a checkpoint."""
 
     layer: str
     query: str
@@ -148,12 +148,12 @@ DISTILBERT = Names(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What makes one of these encoders different from another.
+    """The settings of one encoder.
 
     Attributes:
-        first_position: row of the position table that belongs to the first token.
-        padding: the token that takes no position, None where every token takes one.
-        types: rows of the table of token types, 0 where there is none.
+        first_position: row of the position table for the first token.
+        padding: the token that takes no position; None if every token takes one.
+        types: rows of the table of token types; 0 if there is none.
     """
 
     sizes: Sizes
@@ -165,7 +165,7 @@ class Config:
 
 
 def read(settings: Settings, model_type: str) -> Config:
-    """The settings of config.json, checked."""
+    """Read and check config.json."""
     values = read_keys(settings, KEYS[model_type])
     distilled = model_type == "distilbert"
     if distilled:
@@ -240,7 +240,7 @@ def build(config: Config, head: str | None) -> Graph:
             project(x, f"{layer}.{name}", s.width) for name in (names.query, names.key, names.value)
         )
         a = graph.attention(q, k, v, head_size, scale=1 / math.sqrt(head_size), causal=False)
-        if i == s.layers - 1:  # nothing after the last keys and values looks at other rows
+        if i == s.layers - 1:  # from here on, rows are independent
             x, a = graph.wanted(x), graph.wanted(a)
         a = graph.add(project(a, f"{layer}.{names.output}", s.width), x)
         x = norm(a, f"{layer}.{names.attention_norm}")

@@ -1,4 +1,4 @@
-"""What the decoders of the Llama kind share: their keys of config.json, and their sizes."""
+"""Configuration keys and sizes that all decoders share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention
 def decoder_keys(
     *, vocabulary: int, inner: int, context: int, kv_heads: int | None
 ) -> dict[str, Key]:
-    """The keys that every decoder reads, with the values of a family where a file lacks them.
+    """The keys that every decoder reads; the arguments are a family's defaults.
 
-    Beside them are those of the rotary embedding, which ``rotary_frequencies`` reads.
+    ``rotary_frequencies`` reads the keys of the rotary embedding.
     """
     return {
         **ALL_FAMILIES,
@@ -58,17 +58,17 @@ class Sizes:
     """Sizes of a decoder: ``layers`` of attention and a gated MLP between embedding and head.
 
     Attributes:
-        vocabulary: tokens that have an embedding and a logit.
-        context: positions that the model was made for.
+        vocabulary: tokens with an embedding and a logit.
+        context: positions that the model was trained for.
         width: of the residual stream.
         heads, kv_heads: query heads, and key-value heads that groups of them share.
         head_size: columns of a head.
-        inner: width between the matrices of the MLP.
-        eps: what the norms add under the root.
+        inner: width of the MLP's hidden layer.
+        eps: added to the mean square in the norms.
         activation: as ``Graph.gated`` calls it.
         frequencies: of the rotary embedding, for each pair of a head's columns.
-        tied: the head is the embedding table, by config.json.
-        causal: a row sees no later one; otherwise every row sees the whole text.
+        tied: config.json says that the output head is the embedding table.
+        causal: rows attend to no later rows; otherwise every row attends to the whole text.
         without_effect: nested keys that were not read.
     """
 
@@ -89,7 +89,7 @@ class Sizes:
 
     @classmethod
     def read(cls, settings: Settings, values: Mapping[str, Any]) -> Self:
-        """Check how the values of ``decoder_keys`` fit; ``ModelError`` names what does not."""
+        """Check the values of ``decoder_keys`` against each other; ``ModelError`` names the key."""
         if not any(settings.names(key) for key in SIZES):
             raise settings.error("hidden_size", "is missing, and so are all other sizes")
         width, heads = values["hidden_size"], values["num_attention_heads"]
@@ -121,10 +121,10 @@ class Sizes:
         )
 
     def window(self, settings: Settings, window: int) -> int:
-        """A sliding window for ``Graph.attention``, where a layer has one.
+        """The sliding window of a layer, as ``Graph.attention`` takes it.
 
         Raises:
-            ModelError: rows see later ones too, but not all of them.
+            ModelError: the network is bidirectional and the window is smaller than the context.
         """
         if self.causal:
             return window

@@ -1,6 +1,6 @@
-"""Reads a model folder's own settings for generation: its end tokens and its sampling defaults.
+"""Reads a model's end tokens and sampling defaults.
 
-They stand in generation_config.json, or in config.json where a folder lacks that file.
+They are in generation_config.json, or in config.json if there is no such file.
 """
 
 from collections.abc import Mapping
@@ -10,14 +10,15 @@ from types import MappingProxyType
 from typing import Any
 
 from talu.config import GenerationConfig
+from talu.error_text import shown
 from talu.exceptions import ValidationError
-from talu.models.settings import Settings, shortened
+from talu.models.settings import Settings
 from talu.sampling import FROM_MODEL
 
 __all__ = ["GENERATION_KEYS", "GenerationDefaults", "read_generation"]
 
 NAME = "generation_config.json"
-NOT_HONOURED: Mapping[str, tuple[object, ...]] = {  # settings that talu lacks: neutral values
+NOT_HONOURED: Mapping[str, tuple[object, ...]] = {  # unsupported settings: neutral values
     "bad_words_ids": ([],),
     "begin_suppress_tokens": ([],),
     "constraints": ([],),
@@ -47,7 +48,7 @@ NOT_HONOURED: Mapping[str, tuple[object, ...]] = {  # settings that talu lacks: 
     "typical_p": (1,),
     "watermarking_config": ({},),
 }
-HARMLESS = (  # names that choose no token, or that say how transformers is to be called
+HARMLESS = (  # settings that do not affect the tokens
     "_commit_hash",
     "_from_model_config",
     "assistant_confidence_threshold",
@@ -84,12 +85,12 @@ GENERATION_KEYS = frozenset({*FROM_MODEL, *NOT_HONOURED, *HARMLESS, "do_sample"}
 
 @dataclass(frozen=True, slots=True)
 class GenerationDefaults:
-    """What the folder says about generation.
+    """A model's settings for generation.
 
     Attributes:
         end_token_ids: tokens that end a generation.
-        values: settings by their names in generation_config.json; only those that talu knows.
-        notes: what the folder says that is not used.
+        values: supported settings by their names in generation_config.json.
+        notes: settings that are not used.
     """
 
     end_token_ids: frozenset[int]
@@ -98,9 +99,9 @@ class GenerationDefaults:
 
 
 def read_generation(folder: Path, settings: Settings, vocabulary: int) -> GenerationDefaults:
-    """Read generation_config.json, or config.json (``settings``) where there is none.
+    """Read generation_config.json, or config.json (``settings``) if there is none.
 
-    End tokens come from config.json as well where generation_config.json names none.
+    If generation_config.json has no end tokens, those of config.json count.
 
     Raises:
         ModelError: generation_config.json is damaged.
@@ -121,7 +122,7 @@ def read_generation(folder: Path, settings: Settings, vocabulary: int) -> Genera
 
 
 def _end_tokens(source: Settings, vocabulary: int, notes: list[str]) -> frozenset[int]:
-    """The end tokens that the model can generate."""
+    """The end tokens within the vocabulary."""
     if not source.has("eos_token_id"):
         return frozenset()
     value = source.value("eos_token_id")
@@ -129,14 +130,14 @@ def _end_tokens(source: Settings, vocabulary: int, notes: list[str]) -> frozense
     ends = {item for item in items if type(item) is int and 0 <= item < vocabulary}
     if items and not ends:
         notes.append(
-            f"'eos_token_id' in {source.path.name} is {shortened(value)}, which is no token of the "
+            f"'eos_token_id' in {source.path.name} is {shown(value)}, which is no token of the "
             "model; it is not used"
         )
     return frozenset(ends)
 
 
 def _known_values(source: Settings, notes: list[str]) -> dict[str, Any]:
-    """The settings that talu has; a value that they cannot have is named in a note."""
+    """The supported settings; a note names those with an invalid value."""
     values: dict[str, Any] = {}
     dropped = []
     for name, ours in FROM_MODEL.items():
@@ -148,7 +149,7 @@ def _known_values(source: Settings, notes: list[str]) -> dict[str, Any]:
         try:
             setattr(config, ours, value)
         except (ValidationError, OverflowError):
-            dropped.append(f"{name} = {shortened(value)}")
+            dropped.append(f"{name} = {shown(value)}")
         else:
             values[name] = getattr(config, ours)
     if source.has("do_sample"):
@@ -156,14 +157,14 @@ def _known_values(source: Settings, notes: list[str]) -> dict[str, Any]:
         if sampling is False:
             values["temperature"] = 0.0
         elif sampling is not True:
-            dropped.append(f"do_sample = {shortened(sampling)}")
+            dropped.append(f"do_sample = {shown(sampling)}")
     if dropped:
         notes.append(f"settings of {source.path.name} that are out of range: {', '.join(dropped)}")
     return values
 
 
 def _is_neutral(name: str, value: object) -> bool:
-    """Whether a setting that talu lacks is switched off."""
+    """Whether an unsupported setting is switched off."""
     if name in NOT_HONOURED:
         return any(value == neutral for neutral in NOT_HONOURED[name])
     return value is False or value in ("", [], {})

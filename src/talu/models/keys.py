@@ -1,8 +1,7 @@
-"""What a key of config.json may be, and what it means when it is missing or null.
+"""Kinds of configuration keys: valid values, and the meaning of a missing key and of null.
 
-A family declares its keys in one table, name by name; ``read_keys`` reads them all. Keys that are
-not in the table have no effect on the network. Where a value is missing or null, the table follows
-the configuration class of transformers, in which null is not the same as missing.
+A family declares the keys that its network depends on in one table. Defaults are those of the
+configuration classes of transformers, in which null is not the same as missing.
 """
 
 import math
@@ -10,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from talu.models.settings import Settings, shortened
+from talu.error_text import shown
+from talu.models.settings import Settings
 
 __all__ = [
     "ALL_FAMILIES",
@@ -27,17 +27,17 @@ __all__ = [
     "read_keys",
 ]
 
-INVALID: Final = object()  # what null means where it is an error
+INVALID: Final = object()  # the meaning of null where null is an error
 _MISSING: Final = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """A key of the table.
+    """A key of a table.
 
     Attributes:
-        missing: the value when the file lacks the key.
-        null: the value when it is null; an error unless given.
+        missing: the meaning of a missing key.
+        null: the meaning of null; an error by default.
     """
 
     missing: Any = None
@@ -55,13 +55,13 @@ class Key:
         return self.null
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
-        """The value, if it is one that the key may have."""
+        """Validate and convert a value that is not null."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whole(Key):
-    """A whole number from ``low`` to ``high``; ``zero`` is what 0 means, where it is no number."""
+    """A whole number from ``low`` to ``high``; ``zero`` is the meaning of 0 if it is special."""
 
     low: int = 1
     high: int
@@ -76,7 +76,7 @@ class Whole(Key):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decimal(Key):
-    """A number with a decimal point in the file, from 0 to ``high``."""
+    """A number written with a decimal point or an exponent, from 0 to ``high``."""
 
     high: float = 1.0
 
@@ -84,7 +84,7 @@ class Decimal(Key):
         """The number."""
         if not isinstance(value, float) or not 0.0 <= value <= self.high:
             limits = f"must be a decimal number from 0.0 to {self.high}"
-            raise settings.error(name, f"{limits}, got {shortened(value)}")
+            raise settings.error(name, f"{limits}, got {shown(value)}")
         return value
 
 
@@ -110,7 +110,7 @@ class Flag(Key):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth(Key):
-    """Any value, of which only Python's truth counts."""
+    """Any value, converted by Python's rules of truth."""
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
         """Its truth."""
@@ -119,31 +119,32 @@ class Truth(Key):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice(Key):
-    """One of the words of a table, read as what the table has for it."""
+    """A key of ``words``, converted to its value there."""
 
     words: Mapping[str, Any]
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
-        """What the word stands for."""
+        """The value of the word."""
         return self.words[settings.word(name, tuple(self.words))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices(Key):
-    """A list of such words."""
+    """A list of keys of ``words``, converted to their values."""
 
     words: Mapping[str, Any]
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
-        """What they stand for."""
+        """The values of the words."""
         return [self.words[word] for word in settings.words(name, tuple(self.words))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section(Key):
-    """An object; read as its ``Settings``, or as None when it is empty.
+    """A nested object, or None if it is empty.
 
-    ``falsy`` says whether false, 0 and the like count as empty too.
+    Attributes:
+        falsy: false, 0 and "" count as empty.
     """
 
     falsy: bool = False
@@ -157,11 +158,11 @@ class Section(Key):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Off(Key):
-    """A key that changes the network in a way that talu cannot honour, unless it is null.
+    """A key that talu does not support.
 
     Attributes:
-        neutral: values that change nothing.
-        why: what the key stands for, after "is set, which means".
+        neutral: values without effect.
+        why: the end of the error message.
     """
 
     null: Any = None
@@ -169,9 +170,9 @@ class Off(Key):
     why: str
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
-        """Nothing; raises where the value switches something on."""
+        """Refuse values that are not neutral."""
         if not any(value is known or (value == known != 0) for known in self.neutral):
-            raise settings.error(name, f"is {shortened(value)}: {self.why}")
+            raise settings.error(name, f"is {shown(value)}: {self.why}")
 
 
 ALL_FAMILIES: Mapping[str, Key] = {
@@ -183,9 +184,9 @@ ALL_FAMILIES: Mapping[str, Key] = {
 
 
 def read_keys(settings: Settings, keys: Mapping[str, Key]) -> dict[str, Any]:
-    """The values of all keys of the table.
+    """Read all keys of a table.
 
     Raises:
-        ModelError: a value is not one that its key may have, or cannot be honoured.
+        ModelError: a value is invalid or not supported; the message names the key.
     """
     return {name: key.read(settings, name) for name, key in keys.items()}

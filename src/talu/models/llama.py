@@ -43,11 +43,11 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What makes one Llama different from another.
+    """The settings of one Llama or Mistral.
 
     Attributes:
         attention_bias, mlp_bias: the projections of attention, of the MLP have a bias.
-        window: positions that every layer sees, 0 for all.
+        window: positions that every layer attends to; 0 for all.
     """
 
     sizes: Sizes
@@ -57,7 +57,7 @@ class Config:
 
 
 def read(settings: Settings, model_type: str) -> Config:
-    """The settings of config.json, checked."""
+    """Read and check config.json."""
     values = read_keys(settings, KEYS[model_type])
     sizes = Sizes.read(settings, values)
     if model_type == "mistral":
@@ -82,8 +82,8 @@ def build(config: Config, head: str | None) -> Graph:
     """Record the network, its tensors named as Hugging Face names them.
 
     Args:
-        config: what ``read`` gave.
-        head: the matrix that makes logits; None where there is none.
+        config: the result of ``read``.
+        head: name of the output matrix; None for a network without logits.
     """
     s = config.sizes
     graph = Graph()
@@ -105,7 +105,7 @@ def build(config: Config, head: str | None) -> Graph:
         a = graph.attention(
             q, k, v, s.head_size, scale=scale, window=config.window, causal=s.causal
         )
-        if i == s.layers - 1:  # nothing after the last keys and values looks at other rows
+        if i == s.layers - 1:  # from here on, rows are independent
             x, a = graph.wanted(x), graph.wanted(a)
         x = graph.add(x, project(a, f"{attention}.o_proj", s.width, config.attention_bias))
         h = graph.rms_norm(x, f"{layer}.post_attention_layernorm.weight", s.eps)

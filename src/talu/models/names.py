@@ -1,7 +1,7 @@
-"""Finds the tensors of a network in a checkpoint that names them in another way.
+"""Maps a network's tensor names to those of a checkpoint.
 
-Checkpoints of the base class lack the prefix that those of a class with a head have, and files of
-before 2020 call the weight and the bias of a layer norm ``gamma`` and ``beta``.
+Checkpoints of a base class lack the prefix that those of a class with a head have, and old files
+call the weight and bias of a layer norm ``gamma`` and ``beta``.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -16,13 +16,13 @@ OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm
 def stored_names(
     wanted: Iterable[str], stored: Collection[str], *, prefix: str, tied: bool
 ) -> dict[str, str]:
-    """For each name of a network the one that the checkpoint has for it, or else the same.
+    """The stored name of each tensor; unchanged if none of its spellings is stored.
 
     Args:
-        wanted: names that the network has.
-        stored: names that the checkpoint has.
-        prefix: what names of the network begin with, where the checkpoint may lack it.
-        tied: the embedding table is the head, and may be stored under its name.
+        wanted: tensor names of the network.
+        stored: tensor names of the checkpoint.
+        prefix: prefix of the network's names that the checkpoint may lack.
+        tied: the embedding table is the output head, and may be stored under its name.
     """
     return {
         name: next((other for other in spellings(name, prefix, tied) if other in stored), name)
@@ -31,7 +31,7 @@ def stored_names(
 
 
 def spellings(name: str, prefix: str, tied: bool) -> Iterator[str]:
-    """The names that a tensor may have, the usual one first."""
+    """The possible names of a tensor in a checkpoint, the usual one first."""
     for start in (name, name.removeprefix(prefix)):
         yield start
         for new, old in OLD_NAMES.items():

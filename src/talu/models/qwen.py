@@ -1,7 +1,7 @@
 """Qwen2 and Qwen2.5 (https://arxiv.org/abs/2407.10671), Qwen3 dense (…/2505.09388).
 
-Qwen2 has biases on queries, keys and values; Qwen3 norms each head of queries and keys instead.
-Both can let the later layers see a sliding window only.
+Qwen2 has biases on queries, keys and values; Qwen3 normalises each query and key head.
+In both, some layers can use a sliding window.
 """
 
 import math
@@ -42,12 +42,12 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What makes one Qwen different from another.
+    """The settings of one Qwen.
 
     Attributes:
         qkv_bias, output_bias: the projections before and after attention have a bias.
-        head_norms: queries and keys are normed head by head.
-        windows: positions that each layer sees, 0 for all.
+        head_norms: queries and keys are normalised head by head.
+        windows: positions that each layer attends to; 0 for all.
     """
 
     sizes: Sizes
@@ -58,7 +58,7 @@ class Config:
 
 
 def read(settings: Settings, model_type: str) -> Config:
-    """The settings of config.json, checked."""
+    """Read and check config.json."""
     values = read_keys(settings, KEYS[model_type])
     sizes = Sizes.read(settings, values)
     for name in sizes.without_effect:
@@ -77,7 +77,7 @@ def read(settings: Settings, model_type: str) -> Config:
 
 
 def _windows(settings: Settings, values: Mapping[str, Any]) -> list[int]:
-    """``layer_types`` says which layers slide; other files give the first that does."""
+    """The window of each layer, from ``layer_types`` or else ``max_window_layers``."""
     window = values["sliding_window"] if values["use_sliding_window"] else None
     layers, sliding = values["num_hidden_layers"], values["layer_types"]
     if sliding is None:
@@ -95,8 +95,8 @@ def build(config: Config, head: str | None) -> Graph:
     """Record the network, its tensors named as Hugging Face names them.
 
     Args:
-        config: what ``read`` gave.
-        head: the matrix that makes logits; None where there is none.
+        config: the result of ``read``.
+        head: name of the output matrix; None for a network without logits.
     """
     s = config.sizes
     graph = Graph()
@@ -122,7 +122,7 @@ def build(config: Config, head: str | None) -> Graph:
         a = graph.attention(
             q, k, v, s.head_size, scale=1 / math.sqrt(s.head_size), window=window, causal=s.causal
         )
-        if i == s.layers - 1:  # nothing after the last keys and values looks at other rows
+        if i == s.layers - 1:  # from here on, rows are independent
             x, a = graph.wanted(x), graph.wanted(a)
         x = graph.add(x, project(a, f"{attention}.o_proj", s.width, config.output_bias))
         h = graph.rms_norm(x, f"{layer}.post_attention_layernorm.weight", s.eps)

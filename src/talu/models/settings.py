@@ -1,33 +1,31 @@
-"""Reads one JSON object of settings, and checks type and range of each value that is read.
+"""Reads a JSON object of settings and validates each value that is read.
 
-It keeps account of the keys that nobody read, so that their being ignored can be reported.
+It tracks which keys were read, so that the others can be reported.
 """
 
 import json
 import math
 import os
-import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from talu.error_text import nearest
+from talu.error_text import nearest, shown
 from talu.exceptions import ModelError
 
-__all__ = ["Settings", "shortened"]
+__all__ = ["Settings"]
 
 MAX_BYTES = 4 * 1024 * 1024
 
 
 class Settings:
-    """One JSON object of a file, and which of its keys were read.
+    """A JSON object of a file.
 
-    Unless a method says otherwise, a key whose value is null counts as absent. Every
-    ``ModelError`` raised here names the file and the key.
+    Unless a method says otherwise, null counts as absent. Every ``ModelError`` raised here names
+    the file and the key.
 
     Attributes:
-        repeated: keys that the file has twice or more; the last value counts, as in Python's and
-            in transformers' readers.
+        repeated: keys that occur more than once; the last value counts.
     """
 
     def __init__(self, path: Path, values: Mapping[str, object], within: str = "") -> None:
@@ -57,7 +55,7 @@ class Settings:
         except (ValueError, RecursionError) as error:
             raise _damaged(path, f"it is not valid JSON: {error}") from error
         if not isinstance(values, dict):
-            raise _damaged(path, f"it holds {shortened(values)} where an object belongs")
+            raise _damaged(path, f"it holds {shown(values)} where an object belongs")
         settings = cls(path, values)
         settings.repeated = tuple(repeated)
         return settings
@@ -78,20 +76,20 @@ class Settings:
         return cls.from_file(path)
 
     def has(self, key: str) -> bool:
-        """Whether the key is there, with a value other than null."""
+        """Whether the key is present and not null."""
         return self._values.get(key) is not None
 
     def names(self, key: str) -> bool:
-        """Whether the key is there, be it null."""
+        """Whether the key is present, possibly null."""
         return key in self._values
 
     def raw(self, key: str, default: object) -> object:
-        """The value as it stands, null included; ``default`` when the key is not there."""
+        """The unchecked value, possibly None; ``default`` if the key is missing."""
         self._read.add(key)
         return self._values.get(key, default)
 
     def value(self, key: str) -> object:
-        """The value as it stands, for a check that is not among those below."""
+        """The unchecked value, which must not be null."""
         return self._get(key, None)
 
     def integer(self, key: str, low: int, high: int, *, default: int | None = None) -> int:
@@ -110,17 +108,17 @@ class Settings:
         """A finite number greater than ``above`` and at most ``up_to``."""
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.error(key, f"must be a number, got {shortened(value)}")
+            raise self.error(key, f"must be a number, got {shown(value)}")
         if not above < value <= up_to or not math.isfinite(value):  # false for NaN
             limits = f"must be above {above} and at most {up_to}"
-            raise self.error(key, f"{limits}, got {shortened(value)}")
+            raise self.error(key, f"{limits}, got {shown(value)}")
         return float(value)
 
     def flag(self, key: str, *, default: bool | None = None) -> bool:
         """True or false."""
         value = self._get(key, default)
         if not isinstance(value, bool):
-            raise self.error(key, f"must be true or false, got {shortened(value)}")
+            raise self.error(key, f"must be true or false, got {shown(value)}")
         return value
 
     def word(self, key: str, known: Sequence[str], *, default: str | None = None) -> str:
@@ -131,14 +129,14 @@ class Settings:
         """A list of known words."""
         value = self._get(key, None)
         if not isinstance(value, list):
-            raise self.error(key, f"must be a list, got {shortened(value)}")
+            raise self.error(key, f"must be a list, got {shown(value)}")
         return [self._word(key, item, known) for item in value]
 
     def section(self, key: str) -> "Settings":
         """The object under a key, empty when the key is absent."""
         value = self._get(key, {})
         if not isinstance(value, dict):
-            raise self.error(key, f"must be an object, got {shortened(value)}")
+            raise self.error(key, f"must be an object, got {shown(value)}")
         return Settings(self.path, value, f"{self._within}{key}.")
 
     def ignore(self, *keys: str) -> None:
@@ -154,14 +152,14 @@ class Settings:
         }
 
     def unread_names(self) -> list[str]:
-        """Those keys, by the names that error messages have for them."""
+        """Those keys, named as in error messages."""
         return [f"{self._within}{key}" for key in self.unread()]
 
     def error(self, key: str, message: str) -> ModelError:
         """An error about the value of a key, to be raised."""
         name = f"{self._within}{key}"
         details = {"path": str(self.path), "key": name}
-        return ModelError(f"{self.path}: {shortened(name)} {message}", details=details)
+        return ModelError(f"{self.path}: {shown(name)} {message}", details=details)
 
     def _get(self, key: str, default: object) -> object:
         self._read.add(key)
@@ -173,27 +171,18 @@ class Settings:
 
     def _whole(self, key: str, value: object, low: int, high: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise self.error(key, f"must be a whole number, got {shortened(value)}")
+            raise self.error(key, f"must be a whole number, got {shown(value)}")
         if not low <= value <= high:
-            raise self.error(key, f"must be from {low} to {high}, got {shortened(value)}")
+            raise self.error(key, f"must be from {low} to {high}, got {shown(value)}")
         return value
 
     def _word(self, key: str, value: object, known: Sequence[str]) -> str:
         if not isinstance(value, str):
-            raise self.error(key, f"must be a text, got {shortened(value)}")
+            raise self.error(key, f"must be a text, got {shown(value)}")
         if value not in known:
             hint = f"{nearest(value, known)} (supported: {', '.join(map(repr, known))})"
-            raise self.error(key, f"is {shortened(value)}{hint}")
+            raise self.error(key, f"is {shown(value)}{hint}")
         return value
-
-
-def shortened(value: object) -> str:
-    """A value as an error message shows it."""
-    return _SHORT.repr(value)
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = 80
 
 
 def _read_file(path: Path) -> bytes:

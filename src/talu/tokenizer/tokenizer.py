@@ -337,7 +337,12 @@ def _configure(
     if isinstance(backend.model, BPE):
         backend.model.dropout = None  # a setting of training, which would choose tokens at random
     name = effective_class(settings, backend)
-    named = default_tokens(name) | dict(settings.named)
+    # transformers makes default tokens that a vocabulary lacks, beyond the rows of the model
+    named = {
+        role: token
+        for role, token in default_tokens(name).items()
+        if token and _guarded(backend.token_to_id, token.content) is not None
+    } | dict(settings.named)
     if padding is not None:
         named.setdefault("pad_token", AddedToken(padding["pad_token"], special=True))
     _guarded(adapt_parts, name, settings, backend)

@@ -25,15 +25,15 @@ __all__ = ["INDEX", "SINGLE", "Checkpoint", "read_index", "refusal", "weight_fil
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-SHOWN = 5  # names of a list that a message shows
-CHUNK = 1 << 22  # numbers that are compared at once
+SHOWN = 5  # names in an error message
+CHUNK = 1 << 22  # numbers compared at once
 
 
 class Checkpoint:
-    """The tensors of one folder, opened together."""
+    """The tensors of a model folder."""
 
     def __init__(self, folder: Path, files: Iterable[SafetensorsFile]) -> None:
-        """Use ``open``. Where several files hold a tensor, the last of them counts."""
+        """Use ``open``. If several files hold a tensor, the last one counts."""
         self.folder = folder
         self._files = list(files)
         self._tensors = {name: (file, name) for file in self._files for name in file.tensors}
@@ -44,7 +44,7 @@ class Checkpoint:
 
         Args:
             folder: holds ``model.safetensors``, or shards and their index.
-            use_mmap: map the files; otherwise tensors are read into memory of their own.
+            use_mmap: map the files; otherwise each tensor is read into its own memory.
 
         Raises:
             ModelError: no safetensors weights, or a damaged or missing file.
@@ -65,7 +65,7 @@ class Checkpoint:
         return sorted(self._tensors)
 
     def rename(self, names: Mapping[str, str]) -> None:
-        """From now on, give tensors other names: to each new name, the one in the files."""
+        """Rename the tensors; ``names`` maps new names to stored ones. Others are dropped."""
         kept = self._tensors
         self._tensors = {new: kept[stored] for new, stored in names.items() if stored in kept}
 
@@ -113,7 +113,7 @@ class Checkpoint:
         return file.unreadable(stored)
 
     def check(self, wanted: Mapping[str, tuple[int, ...]]) -> None:
-        """Compare names and shapes with those that a model reads.
+        """Check that the tensors of a network are there, with their shapes.
 
         Raises:
             ModelError: a tensor is missing or has another shape.
@@ -128,7 +128,7 @@ class Checkpoint:
                 )
 
     def close(self) -> None:
-        """Close the files; idempotent. Arrays that were handed out stay valid."""
+        """Close the files; idempotent. Arrays that were returned stay valid."""
         for file in self._files:
             file.close()
 
@@ -142,7 +142,7 @@ class Checkpoint:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that make the checkpoint in ``folder``; none of them is opened.
+    """The safetensors files of the checkpoint in ``folder``; none of them is opened.
 
     Raises:
         ModelError: there are none, one that the index names is missing, or the index is damaged.
@@ -165,7 +165,7 @@ def is_file(path: Path) -> bool:
     """Whether there is a file at ``path``.
 
     Raises:
-        ModelError: the system does not say.
+        ModelError: the path cannot be accessed.
     """
     try:
         return path.is_file()
@@ -174,7 +174,7 @@ def is_file(path: Path) -> bool:
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """The shard's file name of every tensor, from a ``model.safetensors.index.json``.
+    """The file name for each tensor, from a ``model.safetensors.index.json``.
 
     Raises:
         ModelError: the index cannot be read, or names anything but files of its own folder.
@@ -199,12 +199,12 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether ``name`` is a .safetensors file name and no path."""
+    """Whether ``name`` is the name of a .safetensors file, not a path."""
     return name.endswith(".safetensors") and name.isprintable() and not set(name) & set("/\\")
 
 
 def listed(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and the number of the others."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(repr(name[:100]) for name in names[:SHOWN]) + more
 
@@ -218,7 +218,7 @@ def _no_weights(folder: Path) -> ModelError:
 
 
 def refusal(place: str, found: Iterable[str]) -> ModelError:
-    """Why the files ``found`` in ``place``, a folder or a repository, make no checkpoint."""
+    """The error for a folder or repository ``place`` whose files are no checkpoint."""
     names = sorted(found)
     pickles = [name for name in names if name.endswith(PICKLES)]
     ggufs = [name for name in names if name.endswith(".gguf")]

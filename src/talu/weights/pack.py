@@ -1,7 +1,6 @@
-"""Packs a checkpoint for the native kernels; what was packed once is mapped the next time.
+"""Packs the tensors of a checkpoint into the layout of the native kernels, or maps the packed file.
 
-Knows how a tensor of a checkpoint becomes a packed one. Which tensors a model reads it is told;
-where packed files lie, and when they are too old, ``cache`` knows.
+``cache`` decides where packed files are stored and when they are outdated.
 """
 
 from collections.abc import Collection, Iterator, Mapping

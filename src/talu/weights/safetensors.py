@@ -1,12 +1,11 @@
 """Reads one safetensors file: 8 bytes of length, a JSON header, then the tensors' bytes.
 
-Every number of the header is checked against the size of the opened file before a tensor is
-touched, by the rules of the reference implementation: the ranges cover the data without gap or
-overlap, and each has the size that its type and shape ask for. This file knows nothing of
-folders, shards or models. https://github.com/huggingface/safetensors#format
+The header is validated against the size of the file before any tensor is read, by the rules of the
+reference implementation: the ranges cover the data without gaps or overlaps, and each has the size
+that its type and shape require. https://github.com/huggingface/safetensors#format
 
-A file that another program cuts short *after* it was opened takes the process down (SIGBUS) when
-it was mapped, as with every mapping; opened with ``use_mmap=False`` it ends in a ModelError.
+If another program truncates a file that is mapped, reading it kills the process (SIGBUS). With
+``use_mmap=False`` a truncated file is a ModelError.
 """
 
 import json
@@ -34,12 +33,12 @@ BITS = {  # of one element
 }  # fmt: skip
 ARRAY_TYPES = {"F32": "<f4", "F16": "<u2", "BF16": "<u2"}  # 16-bit floats as their raw bits
 MAX_DIMENSIONS = 64
-MAX_WHY = 500  # characters: a hostile name must not flood the log
+MAX_WHY = 500  # characters of an error, in which names from the file stand
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Where a tensor lies: its type, its shape, and its bytes [start, end) in the file."""
+    """The type and shape of a tensor, and the range [start, end) of its bytes in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -48,10 +47,10 @@ class TensorInfo:
 
 
 class SafetensorsFile:
-    """One open file. Arrays that it handed out stay valid after ``close``.
+    """One open file. Arrays that it returned stay valid after ``close``.
 
     Attributes:
-        tensors: what the file holds, by name.
+        tensors: the tensors of the file by name.
     """
 
     def __init__(self, path: Path, *, use_mmap: bool = True) -> None:
@@ -59,15 +58,15 @@ class SafetensorsFile:
 
         Args:
             path: a regular file.
-            use_mmap: map the file; otherwise each tensor is read into memory of its own.
+            use_mmap: map the file; otherwise each tensor is read into its own memory.
 
         Raises:
-            ModelError: the file cannot be opened, or is not a sound safetensors file.
+            ModelError: the file cannot be opened, or is not a valid safetensors file.
         """
         self.path = path
         self._map: mmap.mmap | None = None
         try:
-            # O_NONBLOCK: a named pipe must fail below, not wait for its writer.
+            # O_NONBLOCK, so that a named pipe fails below instead of waiting for a writer
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise ModelError(f"cannot open {path}: {error.strerror}") from error
@@ -89,11 +88,11 @@ class SafetensorsFile:
         """The tensor ``name`` as float32, or as uint16 raw bits when it is F16 or BF16.
 
         Returns:
-            C-contiguous, aligned, little-endian: a read-only view of the mapping where the file
-            allows it, else memory of its own.
+            a C-contiguous, aligned, little-endian array: a read-only view of the mapping if the
+            data is aligned in the file, otherwise a copy.
 
         Raises:
-            ModelError: the type is none of F32, F16, BF16, or the file cannot be read.
+            ModelError: the type is not F32, F16 or BF16, or the file cannot be read.
         """
         info = self.tensors[name]
         if info.dtype not in ARRAY_TYPES:
@@ -108,18 +107,18 @@ class SafetensorsFile:
         """The error for a tensor of a type that cannot be read."""
         return ModelError(
             f"{self.path}: tensor {name!r} has type {self.tensors[name].dtype}; "
-            f"weights of type {', '.join(ARRAY_TYPES)} can be read"
+            f"supported are {', '.join(ARRAY_TYPES)}"
         )
 
     def close(self) -> None:
-        """Close the file; idempotent. The mapping goes with the last array that views it."""
+        """Close the file; idempotent. The mapping ends with the last array that views it."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
         self._map = None
 
     def _read(self, start: int, size: int) -> NDArray[np.uint8]:
-        """``size`` bytes at ``start``, which the caller found to lie within the file."""
+        """``size`` bytes at ``start``; the caller has checked that they are in the file."""
         out = np.empty(size, np.uint8)
         done = 0
         while done < size:
@@ -128,7 +127,7 @@ class SafetensorsFile:
             except OSError as error:
                 raise ModelError(f"cannot read {self.path}: {error.strerror}") from error
             if count == 0:
-                raise self._damaged("it was cut short while it was read")
+                raise self._damaged("it was truncated while it was read")
             done += count
         return out
 
@@ -138,7 +137,7 @@ class SafetensorsFile:
         length = int.from_bytes(self._read(0, 8).tobytes(), "little")
         if length > MAX_JSON_BYTES:
             raise self._damaged(
-                f"its header claims {length} bytes; at most {MAX_JSON_BYTES} may be"
+                f"its header claims {length} bytes; the maximum is {MAX_JSON_BYTES}"
             )
         if length > file_size - 8:
             raise self._damaged(f"its header claims {length} bytes, the file has {file_size}")
@@ -163,9 +162,9 @@ class SafetensorsFile:
         return tensors
 
     def _tensor(self, name: str, entry: object, data: int) -> TensorInfo:
-        """The header's ``entry`` checked for itself; offsets count from byte ``data``."""
+        """One entry of the header, validated; its offsets count from byte ``data``."""
         if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-            raise self._damaged(f"tensor {name!r} needs dtype, shape and data_offsets, no more")
+            raise self._damaged(f"tensor {name!r} must have exactly dtype, shape and data_offsets")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(dtype, str):
             raise self._damaged(f"tensor {name!r}: dtype is not a string")
@@ -181,19 +180,20 @@ class SafetensorsFile:
         return TensorInfo(dtype, tuple(shape), data + start, data + end)
 
     def _damaged(self, why: str) -> ModelError:
-        return ModelError(f"{self.path} is not a sound safetensors file: {why[:MAX_WHY]}")
+        return ModelError(f"{self.path} is not a valid safetensors file: {why[:MAX_WHY]}")
 
 
 def is_list_of_sizes(value: object) -> bool:
-    """Whether ``value`` is a list of integers of 0 .. 2**63 - 1; True and False are none."""
+    """Whether ``value`` is a list of integers from 0 to 2**63 - 1; booleans do not count."""
     return isinstance(value, list) and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
 
 
 def parse_json(text: bytes, path: Path) -> dict[str, Any]:
-    """The JSON object in ``text``, the content of ``path``; a name that stands twice is an error.
+    """The JSON object in ``text``, the content of ``path``.
 
     Raises:
-        ModelError: not UTF-8, not JSON, nested too deeply, no object, or ambiguous.
+        ModelError: the text is not UTF-8, not JSON, nested too deeply, not an object, or has a key
+            twice.
     """
     try:
         value = json.loads(text.decode(), object_pairs_hook=_without_duplicates)
@@ -208,6 +208,6 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, value in pairs:
         if name in result:
-            raise ValueError(f"the name {name[:100]!r} stands twice")
+            raise ValueError(f"the key {name[:100]!r} occurs twice")
         result[name] = value
     return result
