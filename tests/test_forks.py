@@ -90,7 +90,7 @@ def test_a_fork_waits_until_an_import_in_another_thread_is_done(
     thread.join(30)
 
 
-def test_what_another_process_opened_is_refused() -> None:
+def test_an_object_that_another_process_opened_is_refused() -> None:
     check_process(os.getpid(), "the model was opened", "open it again")
     with pytest.raises(StateError, match="opened before this process was forked: open") as e:
         check_process(os.getpid() + 1, "the model was opened", "open it again")
@@ -125,7 +125,7 @@ def told(use):
 """
 
 
-def test_a_child_that_is_forked_while_a_model_is_being_opened_opens_it_itself() -> None:
+def test_a_child_that_is_forked_while_a_model_is_opened_can_open_it() -> None:
     script = """
 def ask():
     print(client.ask("Hi", max_tokens=1).usage.completion_tokens, flush=True)
@@ -155,7 +155,7 @@ for number in range(4):
     assert run_script(script) == ["3", "1", "3"] * 2
 
 
-def test_a_child_is_told_to_make_a_client_of_its_own_and_ends_whatever_its_parent_does() -> None:
+def test_an_inherited_client_raises_in_a_forked_child_which_ends_normally() -> None:
     script = """
 client = talu.Client("talu/pocket")
 chat = client.chat()

@@ -352,7 +352,7 @@ def test_closing_ends_what_this_object_generates(folder: Path) -> None:
     other.close()
 
 
-def test_a_reader_that_waits_is_told_of_the_closing(folder: Path) -> None:
+def test_closing_wakes_a_waiting_reader(folder: Path) -> None:
     model = LocalModel(str(folder))
     events: list[Event] = []
     begun = threading.Event()
@@ -384,7 +384,7 @@ def test_a_stream_that_is_left_is_cancelled(model: LocalModel, how: str) -> None
     assert ticket._mailbox.cancelled
 
 
-def test_events_that_nobody_asks_for_are_cancelled_when_they_are_dropped(
+def test_dropping_unread_events_cancels_the_generation(
     model: LocalModel,
 ) -> None:
     request = endless()  # still held by whoever made it
@@ -395,7 +395,7 @@ def test_events_that_nobody_asks_for_are_cancelled_when_they_are_dropped(
     assert mailbox.cancelled
 
 
-def test_a_request_that_is_told_to_stop_ends_as_cancelled(model: LocalModel) -> None:
+def test_a_stopped_request_ends_as_cancelled(model: LocalModel) -> None:
     request = endless()
     stream = model.stream(request)
     next(stream)

@@ -128,7 +128,7 @@ def test_many_texts_run_in_few_steps(watched: Callable[..., tuple[Engine, Watche
     assert executor.steps == [768, 768, 512]
 
 
-def test_two_callers_share_the_steps_in_turn(
+def test_two_callers_take_turns_in_the_steps(
     watched: Callable[..., tuple[Engine, Watched]],
 ) -> None:
     engine, executor = watched()
@@ -157,7 +157,7 @@ def test_beside_a_generation_a_step_is_short(
     assert executor.steps[0] == 64
 
 
-def test_no_texts_are_no_vectors(new_engine: Callable[..., Engine]) -> None:
+def test_an_empty_batch_gives_no_vectors(new_engine: Callable[..., Engine]) -> None:
     assert new_engine().submit_embedding([], "last").wait().shape == (0, 64)
 
 
@@ -172,7 +172,7 @@ def test_a_text_of_the_whole_context_fits_and_a_longer_one_is_refused_with_the_c
     assert caught.value.details == {"index": 1, "tokens": 257, "context_length": 256}
 
 
-def test_a_text_without_tokens_and_a_token_that_is_none_are_refused(
+def test_empty_texts_and_unknown_tokens_are_refused(
     new_engine: Callable[..., Engine],
 ) -> None:
     engine = new_engine()
@@ -182,7 +182,7 @@ def test_a_text_without_tokens_and_a_token_that_is_none_are_refused(
         engine.submit_embedding([[320]], "mean")
 
 
-def test_a_failed_step_reaches_its_callers_and_nobody_else(
+def test_a_failed_step_fails_only_the_requests_in_it(
     watched: Callable[..., tuple[Engine, Watched]],
 ) -> None:
     engine, executor = watched()
@@ -194,7 +194,7 @@ def test_a_failed_step_reaches_its_callers_and_nobody_else(
     assert len(list(engine.submit([1, 2], GREEDY))) > 0
 
 
-def test_closing_ends_what_waits(watched: Callable[..., tuple[Engine, Watched]]) -> None:
+def test_closing_ends_waiting_requests(watched: Callable[..., tuple[Engine, Watched]]) -> None:
     engine, executor = watched()
     executor.gate.clear()
     ticket = engine.submit_embedding(texts(*[200] * 20), "last")

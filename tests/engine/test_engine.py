@@ -282,7 +282,7 @@ def test_the_tokens_of_the_queue_have_a_limit(
 
 
 @pytest.mark.parametrize("step", [1, 2, 4])
-def test_a_failing_step_reaches_every_reader_and_the_engine_goes_on(
+def test_a_failing_step_reaches_every_reader_and_the_engine_keeps_working(
     step: int, new_engine: NewEngine
 ) -> None:
     engine = new_engine(wrap=lambda executor: Failing(executor, step))
@@ -374,7 +374,7 @@ def test_a_request_that_still_waits_can_be_cancelled(
     assert len(tokens_of(running)) == 12
 
 
-def test_closing_ends_everything_that_runs_and_waits(
+def test_closing_ends_running_and_waiting_requests(
     gated: Callable[..., tuple[Engine, Gated]],
 ) -> None:
     engine, gate = gated(limits=Limits(jobs=1))
@@ -431,7 +431,7 @@ def test_closing_frees_the_weights_and_the_cache(new_engine: NewEngine) -> None:
     assert [ref() for ref in kept] == [None, None]
 
 
-def test_a_forked_process_is_told_to_open_the_model_itself(new_engine: NewEngine) -> None:
+def test_submitting_in_a_forked_child_raises(new_engine: NewEngine) -> None:
     engine = new_engine()
     answers: Any = multiprocessing.get_context("fork").SimpleQueue()
 
@@ -448,7 +448,7 @@ def test_a_forked_process_is_told_to_open_the_model_itself(new_engine: NewEngine
     assert "forked" in answers.get()
 
 
-def test_a_forked_process_is_told_that_nobody_writes_its_answer(new_engine: NewEngine) -> None:
+def test_reading_an_inherited_answer_in_a_forked_child_raises(new_engine: NewEngine) -> None:
     ticket = new_engine().submit(PROMPT, ENDLESS)
     next(ticket)
     answers: Any = multiprocessing.get_context("fork").SimpleQueue()
@@ -534,7 +534,7 @@ def test_a_step_wakes_an_event_loop_once_for_all_that_wait_in_it(
     assert len(wakes) <= len(gate.rows) + 1
 
 
-def test_a_storm_of_cancellations_leaves_a_working_engine(new_engine: NewEngine) -> None:
+def test_the_engine_works_after_many_cancellations(new_engine: NewEngine) -> None:
     engine = new_engine(blocks=64)
     expected = tokens_of(engine.submit(PROMPT, PARAMS))
 

@@ -128,7 +128,7 @@ def submit_text(engine: Engine) -> object:
 
 
 @pytest.mark.parametrize("kind", [Panic, SystemExit, KeyboardInterrupt, GeneratorExit])
-def test_what_is_no_exception_ends_the_engine_and_reaches_every_reader(
+def test_an_error_outside_of_exception_ends_the_engine_and_reaches_every_reader(
     kind: type[BaseException], held: Callable[[], tuple[Engine, Held]]
 ) -> None:
     engine, executor = held()
@@ -212,7 +212,7 @@ def test_a_failure_while_the_engine_closes_leaves_no_reader_waiting(
     assert not weights
 
 
-def test_a_token_without_a_text_fails_its_own_request_only(
+def test_a_token_that_cannot_be_decoded_fails_only_its_own_request(
     held: Callable[[], tuple[Engine, Held]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, executor = held()

@@ -51,7 +51,7 @@ def test_16_bit_weights_get_a_16_bit_cache(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kv_format", ["f32", "bf16"])
-def test_values_too_large_for_an_f16_cache_are_told_with_the_format_that_has_room(
+def test_an_overflow_of_the_f16_cache_names_a_format_with_enough_range(
     folder: Path, kv_format: Any
 ) -> None:
     path = folder / "model.safetensors"

@@ -173,7 +173,7 @@ def test_leases_that_come_and_go_in_many_threads_leave_nothing_open(
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "1_Pooling/config.json"])
-def test_a_folder_that_has_changed_is_opened_again_and_the_old_engine_goes_on(
+def test_a_changed_folder_gets_a_new_engine_and_the_old_one_keeps_working(
     name: str, checkpoint: Path, tmp_path: Path, opened: list[LoadedModel]
 ) -> None:
     folder = tmp_path / "model"
@@ -194,7 +194,7 @@ def test_a_folder_that_has_changed_is_opened_again_and_the_old_engine_goes_on(
     assert registry._entries == {}
 
 
-def test_a_file_that_no_model_is_made_of_may_change(
+def test_a_change_of_an_unrelated_file_is_ignored(
     checkpoint: Path, tmp_path: Path, lease: Callable[..., EngineLease]
 ) -> None:
     folder = tmp_path / "model"

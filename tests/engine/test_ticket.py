@@ -109,7 +109,7 @@ def test_cancelling_the_task_that_waits_cancels() -> None:
     assert mailbox.cancelled
 
 
-def test_a_piece_for_a_task_that_was_cancelled_meanwhile_disturbs_nobody() -> None:
+def test_a_piece_for_a_cancelled_task_is_ignored() -> None:
     mailbox = Mailbox()
     ticket = Ticket(mailbox)
 
@@ -139,7 +139,7 @@ def test_a_closed_event_loop_is_a_reader_that_left() -> None:
     waiting.close()
 
 
-def test_cancelling_leaves_what_was_sent_readable() -> None:
+def test_pieces_that_were_sent_can_be_read_after_cancelling() -> None:
     mailbox = Mailbox()
     ticket = Ticket(mailbox)
     mailbox.put(Piece("a"))

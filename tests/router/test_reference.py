@@ -42,7 +42,7 @@ def test_a_reference_is_split_into_provider_and_name(ref, meant) -> None:
         ("openai::", "names a provider and no model"),
     ],
 )
-def test_a_reference_that_says_nothing_known_is_refused(ref, match) -> None:
+def test_a_reference_with_an_unknown_provider_is_refused(ref, match) -> None:
     with pytest.raises(ValidationError, match=match) as caught:
         split_reference(ref)
     assert caught.value.code == "AMBIGUOUS_BACKEND"

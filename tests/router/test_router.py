@@ -72,7 +72,7 @@ def test_a_remote_model_says_that_it_comes_later(model) -> None:
     assert caught.value.code == "UNSUPPORTED_BACKEND"
 
 
-def test_something_that_is_no_backend_is_refused() -> None:
+def test_an_object_that_is_not_a_backend_is_refused() -> None:
     with pytest.raises(ValidationError, match="is not a backend but a str"):
         Router([ModelSpec("a", "cuda")]).backend()
 

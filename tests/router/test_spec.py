@@ -74,7 +74,7 @@ def test_the_warning_points_at_the_line_that_makes_the_client() -> None:
         (ModelSpec(3), "text that is not empty"),
     ],
 )
-def test_what_is_not_a_model_is_refused(model, match) -> None:
+def test_values_that_are_not_models_are_refused(model, match) -> None:
     with pytest.raises(ValidationError, match=match) as caught:
         specs_from(model)
     assert caught.value.details["param"] == "model"

@@ -325,7 +325,7 @@ def test_the_token_goes_to_the_hub_and_not_where_it_redirects(
         ((507, ""), "IOError", "IO_NETWORK_FAILED", "HTTP 507"),
     ],
 )
-def test_a_refusal_of_the_hub_is_told_with_the_next_step(
+def test_a_refusal_of_the_hub_says_what_to_do(
     resolve: Resolve, hub: Any, repository: Any, refusal: Any, error: str, code: str, words: str
 ) -> None:
     repository.refusal = refusal
@@ -425,7 +425,7 @@ SIBLING = {"rfilename": "config.json", "size": 2}
     ],
     ids=repr,
 )
-def test_an_answer_that_describes_no_model_is_told(
+def test_a_malformed_answer_of_the_hub_is_a_typed_error(
     resolve: Resolve, repository: Any, answer: Any
 ) -> None:
     repository.answer = answer

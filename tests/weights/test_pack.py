@@ -310,7 +310,7 @@ def reseal(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 @pytest.mark.parametrize("change", RESEALED)
 @MAPPED
-def test_a_packed_file_whose_table_was_altered_and_sealed_anew_is_rebuilt_and_logged(
+def test_a_packed_file_with_an_altered_table_and_a_valid_checksum_is_rebuilt_and_logged(
     folder: Path,
     packed_folder: Path,
     change: str,
@@ -329,7 +329,7 @@ def test_a_packed_file_whose_table_was_altered_and_sealed_anew_is_rebuilt_and_lo
 
 
 @pytest.mark.parametrize("source", [5, [], [[]], [5], [["x", 1, 2, 3]], [["\0", 1, 2, 3]], {}])
-def test_an_altered_source_in_another_packed_file_does_not_disturb(
+def test_a_packed_file_with_a_malformed_source_is_removed(
     folder: Path, packed_folder: Path, source: Any
 ) -> None:
     load_packed(folder, WANTED)
@@ -411,7 +411,7 @@ def no_disk(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_a_full_disk_is_said_once_and_the_weights_are_loaded(
+def test_a_full_disk_is_logged_once_and_the_weights_are_loaded(
     folder: Path,
     packed_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -440,7 +440,7 @@ def test_the_cache_leaves_a_gibibyte_of_the_disk_free(
 
 
 @pytest.mark.parametrize("place", ["/proc/talu", "{file}/below", "/dev/null"])
-def test_a_cache_that_cannot_be_written_is_done_without(
+def test_weights_are_loaded_when_the_cache_cannot_be_written(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -536,6 +536,6 @@ def test_processes_that_pack_at_once_do_not_disturb_each_other(
     only_file(packed_folder)
 
 
-def test_memory_that_cannot_be_had_is_an_error() -> None:
-    with pytest.raises(ResourceError, match=r"1152921504.6 GB of memory for weights"):
+def test_insufficient_memory_is_a_resource_error() -> None:
+    with pytest.raises(ResourceError, match=r"not enough memory for 1152921504.6 GB"):
         packed_file.aligned(1 << 60)

@@ -49,7 +49,7 @@ def work(clock: Clock, seconds: float) -> None:
             shown.add(10**8)
 
 
-def test_a_terminal_gets_a_line_after_a_second_which_is_gone_at_the_end(
+def test_a_terminal_shows_a_line_after_a_second_and_clears_it_at_the_end(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = on_terminal(monkeypatch)
@@ -67,7 +67,7 @@ def test_what_takes_less_than_a_second_is_not_shown(
     assert terminal.getvalue() == ""
 
 
-def test_many_small_pieces_do_not_make_a_flood(
+def test_many_small_pieces_do_not_flood_the_terminal(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = on_terminal(monkeypatch)
@@ -78,7 +78,7 @@ def test_many_small_pieces_do_not_make_a_flood(
     assert 40 <= terminal.getvalue().count(CLEAR) <= 50
 
 
-def test_a_terminal_gets_nothing_where_the_variable_is_0(
+def test_the_environment_variable_turns_the_line_off(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = on_terminal(monkeypatch)
@@ -94,7 +94,7 @@ def closed() -> Terminal:
 
 
 @pytest.mark.parametrize("stream", [io.StringIO, closed, lambda: None])
-def test_what_is_no_terminal_gets_nothing_and_the_log_all(
+def test_without_a_terminal_progress_is_only_logged(
     clock: Clock,
     stream: Callable[[], Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -111,7 +111,7 @@ def test_what_is_no_terminal_gets_nothing_and_the_log_all(
     assert records[0].getMessage() == "packing: 20 % of 1.0 GB"
 
 
-def test_packing_a_checkpoint_tells_of_every_tensor(
+def test_packing_a_checkpoint_reports_every_tensor(
     tmp_path: Path,
     save_tensors: Callable[[Path, dict[str, Any]], Path],
     monkeypatch: pytest.MonkeyPatch,

@@ -55,13 +55,13 @@ def test_what_is_neither_folder_nor_hub_id_is_refused_with_the_forms_there_are(r
 
 
 @pytest.mark.parametrize("ref", ["", "  ", "a\0b", None, 7, Path("m")])
-def test_a_reference_must_be_words(ref: object) -> None:
+def test_a_reference_that_is_empty_or_not_text_is_refused(ref: object) -> None:
     with pytest.raises(ValidationError, match="a model reference must name") as caught:
         resolve(ref)  # what the types forbid is tested
     assert caught.value.details == {"param": "model"}
 
 
-def test_a_name_too_long_for_a_path_is_no_model() -> None:
+def test_a_name_that_is_too_long_for_a_path_is_not_found() -> None:
     for ref in ("x" * 300, "x" * 5000, "org/" + "x" * 300, "./" + "x" * 300, "./" + "x" * 10**6):
         with pytest.raises(ModelError) as caught:
             resolve(ref, offline=True)
@@ -69,7 +69,7 @@ def test_a_name_too_long_for_a_path_is_no_model() -> None:
 
 
 @pytest.mark.parametrize("ref", ["\ud800", "./\ud800", "org/\ud800", "/\ud800/m", "~/\ud800"])
-def test_a_lone_surrogate_is_no_path(ref: str) -> None:
+def test_a_lone_surrogate_in_a_path_is_a_typed_error(ref: str) -> None:
     with pytest.raises(ModelNotFoundError, match="no model") as caught:
         resolve(ref)
     str(caught.value).encode()
@@ -83,7 +83,7 @@ def test_a_folder_whose_name_is_not_utf_8_is_found(tmp_path: Path) -> None:
         assert client.ask("Hi", max_tokens=1).usage.completion_tokens == 1
 
 
-def test_a_cycle_of_links_is_no_folder(tmp_path: Path) -> None:
+def test_a_cycle_of_symbolic_links_is_a_typed_error(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("a")
     with pytest.raises(ModelError, match=r"cannot be opened: Too many levels of symbolic links"):
         resolve(str(tmp_path / "a"))
@@ -107,7 +107,7 @@ def test_a_folder_that_may_not_be_read_is_named_and_never_asked_of_the_hub(
         (tmp_path / "closed").chmod(0o700)
 
 
-def test_an_unknown_home_is_told() -> None:
+def test_an_unknown_home_is_an_error() -> None:
     with pytest.raises(ModelNotFoundError, match="home"):
         resolve("~nobody-of-that-name/model")
 

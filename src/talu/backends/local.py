@@ -1,7 +1,6 @@
-"""A model in this process as a backend: template, tokens, engine, and events back.
+"""The backend for a model in this process: from a request to tokens, and from the engine to events.
 
-Waiting is the only thing that ``stream`` and ``astream`` do each in their own way. What a setting
-does is decided elsewhere; a setting that this backend could not honour would be refused here.
+``stream`` and ``astream`` differ only in how they wait.
 """
 
 import contextlib
@@ -195,7 +194,7 @@ class LocalModel:
 
     @property
     def _engine(self) -> Engine:
-        """Asked of the lease each time: answers hold this object, and a closed one no model."""
+        """From the lease each time: answers keep this object, and must not keep a closed model."""
         self._check_open()
         return self._lease.engine
 
@@ -256,10 +255,10 @@ class LocalModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Generation:
-    """A request that the engine works on, and what its events need besides the pieces.
+    """A request that the engine works on, and what its events need beside the pieces.
 
-    It holds the backend, so that a model whose answer is being read is not dropped meanwhile. Its
-    end, wherever that comes, is the end of the engine's work.
+    It refers to the backend, so that the model is not dropped while the answer is read. When it
+    ends, for whatever reason, the engine stops working on it.
     """
 
     ticket: Ticket

@@ -1,7 +1,7 @@
-"""A backend that says what it is told: for testing programs that use talu, without a model.
+"""A backend with scripted answers, for testing programs that use talu without a model.
 
-It knows no model, tokenizer or template, and heeds no setting of a request. It records the
-requests, so that a test can read what would have reached a model.
+It ignores the settings of a request. It records the requests, so that a test can check what would
+have reached a model.
 """
 
 import inspect
@@ -75,7 +75,7 @@ class ScriptedModel:
 
     @property
     def location(self) -> None:
-        """It is nowhere."""
+        """None: it has neither folder nor address."""
         return None
 
     @property
@@ -154,7 +154,7 @@ class ScriptedModel:
 
     @property
     def capabilities(self) -> Capabilities:
-        """It streams what it is told, calls of tools too, and embeds nothing."""
+        """It streams its scripts, tool calls included, and has no embeddings."""
         return Capabilities(
             streaming=True, tool_calling=True, logprobs=False, embeddings=False, json_schema=False
         )

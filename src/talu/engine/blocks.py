@@ -1,8 +1,8 @@
-"""Which block of the paged cache holds what, who uses it, and which one is given up first.
+"""Tracks the blocks of the paged cache: their content, their users, and the order of eviction.
 
-Knows block numbers and token ids only; the keys and values themselves are the executor's. A full
-block is published under its parent block and its tokens, so a lookup compares the tokens
-themselves: there is no digest that two prefixes could share.
+It works on block numbers and token ids; the executor holds the keys and values. A full block is
+published under its parent block and its tokens, so that a lookup compares the tokens themselves and
+never a hash that two prefixes could share.
 """
 
 from collections import OrderedDict
@@ -17,10 +17,10 @@ class BlockPool:
     """A fixed number of cache blocks, shared by prefix between sequences.
 
     A sequence owns a list of block numbers, in the order of its positions; the methods change
-    that list in place. Blocks that nobody uses but that still hold a published prefix are kept
-    and given up in the order of their last use. Whoever uses a block uses its parents as well,
-    and a released list lets go of its last block first, so a block is given up before its
-    parent: a published prefix is always reachable.
+    that list in place. Unused blocks that still hold a published prefix are kept, and evicted in
+    the order of their last use. A user of a block also uses its parents, and a released list frees
+    its last block first, so a block is evicted before its parent, and every published prefix stays
+    reachable.
     """
 
     def __init__(self, count: int, block_size: int) -> None:
@@ -34,7 +34,7 @@ class BlockPool:
 
     @property
     def available(self) -> int:
-        """Blocks that a sequence can get, those included that hold an unused prefix."""
+        """Blocks that a sequence can get, including those that hold an unused prefix."""
         return len(self._free) + len(self._unused)
 
     def needed(self, positions: int) -> int:
@@ -52,8 +52,8 @@ class BlockPool:
     def reuse(self, blocks: list[int], tokens: Sequence[int], computed: int) -> int:
         """Use published blocks for what follows the first ``computed`` tokens.
 
-        The last token is never covered: its row has to run, for it gives the next token. Blocks
-        that the sequence held for the covered positions are exchanged for the published ones.
+        The last token is never covered, because its row has to run to give the next token. Blocks
+        that the sequence held for the covered positions are replaced by the published ones.
 
         Returns:
             How many tokens are in the cache now, at least ``computed``.
@@ -69,10 +69,10 @@ class BlockPool:
         return computed
 
     def publish(self, blocks: list[int], tokens: Sequence[int], first: int, last: int) -> None:
-        """Offer the full blocks numbered ``first`` to ``last - 1`` of a sequence to all others.
+        """Share the full blocks numbered ``first`` to ``last - 1`` of a sequence with all others.
 
         Those before ``first`` must have been published. Where another sequence has published the
-        same tokens meanwhile, its block takes the place of this one, so that one copy stays.
+        same tokens meanwhile, its block replaces this one, so that only one copy remains.
         """
         for index in range(first, last):
             key = self._key(blocks, tokens, index)
@@ -84,7 +84,7 @@ class BlockPool:
                 self._enter(blocks, index, found)
 
     def release(self, blocks: list[int]) -> None:
-        """Let go of all blocks of a sequence and empty its list."""
+        """Free all blocks of a sequence and empty its list."""
         while blocks:
             self._leave(blocks.pop())
 

@@ -1,7 +1,7 @@
-"""How much memory the cache of a model may take, and what that means for its context.
+"""Plans the size of a model's cache, and its context, from the memory that is available.
 
-Reads what this process may still use, as the kernel and its control groups say; it allocates
-nothing. docs/decisions/0004-scheduling-and-cache.md
+Available memory is what the kernel and the control groups of the process report; nothing is
+allocated here. docs/decisions/0004-scheduling-and-cache.md
 """
 
 from collections.abc import Iterator, Sequence

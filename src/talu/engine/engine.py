@@ -1,6 +1,6 @@
-"""What can be asked of a loaded model: checks each request and hands it to the model's thread.
+"""The interface of a loaded model: checks each request and hands it to the model's thread.
 
-How the requests are computed is in ``worker``.
+``worker`` computes the requests.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ __all__ = ["Engine"]
 
 
 class Engine:
-    """A loaded model at work.
+    """A loaded model that serves requests.
 
     Requests may come from any threads. The same request with the same seed gives the same tokens,
     whatever else runs, however its prompt is cut, and whatever the prefix cache holds.
@@ -79,7 +79,7 @@ class Engine:
                 ``GENERATION_CONTEXT_OVERFLOW``).
             ValidationError: a token id is outside the vocabulary.
             ResourceError: too many requests are waiting.
-            StateError: the engine is closed or has failed, or this process is a fork of its own.
+            StateError: the engine is closed or has failed, or was opened before a fork.
         """
         form = form or ReplyForm()
         self._check_request(prompt_ids, params)
@@ -129,7 +129,7 @@ class Engine:
                 ``GENERATION_CONTEXT_OVERFLOW``).
             ValidationError: a token id is outside the vocabulary.
             ResourceError: too many requests are waiting.
-            StateError: the engine is closed or has failed, or this process is a fork of its own.
+            StateError: the engine is closed or has failed, or was opened before a fork.
         """
         for number, ids in enumerate(texts):
             self._check_text(first + number, ids, skip)

@@ -1,4 +1,4 @@
-"""What an engine needs of a model: its parts, and what is known about them. Values only."""
+"""Values that describe a loaded model: its parts, and what is known about them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class ModelInfo:
     Attributes:
         device: where the steps run.
         target: the instruction set whose kernels were chosen.
-        threads: how many work on a step.
+        threads: the number that work on a step.
         weight_format: of the matrices; several are joined by ``+``.
         weights_mapped: they lie in a mapped file that other processes share.
         weights_from_cache: an earlier open had packed them.

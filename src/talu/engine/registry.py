@@ -59,7 +59,7 @@ _entries: dict[_Key, _Entry] = {}
 class EngineLease:
     """A share in an open engine. Release it when it is no longer needed.
 
-    A lease that was released holds nothing of the model, whoever still holds the lease.
+    A released lease keeps nothing of the model in memory.
 
     Attributes:
         folder: what was opened.
@@ -102,11 +102,11 @@ class EngineLease:
 
 
 def acquire(ref: str, options: LocalBackend | None = None, *, offline: bool = False) -> EngineLease:
-    """A share in the engine of a model, which is opened if nobody has it open.
+    """A share in the engine of a model, which is opened first if necessary.
 
-    Threads that ask at once wait for one opening, and for one closing before it. An error of that
-    opening reaches all of them; the next to ask tries again. A forked child opens its own, and a
-    folder whose files have changed gets an engine of its own, and so does one whose engine failed.
+    Threads that ask at the same time wait for one opening, and for a closing before it. An error
+    reaches all of them; the next call tries again. A new engine is opened in a forked child, for a
+    folder whose files have changed, and after the engine of the model has failed.
 
     Raises:
         TaluError: what ``resolve`` and ``load_model`` raise.

@@ -1,14 +1,13 @@
 """Decides what the next step computes: which sequences run, and how many rows each gets.
 
-Pure: integers in, a plan out. It knows nothing of models, threads, clocks or text. A job is
-nothing but its tokens and how many of them are in the cache; one token left is a decode row,
-more are a prompt to be computed in chunks.
+Pure: it works on integers only. A job consists of its tokens and the number of them that are in the
+cache. One token left is a decode row; more are a prompt, which is computed in chunks.
 
-The policy: waiting jobs are admitted in the order in which they came, as soon as their tokens fit
-into the cache. Every job with one token left gets its row in every step. The rows left for
-prompts go to the job that has waited longest for some; they are fewer while others decode, so
-that a long prompt never holds up an answer for long. When the cache is full, the youngest job
-gives its blocks back and is computed again later: the same tokens, later.
+Waiting jobs are admitted in their order of arrival, as soon as their tokens fit into the cache.
+Every job with one token left gets its row in every step. The other rows go to prompts, first to the
+one that has waited longest; there are fewer of them while other jobs decode, so that a long prompt
+never delays an answer for long. When the cache is full, the youngest job gives its blocks
+back and is computed again later, with the same tokens.
 """
 
 from collections import deque
@@ -28,8 +27,8 @@ class Limits:
     Attributes:
         jobs: sequences that run at once.
         prefill_rows: rows of prompts in a step that has no decode rows.
-        prefill_rows_beside_decodes: rows of prompts in a step that has some; it bounds how much
-            longer the step, and so the pause in the running answers, gets.
+        prefill_rows_beside_decodes: rows of prompts in a step that has some; it limits the pause
+            in the running answers.
     """
 
     jobs: int = 64
@@ -46,7 +45,7 @@ class Job:
         blocks: cache blocks, in the order of the positions.
         computed: how many tokens have their keys and values in the cache.
         cached: how many tokens another job had computed.
-        recomputed: how many tokens were given up for older jobs.
+        recomputed: how many tokens were evicted from the cache for older jobs.
     """
 
     tokens: list[int]
@@ -96,12 +95,12 @@ class Scheduler(Generic[J]):
 
     @property
     def running(self) -> int:
-        """How many jobs hold blocks."""
+        """The number of jobs that hold blocks."""
         return len(self._running)
 
     @property
     def waiting(self) -> int:
-        """How many jobs hold none."""
+        """The number of jobs that hold no blocks yet."""
         return len(self._waiting)
 
     def __iter__(self) -> Iterator[J]:
@@ -116,7 +115,7 @@ class Scheduler(Generic[J]):
         self._waiting.append(job)
 
     def remove(self, job: J) -> None:
-        """Forget a job, wherever it is; its blocks are free at once."""
+        """Remove a job, running or waiting, and free its blocks."""
         if job in self._running:
             self._running.remove(job)
             self._pool.release(job.blocks)
@@ -153,10 +152,10 @@ class Scheduler(Generic[J]):
             self._pool.publish(job.blocks, job.tokens, first, job.computed // size)
 
     def _make_room(self) -> bool:
-        """Give each running job a block for its next row, the oldest first; True if some had to go.
+        """Give each running job a block for its next row, oldest first; True if one was evicted.
 
-        The youngest go. The oldest never does, for the pool holds it when it is alone; so work
-        always goes on.
+        The youngest are evicted. The oldest never is, because the pool holds it when it is alone;
+        so there is always progress.
         """
         before = len(self._running)
         for job in list(self._running):
@@ -172,7 +171,7 @@ class Scheduler(Generic[J]):
         self._waiting.appendleft(job)
 
     def _admit(self) -> None:
-        """Start waiting jobs in their order while each running one keeps a block to grow into."""
+        """Start waiting jobs in order, as long as each running one keeps a block to grow into."""
         while self._waiting and len(self._running) < self._limits.jobs:
             job = self._waiting[0]
             cached = job.cached
@@ -187,7 +186,7 @@ class Scheduler(Generic[J]):
             self._running.append(self._waiting.popleft())
 
     def _reuse(self, job: J) -> None:
-        """Let a job skip what has been published meanwhile."""
+        """Let a job skip the tokens that other jobs have published meanwhile."""
         before = job.computed
         job.computed = self._pool.reuse(job.blocks, job.tokens, before)
         if not job.recomputed:

@@ -1,7 +1,6 @@
-"""One generation on its way: its tokens, the text that they have become, and when it ends.
+"""One running generation: turns its tokens into text and decides when it ends.
 
-Knows no other generation, no cache and no thread; the engine's thread is the only one that
-changes it.
+Only the engine's thread changes it.
 """
 
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ class Sequence(Job):
         return self.mailbox.progress.completion_tokens
 
     def start(self) -> None:
-        """A step that works on it begins."""
+        """Record that a step begins to work on it."""
         self.mailbox.progress.start(self.cached)
 
     def sample_row(self) -> SampleRow:
@@ -80,7 +79,7 @@ class Sequence(Job):
         )
 
     def accept(self, sampled: Sampled) -> FinishReason | None:
-        """Take the next token, send its text, and say why it was the last one, if it was."""
+        """Add the next token, send its text, and return why it was the last one, if it was."""
         self.mailbox.progress.token()
         if self._seen is not None:
             self._seen[len(self.tokens)] = sampled.token
@@ -104,7 +103,7 @@ class Sequence(Job):
         self.end(FinishReason.CANCELLED)
 
     def _read(self, token: int) -> tuple[FinishReason | None, str]:
-        """Why the token ends the answer, and the text that it adds; an end token adds none."""
+        """Why the token ends the answer, if it does, and its text; an end token has none."""
         if token in self.params.stop_token_ids or self.stops.is_token(token):
             return FinishReason.STOP, ""
         shown = self.stops.push(self.decoder.push(token))
@@ -137,7 +136,7 @@ class Sequence(Job):
             )
         if self.recomputed:
             notes.append(
-                f"the cache was full: {self.recomputed} tokens were given up for older requests "
-                "and computed again"
+                f"the cache was full: {self.recomputed} tokens were evicted for older requests and "
+                "computed again"
             )
         return notes

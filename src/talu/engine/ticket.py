@@ -1,8 +1,8 @@
-"""The mailbox between the engine's thread and the one reader of a generation.
+"""Delivers the pieces of a generation from the engine's thread to its one reader.
 
-The reader waits in a thread or in an event loop, and no thread is made for it. The engine never
-waits for the reader: pieces that are not read stay in the mailbox, at most one for each token that
-the context holds. It knows nothing of how tokens come about.
+The reader waits in its own thread or in an event loop; no thread is started for it. The engine
+never waits for the reader: unread pieces stay in the mailbox, at most one for each token of the
+context.
 """
 
 import asyncio
@@ -52,9 +52,9 @@ Cancel = Callable[[], None]
 
 @dataclass(slots=True)
 class Progress:
-    """How far a generation has come; the engine's thread writes it, any thread may read it.
+    """The progress of a generation; the engine's thread writes it, any thread may read it.
 
-    The times are of ``perf_counter``, None for a station that was not reached.
+    Times are from ``perf_counter``, and None for a stage that was not reached.
     """
 
     prompt_tokens: int
@@ -66,12 +66,12 @@ class Progress:
     last: float | None = None
 
     def start(self, cached_tokens: int) -> None:
-        """A step that works on it begins; so many tokens of the prompt were in the cache."""
+        """Record that a step begins; ``cached_tokens`` of the prompt were in the cache."""
         self.cached_tokens = cached_tokens
         self.started = self.started or perf_counter()
 
     def token(self) -> None:
-        """A token was sampled."""
+        """Record a sampled token."""
         self.completion_tokens += 1
         self.last = perf_counter()
         self.first = self.first or self.last
@@ -81,7 +81,7 @@ class Progress:
         return Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens)
 
     def timings(self) -> Timings:
-        """The durations, up to now where a station was not reached."""
+        """The durations so far; a stage that was not reached ends now."""
         now, tokens = perf_counter(), self.completion_tokens
         started, first, last = self.started or now, self.first or now, self.last or now
         seconds = last - first
@@ -95,21 +95,21 @@ class Progress:
 
 
 class Doorbell:
-    """Wakes readers that wait in event loops: each loop once, however many of them it has.
+    """Wakes the readers that wait in event loops, with one call per loop.
 
-    To wake a loop costs a system call that gives up the GIL, so that one for each reader would
-    cost the engine's thread more than all the rest of a step. For one writing thread.
+    Waking a loop takes a system call that releases the GIL; one per reader would cost the engine's
+    thread more than the rest of the step. Only one thread may use it.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[asyncio.AbstractEventLoop, list[tuple[Waiter, Cancel]]] = {}
 
     def add(self, loop: asyncio.AbstractEventLoop, waiter: Waiter, cancel: Cancel) -> None:
-        """There is something for this reader; ``cancel`` is called if its loop has ended."""
+        """Register a reader to be woken; ``cancel`` is called if its loop is closed."""
         self._waiting.setdefault(loop, []).append((waiter, cancel))
 
     def ring(self) -> None:
-        """Wake all that were added."""
+        """Wake all readers that were added."""
         for loop, readers in list(self._waiting.items()):
             try:
                 loop.call_soon_threadsafe(_wake, [waiter for waiter, _ in readers])
@@ -124,13 +124,13 @@ class Channel(Generic[T]):
     """What the engine's thread sends to one reader; in a forked child, reading raises StateError.
 
     Attributes:
-        cancelled: nobody wants the rest; the engine looks at it before every step.
+        cancelled: the reader wants no more; the engine checks it before every step.
         received: the engine's thread has taken the request from its inbox.
         deadline: when the engine gives up; it looks at that before every step, too.
     """
 
     def __init__(self, bell: Doorbell | None = None, deadline: Deadline | None = None) -> None:
-        """Open a channel; with a ``bell`` a reader in an event loop wakes when that is rung."""
+        """Open a channel; with a ``bell``, a reader in an event loop wakes when that is rung."""
         self.cancelled = False
         self.received = False
         self.deadline = deadline
@@ -142,7 +142,7 @@ class Channel(Generic[T]):
         self._waiter: tuple[asyncio.AbstractEventLoop, Waiter] | None = None
 
     def cancel(self) -> None:
-        """Say that nobody wants the rest."""
+        """Tell the engine that the reader wants no more."""
         self.cancelled = True
 
     def when_ended(self, callback: Callable[[], object]) -> None:
@@ -179,7 +179,7 @@ class Channel(Generic[T]):
             loop = asyncio.get_running_loop()
             future = loop.create_future()
             self._waiter = loop, future
-            # What was put before the engine could see the waiter wakes nobody: look again.
+            # An item that was put before the waiter was set wakes nobody, so check again.
             with contextlib.suppress(Empty):
                 return self._items.get_nowait()
             await future
@@ -190,12 +190,12 @@ class Channel(Generic[T]):
 
 
 class Mailbox(Channel[Item]):
-    """The engine's side: pieces, and at last the result or an error.
+    """The engine's side of a generation: receives pieces, then the result or an error.
 
-    It does not hold the ticket, so that a dropped ticket is noticed.
+    It does not refer to the ticket, so that dropping the ticket cancels the generation.
 
     Attributes:
-        progress: how far the generation has come.
+        progress: of the generation.
     """
 
     def __init__(
@@ -209,7 +209,7 @@ class Mailbox(Channel[Item]):
 
 
 class Ticket:
-    """A generation under way: read it with ``next`` or ``await anext``, from one place at a time.
+    """A running generation: read it with ``next`` or ``await anext``, from one place at a time.
 
     It yields ``Piece``s and then ends, with ``result`` set, or raises what went wrong. Cancelling
     it, closing it, dropping it, and cancelling the task that awaits it are one thing: the engine
@@ -243,12 +243,12 @@ class Ticket:
         return piece
 
     def cancel(self) -> None:
-        """Ask the engine to stop; what it has sent can still be read, and a result follows."""
+        """Ask the engine to stop; pieces that were sent can still be read, then a result."""
         self._mailbox.cancel()
 
     @property
     def canceller(self) -> Callable[[], None]:
-        """Does what ``cancel`` does, and can be kept without keeping the ticket."""
+        """Does what ``cancel`` does, without a reference to the ticket."""
         return self._mailbox.cancel
 
     def close(self) -> None:
@@ -257,7 +257,7 @@ class Ticket:
         self._ended = True
 
     def so_far(self) -> Result:
-        """What the result would be if the engine had stopped now, with all that it generated."""
+        """The result as if the engine had been cancelled now."""
         progress = self._mailbox.progress
         return Result(FinishReason.CANCELLED, progress.usage(), progress.timings())
 

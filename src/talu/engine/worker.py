@@ -39,7 +39,7 @@ logger = logging.getLogger("talu.engine")
 
 
 class Worker:
-    """Runs the steps of a loaded model in a thread of its own.
+    """Runs the steps of a loaded model in a separate thread.
 
     When a step raises an ``Exception``, the requests that had begun get a ``GenerationError`` and
     the cache is emptied, because its content is unknown; those that wait, and later ones, go on.
@@ -94,7 +94,7 @@ class Worker:
 
         Raises:
             ResourceError: too many requests are waiting.
-            StateError: the worker was closed or has failed, or this process is a fork of its own.
+            StateError: the worker was closed or has failed, or was started before a fork.
         """
         self.check_process()
         weight = request.weight  # that of a generation grows
@@ -235,7 +235,7 @@ class Worker:
     def _sample(
         self, logits: NDArray[np.float32], sequences: list[Sequence]
     ) -> list[Sampled | GenerationError]:
-        """A token for each sequence; one that cannot be sampled gets an error of its own."""
+        """A token for each sequence; an error for one that cannot be sampled."""
         rows = [sequence.sample_row() for sequence in sequences]
         try:
             return [*sample(logits, rows)]
@@ -260,7 +260,7 @@ class Worker:
         return f"the model computed what is not a number: {causes}"
 
     def _accept(self, sequence: Sequence, sampled: Sampled | GenerationError) -> None:
-        """Give a sequence its next token; an error of its own ends it and no other."""
+        """Give a sequence its next token; an error ends only this sequence."""
         reason = None
         if not isinstance(sampled, GenerationError):
             try:

@@ -31,7 +31,7 @@ logger = logging.getLogger("talu.weights")
 
 
 def source_of(folder: Path) -> Source:
-    """What tells the checkpoint in ``folder`` from others and from its own earlier versions.
+    """Identifies the checkpoint in ``folder`` and its present version.
 
     Returns:
         real path, size, modification time in nanoseconds and inode of each of its files.
@@ -74,7 +74,7 @@ def save(
     *,
     use_mmap: bool,
 ) -> Packed | str:
-    """Write the packed file of ``key`` and hand it out, or say why that is not possible.
+    """Write the packed file of ``key`` and return it, or return why that is not possible.
 
     The reason is logged as well, once in a process.
     """
@@ -116,7 +116,7 @@ def path_of(key: Mapping[str, Any]) -> Path:
 
 
 def remove_outdated(spared: Path, source: Source) -> None:
-    """Remove what else is packed of ``source``, and what no checkpoint can ask for again."""
+    """Remove other files of ``source``, and those whose checkpoint has changed or is gone."""
     paths = {path for path, *_ in source}
     for path in set(spared.parent.glob("*" + SUFFIX)) - {spared}:
         try:
@@ -131,7 +131,7 @@ def remove_outdated(spared: Path, source: Source) -> None:
 
 
 def identity(path: Path) -> tuple[str, int, int, int]:
-    """Of the file at the real path ``path``."""
+    """Real path, size, modification time and inode of the file at ``path``."""
     status = path.stat()
     return str(path), status.st_size, status.st_mtime_ns, status.st_ino
 

@@ -1,16 +1,16 @@
-"""Gets a model from the Hugging Face hub, or finds it in the hub's cache on this machine.
+"""Finds a model in the hub's cache on this machine, or downloads it from the Hugging Face hub.
 
-All is done by ``huggingface_hub``, in its own cache: no second copy. It is imported only when
-something must be downloaded; finding a cached model takes its small module of constants alone,
+``huggingface_hub`` does the work, in its own cache, so there is no second copy. It is imported only
+when something must be downloaded; finding a cached model imports its small module of constants
 and opens no socket. ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and
 ``HF_TOKEN`` mean what they mean there; all but the token are read once in a process. The progress
 bar is the hub client's: on stderr, and only when that is a terminal.
 
-A connection that breaks is resumed where it broke. A process that is killed loses the file it was
-at, and no other: the hub client gives every download a name of its own.
+A broken connection is resumed where it broke. A killed process loses only the file that it was
+downloading, because the hub client gives every download its own name.
 
-Only what a model needs is fetched, and the small files before the large ones, so that a model that
-cannot be used is refused before its weights are downloaded.
+Only the files that a model needs are downloaded, small ones first, so that a model that cannot be
+used is refused before its weights are downloaded.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ def fetch(
 ) -> Path:
     """The folder of a hub model in the hub's cache, downloaded first where necessary.
 
-    A model that is in the cache is never looked up again: ``hf download`` gets newer versions.
+    A model that is in the cache is not looked up again; ``hf download`` gets newer versions.
 
     Args:
         model_id: ``"organisation/name"``.

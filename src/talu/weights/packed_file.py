@@ -49,7 +49,7 @@ TEMPORARY = ".writing-"
 
 
 class UnusableError(Exception):
-    """The file is not there, damaged, of another kind, or not to be trusted."""
+    """The file is missing, damaged, of another kind, or not trustworthy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +79,14 @@ def aligned(size: int) -> Bytes:
     """``size`` bytes of private memory that begin on a multiple of 64.
 
     Raises:
-        ResourceError: there is not so much memory.
+        ResourceError: there is not enough memory.
     """
     try:
         block = np.empty(size + ALIGNMENT, np.uint8)
     except MemoryError as error:
         raise ResourceError(
-            f"{size / 1e9:.1f} GB of memory for weights cannot be had; "
-            "use_mmap=True shares them with other processes"
+            f"there is not enough memory for {size / 1e9:.1f} GB of weights; use_mmap=True shares "
+            "them with other processes"
         ) from error
     start = -block.ctypes.data % ALIGNMENT
     return block[start : start + size]
@@ -100,7 +100,7 @@ def write(
     *,
     use_mmap: bool,
 ) -> Packed:
-    """Write the file beside ``path``, bring it to disk, and move it there at one stroke.
+    """Write the file beside ``path``, sync it to disk, and move it into place atomically.
 
     Args:
         path: its folder exists. Readers see what was there before, or the whole new file.
@@ -152,7 +152,7 @@ def read(
     Args:
         path: the file.
         key: what ``write`` was given.
-        use_mmap: map the file, shared with all who do; otherwise read it into private memory.
+        use_mmap: map the file, shared with other processes; otherwise read it into private memory.
         check: raises ``UnusableError`` for slots that are not what the caller needs.
 
     Raises:
@@ -217,18 +217,18 @@ def read_key(path: Path) -> dict[str, Any]:
 
 
 def locked_temporary(folder: Path) -> tuple[int, str]:
-    """A new file, open for reading and writing, whose lock says that its writer lives."""
+    """A new file, open for reading and writing, whose lock shows that its writer is running."""
     while True:
         fd, temporary = tempfile.mkstemp(dir=folder, prefix=TEMPORARY)
-        with contextlib.suppress(OSError):  # a file system without locks: nothing is swept there
+        with contextlib.suppress(OSError):  # on a file system without locks nothing is swept
             fcntl.flock(fd, fcntl.LOCK_EX)
-        if os.path.exists(temporary):  # nobody swept it before it was locked
+        if os.path.exists(temporary):  # it was not swept before it was locked
             return fd, temporary
         os.close(fd)
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove what writers left behind that were killed."""
+    """Remove the files of writers that were killed."""
     for path in folder.glob(TEMPORARY + "*"):
         with contextlib.suppress(OSError, UnusableError), opened(path) as fd:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -237,7 +237,7 @@ def sweep_temporaries(folder: Path) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """Descriptor of a file that only this user, or root, can have written."""
+    """Descriptor of a file that only this user or root can have written."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -287,7 +287,7 @@ def encode(key: Mapping[str, Any], slots: Mapping[str, Slot], checks: Mapping[st
 
 
 def sampled_checksum(data: Bytes) -> str:
-    """CRC-32 of the two ends of ``data``: finds lost pages and mixed-up files, at no cost."""
+    """CRC-32 of both ends of ``data``, which finds lost pages and mixed-up files at little cost."""
     return f"{zlib.crc32(data[-SAMPLE:].data, zlib.crc32(data[:SAMPLE].data)):08x}"
 
 

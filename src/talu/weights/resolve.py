@@ -31,8 +31,8 @@ def resolve(
     """The folder of the model that ``ref`` names.
 
     Args:
-        ref: ``"talu/pocket"``, a folder, or a hub id ``"organisation/name"``. A folder of the name
-            goes before a hub id; ``./`` in front says that only a folder is meant.
+        ref: ``"talu/pocket"``, a folder, or a hub id ``"organisation/name"``. A folder of that name
+            wins over a hub id; with ``./`` in front only a folder is meant.
         offline: open no socket; a hub id must be in the hub's cache.
         check: called with a folder that has the small files of a hub model before its weights are
             downloaded; what it raises ends the download.
@@ -41,9 +41,9 @@ def resolve(
         an existing folder; what is in it has not been looked at.
 
     Raises:
-        ModelNotFoundError: nothing is found.
-        ModelError: a file is named where a folder is needed.
-        ValidationError: ``ref`` is empty or no string.
+        ModelNotFoundError: there is no such model.
+        ModelError: the path is a file, or may not be read.
+        ValidationError: ``ref`` is empty or not a string.
         IOError: the hub cannot be reached, or its cache cannot be written.
     """
     if not isinstance(ref, str) or not ref.strip() or "\0" in ref:
