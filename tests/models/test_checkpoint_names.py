@@ -16,6 +16,7 @@ from talu.exceptions import ModelError
 from talu.graph.native_executor import NativeExecutor
 from talu.models import Architecture
 from talu.types import LocalBackend
+from talu.weights import pack
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.pack import as_float32
 
@@ -158,6 +159,32 @@ def test_a_stored_head_that_equals_the_table_is_not_read_twice(copied: Any) -> N
     np.testing.assert_array_equal(logits, expected)
     assert HEAD not in architecture.graph.weights
     assert architecture.notes == ()
+
+
+def test_table_and_head_are_compared_only_when_the_weights_are_packed(
+    copied: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TALU_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pack, "CACHE_FROM_BYTES", 0)
+    folder = copied("qwen3_tied", lambda tensors: tensors | {HEAD: tensors[TABLE].copy()})
+    _, weights = load_network(folder, OPTIONS)
+    assert not weights.from_cache
+    monkeypatch.delattr(Checkpoint, "equal")
+    architecture, weights = load_network(folder, OPTIONS)
+    assert weights.from_cache
+    assert HEAD not in architecture.graph.weights
+
+
+def test_a_stored_head_that_differs_is_used_from_the_packed_file_too(
+    copied: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TALU_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pack, "CACHE_FROM_BYTES", 0)
+    folder = copied("qwen3", unchanged, tie_word_embeddings=True)
+    for opened_before in (False, True):
+        architecture, weights = load_network(folder, OPTIONS)
+        assert weights.from_cache == opened_before
+        assert HEAD in architecture.graph.weights
 
 
 def test_a_decoder_that_is_not_causal_sees_the_whole_text_and_only_embeds(copied: Any) -> None:
