@@ -37,6 +37,9 @@ talu::SampleParams params_of(nb::handle row, std::vector<Seen>& owner) {
   params.top_p = field<double>(row, "top_p");
   params.min_p = field<double>(row, "min_p");
   params.repetition_penalty = field<double>(row, "repetition_penalty");
+  params.presence_penalty = field<double>(row, "presence_penalty");
+  params.frequency_penalty = field<double>(row, "frequency_penalty");
+  params.seen_prompt = field<uint64_t>(row, "seen_prompt");
   params.seed = field<uint64_t>(row, "seed");
   params.position = field<uint64_t>(row, "position");
   params.bias_ids = field<std::vector<int64_t>>(row, "bias_ids");

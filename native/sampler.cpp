@@ -34,6 +34,12 @@ void check(const SampleParams& p, size_t vocabulary) {
   if (!(p.min_p >= 0 && p.min_p <= 1)) refuse("min_p is ", p.min_p, ", it must lie in 0..1");
   if (!(p.repetition_penalty > 0 && p.repetition_penalty <= 1e30))
     refuse("repetition_penalty is ", p.repetition_penalty, ", it must be above 0 and finite");
+  if (!(std::abs(p.presence_penalty) <= 1e6))
+    refuse("presence_penalty is ", p.presence_penalty, ", it must lie in -1e6..1e6");
+  if (!(std::abs(p.frequency_penalty) <= 1e6))
+    refuse("frequency_penalty is ", p.frequency_penalty, ", it must lie in -1e6..1e6");
+  if (p.seen_prompt > p.seen_count)
+    refuse("seen_prompt is ", p.seen_prompt, ", but there are ", p.seen_count, " seen tokens");
   if (p.bias_ids.size() != p.bias_values.size())
     refuse(p.bias_ids.size(), " bias_ids but ", p.bias_values.size(), " bias_values");
   for (size_t i = 0; i < p.bias_ids.size(); ++i) {
@@ -176,28 +182,50 @@ void Sampler::best(const float* x, size_t size, size_t count) {
   candidates_.erase(end, candidates_.end());
 }
 
-// Bias and repetition penalty: the row itself when there is nothing to do, else a copy.
+// Bias and penalties: the row itself when there is nothing to do, else a copy.
 const float* Sampler::adjust(const float* x, size_t size, const SampleParams& params) {
-  const bool penalise = params.repetition_penalty != 1 && params.seen_count > 0;
-  if (params.bias_ids.empty() && !penalise) return x;
+  const bool repetition = params.repetition_penalty != 1 && params.seen_count > 0;
+  const bool frequency = (params.presence_penalty != 0 || params.frequency_penalty != 0) &&
+                         params.seen_count > params.seen_prompt;
+  if (params.bias_ids.empty() && !repetition && !frequency) return x;
   adjusted_.assign(x, x + size);
   for (size_t i = 0; i < params.bias_ids.size(); ++i) {
     float& value = adjusted_[static_cast<size_t>(params.bias_ids[i])];
     const double bias = params.bias_values[i];
     value = bias <= -100 ? -kInfinity : value + static_cast<float>(bias);
   }
-  if (!penalise) return adjusted_.data();
-  // Divides what is positive and multiplies what is negative, each token once.
-  // Keskar et al., 2019, https://arxiv.org/abs/1909.05858, with the sign as transformers has it.
+  if (repetition) penalise_repetition(params);
+  if (frequency) penalise_frequency(params);
+  return adjusted_.data();
+}
+
+// Divides what is positive and multiplies what is negative, each token once.
+// Keskar et al., 2019, https://arxiv.org/abs/1909.05858, with the sign as transformers has it.
+void Sampler::penalise_repetition(const SampleParams& params) {
   const float penalty = static_cast<float>(params.repetition_penalty);
-  penalised_.assign(size, false);
+  penalised_.assign(adjusted_.size(), false);
   for (size_t i = 0; i < params.seen_count; ++i) {
     const size_t id = static_cast<size_t>(params.seen[i]);
     if (penalised_[id]) continue;
     penalised_[id] = true;
     adjusted_[id] = adjusted_[id] > 0 ? adjusted_[id] / penalty : adjusted_[id] * penalty;
   }
-  return adjusted_.data();
+}
+
+// Subtracts frequency_penalty * count + presence_penalty from each token of the answer so far.
+void Sampler::penalise_frequency(const SampleParams& params) {
+  const float presence = static_cast<float>(params.presence_penalty);
+  const float frequency = static_cast<float>(params.frequency_penalty);
+  counts_.assign(adjusted_.size(), 0);
+  for (size_t i = params.seen_prompt; i < params.seen_count; ++i)
+    counts_[static_cast<size_t>(params.seen[i])] += 1;
+  for (size_t i = params.seen_prompt; i < params.seen_count; ++i) {
+    const size_t id = static_cast<size_t>(params.seen[i]);
+    if (counts_[id] == 0) continue;  // it is done
+    const float often = frequency * counts_[id];
+    adjusted_[id] -= often + presence;
+    counts_[id] = 0;
+  }
 }
 
 int32_t Sampler::argmax(const float* x, size_t size, float peak) const {

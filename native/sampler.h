@@ -15,12 +15,15 @@ struct SampleParams {
   double top_p = 1;
   double min_p = 0;
   double repetition_penalty = 1;
+  double presence_penalty = 0;
+  double frequency_penalty = 0;
   uint64_t seed = 0;
   uint64_t position = 0;
   std::vector<int64_t> bias_ids;
   std::vector<double> bias_values;
   const int32_t* seen = nullptr;
   size_t seen_count = 0;
+  uint64_t seen_prompt = 0;
   int64_t top_logprobs = -1;
 };
 
@@ -38,9 +41,9 @@ double philox_uniform(uint64_t seed, uint64_t position);
 // Holds the buffers that a row needs, so that the next row allocates nothing. One thread at a time.
 class Sampler {
  public:
-  // Bias, repetition penalty, temperature, top-k, top-p, min-p, in that order. Throws
-  // std::invalid_argument for parameters out of range, logits that are no numbers, and when no
-  // token is left. Ties go to the lower id everywhere.
+  // Bias, repetition penalty, presence and frequency penalty, temperature, top-k, top-p, min-p, in
+  // that order. Throws std::invalid_argument for parameters out of range, logits that are not
+  // numbers, and when no token is left. Ties go to the lower id everywhere.
   Sample sample(const float* logits, size_t vocabulary, const SampleParams& params);
 
  private:
@@ -55,6 +58,8 @@ class Sampler {
   float scan(const float* x, size_t size);
   void best(const float* x, size_t size, size_t count);
   const float* adjust(const float* x, size_t size, const SampleParams& params);
+  void penalise_repetition(const SampleParams& params);
+  void penalise_frequency(const SampleParams& params);
   int32_t argmax(const float* x, size_t size, float peak) const;
   int32_t draw(const float* x, size_t size, float peak, const SampleParams& params);
   double weigh(const float* x, size_t size, float peak, float temperature);
@@ -74,6 +79,7 @@ class Sampler {
   std::vector<double> sums_;           // of weights_, by blocks
   std::vector<double> mass_;           // histogram of the nucleus
   std::vector<bool> penalised_;
+  std::vector<float> counts_;          // of each token in the answer so far
 };
 
 }  // namespace talu

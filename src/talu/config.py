@@ -79,6 +79,8 @@ class GenerationSettings(TypedDict, total=False):
     top_p: float | None
     min_p: float | None
     repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
     stop_sequences: list[str] | None
     stop_token_ids: list[int] | None
     seed: int | None
@@ -251,6 +253,10 @@ class GenerationConfig:
         min_p: drop tokens less likely than this share of the most likely one; 0 is off (0.0).
         repetition_penalty: above 1 discourages tokens that the context has, also when greedy;
             0.001 to 1000 (1.0).
+        presence_penalty: subtracted from the score of each token that the answer has already; -2
+            to 2 (0.0).
+        frequency_penalty: subtracted once for each time that the answer has the token; -2 to 2
+            (0.0).
         stop_sequences: texts that end the answer and are not part of it; they may span tokens. At
             most 64, of 1 to 1000 characters.
         stop_token_ids: replaces the model's end tokens; an empty list means that none stops. At
@@ -277,6 +283,8 @@ class GenerationConfig:
     top_p = Setting(0.9, _number("a number above 0 and at most 1", lambda x: 0 < x <= 1))
     min_p = Setting(0.0, _number("a number from 0 to 1", _fits(0, 1)))
     repetition_penalty = Setting(1.0, _number("a number from 0.001 to 1000", _fits(0.001, 1000)))
+    presence_penalty = Setting(0.0, _number("a number from -2 to 2", _fits(-2, 2)))
+    frequency_penalty = Setting(0.0, _number("a number from -2 to 2", _fits(-2, 2)))
     stop_sequences = Setting(None, _strings)
     stop_token_ids = Setting(None, partial(check_token_ids, most=MAX_IDS))
     seed = Setting(None, _whole(0, MAX_SEED))

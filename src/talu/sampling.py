@@ -23,7 +23,8 @@ FROM_MODEL = {  # names of generation_config.json and ours
 class SamplingParams:
     """Settings of one generation with nothing left unset.
 
-    The order of the sampler is: bias, repetition penalty, temperature, top-k, top-p, min-p.
+    The order of the sampler is: bias, repetition penalty, presence and frequency penalty,
+    temperature, top-k, top-p, min-p.
 
     Attributes:
         temperature: 0 takes the most likely token.
@@ -40,11 +41,19 @@ class SamplingParams:
     top_p: float = 0.9
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     seed: int = 0
     stop_sequences: tuple[str, ...] = ()
     stop_token_ids: frozenset[int] = frozenset()
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     top_logprobs: int = -1
+
+    @property
+    def has_penalty(self) -> bool:
+        """Whether the sampler needs the tokens so far."""
+        penalties = self.repetition_penalty, self.presence_penalty, self.frequency_penalty
+        return penalties != (1, 0, 0)
 
 
 def resolve_sampling(
@@ -75,6 +84,8 @@ def resolve_sampling(
         top_p=full.top_p,
         min_p=full.min_p,
         repetition_penalty=full.repetition_penalty,
+        presence_penalty=full.presence_penalty,
+        frequency_penalty=full.frequency_penalty,
         seed=fresh_seed if full.seed is None else full.seed,
         stop_sequences=tuple(full.stop_sequences or ()),
         stop_token_ids=end_token_ids if ends is None else frozenset(ends),

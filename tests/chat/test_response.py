@@ -136,6 +136,22 @@ def test_to_dict_has_prompt_and_tokens(faces) -> None:
     assert values["tokens"] == [0]
 
 
+def test_presence_and_frequency_penalty_keep_an_answer_from_repeating_its_tokens(faces) -> None:
+    client = faces.face.client_class("talu/pocket")
+    settings = {"temperature": 0, "max_tokens": 60, "stop_token_ids": []}
+
+    def tokens(**penalties) -> list[int]:
+        return faces.run(client.ask("Tell me a story about a fox.", **settings, **penalties)).tokens
+
+    plain = tokens()
+    assert tokens(presence_penalty=0, frequency_penalty=None) == plain
+    for penalty in ("presence_penalty", "frequency_penalty"):
+        changed = tokens(**{penalty: 2})
+        assert changed[0] == plain[0]  # the prompt does not count
+        assert len(set(tokens(**{penalty: -2}))) < len(set(plain)) <= len(set(changed))
+    faces.run(client.close())
+
+
 def test_an_answer_without_a_seed_tells_the_one_that_was_drawn(faces) -> None:
     client = faces.face.client_class("talu/pocket")
     settings = {"temperature": 1.5, "max_tokens": 20}

@@ -35,6 +35,16 @@ FILTERS = {
         seen=np.array([3, 5, 5, 8, 13, 3], np.int32),
         top_logprobs=3,
     ),
+    "all penalties": SampleRow(
+        temperature=0.9,
+        repetition_penalty=1.3,
+        presence_penalty=0.7,
+        frequency_penalty=-0.3,
+        bias_ids=(3, 8, 21),
+        bias_values=(4.5, -100.0, -0.5),
+        seen=np.array([3, 5, 5, 8, 13, 3, 21, 21, 21, 5], np.int32),
+        seen_prompt=3,
+    ),
 }
 
 
@@ -146,6 +156,22 @@ def test_top_p_keeps_the_token_that_reaches_the_border(top_p: float, kept: int) 
     assert {s.token for s in sample(logits, rows)} == set([2, 0, 1, 3][:kept])
 
 
+def test_presence_and_frequency_penalty_count_the_tokens_of_the_answer_alone() -> None:
+    logits = np.array([[5.0, 4.0, 3.0]], np.float32)
+    seen = np.array([0, 0, 0, 0, 1, 1, 1], np.int32)
+
+    def first(**penalties: float) -> int:
+        return sample(logits, [SampleRow(seen=seen, seen_prompt=4, **penalties)])[0].token
+
+    assert first() == first(presence_penalty=2, frequency_penalty=2) == 0
+    assert [first(frequency_penalty=x) for x in (-0.33, -0.34)] == [0, 1]
+    assert [first(presence_penalty=x) for x in (-1.0, -1.01)] == [0, 1]
+    row = SampleRow(seen=seen, frequency_penalty=0.4)
+    assert sample(logits, [row])[0].token == 0  # 5 - 4 * 0.4 against 3: the count matters
+    row = SampleRow(seen=seen, frequency_penalty=0.6)
+    assert sample(logits, [row])[0].token == 2
+
+
 def test_greedy_looks_at_bias_and_penalty() -> None:
     logits = np.array([[3.0, 2.0, -1.0, -1.1]], np.float32)
     seen = np.array([0, 0, 2, 2, 2], np.int32)
@@ -218,6 +244,9 @@ def test_no_parameters_draw_a_token_that_a_filter_drops(
         ({"top_p": 1.5}, "row 1: top_p is 1.5"),
         ({"min_p": -0.1}, "row 1: min_p is -0.1"),
         ({"repetition_penalty": 0.0}, "row 1: repetition_penalty is 0"),
+        ({"presence_penalty": float("nan")}, "row 1: presence_penalty is nan"),
+        ({"frequency_penalty": 1e7}, "row 1: frequency_penalty is 1e\\+07"),
+        ({"seen_prompt": 1}, "row 1: seen_prompt is 1, but there are 0 seen tokens"),
         ({"seed": -1}, "row 1: seed is -1"),
         ({"seed": "7"}, "row 1: seed is '7'"),
         (

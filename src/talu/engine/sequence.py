@@ -40,7 +40,7 @@ class Sequence(Job):
     def __post_init__(self) -> None:
         self._bias = tuple(self.params.logit_bias), tuple(self.params.logit_bias.values())
         self._seen: NDArray[np.int32] | None = None  # the tokens again, as the sampler reads them
-        if self.params.repetition_penalty != 1:
+        if self.params.has_penalty:
             count = len(self.tokens)
             room = min(self.context_length, count + self.params.max_tokens)
             self._seen = np.empty(room, dtype=np.int32)
@@ -70,11 +70,14 @@ class Sequence(Job):
             top_p=params.top_p,
             min_p=params.min_p,
             repetition_penalty=params.repetition_penalty,
+            presence_penalty=params.presence_penalty,
+            frequency_penalty=params.frequency_penalty,
             seed=params.seed,
             position=count,
             bias_ids=self._bias[0],
             bias_values=self._bias[1],
             seen=None if self._seen is None else self._seen[:count],
+            seen_prompt=0 if self._seen is None else self.mailbox.progress.prompt_tokens,
             top_logprobs=params.top_logprobs,
         )
 

@@ -77,7 +77,11 @@ def _sample_row(logits: NDArray[np.float32], row: SampleRow) -> Sampled:
 
 
 def adjusted(logits: NDArray[np.float32], row: SampleRow) -> NDArray[np.float32]:
-    """Bias, then repetition penalty: divides what is positive, multiplies what is negative."""
+    """Bias, then penalties.
+
+    The repetition penalty divides what is positive and multiplies what is negative; presence and
+    frequency penalty are subtracted, for the tokens of the answer so far.
+    """
     scores = logits.copy()
     for token, bias in zip(row.bias_ids, row.bias_values, strict=True):
         scores[token] = -np.inf if bias <= -100 else scores[token] + np.float32(bias)
@@ -85,6 +89,9 @@ def adjusted(logits: NDArray[np.float32], row: SampleRow) -> NDArray[np.float32]
         penalty = np.float32(row.repetition_penalty)
         seen = scores[row.seen]
         scores[row.seen] = np.where(seen > 0, seen / penalty, seen * penalty)
+        tokens, counts = np.unique(row.seen[row.seen_prompt :], return_counts=True)
+        often = np.float32(row.frequency_penalty) * counts.astype(np.float32)
+        scores[tokens] -= often + np.float32(row.presence_penalty)
     return scores
 
 
