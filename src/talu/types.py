@@ -1,7 +1,7 @@
 """Values that travel between the parts of talu: requests, events, usage, timings.
 
 Everything below the public classes is a stream of these events; an answer that is not
-streamed is a drained stream. A ``Handle`` is what does not travel.
+streamed is a drained stream.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -264,7 +264,7 @@ Event = TextDelta | ReasoningDelta | ToolCallEvent | Done
 
 
 class Handle:
-    """What is at work in this process and is no value: copying and pickling it is refused."""
+    """Base of objects that belong to this process: copying and pickling them is refused."""
 
     __slots__ = ()
     _instead: ClassVar[str]  # what to do instead, for the message
@@ -292,7 +292,7 @@ class StopFlag(Handle):
         self._callbacks: dict[int, WeakMethod[Callable[[], object]]] = {}
 
     def signal(self) -> None:
-        """Ask."""
+        """Ask the generations to stop."""
         self._signalled = True
         for reference in list(self._callbacks.values()):
             callback = reference()
@@ -300,18 +300,18 @@ class StopFlag(Handle):
                 callback()
 
     def reset(self) -> None:
-        """Take it back for generations to come; those that were asked to stop do stop."""
+        """Clear the flag for later generations; those that were asked to stop do stop."""
         self._signalled = False
 
     def is_set(self) -> bool:
-        """Whether somebody asked."""
+        """Whether ``signal`` was called."""
         return self._signalled
 
     def __bool__(self) -> bool:
         return self._signalled
 
     def when_signalled(self, callback: Callable[[], object]) -> None:
-        """Call this method when somebody asks, at once if somebody has, and perhaps twice.
+        """Call this method when the flag is signalled, at once if it is already; perhaps twice.
 
         Its object is not kept alive.
         """
@@ -368,7 +368,7 @@ class Request:
         """Let a flag of the caller stop this request; other requests may have the same flag.
 
         Raises:
-            ValidationError: it is no ``StopFlag``.
+            ValidationError: it is not a ``StopFlag``.
         """
         check_stop_flag(flag)
         if flag is not None:

@@ -1,4 +1,4 @@
-"""Items and the view of them."""
+"""Conversation items, and the view of them that a chat gives."""
 
 from dataclasses import FrozenInstanceError
 

@@ -379,7 +379,7 @@ def test_dropping_a_sync_stream_with_its_chat_stops_the_backend() -> None:
     assert model.active == 0
 
 
-def test_leaving_a_sync_stream_closes_the_backends_events_whoever_else_holds_them() -> None:
+def test_leaving_a_sync_stream_closes_the_backends_events_even_if_others_hold_them() -> None:
     class Holding(ScriptedModel):
         def stream(self, request):
             self.held = super().stream(request)

@@ -652,3 +652,17 @@ def test_an_array_in_the_place_of_a_text_is_refused() -> None:
             Chat(**arguments)
     with pytest.raises(ValidationError, match=r"messages\[0\]\['role'\]"):
         Chat(messages=[{"role": array, "content": "a"}])
+
+
+def test_a_note_says_when_the_template_does_not_show_names() -> None:
+    history = [{"role": "user", "name": "Ann", "content": "Hi"}]
+    shows = "{% for m in messages %}{{ m.role }} {{ m.name }}: {{ m.content }}{% endfor %}"
+    note = "the chat template does not show the model the names of messages"
+    with Client("talu/pocket") as client:
+        for template, messages, noted in (
+            (None, history, True),
+            (shows, history, False),
+            (None, [], False),
+        ):
+            chat = client.chat(messages=messages, chat_template=template)
+            assert (note in chat.send("Who am I?", max_tokens=1).notes) is noted

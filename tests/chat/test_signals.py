@@ -1,4 +1,4 @@
-"""A signal handler may ask while its thread is amid an ask: it works, or is a StateError."""
+"""A signal handler that asks while its thread is asking either works or raises StateError."""
 
 import subprocess
 import sys

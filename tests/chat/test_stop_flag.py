@@ -1,4 +1,4 @@
-"""``stop_flag=``: ending answers from outside, whoever reads them."""
+"""``stop_flag=`` ends answers from any thread."""
 
 import gc
 import threading

@@ -346,7 +346,7 @@ def test_of_two_turns_on_one_state_the_one_that_began_first_is_stored(faces, pro
     assert stored(profile, "s")[-1] == ("assistant", "first")
 
 
-def test_a_change_that_comes_amid_a_turn_is_noticed_at_its_end_and_the_answer_is_there(
+def test_a_change_during_a_turn_is_noticed_at_its_end_and_the_answer_is_there(
     faces, profile
 ) -> None:
     def write() -> None:

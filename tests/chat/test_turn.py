@@ -151,7 +151,7 @@ def test_two_answers_at_once_on_one_chat_are_refused(faces) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_the_next_call_of_a_chat_ends_an_answer_that_nobody_began_to_read(faces, stream) -> None:
+def test_the_next_call_of_a_chat_ends_an_unread_answer(faces, stream) -> None:
     model = ScriptedModel("one", "two")
     chat = faces.client_of(model).chat()
     unread = faces.run(chat("Hi"))
@@ -168,7 +168,7 @@ def test_the_next_call_of_a_chat_ends_an_answer_that_nobody_began_to_read(faces,
         assert caught.value.code == "STATE_SUPERSEDED"
 
 
-def test_an_edit_ends_a_blocking_stream_that_nobody_began_to_read() -> None:
+def test_an_edit_ends_an_unread_blocking_stream() -> None:
     chat = Client(ModelSpec("m", ScriptedModel("one"))).chat()
     unread = chat("Hi")
     chat.append("user", "Note")
@@ -308,7 +308,7 @@ def test_an_empty_answer_is_a_message_with_empty_text(faces) -> None:
     assert chat.items.last.text == ""
 
 
-def test_a_stop_flag_calls_those_who_came_before_and_after_and_keeps_nobody_alive() -> None:
+def test_a_stop_flag_calls_earlier_and_later_listeners_and_keeps_none_alive() -> None:
     class Listener:
         def hear(self) -> None:
             heard.append(self.name)

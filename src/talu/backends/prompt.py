@@ -104,8 +104,10 @@ def _conversation(request: Request, engine: Engine, source: str, must_fit: bool)
     else:
         ids = tokenizer.encode_parts(parts)
     spelled = sorted({piece for piece, is_spelling in parts if is_spelling})
-    notes = (_note(spelled),) if spelled else ()
-    return Prompt(text, ids, rendered.rstrip().endswith("<think>"), notes)
+    notes = [_note(spelled)] if spelled else []
+    if any("name" in message for message in messages) and not traits(source).names:
+        notes.append("the chat template does not show the model the names of messages")
+    return Prompt(text, ids, rendered.rstrip().endswith("<think>"), tuple(notes))
 
 
 def _mask(texts: list[str], request: Request, tokenizer: Tokenizer) -> Mask:

@@ -237,7 +237,7 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
 
 
 class AsyncChat(Conversation):
-    """Like ``Chat``, awaited; its own answers come one at a time, those of other chats meanwhile.
+    """Like ``Chat``, awaited; it gives one answer at a time, other chats run concurrently.
 
     Editing, inspection and storage form are plain methods, as in ``Chat``.
     """

@@ -1,7 +1,4 @@
-"""What the sync and the async chat share: where answers come from, inspection and storage form.
-
-Knows a client only as a source of backends and hooks; ``sync_chat`` and ``async_chat`` generate.
-"""
+"""The base of both chats: their client, inspection of the prompt, the chat as a dictionary."""
 
 import json
 import weakref
@@ -57,7 +54,7 @@ FORM = {  # keys of a stored chat; None stands for an absent one
 
 
 class Host(Protocol):
-    """What a chat needs of its client."""
+    """What a chat needs from its client."""
 
     @property
     def router(self) -> Router:
@@ -88,7 +85,7 @@ class OwnHost:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A turn as it was asked for: checked, and not begun.
+    """The checked arguments of a turn that has not begun.
 
     Attributes:
         on_token: called with each piece that has text.
@@ -391,7 +388,7 @@ class Conversation(Editable):
         return last, again if message is None else message
 
     def _close(self) -> None:
-        """Refuse further use, and stop what is under way, whoever reads it."""
+        """Refuse further use, and stop an answer that is being generated."""
         self._closed = True
         if self._turn is not None:
             self._turn.request.stop.signal()
@@ -434,7 +431,7 @@ def _place_of(replaced: Item, items: Sequence[Item]) -> int:
     for place in reversed(range(len(items))):
         if items[place] is replaced:
             return place
-    wrong = "the message to answer again was removed from the chat meanwhile"
+    wrong = "the message to answer again was removed from the chat"
     raise StateError(wrong, "STATE_REGENERATE_NO_USER")
 
 

@@ -1,7 +1,4 @@
-"""The history of a chat: reading it, and editing it as a transaction.
-
-Knows items and the claim of the one who may change them. Refuses to know models and answers.
-"""
+"""Reads the history of a chat, and edits it as a transaction."""
 
 from collections.abc import Callable
 from typing import Any, Self

@@ -34,7 +34,7 @@ class Claim:
 
 
 class History:
-    """The items of a chat; they are changed by whoever has the claim, and in one step."""
+    """The items of a chat; only the holder of the claim changes them, in one step."""
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
         self.items: list[Item] = list(items)
@@ -52,7 +52,7 @@ class History:
                 before = self._latest
                 if before is not None and before.lasts():
                     raise StateError(BUSY, "STATE_BUSY")
-                if before is self._latest:  # otherwise a signal handler has claimed it meanwhile
+                if before is self._latest:  # otherwise a signal handler has claimed it
                     self._latest = claim
                     break
         if before is not None:

@@ -1,4 +1,4 @@
-"""What a turn does to the outside, for both faces, and how the sync one runs without a loop.
+"""The side effects of a turn, for sync and async callers.
 
 ``AsyncIO`` awaits. ``SyncIO`` has the same methods as coroutines that never suspend, so ``run``
 and ``iterate`` drive them by hand: no event loop is involved, and it works inside a running one.
@@ -26,7 +26,7 @@ Ending = Callable[[], Coroutine[Any, Any, None]]
 
 
 class IO(Protocol):
-    """Everything that a turn does to the outside world."""
+    """The side effects of a turn."""
 
     async def open(self, request: Request) -> AsyncGenerator[Event]:
         """Begin a generation and give its events; closing or dropping them cancels it."""
@@ -35,10 +35,10 @@ class IO(Protocol):
         """Call a function of the user: a hook, ``on_token``."""
 
     async def save(self, write: Callable[[], None]) -> None:
-        """Write to the store, to the end even when the caller is cancelled meanwhile."""
+        """Write to the store; the write is finished even if the caller is cancelled."""
 
     def later(self, ending: Ending) -> None:
-        """Run an ending that nobody waits for; for finalizers, which may run amid any code."""
+        """Run an ending in the background; finalizers call this, which may run at any point."""
 
     @property
     def working(self) -> bool:
@@ -49,7 +49,7 @@ class IO(Protocol):
 
 
 class SyncIO:
-    """For callers that block: nothing in here ever suspends."""
+    """For blocking callers: none of its coroutines ever suspends."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -101,7 +101,7 @@ class AsyncIO:
 
     @property
     def working(self) -> bool:
-        """Always: see ``IO``."""
+        """Always true: see ``IO``."""
         return True
 
     async def open(self, request: Request) -> AsyncGenerator[Event]:
@@ -194,7 +194,7 @@ def iterate(pieces: AsyncGenerator[T]) -> Generator[T]:
 
 
 class Reading:
-    """What a stream reads, without an event loop."""
+    """Reads the pieces of a turn without an event loop, and knows whether a reader is left."""
 
     def __init__(self, pieces: AsyncGenerator[Token]) -> None:
         self._pieces = iterate(pieces)
@@ -202,7 +202,7 @@ class Reading:
 
     @property
     def waited_for(self) -> bool:
-        """Whether somebody reads, or still may; an interrupt can leave pieces without a reader."""
+        """Whether a reader exists that may go on; an interrupt can leave the pieces without one."""
         state = getgeneratorstate(self._pieces)
         if state == GEN_SUSPENDED:
             return any(getgeneratorstate(reader) != GEN_CLOSED for reader in self._readers)
@@ -214,7 +214,7 @@ class Reading:
         return reader
 
     def next(self) -> Token | None:
-        """The next piece that nobody has taken yet, None after the last one.
+        """The next piece that has not been taken, None after the last one.
 
         Raises:
             StateError: another reader waits for it just now.
@@ -229,12 +229,12 @@ class Reading:
         raise StateError("this stream is being read already", "STATE_BUSY")
 
     def close(self, unread: Callable[[], None]) -> None:
-        """Take no more pieces; one who waits for a piece just now meets the end by himself.
+        """Take no more pieces; a reader that waits for a piece sees the end by itself.
 
         Args:
             unread: ends what was never read; called each time.
         """
-        # He may begin and end at any moment.
+        # A reader may start or finish at any moment.
         while getgeneratorstate(self._pieces) not in (GEN_RUNNING, GEN_CLOSED):
             with suppress(ValueError):  # "generator already executing"
                 self._pieces.close()

@@ -1,8 +1,4 @@
-"""Conversation items: what a chat is made of, as immutable typed values, and the live view of it.
-
-Knows the kinds of items and their content. Refuses to know how items come about (``builder``),
-what they look like as dictionaries (``messages``), and who edits the list (``editing``).
-"""
+"""Conversation items as immutable typed values, and the live view of a chat's items."""
 
 import time
 import uuid
@@ -84,7 +80,7 @@ class ContentType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _TextPart:
-    """What all parts have: so far they are texts."""
+    """Base of content parts; all of them are texts so far."""
 
     type: ClassVar[ContentType]
     text: str
@@ -141,7 +137,7 @@ COMMON = {"id": str, "status": ItemStatus, "created_at_ms": int, "hidden": bool}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """What all items have.
+    """Base of all items.
 
     Attributes:
         id: unique; a regenerated item has a new one.

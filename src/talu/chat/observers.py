@@ -229,7 +229,7 @@ class _Observer:
 
     def _make(self, number: int, news: _News) -> object:
         method = getattr(self._hook, news.callback)
-        if self._told != number:  # somebody else was faster
+        if self._told != number:  # another thread or an interrupted call has made it
             return None
         self._told += 1  # right before the call: an interrupt after it is the hook's own
         return method(*news.arguments, **news.named)
@@ -238,8 +238,8 @@ class _Observer:
 class Observation:
     """One generation, told to its hooks: one start, at most one first token, one end.
 
-    What there is to tell is set first and told then, so that an interrupt (Ctrl-C) in between, or
-    amid the telling, leaves it to the next telling: nothing is lost, and nothing told twice.
+    The events are stored first and delivered afterwards. An interrupt (Ctrl-C) in between or during
+    delivery leaves the rest to the next delivery, so that no event is lost or delivered twice.
 
     Attributes:
         first_token_ms: milliseconds from the start to the first token; None before it came.

@@ -64,7 +64,7 @@ class Persistence:
         changed the session is noticed, and notices this.
 
         Raises:
-            StateError: this thread is amid a save, and a signal handler asked for another one.
+            StateError: a signal handler saves while its thread is saving.
             StorageError: the store cannot be written, or the session was changed elsewhere.
         """
         holder: list[Coroutine[Any, Any, None]] = []
@@ -73,7 +73,7 @@ class Persistence:
         under_way = getattr(THREAD, "work", None)
         if under_way is not None and runs(under_way):
             work.close()
-            wrong = "a chat is being saved: a signal handler cannot save one meanwhile"
+            wrong = "a chat is being saved: a signal handler cannot save another one"
             raise StateError(wrong, "STATE_BUSY")
         run(work)
 

@@ -1,7 +1,4 @@
-"""What the streamed answers share: above all that they end, whatever becomes of them.
-
-Refuses to know how they are read.
-"""
+"""The base of streamed answers: the methods of ``str``, and an end for every stream."""
 
 import atexit
 import logging
@@ -137,7 +134,7 @@ def _plain(text: str | TextLike) -> str:
 
 
 class Stream(Answer[ChatT], TextLike, Handle):
-    """What the blocking and the awaited stream share."""
+    """Base of the blocking and the awaited stream."""
 
     _instead = (
         "read it, and take its text or to_dict(); a whole answer (stream=False) can be copied"
@@ -176,7 +173,7 @@ class Stream(Answer[ChatT], TextLike, Handle):
         """Do what ``close`` does."""
 
     def _end_piece(self, last: Token | None) -> list[Token]:
-        """The piece that says why, for a loop whose stream was closed amid its pieces."""
+        """The piece with the finish reason, for a loop whose stream was closed meanwhile."""
         cut = last is not None and last.finish_reason is None
         if cut and self.finish_reason is FinishReason.CANCELLED:
             return [Token(finish_reason=FinishReason.CANCELLED)]
@@ -212,7 +209,7 @@ class Stream(Answer[ChatT], TextLike, Handle):
 
 @cache
 def _watch_exit() -> None:
-    """Once, with the first stream: whoever is told of ends should be there longer than this."""
+    """Register once, with the first stream, so that hooks still exist when streams are ended."""
     atexit.register(_end_all)
 
 

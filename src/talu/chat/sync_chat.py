@@ -246,7 +246,7 @@ class Chat(Conversation):
 
     The user's message and the answer are added to ``items`` together, when the answer ends. A
     cancelled answer stays as an incomplete item; a failed one leaves the chat as it was. A chat
-    may be used from any thread, one answer at a time: a second one meanwhile is a ``StateError``.
+    may be used from any thread, for one answer at a time: a second one is a ``StateError``.
 
     ``client.chat()`` makes one with the models of a client. ``Chat("talu/pocket")`` has a model of
     its own, opened on first use and given back by ``close``; one without a model and without a

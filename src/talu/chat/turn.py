@@ -1,4 +1,4 @@
-"""One user turn, written once for both faces.
+"""One user turn, written once for sync and async chats.
 
 A turn is a transaction on the history: committed whole at its end, committed as incomplete when
 it is cancelled, without a trace when it fails. A store has the question before the generation
@@ -120,7 +120,7 @@ class Turn(Outcome[ChatT]):
 
     @property
     def lasts(self) -> bool:
-        """Whether somebody is at work on it or may go on to read it."""
+        """Whether it is being generated or read, or may still be read."""
         return not self.ended and self._attended
 
     @property
@@ -129,7 +129,7 @@ class Turn(Outcome[ChatT]):
         return self.lasts and (self.io.working or not self.unread)
 
     async def supersede(self) -> None:
-        """Give up an answer that nobody began to read, because its chat goes on without it."""
+        """Cancel an answer that was not begun to be read, because its chat is used again."""
         if self.unread:
             self.request.stop.signal()
             await self.abandon()
@@ -140,19 +140,19 @@ class Turn(Outcome[ChatT]):
         return self.io.working or (self.reading is not None and self.reading.waited_for)
 
     def settle(self) -> None:
-        """End it if an interrupt left it to nobody."""
+        """End it if an interrupt has left it without a reader."""
         if not self.lasts:
             self.wind_up()
 
     def wind_up(self) -> None:
-        """End a turn for the next one: an interrupt left it, or nobody began to read it."""
+        """End a turn that was interrupted or not begun to be read, so that the next can begin."""
         if self.ended:
             if not self._attended:  # perhaps it hit the telling of the end
                 run(self._observation.tell())
             return
         self.request.stop.signal()
         unread = self.unread
-        with suppress(StorageError):  # whoever claims the history next stores it as well
+        with suppress(StorageError):  # the next turn or edit saves it as well
             if self.reading is not None:
                 self.reading.close(unread=lambda: None)
         run(self._wind_up())

@@ -45,6 +45,11 @@ class Traits:
         return _MARK in (self._render([self._ask], _TOOLS) or "")
 
     @cached_property
+    def names(self) -> bool:
+        """Whether the name of a user's message is shown."""
+        return _MARK in self._rendered(self._ask | {"name": _MARK})
+
+    @cached_property
     def text(self) -> bool:
         """Whether content that is a text is shown."""
         return _MARK in self._rendered(_user(_MARK)) or not self.parts
