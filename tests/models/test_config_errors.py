@@ -53,6 +53,14 @@ def test_the_unchanged_settings_are_accepted(tmp_path: Path, base: dict[str, Any
     assert load_architecture(write(tmp_path, base)).layer_count == 2
 
 
+@pytest.mark.parametrize(
+    "classes", [["LLaMAForCausalLM"], ["LlamaModel"], ["LlamaForCausalLM", "LlamaModel"], [], None]
+)
+def test_the_case_of_a_class_does_not_matter(tmp_path: Path, classes: list[str] | None) -> None:
+    config = LLAMA | {"architectures": classes}
+    assert load_architecture(write(tmp_path, config)).model_type == "llama"
+
+
 FILES = {
     "empty": ("", "not valid JSON"),
     "cut short": ('{"model_type": "qwen3", ', "not valid JSON"),

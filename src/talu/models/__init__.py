@@ -185,8 +185,7 @@ def load_architecture(
     }
     model_type = settings.word("model_type", sorted(families))
     family = families[model_type]
-    if settings.has("architectures"):  # classifiers share the model type of the generators
-        settings.words("architectures", family.ARCHITECTURES[model_type])
+    _check_classes(settings, family.ARCHITECTURES[model_type])
     config = family.read(settings, model_type)
     sizes = config.sizes
     generation = read_generation(folder, settings, sizes.vocabulary)
@@ -210,6 +209,16 @@ def load_architecture(
         embedding=read_embedding_settings(folder, sizes.width, sizes.context),
         embeds_only=embeds_only,
     )
+
+
+def _check_classes(settings: Settings, known: Collection[str]) -> None:
+    """Refuse a class with another network: classifiers share the model type of the generators."""
+    if not settings.has("architectures"):
+        return
+    given, folded = settings.value("architectures"), {name.casefold() for name in known}
+    items = given if isinstance(given, list) else [given]
+    if not all(isinstance(name, str) and name.casefold() in folded for name in items):
+        settings.words("architectures", tuple(known))  # raises
 
 
 def _embeds_only(
