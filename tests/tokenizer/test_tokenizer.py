@@ -321,3 +321,16 @@ def test_many_threads_may_use_one_tokenizer(folder: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         ids = list(pool.map(tokenizer.encode, texts))
         assert list(pool.map(tokenizer.decode, ids)) == texts
+
+
+def test_a_tokenizer_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+
+    def refuse(path: Path) -> bytes:  # root may read everything
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json.*Permission denied"):
+        Tokenizer.from_folder(tmp_path)

@@ -98,7 +98,7 @@ class Tokenizer:
         settings = read_settings(folder)
         templates = read_templates(folder, settings.config.get("chat_template"))
         try:
-            backend = _guarded(tokenizers.Tokenizer.from_buffer, path.read_bytes())
+            backend = _guarded(lambda: tokenizers.Tokenizer.from_buffer(path.read_bytes()))
             return cls(backend, settings, templates)
         except _BackendError as error:
             raise damaged(path, error) from error
