@@ -196,3 +196,9 @@ def test_a_snippet_shows_the_place_in_a_long_text_without_spaces(found) -> None:
 def test_a_snippet_shows_where_most_of_the_words_are(found) -> None:
     text = "red " + "x " * 100 + "red green blue " + "x " * 100 + "blue"
     assert "[red] [green] [blue]" in found("red green blue", text)
+
+
+def test_a_match_that_is_longer_than_a_snippet_is_shown_from_its_start(found) -> None:
+    snippet = found("x" * 50, "before " + "x" * 300 + " after")
+    assert "[xxx" in snippet
+    assert len(snippet) < 100

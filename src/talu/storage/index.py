@@ -22,7 +22,7 @@ MERGE_PAGES = 250  # written by one step of a merge
 
 
 def build_index(db: sqlite3.Connection) -> None:
-    """Make the index, of everything that is stored. What cannot be read is not found."""
+    """Create the index of everything that is stored; items that cannot be read are left out."""
     tokenize = TOKENIZER.replace("'", "''")
     db.execute(f"CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = '{tokenize}')")
     db.execute(f"CREATE VIRTUAL TABLE titles USING fts5 (text, tokenize = '{tokenize}')")
@@ -43,18 +43,18 @@ def build_index(db: sqlite3.Connection) -> None:
 
 
 def add_words(db: sqlite3.Connection, node: int, text: str) -> None:
-    """Let an item be found by its text."""
+    """Index the text of an item."""
     if text:
         db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (node, index_form(text)))
 
 
 def remove_words(db: sqlite3.Connection, nodes: Iterable[int]) -> None:
-    """Let items no longer be found; fast in ascending order, because FTS5 collects such changes."""
+    """Remove items from the index, in ascending order: FTS5 writes such changes together."""
     db.executemany("DELETE FROM words WHERE rowid = ?", [(node,) for node in sorted(nodes)])
 
 
 def set_title(db: sqlite3.Connection, row: int | None, title: str | None) -> int | None:
-    """Let a session be found by its title; takes and gives its row of ``titles``."""
+    """Index the title of a session, in its row of ``titles`` or a new one; returns the row."""
     form = index_form(title or "")
     if row is not None:
         found = db.execute("SELECT text FROM titles WHERE rowid = ?", (row,)).fetchone()
@@ -67,18 +67,18 @@ def set_title(db: sqlite3.Connection, row: int | None, title: str | None) -> int
 
 
 def merge_index(db: sqlite3.Connection, *, begin: bool) -> bool:
-    """Write some pages of the index anew, without what was deleted; tells whether all is done.
+    """Rewrite some pages of the index without what was deleted; returns whether it is done.
 
     Args:
         db: in a transaction that writes.
-        begin: take in what was deleted until now; the steps that follow go on with that.
+        begin: include everything that was deleted until now; later steps continue with it.
     """
     done = True
     for table in ("words", "titles"):
         before = db.total_changes
         pages = -MERGE_PAGES if begin else MERGE_PAGES
         db.execute(f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)", (pages,))
-        done = done and db.total_changes - before < 2  # as FTS5 tells that there was nothing to do
+        done = done and db.total_changes - before < 2  # FTS5's sign that nothing was left to do
     return done
 
 

@@ -13,24 +13,24 @@ from itertools import islice
 
 __all__ = ["TOKENIZER", "Query", "index_form", "parse_query", "snippet"]
 
-# Letters, marks, numbers and private use are words; so is what the tokenizer's tables do not know,
-# because they are of Unicode 6.1 and miss characters that were added later.
+# Words are made of letters, marks, numbers and private-use characters, and of characters that the
+# tokenizer does not know: its tables are those of Unicode 6.1.
 TOKENIZER = "unicode61 remove_diacritics 0 categories 'L* M* N* Co Cn'"
-ALONE = (  # blocks whose characters are words by themselves: scripts without spaces, and emoji
+ALONE = (  # blocks in which each character is a word: scripts without spaces, and emoji
     "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u3005-\u3007\u3021-\u3029"
     "\u3031-\u3035\u3041-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U0001aff0-\U0001b16f\U0001f000-\U0001faff"
     "\U00020000-\U0003ffff"
 )
-# Accents of Latin, Greek, Cyrillic, Hebrew and Arabic, and characters that are not seen.
+# Accents of Latin, Greek, Cyrillic, Hebrew and Arabic, and invisible characters.
 IGNORED = re.compile(
     "[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670"
     "\u06d6-\u06ed\u00ad\u200b\u2060\ufe00-\ufe0f\ufeff]"
 )
 STANDS_ALONE = re.compile(f"[{ALONE}]")
 NO_CHARACTER = re.compile("[\ud800-\udfff\0]")
-BEFORE = "\b"  # takes away the space before a mark, so that it stays with its letter
-BLOCK = 2000  # characters that are looked through at once for a snippet
+BEFORE = "\b"  # removes the space before it, so that a mark stays with its letter
+BLOCK = 2000  # characters in which a snippet is looked for at a time
 WIDTH = 80  # characters of a snippet
 MAX_SPANS = 50  # matches that are considered for a snippet
 
@@ -65,10 +65,10 @@ def index_form(text: str) -> str:
 
 
 def parse_query(search: str) -> Query:
-    """The words of a search, without those that are said twice.
+    """The distinct words of a search.
 
-    Punctuation does not matter in a word, but stands for itself where there is nothing else, and
-    beside a single letter or digit: ``C++``.
+    Punctuation is ignored in a word, but is matched literally in a word that has nothing else, and
+    beside a single letter or digit, as in ``C++``.
     """
     words, literals = [], []
     for word in dict.fromkeys(index_form(word).strip() for word in search.split()):
@@ -90,9 +90,9 @@ def snippet(text: str, query: Query) -> str:
     first, last = _window(block, spans)
     shown, at = [], first
     for begin, end in spans:
-        if first <= begin and end <= last:
-            shown += [block[at:begin], "[", block[begin:end], "]"]
-            at = end
+        if first <= begin and (end <= last or end - begin > WIDTH):
+            shown += [block[at:begin], "[", block[begin : min(end, last)], "]"]
+            at = min(end, last)
     shown.append(block[at:last])
     before = "…" if start + first else ""
     return before + "".join(shown).strip() + ("…" if start + last < len(text) else "")
@@ -120,9 +120,9 @@ def _folded(text: str) -> str:
 @cache
 def _marks() -> str:
     """All combining marks of the basic plane, as ranges of a regular expression."""
-    marks = [n for n in range(0x300, 0x10000) if unicodedata.category(chr(n))[0] == "M"]
-    ends = [n for n in marks if n + 1 not in set(marks)]
-    begins = [n for n in marks if n - 1 not in set(marks)]
+    marks = {n for n in range(0x300, 0x10000) if unicodedata.category(chr(n))[0] == "M"}
+    begins = sorted(n for n in marks if n - 1 not in marks)
+    ends = sorted(n for n in marks if n + 1 not in marks)
     return "".join(f"{chr(a)}-{chr(b)}" for a, b in zip(begins, ends, strict=True))
 
 
@@ -139,7 +139,7 @@ def _patterns(query: Query) -> list[re.Pattern[str]]:
     return found
 
 
-def _best_block(text: str, patterns: Iterable[re.Pattern[str]]) -> int:
+def _best_block(text: str, patterns: Sequence[re.Pattern[str]]) -> int:
     """Where the block begins that has most of the patterns."""
     best, most = 0, 0
     for start in range(0, max(1, len(text)), BLOCK - WIDTH):
@@ -147,6 +147,8 @@ def _best_block(text: str, patterns: Iterable[re.Pattern[str]]) -> int:
         count = sum(pattern.search(form) is not None for pattern in patterns)
         if count > most:
             best, most = start, count
+        if most == len(patterns):
+            break
     return best
 
 
