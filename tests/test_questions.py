@@ -1,6 +1,8 @@
 """Questions without a chat: a text, a conversation, many texts, whole or streamed; and tokens."""
 
 import asyncio
+import os
+import signal
 import threading
 from typing import Any
 
@@ -138,6 +140,33 @@ def test_a_stop_flag_ends_many_answers() -> None:
     model = ScriptedModel(*([flag.signal, "never said"] for _ in range(4)))
     answers = Client(ModelSpec("m", model)).ask(["a", "b", "c", "d"], stop_flag=flag)
     assert {answer.finish_reason for answer in answers} == {"cancelled"}
+
+
+def test_ctrl_c_stops_many_answers() -> None:
+    interrupts = [lambda: os.kill(os.getpid(), signal.SIGINT), *["word"] * 20_000]
+    model = ScriptedModel(interrupts, *(["word"] * 20_000 for _ in range(40)))
+    client = Client(ModelSpec("m", model))
+    with pytest.raises(KeyboardInterrupt):
+        client.ask(["text"] * 41)
+    for thread in threading.enumerate():
+        if thread.name.startswith("talu-ask"):  # one that began amid the interrupt ends by itself
+            thread.join(20)
+            assert not thread.is_alive()
+    assert len(model.requests) < 41
+
+
+def test_cancelling_a_task_stops_many_answers() -> None:
+    async def main() -> None:
+        entered = asyncio.Event()
+        model = ScriptedModel(*([entered.set, asyncio.Event().wait] for _ in range(4)))
+        task = asyncio.create_task(AsyncClient(ModelSpec("m", model)).ask(["text"] * 4))
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert model.active == 0
+
+    asyncio.run(main())
 
 
 def test_many_texts_share_one_time_limit(faces) -> None:

@@ -98,8 +98,10 @@ def ask_all(
     if stop_flag is not None:
         stop_flag.when_signalled(stop.signal)
     with ThreadPoolExecutor(min(len(texts), AT_ONCE), "talu-ask") as pool:
-        futures = [pool.submit(ask, text, stop) for text in texts]
+        futures: list[Future[T]] = []
         try:
+            for text in texts:
+                futures.append(pool.submit(ask, text, stop))
             wait(futures, return_when=FIRST_EXCEPTION)
             return [_result(number, future) for number, future in enumerate(futures)]
         except BaseException:
