@@ -244,10 +244,9 @@ class Client(_Client, TokenMethods):
                 raised; opening a model is not interrupted.
             settings: fields of ``GenerationConfig``; they win over ``config``:
                 ``max_tokens``, ``temperature``, ``top_k``, ``top_p``, ``min_p``,
-                ``repetition_penalty``, ``stop_sequences``, ``stop_token_ids``, ``seed``,
-                ``logprobs``, ``top_logprobs``, ``logit_bias``, ``chat_template``,
-                ``extra_context``,
-                ``allow_special_tokens``.
+                ``repetition_penalty``, ``presence_penalty``, ``frequency_penalty``,
+                ``stop_sequences``, ``stop_token_ids``, ``seed``, ``logprobs``, ``top_logprobs``,
+                ``logit_bias``, ``chat_template``, ``extra_context``, ``allow_special_tokens``.
 
         Raises:
             ValidationError: an argument is of a wrong type, name or range.
