@@ -180,6 +180,8 @@ class Engine:
             GenerationError: it has too many tokens, however they are cut (code
                 ``GENERATION_CONTEXT_OVERFLOW``).
         """
+        if len(text) < self.context_length:  # no need to know how long a token can be
+            return
         count = self.tokenizer.fewest_tokens(text)
         if count >= self.context_length:
             raise GenerationError(

@@ -66,6 +66,11 @@ class StopMatcher:
         self._held = ""  # seen and not given out
         self._found: tuple[int, int] | None = None  # start and end in _held
 
+    @property
+    def looks_for_any(self) -> bool:
+        """Whether there is a sequence."""
+        return bool(self._root.next)
+
     def push(self, text: str) -> str:
         """Take the next piece and give back what can no longer belong to a stop sequence."""
         if self.matched is not None:
@@ -144,7 +149,7 @@ class Stops:
         self._closings = [tag_text(tag) for tag in _CLOSINGS]
         form = form or ReplyForm()
         self._pass: Callable[[str], str] = self._matcher.push
-        if form.has_regions:
+        if form.has_regions and self._matcher.looks_for_any:
             self._pass = self._reasoning if form.in_reasoning else self._beginning
         self._tail = ""  # of the reasoning: it may be the start of a closing tag
         self._held = ""  # white space, or the start of an opening tag

@@ -197,7 +197,7 @@ class Tokenizer:
         """
         if skip_special_tokens:
             ids = [number for number in ids if number not in self.hidden_ids]
-        if not self._verbatim.isdisjoint(ids):
+        if not self._verbatim.keys().isdisjoint(ids):
             decoder = self.decoder(skip_special_tokens=False)
             return "".join([*map(decoder.push, ids), decoder.flush()])
         try:
@@ -247,9 +247,7 @@ class Tokenizer:
             marks_tags: put ``TAG_MARK`` before each tag that is one token, so that a tag that is
                 spelled in letters can be told from it.
         """
-        texts = {
-            self._added[text]: text for text in self._added if self._added[text] in self._verbatim
-        }
+        texts = dict(self._verbatim)
         if marks_tags:
             texts |= {number: TAG_MARK + tag for tag, number in self._tags.items()}
         return IncrementalDecoder(
@@ -390,12 +388,12 @@ def _notes(
     return notes
 
 
-def _verbatim(rules: Mapping[str, object] | None, added: Mapping[str, int]) -> frozenset[int]:
-    """Added tokens whose letters a byte-level decoder would take for bytes."""
+def _verbatim(rules: Mapping[str, object] | None, added: Mapping[str, int]) -> dict[int, str]:
+    """Added tokens whose letters a byte-level decoder would take for bytes, by id."""
     if not rules or '"ByteLevel"' not in str(rules).replace("'", '"'):
-        return frozenset()
+        return {}
     alphabet = set(pre_tokenizers.ByteLevel.alphabet())
-    return frozenset(n for text, n in added.items() if not text.isascii() and alphabet >= set(text))
+    return {n: text for text, n in added.items() if not text.isascii() and alphabet >= set(text)}
 
 
 def _is_unicode(text: str) -> bool:
