@@ -55,3 +55,12 @@ def test_qwen_uses_a_window_in_the_layers_that_config_json_names(
 @pytest.mark.parametrize("window", [None, 5])
 def test_mistral_uses_a_window_in_every_layer_or_in_none(window: int | None) -> None:
     assert windows(llama, "mistral", sliding_window=window) == [window or 0] * 4
+
+
+@pytest.mark.parametrize(("family", "model_type"), [(llama, "mistral"), (qwen, "qwen2")])
+def test_a_missing_window_is_that_of_the_class_and_null_is_none(
+    family: Any, model_type: str
+) -> None:
+    slides = {"use_sliding_window": True, "max_window_layers": 0}
+    assert windows(family, model_type, **slides) == [4096] * 4
+    assert windows(family, model_type, **slides, sliding_window=None) == [0] * 4
