@@ -19,6 +19,8 @@ SETTINGS = {  # name: the largest value, and values beyond
     "top_p": (1.0, [1.01, HUGE]),
     "min_p": (1.0, [1.01, HUGE]),
     "repetition_penalty": (1000.0, [1001, HUGE, 0.0]),
+    "presence_penalty": (2.0, [2.01, -2.01, HUGE]),
+    "frequency_penalty": (2.0, [2.01, -2.01, HUGE]),
     "seed": (2**64 - 1, [2**64, HUGE]),
     "top_logprobs": (20, [21, HUGE]),
     "stop_sequences": (["x" * 1000] * 64, [["x"] * 65, ["x" * 1001], ["x" * 10**7]]),
@@ -46,9 +48,10 @@ def test_a_setting_beyond_its_bound_is_named_in_a_short_error(name: str, value: 
 
 
 def test_every_setting_that_is_a_number_or_a_collection_is_in_the_table() -> None:
-    fields = set(GenerationConfig().to_dict())
-    without = {"logprobs", "chat_template", "extra_context"}  # a switch; bounded when rendered
-    assert fields - without - SETTINGS.keys() <= {"presence_penalty", "frequency_penalty"}
+    fields = GenerationConfig().to_dict()
+    switches = {name for name, value in fields.items() if isinstance(value, bool)}
+    text = {"chat_template", "extra_context"}  # limited when they are rendered
+    assert fields.keys() - switches - text - SETTINGS.keys() == set()
 
 
 @pytest.fixture(scope="module")
