@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,13 @@ from talu.router import ModelSpec
 
 TEXT = "  One two\n<b>three</b>  "
 METHODS = [name for name in dir(str) if not name.startswith("_") and name != "maketrans"]
+
+
+def stored_and_read(answer: str) -> object:
+    with closing(sqlite3.connect(":memory:")) as db:
+        return db.execute("select ?", (answer,)).fetchone()[0]
+
+
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "center": (40,),
     "count": ("o",),
@@ -80,9 +88,7 @@ USES: dict[str, Any] = {
     "csv": lambda a: csv.writer(io.StringIO()).writerow([a]) > 0,
     "regular expression": lambda a: re.search("tw.", a)[0] == "two",
     "path": lambda a: Path("folder", a) == Path("folder", TEXT),
-    "database": lambda a: (
-        sqlite3.connect(":memory:").execute("select ?", (a,)).fetchone() == (TEXT,)
-    ),
+    "database": lambda a: stored_and_read(a) == TEXT,
     "formatting": lambda a: f"{a:>30}|%s|{{}}".format(a) % a == f"{TEXT:>30}|{TEXT}|{TEXT}",
     "comparison": lambda a: a == TEXT and a == a and a != TEXT + "!" and a != 3,
     "key": lambda a: {TEXT: 1}[a] == 1 and {a, TEXT} == {TEXT},

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def first_version(home: Path) -> Path:
         "chat_template": None,
         "metadata": {"user": "ada"},
     }
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         MIGRATIONS[0](db)
         for node, role, text in (
             (1, "user", "今天天气很好"),
