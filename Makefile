@@ -28,6 +28,7 @@ check: lint types test
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lizard --warnings_only --CCN 15 native
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

@@ -1,6 +1,7 @@
 #include "executor.h"
 
 #include <algorithm>
+#include <span>
 #include <stdexcept>
 #include <string>
 
@@ -39,7 +40,7 @@ void Executor::step(const Batch& batch, float* result) {
   turn_angles(batch);
   Step step{};
   step.rows = batch.tokens.size();
-  step.wanted = batch.outputs.size();
+  step.output_count = batch.outputs.size();
   step.tokens = batch.tokens.data();
   step.positions = batch.positions.data();
   step.block_tables = batch.block_tables.data();
@@ -53,7 +54,7 @@ void Executor::step(const Batch& batch, float* result) {
   step.threads = threads_;
   step.scratch_bytes = scratch_bytes(batch);
   step.scratch = scratch_.of(step.scratch_bytes * static_cast<std::size_t>(threads_));
-  step.converted = converted_.of(step.rows * plan_.converted_bytes);
+  step.quantized = quantized_.of(step.rows * plan_.quantized_bytes);
   for (const Node& node : plan_.nodes) node.run(node, step);
 }
 
@@ -85,7 +86,7 @@ void Executor::check_sequence(const Batch& batch, std::size_t sequence) const {
   require(first <= last && static_cast<std::size_t>(last) <= batch.tokens.size(),
           where + ": row_starts must be ascending");
   if (first == last) return;
-  const auto positions = batch.positions.subspan(first, last - first);
+  const std::span positions(batch.positions.data() + first, static_cast<std::size_t>(last - first));
   for (std::size_t i = 0; i < positions.size(); ++i)
     require(positions[i] >= 0 && static_cast<std::size_t>(positions[i]) == positions[0] + i,
             where + ": positions must be consecutive numbers from 0 or above");
@@ -124,7 +125,7 @@ void Executor::place_values(const Batch& batch, float* result) {
     const PlannedValue& planned = plan_.values[id];
     Value& value = values_[id];
     value.width = planned.width;
-    value.rows = planned.wanted ? batch.outputs.size() : rows;
+    value.rows = planned.only_outputs ? batch.outputs.size() : rows;
     value.stride = stride_of(planned.width);
     if (planned.slot >= 0)
       value.data = slots_[planned.slot].floats(rows * plan_.slots[planned.slot]);

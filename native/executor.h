@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <span>
 #include <string_view>
 #include <vector>
 
@@ -13,12 +12,12 @@
 
 namespace talu {
 
-// What one step works on, as protocols.Executor describes it. Nothing in it is trusted.
+// What one step works on, as protocols.Executor describes it. It is checked before it is used.
 struct Batch {
-  std::span<const std::int32_t> tokens, positions, row_starts;
-  std::span<const std::int32_t> block_tables;  // (sequences, table_width)
+  std::vector<std::int32_t> tokens, positions, row_starts;
+  std::vector<std::int32_t> block_tables;  // (sequences, table_width)
   std::size_t sequences, table_width;
-  std::span<const std::int32_t> outputs;
+  std::vector<std::int32_t> outputs;
 };
 
 class Executor {
@@ -54,7 +53,7 @@ class Executor {
   std::vector<Memory> angles_;
   std::vector<Rotation> rotations_;
   std::vector<QueryBlock> query_blocks_;
-  Memory scratch_, converted_;
+  Memory scratch_, quantized_;
 };
 
 }  // namespace talu

@@ -20,19 +20,19 @@ constexpr std::size_t kTokensInCache = 96;
 // The layout is the same for every target, so packed files can be shared between machines.
 struct Format {
   const char* name;
-  const char* activation;    // what `convert` rounds activations to
+  const char* activation;    // what `quantize_activations` rounds activations to
   std::size_t source_bytes;  // of a number of the matrix that is packed: 4 for float, 2 for bits
   // Columns that a row of floats must be a multiple of, to be read by `multiply` as it is; 0 where
   // activations are always converted.
   std::size_t read_as_it_is;
   std::size_t (*tile_bytes)(std::size_t columns);
   std::size_t (*row_bytes)(std::size_t columns);  // of activations in their own form
-  void (*convert)(const float* x, std::size_t columns, void* out);
+  void (*quantize_activations)(const float* x, std::size_t columns, void* out);
   // Lays the tiles first .. last - 1 of a row-major matrix out.
   void (*pack)(const void* source, std::size_t rows, std::size_t columns, std::size_t first,
                std::size_t last, void* packed);
   // One logical row as floats.
-  void (*read_row)(const void* packed, std::size_t row, std::size_t columns, float* out);
+  void (*dequantize_row)(const void* packed, std::size_t row, std::size_t columns, float* out);
   // sums[token][tile][16] = tiles · activations, one chain of additions for each sum, columns
   // ascending: neither the other tokens nor their number changes a sum. At most kTilesAtOnce tiles.
   // From one row of activations to the next it is x_stride bytes.

@@ -15,6 +15,14 @@ constexpr std::size_t kLargest = std::size_t{1} << 46;
 
 std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
 
+// Sizes whose products would not fit into the address space, and might not fit into 64 bits.
+void check_size(const CacheLayer& layer, std::size_t bytes_of_column) {
+  if (layer.head_size > kLargest || layer.kv_heads > kLargest) throw std::bad_alloc();
+  const std::size_t columns = layer.head_size + round_up(layer.head_size, kTileRows);
+  if (columns > kLargest / bytes_of_column) throw std::bad_alloc();
+  if (columns > 0 && layer.kv_heads > kLargest / (columns * bytes_of_column)) throw std::bad_alloc();
+}
+
 }  // namespace
 
 KvCache::KvCache(const std::vector<CacheLayer>& layers, const KvFormat& format, std::size_t blocks,
@@ -24,10 +32,12 @@ KvCache::KvCache(const std::vector<CacheLayer>& layers, const KvFormat& format, 
     throw std::invalid_argument("block_size must be a multiple of 16, not " +
                                 std::to_string(block_size));
   for (const CacheLayer& layer : layers) {
+    check_size(layer, block_size * format.element_bytes);
     layer_offsets_.push_back(block_bytes_);
     kv_heads_.push_back(layer.kv_heads);
     const std::size_t columns = layer.head_size + round_up(layer.head_size, kTileRows);
     block_bytes_ += round_up(layer.kv_heads * columns * block_size * format.element_bytes, 64);
+    if (block_bytes_ > kLargest) throw std::bad_alloc();
   }
   if (blocks == 0 || block_bytes_ == 0) return;
   if (blocks > kLargest / block_bytes_) throw std::bad_alloc();

@@ -10,6 +10,7 @@
 #include <malloc.h>
 #endif
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
@@ -54,16 +55,17 @@ void return_free_memory() {
 int threads_or_all(int requested) {
   if (requested < 0) throw std::invalid_argument("num_threads must not be negative");
   const int available = available_threads();
-  return requested == 0 || requested > available ? available : requested;
+  const int threads = requested == 0 || requested > available ? available : requested;
+  return threads > 1 ? std::min(threads, pool_threads()) : threads;
 }
 
 void check_packed(const Format& format, std::size_t rows, std::size_t columns, std::size_t bytes,
                   const void* data) {
-  const std::size_t wanted = packed_bytes(format, rows, columns);
-  if (bytes != wanted)
+  const std::size_t expected = packed_bytes(format, rows, columns);
+  if (bytes != expected)
     throw std::invalid_argument("a packed " + std::string(format.name) + " matrix of shape (" +
                                 std::to_string(rows) + ", " + std::to_string(columns) +
-                                ") has " + std::to_string(wanted) + " bytes, not " +
+                                ") has " + std::to_string(expected) + " bytes, not " +
                                 std::to_string(bytes));
   if (bytes != 0 && reinterpret_cast<std::uintptr_t>(data) % 64 != 0)
     throw std::invalid_argument("packed bytes must begin at a multiple of 64");
@@ -72,9 +74,9 @@ void check_packed(const Format& format, std::size_t rows, std::size_t columns, s
 void pack_matrix(const std::string& format_name, const Matrix& source, const Bytes& out,
                  int num_threads, const std::string& target) {
   const Format& format = format_named(target_named(target), format_name);
-  const nb::dlpack::dtype wanted =
+  const nb::dlpack::dtype expected =
       format.source_bytes == 4 ? nb::dtype<float>() : nb::dtype<std::uint16_t>();
-  if (source.dtype() != wanted)
+  if (source.dtype() != expected)
     throw std::invalid_argument(format_name + " is packed from an array of " +
                                 (format.source_bytes == 4 ? "float32" : "uint16"));
   check_packed(format, source.shape(0), source.shape(1), out.size(), out.data());
@@ -106,6 +108,11 @@ using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::c
 using Integers = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Table = nb::ndarray<const std::int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
+template <class Array>
+std::vector<std::int32_t> copy_of(const Array& array) {
+  return {array.data(), array.data() + array.size()};
+}
+
 // An executor together with the arrays that it reads from.
 struct Running {
   std::vector<nb::object> arrays;
@@ -114,17 +121,17 @@ struct Running {
 
 // A value that Python gave, or a TypeError that says what it should have been.
 template <class T>
-T read(nb::handle value, const std::string& what, const char* wanted, bool convert = true) {
+T read(nb::handle value, const std::string& what, const char* expected, bool convert = true) {
   T result{};
   if (!nb::try_cast<T>(value, result, convert))
-    throw nb::type_error((what + " is " + nb::repr(value).c_str() + ", not " + wanted).c_str());
+    throw nb::type_error((what + " is " + nb::repr(value).c_str() + ", not " + expected).c_str());
   return result;
 }
 
 // An array as it is: a converted one would be gone before it is used.
 template <class T>
-T read_array(nb::handle value, const std::string& what, const char* wanted) {
-  return read<T>(value, what, wanted, false);
+T read_array(nb::handle value, const std::string& what, const char* expected) {
+  return read<T>(value, what, expected, false);
 }
 
 nb::tuple read_tuple(nb::handle value, std::size_t size, const std::string& what,
@@ -211,16 +218,18 @@ class PyExecutor {
                                                   const Integers& outputs) {
     const std::shared_ptr<Running> running = open();  // stays if another thread closes meanwhile
     Executor& executor = *running->executor;
+    if (outputs.size() > tokens.size())
+      throw std::invalid_argument("step: " + std::to_string(outputs.size()) + " outputs of " +
+                                  std::to_string(tokens.size()) + " rows");
+    // Copies: what has been checked must not change while other threads run.
     Batch batch;
-    batch.tokens = {tokens.data(), tokens.size()};
-    batch.positions = {positions.data(), positions.size()};
-    batch.row_starts = {row_starts.data(), row_starts.size()};
-    batch.block_tables = {block_tables.data(), block_tables.size()};
+    batch.tokens = copy_of(tokens);
+    batch.positions = copy_of(positions);
+    batch.row_starts = copy_of(row_starts);
+    batch.block_tables = copy_of(block_tables);
     batch.sequences = block_tables.shape(0);
     batch.table_width = block_tables.shape(1);
-    batch.outputs = {outputs.data(), outputs.size()};
-    if (outputs.size() > tokens.size())
-      throw std::invalid_argument("step: more outputs than rows");
+    batch.outputs = copy_of(outputs);
     auto result = new_matrix(outputs.size(), executor.result_width());
     const nb::gil_scoped_release released;
     executor.step(batch, result.data());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string>
 
 #include "threads.h"
 
@@ -17,12 +18,14 @@ std::size_t packed_bytes(const Format& format, std::size_t rows, std::size_t col
   if (rows > kLargest || columns > kLargest ||
       static_cast<double>(tiles_of(rows)) * static_cast<double>(format.tile_bytes(columns)) >
           static_cast<double>(kLargest))
-    throw std::invalid_argument("a matrix of this size does not fit in memory");
+    throw std::invalid_argument("a matrix of shape (" + std::to_string(rows) + ", " +
+                                std::to_string(columns) + ") does not fit in memory");
   return tiles_of(rows) * format.tile_bytes(columns);
 }
 
 void pack(const Format& format, const void* source, std::size_t rows, std::size_t columns,
           void* packed, int threads) {
+  if (rows == 0 || columns == 0) return;  // shapes like (2^40, 0) have no bytes
   constexpr std::size_t kTilesInItem = 16;
   auto pack_some = [&](std::size_t item, int) {
     format.pack(source, rows, columns, item * kTilesInItem,
@@ -38,8 +41,9 @@ void pack(const Format& format, const void* source, std::size_t rows, std::size_
 
 void unpack(const Format& format, const void* packed, std::size_t rows, std::size_t columns,
             float* out) {
+  if (rows == 0 || columns == 0) return;
   for (std::size_t row = 0; row < rows; ++row)
-    format.read_row(packed, row, columns, out + row * columns);
+    format.dequantize_row(packed, row, columns, out + row * columns);
 }
 
 }  // namespace talu

@@ -26,7 +26,7 @@ constexpr int kResultSlot = -2;  // the caller's memory
 
 struct PlannedValue {
   std::size_t width = 0;
-  bool wanted = false;  // has the wanted rows alone
+  bool only_outputs = false;  // has the rows that the step puts out, not all
   int slot = kNone;     // memory that it shares with values that live at other times
 };
 
@@ -37,7 +37,7 @@ struct Plan {
   std::vector<std::size_t> slots;             // floats of a row in each
   std::vector<std::vector<float>> rotations;  // frequencies
   int result = kNone;
-  std::size_t converted_bytes = 0;  // of a row of activations in its weight's own form
+  std::size_t quantized_bytes = 0;  // of a row of activations in its weight's own form
   std::size_t head_size = 0;        // the largest
   std::size_t reach = 0;            // positions that any layer looks back to, 0 for all
   std::size_t vocabulary = 0;       // rows of the smallest embedding

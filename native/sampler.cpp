@@ -16,6 +16,7 @@ namespace {
 
 constexpr size_t kBlock = 64;   // values that share a maximum, and a partial sum
 constexpr size_t kBins = 2048;  // of the histogram that finds the nucleus
+constexpr double kLargestSetting = 1e30;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 template <class... Parts>
@@ -25,29 +26,35 @@ template <class... Parts>
   throw std::invalid_argument(message.str());
 }
 
-void check(const SampleParams& p, size_t vocabulary) {
-  if (vocabulary == 0) refuse("the vocabulary is empty");
-  if (!(p.temperature >= 0 && p.temperature <= 1e30))
-    refuse("temperature is ", p.temperature, ", it must be 0 or more and finite");
-  if (p.top_k < 0) refuse("top_k is ", p.top_k, ", it must be 0 (off) or more");
-  if (!(p.top_p >= 0 && p.top_p <= 1)) refuse("top_p is ", p.top_p, ", it must lie in 0..1");
-  if (!(p.min_p >= 0 && p.min_p <= 1)) refuse("min_p is ", p.min_p, ", it must lie in 0..1");
-  if (!(p.repetition_penalty > 0 && p.repetition_penalty <= 1e30))
-    refuse("repetition_penalty is ", p.repetition_penalty, ", it must be above 0 and finite");
-  if (!(std::abs(p.presence_penalty) <= 1e6))
-    refuse("presence_penalty is ", p.presence_penalty, ", it must lie in -1e6..1e6");
-  if (!(std::abs(p.frequency_penalty) <= 1e6))
-    refuse("frequency_penalty is ", p.frequency_penalty, ", it must lie in -1e6..1e6");
-  if (p.seen_prompt > p.seen_count)
-    refuse("seen_prompt is ", p.seen_prompt, ", but there are ", p.seen_count, " seen tokens");
+void check_range(const char* name, double value, double lowest, double highest) {
+  if (!(value >= lowest && value <= highest))
+    refuse(name, " is ", value, ", it must be a number from ", lowest, " to ", highest);
+}
+
+void check_bias(const SampleParams& p, int64_t vocabulary) {
   if (p.bias_ids.size() != p.bias_values.size())
     refuse(p.bias_ids.size(), " bias_ids but ", p.bias_values.size(), " bias_values");
   for (size_t i = 0; i < p.bias_ids.size(); ++i) {
-    if (p.bias_ids[i] < 0 || p.bias_ids[i] >= static_cast<int64_t>(vocabulary))
+    if (p.bias_ids[i] < 0 || p.bias_ids[i] >= vocabulary)
       refuse("bias for token ", p.bias_ids[i], ", the vocabulary has ", vocabulary);
-    if (!(p.bias_values[i] <= 1e30))
+    if (!(p.bias_values[i] <= kLargestSetting))
       refuse("bias of token ", p.bias_ids[i], " is ", p.bias_values[i], ", it must be finite");
   }
+}
+
+void check(const SampleParams& p, size_t vocabulary) {
+  if (vocabulary == 0) refuse("the vocabulary is empty");
+  if (p.top_k < 0) refuse("top_k is ", p.top_k, ", it must be 0 (off) or more");
+  check_range("temperature", p.temperature, 0, kLargestSetting);
+  check_range("top_p", p.top_p, 0, 1);
+  check_range("min_p", p.min_p, 0, 1);
+  check_range("repetition_penalty", p.repetition_penalty, std::numeric_limits<double>::min(),
+              kLargestSetting);
+  check_range("presence_penalty", p.presence_penalty, -1e6, 1e6);
+  check_range("frequency_penalty", p.frequency_penalty, -1e6, 1e6);
+  if (p.seen_prompt > p.seen_count)
+    refuse("seen_prompt is ", p.seen_prompt, ", but there are ", p.seen_count, " seen tokens");
+  check_bias(p, static_cast<int64_t>(vocabulary));
   for (size_t i = 0; i < p.seen_count; ++i)
     if (p.seen[i] < 0 || static_cast<size_t>(p.seen[i]) >= vocabulary)
       refuse("seen token ", p.seen[i], ", the vocabulary has ", vocabulary);
@@ -95,6 +102,18 @@ inline f32x4 exp_nonpositive(f32x4 x) {
 }
 
 }  // namespace
+
+// Bins of the histogram: by the distance from the peak, the last one for all that are further.
+struct Sampler::Bins {
+  float peak, scale;
+
+  i32x4 of(f32x4 values) const {
+    const f32x4 bin = (peak - values) * scale;
+    const f32x4 last = f32x4{} + static_cast<float>(kBins - 1);
+    return __builtin_convertvector(bin < last ? bin : last, i32x4);
+  }
+  int32_t of(float value) const { return of(f32x4{} + value)[0]; }
+};
 
 double philox_uniform(uint64_t seed, uint64_t position) {
   uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
@@ -206,7 +225,8 @@ void Sampler::penalise_repetition(const SampleParams& params) {
   penalised_.assign(adjusted_.size(), false);
   for (size_t i = 0; i < params.seen_count; ++i) {
     const size_t id = static_cast<size_t>(params.seen[i]);
-    if (penalised_[id]) continue;
+    // The first test repeats that of `check`: another thread may have written since.
+    if (id >= adjusted_.size() || penalised_[id]) continue;
     penalised_[id] = true;
     adjusted_[id] = adjusted_[id] > 0 ? adjusted_[id] / penalty : adjusted_[id] * penalty;
   }
@@ -217,11 +237,13 @@ void Sampler::penalise_frequency(const SampleParams& params) {
   const float presence = static_cast<float>(params.presence_penalty);
   const float frequency = static_cast<float>(params.frequency_penalty);
   counts_.assign(adjusted_.size(), 0);
-  for (size_t i = params.seen_prompt; i < params.seen_count; ++i)
-    counts_[static_cast<size_t>(params.seen[i])] += 1;
   for (size_t i = params.seen_prompt; i < params.seen_count; ++i) {
     const size_t id = static_cast<size_t>(params.seen[i]);
-    if (counts_[id] == 0) continue;  // it is done
+    if (id < counts_.size()) counts_[id] += 1;
+  }
+  for (size_t i = params.seen_prompt; i < params.seen_count; ++i) {
+    const size_t id = static_cast<size_t>(params.seen[i]);
+    if (id >= counts_.size() || counts_[id] == 0) continue;  // it is done
     const float often = frequency * counts_[id];
     adjusted_[id] -= often + presence;
     counts_[id] = 0;
@@ -284,8 +306,6 @@ void Sampler::sum_blocks_again() {
 
 // Holtzman et al., 2019, https://arxiv.org/abs/1904.09751. A histogram of the mass over the
 // distance from the peak finds the few tokens among which the border lies; only they are sorted.
-// Blocks that lie beyond the border as a whole, by their largest value, are not looked at: their
-// sums become 0, and their weights, which stay, count for nothing.
 void Sampler::keep_nucleus(const float* x, size_t size, float peak, float temperature,
                            double total, double p) {
   // A token of the nucleus and the lighter ones hold 1 - p of the mass or more, so that it has at
@@ -294,45 +314,56 @@ void Sampler::keep_nucleus(const float* x, size_t size, float peak, float temper
   const float depth = -static_cast<float>(natural_logarithm(least)) * temperature;
   const float scale =
       std::min(static_cast<float>(kBins - 1) / depth, std::numeric_limits<float>::max());
-  const auto bins = [&](f32x4 v) {
-    const f32x4 bin = (peak - v) * scale;
-    const f32x4 last = f32x4{} + static_cast<float>(kBins - 1);
-    return __builtin_convertvector(bin < last ? bin : last, i32x4);
-  };
-  const auto first_bin = [&](size_t block) { return bins(f32x4{} + tops_[block])[0]; };
-  const auto end_of = [&](size_t block) { return std::min(size, (block + 1) * kBlock); };
-  mass_.assign(kBins, 0.0);
-  for (size_t block = 0; block < tops_.size(); ++block) {
-    if (first_bin(block) == static_cast<int32_t>(kBins - 1)) continue;
-    each4(x, block * kBlock, end_of(block), [&](size_t i, f32x4 v) {
-      if (!any(load(&weights_[i]) >= least)) return;
-      const i32x4 bin = bins(v);
-      for (size_t j = 0; j < 4; ++j) mass_[static_cast<size_t>(bin[j])] += weights_[i + j];
-    });
-  }
+  const Bins bins{peak, scale};
+  fill_histogram(x, size, bins, least);
 
   const double target = p * total;
   double mass = 0;
   size_t border = 0;
   while (border < kBins && mass + mass_[border] < target) mass += mass_[border++];
   if (border == kBins) return;  // p is so close to 1 that rounding decides: nothing is cut
+  cut_below(x, size, bins, static_cast<int32_t>(border));
+  cut_within_border(mass, target);
+  sum_blocks_again();
+}
 
+// Fills mass_ with the weights of each bin; those below `least` may be missing.
+void Sampler::fill_histogram(const float* x, size_t size, const Bins& bins, float least) {
+  mass_.assign(kBins, 0.0);
+  for (size_t block = 0; block < tops_.size(); ++block) {
+    if (bins.of(tops_[block]) == static_cast<int32_t>(kBins - 1)) continue;
+    each4(x, block * kBlock, std::min(size, (block + 1) * kBlock), [&](size_t i, f32x4 v) {
+      if (!any(load(&weights_[i]) >= least)) return;
+      const i32x4 bin = bins.of(v);
+      for (size_t j = 0; j < 4; ++j) mass_[static_cast<size_t>(bin[j])] += weights_[i + j];
+    });
+  }
+}
+
+// Removes what lies beyond the bin `border`, and puts the tokens of that bin into border_. A block
+// that lies beyond it as a whole, by its largest value, is not visited: its sum becomes 0, and its
+// weights, which stay, count for nothing.
+void Sampler::cut_below(const float* x, size_t size, const Bins& bins, int32_t border) {
   border_.clear();
   for (size_t block = 0; block < tops_.size(); ++block) {
-    if (first_bin(block) > static_cast<int32_t>(border)) {
+    if (bins.of(tops_[block]) > border) {
       sums_[block] = 0;
       continue;
     }
-    each4(x, block * kBlock, end_of(block), [&](size_t i, f32x4 v) {
-      const i32x4 bin = bins(v);
-      const f32x4 weight = bin <= static_cast<int32_t>(border) ? load(&weights_[i]) : f32x4{};
+    each4(x, block * kBlock, std::min(size, (block + 1) * kBlock), [&](size_t i, f32x4 v) {
+      const i32x4 bin = bins.of(v);
+      const f32x4 weight = bin <= border ? load(&weights_[i]) : f32x4{};
       std::memcpy(&weights_[i], &weight, sizeof weight);
-      const i32x4 inside = bin == static_cast<int32_t>(border);
+      const i32x4 inside = bin == border;
       if (!any(inside)) return;
       for (size_t j = 0; j < 4 && i + j < size; ++j)
         if (inside[j]) border_.push_back({x[i + j], static_cast<int32_t>(i + j)});
     });
   }
+}
+
+// Keeps the best tokens of border_ until the mass reaches the target, at least one.
+void Sampler::cut_within_border(double mass, double target) {
   std::sort(border_.begin(), border_.end(), before);
   for (const Candidate& candidate : border_) {
     float& weight = weights_[static_cast<size_t>(candidate.id)];
@@ -342,7 +373,6 @@ void Sampler::keep_nucleus(const float* x, size_t size, float peak, float temper
       mass += weight;
     }
   }
-  sum_blocks_again();
 }
 
 // Inverts the cumulative distribution of weights_ in the order of their indices. Blocks whose sum

@@ -47,6 +47,7 @@ class Sampler {
   Sample sample(const float* logits, size_t vocabulary, const SampleParams& params);
 
  private:
+  struct Bins;
   struct Candidate {
     float value;
     int32_t id;
@@ -65,6 +66,9 @@ class Sampler {
   double weigh(const float* x, size_t size, float peak, float temperature);
   void keep_nucleus(const float* x, size_t size, float peak, float temperature, double total,
                     double p);
+  void fill_histogram(const float* x, size_t size, const Bins& bins, float least);
+  void cut_below(const float* x, size_t size, const Bins& bins, int32_t border);
+  void cut_within_border(double mass, double target);
   void sum_blocks_again();
   size_t pick(double uniform);
 

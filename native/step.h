@@ -48,7 +48,8 @@ struct Node {
   int output = kNone;                     // unused where there are linears
   Tensor weight, bias;
   float eps = 0, scale = 0;
-  std::size_t group = 0;  // rms_norm: columns that are normed together; rope, attention: a head
+  std::size_t group = 0;      // rms_norm: columns that are normed together
+  std::size_t head_size = 0;  // rope, attention
   std::size_t window = 0;
   bool causal = true;       // attention: rows do not see the later ones
   std::size_t offset = 0;   // embed_position, embed_row: the first row of the table
@@ -84,7 +85,7 @@ struct QueryBlock {
 };
 
 struct Step {
-  std::size_t rows, wanted;
+  std::size_t rows, output_count;
   const std::int32_t* tokens;
   const std::int32_t* positions;
   const std::int32_t* block_tables;  // (sequences, table_width)
@@ -98,7 +99,7 @@ struct Step {
   int threads;
   std::byte* scratch;         // scratch_bytes for each worker
   std::size_t scratch_bytes;
-  std::byte* converted;       // room for the activations of any linear, in its weight's own form
+  std::byte* quantized;       // room for the activations of any linear, in its weight's own form
 };
 
 }  // namespace talu

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <new>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #if defined(__x86_64__)
@@ -83,11 +84,19 @@ struct Job {
 
 class Pool {
  public:
-  Pool() : size_(available_threads()) {
-    // Detached: they live until the process ends, asleep when there is nothing to do.
-    for (int worker = 1; worker < size_; ++worker)
-      std::thread([this, worker] { serve(worker); }).detach();
+  Pool() {
+    // Detached: they live until the process ends, asleep when there is nothing to do. Those that have
+    // been started use this object, so the constructor must not throw when the next one cannot be.
+    for (const int wanted = available_threads(); size_ < wanted; ++size_) {
+      try {
+        std::thread([this, worker = size_] { serve(worker); }).detach();
+      } catch (const std::system_error&) {
+        break;
+      }
+    }
   }
+
+  int size() const { return size_; }
 
   void run(const Job& job) {
     const std::lock_guard turn(turn_);
@@ -98,7 +107,7 @@ class Pool {
     signal_.fetch_add(1, std::memory_order_seq_cst);
     if (asleep_.load(std::memory_order_seq_cst) > 0) signal_.notify_all();
     work(0);
-    // Who has not come in by now is not waited for.
+    // Workers that have not come in by now are not waited for.
     gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
     for (int spins = 0; (gate_.load(std::memory_order_acquire) & kInside) != 0; ++spins)
       spins < kSpins ? pause() : std::this_thread::yield();
@@ -146,7 +155,7 @@ class Pool {
       job.body(job.context, item, worker);
   }
 
-  const int size_;
+  int size_ = 1;  // with the caller
   std::mutex turn_;
   Job job_;
   alignas(64) std::atomic<std::uint64_t> gate_{0};
@@ -182,6 +191,8 @@ int available_threads(const std::string& proc, const std::string& groups) {
   const int limit = granted > 0 ? static_cast<int>(std::ceil(granted)) : processors;
   return std::max(1, std::min(processors, limit));
 }
+
+int pool_threads() { return the_pool().size(); }
 
 void run_parallel(int threads, std::size_t count, void (*body)(void*, std::size_t, int),
                   void* context) {

@@ -1,5 +1,7 @@
 // The upper half of a float. Columns lie in pairs: what a processor with bf16 products takes at
 // once, and what others widen with one shift and one mask.
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
 struct bf16 {
   static constexpr char name[] = "bf16";
   static constexpr std::size_t group = 2;

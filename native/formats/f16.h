@@ -1,4 +1,6 @@
 // IEEE half precision; widened to float before it is multiplied.
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
 struct f16 {
   static constexpr char name[] = "f16";
   static constexpr std::size_t group = 1;

@@ -1,4 +1,6 @@
 // Plain floats.
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
 struct f32 {
   static constexpr char name[] = "f32";
   static constexpr std::size_t group = 1;

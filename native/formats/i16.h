@@ -5,6 +5,8 @@
 //   x0 w0 + x1 w1 = (x0 + w1)(x1 + w0) - x0 x1 - w0 w1
 // and the last two are known beforehand: S. Winograd, A New Algorithm for Inner Product, IEEE
 // Transactions on Computers C-17 (1968). Integers that wrap around lose nothing by that.
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
 struct i16 {
   static constexpr char name[] = "i16";
   static constexpr std::size_t group = 4;    // columns that are multiplied at once
@@ -86,7 +88,7 @@ static void pack_integers(const void* source, std::size_t rows, std::size_t colu
     }
 }
 
-static void read_integers(const void* packed, std::size_t row, std::size_t columns, float* out) {
+static void dequantize_integers(const void* packed, std::size_t row, std::size_t columns, float* out) {
   const auto* block = static_cast<const std::byte*>(packed) +
                       row / kTileRows * i16::tile_bytes(columns);
   const std::size_t lane = row % kTileRows;
@@ -100,7 +102,7 @@ static void read_integers(const void* packed, std::size_t row, std::size_t colum
   }
 }
 
-static void convert_to_integers(const float* x, std::size_t columns, void* out) {
+static void quantize_integers(const float* x, std::size_t columns, void* out) {
   auto* const scales = static_cast<float*>(out);
   auto* const crossed = reinterpret_cast<std::int32_t*>(scales + i16::row_blocks(columns));
   auto* const numbers = reinterpret_cast<std::int16_t*>(crossed + i16::row_blocks(columns));
@@ -190,5 +192,5 @@ static void multiply_integers(const void* packed, std::size_t tiles, std::size_t
 }
 
 constexpr Format kI16 = {i16::name,           "i15",           sizeof(float), 0,
-                         i16::tile_bytes,     i16::row_bytes,  convert_to_integers,
-                         pack_integers,       read_integers,   multiply_integers};
+                         i16::tile_bytes,     i16::row_bytes,  quantize_integers,
+                         pack_integers,       dequantize_integers,   multiply_integers};

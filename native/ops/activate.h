@@ -1,4 +1,6 @@
 // activation(x).
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
 static void activate_rows(const Node& node, const Step& step) {
   const Value& x = step.values[node.inputs[0]];
   const Value& out = step.values[node.output];

@@ -1,5 +1,7 @@
 // Attention over the paged cache, causal or over the whole sequence. Keys and values are tiles like weights, so both products
 // are the one of tiles.h: lanes are positions in q · kᵀ and columns in p · v.
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
 
 // Keys and values as tiles whose columns stand alone, widened to floats.
 template <class F>
@@ -25,8 +27,8 @@ struct HeadCache {
         table(step.block_tables + sequence * step.table_width),
         block_size(step.cache.block_size),
         block_bytes(step.cache.block_bytes) {
-    const std::size_t padded = round_up(node.group, kTileRows);
-    const std::size_t key_bytes = block_size * node.group * sizeof(element);
+    const std::size_t padded = round_up(node.head_size, kTileRows);
+    const std::size_t key_bytes = block_size * node.head_size * sizeof(element);
     const std::size_t value_bytes = block_size * padded * sizeof(element);
     const std::size_t layer = step.cache.layer_offsets[node.layer];
     keys = layer + kv_head * key_bytes;
@@ -49,7 +51,7 @@ struct HeadCache {
 
 // Keys and values of `count` positions of one tile, from rows that follow each other.
 template <class F>
-static void remember(const HeadCache<F>& cache, std::size_t head_size, std::size_t position,
+static void write_kv(const HeadCache<F>& cache, std::size_t head_size, std::size_t position,
                      std::size_t count, const float* keys, std::size_t key_stride,
                      const float* values, std::size_t value_stride) {
   auto* const key_lanes = cache.key_tile(position / kTileRows * kTileRows, head_size) +
@@ -105,7 +107,7 @@ static void attend(const Node& node, const Step& step, const HeadCache<F>& cache
                    std::size_t last, const Panel& panel) {
   const Value& q = step.values[node.inputs[0]];
   const Value& out = step.values[node.output];
-  const std::size_t head_size = node.group, padded = round_up(head_size, kTileRows);
+  const std::size_t head_size = node.head_size, padded = round_up(head_size, kTileRows);
   const std::size_t shared = q.width / step.values[node.inputs[1]].width;
   const std::size_t count = last - first;
   auto row_of = [&](std::size_t query) { return rows.first + query / shared; };
@@ -169,23 +171,23 @@ static void attention(const Node& node, const Step& step) {
   const Value& q = step.values[node.inputs[0]];
   const Value& k = step.values[node.inputs[1]];
   const Value& v = step.values[node.inputs[2]];
-  const std::size_t head_size = node.group, kv_heads = k.width / head_size;
+  const std::size_t head_size = node.head_size, kv_heads = k.width / head_size;
   const std::size_t shared = q.width / k.width;
   const std::size_t items = step.query_block_count * kv_heads;
 
-  auto remember_rows = [&](std::size_t item, int) {
+  auto write_rows = [&](std::size_t item, int) {
     const QueryBlock& rows = step.query_blocks[item / kv_heads];
     const std::size_t kv_head = item % kv_heads;
     const HeadCache<F> cache(node, step, rows.sequence, kv_head);
     for (std::size_t row = rows.first; row < rows.last;) {
       const auto position = static_cast<std::size_t>(step.positions[row]);
       const std::size_t count = smaller(rows.last - row, kTileRows - position % kTileRows);
-      remember(cache, head_size, position, count, k.row(row) + kv_head * head_size, k.stride,
+      write_kv(cache, head_size, position, count, k.row(row) + kv_head * head_size, k.stride,
                v.row(row) + kv_head * head_size, v.stride);
       row += count;
     }
   };
-  for_each(step, items, step.rows * k.width, remember_rows);
+  for_each(step, items, step.rows * k.width, write_rows);
 
   auto visible = [&](const QueryBlock& rows) {
     return node.causal ? static_cast<std::size_t>(step.positions[rows.last - 1]) + 1

@@ -1,4 +1,6 @@
 // Functions of single numbers and vectors, and the loop over items: the same code in every path.
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
 
 TALU_INLINE std::size_t smaller(std::size_t a, std::size_t b) { return a < b ? a : b; }
 TALU_INLINE std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }

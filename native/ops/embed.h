@@ -1,11 +1,13 @@
 // Rows of a table, read out of its tiles: for the step's tokens, for their positions, or one row
 // for all.
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
 template <class Index>
 static void look_up(const Node& node, const Step& step, Index index) {
   const Value& out = step.values[node.output];
   const Tensor& table = node.weight;
   for_rows(step, step.rows, out.width, [&](std::size_t row) {
-    table.format->read_row(table.data, index(row), table.columns, out.row(row));
+    table.format->dequantize_row(table.data, index(row), table.columns, out.row(row));
   });
 }
 static void embed(const Node& node, const Step& step) {

@@ -1,4 +1,6 @@
 // activation(gate) · up.
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
 static void gated(const Node& node, const Step& step) {
   const Value& gate = step.values[node.inputs[0]];
   const Value& up = step.values[node.inputs[1]];

@@ -1,4 +1,6 @@
 // activation(x · weightᵀ + bias + residual), for all the weights that read one x.
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
 
 // The activations as the weights' format takes them: x itself, or its rows converted.
 struct Activations {
@@ -12,9 +14,9 @@ static Activations activations_for(const Tensor& weight, const Value& x, const S
     return {reinterpret_cast<const std::byte*>(x.data), x.stride * sizeof(float)};
   const std::size_t stride = format.row_bytes(weight.columns);
   for_rows(step, x.rows, x.width, [&](std::size_t row) {
-    format.convert(x.row(row), weight.columns, step.converted + row * stride);
+    format.quantize_activations(x.row(row), weight.columns, step.quantized + row * stride);
   });
-  return {step.converted, stride};
+  return {step.quantized, stride};
 }
 
 // Adds bias and residual to the sums of one group of tiles, activates them where that is asked, and

@@ -1,4 +1,6 @@
 // x / sqrt(mean(x²) + eps) · weight, over groups of columns.
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
 static void rms_norm(const Node& node, const Step& step) {
   const Value& x = step.values[node.inputs[0]];
   const Value& out = step.values[node.output];

@@ -1,4 +1,6 @@
 // Tiles of 16 output rows: laying them out, and multiplying them.
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
 
 template <class F>
 constexpr std::size_t place_in_tile(std::size_t column, std::size_t lane) {
@@ -32,7 +34,7 @@ static void pack(const void* source, std::size_t rows, std::size_t columns, std:
 }
 
 template <class F>
-static void read_row(const void* packed, std::size_t row, std::size_t columns, float* out) {
+static void dequantize_row(const void* packed, std::size_t row, std::size_t columns, float* out) {
   const std::size_t tile_elements = round_up(columns, F::group) * kTileRows;
   const auto* const tile =
       static_cast<const typename F::element*>(packed) + row / kTileRows * tile_elements;
@@ -126,7 +128,7 @@ static void multiply_tiles(const void* packed, std::size_t tiles, std::size_t co
 }
 
 template <class F>
-static void convert_row(const float* x, std::size_t columns, void* out) {
+static void quantize_row(const float* x, std::size_t columns, void* out) {
   auto* const to = static_cast<typename F::activation*>(out);
   if constexpr (sizeof(*to) == sizeof(float)) {
     for_columns(columns, [&](std::size_t c, std::size_t n) {
@@ -155,6 +157,6 @@ template <class F>
 constexpr Format format_of() {
   constexpr bool floats = sizeof(typename F::activation) == sizeof(float);
   return {F::name,       floats ? "f32" : "bf16", sizeof(typename F::element),
-          floats ? F::group : 0, tile_bytes<F>, row_bytes<F>, convert_row<F>, pack<F>,
-          read_row<F>, multiply_tiles<F>};
+          floats ? F::group : 0, tile_bytes<F>, row_bytes<F>, quantize_row<F>, pack<F>,
+          dequantize_row<F>, multiply_tiles<F>};
 }

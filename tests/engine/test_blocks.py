@@ -1,3 +1,4 @@
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -169,3 +170,15 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_blocks_cost_memory_only_when_they_are_used() -> None:
+    tracemalloc.start()
+    try:
+        pool, blocks = BlockPool(2**27, SIZE), list[int]()
+        assert pool.grow(blocks, 10)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000
+    assert pool.available == 2**27 - 10

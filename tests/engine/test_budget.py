@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from talu.engine.budget import available_memory, plan_cache
+from talu.engine.budget import RECORD_BYTES, available_memory, plan_cache
 from talu.exceptions import ResourceError
 
 LAYERS = [(2, 32)] * 4  # 1,024 bytes a position in f16
@@ -88,3 +88,8 @@ def test_groups_of_version_1_count(machine: Path) -> None:
 
 def test_this_machine_has_some_memory() -> None:
     assert available_memory() > MIB
+
+
+def test_the_bookkeeping_of_the_smallest_models_is_counted() -> None:
+    plan = plan_cache([(1, 2)], 2**27, "f16", 64 * MIB)  # 8 bytes a position, 128 a block
+    assert plan.blocks == 16 * MIB // RECORD_BYTES

@@ -32,7 +32,7 @@ def record() -> Callable[..., Graph]:
             gate = graph.linear(x, f"{i}.gate", 40)
             up = graph.linear(x, f"{i}.up", 40)
             x = graph.add(x, graph.linear(graph.gated(gate, up), f"{i}.down", WIDTH))
-        graph.output(graph.linear(graph.wanted(x), "head", VOCABULARY))
+        graph.output(graph.linear(graph.output_rows(x), "head", VOCABULARY))
         return graph
 
     return recorded

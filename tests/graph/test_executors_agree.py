@@ -57,7 +57,7 @@ def record(network: dict[str, Any]) -> Graph:
         q, k = (graph.rope(y, size, frequencies.astype(np.float32)) for y in (q, k))
         a = graph.attention(q, k, v, size, scale=size**-0.5, window=window)
         if i == len(n["windows"]) - 1:
-            x, a = graph.wanted(x), graph.wanted(a)
+            x, a = graph.output_rows(x), graph.output_rows(a)
         x = graph.add(x, graph.linear(a, f"{i}.o", n["width"]))
         gate, up = (graph.linear(x, f"{i}.{name}", n["inner"]) for name in ("gate", "up"))
         h = graph.gated(gate, up, n["activation"])

@@ -16,12 +16,12 @@ def test_operations_are_listed_in_order_with_their_inputs() -> None:
     graph = Graph()
     x = graph.embed("table", 10, 8)
     y = graph.add(graph.rms_norm(x, "norm", 1e-6), x)
-    graph.output(graph.wanted(y))
+    graph.output(graph.output_rows(y))
     assert [(op.kind, op.inputs, op.width) for op in graph.ops] == [
         ("embed", (), 8),
         ("rms_norm", (0,), 8),
         ("add", (1, 0), 8),
-        ("wanted", (2,), 8),
+        ("output_rows", (2,), 8),
     ]
     assert graph.result == Value(3, 8)
 
@@ -67,41 +67,47 @@ MISFITS: dict[str, tuple[Callable[[Graph, Value, Value], Any], str]] = {
     ),
     "rope of a head that does not divide": (
         lambda g, x, _: g.rope(x, 3, FREQUENCIES[:1]),
-        "rope: 8 columns, heads of 3",
+        "rope: width 8 is not a multiple of head_size 3",
     ),
     "rope with too many frequencies": (
         lambda g, x, _: g.rope(x, 4, FREQUENCIES),
-        "rope: more frequencies",
+        "rope: 4 frequencies, expected at most half of head_size 4",
     ),
     "attention of a head that does not divide": (
         lambda g, x, _: g.attention(x, x, x, 3, scale=1.0),
-        "attention: head size",
+        "attention: width 8 is not a multiple of head_size 3",
     ),
     "attention with keys and values of two widths": (
         lambda g, x, y: g.attention(x, x, y, 4, scale=1.0),
-        "attention: group",
+        "attention: queries, keys and values of widths",
     ),
     "attention with more key heads than query heads": (
         lambda g, x, y: g.attention(y, x, x, 4, scale=1.0),
-        "attention: group",
+        "attention: queries, keys and values of widths",
     ),
-    "gate and up of two widths": (lambda g, x, y: g.gated(x, y), "gated: gate and up"),
+    "gate and up of two widths": (lambda g, x, y: g.gated(x, y), "gated: gate has width 8, up 4"),
     "an unknown activation": (lambda g, x, _: g.gated(x, x, "relu"), "'relu'"),
     "a sum of two widths": (lambda g, x, y: g.add(x, y), "add: widths"),
     "one name for two shapes": (lambda g, x, _: g.linear(x, "table", 3), "table is read as"),
-    "a result of all rows": (lambda g, x, _: g.output(x), "output: no wanted rows"),
+    "a result of all rows": (lambda g, x, _: g.output(x), r"output: value \d has all rows"),
     "a result from before the choice": (
-        lambda g, x, _: (g.wanted(x), g.output(x)),
-        "output: no wanted rows",
+        lambda g, x, _: (g.output_rows(x), g.output(x)),
+        r"output: value \d has all rows",
     ),
-    "wanted rows of wanted rows": (lambda g, x, _: g.wanted(g.wanted(x)), "wanted: the rows are"),
-    "all rows plus wanted ones": (lambda g, x, _: g.add(x, g.wanted(x)), "add: all rows meet"),
-    "rope of wanted rows": (
-        lambda g, x, _: g.rope(g.wanted(x), 8, FREQUENCIES),
+    "output rows of output rows": (
+        lambda g, x, _: g.output_rows(g.output_rows(x)),
+        "output_rows: they are already",
+    ),
+    "all rows plus output rows": (
+        lambda g, x, _: g.add(x, g.output_rows(x)),
+        "add: it reads all rows of one",
+    ),
+    "rope of output rows": (
+        lambda g, x, _: g.rope(g.output_rows(x), 8, FREQUENCIES),
         "rope: needs all rows",
     ),
-    "attention of wanted rows": (
-        lambda g, x, _: g.attention(*[g.wanted(x)] * 3, 4, scale=1.0),
+    "attention of output rows": (
+        lambda g, x, _: g.attention(*[g.output_rows(x)] * 3, 4, scale=1.0),
         "attention: needs all rows",
     ),
 }
@@ -127,9 +133,9 @@ def test_parameters_cannot_be_changed_after_recording() -> None:
 
 def test_a_network_can_end_before_its_result() -> None:
     g = Graph()
-    h = g.rms_norm(g.wanted(g.embed("table", 7, 4)), "norm", 1e-5)
+    h = g.rms_norm(g.output_rows(g.embed("table", 7, 4)), "norm", 1e-5)
     g.output(g.linear(h, "head", 7), hidden=h)
     cut = g.up_to(h)
-    assert [op.kind for op in cut.ops] == ["embed", "wanted", "rms_norm"]
+    assert [op.kind for op in cut.ops] == ["embed", "output_rows", "rms_norm"]
     assert cut.weights == {"table": (7, 4), "norm": (4,)}
     assert cut.result == cut.hidden == h != g.result

@@ -171,7 +171,7 @@ def network(rng: np.random.Generator) -> tuple[Graph, dict[str, Floats]]:
         h = g.rms_norm(x, layer + "mlp_norm", 1e-6)
         up, gate = g.linear(h, layer + "up", middle), g.linear(h, layer + "gate", middle)
         x = g.add(x, g.linear(g.gated(gate, up), layer + "down", hidden))
-    g.output(g.linear(g.rms_norm(g.wanted(x), "norm", 1e-6), "embed", vocabulary))
+    g.output(g.linear(g.rms_norm(g.output_rows(x), "norm", 1e-6), "embed", vocabulary))
     weights = {
         name: (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32)
         if len(shape) == 2

@@ -156,7 +156,7 @@ GOOD = {
         ({"outputs": integers(-1)}, "outputs must be ascending numbers of rows"),
         ({"outputs": integers(2, 1)}, "outputs must be ascending numbers of rows"),
         ({"outputs": integers(1, 1)}, "outputs must be ascending numbers of rows"),
-        ({"outputs": integers(*range(9))}, "more outputs than rows"),
+        ({"outputs": integers(*range(9))}, "9 outputs of 3 rows"),
     ],
 )
 def test_a_step_that_does_not_fit_together_is_refused(

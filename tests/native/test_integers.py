@@ -17,7 +17,7 @@ def product(x: np.ndarray, weight: np.ndarray, target: str, pair: Callable, rows
     """The rows of x with the matrix as i16; checked beside NumPy."""
     g = Graph()
     table = g.embed("table", *x.shape)
-    g.output(g.wanted(g.linear(table, "weight", len(weight))))
+    g.output(g.output_rows(g.linear(table, "weight", len(weight))))
     both = pair(g, {"table": x, "weight": weight}, number_format="i16", target=target)
     return both.compare(rows(range(len(x))), tolerance=3e-6)
 
@@ -60,7 +60,7 @@ def test_numbers_that_are_not_finite_reach_their_own_row_alone(
 ) -> None:
     x, weight = (rng.standard_normal((n, 150)).astype(np.float32) for n in (9, 20))
     g = Graph()
-    g.output(g.wanted(g.linear(g.embed("table", 9, 150), "weight", 20)))
+    g.output(g.output_rows(g.linear(g.embed("table", 9, 150), "weight", 20)))
 
     def outcome() -> np.ndarray:
         tensors = {"table": pack(x, "f32", target), "weight": pack(weight, "i16", target)}

@@ -31,7 +31,7 @@ def random(graph: Graph, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def finish(graph: Graph, x: Value) -> Graph:
-    graph.output(graph.wanted(x))
+    graph.output(graph.output_rows(x))
     return graph
 
 

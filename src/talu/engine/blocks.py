@@ -21,13 +21,16 @@ class BlockPool:
     the order of their last use. A user of a block also uses its parents, and a released list frees
     its last block first, so a block is evicted before its parent, and every published prefix stays
     reachable.
+
+    A block costs memory from its first use on, not before: a small model may have millions.
     """
 
     def __init__(self, count: int, block_size: int) -> None:
         self.block_size = block_size
         self.count = count
-        self._free = list(range(count - 1, -1, -1))
-        self._users = [0] * count
+        self._untouched = 0  # the first of the blocks that nobody has had yet
+        self._free: list[int] = []
+        self._users: dict[int, int] = {}
         self._published: dict[tuple[int, tuple[int, ...]], int] = {}
         self._keys: dict[int, tuple[int, tuple[int, ...]]] = {}
         self._unused: OrderedDict[int, None] = OrderedDict()  # published, oldest use first
@@ -35,7 +38,7 @@ class BlockPool:
     @property
     def available(self) -> int:
         """Blocks that a sequence can get, including those that hold an unused prefix."""
-        return len(self._free) + len(self._unused)
+        return self.count - self._untouched + len(self._free) + len(self._unused)
 
     def needed(self, positions: int) -> int:
         """How many blocks hold ``positions`` positions."""
@@ -98,6 +101,9 @@ class BlockPool:
     def _take_blank(self) -> int:
         if self._free:
             block = self._free.pop()
+        elif self._untouched < self.count:
+            block = self._untouched
+            self._untouched += 1
         else:
             block, _ = self._unused.popitem(last=False)
             del self._published[self._keys.pop(block)]
@@ -107,7 +113,7 @@ class BlockPool:
     def _enter(self, blocks: list[int], index: int, found: int) -> None:
         """Use the published block ``found`` at a place of the list."""
         self._unused.pop(found, None)
-        self._users[found] += 1
+        self._users[found] = self._users.get(found, 0) + 1
         if index == len(blocks):
             blocks.append(found)
         else:
@@ -117,6 +123,7 @@ class BlockPool:
     def _leave(self, block: int) -> None:
         self._users[block] -= 1
         if self._users[block] == 0:
+            del self._users[block]
             if block in self._keys:
                 self._unused[block] = None
             else:

@@ -16,6 +16,7 @@ BLOCK_SIZE = 16  # positions
 SHARE = 4  # the cache takes at most one part in so many of the available memory
 FULL_CONTEXTS = 16  # more sequences of the whole context than this are not planned for
 LEAST_CONTEXT = 256  # a model that was made for more is not opened with less
+RECORD_BYTES = 1024  # what the bookkeeping of a block in use takes, with its tokens; generous
 NUMBER_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 
 
@@ -58,7 +59,8 @@ def plan_cache(
     position = 2 * sum(heads * size for heads, size in layers) * NUMBER_BYTES[kv_format]
     block = position * BLOCK_SIZE
     whole = -(-context_length // BLOCK_SIZE)
-    blocks = min(available // SHARE // max(block, 1), FULL_CONTEXTS * whole)
+    # The smallest models need more memory for the records of a block than for its keys and values.
+    blocks = min(available // SHARE // max(block, RECORD_BYTES), FULL_CONTEXTS * whole)
     fits = min(context_length, blocks * BLOCK_SIZE)
     if fits < min(context_length, LEAST_CONTEXT):
         raise ResourceError(

@@ -239,7 +239,7 @@ class NumpyExecutor:
                 return gated(inputs[0], inputs[1], params["activation"])
             case "add":
                 return inputs[0] + inputs[1]
-            case "wanted":
+            case "output_rows":
                 return inputs[0][rows.outputs]
         raise ModelError(f"operation {op.kind!r} is not defined")
 

@@ -66,7 +66,7 @@ class Graph:
         self.result: Value | None = None
         self.hidden: Value | None = None
         self._whole: dict[tuple[int, int], int] = {}  # layers of the cache that are shared
-        self._wanted: set[int] = set()  # values that have the wanted rows alone
+        self._only_outputs: set[int] = set()  # values that have the output rows alone
 
     def embed(self, weight: str, vocabulary: int, width: int) -> Value:
         """Rows of the table ``weight`` (vocabulary, width) for the step's tokens."""
@@ -111,7 +111,9 @@ class Graph:
         Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467
         """
         size = size or x.width
-        self._check(x.width % size == 0, f"rms_norm: width {x.width} is no multiple of {size}")
+        self._check(
+            x.width % size == 0, f"rms_norm: width {x.width} is not a multiple of size {size}"
+        )
         return self._op("rms_norm", (x,), {weight: (size,)}, x.width, eps=eps, size=size)
 
     def linear(self, x: Value, weight: str, width: int, *, bias: str | None = None) -> Value:
@@ -129,8 +131,11 @@ class Graph:
         models are trained with; columns beyond 2 · len(frequencies) stay as they are.
         Su et al., 2021, https://arxiv.org/abs/2104.09864
         """
-        self._check(x.width % head_size == 0, f"rope: {x.width} columns, heads of {head_size}")
-        self._check(2 * len(frequencies) <= head_size, "rope: more frequencies than half a head")
+        self._check_heads("rope", x, head_size)
+        self._check(
+            2 * len(frequencies) <= head_size,
+            f"rope: {len(frequencies)} frequencies, expected at most half of head_size {head_size}",
+        )
         frequencies = np.ascontiguousarray(frequencies, dtype=np.float32)
         params = {"head_size": head_size, "frequencies": frequencies}
         return self._op("rope", (x,), {}, x.width, **params)
@@ -153,14 +158,22 @@ class Graph:
         to the positions p - w + 1 .. p. When it is not ``causal``, every row attends to the whole
         sequence, and a step has to have that from its position 0 on.
         """
-        self._check(q.width % head_size == 0 and k.width % head_size == 0, "attention: head size")
-        self._check(k.width == v.width and q.width % k.width == 0, "attention: group of heads")
+        self._check_heads("attention", q, head_size)
+        self._check_heads("attention", k, head_size)
+        self._check(
+            k.width == v.width and q.width % k.width == 0,
+            f"attention: queries, keys and values of widths {q.width}, {k.width} and {v.width}; "
+            "expected equal keys and values, and queries that are a multiple of them",
+        )
         sizes, layer = (k.width // head_size, head_size), len(self.layers)
         if not causal:
             layer = self._whole.setdefault(sizes, layer)
         if layer == len(self.layers):
             self.layers.append(sizes)
-        self._check(causal or not window, "attention: a window looks back only")
+        self._check(
+            causal or not window,
+            f"attention: window {window} without causal; a window looks back only",
+        )
         return self._op(
             "attention",
             (q, k, v),
@@ -178,8 +191,11 @@ class Graph:
 
         ``activation`` is one of ``activate``. Shazeer, 2020, https://arxiv.org/abs/2002.05202
         """
-        self._check(gate.width == up.width, "gated: gate and up differ in width")
-        self._check(activation in ACTIVATIONS, f"gated: activation {activation!r}")
+        self._check(
+            gate.width == up.width,
+            f"gated: gate has width {gate.width}, up {up.width}, expected equal ones",
+        )
+        self._check_activation("gated", activation)
         return self._op("gated", (gate, up), {}, gate.width, activation=activation)
 
     def activate(self, x: Value, activation: str) -> Value:
@@ -188,28 +204,31 @@ class Graph:
         ``"silu"``, ``"gelu"`` (x · Φ(x) with the error function) or ``"gelu_tanh"`` (its
         approximation). Hendrycks and Gimpel, 2016, https://arxiv.org/abs/1606.08415
         """
-        self._check(activation in ACTIVATIONS, f"activate: activation {activation!r}")
+        self._check_activation("activate", activation)
         return self._op("activate", (x,), {}, x.width, activation=activation)
 
     def add(self, x: Value, y: Value) -> Value:
         """x + y."""
-        self._check(x.width == y.width, "add: widths differ")
+        self._check(x.width == y.width, f"add: widths {x.width} and {y.width}, expected equal ones")
         return self._op("add", (x, y), {}, x.width)
 
-    def wanted(self, x: Value) -> Value:
+    def output_rows(self, x: Value) -> Value:
         """Only the rows whose result the step asks for: what follows runs for those alone."""
-        self._check(x.id not in self._wanted, "wanted: the rows are already chosen")
-        y = self._op("wanted", (x,), {}, x.width)
-        self._wanted.add(y.id)
+        self._check(x.id not in self._only_outputs, "output_rows: they are already chosen")
+        y = self._op("output_rows", (x,), {}, x.width)
+        self._only_outputs.add(y.id)
         return y
 
     def output(self, x: Value, *, hidden: Value | None = None) -> None:
-        """Make x the result of the step. It must come after ``wanted``.
+        """Make x the result of the step. It must come after ``output_rows``.
 
         ``hidden`` is the value before x that an embedding is pooled from.
         """
         for value in (x, hidden or x):
-            self._check(value.id in self._wanted, "output: no wanted rows chosen")
+            self._check(
+                value.id in self._only_outputs,
+                f"output: value {value.id} has all rows, expected the output rows",
+            )
         self.result, self.hidden = x, hidden
 
     def up_to(self, result: Value) -> "Graph":
@@ -234,15 +253,30 @@ class Graph:
             known = self.weights.setdefault(name, shape)
             self._check(known == shape, f"{name} is read as {known} and as {shape}")
         ids = tuple(value.id for value in inputs)
-        chosen = [i in self._wanted for i in ids]
-        self._check(all(chosen) or not any(chosen), f"{kind}: all rows meet wanted ones")
+        chosen = [i in self._only_outputs for i in ids]
+        self._check(
+            all(chosen) or not any(chosen),
+            f"{kind}: it reads all rows of one value and only the output rows of another",
+        )
         if any(chosen):
             self._check(
-                kind not in ("rope", "attention"), f"{kind}: needs all rows, not wanted ones"
+                kind not in ("rope", "attention"), f"{kind}: needs all rows, not the output rows"
             )
-            self._wanted.add(len(self.ops))
+            self._only_outputs.add(len(self.ops))
         self.ops.append(Op(kind, ids, tuple(weights), width, MappingProxyType(params)))
         return Value(len(self.ops) - 1, width)
+
+    def _check_heads(self, kind: str, x: Value, head_size: int) -> None:
+        self._check(
+            head_size > 0 and x.width % head_size == 0,
+            f"{kind}: width {x.width} is not a multiple of head_size {head_size}",
+        )
+
+    def _check_activation(self, kind: str, activation: str) -> None:
+        known = ", ".join(ACTIVATIONS)
+        self._check(
+            activation in ACTIVATIONS, f"{kind}: activation {activation!r}, expected one of {known}"
+        )
 
     @staticmethod
     def _check(condition: bool, message: str) -> None:

@@ -241,7 +241,7 @@ def build(config: Config, head: str | None) -> Graph:
         )
         a = graph.attention(q, k, v, head_size, scale=1 / math.sqrt(head_size), causal=False)
         if i == s.layers - 1:  # from here on, rows are independent
-            x, a = graph.wanted(x), graph.wanted(a)
+            x, a = graph.output_rows(x), graph.output_rows(a)
         a = graph.add(project(a, f"{layer}.{names.output}", s.width), x)
         x = norm(a, f"{layer}.{names.attention_norm}")
         h = graph.activate(project(x, f"{layer}.{names.up}", s.inner), s.activation)

@@ -123,7 +123,7 @@ def build(config: Config, head: str | None) -> Graph:
             q, k, v, s.head_size, scale=1 / math.sqrt(s.head_size), window=window, causal=s.causal
         )
         if i == s.layers - 1:  # from here on, rows are independent
-            x, a = graph.wanted(x), graph.wanted(a)
+            x, a = graph.output_rows(x), graph.output_rows(a)
         x = graph.add(x, project(a, f"{attention}.o_proj", s.width, config.output_bias))
         h = graph.rms_norm(x, f"{layer}.post_attention_layernorm.weight", s.eps)
         gate = project(h, f"{layer}.mlp.gate_proj", s.inner)
