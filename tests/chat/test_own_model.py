@@ -1,10 +1,11 @@
 """Chats that are made of a model's name, without a client."""
 
 import gc
+from weakref import ref
 
 import pytest
 
-from talu import Profile
+from talu import Client, Profile
 from talu.backends.scripted import ScriptedModel
 from talu.chat import AsyncChat, Chat, Hook
 from talu.exceptions import ModelNotFoundError, StateError, ValidationError
@@ -140,3 +141,39 @@ def test_a_fork_of_a_chat_without_a_model_has_none_either(chat_class) -> None:
     assert (chat.model, chat.client, chat.router) == ("./nowhere", None, None)
     with pytest.raises(StateError, match="has no model"):
         chat.count_tokens("q")
+
+
+@pytest.mark.parametrize("use", ["send", "stream", "ask", "regenerate", "raw"])
+def test_a_client_that_is_dropped_frees_its_model_without_the_cyclic_collector(use: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        client = Client("talu/pocket")
+        chat = client.chat()
+        match use:
+            case "send":
+                chat.send("Hi", max_tokens=2)
+            case "stream":
+                assert list(chat("Hi", max_tokens=2))
+            case "ask":
+                client.ask("Hi", max_tokens=2).append("More", max_tokens=2)
+            case "regenerate":
+                chat.send("Hi", max_tokens=2)
+                chat.regenerate(max_tokens=2)
+            case "raw":
+                client.raw_complete("Hi", max_tokens=2)
+        dropped = ref(client)
+        del chat, client
+        assert dropped() is None
+    finally:
+        gc.enable()
+
+
+def test_the_latest_answer_is_there_after_its_stream_was_dropped() -> None:
+    with Client("talu/pocket") as client:
+        chat = client.chat()
+        text = "".join(map(str, chat("Hi", max_tokens=3)))
+        assert chat.last_response == text
+        assert chat.last_response.usage.completion_tokens == 3
+        chat.last_response.append("More", max_tokens=1)
+        assert len(chat) == 4

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeVar
+from weakref import ref
 
 from talu.chat.builder import Builder
 from talu.chat.items import ContentPart, Item, OutputText
 from talu.exceptions import StateError
 from talu.types import FinishReason, Timings, TokenLogprob, Usage
 
-__all__ = ["Answer", "ChatT", "Outcome", "ToolCall", "WholeAnswer"]
+__all__ = ["Answer", "ChatT", "Latest", "Outcome", "ToolCall", "WholeAnswer"]
 
 T = TypeVar("T")
 LATER = {  # names of answers that come with features of later versions
@@ -33,7 +34,7 @@ class Continuable(Protocol):
 ChatT = TypeVar("ChatT", bound=Continuable)
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Outcome(Generic[ChatT]):
     """What has come of a turn.
 
@@ -55,10 +56,15 @@ class Outcome(Generic[ChatT]):
 
     def alone(self) -> "Outcome[ChatT]":
         """The same without the chat and its history."""
+        return self.of_chat(None)
+
+    def of_chat(self, chat: ChatT | None) -> "Outcome[ChatT]":
+        """A copy that belongs to this chat, and without its history if it belongs to none."""
         return Outcome(
-            chat=None,
+            chat=chat,
             model=self.model,
             builder=self.builder,
+            past=() if chat is None else self.past,
             finish_reason=self.finish_reason,
             ended=self.ended,
         )
@@ -260,8 +266,13 @@ class WholeAnswer(Answer[ChatT], str):
 
     @classmethod
     def of(cls, turn: Outcome[ChatT]) -> Self:
-        """The answer of this turn, made now unless the turn has it already."""
-        return turn.answer if isinstance(turn.answer, cls) else cls(turn)
+        """The answer of this turn, made now unless the turn has it already.
+
+        The turn gives it up, so that the two do not keep each other alive.
+        """
+        answer = turn.answer if isinstance(turn.answer, cls) else cls(turn)
+        turn.answer = None
+        return answer
 
     def __iter__(self) -> NoReturn:
         raise TypeError(
@@ -300,6 +311,44 @@ class WholeAnswer(Answer[ChatT], str):
                 "this answer failed or was interrupted before its model told how it ended"
             )
         return value
+
+
+class Latest:
+    """The latest answer of a chat.
+
+    An answer refers to its chat. Once it is complete, the chat keeps only its outcome, and makes
+    the answer again if nothing else refers to it.
+    """
+
+    def __init__(self) -> None:
+        self._answer: Answer[Any] | None = None
+        self._complete: tuple[ref[Answer[Any]], Outcome[Any]] | None = None
+
+    def set(self, answer: Answer[Any] | None) -> None:
+        """Hold an answer in place of the one before."""
+        self._answer, self._complete = answer, None
+        self.loosen()
+
+    def get(self, chat: Any, whole: type["WholeAnswer[Any]"]) -> Answer[Any] | None:
+        """The answer; a stream that nothing else refers to comes back as a whole answer."""
+        if self._complete is None:
+            return self._answer
+        reference, outcome = self._complete
+        answer = reference()
+        if answer is None:
+            answer = whole(outcome.of_chat(chat))
+            self._complete = ref(answer), outcome
+        return answer
+
+    def loosen(self) -> None:
+        """Keep only the outcome of an answer that is complete."""
+        if (answer := self._answer) is None:
+            return
+        turn = answer._turn
+        if turn.ended and turn.past and turn.builder.done is not None:
+            outcome = turn.of_chat(None)
+            outcome.past = turn.past
+            self._complete, self._answer = (ref(answer), outcome), None
 
 
 def _plain(entry: TokenLogprob) -> dict[str, Any]:

@@ -243,7 +243,13 @@ class AsyncChat(Conversation):
     """
 
     _async_hooks = True
-    last_response: AsyncResponse | AsyncStreamingResponse | None = None
+
+    @property
+    def last_response(self) -> AsyncResponse | AsyncStreamingResponse | None:
+        """The latest answer, None before the first; a complete stream may come back whole."""
+        return cast(
+            "AsyncResponse | AsyncStreamingResponse | None", self._latest.get(self, AsyncResponse)
+        )
 
     @overload
     async def __call__(
@@ -444,7 +450,8 @@ class AsyncChat(Conversation):
     async def _streamed(self, draft: Draft) -> AsyncStreamingResponse:
         backend = await self._host().router.abackend(self._model, offline=self._offline)
         turn = await self._begin(draft, AsyncIO(backend), stream=True)
-        self.last_response = response = AsyncStreamingResponse(turn)
+        response = AsyncStreamingResponse(turn)
+        self._latest.set(response)
         return response
 
     async def _whole(self, draft: Draft) -> AsyncResponse:
@@ -453,7 +460,10 @@ class AsyncChat(Conversation):
         turn.make_answer = AsyncResponse
         try:
             await drain(turn)
-        finally:
-            if turn.past:  # also when it could not be stored
-                self.last_response = AsyncResponse.of(turn)
-        return AsyncResponse.of(turn)
+        except BaseException:
+            if turn.past:  # it could not be stored
+                self._latest.set(AsyncResponse.of(turn))
+            raise
+        response = AsyncResponse.of(turn)
+        self._latest.set(response)
+        return response

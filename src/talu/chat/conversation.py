@@ -5,8 +5,10 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Protocol, Self
 
+from talu.chat.answer import Latest
 from talu.chat.attributes import StoreOwner
 from talu.chat.editing import Editable
 from talu.chat.history import Claim, History
@@ -142,7 +144,8 @@ class Conversation(Editable):
             chat_template=chat_template,
         )
         self._client = client
-        self._turn: Turn[Self] | None = None  # the latest
+        self._turn: Turn[Self] | None = None  # the one that is under way
+        self._latest = Latest()
         self._offline = check_boolean("offline", offline)
         if system is not None and (not isinstance(system, str) or system):
             if self.system is not None:
@@ -393,6 +396,17 @@ class Conversation(Editable):
         if self._turn is not None:
             self._turn.request.stop.signal()
 
+    def _turn_ended(self, claim: Claim) -> None:
+        """Drop the references to a turn, which refers to this chat.
+
+        Without the cycle, a chat that is no longer used frees its client, and that its model, at
+        once.
+        """
+        claim.lasts, claim.wind_up = lambda: False, lambda: None
+        if self._history.claimed_by(claim):
+            self._turn = None
+            self._latest.loosen()
+
     async def _begin(self, draft: Draft, io: IO, *, stream: bool) -> Turn[Self]:
         """Claim the history and hand the request to the backend."""
         client = self._host()
@@ -421,6 +435,7 @@ class Conversation(Editable):
             turn.request.stop_with(draft.stop_flag)
             self._turn = turn
             claim.lasts, claim.wind_up = lambda: turn.holds_chat, turn.wind_up
+            turn.on_end = partial(self._turn_ended, claim)
         except BaseException:
             claim.lasts = lambda: False
             raise

@@ -41,6 +41,10 @@ class History:
         self._latest: Claim | None = None
         self._gate = ForkSafeLock(reentrant=True)  # for a signal handler that asks
 
+    def claimed_by(self, claim: Claim) -> bool:
+        """Whether no other turn or edit has claimed the items since."""
+        return self._latest is claim
+
     def claim(self, claim: Claim) -> None:
         """Take the right to change the items, after winding up what was interrupted.
 

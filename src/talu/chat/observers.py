@@ -267,6 +267,7 @@ class Observation:
     async def tell(self) -> None:
         """Tell every hook what it has not been told, also when one before it was interrupted."""
         if not self._observers:
+            self.ending = None
             return
         ending, news = self.ending, self._news()
         try:

@@ -6,7 +6,7 @@ answer and in the chat.
 
 from collections.abc import Coroutine, Generator, Iterator
 from dataclasses import replace
-from typing import Any, Literal, Self, TypeVar, Unpack, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 from talu.chat.answer import WholeAnswer
 from talu.chat.builder import Token
@@ -270,13 +270,14 @@ class Chat(Conversation):
         metadata: anything else about the chat.
         chat_template: replaces the model's.
         offline: open the model without network.
-
-    Attributes:
-        last_response: the latest answer, None before the first.
     """
 
     _async_hooks = False
-    last_response: Response | StreamingResponse | None = None
+
+    @property
+    def last_response(self) -> Response | StreamingResponse | None:
+        """The latest answer, None before the first; a complete stream may come back whole."""
+        return cast("Response | StreamingResponse | None", self._latest.get(self, Response))
 
     @overload
     def __call__(
@@ -511,7 +512,8 @@ class Chat(Conversation):
         turn = await self._begin(draft, io, stream=True)
         response = StreamingResponse(turn)
         reading = response._reading
-        self.last_response, turn.reading = response, reading  # no interrupt comes in between
+        turn.reading = reading
+        self._latest.set(response)
         return response
 
     def _whole(self, draft: Draft) -> Response:
@@ -523,7 +525,10 @@ class Chat(Conversation):
         turn.make_answer = Response
         try:
             await drain(turn)
-        finally:
-            if turn.past:  # also when it could not be stored
-                self.last_response = Response.of(turn)
-        return Response.of(turn)
+        except BaseException:
+            if turn.past:  # it could not be stored
+                self._latest.set(Response.of(turn))
+            raise
+        response = Response.of(turn)
+        self._latest.set(response)
+        return response

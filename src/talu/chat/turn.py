@@ -37,6 +37,7 @@ class Turn(Outcome[ChatT]):
         stream: the answer is read while it is generated.
         make_answer: makes the answer when the text is complete; None for a stream, which has one.
         superseded: its pieces were never asked for, and its chat was asked or edited again.
+        on_end: called when the turn has ended and every observer has been told.
         reading: how the answer is read, once it was handed out as a stream without an event loop.
     """
 
@@ -51,6 +52,7 @@ class Turn(Outcome[ChatT]):
     stream: bool = False
     on_token: OnToken | None = None
     make_answer: Callable[[Outcome[ChatT]], Answer[ChatT]] | None = None
+    on_end: Callable[[], None] = lambda: None
     reading: Reading | None = None
     superseded: bool = False
     _events: AsyncGenerator[Event] | None = None
@@ -211,6 +213,9 @@ class Turn(Outcome[ChatT]):
         self.ended = True
         self._error = None
         await self._observation.tell()
+        if self.stream:  # the answer refers to the turn
+            self.answer = None
+        self.on_end()
 
     def _made_answer(self) -> Answer[ChatT] | None:
         if self.answer is None and self.make_answer is not None:
