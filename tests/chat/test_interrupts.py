@@ -121,9 +121,9 @@ def test_after_an_interrupt_anywhere_the_next_answer_comes(
             client = Client(model, profile=profile, hooks=hooks)
             chat = client.chat().append("user", "before")
             alive = interrupted(use, chat, point)  # its frames too
-            if chat.last_response is not None and chat.last_response._turn.unread:
-                assert isinstance(chat.last_response, StreamingResponse)
-                chat.last_response.close()  # the interrupt came when it was being handed out
+            latest = chat.last_response
+            if isinstance(latest, StreamingResponse) and latest._turn.unread:
+                latest.close()  # the interrupt came when it was being handed out
             chat.send("next")
             texts = [item.text for item in chat.items]
             assert texts[:-2] in HISTORIES, (point, alive)

@@ -8,7 +8,7 @@ import pytest
 
 from talu import AsyncClient, Client, ModelSpec, Profile
 from talu.backends.scripted import ScriptedModel
-from talu.chat import FunctionCallItem, Hook, ItemStatus, MessageItem, ReasoningItem
+from talu.chat import Chat, FunctionCallItem, Hook, ItemStatus, MessageItem, ReasoningItem
 from talu.config import GenerationConfig
 from talu.exceptions import GenerationError, StateError, StorageError, ValidationError
 from talu.types import ReasoningDelta, ToolCallEvent
@@ -591,3 +591,12 @@ def test_an_answer_that_is_ended_unread_is_told_to_hooks_and_leaves_no_trace_in_
     assert told == [("cancelled", "", None), ("stop", "two", None)]
     assert kept.finish_reason == "cancelled"
     assert [item.text for item in client.chat(session_id="s").items] == ["Again", "two"]
+
+
+def test_a_chat_that_is_opened_without_a_model_keeps_the_stored_one(profile) -> None:
+    client = Client(ModelSpec("m", ScriptedModel("yes")), profile=profile)
+    chat = client.chat()
+    chat.send("Hi")
+    opened = Chat(session_id=chat.session_id, profile=profile)
+    opened.title = "A name"
+    assert profile.database.load(chat.session_id).record["model"] == "m"

@@ -138,7 +138,7 @@ class ChatAttributes(Handle):
 
         Args:
             store: where the session is or will be.
-            models: of which the stored one may be taken; empty when a model was given.
+            models: the stored model is taken if it is one of these, or if the chat has none.
             fresh: a history was given, so that none may be stored.
         """
         persistence = Persistence(store, self._session_id)
@@ -149,7 +149,7 @@ class ChatAttributes(Handle):
                 wrong = f"session {self._session_id!r} has a history: messages= would replace it"
                 raise ValidationError(wrong, details={"param": "messages"})
             changed = self._take(*stored)
-            if stored[0]["model"] in models:
+            if self._model is None or stored[0]["model"] in models:
                 self._model = stored[0]["model"]
         self._session_id = persistence.session_id
         self._persistence = persistence
