@@ -93,7 +93,7 @@ def test_every_setting_at_its_limit_gives_an_answer(client: Client) -> None:
     for settings in (
         {"temperature": 1000, "repetition_penalty": 1000, "logit_bias": {5: 1_000_000}},
         {"temperature": 1e-300, "repetition_penalty": 0.001, "logit_bias": {5: -1_000_000}},
-        {"top_k": 2**31 - 1, "top_p": 1e-300, "min_p": 1, "max_tokens": 2**100},
+        {"top_k": 2**31 - 1, "top_p": 1e-300, "min_p": 1, "max_tokens": 2**31 - 1},
         {"top_k": 1, "top_logprobs": 20, "seed": 2**64 - 1},
     ):
         answer = client.ask(STORY, **({"max_tokens": 3} | settings))
