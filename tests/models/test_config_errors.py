@@ -64,8 +64,8 @@ def test_the_case_of_a_class_does_not_matter(tmp_path: Path, classes: list[str] 
 FILES = {
     "empty": ("", "not valid JSON"),
     "cut short": ('{"model_type": "qwen3", ', "not valid JSON"),
-    "a list": ("[]", r"holds \[\] where an object"),
-    "a number": ("7", "holds 7 where an object"),
+    "a list": ("[]", r"holds \[\] instead of an object"),
+    "a number": ("7", "holds 7 instead of an object"),
     "nested without end": ("[" * 100_000, "not valid JSON"),
     "digits without end": ('{"vocab_size": ' + "9" * 5000 + "}", "not valid JSON"),
     "too large": ('{"model_type": "' + "x" * (4 * 1024 * 1024) + '"}', "larger than"),
@@ -90,7 +90,7 @@ def test_the_last_value_of_a_repeated_key_counts_and_a_note_says_so(
     architecture = load_architecture(tmp_path)
     assert architecture.graph.layers[0] == (2, 8)
     assert architecture.notes == (
-        "keys that config.json has more than once, of which the last value counts: head_dim",
+        "keys that occur more than once in config.json; the last value is used: head_dim",
     )
 
 
@@ -99,7 +99,7 @@ def test_a_broken_link_is_an_error(tmp_path: Path, file: str) -> None:
     write(tmp_path, QWEN3)
     (tmp_path / file).unlink(missing_ok=True)
     (tmp_path / file).symlink_to(tmp_path / "absent")
-    with pytest.raises(ModelError, match=rf"{file} is not a file, or a link that leads nowhere"):
+    with pytest.raises(ModelError, match=rf"{file} is not a file, or is a broken link"):
         load_architecture(tmp_path)
 
 
@@ -158,7 +158,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
             "num_hidden_layers": ABSENT,
         },
         "hidden_size",
-        "is missing, and so are all other sizes",
+        "is missing, as are all other sizes",
     ),
     "null width": (QWEN3, {"hidden_size": None}, "hidden_size", "is null"),
     "width 0": (QWEN3, {"hidden_size": 0}, "hidden_size", "from 1 to"),
@@ -174,19 +174,19 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         QWEN3,
         {"num_key_value_heads": 3},
         "num_key_value_heads",
-        "is 3, no divisor of 4",
+        "is 3, not a divisor of 4",
     ),
     "more key heads than heads": (
         QWEN3,
         {"num_key_value_heads": 8},
         "num_key_value_heads",
-        "is 8, no divisor of 4",
+        "is 8, not a divisor of 4",
     ),
     "odd head": (QWEN3, {"head_dim": 7}, "head_dim", "pairs"),
     "enormous width": (QWEN3, {"hidden_size": 10**400}, "hidden_size", "from 1 to"),
     "enormous eps": (QWEN3, {"rms_norm_eps": 10**400}, "rms_norm_eps", "decimal number"),
     "enormous theta": (QWEN3, {"rope_theta": 10**400}, "rope_theta", "at most"),
-    "heads do not divide": (LLAMA, {"hidden_size": 30}, "hidden_size", "no multiple of 4 heads"),
+    "heads do not divide": (LLAMA, {"hidden_size": 30}, "hidden_size", "not a multiple of 4 heads"),
     "eps as whole number": (QWEN3, {"rms_norm_eps": 0}, "rms_norm_eps", "decimal number"),
     "eps overflows": ("1e999", {}, "rms_norm_eps", "from 0.0 to 1.0"),
     "eps not a number": ("NaN", {}, "rms_norm_eps", "got nan"),

@@ -72,7 +72,7 @@ def test_unsupported_settings_with_an_effect_are_listed(read: Any) -> None:
         "transformers_version": "4.51.0",
     }
     assert read(generation).notes == (
-        "settings of generation_config.json without effect here: num_beams, suppress_tokens, "
+        "settings of generation_config.json that have no effect: num_beams, suppress_tokens, "
         "token_healing",
     )
 
@@ -142,5 +142,5 @@ def test_without_the_file_the_settings_come_from_config_json(read: Any) -> None:
     config = {"temperature": 0.5, "top_k": 7, "num_beams": 1, "no_repeat_ngram_size": 3, "x": 1}
     found = read(None, config)
     assert found.values == {"temperature": 0.5, "top_k": 7}
-    assert found.notes == ("settings of config.json without effect here: no_repeat_ngram_size",)
+    assert found.notes == ("settings of config.json that have no effect: no_repeat_ngram_size",)
     assert read({}, config) == GenerationDefaults(frozenset(), {}, ())

@@ -27,8 +27,8 @@ __all__ = ["FAMILIES", "Architecture", "load_architecture"]
 FAMILIES = ["bert", "llama", "qwen"]
 SHOWN = 12  # names in a note
 OWN_HEAD = (
-    f"config.json says that the embedding table is the head ('tie_word_embeddings'), but the "
-    f"checkpoint has another {HEAD!r}; that one is used",
+    "config.json ties the output head to the embedding table ('tie_word_embeddings'), but the "
+    f"checkpoint has a different {HEAD!r}, which is used instead",
 )
 
 WITHOUT_EFFECT = (  # common keys that the network does not depend on: no note names them
@@ -108,13 +108,13 @@ class Architecture:
 
     Attributes:
         model_type: as in config.json.
-        context_length: positions that the model was made for.
+        context_length: positions that the model was trained for.
         end_token_ids: tokens that end a generation.
         generation_defaults: from generation_config.json, by the names of that file; only known
             ones. ``do_sample: false`` is a temperature of 0.
         notes: settings in the files that are not used.
         prefix: prefix of the tensors' names that a checkpoint may lack.
-        tied: config.json says that the output head is the embedding table.
+        tied: config.json ties the output head to the embedding table.
         embeds_only: why the network computes no logits; None if it does.
         parameter_count: numbers in all tensors that the network reads.
         embedding: what the folder says about embeddings.
@@ -138,7 +138,7 @@ class Architecture:
     @property
     def hidden(self) -> Value:
         """The value that embeddings are pooled from."""
-        assert self.graph.hidden is not None  # every family names it
+        assert self.graph.hidden is not None  # every family sets it
         return self.graph.hidden
 
     @property
@@ -151,13 +151,13 @@ class Architecture:
         return stored_names(self.graph.weights, stored, prefix=self.prefix, tied=self.tied)
 
     def tied_pair(self, stored: Collection[str]) -> tuple[str, str] | None:
-        """Stored names of table and head if the checkpoint has both and they should be equal."""
+        """Stored names of embedding table and output head if both exist and should be equal."""
         table = self.names_in(stored)[TABLE] if self.tied and self.generates else HEAD
         return (table, HEAD) if table != HEAD and HEAD in stored else None
 
     @property
     def causal(self) -> bool:
-        """Whether no row attends to later rows, so that a text can be computed in parts."""
+        """Whether attention is causal, so that a text can be computed in parts."""
         return all(op.params.get("causal", True) for op in self.graph.ops)
 
 
@@ -170,12 +170,12 @@ def load_architecture(
         folder: the model's.
         stored: names of the tensors in the checkpoint; None if they are not known yet, in which
             case config.json is trusted.
-        own_head: use the stored ``lm_head.weight`` even if config.json says that the embedding
-            table is the head.
+        own_head: use the stored ``lm_head.weight`` even if config.json ties the output head to the
+            embedding table.
 
     Raises:
         ModelError: a file is missing or damaged, the model type is unknown, or a setting is out of
-            range or not one that talu can honour; the message names it.
+            range or not supported; the message names it.
     """
     settings = Settings.from_file(folder / "config.json")
     families = {
@@ -240,7 +240,7 @@ def _embeds_only(
 
 
 def _notes(settings: Settings, nested: Collection[str]) -> list[str]:
-    """Keys of config.json without effect, and repeated ones."""
+    """Notes on keys of config.json that have no effect or occur more than once."""
     settings.ignore(*WITHOUT_EFFECT, *GENERATION_KEYS)
     notes = []
     unread = settings.unread().items()
@@ -249,13 +249,13 @@ def _notes(settings: Settings, nested: Collection[str]) -> list[str]:
         notes.append(f"keys of config.json that talu does not read: {_listed(names)}")
     if settings.repeated:
         notes.append(
-            "keys that config.json has more than once, of which the last value counts: "
+            "keys that occur more than once in config.json; the last value is used: "
             + _listed(settings.repeated)
         )
     return notes
 
 
 def _listed(names: Collection[str]) -> str:
-    """The first names, shortened, and the number of the others."""
+    """The first names, shortened, and the number of those left out."""
     shown = [name if len(name) <= 60 else f"{name[:57]}..." for name in list(names)[:SHOWN]]
     return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -1,7 +1,8 @@
-"""BERT (https://arxiv.org/abs/1810.04805), RoBERTa (…/1907.11692), DistilBERT (…/1910.01108).
+"""Records BERT, RoBERTa and DistilBERT.
 
-Encoders: every position attends to the whole text, each residual sum is followed by a norm, and the
-result is hidden states, which are pooled to embeddings. Heads for training are not read.
+Every position attends to the whole text, each residual sum is followed by a norm, and the result is
+hidden states, which are pooled into embeddings. Heads for pretraining are ignored.
+https://arxiv.org/abs/1810.04805, https://arxiv.org/abs/1907.11692, https://arxiv.org/abs/1910.01108
 """
 
 import math
@@ -21,7 +22,7 @@ ARCHITECTURES = {
     "roberta": ("RobertaModel", "RobertaForMaskedLM"),
     "xlm-roberta": ("XLMRobertaModel", "XLMRobertaForMaskedLM"),
 }
-PREFIXES = {  # of the tensors, where the encoder is a part of a larger model
+PREFIXES = {  # of tensor names in checkpoints where the encoder is part of a larger model
     "bert": "bert.",
     "distilbert": "distilbert.",
     "roberta": "roberta.",
@@ -45,7 +46,7 @@ ENCODER: Mapping[str, Key] = {
     "add_cross_attention": Off(
         null=INVALID, neutral=(False,), why="cross-attention is not supported"
     ),
-    "is_causal": Off(neutral=(False, 0), why="causal attention is not supported for encoders"),
+    "is_causal": Off(neutral=(False, 0), why="causal attention is not supported in encoders"),
     "position_embedding_type": Off(
         neutral=("absolute",), why="only absolute position embeddings are supported"
     ),
@@ -148,10 +149,10 @@ DISTILBERT = Names(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The settings of one encoder.
+    """The settings of an encoder.
 
     Attributes:
-        first_position: row of the position table for the first token.
+        first_position: row of the position table that the first token uses.
         padding: the token that takes no position; None if every token takes one.
         types: rows of the table of token types; 0 if there is none.
     """
@@ -178,7 +179,7 @@ def read(settings: Settings, model_type: str) -> Config:
     heads, width = values["num_attention_heads"], values["hidden_size"]
     if width % heads:
         key = "dim" if distilled else "hidden_size"
-        raise settings.error(key, f"is {width}, no multiple of {heads} heads")
+        raise settings.error(key, f"is {width}, not a multiple of {heads} heads")
     padding = values.get("pad_token_id")
     first = 0 if padding is None else padding + 1
     positions = values["max_position_embeddings"]
@@ -208,7 +209,7 @@ def read(settings: Settings, model_type: str) -> Config:
 def build(config: Config, head: str | None) -> Graph:
     """Record the network, its tensors named as Hugging Face names them, with the prefix.
 
-    ``head`` is None: encoders make no logits.
+    ``head`` is always None: encoders compute no logits.
     """
     assert head is None
     s, names = config.sizes, config.names
@@ -223,7 +224,7 @@ def build(config: Config, head: str | None) -> Graph:
 
     positions = s.context + config.first_position
     x = graph.embed(f"{table}.word_embeddings.weight", s.vocabulary, s.width)
-    if config.types:  # a text that stands alone is of type 0
+    if config.types:  # a text that is not one of a pair has token type 0
         kinds = graph.embed_row(f"{table}.token_type_embeddings.weight", config.types, s.width)
         x = graph.add(x, kinds)
     places = graph.embed_position(

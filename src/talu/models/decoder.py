@@ -1,4 +1,4 @@
-"""Configuration keys and sizes that all decoders share."""
+"""Defines the configuration keys and sizes that all decoders share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,12 +63,12 @@ class Sizes:
         width: of the residual stream.
         heads, kv_heads: query heads, and key-value heads that groups of them share.
         head_size: columns of a head.
-        inner: width of the MLP's hidden layer.
+        inner: width of the hidden layer of the MLP.
         eps: added to the mean square in the norms.
-        activation: as ``Graph.gated`` calls it.
+        activation: its name in ``Graph.gated``.
         frequencies: of the rotary embedding, for each pair of a head's columns.
-        tied: config.json says that the output head is the embedding table.
-        causal: rows attend to no later rows; otherwise every row attends to the whole text.
+        tied: config.json ties the output head to the embedding table.
+        causal: rows do not attend to later rows; otherwise every row attends to the whole text.
         without_effect: nested keys that were not read.
     """
 
@@ -91,13 +91,15 @@ class Sizes:
     def read(cls, settings: Settings, values: Mapping[str, Any]) -> Self:
         """Check the values of ``decoder_keys`` against each other; ``ModelError`` names the key."""
         if not any(settings.names(key) for key in SIZES):
-            raise settings.error("hidden_size", "is missing, and so are all other sizes")
+            raise settings.error("hidden_size", "is missing, as are all other sizes")
         width, heads = values["hidden_size"], values["num_attention_heads"]
         kv_heads = values["num_key_value_heads"] or heads
         if heads % kv_heads:
-            raise settings.error("num_key_value_heads", f"is {kv_heads}, no divisor of {heads}")
+            raise settings.error(
+                "num_key_value_heads", f"is {kv_heads}, which does not divide {heads}"
+            )
         if values["head_dim"] is None and width % heads:
-            raise settings.error("hidden_size", f"is {width}, no multiple of {heads} heads")
+            raise settings.error("hidden_size", f"is {width}, not a multiple of {heads} heads")
         head_size = values["head_dim"] or width // heads
         if head_size % 2 or not head_size:
             raise settings.error("head_dim", f"is {head_size}; rotary embedding needs pairs")
@@ -121,7 +123,7 @@ class Sizes:
         )
 
     def window(self, settings: Settings, window: int) -> int:
-        """The sliding window of a layer, as ``Graph.attention`` takes it.
+        """The sliding window of a layer, in the form that ``Graph.attention`` expects.
 
         Raises:
             ModelError: the network is bidirectional and the window is smaller than the context.

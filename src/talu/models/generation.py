@@ -101,7 +101,7 @@ class GenerationDefaults:
 def read_generation(folder: Path, settings: Settings, vocabulary: int) -> GenerationDefaults:
     """Read generation_config.json, or config.json (``settings``) if there is none.
 
-    If generation_config.json has no end tokens, those of config.json count.
+    If generation_config.json has no end tokens, those of config.json are used.
 
     Raises:
         ModelError: generation_config.json is damaged.
@@ -117,7 +117,7 @@ def read_generation(folder: Path, settings: Settings, vocabulary: int) -> Genera
     names = source.unread() if own is not None else settings.unread().keys() & NOT_HONOURED.keys()
     unused = [name for name in sorted(names) if not _is_neutral(name, source.value(name))]
     if unused:
-        notes.append(f"settings of {source.path.name} without effect here: {', '.join(unused)}")
+        notes.append(f"settings of {source.path.name} that have no effect: {', '.join(unused)}")
     return GenerationDefaults(ends, MappingProxyType(values), tuple(notes))
 
 
@@ -130,8 +130,8 @@ def _end_tokens(source: Settings, vocabulary: int, notes: list[str]) -> frozense
     ends = {item for item in items if type(item) is int and 0 <= item < vocabulary}
     if items and not ends:
         notes.append(
-            f"'eos_token_id' in {source.path.name} is {shown(value)}, which is no token of the "
-            "model; it is not used"
+            f"'eos_token_id' in {source.path.name} is {shown(value)}, which is not a token of "
+            "the model; it is ignored"
         )
     return frozenset(ends)
 

@@ -1,4 +1,4 @@
-"""Kinds of configuration keys: valid values, and the meaning of a missing key and of null.
+"""Defines kinds of configuration keys: valid values, and what a missing key and null mean.
 
 A family declares the keys that its network depends on in one table. Defaults are those of the
 configuration classes of transformers, in which null is not the same as missing.
@@ -110,10 +110,10 @@ class Flag(Key):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth(Key):
-    """Any value, converted by Python's rules of truth."""
+    """Any value, converted by Python's truth rules."""
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
-        """Its truth."""
+        """Whether Python treats the value as true."""
         return bool(value)
 
 

@@ -1,7 +1,8 @@
-"""Llama 1 to 3.3 (https://arxiv.org/abs/2302.13971, …/2307.09288, …/2407.21783) and Mistral.
+"""Records Llama 1 to 3.3 and Mistral.
 
-Mistral (https://arxiv.org/abs/2310.06825) is a Llama without biases whose layers can all see a
-sliding window only.
+Mistral is a Llama without biases in which every layer can use a sliding window.
+https://arxiv.org/abs/2302.13971, https://arxiv.org/abs/2307.09288,
+https://arxiv.org/abs/2407.21783, https://arxiv.org/abs/2310.06825
 """
 
 import math
@@ -21,7 +22,7 @@ ARCHITECTURES = {
 }
 PREFIXES = dict.fromkeys(ARCHITECTURES, "model.")
 NO_WINDOW = Off(why="a sliding window is not supported for this model type")
-NO_CHUNKS = Off(why="attention in chunks is not supported")
+NO_CHUNKS = Off(why="chunked attention is not supported")
 KEYS: Mapping[str, Mapping[str, Key]] = {
     "llama": decoder_keys(vocabulary=32_000, inner=11_008, context=2048, kv_heads=None)
     | {
@@ -43,10 +44,10 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The settings of one Llama or Mistral.
+    """The settings of a Llama or Mistral model.
 
     Attributes:
-        attention_bias, mlp_bias: the projections of attention, of the MLP have a bias.
+        attention_bias, mlp_bias: the projections of attention and of the MLP have a bias.
         window: positions that every layer attends to; 0 for all.
     """
 
@@ -66,7 +67,7 @@ def read(settings: Settings, model_type: str) -> Config:
             NO_CHUNKS.read(settings, "attention_chunk_size")
         return Config(sizes=sizes, window=sizes.window(settings, window))
     if sizes.width % sizes.heads:
-        message = f"is {sizes.width}, no multiple of {sizes.heads} heads"
+        message = f"is {sizes.width}, not a multiple of {sizes.heads} heads"
         raise settings.error("hidden_size", message)
     kinds = values["layer_types"]
     if kinds is None:

@@ -1,7 +1,7 @@
 """Maps a network's tensor names to those of a checkpoint.
 
-Checkpoints of a base class lack the prefix that those of a class with a head have, and old files
-call the weight and bias of a layer norm ``gamma`` and ``beta``.
+Checkpoints of a base class lack the prefix that a class with a head adds, and old files name the
+weight and bias of a layer norm ``gamma`` and ``beta``.
 """
 
 from collections.abc import Collection, Iterable, Iterator

@@ -1,7 +1,8 @@
-"""Qwen2 and Qwen2.5 (https://arxiv.org/abs/2407.10671), Qwen3 dense (…/2505.09388).
+"""Records Qwen2, Qwen2.5 and the dense Qwen3.
 
 Qwen2 has biases on queries, keys and values; Qwen3 normalises each query and key head.
 In both, some layers can use a sliding window.
+https://arxiv.org/abs/2407.10671, https://arxiv.org/abs/2505.09388
 """
 
 import math
@@ -42,11 +43,11 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The settings of one Qwen.
+    """The settings of a Qwen model.
 
     Attributes:
         qkv_bias, output_bias: the projections before and after attention have a bias.
-        head_norms: queries and keys are normalised head by head.
+        head_norms: each query and key head is normalised.
         windows: positions that each layer attends to; 0 for all.
     """
 
@@ -63,7 +64,7 @@ def read(settings: Settings, model_type: str) -> Config:
     sizes = Sizes.read(settings, values)
     for name in sizes.without_effect:
         if name.endswith(tuple(f".{kind}" for kind in SLIDES)):
-            raise settings.error(name, "is for one kind of layers, which is not supported")
+            raise settings.error(name, "applies to one kind of layer, which is not supported")
     windows = tuple(sizes.window(settings, w) for w in _windows(settings, values))
     qwen2 = model_type == "qwen2"
     bias = values.get("attention_bias", False)

@@ -1,7 +1,7 @@
-"""Computes rotary frequencies: plain, with linear scaling, with the scaling of Llama 3.1.
+"""Computes rotary frequencies: plain, with linear scaling, or with the scaling of Llama 3.1.
 
 They are rounded to float32 after each step, as in training: at position 30,000 the last bit of a
-frequency turns a pair of columns by a fifth of a degree. For the same reason they must not depend
+frequency rotates a pair of columns by a fifth of a degree. For the same reason they must not depend
 on the processor. NumPy's elementary operations do not; its powers do, so powers are computed here.
 """
 
@@ -39,11 +39,11 @@ def linear_scaling(frequencies: Frequencies, factor: float) -> Frequencies:
 def llama3_scaling(
     frequencies: Frequencies, factor: float, low: float, high: float, *, context: int
 ) -> Frequencies:
-    """Slow frequencies divided by ``factor``, fast ones kept, a linear ramp between.
+    """Low frequencies divided by ``factor``, high ones kept, with a linear ramp between.
 
     A frequency's place on the ramp from ``low`` to ``high`` is the number of turns that it makes in
-    the context of the pretraining; where ``high`` is not above ``low`` there is no ramp, but a step
-    at ``low``. Grattafiori et al., 2024, https://arxiv.org/abs/2407.21783, and its code.
+    the context used in pretraining; if ``high`` is not above ``low``, the ramp is a step at
+    ``low``. Grattafiori et al., 2024, https://arxiv.org/abs/2407.21783, and its code.
     """
     turns = np.float32(context) / (TWO_PI / frequencies)
     if high > low:

@@ -1,7 +1,7 @@
 """Reads from config.json how a decoder rotates queries and keys.
 
-The settings stand in ``rope_scaling``, else in ``rope_parameters``, and what is missing there at
-the top of the file. Only the keys of the chosen type count.
+The settings are read from ``rope_scaling``, else from ``rope_parameters``; keys missing there are
+read from the top level of the file. Only the keys of the chosen type matter.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ MAX_CONTEXT = 2**27
 THETA = Number(missing=10_000.0, high=1e12)
 PARTIAL = Number(missing=1.0, null=1.0, high=1.0)
 ORIGINAL_CONTEXT = Whole(high=MAX_CONTEXT)
-FACTORS: Mapping[str, tuple[str, ...]] = {  # by type, the keys that have to be there
+FACTORS: Mapping[str, tuple[str, ...]] = {  # required keys by type
     "default": (),
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
@@ -35,7 +35,7 @@ def rotary_frequencies(
     Args:
         settings: config.json.
         head_size: columns of a head.
-        context: positions that the model was made for.
+        context: positions that the model was trained for.
 
     Raises:
         ModelError: the type is not known, or a value is missing or out of range.
@@ -51,7 +51,7 @@ def rotary_frequencies(
         frequencies = linear_scaling(frequencies, *factors)
     if kind == "llama3":
         key = "original_max_position_embeddings"
-        source = settings if settings.names(key) else nested  # unlike the others, the top wins
+        source = settings if settings.names(key) else nested  # for this key the top level wins
         original = ORIGINAL_CONTEXT.read(source, key)
         frequencies = llama3_scaling(frequencies, *factors, context=original or context)
     if kind != "default":

@@ -1,8 +1,9 @@
-"""Reads how a model folder turns hidden states into embeddings: the files of sentence-transformers.
+"""Reads the sentence-transformers files that say how hidden states become embeddings.
 
 ``modules.json`` lists the steps, ``1_Pooling`` and ``2_Dense`` configure them,
-``sentence_bert_config.json`` limits the length of a text, ``config_sentence_transformers.json`` has
-the prompts. https://sbert.net/docs/sentence_transformer/usage/custom_models.html
+``sentence_bert_config.json`` limits the length of a text, and
+``config_sentence_transformers.json`` holds the prompts.
+ https://sbert.net/docs/sentence_transformer/usage/custom_models.html
 """
 
 import json
@@ -21,7 +22,7 @@ __all__ = ["Dense", "EmbeddingSettings", "Normalize", "Step", "read_embedding_se
 
 ACTIVATIONS = {"Identity": "identity", "Tanh": "tanh", "ReLU": "relu"}  # of torch.nn: ours
 POOLING_WORDS: dict[str, Pooling] = {"cls": "first", "mean": "mean", "lasttoken": "last"}
-POOLING_FLAGS = {  # the form of earlier versions: one switch for each word
+POOLING_FLAGS = {  # of earlier versions: one flag for each mode
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -33,7 +34,7 @@ LENGTH_FILES = tuple(
     f"sentence_{family}_config.json"
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-STATES = "sentence_embedding"  # what a step after the pooling reads and writes
+STATES = "sentence_embedding"  # the value that a step after pooling reads and writes
 MAX_BYTES = 1 << 20
 MAX_MODULES = 32
 MAX_WIDTH = 2**17
@@ -71,17 +72,17 @@ class EmbeddingSettings:
     """What the folder says about embeddings.
 
     Attributes:
-        pooling: how the model was trained to pool; None where that is not said or not supported.
+        pooling: how the model was trained to pool; None if unspecified or unsupported.
         pooling_problem: why ``pooling`` is None.
-        steps: what follows the pooling. A ``Normalize`` at the end is left out: that is the
-            caller's ``normalize``.
-        dimension: numbers of a vector.
-        max_tokens: of a text, special tokens included.
-        max_tokens_source: what says so.
+        steps: the steps after pooling. A ``Normalize`` at the end is left out, because the caller's
+            ``normalize`` decides that.
+        dimension: length of a vector.
+        max_tokens: limit for a text, special tokens included.
+        max_tokens_source: where the limit comes from.
         lower_case: texts are lower-cased before they are tokenized.
-        prompts: texts by name, to put before what is embedded.
-        default_prompt: name of the one that is used when none is asked for.
-        pools_prompt: the tokens of the prompt are pooled as well.
+        prompts: prefixes for texts, by name.
+        default_prompt: name of the prompt that is used if the caller names none.
+        pools_prompt: the tokens of the prompt are pooled too.
         problem: why this model's embeddings cannot be computed at all.
     """
 
@@ -99,19 +100,19 @@ class EmbeddingSettings:
 
 
 class _Unsupported(Exception):
-    """A step that talu does not have; the text says which and where."""
+    """A step that talu does not support; the message says which and where."""
 
 
 def read_embedding_settings(folder: Path, width: int, context: int) -> EmbeddingSettings:
-    """Read the files of a folder; those that are not there say nothing.
+    """Read the files of a folder; missing ones are skipped.
 
     Args:
-        folder: of the model.
-        width: of the hidden states.
-        context: tokens that the network takes at most.
+        folder: the model's.
+        width: width of the hidden states.
+        context: maximum number of tokens of the network.
 
     Raises:
-        ModelError: a file is damaged, or a value is of a wrong type or out of range.
+        ModelError: a file is damaged, or a value has the wrong type or is out of range.
     """
     modules = _modules(folder)
     problem, steps = None, list[Step]()
@@ -129,10 +130,10 @@ def read_embedding_settings(folder: Path, width: int, context: int) -> Embedding
                     _check_states(_settings(place / "config.json"), kind)
                     steps.append(Normalize())
                 case "Dropout" if number > 1:
-                    pass  # of training
+                    pass  # has an effect in training only
                 case _:
                     raise _Unsupported(
-                        f"module {number} is {kind}, which talu does not support here"
+                        f"module {number} is {kind}, which is not supported at this position"
                     )
         except _Unsupported as error:
             problem = f"{folder / 'modules.json'}: {error}"
@@ -159,7 +160,7 @@ def read_embedding_settings(folder: Path, width: int, context: int) -> Embedding
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:
-    """Class and folder of each module in order; nothing without a modules.json."""
+    """Class and folder of each module in order; empty if there is no modules.json."""
     path = folder / "modules.json"
     if not path.exists():
         return []
@@ -188,7 +189,7 @@ def _dense(place: Path, steps: list[Step], width: int) -> Dense:
     _check_states(settings, place.name)
     inputs = settings.integer("in_features", 1, MAX_WIDTH)
     if inputs != (given := _width(steps, width)):
-        raise settings.error("in_features", f"is {inputs}, but what comes before has {given}")
+        raise settings.error("in_features", f"is {inputs}, but the step before it returns {given}")
     word = settings.value("activation_function") if settings.has("activation_function") else ""
     name = str(word or "torch.nn.Tanh")
     activation = ACTIVATIONS.get(name.rpartition(".")[2]) if name.startswith("torch.") else None
@@ -198,7 +199,7 @@ def _dense(place: Path, steps: list[Step], width: int) -> Dense:
         )
     if not (place / "model.safetensors").exists():
         raise _Unsupported(
-            f"{place.name} has no model.safetensors. Weights as pickled objects are refused, for "
+            f"{place.name} has no model.safetensors. Pickled weights are refused, because "
             "opening them can run any code; convert them once with "
             "SentenceTransformer(model).save_pretrained(new_folder)"
         )
@@ -213,7 +214,7 @@ def _dense(place: Path, steps: list[Step], width: int) -> Dense:
 
 
 def _check_states(settings: Settings, where: str) -> None:
-    """A step must read and write the vector, and not the states of the tokens."""
+    """Refuse a step that reads or writes the token states instead of the vector."""
     for key in ("module_input_name", "module_output_name"):
         if settings.has(key) and settings.value(key) != STATES:
             name = reprlib.repr(settings.value(key))
@@ -221,13 +222,13 @@ def _check_states(settings: Settings, where: str) -> None:
 
 
 def _width(steps: list[Step], width: int) -> int:
-    """Of a vector after these steps."""
+    """Width of a vector after these steps."""
     widths = [step.outputs for step in steps if isinstance(step, Dense)]
     return widths[-1] if widths else width
 
 
 def _pooling(path: Path) -> tuple[Pooling | None, str, bool]:
-    """The pooling, why there is none, and whether it reads the prompt."""
+    """The pooling mode, why there is none, and whether the prompt is pooled."""
     if not path.exists():
         return None, "there is no 1_Pooling/config.json", True
     settings = Settings.from_file(path)
@@ -240,7 +241,7 @@ def _pooling(path: Path) -> tuple[Pooling | None, str, bool]:
         value = settings.value("pooling_mode")
         modes = value if isinstance(value, list) else [value]
     pools_prompt = settings.flag("include_prompt", default=True)
-    modes = modes or ["mean"]  # as sentence-transformers takes it
+    modes = modes or ["mean"]  # the default of sentence-transformers
     pooling = POOLING_WORDS.get(modes[0]) if len(modes) == 1 and isinstance(modes[0], str) else None
     if pooling is None:
         shown = " + ".join(map(str, modes))[:100]
@@ -250,7 +251,7 @@ def _pooling(path: Path) -> tuple[Pooling | None, str, bool]:
 
 
 def _prompts(path: Path) -> tuple[Mapping[str, str], str | None, int | None]:
-    """The prompts by name, the name of the default one, and the length that vectors are cut to."""
+    """The prompts by name, the name of the default prompt, and the length vectors are cut to."""
     settings = _settings(path)
     prompts = settings.value("prompts") if settings.has("prompts") else {}
     if not isinstance(prompts, dict) or len(prompts) > MAX_PROMPTS:
@@ -269,10 +270,10 @@ def _prompts(path: Path) -> tuple[Mapping[str, str], str | None, int | None]:
 
 
 def _length(place: Path, folder: Path, context: int) -> tuple[int, str, bool]:
-    """Tokens of a text at most, which file says so, and whether texts are lower-cased.
+    """The most tokens of a text, the source of that limit, and whether texts are lower-cased.
 
-    sentence-transformers takes ``max_seq_length`` if there is one, else the smaller of what the
-    tokenizer and what the network takes.
+    sentence-transformers uses ``max_seq_length`` if it is set, else the smaller of the tokenizer's
+    and the network's limit.
     """
     files = (place / name for name in LENGTH_FILES)
     path = next((path for path in files if path.exists()), place / LENGTH_FILES[0])
@@ -297,7 +298,7 @@ def _settings(path: Path) -> Settings:
 
 
 def _json(path: Path) -> object:
-    if not path.is_file():  # opening a pipe would wait for ever
+    if not path.is_file():  # opening a pipe would block for ever
         raise _wrong(path, "is not a file")
     try:
         with path.open("rb") as file:

@@ -55,17 +55,17 @@ class Settings:
         except (ValueError, RecursionError) as error:
             raise _damaged(path, f"it is not valid JSON: {error}") from error
         if not isinstance(values, dict):
-            raise _damaged(path, f"it holds {shown(values)} where an object belongs")
+            raise _damaged(path, f"it holds {shown(values)} instead of an object")
         settings = cls(path, values)
         settings.repeated = tuple(repeated)
         return settings
 
     @classmethod
     def from_optional_file(cls, path: Path) -> "Settings | None":
-        """The same; None when there is no such file.
+        """Like ``from_file``, but None if the file does not exist.
 
         Raises:
-            ModelError: there is one, or a link in its place, that cannot be read.
+            ModelError: the file, or a link in its place, exists but cannot be read.
         """
         try:
             os.lstat(path)
@@ -93,7 +93,7 @@ class Settings:
         return self._get(key, None)
 
     def integer(self, key: str, low: int, high: int, *, default: int | None = None) -> int:
-        """A whole number from ``low`` to ``high``; without a default it has to be there."""
+        """A whole number from ``low`` to ``high``; required if there is no default."""
         return self._whole(key, self._get(key, default), low, high)
 
     def integers(self, key: str, low: int, high: int) -> list[int]:
@@ -140,11 +140,11 @@ class Settings:
         return Settings(self.path, value, f"{self._within}{key}.")
 
     def ignore(self, *keys: str) -> None:
-        """Mark keys as read that have no effect, whatever their values."""
+        """Mark keys that have no effect as read."""
         self._read.update(keys)
 
     def unread(self) -> dict[str, object]:
-        """The keys that were neither read nor ignored, with their values, without nulls."""
+        """The keys, with values other than null, that were neither read nor ignored."""
         return {
             key: value
             for key, value in self._values.items()
@@ -187,10 +187,10 @@ class Settings:
 
 def _read_file(path: Path) -> bytes:
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
+        if not path.is_file():  # opening a pipe would block for ever
             what = "is missing; a model folder needs it"
             if path.is_symlink() or path.exists():
-                what = "is not a file, or a link that leads nowhere"
+                what = "is not a file, or is a broken link"
             raise ModelError(f"{path} {what}", details={"path": str(path)})
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
