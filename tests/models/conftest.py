@@ -1,4 +1,4 @@
-"""Golden checkpoints, and a way to run each of them from tokens to logits."""
+"""Provides golden checkpoints and runs them from tokens to logits."""
 
 from collections.abc import Callable
 from functools import partial
@@ -61,7 +61,7 @@ def _native_as_stored(folder: Path, blocks: int) -> Executor:
 
 
 class Runner:
-    """One sequence on an executor of its own; each call goes on where the last one ended."""
+    """One sequence on a separate executor; each call continues where the last one ended."""
 
     def __init__(self, executor: Executor, blocks: int) -> None:
         self.executor = executor

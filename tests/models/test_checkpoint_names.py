@@ -1,4 +1,4 @@
-"""Checkpoints with other names of tensors, or other tensors, than config.json lets expect."""
+"""Checkpoints whose tensors or tensor names differ from what config.json suggests."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ OPTIONS = LocalBackend(num_threads=1, weight_format="stored")
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Callable[..., Path]:
-    """Copies a golden checkpoint in float32, with changes of its tensors and of config.json."""
+    """Copies a golden checkpoint in float32, with changes to its tensors and config.json."""
 
     def copy(name: str, change: Change, **settings: Any) -> Path:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -89,7 +89,7 @@ ENCODERS = {
 
 
 @pytest.mark.parametrize(("name", "rename", "settings"), ENCODERS.values(), ids=ENCODERS)
-def test_an_encoder_is_the_same_whatever_its_tensors_are_called(
+def test_an_encoder_does_not_depend_on_the_names_of_its_tensors(
     copied: Any, name: str, rename: Callable[[str], str], settings: dict[str, Any]
 ) -> None:
     tokens = [5, 9, 100, 33, 7]
@@ -122,7 +122,7 @@ def without(*names: str) -> Change:
     return lambda tensors: {name: t for name, t in tensors.items() if name not in names}
 
 
-def test_without_a_head_a_model_makes_embeddings_only(copied: Any) -> None:
+def test_a_model_without_a_head_only_makes_embeddings(copied: Any) -> None:
     architecture, states = computed(copied("qwen3", without(HEAD)), [5, 9, 100])
     assert states.shape == (3, architecture.hidden_size)
     assert not architecture.generates
@@ -130,7 +130,7 @@ def test_without_a_head_a_model_makes_embeddings_only(copied: Any) -> None:
     assert "no 'lm_head.weight'" in str(architecture.embeds_only)
 
 
-def test_a_tied_model_may_have_its_table_under_the_name_of_the_head(copied: Any) -> None:
+def test_the_table_of_a_tied_model_may_be_stored_under_the_name_of_the_head(copied: Any) -> None:
     _, expected = computed(copied("qwen3_tied", unchanged), [5, 9, 100])
     folder = copied("qwen3_tied", renamed(lambda name: HEAD if name == TABLE else name))
     architecture, logits = computed(folder, [5, 9, 100])
@@ -143,13 +143,13 @@ def test_an_untied_model_needs_its_table(copied: Any) -> None:
         load_network(copied("qwen3", without(TABLE)), OPTIONS)
 
 
-def test_a_stored_head_wins_over_config_json_and_a_note_says_so(copied: Any) -> None:
+def test_a_stored_head_takes_precedence_over_config_json_with_a_note(copied: Any) -> None:
     _, expected = computed(copied("qwen3", unchanged), [5, 9, 100])
     folder = copied("qwen3", unchanged, tie_word_embeddings=True)
     architecture, logits = computed(folder, [5, 9, 100])
     np.testing.assert_array_equal(logits, expected)
     (note,) = architecture.notes
-    assert "'lm_head.weight'; that one is used" in note
+    assert "'lm_head.weight', which is used instead" in note
 
 
 def test_a_stored_head_that_equals_the_table_is_not_read_twice(copied: Any) -> None:
@@ -187,7 +187,7 @@ def test_a_stored_head_that_differs_is_used_from_the_packed_file_too(
         assert HEAD in architecture.graph.weights
 
 
-def test_a_decoder_that_is_not_causal_sees_the_whole_text_and_only_embeds(copied: Any) -> None:
+def test_a_bidirectional_decoder_sees_the_whole_text_and_only_makes_embeddings(copied: Any) -> None:
     folder = copied("qwen3", unchanged, is_causal=False)
     architecture, first = computed(folder, [5, 9, 100])
     _, second = computed(folder, [5, 9, 7])

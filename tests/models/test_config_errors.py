@@ -83,7 +83,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, file: str, text: str, message: 
     assert len(str(caught.value)) < 500
 
 
-def test_the_last_value_of_a_repeated_key_counts_and_a_note_says_so(
+def test_the_last_value_of_a_repeated_key_is_used_with_a_note(
     tmp_path: Path,
 ) -> None:
     write(tmp_path, json.dumps(QWEN3).replace('"head_dim": 8', '"head_dim": 6, "head_dim": 8'))
@@ -174,13 +174,13 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         QWEN3,
         {"num_key_value_heads": 3},
         "num_key_value_heads",
-        "is 3, not a divisor of 4",
+        "is 3, which does not divide 4",
     ),
     "more key heads than heads": (
         QWEN3,
         {"num_key_value_heads": 8},
         "num_key_value_heads",
-        "is 8, not a divisor of 4",
+        "is 8, which does not divide 4",
     ),
     "odd head": (QWEN3, {"head_dim": 7}, "head_dim", "pairs"),
     "enormous width": (QWEN3, {"hidden_size": 10**400}, "hidden_size", "from 1 to"),
@@ -261,7 +261,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         LLAMA,
         {"attention_chunk_size": 8},
         "attention_chunk_size",
-        "chunks is not supported",
+        "chunked attention is not supported",
     ),
     "layers that differ": (
         QWEN3,

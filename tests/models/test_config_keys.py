@@ -1,4 +1,4 @@
-"""Each key of config.json, missing, null, false, 0, 1 and more, as transformers understands it."""
+"""Compares the meaning of each key of config.json with transformers."""
 
 import hashlib
 import importlib
@@ -27,7 +27,7 @@ FILES = {"mistral": "llama", "qwen2": "qwen", "qwen3": "qwen", "roberta": "bert"
     "distilbert": "bert",
 }
 DECODERS = ("llama", "mistral", "qwen2", "qwen3")
-NO_EFFECT = {  # what values these may have, transformers checks; the network does not depend on it
+NO_EFFECT = {  # transformers validates these, but the network does not depend on them
     "attention_dropout", "bos_token_id", "chunk_size_feed_forward", "classifier_dropout",
     "eos_token_id", "hidden_dropout_prob", "initializer_range", "pretraining_tp",
     "sinusoidal_pos_embds", "use_cache",
@@ -41,7 +41,7 @@ NO_EFFECT_HERE = {  # the same, in some families
 
 
 def lacks(family: str, key: str, value: Any, change: dict[str, Any]) -> bool:
-    """Whether talu refuses by name what transformers runs."""
+    """Whether talu refuses, naming the key, a setting that transformers supports."""
     decoder, distilled = family in DECODERS, family == "distilbert"
     match key:
         case "hidden_act" | "activation":
@@ -132,7 +132,7 @@ def tensor(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def digest(graph: Graph, prefix: str) -> str:
-    """Of the names and shapes of all tensors."""
+    """Digest of the names and shapes of all tensors."""
     shapes = sorted([name.removeprefix(prefix), list(s)] for name, s in graph.weights.items())
     return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:12]
 

@@ -35,7 +35,7 @@ def test_hidden_states_are_those_of_the_reference(run: Any, name: str) -> None:
 
 
 @every_encoder
-def test_weights_of_16_bits_change_the_states_only_a_little(open_with: Any, name: str) -> None:
+def test_16_bit_weights_change_the_states_only_slightly(open_with: Any, name: str) -> None:
     checkpoint = Checkpoint.open(GOLDEN / name)
     embeddings = next(n for n in checkpoint.names if "word_embeddings" in n)
     stored = checkpoint.info(embeddings).dtype.lower()
@@ -56,7 +56,7 @@ def test_an_encoder_does_not_generate(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["roberta", "xlm_roberta"])
 def test_padding_in_a_text_takes_no_position(open_with: Any, name: str) -> None:
-    tokens = [1, 5, 9, 1, 1, 33, 7, 1, 100]  # test_config_keys.py has what the reference says
+    tokens = [1, 5, 9, 1, 1, 33, 7, 1, 100]  # the reference values are in test_config_keys.py
     expected = open_with("numpy", GOLDEN / name)(tokens)
     np.testing.assert_allclose(open_with("native", GOLDEN / name)(tokens), expected, atol=1e-5)
 
@@ -111,5 +111,5 @@ def test_the_pooling_of_the_folder_is_read(
     assert load_architecture(tmp_path).embedding.pooling == expected
 
 
-def test_a_folder_that_names_no_pooling_has_none() -> None:
+def test_a_folder_without_a_pooling_module_has_no_pooling() -> None:
     assert load_architecture(GOLDEN / "bert").embedding.pooling is None

@@ -1,4 +1,4 @@
-"""Every family against answers that transformers computed in float32 from the same weights."""
+"""Compares every family with results of transformers in float32 from the same weights."""
 
 import hashlib
 import importlib
@@ -31,7 +31,7 @@ MODELS = [  # one row per checkpoint of golden/: name, model type, tied
     ("qwen3_bias", "qwen3", False),
     ("qwen3_tied", "qwen3", True),
 ]
-ENCODERS = {  # checkpoint: model type; what they compute stands in test_encoders.py
+ENCODERS = {  # checkpoint: model type; their results are checked in test_encoders.py
     "bert": "bert",
     "bert_masked": "bert",
     "distilbert": "distilbert",
@@ -63,7 +63,7 @@ def test_greedy_tokens_are_those_of_the_reference(run: Any, name: str) -> None:
 
 
 @every_model
-def test_one_token_at_a_time_gives_what_the_whole_pass_gives(run: Any, name: str) -> None:
+def test_decoding_token_by_token_gives_the_logits_of_one_pass(run: Any, name: str) -> None:
     tokens = answers(name)["prompt"].tolist()[:30]
     one_by_one = run(GOLDEN / name)
     steps = np.concatenate([one_by_one([token]) for token in tokens])
@@ -71,7 +71,7 @@ def test_one_token_at_a_time_gives_what_the_whole_pass_gives(run: Any, name: str
 
 
 @every_model
-def test_weights_and_cache_of_16_bits_keep_the_tokens(open_with: Any, name: str) -> None:
+def test_16_bit_weights_and_cache_keep_the_tokens(open_with: Any, name: str) -> None:
     expected = answers(name)
     prompt = expected["prompt"].tolist()
     logits = open_with("native as stored", GOLDEN / name)(prompt)[expected["positions"]]

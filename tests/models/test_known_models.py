@@ -1,4 +1,4 @@
-"""Published models: config.json is accepted, and the network has as many parameters as they do."""
+"""Published models: config.json is accepted, and the network has the published parameter count."""
 
 import json
 from pathlib import Path

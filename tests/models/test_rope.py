@@ -1,4 +1,4 @@
-"""Rotary frequencies from each way of writing them."""
+"""Rotary frequencies for each way to configure them."""
 
 import math
 from fractions import Fraction
@@ -25,7 +25,7 @@ def frequencies(**values: Any) -> list[float]:
     return found.astype(float).tolist()
 
 
-def test_each_pair_turns_slower_by_the_same_factor() -> None:
+def test_each_pair_rotates_slower_by_the_same_factor() -> None:
     expected = [500_000.0 ** (-i / 64) for i in range(64)]
     assert frequencies(rope_theta=500_000.0) == pytest.approx(expected, rel=1e-6)
 
@@ -39,7 +39,7 @@ def test_linear_scaling_divides_every_frequency() -> None:
     assert scaled == pytest.approx([f / 4 for f in frequencies()], rel=1e-6)
 
 
-def test_llama3_scaling_keeps_fast_frequencies_and_divides_slow_ones() -> None:
+def test_llama3_scaling_keeps_high_frequencies_and_divides_low_ones() -> None:
     plain = frequencies(rope_theta=5e5)
     scaled = frequencies(rope_theta=5e5, rope_scaling={"rope_type": "llama3", **LLAMA3})
     seen = set()

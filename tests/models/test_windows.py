@@ -58,7 +58,7 @@ def test_mistral_uses_a_window_in_every_layer_or_in_none(window: int | None) -> 
 
 
 @pytest.mark.parametrize(("family", "model_type"), [(llama, "mistral"), (qwen, "qwen2")])
-def test_a_missing_window_is_that_of_the_class_and_null_is_none(
+def test_a_missing_window_is_the_default_of_the_class_and_null_means_no_window(
     family: Any, model_type: str
 ) -> None:
     slides = {"use_sliding_window": True, "max_window_layers": 0}

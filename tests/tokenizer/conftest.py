@@ -38,7 +38,7 @@ def byte_level() -> Backend:
 
 
 def byte_fallback() -> Backend:
-    """What Llama 2 has: pieces with a mark for spaces, and bytes for what has no piece."""
+    """As in Llama 2: pieces with a mark for spaces, and bytes where there is no piece."""
     backend = Backend(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     backend.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
@@ -109,6 +109,6 @@ def tokenizer(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A checkpoint folder, as far as text is concerned."""
+    """A checkpoint folder with the tokenizer's files only."""
     load(tmp_path, byte_level())
     return tmp_path

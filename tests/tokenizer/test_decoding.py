@@ -27,14 +27,16 @@ def pieces(decoder: IncrementalDecoder, ids: list[int]) -> list[str]:
 
 @given(TEXTS)
 @one_fixture_for_all
-def test_the_pieces_of_a_text_are_the_text_of_all_tokens(tokenizer: Tokenizer, text: str) -> None:
+def test_the_pieces_of_a_text_join_to_the_text_of_all_tokens(
+    tokenizer: Tokenizer, text: str
+) -> None:
     ids = tokenizer.encode(text)
     assert "".join(pieces(tokenizer.decoder(), ids)) == tokenizer.decode(ids)
 
 
 @given(data=st.data())
 @one_fixture_for_all
-def test_the_pieces_of_any_tokens_are_the_text_of_all_at_once(
+def test_the_pieces_of_any_tokens_join_to_the_text_of_all_tokens(
     tokenizer: Tokenizer, data: st.DataObject
 ) -> None:
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocabulary_size + 3), max_size=30))
@@ -60,7 +62,7 @@ def test_invalid_bytes_are_decoded_as_in_decoding_all_at_once(
 @pytest.mark.parametrize("kind", ["byte_level", "byte_fallback"])
 @given(TEXTS)
 @one_fixture_for_all
-def test_no_piece_shows_half_a_character(
+def test_no_piece_splits_a_character(
     tokenizers_by_kind: dict[str, Tokenizer], kind: str, text: str
 ) -> None:
     tokenizer = tokenizers_by_kind[kind]
@@ -96,7 +98,7 @@ def test_a_reply_cut_inside_a_character_ends_with_a_replacement_character(
 
 
 @pytest.mark.parametrize("kind", ["byte_fallback", "metaspace"])
-def test_the_space_before_the_first_word_is_kept_when_the_text_goes_on(
+def test_the_space_before_the_first_word_is_kept_in_a_continuation(
     tokenizers_by_kind: dict[str, Tokenizer], kind: str
 ) -> None:
     tokenizer = tokenizers_by_kind[kind]
@@ -110,7 +112,7 @@ def test_special_tokens_are_hidden_and_other_added_tokens_are_text(tokenizer: To
     assert "".join(pieces(tokenizer.decoder(), ids)) == "<think>"
 
 
-def test_a_token_costs_the_same_however_long_the_text_is(
+def test_the_cost_of_a_token_does_not_depend_on_the_length_of_the_text(
     tokenizers_by_kind: dict[str, Tokenizer],
 ) -> None:
     tokenizer = tokenizers_by_kind["byte_level"]

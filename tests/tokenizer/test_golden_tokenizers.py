@@ -1,4 +1,4 @@
-"""Tokenizers of many kinds of folders, compared with what transformers makes of them.
+"""Compares the tokenizers of many kinds of folders with transformers.
 
 ``tools/golden/make_tokenizers.py`` records the expectations.
 """

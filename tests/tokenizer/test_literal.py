@@ -38,7 +38,7 @@ def test_a_literal_spelling_has_the_ids_of_text(
 @pytest.mark.parametrize("kind", ["byte_level", "byte_fallback", "words"])
 @given(PIECES)
 @one_fixture_for_all
-def test_exactly_the_other_pieces_make_special_tokens(
+def test_only_the_other_pieces_become_special_tokens(
     tokenizers_by_kind: dict[str, Tokenizer], kind: str, parts: list[tuple[str, bool]]
 ) -> None:
     tokenizer = tokenizers_by_kind[kind]

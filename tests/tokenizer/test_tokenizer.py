@@ -24,7 +24,7 @@ def configure(folder: Path, **changes: Any) -> Tokenizer:
     return Tokenizer.from_folder(folder)
 
 
-def test_a_text_comes_back_from_its_tokens(folder: Path) -> None:
+def test_a_text_survives_encoding_and_decoding(folder: Path) -> None:
     tokenizer = Tokenizer.from_folder(folder)
     text = "naïve café\n\t👍🏽 今日は"
     assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -36,7 +36,7 @@ def test_special_tokens_are_read_as_text_or_as_objects(folder: Path) -> None:
     assert tokenizer.eos_token_id == tokenizer.token_id("</s>") in tokenizer.special_ids
 
 
-def test_special_tokens_may_stand_in_their_own_file(folder: Path) -> None:
+def test_special_tokens_may_be_in_a_separate_file(folder: Path) -> None:
     (folder / "tokenizer_config.json").unlink()
     (folder / "special_tokens_map.json").write_text('{"eos_token": "</s>"}')
     tokenizer = Tokenizer.from_folder(folder)
@@ -95,7 +95,7 @@ def test_tags_that_are_tokens_are_marked_on_request(folder: Path) -> None:
     assert "".join(map(decoder.push, ids)) == f"</think>{TAG_MARK}</think>"
 
 
-def test_a_text_has_at_least_as_many_tokens_as_its_length_says(
+def test_fewest_tokens_follows_from_the_length_of_a_text(
     tokenizers_by_kind: dict[str, Tokenizer],
 ) -> None:
     known = {kind: each.fewest_tokens("x" * 10_000) for kind, each in tokenizers_by_kind.items()}
@@ -106,7 +106,7 @@ def test_a_text_has_at_least_as_many_tokens_as_its_length_says(
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("kind", ["byte_level", "byte_fallback"])
-def test_no_text_has_fewer_tokens_than_its_length_says(
+def test_no_text_has_fewer_tokens_than_fewest_tokens(
     tokenizers_by_kind: dict[str, Tokenizer], kind: str, text: str
 ) -> None:
     tokenizer = tokenizers_by_kind[kind]
@@ -114,7 +114,7 @@ def test_no_text_has_fewer_tokens_than_its_length_says(
     assert tokenizer.fewest_tokens(text) <= count
 
 
-def test_no_length_is_known_where_an_added_token_takes_white_space(folder: Path) -> None:
+def test_fewest_tokens_is_0_if_an_added_token_absorbs_white_space(folder: Path) -> None:
     tokenizer = configure(folder, additional_special_tokens=["<x>"], added_tokens_decoder={})
     assert tokenizer.fewest_tokens("x" * 1000) > 0
     greedy = {"content": "<y>", "rstrip": True}
@@ -138,7 +138,7 @@ def test_contradicting_files_about_bos_and_eos_are_noted(folder: Path) -> None:
     assert "add_eos_token: true" in note
 
 
-def test_tokenizer_json_decides_which_tokens_stand_around_a_text(folder: Path) -> None:
+def test_tokenizer_json_decides_which_tokens_surround_a_text(folder: Path) -> None:
     backend = Backend.from_file(str(folder / "tokenizer.json"))
     backend.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     backend.save(str(folder / "tokenizer.json"))
@@ -160,7 +160,7 @@ def test_the_text_of_one_token_keeps_its_space(tokenizers_by_kind: dict[str, Tok
         assert tokenizer.token_text(tokenizer.eos_token_id or 0) == "</s>"
 
 
-def test_limits_stored_in_the_file_do_not_cut_texts(folder: Path) -> None:
+def test_stored_limits_do_not_truncate_texts(folder: Path) -> None:
     backend = Backend.from_file(str(folder / "tokenizer.json"))
     backend.enable_truncation(max_length=2)
     backend.enable_padding(length=9)
@@ -192,7 +192,7 @@ def test_a_template_file_replaces_all_configured_templates(folder: Path) -> None
     assert tokenizer.chat_templates == {"default": "file"}
 
 
-def test_a_template_in_a_file_of_its_own_wins(folder: Path) -> None:
+def test_a_template_in_a_separate_file_takes_precedence(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("file é", encoding="utf-8")
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "rag.jinja").write_text("rag")
@@ -201,13 +201,15 @@ def test_a_template_in_a_file_of_its_own_wins(folder: Path) -> None:
 
 
 def test_the_error_about_a_missing_tokenizer_names_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match=r"no tokenizer\.json in .*take the file") as caught:
+    with pytest.raises(
+        TokenizerError, match=r"no tokenizer\.json in .*download the file"
+    ) as caught:
         Tokenizer.from_folder(tmp_path)
     assert str(tmp_path) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.model", "tekken.json", "vocab.txt"])
-def test_a_tokenizer_in_another_format_comes_with_the_command_to_convert_it(
+def test_the_error_about_another_format_has_the_command_to_convert_it(
     tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).write_bytes(b"\x0a\x0e")
@@ -231,7 +233,7 @@ def change(folder: Path, **parts: Any) -> None:
     ],
     ids=["damaged table", "empty pattern", "no length", "no unknown token", "no unknown id"],
 )
-def test_parts_that_fail_or_panic_in_the_package_are_an_error_of_talu(
+def test_parts_that_fail_or_panic_in_the_package_raise_a_tokenizer_error(
     folder: Path, parts: dict[str, Any]
 ) -> None:
     change(folder, **parts)
@@ -239,7 +241,7 @@ def test_parts_that_fail_or_panic_in_the_package_are_an_error_of_talu(
         Tokenizer.from_folder(folder)
 
 
-def test_a_panic_while_a_text_is_tokenized_is_an_error_of_talu(folder: Path) -> None:
+def test_a_panic_while_a_text_is_tokenized_raises_a_tokenizer_error(folder: Path) -> None:
     # a table that is consulted for few characters only
     table = base64.b64encode(b"\x04\0\0\0abcdefgh").decode()
     lower = {"type": "Replace", "pattern": {"Regex": "[^Z]"}, "content": ""}
@@ -250,7 +252,7 @@ def test_a_panic_while_a_text_is_tokenized_is_an_error_of_talu(folder: Path) -> 
         tokenizer.encode("Z")
 
 
-def test_a_file_of_absurd_size_is_refused_before_it_is_read(folder: Path) -> None:
+def test_a_file_that_is_far_too_large_is_refused_before_it_is_read(folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         path = folder / name
         content = path.read_bytes()
@@ -260,7 +262,7 @@ def test_a_file_of_absurd_size_is_refused_before_it_is_read(folder: Path) -> Non
         path.write_bytes(content)
 
 
-def test_a_text_of_absurd_size_is_refused(folder: Path) -> None:
+def test_a_text_that_is_far_too_long_is_refused(folder: Path) -> None:
     with pytest.raises(TokenizerError, match="at most 16,777,216"):
         Tokenizer.from_folder(folder).encode("a" * (2**24 + 1))
 

@@ -1,1 +1,1 @@
-"""Text to token ids and back, also piece by piece."""
+"""Converts text to token ids and back, at once or token by token."""

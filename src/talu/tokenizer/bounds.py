@@ -1,6 +1,6 @@
-"""The longest text that one token can stand for.
+"""Computes the longest text that one token can represent.
 
-From it follows how few tokens a text can have, so that a text that cannot fit is refused before it
+It gives a lower bound on the tokens of a text, so that a text that cannot fit is refused before it
 is tokenized.
 """
 
@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["longest_piece"]
 
-_SHRINKS = 4  # NFC leaves at least a third of the bytes of a text: "K" of the Kelvin sign
+_SHRINKS = 4  # NFC keeps at least a third of the bytes: the Kelvin sign becomes "K"
 _BYTES = {f"<0x{byte:02X}>" for byte in range(256)}
 _KEEP_ALL = {"ByteLevel", "Digits", "Metaspace", "Punctuation", "Split"}
 
@@ -22,14 +22,14 @@ def longest_piece(
     byte_fallback: bool,
     alphabet: Iterable[str],
 ) -> int | None:
-    """The most bytes of a text that become one token; None if there is no such number.
+    """The most bytes of text that can become one token; None if there is no limit.
 
-    There is none where characters are dropped, and where an unknown token may stand for a word.
+    There is none if characters are dropped, or if an unknown token can replace a whole word.
 
     Args:
         parts: ``normalizer`` and ``pre_tokenizer`` as in ``tokenizer.json``.
         vocabulary: the tokens of a BPE model.
-        added: the texts of the tokens beside it; none of them takes the white space around it.
+        added: the texts of the added tokens; none of them absorbs the white space around it.
         byte_fallback: whether the model writes unknown characters as bytes.
         alphabet: the characters that stand for bytes in a byte-level vocabulary.
     """
@@ -48,7 +48,7 @@ def longest_piece(
 
 
 def _shrinking(normalizer: Mapping[str, Any] | None) -> int | None:
-    """By which factor a normalizer may shorten a text; None if it may drop some of it."""
+    """The factor by which a normalizer can shorten a text; None if it can drop parts of it."""
     factor = 1
     for part in [] if normalizer is None else normalizer.get("normalizers", [normalizer]):
         match part:
@@ -64,7 +64,7 @@ def _shrinking(normalizer: Mapping[str, Any] | None) -> int | None:
 
 
 def _kinds(pre_tokenizer: Mapping[str, Any] | None) -> set[str] | None:
-    """The types of the pre-tokenizers; None if one may drop some of the text."""
+    """The types of the pre-tokenizers; None if one can drop parts of the text."""
     if pre_tokenizer is None:
         return set()
     parts = pre_tokenizer.get("pretokenizers", [pre_tokenizer])

@@ -1,8 +1,8 @@
-"""What the tokenizer class that a checkpoint names changes in ``tokenizer.json``.
+"""Applies what a checkpoint's tokenizer class changes in ``tokenizer.json``.
 
-transformers builds some tokenizers by their class: the class has default names for special tokens,
-and reads switches from ``tokenizer_config.json`` that replace parts of ``tokenizer.json``. The
-other classes take ``tokenizer.json`` as it is.
+In transformers, some classes have default special tokens and read flags from
+``tokenizer_config.json`` that replace parts of ``tokenizer.json``. The other classes use
+``tokenizer.json`` unchanged.
 """
 
 import json
@@ -19,7 +19,7 @@ __all__ = ["adapt_parts", "adapt_post_processor", "default_tokens", "effective_c
 
 _BERT = ("BertTokenizer", "DistilBertTokenizer")
 _BYTE_LEVEL = ("GPT2Tokenizer", "Qwen2Tokenizer", "RobertaTokenizer")
-_CLASS_OF = {  # of a model type, where transformers has one for it
+_CLASS_OF = {  # tokenizer class of a model type, if transformers defines one
     "bert": "BertTokenizer",
     "distilbert": "BertTokenizer",
     "gpt2": "GPT2Tokenizer",
@@ -58,20 +58,20 @@ _TOKENS: Mapping[str, Mapping[str, str]] = {
 
 
 def effective_class(settings: TokenSettings, backend: tokenizers.Tokenizer) -> str:
-    """The class by which transformers builds the tokenizer; "" is the general one."""
+    """The class that transformers builds the tokenizer with; "" is the generic one."""
     declared, model = settings.tokenizer_class, settings.model_type
     known = _CLASS_OF.get(model)
     if declared == "LlamaTokenizer" and known is None and _is_byte_level(backend):
         return ""
     name = declared or known or ""
     if declared and known is not None and known != declared:
-        # "mistral" has no class of its own; files of Qwen 2 often name a wrong one
+        # "mistral" has no specific class; files of Qwen 2 often name a wrong one
         name = known if model == "qwen2" or not known else declared
     return name if name in _TOKENS else ""
 
 
 def default_tokens(name: str) -> dict[str, AddedToken | None]:
-    """The special tokens that a class has where the files name no others."""
+    """The special tokens of a class that apply unless the files name others."""
     return {
         role: AddedToken(text, special=True, normalized=False)
         for role, text in _TOKENS.get(name, {}).items()
@@ -79,10 +79,10 @@ def default_tokens(name: str) -> dict[str, AddedToken | None]:
 
 
 def adapt_parts(name: str, settings: TokenSettings, backend: tokenizers.Tokenizer) -> None:
-    """Replace the parts of the backend that the class builds itself.
+    """Replace the parts of the backend that the class builds differently.
 
     Raises:
-        TokenizerError: a switch in ``tokenizer_config.json`` is not a boolean.
+        TokenizerError: a flag in ``tokenizer_config.json`` is not a boolean.
     """
     if name in _BERT and isinstance(backend.model, WordPiece):
         backend.normalizer = normalizers.BertNormalizer(
@@ -110,7 +110,7 @@ def adapt_parts(name: str, settings: TokenSettings, backend: tokenizers.Tokenize
 def adapt_post_processor(
     name: str, named: Mapping[str, AddedToken | None], backend: tokenizers.Tokenizer
 ) -> None:
-    """Let the class say which tokens stand around a text; the tokens must be added by now."""
+    """Set which tokens the class puts around a text; they must have been added before."""
     cls, sep = (named.get(role) for role in ("cls_token", "sep_token"))
     if cls is None or sep is None or name not in (*_BERT, "RobertaTokenizer"):
         return

@@ -1,9 +1,9 @@
-"""Turns token ids into text one at a time, without ever showing half a character.
+"""Decodes token ids to text one at a time, never splitting a character.
 
 The text of a token depends on its neighbours: bytes form characters, a leading space is dropped.
-Each rule of a tokenizer's decoder is a stage that keeps only what it still needs. So a token costs
-the same however long the text is, and the pieces together equal the text of all tokens decoded at
-once. The rules are read from their description in ``tokenizer.json``.
+Each rule of the decoder in ``tokenizer.json`` becomes a stage that keeps only the state it needs.
+The cost of a token therefore does not depend on the length of the text, and the pieces together
+equal the text of all tokens decoded at once.
 """
 
 import codecs
@@ -14,13 +14,13 @@ from talu.exceptions import TokenizerError
 
 __all__ = ["TAG_MARK", "IncrementalDecoder"]
 
-TAG_MARK = "\ufdd0"  # before a tag that is one token; Unicode sets it aside for such internal use
+TAG_MARK = "\ufdd0"  # put before a tag that is one token; Unicode reserves it for internal use
 
 
 class IncrementalDecoder:
-    """Text of one reply. Used by one thread; cheap to make.
+    """Decodes one reply. Cheap to create; not safe for use by several threads.
 
-    Hidden tokens and ids beyond the vocabulary (models pad theirs) have no text, as in
+    Hidden tokens and ids beyond the vocabulary (models pad their tables) have no text, as in
     ``Tokenizer.decode``.
     """
 
@@ -40,10 +40,10 @@ class IncrementalDecoder:
             token_of: the vocabulary's entry of an id, None if there is none.
             hidden: ids without text.
             verbatim: texts of ids that a byte-level decoder must not read as bytes.
-            continues: the text goes on after other text: its leading space stays.
+            continues: the text follows other text, so its leading space is kept.
 
         Raises:
-            TokenizerError: a rule is unknown; models that generate text have none of those.
+            TokenizerError: a rule is not supported.
         """
         self._stages = _stages(rules, continues)
         self._token_of = token_of
@@ -51,7 +51,7 @@ class IncrementalDecoder:
         self._verbatim = {number: _Verbatim(text) for number, text in (verbatim or {}).items()}
 
     def push(self, token_id: int) -> str:
-        """The text that is certain now; it may be empty, or complete the text of earlier tokens."""
+        """The text that is complete now; possibly empty, possibly including earlier tokens."""
         if token_id in self._hidden:
             return ""
         token = self._verbatim.get(token_id) or self._token_of(token_id)
@@ -63,7 +63,7 @@ class IncrementalDecoder:
         return "".join(tokens)
 
     def flush(self) -> str:
-        """The rest; bytes that never became a character come as U+FFFD."""
+        """The remaining text; bytes that form no character become U+FFFD."""
         tokens: list[str] = []
         for stage in self._stages:
             tokens = stage.push(tokens) + stage.end()
@@ -71,13 +71,13 @@ class IncrementalDecoder:
 
 
 class _Verbatim(str):
-    """A token that is text, and does not spell bytes."""
+    """A token that is plain text instead of encoded bytes."""
 
     __slots__ = ()
 
 
 class _Stage(Protocol):
-    """One rule: takes tokens and returns tokens, some of them later."""
+    """One rule: takes tokens and returns tokens, possibly after a delay."""
 
     def push(self, tokens: list[str]) -> list[str]: ...
 
@@ -85,7 +85,7 @@ class _Stage(Protocol):
 
 
 class _Each:
-    """A rule that needs one token at a time, and whether it is the first."""
+    """A rule that depends on one token and on whether it is the first."""
 
     def __init__(self, change: Callable[[str, bool], str], continues: bool) -> None:
         self._change = change
@@ -103,9 +103,9 @@ class _Each:
 
 
 def _byte_characters() -> dict[str, int]:
-    """The printable characters that stand for the 256 bytes in a byte-level vocabulary.
+    """The printable characters that represent the 256 bytes in a byte-level vocabulary.
 
-    Printable Latin-1 stands for itself, the other bytes in order for U+0100 onwards. Radford et
+    Printable Latin-1 represents itself; the other bytes map in order to U+0100 onwards. Radford et
     al., 2019 (GPT-2).
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -119,7 +119,7 @@ _FALLBACK_BYTES = {f"<0x{b:{case}}>": b for b in range(256) for case in ("02X", 
 
 
 class _ByteLevel:
-    """Every token is bytes, written as printable characters."""
+    """Every token is a run of bytes, written as printable characters."""
 
     def __init__(self) -> None:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
@@ -142,9 +142,9 @@ class _ByteLevel:
 class _ByteFallback:
     """Tokens such as ``<0xE2>`` are bytes, the others are text.
 
-    A run of bytes that is not UTF-8 becomes one U+FFFD for each byte, even if it begins with whole
-    characters. So a run is held back until it ends; runs are short, because they spell characters
-    that the vocabulary lacks.
+    A run of bytes that is not valid UTF-8 becomes one U+FFFD for each byte, even if it begins with
+    complete characters. A run is therefore held back until it ends; runs are short, because they
+    spell characters that the vocabulary lacks.
     """
 
     def __init__(self) -> None:
@@ -195,7 +195,7 @@ def _stages(rules: Mapping[str, Any] | None, continues: bool) -> list[_Stage]:
         return [_Each(lambda token, first: token if first else " " + token, continues)]
     parts: Sequence[Mapping[str, Any]] = rules.get("decoders", [rules])
     stages: list[_Stage] = []
-    joined = False  # from here on all tokens are one
+    joined = False  # whether an earlier rule joins all tokens into one
     for part in parts:
         match part:
             case {"type": "ByteLevel"} if not joined:
@@ -218,7 +218,7 @@ def _stages(rules: Mapping[str, Any] | None, continues: bool) -> list[_Stage]:
                 stages.append(_StripStart(character, 0 if continues else count))
             case _:
                 raise TokenizerError(
-                    f"the tokenizer's decoder {dict(part)!r} cannot work token by token; "
+                    f"the tokenizer's decoder {dict(part)!r:.200} cannot decode token by token; "
                     "models that generate text have ByteLevel, Metaspace or ByteFallback decoders",
                     details={"decoder": dict(part)},
                 )
@@ -230,5 +230,5 @@ def _replace(old: str, new: str) -> Callable[[str, bool], str]:
 
 
 def _metaspace(mark: str, keep: bool) -> Callable[[str, bool], str]:
-    """``mark`` stands for a space, and for none in the first token."""
+    """``mark`` becomes a space, and nothing in the first token."""
     return lambda token, first: token.replace(mark, "" if first and not keep else " ")

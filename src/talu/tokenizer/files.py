@@ -1,6 +1,6 @@
 """Reads the files of a checkpoint folder that describe its tokens and chat templates.
 
-Which file wins over which is decided here, as transformers 5 decides it.
+The precedence of the files is that of transformers 5.
 """
 
 import json
@@ -15,7 +15,7 @@ from talu.exceptions import TokenizerError
 
 __all__ = ["TokenSettings", "damaged", "read_settings", "read_templates"]
 
-MAX_TOKENIZER = 256 * 2**20  # bytes of tokenizer.json; the largest known have 40 MB
+MAX_TOKENIZER = 256 * 2**20  # bytes of tokenizer.json; the largest known is 40 MB
 MAX_FILE = 32 * 2**20  # bytes of each other file
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _STANDARD = tuple(f"{role}_token" for role in _ROLES)
@@ -24,14 +24,14 @@ _EXTRA = {"extra_special_tokens", "additional_special_tokens"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSettings:
-    """What the files beside ``tokenizer.json`` say about tokens.
+    """Settings for tokens from the files beside ``tokenizer.json``.
 
     Attributes:
         config: content of ``tokenizer_config.json``.
-        model_type: as ``config.json`` names it.
-        tokenizer_class: as ``tokenizer_config.json`` or ``config.json`` names it, without "Fast".
-        named: special tokens by the names that templates know them by, ``eos_token`` and the like;
-            None where a file says that there is none.
+        model_type: from ``config.json``.
+        tokenizer_class: from ``tokenizer_config.json`` or ``config.json``, without "Fast".
+        named: special tokens by the names that templates use, such as ``eos_token``; None if a
+            file says that there is none.
         added: tokens that belong to the vocabulary, in the order of their ids.
         extra: further special tokens without a name.
     """
@@ -44,7 +44,7 @@ class TokenSettings:
     extra: tuple[AddedToken, ...] = ()
 
     def flag(self, name: str, default: bool | None = None) -> bool | None:
-        """A switch of ``tokenizer_config.json``; null counts as absent.
+        """A flag of ``tokenizer_config.json``; null counts as absent.
 
         Raises:
             TokenizerError: it is neither true nor false.
@@ -60,8 +60,9 @@ class TokenSettings:
 def read_settings(folder: Path) -> TokenSettings:
     """Read ``tokenizer_config.json`` and the older files that it replaces.
 
-    ``special_tokens_map.json`` wins over ``tokenizer_config.json``, and ``added_tokens.json``
-    counts, unless ``tokenizer_config.json`` has ``added_tokens_decoder``: then both are ignored.
+    ``special_tokens_map.json`` takes precedence over ``tokenizer_config.json``, and
+    ``added_tokens.json`` is read; if ``tokenizer_config.json`` has ``added_tokens_decoder``, both
+    are ignored.
 
     Raises:
         TokenizerError: a file is damaged; the message names it.
@@ -99,7 +100,7 @@ def read_templates(folder: Path, configured: object) -> dict[str, str]:
     """Chat templates by name.
 
     Args:
-        folder: of the checkpoint. ``chat_template.jinja`` replaces all that is configured.
+        folder: the checkpoint's. ``chat_template.jinja`` replaces all configured templates.
         configured: ``chat_template`` of ``tokenizer_config.json``: a text, an object of texts by
             name, or a list of objects with ``name`` and ``template``.
 
@@ -117,10 +118,10 @@ def read_templates(folder: Path, configured: object) -> dict[str, str]:
 
 
 def check_size(path: Path, most: int = MAX_FILE) -> None:
-    """Refuse a file that is absurdly large, before it is read.
+    """Refuse a file that is far too large, before it is read.
 
     Raises:
-        TokenizerError: it has more than ``most`` bytes, or cannot be looked at.
+        TokenizerError: it has more than ``most`` bytes, or its size cannot be read.
     """
     try:
         size = path.stat().st_size
@@ -150,13 +151,13 @@ def read_text(path: Path) -> str:
 def damaged(path: Path, problem: object) -> TokenizerError:
     """An error for a file that cannot be used."""
     return TokenizerError(
-        f"{path} cannot be read: {str(problem)[:200]}; take the file from the model's page again",
+        f"{path} cannot be read: {str(problem)[:200]}; download it again from the model's page",
         details={"path": str(path)},
     )
 
 
 class _Reading:
-    """Names the file in errors about what it contains."""
+    """Adds the file's name to errors about its content."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -214,7 +215,7 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def _token(value: object, **defaults: bool) -> AddedToken:
-    """A token that is given as a text, or as an object with ``content`` and flags."""
+    """A token given as a text, or as an object with ``content`` and flags."""
     if isinstance(value, str):
         return AddedToken(_checked(value), normalized=False, special=True)
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):

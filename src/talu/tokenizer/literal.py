@@ -1,8 +1,8 @@
-"""Encodes prompts in which some texts of special tokens are only text.
+"""Encodes prompts in which some spellings of special tokens are plain text.
 
 The ``tokenizers`` package recognises a special token wherever it is spelled. This encoder shares
-the vocabulary of a tokenizer, but knows its special tokens by secret names: they are put where the
-template wrote a special token, and everything else is plain text.
+the vocabulary of a tokenizer but gives the special tokens random names. The names replace the
+special tokens that the template wrote; everything else is plain text.
 """
 
 import re
@@ -14,11 +14,11 @@ from tokenizers import AddedToken
 
 __all__ = ["LiteralEncoder", "Part"]
 
-Part = tuple[str, bool]  # a piece of a prompt, and whether it is text even if it spells a token
+Part = tuple[str, bool]  # a piece of a prompt, and whether its special tokens are plain text
 
 
 class LiteralEncoder:
-    """An encoder that is told which spellings are text. Any number of threads may use it."""
+    """An encoder that is told which spellings are plain text. Safe for use by several threads."""
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         """Share the vocabulary, normalizer and pre-tokenizer of a tokenizer."""
@@ -27,7 +27,7 @@ class LiteralEncoder:
             self._twin.normalizer = backend.normalizer
         if backend.pre_tokenizer is not None:
             self._twin.pre_tokenizer = backend.pre_tokenizer
-        secret = secrets.token_hex(16)  # nobody can spell a name that is not known
+        secret = secrets.token_hex(16)  # so that no text can spell a name
         self._names: dict[str, str] = {}
         ids: dict[str, int] = {}
         for number, token in sorted(backend.get_added_tokens_decoder().items()):
@@ -38,7 +38,7 @@ class LiteralEncoder:
         self._ids = {self._twin.token_to_id(name): number for name, number in ids.items()}
 
     def text_of(self, parts: Sequence[Part]) -> str:
-        """What the twin encodes: special tokens by their names, and text as it is."""
+        """The text to encode: special tokens replaced by their names, plain text unchanged."""
         whole = "".join(text for text, literal in parts if not literal)
         present = sorted((name for name in self._names if name in whole), key=len, reverse=True)
         if not present:
@@ -50,12 +50,12 @@ class LiteralEncoder:
         )
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text of ``text_of``."""
+        """Ids of a text that ``text_of`` returned."""
         ids = self._twin.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return [self._ids.get(number, number) for number in ids]
 
     def count(self, text: str, token: str) -> int:
-        """How often ``text_of`` wrote a special token."""
+        """How often a special token occurs in a text that ``text_of`` returned."""
         return text.count(self._names[token])
 
 

@@ -1,6 +1,6 @@
-"""Text to token ids and back: the one adapter on the ``tokenizers`` package.
+"""Loads a checkpoint's tokenizer and converts text to token ids and back.
 
-It reads a checkpoint folder as Hugging Face lays it out. It renders no template and runs no model.
+Only this package uses ``tokenizers``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,9 +34,9 @@ from talu.tokenizer.literal import LiteralEncoder, Part
 
 __all__ = ["MAX_TEXT", "TAGS", "Tokenizer"]
 
-MAX_TEXT = 16 * 2**20  # characters of one text: about 2 GB of memory while it is tokenized
+MAX_TEXT = 16 * 2**20  # characters of a text; tokenizing that many takes about 2 GB of memory
 TAGS = ("<think>", "</think>", "<|/think|>", "<tool_call>", "</tool_call>")
-_LONG = 2000  # characters from which the lock of the interpreter is worth giving up
+_LONG = 2000  # characters from which releasing the GIL pays off
 _CONVERT = (
     'save it in the fast format first: python -c "from transformers import AutoTokenizer as T; '
     "T.from_pretrained('{folder}').save_pretrained('{folder}')\""
@@ -48,29 +48,29 @@ R = TypeVar("R")
 
 
 class Tokenizer:
-    """The tokenizer of one checkpoint. Any number of threads may use it at once.
+    """The tokenizer of a checkpoint. Safe for use by several threads.
 
     Attributes:
-        vocabulary_size: number of tokens, added tokens included. A model may have more rows than
-            that, or fewer: tokens that only fill up a batch need none.
-        special_ids: tokens that are marked special.
-        hidden_ids: tokens that ``decode`` leaves out: the special ones, but for the tags of
+        vocabulary_size: number of tokens, added tokens included. A model's embedding table may have
+            more rows than that, or fewer, because padding tokens need none.
+        special_ids: tokens that are marked as special.
+        hidden_ids: tokens that ``decode`` leaves out: the special ones, except the tags of
             reasoning and tool calls.
         special_tokens: texts of the special tokens.
         plain_added_tokens: texts of the other tokens that are recognised wherever they are spelled.
-        names: special tokens by the names that templates know them by, ``bos_token`` and the like.
+        names: special tokens by the names that templates use, such as ``bos_token``.
         chat_templates: Jinja sources by name, usually one, ``"default"``.
-        notes: what the files ask for and does not happen.
+        notes: settings of the files that are not followed.
     """
 
     def __init__(
         self, backend: tokenizers.Tokenizer, settings: TokenSettings, templates: Mapping[str, str]
     ) -> None:
-        """Wrap a loaded tokenizer, changed by what the other files of the folder say."""
+        """Wrap a loaded tokenizer and apply the settings of the folder's other files."""
         self.chat_templates = dict(templates)
         self.names, self.notes = _configure(backend, settings)
         self._backend = backend
-        self._texts: dict[int, str] = {}  # of single tokens that were asked for
+        self._texts: dict[int, str] = {}  # results of ``token_text``
         self._rules = state_of(backend.decoder)
         self.vocabulary_size = backend.get_vocab_size(with_added_tokens=True)
         self._splits_special = backend.encode_special_tokens
@@ -89,7 +89,7 @@ class Tokenizer:
         """Load the tokenizer of a checkpoint folder.
 
         Raises:
-            TokenizerError: a file is missing or damaged; the message names it and what to do.
+            TokenizerError: a file is missing or damaged; the message names it and says what to do.
         """
         path = folder / "tokenizer.json"
         if not path.is_file():
@@ -105,12 +105,12 @@ class Tokenizer:
 
     @property
     def bos_token(self) -> str | None:
-        """The token that begins a text, None if the checkpoint names none."""
+        """The token that begins a text; None if the checkpoint names none."""
         return self.names.get("bos_token")
 
     @property
     def eos_token(self) -> str | None:
-        """The token that ends a text, None if the checkpoint names none."""
+        """The token that ends a text; None if the checkpoint names none."""
         return self.names.get("eos_token")
 
     @property
@@ -120,16 +120,16 @@ class Tokenizer:
 
     @property
     def chat_template(self) -> str | None:
-        """The template for chats; a checkpoint may have none."""
+        """The chat template; None if the checkpoint has none."""
         return self.chat_templates.get("default")
 
     def encode(self, text: str, *, special_tokens: bool = True) -> list[int]:
-        """Ids of a text. Special tokens that are spelled in it are recognised as such.
+        """Token ids of a text. Special tokens that are spelled in it are recognised.
 
         Args:
             text: any text without lone surrogates, of at most ``MAX_TEXT`` characters.
-            special_tokens: add those that ``tokenizer.json`` puts at the ends, BOS for many. A
-                rendered chat template has them already: encode it with False.
+            special_tokens: add those that ``tokenizer.json`` puts at the ends, often BOS. A
+                rendered chat template already has them: encode it with False.
 
         Raises:
             TokenizerError: the text is too long or not valid Unicode, or the ``tokenizers`` package
@@ -139,13 +139,13 @@ class Tokenizer:
         return list(self._encoding(text, special_tokens).ids)
 
     def encode_parts(self, parts: Sequence[Part]) -> list[int]:
-        """Ids of the pieces together, where a special token in a literal piece is plain text.
+        """Token ids of the joined pieces; special tokens in a literal piece are plain text.
 
-        Special tokens are recognised in the other pieces, and not across pieces.
+        Special tokens are recognised within the other pieces, not across pieces.
 
         Raises:
-            TokenizerError: as in ``encode``; or the vocabulary has no other way to write the
-                spelling than the special token.
+            TokenizerError: as in ``encode``; or the vocabulary can write the spelling only as the
+                special token.
         """
         whole = "".join(text for text, _ in parts)
         if self._splits_special or len(parts) < 2:
@@ -155,7 +155,7 @@ class Tokenizer:
         ids = _guarded(self._literal.encode, text)
         spelled = {text for text, literal in parts if literal and text in self._added}
         unknown = {self.names.get("unk_token"), getattr(self._backend.model, "unk_token", None)}
-        for spelling in spelled - unknown:  # unknown words become the unknown token rightly
+        for spelling in spelled - unknown:  # unknown words correctly become the unknown token
             if ids.count(self._added[spelling]) > self._literal.count(text, spelling):
                 raise TokenizerError(
                     f"this tokenizer cannot write {spelling!r:.60} as plain text, and a message "
@@ -166,31 +166,31 @@ class Tokenizer:
         return ids
 
     def encode_at_most(self, text: str, most: int) -> list[int]:
-        """Like ``encode``, but cut to ``most`` ids; the special tokens at the ends stay.
+        """Like ``encode``, but truncated to ``most`` ids; the special tokens at the ends are kept.
 
         Raises:
-            TokenizerError: as in ``encode``, or ``most`` has no room for those tokens.
+            TokenizerError: as in ``encode``, or ``most`` is too small for those tokens.
         """
         ids = self.encode(text)
         if len(ids) <= most:
             return ids
         room = most - self._backend.num_special_tokens_to_add(False)
         if room < 0:
-            raise TokenizerError(f"{most} tokens have no room for the special ones at the ends")
+            raise TokenizerError(f"{most} tokens are too few for the special tokens at the ends")
         encoding = self._encoding(text, False)
         encoding.truncate(room)
         return list(_guarded(self._backend.post_process, encoding).ids)
 
     def fewest_tokens(self, text: str) -> int:
-        """How many tokens a text has at the least, from its length alone; 0 if nobody can tell."""
+        """The fewest tokens that a text of this length can have; 0 if there is no bound."""
         longest = self._longest
         return 0 if longest is None else -(-len(text) // longest)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """Text of these ids together; bytes that form no character come as U+FFFD.
+        """Text of all ids together; bytes that form no character become U+FFFD.
 
-        No spaces are "cleaned up" around punctuation afterwards, whatever the checkpoint says: the
-        text is what the tokens say.
+        Spaces around punctuation are never "cleaned up", whatever the checkpoint says, so the text
+        is exactly that of the tokens.
 
         Raises:
             TokenizerError: an id is negative or too large.
@@ -203,10 +203,10 @@ class Tokenizer:
         try:
             return self._backend.decode(ids, skip_special_tokens=False)
         except OverflowError as error:
-            raise TokenizerError(f"token ids are not negative and below 2³²: {error}") from error
+            raise TokenizerError(f"token ids must be from 0 to 2³² - 1: {error}") from error
 
     def token_text(self, token_id: int) -> str:
-        """What one token adds to a text that goes on, special ones and leading spaces included."""
+        """The text of one token inside a longer text, leading space and special tokens included."""
         text = self._texts.get(token_id)
         if text is None:
             decoder = self.decoder(skip_special_tokens=False, continues=True)
@@ -214,21 +214,21 @@ class Tokenizer:
         return text
 
     def token_id(self, text: str) -> int | None:
-        """Id of the vocabulary's entry that is spelled exactly like this."""
+        """Id of the vocabulary entry with exactly this spelling; None if there is none."""
         if not _is_unicode(text):
             return None
         return self._backend.token_to_id(text)
 
     def stop_token_id(self, sequence: str) -> int | None:
-        """Id of the token that a stop sequence is, if it is one.
+        """Id of the token that a stop sequence spells, if it is a single token.
 
-        White space behind a token without text does not count: the text ends there anyway.
+        White space after a token without text is ignored, because the text ends there anyway.
         """
         number = self._added.get(sequence.rstrip())
         return number if number in self.hidden_ids else self._added.get(sequence)
 
     def tag_text(self, tag: str) -> str:
-        """How a tag looks in the text of a decoder that marks tags."""
+        """The text of a tag in the output of a decoder that marks tags."""
         return TAG_MARK + tag if tag in self._tags else tag
 
     def decoder(
@@ -238,14 +238,14 @@ class Tokenizer:
         continues: bool = False,
         marks_tags: bool = False,
     ) -> IncrementalDecoder:
-        """A decoder for one reply, token by token; its pieces together are ``decode`` of them all.
+        """A decoder for one reply, token by token; its pieces join to ``decode`` of all tokens.
 
         Args:
             skip_special_tokens: as in ``decode``.
-            continues: the reply goes on after other text (a raw prompt), so that its leading space
-                counts; ``decode`` of SentencePiece models drops it.
-            marks_tags: put ``TAG_MARK`` before each tag that is one token, so that a tag that is
-                spelled in letters can be told from it.
+            continues: the reply follows other text (a raw prompt), so that its leading space is
+                kept; ``decode`` of SentencePiece models drops it.
+            marks_tags: put ``TAG_MARK`` before each tag that is one token, to distinguish it from a
+                tag that is spelled out in several tokens.
         """
         texts = dict(self._verbatim)
         if marks_tags:
@@ -282,7 +282,7 @@ class Tokenizer:
     def _encoding(self, text: str, special_tokens: bool) -> tokenizers.Encoding:
         if len(text) < _LONG:
             return _guarded(self._backend.encode, text, add_special_tokens=special_tokens)
-        # the same ids without their places in the text; this call gives up the interpreter's lock
+        # the same ids without offsets; this call releases the GIL
         batch = self._backend.encode_batch_fast
         return _guarded(batch, [text], add_special_tokens=special_tokens)[0]
 
@@ -310,11 +310,11 @@ def check_text(text: str) -> None:
 
 
 class _BackendError(TokenizerError):
-    """The ``tokenizers`` package failed."""
+    """An error of the ``tokenizers`` package."""
 
 
 def _guarded(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call the ``tokenizers`` package; give its failures and the panics of its Rust code a type."""
+    """Call the ``tokenizers`` package and convert its errors and Rust panics."""
     try:
         return call(*args, **kwargs)
     except BaseException as error:
@@ -328,14 +328,14 @@ def _guarded(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 def _configure(
     backend: tokenizers.Tokenizer, settings: TokenSettings
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Change a loaded tokenizer as the other files ask; its named tokens, and notes."""
+    """Apply the other files' settings to a tokenizer; return its named tokens and notes."""
     padding = _guarded(lambda: backend.padding)
-    backend.no_truncation()  # a stored limit would cut texts silently
+    backend.no_truncation()  # a stored limit would truncate texts silently
     backend.no_padding()
     if isinstance(backend.model, BPE):
-        backend.model.dropout = None  # a setting of training, which would choose tokens at random
+        backend.model.dropout = None  # used in training, where tokens are chosen at random
     name = effective_class(settings, backend)
-    # transformers makes default tokens that a vocabulary lacks, beyond the rows of the model
+    # transformers adds default tokens that the vocabulary lacks, with ids beyond the model's rows
     named = {
         role: token
         for role, token in default_tokens(name).items()
@@ -354,7 +354,7 @@ def _configure(
 def _add_tokens(
     backend: tokenizers.Tokenizer, settings: TokenSettings, named: Sequence[AddedToken]
 ) -> None:
-    """Add what the vocabulary lacks, and mark as special what has a name."""
+    """Add tokens that the vocabulary lacks, and mark named tokens as special."""
     if settings.added:
         backend.add_tokens(list(settings.added))
     known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
@@ -372,8 +372,8 @@ def _add_tokens(
 def _notes(
     backend: tokenizers.Tokenizer, settings: TokenSettings, names: Mapping[str, str]
 ) -> list[str]:
-    """Where ``tokenizer.json`` puts other tokens around a text than the configuration asks for."""
-    _guarded(backend.encode, "Does it work?")  # parts that do not go together fail here
+    """Notes where ``tokenizer.json`` adds other tokens to a text than the configuration says."""
+    _guarded(backend.encode, "Does it work?")  # incompatible parts fail here
     ends = _guarded(backend.encode, "", add_special_tokens=True).ids
     notes = []
     for flag, name in (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")):
@@ -382,14 +382,14 @@ def _notes(
             continue
         if asked != (backend.token_to_id(names[name]) in ends):
             notes.append(
-                f"tokenizer_config.json says {flag}: {str(asked).lower()}, and tokenizer.json says "
-                "otherwise: tokenizer.json is followed, as in transformers 5"
+                f"tokenizer_config.json says {flag}: {str(asked).lower()}, but tokenizer.json says "
+                "otherwise; tokenizer.json is used, as in transformers 5"
             )
     return notes
 
 
 def _verbatim(rules: Mapping[str, object] | None, added: Mapping[str, int]) -> dict[int, str]:
-    """Added tokens whose letters a byte-level decoder would take for bytes, by id."""
+    """Added tokens, by id, that a byte-level decoder would mistake for bytes."""
     if not rules or '"ByteLevel"' not in str(rules).replace("'", '"'):
         return {}
     alphabet = set(pre_tokenizers.ByteLevel.alphabet())
@@ -407,7 +407,7 @@ def _is_unicode(text: str) -> bool:
 def _missing(folder: Path) -> TokenizerError:
     other = next((name for name in _OTHER_FORMATS if (folder / name).is_file()), None)
     if other is None:
-        advice = "a checkpoint needs one: take the file from the model's page"
+        advice = "download the file from the model's page"
     else:
         advice = f"it has {other}, which talu does not read; {_CONVERT.format(folder=folder)}"
     return TokenizerError(
