@@ -45,7 +45,7 @@ def call_message(**changes: Any) -> list[dict[str, Any]]:
         (BOTH, PARTS, "Hello|there|"),
     ],
 )
-def test_content_has_the_form_that_the_template_reads(
+def test_content_is_given_in_the_form_that_the_template_supports(
     source: str, content: object, prompt: str
 ) -> None:
     assert render(source, [{"role": "user", "content": content}]) == prompt
@@ -55,14 +55,16 @@ def test_content_has_the_form_that_the_template_reads(
 @pytest.mark.parametrize(
     "shown", ["{{ c.function.arguments | tojson }}", "{{ c.function.arguments + '' }}"]
 )
-def test_arguments_have_the_form_that_the_template_reads(arguments: object, shown: str) -> None:
+def test_arguments_are_given_in_the_form_that_the_template_supports(
+    arguments: object, shown: str
+) -> None:
     call = CALL | {"function": {"name": "f", "arguments": arguments}}
     messages = call_message(content="", tool_calls=[call])
     assert render(calls(shown), messages) == 'f({"a": "é"})'
 
 
 @pytest.mark.parametrize("arguments", ['{"a": ', "[1]", "7"])
-def test_arguments_that_are_not_an_object_stay_as_the_model_wrote_them(arguments: str) -> None:
+def test_arguments_that_are_not_an_object_are_left_unchanged(arguments: str) -> None:
     call = CALL | {"function": {"name": "f", "arguments": arguments}}
     source = calls("{{ c.function.arguments if c.function.arguments is string else 'x' }}")
     assert render(source, call_message(content="", tool_calls=[call])) == f"f({arguments})"
@@ -83,14 +85,14 @@ def test_a_call_without_content_is_shown(content: str | None, shown: str) -> Non
     assert render(source, call_message(content=content)) == 'f({"a": "é"})'
 
 
-def test_missing_content_is_not_filled_in_where_the_template_reads_it() -> None:
+def test_missing_content_is_not_filled_in_if_the_template_handles_it() -> None:
     source = calls("{{ c.function.arguments | tojson }}", "{{ 'none' if 'content' not in m }}")
     message = call_message()[0]
     del message["content"]
     assert render(source, [message]) == 'nonef({"a": "é"})'
 
 
-def test_reasoning_is_read_under_every_name() -> None:
+def test_reasoning_is_accepted_under_every_name() -> None:
     source = "{% for m in messages %}{{ m.reasoning_content }}{{ m.thinking }}{% endfor %}"
     for name in ("reasoning_content", "thinking", "reasoning"):
         message = {"role": "assistant", "content": "4", name: "Hm."}
@@ -124,7 +126,7 @@ def test_a_malformed_message_is_an_error_that_names_its_place(message: Any, wher
         render(TEXT_ONLY, [{"role": "user", "content": "x"}, message])
 
 
-def test_endlessly_nested_messages_are_refused() -> None:
+def test_infinitely_nested_messages_are_refused() -> None:
     nested: list[Any] = []
     nested.append(nested)
     with pytest.raises(ValidationError, match="nested more than 100"):
@@ -145,7 +147,7 @@ def test_plain_data_is_copied_and_equal(value: Any) -> None:
     assert copy is not value or not isinstance(value, list | dict)
 
 
-def test_values_lose_the_methods_of_their_own_types() -> None:
+def test_subclasses_become_plain_types_without_their_methods() -> None:
     class Role(StrEnum):
         USER = "user"
 
@@ -177,11 +179,13 @@ def test_a_conversation_in_the_right_form_is_not_changed() -> None:
         ("{% for t in tools %}{{ t.function.name }}{% endfor %}" + TEXT_ONLY, True, True),
     ],
 )
-def test_what_a_template_shows_is_found_by_trying(source: str, system: bool, tools: bool) -> None:
+def test_what_a_template_shows_is_found_by_rendering(
+    source: str, system: bool, tools: bool
+) -> None:
     assert (traits(source).system_role, traits(source).tools) == (system, tools)
 
 
-def test_values_that_share_their_parts_are_refused_before_they_fill_the_memory(
+def test_values_that_share_parts_are_refused_before_they_exhaust_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("talu.template.adaptation._MAX_VALUES", 10_000)

@@ -11,7 +11,7 @@ from talu.template.render import render
 GOLDEN = Path(__file__).parent / "golden"
 CONVERSATIONS = json.loads((GOLDEN / "conversations.json").read_text(encoding="utf-8"))
 TEMPLATES = sorted(path.name for path in GOLDEN.glob("*.template.json"))
-# Tool calls that transformers passes in a form in which the template fails, or loses them.
+# Tool calls that transformers passes in a form that the template drops or fails on.
 MADE_READABLE = {
     ("deepseek-ai-DeepSeek-R1-Distill-Llama-8B.template.json", "called"),
     ("meetkai-functionary-medium-v3.2.template.json", "called"),
@@ -31,7 +31,7 @@ def rendered(source: str, case: str) -> str:
 
 @pytest.mark.parametrize("case", CONVERSATIONS["cases"])
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_real_template_renders_what_transformers_renders(name: str, case: str) -> None:
+def test_a_real_template_renders_as_in_transformers(name: str, case: str) -> None:
     template = load(name)
     expected = template["expected"][case]
     if (name, case) in MADE_READABLE:
@@ -64,7 +64,7 @@ def test_json_arguments_of_a_tool_call_render_like_an_object(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_conversation_is_rendered_whatever_form_its_text_has(name: str) -> None:
+def test_the_form_of_a_text_does_not_change_the_rendered_conversation(name: str) -> None:
     source = load(name)["source"]
     as_text = [{"role": "user", "content": "Hello"}]
     as_parts = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]

@@ -28,18 +28,18 @@ def test_the_parts_together_are_the_text(texts: list[str], assistant: bool) -> N
 @given(st.lists(TEXT, max_size=4))
 def test_no_text_reaches_the_template_with_a_special_token(texts: list[str]) -> None:
     mask = Mask(texts, SPECIAL, TAGS)
-    shown = "".join(mask.apply(text) for text in texts)  # not across borders either
+    shown = "".join(mask.apply(text) for text in texts)  # nor across a border
     assert not any(token in shown for token in (*SPECIAL, *TAGS))
 
 
-def test_a_spelling_is_a_part_of_its_own() -> None:
+def test_a_spelled_token_is_a_separate_part() -> None:
     mask = Mask(["a<s>b"], SPECIAL)
     prompt = f"<|end|>{mask.apply('a<s>b')}</s>"
     assert mask.parts(prompt) == [("<|end|>a", False), ("<s>", True), ("b</s>", False)]
     assert mask.tokens == ["<s>"]
 
 
-def test_the_longest_token_counts() -> None:
+def test_the_longest_token_is_matched() -> None:
     mask = Mask(["<|end|>x"], SPECIAL)
     assert mask.parts(mask.apply("<|end|>x")) == [("<|end|>x", True)]
 
@@ -52,7 +52,7 @@ def test_the_assistant_may_spell_tags_but_no_special_tokens() -> None:
     assert mask.parts(own) == [("<user>", False), ("<s>", True)]
 
 
-def test_texts_at_any_depth_are_masked_and_other_values_stay() -> None:
+def test_texts_at_any_depth_are_masked_and_other_values_are_kept() -> None:
     value = {"a<s>": [1, None, True, 2.5, {"b": "<s>"}]}
     mask = Mask(texts_of(value), SPECIAL)
     masked = mask.apply(value)

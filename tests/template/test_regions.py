@@ -32,7 +32,7 @@ def parse(pieces: Iterable[str], in_reasoning: bool = False, calls: bool = True)
 
 
 def by_definition(reply: str, in_reasoning: bool, calls: bool) -> list[Piece]:
-    """The rules of the class, said again the slow way: cut at the tag that comes first."""
+    """A slow implementation of the same rules: repeatedly cut at the first tag."""
     out: list[Piece] = []
     kind: Kind = "reasoning" if in_reasoning else "text"
     text, after_tag = "", in_reasoning  # of the region so far
@@ -75,7 +75,7 @@ def by_definition(reply: str, in_reasoning: bool, calls: bool) -> list[Piece]:
 @example("a \n<tool_call> {b </tool_call> c", False, True, {5})
 @example("<tool_call> <tool_call>{}</tool_call>", False, True, set())
 @settings(max_examples=300)
-def test_any_cut_into_pieces_gives_what_the_rules_say(
+def test_the_result_does_not_depend_on_how_the_reply_is_cut(
     reply: str, in_reasoning: bool, calls: bool, cuts: set[int]
 ) -> None:
     borders = sorted({0, len(reply), *(cut for cut in cuts if cut < len(reply))})
@@ -90,7 +90,7 @@ def test_any_cut_into_pieces_gives_what_the_rules_say(
 
 
 @given(REPLY, st.booleans())
-def test_nothing_is_lost_but_tags_and_white_space(reply: str, in_reasoning: bool) -> None:
+def test_only_tags_and_white_space_are_dropped(reply: str, in_reasoning: bool) -> None:
     dropped = rf"(?:{'|'.join(map(re.escape, TAGS))}|\s)*"
     parser = RegionParser(in_reasoning, is_call=is_call)
     kept = [re.escape(text) for _, text in parser.push(reply) + parser.finish()]
@@ -145,20 +145,20 @@ def test_text_comes_as_it_arrives() -> None:
     assert parser.push("3") == [("text", " <3")]
 
 
-def test_without_tools_a_tag_of_calls_is_text_that_streams() -> None:
+def test_without_tools_a_tool_call_tag_streams_as_text() -> None:
     parser = RegionParser()
     assert parser.push("Use <tool_call>") == [("text", "Use <tool_call>")]
     assert parser.push(" {") == [("text", " {")]
 
 
-def test_what_cannot_be_a_call_streams_at_once() -> None:
+def test_text_that_cannot_be_a_call_streams_immediately() -> None:
     parser = RegionParser(is_call=is_call)
     assert parser.push("The tag <tool_call>") == [("text", "The tag")]
     assert parser.push(" op") == [("text", " <tool_call>"), ("text", " op")]
     assert parser.push("ens.") == [("text", "ens.")]
 
 
-def test_where_a_tag_is_a_token_its_letters_are_text() -> None:
+def test_a_tag_spelled_in_letters_is_text_if_the_tag_is_a_token() -> None:
     parser = RegionParser(True, tag_text=lambda tag: "\ufdd0" + tag, mark="\ufdd0")
     pieces = ["a ", "</", "think>", " b", "\ufdd0</think>", "c \ufdd0", "<think>"]
     out = [part for piece in pieces for part in parser.push(piece)] + parser.finish()

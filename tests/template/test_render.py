@@ -19,7 +19,7 @@ def test_a_conversation_becomes_a_prompt() -> None:
     assert render(CHATML, ASK) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_the_opening_of_the_answer_can_be_left_out() -> None:
+def test_the_generation_prompt_can_be_left_out() -> None:
     assert render(CHATML, ASK, add_generation_prompt=False) == "<|im_start|>user\nHi<|im_end|>\n"
 
 
@@ -34,13 +34,13 @@ def test_an_empty_list_of_tools_is_none_as_in_transformers() -> None:
     assert render(source, ASK, tools=[{"type": "function"}]) == "False True"
 
 
-def test_further_variables_reach_the_template() -> None:
+def test_extra_variables_reach_the_template() -> None:
     source = "{{ 'off' if enable_thinking is false }} {{ documents[0].title }}"
     extra = {"enable_thinking": False, "documents": [{"title": "A"}]}
     assert render(source, ASK, extra=extra) == "off A"
 
 
-def test_a_further_variable_cannot_replace_an_argument() -> None:
+def test_an_extra_variable_cannot_replace_an_argument() -> None:
     with pytest.raises(ValidationError, match="'messages'"):
         render(CHATML, ASK, extra={"messages": []})
 

@@ -12,7 +12,7 @@ from talu.template.render import render
 from talu.template.sandbox import check_template, run_template, template_variables
 
 MESSAGES = [{"role": "user", "content": "Hi", "tags": ["a", "b"]}]
-BIG = "{% set ns = namespace(s='x', l=[0], t=(1,)) %}"  # what attacks on memory start with
+BIG = "{% set ns = namespace(s='x', l=[0], t=(1,)) %}"  # the start of attacks on memory
 
 ESCAPES = [
     "{{ ''.__class__.__mro__[1].__subclasses__() }}",
@@ -175,14 +175,14 @@ ENDLESS = {
 }
 
 
-OTHERWISE = {"calls itself", "recursive", "range"}  # stopped by Python, or by Jinja's own sandbox
+OTHERWISE = {"calls itself", "recursive", "range"}  # stopped by Python or by Jinja's sandbox
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-def test_a_template_that_never_ends_or_makes_too_much_is_stopped(
+def test_a_template_that_never_ends_or_produces_too_much_is_stopped(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("talu.template.limits.UNITS", 2_000_000)  # not to wait for each
+    monkeypatch.setattr("talu.template.limits.UNITS", 2_000_000)  # to keep the test quick
     started = time.process_time()
     with pytest.raises(TemplateError) as caught:
         run_template(ENDLESS[name], {})
@@ -239,13 +239,13 @@ def test_no_single_operation_runs_far_beyond_the_clock(
     assert time.thread_time() - started < 1.5
 
 
-def test_all_template_work_of_a_request_shares_one_allowance_of_time(
+def test_all_template_work_of_a_request_shares_one_time_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("talu.template.limits.SECONDS", 0.3)
     busy = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
     started = time.thread_time()
-    with pytest.raises(TemplateError) as caught:  # each trial of the template would take as long
+    with pytest.raises(TemplateError) as caught:  # without it, each trial would take that long
         render(busy, [{"role": "user", "content": "Hi"}])
     assert caught.value.code == "TEMPLATE_LIMIT_EXCEEDED"
     assert time.thread_time() - started < 0.9
@@ -291,7 +291,7 @@ def test_a_template_that_cannot_be_compiled_is_compiled_once() -> None:
     assert sandbox._compile.cache_info().misses == compiled + 1
 
 
-def test_a_long_conversation_is_no_attack() -> None:
+def test_a_long_conversation_is_not_stopped() -> None:
     messages = [{"role": "user", "content": "word " * 20_000} for _ in range(50)]
     source = (
         "{% for m in messages %}{% if m.content.startswith('x') or '</t>' in m.content %}x"
@@ -326,7 +326,7 @@ def test_an_error_says_the_line_of_the_template() -> None:
         run_template("a\nb\n{{ 1 // 0 }}", {})
 
 
-def test_what_a_template_refuses_has_a_code_of_its_own() -> None:
+def test_a_refusal_by_a_template_has_a_distinct_code() -> None:
     with pytest.raises(TemplateError, match="Roles must alternate") as caught:
         run_template("{{ raise_exception('Roles must alternate') }}", {})
     assert caught.value.code == "TEMPLATE_RAISE_EXCEPTION"
@@ -338,7 +338,7 @@ def test_an_undefined_variable_is_empty_unless_strict() -> None:
         run_template("a{{ nobody }}b", {}, strict=True)
 
 
-def test_an_attribute_of_something_undefined_is_an_error_always() -> None:
+def test_an_attribute_of_an_undefined_value_is_always_an_error() -> None:
     with pytest.raises(TemplateUndefinedError, match="'nobody' is undefined"):
         run_template("{{ nobody.name }}", {})
 
@@ -384,13 +384,13 @@ def test_variables_that_a_template_reads_are_found() -> None:
     assert template_variables(source) == {"messages", "x"}
 
 
-def test_compiled_templates_are_kept_in_bounds() -> None:
+def test_the_cache_of_compiled_templates_is_bounded() -> None:
     sources = [f"{{{{ {number} }}}}" for number in range(100)]
     assert [run_template(source, {}) for source in sources] == [str(n) for n in range(100)]
     assert sandbox._compile.cache_info().currsize <= 64
 
 
-def test_threads_share_a_template_and_not_their_values() -> None:
+def test_threads_share_a_template_but_not_its_variables() -> None:
     def run(number: int) -> str:
         values: dict[str, Any] = {"n": number}
         return run_template("{{ n }}{{ strftime_now('%Y') }}", values, now=datetime(number, 1, 1))

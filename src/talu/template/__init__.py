@@ -1,4 +1,4 @@
-"""Messages to a prompt, and a reply to its parts."""
+"""Renders messages to a prompt and splits a reply into its parts."""
 
 from talu.template.prompt_template import PromptTemplate
 

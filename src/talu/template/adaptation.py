@@ -1,9 +1,9 @@
-"""Brings a conversation into the form that a chat template reads.
+"""Converts a conversation to the form that a chat template supports.
 
 OpenAI's API allows several forms of the same message: content as text, as a list of parts or
-absent, arguments of a tool call as JSON text or as an object. Most templates read one form and
+absent, arguments of a tool call as JSON text or as an object. Most templates support one form and
 render nothing or garbage for the others. So each template is tried once on small conversations. A
-message that already has the form that the template reads is not changed.
+message that already has the supported form is not changed.
 """
 
 import json
@@ -16,7 +16,9 @@ from talu.exceptions import ValidationError
 __all__ = ["Messages", "Traits", "adapt", "plain"]
 
 Messages = list[dict[str, Any]]
-Render = Callable[[Messages, Messages | None], str | None]  # messages, tools; None: it failed
+Render = Callable[
+    [Messages, Messages | None], str | None
+]  # messages and tools to a prompt; None if that failed
 
 _MAX_DEPTH = 100
 _MAX_VALUES = 1_000_000
@@ -27,7 +29,7 @@ _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 class Traits:
-    """What a template shows, found by rendering small conversations when it is needed."""
+    """What a template shows, found on demand by rendering small conversations."""
 
     def __init__(self, render: Render) -> None:
         self._render = render
@@ -35,40 +37,40 @@ class Traits:
 
     @cached_property
     def system_role(self) -> bool:
-        """Whether the content of a system message is shown."""
+        """Whether the template shows the content of a system message."""
         system = {"role": "system", "content": self._form(_MARK)}
         return _MARK in self._rendered(system, self._ask)
 
     @cached_property
     def tools(self) -> bool:
-        """Whether the offered tools are shown."""
+        """Whether the template shows the offered tools."""
         return _MARK in (self._render([self._ask], _TOOLS) or "")
 
     @cached_property
     def names(self) -> bool:
-        """Whether the name of a user's message is shown."""
+        """Whether the template shows the name of a user message."""
         return _MARK in self._rendered(self._ask | {"name": _MARK})
 
     @cached_property
     def text(self) -> bool:
-        """Whether content that is a text is shown."""
+        """Whether the template shows content that is a text."""
         return _MARK in self._rendered(_user(_MARK)) or not self.parts
 
     @cached_property
     def parts(self) -> bool:
-        """Whether content that is a list of text parts is shown."""
+        """Whether the template shows content that is a list of text parts."""
         shown = self._rendered(_user(_parts(_MARK)))
         return _MARK in shown and "'type'" not in shown and '"type"' not in shown
 
     @cached_property
     def conversation(self) -> str:
-        """A short conversation, once without and once with a system message."""
+        """A short conversation rendered without and with a system message."""
         system = {"role": "system", "content": self._form("z")}
         turns = [self._ask, {"role": "assistant", "content": self._form("y")}, self._ask]
         return self._rendered(*turns) + self._rendered(system, *turns)
 
     def empty(self, content: str | None) -> str | None:
-        """Which empty content makes the template show a tool call: the given one if it can."""
+        """The empty content that makes the template show a tool call, preferably ``content``."""
         other = "" if content is None else None
         if self._shown_with(content) or not self._shown_with(other):
             return content
@@ -76,7 +78,7 @@ class Traits:
 
     @cached_property
     def arguments(self) -> bool:
-        """Whether arguments of a tool call must be an object; otherwise JSON text."""
+        """Whether arguments of a tool call must be an object instead of JSON text."""
         contents = (None, self._form(""), self._form("y"))
         return any(self._shows_call(content, {_MARK: 1}) for content in contents) or not any(
             self._shows_call(content, json.dumps({_MARK: 1})) for content in contents
@@ -103,12 +105,12 @@ class Traits:
         return _MARK in shown and f"'{_MARK}'" not in shown and "None" not in shown
 
     def _rendered(self, *messages: dict[str, Any]) -> str:
-        # some templates render conversations with tools only
+        # some templates can render only conversations with tools
         return self._render([*messages], None) or self._render([*messages], _TOOLS) or ""
 
 
 def adapt(messages: Messages, traits: Traits) -> Messages:
-    """The same conversation in the form that the template reads.
+    """The same conversation in the form that the template supports.
 
     Raises:
         ValidationError: a message is malformed, or has content that is not text.
@@ -119,10 +121,10 @@ def adapt(messages: Messages, traits: Traits) -> Messages:
 
 
 def plain(value: object, where: str) -> Any:
-    """A copy that has JSON's types only, so that a template gets no objects with methods.
+    """A copy with JSON types only, so that a template gets no objects with methods.
 
     Raises:
-        ValidationError: something else is in it, or too much; the message says where.
+        ValidationError: it contains another type, or too many values; the message says where.
     """
     return _plain(value, where, 0, iter(range(_MAX_VALUES)))
 
@@ -174,7 +176,7 @@ def _adapt(message: dict[str, Any], where: str, traits: Traits) -> dict[str, Any
             raise _invalid(f"{where}['tool_calls']", "is not a list of objects")
         message["tool_calls"] = [_adapt_call(call, traits) for call in calls]
     reasoning = next((message[key] for key in _REASONING if message.get(key) is not None), None)
-    if reasoning is not None:  # templates read one name or the other
+    if reasoning is not None:  # templates use one of two names
         message = {"thinking": reasoning} | message | {"reasoning_content": reasoning}
     return message
 
@@ -197,7 +199,7 @@ def _adapt_call(call: dict[str, Any], traits: Traits) -> dict[str, Any]:
             try:
                 values = json.loads(arguments)
             except (ValueError, RecursionError):
-                return dict(call)  # as the model wrote it
+                return dict(call)  # unchanged
             values = values if isinstance(values, dict) else arguments
             return call | {"function": call["function"] | {"arguments": values}}
         case {"function": {"arguments": dict(values)}} if not traits.arguments:

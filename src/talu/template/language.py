@@ -1,6 +1,6 @@
-"""Defines the language of chat templates: Jinja's sandbox, with a meter on all work.
+"""Defines the language of chat templates: Jinja's sandbox, with all work metered.
 
-Templates find the names that ``transformers`` defines, without the few that take more than linear
+Templates can use the names that ``transformers`` defines, except the few that take more than linear
 time.
 """
 
@@ -35,7 +35,7 @@ class Rendering(NamedTuple):
 
     Attributes:
         meter: the work that is still allowed.
-        now: the time for ``strftime_now``; None is the present, local time.
+        now: the time for ``strftime_now``; None is the current local time.
     """
 
     meter: Meter
@@ -46,7 +46,7 @@ rendering: ContextVar[Rendering] = ContextVar("rendering")
 
 
 def joined(pieces: Iterable[str]) -> str:
-    """The pieces joined, with their length charged."""
+    """The joined pieces; their length is charged."""
     meter = rendering.get().meter
     parts = []
     for piece in pieces:
@@ -57,12 +57,12 @@ def joined(pieces: Iterable[str]) -> str:
 
 @lru_cache(maxsize=2)
 def environment(strict: bool) -> jinja2.Environment:
-    """The environment that compiles templates; strict makes undefined variables errors."""
+    """The environment that compiles templates; if strict, undefined variables are errors."""
     return _Sandbox(jinja2.StrictUndefined if strict else jinja2.Undefined)
 
 
 class _MeteredCode(CodeGenerator):
-    """Compiles charges into a template for work that does not call the sandbox."""
+    """Compiles charges into a template for work that bypasses the sandbox's methods."""
 
     def blockvisit(self, nodes_: Iterable[nodes.Node], frame: Frame) -> None:
         self.writeline("environment.step()")
@@ -125,14 +125,14 @@ class _MeteredCode(CodeGenerator):
         self._measured(node.expr, frame)
 
     def _measured(self, node: nodes.Expr, frame: Frame) -> None:
-        """Comparing and hashing nested values can take exponential time."""
+        """Charge for an operand, because comparing nested values can take exponential time."""
         self.write("environment.measured(")
         self.visit(node, frame)
         self.write(")")
 
 
 class _TokenLimit(Extension):
-    """Refuses a template of so many tokens that compiling it would take long."""
+    """Refuses a template with so many tokens that compiling it would take long."""
 
     def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
         for at, token in enumerate(stream):
@@ -145,7 +145,7 @@ class _TokenLimit(Extension):
 
 
 class _GenerationBlock(Extension):
-    """``{% generation %}`` marks the assistant's text, for training; its body is rendered."""
+    """``{% generation %}`` marks the assistant's text for training; only its body is rendered."""
 
     def __init__(self, owner: jinja2.Environment) -> None:
         super().__init__(owner)
@@ -178,7 +178,7 @@ class _Namespace(Namespace):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox with fewer names, and a meter on everything that makes text or lists."""
+    """Jinja's sandbox with fewer names, in which everything that makes text or lists is metered."""
 
     code_generator_class = _MeteredCode
     intercepted_binops = frozenset({"+", "*", "**", "%"})
@@ -190,7 +190,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             undefined=undefined,
             extensions=[_TokenLimit, _GenerationBlock, loopcontrols],
             finalize=_shown,
-            optimized=False,  # constants would be folded, unmetered, when the template is compiled
+            optimized=False,  # folding constants at compile time would not be metered
             loader=jinja2.FunctionLoader(_refuse_other_template),
         )
         self.filters["unique"] = _unique
@@ -269,14 +269,14 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 _NO_ATTRIBUTES = {
     *("encode", "expandtabs", "from_bytes", "maketrans", "striptags", "to_bytes", "translate"),
 }
-# How a filter uses its value: it passes the value on, iterates over its elements, or consumes an
+# How a filter uses its value: it returns the value, iterates over its elements, or consumes an
 # iterator; all other filters convert the value to text.
 _PASS_ON = {"attr", "count", "d", "default", "first", "last", "length", "random", "tojson"}
 _GO_OVER = {"items", "list", "map", "reject", "rejectattr", "reverse", "select", "selectattr"}
 _USE_UP = {"batch", "groupby", "join", "max", "min", "slice", "sort", "sum", "unique"}
-# The filters that do something for each element, some of them when their result is read.
+# The filters that work on each element, some of them lazily.
 _EACH = _USE_UP | {"map", "reject", "rejectattr", "select", "selectattr"}
-# The tests that compare values or convert them to text; the others check the type only.
+# The tests that compare values or convert them to text; the others only check the type.
 _TESTS = {
     *("!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le"),
     *("lessthan", "lower", "lt", "ne", "upper"),
@@ -284,7 +284,7 @@ _TESTS = {
 
 
 def _metered(name: str, each: Any) -> Callable[..., Any]:
-    """A filter or test that charges for its work before it starts, and then for its result."""
+    """A filter or test that charges for its work before it starts, then for its result."""
     at = 1 if hasattr(each, "jinja_pass_arg") else 0
 
     @wraps(each)
@@ -325,7 +325,7 @@ def _listed(value: object) -> object:
 
 
 def _counted(values: Iterable[Any]) -> Iterator[Any]:
-    """The same elements, each charged when it is read."""
+    """The same elements; each is charged when it is read."""
     meter = rendering.get().meter
     for value in values:
         meter.charge(STEP)
@@ -368,7 +368,7 @@ def _unique(
 
 
 def _refuse_other_template(name: str) -> str:
-    raise SecurityError("it reads another template; a chat template must be a single file")
+    raise SecurityError("it loads another template; a chat template must be a single file")
 
 
 def _metered_format(template: str, wrapped: Callable[..., str]) -> Callable[..., str]:
@@ -394,7 +394,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON as transformers writes it: non-ASCII characters stay, nothing is escaped for HTML."""
+    """JSON as in transformers: non-ASCII characters are kept, nothing is escaped for HTML."""
     meter = rendering.get().meter
     meter.width(indent, *(separators or ()))
     meter.text(value)

@@ -1,7 +1,7 @@
-"""Limits the time and the memory that chat templates may use.
+"""Limits the time and memory that chat templates may use.
 
 Chat templates are untrusted programs. Each step and each character that a template produces is
-charged here, before it is produced where it could be large. This file works on plain values.
+charged here; work that could be large is charged before it is done.
 """
 
 import re
@@ -27,19 +27,19 @@ __all__ = ["MAX_SOURCE", "MAX_TOKENS", "Clock", "Meter", "template_time"]
 MAX_SOURCE = 64 * 1024  # characters of a template; the largest known has 17,000
 MAX_TOKENS = 20_000  # of the template language in a template; the largest known has 2,400
 SECONDS = 2.0  # of processor time for all template work of one request
-# A unit is a character made, kept or not: real templates build their text by adding to it, message
-# after message, which is quadratic. So the worst a template can keep is some 100 MB.
+# A unit is a character produced, kept or not: real templates append message after message to their
+# text, which is quadratic. A template can therefore hold about 100 MB at most.
 UNITS = 100_000_000
-UNITS_PER_INPUT = 50  # for each character of the input: templates go over it several times
+UNITS_PER_INPUT = 50  # for each character of the input, which templates read several times
 STEP = 5  # entering a block or an iteration of a loop
-ELEMENT = 16  # of a list made
-CALLS_PER_LOOK = 64  # charges between two looks at the clock,
+ELEMENT = 16  # of a new list
+CALLS_PER_LOOK = 64  # charges between two checks of the clock,
 UNITS_PER_LOOK = 100_000  # or this many units
 SCANNED_PER_UNIT = 64  # characters of a text that is only compared or searched
 MAX_WIDTH = 1000  # of padding, indentation, number formats
 MAX_BITS = 10_000  # of an integer
 MAX_PATH = 100  # parts of a dotted attribute
-MAX_KEY = 2**60  # larger integers have hashes that a template can make collide
+MAX_KEY = 2**60  # a template can make the hashes of larger integers collide
 
 _CONTAINERS = (list, tuple, Set, KeysView, ValuesView, ItemsView)
 _WIDTH = r"[-+ #0]*+(?:\*|\d{4}|\d{0,3}\.(?:\*|\d{4}))"
@@ -51,22 +51,22 @@ _TAKE_ATTRIBUTE = {
     *("attr", "groupby", "join", "map", "max", "min", "reject", "rejectattr", "select"),
     *("selectattr", "sort", "sum", "unique"),
 }
-# CPython searches from the end, and strips a set of characters, in time text x argument.
+# CPython takes time proportional to text x argument for these.
 _SLOW_SEARCH = {"lstrip", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "strip"}
 _SPLIT = {"rsplit", "split", "splitlines"}
 
 
 class Clock:
-    """Processor time of this thread; a busy machine does not use it up."""
+    """Limits the processor time of this thread; time spent waiting does not count."""
 
     def __init__(self) -> None:
         self._deadline = time.thread_time() + SECONDS
 
     def check(self) -> None:
-        """Compare the time with the limit.
+        """Check the time against the limit.
 
         Raises:
-            TemplateError: TEMPLATE_LIMIT_EXCEEDED when it is used up.
+            TemplateError: TEMPLATE_LIMIT_EXCEEDED if it is used up.
         """
         if time.thread_time() > self._deadline:
             raise _exceeded(f"it needs more than {SECONDS:g} seconds")
@@ -77,7 +77,7 @@ _running: ContextVar[Clock | None] = ContextVar("_running", default=None)
 
 @contextmanager
 def template_time() -> Generator[Clock]:
-    """One allowance of time for all template work inside; the outermost one counts."""
+    """Set one time limit for all template work in the block; nested blocks share it."""
     clock = _running.get()
     if clock is not None:
         yield clock
@@ -90,10 +90,10 @@ def template_time() -> Generator[Clock]:
 
 
 class Meter:
-    """What is left of one rendering's allowance."""
+    """The remaining work units of one rendering."""
 
     def __init__(self, variables: Mapping[str, Any], clock: Clock) -> None:
-        """Allow more work the more text the template is given in ``variables``."""
+        """Allow work in proportion to the text in ``variables``."""
         self._clock = clock
         self._left = UNITS
         self._since_look = 0
@@ -101,14 +101,14 @@ class Meter:
         self._left += UNITS_PER_INPUT * sum(_sizes(variables))
 
     def charge(self, units: int) -> None:
-        """Pay for units of work.
+        """Charge units of work.
 
         Raises:
-            TemplateError: TEMPLATE_LIMIT_EXCEEDED when they or the time are used up.
+            TemplateError: TEMPLATE_LIMIT_EXCEEDED if the units or the time are used up.
         """
         self._left -= units
         if self._left < 0:
-            raise _exceeded("it makes too much text or loops too often")
+            raise _exceeded("it produces too much text or loops too often")
         self._since_look += units
         self._calls += 1
         if self._since_look >= UNITS_PER_LOOK or self._calls >= CALLS_PER_LOOK:
@@ -116,35 +116,36 @@ class Meter:
             self._clock.check()
 
     def size(self, value: object) -> int:
-        """About how many characters a value has when it is written out; at most what is left.
+        """The approximate number of characters of a value as text.
 
-        A shared part counts each time, as it is written: lists of the same list explode.
+        A shared part counts each time that it is written, because nested references to one list
+        grow exponentially.
 
         Raises:
-            TemplateError: TEMPLATE_LIMIT_EXCEEDED when that is more than what is left.
+            TemplateError: TEMPLATE_LIMIT_EXCEEDED if that is more than the remaining units.
         """
         total = 0
         for at, size in enumerate(_sizes(value)):
             total += size
             if total > self._left:
-                raise _exceeded("it makes too much text or loops too often")
+                raise _exceeded("it produces too much text or loops too often")
             if at % CALLS_PER_LOOK == CALLS_PER_LOOK - 1:
                 self._clock.check()
         return total
 
     def text(self, *values: object) -> None:
-        """Pay for writing out values."""
+        """Charge for converting values to text."""
         self.charge(self.size(values))
 
     def compared(self, value: object) -> None:
-        """Pay for comparing or searching a value, which may be nested."""
+        """Charge for comparing or searching a value, which may be nested."""
         if isinstance(value, str):
             self.charge(len(value) // SCANNED_PER_UNIT)
         elif value is not None and not isinstance(value, int):
             self.text(value)
 
     def key(self, value: object) -> None:
-        """Before a value is hashed.
+        """Check a value before it is hashed.
 
         Texts are hashed with a secret of the process; a template could choose other values so that
         their hashes collide, which takes quadratic time.
@@ -155,14 +156,14 @@ class Meter:
             raise _exceeded("a key is neither a text nor a number")
 
     def elements(self, value: object) -> None:
-        """Pay for a text or a container that was made."""
+        """Charge for a text or a container that was created."""
         if isinstance(value, str):
             self.charge(len(value))
         elif isinstance(value, list | tuple | dict):
             self.charge(ELEMENT * len(value))
 
     def multiply(self, left: Any, right: Any) -> None:
-        """Before ``left * right``, where one may be a text or a list."""
+        """Charge for ``left * right`` before it is computed; one may be a text or a list."""
         for value, count in ((left, right), (right, left)):
             if isinstance(value, str | list | tuple) and isinstance(count, int):
                 self.charge(ELEMENT * len(value) * max(count, 0))
@@ -170,12 +171,12 @@ class Meter:
             _check_bits(left.bit_length() + right.bit_length())
 
     def power(self, left: Any, right: Any) -> None:
-        """Before ``left ** right``."""
+        """Check ``left ** right`` before it is computed."""
         if isinstance(left, int) and isinstance(right, int):
             _check_bits(left.bit_length() * abs(right))
 
     def percent(self, template: Any, values: object) -> None:
-        """Before ``template % values`` of a text."""
+        """Charge for ``template % values`` of a text before it is computed."""
         if isinstance(template, str):
             named = "%(" in template and _WIDE_AFTER_NAME.search(template)
             if named or _WIDE.search(template):
@@ -183,14 +184,14 @@ class Meter:
             self.charge(template.count("%") * self.size(values) + len(template))
 
     def braces(self, template: str, specs: Sequence[str | None], values: object) -> None:
-        """Before ``template.format(values)``; ``specs`` are its parts after the colons."""
+        """Charge for ``template.format(values)``; ``specs`` are the parts after the colons."""
         for spec in specs:
             if spec and ("{" in spec or re.search(r"\d{4}", spec)):
                 raise _exceeded(f"a format is wider than {MAX_WIDTH}, or made by the template")
         self.charge((len(specs) + 1) * self.size(values) + len(template))
 
     def method(self, owner: str, name: str, args: Sequence[Any]) -> None:
-        """Before a method of a text is called."""
+        """Charge for a method of a text before it is called."""
         self.charge(len(owner))
         if name == "replace" and len(args) > 1 and isinstance(args[0], str):
             places = owner.count(args[0]) if args[0] else len(owner) + 1
@@ -207,7 +208,7 @@ class Meter:
             self.charge(ELEMENT * places)
 
     def filter(self, name: str, value: Any, args: Sequence[Any], named: Mapping[str, Any]) -> None:
-        """Before a filter is used that can make more than it is given."""
+        """Charge for a filter whose output can be larger than its input, before it is called."""
         self.text(args, named)
         options = (*args, *named.values())
         if name in _TAKE_WIDTH:
@@ -234,13 +235,13 @@ class Meter:
             raise _exceeded("it adds up lists")
 
     def joined(self, separator: object, values: Any) -> None:
-        """Before values are joined; they are no iterator."""
+        """Charge for joining values, which must not be an iterator, before it is done."""
         self.text(values)
         if hasattr(values, "__len__"):
             self.charge(self.size(separator) * len(values))
 
     def width(self, *values: object) -> None:
-        """Refuse numbers, and texts in their place, that are no sensible width."""
+        """Refuse widths that are too large, given as numbers or texts."""
         for value in values:
             size = len(value) if isinstance(value, str) else value
             if isinstance(size, int) and abs(size) > MAX_WIDTH:

@@ -1,8 +1,8 @@
-"""Keeps the special tokens that users spell apart from those that a template writes.
+"""Distinguishes special tokens spelled in messages from those that a template writes.
 
-While a template runs, each spelling of a special token in a message is replaced by one character
-that stands for it. In the rendered prompt, these characters are found again: the prompt comes as
-parts, and the parts that stand for a spelling are plain text.
+While a template runs, each special token spelled in a message is replaced by a stand-in character.
+The rendered prompt is then split at these characters, and the parts that they replace become plain
+text.
 """
 
 import re
@@ -14,19 +14,19 @@ from talu.exceptions import ValidationError
 
 __all__ = ["Mask", "texts_of"]
 
-_STAND_INS = range(0xE000, 0xF900)  # characters that Unicode leaves to private use
+_STAND_INS = range(0xE000, 0xF900)  # Unicode's private use area
 _OPENING = "<think>"
 
 
 class Mask:
-    """The stand-ins of one request.
+    """The stand-in characters of one request.
 
-    A further character is put where a text ends with the beginning of a special token, so that it
-    does not become one together with the text that follows, and after ``<think>`` at the end of a
-    text, so that it is not taken for the opening that a template writes.
+    A border character is added after a text that ends with the beginning of a special token, so
+    that it does not form one together with the text that follows, and after a text that ends with
+    ``<think>``, so that it is not mistaken for one written by the template.
 
     Attributes:
-        tokens: the special tokens that the texts spell.
+        tokens: the special tokens that occur in the texts.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class Mask:
         """Choose characters that occur in none of the texts.
 
         Args:
-            texts: all texts of the request, its template too.
+            texts: all texts of the request, including its template.
             special: tokens that no text may spell.
             tags: tokens that only the assistant's messages may spell.
 
         Raises:
-            ValidationError: the texts contain every character that could stand in.
+            ValidationError: the texts leave too few characters unused.
         """
         whole = "\0".join(texts)
         self._special = _longest_first(_found(special, whole))
@@ -58,13 +58,12 @@ class Mask:
         if not self._border or len(self._stand_ins) < len(self.tokens):
             raise ValidationError(
                 "the messages contain nearly every character of Unicode's private use area "
-                "(U+E000 to U+F8FF), and some of them are needed while the prompt is made; take "
-                "a few of them out",
+                "(U+E000 to U+F8FF), and rendering the prompt needs some of them; remove a few",
                 details={"param": "messages"},
             )
 
     def apply(self, value: Any, *, assistant: bool = False) -> Any:
-        """A value with stand-ins in all of its texts; ``assistant`` says whose it is."""
+        """A value with stand-ins in all texts; ``assistant``: it is the assistant's message."""
         if isinstance(value, str):
             return self._masked(value, assistant)
         if isinstance(value, dict):
@@ -77,9 +76,9 @@ class Mask:
         return value
 
     def parts(self, prompt: str) -> list[tuple[str, bool]]:
-        """A rendered prompt in parts, each with whether it is a spelling."""
+        """A rendered prompt in parts, each with whether it is a spelled token."""
         spelled = {stand_in: token for token, stand_in in self._stand_ins.items()}
-        written = [self._border, *spelled]  # a template may have written them as JSON's escapes
+        written = [self._border, *spelled]  # a template may have written them as JSON escapes
         find = "|".join([*written, *(f"\\\\u{ord(each):04x}" for each in written)])
         parts = []
         for number, piece in enumerate(re.split(f"({find})", prompt)):
@@ -111,7 +110,7 @@ class Mask:
 
 
 def texts_of(value: object) -> Iterator[str]:
-    """All texts in plain data, keys too."""
+    """All texts in plain data, including keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -125,14 +124,14 @@ def texts_of(value: object) -> Iterator[str]:
 
 @lru_cache(maxsize=8)
 def _beginnings(special: frozenset[str], tags: frozenset[str]) -> tuple[frozenset[str], int]:
-    """All beginnings of tokens that are not whole tokens, and the length of the longest."""
+    """All proper prefixes of tokens that are not tokens, and the length of the longest."""
     tokens = special | tags
     longest = max(map(len, tokens), default=1) - 1
     return frozenset(token[:end] for token in tokens for end in range(1, len(token))), longest
 
 
 def _found(tokens: Iterable[str], text: str) -> list[str]:
-    """The tokens that occur in a text; many tokens begin alike, so that is looked for first."""
+    """The tokens that occur in a text; searches for their common beginnings first."""
     tokens = list(tokens)
     beginnings = {token[:2] for token in tokens}
     present = {beginning for beginning in beginnings if beginning in text}

@@ -1,4 +1,4 @@
-"""The public ``PromptTemplate``: a checked Jinja source with methods to inspect and render it."""
+"""Defines the public ``PromptTemplate``: a Jinja source that can be inspected and rendered."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,22 +13,21 @@ from talu.template.sandbox import check_template, run_template, template_variabl
 
 __all__ = ["PromptTemplate"]
 
-MAX_BYTES = 4 * MAX_SOURCE  # of a file: a character has at most four
+MAX_BYTES = 4 * MAX_SOURCE  # of a file: a character has at most four bytes
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
     """A Jinja template for prompts, as Hugging Face's chat templates are written.
 
-    It is immutable, and any number of threads may use it. As ``chat_template`` of a client or chat
-    it replaces the model's template; undefined variables are then empty text, as in those.
+    It is immutable and safe for use by several threads. As ``chat_template`` of a client or chat it
+    replaces the model's template; undefined variables are then empty text, as in model templates.
 
     Attributes:
         source: Jinja source.
-        strict: whether an undefined variable is an error here, or empty text.
-        RAW: no template: the texts of the messages as they are, with a blank line between them.
-            Roles, tools and tool calls are not shown. Special tokens that the texts spell are
-            recognised.
+        strict: whether an undefined variable is an error instead of empty text.
+        RAW: a template that renders only the texts of the messages, separated by blank lines,
+            without roles, tools and tool calls. Special tokens in the texts are recognised.
     """
 
     source: str
@@ -83,25 +82,25 @@ class PromptTemplate:
 
     @property
     def input_variables(self) -> frozenset[str]:
-        """Names of the variables that the template reads."""
+        """Names of the variables that the template uses."""
         return template_variables(self.source)
 
     @property
     def supports_system_role(self) -> bool:
-        """Whether the content of a system message is shown; found by rendering one."""
+        """Whether the template shows the content of a system message; found by rendering one."""
         return traits(self.source).system_role
 
     @property
     def supports_tools(self) -> bool:
-        """Whether offered tools are shown; found by rendering some."""
+        """Whether the template shows offered tools; found by rendering some."""
         return traits(self.source).tools
 
     def render(self, *, strict: bool | None = None, **variables: object) -> str:
-        """Render with these variables; their values have JSON's types.
+        """Render with these variables, whose values must have JSON types.
 
         Args:
-            strict: replaces the template's own setting.
-            **variables: by name.
+            strict: overrides the template's setting.
+            **variables: values by name.
 
         Raises:
             ValidationError: a value has another type.

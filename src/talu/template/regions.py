@@ -1,6 +1,6 @@
-"""Splits a reply into answer, reasoning and tool calls while it arrives.
+"""Splits a streamed reply into answer, reasoning and tool calls.
 
-It finds the tags. What a tool call says is decided by the caller.
+It only finds the tags; the caller parses the tool calls.
 """
 
 import re
@@ -19,7 +19,7 @@ _NOT_SPACE = re.compile(r"\S").search
 
 
 class _Tags:
-    """Some tags, found in one linear pass."""
+    """A set of tags that is searched in one linear pass."""
 
     def __init__(self, *tags: str) -> None:
         self._search = re.compile("|".join(map(re.escape, tags)) or "(?!)").search
@@ -31,7 +31,7 @@ class _Tags:
         return self._search(text, start)
 
     def held(self, text: str, start: int) -> int:
-        """How many of the last characters may be the start of a tag."""
+        """How many of the last characters can be the start of a tag."""
         most = min(self._longest, len(text) - start)
         return next((n for n in range(most, 0, -1) if text[-n:] in self._starts), 0)
 
@@ -41,10 +41,10 @@ class RegionParser:
 
     - ``<think>`` opens reasoning only before the answer. Later it is text, as is a ``</think>``
       that closes nothing. ``<|/think|>`` closes reasoning too.
-    - Text and reasoning come as they arrive. A tool call comes in one piece when it is complete.
-      What stands in its tags and is not a call is text, as it was written.
+    - Text and reasoning are returned as they arrive. A tool call is returned in one piece when it
+      is complete. If the content of its tags is not a call, it is returned unchanged as text.
     - White space before a tag, line breaks after a tag, and white space around the body of a tool
-      call belong to no region. Every other character comes out, in order.
+      call belong to no region. Every other character is returned, in order.
     - A region that is never closed ends with the reply.
 
     The result does not depend on how the reply is cut into pieces. Time is linear in the reply.
@@ -58,13 +58,13 @@ class RegionParser:
         tag_text: Callable[[str], str] = str,
         mark: str = "",
     ) -> None:
-        """Begin a reply.
+        """Start a reply.
 
         Args:
             in_reasoning: the prompt ends with an open ``<think>``.
             is_call: whether the body of ``<tool_call>`` is a call; None if no tools were offered,
                 so that the tag is text.
-            tag_text: how a tag looks in the text that is pushed.
+            tag_text: the text of a tag in the pushed text.
             mark: a character in front of some tags that is not part of the text.
         """
         think, call = tag_text(_THINK), tag_text(_CALL)
@@ -78,9 +78,9 @@ class RegionParser:
         self._mark = mark
         self._is_call = is_call
         self._kind: Kind = "reasoning" if in_reasoning else "text"
-        self._answered = False  # some of the answer, not just white space, is out
+        self._answered = False  # whether more than white space of the answer was returned
         self._after_tag = in_reasoning
-        self._pending = ""  # may be the start of a tag
+        self._pending = ""  # possibly the start of a tag
         self._space: list[str] = []  # dropped if a tag follows
         self._call: list[str] = []
         self._is_object = False  # the body of the call begins as a JSON object
@@ -88,11 +88,11 @@ class RegionParser:
         self._out: list[tuple[Kind, str]] = []
 
     def push(self, text: str) -> list[tuple[Kind, str]]:
-        """Take the next piece of the reply; return (kind, text) pieces that are certain now."""
+        """Take the next piece of the reply; return (kind, text) pieces that are complete."""
         undecided = self._kind == "tool_call" and not self._is_object
         marked = self._mark and self._mark in text
         if not self._pending and "<" not in text and not marked and not undecided:
-            self._take(text)  # no tag ends or begins in here
+            self._take(text)  # contains no part of a tag
             return self._given()
         text = self._pending + text
         start = self._enter_call(text, 0)
@@ -106,7 +106,7 @@ class RegionParser:
         return self._given()
 
     def finish(self) -> list[tuple[Kind, str]]:
-        """Say that the reply is over; return what was held back."""
+        """End the reply; return the text that was held back."""
         pending, self._pending = self._pending, ""
         self._take(pending)
         if self._kind == "tool_call":
@@ -128,7 +128,7 @@ class RegionParser:
         return match
 
     def _take(self, text: str) -> None:
-        """Give out text of the current region, but for white space that a tag may follow."""
+        """Output text of the current region, except white space that a tag may follow."""
         if self._mark:
             text = text.replace(self._mark, "")
         if self._kind == "tool_call":
@@ -146,7 +146,7 @@ class RegionParser:
             self._space.append(text[len(body) :])
 
     def _change(self, tag: str) -> None:
-        """Leave the current region by its closing tag, or the answer by an opening one."""
+        """Leave the current region at its closing tag, or the answer at an opening tag."""
         if self._kind == "tool_call":
             self._close_call(_END_CALL)
             return
@@ -157,7 +157,7 @@ class RegionParser:
         self._after_tag = True
 
     def _enter_call(self, text: str, start: int) -> int:
-        """Decide at its first character whether a call can be one; return where to go on."""
+        """Decide from its first character whether this can be a call; return where to continue."""
         if self._kind != "tool_call" or self._is_object:
             return start
         found = _NOT_SPACE(text, start)
@@ -180,7 +180,7 @@ class RegionParser:
         self._after_tag = True
 
     def _write_call(self, tag: str) -> None:
-        """Go on with the answer, where what looked like a call is text."""
+        """Return to the answer, and output what looked like a call as text."""
         text = self._opened + "".join(self._call) + tag
         self._call, self._is_object = [], False
         self._kind = "text"

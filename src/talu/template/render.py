@@ -28,7 +28,7 @@ def render(
 ) -> str:
     """Render a chat template as ``transformers`` does.
 
-    Messages that the template would lose or fail on are brought into the form that it reads; see
+    Messages that the template would drop or fail on are converted to a form that it supports; see
     ``adaptation.py``.
 
     Args:
@@ -41,7 +41,7 @@ def render(
             given are undefined in the template.
         extra: further variables (``enable_thinking``, ``documents`` …); plain data.
         strict: an undefined variable is an error instead of empty text.
-        now: the date and time for the template; None is the present, local time.
+        now: the date and time for the template; None is the current local time.
 
     Raises:
         ValidationError: a message is malformed, or ``extra`` repeats another argument.
@@ -69,7 +69,7 @@ def traits(source: str) -> Traits:
     """What a template shows; each trait is tried once.
 
     Raises:
-        TemplateError: TEMPLATE_LIMIT_EXCEEDED when the template was stopped while it was tried;
+        TemplateError: TEMPLATE_LIMIT_EXCEEDED if the template exceeded a limit while it was tried;
             it is not tried again.
     """
     stopped: list[str] = []

@@ -1,4 +1,4 @@
-"""Compiles, keeps and runs chat templates.
+"""Compiles, caches and runs chat templates.
 
 Templates are untrusted programs that come with a model: ``language.py`` defines what they can do,
 ``limits.py`` how much.
@@ -31,15 +31,15 @@ def run_template(
     Args:
         source: Jinja as Hugging Face's chat templates use it: trimmed blocks, loop controls,
             ``generation`` blocks, ``tojson``, ``raise_exception``, ``strftime_now``.
-        variables: plain data: what JSON can say.
+        variables: plain data, as in JSON.
         strict: an undefined variable is an error, not empty text.
-        now: the time for ``strftime_now``; None is the present, local time.
+        now: the time for ``strftime_now``; None is the current local time.
 
     Raises:
         TemplateSyntaxError: the source is not a valid template.
         TemplateUndefinedError: an undefined variable is used.
-        TemplateError: any other failure. Its code is TEMPLATE_RAISE_EXCEPTION when the template
-            refuses its input, TEMPLATE_LIMIT_EXCEEDED when it was stopped.
+        TemplateError: any other failure. Its code is TEMPLATE_RAISE_EXCEPTION if the template
+            refuses its input, TEMPLATE_LIMIT_EXCEEDED if it exceeds a limit.
     """
     with template_time() as clock:
         template = _compiled(source, strict)
@@ -55,7 +55,7 @@ def run_template(
 
 
 def check_template(source: str) -> None:
-    """Compile a template; the result is kept for later renderings.
+    """Compile a template; the result is cached for later renderings.
 
     Raises:
         TemplateSyntaxError: the source is not a valid template.
@@ -64,7 +64,7 @@ def check_template(source: str) -> None:
 
 
 def template_variables(source: str) -> frozenset[str]:
-    """Names that a template reads and that are neither set in it nor built in.
+    """Names that a template uses but neither sets nor has built in.
 
     Raises:
         TemplateSyntaxError: the source is not a valid template.
@@ -83,7 +83,7 @@ def _compiled(source: str, strict: bool) -> jinja2.Template:
 
 
 class _Failure(NamedTuple):
-    """Why a template cannot be compiled; kept, so that it is not compiled again."""
+    """Why a template cannot be compiled; cached, so that it is not compiled again."""
 
     message: str
     code: str | None = None
@@ -94,12 +94,12 @@ class _Failure(NamedTuple):
 def _compile(source: str, strict: bool) -> jinja2.Template | _Failure:
     if len(source) > MAX_SOURCE:
         return _Failure(
-            f"the chat template has {len(source)} characters; {MAX_SOURCE} are the limit",
+            f"the chat template has {len(source)} characters; the limit is {MAX_SOURCE}",
             "TEMPLATE_LIMIT_EXCEEDED",
         )
     try:
         return environment(strict).from_string(source)
-    except TemplateError:  # it has too many tokens, or took too long
+    except TemplateError:  # too many tokens, or too slow
         raise
     except jinja2.TemplateSyntaxError as error:
         return _Failure(
@@ -119,7 +119,7 @@ def _translated(error: Exception, template: jinja2.Template) -> TemplateError:
         step = step.tb_next
     what = f"{type(error).__name__}: {error}"
     if isinstance(error, RecursionError):
-        what = "it calls itself too often"
+        what = "it recurses too deeply"
     elif isinstance(error, jinja2.TemplateError):
         what = str(error)
     message = f"the chat template failed{f' at line {line}' if line else ''}: {what}"
