@@ -19,7 +19,9 @@ def record() -> Callable[..., Graph]:
 
     def recorded(window: int = 0) -> Graph:
         graph = Graph()
-        frequencies = np.array([1.0, 0.3, 0.05], np.float32)  # two columns of a head stay
+        frequencies = np.array(
+            [1.0, 0.3, 0.05], np.float32
+        )  # two columns of a head are not rotated
         x = graph.embed("embed", VOCABULARY, WIDTH)
         for i, seen in enumerate((0, window)):
             h = graph.rms_norm(x, f"{i}.norm", 1e-6)
@@ -40,7 +42,7 @@ def record() -> Callable[..., Graph]:
 
 @pytest.fixture
 def make_tensors() -> Callable[[Graph], dict[str, NDArray[np.float32]]]:
-    """Random weights that keep the size of what they multiply."""
+    """Random weights that preserve the magnitude of their inputs."""
 
     def made(graph: Graph, seed: int = 0) -> dict[str, NDArray[np.float32]]:
         rng = np.random.default_rng(seed)
@@ -74,5 +76,5 @@ def _step(
 
 @pytest.fixture
 def step() -> Callable[..., NDArray[np.float32]]:
-    """Runs one step over chunks of (tokens, first position, blocks); all rows are wanted."""
+    """Runs one step over chunks of (tokens, first position, blocks); returns all rows."""
     return _step

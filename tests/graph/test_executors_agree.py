@@ -1,4 +1,4 @@
-"""Random networks and random batches, native beside NumPy: whole conversations, step by step."""
+"""Compares the native executor with NumPy over random networks and batches, step by step."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ from talu.weights.packed_file import aligned
 BLOCK = 16
 BLOCKS = 12
 VOCABULARY = 37
-# Largest difference as a part of the largest logit, by what is rounded on the way: the
-# native sums are float32, so now and then a value lies on the other side of a rounding step.
+# Largest difference relative to the largest logit, by the format of intermediate values: native
+# sums are float32, so a value is occasionally rounded to the other neighbour.
 TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 1.5e-2, "i15": 2e-3}
 KV_FORMATS = ["f32", "f16", "bf16"]
 

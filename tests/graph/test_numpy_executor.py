@@ -1,4 +1,4 @@
-"""The oracle against formulas written another way, and the paged cache against itself."""
+"""Tests the reference operations against other formulas, and the paged cache."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +36,7 @@ def execute(record: Any, make_tensors: Any) -> Callable[..., NumpyExecutor]:
     return opened
 
 
-def test_rms_norm_gives_every_group_the_weights_root_mean_square() -> None:
+def test_rms_norm_scales_every_group_to_the_root_mean_square_of_the_weight() -> None:
     y = rms_norm(normal(3, 12), np.full(4, 2.0, np.float32), 0.0, 4)
     np.testing.assert_allclose(np.sqrt(np.mean(y.reshape(3, 3, 4) ** 2, -1)), 2.0, rtol=1e-6)
 
@@ -55,7 +55,7 @@ def test_linear_is_a_dot_product_with_each_weight_row_plus_bias() -> None:
     np.testing.assert_allclose(linear(x, weight), y, rtol=1e-5, atol=1e-6)
 
 
-def test_rope_turns_pairs_as_complex_numbers_and_leaves_the_other_columns() -> None:
+def test_rope_rotates_pairs_as_complex_numbers_and_leaves_the_other_columns() -> None:
     x, positions = normal(3, 12), np.array([0, 5, 1000], np.int32)
     frequencies = np.array([1.0, 0.01], np.float32)
     y = rope(x, positions, 6, frequencies).reshape(3, 2, 6)
@@ -73,7 +73,7 @@ def test_attention_averages_the_values_up_to_its_own_position_when_all_scores_ar
     np.testing.assert_allclose(y[:, 0], [v[: i + 1, 0].mean(0) for i in range(5)], rtol=1e-5)
 
 
-def test_attention_with_a_window_sees_exactly_that_many_keys() -> None:
+def test_attention_with_a_window_attends_to_exactly_that_many_keys() -> None:
     v, positions = normal(5, 1, 4), np.arange(5, dtype=np.int32)
     q, k = np.zeros((5, 1, 4), np.float32), normal(5, 1, 4)
     y = attention(q, k, v, positions, positions, scale=1.0, window=2)
@@ -118,7 +118,7 @@ def test_an_unknown_number_format_is_named() -> None:
 
 @pytest.mark.parametrize("window", [0, 1, 5])
 @pytest.mark.parametrize("cut", [1, 4, 6])
-def test_a_prompt_in_chunks_gives_what_it_gives_in_one(
+def test_a_prompt_in_chunks_gives_the_same_result_as_in_one_step(
     execute: Any, step: Any, window: int, cut: int
 ) -> None:
     blocks = [3, 0, 7, 5]
@@ -128,7 +128,7 @@ def test_a_prompt_in_chunks_gives_what_it_gives_in_one(
     np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-5, atol=1e-5)
 
 
-def test_sequences_in_one_step_do_not_touch_each_other(execute: Any, step: Any) -> None:
+def test_sequences_in_one_step_do_not_affect_each_other(execute: Any, step: Any) -> None:
     alone = step(execute(5), [(TOKENS, 0, [0, 1, 2, 3])])
     executor = execute(5)
     step(executor, [(TOKENS[:7], 0, [9, 2]), (TOKENS[::-1], 0, [1, 4, 6, 8])])
@@ -158,14 +158,14 @@ def test_a_window_changes_only_the_rows_beyond_it(execute: Any, step: Any) -> No
     assert (np.abs(windowed[6:] - full[6:]).max(axis=1) > 1e-3).all()
 
 
-def test_only_the_wanted_rows_come_back(execute: Any, step: Any) -> None:
+def test_only_the_requested_rows_are_returned(execute: Any, step: Any) -> None:
     chunks = [(TOKENS[:5], 0, [0, 1]), (TOKENS[5:], 0, [2, 3])]
     whole = step(execute(), chunks)
     np.testing.assert_allclose(step(execute(), chunks, [4, 12]), whole[[4, 12]], rtol=1e-6)
     assert step(execute(), chunks, []).shape == (0, 29)
 
 
-def test_a_position_that_nobody_wrote_shows_in_the_result(execute: Any, step: Any) -> None:
+def test_reading_an_unwritten_position_gives_nan(execute: Any, step: Any) -> None:
     assert np.isnan(step(execute(), [([1], 2, [0])])).all()
 
 
@@ -221,7 +221,7 @@ def test_a_missing_or_misshapen_tensor_is_named(record: Any, make_tensors: Any) 
         NumpyExecutor(record(), tensors, blocks=1, block_size=1)
 
 
-def test_a_closed_executor_says_so(execute: Any, step: Any) -> None:
+def test_a_step_of_a_closed_executor_is_an_error(execute: Any, step: Any) -> None:
     executor = execute()
     executor.close()
     executor.close()

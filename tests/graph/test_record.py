@@ -1,4 +1,4 @@
-"""A recorded network says what it reads, and one that does not fit together is refused."""
+"""Recorded networks list the tensors that they read; inconsistent ones are refused."""
 
 from collections.abc import Callable
 from typing import Any
@@ -96,7 +96,7 @@ MISFITS: dict[str, tuple[Callable[[Graph, Value, Value], Any], str]] = {
     ),
     "output rows of output rows": (
         lambda g, x, _: g.output_rows(g.output_rows(x)),
-        "output_rows: they are already",
+        "output_rows: already applied",
     ),
     "all rows plus output rows": (
         lambda g, x, _: g.add(x, g.output_rows(x)),
@@ -114,7 +114,7 @@ MISFITS: dict[str, tuple[Callable[[Graph, Value, Value], Any], str]] = {
 
 
 @pytest.mark.parametrize(("record", "message"), MISFITS.values(), ids=MISFITS)
-def test_a_misfit_is_refused_with_its_name(
+def test_an_inconsistent_operation_is_refused_by_name(
     record: Callable[[Graph, Value, Value], Any], message: str
 ) -> None:
     graph = Graph()

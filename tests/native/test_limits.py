@@ -52,7 +52,7 @@ def test_a_cache_beyond_all_memory_is_refused(
     layer: tuple[int, int], pack: Callable[..., object]
 ) -> None:
     table = pack(np.zeros((4, 16), np.float32), "f32")
-    with pytest.raises(ResourceError, match="no room for a cache"):
+    with pytest.raises(ResourceError, match="not enough memory for a cache"):
         NativeExecutor(attention(*layer), {"table": table}, blocks=4, block_size=16)
 
 

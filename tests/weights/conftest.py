@@ -1,4 +1,4 @@
-"""Writes safetensors files by hand, sound ones and others."""
+"""Writes valid and invalid safetensors files without the reference implementation."""
 
 import importlib.util
 import json
@@ -51,11 +51,11 @@ def save_tensors() -> Callable[[Path, dict[str, np.ndarray[Any, Any]]], Path]:
 
 @pytest.fixture(scope="session")
 def hub_module() -> Any:
-    """The module hub_server.py, which lies beside this file."""
+    """The module hub_server.py in this folder."""
     spec = importlib.util.spec_from_file_location(
         "hub_server", Path(__file__).with_name("hub_server.py")
     )
     module = importlib.util.module_from_spec(spec)
-    sys.modules["hub_server"] = module  # where its dataclasses look themselves up
+    sys.modules["hub_server"] = module  # its dataclasses need it there
     spec.loader.exec_module(module)
     return module

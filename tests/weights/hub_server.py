@@ -1,4 +1,4 @@
-"""A server on this machine that speaks as much of the hub's protocol as a download needs."""
+"""A local server that implements the part of the hub's protocol that downloads need."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ FILE = re.compile(r"/(?P<id>[^/]+/[^/]+)/resolve/[^/]+/(?P<name>.+)")
 
 @dataclass
 class Repository:
-    """One model on the server, and how the server misbehaves with it.
+    """A model on the server, and faults that the server simulates for it.
 
     Attributes:
         id: "organisation/name".
@@ -47,7 +47,7 @@ class Seen:
 
 
 class HubServer(ThreadingHTTPServer):
-    """Serves ``repositories`` and remembers every request."""
+    """Serves ``repositories`` and records every request."""
 
     daemon_threads = True
 
@@ -59,17 +59,17 @@ class HubServer(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     def fetched(self) -> list[str]:
-        """Names of the files whose content was asked for, sorted."""
+        """Sorted names of the files whose content was requested."""
         matches = [FILE.fullmatch(seen.path) for seen in self.requests if seen.method == "GET"]
         return sorted(match["name"] for match in matches if match)
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop the server."""
         self.shutdown()
         self.server_close()
 
     def handle_error(self, *_: object) -> None:
-        """A client that goes away is no news."""
+        """Ignore disconnected clients."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer()
 
     def log_message(self, *_: object) -> None:
-        """Nothing on stderr."""
+        """Write nothing to stderr."""
 
     def answer(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -140,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def listing(repository: Repository, what: str) -> Any:
-    """What the interface answers for a revision, or for its tree."""
+    """The API's response for a revision or its tree."""
     if what == "revision":
         sizes = {name: len(content) for name, content in repository.files.items()}
         sizes |= repository.claimed_sizes

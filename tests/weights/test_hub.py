@@ -1,6 +1,6 @@
-"""Downloads from a hub on this machine.
+"""Downloads from a local hub.
 
-The hub client reads its settings when it is imported, so a process of its own runs it: one for
+The hub client reads its settings when it is imported, so it runs in a separate process: one for
 most tests, a new one for each that needs other settings or asks what was imported.
 """
 
@@ -76,7 +76,7 @@ OTHERS = {
 
 @dataclass
 class Outcome:
-    """What a process that resolved a reference came to."""
+    """The result of a process that resolved a reference."""
 
     folder: Path | None = None
     error: str = ""
@@ -93,7 +93,7 @@ class Outcome:
 
 
 def start(home: Path, endpoint: str, **options: Any) -> subprocess.Popen[str]:
-    """A process that resolves what is written to it."""
+    """A process that resolves the references written to it."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGINGFACE_"))}
     settings = {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "NO_PROXY": "127.0.0.1"}
     env = kept | settings | options.pop("env", {})
@@ -102,7 +102,7 @@ def start(home: Path, endpoint: str, **options: Any) -> subprocess.Popen[str]:
 
 
 def ask(process: subprocess.Popen[str], ref: str, **asked: Any) -> Outcome:
-    """What ``resolve`` comes to in the process."""
+    """The result of ``resolve`` in the process."""
     process.stdin.write(json.dumps({"ref": ref, "env": {}, **asked}) + "\n")
     process.stdin.flush()
     answer = process.stdout.readline()
@@ -138,14 +138,14 @@ def process(server: Any, home: Path) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def hub(server: Any) -> Any:
-    """The hub, with no request remembered."""
+    """The hub, with no request recorded."""
     server.requests.clear()
     return server
 
 
 @pytest.fixture
 def repository(hub: Any, hub_module: Any) -> Any:
-    """A sound model among files that nobody needs."""
+    """A valid model among files that are not needed."""
     repository = hub_module.Repository(f"org/model-{next(numbers)}", files=FILES | OTHERS)
     hub.repositories[repository.id] = repository
     return repository
@@ -153,7 +153,7 @@ def repository(hub: Any, hub_module: Any) -> Any:
 
 @pytest.fixture
 def resolve(process: subprocess.Popen[str], hub: Any, repository: Any) -> Resolve:
-    """Resolves the id of ``repository``, with the hub as the hub."""
+    """Resolves the id of ``repository`` with the local hub."""
 
     def run(ref: str = "", **asked: Any) -> Outcome:
         return ask(process, ref or repository.id, **asked)
@@ -163,7 +163,7 @@ def resolve(process: subprocess.Popen[str], hub: Any, repository: Any) -> Resolv
 
 @pytest.fixture
 def resolve_anew(hub: Any, home: Path, repository: Any) -> Resolve:
-    """The same in a new process: ``env`` holds before anything is imported."""
+    """The same in a new process, in which ``env`` is set before any import."""
 
     def run(env: dict[str, str] | None = None, stderr: int | None = None, **asked: Any) -> Outcome:
         with start(home, hub.url, env=env or {}, stderr=stderr) as process:
@@ -172,7 +172,7 @@ def resolve_anew(hub: Any, home: Path, repository: Any) -> Resolve:
     return run
 
 
-def test_only_what_a_model_needs_is_downloaded_and_quietly_where_no_terminal_is(
+def test_only_what_a_model_needs_is_downloaded_silently_without_a_terminal(
     resolve: Resolve, hub: Any, repository: Any
 ) -> None:
     outcome = resolve()
@@ -199,7 +199,7 @@ def test_the_modules_of_an_embedding_model_are_downloaded_too(
     assert {name: (folder / name).read_bytes() for name in modules} == modules
 
 
-def test_a_terminal_sees_the_progress_of_the_weights(resolve_anew: Resolve) -> None:
+def test_a_terminal_shows_the_progress_of_the_weights(resolve_anew: Resolve) -> None:
     controller, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (25, 100))
     assert resolve_anew(stderr=terminal).files() == FILES
@@ -228,7 +228,7 @@ def test_a_cached_model_opens_without_a_socket_and_without_the_hub_client(
 
 
 @pytest.mark.parametrize("asked", [{"offline": True}, {"env": {"HF_HUB_OFFLINE": "1"}}])
-def test_offline_a_model_that_is_not_cached_is_an_error_and_no_socket_is_opened(
+def test_an_uncached_model_offline_is_an_error_without_opening_a_socket(
     resolve_anew: Resolve, hub: Any, repository: Any, asked: Any
 ) -> None:
     outcome = resolve_anew(**asked)
@@ -252,10 +252,10 @@ def test_a_cut_connection_is_resumed_where_it_broke(
         for seen in hub.requests
         if seen.method == "GET" and seen.path.endswith("/model.safetensors")
     ]
-    assert ranges == [None, "bytes=10485760-"]  # the client keeps whole pieces of 10 MiB
+    assert ranges == [None, "bytes=10485760-"]  # the client keeps complete chunks of 10 MiB
 
 
-def test_of_a_sharded_model_the_shards_of_the_index_are_downloaded(
+def test_the_shards_in_the_index_of_a_sharded_model_are_downloaded(
     resolve: Resolve, hub: Any, repository: Any
 ) -> None:
     first, second = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -273,7 +273,7 @@ def test_of_a_sharded_model_the_shards_of_the_index_are_downloaded(
     assert f"lacks '{second}', which its model.safetensors.index.json names" in torn.message
 
 
-def test_a_model_that_is_refused_costs_no_download_of_weights(
+def test_the_weights_of_a_refused_model_are_not_downloaded(
     resolve: Resolve, hub: Any, repository: Any
 ) -> None:
     outcome = resolve(refuse=True)
@@ -300,7 +300,7 @@ def test_a_repository_without_usable_weights_is_refused_before_any_download(
     assert hub.fetched() == []
 
 
-def test_the_token_goes_to_the_hub_and_not_where_it_redirects(
+def test_the_token_is_sent_to_the_hub_but_not_to_redirect_targets(
     resolve: Resolve, hub: Any, hub_module: Any, repository: Any
 ) -> None:
     storage = hub_module.HubServer()
@@ -320,7 +320,7 @@ def test_the_token_goes_to_the_hub_and_not_where_it_redirects(
     [
         ((404, "RepoNotFound"), "ModelNotFoundError", "MODEL_NOT_FOUND", "there is no model"),
         ((401, "RepoNotFound"), "ModelNotFoundError", "MODEL_NOT_FOUND", "or it is private"),
-        ((403, "GatedRepo"), "ModelNotFoundError", "MODEL_ACCESS_DENIED", "is restricted: ask"),
+        ((403, "GatedRepo"), "ModelNotFoundError", "MODEL_ACCESS_DENIED", "is restricted: request"),
         ((403, ""), "ModelNotFoundError", "MODEL_ACCESS_DENIED", "HTTP 403"),
         ((507, ""), "IOError", "IO_NETWORK_FAILED", "HTTP 507"),
     ],
@@ -336,7 +336,7 @@ def test_a_refusal_of_the_hub_says_what_to_do(
     assert ("HF_TOKEN" if code.startswith("MODEL") else "try again") in outcome.message
 
 
-def test_a_hub_that_cannot_be_reached_is_an_error_of_the_network(resolve_anew: Resolve) -> None:
+def test_an_unreachable_hub_is_a_network_error(resolve_anew: Resolve) -> None:
     with_password = NOWHERE.replace("//", f"//user:{TOKEN}@")
     outcome = resolve_anew(env={"HF_ENDPOINT": with_password})
     assert (outcome.error, outcome.code) == ("IOError", "IO_NETWORK_FAILED")
@@ -344,13 +344,13 @@ def test_a_hub_that_cannot_be_reached_is_an_error_of_the_network(resolve_anew: R
     assert "HF_ENDPOINT" in outcome.message
 
 
-def test_a_token_that_makes_no_header_is_not_shown(resolve: Resolve) -> None:
+def test_a_token_that_is_invalid_in_a_header_is_not_shown(resolve: Resolve) -> None:
     outcome = resolve(env={"HF_TOKEN": TOKEN + "é"})
     assert outcome.error == "IOError"
     assert "HF_TOKEN" in outcome.message
 
 
-def test_a_signed_address_is_not_shown(
+def test_a_signed_url_is_not_shown(
     resolve: Resolve, hub: Any, hub_module: Any, repository: Any
 ) -> None:
     storage = hub_module.HubServer()
@@ -360,7 +360,7 @@ def test_a_signed_address_is_not_shown(
     storage.stop()
 
 
-def test_a_disk_that_is_too_small_is_known_before_the_download(
+def test_a_disk_that_is_too_small_is_reported_before_the_download(
     resolve: Resolve, hub: Any, repository: Any
 ) -> None:
     repository.claimed_sizes["model.safetensors"] = 10**16
@@ -378,7 +378,7 @@ def test_a_cache_that_cannot_be_written_is_named(resolve_anew: Resolve, tmp_path
     assert str(tmp_path / "file" / "hub") in outcome.message
 
 
-def test_an_interrupted_download_is_completed_and_never_taken_for_a_model(
+def test_an_interrupted_download_is_completed_and_never_used_as_a_model(
     resolve: Resolve, hub: Any, repository: Any
 ) -> None:
     folder = resolve().folder
@@ -391,7 +391,7 @@ def test_an_interrupted_download_is_completed_and_never_taken_for_a_model(
     assert hub.fetched() == ["model.safetensors"]
 
 
-def test_a_cache_that_another_program_filled_in_part_is_completed_or_used_with_a_warning(
+def test_a_partly_filled_cache_is_completed_or_used_with_a_warning(
     resolve: Resolve, resolve_anew: Resolve
 ) -> None:
     folder = resolve().folder
@@ -401,7 +401,7 @@ def test_a_cache_that_another_program_filled_in_part_is_completed_or_used_with_a
     (folder / "generation_config.json").unlink()
     outcome = resolve_anew(env={"HF_ENDPOINT": NOWHERE})
     assert outcome.folder == folder
-    assert "is used as it is" in outcome.stderr
+    assert "is used" in outcome.stderr
 
 
 SIBLING = {"rfilename": "config.json", "size": 2}

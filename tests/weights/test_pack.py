@@ -24,7 +24,7 @@ MAPPED = pytest.mark.parametrize("use_mmap", [True, False], ids=["mapped", "read
 
 
 def tensors(seed: int = 1) -> dict[str, Any]:
-    """Of every type in which a weight can be stored."""
+    """Tensors of every type in which a weight can be stored."""
     random = np.random.default_rng(seed)
 
     def bf16(*shape: int) -> Any:
@@ -41,7 +41,7 @@ def tensors(seed: int = 1) -> dict[str, Any]:
 
 
 def values(array: Any) -> Any:
-    """What a stored array means."""
+    """The values of a stored array."""
     if array.dtype == np.uint16:
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32)
@@ -71,7 +71,7 @@ def folder(tmp_path: Path, save_tensors: Save) -> Path:
 
 @pytest.fixture(autouse=True)
 def packed_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache of this test, which keeps checkpoints however small."""
+    """The cache of this test, which stores checkpoints of any size."""
     monkeypatch.setenv("TALU_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("talu.weights.pack.CACHE_FROM_BYTES", 0)
     cache.warn_once.cache_clear()
@@ -84,7 +84,7 @@ def only_file(packed_folder: Path) -> Path:
 
 
 @MAPPED
-def test_every_open_hands_out_the_same_tensors(folder: Path, use_mmap: bool) -> None:
+def test_every_open_returns_the_same_tensors(folder: Path, use_mmap: bool) -> None:
     first = load_packed(folder, WANTED, use_mmap=use_mmap)
     second = load_packed(folder, WANTED, use_mmap=use_mmap)
     assert (first.from_cache, second.from_cache) == (False, True)
@@ -97,7 +97,7 @@ def test_every_open_hands_out_the_same_tensors(folder: Path, use_mmap: bool) -> 
 
 @MAPPED
 @pytest.mark.parametrize("threshold", [0, 1 << 40], ids=["kept", "too small to keep"])
-def test_packed_tensors_are_as_the_contract_says(
+def test_packed_tensors_have_the_specified_layout(
     folder: Path, use_mmap: bool, threshold: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("talu.weights.pack.CACHE_FROM_BYTES", threshold)
@@ -114,9 +114,7 @@ def test_packed_tensors_are_as_the_contract_says(
         assert not tensor.data.flags.writeable
 
 
-def test_matrices_become_integers_where_that_is_asked_and_they_are_f32(
-    folder: Path, packed_folder: Path
-) -> None:
+def test_f32_matrices_become_integers_on_request(folder: Path, packed_folder: Path) -> None:
     names = ("matrix", "half")
     weights = load_packed(folder, WANTED, as_integers=names)
     formats = {name: tensor.format for name, tensor in weights.items()}
@@ -135,7 +133,7 @@ def is_mapped(path: Path) -> bool:
     return str(path) in Path("/proc/self/maps").read_text()
 
 
-def test_closing_gives_the_mapping_back_once_no_array_is_held(
+def test_closing_releases_the_mapping_once_no_array_is_held(
     folder: Path, packed_folder: Path
 ) -> None:
     weights = load_packed(folder, WANTED)
@@ -158,7 +156,7 @@ def test_without_mmap_no_file_stays_mapped(folder: Path, packed_folder: Path) ->
     weights.close()
 
 
-def test_a_small_checkpoint_is_packed_anew_and_leaves_no_file(
+def test_a_small_checkpoint_is_packed_at_every_open_without_a_file(
     folder: Path, packed_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("talu.weights.pack.CACHE_FROM_BYTES", CACHE_FROM_BYTES)
@@ -169,7 +167,7 @@ def test_a_small_checkpoint_is_packed_anew_and_leaves_no_file(
     assert not packed_folder.exists()
 
 
-def test_only_the_user_can_look_into_the_cache(folder: Path, packed_folder: Path) -> None:
+def test_only_the_user_can_read_the_cache(folder: Path, packed_folder: Path) -> None:
     load_packed(folder, WANTED)
     assert packed_folder.stat().st_mode & 0o777 == 0o700
     assert only_file(packed_folder).stat().st_mode & 0o777 == 0o400
@@ -295,7 +293,7 @@ RESEALED: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 def reseal(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change the table of a packed file and make header and checksums fit it."""
+    """Change the table of a packed file and update the header and checksums."""
     with packed_file.opened(path) as fd:
         table, start, _ = packed_file.read_table(fd)
     data = path.read_bytes()[start:]
@@ -324,7 +322,7 @@ def test_a_packed_file_with_an_altered_table_and_a_valid_checksum_is_rebuilt_and
     assert not rebuilt.from_cache
     assert_right(rebuilt)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert f"{path} are made anew" in caplog.text
+    assert f"{path} are rebuilt" in caplog.text
     assert load_packed(folder, WANTED).from_cache
 
 
@@ -343,13 +341,13 @@ def test_a_packed_file_with_a_malformed_source_is_removed(
     assert only_file(packed_folder) == only
 
 
-def test_a_resealed_file_that_is_as_it_was_is_used(folder: Path, packed_folder: Path) -> None:
+def test_a_resealed_file_without_changes_is_used(folder: Path, packed_folder: Path) -> None:
     load_packed(folder, WANTED)
     reseal(only_file(packed_folder), lambda table: None)
     assert load_packed(folder, WANTED).from_cache
 
 
-def test_a_change_of_the_checkpoint_is_seen_and_the_old_packed_file_removed(
+def test_a_change_of_the_checkpoint_is_detected_and_the_old_packed_file_removed(
     folder: Path, packed_folder: Path, save_tensors: Save
 ) -> None:
     old = load_packed(folder, WANTED)
@@ -358,11 +356,11 @@ def test_a_change_of_the_checkpoint_is_seen_and_the_old_packed_file_removed(
     new = load_packed(folder, WANTED)
     assert not new.from_cache
     assert_right(new, seed=2)
-    assert_right(old)  # the file is gone, its mapping lives on
+    assert_right(old)  # the file is removed, but its mapping remains
     assert only_file(packed_folder) != before
 
 
-def test_other_wanted_tensors_are_another_packing(folder: Path, packed_folder: Path) -> None:
+def test_other_wanted_tensors_have_another_packed_file(folder: Path, packed_folder: Path) -> None:
     load_packed(folder, WANTED)
     fewer = load_packed(folder, {"matrix": (40, 24)})
     assert not fewer.from_cache
@@ -370,7 +368,7 @@ def test_other_wanted_tensors_are_another_packing(folder: Path, packed_folder: P
     only_file(packed_folder)
 
 
-def test_another_packing_version_is_another_packing(
+def test_another_packing_version_has_another_packed_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_packed(folder, WANTED)
@@ -393,7 +391,9 @@ def test_packed_files_of_lost_and_changed_checkpoints_and_of_killed_writers_are_
     assert sorted(Path(source).parent for source in sources) == [kept, folder]
 
 
-def test_shards_count_as_their_index_does(tmp_path: Path, save_tensors: Save) -> None:
+def test_a_change_of_a_shard_or_of_the_index_is_detected(
+    tmp_path: Path, save_tensors: Save
+) -> None:
     folder = tmp_path / "sharded"
     stored = tensors()
     for name in WANTED:
@@ -429,7 +429,7 @@ def test_a_full_disk_is_logged_once_and_the_weights_are_loaded(
     assert list(packed_folder.iterdir()) == []
 
 
-def test_the_cache_leaves_a_gibibyte_of_the_disk_free(
+def test_the_cache_leaves_a_gibibyte_of_disk_space_free(
     folder: Path, packed_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "SPARE_BYTES", 1 << 60)
@@ -446,12 +446,12 @@ def test_weights_are_loaded_when_the_cache_cannot_be_written(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TALU_CACHE", place.format(file=tmp_path / "file"))
     weights = load_packed(folder, WANTED)
-    assert "are not kept for the next time" in (weights.note or "")
+    assert "are not saved for the next open" in (weights.note or "")
     assert (weights.from_cache, weights.mapped) == (False, False)
     assert_right(weights)
 
 
-def test_a_user_without_home_is_told_what_to_set(
+def test_the_error_for_a_user_without_a_home_says_what_to_set(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_home() -> Path:
@@ -475,7 +475,7 @@ def test_a_user_without_home_is_told_what_to_set(
         ({"HOME": "/c"}, "/c/.cache/talu/packed"),
     ],
 )
-def test_the_place_of_the_cache_follows_the_environment(
+def test_the_environment_decides_the_folder_of_the_cache(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
 ) -> None:
     for name in ("TALU_CACHE", "XDG_CACHE_HOME", "HOME"):
@@ -517,7 +517,7 @@ def test_a_tensor_that_cannot_be_packed_is_named(
         load_packed(other, {"whole": (1,)})
 
 
-def test_processes_that_pack_at_once_do_not_disturb_each_other(
+def test_processes_can_pack_the_same_checkpoint_concurrently(
     folder: Path, packed_folder: Path
 ) -> None:
     program = (

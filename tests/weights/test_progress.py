@@ -42,7 +42,7 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 def work(clock: Clock, seconds: float) -> None:
-    """Ten pieces of 100 MB that take so long together."""
+    """Process ten chunks of 100 MB in ``seconds``."""
     with Progress("packing", 10**9) as shown:
         for _ in range(10):
             clock.now += seconds / 10
@@ -59,7 +59,7 @@ def test_a_terminal_shows_a_line_after_a_second_and_clears_it_at_the_end(
     assert lines[-2:] == ["talu: packing: 100 % of 1.0 GB", ""]
 
 
-def test_what_takes_less_than_a_second_is_not_shown(
+def test_a_task_of_less_than_a_second_is_not_shown(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = on_terminal(monkeypatch)
@@ -67,7 +67,7 @@ def test_what_takes_less_than_a_second_is_not_shown(
     assert terminal.getvalue() == ""
 
 
-def test_many_small_pieces_do_not_flood_the_terminal(
+def test_many_small_chunks_do_not_flood_the_terminal(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = on_terminal(monkeypatch)

@@ -11,13 +11,13 @@ from talu.exceptions import ModelError, ModelNotFoundError, ValidationError
 from talu.weights.resolve import BUNDLED_FOLDER, resolve
 
 
-def test_the_bundled_model_lies_in_the_package() -> None:
+def test_the_bundled_model_is_in_the_package() -> None:
     folder = resolve("talu/pocket", offline=True)
     assert folder == Path(talu.__file__).parent / "models" / "pocket"
     assert folder.is_dir()
 
 
-def test_the_bundled_model_is_never_a_folder_of_that_name(
+def test_a_local_folder_does_not_replace_the_bundled_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "talu" / "pocket").mkdir(parents=True)
@@ -27,7 +27,7 @@ def test_the_bundled_model_is_never_a_folder_of_that_name(
 
 
 @pytest.mark.parametrize("ref", ["{tmp}/m", "./m", "../{name}/m", "~/m", "m", ".", "m/", "org/m"])
-def test_a_folder_is_found_however_it_is_written(
+def test_a_folder_is_found_in_every_form_of_its_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ref: str
 ) -> None:
     (tmp_path / "m").mkdir()
@@ -39,7 +39,7 @@ def test_a_folder_is_found_however_it_is_written(
 
 
 @pytest.mark.parametrize("ref", ["/absent/model", "./absent", "../absent/model", "~/absent"])
-def test_a_path_that_does_not_exist_is_named_and_never_asked_of_the_hub(ref: str) -> None:
+def test_a_path_that_does_not_exist_is_named_without_asking_the_hub(ref: str) -> None:
     with pytest.raises(ModelNotFoundError, match="does not exist") as caught:
         resolve(ref)
     assert repr(ref) in str(caught.value)
@@ -48,7 +48,7 @@ def test_a_path_that_does_not_exist_is_named_and_never_asked_of_the_hub(ref: str
 @pytest.mark.parametrize(
     "ref", ["word", "a/b/c", "a b/c", "hf://org/name", "https://hub/org/name", "org/näme", "org/"]
 )
-def test_what_is_neither_folder_nor_hub_id_is_refused_with_the_forms_there_are(ref: str) -> None:
+def test_a_reference_of_no_known_form_is_refused_with_the_accepted_forms(ref: str) -> None:
     with pytest.raises(ModelNotFoundError, match=r"no folder of that path.*talu/pocket") as caught:
         resolve(ref)
     assert repr(ref) in str(caught.value)
@@ -57,7 +57,7 @@ def test_what_is_neither_folder_nor_hub_id_is_refused_with_the_forms_there_are(r
 @pytest.mark.parametrize("ref", ["", "  ", "a\0b", None, 7, Path("m")])
 def test_a_reference_that_is_empty_or_not_text_is_refused(ref: object) -> None:
     with pytest.raises(ValidationError, match="a model reference must name") as caught:
-        resolve(ref)  # what the types forbid is tested
+        resolve(ref)  # deliberately violates the type
     assert caught.value.details == {"param": "model"}
 
 
@@ -90,7 +90,7 @@ def test_a_cycle_of_symbolic_links_is_a_typed_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ref", ["{closed}/m", "closed/m", "./closed/m"])
-def test_a_folder_that_may_not_be_read_is_named_and_never_asked_of_the_hub(
+def test_an_unreadable_folder_is_named_without_asking_the_hub(
     ref: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "closed" / "m").mkdir(parents=True)
@@ -127,7 +127,7 @@ def test_a_gguf_file_is_not_supported_yet(tmp_path: Path) -> None:
         resolve(str(tmp_path / "m.gguf"))
 
 
-def test_a_local_folder_costs_no_import_of_the_hub_client(tmp_path: Path) -> None:
+def test_a_local_folder_does_not_import_the_hub_client(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom talu.weights.resolve import resolve\nresolve(sys.argv[1])\n"
         "assert not {m for m in sys.modules if m.startswith(('huggingface_hub', 'httpx'))}\n"

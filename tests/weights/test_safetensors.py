@@ -98,7 +98,12 @@ def test_without_a_mapping_a_file_truncated_later_is_an_error(
 NESTED = b'{"a":' + b"[" * 100_000
 ATTACKS: dict[str, tuple[Any, bytes, dict[str, Any], str]] = {
     # name: header, data, further arguments of write_file, words of the message
-    "header length beyond the file": ({}, b"", {"length": 3}, "claims 3 bytes, the file has 10"),
+    "header length beyond the file": (
+        {},
+        b"",
+        {"length": 3},
+        "claims 3 bytes, but the file has 10",
+    ),
     "huge header length": ({}, b"", {"length": 2**64 - 1}, f"the maximum is {MAX_JSON_BYTES}"),
     "header that is no JSON": (b"{nonsense", b"", {}, "damaged JSON"),
     "header that is a list": (b"[]", b"", {}, "does not start with"),
@@ -238,7 +243,7 @@ def almost_sound(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def with_header(draw: st.DrawFn) -> bytes:
-    """A file with a header of the right form and wrong values."""
+    """A file with a well-formed header and wrong values."""
     text = json.dumps(draw(HEADERS)).encode()
     return struct.pack("<Q", len(text)) + text + draw(st.binary(max_size=40))
 
@@ -260,6 +265,6 @@ def test_any_file_is_read_within_its_bounds_or_refused(content: bytes) -> None:
         if {info.dtype for info in opened.tensors.values()} <= {"F32", "F16", "BF16"}:
             try:
                 expected = {name for name, _ in safetensors.deserialize(content)}
-            except SafetensorError as error:  # what we read, the reference reads
+            except SafetensorError as error:  # the reference must accept what talu accepts
                 pytest.fail(f"{error}: {content!r}")
             assert set(opened.tensors) == expected

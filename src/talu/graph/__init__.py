@@ -1,1 +1,1 @@
-"""The operations that a model file may use, and what runs them."""
+"""Defines the operations of networks, and the executors and samplers that run them."""

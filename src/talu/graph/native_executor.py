@@ -1,7 +1,6 @@
 """Runs a recorded graph on the native kernels.
 
-This file knows how a ``Graph`` and its packed tensors are handed to the native module, and which
-of talu's errors the module's become. It refuses to know any arithmetic.
+It passes a ``Graph`` and its packed tensors to the native module and converts the module's errors.
 """
 
 from collections.abc import Mapping
@@ -19,24 +18,23 @@ __all__ = ["NativeExecutor"]
 
 
 class NativeExecutor:
-    """Owns the paged cache of one model, and runs steps over its packed weights.
+    """Owns the paged KV cache of a model and runs steps over its packed weights.
 
-    It keeps references to the tensors' arrays, so files that they are mapped from stay mapped
-    until ``close``. Steps may be run from any thread; they take turns.
+    It keeps references to the tensors' arrays, so their files stay mapped until ``close``. Steps
+    may be called from any thread; they run one at a time.
 
     Args:
         graph: the network.
-        tensors: its packed weights by name; more names are ignored.
-        blocks: cache blocks that all sequences share. Memory is taken when a block is first used.
+        tensors: its packed weights by name; other names are ignored.
+        blocks: cache blocks shared by all sequences. A block's memory is allocated on first use.
         block_size: positions in a block, a multiple of 16.
         num_threads: threads of a step; 0 for all that this process may use, which is also the
-            most it gets. ``num_threads`` of the executor says how many it got.
-        kv_format: how keys and values are kept: ``"f16"``, ``"bf16"`` or ``"f32"``.
-        target: the CPU target; by default the best one, or the one that TALU_CPU names.
+            maximum. The executor's ``num_threads`` is the actual number.
+        kv_format: number format of keys and values: ``"f16"``, ``"bf16"`` or ``"f32"``.
+        target: the CPU target; by default the one named by TALU_CPU, else the best supported one.
 
     Raises:
-        ModelError: a tensor is missing or has another shape than the graph reads, or the graph
-            does not fit together.
+        ModelError: a tensor is missing or has the wrong shape, or the graph is inconsistent.
         ValidationError: an option is out of range, or the target is not supported here.
         ResourceError: the cache is larger than the address space allows.
     """
@@ -74,7 +72,7 @@ class NativeExecutor:
             raise ValidationError(str(error)) from error
         except MemoryError as error:
             raise ResourceError(
-                f"there is no room for a cache of {blocks} blocks of {block_size} positions; "
+                f"not enough memory for a cache of {blocks} blocks of {block_size} positions; "
                 "use fewer"
             ) from error
         self.num_threads = native.num_threads
@@ -89,7 +87,7 @@ class NativeExecutor:
         block_tables: NDArray[np.int32],
         outputs: NDArray[np.int32],
     ) -> NDArray[np.float32]:
-        """See ``talu.protocols.Executor``. A batch that does not fit together is refused whole.
+        """See ``talu.protocols.Executor``. An inconsistent batch is refused as a whole.
 
         Raises:
             ValidationError: an array has a wrong shape, or names tokens, blocks or rows that do
@@ -104,14 +102,14 @@ class NativeExecutor:
         except (ValueError, TypeError) as error:
             raise ValidationError(str(error)) from error
         except MemoryError as error:
-            raise ResourceError(f"no memory for a step of {len(tokens)} rows") from error
+            raise ResourceError(f"not enough memory for a step of {len(tokens)} rows") from error
         except RuntimeError as error:
             raise StateError(str(error)) from error
 
     def close(self) -> None:
-        """Free cache and weights; idempotent. A step that is running ends first."""
-        # What hangs in a daemon thread holds this object to the very end, where the native module
-        # would complain about what is left of it.
+        """Free cache and weights; idempotent. Waits for a running step."""
+        # A blocked daemon thread can keep this object alive until the interpreter exits, when the
+        # native module would report a leak.
         native, self._native = self._native, None
         if native is not None:
             native.close()
@@ -120,7 +118,7 @@ class NativeExecutor:
 def _plain(
     op: Op, graph: Graph, tensors: Mapping[str, PackedTensor]
 ) -> tuple[str, list[int], list[tuple[str, tuple[int, ...], NDArray[Any]]], int, dict[str, Any]]:
-    """An operation in the form that the native module takes."""
+    """An operation in the form that the native module expects."""
     weights = []
     for name in op.weights:
         shape = graph.weights[name]

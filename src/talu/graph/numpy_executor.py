@@ -1,9 +1,8 @@
-"""Defines every operation of ``Graph`` in NumPy: short, slow, and the oracle of the tests.
+"""Defines every operation of ``Graph`` in NumPy, as the reference for the tests.
 
 Values are float32. Each operation computes in float64 and rounds its result once, so a difference
-to another executor is that executor's rounding. The cache is paged for real and starts as NaN: a
-row that reads a position which nobody wrote gets NaN logits. This file knows nothing of packed
-weights, threads or speed.
+to another executor is that executor's rounding. The cache is paged and filled with NaN, so a row
+that reads an unwritten position gets NaN logits.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +28,7 @@ __all__ = [
     "round_to",
 ]
 
-BLOCK = 128  # columns of a row with one scale, in formats of integers
+BLOCK = 128  # columns of a row that share a scale, in integer formats
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
@@ -41,10 +40,11 @@ ACTIVATIONS: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] 
 
 
 def round_to(x: Floats, number_format: str) -> Floats:
-    """The nearest numbers that a format can hold, ties to even.
+    """The nearest numbers that a format can represent, ties to even.
 
     ``"f32"``, ``"f16"`` and ``"bf16"`` round each number alone. ``"i16"`` is for weights and
-    ``"i15"`` for the activations that meet them: integers with one scale for ``BLOCK`` columns.
+    ``"i15"`` for the activations multiplied by them: integers with one scale for each ``BLOCK``
+    columns.
     """
     if number_format == "f32":
         return x
@@ -63,8 +63,8 @@ def round_to(x: Floats, number_format: str) -> Floats:
 def _round_blocks(x: Floats, number_format: str) -> Floats:
     """Integers times the scale of their block.
 
-    The scale is so large that they are 16383 at most and the weights of a block 2^17 together,
-    rounding included: then no sum of products of a block leaves 32 bits.
+    The scale limits them to 16383, and the weights of a block to a sum of 2^17, including rounding,
+    so that no sum of products in a block exceeds 32 bits.
     """
     starts = range(0, x.shape[1], BLOCK)
     sizes = np.abs(x)
@@ -102,7 +102,7 @@ def linear(x: Floats, weight: Floats, bias: Floats | None = None) -> Floats:
 
 
 def rope(x: Floats, positions: Ints, head_size: int, frequencies: Floats) -> Floats:
-    """Columns i and i + len(frequencies) of each head turned by position · frequencies[i]."""
+    """Columns i and i + len(frequencies) of each head rotated by position · frequencies[i]."""
     half = len(frequencies)
     angles = np.multiply.outer(positions.astype(np.float32), frequencies).astype(np.float64)
     cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
@@ -126,8 +126,8 @@ def attention(
 ) -> Floats:
     """Attention of one sequence: q (n, heads, size) over k and v (m, kv_heads, size).
 
-    A row sees the keys at its own position and before, with a window only the last ``window``
-    of them; all keys when it is not causal. Returns (n, heads, size).
+    A row attends to the keys up to its position, with a window only to the last ``window`` of them;
+    to all keys if attention is not causal. Returns (n, heads, size).
     """
     groups = q.shape[1] // k.shape[1]
     keys = np.repeat(k.astype(np.float64), groups, axis=1)
@@ -158,14 +158,14 @@ class NumpyExecutor:
 
     Args:
         graph: the network.
-        tensors: its weights by name, in their logical shapes; more names are ignored.
-        blocks: cache blocks that all sequences share.
+        tensors: its weights by name, in their logical shapes; other names are ignored.
+        blocks: cache blocks shared by all sequences.
         block_size: positions in a block.
-        kv_format: what keys and values are rounded to: ``"f32"``, ``"f16"``, ``"bf16"``.
-        activation_format: what the input of every ``linear`` is rounded to.
+        kv_format: number format of keys and values: ``"f32"``, ``"f16"`` or ``"bf16"``.
+        activation_format: number format that the input of every ``linear`` is rounded to.
 
     Raises:
-        ModelError: a tensor is missing or has another shape than the graph reads.
+        ModelError: a tensor is missing or has the wrong shape.
     """
 
     def __init__(
@@ -253,7 +253,7 @@ class NumpyExecutor:
             chunk = slice(start, stop)
             own = rows.positions[chunk]
             if not op.params["causal"] and len(own) and own[0] != 0:
-                raise ValidationError(f"sequence {s} does not begin at position 0")
+                raise ValidationError(f"sequence {s} does not start at position 0")
             slots = rows.slots(s, own)
             keys[slots] = round_to(k[chunk], self._kv_format)
             values[slots] = round_to(v[chunk], self._kv_format)
@@ -269,7 +269,7 @@ class NumpyExecutor:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """The rows of one step, and where the cache of their sequences lies."""
+    """The rows of one step, and the cache blocks of their sequences."""
 
     tokens: Ints
     positions: Ints
@@ -279,7 +279,7 @@ class _Rows:
     block_size: int
 
     def places(self, op: Op) -> NDArray[np.intp]:
-        """Which rows of its table an embedding looks up."""
+        """The rows of its table that an embedding gathers."""
         if op.kind == "embed":
             return self.tokens.astype(np.intp)
         start = np.zeros_like(self.positions)
@@ -288,7 +288,7 @@ class _Rows:
         return start.astype(np.intp) + int(op.params["offset"])
 
     def _counted(self, padding: int) -> Ints:
-        """Positions among the tokens other than ``padding``; -1 for that."""
+        """Positions counted without the token ``padding``; -1 for ``padding``."""
         if padding < 0:
             return self.positions
         counts = np.full_like(self.positions, -1)
@@ -299,7 +299,7 @@ class _Rows:
         return counts
 
     def slots(self, sequence: int, positions: Ints) -> NDArray[np.intp]:
-        """Where the cache holds these positions of a sequence."""
+        """The cache rows of these positions of a sequence."""
         table = self.block_tables[sequence].astype(np.intp)
         column = positions // self.block_size
         if column[-1] >= len(table) or (table[column] < 0).any():

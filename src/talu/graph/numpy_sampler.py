@@ -1,6 +1,6 @@
-"""Defines the sampler, slowly and in float64: the oracle of the native one.
+"""Defines the sampler in float64, as the reference for the native one.
 
-It defines what is drawn; refusing bad parameters is the native sampler's job.
+The native sampler validates the parameters.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _WORD = 0xFFFFFFFF
 
 
 def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Four random words of 32 bits: Philox 4x32-10.
+    """Four random 32-bit words: Philox 4x32-10.
 
     Salmon et al., 2011, https://doi.org/10.1145/2063384.2063405
     """
@@ -35,7 +35,7 @@ def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[in
 
 
 def uniform(seed: int, position: int) -> float:
-    """The number in [0, 1) that belongs to a seed and a position, both of 64 bits."""
+    """The number in [0, 1) of a 64-bit seed and a 64-bit position."""
     counter = (position & _WORD, position >> 32, 0, 0)
     words = philox(counter, (seed & _WORD, seed >> 32))
     return float((words[1] << 32 | words[0]) >> 11) * 2.0**-53
@@ -77,10 +77,10 @@ def _sample_row(logits: NDArray[np.float32], row: SampleRow) -> Sampled:
 
 
 def adjusted(logits: NDArray[np.float32], row: SampleRow) -> NDArray[np.float32]:
-    """Bias, then penalties.
+    """Apply bias, then penalties.
 
-    The repetition penalty divides what is positive and multiplies what is negative; presence and
-    frequency penalty are subtracted, for the tokens of the answer so far.
+    The repetition penalty divides positive and multiplies negative logits; presence and frequency
+    penalty are subtracted from the logits of the answer's tokens.
     """
     scores = logits.copy()
     for token, bias in zip(row.bias_ids, row.bias_values, strict=True):

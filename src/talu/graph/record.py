@@ -1,7 +1,7 @@
 """Records a network as a list of operations over named weights.
 
 A model file calls the methods of ``Graph`` once, when the model opens; an executor then runs the
-list for every step. This file knows shapes and names only: no weights, no arithmetic.
+list for every step. A graph holds shapes and names, but no weights.
 Every value is a float32 matrix of shape (rows of the step, width).
 """
 
@@ -22,7 +22,7 @@ ACTIVATIONS = ("silu", "gelu_tanh", "gelu")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """The result of an operation: its number in the list, and its width."""
+    """The result of an operation: its index in ``Graph.ops`` and its width."""
 
     id: int
     width: int
@@ -30,11 +30,11 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One operation. Its result has the number of its place in ``Graph.ops``.
+    """One operation. Its result has its index in ``Graph.ops``.
 
     Attributes:
-        kind: name of the operation, as the methods of ``Graph`` are called.
-        inputs: numbers of the values it reads.
+        kind: name of the method of ``Graph`` that recorded it.
+        inputs: indices of the values it reads.
         weights: names of the tensors it reads.
         width: width of its result.
         params: numbers and constant arrays, by the names of the method's arguments.
@@ -54,9 +54,10 @@ class Graph:
         ops: the operations in the order in which they run.
         weights: shape of every tensor that the network reads, by its name in the checkpoint.
         layers: (KV heads, head size) of each layer of the cache: one for each causal attention, and
-            one for all that see whole sequences, for those keep nothing from step to step.
+            one shared by all bidirectional attentions, which keep nothing between steps.
         result: the value that the step returns.
-        hidden: what is pooled to an embedding; the result itself where a network makes no logits.
+        hidden: the value that is pooled into an embedding; the result itself if the network
+            computes no logits.
     """
 
     def __init__(self) -> None:
@@ -65,8 +66,10 @@ class Graph:
         self.layers: list[tuple[int, int]] = []
         self.result: Value | None = None
         self.hidden: Value | None = None
-        self._whole: dict[tuple[int, int], int] = {}  # layers of the cache that are shared
-        self._only_outputs: set[int] = set()  # values that have the output rows alone
+        self._whole: dict[
+            tuple[int, int], int
+        ] = {}  # layers of the cache shared by bidirectional attention
+        self._only_outputs: set[int] = set()  # values that have only the output rows
 
     def embed(self, weight: str, vocabulary: int, width: int) -> Value:
         """Rows of the table ``weight`` (vocabulary, width) for the step's tokens."""
@@ -83,8 +86,8 @@ class Graph:
     ) -> Value:
         """Rows of the table ``weight`` (positions, width) for the rows' positions + ``offset``.
 
-        Where the token ``padding`` is given, only other tokens count and take positions, and each
-        ``padding`` gets row ``offset`` - 1; a step has to have a sequence from its position 0 on.
+        With a ``padding`` token, positions count only the other tokens, and each ``padding`` gets
+        row ``offset`` - 1; a step must then contain its sequences from position 0.
         """
         self._check(0 <= offset < positions, f"embed_position: offset {offset} of {positions}")
         self._check(padding is None or offset > 0, "embed_position: no row for padding")
@@ -107,7 +110,7 @@ class Graph:
     def rms_norm(self, x: Value, weight: str, eps: float, *, size: int | None = None) -> Value:
         """x / sqrt(mean(x²) + eps) · weight, over groups of ``size`` columns (default: all).
 
-        A smaller size norms each attention head by itself with the same weight (Qwen3).
+        A smaller size normalises each attention head separately with the same weight (Qwen3).
         Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467
         """
         size = size or x.width
@@ -127,8 +130,8 @@ class Graph:
         """Rotary position embedding of each head, in the half-split order of Hugging Face.
 
         Column i of the first ``len(frequencies)`` columns of a head is rotated together with
-        column i + len(frequencies) by the angle position · frequencies[i], a product in float32 as
-        models are trained with; columns beyond 2 · len(frequencies) stay as they are.
+        column i + len(frequencies) by the angle position · frequencies[i], computed in float32 as
+        in training; columns beyond 2 · len(frequencies) are unchanged.
         Su et al., 2021, https://arxiv.org/abs/2104.09864
         """
         self._check_heads("rope", x, head_size)
@@ -151,12 +154,12 @@ class Graph:
         window: int = 0,
         causal: bool = True,
     ) -> Value:
-        """softmax(q · kᵀ · scale) · v; keys and values go through a layer of the cache.
+        """softmax(q · kᵀ · scale) · v; keys and values are stored in a layer of the KV cache.
 
         Query head h reads key-value head h · kv_heads // heads (grouped heads, Ainslie et al.,
         2023, https://arxiv.org/abs/2305.13245). With a window w > 0 a row at position p attends
-        to the positions p - w + 1 .. p. When it is not ``causal``, every row attends to the whole
-        sequence, and a step has to have that from its position 0 on.
+        to the positions p - w + 1 .. p. If not ``causal``, every row attends to the whole sequence,
+        and a step must contain its sequences from position 0.
         """
         self._check_heads("attention", q, head_size)
         self._check_heads("attention", k, head_size)
@@ -172,7 +175,7 @@ class Graph:
             self.layers.append(sizes)
         self._check(
             causal or not window,
-            f"attention: window {window} without causal; a window looks back only",
+            f"attention: window {window} needs causal attention",
         )
         return self._op(
             "attention",
@@ -213,8 +216,8 @@ class Graph:
         return self._op("add", (x, y), {}, x.width)
 
     def output_rows(self, x: Value) -> Value:
-        """Only the rows whose result the step asks for: what follows runs for those alone."""
-        self._check(x.id not in self._only_outputs, "output_rows: they are already chosen")
+        """Only the rows that the step returns; later operations run only for them."""
+        self._check(x.id not in self._only_outputs, "output_rows: already applied")
         y = self._op("output_rows", (x,), {}, x.width)
         self._only_outputs.add(y.id)
         return y
@@ -222,7 +225,7 @@ class Graph:
     def output(self, x: Value, *, hidden: Value | None = None) -> None:
         """Make x the result of the step. It must come after ``output_rows``.
 
-        ``hidden`` is the value before x that an embedding is pooled from.
+        ``hidden`` is an earlier value that an embedding is pooled from.
         """
         for value in (x, hidden or x):
             self._check(
@@ -232,7 +235,7 @@ class Graph:
         self.result, self.hidden = x, hidden
 
     def up_to(self, result: Value) -> "Graph":
-        """The same network with an earlier result, and without what comes after that."""
+        """The same network, ending at an earlier value."""
         graph = Graph()
         graph.ops = self.ops[: result.id + 1]
         graph.layers = self.layers
@@ -281,4 +284,4 @@ class Graph:
     @staticmethod
     def _check(condition: bool, message: str) -> None:
         if not condition:
-            raise ModelError(f"the network does not fit together: {message}")
+            raise ModelError(f"the network is inconsistent: {message}")

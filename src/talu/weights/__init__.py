@@ -1,1 +1,1 @@
-"""Checkpoints: where they lie, what is in them, and how they are packed."""
+"""Finds, opens and packs checkpoints."""

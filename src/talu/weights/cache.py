@@ -1,8 +1,8 @@
-"""Keeps packed weights between runs: in which folder, under which name, and until when.
+"""Manages the cache of packed weights: its folder, file names and removal of outdated files.
 
 The folder is ``packed`` in ``TALU_CACHE``, else in ``$XDG_CACHE_HOME/talu``, else in
-``~/.cache/talu``. It holds at most one file for each checkpoint on this machine: writing one
-removes those of the same checkpoint, and those whose checkpoint has changed or is gone.
+``~/.cache/talu``. It holds at most one file for each checkpoint on this machine: writing a file
+removes the others of the same checkpoint, and those whose checkpoint has changed or is gone.
 docs/decisions/0002-packed-weight-cache.md
 """
 
@@ -24,14 +24,14 @@ from talu.weights.packed_file import Bytes, Check, Packed, Slot, UnusableError
 __all__ = ["Source", "cache_folder", "find", "save", "source_of"]
 
 SUFFIX = ".packed"
-SPARE_BYTES = 1 << 30  # of the disk, that the cache leaves free
+SPARE_BYTES = 1 << 30  # of disk space that the cache leaves free
 Source = list[tuple[str, int, int, int]]
 
 logger = logging.getLogger("talu.weights")
 
 
 def source_of(folder: Path) -> Source:
-    """Identifies the checkpoint in ``folder`` and its present version.
+    """Identify the checkpoint in ``folder`` and its current version.
 
     Returns:
         real path, size, modification time in nanoseconds and inode of each of its files.
@@ -46,13 +46,13 @@ def source_of(folder: Path) -> Source:
 
 
 def find(key: Mapping[str, Any], *, use_mmap: bool, check: Check) -> Packed | None:
-    """The packed file of ``key``, or None when there is none that can be used.
+    """The packed file of ``key``; None if there is no usable one.
 
-    One that cannot be used is removed; a line of the log says why.
+    An unusable file is removed, and the reason is logged.
 
     Args:
-        key: what the content depends on.
-        use_mmap: as ``packed_file.read`` has it.
+        key: identifies the content.
+        use_mmap: see ``packed_file.read``.
         check: raises ``UnusableError`` for slots that are not what the caller needs.
     """
     with contextlib.suppress(OSError):
@@ -61,7 +61,7 @@ def find(key: Mapping[str, Any], *, use_mmap: bool, check: Check) -> Packed | No
             return packed_file.read(path, key, use_mmap=use_mmap, check=check)
         except UnusableError as error:
             if os.path.lexists(path):
-                logger.warning("the packed weights in %s are made anew: %s", path, error)
+                logger.warning("the packed weights in %s are rebuilt: %s", path, error)
                 if not path.is_dir():
                     path.unlink()
     return None
@@ -74,7 +74,7 @@ def save(
     *,
     use_mmap: bool,
 ) -> Packed | str:
-    """Write the packed file of ``key`` and return it, or return why that is not possible.
+    """Write the packed file of ``key`` and return it, or the reason why that is not possible.
 
     The reason is logged as well, once in a process.
     """
@@ -88,7 +88,7 @@ def save(
             raise OSError(f"{size >> 20} MiB more would leave less than 1 GiB of the disk free")
         return packed_file.write(path, key, slots, fill, use_mmap=use_mmap)
     except (OSError, UnusableError) as error:
-        note = f"the packed weights are not kept for the next time: {error}"
+        note = f"the packed weights are not saved for the next open: {error}"
         warn_once(note)
         return note
 
@@ -97,7 +97,7 @@ def cache_folder() -> Path:
     """The folder of the packed files; it need not exist.
 
     Raises:
-        OSError: the user has no home, and no variable names a folder.
+        OSError: the user has no home folder, and no environment variable names a folder.
     """
     try:
         if root := os.environ.get("TALU_CACHE"):
@@ -110,7 +110,7 @@ def cache_folder() -> Path:
 
 
 def path_of(key: Mapping[str, Any]) -> Path:
-    """The file of ``key``."""
+    """Path of the packed file of ``key``."""
     text = json.dumps(key, sort_keys=True)
     return cache_folder() / (hashlib.sha256(text.encode()).hexdigest()[:32] + SUFFIX)
 

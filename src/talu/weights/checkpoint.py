@@ -1,7 +1,7 @@
 """Opens the weights of a model folder: one safetensors file, or shards with an index.
 
-The index says which files belong to the checkpoint; the files say which tensors they hold. Files of
-pickled objects are never opened, because reading one can run any code.
+The index lists the files of the checkpoint; the files list their tensors. Pickled weights are never
+opened, because reading them can run any code.
 """
 
 import os
@@ -26,14 +26,14 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SHOWN = 5  # names in an error message
-CHUNK = 1 << 22  # numbers compared at once
+CHUNK = 1 << 22  # elements compared at once
 
 
 class Checkpoint:
     """The tensors of a model folder."""
 
     def __init__(self, folder: Path, files: Iterable[SafetensorsFile]) -> None:
-        """Use ``open``. If several files hold a tensor, the last one counts."""
+        """Use ``open``. If several files hold a tensor, the last one is used."""
         self.folder = folder
         self._files = list(files)
         self._tensors = {name: (file, name) for file in self._files for name in file.tensors}
@@ -73,7 +73,7 @@ class Checkpoint:
         """Whether two tensors have the same type, shape and bits.
 
         Raises:
-            ModelError: one is missing or of a type that cannot be read.
+            ModelError: one is missing or has an unsupported type.
         """
         if self.info(first).dtype != self.info(second).dtype:
             return False
@@ -98,22 +98,22 @@ class Checkpoint:
         return file.tensors[stored]
 
     def raw(self, name: str) -> NDArray[Any]:
-        """The tensor as float32, or as uint16 raw bits when it is F16 or BF16.
+        """The tensor as float32, or as uint16 raw bits if it is F16 or BF16.
 
         Raises:
-            ModelError: there is no tensor of that name, or it is of another type.
+            ModelError: there is no tensor of that name, or it has another type.
         """
         self._require([name])
         file, stored = self._tensors[name]
         return file.raw(stored)
 
     def unreadable(self, name: str) -> ModelError:
-        """The error for a tensor of a type that cannot be read."""
+        """The error for a tensor of an unsupported type."""
         file, stored = self._tensors[name]
         return file.unreadable(stored)
 
     def check(self, wanted: Mapping[str, tuple[int, ...]]) -> None:
-        """Check that the tensors of a network are there, with their shapes.
+        """Check that the tensors of a network exist and have the right shapes.
 
         Raises:
             ModelError: a tensor is missing or has another shape.
@@ -128,7 +128,7 @@ class Checkpoint:
                 )
 
     def close(self) -> None:
-        """Close the files; idempotent. Arrays that were returned stay valid."""
+        """Close the files; idempotent. Returned arrays stay valid."""
         for file in self._files:
             file.close()
 
@@ -145,7 +145,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of the checkpoint in ``folder``; none of them is opened.
 
     Raises:
-        ModelError: there are none, one that the index names is missing, or the index is damaged.
+        ModelError: there are none, a file in the index is missing, or the index is damaged.
     """
     if is_file(folder / SINGLE):
         return [folder / SINGLE]
@@ -155,7 +155,7 @@ def weight_files(folder: Path) -> list[Path]:
     missing = [path.name for path in paths if not is_file(path)]
     if missing:
         raise ModelError(
-            f"{folder / INDEX} names {listed(missing)}, absent from the folder; "
+            f"{folder / INDEX} names {listed(missing)}, but the folder lacks them; "
             "the download may be incomplete"
         )
     return paths
@@ -177,7 +177,7 @@ def read_index(path: Path) -> dict[str, str]:
     """The file name for each tensor, from a ``model.safetensors.index.json``.
 
     Raises:
-        ModelError: the index cannot be read, or names anything but files of its own folder.
+        ModelError: the index cannot be read, or names a file outside its folder.
     """
     try:
         with path.open("rb") as file:
@@ -204,7 +204,7 @@ def is_plain_name(name: str) -> bool:
 
 
 def listed(names: list[str]) -> str:
-    """The first few names, and the number of the others."""
+    """The first few names, and the number of those left out."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(repr(name[:100]) for name in names[:SHOWN]) + more
 
@@ -218,7 +218,7 @@ def _no_weights(folder: Path) -> ModelError:
 
 
 def refusal(place: str, found: Iterable[str]) -> ModelError:
-    """The error for a folder or repository ``place`` whose files are no checkpoint."""
+    """The error for a folder or repository ``place`` without a usable checkpoint."""
     names = sorted(found)
     pickles = [name for name in names if name.endswith(PICKLES)]
     ggufs = [name for name in names if name.endswith(".gguf")]
@@ -226,7 +226,7 @@ def refusal(place: str, found: Iterable[str]) -> ModelError:
     if pickles:
         return ModelError(
             f"{place} holds its weights as pickled objects ({listed(pickles)}), which are "
-            "refused because opening one can run any code. Convert them once with transformers, "
+            "refused, because opening one can run any code. Convert them once with transformers, "
             "AutoModelForCausalLM.from_pretrained(model).save_pretrained(new_folder), "
             "or choose a repository that has safetensors files"
         )

@@ -1,13 +1,13 @@
-"""Finds a model in the hub's cache on this machine, or downloads it from the Hugging Face hub.
+"""Finds a model in the local cache of the Hugging Face hub, or downloads it.
 
-``huggingface_hub`` does the work, in its own cache, so there is no second copy. It is imported only
-when something must be downloaded; finding a cached model imports its small module of constants
-and opens no socket. ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and
-``HF_TOKEN`` mean what they mean there; all but the token are read once in a process. The progress
-bar is the hub client's: on stderr, and only when that is a terminal.
+``huggingface_hub`` downloads to its usual cache, so there is no second copy. It is imported only
+when something must be downloaded; finding a cached model imports only its module of constants and
+opens no socket. ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_ENDPOINT``, ``HF_HUB_OFFLINE`` and
+``HF_TOKEN`` have their usual meaning; all but the token are read once in a process. The hub
+client's progress bar is shown on stderr if that is a terminal.
 
-A broken connection is resumed where it broke. A killed process loses only the file that it was
-downloading, because the hub client gives every download its own name.
+An interrupted connection is resumed. A killed process loses only the file that it was downloading,
+because the hub client gives every download a unique name.
 
 Only the files that a model needs are downloaded, small ones first, so that a model that cannot be
 used is refused before its weights are downloaded.
@@ -36,7 +36,7 @@ ACCESS_DENIED = "MODEL_ACCESS_DENIED"
 NETWORK_FAILED = "IO_NETWORK_FAILED"
 WRITE_FAILED = "IO_WRITE_FAILED"
 REQUIRED = "config.json"
-OPTIONAL = (  # a missing tokenizer is for the tokenizer to complain about
+OPTIONAL = (  # the tokenizer reports its missing files
     "1_Pooling/config.json",
     "added_tokens.json",
     "chat_template.jinja",
@@ -52,7 +52,7 @@ MODULES = ("[0-9]_*/config.json",)  # folders of modules.json
 DENSE = "[0-9]_Dense/model.safetensors"  # weights after the pooling, of a few megabytes
 SMALL = (REQUIRED, INDEX, *OPTIONAL, *MODULES)
 REVISION = "main"
-TIMEOUT_S = 10.0  # for the first answer of the hub; later requests are tried again by its client
+TIMEOUT_S = 10.0  # for the first response; the hub client retries later requests
 
 logger = logging.getLogger("talu.weights")
 
@@ -60,20 +60,20 @@ logger = logging.getLogger("talu.weights")
 def fetch(
     model_id: str, *, offline: bool = False, check: Callable[[Path], object] | None = None
 ) -> Path:
-    """The folder of a hub model in the hub's cache, downloaded first where necessary.
+    """The folder of a hub model in the hub's cache, downloaded first if necessary.
 
-    A model that is in the cache is not looked up again; ``hf download`` gets newer versions.
+    A cached model is not checked for updates; ``hf download`` gets newer versions.
 
     Args:
         model_id: ``"organisation/name"``.
-        offline: only look into the cache; no socket is opened.
+        offline: only use the cache; no socket is opened.
         check: called with a folder that holds all small files before the weights are downloaded;
-            what it raises ends the download.
+            an exception from it ends the download.
 
     Raises:
-        ModelNotFoundError: there is no such model, access to it is refused, or, offline, it is
-            not in the cache.
-        ModelError: the repository has no weights that can be used.
+        ModelNotFoundError: there is no such model, access to it is refused, or it is not in the
+            cache and ``offline`` is set.
+        ModelError: the repository has no usable weights.
         IOError: the hub cannot be reached, or the cache cannot be written.
     """
     constants = importlib.import_module("huggingface_hub.constants")
@@ -91,14 +91,14 @@ def fetch(
     except TaluIOError as error:
         if cached is None or error.code != NETWORK_FAILED:
             raise
-        logger.warning("%s; %s is used as it is", error, cached)
+        logger.warning("%s; the cached %s is used", error, cached)
         return cached
 
 
 def find_cached(cache: Path, model_id: str) -> tuple[Path | None, bool]:
     """The model's folder in the cache if it holds configuration and weights.
 
-    The second value says whether every optional file is there too, or known not to exist.
+    The second value says whether every optional file is cached or known not to exist.
     """
     home = cache / f"models--{model_id.replace('/', '--')}"
     try:
@@ -110,7 +110,7 @@ def find_cached(cache: Path, model_id: str) -> tuple[Path | None, bool]:
     except (OSError, ModelError):
         return None, False
     absent = home / ".no_exist" / commit
-    known = os.path.exists  # False for what cannot be looked at
+    known = os.path.exists  # False for an inaccessible path
     unknown = [n for n in OPTIONAL if not known(folder / n) and not known(absent / n)]
     if unknown:
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
@@ -122,7 +122,7 @@ def find_cached(cache: Path, model_id: str) -> tuple[Path | None, bool]:
 def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
     """Download what is missing of a model: the small files, then the weights."""
     hub = importlib.import_module("huggingface_hub")
-    importlib.import_module("huggingface_hub.errors")  # from now on it is hub.errors
+    importlib.import_module("huggingface_hub.errors")  # makes it available as hub.errors
     with translated(hub, model_id):
         info = hub.HfApi(library_name="talu").model_info(
             model_id, revision=REVISION, files_metadata=True, timeout=TIMEOUT_S
@@ -145,7 +145,9 @@ def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
             raise no_space(hub, f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
         folder = snapshot(hub, model_id, [*SMALL, DENSE, *map(glob.escape, weights)], progress=True)
         weight_files(folder)
-        absent = folder.parents[1] / ".no_exist" / folder.name  # as the hub client marks it
+        absent = (
+            folder.parents[1] / ".no_exist" / folder.name
+        )  # where the hub client marks missing files
         for name in set(OPTIONAL) - sizes.keys():
             (absent / name).parent.mkdir(parents=True, exist_ok=True)
             (absent / name).touch()
@@ -153,7 +155,7 @@ def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
 
 
 def snapshot(hub: Any, model_id: str, patterns: Iterable[str], *, progress: bool) -> Path:
-    """Download the files of the patterns that are not there yet."""
+    """Download the files that match the patterns and are not cached yet."""
     folder = hub.snapshot_download(
         model_id,
         revision=REVISION,
@@ -165,9 +167,9 @@ def snapshot(hub: Any, model_id: str, patterns: Iterable[str], *, progress: bool
 
 
 def progress_bar(*, shown: bool) -> Any:
-    """The hub client's class of progress bars, quiet where stderr is no terminal.
+    """The hub client's class of progress bars, silent if stderr is not a terminal.
 
-    The client's own choice leaves one of its bars on everywhere.
+    By default, the client shows one of its bars everywhere.
     """
     base = importlib.import_module("huggingface_hub.utils.tqdm").tqdm
 
@@ -180,9 +182,9 @@ def progress_bar(*, shown: bool) -> Any:
 
 @contextlib.contextmanager
 def translated(hub: Any, model_id: str) -> Iterator[None]:
-    """Turn the errors of the hub client into ours.
+    """Convert the errors of the hub client into those of talu.
 
-    Their texts are left out, and they are not chained: they can hold signed addresses, and a
+    Their texts are left out and they are not chained, because they can contain signed URLs or a
     malformed token.
     """
     errors = hub.errors
@@ -193,7 +195,7 @@ def translated(hub: Any, model_id: str) -> Iterator[None]:
         raise
     except errors.GatedRepoError:
         raise ModelNotFoundError(
-            f"access to {where} is restricted: ask for it at {address(hub)}/{model_id}, "
+            f"access to {where} is restricted: request it at {address(hub)}/{model_id}, "
             "then set HF_TOKEN to a token of that account",
             code=ACCESS_DENIED,
         ) from None
@@ -204,16 +206,16 @@ def translated(hub: Any, model_id: str) -> Iterator[None]:
         ) from None
     except (errors.HTTPError, OSError, RuntimeError, ValueError) as error:
         raise failure(hub, where, error) from None
-    except Exception as error:  # noqa: BLE001 - the client trusts what the server answers
+    except Exception as error:  # noqa: BLE001 - the client does not validate responses
         raise TaluIOError(
-            f"the hub's answer about {where} cannot be used ({type(error).__name__}); check "
+            f"the hub's response for {where} is invalid ({type(error).__name__}); check "
             "HF_ENDPOINT, or try again later",
             code=NETWORK_FAILED,
         ) from None
 
 
 def failure(hub: Any, where: str, error: Exception) -> TaluError:
-    """Our error for any other one that ended a request or a download."""
+    """The talu error for any other failure of a request or download."""
     for cause in (error, error.__cause__):
         if isinstance(cause, hub.errors.HfHubHTTPError):
             status = cause.response.status_code
@@ -231,18 +233,18 @@ def failure(hub: Any, where: str, error: Exception) -> TaluError:
     if isinstance(error, OSError) and error.errno is not None:
         return TaluIOError(
             f"cannot write to the hub's cache {hub.constants.HF_HUB_CACHE}: {error.strerror}; "
-            "set HF_HOME to a folder that can be written",
+            "set HF_HOME to a writable folder",
             code=WRITE_FAILED,
         )
     return TaluIOError(
         f"cannot download {where} ({type(error).__name__}); check the network, HF_ENDPOINT and "
-        "HF_TOKEN. A model that is in the cache opens without network",
+        "HF_TOKEN. A cached model opens without a network",
         code=NETWORK_FAILED,
     )
 
 
 def address(hub: Any) -> str:
-    """The hub's address, without a password that it may hold."""
+    """The hub's URL without its password."""
     return re.sub("//[^/]*@", "//", hub.constants.ENDPOINT)
 
 

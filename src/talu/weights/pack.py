@@ -1,7 +1,4 @@
-"""Packs the tensors of a checkpoint into the layout of the native kernels, or maps the packed file.
-
-``cache`` decides where packed files are stored and when they are outdated.
-"""
+"""Packs a checkpoint's tensors into the native kernels' layout, or maps a packed file."""
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -21,23 +18,24 @@ from talu.weights.progress import Progress
 
 __all__ = ["CACHE_FROM_BYTES", "LoadedWeights", "UnequalError", "load_packed"]
 
-CACHE_FROM_BYTES = 16 << 20  # packing less takes 25 ms at most, and is not worth a file
+CACHE_FROM_BYTES = 16 << 20  # packing less takes at most 25 ms and is not worth a file
 MATRIX_FORMATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}  # by the type in the checkpoint
 INTEGERS = "i16"
 VECTOR = "vector"
 
 
 class UnequalError(Exception):
-    """Two tensors that had to be equal are not."""
+    """Two tensors that must be equal are not."""
 
 
 class LoadedWeights(Mapping[str, PackedTensor]):
-    """Packed tensors by name. Their memory is freed once this is closed and no array is held.
+    """Packed tensors by name. Their memory is freed after ``close`` with the last array.
 
     Attributes:
-        from_cache: they were packed by an earlier open.
-        mapped: they lie in a mapped file, shared with other processes; else in private memory.
-        bytes: of all tensors, packed.
+        from_cache: whether an earlier open packed them.
+        mapped: whether they are in a mapped file, shared with other processes, instead of private
+            memory.
+        bytes: size of all packed tensors.
         note: why the packed weights could not be saved for the next open; None when they could, or
             when they are too small to be worth it.
     """
@@ -51,7 +49,7 @@ class LoadedWeights(Mapping[str, PackedTensor]):
         mapped: bool,
         note: str | None = None,
     ) -> None:
-        """Views of ``data``, read-only."""
+        """Make read-only views of ``data``."""
         data.flags.writeable = False
         self._tensors = {name: tensor(slot, data) for name, slot in slots.items()}
         self.from_cache = from_cache
@@ -69,7 +67,7 @@ class LoadedWeights(Mapping[str, PackedTensor]):
         return len(self._tensors)
 
     def close(self) -> None:
-        """Let go of the tensors; idempotent."""
+        """Release the tensors; idempotent."""
         self._tensors = {}
 
 
@@ -90,22 +88,22 @@ def load_packed(
     Args:
         folder: a checkpoint folder.
         wanted: shapes by name, of one or two dimensions.
-        names: for each wanted name the one that the checkpoint has; None where all are the same.
-        equal: two names of the checkpoint whose tensors have to be equal. They are compared when
-            the weights are packed, not again when the packed file is opened.
-        as_integers: names of matrices that become i16 where the checkpoint has them in f32.
-        use_mmap: map the packed file. Otherwise no file is mapped at all: the packed file, or the
-            checkpoint where there is none, is read into private memory.
-        num_threads: how many pack; 0 takes as many as the process may use.
+        names: the checkpoint's name for each wanted name; None if all are the same.
+        equal: two names of the checkpoint whose tensors must be equal. They are compared when the
+            weights are packed, not again when the packed file is opened.
+        as_integers: names of matrices that become i16 if they are f32 in the checkpoint.
+        use_mmap: map the packed file. Otherwise no file is mapped: the packed file, or the
+            checkpoint if there is none, is read into private memory.
+        num_threads: number of packing threads; 0 for all that the process may use.
 
     Returns:
-        the tensors. Less than 16 MiB is packed into private memory at every open, whatever
-        ``use_mmap`` says: no file is saved that could be mapped.
+        the tensors. Less than 16 MiB is packed into private memory at every open, regardless of
+        ``use_mmap``, because no packed file is saved.
 
     Raises:
         UnequalError: the two tensors are not equal.
-        ModelError: the checkpoint is damaged, lacks a tensor or has one of another shape or type,
-            or changes while it is read.
+        ModelError: the checkpoint is damaged, a tensor is missing or has the wrong shape or type,
+            or the files change while they are read.
         ResourceError: there is not enough memory.
     """
     source = cache.source_of(folder)
@@ -161,19 +159,19 @@ def load_packed(
 def check_slots(
     slots: Mapping[str, Slot], wanted: Mapping[str, tuple[int, ...]], as_integers: Collection[str]
 ) -> None:
-    """Refuse slots of a packed file that are not the wanted tensors, each of its right size.
+    """Refuse slots of a packed file that do not match the wanted tensors.
 
     Raises:
-        UnusableError: a slot is missing or too many, or has another shape, format or size.
+        UnusableError: there is a missing or extra slot, or one with another shape, format or size.
     """
     if slots.keys() != wanted.keys():
-        raise UnusableError("it has other tensors than the model reads")
+        raise UnusableError("its tensors are not those that the model needs")
     for name, slot in slots.items():
         allowed = {VECTOR} if len(slot.shape) == 1 else {*MATRIX_FORMATS.values()}
         if name in as_integers:
             allowed = {*allowed, INTEGERS} - {MATRIX_FORMATS["F32"]}
         if slot.shape != wanted[name] or slot.format not in allowed:
-            raise UnusableError(f"{shown(name)} is not the tensor that the model reads")
+            raise UnusableError(f"{shown(name)} is not the tensor that the model needs")
         size = 4 * slot.shape[0]
         if slot.format != VECTOR:
             size = _native.packed_bytes(slot.format, *slot.shape)
@@ -182,7 +180,7 @@ def check_slots(
 
 
 def tensor(slot: Slot, data: Bytes) -> PackedTensor:
-    """The tensor that lies at ``slot`` of ``data``."""
+    """The tensor at ``slot`` of ``data``."""
     piece: NDArray[Any] = data[slot.offset : slot.offset + slot.size]
     if slot.format == VECTOR:
         piece = piece.view(np.float32)
@@ -195,7 +193,7 @@ def plan(
     """Packed format, shape and bytes of a tensor.
 
     Raises:
-        ModelError: its type cannot be packed, or it is neither a matrix nor a vector.
+        ModelError: its type is not supported, or it is neither a matrix nor a vector.
     """
     info = checkpoint.info(name)
     if info.dtype not in MATRIX_FORMATS:
@@ -220,7 +218,7 @@ def pack_tensor(
 
 
 def as_float32(array: NDArray[Any], dtype: str) -> NDArray[np.float32]:
-    """Values of what ``Checkpoint.raw`` returned for a tensor of type ``dtype``."""
+    """Convert the result of ``Checkpoint.raw`` for a tensor of type ``dtype`` to float32."""
     if dtype == "BF16":
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.view(np.float16 if dtype == "F16" else np.float32).astype(np.float32)

@@ -1,9 +1,9 @@
-"""The file that keeps packed weights from one run to the next.
+"""Writes and reads the file that stores packed weights between runs.
 
-Header (magic, layout, size and SHA-256 of the table, size of the file), the table as JSON (key,
-place and sampled checksum of every tensor), then the data, which begins on a page, each tensor
-on a multiple of 64 bytes. A file that fails any check is not used. Nothing here depends on
-checkpoints or kernels; the reasons are in docs/decisions/0002-packed-weight-cache.md.
+It consists of a header (magic, layout, size and SHA-256 of the table, size of the file), the table
+as JSON (key, slot and sampled checksum of every tensor), and the page-aligned data, in which each
+tensor starts at a multiple of 64 bytes. A file that fails any check is not used. The reasons are in
+docs/decisions/0002-packed-weight-cache.md.
 """
 
 import contextlib
@@ -44,17 +44,17 @@ LAYOUT = 1
 HEADER = struct.Struct("<8sIQ32sQ")  # magic, LAYOUT, bytes of the table, its SHA-256, file size
 ALIGNMENT = 64
 PAGE = 4096
-SAMPLE = 4096  # bytes at either end of a tensor that its checksum covers
+SAMPLE = 4096  # bytes at each end of a tensor that its checksum covers
 TEMPORARY = ".writing-"
 
 
 class UnusableError(Exception):
-    """The file is missing, damaged, of another kind, or not trustworthy."""
+    """The file is missing, damaged, of another kind, or writable by another user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where a packed tensor lies: ``size`` bytes at ``offset`` of the data."""
+    """The location of a packed tensor: ``size`` bytes at ``offset`` of the data."""
 
     format: str
     shape: tuple[int, ...]
@@ -62,12 +62,12 @@ class Slot:
     size: int
 
 
-Packed = tuple[dict[str, Slot], Bytes]  # the second holds all tensors, at the slots' offsets
+Packed = tuple[dict[str, Slot], Bytes]  # the slots, and the data that they refer to
 Check = Callable[[Mapping[str, Slot]], None]
 
 
 def place(sizes: Mapping[str, tuple[str, tuple[int, ...], int]]) -> tuple[dict[str, Slot], int]:
-    """Slots one after the other for tensors of (format, shape, bytes), and the bytes of all."""
+    """Consecutive slots for tensors of (format, shape, bytes), and the total size."""
     slots, position = {}, 0
     for name, (kind, shape, size) in sizes.items():
         slots[name] = Slot(kind, shape, position, size)
@@ -76,7 +76,7 @@ def place(sizes: Mapping[str, tuple[str, tuple[int, ...], int]]) -> tuple[dict[s
 
 
 def aligned(size: int) -> Bytes:
-    """``size`` bytes of private memory that begin on a multiple of 64.
+    """``size`` bytes of private memory, aligned to 64 bytes.
 
     Raises:
         ResourceError: there is not enough memory.
@@ -103,21 +103,21 @@ def write(
     """Write the file beside ``path``, sync it to disk, and move it into place atomically.
 
     Args:
-        path: its folder exists. Readers see what was there before, or the whole new file.
-        key: what the content depends on, as JSON has it; ``read`` asks for the same.
-        slots: as ``place`` made them.
+        path: its folder must exist. Readers see the old file or the complete new one.
+        key: identifies the content, in JSON types; ``read`` needs the same key.
+        slots: from ``place``.
         fill: called with a name and the bytes to fill, for each tensor in turn.
-        use_mmap: as ``read`` has it.
+        use_mmap: see ``read``.
 
     Returns:
-        what ``read`` would, even if another process has replaced the file by now.
+        the result of ``read`` for this file, even if another process has replaced it since.
 
     Raises:
         OSError: the file cannot be written; nothing is left behind.
-        UnusableError: it does not read as it was written.
+        UnusableError: the written file fails the checks of ``read``.
     """
     buffer = aligned(max(slot.size for slot in slots.values()))
-    checks = dict.fromkeys(slots, "0" * 8)  # so that the table has its size before the data
+    checks = dict.fromkeys(slots, "0" * 8)  # placeholders, so that the size of the table is known
     start = data_start(len(encode(key, slots, checks)))
     file_size = start + max(slot.offset + slot.size for slot in slots.values())
     fd, temporary = locked_temporary(path.parent)
@@ -130,10 +130,10 @@ def write(
         digest = hashlib.sha256(table).digest()
         header = HEADER.pack(MAGIC, LAYOUT, len(table), digest, file_size)
         write_at(fd, memoryview(header + table), 0)
-        os.fchmod(fd, 0o400)  # a mapped file that is cut short kills who reads it
+        os.fchmod(fd, 0o400)  # truncating a mapped file kills its readers
         os.fsync(fd)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            path.rmdir()  # an empty folder in the file's place
+            path.rmdir()  # an empty folder at this path
         os.replace(temporary, path)
         return load(fd, key, use_mmap=use_mmap)
     except BaseException:
@@ -147,16 +147,16 @@ def write(
 def read(
     path: Path, key: Mapping[str, Any], *, use_mmap: bool, check: Check = lambda slots: None
 ) -> Packed:
-    """The slots of a packed file, and its data: read-only, and aligned as the slots are.
+    """The slots of a packed file, and its read-only data, aligned to 64 bytes.
 
     Args:
         path: the file.
-        key: what ``write`` was given.
+        key: the key that was given to ``write``.
         use_mmap: map the file, shared with other processes; otherwise read it into private memory.
         check: raises ``UnusableError`` for slots that are not what the caller needs.
 
     Raises:
-        UnusableError: there is no sound file of that key, or another user can write to it.
+        UnusableError: there is no valid file of that key, or another user can write to it.
     """
     with opened(path) as fd:
         return load(fd, key, use_mmap=use_mmap, check=check)
@@ -165,10 +165,10 @@ def read(
 def load(
     fd: int, key: Mapping[str, Any], *, use_mmap: bool, check: Check = lambda slots: None
 ) -> Packed:
-    """What ``read`` returns, from an open file."""
+    """Implements ``read`` for an open file."""
     table, start, file_size = read_table(fd)
     if table["key"] != key:
-        raise UnusableError("it was made from something else")
+        raise UnusableError("it was made for another key")
     slots, checksums = slots_of(table, file_size - start)
     check(slots)
     if use_mmap:
@@ -185,7 +185,7 @@ def load(
 
 
 def slots_of(table: Mapping[str, Any], room: int) -> tuple[dict[str, Slot], dict[str, str]]:
-    """The slots that a table names, and the checksums; they must lie as ``place`` puts them.
+    """The slots and checksums in a table; the slots must be placed as by ``place``.
 
     Raises:
         UnusableError: an entry is malformed, or the slots do not fill ``room`` bytes of data.
@@ -202,7 +202,7 @@ def slots_of(table: Mapping[str, Any], room: int) -> tuple[dict[str, Slot], dict
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UnusableError("its table is malformed") from error
     if place(sizes)[0] != slots or max(s.offset + s.size for s in slots.values()) != room:
-        raise UnusableError("its tensors do not lie one after the other")
+        raise UnusableError("its tensors are not consecutive")
     return slots, checksums
 
 
@@ -210,7 +210,7 @@ def read_key(path: Path) -> dict[str, Any]:
     """The key that the file at ``path`` was written with.
 
     Raises:
-        UnusableError: it is no sound packed file.
+        UnusableError: it is not a valid packed file.
     """
     with opened(path) as fd:
         return dict(read_table(fd)[0]["key"])
@@ -220,15 +220,15 @@ def locked_temporary(folder: Path) -> tuple[int, str]:
     """A new file, open for reading and writing, whose lock shows that its writer is running."""
     while True:
         fd, temporary = tempfile.mkstemp(dir=folder, prefix=TEMPORARY)
-        with contextlib.suppress(OSError):  # on a file system without locks nothing is swept
+        with contextlib.suppress(OSError):  # without file locks, temporary files are not removed
             fcntl.flock(fd, fcntl.LOCK_EX)
-        if os.path.exists(temporary):  # it was not swept before it was locked
+        if os.path.exists(temporary):  # it was not removed before it was locked
             return fd, temporary
         os.close(fd)
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove the files of writers that were killed."""
+    """Remove the temporary files of killed writers."""
     for path in folder.glob(TEMPORARY + "*"):
         with contextlib.suppress(OSError, UnusableError), opened(path) as fd:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -237,7 +237,7 @@ def sweep_temporaries(folder: Path) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """Descriptor of a file that only this user or root can have written."""
+    """Descriptor of a file that only this user or root can write."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -254,7 +254,7 @@ def opened(path: Path) -> Iterator[int]:
 
 
 def read_table(fd: int) -> tuple[dict[str, Any], int, int]:
-    """The checked table, where the data begin, and the size of the file."""
+    """The validated table, the offset of the data, and the size of the file."""
     size = os.fstat(fd).st_size
     header = bytearray(HEADER.size)
     if size < HEADER.size:
@@ -287,7 +287,7 @@ def encode(key: Mapping[str, Any], slots: Mapping[str, Slot], checks: Mapping[st
 
 
 def sampled_checksum(data: Bytes) -> str:
-    """CRC-32 of both ends of ``data``, which finds lost pages and mixed-up files at little cost."""
+    """CRC-32 of both ends of ``data``: a cheap check for lost pages and mixed-up files."""
     return f"{zlib.crc32(data[-SAMPLE:].data, zlib.crc32(data[:SAMPLE].data)):08x}"
 
 
@@ -297,19 +297,19 @@ def data_start(table_length: int) -> int:
 
 
 def round_up(size: int, multiple: int) -> int:
-    """The next multiple at or above ``size``."""
+    """``size`` rounded up to a multiple."""
     return -(-size // multiple) * multiple
 
 
 def write_at(fd: int, data: memoryview, offset: int) -> None:
-    """All of ``data``; one call may write less than is asked."""
+    """Write all of ``data``; a single system call may write less."""
     while data:
         count = os.pwrite(fd, data, offset)
         data, offset = data[count:], offset + count
 
 
 def read_at(fd: int, data: memoryview, offset: int) -> None:
-    """Fill all of ``data``."""
+    """Read until ``data`` is full."""
     while data:
         count = os.preadv(fd, [data], offset)
         if count == 0:

@@ -1,4 +1,4 @@
-"""Shows how far the preparation of weights has come: on a terminal, and in the log for programs."""
+"""Shows the progress of preparing weights on a terminal and in the log."""
 
 import logging
 import os
@@ -9,23 +9,23 @@ from typing import Self
 
 __all__ = ["Progress"]
 
-SILENT_S = 1.0  # what is done by then is not shown
+SILENT_S = 1.0  # shorter tasks are not shown
 INTERVAL_S = 0.2
-CLEAR = "\r\x1b[K"  # back to the beginning of the line, and empty it
+CLEAR = "\r\x1b[K"  # go to the start of the line and clear it
 
 logger = logging.getLogger("talu.progress")
 
 
 class Progress:
-    """How many of the bytes of one work are done; use it in a ``with`` block.
+    """Progress of a task in bytes, for use in a ``with`` block.
 
-    A work of more than a second gets a line on stderr where that is a terminal, unless the variable
-    ``TALU_PROGRESS`` is 0. Wherever that is, the logger ``talu.progress`` gets the same text at the
-    level INFO, with ``done`` and ``total`` in bytes as attributes of each record.
+    A task of more than a second is shown on stderr if that is a terminal, unless the environment
+    variable ``TALU_PROGRESS`` is 0. In any case the logger ``talu.progress`` gets the same text at
+    level INFO; ``done`` and ``total`` in bytes are attributes of each record.
     """
 
     def __init__(self, what: str, total: int) -> None:
-        """Begin the work ``what`` of ``total`` bytes."""
+        """Start the task ``what`` of ``total`` bytes."""
         self._what = what
         self._total = total
         self._done = 0
@@ -33,7 +33,7 @@ class Progress:
         self._shown = False
 
     def add(self, count: int) -> None:
-        """So many more bytes are done."""
+        """Add ``count`` bytes to those done."""
         self._done += count
         now = monotonic()
         if now >= self._next:
@@ -53,7 +53,7 @@ class Progress:
             if stream is not None and stream.isatty() and os.environ.get("TALU_PROGRESS") != "0":
                 stream.write(text)
                 stream.flush()
-        except (OSError, ValueError):  # the terminal is gone, or the stream closed
+        except (OSError, ValueError):  # the terminal or the stream was closed
             logger.debug("progress could not be shown", exc_info=True)
 
     def __enter__(self) -> Self:

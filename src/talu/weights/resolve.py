@@ -1,7 +1,6 @@
-"""Finds the folder that a model reference names: the bundled model, a local folder, a hub model.
+"""Finds the folder of a model reference: the bundled model, a local folder or a hub model.
 
-The form of the reference and what exists on this machine decide; the hub is asked for what has the
-form of a hub id and is not a folder here.
+A reference is looked up in the hub only if it has the form of a hub id and is not a local folder.
 """
 
 import errno
@@ -32,17 +31,17 @@ def resolve(
 
     Args:
         ref: ``"talu/pocket"``, a folder, or a hub id ``"organisation/name"``. A folder of that name
-            wins over a hub id; with ``./`` in front only a folder is meant.
+            takes precedence over a hub id; a reference that starts with ``./`` is always a folder.
         offline: open no socket; a hub id must be in the hub's cache.
         check: called with a folder that has the small files of a hub model before its weights are
-            downloaded; what it raises ends the download.
+            downloaded; an exception from it ends the download.
 
     Returns:
-        an existing folder; what is in it has not been looked at.
+        an existing folder, whose content has not been checked.
 
     Raises:
         ModelNotFoundError: there is no such model.
-        ModelError: the path is a file, or may not be read.
+        ModelError: the path is a file, or access to it is denied.
         ValidationError: ``ref`` is empty or not a string.
         IOError: the hub cannot be reached, or its cache cannot be written.
     """
@@ -63,18 +62,18 @@ def resolve(
 
 
 def exists(ref: str) -> bool:
-    """Whether there is something at the relative path ``ref``, be it out of reach."""
+    """Whether the relative path ``ref`` exists, even if it is inaccessible."""
     try:
         os.stat(ref)
     except PermissionError:
         return True
-    except (OSError, ValueError):  # a ValueError: no file name can have these characters
+    except (OSError, ValueError):  # ValueError: invalid characters in a path
         return False
     return True
 
 
 def bundled() -> Path:
-    """The folder of the model in the package."""
+    """The folder of the bundled model."""
     if not BUNDLED_FOLDER.is_dir():
         raise ModelNotFoundError(f"{BUNDLED} is missing from this installation: {BUNDLED_FOLDER}")
     return BUNDLED_FOLDER
@@ -89,7 +88,7 @@ def local(ref: str) -> Path:
     except RuntimeError as error:
         raise ModelNotFoundError(f"no model {name}: {error}") from error
     except ValueError as error:
-        wrong = f"no model {name}: it has characters that no path of this system can have"
+        wrong = f"no model {name}: it has characters that paths on this system cannot have"
         raise ModelNotFoundError(wrong) from error
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):

@@ -4,8 +4,8 @@ The header is validated against the size of the file before any tensor is read, 
 reference implementation: the ranges cover the data without gaps or overlaps, and each has the size
 that its type and shape require. https://github.com/huggingface/safetensors#format
 
-If another program truncates a file that is mapped, reading it kills the process (SIGBUS). With
-``use_mmap=False`` a truncated file is a ModelError.
+If another program truncates a mapped file, reading it kills the process (SIGBUS). With
+``use_mmap=False``, a truncated file raises ``ModelError``.
 """
 
 import json
@@ -33,12 +33,12 @@ BITS = {  # of one element
 }  # fmt: skip
 ARRAY_TYPES = {"F32": "<f4", "F16": "<u2", "BF16": "<u2"}  # 16-bit floats as their raw bits
 MAX_DIMENSIONS = 64
-MAX_WHY = 500  # characters of an error, in which names from the file stand
+MAX_WHY = 500  # characters of an error, which can contain names from the file
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """The type and shape of a tensor, and the range [start, end) of its bytes in the file."""
+    """The type and shape of a tensor, and its byte range [start, end) in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -47,7 +47,7 @@ class TensorInfo:
 
 
 class SafetensorsFile:
-    """One open file. Arrays that it returned stay valid after ``close``.
+    """An open file. Returned arrays stay valid after ``close``.
 
     Attributes:
         tensors: the tensors of the file by name.
@@ -85,7 +85,7 @@ class SafetensorsFile:
             raise
 
     def raw(self, name: str) -> NDArray[Any]:
-        """The tensor ``name`` as float32, or as uint16 raw bits when it is F16 or BF16.
+        """The tensor ``name`` as float32, or as uint16 raw bits if it is F16 or BF16.
 
         Returns:
             a C-contiguous, aligned, little-endian array: a read-only view of the mapping if the
@@ -104,21 +104,21 @@ class SafetensorsFile:
         return np.require(flat, requirements="A").reshape(info.shape)
 
     def unreadable(self, name: str) -> ModelError:
-        """The error for a tensor of a type that cannot be read."""
+        """The error for a tensor of an unsupported type."""
         return ModelError(
             f"{self.path}: tensor {name!r} has type {self.tensors[name].dtype}; "
             f"supported are {', '.join(ARRAY_TYPES)}"
         )
 
     def close(self) -> None:
-        """Close the file; idempotent. The mapping ends with the last array that views it."""
+        """Close the file; idempotent. The mapping is released with the last array that uses it."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
         self._map = None
 
     def _read(self, start: int, size: int) -> NDArray[np.uint8]:
-        """``size`` bytes at ``start``; the caller has checked that they are in the file."""
+        """``size`` bytes at ``start``; the caller must have checked that they are in the file."""
         out = np.empty(size, np.uint8)
         done = 0
         while done < size:
@@ -140,7 +140,7 @@ class SafetensorsFile:
                 f"its header claims {length} bytes; the maximum is {MAX_JSON_BYTES}"
             )
         if length > file_size - 8:
-            raise self._damaged(f"its header claims {length} bytes, the file has {file_size}")
+            raise self._damaged(f"its header claims {length} bytes, but the file has {file_size}")
         text = self._read(8, length).tobytes()
         if not text.startswith(b"{"):
             raise self._damaged("its header does not start with '{'")
@@ -192,15 +192,15 @@ def parse_json(text: bytes, path: Path) -> dict[str, Any]:
     """The JSON object in ``text``, the content of ``path``.
 
     Raises:
-        ModelError: the text is not UTF-8, not JSON, nested too deeply, not an object, or has a key
-            twice.
+        ModelError: the text is not UTF-8, not JSON, too deeply nested, not an object, or repeats a
+            key.
     """
     try:
         value = json.loads(text.decode(), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: damaged JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{path}: damaged JSON: an object is expected at the top")
+        raise ModelError(f"{path}: damaged JSON: expected an object at the top level")
     return value
 
 
