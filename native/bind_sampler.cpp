@@ -1,4 +1,4 @@
-// The Python face of the sampler: reads the rows, names the one that is refused, gives up the GIL.
+// Binds the sampler: reads its settings and rows, names a refused row, releases the GIL.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
@@ -7,12 +7,14 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings.h"
 #include "sampler.h"
 
 namespace nb = nanobind;
+using namespace nanobind::literals;
 
 namespace {
 
@@ -20,8 +22,7 @@ using Logits = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::c
 using Seen = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 template <class T>
-T field(nb::handle row, const char* name) {
-  const nb::object value = row.attr(name);
+T field(nb::handle value, const char* name) {
   T result{};
   if (!nb::try_cast<T>(value, result))
     throw std::invalid_argument(std::string(name) + " is " + nb::repr(value).c_str() +
@@ -29,28 +30,28 @@ T field(nb::handle row, const char* name) {
   return result;
 }
 
-// `owner` keeps the array of seen tokens alive.
-talu::SampleParams params_of(nb::handle row, std::vector<Seen>& owner) {
-  talu::SampleParams params;
-  params.temperature = field<double>(row, "temperature");
-  params.top_k = field<int64_t>(row, "top_k");
-  params.top_p = field<double>(row, "top_p");
-  params.min_p = field<double>(row, "min_p");
-  params.repetition_penalty = field<double>(row, "repetition_penalty");
-  params.presence_penalty = field<double>(row, "presence_penalty");
-  params.frequency_penalty = field<double>(row, "frequency_penalty");
-  params.seen_prompt = field<uint64_t>(row, "seen_prompt");
-  params.seed = field<uint64_t>(row, "seed");
-  params.position = field<uint64_t>(row, "position");
-  params.bias_ids = field<std::vector<int64_t>>(row, "bias_ids");
-  params.bias_values = field<std::vector<double>>(row, "bias_values");
-  params.top_logprobs = field<int64_t>(row, "top_logprobs");
-  if (!row.attr("seen").is_none()) {
-    owner.push_back(field<Seen>(row, "seen"));
-    params.seen = owner.back().data();
-    params.seen_count = owner.back().size();
+// Keeps alive what the rows point to, while other threads may change the caller's list.
+struct Owned {
+  std::vector<nb::object> settings;
+  std::vector<Seen> seen;
+};
+
+talu::SampleRow row_of(nb::handle given, Owned& owned) {
+  if (!nb::isinstance<nb::tuple>(given) || nb::len(given) != 3)
+    throw std::invalid_argument("it must be a tuple of settings, position and seen tokens");
+  const auto fields = nb::borrow<nb::tuple>(given);
+  talu::SampleRow row;
+  if (!nb::isinstance<talu::SamplerSettings>(fields[0]))
+    throw std::invalid_argument("its settings are not SamplerSettings");
+  owned.settings.emplace_back(fields[0]);
+  row.settings = nb::inst_ptr<const talu::SamplerSettings>(fields[0]);
+  row.position = field<uint64_t>(fields[1], "position");
+  if (!fields[2].is_none()) {
+    owned.seen.push_back(field<Seen>(fields[2], "seen"));
+    row.seen = owned.seen.back().data();
+    row.seen_count = owned.seen.back().size();
   }
-  return params;
+  return row;
 }
 
 template <class Work>
@@ -67,10 +68,10 @@ nb::list sample(const Logits& logits, nb::sequence rows) {
   if (nb::len(rows) != count)
     throw std::invalid_argument(std::to_string(count) + " rows of logits, but parameters for " +
                                 std::to_string(nb::len(rows)));
-  std::vector<Seen> owner;
-  std::vector<talu::SampleParams> params;
+  Owned owned;
+  std::vector<talu::SampleRow> read;
   for (size_t i = 0; i < count; ++i)
-    params.push_back(naming_row(i, [&] { return params_of(nb::object(rows[i]), owner); }));
+    read.push_back(naming_row(i, [&] { return row_of(nb::object(rows[i]), owned); }));
 
   std::vector<talu::Sample> samples;
   {
@@ -78,23 +79,64 @@ nb::list sample(const Logits& logits, nb::sequence rows) {
     thread_local talu::Sampler sampler;
     for (size_t i = 0; i < count; ++i)
       samples.push_back(naming_row(i, [&] {
-        return sampler.sample(logits.data() + i * vocabulary, vocabulary, params[i]);
+        return sampler.sample(logits.data() + i * vocabulary, vocabulary, read[i]);
       }));
   }
 
   nb::list result;
   for (size_t i = 0; i < count; ++i) {
     const talu::Sample& s = samples[i];
-    const bool asked = params[i].top_logprobs >= 0;
+    const bool asked = read[i].settings->top_logprobs >= 0;
     const nb::object logprob = asked ? nb::cast(s.logprob) : nb::none();
     result.append(nb::make_tuple(s.token, logprob, nb::tuple(nb::cast(s.top_logprobs))));
   }
   return result;
 }
 
+void make_settings(talu::SamplerSettings* self, double temperature, int64_t top_k, double top_p,
+                   double min_p, double repetition_penalty, double presence_penalty,
+                   double frequency_penalty, uint64_t seed, std::vector<int64_t> bias_ids,
+                   std::vector<double> bias_values, uint64_t seen_prompt, int64_t top_logprobs) {
+  talu::SamplerSettings settings{temperature,          top_k,
+                                 top_p,                min_p,
+                                 repetition_penalty,   presence_penalty,
+                                 frequency_penalty,    seed,
+                                 std::move(bias_ids),  std::move(bias_values),
+                                 seen_prompt,          top_logprobs};
+  settings.check();
+  new (self) talu::SamplerSettings(std::move(settings));
+}
+
+void bind_settings(nb::module_& m) {
+  using talu::SamplerSettings;
+  const SamplerSettings unset;
+  nb::class_<SamplerSettings>(m, "SamplerSettings",
+                              "How to choose the tokens of one sequence; cannot be changed.")
+      .def("__init__", &make_settings, nb::kw_only(), "temperature"_a = unset.temperature,
+           "top_k"_a = unset.top_k, "top_p"_a = unset.top_p, "min_p"_a = unset.min_p,
+           "repetition_penalty"_a = unset.repetition_penalty,
+           "presence_penalty"_a = unset.presence_penalty,
+           "frequency_penalty"_a = unset.frequency_penalty, "seed"_a = unset.seed,
+           "bias_ids"_a = unset.bias_ids, "bias_values"_a = unset.bias_values,
+           "seen_prompt"_a = unset.seen_prompt, "top_logprobs"_a = unset.top_logprobs)
+      .def_ro("temperature", &SamplerSettings::temperature)
+      .def_ro("top_k", &SamplerSettings::top_k)
+      .def_ro("top_p", &SamplerSettings::top_p)
+      .def_ro("min_p", &SamplerSettings::min_p)
+      .def_ro("repetition_penalty", &SamplerSettings::repetition_penalty)
+      .def_ro("presence_penalty", &SamplerSettings::presence_penalty)
+      .def_ro("frequency_penalty", &SamplerSettings::frequency_penalty)
+      .def_ro("seed", &SamplerSettings::seed)
+      .def_ro("bias_ids", &SamplerSettings::bias_ids)
+      .def_ro("bias_values", &SamplerSettings::bias_values)
+      .def_ro("seen_prompt", &SamplerSettings::seen_prompt)
+      .def_ro("top_logprobs", &SamplerSettings::top_logprobs);
+}
+
 }  // namespace
 
 void talu::bind_sampler(nb::module_& m) {
+  bind_settings(m);
   m.def("sample", &sample, nb::arg("logits").noconvert(), nb::arg("rows"),
         "Sample a token from each row of (n, vocabulary) float32 logits; see talu.graph.sampler.");
 }

@@ -4,7 +4,6 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
-#include <pthread.h>
 
 #if defined(__GLIBC__)
 #include <malloc.h>
@@ -254,9 +253,9 @@ class PyExecutor {
 
 NB_MODULE(_native, m) {
   using namespace talu;
-  // In a forked child the frames of the threads that stayed behind hold their objects for ever; the
-  // end of its interpreter is no moment to complain about that.
-  pthread_atfork(nullptr, nullptr, [] { nb::set_leak_warnings(false); });
+  // Daemon threads, and in a forked child those of the parent, keep their objects until the process
+  // ends. A warning that these were not freed would reach the user.
+  nb::set_leak_warnings(false);
   m.doc() = "Kernels and executor of talu.";
   m.attr("PACKING_VERSION") = kPackingVersion;
   m.def("formats", format_names, "Weight formats of matrices.");

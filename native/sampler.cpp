@@ -31,33 +31,19 @@ void check_range(const char* name, double value, double lowest, double highest) 
     refuse(name, " is ", value, ", it must be a number from ", lowest, " to ", highest);
 }
 
-void check_bias(const SampleParams& p, int64_t vocabulary) {
-  if (p.bias_ids.size() != p.bias_values.size())
-    refuse(p.bias_ids.size(), " bias_ids but ", p.bias_values.size(), " bias_values");
-  for (size_t i = 0; i < p.bias_ids.size(); ++i) {
-    if (p.bias_ids[i] < 0 || p.bias_ids[i] >= vocabulary)
-      refuse("bias for token ", p.bias_ids[i], ", the vocabulary has ", vocabulary);
-    if (!(p.bias_values[i] <= kLargestSetting))
-      refuse("bias of token ", p.bias_ids[i], " is ", p.bias_values[i], ", it must be finite");
-  }
-}
-
-void check(const SampleParams& p, size_t vocabulary) {
+// What only the logits of a row decide: whether the vocabulary has the tokens that are named.
+void check(const SampleRow& row, size_t vocabulary) {
   if (vocabulary == 0) refuse("the vocabulary is empty");
-  if (p.top_k < 0) refuse("top_k is ", p.top_k, ", it must be 0 (off) or more");
-  check_range("temperature", p.temperature, 0, kLargestSetting);
-  check_range("top_p", p.top_p, 0, 1);
-  check_range("min_p", p.min_p, 0, 1);
-  check_range("repetition_penalty", p.repetition_penalty, std::numeric_limits<double>::min(),
-              kLargestSetting);
-  check_range("presence_penalty", p.presence_penalty, -1e6, 1e6);
-  check_range("frequency_penalty", p.frequency_penalty, -1e6, 1e6);
-  if (p.seen_prompt > p.seen_count)
-    refuse("seen_prompt is ", p.seen_prompt, ", but there are ", p.seen_count, " seen tokens");
-  check_bias(p, static_cast<int64_t>(vocabulary));
-  for (size_t i = 0; i < p.seen_count; ++i)
-    if (p.seen[i] < 0 || static_cast<size_t>(p.seen[i]) >= vocabulary)
-      refuse("seen token ", p.seen[i], ", the vocabulary has ", vocabulary);
+  const SamplerSettings& settings = *row.settings;
+  for (const int64_t id : settings.bias_ids)
+    if (static_cast<size_t>(id) >= vocabulary)
+      refuse("bias for token ", id, ", the vocabulary has ", vocabulary);
+  if (settings.seen_prompt > row.seen_count)
+    refuse("seen_prompt is ", settings.seen_prompt, ", but there are ", row.seen_count,
+           " seen tokens");
+  for (size_t i = 0; i < row.seen_count; ++i)
+    if (row.seen[i] < 0 || static_cast<size_t>(row.seen[i]) >= vocabulary)
+      refuse("seen token ", row.seen[i], ", the vocabulary has ", vocabulary);
 }
 
 // Four values at once, in the compiler's own notation: every processor that talu is built for has
@@ -115,6 +101,24 @@ struct Sampler::Bins {
   int32_t of(float value) const { return of(f32x4{} + value)[0]; }
 };
 
+void SamplerSettings::check() const {
+  if (top_k < 0) refuse("top_k is ", top_k, ", it must be 0 (off) or more");
+  check_range("temperature", temperature, 0, kLargestSetting);
+  check_range("top_p", top_p, 0, 1);
+  check_range("min_p", min_p, 0, 1);
+  check_range("repetition_penalty", repetition_penalty, std::numeric_limits<double>::min(),
+              kLargestSetting);
+  check_range("presence_penalty", presence_penalty, -1e6, 1e6);
+  check_range("frequency_penalty", frequency_penalty, -1e6, 1e6);
+  if (bias_ids.size() != bias_values.size())
+    refuse(bias_ids.size(), " bias_ids but ", bias_values.size(), " bias_values");
+  for (size_t i = 0; i < bias_ids.size(); ++i) {
+    if (bias_ids[i] < 0) refuse("bias for token ", bias_ids[i], ", it must be 0 or more");
+    if (!(bias_values[i] <= kLargestSetting))
+      refuse("bias of token ", bias_ids[i], " is ", bias_values[i], ", it must be finite");
+  }
+}
+
 double philox_uniform(uint64_t seed, uint64_t position) {
   uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
   uint32_t c0 = static_cast<uint32_t>(position), c1 = static_cast<uint32_t>(position >> 32);
@@ -131,23 +135,24 @@ double philox_uniform(uint64_t seed, uint64_t position) {
   return static_cast<double>(((uint64_t{c1} << 32) | c0) >> 11) * 0x1p-53;
 }
 
-Sample Sampler::sample(const float* logits, size_t vocabulary, const SampleParams& params) {
-  check(params, vocabulary);
+Sample Sampler::sample(const float* logits, size_t vocabulary, const SampleRow& row) {
+  const SamplerSettings& settings = *row.settings;
+  check(row, vocabulary);
   Sample result;
   const float own_peak = scan(logits, vocabulary);
-  if (params.top_logprobs >= 0) {
-    best(logits, vocabulary, static_cast<size_t>(params.top_logprobs));
+  if (settings.top_logprobs >= 0) {
+    best(logits, vocabulary, static_cast<size_t>(settings.top_logprobs));
     std::sort(candidates_.begin(), candidates_.end(), before);
     for (const Candidate& c : candidates_) result.top_logprobs.emplace_back(c.id, c.value);
   }
 
-  const float* x = adjust(logits, vocabulary, params);
+  const float* x = adjust(logits, vocabulary, row);
   const float peak = x == logits ? own_peak : scan(x, vocabulary);
   if (peak == -kInfinity) refuse("no token is left: all are banned or have a logit of -inf");
-  const bool greedy = static_cast<float>(params.temperature) == 0;
-  result.token = greedy ? argmax(x, vocabulary, peak) : draw(x, vocabulary, peak, params);
+  const bool greedy = static_cast<float>(settings.temperature) == 0;
+  result.token = greedy ? argmax(x, vocabulary, peak) : draw(x, vocabulary, peak, row);
 
-  if (params.top_logprobs >= 0) {
+  if (settings.top_logprobs >= 0) {
     const double log_total = own_peak + natural_logarithm(weigh(logits, vocabulary, own_peak, 1.0f));
     result.logprob = logits[result.token] - log_total;
     for (auto& [id, value] : result.top_logprobs) value -= log_total;
@@ -202,29 +207,31 @@ void Sampler::best(const float* x, size_t size, size_t count) {
 }
 
 // Bias and penalties: the row itself when there is nothing to do, else a copy.
-const float* Sampler::adjust(const float* x, size_t size, const SampleParams& params) {
-  const bool repetition = params.repetition_penalty != 1 && params.seen_count > 0;
-  const bool frequency = (params.presence_penalty != 0 || params.frequency_penalty != 0) &&
-                         params.seen_count > params.seen_prompt;
-  if (params.bias_ids.empty() && !repetition && !frequency) return x;
+const float* Sampler::adjust(const float* x, size_t size, const SampleRow& row) {
+  const SamplerSettings& settings = *row.settings;
+  const bool repetition = settings.repetition_penalty != 1 && row.seen_count > 0;
+  const bool frequency = (settings.presence_penalty != 0 || settings.frequency_penalty != 0) &&
+                         row.seen_count > settings.seen_prompt;
+  if (settings.bias_ids.empty() && !repetition && !frequency) return x;
   adjusted_.assign(x, x + size);
-  for (size_t i = 0; i < params.bias_ids.size(); ++i) {
-    float& value = adjusted_[static_cast<size_t>(params.bias_ids[i])];
-    const double bias = params.bias_values[i];
+  for (size_t i = 0; i < settings.bias_ids.size(); ++i) {
+    float& value = adjusted_[static_cast<size_t>(settings.bias_ids[i])];
+    const double bias = settings.bias_values[i];
     value = bias <= -100 ? -kInfinity : value + static_cast<float>(bias);
   }
-  if (repetition) penalise_repetition(params);
-  if (frequency) penalise_frequency(params);
+  if (repetition) penalise_repetition(row);
+  if (frequency) penalise_frequency(row);
   return adjusted_.data();
 }
 
 // Divides what is positive and multiplies what is negative, each token once.
 // Keskar et al., 2019, https://arxiv.org/abs/1909.05858, with the sign as transformers has it.
-void Sampler::penalise_repetition(const SampleParams& params) {
-  const float penalty = static_cast<float>(params.repetition_penalty);
+void Sampler::penalise_repetition(const SampleRow& row) {
+  const SamplerSettings& settings = *row.settings;
+  const float penalty = static_cast<float>(settings.repetition_penalty);
   penalised_.assign(adjusted_.size(), false);
-  for (size_t i = 0; i < params.seen_count; ++i) {
-    const size_t id = static_cast<size_t>(params.seen[i]);
+  for (size_t i = 0; i < row.seen_count; ++i) {
+    const size_t id = static_cast<size_t>(row.seen[i]);
     // The first test repeats that of `check`: another thread may have written since.
     if (id >= adjusted_.size() || penalised_[id]) continue;
     penalised_[id] = true;
@@ -233,16 +240,17 @@ void Sampler::penalise_repetition(const SampleParams& params) {
 }
 
 // Subtracts frequency_penalty * count + presence_penalty from each token of the answer so far.
-void Sampler::penalise_frequency(const SampleParams& params) {
-  const float presence = static_cast<float>(params.presence_penalty);
-  const float frequency = static_cast<float>(params.frequency_penalty);
+void Sampler::penalise_frequency(const SampleRow& row) {
+  const SamplerSettings& settings = *row.settings;
+  const float presence = static_cast<float>(settings.presence_penalty);
+  const float frequency = static_cast<float>(settings.frequency_penalty);
   counts_.assign(adjusted_.size(), 0);
-  for (size_t i = params.seen_prompt; i < params.seen_count; ++i) {
-    const size_t id = static_cast<size_t>(params.seen[i]);
+  for (size_t i = settings.seen_prompt; i < row.seen_count; ++i) {
+    const size_t id = static_cast<size_t>(row.seen[i]);
     if (id < counts_.size()) counts_[id] += 1;
   }
-  for (size_t i = params.seen_prompt; i < params.seen_count; ++i) {
-    const size_t id = static_cast<size_t>(params.seen[i]);
+  for (size_t i = settings.seen_prompt; i < row.seen_count; ++i) {
+    const size_t id = static_cast<size_t>(row.seen[i]);
     if (id >= counts_.size() || counts_[id] == 0) continue;  // it is done
     const float often = frequency * counts_[id];
     adjusted_[id] -= often + presence;
@@ -256,10 +264,11 @@ int32_t Sampler::argmax(const float* x, size_t size, float peak) const {
   return static_cast<int32_t>(found - x);
 }
 
-int32_t Sampler::draw(const float* x, size_t size, float peak, const SampleParams& params) {
-  const bool chosen = params.top_k > 0 && static_cast<size_t>(params.top_k) < size;
+int32_t Sampler::draw(const float* x, size_t size, float peak, const SampleRow& row) {
+  const SamplerSettings& settings = *row.settings;
+  const bool chosen = settings.top_k > 0 && static_cast<size_t>(settings.top_k) < size;
   if (chosen) {
-    best(x, size, static_cast<size_t>(params.top_k));
+    best(x, size, static_cast<size_t>(settings.top_k));
     std::sort(candidates_.begin(), candidates_.end(),
               [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
     values_.clear();
@@ -268,15 +277,15 @@ int32_t Sampler::draw(const float* x, size_t size, float peak, const SampleParam
     size = values_.size();
     scan(x, size);
   }
-  const float temperature = static_cast<float>(params.temperature);
+  const float temperature = static_cast<float>(settings.temperature);
   const double total = weigh(x, size, peak, temperature);
-  if (params.top_p < 1) keep_nucleus(x, size, peak, temperature, total, params.top_p);
-  if (params.min_p > 0) {
-    const float least = static_cast<float>(params.min_p);  // the best token weighs 1
+  if (settings.top_p < 1) keep_nucleus(x, size, peak, temperature, total, settings.top_p);
+  if (settings.min_p > 0) {
+    const float least = static_cast<float>(settings.min_p);  // the best token weighs 1
     for (float& weight : weights_) weight = weight < least ? 0.0f : weight;
     sum_blocks_again();
   }
-  const size_t index = pick(philox_uniform(params.seed, params.position));
+  const size_t index = pick(philox_uniform(settings.seed, row.position));
   return chosen ? candidates_[index].id : static_cast<int32_t>(index);
 }
 

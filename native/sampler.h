@@ -8,8 +8,8 @@
 
 namespace talu {
 
-// The fields of protocols.SampleRow; `seen` is borrowed.
-struct SampleParams {
+// How to choose the tokens of one sequence: what does not change from token to token.
+struct SamplerSettings {
   double temperature = 0;
   int64_t top_k = 0;
   double top_p = 1;
@@ -18,13 +18,21 @@ struct SampleParams {
   double presence_penalty = 0;
   double frequency_penalty = 0;
   uint64_t seed = 0;
-  uint64_t position = 0;
   std::vector<int64_t> bias_ids;
   std::vector<double> bias_values;
-  const int32_t* seen = nullptr;
-  size_t seen_count = 0;
   uint64_t seen_prompt = 0;
   int64_t top_logprobs = -1;
+
+  // Throws std::invalid_argument for a setting that is out of range.
+  void check() const;
+};
+
+// What changes from token to token. Both pointers are borrowed; the settings have been checked.
+struct SampleRow {
+  const SamplerSettings* settings = nullptr;
+  uint64_t position = 0;
+  const int32_t* seen = nullptr;
+  size_t seen_count = 0;
 };
 
 // `logprob` and `top_logprobs` are set when top_logprobs >= 0 was asked for.
@@ -42,9 +50,9 @@ double philox_uniform(uint64_t seed, uint64_t position);
 class Sampler {
  public:
   // Bias, repetition penalty, presence and frequency penalty, temperature, top-k, top-p, min-p, in
-  // that order. Throws std::invalid_argument for parameters out of range, logits that are not
-  // numbers, and when no token is left. Ties go to the lower id everywhere.
-  Sample sample(const float* logits, size_t vocabulary, const SampleParams& params);
+  // that order. Throws std::invalid_argument for token ids outside the vocabulary, logits that are
+  // not numbers, and when no token is left. Ties go to the lower id everywhere.
+  Sample sample(const float* logits, size_t vocabulary, const SampleRow& row);
 
  private:
   struct Bins;
@@ -58,11 +66,11 @@ class Sampler {
 
   float scan(const float* x, size_t size);
   void best(const float* x, size_t size, size_t count);
-  const float* adjust(const float* x, size_t size, const SampleParams& params);
-  void penalise_repetition(const SampleParams& params);
-  void penalise_frequency(const SampleParams& params);
+  const float* adjust(const float* x, size_t size, const SampleRow& row);
+  void penalise_repetition(const SampleRow& row);
+  void penalise_frequency(const SampleRow& row);
   int32_t argmax(const float* x, size_t size, float peak) const;
-  int32_t draw(const float* x, size_t size, float peak, const SampleParams& params);
+  int32_t draw(const float* x, size_t size, float peak, const SampleRow& row);
   double weigh(const float* x, size_t size, float peak, float temperature);
   void keep_nucleus(const float* x, size_t size, float peak, float temperature, double total,
                     double p);

@@ -12,7 +12,7 @@ import pytest
 
 from talu import Client, CompletionOptions
 from talu.graph import numpy_sampler
-from talu.protocols import SampleRow
+from talu.graph.sampler import SampleRow, SamplerSettings
 from talu.types import Request
 
 STORY = "Tell me a story about a fox."
@@ -73,15 +73,11 @@ def defined_tokens(prompt: list[int], logits: list[np.ndarray], settings: dict) 
     settings = settings.copy()
     bias = settings.pop("logit_bias", {})
     tokens = list(prompt)
-    for row in logits:
-        params = SampleRow(
-            position=len(tokens),
-            seen=np.array(tokens) if "repetition_penalty" in settings else None,
-            bias_ids=list(bias),
-            bias_values=list(bias.values()),
-            **settings,
-        )
-        tokens.append(numpy_sampler.sample(row[None], [params])[0].token)
+    params = SamplerSettings(bias_ids=list(bias), bias_values=list(bias.values()), **settings)
+    for logits_row in logits:
+        seen = np.array(tokens) if "repetition_penalty" in settings else None
+        row = SampleRow(params, len(tokens), seen)
+        tokens.append(numpy_sampler.sample(logits_row[None], [row])[0].token)
     return tokens[len(prompt) :]
 
 

@@ -6,8 +6,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from talu.protocols import SampleRow
-
 PACKING_VERSION: Final[int]
 
 def formats() -> list[str]: ...
@@ -60,6 +58,48 @@ class Executor:
     ) -> NDArray[np.float32]: ...
     def close(self) -> None: ...
 
+class SamplerSettings:
+    """How to choose the tokens of one sequence; cannot be changed.
+
+    Attributes:
+        seed: key of the counter-based generator, together with a token's position.
+        bias_ids, bias_values: added to the logits; -100 or less bans the token.
+        presence_penalty, frequency_penalty: ``frequency_penalty`` times the count of a token in the
+            answer so far, plus ``presence_penalty``, is subtracted from its logit.
+        seen_prompt: how many of the tokens seen so far are the prompt's.
+        top_logprobs: how many of the most likely tokens to report; -1 asks for no log-probability.
+    """
+
+    temperature: Final[float]
+    top_k: Final[int]
+    top_p: Final[float]
+    min_p: Final[float]
+    repetition_penalty: Final[float]
+    presence_penalty: Final[float]
+    frequency_penalty: Final[float]
+    seed: Final[int]
+    bias_ids: Final[list[int]]
+    bias_values: Final[list[float]]
+    seen_prompt: Final[int]
+    top_logprobs: Final[int]
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        seed: int = 0,
+        bias_ids: Sequence[int] = ...,
+        bias_values: Sequence[float] = ...,
+        seen_prompt: int = 0,
+        top_logprobs: int = -1,
+    ) -> None: ...
+
 def sample(
-    logits: NDArray[np.float32], rows: Sequence[SampleRow]
+    logits: NDArray[np.float32],
+    rows: Sequence[tuple[SamplerSettings, int, NDArray[np.int32] | None]],
 ) -> list[tuple[int, float | None, tuple[tuple[int, float], ...]]]: ...

@@ -23,7 +23,6 @@ __all__ = [
     "Embedded",
     "Executor",
     "PackedTensor",
-    "SampleRow",
     "Sampled",
     "SessionRecord",
     "Store",
@@ -142,39 +141,6 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Free cache and weights; idempotent."""
-
-
-@dataclass(frozen=True, slots=True)
-class SampleRow:
-    """How to sample from one row of logits.
-
-    The order is: bias, repetition penalty, presence and frequency penalty, temperature, top-k,
-    top-p, min-p.
-
-    Attributes:
-        seed, position: key of the counter-based generator: one uniform number for each pair.
-        bias_ids, bias_values: added to the logits; -100 or less bans the token.
-        presence_penalty, frequency_penalty: ``frequency_penalty`` times the count of a token in the
-            answer so far, plus ``presence_penalty``, is subtracted from its logit.
-        seen: tokens so far, prompt included, for the penalties; may repeat.
-        seen_prompt: how many of ``seen`` are the prompt's.
-        top_logprobs: how many of the most likely tokens to report; -1 asks for no log-probability.
-    """
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    seed: int = 0
-    position: int = 0
-    bias_ids: Sequence[int] = ()
-    bias_values: Sequence[float] = ()
-    seen: "NDArray[np.int32] | None" = None
-    seen_prompt: int = 0
-    top_logprobs: int = -1
 
 
 @dataclass(frozen=True, slots=True)

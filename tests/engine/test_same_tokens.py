@@ -13,8 +13,8 @@ from talu.engine.scheduler import Limits
 from talu.engine.ticket import Ticket
 from talu.graph.numpy_executor import NumpyExecutor
 from talu.graph.numpy_sampler import sample
+from talu.graph.sampler import SampleRow, SamplerSettings
 from talu.models import load_architecture
-from talu.protocols import SampleRow
 from talu.sampling import SamplingParams
 
 NewEngine = Callable[..., Engine]
@@ -104,10 +104,10 @@ def slow_tokens(folder: Path, tensors: dict[str, Any], params: SamplingParams) -
             np.array([0, count], np.int32), np.arange(16, dtype=np.int32)[None],
             np.array([count - 1], np.int32),
         )  # fmt: skip
-        row = SampleRow(
+        settings = SamplerSettings(
             temperature=params.temperature, top_k=params.top_k, top_p=params.top_p,
-            repetition_penalty=params.repetition_penalty, seed=params.seed, position=count,
-            seen=np.array(tokens, np.int32),
+            repetition_penalty=params.repetition_penalty, seed=params.seed,
         )  # fmt: skip
+        row = SampleRow(settings, count, np.array(tokens, np.int32))
         tokens.append(sample(logits, [row])[0].token)
     return tokens[len(PROMPT) :]

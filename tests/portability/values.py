@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from talu import Client, _native
 from talu.graph.native_executor import NativeExecutor
-from talu.graph.sampler import sample
+from talu.graph.sampler import SampleRow, SamplerSettings, sample
 from talu.models import load_architecture
 from talu.models.rope import default_frequencies, linear_scaling, llama3_scaling
-from talu.protocols import PackedTensor, SampleRow
+from talu.protocols import PackedTensor
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.pack import as_float32
 from talu.weights.packed_file import aligned
@@ -34,11 +34,11 @@ ROTATIONS = {
     ),
     "linear": lambda size: linear_scaling(default_frequencies(1e4, size), 3.0),
 }
-ROWS = {
-    "greedy": SampleRow(top_logprobs=5),
-    "temperature": SampleRow(temperature=0.8, top_logprobs=5),
-    "top-p": SampleRow(temperature=1.1, top_p=0.9, top_logprobs=5),
-    "all": SampleRow(temperature=0.9, top_k=60, top_p=0.8, min_p=0.02, top_logprobs=5),
+SAMPLERS = {
+    "greedy": SamplerSettings(top_logprobs=5),
+    "temperature": SamplerSettings(temperature=0.8, top_logprobs=5),
+    "top-p": SamplerSettings(temperature=1.1, top_p=0.9, top_logprobs=5),
+    "all": SamplerSettings(temperature=0.9, top_k=60, top_p=0.8, min_p=0.02, top_logprobs=5),
 }
 
 
@@ -96,8 +96,8 @@ def samples() -> Iterator[tuple[str, str]]:
     # Numbers that look random, from integers alone.
     numbers = np.arange(50_000, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     logits = (numbers >> np.uint64(40)).astype(np.float32) / np.float32(2**20) - np.float32(8)
-    for name, row in ROWS.items():
-        yield f"sample {name}", digest(sample(logits[None], [row])[0])
+    for name, settings in SAMPLERS.items():
+        yield f"sample {name}", digest(sample(logits[None], [SampleRow(settings)])[0])
 
 
 def answers() -> Iterator[tuple[str, str]]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from talu.engine.scheduler import Job
 from talu.engine.stops import Stops
 from talu.engine.ticket import Mailbox, Piece, Result
-from talu.protocols import Sampled, SampleRow
+from talu.graph.sampler import SampleRow, SamplerSettings
+from talu.protocols import Sampled
 from talu.sampling import SamplingParams
 from talu.tokenizer.decoding import IncrementalDecoder
 from talu.tokenizer.tokenizer import Tokenizer
@@ -38,13 +39,27 @@ class Sequence(Job):
     context_note: str = ""
 
     def __post_init__(self) -> None:
-        self._bias = tuple(self.params.logit_bias), tuple(self.params.logit_bias.values())
+        params, count = self.params, len(self.tokens)
         self._seen: NDArray[np.int32] | None = None  # the tokens again, as the sampler reads them
-        if self.params.has_penalty:
-            count = len(self.tokens)
-            room = min(self.context_length, count + self.params.max_tokens)
-            self._seen = np.empty(room, dtype=np.int32)
+        if params.has_penalty:
+            self._seen = np.empty(
+                min(self.context_length, count + params.max_tokens), dtype=np.int32
+            )
             self._seen[:count] = self.tokens
+        self._settings = SamplerSettings(
+            temperature=params.temperature,
+            top_k=params.top_k,
+            top_p=params.top_p,
+            min_p=params.min_p,
+            repetition_penalty=params.repetition_penalty,
+            presence_penalty=params.presence_penalty,
+            frequency_penalty=params.frequency_penalty,
+            seed=params.seed,
+            bias_ids=list(params.logit_bias),
+            bias_values=list(params.logit_bias.values()),
+            seen_prompt=0 if self._seen is None else count,
+            top_logprobs=params.top_logprobs,
+        )
 
     @property
     def weight(self) -> int:
@@ -63,23 +78,9 @@ class Sequence(Job):
 
     def sample_row(self) -> SampleRow:
         """How to sample the next token."""
-        params, count = self.params, len(self.tokens)
-        return SampleRow(
-            temperature=params.temperature,
-            top_k=params.top_k,
-            top_p=params.top_p,
-            min_p=params.min_p,
-            repetition_penalty=params.repetition_penalty,
-            presence_penalty=params.presence_penalty,
-            frequency_penalty=params.frequency_penalty,
-            seed=params.seed,
-            position=count,
-            bias_ids=self._bias[0],
-            bias_values=self._bias[1],
-            seen=None if self._seen is None else self._seen[:count],
-            seen_prompt=0 if self._seen is None else self.mailbox.progress.prompt_tokens,
-            top_logprobs=params.top_logprobs,
-        )
+        count = len(self.tokens)
+        seen = None if self._seen is None else self._seen[:count]
+        return SampleRow(self._settings, count, seen)
 
     def accept(self, sampled: Sampled) -> FinishReason | None:
         """Add the next token, send its text, and return why it was the last one, if it was."""

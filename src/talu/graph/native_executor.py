@@ -108,8 +108,6 @@ class NativeExecutor:
 
     def close(self) -> None:
         """Free cache and weights; idempotent. Waits for a running step."""
-        # A blocked daemon thread can keep this object alive until the interpreter exits, when the
-        # native module would report a leak.
         native, self._native = self._native, None
         if native is not None:
             native.close()

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from talu.protocols import Sampled, SampleRow
+from talu.graph.sampler import SampleRow, SamplerSettings
+from talu.protocols import Sampled
 
 __all__ = ["adjusted", "kept_tokens", "philox", "sample", "uniform"]
 
@@ -41,16 +42,16 @@ def uniform(seed: int, position: int) -> float:
     return float((words[1] << 32 | words[0]) >> 11) * 2.0**-53
 
 
-def kept_tokens(scores: NDArray[np.float32], row: SampleRow) -> NDArray[np.intp]:
+def kept_tokens(scores: NDArray[np.float32], settings: SamplerSettings) -> NDArray[np.intp]:
     """Tokens that pass top-k, top-p and min-p, ascending; ``scores`` are biased and penalised."""
     order = np.argsort(-scores, kind="stable")
-    kept = order[: row.top_k or None]
-    weights = _weights(scores, row)[kept]
-    if row.top_p < 1:
+    kept = order[: settings.top_k or None]
+    weights = _weights(scores, settings)[kept]
+    if settings.top_p < 1:
         mass = np.cumsum(weights)
-        kept = kept[: np.searchsorted(mass, row.top_p * mass[-1]) + 1]
+        kept = kept[: np.searchsorted(mass, settings.top_p * mass[-1]) + 1]
     weights = weights[: len(kept)]
-    return np.sort(kept[(weights > 0) & (weights >= row.min_p)])
+    return np.sort(kept[(weights > 0) & (weights >= settings.min_p)])
 
 
 def sample(logits: NDArray[np.float32], rows: Sequence[SampleRow]) -> list[Sampled]:
@@ -59,19 +60,20 @@ def sample(logits: NDArray[np.float32], rows: Sequence[SampleRow]) -> list[Sampl
 
 
 def _sample_row(logits: NDArray[np.float32], row: SampleRow) -> Sampled:
+    settings = row.settings
     scores = adjusted(logits, row)
-    if row.temperature == 0:
+    if settings.temperature == 0:
         token = int(np.argmax(scores))
     else:
-        kept = kept_tokens(scores, row)
-        mass = np.cumsum(_weights(scores, row)[kept])
-        goal = uniform(row.seed, row.position) * mass[-1]
+        kept = kept_tokens(scores, settings)
+        mass = np.cumsum(_weights(scores, settings)[kept])
+        goal = uniform(settings.seed, row.position) * mass[-1]
         token = int(kept[min(np.searchsorted(mass, goal, side="right"), len(kept) - 1)])
-    if row.top_logprobs < 0:
+    if settings.top_logprobs < 0:
         return Sampled(token)
     own = logits.astype(np.float64) - logits.max()
     own -= np.log(np.exp(own).sum())
-    best = np.argsort(-logits, kind="stable")[: row.top_logprobs]
+    best = np.argsort(-logits, kind="stable")[: settings.top_logprobs]
     top = tuple((int(i), float(own[i])) for i in best if own[i] > -np.inf)
     return Sampled(token, float(own[token]), top)
 
@@ -82,22 +84,23 @@ def adjusted(logits: NDArray[np.float32], row: SampleRow) -> NDArray[np.float32]
     The repetition penalty divides positive and multiplies negative logits; presence and frequency
     penalty are subtracted from the logits of the answer's tokens.
     """
+    settings = row.settings
     scores = logits.copy()
-    for token, bias in zip(row.bias_ids, row.bias_values, strict=True):
+    for token, bias in zip(settings.bias_ids, settings.bias_values, strict=True):
         scores[token] = -np.inf if bias <= -100 else scores[token] + np.float32(bias)
     if row.seen is not None:
-        penalty = np.float32(row.repetition_penalty)
+        penalty = np.float32(settings.repetition_penalty)
         seen = scores[row.seen]
         scores[row.seen] = np.where(seen > 0, seen / penalty, seen * penalty)
-        tokens, counts = np.unique(row.seen[row.seen_prompt :], return_counts=True)
-        often = np.float32(row.frequency_penalty) * counts.astype(np.float32)
-        scores[tokens] -= often + np.float32(row.presence_penalty)
+        tokens, counts = np.unique(row.seen[settings.seen_prompt :], return_counts=True)
+        often = np.float32(settings.frequency_penalty) * counts.astype(np.float32)
+        scores[tokens] -= often + np.float32(settings.presence_penalty)
     return scores
 
 
-def _weights(scores: NDArray[np.float32], row: SampleRow) -> NDArray[np.float64]:
+def _weights(scores: NDArray[np.float32], settings: SamplerSettings) -> NDArray[np.float64]:
     """Probabilities after the temperature, as multiples of the largest."""
     weights: NDArray[np.float64] = np.exp(
-        (scores.astype(np.float64) - scores.max()) / row.temperature
+        (scores.astype(np.float64) - scores.max()) / settings.temperature
     )
     return weights

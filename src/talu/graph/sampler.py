@@ -1,14 +1,36 @@
-"""Calls the native sampler, which samples a token from each row of logits."""
+"""Samples tokens from logits in the native module.
+
+What is constant for a sequence is in its ``SamplerSettings``, which are made and checked once.
+Settings apply in this order: bias, repetition penalty, presence and frequency penalty, temperature,
+top-k, top-p, min-p.
+"""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from talu import _native
-from talu.protocols import Sampled, SampleRow
+from talu._native import SamplerSettings
+from talu.protocols import Sampled
 
-__all__ = ["sample"]
+__all__ = ["SampleRow", "SamplerSettings", "sample"]
+
+
+class SampleRow(NamedTuple):
+    """What a sequence needs for its next token.
+
+    Attributes:
+        settings: the sequence's settings.
+        position: of the token, which with the seed is the key of the counter-based generator: one
+            uniform number for each pair.
+        seen: tokens so far, prompt included, for the penalties; may repeat.
+    """
+
+    settings: SamplerSettings
+    position: int = 0
+    seen: NDArray[np.int32] | None = None
 
 
 def sample(logits: NDArray[np.float32], rows: Sequence[SampleRow]) -> list[Sampled]:
@@ -22,8 +44,8 @@ def sample(logits: NDArray[np.float32], rows: Sequence[SampleRow]) -> list[Sampl
         rows: n sets of parameters.
 
     Raises:
-        ValueError: a parameter is out of range, a logit is NaN or +inf, or no token is left; the
-            message names the row.
+        ValueError: a token id is outside the vocabulary, a logit is NaN or +inf, or no token is
+            left; the message names the row.
         TypeError: ``logits`` has the wrong type or layout.
     """
     return [Sampled(*sampled) for sampled in _native.sample(logits, rows)]
