@@ -7,6 +7,8 @@ struct f16 {
   static constexpr std::size_t parts = 1;
   using element = std::uint16_t;
   using activation = float;
+  static constexpr float kOverflow = 65520.0f;  // from this size on a number is rounded to infinity
+  static constexpr element kNotANumber = 0x7e00;
 
   static float widen(element x) { return widen_f16(x); }
   static f32x16 load_lanes(const element* p) { return load_f16(p); }

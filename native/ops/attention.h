@@ -49,7 +49,19 @@ struct HeadCache {
   }
 };
 
-// Keys and values of `count` positions of one tile, from rows that follow each other.
+// Whether a row of one head has a number that a format with a small range rounds to infinity.
+template <class F>
+static bool overflows(const float* x, std::size_t head_size) {
+  f32x16 sizes = splat(0.0f);
+  for_columns(head_size, [&](std::size_t c, std::size_t n) {
+    sizes = larger_size(sizes, load_some(x + c, n));
+  });
+  return !(largest(sizes) < F::kOverflow);
+}
+
+// Keys and values of `count` positions of one tile, from rows that follow each other. Where a number
+// overflows, the value of the position becomes NaN, and so does every row that attends to it: an
+// infinite key alone could take the position out of the softmax, and leave a finite, wrong result.
 template <class F>
 static void write_kv(const HeadCache<F>& cache, std::size_t head_size, std::size_t position,
                      std::size_t count, const float* keys, std::size_t key_stride,
@@ -68,6 +80,11 @@ static void write_kv(const HeadCache<F>& cache, std::size_t head_size, std::size
       for (std::size_t i = 0; i < count; ++i)
         key_lanes[(c + column) * kTileRows + i] = rounded[i][column];
   });
+  if constexpr (requires { F::kOverflow; })
+    for (std::size_t i = 0; i < count; ++i)
+      if (overflows<F>(keys + i * key_stride, head_size) ||
+          overflows<F>(values + i * value_stride, head_size))
+        value_lanes[i * kTileRows] = F::kNotANumber;
 }
 
 // A worker's own memory for one panel of queries.

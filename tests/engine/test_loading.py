@@ -72,6 +72,37 @@ def test_an_overflow_of_the_f16_cache_names_a_format_with_enough_range(
             list(engine.submit([1], replace(params, logit_bias=dict.fromkeys(range(320), -100.0))))
 
 
+@pytest.mark.parametrize("kv_format", ["f16", "bf16"])
+def test_a_key_that_overflows_to_a_low_score_is_an_error_and_not_another_answer(
+    folder: Path, kv_format: Any
+) -> None:
+    path = folder / "model.safetensors"
+    tensors = {name: a.astype(np.float16) for name, a in load_file(path).items()}
+    column = 7  # of a head of 16: the one that the rotation hardly turns
+    embedding = tensors["model.embed_tokens.weight"]
+    embedding[:, 0], embedding[:, 1] = 20, 0
+    embedding[9, 1] = -20
+    attention = "model.layers.0.self_attn."
+    for name, source in (("q", 0), ("k", 1)):  # queries are positive, the key of token 9 negative
+        projection = tensors[f"{attention}{name}_proj.weight"]
+        projection[column::16] = 0
+        projection[column::16, source] = 8
+        norm = tensors[f"{attention}{name}_norm.weight"]
+        norm[:] = 0
+        norm[column] = 30_000
+    save_file(tensors, path)
+    params = SamplingParams(max_tokens=3, temperature=0.0)
+    model = load_model(folder, LocalBackend(kv_format=kv_format))
+    with closing(Engine(model)) as engine:
+        assert len(list(engine.submit([1, 2, 3, 4], params))) == 3
+        ticket = engine.submit([1, 2, 9, 3, 4], params)
+        if kv_format == "f16":
+            with pytest.raises(GenerationError, match=r"65,504.*LocalBackend\(kv_format='bf16'\)"):
+                list(ticket)
+        else:
+            assert len(list(ticket)) == 3
+
+
 def encoder(folder: Path) -> Path:
     """An encoder in f32, with the tokenizer of ``folder``."""
     shutil.copy(GOLDEN / "bert" / "config.json", folder)

@@ -277,6 +277,46 @@ def test_large_scores_do_not_overflow(
     pair(g, weights, target=target).compare(rows(range(20)), tolerance=3e-4)
 
 
+@per_target
+@pytest.mark.parametrize("kv_format", KV_FORMATS)
+@pytest.mark.parametrize(
+    ("name", "number", "too_large"),
+    [
+        ("k", -65_519.0, False),
+        ("k", -65_520.0, True),  # its score is below all others, for every query
+        ("k", 1e6, True),
+        ("v", -65_519.0, False),
+        ("v", 65_520.0, True),
+    ],
+)
+def test_what_overflows_the_f16_cache_shows_in_every_row_that_attends_to_it(
+    target: str,
+    kv_format: str,
+    name: str,
+    number: float,
+    too_large: bool,
+    pair: Callable,
+    rows: type,
+    run: Callable,
+    rng: np.random.Generator,
+) -> None:
+    g = Graph()
+    q, k, v = (table(g, n * 20, name=f"table_{x}") for x, n in [("q", 4), ("k", 2), ("v", 2)])
+    finish(g, g.attention(q, k, v, 20, scale=0.7))
+    weights = random(g, rng)
+    weights["table_q"] = np.abs(weights["table_q"]) + np.float32(0.1)
+    weights[f"table_{name}"][5, 37] = number
+    both = pair(g, weights, kv_format=kv_format, target=target)
+    for executor in (both.native, both.oracle):
+        with np.errstate(invalid="ignore"):
+            other = run(executor, rows(range(20)), rows(range(20, 30), blocks=[8]))[20:]
+            later = run(executor, rows([40], start=20))
+        spoiled = kv_format == "f16" and too_large
+        assert np.isnan(later).any() == spoiled
+        assert np.isfinite(later).all() == (not spoiled)
+        assert np.isfinite(other).all()
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_values_live_as_long_as_they_are_read_in_any_network(
     seed: int, pair: Callable, rows: type

@@ -80,7 +80,8 @@ class Head:
             number = first + int(finite.argmin())
             raise GenerationError(
                 f"the vector of text {number} has numbers that are infinite or not numbers; the "
-                "weights of the model are damaged, or their values are too large for its format",
+                "weights of the model are damaged, or a key or value is above 65,504, the largest "
+                "number of an f16 cache; LocalBackend(kv_format='bf16') has room for more",
                 details={"index": number},
             )
         return out

@@ -49,7 +49,8 @@ def round_to(x: Floats, number_format: str) -> Floats:
     if number_format == "f32":
         return x
     if number_format == "f16":
-        return x.astype(np.float16).astype(np.float32)
+        with np.errstate(over="ignore"):
+            return x.astype(np.float16).astype(np.float32)
     if number_format == "bf16":
         bits = np.ascontiguousarray(x).view(np.uint32)
         bits = (bits + (0x7FFF + (bits >> 16 & 1))) & np.uint32(0xFFFF0000)
@@ -257,6 +258,11 @@ class NumpyExecutor:
             slots = rows.slots(s, own)
             keys[slots] = round_to(k[chunk], self._kv_format)
             values[slots] = round_to(v[chunk], self._kv_format)
+            if self._kv_format == "f16":  # so that an infinite key cannot drop out of the softmax
+                infinite = ~np.isfinite(keys[slots]) | ~np.isfinite(values[slots])
+                values[slots] = np.where(
+                    infinite.any(axis=-1, keepdims=True), np.nan, values[slots]
+                )
             first = max(0, own[0] - window + 1) if window else 0
             seen = np.arange(first, own[-1] + 1, dtype=np.int32)
             slots = rows.slots(s, seen)
