@@ -201,7 +201,7 @@ def test_options_out_of_range_are_refused(
 def test_a_cache_beyond_all_memory_is_refused(network: tuple, pack: Callable, blocks: int) -> None:
     graph, weights = network
     tensors = {name: pack(weight, "f32") for name, weight in weights.items()}
-    with pytest.raises(ResourceError, match="no room"):
+    with pytest.raises(ResourceError, match="not enough memory"):
         NativeExecutor(graph, tensors, blocks=blocks, block_size=16)
 
 
