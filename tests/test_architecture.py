@@ -15,6 +15,7 @@ LEAVES = {
     "forks",
     "protocols",
     "sampling",
+    "threads",
     "types",
 }
 MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always allowed

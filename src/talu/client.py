@@ -4,7 +4,6 @@ Making a client touches neither disk nor network: a model is opened when it is f
 shared by everything in this process that uses it.
 """
 
-import asyncio
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +32,7 @@ from talu.profile import Profile
 from talu.router.model_methods import AsyncModelMethods, ModelMethods
 from talu.router.router import Router
 from talu.router.spec import CompletionOptions, ModelInput, backend_from
+from talu.threads import beside_loop
 from talu.types import Handle, Marker, Request, StopFlag
 
 __all__ = ["AsyncClient", "Client", "ModelInput"]
@@ -545,7 +545,7 @@ class AsyncClient(_Client, AsyncModelMethods, AsyncTokenMethods):
 
     async def close(self) -> None:
         """Like ``Client.close``, awaited."""
-        await asyncio.to_thread(self._close)
+        await beside_loop(self._close)
 
     async def __aenter__(self) -> Self:
         return self

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from talu.backends.prompt import prompt_of, stop_notes
 from talu.backends.reply import ChatReply, RawReply
 from talu.backends.texts import Texts
-from talu.backends.threads import InTurn
 from talu.config import check_boolean
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
@@ -27,6 +26,7 @@ from talu.forks import ForkSafeLock
 from talu.protocols import Embedded
 from talu.sampling import resolve_sampling
 from talu.template.render import traits
+from talu.threads import InTurn
 from talu.tokenizer.decoding import TAG_MARK
 from talu.types import (
     KV_FORMATS,
@@ -45,6 +45,8 @@ __all__ = ["LocalModel"]
 
 MAX_THREADS = 1024
 PROMPTS = InTurn()
+
+_dropped: list[EngineLease] = []  # of models that were dropped and not closed
 
 
 class LocalModel:
@@ -73,6 +75,7 @@ class LocalModel:
         _check_options(options)
         check_boolean("offline", offline)
         self._ref = ref
+        _release_dropped()
         self._lease = acquire(ref, options, offline=offline)
         self._info = self._lease.engine.info
         self._gate = ForkSafeLock(reentrant=True)  # for a signal handler that asks
@@ -335,12 +338,24 @@ def _let_go(lease: EngineLease) -> None:
     """Release the lease of a model that was dropped and not closed.
 
     A finalizer runs in any thread, the engine's own too, and inside any lock; so this waits for
-    nothing. In a forked child, which has no share, it starts no thread either.
+    nothing. In a forked child, which has no share, it starts no thread either. Where the system
+    allows no further thread, the lease is released when the next model is opened or dropped.
     """
     if not lease.valid:
         return
-    with contextlib.suppress(RuntimeError):  # the interpreter is ending: the registry closes all
-        threading.Thread(target=lease.release, name="talu-release", daemon=True).start()
+    _dropped.append(lease)
+    with contextlib.suppress(RuntimeError):  # or the interpreter is ending: the registry closes all
+        threading.Thread(target=_release_dropped, name="talu-release", daemon=True).start()
+
+
+def _release_dropped() -> None:
+    """Release the leases of dropped models."""
+    while True:
+        try:
+            lease = _dropped.pop()
+        except IndexError:
+            return
+        lease.release()
 
 
 def _check_options(options: LocalBackend) -> None:

@@ -7,13 +7,13 @@ import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
-from talu.backends.threads import InTurn
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
 from talu.error_text import shown
 from talu.exceptions import GenerationError, ValidationError
 from talu.forks import ForkSafeLock
 from talu.protocols import Embedded
+from talu.threads import InTurn
 from talu.types import POOLINGS, EmbeddingOptions, Pooling
 
 __all__ = ["Texts"]

@@ -16,6 +16,7 @@ from talu.chat.stream import Stream
 from talu.chat.turn import OnToken, Turn, drain
 from talu.config import GenerationConfig, GenerationSettings, check_boolean
 from talu.exceptions import StateError
+from talu.threads import beside_loop
 from talu.types import StopFlag
 
 __all__ = ["AsyncChat", "AsyncResponse", "AsyncStreamingResponse"]
@@ -427,10 +428,10 @@ class AsyncChat(Conversation):
             if isinstance(self.last_response, AsyncStreamingResponse):
                 await self.last_response.close()
             if self._persistence is not None:
-                await asyncio.to_thread(self._save_attributes)
+                await beside_loop(self._save_attributes)
         finally:
             if self._own is not None:
-                await asyncio.to_thread(self._own.close)
+                await beside_loop(self._own.close)
 
     async def __aenter__(self) -> Self:
         return self

@@ -17,6 +17,7 @@ from weakref import WeakSet
 from talu.chat.builder import Token
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend
+from talu.threads import beside_loop
 from talu.types import Event, Request
 
 __all__ = ["IO", "AsyncIO", "Ending", "Reading", "SyncIO", "iterate", "run", "run_alone", "runs"]
@@ -85,11 +86,14 @@ class SyncIO:
         write()
 
     def later(self, ending: Ending) -> None:
-        """Run it in a thread of its own, or here when the interpreter ends and none can begin."""
-        if sys.is_finalizing():
-            run_alone(ending())
-        else:
-            threading.Thread(target=lambda: run_alone(ending()), name="talu-ending").start()
+        """Run it in a separate thread, or here when no thread can be started."""
+        try:
+            if not sys.is_finalizing():
+                threading.Thread(target=lambda: run_alone(ending()), name="talu-ending").start()
+                return
+        except RuntimeError:  # the limit of threads is reached
+            pass
+        run_alone(ending())
 
 
 class AsyncIO:
@@ -119,7 +123,7 @@ class AsyncIO:
         if not _in_task():
             write()
             return
-        writing = asyncio.ensure_future(asyncio.to_thread(write))
+        writing = asyncio.ensure_future(beside_loop(write))
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError as cancelled:

@@ -14,6 +14,7 @@ from talu.config import GenerationConfig
 from talu.deadline import Deadline
 from talu.error_text import shown
 from talu.exceptions import TaluError, ValidationError
+from talu.threads import thread_starts
 from talu.types import StopFlag, check_stop_flag
 
 __all__ = ["aask_all", "ask_all", "batch_of", "conversation_of", "draft_of"]
@@ -100,8 +101,9 @@ def ask_all(
     with ThreadPoolExecutor(min(len(texts), AT_ONCE), "talu-ask") as pool:
         futures: list[Future[T]] = []
         try:
-            for text in texts:
-                futures.append(pool.submit(ask, text, stop))
+            with thread_starts():
+                for text in texts:
+                    futures.append(pool.submit(ask, text, stop))
             wait(futures, return_when=FIRST_EXCEPTION)
             return [_result(number, future) for number, future in enumerate(futures)]
         except BaseException:

@@ -1,6 +1,5 @@
 """The methods of the clients that turn texts into tokens and back, and count them."""
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.protocols import Backend
 from talu.router.model_methods import ModelMethods
+from talu.threads import beside_loop
 from talu.types import Request
 
 __all__ = ["AsyncTokenMethods", "TokenMethods"]
@@ -111,7 +111,7 @@ class AsyncTokenMethods(_Checks):
         """Like ``Client.tokenize``, awaited; it runs in a thread beside the loop."""
         self._check_text(text, special_tokens=special_tokens)
         backend = await self._router.abackend(model)
-        return await asyncio.to_thread(backend.tokenize, text, special_tokens=special_tokens)
+        return await beside_loop(backend.tokenize, text, special_tokens=special_tokens)
 
     async def detokenize(
         self, ids: Sequence[int], model: str | None = None, *, skip_special_tokens: bool = True
@@ -119,7 +119,7 @@ class AsyncTokenMethods(_Checks):
         """Like ``Client.detokenize``, awaited."""
         tokens = self._check_ids(ids, skip_special_tokens=skip_special_tokens)
         backend = await self._router.abackend(model)
-        return await asyncio.to_thread(
+        return await beside_loop(
             backend.detokenize, tokens, skip_special_tokens=skip_special_tokens
         )
 
@@ -127,7 +127,7 @@ class AsyncTokenMethods(_Checks):
         """Like ``Client.count_tokens``, awaited; it runs in a thread beside the loop."""
         request = self._counted(text)
         backend = await self._router.abackend(model)
-        return await asyncio.to_thread(_count, backend, text, request)
+        return await beside_loop(_count, backend, text, request)
 
 
 def _count(backend: Backend, text: Countable, request: Request | None) -> int:

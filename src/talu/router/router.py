@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from typing import Self
 
-from talu.backends.threads import beside_loop
 from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
 from talu.forks import ForkSafeLock, import_whole
@@ -18,6 +17,7 @@ from talu.router.spec import (
     path_reference,
     specs_from,
 )
+from talu.threads import beside_loop
 from talu.types import Handle, LocalBackend
 
 __all__ = ["Router"]

@@ -1,12 +1,18 @@
 """Work beside an event loop: how many threads it takes, and who waits for whom."""
 
 import asyncio
+import gc
 import threading
+import weakref
+from typing import Any
 
 import pytest
 
-from talu.backends.threads import InTurn
+from talu import Client, LocalBackend, ModelSpec
+from talu.backends.local import LocalModel
+from talu.backends.scripted import ScriptedModel
 from talu.exceptions import ResourceError, StateError
+from talu.threads import InTurn
 
 
 def test_calls_of_one_loop_run_one_after_the_other_in_their_order() -> None:
@@ -74,13 +80,14 @@ def test_a_call_that_is_cancelled_or_fails_gives_its_turn_to_the_next() -> None:
     assert asyncio.run(main()) == 2
 
 
-def test_a_thread_that_cannot_be_started_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+def fail_to_start(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
+
+def test_a_thread_that_cannot_be_started_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
     async def call() -> None:
         with monkeypatch.context() as patch:  # the loop's own end needs a thread
-            patch.setattr(threading.Thread, "start", refuse)
+            patch.setattr(threading.Thread, "start", fail_to_start)
             await InTurn().call(lambda: None)
 
     with pytest.raises(ResourceError, match=r"no further thread.*ulimit"):
@@ -95,3 +102,27 @@ def test_an_error_of_the_function_is_raised_as_it_is(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         asyncio.run(InTurn().call(fail))
     assert caught.value is error
+
+
+def test_many_questions_without_a_thread_are_a_typed_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = Client([ModelSpec("scripted", ScriptedModel("a", "b"))])
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail_to_start)
+        with pytest.raises(ResourceError, match=r"no further thread.*ulimit"):
+            client.ask(["one", "two"])
+
+
+def test_a_model_dropped_without_a_thread_is_freed_when_the_next_one_opens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = LocalModel("talu/pocket", LocalBackend(num_threads=1))
+    engine: Any = weakref.ref(model._engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail_to_start)
+        del model
+        gc.collect()
+        assert not engine()._worker._closed
+    LocalModel("talu/pocket", LocalBackend(num_threads=2)).close()
+    assert engine() is None or engine()._worker._closed

@@ -1,17 +1,29 @@
-"""Runs work in a thread beside an event loop, which it would keep busy otherwise."""
+"""Runs work in threads, and turns a thread that cannot be started into a typed error."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from talu.error_text import NO_THREAD
 from talu.exceptions import ResourceError, TaluError
 
-__all__ = ["InTurn", "beside_loop"]
+__all__ = ["InTurn", "beside_loop", "thread_starts"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+@contextmanager
+def thread_starts() -> Generator[None]:
+    """Raise ``ResourceError`` in place of Python's own error when no thread can be started."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, TaluError) or "start new thread" not in str(error):
+            raise
+        raise ResourceError(NO_THREAD) from error
 
 
 async def beside_loop(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -20,12 +32,8 @@ async def beside_loop(function: Callable[P, T], *args: P.args, **kwargs: P.kwarg
     Raises:
         ResourceError: the system allows no further thread.
     """
-    try:
+    with thread_starts():
         return await asyncio.to_thread(function, *args, **kwargs)
-    except RuntimeError as error:
-        if isinstance(error, TaluError) or "start new thread" not in str(error):
-            raise
-        raise ResourceError(NO_THREAD) from error
 
 
 class InTurn:
