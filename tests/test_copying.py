@@ -89,11 +89,11 @@ def test_what_is_at_work_is_not_copied_and_says_what_to_do_instead(faces, made, 
     chat = client.chat()
     answer = faces.run(chat("q", stream=stream))
     at_work = {
-        r"Client cannot be copied or pickled: make another one of the same models": client,
+        r"Client cannot be copied or pickled: make another one with the same models": client,
         r"Chat cannot .*: fork\(\) makes an independent one; to_dict\(\)": chat,
         r"Profile cannot .*: open it again by its name": client.profile,
         r"Router cannot .*: make another one, or a client": client.router,
-        r"HookManager cannot .*: make another one of the same hooks": client.hooks,
+        r"HookManager cannot .*: make a new one with the same hooks": client.hooks,
         r"MetricsHook cannot .*: snapshot\(\) gives its counts as values": client.hooks.hooks[0],
         r"OpenTelemetryHook cannot .*: share the hook itself": OpenTelemetryHook(),
         r"StopFlag cannot .*: share the flag itself": StopFlag(),

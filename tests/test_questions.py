@@ -64,7 +64,7 @@ def test_a_conversation_that_ends_with_the_result_of_a_tool_is_answered(faces) -
 
 @pytest.mark.parametrize("role", ["system", "assistant"])
 def test_a_conversation_that_no_model_answers_is_refused(faces, role: str) -> None:
-    with pytest.raises(ValidationError, match="must end with one of the user or the result"):
+    with pytest.raises(ValidationError, match="must end with a user message or a tool result"):
         faces.run(faces.client("a").ask([{"role": role, "content": "x"}]))
 
 
@@ -76,7 +76,7 @@ def test_a_wrong_message_is_named(faces) -> None:
 
 def test_a_system_message_and_one_among_the_messages_exclude_each_other(faces) -> None:
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "q"}]
-    with pytest.raises(ValidationError, match="exclude each other"):
+    with pytest.raises(ValidationError, match="mutually exclusive"):
         faces.run(faces.client("a").ask(messages, system="T"))
 
 

@@ -31,7 +31,7 @@ def test_a_coroutine_that_suspends_is_closed_and_an_error() -> None:
             log.append("closed")
 
     log: list[str] = []
-    with pytest.raises(RuntimeError, match="something that awaits"):
+    with pytest.raises(RuntimeError, match="suspended in a sync call"):
         run(sleep())
     assert log == ["closed"]
 

@@ -103,7 +103,7 @@ WRONG = [
     ([{"role": "user", "content": "a", "name": 3}], r"messages\[0\]\['name'\] must be printable"),
     (
         [{"role": "assistant", "name": "a", "tool_calls": [CALL]}],
-        r"messages\[0\]\['name'\] needs a content",
+        r"messages\[0\]\['name'\] needs content",
     ),
     (
         [

@@ -382,7 +382,7 @@ def test_a_dropped_stream_that_cannot_be_stored_has_its_end_and_is_logged(
             thread.join()
     faces.face.end()  # with the tasks of the loop
     assert [(record.name, record.message) for record in caplog.records] == [
-        ("talu.chat", "a stream that was dropped did not end well")
+        ("talu.chat", "the cleanup of a dropped stream failed")
     ]
     assert isinstance(caplog.records[0].exc_info[1], StorageError)
 

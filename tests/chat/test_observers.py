@@ -225,10 +225,10 @@ def test_what_was_told_is_not_told_again() -> None:
     run(observation.start())
     for _ in range(2):
         observation.first_token_ms = 1.0
-        run(observation.tell())
+        run(observation.deliver())
     for _ in range(2):
         observation.ending = None, KeyError("a")
-        run(observation.tell())
+        run(observation.deliver())
     assert log.calls == [START, ("first",), ("end", None, "'a'")]
 
 

@@ -139,8 +139,8 @@ def test_append_takes_an_item_as_it_is(chat) -> None:
         (lambda chat: chat.append(chat.items), ValidationError, "unknown role ConversationItems"),
         (lambda chat: chat.append("user"), ValidationError, "content is missing"),
         (lambda chat: chat.append("user", 3), ValidationError, "content must be text"),
-        (lambda chat: chat.append(ITEM, "b"), ValidationError, "has its own content"),
-        (lambda chat: chat.append(ITEM, hidden=True), ValidationError, "has its own content"),
+        (lambda chat: chat.append(ITEM, "b"), ValidationError, "already has content"),
+        (lambda chat: chat.append(ITEM, hidden=True), ValidationError, "already has content"),
         (lambda chat: chat.append("user", "b", hidden="no"), ValidationError, "hidden must be"),
         (lambda chat: chat.insert("0", "user", "a"), ValidationError, "whole number, got '0'"),
         (lambda chat: chat.insert(True, "user", "a"), ValidationError, "whole number, got True"),
@@ -243,7 +243,7 @@ def test_a_wrong_attribute_is_refused_and_the_old_one_stays(chat, name, value) -
 
 
 def test_system_twice_is_refused() -> None:
-    with pytest.raises(ValidationError, match="exclude each other"):
+    with pytest.raises(ValidationError, match="mutually exclusive"):
         Chat(system="one", messages=[{"role": "system", "content": "two"}])
 
 

@@ -1,4 +1,4 @@
-"""Conversations: chats, their items, answers and observers."""
+"""The public names for conversations: chats, items, answers and hooks."""
 
 from talu.chat.answer import ToolCall
 from talu.chat.async_chat import AsyncChat, AsyncResponse, AsyncStreamingResponse

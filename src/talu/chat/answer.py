@@ -1,6 +1,6 @@
-"""Answers: what every response knows of its turn, during and after it.
+"""The base classes of all responses, and the state of a turn that they expose.
 
-``Outcome`` is the state that a turn fills; ``Answer`` and ``WholeAnswer`` show it to the user.
+A turn fills an ``Outcome``; ``Answer`` and ``WholeAnswer`` present it to the user.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from talu.types import FinishReason, Timings, TokenLogprob, Usage
 __all__ = ["Answer", "ChatT", "Latest", "Outcome", "ToolCall", "WholeAnswer"]
 
 T = TypeVar("T")
-LATER = {  # names of answers that come with features of later versions
+LATER = {  # attributes that belong to features of later versions
     "parsed": "structured output",
     "submit_tool_result": "tools",
     "submit_tool_results": "tools",
@@ -28,7 +28,7 @@ class Continuable(Protocol):
     """A chat, as an answer sees it."""
 
     def _ending_with(self, past: Sequence[Item]) -> Self:
-        """The chat if its history ends with the last of these items, else a fork that does."""
+        """This chat if its history ends with the last of these items, else a fork that does."""
 
 
 ChatT = TypeVar("ChatT", bound=Continuable)
@@ -36,12 +36,12 @@ ChatT = TypeVar("ChatT", bound=Continuable)
 
 @dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Outcome(Generic[ChatT]):
-    """What has come of a turn.
+    """The state of a turn.
 
     Attributes:
-        chat: whose turn it is, None for a raw completion.
-        model: the model's name until the backend tells its own.
-        answer: the response that shows this turn; a whole one once the text is complete.
+        chat: the chat of the turn, None for a raw completion.
+        model: the requested model's name, used until the backend reports one.
+        answer: the response that presents this turn; a whole one once the text is complete.
         past: the history up to and including this turn; empty before the commit.
         finish_reason: None until the turn has ended, and when it failed.
     """
@@ -54,12 +54,12 @@ class Outcome(Generic[ChatT]):
     finish_reason: FinishReason | None = None
     ended: bool = False
 
-    def alone(self) -> "Outcome[ChatT]":
-        """The same without the chat and its history."""
+    def without_chat(self) -> "Outcome[ChatT]":
+        """A copy without the chat and its history."""
         return self.of_chat(None)
 
     def of_chat(self, chat: ChatT | None) -> "Outcome[ChatT]":
-        """A copy that belongs to this chat, and without its history if it belongs to none."""
+        """A copy for this chat; without a chat it has no history either."""
         return Outcome(
             chat=chat,
             model=self.model,
@@ -72,20 +72,20 @@ class Outcome(Generic[ChatT]):
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model asks for; ``arguments`` is JSON text as the model wrote it."""
+    """A tool call requested by the model; ``arguments`` is JSON text as the model wrote it."""
 
     id: str
     name: str
     arguments: str
 
     def to_dict(self) -> dict[str, object]:
-        """The call in OpenAI's form."""
+        """The call in OpenAI's format."""
         function = {"name": self.name, "arguments": self.arguments}
         return {"id": self.id, "type": "function", "function": function}
 
 
 class Answer(Generic[ChatT]):
-    """What every answer knows. Of a stream that is not read to its end: what has come so far."""
+    """Base of all answers. Before a stream has ended, its attributes show what has arrived."""
 
     def __init__(self, turn: Outcome[ChatT]) -> None:
         self._turn = turn
@@ -99,22 +99,22 @@ class Answer(Generic[ChatT]):
 
     @property
     def reasoning(self) -> str | None:
-        """What the model thought before it answered; None when it did not."""
+        """The model's reasoning before the answer; None when there is none."""
         return self._turn.builder.reasoning or None
 
     @property
     def tokens(self) -> list[int]:
-        """Ids of all sampled tokens, those of the reasoning and the end token included."""
+        """Ids of all sampled tokens, including reasoning tokens and the end token."""
         return list(self._turn.builder.tokens)
 
     @property
     def logprobs(self) -> list[TokenLogprob] | None:
-        """One entry for each token; None when they were not asked for."""
+        """One entry per token; None when they were not requested."""
         return list(self._turn.builder.logprobs) or None
 
     @property
     def tool_calls(self) -> list[ToolCall] | None:
-        """The calls that the model asks for; None when there are none."""
+        """The tool calls that the model requests; None when there are none."""
         calls = self._turn.builder.calls
         return [ToolCall(call.call_id, call.name, call.arguments) for call in calls] or None
 
@@ -131,16 +131,17 @@ class Answer(Generic[ChatT]):
 
     @property
     def usage(self) -> Usage | None:
-        """Token counts; None before the end, and when the answer failed or was never begun to read.
+        """Token counts; None before the end, and when the answer failed or was never read.
 
-        Of a stream that was left: what the model did until then, which may be more than was read.
+        For a stream that was stopped early, they count what the model generated until then, which
+        may be more than was read.
         """
         done = self._turn.builder.done
         return done.usage if done else None
 
     @property
     def timings(self) -> Timings | None:
-        """Durations; known when ``usage`` is."""
+        """Durations; available whenever ``usage`` is."""
         done = self._turn.builder.done
         return done.timings if done else None
 
@@ -151,40 +152,40 @@ class Answer(Generic[ChatT]):
 
     @property
     def model(self) -> str | None:
-        """The model that answers."""
+        """The name of the model."""
         done = self._turn.builder.done
         return done.model if done else self._turn.model
 
     @property
     def prompt(self) -> str | None:
-        """The rendered prompt; None before the end and when the backend does not know it."""
+        """The rendered prompt; None before the end and when the backend does not report it."""
         done = self._turn.builder.done
         return done.prompt if done else None
 
     @property
     def seed(self) -> int | None:
-        """The seed that was asked for or drawn; the same request with it gives the same answer.
+        """The seed that was given or drawn; repeating the request with it repeats the answer.
 
-        None before the end, and when the backend does not tell.
+        None before the end, and when the backend does not report it.
         """
         done = self._turn.builder.done
         return done.seed if done else None
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was done differently from what was asked, in words."""
+        """Sentences that describe each deviation from the request."""
         done = self._turn.builder.done
         return done.notes if done else ()
 
     @property
     def content(self) -> list[ContentPart]:
-        """The text as content parts; the same list at each access once the answer has ended."""
+        """The text as content parts; once the answer has ended, always the same list."""
         if self._content is None or not self._turn.ended:
             self._content = [OutputText(self._turn.builder.text)]
         return self._content
 
     def to_dict(self) -> dict[str, Any]:
-        """The answer for JSON: text, finish reason and everything else that is known."""
+        """The answer as a dictionary for JSON: text, finish reason and all other known values."""
         known: dict[str, Any] = {
             "text": self.text,
             "finish_reason": str(reason) if (reason := self._turn.finish_reason) else None,
@@ -220,7 +221,7 @@ class Answer(Generic[ChatT]):
         return []
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        """What a notebook shows: the text, or the state of an answer that has none to show."""
+        """The representation in a notebook: the text, or the state when there is no text yet."""
         text = self._displayed()
         page = f'<pre style="white-space: pre-wrap">{escape(text)}</pre>'
         return {"text/plain": text, "text/html": page}
@@ -237,38 +238,38 @@ class Answer(Generic[ChatT]):
             raise AttributeError(wrong, name=name, obj=self)
 
     def _detach(self) -> None:
-        """Let go of the chat, whose client is closed."""
+        """Drop the reference to the chat, whose client is closed."""
         self._turn.chat = None
 
-    def _place_to_go_on(self) -> ChatT:
-        """The chat itself when this is its latest answer, otherwise a fork that ends with it."""
+    def _chat_to_continue(self) -> ChatT:
+        """The chat itself if this is its latest answer, otherwise a fork that ends with it."""
         turn = self._turn
         if turn.chat is None:
             raise StateError(
-                "this answer belongs to no chat, because it is a one-shot or a copy: continue one "
-                "that came from client.chat() or client.ask()",
+                "this answer belongs to no chat, because it is a one-shot or a copy: continue an "
+                "answer of client.chat() or client.ask()",
                 "STATE_NO_CHAT",
             )
         if not turn.past:
-            raise StateError("this answer failed or never began: there is nothing to continue")
+            raise StateError("this answer failed or was never read: there is nothing to continue")
         return turn.chat._ending_with(turn.past)
 
 
 class WholeAnswer(Answer[ChatT], str):
-    """An answer that has ended: a ``str`` that also knows how it was generated.
+    """A complete answer: a ``str`` with attributes that describe its generation.
 
     It is not iterable, so that a forgotten ``stream=True`` is noticed; ``text`` is a plain ``str``.
     """
 
     def __new__(cls, turn: Outcome[ChatT]) -> Self:
-        """Show a turn that has ended, whose text no longer changes."""
+        """Wrap a turn that has ended, so that its text no longer changes."""
         return str.__new__(cls, turn.builder.text)
 
     @classmethod
     def of(cls, turn: Outcome[ChatT]) -> Self:
-        """The answer of this turn, made now unless the turn has it already.
+        """The answer of this turn, created now unless the turn already has one.
 
-        The turn gives it up, so that the two do not keep each other alive.
+        The turn drops its reference, so that there is no reference cycle.
         """
         answer = turn.answer if isinstance(turn.answer, cls) else cls(turn)
         turn.answer = None
@@ -284,10 +285,10 @@ class WholeAnswer(Answer[ChatT], str):
         return (part.text if isinstance(part, Answer) else part) in self.text
 
     def __copy__(self) -> Self:
-        return self  # it does not change
+        return self  # immutable
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._turn.alone(),)
+        return type(self), (self._turn.without_chat(),)
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -305,10 +306,10 @@ class WholeAnswer(Answer[ChatT], str):
         return self._known(super().timings)
 
     def _known(self, value: T | None) -> T:
-        """The value; an answer that was given has it, one that was interrupted may not."""
+        """The value, which only a failed or interrupted answer may lack."""
         if value is None:
             raise StateError(
-                "this answer failed or was interrupted before its model told how it ended"
+                "this answer failed or was interrupted before the model reported how it ended"
             )
         return value
 
@@ -316,8 +317,8 @@ class WholeAnswer(Answer[ChatT], str):
 class Latest:
     """The latest answer of a chat.
 
-    An answer refers to its chat. Once it is complete, the chat keeps only its outcome, and makes
-    the answer again if nothing else refers to it.
+    An answer refers to its chat. To avoid a reference cycle, the chat keeps only the outcome of a
+    complete answer, and creates the answer again if nothing else refers to it.
     """
 
     def __init__(self) -> None:
@@ -325,12 +326,12 @@ class Latest:
         self._complete: tuple[ref[Answer[Any]], Outcome[Any]] | None = None
 
     def set(self, answer: Answer[Any] | None) -> None:
-        """Hold an answer in place of the one before."""
+        """Replace the latest answer."""
         self._answer, self._complete = answer, None
         self.loosen()
 
     def get(self, chat: Any, whole: type["WholeAnswer[Any]"]) -> Answer[Any] | None:
-        """The answer; a stream that nothing else refers to comes back as a whole answer."""
+        """The latest answer; a stream that nothing else refers to is returned as a whole answer."""
         if self._complete is None:
             return self._answer
         reference, outcome = self._complete
@@ -341,7 +342,7 @@ class Latest:
         return answer
 
     def loosen(self) -> None:
-        """Keep only the outcome of an answer that is complete."""
+        """Release a complete answer, keeping only its outcome."""
         if (answer := self._answer) is None:
             return
         turn = answer._turn

@@ -1,4 +1,4 @@
-"""The awaited chat and its answers: like those of ``sync_chat``, on an event loop."""
+"""The async chat and its responses, the counterparts of those in ``sync_chat``."""
 
 import asyncio
 from collections.abc import AsyncIterator, Generator
@@ -76,7 +76,7 @@ class AsyncResponse(WholeAnswer["AsyncChat"]):
         **settings: Unpack[GenerationSettings],
     ) -> "AsyncResponse | AsyncStreamingResponse":
         """Like ``Response.append``, awaited."""
-        chat = self._place_to_go_on()
+        chat = self._chat_to_continue()
         draft = chat._draft(
             message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
         )
@@ -86,9 +86,9 @@ class AsyncResponse(WholeAnswer["AsyncChat"]):
 class AsyncStreamingResponse(Stream["AsyncChat"]):
     """Like ``StreamingResponse``, read with ``async for``.
 
-    ``text`` is what has arrived; ``await response`` reads the rest first. Leaving a loop early
-    stops the generation at the next turn of the event loop, and before anything else is asked of
-    its chat; ``async with`` stops it at once.
+    ``text`` is the text that has arrived; ``await response`` reads the rest first. Leaving a loop
+    early stops the generation at the next iteration of the event loop, and before the next request
+    to its chat; ``async with`` stops it at once.
     """
 
     _how_to_read = "await it, or loop over it with async for"
@@ -101,7 +101,7 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
 
     def __aiter__(self) -> AsyncIterator[Token]:
         reader = self._read()
-        if not self._pieces.ag_running:  # otherwise this one is refused, and the other goes on
+        if not self._pieces.ag_running:  # otherwise the new reader gets an error, not the old one
             self._reader = ref(reader)
         return reader
 
@@ -122,7 +122,7 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
         return self.wait().__await__()
 
     async def wait(self) -> Self:
-        """Read what is left, and give the answer itself; nothing is left when a loop was left."""
+        """Read the rest and return this answer; there is no rest once a loop was left early."""
         await self._settle()
         self._check_superseded()
         self._check_unread()
@@ -135,13 +135,13 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
             raise StateError("this stream is being read already", "STATE_BUSY")
 
     def cancel(self) -> None:
-        """Stop the generation, from any thread; what has come can be read, ``close`` drops it."""
+        """Stop the generation, from any thread; until ``close``, the text so far can be read."""
         self._turn.request.stop.signal()
 
     async def close(self) -> None:
         """Stop the generation if it is not finished; idempotent.
 
-        A task that reads it just now reads what has come, and then its end.
+        A task that is reading the stream gets what has arrived, and then the end.
         """
         self.cancel()
         await self._stop()
@@ -151,7 +151,7 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
         await self.close()
 
     async def _settle(self) -> None:
-        """Stop at once what a loop that was left would stop at a later turn of the event loop."""
+        """Stop a generation whose loop was left, without waiting for the event loop to do it."""
         gone = self._reader is not None and self._reader() is None
         if gone and not self._turn.unread:
             await self._stop()
@@ -167,7 +167,7 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
         return super()._displayed() or repr(self)
 
     async def _stop(self) -> None:
-        """Close the pieces; a loop that was left does so as well, and storing takes a while."""
+        """Close the pieces, under a lock: a loop that was left also closes them while saving."""
         async with self._closing:
             if not self._pieces.ag_running:
                 await self._pieces.aclose()
@@ -230,7 +230,7 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
     ) -> "AsyncResponse | AsyncStreamingResponse":
         """Like ``StreamingResponse.append``, awaited."""
         await self.wait()
-        chat = self._place_to_go_on()
+        chat = self._chat_to_continue()
         draft = chat._draft(
             message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
         )
@@ -238,16 +238,16 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
 
 
 class AsyncChat(Conversation):
-    """Like ``Chat``, awaited; it gives one answer at a time, other chats run concurrently.
+    """Like ``Chat``, awaited; it generates one answer at a time, other chats run concurrently.
 
-    Editing, inspection and storage form are plain methods, as in ``Chat``.
+    Editing, inspection and conversion to dictionaries are plain methods, as in ``Chat``.
     """
 
     _async_hooks = True
 
     @property
     def last_response(self) -> AsyncResponse | AsyncStreamingResponse | None:
-        """The latest answer, None before the first; a complete stream may come back whole."""
+        """The latest answer or None; a complete stream may be returned as a whole answer."""
         return cast(
             "AsyncResponse | AsyncStreamingResponse | None", self._latest.get(self, AsyncResponse)
         )
@@ -415,9 +415,9 @@ class AsyncChat(Conversation):
         **settings: Unpack[GenerationSettings],
     ) -> AsyncResponse | AsyncStreamingResponse:
         """Like ``Chat.regenerate``, awaited."""
-        last, asked = self._again(message)
+        last, message = self._to_regenerate(message)
         draft = self._draft(
-            asked, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
+            message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
         )
         return await self._answer(replace(draft, replaces=last), stream=stream)
 

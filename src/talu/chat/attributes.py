@@ -1,4 +1,4 @@
-"""The attributes of a chat beside its items, and its connection to a store."""
+"""The attributes of a chat other than its items, and its connection to a store."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -18,11 +18,11 @@ __all__ = ["ChatAttributes", "StoreOwner"]
 
 MAX_ID_LENGTH = 200
 MAX_TITLE_LENGTH = 1000
-MAX_METADATA_LENGTH = 1_000_000  # as JSON text
+MAX_METADATA_LENGTH = 1_000_000  # characters of the JSON text
 
 
 class StoreOwner(Protocol):
-    """What has a store, such as ``talu.Profile``."""
+    """An object with a store, such as ``talu.Profile``."""
 
     @property
     def database(self) -> Store:
@@ -30,7 +30,7 @@ class StoreOwner(Protocol):
 
 
 class ChatAttributes(Handle):
-    """Base of all chats: their attributes, and their link to a store if they have one."""
+    """Base of all chats: their attributes, and their connection to a store if they have one."""
 
     _closed = False
     _instead = "fork() makes an independent one; to_dict() and from_dict() carry it elsewhere"
@@ -63,7 +63,7 @@ class ChatAttributes(Handle):
 
     @property
     def session_id(self) -> str | None:
-        """Identifier of this chat; a chat that is stored always has one."""
+        """Identifier of this chat; a stored chat always has one."""
         return self._session_id
 
     @property
@@ -73,17 +73,17 @@ class ChatAttributes(Handle):
 
     @property
     def model(self) -> str | None:
-        """The model that answers; None without a client."""
+        """The name of the model; None without a client."""
         return self._model
 
     @property
     def chat_template(self) -> str | TemplateSource | None:
-        """The template that replaces the model's; None is the model's."""
+        """The template that replaces the model's; None to use the model's."""
         return self._template
 
     @property
     def config(self) -> GenerationConfig:
-        """Defaults of this chat's answers; never changed by a call, copied when it is set."""
+        """Default settings of this chat; copied when set, and never changed by a call."""
         return self._config
 
     @config.setter
@@ -94,7 +94,7 @@ class ChatAttributes(Handle):
 
     @property
     def marker(self) -> str:
-        """What a listing can be filtered by: "", "pinned", "archived" or "deleted"."""
+        """A label to filter listings by: "", "pinned", "archived" or "deleted"."""
         return self._marker
 
     @marker.setter
@@ -106,9 +106,9 @@ class ChatAttributes(Handle):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Anything else about the chat, as JSON has it; copied when it is set.
+        """Additional data about the chat, fit for JSON; copied when set.
 
-        A change inside is stored with the next turn or edit.
+        A change inside the dictionary is stored with the next turn or edit.
         """
         return self._metadata
 
@@ -134,12 +134,14 @@ class ChatAttributes(Handle):
             raise StateError("the chat has been closed", "CHAT_CLOSED")
 
     def _connect(self, store: Store, *, models: Sequence[str], fresh: bool) -> None:
-        """Go on from the stored session of this id; attributes that were given win.
+        """Connect to a store and resume the stored session of this id, if there is one.
+
+        Attributes passed by the caller take precedence over stored ones.
 
         Args:
-            store: where the session is or will be.
-            models: the stored model is taken if it is one of these, or if the chat has none.
-            fresh: a history was given, so that none may be stored.
+            store: the store of the session.
+            models: the stored model is used if it is one of these, or if the chat has none.
+            fresh: the caller passed a history, so the store must not have one.
         """
         persistence = Persistence(store, self._session_id)
         stored = persistence.restore()
@@ -157,7 +159,7 @@ class ChatAttributes(Handle):
             self._save(self._history.items)
 
     def _take(self, record: StoredRecord, items: list[Item]) -> bool:
-        """Take what is stored and was not given; tells whether something was given."""
+        """Adopt stored values for attributes not passed; return whether any was passed."""
         given = [self._config.given, self._marker, self._metadata, self._template]
         self._history = History(items)
         self._config = config_from_dict(record["config"]) | self._config
@@ -169,15 +171,15 @@ class ChatAttributes(Handle):
         return any(given) or self._parent_session_id != record["parent_session_id"]
 
     def _save(self, items: Sequence[Item] | None) -> None:
-        """Bring the store up to date, if there is one; None keeps the history that it has."""
+        """Save to the store, if there is one; None keeps the stored history."""
         if self._persistence is not None:
             shown = self._history.items if items is None else items
             self._persistence.save(self._session_record(shown), items)
 
     def _save_attributes(self) -> None:
-        """Save the attributes as they are now; an answer on its way is saved by its turn."""
-        begun = self._persistence is not None and self._persistence.begun
-        self._save(None if begun else self._history.items)
+        """Save the current attributes; a running turn saves its own answer."""
+        stored = self._persistence is not None and self._persistence.stored
+        self._save(None if stored else self._history.items)
 
     def _session_record(self, items: Sequence[Item]) -> ChatRecord:
         return ChatRecord(

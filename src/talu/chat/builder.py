@@ -1,6 +1,6 @@
-"""Folds the events of one generation into what answer and history are made of.
+"""Folds the events of one generation into tokens, text and conversation items.
 
-Pure: values in, values out. Text is collected in lists and joined when it is read.
+This module is pure. Text is collected in lists and joined when it is read.
 """
 
 from collections.abc import Mapping
@@ -30,13 +30,13 @@ __all__ = ["Builder", "Token"]
 
 
 class Token(str):
-    """A piece of streamed text; a ``str`` that also knows where it came from.
+    """A piece of streamed text: a ``str`` with attributes of the token it came from.
 
     Attributes:
-        id: id of the last token that ended in this piece, -1 when the backend does not tell.
-        logprob: log-probability of that token, when log-probabilities were asked for.
+        id: id of the last token that ended in this piece, -1 when the backend does not report it.
+        logprob: log-probability of that token, when log-probabilities were requested.
         is_special: the piece is the text of a special token.
-        finish_reason: set on the last piece of a stream only, whose text is empty.
+        finish_reason: set only on the last piece of a stream, whose text is empty.
     """
 
     __slots__ = ("finish_reason", "id", "is_special", "logprob")
@@ -75,13 +75,13 @@ class Token(str):
 
 
 class Builder:
-    """What has come of an answer so far.
+    """Collects an answer while it is generated.
 
     Attributes:
-        tokens: ids of all sampled tokens, reasoning included.
-        logprobs: one entry a token, empty when none were asked for.
-        calls: calls of tools in the order in which they came.
-        done: the last event of the stream, None before it came.
+        tokens: ids of all sampled tokens, including reasoning tokens.
+        logprobs: one entry per token, empty when none were requested.
+        calls: tool calls in order of arrival.
+        done: the last event of the stream, None before it arrives.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Builder:
         self.done: Done | None = None
 
     def add(self, event: Event) -> Token | None:
-        """Take one event; gives the piece to show, if the event has one."""
+        """Add one event and return its piece of text, if it has one."""
         match event:
             case TextDelta():
                 self._texts.append(event.text)
@@ -111,8 +111,8 @@ class Builder:
                 return Token(finish_reason=event.finish_reason)
 
     @property
-    def begun(self) -> bool:
-        """Whether anything has come."""
+    def started(self) -> bool:
+        """Whether any event has arrived."""
         return bool(self._texts or self._thoughts or self.calls or self.done)
 
     def _count(self, delta: TextDelta | ReasoningDelta) -> None:
@@ -126,11 +126,11 @@ class Builder:
 
     @property
     def reasoning(self) -> str:
-        """What the model thought so far."""
+        """The reasoning so far."""
         return "".join(self._thoughts)
 
     def items(self, status: ItemStatus, generation: Mapping[str, object]) -> tuple[Item, ...]:
-        """The items of the answer: reasoning, message, calls; never none at all."""
+        """The items of the answer: reasoning, message, calls; at least one."""
         items: list[Item] = []
         if self.reasoning:
             items.append(ReasoningItem(content=(ReasoningText(self.reasoning),), status=status))

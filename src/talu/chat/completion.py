@@ -1,4 +1,4 @@
-"""Raw completions: a turn without a chat and without a template."""
+"""Builds the requests and turns of raw completions, which use no chat and no template."""
 
 from talu.chat.answer import ChatT
 from talu.chat.conversation import Host
@@ -22,11 +22,11 @@ def raw_request(
     continue_from_token_id: int | None,
     echo_prompt: bool,
 ) -> Request:
-    """The request of a raw completion; ``system`` goes before the prompt with a blank line.
+    """The request of a raw completion; ``system`` precedes the prompt, with a blank line between.
 
     Raises:
-        EmptyPromptError: there is nothing to start from.
-        ValidationError: an argument is wrong, or has no meaning without a template.
+        EmptyPromptError: the prompt has no characters and no tokens.
+        ValidationError: an argument is invalid, or has no meaning without a template.
     """
     for name, text in (("prompt", prompt), ("system", "" if system is None else system)):
         if not isinstance(text, str):
@@ -65,7 +65,7 @@ def raw_request(
 def raw_turn(
     client: Host, model: str, io: IO, request: Request, stop_flag: StopFlag | None
 ) -> Turn[ChatT]:
-    """A turn that answers the request and belongs to no chat; it has not begun."""
+    """A turn for the request that belongs to no chat and has not started."""
     request.stop_with(stop_flag)
     return Turn(
         chat=None,

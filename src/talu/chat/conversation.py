@@ -1,4 +1,4 @@
-"""The base of both chats: their client, inspection of the prompt, the chat as a dictionary."""
+"""The base of the sync and async chats: client, prompt inspection and serialization."""
 
 import json
 import weakref
@@ -40,7 +40,7 @@ from talu.types import Request, StopFlag, check_stop_flag
 __all__ = ["Conversation", "Draft", "Host"]
 
 FORMAT_VERSION = 1
-FORM = {  # keys of a stored chat; None stands for an absent one
+FORM = {  # keys of a stored chat; None means absent
     "version": int,
     "model": str,
     "config": dict,
@@ -56,23 +56,23 @@ FORM = {  # keys of a stored chat; None stands for an absent one
 
 
 class Host(Protocol):
-    """What a chat needs from its client."""
+    """The parts of a client that a chat uses."""
 
     @property
     def router(self) -> Router:
-        """Source of backends."""
+        """The router that opens backends."""
 
     @property
     def hooks(self) -> HookManager:
-        """Observers of every generation."""
+        """The hooks of every generation."""
 
 
 class OwnHost:
-    """The small client of a chat that was made of a model's name; the chat closes it.
+    """The minimal client of a chat that was created from a model's name; the chat closes it.
 
     Attributes:
-        router: the one model, opened on first use and shared by all that use it.
-        hooks: observers of the chat's generations.
+        router: a router with this one model, opened on first use.
+        hooks: the hooks of the chat's generations.
     """
 
     def __init__(self, model: ModelInput, *, allow_async: bool) -> None:
@@ -81,22 +81,23 @@ class OwnHost:
         self._close = weakref.finalize(self, self.router.close)
 
     def close(self) -> None:
-        """Give back the model; idempotent."""
+        """Release the model; idempotent."""
         self._close()
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The checked arguments of a turn that has not begun.
+    """The checked arguments of a turn that has not started.
 
     Attributes:
+        question: the user's items.
         on_token: called with each piece that has text.
-        stop_flag: the caller's.
-        deadline: when the answer has to be finished.
-        replaces: the item from which on the history is replaced; None adds to its end.
+        stop_flag: the stop flag of the caller.
+        deadline: the time by which the answer has to be finished.
+        replaces: the first item that the turn replaces; None appends to the history.
     """
 
-    asked: tuple[MessageItem, ...]
+    question: tuple[MessageItem, ...]
     config: GenerationConfig
     on_token: OnToken | None
     stop_flag: StopFlag | None
@@ -105,7 +106,7 @@ class Draft:
 
 
 class Conversation(Editable):
-    """Base of ``Chat`` and ``AsyncChat``: a history of items and the defaults of its answers."""
+    """Base of ``Chat`` and ``AsyncChat``: a history of items and default settings."""
 
     _async_hooks: ClassVar[bool]
 
@@ -144,12 +145,12 @@ class Conversation(Editable):
             chat_template=chat_template,
         )
         self._client = client
-        self._turn: Turn[Self] | None = None  # the one that is under way
+        self._turn: Turn[Self] | None = None  # the unfinished turn
         self._latest = Latest()
         self._offline = check_boolean("offline", offline)
         if system is not None and (not isinstance(system, str) or system):
             if self.system is not None:
-                wrong = "system= and a system message in messages= exclude each other"
+                wrong = "system= and a system message in messages= are mutually exclusive"
                 raise ValidationError(wrong, details={"param": "system"})
             self.system = system
         if profile is not None:
@@ -158,7 +159,7 @@ class Conversation(Editable):
 
     @property
     def client(self) -> Host | None:
-        """Where models and hooks come from: the client, or a small one of the chat's own.
+        """The source of models and hooks: the client, or a minimal one that the chat owns.
 
         None for a chat that only holds its history.
         """
@@ -166,7 +167,7 @@ class Conversation(Editable):
 
     @property
     def owns_client(self) -> bool:
-        """Whether the chat was made of a model's name, so that closing it gives back the model."""
+        """Whether the chat was created from a model's name and owns that model."""
         return self._own is not None
 
     @property
@@ -176,7 +177,7 @@ class Conversation(Editable):
 
     @property
     def max_context_length(self) -> int | None:
-        """Tokens that prompt and answer may have together; opens the model; None when unknown."""
+        """Maximum tokens of prompt and answer together; opens the model; None when unknown."""
         return self._backend().max_context_length if self._client is not None else None
 
     def __repr__(self) -> str:
@@ -189,8 +190,8 @@ class Conversation(Editable):
     def fork(self) -> Self:
         """An independent copy on the same client; its parent session is this chat's session.
 
-        The copy of a stored chat is stored at once, under a new id; it shares the items on disk.
-        The model of a chat that owns it is closed with that chat, and not with its forks.
+        The copy of a stored chat is stored at once, under a new id; both share the items on disk.
+        A model that a chat owns is released when that chat is closed, not when a fork is.
         """
         return self._forked_with(self.items)
 
@@ -221,7 +222,7 @@ class Conversation(Editable):
     # Inspection
 
     def count_tokens(self, message: Message | None = None) -> int:
-        """Tokens of the prompt that the next answer would start from; opens the model.
+        """The number of tokens of the next answer's prompt; opens the model.
 
         Args:
             message: counted as the user's next message; the chat does not change.
@@ -229,8 +230,8 @@ class Conversation(Editable):
         Raises:
             StateError: the chat is closed or has no model.
         """
-        asked = user_items(message) if message is not None else []
-        items = [*self.items, *asked]
+        added = user_items(message) if message is not None else []
+        items = [*self.items, *added]
         if not items:
             return 0
         if self._client is None:
@@ -241,21 +242,21 @@ class Conversation(Editable):
     def preview_prompt(
         self, add_generation_prompt: bool = True, config: GenerationConfig | None = None
     ) -> str:
-        """The prompt that the next answer would start from; opens the model.
+        """The rendered prompt of the next answer; opens the model.
 
         Args:
-            add_generation_prompt: end with the opening of the model's turn, as an answer does.
-            config: wins over the chat's ``config``, as in a call.
+            add_generation_prompt: end with the start of the model's turn, as for an answer.
+            config: settings that override the chat's ``config``, as in a call.
         """
         check_boolean("add_generation_prompt", add_generation_prompt)
         request = self._request(self.items, merged(self.config, config))
         shown = replace(request, add_generation_prompt=add_generation_prompt)
         return self._backend().render(shown)[0]
 
-    # As a dictionary
+    # Serialization
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything that ``from_dict`` needs to restore the chat, fit for JSON."""
+        """The whole chat as a dictionary for JSON; ``from_dict`` restores it."""
         return {
             "version": FORMAT_VERSION,
             "model": self._model,
@@ -271,10 +272,10 @@ class Conversation(Editable):
         }
 
     def to_json(self) -> str:
-        """The conversation alone as JSON text: the list that ``messages`` is.
+        """The list ``messages`` as JSON text.
 
-        ``client.chat(messages=json.loads(text))`` restores it. What else ``to_dict`` has is not in
-        it: ids, times, states, hidden marks and settings.
+        ``client.chat(messages=json.loads(text))`` restores the conversation. Unlike ``to_dict``, it
+        has no ids, times, states, ``hidden`` flags and settings.
         """
         return json.dumps(self.messages, ensure_ascii=False)
 
@@ -282,14 +283,14 @@ class Conversation(Editable):
     def from_dict(
         cls, data: Mapping[str, Any], model: ModelInput | None = None, *, client: Host | None = None
     ) -> Self:
-        """Restore a chat from ``to_dict``; ``items`` win over ``messages`` when both are there.
+        """Restore a chat from ``to_dict``; ``items`` take precedence over ``messages``.
 
         Args:
-            data: what ``to_dict`` gave.
-            model: the model that goes on, one of the client's if there is a client.
-            client: without ``model`` it answers with its model of the same name, or its default
-                model when it has none. A profile of the client does not store the chat. Without
-                client and model the chat holds its history only.
+            data: a dictionary from ``to_dict``.
+            model: the model to use; one of the client's if there is a client.
+            client: without ``model``, its model of the stored name is used, or its default model
+                if it has none of that name. A profile of the client does not store the chat.
+                Without client and model, the chat only holds its history.
 
         Raises:
             ValidationError: something in ``data`` is missing, unknown, malformed or of a newer
@@ -326,7 +327,7 @@ class Conversation(Editable):
             chat._history = History(item_from_dict(f"items[{i}]", item) for i, item in records)
         return chat
 
-    # What the two faces build on
+    # Shared by Chat and AsyncChat
 
     def _host(self) -> Host:
         self._check_open()
@@ -380,52 +381,52 @@ class Conversation(Editable):
             return
         raise ValidationError(wrong, details={"param": "on_token"})
 
-    def _again(self, message: Message | None) -> tuple[MessageItem, Message]:
-        """The last user message, and what is asked in its place: a copy of it for None."""
-        asked = self.items.filter_by_role(MessageRole.USER)
-        if not asked:
+    def _to_regenerate(self, message: Message | None) -> tuple[MessageItem, Message]:
+        """The last user message, and the message that replaces it: a copy of it for None."""
+        messages = self.items.filter_by_role(MessageRole.USER)
+        if not messages:
             wrong = "there is no user message to answer again"
             raise StateError(wrong, "STATE_REGENERATE_NO_USER")
-        last = asked[-1]
-        again = MessageItem.create(last.role, last.content, hidden=last.hidden)
-        return last, again if message is None else message
+        last = messages[-1]
+        copy = MessageItem.create(last.role, last.content, hidden=last.hidden)
+        return last, copy if message is None else message
 
     def _close(self) -> None:
-        """Refuse further use, and stop an answer that is being generated."""
+        """Mark the chat as closed, and stop an answer that is being generated."""
         self._closed = True
         if self._turn is not None:
             self._turn.request.stop.signal()
 
     def _turn_ended(self, claim: Claim) -> None:
-        """Drop the references to a turn, which refers to this chat.
+        """Drop the references to a turn that has ended.
 
-        Without the cycle, a chat that is no longer used frees its client, and that its model, at
-        once.
+        The turn refers to this chat. Without the cycle, dropping the chat releases its client, and
+        with it the model, immediately.
         """
-        claim.lasts, claim.wind_up = lambda: False, lambda: None
+        claim.active, claim.clean_up = lambda: False, lambda: None
         if self._history.claimed_by(claim):
             self._turn = None
             self._latest.loosen()
 
     async def _begin(self, draft: Draft, io: IO, *, stream: bool) -> Turn[Self]:
-        """Claim the history and hand the request to the backend."""
+        """Claim the history and submit the request to the backend."""
         client = self._host()
         claim = Claim(lambda: io.working)
         self._history.claim(claim)
         try:
             items = self._history.items
-            keep = _place_of(draft.replaces, items) if draft.replaces else len(items)
-            asked = distinct(draft.asked, items)
+            keep = _index_of(draft.replaces, items) if draft.replaces else len(items)
+            question = distinct(draft.question, items)
             turn = Turn(
                 chat=self,
                 model=client.router.name_of(self._model),
                 history=self._history,
                 keep=keep,
-                asked=tuple(asked),
+                question=tuple(question),
                 save=self._save if self._persistence is not None else None,
-                input_text="\n".join(item.text for item in asked),
+                input_text="\n".join(item.text for item in question),
                 request=replace(
-                    self._request([*items[:keep], *asked], draft.config), deadline=draft.deadline
+                    self._request([*items[:keep], *question], draft.config), deadline=draft.deadline
                 ),
                 io=io,
                 hooks=client.hooks,
@@ -434,15 +435,15 @@ class Conversation(Editable):
             )
             turn.request.stop_with(draft.stop_flag)
             self._turn = turn
-            claim.lasts, claim.wind_up = lambda: turn.holds_chat, turn.wind_up
+            claim.active, claim.clean_up = lambda: turn.holds_chat, turn.clean_up
             turn.on_end = partial(self._turn_ended, claim)
         except BaseException:
-            claim.lasts = lambda: False
+            claim.active = lambda: False
             raise
         return await turn.begin()
 
 
-def _place_of(replaced: Item, items: Sequence[Item]) -> int:
+def _index_of(replaced: Item, items: Sequence[Item]) -> int:
     for place in reversed(range(len(items))):
         if items[place] is replaced:
             return place

@@ -1,4 +1,4 @@
-"""Reads the history of a chat, and edits it as a transaction."""
+"""Access to a chat's history: reading it, and editing it as a transaction."""
 
 from collections.abc import Callable
 from typing import Any, Self
@@ -19,13 +19,13 @@ class Editable(ChatAttributes):
 
     @property
     def items(self) -> ConversationItems:
-        """All items as a live read-only sequence, the system message included."""
+        """All items, including the system message, as a live read-only sequence."""
         self._check_open()
         return ConversationItems(self._history.items)
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The conversation as OpenAI-style dictionaries; a read-only copy.
+        """A read-only copy of the conversation as OpenAI-style dictionaries.
 
         ``client.chat(messages=chat.messages)`` restores it.
         """
@@ -63,7 +63,7 @@ class Editable(ChatAttributes):
     ) -> Self:
         """Add a message without generating: a role and a text, or a ``MessageItem``.
 
-        An item that the chat has already is added as a copy with an id of its own.
+        An item that is already in the chat is added as a copy with a new id.
 
         Raises:
             ValidationError: the role, the content or the type of an argument is wrong.
@@ -72,7 +72,7 @@ class Editable(ChatAttributes):
         return self._edit(lambda items: items.extend(distinct([item], items)))
 
     def append_hidden(self, role: MessageRole | str, content: str) -> Self:
-        """Add a message that is in the context but not meant for the eyes of a user."""
+        """Add a message that the model sees but that should not be shown to a user."""
         return self.append(role, content, hidden=True)
 
     def insert(
@@ -83,7 +83,7 @@ class Editable(ChatAttributes):
         *,
         hidden: bool = False,
     ) -> Self:
-        """Put a message before the item at ``index``, or at the end when that is ``len(chat)``.
+        """Insert a message before the item at ``index``; ``len(chat)`` appends it.
 
         Raises:
             ValidationError: the role, the content or the type of an argument is wrong.
@@ -98,7 +98,7 @@ class Editable(ChatAttributes):
         return self._edit(change)
 
     def pop(self) -> Self:
-        """Drop the last item; ``StateError`` when there is none."""
+        """Remove the last item; ``StateError`` when there is none."""
 
         def change(items: list[Item]) -> None:
             if not items:
@@ -108,7 +108,7 @@ class Editable(ChatAttributes):
         return self._edit(change)
 
     def remove(self, index: int) -> Self:
-        """Drop the item at ``index``, counted from 0; ``StateError`` when there is none."""
+        """Remove the item at ``index``, counted from 0; ``StateError`` when there is none."""
 
         def change(items: list[Item]) -> None:
             _check_index(index, len(items) - 1, "STATE_REMOVE_FAILED")
@@ -117,7 +117,7 @@ class Editable(ChatAttributes):
         return self._edit(change)
 
     def clear(self) -> Self:
-        """Drop everything but the system message."""
+        """Remove all items except the system message."""
 
         def change(items: list[Item]) -> None:
             del items[_system_of(items) :]
@@ -125,11 +125,11 @@ class Editable(ChatAttributes):
         return self._edit(change)
 
     def reset(self) -> Self:
-        """Drop everything."""
+        """Remove all items."""
         return self._edit(list[Item].clear)
 
     def _edit(self, change: Callable[[list[Item]], object]) -> Self:
-        """Change the items, in the store and then here, or not at all."""
+        """Change the items in the store and then in memory, or in neither."""
         self._check_open()
         claim = Claim(lambda: runs(work))
         work = self._changed(change, claim)
@@ -149,7 +149,7 @@ def _message(
 ) -> MessageItem:
     if isinstance(role, MessageItem):
         if content is not None or hidden:
-            wrong = "a MessageItem has its own content and hidden: give the item alone"
+            wrong = "a MessageItem already has content and hidden: give the item alone"
             raise ValidationError(wrong, details={"param": "hidden" if hidden else "content"})
         return role
     who = MessageRole.named(role)

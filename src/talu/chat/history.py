@@ -1,8 +1,8 @@
-"""The items of a chat, and the claim of the one turn or edit that may change them.
+"""The items of a chat, and the claim that lets one turn or edit at a time change them.
 
-A claim is never given back: it lasts as long as its work. An interrupt (Ctrl-C) may hit any code,
-also code that would give a claim back. So the claim asks the interpreter whether the work goes on:
-coroutines and generators know whether they run.
+A claim is never released explicitly, because an interrupt (Ctrl-C) can hit any code, including the
+code that would release it. A claim is active while its work runs, which the interpreter knows for
+every coroutine and generator.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,8 +15,8 @@ from talu.forks import ForkSafeLock
 __all__ = ["Claim", "History"]
 
 BUSY = (
-    "this chat has an answer that is not finished: read it to its end or close() it "
-    "(last_response has it), or fork() the chat for a second conversation"
+    "this chat has an answer that is not finished: read it to the end or close() it "
+    "(it is in last_response), or fork() the chat for a second conversation"
 )
 
 
@@ -25,39 +25,39 @@ class Claim:
     """The right of one turn or edit to change a history.
 
     Attributes:
-        lasts: whether the work is still under way.
-        wind_up: ends work that was interrupted; does nothing when it has ended by itself.
+        active: whether the work is still running.
+        clean_up: ends work that was interrupted; does nothing if the work has ended.
     """
 
-    lasts: Callable[[], bool]
-    wind_up: Callable[[], None] = lambda: None
+    active: Callable[[], bool]
+    clean_up: Callable[[], None] = lambda: None
 
 
 class History:
-    """The items of a chat; only the holder of the claim changes them, in one step."""
+    """The items of a chat; only the holder of the claim changes them, in a single step."""
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
         self.items: list[Item] = list(items)
         self._latest: Claim | None = None
-        self._gate = ForkSafeLock(reentrant=True)  # for a signal handler that asks
+        self._gate = ForkSafeLock(reentrant=True)  # a signal handler may use the chat
 
     def claimed_by(self, claim: Claim) -> bool:
-        """Whether no other turn or edit has claimed the items since."""
+        """Whether this is still the latest claim."""
         return self._latest is claim
 
     def claim(self, claim: Claim) -> None:
-        """Take the right to change the items, after winding up what was interrupted.
+        """Acquire the right to change the items, then clean up after interrupted work.
 
         Raises:
-            StateError: another one has it.
+            StateError: another turn or edit holds it.
         """
         with self._gate.lock:
             while True:
                 before = self._latest
-                if before is not None and before.lasts():
+                if before is not None and before.active():
                     raise StateError(BUSY, "STATE_BUSY")
-                if before is self._latest:  # otherwise a signal handler has claimed it
+                if before is self._latest:  # otherwise a signal handler has just claimed it
                     self._latest = claim
                     break
         if before is not None:
-            before.wind_up()
+            before.clean_up()

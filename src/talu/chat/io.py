@@ -1,7 +1,7 @@
 """The side effects of a turn, for sync and async callers.
 
-``AsyncIO`` awaits. ``SyncIO`` has the same methods as coroutines that never suspend, so ``run``
-and ``iterate`` drive them by hand: no event loop is involved, and it works inside a running one.
+``AsyncIO`` awaits. The coroutines of ``SyncIO`` never suspend, so ``run`` and ``iterate`` can drive
+them without an event loop, even inside a running one.
 """
 
 import asyncio
@@ -20,7 +20,17 @@ from talu.protocols import Backend
 from talu.threads import beside_loop
 from talu.types import Event, Request
 
-__all__ = ["IO", "AsyncIO", "Ending", "Reading", "SyncIO", "iterate", "run", "run_alone", "runs"]
+__all__ = [
+    "IO",
+    "AsyncIO",
+    "Ending",
+    "Reading",
+    "SyncIO",
+    "iterate",
+    "run",
+    "run_without_loop",
+    "runs",
+]
 
 T = TypeVar("T")
 Ending = Callable[[], Coroutine[Any, Any, None]]
@@ -30,48 +40,49 @@ class IO(Protocol):
     """The side effects of a turn."""
 
     async def open(self, request: Request) -> AsyncGenerator[Event]:
-        """Begin a generation and give its events; closing or dropping them cancels it."""
+        """Start a generation and return its events; closing or dropping them cancels it."""
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
-        """Call a function of the user: a hook, ``on_token``."""
+        """Call a user function: a hook or ``on_token``."""
 
     async def save(self, write: Callable[[], None]) -> None:
-        """Write to the store; the write is finished even if the caller is cancelled."""
+        """Write to the store; the write completes even if the caller is cancelled."""
 
-    def later(self, ending: Ending) -> None:
-        """Run an ending in the background; finalizers call this, which may run at any point."""
+    def run_later(self, ending: Ending) -> None:
+        """Run a cleanup in the background; called from finalizers, which can run at any point."""
 
     @property
     def working(self) -> bool:
-        """Whether the call that began the turn has not come back.
+        """Whether the call that started the turn is still running.
 
-        Always on an event loop: there a turn is cancelled and not interrupted, and ends itself.
+        On an event loop always true: there a turn is cancelled, not interrupted, and cleans up
+        after itself.
         """
 
 
 class SyncIO:
-    """For blocking callers: none of its coroutines ever suspends."""
+    """Side effects for blocking callers; none of the coroutines ever suspends."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._work: Coroutine[Any, Any, Any] | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Begin a turn, and end it too when it is read whole."""
+        """Run the call that starts a turn, and that also finishes it unless it is streamed."""
         self._work = work
         return run(work)
 
     @property
     def working(self) -> bool:
-        """Whether ``run`` has not come back."""
+        """Whether ``run`` is still running."""
         return self._work is not None and runs(self._work)
 
     async def open(self, request: Request) -> AsyncGenerator[Event]:
-        """The backend's blocking stream as one that can be awaited, and never waits."""
+        """The backend's blocking stream as an async generator that never suspends."""
         return _as_async(self._backend.stream(request))
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
-        """Call a plain function; one that would have to be awaited is refused."""
+        """Call a plain function; an async one is an error."""
         result = function(*args, **kwargs)
         if inspect.isawaitable(result):
             if inspect.iscoroutine(result):
@@ -82,22 +93,25 @@ class SyncIO:
             )
 
     async def save(self, write: Callable[[], None]) -> None:
-        """Write, and wait for the disk."""
+        """Write, and block until the write is complete."""
         write()
 
-    def later(self, ending: Ending) -> None:
-        """Run it in a separate thread, or here when no thread can be started."""
+    def run_later(self, ending: Ending) -> None:
+        """Run it in a new thread, or in this one when no thread can be started."""
         try:
             if not sys.is_finalizing():
-                threading.Thread(target=lambda: run_alone(ending()), name="talu-ending").start()
+                thread = threading.Thread(
+                    target=lambda: run_without_loop(ending()), name="talu-ending"
+                )
+                thread.start()
                 return
         except RuntimeError:  # the limit of threads is reached
             pass
-        run_alone(ending())
+        run_without_loop(ending())
 
 
 class AsyncIO:
-    """For callers on an event loop."""
+    """Side effects for callers on an event loop."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -105,21 +119,21 @@ class AsyncIO:
 
     @property
     def working(self) -> bool:
-        """Always true: see ``IO``."""
+        """Always true; see ``IO``."""
         return True
 
     async def open(self, request: Request) -> AsyncGenerator[Event]:
-        """The backend's awaited stream."""
+        """The backend's async stream."""
         return await self._backend.astream(request)
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
-        """Call a function, and await what it gives if it can be awaited."""
+        """Call a function, and await the result if it is awaitable."""
         result = function(*args, **kwargs)
         if inspect.isawaitable(result):
             await result
 
     async def save(self, write: Callable[[], None]) -> None:
-        """Write in a thread, so that neither disk nor lock blocks the loop."""
+        """Write in a thread, so that neither the disk nor a lock blocks the loop."""
         if not _in_task():
             write()
             return
@@ -130,21 +144,23 @@ class AsyncIO:
             await asyncio.wait([writing])
             raise cancelled from writing.exception()
 
-    def later(self, ending: Ending) -> None:
-        """Run it as a task of the loop, or here and now when the loop is closed."""
+    def run_later(self, ending: Ending) -> None:
+        """Run it as a task of the loop, or at once when the loop is closed."""
         try:
             self._loop.call_soon_threadsafe(self._start, ending)
-        except RuntimeError:  # it is closed
-            run_alone(ending())
+        except RuntimeError:  # the loop is closed
+            run_without_loop(ending())
 
     def _start(self, ending: Ending) -> None:
         async def end() -> None:
-            await asyncio.sleep(0)  # the loop closes dropped generators itself, and goes first
+            await asyncio.sleep(0)  # first let the loop close dropped generators itself
             await ending()
 
-        # A loop that ends cancels its tasks, also those that have not made their first step.
+        # A loop that shuts down also cancels tasks that have not started.
         task = self._loop.create_task(end())
-        task.add_done_callback(lambda done: run_alone(ending()) if done.cancelled() else None)
+        task.add_done_callback(
+            lambda done: run_without_loop(ending()) if done.cancelled() else None
+        )
 
 
 async def _as_async(events: Generator[Event]) -> AsyncGenerator[Event]:
@@ -161,16 +177,16 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         result: T = stop.value
         return result
     coroutine.close()
-    raise RuntimeError("a sync call was given something that awaits")
+    raise RuntimeError("a coroutine suspended in a sync call")
 
 
 def runs(coroutine: Coroutine[Any, Any, object]) -> bool:
-    """Whether the coroutine is being run just now; never again once an exception has left it."""
+    """Whether the coroutine is running now; false for good once an exception has left it."""
     return inspect.getcoroutinestate(coroutine) == inspect.CORO_RUNNING
 
 
-def run_alone(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end where its event loop is gone: whatever would suspend it raises."""
+def run_without_loop(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine whose event loop has ended; anything that would suspend it raises."""
     with suppress(StopIteration):
         coroutine.send(None)
         while True:
@@ -180,12 +196,12 @@ def run_alone(coroutine: Coroutine[Any, Any, None]) -> None:
 def _in_task() -> bool:
     try:
         return asyncio.current_task() is not None
-    except RuntimeError:  # no loop runs here
+    except RuntimeError:  # no running loop
         return False
 
 
 def iterate(pieces: AsyncGenerator[T]) -> Generator[T]:
-    """Iterate an async generator that never suspends; closing this one closes it."""
+    """Iterate over an async generator that never suspends; closing the iterator closes it."""
     try:
         while True:
             try:
@@ -198,30 +214,30 @@ def iterate(pieces: AsyncGenerator[T]) -> Generator[T]:
 
 
 class Reading:
-    """Reads the pieces of a turn without an event loop, and knows whether a reader is left."""
+    """Reads the pieces of a turn without an event loop, and tracks whether it has a reader."""
 
     def __init__(self, pieces: AsyncGenerator[Token]) -> None:
         self._pieces = iterate(pieces)
         self._readers: WeakSet[Generator[Token]] = WeakSet()
 
     @property
-    def waited_for(self) -> bool:
-        """Whether a reader exists that may go on; an interrupt can leave the pieces without one."""
+    def has_reader(self) -> bool:
+        """Whether a reader may still continue; an interrupt can leave the pieces without one."""
         state = getgeneratorstate(self._pieces)
         if state == GEN_SUSPENDED:
             return any(getgeneratorstate(reader) != GEN_CLOSED for reader in self._readers)
         return state in (GEN_CREATED, GEN_RUNNING)
 
-    def known(self, reader: Generator[Token]) -> Generator[Token]:
-        """The same reader, counted as one who waits as long as it is not left."""
+    def track(self, reader: Generator[Token]) -> Generator[Token]:
+        """Register a reader, which counts until it is closed, and return it."""
         self._readers.add(reader)
         return reader
 
     def next(self) -> Token | None:
-        """The next piece that has not been taken, None after the last one.
+        """The next piece, None after the last one.
 
         Raises:
-            StateError: another reader waits for it just now.
+            StateError: another reader is waiting for it.
         """
         try:
             return next(self._pieces, None)
@@ -229,16 +245,16 @@ class Reading:
             inside = error.__traceback__.tb_next if error.__traceback__ else None
             if inside is not None:
                 raise
-        # It is the interpreter's own: "generator already executing".
+        # Raised by the interpreter: "generator already executing".
         raise StateError("this stream is being read already", "STATE_BUSY")
 
     def close(self, unread: Callable[[], None]) -> None:
-        """Take no more pieces; a reader that waits for a piece sees the end by itself.
+        """Close the pieces; a reader that is waiting for one reaches the end by itself.
 
         Args:
-            unread: ends what was never read; called each time.
+            unread: abandons a turn that was never read; called on each attempt.
         """
-        # A reader may start or finish at any moment.
+        # A reader in another thread may start or finish at any time.
         while getgeneratorstate(self._pieces) not in (GEN_RUNNING, GEN_CLOSED):
             with suppress(ValueError):  # "generator already executing"
                 self._pieces.close()

@@ -1,7 +1,7 @@
-"""Items to OpenAI-style dictionaries and back, and what a user may send as a message.
+"""Converts items to OpenAI-style dictionaries and back, and checks the messages of a user.
 
-Pure. A dictionary that is not understood in full is refused with its index and key: nothing of a
-restored conversation is dropped.
+This module is pure. An unknown key or value is an error that names its index and key, so that no
+part of a restored conversation is dropped.
 """
 
 import json
@@ -26,9 +26,9 @@ __all__ = ["Message", "MessageList", "items_from_messages", "messages_from_items
 
 Message = str | InputText | MessageItem | Mapping[str, Any] | Sequence[Any]
 
-SHOWN = 80  # characters of a text in a listing
+SHOWN = 80  # characters of a text in a repr
 ROLES = ("system", "developer", "user", "assistant", "tool")
-KEYS = {  # role: what its dictionary may have beside role, content and name
+KEYS = {  # role: keys its dictionary may have besides role, content and name
     "assistant": {"tool_calls", "reasoning_content"},
     "tool": {"tool_call_id"},
 }
@@ -38,7 +38,7 @@ MEDIA_PARTS = ("audio", "file", "image", "image_url", "input_audio", "input_file
 
 
 class MessageList(list[dict[str, Any]]):
-    """Messages of a chat as dictionaries; read-only, because the chat would not see a change."""
+    """Messages of a chat as dictionaries; read-only, because a change would not reach the chat."""
 
     def _read_only(self, *_: object, **__: object) -> NoReturn:
         raise TypeError(
@@ -53,12 +53,12 @@ class MessageList(list[dict[str, Any]]):
         return f"MessageList([\n{lines}])" if lines else "MessageList([])"
 
     def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
-        """A copy, pickled or not, is a plain list, and may be changed."""
+        """Copy and pickle as a plain list, which can be changed."""
         return list, (list(self),)
 
 
 def _line(message: Mapping[str, Any]) -> str:
-    """A message for a reader: who speaks, and the beginning of what is said, thought or called."""
+    """One line that describes a message: its role, and the start of its content and calls."""
     answers = f" {message['tool_call_id']}" if "tool_call_id" in message else ""
     line = f"{message['role']}{answers}: {_beginning(message['content'])}"
     if "reasoning_content" in message:
@@ -74,7 +74,7 @@ def _beginning(text: str) -> str:
 
 
 def messages_from_items(items: Iterable[Item]) -> list[dict[str, Any]]:
-    """What a backend and a template get: tool calls join the assistant message before them."""
+    """The messages for backends and templates; tool calls join the preceding assistant message."""
     messages: list[dict[str, Any]] = []
     thoughts = ""
     for item in items:
@@ -104,10 +104,10 @@ def _call_dict(item: FunctionCallItem) -> dict[str, Any]:
 
 
 def user_items(message: Message) -> list[MessageItem]:
-    """The user's turn: text, content parts, dictionaries of parts, messages, or a list of them.
+    """The user's messages, from text, content parts, dictionaries, messages or a list of them.
 
     Raises:
-        ValidationError: something in it is neither; pictures and sound are named as such.
+        ValidationError: it holds anything else, such as images or audio.
     """
     if isinstance(message, MessageItem):
         return [message]
@@ -155,7 +155,7 @@ def items_from_messages(messages: Iterable[Mapping[str, Any]]) -> list[Item]:
     if isinstance(messages, str | Mapping) or not isinstance(messages, Iterable):
         _refuse("messages", f"must be a list of dictionaries, got {shown(messages)}")
     items: list[Item] = []
-    calls: set[str] = set()  # ids of all that have come
+    calls: set[str] = set()  # ids of all calls so far
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
         if isinstance(message, MessageItem):
@@ -190,7 +190,7 @@ def _items_of(where: str, message: Mapping[str, Any], known_calls: Set[str]) -> 
         if text or not calls:
             items.append(MessageItem.create(role, text, name=_name(where, message)))
     if message.get("name") is not None and not any(isinstance(i, MessageItem) for i in items):
-        _refuse(f"{where}['name']", "needs a content: a call of a tool alone has no name")
+        _refuse(f"{where}['name']", "needs content: a message of tool calls alone has no name")
     if not isinstance(calls, list | tuple):
         _refuse(f"{where}['tool_calls']", f"must be a list, got {shown(calls)}")
     return items + [
@@ -201,7 +201,7 @@ def _items_of(where: str, message: Mapping[str, Any], known_calls: Set[str]) -> 
 def _check_no_more(
     where: str, known: Set[str], given: Mapping[Any, Any], what: str = "a text part"
 ) -> None:
-    """Refuse a key that would be lost, unless its value is None or empty."""
+    """Raise for a key that would be lost, unless its value is None or empty."""
     for key, value in given.items():
         if key in known or value is None or (isinstance(value, Sized) and not len(value)):
             continue

@@ -1,6 +1,6 @@
-"""Observers of generations: who they are, and calling them without being disturbed by them.
+"""The hook interface, and the delivery of generation events to hooks.
 
-It decides when a hook is called, and makes sure that each call happens once.
+Each event reaches each hook once, and a failing hook does not affect the generation.
 """
 
 import inspect
@@ -27,16 +27,16 @@ Call = Callable[..., Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What is known of a generation when it starts.
+    """A description of a generation at its start.
 
     Attributes:
         operation: ``"text_completion"`` for a raw completion, ``"chat"`` otherwise.
-        model: the name by which the client knows the model.
-        chat: the ``Chat`` or ``AsyncChat`` whose turn it is, None for a raw completion.
+        model: the client's name of the model.
+        chat: the ``Chat`` or ``AsyncChat`` of the turn, None for a raw completion.
         input_text: the user's message, or the raw prompt.
-        messages: all that the model is shown, as OpenAI-style dictionaries; None for a raw
-            completion.
-        config: the settings of call and chat, merged; what is unset is the model's to fill.
+        messages: the whole conversation sent to the model, as OpenAI-style dictionaries; None for
+            a raw completion.
+        config: the merged settings of call and chat; the model supplies those that are unset.
         stream: the answer is read while it is generated.
     """
 
@@ -50,30 +50,29 @@ class Generation:
 
 
 class Hook:
-    """Base of observers: override what you need.
+    """Base class of hooks, which observe generations; override the methods you need.
 
-    Every generation has exactly one start and one end, and exactly one first token if a token
-    came, streamed or not, even if it fails, is cancelled, or its stream is closed, left or dropped.
-    Embeddings are not generations.
+    Every generation has exactly one start and one end, and exactly one first token if there was a
+    token, streamed or not, even if it fails, is cancelled, or its stream is closed or dropped.
+    Embedding a text is not a generation.
 
-    A hook is called where the answer is read, and is waited for, so it should be quick. The end of
-    a stream that was dropped comes soon after it: on the stream's event loop, or in a thread of its
-    own, because Python may notice the drop in the middle of any code.
+    A hook runs where the answer is read and blocks the reader, so it should be quick. The end of a
+    dropped stream is reported soon afterwards: on the stream's event loop, or in a separate thread,
+    because Python may finalize the stream in the middle of any code.
 
     ``chat`` is a ``Chat`` or ``AsyncChat``, None for a raw completion; ``response`` is any of the
-    classes of answers. Both are typed ``Any``, so that an override can name the class that its
-    client has.
+    response classes. Both are typed ``Any``, so that an override can use the class of its client.
 
-    On async clients the methods may be ``async def``; ``for_generation`` is always a plain one. An
-    exception in a hook disturbs nothing: it is logged by the logger ``talu.hooks``, as a warning
-    the first time and at debug level when the same method fails in the same way again.
+    On async clients the methods may be ``async def``, except ``for_generation``. An exception in a
+    hook does not affect the generation: the logger ``talu.hooks`` logs it, as a warning the first
+    time and at debug level when the same method raises the same type again.
     """
 
     def for_generation(self, generation: Generation) -> "Hook":
-        """The hook that is told of this one generation: this one, unless overridden.
+        """The hook that observes this generation: this one, unless overridden.
 
-        Called right before the start. Give a new object to keep what belongs to one generation
-        from its start to its end; the callbacks themselves do not say which one they speak of.
+        Called right before the start. Return a new object to keep state for one generation; the
+        callbacks themselves do not say which generation they belong to.
         """
         return self
 
@@ -87,19 +86,19 @@ class Hook:
         """Called before a generation.
 
         Args:
-            chat: whose turn it is, None for a raw completion.
+            chat: the chat of the turn, None for a raw completion.
             input_text: the user's message, or the raw prompt.
-            config: the settings of call and chat, merged.
+            config: the merged settings of call and chat.
         """
         return None
 
     def on_first_token(self, chat: Any, time_ms: float) -> Awaitable[None] | None:
-        """Called when the first token is read, of reasoning or of a tool call too.
+        """Called when the first token is read, which may belong to reasoning or a tool call.
 
         Args:
             chat: as at the start.
-            time_ms: milliseconds since the start. A stream that is read late has a late one; what
-                the model needed is in ``response.timings``.
+            time_ms: milliseconds since the start, including the time before a stream was read;
+                ``response.timings`` has the model's own time.
         """
         return None
 
@@ -114,10 +113,10 @@ class Hook:
 
         Args:
             chat: as at the start.
-            response: the answer, also one that was cut short: its ``finish_reason`` is
-                ``cancelled`` then. None when ``error`` is given.
-            error: what failed; ``asyncio.CancelledError`` or ``KeyboardInterrupt`` when the caller
-                was stopped before the model began.
+            response: the answer; its ``finish_reason`` is ``cancelled`` if it was cut short. None
+                when ``error`` is given.
+            error: the failure; ``asyncio.CancelledError`` or ``KeyboardInterrupt`` when the caller
+                was stopped before the model started.
         """
         return None
 
@@ -126,14 +125,14 @@ CALLBACKS = ("for_generation", "on_generation_start", "on_first_token", "on_gene
 
 
 class _Registered:
-    """A hook, and which of its failures have been reported."""
+    """A registered hook, and the failures of it that have been logged."""
 
     def __init__(self, hook: Hook) -> None:
         self.hook = hook
         self._reported: set[tuple[str, type[Exception]]] = set()
 
     async def contain(self, name: str, call: Callable[[], Awaitable[T]]) -> T | None:
-        """Make a call, and log its failure: loudly a new one, so that a log is not flooded."""
+        """Make a call and log its failure, a repeated one at debug level only."""
         try:
             return await call()
         except Exception as error:
@@ -145,13 +144,13 @@ class _Registered:
 
 
 class HookManager(Handle):
-    """The hooks of a client, in the order in which they are called; for any threads."""
+    """The hooks of a client, in the order in which they are called; thread-safe."""
 
-    _instead = "make another one of the same hooks, HookManager(manager.hooks)"
+    _instead = "make a new one with the same hooks, HookManager(manager.hooks)"
 
     def __init__(self, hooks: Iterable[Hook] | None = None, *, allow_async: bool = True) -> None:
         self._registered: list[_Registered] = []
-        self._gate = ForkSafeLock(reentrant=True)  # for a signal handler that asks
+        self._gate = ForkSafeLock(reentrant=True)  # a signal handler may add or remove hooks
         self._allow_async = allow_async
         if hooks is not None and not isinstance(hooks, Iterable):
             wrong = f"hooks must be a list of hooks, got {shown(hooks)}"
@@ -165,7 +164,7 @@ class HookManager(Handle):
         return [registered.hook for registered in self._registered]
 
     def add(self, hook: Hook) -> None:
-        """Call this hook from the next generation on, those of existing chats included.
+        """Call this hook from the next generation on, including those of existing chats.
 
         Raises:
             ValidationError: not a ``Hook``, or an async one given to a sync client.
@@ -188,10 +187,10 @@ class HookManager(Handle):
             self._registered.append(_Registered(hook))
 
     def remove(self, hook: Hook) -> None:
-        """Call it no more from the next generation on.
+        """Stop calling this hook from the next generation on.
 
         Raises:
-            ValidationError: it is not there.
+            ValidationError: it is not registered.
         """
         with self._gate.lock:
             hooks = self.hooks
@@ -201,12 +200,12 @@ class HookManager(Handle):
             del self._registered[hooks.index(hook)]
 
     def observe(self, generation: Generation, call: Call) -> "Observation":
-        """Let the hooks of this moment observe a generation, through ``call``."""
+        """Let the current hooks observe a generation; ``call`` calls their methods."""
         return Observation(list(self._registered), generation, call)
 
 
-class _News(NamedTuple):
-    """A call of one method of every hook."""
+class _Notification(NamedTuple):
+    """A notification: the method to call on every hook, and its arguments."""
 
     callback: str
     arguments: tuple[object, ...]
@@ -214,36 +213,36 @@ class _News(NamedTuple):
 
 
 class _Observer:
-    """A hook that is told of one generation, and how far it has been told."""
+    """A hook that observes one generation, and the number of events it has received."""
 
     def __init__(self, registered: _Registered, hook: Hook) -> None:
         self._registered = registered
         self._hook = hook
-        self._told = 0
+        self._delivered = 0
 
-    async def hear(self, news: Sequence[_News], call: Call) -> None:
-        """Be told what is new of all the news so far."""
-        for number in range(self._told, len(news)):
-            made = partial(call, self._make, number, news[number])
-            await self._registered.contain(news[number].callback, made)
+    async def deliver(self, notifications: Sequence[_Notification], call: Call) -> None:
+        """Call the hook for each of these notifications that it has not received."""
+        for number in range(self._delivered, len(notifications)):
+            made = partial(call, self._make, number, notifications[number])
+            await self._registered.contain(notifications[number].callback, made)
 
-    def _make(self, number: int, news: _News) -> object:
-        method = getattr(self._hook, news.callback)
-        if self._told != number:  # another thread or an interrupted call has made it
+    def _make(self, number: int, notification: _Notification) -> object:
+        method = getattr(self._hook, notification.callback)
+        if self._delivered != number:  # another thread or an interrupted call has delivered it
             return None
-        self._told += 1  # right before the call: an interrupt after it is the hook's own
-        return method(*news.arguments, **news.named)
+        self._delivered += 1  # right before the call: a later interrupt hits the hook itself
+        return method(*notification.arguments, **notification.named)
 
 
 class Observation:
-    """One generation, told to its hooks: one start, at most one first token, one end.
+    """Reports one generation to its hooks: one start, at most one first token, one end.
 
-    The events are stored first and delivered afterwards. An interrupt (Ctrl-C) in between or during
-    delivery leaves the rest to the next delivery, so that no event is lost or delivered twice.
+    The events are recorded first and delivered afterwards. An interrupt (Ctrl-C) in between or
+    during delivery leaves the rest to the next delivery, so no event is lost or delivered twice.
 
     Attributes:
-        first_token_ms: milliseconds from the start to the first token; None before it came.
-        ending: the answer, and the error in its place; None before the end.
+        first_token_ms: milliseconds from the start to the first token; None before it.
+        ending: the answer or the error; None before the end.
     """
 
     def __init__(self, hooks: list[_Registered], generation: Generation, call: Call) -> None:
@@ -255,49 +254,51 @@ class Observation:
         self.ending: tuple[Answer[Any] | None, BaseException | None] | None = None
 
     async def start(self) -> None:
-        """Tell the start."""
+        """Report the start."""
         observers = []
         for registered in self._hooks:
             opened = partial(_observer, registered.hook, self._generation)
             if (observer := await registered.contain("for_generation", opened)) is not None:
                 observers.append(_Observer(registered, observer))
         self._observers = observers
-        await self.tell()
+        await self.deliver()
 
-    async def tell(self) -> None:
-        """Tell every hook what it has not been told, also when one before it was interrupted."""
+    async def deliver(self) -> None:
+        """Deliver pending events to every hook, even if an earlier hook is interrupted."""
         if not self._observers:
             self.ending = None
             return
-        ending, news = self.ending, self._news()
+        ending, notifications = self.ending, self._notifications()
         try:
             for observer in self._observers:
-                await observer.hear(news, self._call)
+                await observer.deliver(notifications, self._call)
         except BaseException:
-            await self.tell()
+            await self.deliver()
             raise
-        if ending is not None:  # its error keeps alive whatever was at work on it
+        if ending is not None:  # the traceback of the error would keep its frames alive
             self._observers, self.ending = [], None
 
-    def _news(self) -> list[_News]:
+    def _notifications(self) -> list[_Notification]:
         chat = self._generation.chat
         text, config = self._generation.input_text, self._generation.config
-        news = [_News("on_generation_start", (chat, text), {"config": config})]
+        notifications = [_Notification("on_generation_start", (chat, text), {"config": config})]
         if self.first_token_ms is not None:
-            news.append(_News("on_first_token", (chat, self.first_token_ms)))
+            notifications.append(_Notification("on_first_token", (chat, self.first_token_ms)))
         if self.ending is not None:
             response, error = self.ending
-            news.append(_News("on_generation_end", (chat, response), {"error": error}))
-        return news
+            notifications.append(
+                _Notification("on_generation_end", (chat, response), {"error": error})
+            )
+        return notifications
 
 
 async def _observer(hook: Hook, generation: Generation) -> Hook:
     observer = hook.for_generation(generation)
     if not isinstance(observer, Hook):
-        raise TypeError(f"for_generation must give a Hook, got {shown(observer)}")
+        raise TypeError(f"for_generation must return a Hook, got {shown(observer)}")
     return observer
 
 
 def is_async(method: Callable[..., object]) -> bool:
-    """Whether a call of it has to be awaited, as far as it says so."""
+    """Whether it is declared ``async``, so that a call has to be awaited."""
     return any(map(inspect.iscoroutinefunction, (method, type(method).__call__)))

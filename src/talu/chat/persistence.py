@@ -1,4 +1,4 @@
-"""The link between a chat and its session in a store; it saves only what has changed."""
+"""The connection of a chat to its session in a store, which saves only what has changed."""
 
 import threading
 import uuid
@@ -15,33 +15,33 @@ from talu.protocols import ChatRecord, Store, StoredRecord
 
 __all__ = ["Persistence"]
 
-THREAD = threading.local()  # its attribute ``work`` is what the thread saved last, or is saving
+THREAD = threading.local()  # ``work``: the current or last save of the thread
 
 
 class Persistence:
-    """The link between a chat and its session in a store.
+    """The connection of a chat to its session in a store.
 
     Attributes:
-        session_id: of the session, which need not be stored yet.
+        session_id: id of the session, which may not be stored yet.
     """
 
     def __init__(self, store: Store, session_id: str | None = None) -> None:
         self.session_id = session_id or str(uuid.uuid4())
         self._store = store
-        self._gate = ForkSafeLock(reentrant=True)  # for a signal handler that asks
-        self._change: int | None = None  # of the session as it is stored; None when it is not
+        self._gate = ForkSafeLock(reentrant=True)  # a signal handler may use the chat
+        self._change: int | None = None  # number of the last stored change; None before the first
         self._record: ChatRecord | None = None
         self._items: list[Item] = []
         self._nodes: list[int] = []
-        self._tried: tuple[ChatRecord, list[Item]] | None = None
+        self._pending: tuple[ChatRecord, list[Item]] | None = None
 
     @property
-    def begun(self) -> bool:
+    def stored(self) -> bool:
         """Whether the session is stored."""
         return self._change is not None
 
     def restore(self) -> tuple[StoredRecord, list[Item]] | None:
-        """What the store has of the session, None when it has nothing."""
+        """The stored record and items of the session; None when it is not stored."""
         stored = self._store.load(self.session_id)
         if stored is None:
             return None
@@ -53,18 +53,18 @@ class Persistence:
             details = {"session_id": self.session_id}
             raise StorageError(wrong, "STORAGE_DAMAGED", details) from error
         self._change, self._nodes = stored.change, stored.nodes
-        self._record = _of_chat(stored.record)
+        self._record = _chat_fields(stored.record)
         return stored.record, list(self._items)
 
     def save(self, record: ChatRecord, items: Sequence[Item] | None = None) -> None:
-        """Store the session with this history; None keeps the one that is stored.
+        """Store the session with this history; None keeps the stored history.
 
-        A chat without items is not stored yet. Whatever could not be stored before is now. A
-        history is a change of the session even when it is the one that is stored: whoever else
-        changed the session is noticed, and notices this.
+        A chat without items is not stored. An earlier change that could not be stored is stored
+        now. Passing a history always counts as a change of the session, even if the history is the
+        same, so that concurrent changes are detected on both sides.
 
         Raises:
-            StateError: a signal handler saves while its thread is saving.
+            StateError: called from a signal handler while its thread is saving.
             StorageError: the store cannot be written, or the session was changed elsewhere.
         """
         holder: list[Coroutine[Any, Any, None]] = []
@@ -85,7 +85,7 @@ class Persistence:
     ) -> None:
         THREAD.work = holder[0]
         with self._gate.lock:
-            self._find_out()
+            self._check_interrupted_write()
             if items is None and record == self._record:
                 return
             items = self._items if items is None else list(items)
@@ -94,56 +94,58 @@ class Persistence:
             keep = self._stored_of(items)
             try:
                 self._write(record, items, keep)
-            except LookupError:  # what a fork shares with its parent is gone with the parent
+            except LookupError:  # items shared with the parent session were deleted with it
                 self._write(record, items, 0)
 
     def fork(self) -> "Persistence":
-        """A link to a new session that shares what is alike with this one."""
+        """A connection to a new session that shares its stored items with this one."""
         fork = Persistence(self._store)
         with self._gate.lock:
-            self._find_out()
+            self._check_interrupted_write()
             fork._items, fork._nodes = list(self._items), list(self._nodes)
         return fork
 
     def _stored_of(self, items: Sequence[Item]) -> int:
-        """How many items at the start are stored as they are."""
+        """How many items at the start are already stored."""
         pairs = zip(self._items, items, strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], pairs))
 
     def _write(self, record: ChatRecord, items: list[Item], keep: int) -> None:
         after = self._nodes[keep - 1] if keep else None
         records = [item_to_dict(item) for item in items[keep:]]
-        self._tried = record, items
+        self._pending = record, items
         try:
             change, nodes = self._store.save(
                 record, change=self._change, after=after, items=records
             )
         except (LookupError, StorageError):  # nothing was stored
-            self._tried = None
+            self._pending = None
             raise
-        self._note(record, items, change, self._nodes[:keep] + nodes)
+        self._mark_saved(record, items, change, self._nodes[:keep] + nodes)
 
-    def _note(self, record: ChatRecord, items: list[Item], change: int, nodes: list[int]) -> None:
+    def _mark_saved(
+        self, record: ChatRecord, items: list[Item], change: int, nodes: list[int]
+    ) -> None:
         self._change, self._record = change, record
         self._items, self._nodes = items, nodes
-        self._tried = None
+        self._pending = None
 
-    def _find_out(self) -> None:
-        """Whether a write that was interrupted took place: the store then has what it wrote."""
-        if self._tried is None:
+    def _check_interrupted_write(self) -> None:
+        """After an interrupted write, look into the store to see whether it was committed."""
+        if self._pending is None:
             return
-        record, items = self._tried
+        record, items = self._pending
         stored = self._store.load(self.session_id)
         if stored is not None and stored.change != self._change:
-            there = _of_chat(stored.record), stored.items
+            found = _chat_fields(stored.record), stored.items
             written = json_copy("a session", (record, [item_to_dict(item) for item in items]))
-            if there == tuple(written):
-                self._note(record, items, stored.change, stored.nodes)
-        self._tried = None
+            if found == tuple(written):
+                self._mark_saved(record, items, stored.change, stored.nodes)
+        self._pending = None
 
 
-def _of_chat(record: StoredRecord) -> ChatRecord:
-    """What the chat gave of a record, without what the store added."""
+def _chat_fields(record: StoredRecord) -> ChatRecord:
+    """The fields of a record that come from the chat, without those that the store adds."""
     return ChatRecord(
         session_id=record["session_id"],
         parent_session_id=record["parent_session_id"],

@@ -1,4 +1,4 @@
-"""The stream of an async client: begun by awaiting it, or by the first piece."""
+"""The async iterator that ``AsyncClient.stream`` returns."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from types import TracebackType
@@ -12,22 +12,22 @@ __all__ = ["AsyncPieces"]
 class AsyncPieces(AsyncGenerator[str, None]):
     """The pieces of an answer, read with ``async for``.
 
-    Awaiting it first opens the model and submits the request, so that a wrong request raises there
-    and not at the first piece, when a web handler has sent its headers already. Leaving the loop,
-    ``aclose`` and dropping it stop the generation.
+    Awaiting it first opens the model and submits the request, so that an invalid request raises
+    there and not at the first piece, when a web handler has already sent its headers. Leaving the
+    loop, calling ``aclose`` or dropping the object stops the generation.
     """
 
     def __init__(self, begin: Callable[[], Awaitable[AsyncStreamingResponse]]) -> None:
-        """Hold a request that ``begin`` submits."""
+        """Create a stream whose request ``begin`` submits."""
         self._begin = begin
         self._response: AsyncStreamingResponse | None = None
         self._reading: AsyncGenerator[str, None] | None = None
         self._closed = False
 
     def __await__(self) -> Generator[Any, None, Self]:
-        return self._begun().__await__()
+        return self._started().__await__()
 
-    async def _begun(self) -> Self:
+    async def _started(self) -> Self:
         if self._response is None and not self._closed:
             self._response = await self._begin()
         return self
@@ -39,9 +39,9 @@ class AsyncPieces(AsyncGenerator[str, None]):
         return await self.asend(None)
 
     async def asend(self, value: None) -> str:
-        """The next piece; the value is not used."""
+        """The next piece; the value is ignored."""
         if self._reading is None:
-            await self._begun()
+            await self._started()
             if self._response is None:
                 raise StopAsyncIteration
             self._reading = _read(self._response)
@@ -53,7 +53,7 @@ class AsyncPieces(AsyncGenerator[str, None]):
         value: Any = None,
         traceback: TracebackType | None = None,
     ) -> str:
-        """Stop the generation and raise this."""
+        """Stop the generation and raise the exception."""
         await self.aclose()
         raise kind if value is None else value
 

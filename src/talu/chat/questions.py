@@ -1,4 +1,4 @@
-"""What can be asked without a chat: one message, a conversation, or several texts at once."""
+"""Requests of the clients that need no chat: one message, a conversation, or a batch of texts."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
@@ -20,16 +20,16 @@ from talu.types import StopFlag, check_stop_flag
 __all__ = ["aask_all", "ask_all", "batch_of", "conversation_of", "draft_of"]
 
 T = TypeVar("T")
-AT_ONCE = 32  # questions; the engine runs 64 sequences, and other callers have some, too
+AT_ONCE = 32  # questions; half of the engine's 64 sequences, which other callers share
 
 
 def batch_of(prompt: object) -> list[str] | None:
-    """The texts of a batch; None where ``prompt`` is one question.
+    """The texts of a batch; None if ``prompt`` is a single question.
 
     A list, an array or another iterable of texts is a batch.
 
     Raises:
-        ValidationError: an iterable that is no list gives something else than texts.
+        ValidationError: an iterable other than a sequence yields anything but texts.
     """
     if isinstance(prompt, str | bytes | Mapping | MessageItem | InputText):
         return None
@@ -46,7 +46,7 @@ def batch_of(prompt: object) -> list[str] | None:
 
 
 def conversation_of(prompt: object) -> list[Mapping[str, Any]] | None:
-    """The messages of a conversation: a list with dictionaries that have a role; else None."""
+    """The messages of a conversation, a list with dictionaries that have a role; else None."""
     if isinstance(prompt, str | bytes) or not isinstance(prompt, Sequence):
         return None
     messages = [entry for entry in prompt if isinstance(entry, Mapping) and "role" in entry]
@@ -61,10 +61,10 @@ def draft_of(
     stop_flag: StopFlag | None,
     timeout: float | Deadline | None,
 ) -> Draft:
-    """The turn that asks ``prompt`` in a new chat, which has its messages if it has several.
+    """The turn that sends ``prompt`` to a new chat, whose history holds the earlier messages.
 
     Raises:
-        ValidationError: the last message is not one that a model answers.
+        ValidationError: the last message is neither of the user nor a tool result.
     """
 
     def draft(message: Message) -> Draft:
@@ -77,10 +77,10 @@ def draft_of(
         chat.pop()
         return draft(last)
     if isinstance(last, FunctionCallOutputItem):
-        return replace(draft(""), asked=())
+        return replace(draft(""), question=())
     raise ValidationError(
-        "the messages must end with one of the user or the result of a tool, which the model "
-        f"answers; the last one is {shown(chat.messages[-1:] or last)}",
+        "the messages must end with a user message or a tool result, which the model answers; "
+        f"the last one is {shown(chat.messages[-1:] or last)}",
         details={"param": "prompt"},
     )
 
@@ -88,9 +88,9 @@ def draft_of(
 def ask_all(
     texts: Sequence[str], ask: Callable[[str, StopFlag], T], stop_flag: StopFlag | None
 ) -> list[T]:
-    """The answers to all texts, in their order; 32 at a time, so that they share the steps.
+    """The answers to all texts, in order; 32 run concurrently, so that the engine batches them.
 
-    The first failure stops the others and is raised; its ``details["index"]`` says whose it is.
+    The first failure cancels the others and is raised; ``details["index"]`` is the text's index.
     """
     check_stop_flag(stop_flag)
     if not texts:
@@ -120,7 +120,7 @@ def _result(number: int, future: "Future[T]") -> T:
 
 @contextmanager
 def _numbered(number: int) -> Generator[None]:
-    """Say in an error which question it is about."""
+    """Add the number of the question to an error."""
     try:
         yield
     except TaluError as error:

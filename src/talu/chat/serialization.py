@@ -1,4 +1,4 @@
-"""Items and settings as plain dictionaries for JSON, and back, without loss. Pure."""
+"""Converts items and settings to plain dictionaries for JSON and back, without loss."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -42,7 +42,7 @@ PLAIN: dict[str, tuple[type, ...]] = {
 
 
 def item_to_dict(item: Item) -> dict[str, Any]:
-    """All fields of an item; enumerations as lower-case names, parts as dictionaries."""
+    """All fields of an item, with enumerations as lower-case names and parts as dictionaries."""
     record: dict[str, Any] = {"type": item.type.value}
     for field in fields(item):
         value = getattr(item, field.name)
@@ -56,10 +56,10 @@ def item_to_dict(item: Item) -> dict[str, Any]:
 
 
 def item_from_dict(where: str, record: Mapping[str, Any]) -> Item:
-    """The item of a record; ``where`` names the place of the record in error messages.
+    """The item of a record; ``where`` is the record's position for error messages.
 
     Raises:
-        ValidationError: a field is missing, unknown or of a wrong kind.
+        ValidationError: a field is missing, unknown or of the wrong type.
     """
     try:
         values = dict(record)
@@ -97,10 +97,10 @@ def _part(part: Mapping[str, Any]) -> ContentPart:
 
 
 def config_from_dict(record: Mapping[str, Any] | None) -> GenerationConfig:
-    """The settings of a dictionary that went through JSON.
+    """The settings of a dictionary read from JSON.
 
     Raises:
-        ValidationError: a setting is unknown, of a wrong type or out of range.
+        ValidationError: a setting is unknown, of the wrong type or out of range.
     """
     try:
         return merged(settings=_with_token_ids(record or {}))
@@ -112,7 +112,7 @@ def config_from_dict(record: Mapping[str, Any] | None) -> GenerationConfig:
 
 
 def _with_token_ids(config: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has made texts of the token ids that are keys."""
+    """Restore token ids that are keys, which JSON turns into strings."""
     bias = config.get("logit_bias")
     if not isinstance(bias, Mapping):
         return dict(config)
@@ -121,15 +121,15 @@ def _with_token_ids(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def json_copy(name: str, value: object, *, max_length: int | None = None) -> Any:
-    """The value as it comes back from JSON.
+    """A copy of the value, made by writing it as JSON and reading it back.
 
     Args:
-        name: of the value, for errors.
-        value: anything.
-        max_length: of the JSON text, in characters.
+        name: name of the value for error messages.
+        value: any object.
+        max_length: maximum length of the JSON text in characters.
 
     Raises:
-        ValidationError: it has no form in JSON, is nested too deeply, or is too long.
+        ValidationError: it cannot be written as JSON, is nested too deeply, or is too long.
     """
     try:
         text = json.dumps(value, allow_nan=False)

@@ -1,4 +1,4 @@
-"""The base of streamed answers: the methods of ``str``, and an end for every stream."""
+"""The base of streamed answers: the methods of ``str``, and cleanup of unfinished streams."""
 
 import atexit
 import logging
@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from talu.chat.answer import Answer, ChatT
 from talu.chat.builder import Token
-from talu.chat.io import run_alone
+from talu.chat.io import run_without_loop
 from talu.chat.turn import Turn
 from talu.exceptions import StateError
 from talu.types import FinishReason, Handle
@@ -22,13 +22,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 LOGGER = logging.getLogger("talu.chat")
 OPEN: WeakValueDictionary[int, "Stream[Any]"] = WeakValueDictionary()
-DROPPED: dict[int, "Stream[Any]"] = {}  # until they have ended
+DROPPED: dict[int, "Stream[Any]"] = {}  # dropped streams whose cleanup has not finished
 
 
 def _of_text(
     method: Callable[Concatenate[str, P], R],
 ) -> Callable[Concatenate["TextLike", P], R]:
-    """A method that calls one of ``str`` on the object's text."""
+    """A method that calls this method of ``str`` on the object's text."""
 
     def call(self: "TextLike", /, *args: P.args, **kwargs: P.kwargs) -> R:
         return method(self._as_text(), *args, **kwargs)
@@ -70,7 +70,7 @@ class TextLike(ABC):
         return other + self._as_text() if isinstance(other, str) else NotImplemented
 
     def format(self, *args: object, **kwargs: object) -> str:
-        """The text with the arguments in place of its fields, as ``str.format`` does."""
+        """Like ``str.format`` on the text."""
         return self._as_text().format(*args, **kwargs)
 
     __format__ = _of_text(str.__format__)
@@ -134,7 +134,7 @@ def _plain(text: str | TextLike) -> str:
 
 
 class Stream(Answer[ChatT], TextLike, Handle):
-    """Base of the blocking and the awaited stream."""
+    """Base of the sync and the async stream."""
 
     _instead = (
         "read it, and take its text or to_dict(); a whole answer (stream=False) can be copied"
@@ -149,38 +149,38 @@ class Stream(Answer[ChatT], TextLike, Handle):
         _watch_exit()
 
     @property
-    def _left_open(self) -> bool:
-        """Whether it has not ended; in a fork of its process it is not ours to end."""
+    def _unfinished(self) -> bool:
+        """Whether this process has to end it; a forked child leaves it to the parent."""
         return not self._turn.ended and self._process == os.getpid()
 
     def __del__(self) -> None:
-        if self._left_open:
+        if self._unfinished:
             DROPPED[id(self)] = self
             self._turn.request.stop.signal()
-            self._turn.io.later(self._give_up)
+            self._turn.io.run_later(self._finalize)
 
-    async def _give_up(self) -> None:
+    async def _finalize(self) -> None:
         try:
             await self._end()
             await self._turn.abandon()
         except Exception:
-            LOGGER.warning("a stream that was dropped did not end well", exc_info=True)
+            LOGGER.warning("the cleanup of a dropped stream failed", exc_info=True)
         finally:
             DROPPED.pop(id(self), None)
 
     @abstractmethod
     async def _end(self) -> None:
-        """Do what ``close`` does."""
+        """Close the stream."""
 
     def _end_piece(self, last: Token | None) -> list[Token]:
-        """The piece with the finish reason, for a loop whose stream was closed meanwhile."""
-        cut = last is not None and last.finish_reason is None
-        if cut and self.finish_reason is FinishReason.CANCELLED:
+        """The piece with the finish reason, for a reader whose stream was closed by others."""
+        cut_short = last is not None and last.finish_reason is None
+        if cut_short and self.finish_reason is FinishReason.CANCELLED:
             return [Token(finish_reason=FinishReason.CANCELLED)]
         return []
 
     def __len__(self) -> int:
-        """Length of the text, once the stream has ended: ``list`` asks for it before it reads."""
+        """Length of the text; a ``TypeError`` before the end, which ``list`` ignores."""
         if not self._turn.ended:
             raise TypeError("a stream has no length before it is read: use len(stream.text)")
         return super().__len__()
@@ -191,7 +191,7 @@ class Stream(Answer[ChatT], TextLike, Handle):
     def _check_superseded(self) -> None:
         if self._turn.superseded:
             raise StateError(
-                "this answer ended unread when its chat was asked or edited again: read a stream "
+                "this answer ended unread when its chat was used or edited again: read a stream "
                 "first (print it, loop over it), or fork() the chat for a second conversation",
                 "STATE_SUPERSEDED",
             )
@@ -209,11 +209,11 @@ class Stream(Answer[ChatT], TextLike, Handle):
 
 @cache
 def _watch_exit() -> None:
-    """Register once, with the first stream, so that hooks still exist when streams are ended."""
+    """Register the exit handler once, with the first stream, so that it runs while hooks exist."""
     atexit.register(_end_all)
 
 
 def _end_all() -> None:
     for stream in (*OPEN.values(), *DROPPED.values()):
-        if stream._left_open:
-            run_alone(stream._give_up())
+        if stream._unfinished:
+            run_without_loop(stream._finalize())

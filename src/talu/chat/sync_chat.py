@@ -1,8 +1,4 @@
-"""The blocking chat and its answers.
-
-A stream that is dropped, closed or cancelled stops its generation; the text so far stays in the
-answer and in the chat.
-"""
+"""The sync chat and its responses."""
 
 from collections.abc import Coroutine, Generator, Iterator
 from dataclasses import replace
@@ -24,10 +20,9 @@ T = TypeVar("T")
 
 
 class Response(WholeAnswer["Chat"]):
-    """A whole answer. It is not iterable, so that a forgotten ``stream=True`` is noticed.
+    """A complete answer. It is not iterable, so that a forgotten ``stream=True`` is noticed.
 
-    It can be pickled and deep-copied: the copy has everything but the chat, so that nothing can be
-    appended to it.
+    It can be pickled and deep-copied. A copy has no chat, so it cannot be continued.
     """
 
     @overload
@@ -82,13 +77,14 @@ class Response(WholeAnswer["Chat"]):
     ) -> "Response | StreamingResponse":
         """Continue the conversation after this answer.
 
-        In the same chat when this is its latest answer. Otherwise in a fork of the chat that ends
-        with this answer; the chat itself stays as it is. The arguments are those of ``Chat.send``.
+        If this is the latest answer of its chat, the chat continues. Otherwise a fork of the chat
+        that ends with this answer continues, and the chat is unchanged. The arguments are those of
+        ``Chat.send``.
 
         Raises:
             StateError: the answer belongs to no chat, or it failed.
         """
-        chat = self._place_to_go_on()
+        chat = self._chat_to_continue()
         draft = chat._draft(
             message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
         )
@@ -98,10 +94,10 @@ class Response(WholeAnswer["Chat"]):
 class StreamingResponse(Stream["Chat"]):
     """An answer that is read while it is generated.
 
-    Iterating gives ``Token`` pieces, once; the last one is empty and has the finish reason.
-    Leaving the loop early, dropping the iterator, ``close()`` and ``cancel()`` stop the generation:
-    the text so far stays here and, as an incomplete item, in the chat. Usage, timings and finish
-    reason are known at the end, or when the stream was left.
+    Iterating yields each ``Token`` once; the last one is empty and has the finish reason. Leaving
+    the loop early, dropping the iterator, ``close()`` and ``cancel()`` stop the generation; the
+    text so far stays here and, as an incomplete item, in the chat. Usage, timings and finish reason
+    are available once the stream has ended or was stopped.
     """
 
     _how_to_read = "print it, or loop over it"
@@ -111,7 +107,7 @@ class StreamingResponse(Stream["Chat"]):
         super().__init__(turn)
 
     def __iter__(self) -> Iterator[Token]:
-        return self._reading.known(self._read())
+        return self._reading.track(self._read())
 
     def _read(self) -> Generator[Token]:
         last: Token | None = None
@@ -134,10 +130,10 @@ class StreamingResponse(Stream["Chat"]):
 
     @property
     def text(self) -> str:
-        """The whole text: what has not been read is generated first.
+        """The whole text; reads the rest of the stream first.
 
         Raises:
-            StateError: the stream was not read, and its chat was asked or edited again.
+            StateError: the stream was not read before its chat was used or edited again.
         """
         self._read_rest()
         return super().text
@@ -157,7 +153,7 @@ class StreamingResponse(Stream["Chat"]):
                 pass
 
     def cancel(self) -> None:
-        """Stop the generation; from any thread, also while another one reads the stream."""
+        """Stop the generation, from any thread, even while another one reads the stream."""
         self._turn.request.stop.signal()
         self._reading.close(unread=self._abandon)
         self._turn.settle()
@@ -166,11 +162,11 @@ class StreamingResponse(Stream["Chat"]):
         run(self._turn.abandon())
 
     def close(self) -> None:
-        """Do what ``cancel`` does; idempotent."""
+        """Like ``cancel``; idempotent."""
         self.cancel()
 
     def __del__(self) -> None:
-        if self._turn.unread:  # pieces that were begun end with their generator
+        if self._turn.unread:  # otherwise the generator of the pieces cleans up
             super().__del__()
 
     async def _end(self) -> None:
@@ -232,9 +228,9 @@ class StreamingResponse(Stream["Chat"]):
         timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> "Response | StreamingResponse":
-        """Like ``Response.append``, streamed; what has not been read is generated first."""
+        """Like ``Response.append``, streamed; reads the rest of this stream first."""
         self._read_rest()
-        chat = self._place_to_go_on()
+        chat = self._chat_to_continue()
         draft = chat._draft(
             message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
         )
@@ -242,41 +238,41 @@ class StreamingResponse(Stream["Chat"]):
 
 
 class Chat(Conversation):
-    """A conversation: calling it streams the answer, ``send`` gives it whole.
+    """A conversation: calling it streams the answer, ``send`` returns the complete answer.
 
     The user's message and the answer are added to ``items`` together, when the answer ends. A
-    cancelled answer stays as an incomplete item; a failed one leaves the chat as it was. A chat
-    may be used from any thread, for one answer at a time: a second one is a ``StateError``.
+    cancelled answer stays as an incomplete item; a failed one leaves the chat unchanged. A chat
+    can be used from any thread, for one answer at a time; a second one raises ``StateError``.
 
-    ``client.chat()`` makes one with the models of a client. ``Chat("talu/pocket")`` has a model of
-    its own, opened on first use and given back by ``close``; one without a model and without a
-    client only holds its history.
+    ``client.chat()`` makes a chat that uses the models of a client. ``Chat("talu/pocket")`` owns
+    its model, which is opened on first use and released by ``close``. A chat without a model and
+    without a client only holds its history.
 
     A chat of a client with a profile is stored: the question before the generation, the answer when
-    it ends, every edit at once. What cannot be stored raises ``StorageError``; when that happens at
-    the end of a turn, the answer is in ``last_response`` and in the error's ``details``, and the
-    next change of the chat stores it as well.
+    it ends, every edit at once. A failure to store raises ``StorageError``; if that happens at the
+    end of a turn, the answer is in ``last_response`` and in the error's ``details``, and the next
+    change of the chat stores it as well.
 
     Args:
-        model: a reference or a ``ModelSpec``; with a client the name of one of its models.
-        client: where models and hooks come from.
-        profile: where the chat is stored.
-        system: this and all that follow are as in ``Client.chat``.
-        messages: a history to go on from.
-        config: defaults of the chat's answers.
-        session_id: of a stored chat to go on from, or of a new one.
-        parent_session_id: of the chat that this one comes from.
-        marker: what a listing can be filtered by.
-        metadata: anything else about the chat.
-        chat_template: replaces the model's.
-        offline: open the model without network.
+        model: a reference or a ``ModelSpec``; with a client, the name of one of its models.
+        client: the source of models and hooks.
+        profile: the profile that stores the chat.
+        system: this and all following arguments are as in ``Client.chat``.
+        messages: the history to start from.
+        config: default settings of the chat.
+        session_id: id of a stored chat to resume, or of a new one.
+        parent_session_id: id of the chat that this one was forked from.
+        marker: a label to filter listings by.
+        metadata: additional data about the chat.
+        chat_template: replaces the model's template.
+        offline: open the model without network access.
     """
 
     _async_hooks = False
 
     @property
     def last_response(self) -> Response | StreamingResponse | None:
-        """The latest answer, None before the first; a complete stream may come back whole."""
+        """The latest answer or None; a complete stream may be returned as a whole answer."""
         return cast("Response | StreamingResponse | None", self._latest.get(self, Response))
 
     @overload
@@ -389,18 +385,18 @@ class Chat(Conversation):
 
         Args:
             message: text, content parts, messages, or a list of them.
-            config: wins over the chat's ``config`` where it is set.
-            stream: give a ``StreamingResponse`` at once; a request that is wrong in itself raises
-                here, what goes wrong while generating raises while it is read.
+            config: settings that override the chat's ``config``.
+            stream: return a ``StreamingResponse`` at once; an invalid request raises here, a
+                failure of the generation raises while the stream is read.
             on_token: called with each piece that has text.
-            stop_flag: ends the answer, from any thread, when it is signalled.
-            timeout: seconds from this call to the end of the answer; when they are over, the
+            stop_flag: ends the answer when signalled, from any thread.
+            timeout: maximum seconds from this call to the end of the answer; after that the
                 generation stops and ``GenerationError`` (code ``GENERATION_TIMEOUT``) is raised.
-            settings: fields of ``GenerationConfig``; they win over ``config``.
+            settings: fields of ``GenerationConfig``, which override ``config``.
 
         Raises:
-            ValidationError: an argument is of a wrong type, name or range.
-            StateError: chat or client is closed, or an answer of this chat is not finished.
+            ValidationError: an argument is unknown, of the wrong type or out of range.
+            StateError: the chat or its client is closed, or the chat has an unfinished answer.
             GenerationError: the prompt does not fit the context, or the model failed.
         """
         draft = self._draft(
@@ -460,22 +456,22 @@ class Chat(Conversation):
     ) -> Response | StreamingResponse:
         """Answer the last user message again, or ``message`` in its place.
 
-        Everything from that message on is replaced, when the new answer ends; the other arguments
+        Everything from that message on is replaced when the new answer ends. The other arguments
         are those of ``send``.
 
         Raises:
             StateError: there is no user message.
         """
-        last, asked = self._again(message)
+        last, message = self._to_regenerate(message)
         draft = self._draft(
-            asked, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
+            message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
         )
         return self._answer(replace(draft, replaces=last), stream=stream)
 
     def close(self) -> None:
-        """Stop an unfinished answer and refuse further use; idempotent.
+        """Stop an unfinished answer and close the chat; idempotent.
 
-        The client stays open; a model of the chat's own is given back.
+        The client stays open; a model that the chat owns is released.
         """
         self._close()
         try:

@@ -1,4 +1,4 @@
-"""The methods of the clients that turn texts into tokens and back, and count them."""
+"""The clients' methods that tokenize, detokenize and count tokens."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ Countable = str | Iterable[Mapping[str, Any]]
 
 
 class _Checks(ModelMethods):
-    """What both faces check before a model is opened."""
+    """Argument checks shared by the sync and async methods, made before a model is opened."""
 
     def _check_text(self, text: str, *, special_tokens: bool) -> None:
         self._check_open()
@@ -34,7 +34,7 @@ class _Checks(ModelMethods):
         return check_token_ids("ids", ids)
 
     def _counted(self, text: Countable) -> Request | None:
-        """What is to be rendered and counted; None for a text, which is tokenized."""
+        """The request to render and count; None for a text, which is only tokenized."""
         self._check_open()
         if isinstance(text, str):
             return None
@@ -42,21 +42,21 @@ class _Checks(ModelMethods):
 
 
 class TokenMethods(_Checks):
-    """Tokens, for callers that block."""
+    """The sync token methods."""
 
     def tokenize(
         self, text: str, model: str | None = None, *, special_tokens: bool = True
     ) -> list[int]:
-        """The token ids of a text, as ``embed`` and ``raw_complete`` read it; opens the model.
+        """The token ids of a text, as used by ``embed`` and ``raw_complete``; opens the model.
 
         Args:
             text: any text.
             model: one of ``models`` instead of the default one.
-            special_tokens: with those that the tokenizer puts at the ends.
+            special_tokens: include the special tokens that the tokenizer adds at the ends.
 
         Raises:
-            ValidationError: an argument is of a wrong type or name.
-            TokenizerError: the text is no valid Unicode.
+            ValidationError: an argument is of the wrong type, or the model is unknown.
+            TokenizerError: the text is not valid Unicode.
             StateError: the client is closed.
             ModelError: the model is missing or cannot be used.
         """
@@ -66,15 +66,15 @@ class TokenMethods(_Checks):
     def detokenize(
         self, ids: Sequence[int], model: str | None = None, *, skip_special_tokens: bool = True
     ) -> str:
-        """The text of token ids; bytes that form no character come as U+FFFD; opens the model.
+        """The text of token ids, with U+FFFD for invalid bytes; opens the model.
 
         Args:
             ids: token ids of the model.
             model: one of ``models`` instead of the default one.
-            skip_special_tokens: leave out the tokens that are no text.
+            skip_special_tokens: leave out special tokens.
 
         Raises:
-            ValidationError: an argument is of a wrong type, or the model has no such id.
+            ValidationError: an argument is of the wrong type, or the model has no such id.
             StateError: the client is closed.
             ModelError: the model is missing or cannot be used.
         """
@@ -83,16 +83,16 @@ class TokenMethods(_Checks):
         return backend.detokenize(tokens, skip_special_tokens=skip_special_tokens)
 
     def count_tokens(self, text: Countable, model: str | None = None) -> int:
-        """How many tokens a text or a conversation has; opens the model.
+        """The number of tokens of a text or a conversation; opens the model.
 
         Args:
-            text: a text, counted as ``embed`` and ``raw_complete`` read it, special tokens at its
-                ends included; or OpenAI-style dictionaries, counted as the prompt that ``ask``
-                makes of them.
+            text: a text, counted as in ``embed`` and ``raw_complete``, including the special tokens
+                at its ends; or OpenAI-style dictionaries, counted as the prompt that ``ask``
+                renders from them.
             model: one of ``models`` instead of the default one.
 
         Raises:
-            ValidationError: an argument is of a wrong type or name.
+            ValidationError: an argument is of the wrong type, or the model is unknown.
             StateError: the client is closed.
             ModelError: the model is missing or cannot be used.
             TemplateError: messages are counted, and the model has no chat template.
@@ -103,12 +103,12 @@ class TokenMethods(_Checks):
 
 
 class AsyncTokenMethods(_Checks):
-    """Tokens, for callers on an event loop."""
+    """The async token methods."""
 
     async def tokenize(
         self, text: str, model: str | None = None, *, special_tokens: bool = True
     ) -> list[int]:
-        """Like ``Client.tokenize``, awaited; it runs in a thread beside the loop."""
+        """Like ``Client.tokenize``, awaited; runs in a worker thread."""
         self._check_text(text, special_tokens=special_tokens)
         backend = await self._router.abackend(model)
         return await beside_loop(backend.tokenize, text, special_tokens=special_tokens)
@@ -124,14 +124,14 @@ class AsyncTokenMethods(_Checks):
         )
 
     async def count_tokens(self, text: Countable, model: str | None = None) -> int:
-        """Like ``Client.count_tokens``, awaited; it runs in a thread beside the loop."""
+        """Like ``Client.count_tokens``, awaited; runs in a worker thread."""
         request = self._counted(text)
         backend = await self._router.abackend(model)
         return await beside_loop(_count, backend, text, request)
 
 
 def _count(backend: Backend, text: Countable, request: Request | None) -> int:
-    """Tokens of a text, or of the prompt of a request."""
+    """The number of tokens of a text, or of a request's prompt."""
     if request is not None:
         return len(backend.render(request)[1])
     assert isinstance(text, str)

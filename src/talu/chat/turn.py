@@ -1,8 +1,8 @@
-"""One user turn, written once for sync and async chats.
+"""Runs one user turn, for sync and async chats alike.
 
-A turn is a transaction on the history: committed whole at its end, committed as incomplete when
-it is cancelled, without a trace when it fails. A store has the question before the generation
-begins. It knows no backend, no store and no event loop: they are behind ``IO`` and ``save``.
+A turn is a transaction on the history: it is committed at its end, committed as incomplete when
+cancelled, and rolled back when it fails. The store gets the question before the generation starts.
+Backend, store and event loop are accessed through ``IO`` and ``save`` only.
 """
 
 import time
@@ -28,22 +28,22 @@ OnToken = Callable[[Token], object]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Turn(Outcome[ChatT]):
-    """A generation from the claim on its history, which is taken already, to the commit.
+    """A generation whose claim on the history is already held, up to the commit.
 
     Attributes:
-        keep: how many items of the history stay before the turn.
-        asked: items of the user, committed together with the answer's.
-        save: saves a history in place of the one that was; None for a chat without a profile.
+        keep: number of items of the history that stay before the turn.
+        question: the user's items, committed together with the answer's.
+        save: replaces the stored history; None for a chat without a profile.
         stream: the answer is read while it is generated.
-        make_answer: makes the answer when the text is complete; None for a stream, which has one.
-        superseded: its pieces were never asked for, and its chat was asked or edited again.
-        on_end: called when the turn has ended and every observer has been told.
-        reading: how the answer is read, once it was handed out as a stream without an event loop.
+        make_answer: creates the answer when the text is complete; None for a stream, which has one.
+        superseded: it was cancelled unread, because its chat was used or edited again.
+        on_end: called when the turn has ended and the hooks have been notified.
+        reading: the reader of a sync stream, once the stream was returned.
     """
 
     history: History
     keep: int = 0
-    asked: tuple[MessageItem, ...] = ()
+    question: tuple[MessageItem, ...] = ()
     save: Callable[[Sequence[Item]], None] | None = None
     input_text: str
     request: Request
@@ -58,18 +58,18 @@ class Turn(Outcome[ChatT]):
     _events: AsyncGenerator[Event] | None = None
     _began_at: float = 0.0
     _observation: Observation = field(init=False)
-    _asked_is_saved: bool = False
+    _question_is_saved: bool = False
     _error: BaseException | None = None
 
     def __post_init__(self) -> None:
         self._observation = self.hooks.observe(self._generation(), self.io.call)
 
     async def begin(self) -> Self:
-        """Hand the request to the backend, which raises what is wrong with it."""
+        """Submit the request to the backend, which raises if it is invalid."""
         self._began_at = time.perf_counter()
         try:
             await self._observation.start()
-            await self._save_asked()
+            await self._save_question()
             self._events = await self.io.open(replace(self.request, left=self.builder.add))
         except BaseException as error:
             await self._fail(error)
@@ -77,7 +77,7 @@ class Turn(Outcome[ChatT]):
         return self
 
     async def pieces(self) -> AsyncGenerator[Token]:
-        """Generate; the last piece is empty and has the finish reason."""
+        """Yield the generated pieces; the last one is empty and has the finish reason."""
         events, self._events = self._events, None
         if events is None:
             return
@@ -94,7 +94,7 @@ class Turn(Outcome[ChatT]):
         except Exception as error:
             await self._fail(error)
             raise
-        except BaseException as stop:  # closed, dropped, interrupted: what has come stays
+        except BaseException as stop:  # closed, dropped or interrupted: keep the text so far
             try:
                 await self._commit()
             except StorageError as failure:
@@ -106,71 +106,71 @@ class Turn(Outcome[ChatT]):
 
     @property
     def unread(self) -> bool:
-        """Whether it has begun and its pieces were never asked for."""
+        """Whether it has started and no piece was read."""
         return self._events is not None
 
     async def abandon(self) -> None:
-        """Give up a turn whose pieces were never asked for; it leaves no trace."""
+        """Cancel and roll back a turn of which no piece was read."""
         events, self._events = self._events, None
         if events is not None:
             self.finish_reason = FinishReason.CANCELLED
             try:
                 await events.aclose()
-                await self._remove_asked()
+                await self._remove_question()
             finally:
                 await self._end()
 
     @property
-    def lasts(self) -> bool:
-        """Whether it is being generated or read, or may still be read."""
-        return not self.ended and self._attended
+    def active(self) -> bool:
+        """Whether it is being generated or read, or can still be read."""
+        return not self.ended and self._has_reader
 
     @property
     def holds_chat(self) -> bool:
-        """Whether the chat has to wait for it, because it is being read or was begun to be read."""
-        return self.lasts and (self.io.working or not self.unread)
+        """Whether it blocks the next turn, because reading or a blocking call is in progress."""
+        return self.active and (self.io.working or not self.unread)
 
     async def supersede(self) -> None:
-        """Cancel an answer that was not begun to be read, because its chat is used again."""
+        """Cancel an unread answer, because its chat is used again."""
         if self.unread:
             self.request.stop.signal()
             await self.abandon()
             self.superseded = True
 
     @property
-    def _attended(self) -> bool:
-        return self.io.working or (self.reading is not None and self.reading.waited_for)
+    def _has_reader(self) -> bool:
+        return self.io.working or (self.reading is not None and self.reading.has_reader)
 
     def settle(self) -> None:
-        """End it if an interrupt has left it without a reader."""
-        if not self.lasts:
-            self.wind_up()
+        """End the turn if an interrupt has left it without a reader."""
+        if not self.active:
+            self.clean_up()
 
-    def wind_up(self) -> None:
-        """End a turn that was interrupted or not begun to be read, so that the next can begin."""
+    def clean_up(self) -> None:
+        """End a turn that was interrupted or never read, so that the next one can start."""
         if self.ended:
-            if not self._attended:  # perhaps it hit the telling of the end
-                run(self._observation.tell())
+            if not self._has_reader:  # the interrupt may have hit the hooks' end event
+                run(self._observation.deliver())
             return
         self.request.stop.signal()
         unread = self.unread
-        with suppress(StorageError):  # the next turn or edit saves it as well
+        with suppress(StorageError):  # the next turn or edit saves it again
             if self.reading is not None:
                 self.reading.close(unread=lambda: None)
-        run(self._wind_up())
+        run(self._clean_up())
         self.superseded = unread and self.stream
 
-    async def _wind_up(self) -> None:
+    async def _clean_up(self) -> None:
         events, self._events = self._events, None
         if events is not None:
             await events.aclose()
             with suppress(StorageError):
-                await self._remove_asked()
+                await self._remove_question()
         if self.ended:
             return
         if self._error is None and not self.past:
-            if self.builder.begun:
-                self._put()
+            if self.builder.started:
+                self._add_to_history()
             else:
                 self.finish_reason = FinishReason.CANCELLED
         await self._end()
@@ -190,12 +190,12 @@ class Turn(Outcome[ChatT]):
     async def _observe(self, event: Event, piece: Token | None) -> None:
         sampled = isinstance(event, Done) and event.usage.completion_tokens > 0
         if self._notice_first_token(sampled=sampled):
-            await self._observation.tell()
+            await self._observation.deliver()
         if piece and self.on_token is not None:
             await self.io.call(self.on_token, piece)
 
     def _notice_first_token(self, *, sampled: bool = False) -> bool:
-        """Whether the first token has come just now: an echo of the prompt has no tokens."""
+        """Whether this is the first token; an echo of the prompt does not count."""
         if self._observation.first_token_ms is not None:
             return False
         builder = self.builder
@@ -206,13 +206,13 @@ class Turn(Outcome[ChatT]):
         return True
 
     async def _end(self) -> None:
-        """Tell the end; before it the first token, if an interrupt came between both."""
+        """Report the end, after the first token if an interrupt prevented its report."""
         self._notice_first_token()
         answer = self._made_answer() if self._error is None else None
         self._observation.ending = answer, self._error
         self.ended = True
         self._error = None
-        await self._observation.tell()
+        await self._observation.deliver()
         if self.stream:  # the answer refers to the turn
             self.answer = None
         self.on_end()
@@ -222,8 +222,8 @@ class Turn(Outcome[ChatT]):
             self.answer = self.make_answer(self)
         return self.answer
 
-    def _put(self) -> None:
-        """Put question and answer, as far as it has come, into the history."""
+    def _add_to_history(self) -> None:
+        """Put the question and the answer so far into the history."""
         done = self.builder.done
         self.finish_reason = done.finish_reason if done else FinishReason.CANCELLED
         cancelled = self.finish_reason is FinishReason.CANCELLED
@@ -235,17 +235,17 @@ class Turn(Outcome[ChatT]):
         }
         if done is not None and done.seed is not None:
             generation["seed"] = done.seed
-        items = self.asked + self.builder.items(status, generation)
+        items = self.question + self.builder.items(status, generation)
         self.history.items[self.keep :] = items
         self.past = tuple(self.history.items)
 
     async def _commit(self) -> None:
-        if self.ended:  # it was wound up, and its pieces are closed only now
+        if self.ended:  # cleaned up before its pieces were closed
             return
-        self._put()
+        self._add_to_history()
         try:
             await self._save_items(self.past)
-        except StorageError as error:  # the answer is not lost with the space on the disk
+        except StorageError as error:  # the error carries the answer, so that it is not lost
             error.details["response"] = self._made_answer()
             raise
         finally:
@@ -256,33 +256,33 @@ class Turn(Outcome[ChatT]):
             return
         self._error = error
         try:
-            await self._remove_asked()
+            await self._remove_question()
         except StorageError as failure:
             error.add_note(f"The question stays stored without an answer: {failure}")
         finally:
             await self._end()
 
-    async def _save_asked(self) -> None:
-        """Store the question after what is there: an answer that is replaced stays until the end.
+    async def _save_question(self) -> None:
+        """Store the question after the current items; a replaced answer stays until the end.
 
-        A question that is there is not stored twice, but whoever else changed the session is
-        noticed. A store that cannot be written now is tried again at the end of the turn, and
-        raises then, when the answer is there.
+        A regenerated question is not stored twice, but concurrent changes of the session are still
+        detected. If the store cannot be written, the turn goes on: the write is repeated at its
+        end, and an error raised then carries the answer.
         """
         replaced = self.history.items[self.keep : self.keep + 1]
         same = [item for item in replaced if isinstance(item, MessageItem)]
-        again = [item.content for item in same] == [item.content for item in self.asked]
-        new = () if again else self.asked
-        self._asked_is_saved = bool(new)
+        repeated = [item.content for item in same] == [item.content for item in self.question]
+        new = () if repeated else self.question
+        self._question_is_saved = bool(new)
         try:
             await self._save_items((*self.history.items, *new))
         except StorageError as error:
-            self._asked_is_saved = False
+            self._question_is_saved = False
             if error.code != StorageError.default_code:
                 raise
 
-    async def _remove_asked(self) -> None:
-        if self._asked_is_saved:
+    async def _remove_question(self) -> None:
+        if self._question_is_saved:
             await self._save_items(self.history.items)
 
     async def _save_items(self, items: Sequence[Item]) -> None:
@@ -291,13 +291,13 @@ class Turn(Outcome[ChatT]):
 
 
 async def drain(turn: Turn[ChatT]) -> None:
-    """Run a turn to its end."""
+    """Run a started turn to its end."""
     async with aclosing(turn.pieces()) as pieces:
         async for _ in pieces:
             pass
 
 
 async def answer(turn: Turn[ChatT]) -> None:
-    """Run a turn from its beginning to its end."""
+    """Run a turn from start to end."""
     await turn.begin()
     await drain(turn)
