@@ -20,7 +20,7 @@ def metrics(**changed) -> ModelMetrics:
 
 def test_the_whole_text_of_one_model() -> None:
     assert exposition({"m": metrics()}) == (
-        "# HELP talu_generations_started_total Generations that began.\n"
+        "# HELP talu_generations_started_total Generations that started.\n"
         "# TYPE talu_generations_started_total counter\n"
         'talu_generations_started_total{model="m"} 3\n'
         "# HELP talu_generations_ended_total Generations, by how they ended.\n"

@@ -127,7 +127,7 @@ def test_a_full_disk_delays_the_removal_and_the_result_says_so(profile, client_o
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(removal, "_step", fail)
         assert profile.delete("long") is False
-    assert "not off the disk yet: database or disk is full" in caplog.text
+    assert "still on the disk: database or disk is full" in caplog.text
     assert profile.sessions() == []
     assert len(steps) == 1
     Profile("work").sessions()

@@ -1,4 +1,4 @@
-"""Observers of generations: the base class, and those that are ready to use."""
+"""The base class of hooks, and the hooks for logging and metrics that come with talu."""
 
 from talu.chat.observers import Generation, Hook, HookManager
 from talu.hooks.logs import LoggingHook

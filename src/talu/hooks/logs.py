@@ -1,6 +1,6 @@
-"""Log records of the standard ``logging`` for the start and the end of generations.
+"""A hook that logs the start and the end of generations with the standard ``logging``.
 
-Logging is not configured here: the program decides where the lines go and how they look.
+Handlers and formatters are configured by the program.
 """
 
 import itertools
@@ -25,19 +25,20 @@ NUMBERS = itertools.count(1)
 class LoggingHook(Hook):
     """Logs the start and the end of every generation.
 
-    A record is one line of ``name=value`` pairs; the same pairs are in its attribute ``talu``, a
-    dictionary, for formatters that write JSON. ``generation`` is a number that start and end have
-    in common. The end has the finish reason, the tokens, and in milliseconds ``duration_ms`` and
-    ``first_token_ms``, both from the start; a failed one has the error's code or class.
+    A record is one line of ``name=value`` pairs; its attribute ``talu`` has the same pairs as a
+    dictionary, for formatters that write JSON. ``generation`` is a number shared by the start and
+    the end of a generation. The end has the finish reason, token counts, and the milliseconds
+    since the start as ``duration_ms`` and ``first_token_ms``; a failure has the error's code or
+    class.
 
     Args:
-        logger: where to log; the logger ``talu.generations`` if None.
-        level: of all records, except that failures are warnings at least.
-        content: also log what was said: prompt, answer, and the messages of errors, which may
-            quote them.
+        logger: the logger to use; ``talu.generations`` if None.
+        level: level of all records, except that failures are at least warnings.
+        content: also log content: the prompt, the answer, and error messages, which may quote
+            them.
 
     Raises:
-        ValidationError: an argument is of a wrong type.
+        ValidationError: an argument is of the wrong type.
     """
 
     def __init__(
@@ -59,12 +60,12 @@ class LoggingHook(Hook):
         self._content = check_boolean("content", content)
 
     def for_generation(self, generation: Generation) -> Hook:
-        """An observer that logs this generation."""
+        """The hook that logs this generation."""
         return _Observer(self._logger, self._level, generation, content=self._content)
 
 
 class _Observer(Hook):
-    """Watches one generation."""
+    """Logs one generation."""
 
     def __init__(
         self, logger: logging.Logger, level: int, generation: Generation, *, content: bool
@@ -133,7 +134,7 @@ def _measures(response: Answer[Any]) -> dict[str, object]:
 
 
 def _shown(value: object) -> str:
-    """A value without anything that could end the line or steer a terminal."""
+    """A value without characters that could end the line or control a terminal."""
     if not isinstance(value, str):
         return json.dumps(value)
     if value and all(char.isalnum() or char in "-_./:" for char in value):

@@ -1,4 +1,4 @@
-"""Counts and histograms of one model's generations, as values. Pure."""
+"""Immutable counts and histograms of one model's generations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ __all__ = ["Histogram", "ModelMetrics"]
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """The distribution of a measure.
+    """The distribution of a measured value.
 
     Attributes:
-        bounds: upper bounds of the buckets, ascending; a value that equals one belongs below it.
-        counts: values in each bucket alone; one more than bounds, the last without an upper bound.
-        sum: of all values, in the unit of the bounds.
+        bounds: inclusive upper bounds of the buckets, ascending.
+        counts: number of values per bucket, not cumulative; one more than there are bounds, the
+            last without an upper bound.
+        sum: sum of all values, in the unit of the bounds.
     """
 
     bounds: tuple[float, ...]
@@ -24,24 +25,24 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many values there were."""
+        """The number of values."""
         return sum(self.counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelMetrics:
-    """What the generations of one model came to, since the hook was made.
+    """The metrics of one model's generations since the hook was created.
 
     Attributes:
-        started: generations that began.
-        ended: of these, those that ended, by finish reason: ``error`` when they failed,
+        started: number of started generations.
+        ended: number of ended generations by finish reason: ``error`` when they failed,
             ``cancelled`` when they were closed, dropped or interrupted.
         prompt_tokens: tokens of the prompts.
-        cached_tokens: how many of these came from the prefix cache.
-        completion_tokens: tokens that were sampled. All three are without the generations whose
-            usage is unknown: those that failed, and those that were never read.
-        time_to_first_token: seconds from the start to the first token, where it was read.
-        tokens_per_second: speed of each generation after its first token; of those with at least
+        cached_tokens: the part of the prompt tokens that came from the prefix cache.
+        completion_tokens: sampled tokens. All three exclude generations whose usage is unknown:
+            those that failed, and those that were never read.
+        time_to_first_token: seconds from the start to the reading of the first token.
+        tokens_per_second: speed of each generation after its first token, for those with at least
             two tokens.
     """
 
@@ -60,7 +61,7 @@ class ModelMetrics:
 
     @property
     def cancelled(self) -> int:
-        """Generations that were stopped from outside."""
+        """Generations that were cancelled."""
         return self.ended[FinishReason.CANCELLED]
 
     @property

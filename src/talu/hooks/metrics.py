@@ -1,4 +1,4 @@
-"""Counters and histograms of generations by model, exact when many threads count at once."""
+"""A hook that counts and measures generations by model."""
 
 from bisect import bisect_left
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from talu.types import FinishReason, Handle, Usage
 
 __all__ = ["MetricsHook"]
 
-# The bounds that vLLM uses for the same measure, so that dashboards compare.
+# The bounds that vLLM uses for the same measure, so that dashboards are comparable.
 FIRST_TOKEN_SECONDS = (
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75,
     1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0,
@@ -28,59 +28,59 @@ TOKENS_PER_SECOND = (
 
 
 class MetricsHook(Hook, Handle):
-    """Counts generations, failures and tokens, and measures first tokens and speed, by model.
+    """Counts generations, failures and tokens, and measures latency and speed, by model.
 
-    One hook may serve any number of clients, threads and event loops; the counts are exact.
+    One hook can serve any number of clients, threads and event loops; the counts stay exact.
     """
 
-    _instead = "snapshot() gives its counts as values; another process needs a hook of its own"
+    _instead = "snapshot() returns the counts as values; another process needs a separate hook"
 
     def __init__(self) -> None:
         self._models: dict[str, _Tally] = {}
-        self._news: SimpleQueue[tuple[str, _Change]] = SimpleQueue()
-        self._gate = ForkSafeLock(reentrant=True)  # for a signal handler that asks
+        self._changes: SimpleQueue[tuple[str, _Change]] = SimpleQueue()
+        self._gate = ForkSafeLock(reentrant=True)  # a signal handler may take a snapshot
         self._counting = False
 
     def for_generation(self, generation: Generation) -> Hook:
-        """An observer that counts for the generation's model."""
+        """The hook that counts this generation for its model."""
         return _Observer(lambda change: self._count(generation.model, change))
 
     def snapshot(self) -> dict[str, ModelMetrics]:
-        """The counts so far, by name of the model, all of one moment.
+        """A consistent copy of the counts so far, by name of the model.
 
         Raises:
-            StateError: a signal handler asks while its thread is counting.
+            StateError: called from a signal handler while its thread is counting.
         """
         with self._gate.lock:
             if self._counting:
-                raise StateError("the generations are being counted: ask again later", "STATE_BUSY")
-            self._count_news()
+                raise StateError("the generations are being counted: try again later", "STATE_BUSY")
+            self._apply_changes()
             return {model: tally.frozen() for model, tally in self._models.items()}
 
     def prometheus(self) -> str:
-        """The snapshot as text for a scraper, in Prometheus' format 0.0.4.
+        """The snapshot in Prometheus' text format 0.0.4.
 
         Serve it as ``text/plain; version=0.0.4; charset=utf-8``. Times are in seconds.
         """
         return exposition(self.snapshot())
 
     def _count(self, model: str, change: "_Change") -> None:
-        # A stream can be dropped, and so end, in the middle of any code, this hook's own included:
-        # what this thread is counting already is left to that count.
-        self._news.put((model, change))
+        # A dropped stream can end in the middle of any code, including this hook's. If this thread
+        # is already counting, that call also counts the queued change.
+        self._changes.put((model, change))
         lock = self._gate.lock
         if lock.acquire(blocking=False):
             try:
                 if not self._counting:
-                    self._count_news()
+                    self._apply_changes()
             finally:
                 lock.release()
 
-    def _count_news(self) -> None:
+    def _apply_changes(self) -> None:
         self._counting = True
         try:
             while True:
-                model, change = self._news.get_nowait()
+                model, change = self._changes.get_nowait()
                 change(self._models.setdefault(model, _Tally()))
         except Empty:
             return
@@ -89,7 +89,7 @@ class MetricsHook(Hook, Handle):
 
 
 class _Observer(Hook):
-    """Watches one generation."""
+    """Counts one generation."""
 
     def __init__(self, count: "Callable[[_Change], None]") -> None:
         self._count = count
@@ -115,7 +115,7 @@ class _Observer(Hook):
 
 
 class _Buckets:
-    """A histogram that grows."""
+    """A mutable histogram."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
@@ -131,7 +131,7 @@ class _Buckets:
 
 
 class _Tally:
-    """The counts of one model, that grow."""
+    """The mutable counts of one model."""
 
     def __init__(self) -> None:
         self._started = 0

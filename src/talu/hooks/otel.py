@@ -1,7 +1,7 @@
-"""Generations as OpenTelemetry spans and metrics: the one place that imports ``opentelemetry``.
+"""A hook that records generations as OpenTelemetry spans and metrics.
 
-The names are those of the GenAI semantic conventions in release 1.41, which OpenTelemetry's own
-instrumentations and the dashboards made for them use:
+The names are those of the GenAI semantic conventions, release 1.41, which OpenTelemetry's own
+instrumentations and their dashboards use:
 https://github.com/open-telemetry/semantic-conventions/tree/v1.41.0/docs/gen-ai
 """
 
@@ -31,38 +31,39 @@ SCHEMA = "https://opentelemetry.io/schemas/1.41.0"
 SECONDS = [0.01 * 2**power for power in range(14)]
 TOKENS = [4**power for power in range(14)]
 SETTINGS = ("max_tokens", "temperature", "top_p", "seed", "stop_sequences")
-MAX_INTEGER = 2**63 - 1  # of an attribute
+MAX_INTEGER = 2**63 - 1  # largest integer attribute
 
 Attributes = dict[str, Any]
 
 
 class OpenTelemetryHook(Hook, Handle):
-    """A span for every generation, and histograms of durations and tokens.
+    """Records a span for every generation, and histograms of durations and tokens.
 
     The span ``chat {model}``, or ``text_completion {model}`` for a raw completion, is a child of
-    the span that is current where the generation starts, and never current itself. It has what the
-    call asked for, the model, the finish reason and the tokens. ``error.type`` is the code of an
-    error of talu, the class of another. A cancelled generation is not an error: its finish
-    reason is ``cancelled``. A seed of 2**63 or more does not fit an attribute and is left out.
+    the span that is current when the generation starts, and never current itself. Its attributes
+    are the given settings, the model, the finish reason and the token counts. ``error.type`` is
+    the code of a talu error, or the class of any other. A cancelled generation is not an error:
+    its finish reason is ``cancelled``. A seed of 2**63 or more does not fit an attribute and is
+    left out.
 
-    The histograms are ``gen_ai.client.operation.duration`` and, of streams,
+    The histograms are ``gen_ai.client.operation.duration`` and, for streams,
     ``gen_ai.client.operation.time_to_first_chunk`` in seconds, and ``gen_ai.client.token.usage``.
 
-    Needs ``pip install "talu[otel]"``, which brings OpenTelemetry's API; SDK and exporter are the
-    program's choice.
+    Requires ``pip install "talu[otel]"``, which installs OpenTelemetry's API; the program chooses
+    the SDK and the exporter.
 
     Args:
-        content: also record what was said: the messages to and from the model, and the messages of
-            errors, which may quote them.
-        tracer_provider: instead of the global one.
-        meter_provider: instead of the global one.
+        content: also record content: the messages to and from the model, and error messages, which
+            may quote them.
+        tracer_provider: replaces the global one.
+        meter_provider: replaces the global one.
 
     Raises:
         DependencyError: OpenTelemetry's API is not installed.
-        ValidationError: an argument is of a wrong type.
+        ValidationError: an argument is of the wrong type.
     """
 
-    _instead = "share the hook itself; another process needs one of its own"
+    _instead = "share the hook itself; another process needs a separate one"
 
     def __init__(
         self,
@@ -80,14 +81,14 @@ class OpenTelemetryHook(Hook, Handle):
         self._instruments = _Instruments(metrics.get_meter("talu", release, meter_provider, SCHEMA))
 
     def for_generation(self, generation: Generation) -> Hook:
-        """An observer that records this generation."""
+        """The hook that records this generation."""
         return _Observer(
             generation, self._trace, self._tracer, self._instruments, content=self._content
         )
 
 
 class _Instruments:
-    """The histograms, made once."""
+    """The histograms, created once."""
 
     def __init__(self, meter: Any) -> None:
         self.duration = meter.create_histogram(
@@ -213,7 +214,7 @@ def _check_provider(name: str, value: object, kind: type) -> None:
 
 
 def _request(generation: Generation) -> Attributes:
-    """The settings of the call and the chat, without those left to the model."""
+    """Attributes for the settings given by call and chat."""
     attributes: Attributes = {}
     given = generation.config.given
     for name in SETTINGS:

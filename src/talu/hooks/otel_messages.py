@@ -1,4 +1,4 @@
-"""Messages in the form of OpenTelemetry's GenAI conventions: a role and typed parts. Pure.
+"""Converts messages to the format of OpenTelemetry's GenAI conventions: a role and typed parts.
 
 https://github.com/open-telemetry/semantic-conventions/blob/v1.41.0/docs/gen-ai/gen-ai-input-messages.json
 """
@@ -18,14 +18,14 @@ Part = dict[str, object]
 
 
 def input_messages(generation: Generation) -> list[dict[str, Any]]:
-    """What the model is shown; a raw prompt is a message of the user."""
+    """The messages sent to the model; a raw prompt becomes a user message."""
     if generation.messages is None:
         return [{"role": "user", "parts": [_text(generation.input_text)]}]
     return [{"role": m["role"], "parts": _parts(m)} for m in generation.messages]
 
 
 def output_messages(response: Answer[Any]) -> list[dict[str, Any]]:
-    """The one message of an answer, as far as it came."""
+    """A list with the message of an answer, as far as it was generated."""
     parts: list[Part] = []
     if response.reasoning is not None:
         parts.append({"type": "reasoning", "content": response.reasoning})
@@ -58,7 +58,7 @@ def _text(text: str) -> Part:
 
 
 def _call(call: Mapping[str, Any]) -> Part:
-    """A call in OpenAI's form; arguments that are no JSON stay the text that the model wrote."""
+    """A call in OpenAI's format; arguments that are not valid JSON stay text."""
     function = call["function"]
     arguments = function["arguments"]
     with suppress(ValueError, RecursionError):

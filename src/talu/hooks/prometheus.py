@@ -1,4 +1,4 @@
-"""Metrics of models as text for a scraper: Prometheus' exposition format, version 0.0.4. Pure.
+"""Formats the metrics of models in Prometheus' text exposition format, version 0.0.4.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -25,13 +25,13 @@ HISTOGRAMS = {
 
 
 def exposition(models: Mapping[str, ModelMetrics]) -> str:
-    """The metrics of all models, by name, each as a family with the label ``model``."""
+    """The metrics of all models as families with the label ``model``."""
     return "".join(f"{line}\n" for line in _lines(models))
 
 
 def _lines(models: Mapping[str, ModelMetrics]) -> Iterator[str]:
     labels = {model: f'model="{_escaped(model)}"' for model in models}
-    yield from _head("talu_generations_started_total", "counter", "Generations that began.")
+    yield from _head("talu_generations_started_total", "counter", "Generations that started.")
     for model, metrics in models.items():
         yield f"talu_generations_started_total{{{labels[model]}}} {metrics.started}"
     yield from _head("talu_generations_ended_total", "counter", "Generations, by how they ended.")

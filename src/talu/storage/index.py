@@ -1,6 +1,6 @@
-"""The search index in the database: the text of messages and of titles.
+"""The full-text index of messages and titles in the database.
 
-A row of ``words`` has the number of its node; a session names its row of ``titles``.
+A row of ``words`` has the number of its node; a session refers to its row of ``titles``.
 """
 
 import sqlite3
@@ -18,11 +18,11 @@ __all__ = [
     "set_title",
 ]
 
-MERGE_PAGES = 250  # written by one step of a merge
+MERGE_PAGES = 250  # rewritten by one step of a merge
 
 
 def build_index(db: sqlite3.Connection) -> None:
-    """Create the index of everything that is stored; items that cannot be read are left out."""
+    """Create the index of all stored text; unreadable items are left out."""
     tokenize = TOKENIZER.replace("'", "''")
     db.execute(f"CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = '{tokenize}')")
     db.execute(f"CREATE VIRTUAL TABLE titles USING fts5 (text, tokenize = '{tokenize}')")
@@ -49,12 +49,12 @@ def add_words(db: sqlite3.Connection, node: int, text: str) -> None:
 
 
 def remove_words(db: sqlite3.Connection, nodes: Iterable[int]) -> None:
-    """Remove items from the index, in ascending order: FTS5 writes such changes together."""
+    """Remove items from the index, in ascending order, which FTS5 writes in one batch."""
     db.executemany("DELETE FROM words WHERE rowid = ?", [(node,) for node in sorted(nodes)])
 
 
 def set_title(db: sqlite3.Connection, row: int | None, title: str | None) -> int | None:
-    """Index the title of a session, in its row of ``titles`` or a new one; returns the row."""
+    """Index the title of a session, in its row of ``titles`` or a new one; return the row."""
     form = index_form(title or "")
     if row is not None:
         found = db.execute("SELECT text FROM titles WHERE rowid = ?", (row,)).fetchone()
@@ -67,23 +67,25 @@ def set_title(db: sqlite3.Connection, row: int | None, title: str | None) -> int
 
 
 def merge_index(db: sqlite3.Connection, *, begin: bool) -> bool:
-    """Rewrite some pages of the index without what was deleted; returns whether it is done.
+    """Rewrite some pages of the index without deleted text; return whether it is complete.
 
     Args:
-        db: in a transaction that writes.
-        begin: include everything that was deleted until now; later steps continue with it.
+        db: a connection in a write transaction.
+        begin: start a merge of everything deleted so far; later steps continue it.
     """
     done = True
     for table in ("words", "titles"):
         before = db.total_changes
         pages = -MERGE_PAGES if begin else MERGE_PAGES
         db.execute(f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)", (pages,))
-        done = done and db.total_changes - before < 2  # FTS5's sign that nothing was left to do
+        done = (
+            done and db.total_changes - before < 2
+        )  # how FTS5 reports that nothing was left to do
     return done
 
 
 def search_condition(table: str, query: Query) -> tuple[str, dict[str, str]]:
-    """A condition on the rows of ``words`` or ``titles`` in SQL, and its parameters."""
+    """An SQL condition on the rows of ``words`` or ``titles``, and its parameters."""
     conditions, parameters = [], {}
     if query.words:
         conditions.append(f"{table} MATCH :match")

@@ -1,7 +1,7 @@
-"""The changes of the database's schema, in the order in which they are applied.
+"""The schema migrations of the database, in the order in which they are applied.
 
-Append-only: a database that an older version wrote runs the functions that it has not seen. A
-function that was released is never changed.
+The list is append-only: opening a database written by an older version runs the functions that
+are new to it. A released function is never changed.
 """
 
 import sqlite3
@@ -13,12 +13,12 @@ __all__ = ["MIGRATIONS"]
 
 
 def m001_sessions(db: sqlite3.Connection) -> None:
-    """Sessions, the tree of their items, and the words of the items.
+    """Create the sessions, the tree of their items, and the index of the items' words.
 
-    A node is an item and the one before it. A session is the path to its ``head``; a fork is
-    another head in the same tree. A node's number is above that of its parent, and never used
-    again. ``change`` is the number of a session's last change, counted over all sessions: it orders
-    them, and tells a reader that is out of date.
+    A node is an item with a link to the previous one. A session is the path to its ``head``; a
+    fork is another head in the same tree. A node's number is greater than its parent's and is
+    never reused. ``change`` is the number of a session's last change, counted over all sessions: it
+    orders the sessions, and reveals that a reader is out of date.
     """
     db.execute(
         """CREATE TABLE nodes (
@@ -48,10 +48,10 @@ def m001_sessions(db: sqlite3.Connection) -> None:
 
 
 def m002_search_and_removals(db: sqlite3.Connection) -> None:
-    """An index that finds scripts without spaces and titles, and deletions that are under way.
+    """Index scripts without spaces, and titles; record the deletions in progress.
 
     ``title_row`` is a session's row in the index of titles. A removal is a deletion whose text is
-    not off the disk yet: ``stage`` says what comes next, ``node`` the item that is removed next.
+    still on the disk: ``stage`` is the next step, and ``node`` the next item to remove.
     """
     db.execute("ALTER TABLE sessions ADD COLUMN title_row INTEGER")
     db.execute(

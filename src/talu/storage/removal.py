@@ -1,8 +1,8 @@
-"""Removing the items of deleted sessions, in steps that hold the database's lock only briefly.
+"""Erases the items of deleted sessions, in steps that hold the database's lock only briefly.
 
-A removal is a row of the table ``removals``, so that it can be continued after a kill, by any
-process. Its stages: ``items`` are deleted from the last one upwards, the ``index`` is rewritten
-without their words (``merging`` until that is done), and the ``log`` beside the file is emptied.
+A removal is a row of the table ``removals``, so that any process can continue it after a kill.
+Its stages: ``items`` are deleted from the last one upwards, the ``index`` is rewritten without
+their words (``merging`` until that is done), and the ``log``, the WAL file, is emptied.
 """
 
 import logging
@@ -24,27 +24,29 @@ __all__ = [
 
 LOGGER = logging.getLogger("talu.storage")
 MAX_ITEMS = 250  # removed by one step
-MAX_BYTES = 1_000_000  # of their text, unless one alone has more
-LOG_SECONDS = 1.0  # to wait for readers in other processes
-PAUSE_SECONDS = 0.1  # at most, between two steps: other processes ask for the lock so often
-OPEN_SECONDS = 0.2  # for removals that another process left, when a database is opened
+MAX_BYTES = 1_000_000  # of their text, unless a single item has more
+LOG_SECONDS = 1.0  # maximum wait for readers in other processes
+PAUSE_SECONDS = (
+    0.1  # maximum pause between two steps, the interval at which other processes retry the lock
+)
+OPEN_SECONDS = 0.2  # maximum time for pending removals when a database is opened
 
 
 def add_removal(db: sqlite3.Connection, node: int | None) -> None:
-    """Record that the items from ``node`` upwards are to be removed from the disk."""
+    """Record that the items from ``node`` upwards have to be erased from the disk."""
     db.execute("INSERT INTO removals (stage, node) VALUES ('items', ?)", (node,))
 
 
 def has_removals(db: sqlite3.Connection) -> bool:
-    """Whether something is still to be removed."""
+    """Whether a removal is pending."""
     return db.execute("SELECT 1 FROM removals LIMIT 1").fetchone() is not None
 
 
 def remove_items(db: sqlite3.Connection, node: int | None) -> int | None:
-    """Delete a node and those above it, up to one that something else leads to.
+    """Delete a node and its ancestors, up to one that is still referenced.
 
     Returns:
-        The node to go on with when there are too many for one step, else None.
+        The node to continue with if there are too many for one step, else None.
     """
     found: list[int] = []
     size = 0
@@ -52,7 +54,7 @@ def remove_items(db: sqlite3.Connection, node: int | None) -> int | None:
         row = db.execute(
             "SELECT parent, coalesce(length(item), 0) FROM nodes WHERE node = ?", (node,)
         ).fetchone()
-        if row is None:  # another removal was faster
+        if row is None:  # another removal has deleted it
             node = None
             break
         if found and (len(found) == MAX_ITEMS or size + row[1] > MAX_BYTES):
@@ -76,10 +78,10 @@ def _is_needed(db: sqlite3.Connection, node: int, child: int | None) -> bool:
 
 
 def finish_removals(file: File) -> bool:
-    """Remove everything that is to be removed.
+    """Finish all pending removals.
 
     Returns:
-        Whether its text is off the disk. If not, the reason is logged, and later writes go on.
+        Whether the text is erased. If not, the reason is logged, and later writes continue.
     """
     try:
         more = True
@@ -91,8 +93,8 @@ def finish_removals(file: File) -> bool:
         while not _empty_log(file):
             if time.monotonic() > deadline:
                 LOGGER.warning(
-                    "what was deleted from %s is still in %s-wal, because another process is "
-                    "reading; it will be removed with a later write",
+                    "the text deleted from %s is still in %s-wal, because another process is "
+                    "reading; a later write will erase it",
                     file.path,
                     file.path,
                 )
@@ -105,7 +107,7 @@ def finish_removals(file: File) -> bool:
 
 
 def advance_removals(file: File, seconds: float = 0.0) -> None:
-    """Continue removals that are not finished, by one step or for some time. Never fails."""
+    """Continue pending removals, by one step or for the given time; errors are only logged."""
     deadline = time.monotonic() + seconds
     try:
         while _step(file):
@@ -117,11 +119,11 @@ def advance_removals(file: File, seconds: float = 0.0) -> None:
 
 
 def _log_failure(error: StorageError) -> None:
-    LOGGER.warning("what was deleted is not off the disk yet: %s", error)
+    LOGGER.warning("deleted text is still on the disk: %s", error)
 
 
 def _step(file: File) -> bool:
-    """Do a part of the work that can be done now; tells whether there is more of it."""
+    """Do one step of the pending work; return whether there may be more."""
     with file.writing() as db:
         stages = {stage for (stage,) in db.execute("SELECT DISTINCT stage FROM removals")}
         if "items" in stages:
@@ -147,7 +149,7 @@ def _remove_some(db: sqlite3.Connection) -> None:
 
 
 def _empty_log(file: File) -> bool:
-    """Empty the log and strike off the removals that waited for it; False when it is in use."""
+    """Empty the WAL and delete the removals that waited for it; False if the WAL is in use."""
     with file.reading() as db:
         (last,) = db.execute("SELECT max(removal) FROM removals WHERE stage = 'log'").fetchone()
     if last is None:

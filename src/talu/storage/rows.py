@@ -1,7 +1,4 @@
-"""Sessions and items as the JSON text that the database holds of them. Pure.
-
-Of an item it knows only where the text is that a search finds.
-"""
+"""Converts sessions and items to the JSON text in the database and back."""
 
 import json
 from collections.abc import Mapping
@@ -34,11 +31,11 @@ FORM: dict[str, tuple[type, ...]] = {
 
 
 class Damage(ValueError):
-    """What is stored is not what talu has written; the message says what is wrong."""
+    """A stored value was not written by talu; the message says what is wrong."""
 
 
 def encode(what: str, value: Mapping[str, Any]) -> str:
-    """JSON text that SQLite can hold; ``what`` names the value when it has no such form."""
+    """JSON text that SQLite can store; ``what`` names the value in error messages."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -46,13 +43,13 @@ def encode(what: str, value: Mapping[str, Any]) -> str:
         raise ValidationError(wrong, details={"param": what}) from error
     try:
         text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair
+    except UnicodeEncodeError:  # a lone surrogate
         return json.dumps(value, allow_nan=False)
     return text
 
 
 def decode(text: object) -> dict[str, Any]:
-    """The object of a JSON text, given as UTF-8; ``Damage`` when it is anything else."""
+    """The object in a JSON text encoded as UTF-8; ``Damage`` for anything else."""
     if not isinstance(text, bytes):
         raise Damage("there is no JSON text")
     try:
@@ -76,12 +73,12 @@ JSON = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def record_text(record: ChatRecord) -> str:
-    """The part of a session that has no column of its own."""
+    """The fields of a session without a separate column, as JSON text."""
     return encode("the session", {k: record.get(k) for k in FORM if k not in IN_COLUMNS})
 
 
 def flaw_of(record: Mapping[str, Any]) -> str | None:
-    """What is missing or of a wrong type in a session, in words; None when nothing is."""
+    """A description of the first missing or mistyped field of a session; None when it is valid."""
     for name, kinds in FORM.items():
         if name not in record:
             return f"{name} is missing"
@@ -99,7 +96,7 @@ def flaw_of(record: Mapping[str, Any]) -> str | None:
 def record_of_row(
     session_id: bytes, marker: bytes, created_at_ms: int, updated_at_ms: int, text: bytes
 ) -> StoredRecord:
-    """The session of a row, ``IN_COLUMNS`` and the JSON text; ``Damage`` when it is not one."""
+    """The session of a row of ``IN_COLUMNS`` and the JSON text; ``Damage`` if it is invalid."""
     stored = decode(text)
     texts = (str(session_id, errors="replace"), str(marker, errors="replace"))
     columns = (*texts, created_at_ms, updated_at_ms)
@@ -110,7 +107,7 @@ def record_of_row(
 
 
 def words_of(item: Mapping[str, Any]) -> str:
-    """What a search finds of an item: what user and model said; "" for anything else.
+    """The searchable text of an item: that of user and assistant messages; "" for other items.
 
     Raises:
         Damage: it is not an item.

@@ -1,7 +1,7 @@
-"""The store of chats: sessions as heads in a tree of items, found, changed and deleted.
+"""The store of chats, in which sessions are heads in a tree of items.
 
-Items of a history that several sessions share are stored once; an item goes when the last session
-that leads to it goes.
+Items shared by several sessions are stored once, and deleted with the last session that refers to
+them.
 """
 
 import sqlite3
@@ -29,7 +29,7 @@ from talu.storage.words import Query, snippet
 
 __all__ = ["COLUMNS", "Database", "add_session"]
 
-# Texts are read as bytes: what is not UTF-8 is then an error of its session, not of the statement.
+# Texts are read as bytes, so that invalid UTF-8 is an error of its session, not of the statement.
 COLUMNS = (
     "change, CAST(coalesce(session_id, '') AS BLOB), CAST(coalesce(marker, '') AS BLOB),"
     " created_at_ms, updated_at_ms, CAST(record AS BLOB)"
@@ -38,8 +38,8 @@ PAGE = """
     change < :before AND (:marker IS NULL OR marker = :marker) ORDER BY change DESC LIMIT :limit
 """
 LIST = f"SELECT {COLUMNS}, NULL FROM sessions WHERE {PAGE}"
-# From each item that has the words down the tree to the next one that has them, so that each node
-# is looked at once: a session's head then knows the last item before it.
+# Walks from each matching item down the tree to the next matching one, so each node is visited
+# once. The result maps the head of a session to the last matching item of its history.
 SEARCH = f"""
     WITH RECURSIVE hits AS MATERIALIZED (SELECT rowid AS node FROM words WHERE {{words}}),
     below (node, hit) AS (
@@ -55,11 +55,11 @@ SEARCH = f"""
 
 
 class Database:
-    """The sessions of one file. Safe to use from any threads, and from several processes.
+    """The sessions of one file, for use by any number of threads and processes.
 
     Args:
         path: the file.
-        root: the first folder on the way that belongs to talu; the file's own folder if None.
+        root: the topmost folder of the path that belongs to talu; the file's folder if None.
     """
 
     def __init__(self, path: Path, root: Path | None = None) -> None:
@@ -68,12 +68,12 @@ class Database:
 
     @property
     def path(self) -> Path:
-        """The database file; it need not be there yet."""
+        """The database file, which may not exist yet."""
         return self._file.path
 
     @property
     def file(self) -> File:
-        """The opened file, for what does more than one thing at once."""
+        """The open file, for operations that span several calls."""
         return self._file
 
     def load(self, session_id: str) -> StoredSession | None:
@@ -134,7 +134,7 @@ class Database:
     def sessions(
         self, *, search: Query | None, marker: str | None, limit: int, before: int | None
     ) -> list[SessionRecord]:
-        """Sessions, the one that was changed last first; see ``Profile.sessions``."""
+        """Sessions, most recently changed first; see ``Profile.sessions``."""
         if not self._file.exists:
             return []
         self._resume()
@@ -163,10 +163,10 @@ class Database:
         return sessions
 
     def delete(self, session_id: str) -> bool:
-        """Remove a session and every item that no other session has, from the disk as well.
+        """Delete a session and all items that no other one shares, and erase them from the disk.
 
         Returns:
-            False when the text is not off the disk yet; it will be removed with a later write.
+            False if the text is still on the disk; a later write will erase it.
         """
         if not self._file.exists:
             self._refuse_unknown(session_id)
@@ -183,7 +183,7 @@ class Database:
         return finish_removals(self._file)
 
     def record_of(self, change: int, session_id: bytes, *columns: Any) -> StoredRecord:
-        """The session of a row, read as ``COLUMNS``; ``StorageError`` when it is damaged."""
+        """The session of a row of ``COLUMNS``; ``StorageError`` if it is damaged."""
         try:
             if not isinstance(change, int):
                 raise Damage(f"its change is {shown(change)}")
@@ -192,7 +192,7 @@ class Database:
             raise self._file.damaged(error, str(session_id, errors="replace")) from error
 
     def _text_of(self, db: sqlite3.Connection, node: int, record: StoredRecord) -> str:
-        """The text of an item that a search has found."""
+        """The text of an item found by a search."""
         row = db.execute("SELECT CAST(item AS BLOB) FROM nodes WHERE node = ?", (node,)).fetchone()
         try:
             return words_of(decode(row and row[0]))
@@ -200,7 +200,7 @@ class Database:
             raise self._file.damaged(f"an item: {error}", record["session_id"]) from error
 
     def _resume(self) -> None:
-        """On the first use of the database: continue removals that were interrupted."""
+        """Continue interrupted removals on the first use of the database."""
         if self._resumed:
             return
         self._resumed = True
@@ -216,7 +216,7 @@ class Database:
     def _check_change(
         self, db: sqlite3.Connection, session_id: str, change: int | None
     ) -> tuple[int | None, int | None]:
-        """The session's head and row of titles, if nobody else changed it."""
+        """The session's head and row of titles; an error if it was changed elsewhere."""
         found = db.execute(
             "SELECT change, head, title_row FROM sessions WHERE session_id = ?", (session_id,)
         ).fetchone()
@@ -240,7 +240,7 @@ def add_session(
     head: int | None,
     times: tuple[int, int] | None = None,
 ) -> int:
-    """Make a session now, or at the given times; gives the number of the change."""
+    """Create a session, with the current or the given times; return the number of the change."""
     change, (created, updated) = _next_change(db), times or (_now_ms(), _now_ms())
     title_row = set_title(db, None, record["title"])
     session_id, marker, text = record["session_id"], record["marker"], record_text(record)
@@ -253,7 +253,7 @@ def add_session(
 
 
 def _next_change(db: sqlite3.Connection) -> int:
-    """A number that is above that of all changes so far."""
+    """A number greater than that of all changes so far."""
     db.execute("UPDATE changes SET last = last + 1")
     change, last = db.execute(
         "SELECT (SELECT max(last) FROM changes), (SELECT max(change) FROM sessions)"

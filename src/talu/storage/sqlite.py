@@ -1,7 +1,7 @@
-"""The database file: created private, opened in WAL mode, migrated, its failures as typed errors.
+"""The SQLite file of a profile: creation, migration, transactions and error translation.
 
-It knows SQLite and nothing of sessions. One connection serves all threads of the process, one
-transaction at a time; other processes have their own, and wait for each other.
+One connection serves all threads of the process, one transaction at a time; other processes have
+separate connections, and SQLite's locks make them wait for each other.
 """
 
 import os
@@ -29,7 +29,7 @@ HINTS = {
     "SQLITE_READONLY": "check the permissions of the file and its folder",
     "SQLITE_CANTOPEN": "check the permissions of the file and its folder",
 }
-# The statements are fixed: when one does not fit the file, the file is not what talu has written.
+# The statements are constants, so if one fails with these errors, the file is damaged.
 DAMAGED = (
     "SQLITE_CORRUPT",
     "SQLITE_NOTADB",
@@ -41,14 +41,14 @@ DAMAGED = (
 
 
 class File:
-    """A database file and this process's connection to it, opened when it is first needed.
+    """A database file and this process's connection to it, opened on first use.
 
     Args:
-        path: where it is.
-        root: the first folder on the way that belongs to talu; the file's own folder if None.
+        path: path of the file.
+        root: the topmost folder of the path that belongs to talu; the file's folder if None.
 
     Attributes:
-        path: where it is.
+        path: path of the file.
     """
 
     def __init__(self, path: Path, root: Path | None = None) -> None:
@@ -58,32 +58,32 @@ class File:
         self._connection: sqlite3.Connection | None = None
         self._inherited: sqlite3.Connection | None = None
         self._identity: tuple[int, ...] = ()
-        self._latest = object()  # transaction
+        self._current = object()  # identifies the current transaction
         FILES.add(self)
 
     @property
     def exists(self) -> bool:
-        """Whether there is a file to read."""
+        """Whether the file exists."""
         with self._failures("read"):
             return self.path.exists()
 
     @contextmanager
     def reading(self) -> Generator[sqlite3.Connection]:
-        """A transaction that sees one state of the database."""
+        """A read transaction, which sees a single snapshot of the database."""
         with self._transaction("read", "BEGIN") as db:
             yield db
 
     @contextmanager
     def writing(self) -> Generator[sqlite3.Connection]:
-        """A transaction that is stored whole when the block ends, and not at all if it raises."""
+        """A write transaction, committed when the block ends and rolled back if it raises."""
         with self._transaction("write", "BEGIN IMMEDIATE") as db:
             yield db
 
     def empty_log(self) -> bool:
-        """Move the log into the database and cut it to nothing.
+        """Checkpoint the WAL into the database and truncate it.
 
         Returns:
-            False when another connection reads or writes just now.
+            False if another connection is reading or writing.
         """
         with self._gate.lock, self._failures("write"):
             db = self._open()
@@ -95,16 +95,16 @@ class File:
         return not busy
 
     def damaged(self, wrong: object, session_id: str | None = None) -> StorageError:
-        """The error that says what in the file cannot be read."""
+        """The error for a damaged file."""
         where = f"session {shown(session_id)} cannot be read: " if session_id is not None else ""
         details = {"session_id": session_id} if session_id is not None else {}
         return StorageError(f"{self.path} is damaged: {where}{wrong}", "STORAGE_DAMAGED", details)
 
     def wait_for_transaction(self) -> bool:
-        """Take the lock, so that no thread uses SQLite; False when it takes too long."""
+        """Acquire the lock, so that no thread uses SQLite; False on a timeout."""
         return self._gate.lock.acquire(timeout=FORK_SECONDS)
 
-    def go_on(self) -> None:
+    def end_wait(self) -> None:
         """Release the lock."""
         self._gate.lock.release()
 
@@ -112,19 +112,19 @@ class File:
     def _transaction(self, doing: str, begin: str) -> Generator[sqlite3.Connection]:
         with self._gate.lock, self._failures(doing):
             db = self._open()
-            if db.in_transaction:  # an interrupt came between its block and its end
+            if db.in_transaction:  # an interrupt left the previous transaction open
                 db.execute("ROLLBACK")
-            mine = self._latest = object()
+            mine = self._current = object()
             db.execute(begin)
             try:
                 yield db
                 db.execute("COMMIT")
-            finally:  # of an interrupted one perhaps while another one goes on
-                if db.in_transaction and mine is self._latest:
+            finally:  # an interrupted one may get here after another has started
+                if db.in_transaction and mine is self._current:
                     db.execute("ROLLBACK")
 
     def _open(self) -> sqlite3.Connection:
-        """The connection of this process; SQLite's must not be carried across a fork."""
+        """The connection of this process; SQLite connections must not be used across a fork."""
         if self._connection is not None and self._identity[0] == os.getpid():
             if self._identify() != self._identity:
                 raise StorageError(
@@ -141,7 +141,7 @@ class File:
         except BaseException:
             db.close()
             raise
-        self._inherited = self._connection  # closing it here would disturb the parent process
+        self._inherited = self._connection  # closing it would affect the parent process
         self._connection, self._identity = db, self._identify()
         weakref.finalize(self, _close, db, os.getpid())
         return db
@@ -154,7 +154,7 @@ class File:
         return os.getpid(), status.st_dev, status.st_ino
 
     def _create(self) -> None:
-        """Folders and file for the user alone; SQLite gives its other files the same mode."""
+        """Create folders and file for this user only; SQLite creates its other files likewise."""
         folder = self.path.parent
         missing = [level for level in (folder, *folder.parents) if not level.exists()]
         for level in reversed(missing):
@@ -170,29 +170,31 @@ class File:
     def _prepare(self, db: sqlite3.Connection) -> None:
         db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA cell_size_check = ON")
-        with _one_state(db):
+        with _snapshot(db):
             self._check_schema(db)
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             try:
                 db.execute("PRAGMA journal_mode = WAL")
                 break
-            except sqlite3.OperationalError:  # another process switches: SQLite does not wait
+            except (
+                sqlite3.OperationalError
+            ):  # another process is switching, and SQLite does not wait
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.005)
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA secure_delete = ON")
-        with _one_state(db):
+        with _snapshot(db):
             version = self._check_schema(db)
         if version < len(MIGRATIONS):
             self._migrate(db)
 
     def _check_schema(self, db: sqlite3.Connection) -> int:
-        """The number of migrations that the database has seen; a foreign or newer one is refused.
+        """The number of applied migrations; a foreign or newer database is an error.
 
-        To be called in a transaction: another process may be making the database just now.
+        Call it in a transaction, because another process may be creating the database.
         """
         (version,) = db.execute("PRAGMA user_version").fetchone()
         (owner,) = db.execute("PRAGMA application_id").fetchone()
@@ -230,7 +232,7 @@ class File:
             raise self._failure(doing, error) from error
         except Damage as error:
             raise self.damaged(error) from error
-        except UnicodeDecodeError as error:  # in a message of SQLite that quotes the file
+        except UnicodeDecodeError as error:  # from an SQLite message that quotes the file
             raise self.damaged("it has names that are not UTF-8") from error
         except OSError as error:
             raise StorageError(f"cannot {doing} {self.path}: {error}") from error
@@ -250,15 +252,15 @@ class File:
 
 
 def _restrict(path: Path, widest: int) -> None:
-    """Take from a folder or file the permissions that are not in ``widest``."""
+    """Remove the permissions of a folder or file that are not in ``widest``."""
     mode = path.stat().st_mode & 0o777
     if mode & ~widest:
         path.chmod(mode & widest)
 
 
 @contextmanager
-def _one_state(db: sqlite3.Connection) -> Generator[None]:
-    """All that is read in the block is of one state of the database."""
+def _snapshot(db: sqlite3.Connection) -> Generator[None]:
+    """Let all reads in the block see the same snapshot of the database."""
     db.execute("BEGIN")
     try:
         yield
@@ -277,13 +279,13 @@ HELD: list[File] = []
 
 
 def _before_fork() -> None:
-    """Wait for transactions: a child that is forked amid one finds locks of SQLite taken."""
+    """Wait for transactions; a child forked during one would inherit held SQLite locks."""
     HELD.extend(file for file in list(FILES) if file.wait_for_transaction())
 
 
 def _after_fork_in_parent() -> None:
     while HELD:
-        HELD.pop().go_on()
+        HELD.pop().end_wait()
 
 
 os.register_at_fork(

@@ -1,8 +1,8 @@
-"""All sessions as a text file, one JSON object a line, and back, without loss.
+"""Exports all sessions to a file of JSON lines, and imports such a file, without loss.
 
-The first line names the format; then come items, each with the number of the one before it, and
+The first line names the format. Then come items, each with the number of its predecessor, and
 sessions, each with the number of its last item, so that shared histories stay shared. The last line
-says how many there were: a file without it was cut short.
+has the number of each; a file without it is truncated.
 """
 
 import json
@@ -33,7 +33,7 @@ CheckConfig = Callable[[Mapping[str, Any]], object]
 
 
 def export_sessions(database: Database, path: Path) -> int:
-    """Write everything to a new file that only the user can read; gives the number of sessions."""
+    """Write all sessions to a new file that only the user can read; return their number."""
     nodes: list[tuple[int, int | None, bytes]] = []
     sessions: list[tuple[Any, ...]] = []
     if database.file.exists:
@@ -84,7 +84,7 @@ def _session_lines(
 
 @contextmanager
 def _new_file(path: Path) -> Generator[int]:
-    """A file beside ``path``, which gets that name when it is whole. Nothing is overwritten."""
+    """A temporary file that is renamed to ``path`` when complete, and never overwrites a file."""
     if os.path.lexists(path):
         raise FileExistsError(f"{shown(str(path))} is there already")
     part = path.with_name(f".talu-export-{secrets.token_hex(8)}.part")
@@ -105,18 +105,18 @@ def _new_file(path: Path) -> Generator[int]:
 def import_sessions(
     database: Database, path: Path, check_item: CheckItem, check_config: CheckConfig
 ) -> int:
-    """Add everything of an exported file, or nothing; gives the number of sessions.
+    """Import all sessions of an exported file, or none; return their number.
 
     Args:
-        database: where to.
+        database: the destination.
         path: the file.
-        check_item: what a chat does to open an item; raises ``ValidationError``.
-        check_config: the same for the settings of a session.
+        check_item: validates an item as a chat does; raises ``ValidationError``.
+        check_config: validates the settings of a session in the same way.
 
     Raises:
         IOError: the file cannot be read.
-        ValidationError: a line is malformed, the file was cut short, or a session of that id is
-            there already.
+        ValidationError: a line is malformed, the file is truncated, or a session with the same id
+            already exists.
     """
     try:
         with path.open("rb") as file, database.file.writing() as db:
@@ -130,7 +130,7 @@ def import_sessions(
 
 
 class _Import:
-    """The lines of an exported file, added one after the other."""
+    """An import in progress, to which the lines of a file are added one by one."""
 
     def __init__(
         self, db: sqlite3.Connection, check_item: CheckItem, check_config: CheckConfig
@@ -141,11 +141,11 @@ class _Import:
         self._version: int | None = None
         self._ended = False
         self._nodes: dict[int | None, int | None] = {None: None}
-        self._leaves: set[int | None] = set()  # items that nothing leads to yet
+        self._leaves: set[int | None] = set()  # items that nothing refers to yet
         self.sessions = 0
 
     def take(self, where: str, line: bytes) -> None:
-        """Check and add a line."""
+        """Check a line and add it."""
         if len(line) > MAX_LINE:
             _refuse(where, f"is longer than {MAX_LINE} bytes")
         if self._version is None:
@@ -166,7 +166,7 @@ class _Import:
             _refuse(where, f"is not an item or a session ({reason})")
 
     def finish(self, path: str) -> None:
-        """Check that the file was whole."""
+        """Check that the file was complete."""
         if self._version is None:
             _refuse(path, f"does not begin with the line {json.dumps(HEADER)}, but is empty")
         if self._leaves or (self._version > 1 and not self._ended):

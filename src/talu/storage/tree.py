@@ -1,4 +1,4 @@
-"""Items as a tree: a node is an item and the one before it, so that forks share their history."""
+"""The tree of items, in which each node refers to its predecessor, so that forks share history."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ from talu.storage.rows import Damage, decode
 
 __all__ = ["LIVE_NODES", "add_items", "has_node", "read_path"]
 
-# A node's number is above that of its parent: a chain that does not descend ends there, so that a
-# damaged one cannot lead in a circle.
+# A node's number is greater than its parent's. The walk ends at a link that violates this, so that
+# a damaged chain cannot form a cycle.
 PATH = """
     WITH RECURSIVE path (node, parent) AS (
         SELECT node, parent FROM nodes WHERE node = ?
@@ -33,7 +33,7 @@ LIVE_NODES = """
 def add_items(
     db: sqlite3.Connection, parent: int | None, texts: Iterable[tuple[str, str]]
 ) -> list[int]:
-    """Append items below a node, each one as JSON and as text for the search; gives their nodes."""
+    """Append items below a node, each given as JSON and as text to index; return their nodes."""
     nodes: list[int] = []
     for item, words in texts:
         made = db.execute("INSERT INTO nodes (parent, item) VALUES (?, ?)", (parent, item))
@@ -44,15 +44,15 @@ def add_items(
 
 
 def has_node(db: sqlite3.Connection, node: int) -> bool:
-    """Whether a node is still there."""
+    """Whether a node exists."""
     return db.execute("SELECT 1 FROM nodes WHERE node = ?", (node,)).fetchone() is not None
 
 
 def read_path(db: sqlite3.Connection, head: int | None) -> tuple[list[int], list[dict[str, Any]]]:
-    """The nodes and the items of a history, the first one first.
+    """The nodes and the items of a history, in order.
 
     Raises:
-        Damage: the history is damaged; the message names the place.
+        Damage: the history is damaged; the message says where.
     """
     nodes: list[int] = []
     items: list[dict[str, Any]] = []

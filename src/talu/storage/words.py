@@ -1,7 +1,7 @@
-"""The text of a search: what the index holds, what a query means, and the snippet of a match. Pure.
+"""Text processing for the search: normalization for the index, query parsing and snippets.
 
-Scripts that are written without spaces (Chinese, Japanese, Korean, Thai and their neighbours) are
-indexed character by character, so that any part of a sentence can be found.
+Scripts written without spaces (such as Chinese, Japanese, Korean and Thai) are indexed character by
+character, so that any part of a sentence can be found.
 """
 
 import re
@@ -13,10 +13,10 @@ from itertools import islice
 
 __all__ = ["TOKENIZER", "Query", "index_form", "parse_query", "snippet"]
 
-# Words are made of letters, marks, numbers and private-use characters, and of characters that the
-# tokenizer does not know: its tables are those of Unicode 6.1.
+# Words consist of letters, marks, numbers, private-use characters, and characters that are newer
+# than the tokenizer's tables, which are those of Unicode 6.1.
 TOKENIZER = "unicode61 remove_diacritics 0 categories 'L* M* N* Co Cn'"
-ALONE = (  # blocks in which each character is a word: scripts without spaces, and emoji
+ALONE = (  # blocks in which each character is indexed as a word: scripts without spaces, and emoji
     "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u3005-\u3007\u3021-\u3029"
     "\u3031-\u3035\u3041-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U0001aff0-\U0001b16f\U0001f000-\U0001faff"
@@ -29,19 +29,19 @@ IGNORED = re.compile(
 )
 STANDS_ALONE = re.compile(f"[{ALONE}]")
 NO_CHARACTER = re.compile("[\ud800-\udfff\0]")
-BEFORE = "\b"  # removes the space before it, so that a mark stays with its letter
-BLOCK = 2000  # characters in which a snippet is looked for at a time
+BEFORE = "\b"  # cancels the preceding space, so that a mark stays with its letter
+BLOCK = 2000  # characters of text searched for a snippet at a time
 WIDTH = 80  # characters of a snippet
-MAX_SPANS = 50  # matches that are considered for a snippet
+MAX_SPANS = 50  # matches considered for a snippet
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a text must have to be found.
+    """The conditions that a text must meet to be found.
 
     Attributes:
-        words: each at least as the beginning of a word; in the form of the index.
-        literals: each as it stands; in the form of the index.
+        words: prefixes that words of the text must have, in index form.
+        literals: strings that the text must contain, in index form.
     """
 
     words: tuple[str, ...]
@@ -49,14 +49,14 @@ class Query:
 
     @property
     def match(self) -> str:
-        """The words in FTS5's syntax; nothing in them is syntax."""
+        """The words as an FTS5 query, quoted so that they have no special meaning."""
         return " ".join('"{}"*'.format(word.replace('"', " ")) for word in self.words)
 
 
 def index_form(text: str) -> str:
-    """The text without case, accents and widths, and each character of ``ALONE`` between spaces.
+    """The text with case, accents and widths removed, and spaces around characters of ``ALONE``.
 
-    Characters that a database cannot hold as text are replaced.
+    Characters that a database cannot store as text are replaced.
     """
     if text.isascii():
         return text.lower().replace("\0", "\ufffd")
@@ -67,8 +67,8 @@ def index_form(text: str) -> str:
 def parse_query(search: str) -> Query:
     """The distinct words of a search.
 
-    Punctuation is ignored in a word, but is matched literally in a word that has nothing else, and
-    beside a single letter or digit, as in ``C++``.
+    Punctuation is ignored in words, but matched literally in a word that has nothing else, and next
+    to a single letter or digit, as in ``C++``.
     """
     words, literals = [], []
     for word in dict.fromkeys(index_form(word).strip() for word in search.split()):
@@ -81,7 +81,7 @@ def parse_query(search: str) -> Query:
 
 
 def snippet(text: str, query: Query) -> str:
-    """The part of a text where most of the query is found, with what was found in brackets."""
+    """The part of a text that matches most of the query, with the matches in brackets."""
     text = unicodedata.normalize("NFC", text)
     patterns = _patterns(query)
     start = _best_block(text, patterns)
@@ -99,7 +99,7 @@ def snippet(text: str, query: Query) -> str:
 
 
 class _Spaced(dict[int, str]):
-    """For ``str.translate``: characters that stand alone, with spaces around them."""
+    """A table for ``str.translate`` that puts spaces around the characters of ``ALONE``."""
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
@@ -119,7 +119,7 @@ def _folded(text: str) -> str:
 
 @cache
 def _marks() -> str:
-    """All combining marks of the basic plane, as ranges of a regular expression."""
+    """All combining marks of the basic multilingual plane, as ranges of a regular expression."""
     marks = {n for n in range(0x300, 0x10000) if unicodedata.category(chr(n))[0] == "M"}
     begins = sorted(n for n in marks if n - 1 not in marks)
     ends = sorted(n for n in marks if n + 1 not in marks)
@@ -128,7 +128,7 @@ def _marks() -> str:
 
 @lru_cache(16)
 def _patterns(query: Query) -> list[re.Pattern[str]]:
-    """What the index finds for each part of a query, as expressions over the form of the index."""
+    """Regular expressions over the index form that match each part of a query as the index does."""
     marks = _marks()
     part = f"(?:[^\\W_]|[{marks}])"
     gap = f"(?:(?![{marks}])[\\W_])+"
@@ -140,7 +140,7 @@ def _patterns(query: Query) -> list[re.Pattern[str]]:
 
 
 def _best_block(text: str, patterns: Sequence[re.Pattern[str]]) -> int:
-    """Where the block begins that has most of the patterns."""
+    """The start of the block in which most patterns occur."""
     best, most = 0, 0
     for start in range(0, max(1, len(text)), BLOCK - WIDTH):
         form = index_form(text[start : start + BLOCK])
@@ -153,7 +153,7 @@ def _best_block(text: str, patterns: Sequence[re.Pattern[str]]) -> int:
 
 
 def _spans(block: str, patterns: Iterable[re.Pattern[str]]) -> list[tuple[int, int]]:
-    """Where the patterns are in a block, in order and without overlaps."""
+    """The spans of the patterns in a block, in order and without overlaps."""
     form, begins, ends = _mapped(block)
     found = set()
     for pattern in patterns:
@@ -170,7 +170,7 @@ def _spans(block: str, patterns: Iterable[re.Pattern[str]]) -> list[tuple[int, i
 
 
 def _mapped(block: str) -> tuple[str, Sequence[int], Sequence[int]]:
-    """The form of the index, and where in the block each of its characters begins and ends."""
+    """The index form of a block, and the start and end in the block of each of its characters."""
     if block.isascii():
         return index_form(block), range(len(block)), range(1, len(block) + 1)
     forms: list[str] = []
@@ -188,7 +188,7 @@ _form_of_cluster = lru_cache(4096)(index_form)
 
 
 def _window(block: str, spans: list[tuple[int, int]]) -> tuple[int, int]:
-    """The part of a block that is shown: where most spans are, cut at spaces if there are some."""
+    """The part of a block to show: where most spans are, cut at spaces if possible."""
 
     def inside(begin: int) -> int:
         return sum(begin <= other and end <= begin + WIDTH for other, end in spans)
