@@ -1,7 +1,7 @@
-"""The clients: they own a router and hooks, make chats, and answer single questions.
+"""The clients, which own models and hooks, create chats and answer single questions.
 
-Making a client touches neither disk nor network: a model is opened when it is first used, and
-shared by everything in this process that uses it.
+Creating a client does not access the disk or the network. A model is opened on first use, and
+shared by all its users in this process.
 """
 
 import weakref
@@ -53,7 +53,7 @@ NAMES = {str: "text", int: "a whole number", bool: "True or False"}
 class _Client(ModelMethods, Handle):
     """Base of both clients."""
 
-    _instead = "make another one of the same models; in one process they share what is open"
+    _instead = "make another one with the same models; clients in one process share open models"
     _async_hooks: bool
 
     def __init__(
@@ -89,12 +89,12 @@ class _Client(ModelMethods, Handle):
 
     @property
     def models(self) -> list[str]:
-        """The names of all models, in the order in which they were given."""
+        """The names of all models, in the given order."""
         return self._router.models
 
     @property
     def default_model(self) -> str:
-        """The model that is used when none is named: the first, until it is set to another."""
+        """The model to use when none is named; initially the first one."""
         return self._router.default_model
 
     @default_model.setter
@@ -103,17 +103,17 @@ class _Client(ModelMethods, Handle):
 
     @property
     def hooks(self) -> HookManager:
-        """Observers of every generation; they can be added and removed at any time."""
+        """The hooks of every generation; they can be added and removed at any time."""
         return self._hooks
 
     @property
     def profile(self) -> Profile | None:
-        """Where the chats are stored; None stores nothing."""
+        """The profile that stores the chats; None stores nothing."""
         return self._profile
 
     @property
     def router(self) -> Router:
-        """Opens models by name; for advanced use."""
+        """The router that opens models by name; for advanced use."""
         return self._router
 
     def __repr__(self) -> str:
@@ -147,31 +147,31 @@ class _Client(ModelMethods, Handle):
 
 
 class Client(_Client, TokenMethods):
-    """Talks to one or more models.
+    """Gives access to one or more models.
 
-    A client and its chats may be used from any threads. Use it in a ``with`` block, or call
-    ``close``, to free the memory of its models.
+    A client and its chats are thread-safe. Use the client in a ``with`` block, or call ``close``,
+    to free the memory of its models.
 
     Args:
         model: a local folder, a hub id, ``talu/pocket`` (the small model in the package), a
             ``ModelSpec``, or a list of these; the first is the default.
         profile: stores every chat; without one nothing is written. The answers of ``ask``,
             ``stream`` and ``raw_complete`` are never stored.
-        hooks: observers of every generation.
+        hooks: hooks that observe every generation.
         base_url: the address of a remote model, for all models without a backend of their own.
             Remote models come with a later version; until then using one raises.
         api_key: the remote model's key.
         org_id: the remote model's organisation.
         timeout_ms: time limit of a request to a remote model, in milliseconds.
-        max_retries: how often a request to a remote model is tried again.
+        max_retries: number of retries of a request to a remote model.
         gpu_layers: layers to run on a GPU. This version has no GPU support: -1 (as many as
             possible) and 0 run on the CPU, and a positive number is an error when the model opens.
         use_mmap: map the weights (the default) instead of reading them into private memory.
-        num_threads: threads of a step; 0 takes as many as affinity and cgroup allow.
+        num_threads: threads of a step; 0 uses as many as affinity and cgroup allow.
 
     Raises:
-        ValidationError: there is no model, an argument is of a wrong type, or local and remote
-            arguments are given together.
+        ValidationError: no model is given, an argument is of the wrong type, or local and remote
+            arguments are combined.
     """
 
     _async_hooks = False
@@ -228,32 +228,32 @@ class Client(_Client, TokenMethods):
     ) -> Response | list[Response]:
         """Ask one question without a history, or many at once.
 
-        ``append`` on an answer continues from it. Many texts run together in the engine, 32 at a
-        time, which is faster than one after the other.
+        ``append`` on an answer continues from it. Several texts run concurrently, 32 at a time,
+        which is faster than one after the other.
 
         Args:
             prompt: the user's message; or a conversation, as a list of OpenAI-style dictionaries
-                with roles that ends with a message of the user or the result of a tool; or a
-                list, array or other iterable of texts, which gives a list of answers.
+                with roles that ends with a user message or a tool result; or a list, array or other
+                iterable of texts, which returns a list of answers.
             model: one of ``models`` instead of the default one.
             config: settings of this answer.
             system: the system message.
-            stop_flag: ends the answer, from any thread, when it is signalled.
-            timeout: seconds that the call may take, opening the model included. When they are
-                over, everything stops and ``GenerationError`` (code ``GENERATION_TIMEOUT``) is
-                raised; opening a model is not interrupted.
-            settings: fields of ``GenerationConfig``; they win over ``config``:
+            stop_flag: ends the answer when signalled, from any thread.
+            timeout: maximum seconds of the call, including opening the model. After that the
+                generation stops and ``GenerationError`` (code ``GENERATION_TIMEOUT``) is raised;
+                opening a model is not interrupted.
+            settings: fields of ``GenerationConfig``, which override ``config``:
                 ``max_tokens``, ``temperature``, ``top_k``, ``top_p``, ``min_p``,
                 ``repetition_penalty``, ``presence_penalty``, ``frequency_penalty``,
                 ``stop_sequences``, ``stop_token_ids``, ``seed``, ``logprobs``, ``top_logprobs``,
                 ``logit_bias``, ``chat_template``, ``extra_context``, ``allow_special_tokens``.
 
         Raises:
-            ValidationError: an argument is of a wrong type, name or range.
+            ValidationError: an argument is unknown, of the wrong type or out of range.
             StateError: the client is closed.
             ModelError: the model is missing or cannot be used.
             GenerationError: the prompt does not fit the context, the model failed, or the time is
-                up. Of many prompts ``details["index"]`` says which one it is about.
+                up. With several prompts, ``details["index"]`` is the index of the failed one.
         """
         self._check_open()
         deadline, full = Deadline.after(timeout), merged(config, settings=settings)
@@ -277,10 +277,10 @@ class Client(_Client, TokenMethods):
         timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
     ) -> Iterator[str]:
-        """Like ``ask`` for one question, piece by piece; dropping the iterator stops it.
+        """Like ``ask`` for one question, streamed; dropping the iterator stops the generation.
 
-        The pieces are ``Token`` objects; the last one is empty and has the finish reason. A wrong
-        request raises here, not at the first piece.
+        The pieces are ``Token`` objects; the last one is empty and has the finish reason. An
+        invalid request raises here, not at the first piece.
         """
         self._check_open()
         full = merged(config, settings=settings)
@@ -301,24 +301,24 @@ class Client(_Client, TokenMethods):
         chat_template: str | TemplateSource | None = None,
         offline: bool = False,
     ) -> Chat:
-        """Make a new conversation; this does not open a model.
+        """Create a conversation; this does not open a model.
 
         Args:
             system: the system message.
-            messages: history to start from, as OpenAI-style dictionaries, tool calls included.
+            messages: history to start from, as OpenAI-style dictionaries, including tool calls.
             model: one of ``models`` instead of the default one.
-            config: defaults of the chat's answers; copied.
-            session_id: identifier of the chat. With a profile, a stored chat of this id is
-                continued: history, system message and all that is left out here are the stored
-                ones. Without an id the chat gets a new one.
+            config: default settings of the chat; copied.
+            session_id: identifier of the chat. With a profile, this resumes the stored chat of this
+                id, with its history, its system message and all attributes not passed here. Without
+                an id the chat gets a new one.
             parent_session_id: identifier of the chat that it was forked from.
             marker: "", "pinned", "archived" or "deleted".
-            metadata: anything else about it, fit for JSON.
+            metadata: additional data about the chat, fit for JSON.
             chat_template: Jinja text or ``PromptTemplate`` instead of the model's template.
-            offline: open the model without network; it must have been downloaded before.
+            offline: open the model without network access; it must be downloaded already.
 
         Raises:
-            ValidationError: an argument is wrong; one in ``messages`` is named by index and key.
+            ValidationError: an argument is invalid; the error names index and key in ``messages``.
             StateError: the client is closed.
             StorageError: the profile's database cannot be read or written.
         """
@@ -354,17 +354,17 @@ class Client(_Client, TokenMethods):
 
         Args:
             prompt: sent unchanged.
-            system: put before the prompt, with a blank line between.
+            system: precedes the prompt, with a blank line between.
             model: one of ``models`` instead of the default one.
             config: settings of this answer.
-            completion_opts: token ids, a token to continue from, echo of the prompt.
-            stop_flag: ends the answer, from any thread, when it is signalled.
-            timeout: seconds that the call may take.
-            settings: fields of ``GenerationConfig``, as in ``ask``; they win over ``config``.
+            completion_opts: token ids, a token to continue from, an echo of the prompt.
+            stop_flag: ends the answer when signalled, from any thread.
+            timeout: maximum seconds of the call.
+            settings: fields of ``GenerationConfig``, as in ``ask``, which override ``config``.
 
         Raises:
-            EmptyPromptError: there is no token to start from.
-            ValidationError: an argument is of a wrong type, name or range.
+            EmptyPromptError: the prompt has no tokens.
+            ValidationError: an argument is unknown, of the wrong type or out of range.
             StateError: the client is closed.
             GenerationError: the prompt does not fit the context, or the model failed.
         """
@@ -381,7 +381,7 @@ class Client(_Client, TokenMethods):
         return Response.of(turn)
 
     def close(self) -> None:
-        """Free the models; every later call raises ``StateError``, and attributes can be read."""
+        """Release the models; later calls raise ``StateError``, but attributes stay readable."""
         self._close()
 
     def __enter__(self) -> Self:
@@ -392,12 +392,12 @@ class Client(_Client, TokenMethods):
 
 
 class AsyncClient(_Client, AsyncModelMethods, AsyncTokenMethods):
-    """Like ``Client``, awaited; the generations of all tasks run together in one batch.
+    """Like ``Client``, awaited; the generations of concurrent tasks share the engine's batches.
 
     Takes the arguments of ``Client``. It can be shared between the tasks of an event loop.
     Generating does not block the loop, and cancelling a task stops its generation. A model is
-    opened in a thread beside the loop, but the tokenizers package holds the interpreter's lock
-    while it reads its file: a vocabulary of 150,000 tokens may block the loop for 0.1 s, once.
+    opened in a worker thread, but the tokenizers package holds the interpreter's lock while it
+    reads its file: a vocabulary of 150,000 tokens may block the loop for 0.1 s, once.
     """
 
     _async_hooks = True
@@ -478,9 +478,9 @@ class AsyncClient(_Client, AsyncModelMethods, AsyncTokenMethods):
     ) -> AsyncPieces:
         """Like ``Client.stream``, read with ``async for``.
 
-        A wrong argument raises here. ``pieces = await client.stream(...)`` also opens the model and
-        hands over the request, so that a prompt that is too long, or a model that cannot be used,
-        raises there; without ``await`` that raises at the first piece.
+        An invalid argument raises here. ``pieces = await client.stream(...)`` also opens the model
+        and submits the request, so that an overlong prompt or an unusable model raises there;
+        without ``await`` that raises at the first piece.
         """
         self._check_open()
         full = merged(config, settings=settings)
@@ -503,8 +503,8 @@ class AsyncClient(_Client, AsyncModelMethods, AsyncTokenMethods):
     ) -> AsyncChat:
         """Like ``Client.chat``; a plain method.
 
-        With a profile it reads the stored session at once, in about 25 ms for 1,000 items; call it
-        through ``asyncio.to_thread`` where that blocks the loop for too long.
+        With a profile it reads the stored session before it returns, which takes about 25 ms for
+        1,000 items; call it through ``asyncio.to_thread`` if that blocks the loop for too long.
         """
         self._check_open()
         return AsyncChat(
@@ -555,7 +555,7 @@ class AsyncClient(_Client, AsyncModelMethods, AsyncTokenMethods):
 
 
 def _check_types(options: Mapping[str, object]) -> None:
-    """Refuse backend options of a wrong type; their ranges are checked when a model opens."""
+    """Check the types of backend options; their ranges are checked when a model opens."""
     for name, value in options.items():
         kind = OPTIONS[name]
         fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
@@ -566,8 +566,8 @@ def _check_types(options: Mapping[str, object]) -> None:
 
 
 def single(prompt: Message) -> Message:
-    """The prompt, if it is one question."""
+    """The prompt; ``ValidationError`` if it is a batch of texts."""
     if batch_of(prompt) is not None:
-        wrong = "stream answers one question; ask takes a list of texts, and gives their answers"
+        wrong = "stream answers one question; ask takes a list of texts and returns their answers"
         raise ValidationError(wrong, details={"param": "prompt"})
     return prompt

@@ -1,6 +1,6 @@
-"""Generation settings: their names, types, ranges and defaults, and how levels are merged.
+"""Generation settings: their names, types, ranges and defaults, and how they are merged.
 
-The order is call, chat, model, library; ``sampling`` fills in the last two.
+Settings of a call override those of its chat; ``sampling`` adds the defaults of model and library.
 """
 
 import math
@@ -40,12 +40,12 @@ MAX_TOP_LOGPROBS = 20
 MAX_TOKENS = 2**31 - 1  # more than any context
 MAX_TOKEN_ID = 2**31 - 1
 MAX_TOP_K = 2**31 - 1  # more than any vocabulary
-MAX_IDS = 10_000  # in stop_token_ids and logit_bias; sampling looks at each for every token
+MAX_IDS = 10_000  # in stop_token_ids and logit_bias; sampling checks each id at every token
 MAX_PROMPT_IDS = 2**22  # more than any context
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1000
 MAX_BIAS = 1e6
-ELSEWHERE = {  # names that are not settings, and where what they mean is
+ELSEWHERE = {  # names that are not settings: the right place for the value
     "completion_opts": "an argument of raw_complete",
     "messages": "an argument of client.chat",
     "model": "an argument of client.ask, stream, raw_complete and chat",
@@ -66,7 +66,7 @@ class TemplateSource(Protocol):
 
 
 def source_of(template: str | TemplateSource | None) -> str | None:
-    """The Jinja text of a template; None stays None."""
+    """The Jinja text of a template, or None."""
     return template if template is None or isinstance(template, str) else template.source
 
 
@@ -131,7 +131,7 @@ def _fits(low: float, high: float) -> Callable[[float], bool]:
 
 
 def check_boolean(name: str, value: object) -> bool:
-    """The value, or ``ValidationError`` that names what is not True or False."""
+    """The value; ``ValidationError`` if it is not True or False."""
     if not isinstance(value, bool):
         raise _wrong(name, value, "True or False")
     return value
@@ -156,13 +156,13 @@ def _too_many(name: str, count: int, wanted: str) -> ValidationError:
 def check_token_ids(
     name: str, value: object, *, ordered: bool = False, most: int = MAX_PROMPT_IDS
 ) -> list[int]:
-    """The ids as a list, or ``ValidationError`` that names what is not a list of token ids.
+    """The ids as a list; ``ValidationError`` if it is not a list of token ids.
 
     Args:
-        name: of the argument, for the error.
+        name: name of the argument for error messages.
         value: a list or tuple, or a set.
-        ordered: the order matters, so that a set is refused.
-        most: how many there may be.
+        ordered: the order matters, so a set is an error.
+        most: maximum number of ids.
     """
     wanted = "a list of token ids, whole numbers of at least 0"
     kinds = (list, tuple) if ordered else (list, tuple, set, frozenset)
@@ -176,7 +176,7 @@ def check_token_ids(
 def check_token_id(
     name: str, token: object, wanted: str = "a token id, a whole number of at least 0"
 ) -> int:
-    """The id as a plain number, or ``ValidationError`` that says what is wanted in its place."""
+    """The id as an ``int``; ``ValidationError`` if it is not a token id."""
     if not isinstance(token, Integral) or isinstance(token, bool):
         raise _wrong(name, token, wanted)
     if not 0 <= int(token) <= MAX_TOKEN_ID:
@@ -189,7 +189,7 @@ def _bias(name: str, value: object) -> dict[int, float]:
     if not isinstance(value, Mapping):
         raise _wrong(name, value, wanted)
     if len(value) > MAX_IDS:
-        few = "to allow few tokens, give each of them a large bias instead of banning all others"
+        few = "to allow only a few tokens, give each a large bias instead of banning all others"
         raise _too_many(name, len(value), f"a dictionary of at most {MAX_IDS:,} token ids ({few})")
     number = _number(wanted, _fits(-MAX_BIAS, MAX_BIAS))
     return {check_token_id(name, token, wanted): number(name, b) for token, b in value.items()}
@@ -208,7 +208,7 @@ def _context(name: str, value: object) -> dict[str, object]:
 
 
 class Setting(Generic[T]):
-    """A field of ``GenerationConfig``: checked when it is set; None and unset read as default."""
+    """A field of ``GenerationConfig``, checked when set; None or unset reads as the default."""
 
     def __init__(self, default: T, check: Callable[[str, object], T]) -> None:
         self.default = default
@@ -234,13 +234,13 @@ class Setting(Generic[T]):
 
 
 class GenerationConfig:
-    """Settings of a generation; what is not set is left to the chat, the model, the library.
+    """Settings of a generation; unset fields are taken from the chat, the model or the library.
 
-    A field that is not set reads as the library default, but a value in the model's own
-    ``generation_config.json`` wins over that default. None unsets a field: it wins over what a
-    lower level has set, and leaves the field to the model and the library.
+    An unset field reads as the library default, but a value in the model's own
+    ``generation_config.json`` overrides that default. Setting a field to None discards the value of
+    a lower level, so that the model's or the library's default applies.
 
-    A value is checked when it is set: one of a wrong type or range raises ``ValidationError`` whose
+    A value is checked when set: a wrong type or range raises a ``ValidationError`` whose
     ``details["param"]`` names the field. An unknown keyword raises ``TypeError``; so does one of a
     later version, unless it is None.
 
@@ -251,28 +251,28 @@ class GenerationConfig:
         top_p: keep the smallest set of tokens with this probability, 0 < top_p <= 1; 1 is off
             (0.9).
         min_p: drop tokens less likely than this share of the most likely one; 0 is off (0.0).
-        repetition_penalty: above 1 discourages tokens that the context has, also when greedy;
-            0.001 to 1000 (1.0).
-        presence_penalty: subtracted from the score of each token that the answer has already; -2
+        repetition_penalty: above 1 discourages tokens that occur in the context, even in greedy
+            decoding; 0.001 to 1000 (1.0).
+        presence_penalty: subtracted from the score of each token that occurs in the answer; -2
             to 2 (0.0).
-        frequency_penalty: subtracted once for each time that the answer has the token; -2 to 2
+        frequency_penalty: subtracted for each occurrence of the token in the answer; -2 to 2
             (0.0).
         stop_sequences: texts that end the answer and are not part of it; they may span tokens. At
             most 64, of 1 to 1000 characters.
-        stop_token_ids: replaces the model's end tokens; an empty list means that none stops. At
-            most 10,000.
+        stop_token_ids: replaces the model's end tokens; with an empty list no token ends the
+            answer. At most 10,000.
         seed: 0 to 2**64 - 1; the same seed and request give the same tokens. None draws one, which
             the answer's ``seed`` reports.
-        logprobs: report log-probabilities of the model's own distribution, before all the above.
+        logprobs: report log-probabilities of the model's own distribution, before any of the above.
         top_logprobs: alternatives to report for each token, 0 to 20; implies ``logprobs`` unless
             that is set to False.
         logit_bias: added to the score of each token id, -1,000,000 to 1,000,000; -100 or less bans
             the token. At most 10,000 ids.
         chat_template: Jinja text or ``PromptTemplate`` instead of the chat's or the model's.
         extra_context: variables for the chat template.
-        allow_special_tokens: make tokens of special tokens that messages spell, as
-            ``<|im_end|>``; otherwise they are plain text (False). Raw completions always do.
-        given: the fields that are set, by name.
+        allow_special_tokens: parse special tokens written in messages, such as ``<|im_end|>``, as
+            tokens; otherwise they are plain text (False). Raw completions always parse them.
+        given: the set fields, by name.
     """
 
     __slots__ = ("given",)
@@ -297,30 +297,30 @@ class GenerationConfig:
 
     def __init__(self, **settings: Unpack[GenerationSettings]) -> None:
         self.given: dict[str, Any] = {}
-        for name, value in _asked(settings).items():
+        for name, value in _effective(settings).items():
             if name not in FIELDS:
                 raise TypeError(_unknown(name))
             setattr(self, name, value)
 
     def override(self, **settings: Unpack[GenerationSettings]) -> "GenerationConfig":
-        """A copy with these fields set; without arguments a plain copy."""
+        """A copy with these fields set."""
         return self | GenerationConfig(**settings)
 
     def without_none(self) -> "GenerationConfig":
-        """A copy of what is set to a value."""
+        """A copy with only the fields that are set to a value."""
         copy = GenerationConfig()
         copy.given = {name: value for name, value in self.given.items() if value is not None}
         return copy
 
     def to_dict(self, *, only_given: bool = False) -> dict[str, Any]:
-        """The fields as they read, or only those that are set; a template as its source text."""
+        """All fields, or only those that are set; a template as its source text."""
         values = dict(self.given) if only_given else {n: getattr(self, n) for n in FIELDS}
         if "chat_template" in values:
             values["chat_template"] = source_of(self.chat_template)
         return values
 
     def __or__(self, other: object) -> "GenerationConfig":
-        """A new object in which the fields that ``other`` sets win."""
+        """A new object in which the fields that are set in ``other`` take precedence."""
         if not isinstance(other, GenerationConfig):
             return NotImplemented
         both = GenerationConfig()
@@ -344,8 +344,8 @@ class GenerationConfig:
 FIELDS = tuple(name for name, field in vars(GenerationConfig).items() if isinstance(field, Setting))
 
 
-def _asked(settings: Mapping[str, object]) -> dict[str, object]:
-    """The settings without those of later versions that are None, which asks for nothing."""
+def _effective(settings: Mapping[str, object]) -> dict[str, object]:
+    """The settings without fields of later versions that are None, and so have no effect."""
     return {n: value for n, value in settings.items() if value is not None or n not in NOT_YET}
 
 
@@ -361,10 +361,10 @@ def _unknown(name: str) -> str:
 def merged(
     *configs: GenerationConfig | None, settings: Mapping[str, object] | None = None
 ) -> GenerationConfig:
-    """One new config from several, the later winning, and the keywords of the call over all.
+    """One config merged from several; later ones take precedence, and the keywords over all.
 
     Raises:
-        ValidationError: a keyword is unknown, or a value does not fit.
+        ValidationError: a keyword is unknown, or a value is invalid.
     """
     result = GenerationConfig()
     for config in configs:
@@ -373,7 +373,7 @@ def merged(
         if not isinstance(config, GenerationConfig):
             raise _wrong("config", config, "a GenerationConfig")
         result |= config
-    for name, value in _asked(settings or {}).items():
+    for name, value in _effective(settings or {}).items():
         if name not in FIELDS:
             raise ValidationError(_unknown(name), details={"param": name, "known": FIELDS})
         setattr(result, name, value)

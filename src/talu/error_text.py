@@ -1,4 +1,4 @@
-"""Parts of error messages that several modules share: bad values, near names, missing features."""
+"""Shared parts of error messages: invalid values, similar names, missing features."""
 
 import difflib
 from collections.abc import Collection, Iterable
@@ -6,7 +6,7 @@ from itertools import islice
 
 __all__ = ["NOT_YET", "NO_THREAD", "nearest", "shown"]
 
-NOT_YET = {  # known names of features that this version does not have
+NOT_YET = {  # names of features that later versions have
     "allow_thinking": "structured output",
     "extra_body": "remote models",
     "inject_schema_prompt": "structured output",
@@ -17,7 +17,7 @@ NOT_YET = {  # known names of features that this version does not have
     "tools_json": "tools",
 }
 NO_THREAD = (
-    "the system allows no further thread; raise the limit of processes (ulimit -u, or pids.max of "
+    "the system allows no further threads; raise the limit of processes (ulimit -u, or pids.max of "
     "the container)"
 )
 LENGTH = 100  # of a value in a message
@@ -26,13 +26,13 @@ BUILT_IN = {kind.__repr__ for kind in (list, tuple, set, frozenset, dict)}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence for an error message: the known name that looks most like ``name``, if any."""
+    """The end of an error message that suggests the known name most similar to ``name``, if any."""
     close = difflib.get_close_matches(name[:LENGTH], known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def shown(value: object) -> str:
-    """The ``repr`` of a value for an error message: at most about 100 characters, never raises."""
+    """The ``repr`` of a value for an error message, about 100 characters at most; never raises."""
     text = _repr(value, DEPTH)
     return text if len(text) <= LENGTH else text[:LENGTH] + "…"
 
@@ -48,7 +48,7 @@ def _repr(value: object, depth: int) -> str:
             return _collection(value, depth)
     try:
         return repr(value)
-    except Exception:  # noqa: BLE001 - the code of any class may run here
+    except Exception:  # noqa: BLE001 - runs code of arbitrary classes
         return f"an object of type {type(value).__name__}"
 
 

@@ -1,7 +1,7 @@
-"""Every error that talu raises on purpose: one tree, each class with a stable code.
+"""The exceptions of talu: one class hierarchy, with a stable code for each class.
 
-A message says what was wrong, where, and what to do next. ``code`` is for programs,
-``details`` carries the values that the message speaks of.
+A message says what was wrong, where, and what to do next. ``code`` is for programs, and
+``details`` has the values mentioned in the message.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class TaluError(Exception):
 
     Attributes:
         code: stable upper-case name of the failure, for programs.
-        details: the values that the message speaks of; empty when there are none.
+        details: the values mentioned in the message; empty when there are none.
     """
 
     default_code: ClassVar[str] = "INTERNAL_ERROR"
@@ -52,13 +52,13 @@ class TaluError(Exception):
 
 
 class ValidationError(TaluError, ValueError):
-    """An argument has a wrong type, name or range; ``details["param"]`` names it."""
+    """An argument is unknown, of the wrong type or out of range; ``details["param"]`` names it."""
 
     default_code = "INVALID_ARGUMENT"
 
 
 class StateError(TaluError, RuntimeError):
-    """The object cannot do this now: it is closed, detached or busy."""
+    """The object is closed, detached or busy, so the call is not possible now."""
 
     default_code = "STATE_ERROR"
 
@@ -70,31 +70,31 @@ class GenerationError(TaluError, RuntimeError):
 
 
 class EmptyPromptError(GenerationError, ValueError):
-    """A generation was asked for with no token to start from."""
+    """A prompt has no tokens to start a generation from."""
 
     default_code = "GENERATION_EMPTY_PROMPT"
 
 
 class ModelError(TaluError, RuntimeError):
-    """A model is there but cannot be used: damaged, incomplete or of an unknown kind."""
+    """A model exists but cannot be used: it is damaged, incomplete or of an unknown kind."""
 
     default_code = "MODEL_ERROR"
 
 
 class ModelNotFoundError(ModelError, FileNotFoundError):
-    """No model is found under the given reference."""
+    """No model was found for the given reference."""
 
     default_code = "MODEL_NOT_FOUND"
 
 
 class TokenizerError(TaluError, RuntimeError):
-    """The tokenizer is missing, damaged, or refuses its input."""
+    """The tokenizer is missing or damaged, or its input is invalid."""
 
     default_code = "TOKENIZER_ERROR"
 
 
 class TemplateError(TaluError, RuntimeError):
-    """A chat template failed while it was rendered."""
+    """Rendering a chat template failed."""
 
     default_code = "TEMPLATE_RENDER_FAILED"
 
@@ -106,13 +106,13 @@ class TemplateSyntaxError(TemplateError, SyntaxError):
 
 
 class TemplateUndefinedError(TemplateError, NameError):
-    """A chat template uses a variable that it was not given."""
+    """A chat template uses an undefined variable."""
 
     default_code = "TEMPLATE_UNDEFINED_VAR"
 
 
 class TemplateNotFoundError(TemplateError, FileNotFoundError):
-    """A template's file is not there."""
+    """A template's file does not exist."""
 
     default_code = "TEMPLATE_NOT_FOUND"
 
@@ -127,20 +127,20 @@ class StorageError(TaluError, RuntimeError):
     """A profile's database cannot be read or written; the message names the file.
 
     ``code`` is ``STORAGE_CONFLICT`` when a session was changed or deleted by another chat or
-    process, ``STORAGE_DAMAGED`` when the file is not, or no longer, a database that this version
-    can read, ``STORAGE_ERROR`` otherwise: a full disk, a lock, missing permissions.
+    process, ``STORAGE_DAMAGED`` when the file is not a database that this version can read, and
+    ``STORAGE_ERROR`` otherwise: a full disk, a lock, missing permissions.
     """
 
     default_code = "STORAGE_ERROR"
 
 
 class DependencyError(TaluError, ImportError):
-    """A feature needs a package that is not installed; the message has the command."""
+    """A feature needs a package that is not installed; the message says how to install it."""
 
     default_code = "MISSING_DEPENDENCY"
 
 
 class ResourceError(TaluError, MemoryError):
-    """Memory, or another bounded resource, does not suffice for what was asked."""
+    """Memory or another bounded resource is insufficient for the request."""
 
     default_code = "RESOURCE_EXHAUSTED"

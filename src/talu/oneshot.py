@@ -1,6 +1,6 @@
-"""Answers without a client, for scripts and notebooks that ask once.
+"""Functions that answer without a client, for scripts and notebooks.
 
-Each call opens the model, which takes a moment, and closes it again. A client keeps it open.
+Each call opens the model and closes it again; a client keeps it open.
 """
 
 from collections.abc import Iterable, Iterator
@@ -66,16 +66,16 @@ def ask(
     timeout: float | None = None,
     **settings: Unpack[GenerationSettings],
 ) -> Response | list[Response]:
-    """Ask one question, or many at once; nothing can be appended to the answers.
+    """Ask one question, or many at once; the answers cannot be continued.
 
     Args:
         model: a folder, a hub id, ``talu/pocket``, or a ``ModelSpec``.
-        prompt: what ``Client.ask`` takes: a message, a conversation, or a list of texts.
+        prompt: a message, a conversation, or a list of texts, as in ``Client.ask``.
         system: the system message.
         config: settings of the answer.
-        stop_flag: ends the answer, from any thread, when it is signalled.
-        timeout: seconds that the call may take, opening the model included.
-        settings: fields of ``GenerationConfig``, as in ``Client.ask``; they win over ``config``.
+        stop_flag: ends the answer when signalled, from any thread.
+        timeout: maximum seconds of the call, including opening the model.
+        settings: fields of ``GenerationConfig``, as in ``Client.ask``, which override ``config``.
 
     Raises:
         TaluError: as ``Client.ask``.
@@ -100,9 +100,9 @@ def stream(
     timeout: float | None = None,
     **settings: Unpack[GenerationSettings],
 ) -> Iterator[str]:
-    """Like ``ask`` for one question, piece by piece; dropping the iterator stops the generation.
+    """Like ``ask`` for one question, streamed; dropping the iterator stops the generation.
 
-    A wrong request raises here, not at the first piece.
+    An invalid request raises here, not at the first piece.
     """
     full = merged(config, settings=settings)
     with ExitStack() as stack:
@@ -124,7 +124,7 @@ def raw_complete(
     timeout: float | None = None,
     **settings: Unpack[GenerationSettings],
 ) -> Response:
-    """Continue a text as it is, without a chat template; see ``Client.raw_complete``."""
+    """Continue a text without a chat template; see ``Client.raw_complete``."""
     with Client(model) as client:
         full = merged(config, settings=settings)
         return client.raw_complete(

@@ -1,6 +1,6 @@
-"""Profiles: named stores of chats in the user's home.
+"""Profiles, which are named stores of chats in the user's home folder.
 
-It checks arguments and knows where a profile's database is; ``storage`` reads and writes it.
+This module checks arguments and locates the database; ``storage`` reads and writes it.
 """
 
 import os
@@ -27,12 +27,12 @@ MAX_WORDS = 32
 
 
 def new_session_id() -> str:
-    """A fresh identifier of a session: a random UUID as text."""
+    """A new session id: a random UUID as text."""
     return str(uuid.uuid4())
 
 
 class Profile(Handle):
-    """A named store of chats: ``Client(model, profile=Profile("work"))`` keeps every chat in it.
+    """A named store of chats: ``Client(model, profile=Profile("work"))`` stores every chat in it.
 
     Nothing is written before the first chat has an item. Several clients and processes may use
     one profile at once.
@@ -47,7 +47,7 @@ class Profile(Handle):
             can read them.
 
     Raises:
-        ValidationError: the name would not do as the name of a folder.
+        ValidationError: the name is not usable as the name of a folder.
         StorageError: the user has no home folder.
     """
 
@@ -69,7 +69,7 @@ class Profile(Handle):
 
     @property
     def database(self) -> Database:
-        """The store itself, as chats use it."""
+        """The store that chats use."""
         return self._database
 
     def sessions(
@@ -80,21 +80,22 @@ class Profile(Handle):
         limit: int = 50,
         cursor: str | None = None,
     ) -> list[SessionRecord]:
-        """The stored sessions, the one that was changed last first.
+        """The stored sessions, most recently changed first.
 
         Args:
-            search: at most 1,000 characters and 32 words. One message of user or model, or the
-                title, must have them all, each at least as the beginning of a word; in scripts
-                without spaces, anywhere. Case, accents and punctuation do not matter, except that
-                a word of punctuation alone is looked for as it stands. The records then have a
-                ``search_snippet`` of the last such message, else of the title, with what was
-                found in brackets. Blank text is no search.
-            marker: only sessions with this marker; "" is those without one, None is all.
-            limit: how many at most, 1 to 10,000.
-            cursor: ``cursor`` of the last record of the page before.
+            search: at most 1,000 characters and 32 words. One user or assistant message, or the
+                title, must contain them all. Each must match the start of a word, or occur
+                anywhere in scripts without spaces. Case, accents and punctuation are ignored,
+                except in a word that consists of punctuation, which is matched literally. Each
+                record then has a ``search_snippet`` of the last such message, else of the title,
+                with the matches in brackets. Blank text does not search.
+            marker: only sessions with this marker; "" means those without one, None means all.
+            limit: maximum number of sessions, 1 to 10,000.
+            cursor: ``cursor`` of the last record of the previous page.
 
         Raises:
-            ValidationError: an argument is of a wrong type or range, or there is no such marker.
+            ValidationError: an argument is of the wrong type or out of range, or the marker is
+                unknown.
             StorageError: the database cannot be read.
         """
         if marker is not None:
@@ -110,18 +111,20 @@ class Profile(Handle):
         return self._database.sessions(search=query, marker=marker, limit=limit, before=before)
 
     def delete(self, session_id: str) -> bool:
-        """Delete a session for good, and what no fork of it shares; its text leaves the disk.
+        """Delete a session permanently, and erase all items that no fork shares from the disk.
 
-        The session is gone at once; its items are removed in small steps, so that other processes
-        can write meanwhile. If this process is killed, the next one that uses the profile goes on.
-        A chat that is still at work on the session gets ``StorageError`` at its next turn.
+        The session disappears at once. Its items are removed in small steps, so that other
+        processes can write in between; if this process is killed, the next one that uses the
+        profile continues. A chat that still uses the session gets a ``StorageError`` at its next
+        turn.
 
         Returns:
-            Whether the text is off the disk. False while another process reads the database, or
-            when the disk is full; the logger ``talu.storage`` says why, and later writes finish it.
+            Whether the text is erased from the disk. False while another process reads the
+            database, or when the disk is full; the logger ``talu.storage`` says why, and later
+            writes finish it.
 
         Raises:
-            ValidationError: there is no such session.
+            ValidationError: the session does not exist.
             StorageError: the database cannot be written.
         """
         if not isinstance(session_id, str) or not session_id.isprintable():
@@ -130,24 +133,24 @@ class Profile(Handle):
         return self._database.delete(session_id)
 
     def export(self, path: str | os.PathLike[str]) -> int:
-        """Write all sessions to a new file, one JSON object a line; gives their number.
+        """Export all sessions to a new file of JSON lines; returns their number.
 
-        The file gets its name when it is whole, and only the user can read it.
+        The file appears under its name when it is complete, and only the user can read it.
 
         Raises:
-            ValidationError: that is no path.
-            IOError: the file is there already or cannot be written.
+            ValidationError: the path is invalid.
+            IOError: the file already exists or cannot be written.
             StorageError: the database cannot be read.
         """
         return export_sessions(self._database, _path(path))
 
     def import_(self, path: str | os.PathLike[str]) -> int:
-        """Add all sessions of an exported file, or none; gives their number.
+        """Import all sessions of an exported file, or none; returns their number.
 
         Raises:
             IOError: the file cannot be read.
-            ValidationError: that is no path, the file was cut short, a line is malformed or holds
-                what a chat could not open, or one of the sessions is there already.
+            ValidationError: the path is invalid, the file is truncated, a line is malformed or
+                invalid as part of a chat, or one of the sessions already exists.
             StorageError: the database cannot be written.
         """
         return import_sessions(self._database, _path(path), item_from_dict, config_from_dict)
@@ -164,7 +167,7 @@ def _home() -> Path:
 
 
 def _query(search: str | None) -> Query | None:
-    """What to look for; None when nothing is asked for."""
+    """The parsed search; None when it is absent or blank."""
     if search is None:
         return None
     if not isinstance(search, str) or len(search) > MAX_SEARCH:
@@ -192,5 +195,5 @@ def _path(path: str | os.PathLike[str]) -> Path:
 def list_sessions(
     *, profile: str | None = None, search: str | None = None, limit: int = 50
 ) -> list[SessionRecord]:
-    """The sessions of a profile, named as for ``Profile``; see ``Profile.sessions``."""
+    """The sessions of the profile with this name; see ``Profile.sessions``."""
     return Profile(profile).sessions(search=search, limit=limit)

@@ -1,4 +1,4 @@
-"""The seams between the parts: what a backend, an executor and a store must offer."""
+"""The interfaces of backends, executors and stores."""
 
 from collections.abc import (
     AsyncGenerator,
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from talu.types import Capabilities, EmbeddingOptions, Event, Request
 
-if TYPE_CHECKING:  # a client is made without numpy
+if TYPE_CHECKING:  # importing talu does not import numpy
     import numpy as np
     from numpy.typing import NDArray
 
@@ -33,11 +33,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """The vectors of a batch of texts.
+    """The embeddings of a batch of texts.
 
     Attributes:
         vectors: (texts, dimension) float32.
-        cut: numbers of the texts that were truncated.
+        cut: indices of the texts that were truncated.
     """
 
     vectors: "NDArray[np.float32]"
@@ -45,22 +45,22 @@ class Embedded:
 
 
 class Backend(Protocol):
-    """One model that answers, in this process or behind an endpoint."""
+    """One model, in this process or behind an endpoint."""
 
     @property
     def model(self) -> str:
-        """The reference that the model was opened with."""
+        """The reference with which the model was opened."""
 
     @property
     def location(self) -> str | None:
-        """Its folder or its address, None when it has neither."""
+        """The model's folder or address; None when it has neither."""
 
     @property
     def max_context_length(self) -> int | None:
-        """Tokens that prompt and answer may have together, None when unknown."""
+        """Maximum tokens of prompt and answer together; None when unknown."""
 
     def stream(self, request: Request) -> Generator[Event]:
-        """Begin to generate; bad requests raise here. Closing or dropping the events cancels."""
+        """Start generating; invalid requests raise here. Closing or dropping the events cancels."""
 
     async def astream(self, request: Request) -> AsyncGenerator[Event]:
         """Like ``stream``, awaited before it is read; never blocks the event loop."""
@@ -69,23 +69,23 @@ class Backend(Protocol):
         """The prompt as text and as token ids, without generating."""
 
     def tokenize(self, text: str, *, special_tokens: bool = True) -> list[int]:
-        """The token ids of a text, with those that the tokenizer puts at its ends or without."""
+        """The token ids of a text, with or without the special tokens that the tokenizer adds."""
 
     def detokenize(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of token ids."""
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the model can be asked for."""
+        """The features that the model supports."""
 
     @property
     def embedding_dim(self) -> int:
-        """Numbers of an embedding."""
+        """The dimension of an embedding."""
 
     def embed(
         self, batches: Iterable[Sequence[str]], options: EmbeddingOptions
     ) -> Generator[Embedded]:
-        """The vectors of each batch, in order; a batch is read while the one before is computed."""
+        """The embeddings of each batch, in order; the next batch is read while one is computed."""
 
     def aembed(
         self, batches: AsyncIterable[Sequence[str]], options: EmbeddingOptions
@@ -93,12 +93,12 @@ class Backend(Protocol):
         """Like ``embed``, awaited; never blocks the event loop."""
 
     def close(self) -> None:
-        """Give back the engine or the connections; idempotent."""
+        """Release the engine or the connections; idempotent."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedTensor:
-    """A weight as the native kernels read it.
+    """A weight in the layout that the native kernels read.
 
     Attributes:
         format: ``"f32"``, ``"f16"``, ``"bf16"`` (matrices in tiles of 16 output rows), or
@@ -124,23 +124,23 @@ class Executor(Protocol):
         block_tables: "NDArray[np.int32]",
         outputs: "NDArray[np.int32]",
     ) -> "NDArray[np.float32]":
-        """Run one step over prefill chunks and decode rows mixed.
+        """Run one step over a mix of prefill chunks and decode rows.
 
         Args:
             tokens: (T,) token ids of all rows, sequence after sequence.
             positions: (T,) position of each row in its sequence; consecutive within a sequence.
-                A row attends to the positions 0..its own of its sequence; those before the
+                A row attends to all positions of its sequence up to its own; those before the
                 chunk were written to the cache by earlier steps.
             row_starts: (S + 1,) rows of sequence s are row_starts[s]:row_starts[s + 1].
             block_tables: (S, B) cache blocks of each sequence in order, padded with -1.
-            outputs: (O,) rows whose logits are wanted, ascending.
+            outputs: (O,) rows whose logits are returned, ascending.
 
         Returns:
             (O, vocabulary) logits.
         """
 
     def close(self) -> None:
-        """Free cache and weights; idempotent."""
+        """Free the cache and the weights; idempotent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Sampled:
 
 
 class ChatRecord(TypedDict):
-    """What a chat has beside its items, as plain values for JSON.
+    """The attributes of a chat other than its items, as plain values for JSON.
 
     Attributes:
         system_prompt: text of the system message, which is also the first item.
@@ -172,7 +172,7 @@ class ChatRecord(TypedDict):
 
 
 class StoredRecord(ChatRecord):
-    """What is stored of a chat beside its items.
+    """The stored attributes of a chat other than its items.
 
     Attributes:
         created_at_ms, updated_at_ms: milliseconds since 1970, UTC; set by the store.
@@ -186,7 +186,7 @@ class SessionRecord(StoredRecord):
     """A stored session in a listing.
 
     Attributes:
-        search_snippet: where the search found its words, in brackets; None without a search.
+        search_snippet: an excerpt with the matches in brackets; None without a search.
         cursor: continues the listing after this session.
     """
 
@@ -196,11 +196,11 @@ class SessionRecord(StoredRecord):
 
 @dataclass(frozen=True, slots=True)
 class StoredSession:
-    """A session as a store gives it back.
+    """A session as returned by a store.
 
     Attributes:
-        change: number of the session's last change; another one means that it was changed since.
-        nodes: the store's names of the items, one for each.
+        change: number of the session's last change, which detects concurrent changes.
+        nodes: the store's identifiers of the items, one per item.
     """
 
     record: StoredRecord
@@ -210,10 +210,10 @@ class StoredSession:
 
 
 class Store(Protocol):
-    """Where chats are kept. Histories that begin alike share the nodes of what is alike."""
+    """Storage of chats. Histories with a common beginning share the nodes of that beginning."""
 
     def load(self, session_id: str) -> StoredSession | None:
-        """The session of this id, None when there is none."""
+        """The session with this id; None when there is none."""
 
     def save(
         self,
@@ -223,19 +223,19 @@ class Store(Protocol):
         after: int | None,
         items: Sequence[Mapping[str, Any]],
     ) -> tuple[int, list[int]]:
-        """Store a session whole or not at all; its history is the one up to ``after``, and items.
+        """Store a session atomically; its history is that up to ``after``, followed by ``items``.
 
         Args:
             record: everything but the items.
-            change: the session's last change that the caller knows of, None for a new session.
-            after: the last node that stays, None for none.
-            items: what comes after it.
+            change: the last change of the session that the caller has seen, None for a new session.
+            after: the last node to keep, None for none.
+            items: the items that follow it.
 
         Returns:
-            The number of this change, and a node for each of ``items``.
+            The number of this change, and one node per item.
 
         Raises:
-            LookupError: ``after`` is no longer there; nothing was stored.
+            LookupError: ``after`` no longer exists; nothing was stored.
             StorageError: with code ``STORAGE_CONFLICT`` when the session was changed or deleted
-                by somebody else; with ``STORAGE_ERROR`` when it cannot be written now.
+                elsewhere; with ``STORAGE_ERROR`` when it cannot be written now.
         """

@@ -1,4 +1,4 @@
-"""The settings of one generation with nothing left unset, as the engine uses them."""
+"""Resolves the settings of one generation for the engine, with every field set."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from talu.exceptions import ModelError, ValidationError
 
 __all__ = ["SamplingParams", "resolve_sampling"]
 
-FROM_MODEL = {  # names of generation_config.json and ours
+FROM_MODEL = {  # names in generation_config.json and in talu
     "max_new_tokens": "max_tokens",
     "min_p": "min_p",
     "repetition_penalty": "repetition_penalty",
@@ -21,18 +21,18 @@ FROM_MODEL = {  # names of generation_config.json and ours
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """Settings of one generation with nothing left unset.
+    """Settings of one generation, with every field set.
 
     The order of the sampler is: bias, repetition penalty, presence and frequency penalty,
     temperature, top-k, top-p, min-p.
 
     Attributes:
-        temperature: 0 takes the most likely token.
+        temperature: 0 selects the most likely token.
         top_k: 0 is off.
         top_p, min_p: 1.0 and 0.0 are off.
         seed: key of the counter-based generator; never None here.
         stop_token_ids: tokens that end the generation, the model's own unless replaced.
-        top_logprobs: alternatives to report for each token; -1 asks for no log-probabilities.
+        top_logprobs: alternatives to report for each token; -1 reports no log-probabilities.
     """
 
     max_tokens: int = 256
@@ -51,7 +51,7 @@ class SamplingParams:
 
     @property
     def has_penalty(self) -> bool:
-        """Whether the sampler needs the tokens so far."""
+        """Whether sampling depends on the tokens so far."""
         penalties = self.repetition_penalty, self.presence_penalty, self.frequency_penalty
         return penalties != (1, 0, 0)
 
@@ -63,16 +63,16 @@ def resolve_sampling(
     end_token_ids: frozenset[int],
     fresh_seed: int,
 ) -> SamplingParams:
-    """Fill what ``config`` leaves unset: from the model, then from the library's defaults.
+    """Fill the unset fields of ``config`` with the defaults of the model, then of the library.
 
     Args:
-        config: what call and chat ask for.
-        model_defaults: the model's ``generation_config.json``, or the part of it that is known.
+        config: the merged settings of call and chat.
+        model_defaults: the model's ``generation_config.json``, or the known part of it.
         end_token_ids: the model's own end tokens.
-        fresh_seed: the seed to use when none is asked for.
+        fresh_seed: the seed to use when none is set.
 
     Raises:
-        ModelError: the model's own defaults have a value that does not fit.
+        ModelError: the model's own defaults have an invalid value.
     """
     full = _from_model(model_defaults) | config.without_none()
     wants_logprobs = full.given.get("logprobs", full.top_logprobs is not None)

@@ -1,7 +1,7 @@
-"""Values that travel between the parts of talu: requests, events, usage, timings.
+"""Values passed between the parts of talu: requests, events, usage, timings.
 
-Everything below the public classes is a stream of these events; an answer that is not
-streamed is a drained stream.
+Backends produce a stream of events for every request; an answer that is not streamed is a
+stream read to its end.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -59,13 +59,13 @@ class LocalBackend:
     """The model runs in this process.
 
     Attributes:
-        gpu_layers: layers on an accelerator; -1 is all that there is room for, 0 is none.
+        gpu_layers: layers on an accelerator; -1 is as many as fit, 0 is none.
         use_mmap: map the weights instead of reading them into private memory.
-        num_threads: 0 takes what affinity and cgroup allow.
-        weight_format: ``"stored"`` multiplies with all weights as the checkpoint has them.
-            ``"auto"`` makes the f32 matrices of an encoder ``i16``, integers of 16 bits with one
-            scale for 128 columns: faster, at a cosine of about 1 - 1e-6 to embeddings in f32.
-        kv_format: how keys and values are cached. ``"auto"`` is f32 for weights in f32 and f16 for
+        num_threads: 0 uses as many as affinity and cgroup allow.
+        weight_format: ``"stored"`` uses all weights in the checkpoint's format. ``"auto"`` converts
+            the f32 matrices of an encoder to ``i16``, 16-bit integers with one scale per 128
+            columns: faster, with a cosine similarity of about 1 - 1e-6 to embeddings in f32.
+        kv_format: format of cached keys and values. ``"auto"`` is f32 for f32 weights and f16 for
             others. A model with keys or values above 65,504 needs ``"bf16"``, or ``"f32"``, which
             takes twice the memory.
     """
@@ -78,7 +78,7 @@ class LocalBackend:
 
 
 def check_marker(marker: object) -> None:
-    """``ValidationError`` that names the markers of chats when this is none of them."""
+    """``ValidationError`` if this is not a marker of chats."""
     if not isinstance(marker, str) or marker not in MARKERS:
         known = ", ".join(map(repr, MARKERS))
         wrong = f"marker must be one of {known}, got {shown(marker)}"
@@ -87,13 +87,13 @@ def check_marker(marker: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a model can be asked for, as it is there, files and version of talu considered.
+    """The features of a model that this version of talu supports with the model's files.
 
     Attributes:
-        streaming: it generates, whole or piece by piece.
-        tool_calling: its template shows tools, and tools can be given.
+        streaming: text generation, streamed or not.
+        tool_calling: tools, which also need support by the chat template.
         logprobs: log-probabilities of sampled tokens.
-        embeddings: vectors of texts.
+        embeddings: embeddings of texts.
         json_schema: answers that follow a schema.
     """
 
@@ -106,13 +106,13 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingOptions:
-    """How texts are embedded; see ``Client.embed_batch``.
+    """Options of embedding texts; see ``Client.embed_batch``.
 
     Attributes:
-        pooling: None takes the model's own.
-        prompt: put before each text; None takes that of ``prompt_name``.
-        prompt_name: one of the model's own prompts; None takes its default, if it has one.
-        deadline: when the call has to be done.
+        pooling: None uses the model's.
+        prompt: prefix of each text; None uses the prompt called ``prompt_name``.
+        prompt_name: one of the model's prompts; None uses its default, if it has one.
+        deadline: the time by which the call has to finish.
     """
 
     pooling: Pooling | None = None
@@ -124,10 +124,10 @@ class EmbeddingOptions:
 
 
 class Embeddings(list[list[float]]):
-    """The vectors of several texts: a list of lists, in the order of the texts.
+    """The embeddings of several texts: a list of lists, in the order of the texts.
 
     Attributes:
-        truncated: numbers of the texts that were cut to what the model takes, ascending.
+        truncated: indices of the texts cut to the model's maximum length, ascending.
     """
 
     def __init__(self, vectors: Iterable[list[float]] = ()) -> None:
@@ -136,7 +136,7 @@ class Embeddings(list[list[float]]):
 
 
 class FinishReason(StrEnum):
-    """Why a generation ended, in the words of OpenAI's API and two more."""
+    """Why a generation ended: the values of OpenAI's API and two more."""
 
     STOP = "stop"  # an end token or a stop sequence
     LENGTH = "length"  # max_tokens, or the end of the context
@@ -152,8 +152,8 @@ class Usage:
 
     Attributes:
         prompt_tokens: tokens of the rendered prompt.
-        completion_tokens: tokens sampled, the end token and hidden reasoning included.
-        cached_tokens: how many of the prompt tokens came from the prefix cache.
+        completion_tokens: sampled tokens, including the end token and hidden reasoning.
+        cached_tokens: the part of the prompt tokens that came from the prefix cache.
     """
 
     prompt_tokens: int = 0
@@ -171,7 +171,7 @@ class Timings:
     """Durations of one generation in milliseconds.
 
     Attributes:
-        queue_ms: from submission to the first step that worked on the prompt.
+        queue_ms: from submission to the first step that processed the prompt.
         prefill_ms: from there to the first sampled token.
         generation_ms: from the first sampled token to the last.
         time_to_first_token_ms: from submission to the first sampled token.
@@ -199,7 +199,8 @@ class TokenLogprob:
         token: id of the token.
         token_str: its text when decoded alone.
         logprob: before bias, penalty, temperature and filters.
-        top_logprobs: the most likely tokens there as (id, text, log-probability), best first.
+        top_logprobs: the most likely tokens at that position as (id, text, log-probability), best
+            first.
     """
 
     token: int
@@ -212,7 +213,7 @@ class TokenLogprob:
 class TextDelta:
     """A piece of the answer, and the tokens that ended in it.
 
-    ``text`` may be empty: a token can complete no character, or its text may be held back
+    ``text`` may be empty: a token may not complete a character, or its text may be held back
     because it could start a stop sequence.
     """
 
@@ -223,7 +224,7 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """A piece of the text that the model thinks before it answers."""
+    """A piece of the model's reasoning."""
 
     text: str
     tokens: tuple[int, ...] = ()
@@ -232,7 +233,7 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallEvent:
-    """A complete call of a tool. ``arguments`` is JSON text as the model wrote it."""
+    """A complete tool call. ``arguments`` is JSON text as the model wrote it."""
 
     call_id: str
     name: str
@@ -246,8 +247,8 @@ class Done:
     Attributes:
         prompt: the rendered prompt, None when the backend does not know it.
         stop_sequence: the stop sequence that matched, if one did.
-        notes: what was done differently from what was asked, in words.
-        seed: what the sampler drew from, also when none was asked for; None when it is not known.
+        notes: sentences that describe each deviation from the request.
+        seed: the sampler's seed, given or drawn; None when it is unknown.
     """
 
     finish_reason: FinishReason
@@ -264,10 +265,10 @@ Event = TextDelta | ReasoningDelta | ToolCallEvent | Done
 
 
 class Handle:
-    """Base of objects that belong to this process: copying and pickling them is refused."""
+    """Base of objects that belong to this process and cannot be copied or pickled."""
 
     __slots__ = ()
-    _instead: ClassVar[str]  # what to do instead, for the message
+    _instead: ClassVar[str]  # the alternative, for the error message
 
     def __reduce__(self) -> NoReturn:
         raise StateError(
@@ -277,22 +278,22 @@ class Handle:
 
 
 class StopFlag(Handle):
-    """Asks generations to stop, from any thread.
+    """Stops generations, from any thread.
 
-    One flag may be given to any number of generations: when it is signalled, those that are under
-    way end with what has come and the finish reason ``cancelled``, and so does every one that
-    begins before ``reset``.
+    One flag may be given to any number of generations. When it is signalled, running generations
+    end with the text so far and the finish reason ``cancelled``, and so does every generation that
+    starts before ``reset``.
     """
 
     __slots__ = ("__weakref__", "_callbacks", "_signalled")
-    _instead = "share the flag itself; another process needs one of its own"
+    _instead = "share the flag itself; another process needs a separate one"
 
     def __init__(self) -> None:
         self._signalled = False
         self._callbacks: dict[int, WeakMethod[Callable[[], object]]] = {}
 
     def signal(self) -> None:
-        """Ask the generations to stop."""
+        """Stop the generations."""
         self._signalled = True
         for reference in list(self._callbacks.values()):
             callback = reference()
@@ -300,7 +301,7 @@ class StopFlag(Handle):
                 callback()
 
     def reset(self) -> None:
-        """Clear the flag for later generations; those that were asked to stop do stop."""
+        """Clear the flag for later generations; those already signalled still stop."""
         self._signalled = False
 
     def is_set(self) -> bool:
@@ -311,9 +312,9 @@ class StopFlag(Handle):
         return self._signalled
 
     def when_signalled(self, callback: Callable[[], object]) -> None:
-        """Call this method when the flag is signalled, at once if it is already; perhaps twice.
+        """Call this method when the flag is signalled, or at once if it already is; perhaps twice.
 
-        Its object is not kept alive.
+        The flag holds a weak reference to the method's object.
         """
         known = self._callbacks
         reference = WeakMethod(callback, lambda gone: known.pop(id(gone), None))
@@ -323,7 +324,7 @@ class StopFlag(Handle):
 
 
 def check_stop_flag(flag: object) -> None:
-    """``ValidationError`` when this is neither a ``StopFlag`` nor None."""
+    """``ValidationError`` if this is neither a ``StopFlag`` nor None."""
     if flag is not None and not isinstance(flag, StopFlag):
         wrong = f"stop_flag must be a StopFlag, got {shown(flag)}"
         raise ValidationError(wrong, details={"param": "stop_flag"})
@@ -331,7 +332,7 @@ def check_stop_flag(flag: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One generation, as a backend gets it: either ``messages`` or a raw prompt.
+    """A request for one generation to a backend, with either ``messages`` or a raw prompt.
 
     Attributes:
         messages: OpenAI-style dictionaries (role, content, tool_calls, tool_call_id).
@@ -339,15 +340,15 @@ class Request:
         token_ids: replaces the tokenization of ``prompt``.
         continue_from_token_id: appended to the prompt before sampling.
         echo_prompt: the text starts with the prompt's.
-        config: what call and chat asked for; fields left unset are the model's to fill.
+        config: the merged settings of call and chat; the backend fills unset fields.
         chat_template: Jinja source that replaces the model's template.
         tools: OpenAI-style tool definitions.
-        add_generation_prompt: end the prompt of messages with the opening of the model's turn.
+        add_generation_prompt: end the prompt of messages with the start of the model's turn.
         stop: when it is signalled, the events end soon with ``Done`` and the reason cancelled.
-        notes: what the backend adds to its own, in ``Done``.
-        deadline: when the call has to be done; then the events end with ``GenerationError``.
+        notes: notes that the backend includes in those of ``Done``.
+        deadline: the time by which the call has to finish, or fail with ``GenerationError``.
         left: called with the last event, as far as it is known, when the events are closed or
-            interrupted while they are read, and so can give it to nobody.
+            interrupted before they yield it.
     """
 
     messages: tuple[Mapping[str, Any], ...] | None = None
@@ -365,7 +366,7 @@ class Request:
     left: Callable[[Done], object] = field(default=lambda done: None, compare=False, repr=False)
 
     def stop_with(self, flag: StopFlag | None) -> None:
-        """Let a flag of the caller stop this request; other requests may have the same flag.
+        """Let the caller's flag stop this request; several requests may share a flag.
 
         Raises:
             ValidationError: it is not a ``StopFlag``.
