@@ -94,7 +94,7 @@ def test_what_is_at_work_is_not_copied_and_says_what_to_do_instead(faces, made, 
         r"Profile cannot .*: open it again by its name": client.profile,
         r"Router cannot .*: make another one, or a client": client.router,
         r"HookManager cannot .*: make a new one with the same hooks": client.hooks,
-        r"MetricsHook cannot .*: snapshot\(\) gives its counts as values": client.hooks.hooks[0],
+        r"MetricsHook cannot .*: snapshot\(\) returns the counts as values": client.hooks.hooks[0],
         r"OpenTelemetryHook cannot .*: share the hook itself": OpenTelemetryHook(),
         r"StopFlag cannot .*: share the flag itself": StopFlag(),
     }
