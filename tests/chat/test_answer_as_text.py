@@ -59,7 +59,7 @@ def answer_of(faces, text: str = TEXT, *, stream: bool = False) -> Any:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_has_every_method_of_a_text_and_gives_plain_values(faces, stream) -> None:
+def test_an_answer_has_every_method_of_str_and_returns_plain_values(faces, stream) -> None:
     answer = answer_of(faces, stream=stream)
     for name in METHODS:
         expected = getattr(TEXT, name)(*ARGUMENTS.get(name, ()))
@@ -110,7 +110,7 @@ def test_the_text_of_an_answer_is_a_plain_text(faces) -> None:
     assert type(answer.text) is type(str(answer)) is str
 
 
-def test_a_number_that_the_model_answers_can_be_converted(faces) -> None:
+def test_a_number_in_an_answer_can_be_converted(faces) -> None:
     assert int(answer_of(faces, "42")) == 42
 
 
@@ -127,7 +127,7 @@ def test_a_copy_of_an_answer_is_an_answer_of_the_same_text_and_numbers(faces, co
     assert (twin.usage, twin.finish_reason, twin.chat) == (answer.usage, "stop", None)
 
 
-def test_an_answer_is_a_message_of_the_next_question(faces) -> None:
+def test_an_answer_can_be_sent_as_a_message(faces) -> None:
     model = ScriptedModel("one", "two")
     client = faces.client_of(model)
     faces.run(client.ask(faces.run(client.ask("Hi"))))

@@ -1,9 +1,9 @@
-"""Ctrl-C at every point where the interpreter takes it: the chat goes on as if it had not begun,
-and every hook has been told of the whole generation or of none.
+"""Ctrl-C wherever the interpreter handles signals: the chat stays usable, and every hook sees a
+whole generation or none.
 
-A signal is taken when a function begins or goes on and when a call of a built-in function comes
-back; a profile function sees these points. The frames of the interrupted call stay alive, as they
-do in an interactive session.
+Python handles signals when a function starts or resumes and when a built-in function returns; a
+profile function sees these points. The frames of the interrupted call stay alive, as they do in an
+interactive session.
 """
 
 import gc
@@ -22,14 +22,14 @@ from talu.chat import Chat, Hook, StreamingResponse
 
 pytestmark = [
     pytest.mark.usefixtures("home"),
-    # An interrupt before the first step of a coroutine, and one that hits a finalizer.
+    # Warnings of an interrupt before the first step of a coroutine, or inside a finalizer.
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
 class Watch(Hook):
-    """Writes down what it is told; an interrupt does not come in here."""
+    """Records the calls; it is never interrupted itself."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -61,7 +61,7 @@ def interrupted(use: Callable[[Any], None], chat: Any, point: int) -> BaseExcept
             if seen == point:
                 raise KeyboardInterrupt
 
-    gc.disable()  # no finalizer of another chat is meant
+    gc.disable()  # do not interrupt finalizers of other chats
     sys.setprofile(see)
     try:
         use(chat)
@@ -72,7 +72,7 @@ def interrupted(use: Callable[[Any], None], chat: Any, point: int) -> BaseExcept
         gc.enable()
     if seen < point:
         raise EOFError
-    return None  # it hit a finalizer, which nothing can leave
+    return None  # it hit a finalizer, which swallows exceptions
 
 
 def send(chat: Chat) -> None:
@@ -109,7 +109,7 @@ HISTORIES = [
 
 @pytest.mark.parametrize("stored", [False, True], ids=["kept", "stored"])
 @pytest.mark.parametrize("use", [send, read, leave, text, edit])
-def test_after_an_interrupt_anywhere_the_next_answer_comes(
+def test_a_chat_answers_after_an_interrupt_at_any_point(
     use: Callable[[Chat], None], stored: bool
 ) -> None:
     profile = Profile("work") if stored else None
@@ -120,10 +120,10 @@ def test_after_an_interrupt_anywhere_the_next_answer_comes(
             model = ModelSpec("m", ScriptedModel("one two", "one two"))
             client = Client(model, profile=profile, hooks=hooks)
             chat = client.chat().append("user", "before")
-            alive = interrupted(use, chat, point)  # its frames too
+            alive = interrupted(use, chat, point)  # releases the frames as well
             latest = chat.last_response
             if isinstance(latest, StreamingResponse) and latest._turn.unread:
-                latest.close()  # the interrupt came when it was being handed out
+                latest.close()  # interrupted while it was being returned
             chat.send("next")
             texts = [item.text for item in chat.items]
             assert texts[:-2] in HISTORIES, (point, alive)
@@ -162,7 +162,7 @@ def test_an_interrupt_of_an_answer_without_a_chat_hides_nothing_from_the_hooks(
             interrupted(use, client, point)
             if any(hook.told not in TOLD for hook in hooks):
                 assert use is stream, point
-                gc.collect()  # until now its error held the stream
+                gc.collect()  # until here its exception kept the stream alive
                 for thread in threading.enumerate():
                     if thread.name == "talu-ending":
                         thread.join()

@@ -1,4 +1,4 @@
-"""Running coroutines without an event loop."""
+"""Tests of running coroutines without an event loop."""
 
 import asyncio
 from collections.abc import AsyncGenerator

@@ -1,4 +1,4 @@
-"""Conversation items, and the view of them that a chat gives."""
+"""Conversation items, and a chat's view of them."""
 
 from dataclasses import FrozenInstanceError
 
@@ -35,7 +35,7 @@ def view() -> ConversationItems:
     return ConversationItems(ITEMS)
 
 
-def test_an_item_knows_its_kind_and_cannot_change() -> None:
+def test_an_item_has_a_type_and_is_immutable() -> None:
     assert [item.type for item in ITEMS] == [
         ItemType.MESSAGE,
         ItemType.MESSAGE,
@@ -58,14 +58,14 @@ def test_the_text_of_a_message_is_that_of_all_parts() -> None:
     assert ITEMS[1].to_message_dict() == {"role": "user", "content": "ab"}
 
 
-def test_the_model_speaks_output_text_and_others_input_text() -> None:
+def test_assistant_messages_have_output_text_and_others_input_text() -> None:
     assert ITEMS[3].content == (OutputText("c"),)
     assert ITEMS[0].content == (InputText("S"),)
     assert (OutputText.type, InputText.type) == (ContentType.OUTPUT_TEXT, ContentType.INPUT_TEXT)
 
 
 @pytest.mark.parametrize("part", [InputText, OutputText, ReasoningText])
-def test_a_part_is_text_and_has_a_form_for_json(part) -> None:
+def test_a_part_has_text_and_a_dictionary_form(part) -> None:
     assert part("a").to_dict() == {"type": part.type.name.lower(), "text": "a"}
     for wrong in (None, 5, b"a", ["a"]):
         with pytest.raises(ValidationError, match="text must be text, got") as caught:
@@ -92,7 +92,7 @@ def test_a_message_made_by_its_fields_is_checked_and_names_create(fields, param)
 @pytest.mark.parametrize(
     ("name", "value"), [("id", 5), ("status", 2), ("created_at_ms", 1.5), ("hidden", "no")]
 )
-def test_what_all_items_have_is_checked(name, value) -> None:
+def test_the_common_fields_of_items_are_checked(name, value) -> None:
     for kind, fields in (
         (MessageItem, {"role": MessageRole.USER, "content": (InputText("a"),)}),
         (FunctionCallItem, {"name": "f", "call_id": "c1", "arguments": "{}"}),
@@ -124,7 +124,7 @@ def test_the_view_finds_the_system_text_and_filters(view) -> None:
     assert view.filter_by_type(ReasoningItem) == [ITEMS[2]]
 
 
-def test_a_filter_by_what_is_no_class_is_refused(view) -> None:
+def test_filtering_by_a_value_that_is_not_a_class_is_refused(view) -> None:
     with pytest.raises(ValidationError, match=r"kind must be a class of items.*got 'message'"):
         view.filter_by_type("message")
 
@@ -148,7 +148,7 @@ def test_repr_shows_the_conversation(view) -> None:
     )
 
 
-def test_kinds_roles_and_states_compare_with_their_words() -> None:
+def test_types_roles_and_states_compare_equal_to_their_values() -> None:
     system, _, reasoning, _, call, output = ITEMS
     assert system.role == "system"
     assert [item.type for item in (system, reasoning, call, output)] == [
@@ -164,7 +164,7 @@ def test_kinds_roles_and_states_compare_with_their_words() -> None:
     assert {"system": 1}[system.role] == 1
 
 
-def test_a_message_may_say_who_speaks() -> None:
+def test_a_message_can_have_a_name() -> None:
     item = MessageItem.create("user", "Hi", name="Ann")
     assert item.to_message_dict() == {"role": "user", "name": "Ann", "content": "Hi"}
     assert repr(ConversationItems([item])) == "ConversationItems([\n  user Ann: 'Hi',\n])"

@@ -1,4 +1,4 @@
-"""OpenAI-style dictionaries to items and back: nothing is dropped, what is malformed is named."""
+"""Conversion of OpenAI-style dictionaries to items and back, without loss."""
 
 import json
 import time
@@ -73,7 +73,7 @@ def test_content_may_be_text_parts_and_arguments_an_object() -> None:
     assert json.loads(items[1].arguments) == {"a": "ä"}
 
 
-def test_keys_that_say_nothing_are_ignored() -> None:
+def test_empty_keys_are_ignored() -> None:
     dumped = {"role": "assistant", "content": "a", "refusal": None, "annotations": []}
     (item,) = items_from_messages([dumped])
     assert (item.role, item.text) == (MessageRole.ASSISTANT, "a")
@@ -180,7 +180,7 @@ def test_a_malformed_message_is_named_by_index_and_key(messages, match) -> None:
     assert caught.value.details["param"] == "messages"
 
 
-def test_ten_thousand_results_of_tools_are_read_in_linear_time() -> None:
+def test_ten_thousand_tool_results_are_read_in_linear_time() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     history = []
     for number in range(10_000):

@@ -1,4 +1,4 @@
-"""Every way that a generation can go, on both faces and on two models: one start, one end, and one
+"""Every course of a generation, on both clients and two models, has one start, one end, and one
 first token if a token was read."""
 
 import asyncio
@@ -24,7 +24,7 @@ FOUR = ["one", " two", " three", " four", CUT]
 
 
 class Watch(Hook):
-    """Writes down the calls of each generation, in its own list."""
+    """Records the calls of each generation in a separate list."""
 
     def __init__(self) -> None:
         self.generations: list[list[str]] = []
@@ -52,7 +52,7 @@ class One(Hook):
 
 
 class AwaitedOne(One):
-    """The same, and it lets the event loop turn before each call."""
+    """The async version, which yields to the event loop before each call."""
 
     async def on_generation_start(self, chat, input_text, *, config=None) -> None:
         await asyncio.sleep(0)
@@ -192,7 +192,7 @@ def pocket() -> Iterator[Client]:
 
 @pytest.fixture(params=["scripted", "pocket"])
 def make(request, faces, pocket) -> Callable:
-    """Makes clients of the model that is tested; its answers have four tokens."""
+    """Makes clients of the tested model, whose answers have four tokens."""
 
     def client(*hooks: Hook):
         if request.param == "pocket":
@@ -203,7 +203,7 @@ def make(request, faces, pocket) -> Callable:
 
 
 def settled(faces, watch: Watch, ends: int) -> list[list[str]]:
-    """The calls, once there were so many ends; a dropped stream ends a little later."""
+    """The calls, after waiting for this many ends; a dropped stream ends a little later."""
 
     async def turn_the_loop() -> None:
         while not watch.ended.acquire(blocking=False):
@@ -227,7 +227,7 @@ def test_each_generation_has_one_start_and_one_end(faces, make, way) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_awaited_hooks_are_told_the_same(awaited, way) -> None:
+def test_async_hooks_are_called_in_the_same_way(awaited, way) -> None:
     watch = AwaitedWatch()
     way(awaited, awaited.client(FOUR, FOUR, FOUR, hooks=[watch]))
     assert settled(awaited, watch, len(WAYS[way])) == WAYS[way]
@@ -241,7 +241,7 @@ def test_a_prompt_that_is_too_long_has_an_end_and_no_first_token(faces, pocket) 
     assert settled(faces, watch, 1) == [["start", "GenerationError"]]
 
 
-def test_a_client_that_is_closed_in_the_middle_ends_what_it_generates(faces, pocket) -> None:
+def test_closing_a_client_ends_its_generations(faces, pocket) -> None:
     watch = Watch()
     client = faces.face.client_class("talu/pocket", hooks=[watch])
     stream = faces.run(client.chat()("Hi", max_tokens=900, stop_token_ids=[]))
@@ -255,7 +255,7 @@ def test_a_client_that_is_closed_in_the_middle_ends_what_it_generates(faces, poc
     [[ToolCallEvent("c", "f", "{}")], [TextDelta("", (7,))], [CUT]],
     ids=["a call of a tool", "a token without text", "tokens that only the end speaks of"],
 )
-def test_whatever_was_generated_is_a_first_token(faces, script) -> None:
+def test_every_kind_of_output_has_a_first_token(faces, script) -> None:
     watch = Watch()
     faces.run(faces.client(script, hooks=[watch]).ask("Hi"))
     assert settled(faces, watch, 1)[0][:2] == ["start", "first"]
@@ -350,13 +350,13 @@ def test_an_awaited_hook_whose_loop_has_ended_is_logged(caplog) -> None:
     assert "the event loop has ended" in str(caplog.records[0].exc_info[1])
 
 
-def test_a_stream_that_the_loop_closes_as_well_has_one_end_and_no_complaint(caplog) -> None:
+def test_a_stream_that_the_loop_also_closes_has_one_end_and_no_warning(caplog) -> None:
     async def main() -> None:
         client = AsyncClient(ModelSpec("m", ScriptedModel(FOUR)), hooks=[watch])
         stream = await client.chat()("Hi")
         held: list = [stream, aiter(stream)]
         await anext(held[1])
-        held.append(held)  # so that the collector finds the reader and the stream together
+        held.append(held)  # a cycle, so that the garbage collector finds reader and stream together
         del stream, held
         gc.collect()
         while not watch.ended.acquire(blocking=False):
@@ -426,7 +426,7 @@ loop.run_until_complete(main())
 
 @pytest.mark.parametrize("model", ["scripted", "pocket"])
 @pytest.mark.parametrize("face", ["sync", "async"])
-def test_streams_that_are_open_at_the_end_of_the_program_have_their_ends(face, model) -> None:
+def test_streams_open_at_exit_have_an_end(face, model) -> None:
     client = "Client" if face == "sync" else "AsyncClient"
     scripted = "ModelSpec('m', ScriptedModel('one two', 'three'))"
     begin = AT_EXIT.format(
@@ -453,7 +453,7 @@ client.chat()("Hi").close()
 """
 
 
-def test_a_stream_that_is_begun_while_the_program_ends_does_not_hold_it_up() -> None:
+def test_a_stream_started_at_exit_does_not_delay_the_exit() -> None:
     begin = AT_EXIT.format(client="Client", model="ModelSpec('m', ScriptedModel('one', 'two'))")
     shown = subprocess.run(
         [sys.executable, "-c", begin + LATE],
@@ -470,7 +470,7 @@ def test_a_stream_that_is_begun_while_the_program_ends_does_not_hold_it_up() -> 
     ]
 
 
-def test_a_fork_of_the_process_ends_nothing_that_is_not_its_own(faces, monkeypatch) -> None:
+def test_a_forked_child_does_not_end_the_parents_streams(faces, monkeypatch) -> None:
     watch = Watch()
     stream = faces.run(faces.client(FOUR, FOUR, hooks=[watch]).chat()("Hi"))
     with monkeypatch.context() as child:

@@ -1,4 +1,4 @@
-"""Exactly one start, one first token and one end for each generation, whatever happens to it."""
+"""Hooks get exactly one start, one first token and one end for each generation."""
 
 import functools
 import logging
@@ -107,7 +107,7 @@ def test_a_stream_that_is_closed_unread_has_one_end(faces) -> None:
     assert log.calls == [START, ("end", "", None)]
 
 
-def test_regenerating_is_a_generation_of_its_own(faces) -> None:
+def test_regenerating_is_a_separate_generation(faces) -> None:
     log = Log()
     chat = faces.client("one", "two", hooks=[log]).chat()
     faces.run(chat.send("Hi", seed=5))
@@ -125,7 +125,7 @@ def test_a_raw_completion_is_observed_with_no_chat(faces) -> None:
     assert seen == [(None, "one")]
 
 
-def test_an_echo_of_the_prompt_is_no_first_token(faces) -> None:
+def test_an_echo_of_the_prompt_is_not_a_first_token(faces) -> None:
     class First(Log):
         def on_first_token(self, chat, time_ms) -> None:
             told.append("token")
@@ -139,7 +139,7 @@ def test_an_echo_of_the_prompt_is_no_first_token(faces) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyError("a"), OSError("b"), GenerationError("c")])
-def test_a_failing_hook_is_logged_and_disturbs_nothing(faces, caplog, error) -> None:
+def test_a_failing_hook_is_logged_and_does_not_affect_the_generation(faces, caplog, error) -> None:
     log = Log()
     client = faces.client("one", hooks=[Failing(error), log])
     with caplog.at_level(logging.WARNING, "talu.hooks"):
@@ -148,7 +148,7 @@ def test_a_failing_hook_is_logged_and_disturbs_nothing(faces, caplog, error) -> 
     assert next(r.message for r in caplog.records) == "Failing.on_generation_start failed"
 
 
-def test_a_failure_is_reported_loudly_once_for_each_kind(faces, caplog) -> None:
+def test_a_failure_is_a_warning_only_the_first_time(faces, caplog) -> None:
     hook = Failing(KeyError("a"))
     client = faces.client("one", "two", "three", hooks=[hook])
     with caplog.at_level(logging.DEBUG, "talu.hooks"):
@@ -160,7 +160,7 @@ def test_a_failure_is_reported_loudly_once_for_each_kind(faces, caplog) -> None:
     assert levels == [("WARNING", KeyError), ("DEBUG", KeyError), ("WARNING", OSError)]
 
 
-def test_an_interrupted_hook_keeps_no_other_from_being_told(faces) -> None:
+def test_an_interrupted_hook_does_not_prevent_the_calls_of_others(faces) -> None:
     class Interrupt(Hook):
         def on_generation_start(self, chat, input_text, *, config=None) -> None:
             raise KeyboardInterrupt
@@ -209,7 +209,7 @@ def test_hooks_are_called_in_their_order(faces) -> None:
     assert called == ["a", "b", "c"]
 
 
-def test_what_was_told_is_not_told_again() -> None:
+def test_an_event_is_delivered_once() -> None:
     log = Log()
     generation = Generation(
         operation="chat",
@@ -232,7 +232,7 @@ def test_what_was_told_is_not_told_again() -> None:
     assert log.calls == [START, ("first",), ("end", None, "'a'")]
 
 
-def test_a_generation_keeps_the_hooks_that_it_began_with(faces) -> None:
+def test_a_generation_keeps_the_hooks_it_started_with(faces) -> None:
     early, late = Log(), Log()
     client = faces.client("one two", hooks=[early])
     stream = faces.run(client.chat()("Hi", seed=5))
@@ -269,7 +269,7 @@ def test_a_hook_is_asked_for_an_observer_of_each_generation(faces, stream) -> No
 
 
 @pytest.mark.parametrize("given", [None, 3])
-def test_an_observer_that_is_no_hook_is_logged(faces, caplog, given) -> None:
+def test_an_observer_that_is_not_a_hook_is_logged(faces, caplog, given) -> None:
     class Wrong(Hook):
         def for_generation(self, generation) -> Hook:
             return given
@@ -281,14 +281,14 @@ def test_an_observer_that_is_no_hook_is_logged(faces, caplog, given) -> None:
 
 
 @pytest.mark.parametrize("unknown", [Hook(), None])
-def test_a_hook_that_is_not_there_cannot_be_removed(unknown) -> None:
+def test_an_unregistered_hook_cannot_be_removed(unknown) -> None:
     manager = HookManager([hook := Hook()])
     with pytest.raises(ValidationError, match=r"no hook .* to remove; there are"):
         manager.remove(unknown)
     assert manager.hooks == [hook]
 
 
-def test_hooks_that_are_no_list_are_refused() -> None:
+def test_hooks_must_be_iterable() -> None:
     with pytest.raises(ValidationError, match="hooks must be a list of hooks, got 5"):
         HookManager(5)
 
@@ -299,7 +299,7 @@ def test_the_list_of_hooks_is_a_copy() -> None:
     assert len(manager.hooks) == 1
 
 
-def test_something_else_is_not_a_hook() -> None:
+def test_a_hook_must_be_an_instance_of_hook() -> None:
     with pytest.raises(ValidationError, match=r"must be an instance of a subclass of talu\.chat"):
         HookManager([print])
 
@@ -332,7 +332,7 @@ def test_an_async_callback_is_recognised_in_any_form(callback) -> None:
     assert HookManager([hook]).hooks == [hook]
 
 
-def test_what_gives_the_observer_is_never_async(faces) -> None:
+def test_for_generation_must_not_be_async(faces) -> None:
     class Wrong(Hook):
         async def for_generation(self, generation) -> Hook:
             return self
@@ -341,7 +341,7 @@ def test_what_gives_the_observer_is_never_async(faces) -> None:
         faces.client("one", hooks=[Wrong()])
 
 
-def test_a_model_that_cannot_be_opened_is_no_generation(faces) -> None:
+def test_a_model_that_cannot_be_opened_starts_no_generation(faces) -> None:
     log = Log()
     client = faces.client_of(ScriptedModel(), hooks=[log])
     client.router.close()

@@ -1,4 +1,4 @@
-"""Chats that are made of a model's name, without a client."""
+"""Chats created from a model's name, without a client."""
 
 import gc
 from weakref import ref
@@ -40,14 +40,14 @@ def test_nothing_is_opened_before_it_is_used(chat_class) -> None:
         chat.count_tokens()
 
 
-def test_repr_says_whose_model_a_chat_has(faces, chat_class) -> None:
+def test_repr_says_whether_the_chat_owns_its_model(faces, chat_class) -> None:
     name = chat_class.__name__
     assert repr(chat_class("m", system="S")) == f"{name}(model='m', standalone, 1 items)"
     assert repr(faces.chat("a")) == f"{name}(model='scripted', attached, 0 items)"
     assert repr(chat_class()) == f"{name}(model=None, 0 items)"
 
 
-def test_closing_the_chat_gives_back_its_model(faces, chat_class) -> None:
+def test_closing_the_chat_releases_its_model(faces, chat_class) -> None:
     model = ScriptedModel("a")
     chat = chat_class(ModelSpec("scripted", model))
     faces.run(chat.send("q"))
@@ -67,7 +67,7 @@ def test_a_chat_of_a_client_does_not_close_it(faces) -> None:
     assert faces.run(client.ask("q")).text == "b"
 
 
-def test_a_chat_that_is_dropped_gives_back_its_model(faces, chat_class) -> None:
+def test_dropping_a_chat_releases_its_model(faces, chat_class) -> None:
     model = ScriptedModel("a")
     chat = chat_class(ModelSpec("scripted", model))
     faces.run(chat.send("q"))
@@ -126,7 +126,7 @@ def test_a_profile_stores_the_chat(faces, chat_class, home) -> None:
     assert [record["session_id"] for record in profile.sessions()] == [chat.session_id]
 
 
-def test_a_restored_chat_goes_on_with_the_model_that_is_named(faces, chat_class) -> None:
+def test_a_restored_chat_uses_the_given_model(faces, chat_class) -> None:
     chat = chat_class(ModelSpec("scripted", ScriptedModel("a")))
     faces.run(chat.send("q"))
     stored = chat.to_dict()

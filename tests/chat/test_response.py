@@ -1,4 +1,4 @@
-"""Answers: their text, their pieces, and where a conversation goes on from them."""
+"""Answers: their text, their pieces, and continuing a conversation from them."""
 
 import asyncio
 import gc
@@ -71,7 +71,7 @@ def test_a_whole_answer_is_not_iterable_and_says_how_to_read_pieces(faces) -> No
         iter(answer_of(faces, "a"))
 
 
-def test_pieces_are_text_that_knows_its_token(faces) -> None:
+def test_pieces_are_texts_with_token_attributes(faces) -> None:
     logprob = TokenLogprob(7, "a", -0.5, [(7, "a", -0.5)])
     stream = faces.run(faces.chat([TextDelta("a", (6, 7), (logprob,)), "b"])("Hi"))
     first, second, last = faces.read(stream)
@@ -88,7 +88,7 @@ def test_a_second_iteration_gives_nothing(faces) -> None:
     assert faces.read(stream) == []
 
 
-def test_the_end_of_a_stream_brings_everything_that_a_whole_answer_has(faces) -> None:
+def test_a_stream_read_to_the_end_has_all_attributes_of_a_whole_answer(faces) -> None:
     done = Done(FinishReason.LENGTH, Usage(3, 1), Timings(1.0, 2.0, 3.0), "m", "the prompt")
     for stream in (True, False):
         answer = answer_of(faces, "a", done, stream=stream)
@@ -100,7 +100,7 @@ def test_the_end_of_a_stream_brings_everything_that_a_whole_answer_has(faces) ->
         assert (answer.model, answer.prompt, answer.tokens) == ("m", "the prompt", [0])
 
 
-def test_before_the_end_a_stream_knows_its_text_and_its_model_only(faces) -> None:
+def test_an_unfinished_stream_has_only_text_and_model(faces) -> None:
     stream = faces.run(faces.chat("a b")("Hi"))
     assert (stream.finish_reason, stream.usage, stream.timings, stream.prompt) == (None,) * 4
     assert stream.model == "scripted"
@@ -152,7 +152,7 @@ def test_presence_and_frequency_penalty_keep_an_answer_from_repeating_its_tokens
     faces.run(client.close())
 
 
-def test_an_answer_without_a_seed_tells_the_one_that_was_drawn(faces) -> None:
+def test_an_answer_reports_the_drawn_seed(faces) -> None:
     client = faces.face.client_class("talu/pocket")
     settings = {"temperature": 1.5, "max_tokens": 20}
     chat = client.chat()
@@ -197,7 +197,7 @@ def test_repr_names_the_class_and_shortens_the_text(faces) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_later_features_bring_to_answers_is_refused_by_name(faces, stream) -> None:
+def test_attributes_of_later_features_are_refused_by_name(faces, stream) -> None:
     answer = faces.run(faces.chat("a").send("q", stream=stream))
     for name, feature in {"parsed": "structured output", "submit_tool_result": "tools"}.items():
         with pytest.raises(AttributeError, match=f"'{name}': it needs {feature}, which"):
@@ -209,7 +209,7 @@ def test_what_later_features_bring_to_answers_is_refused_by_name(faces, stream) 
         faces.run(answer.close())
 
 
-def test_append_to_the_latest_answer_goes_on_in_place(faces) -> None:
+def test_append_to_the_latest_answer_continues_its_chat(faces) -> None:
     chat = faces.chat("a1", "a2", "a3")
     answer = faces.run(chat.send("q1"))
     answer = faces.run(answer.append("q2"))
@@ -218,7 +218,7 @@ def test_append_to_the_latest_answer_goes_on_in_place(faces) -> None:
     assert texts(chat) == ["q1", "a1", "q2", "a2", "q3", "a3"]
 
 
-def test_append_to_an_older_answer_goes_on_in_a_fork(faces) -> None:
+def test_append_to_an_older_answer_continues_in_a_fork(faces) -> None:
     model = ScriptedModel("a1", "a2", "b2", "c2")
     chat = faces.client_of(model).chat(system="S")
     first = faces.run(chat.send("q1"))
@@ -232,7 +232,7 @@ def test_append_to_an_older_answer_goes_on_in_a_fork(faces) -> None:
     assert len({id(chat), id(branch.chat), id(other.chat)}) == 3
 
 
-def test_append_to_an_answer_of_a_closed_chat_is_refused_also_where_it_would_fork(faces) -> None:
+def test_append_to_an_answer_of_a_closed_chat_is_refused_even_if_it_would_fork(faces) -> None:
     chat = faces.chat("a1", "a2", "b2")
     first, second = faces.run(chat.send("q1")), faces.run(chat.send("q2"))
     faces.run(chat.close())
@@ -242,7 +242,7 @@ def test_append_to_an_answer_of_a_closed_chat_is_refused_also_where_it_would_for
         assert caught.value.code == "CHAT_CLOSED"
 
 
-def test_a_stream_that_is_left_knows_what_it_cost(faces) -> None:
+def test_a_stream_that_is_left_early_has_usage(faces) -> None:
     stream = faces.run(faces.chat("one two three")("Hi there"))
     faces.read_some(stream, 2)
     assert (stream.finish_reason, stream.usage) == ("cancelled", Usage(3, 2))
@@ -306,7 +306,7 @@ def test_append_to_an_older_stream_branches_exactly_there(faces) -> None:
     assert texts(branch.chat) == ["q1", "a1", "x2", "b2"]
 
 
-def test_append_keeps_the_mode_unless_told_otherwise(faces) -> None:
+def test_append_keeps_the_streaming_mode_by_default(faces) -> None:
     chat = faces.chat("a", "b", "c")
     whole = faces.run(chat.send("q"))
     stream = faces.run(whole.append("q", stream=True))
@@ -411,7 +411,7 @@ def test_a_sync_stream_is_a_context_manager_that_stops_the_generation() -> None:
     assert stream.finish_reason == "cancelled"
 
 
-def test_text_of_an_async_stream_is_what_has_come_and_awaiting_it_reads_the_rest() -> None:
+def test_text_of_an_async_stream_is_the_text_so_far_and_awaiting_it_reads_the_rest() -> None:
     async def main() -> None:
         client = AsyncClient(ModelSpec("m", ScriptedModel("one two three")))
         stream = await client.chat()("Hi")
@@ -446,7 +446,7 @@ def test_an_async_stream_is_a_context_manager_that_stops_the_generation_at_once(
     asyncio.run(main())
 
 
-def test_an_async_stream_whose_loop_was_left_is_over_for_whatever_is_awaited_next() -> None:
+def test_an_async_stream_whose_loop_was_left_has_ended_before_the_next_await() -> None:
     async def main() -> None:
         for go_on in (
             lambda stream: stream.chat.send("more"),
@@ -521,7 +521,7 @@ def test_a_second_reader_of_a_stream_is_refused_while_the_first_waits(faces) -> 
     assert stream.finish_reason == "stop"
 
 
-def test_a_refused_reader_leaves_an_async_stream_to_the_one_who_reads_it() -> None:
+def test_a_refused_reader_does_not_disturb_the_current_one() -> None:
     async def main() -> None:
         async def read_too() -> None:
             with pytest.raises(StateError, match="read already"):
@@ -537,7 +537,7 @@ def test_a_refused_reader_leaves_an_async_stream_to_the_one_who_reads_it() -> No
     asyncio.run(main())
 
 
-def test_cancelling_meets_a_reader_that_stops_reading_at_that_moment(monkeypatch) -> None:
+def test_cancelling_races_with_a_reader_that_stops(monkeypatch) -> None:
     seen, gate = threading.Event(), threading.Event()
     model = ScriptedModel(["one", seen.set, gate.wait, "two", "three"])
     stream = sync_stream(model=model)
@@ -557,7 +557,7 @@ def test_cancelling_meets_a_reader_that_stops_reading_at_that_moment(monkeypatch
     assert (stream.finish_reason, model.active) == ("cancelled", 0)
 
 
-def test_cancelling_a_task_stops_its_generation_and_keeps_what_has_come() -> None:
+def test_cancelling_a_task_stops_its_generation_and_keeps_the_text_so_far() -> None:
     async def main() -> None:
         gate, seen = asyncio.Event(), asyncio.Event()
         model = ScriptedModel(["one", gate.wait, "two"], "again")
@@ -602,7 +602,7 @@ def test_sync_calls_work_inside_a_running_event_loop() -> None:
     assert asyncio.run(main()) == "one two"
 
 
-def test_a_whole_answer_that_was_interrupted_refuses_to_make_up_what_it_cost() -> None:
+def test_an_interrupted_whole_answer_has_no_usage() -> None:
     class Silent(ScriptedModel):
         def stream(self, request):
             yield TextDelta("one", (1,))

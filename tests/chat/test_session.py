@@ -1,4 +1,4 @@
-"""Chats: what they hold, how they are edited, forked, counted and stored."""
+"""Chats: their content, editing, forking, counting and serialization."""
 
 import asyncio
 import copy
@@ -126,7 +126,7 @@ def test_editing_methods_change_the_history_and_can_be_chained(chat) -> None:
     assert texts(chat.reset()) == []
 
 
-def test_append_takes_an_item_as_it_is(chat) -> None:
+def test_append_adds_the_given_item_itself(chat) -> None:
     item = MessageItem.create("assistant", "a")
     assert chat.append(item).items.last is item
 
@@ -165,7 +165,7 @@ def test_a_wrong_edit_is_refused_and_changes_nothing(chat, edit, error, match) -
         (lambda chat: chat.reset().pop(), "POP", "no item to drop"),
     ],
 )
-def test_an_item_that_is_not_there_is_refused_by_what_was_tried(chat, edit, code, match) -> None:
+def test_a_missing_item_is_an_error_with_a_code_for_each_method(chat, edit, code, match) -> None:
     with pytest.raises(StateError, match=match) as caught:
         edit(chat)
     assert caught.value.code == f"STATE_{code}_FAILED"
@@ -179,7 +179,7 @@ def test_settings_of_the_chat_are_copied() -> None:
     assert chat.config == GenerationConfig(seed=1)
 
 
-def test_metadata_is_the_chats_own_all_the_way_down(chat) -> None:
+def test_metadata_is_copied_deeply(chat) -> None:
     given = {"tags": ["a"]}
     chat.metadata = given
     fork, stored = chat.fork(), chat.to_dict()
@@ -190,12 +190,12 @@ def test_metadata_is_the_chats_own_all_the_way_down(chat) -> None:
     assert [len(each.metadata["tags"]) for each in (fork, restored)] == [2, 2]
 
 
-def test_metadata_is_as_it_will_come_back(chat) -> None:
+def test_metadata_has_the_form_in_which_it_is_restored(chat) -> None:
     chat.metadata = {"pair": (1, 2)}
     assert chat.metadata == Chat.from_dict(json.loads(json.dumps(chat.to_dict()))).metadata
 
 
-def test_changing_what_to_dict_gave_does_not_change_the_chat(chat) -> None:
+def test_changing_the_result_of_to_dict_does_not_change_the_chat(chat) -> None:
     chat.config = GenerationConfig(stop_sequences=["x"])
     chat.to_dict()["config"]["stop_sequences"].append("y")
     assert chat.config == GenerationConfig(stop_sequences=["x"])
@@ -242,7 +242,7 @@ def test_a_wrong_attribute_is_refused_and_the_old_one_stays(chat, name, value) -
     assert getattr(chat, name) == before
 
 
-def test_system_twice_is_refused() -> None:
+def test_two_system_messages_are_refused() -> None:
     with pytest.raises(ValidationError, match="mutually exclusive"):
         Chat(system="one", messages=[{"role": "system", "content": "two"}])
 
@@ -296,7 +296,7 @@ def test_an_item_that_is_sent_twice_is_two_items_and_only_the_last_is_answered_a
     assert len({item.id for item in chat.items}) == 4
 
 
-def test_an_item_is_taken_once_as_it_is_and_then_as_a_copy() -> None:
+def test_an_item_added_twice_is_copied_the_second_time() -> None:
     chat = Chat(messages=[ITEM, ITEM]).append(ITEM).insert(0, ITEM)
     assert texts(chat) == ["a"] * 4
     assert len({item.id for item in chat.items}) == 4
@@ -335,7 +335,7 @@ def test_without_a_model_there_are_no_tokens_to_count() -> None:
     assert caught.value.code == "STATE_NO_MODEL"
 
 
-def test_a_closed_chat_refuses_everything_but_its_name(faces) -> None:
+def test_a_closed_chat_only_shows_its_attributes(faces) -> None:
     chat = faces.chat("a")
     faces.run(chat.close())
     faces.run(chat.close())
@@ -476,7 +476,7 @@ def test_a_list_of_messages_is_sent_in_order(faces) -> None:
         ({"type": "telepathy"}, "use text, InputText"),
     ],
 )
-def test_a_message_of_another_kind_is_refused(faces, message, match) -> None:
+def test_a_message_of_another_type_is_refused(faces, message, match) -> None:
     chat = faces.chat("a")
     with pytest.raises(ValidationError, match=match):
         faces.run(chat.send(message))
@@ -510,7 +510,7 @@ def test_the_context_length_is_the_models(faces) -> None:
     assert Chat().max_context_length is None
 
 
-def test_the_template_of_the_call_wins_over_the_chats(faces) -> None:
+def test_the_template_of_a_call_overrides_that_of_the_chat(faces) -> None:
     class Template:
         source = "call"
 
@@ -548,7 +548,7 @@ def test_a_stored_chat_comes_back_item_by_item(faces) -> None:
     assert type(again) is {"sync": Chat, "async": AsyncChat}[faces.name]
 
 
-def test_to_json_is_the_conversation_as_text_that_messages_takes(faces) -> None:
+def test_to_json_gives_text_that_messages_accepts(faces) -> None:
     chat = faces.chat("Zwölf 🙂", system='Say "ja"\n')
     faces.run(chat.send("8 + 4 = ?"))
     text = chat.to_json()
@@ -558,7 +558,7 @@ def test_to_json_is_the_conversation_as_text_that_messages_takes(faces) -> None:
     assert Chat().to_json() == "[]"
 
 
-def test_a_chat_restored_from_messages_alone_goes_on(faces) -> None:
+def test_a_chat_restored_from_messages_alone_continues(faces) -> None:
     client = faces.client("a")
     data = {"messages": [{"role": "user", "content": "q"}]}
     chat = type(client.chat()).from_dict(data, client=client)
@@ -591,7 +591,7 @@ def test_a_chat_restored_from_messages_alone_goes_on(faces) -> None:
         ({"items": [], "title": "x" * 1001}, "title must be text of at most 1000 characters"),
     ],
 )
-def test_a_damaged_stored_chat_is_refused_by_place(data, match) -> None:
+def test_the_error_for_a_damaged_stored_chat_says_where(data, match) -> None:
     with pytest.raises(ValidationError, match=match):
         Chat.from_dict(data)
 

@@ -1,4 +1,4 @@
-"""A signal handler that asks while its thread is asking either works or raises StateError."""
+"""A request from a signal handler during another request succeeds or raises ``StateError``."""
 
 import subprocess
 import sys
@@ -67,7 +67,9 @@ print("done", asks, refused)
     ],
     ids=["scripted", "stored", "local"],
 )
-def test_a_signal_handler_that_asks_works_or_is_refused(model, profile, wanted, tmp_path) -> None:
+def test_a_request_from_a_signal_handler_succeeds_or_raises_state_error(
+    model, profile, wanted, tmp_path
+) -> None:
     session = "'s'" if "Profile" in profile else "None"
     program = PROGRAM.format(model=model, profile=profile, wanted=wanted, session=session)
     run = subprocess.run(

@@ -35,7 +35,7 @@ def test_a_flag_that_is_set_ends_every_kind_of_answer_as_cancelled(faces, way) -
     assert faces.run(client.ask("q", stop_flag=flag)).text == "whole"
 
 
-def test_a_flag_ends_the_streams_that_have_it_and_no_others(faces) -> None:
+def test_a_flag_ends_only_the_streams_that_were_given_it(faces) -> None:
     flag = StopFlag()
     script = ["one", flag.signal, " two", " three"]
     client = faces.client(script, "a b c", "d e f")
@@ -75,7 +75,7 @@ def test_a_flag_from_another_thread_ends_an_answer_that_is_waited_for(faces) -> 
     assert len(answer.text) < 5 * 10**6
 
 
-def test_what_is_no_flag_is_refused_and_the_chat_stays_usable(faces) -> None:
+def test_a_value_that_is_not_a_flag_is_refused_and_the_chat_stays_usable(faces) -> None:
     chat = faces.chat("a")
     with pytest.raises(ValidationError, match="stop_flag must be a StopFlag, got True") as caught:
         faces.run(chat.send("q", stop_flag=True))

@@ -1,4 +1,4 @@
-"""Chats of a client with a profile: what is stored, when, and what comes back."""
+"""Chats of a client with a profile: what is stored, when, and how it is restored."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A turn is a transaction: whole, incomplete when cancelled, without a trace when it fails."""
+"""A turn is a transaction: committed at the end, partly when cancelled, rolled back on failure."""
 
 import threading
 
@@ -90,7 +90,7 @@ def test_a_stream_that_is_closed_unread_leaves_no_trace(faces) -> None:
     assert faces.run(chat.send("Hi")).text == "more"
 
 
-def test_cancel_keeps_what_has_come_and_later_reading_does_not_go_on(faces) -> None:
+def test_cancel_keeps_the_text_so_far_and_ends_later_reading(faces) -> None:
     chat = faces.chat("one two three")
     stream = faces.run(chat("Hi", on_token=lambda piece: stream.cancel()))
     faces.read(stream)
@@ -225,7 +225,7 @@ def test_reasoning_becomes_an_item_before_the_message_and_is_not_streamed(faces)
     assert chat.items.filter_by_type(ReasoningItem)[0].text == "Let me think."
 
 
-def test_reasoning_goes_back_to_the_template_beside_its_message(faces) -> None:
+def test_reasoning_is_passed_to_the_template_with_its_message(faces) -> None:
     model = ScriptedModel([ReasoningDelta("Hm."), "Four."], "Five.")
     chat = faces.client_of(model).chat()
     faces.run(chat.send("2+2?"))
@@ -234,7 +234,7 @@ def test_reasoning_goes_back_to_the_template_beside_its_message(faces) -> None:
     assert model.requests[1].messages[1] == answer
 
 
-def test_tool_calls_become_items_and_go_back_in_openais_form(faces) -> None:
+def test_tool_calls_become_items_and_are_sent_back_in_openais_format(faces) -> None:
     model = ScriptedModel([ToolCallEvent("c1", "add", '{"a": 1}')], "Done.")
     chat = faces.client_of(model).chat()
     answer = faces.run(chat.send("Add."))
@@ -260,14 +260,14 @@ def test_usage_and_notes_come_from_the_last_event(faces) -> None:
     assert answer.usage.total_tokens == 9
 
 
-def test_an_answer_remembers_how_it_was_made(faces) -> None:
+def test_an_answer_records_how_it_was_generated(faces) -> None:
     chat = faces.chat("one", config=None)
     faces.run(chat.send("Hi", seed=3))
     made = chat.items.last.generation
     assert made == {"model": "scripted", "finish_reason": "stop", "config": {"seed": 3}}
 
 
-def test_settings_of_a_call_reach_the_model_and_do_not_stay(faces) -> None:
+def test_settings_of_a_call_reach_the_model_and_do_not_persist(faces) -> None:
     model = ScriptedModel("a", "b")
     chat = faces.client_of(model).chat()
     chat.config.temperature = 0.1
