@@ -1,4 +1,4 @@
-"""Hooks as a type checker sees them: an override may name the classes that its client has."""
+"""Type checking of hooks: an override may use the classes of its client."""
 
 from pathlib import Path
 
@@ -65,5 +65,5 @@ def test_an_override_that_names_the_public_classes_passes_a_strict_check(tmp_pat
     found, failures, _ = api.run([f"--config-file={ROOT / 'pyproject.toml'}", *options, str(code)])
     errors = [line for line in found.splitlines() if ": error:" in line]
     assert failures == ""
-    assert len(errors) == 1  # the check was made: what is wrong is found
+    assert len(errors) == 1  # the checker does report errors
     assert 'Argument 2 of "on_first_token" is incompatible' in errors[0]

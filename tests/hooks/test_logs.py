@@ -54,7 +54,7 @@ def test_a_cancelled_stream_is_not_a_failure(faces, caplog) -> None:
     )
 
 
-def test_what_was_said_is_logged_when_it_is_asked_for(faces, caplog) -> None:
+def test_content_is_logged_on_request(faces, caplog) -> None:
     client = faces.client("one", [GenerationError("three")], hooks=[LoggingHook(content=True)])
     faces.run(client.ask("two"))
     with pytest.raises(GenerationError):
@@ -82,7 +82,7 @@ def test_logged_text_stays_on_one_line_and_cannot_control_a_terminal(
     assert caplog.records[0].getMessage().endswith(f" input={shown}")
 
 
-def test_a_logger_of_your_own_is_used(faces, caplog) -> None:
+def test_a_given_logger_is_used(faces, caplog) -> None:
     hook = LoggingHook(logging.getLogger("mine"), level=logging.ERROR)
     faces.run(faces.client("one", hooks=[hook]).ask("Hi"))
     assert {(record.name, record.levelname) for record in caplog.records} == {("mine", "ERROR")}
@@ -107,6 +107,6 @@ def test_a_name_in_place_of_a_logger_is_refused() -> None:
 
 
 @pytest.mark.parametrize("hook", [LoggingHook, OpenTelemetryHook])
-def test_only_true_makes_a_hook_keep_what_was_said(hook) -> None:
+def test_content_must_be_a_boolean(hook) -> None:
     with pytest.raises(ValidationError, match="content must be True or False, got 'false'"):
         hook(content="false")

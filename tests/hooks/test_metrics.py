@@ -114,7 +114,7 @@ def test_counts_are_exact_across_threads() -> None:
 
 
 def test_a_stream_that_ends_while_the_hook_is_counting_is_counted_without_waiting() -> None:
-    """As when the garbage collector, which may run at any point, finds a dropped stream."""
+    """The garbage collector can end a dropped stream at any point."""
     hook = MetricsHook()
     model = ModelSpec("m", ScriptedModel("one two"))
     with hook._gate.lock:

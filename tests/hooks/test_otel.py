@@ -52,7 +52,7 @@ def telemetry() -> Telemetry:
     return Telemetry()
 
 
-def test_a_generation_is_a_span_with_what_was_asked_and_what_came(faces, telemetry) -> None:
+def test_a_generation_is_a_span_with_settings_and_results(faces, telemetry) -> None:
     client = faces.client(["one", FAST], hooks=[telemetry.hook()])
     chat = client.chat(session_id="s")
     settings = {"max_tokens": 3, "temperature": 0.5, "top_p": 0.9, "top_k": 40, "seed": 5}
@@ -78,7 +78,7 @@ def test_a_generation_is_a_span_with_what_was_asked_and_what_came(faces, telemet
     }
 
 
-def test_a_stream_says_so_and_when_its_first_chunk_came(faces, telemetry) -> None:
+def test_a_stream_is_marked_and_has_the_time_to_its_first_chunk(faces, telemetry) -> None:
     client = faces.client(["one", FAST], "one", hooks=[telemetry.hook()])
     faces.read(faces.run(client.chat()("Hi")))
     faces.run(client.ask("Hi"))
@@ -152,13 +152,13 @@ def test_duration_and_tokens_are_histograms(faces, telemetry) -> None:
     assert "gen_ai.client.operation.time_to_first_chunk" not in telemetry.metrics
 
 
-def test_nothing_that_was_said_is_recorded_unless_it_is_asked_for(faces, telemetry) -> None:
+def test_content_is_not_recorded_by_default(faces, telemetry) -> None:
     chat = faces.client("a secret", hooks=[telemetry.hook()]).chat(system="a secret")
     faces.run(chat.send("a secret"))
     assert "secret" not in telemetry.spans[0].to_json()
 
 
-def test_what_was_said_is_recorded_when_it_is_asked_for(faces, telemetry) -> None:
+def test_content_is_recorded_on_request(faces, telemetry) -> None:
     script = [ReasoningDelta("Hm"), "süß", ToolCallEvent("c1", "f", '{"x": 1}')]
     client = faces.client(script, [GenerationError("why")], hooks=[telemetry.hook(content=True)])
     faces.run(client.chat(system="S").send("Hi"))

@@ -1,4 +1,4 @@
-"""Messages in the form of OpenTelemetry's conventions."""
+"""Messages in the format of OpenTelemetry's conventions."""
 
 from talu.chat.observers import Generation
 from talu.config import GenerationConfig
@@ -20,7 +20,7 @@ def parts_of(message: dict) -> list[dict]:
     return written["parts"]
 
 
-def test_a_result_of_a_tool_names_its_call() -> None:
+def test_a_tool_result_names_its_call() -> None:
     message = {"role": "tool", "content": "4", "tool_call_id": "c1"}
     assert parts_of(message) == [{"type": "tool_call_response", "response": "4", "id": "c1"}]
 

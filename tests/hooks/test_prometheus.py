@@ -1,4 +1,4 @@
-"""The text that a scraper reads."""
+"""The text for a Prometheus scraper."""
 
 from talu.hooks import Histogram, ModelMetrics
 from talu.hooks.prometheus import exposition

@@ -1,4 +1,4 @@
-"""Databases that are damaged or hostile: a typed error names the place, and nothing hangs."""
+"""Damaged or hostile databases cause a typed error that says where, and nothing hangs."""
 
 import random
 import shutil
@@ -14,7 +14,7 @@ from talu.exceptions import StorageError
 
 
 def change(profile: Profile, *statements: str) -> None:
-    """Change a database behind the back of its constraints."""
+    """Change a database with its constraints disabled."""
     db = sqlite3.connect(profile.path / "talu.db", isolation_level=None)
     db.execute("PRAGMA foreign_keys = OFF")
     for statement in statements:
@@ -58,7 +58,7 @@ def set_item(text: str) -> str:
         ("UPDATE sessions SET change = 'x' WHERE session_id = 'a'", "its change is 'x'"),
     ],
 )
-def test_a_damaged_session_is_named_with_the_place_and_the_others_still_open(
+def test_the_error_for_a_damaged_session_says_where_and_other_sessions_still_open(
     filled, client_of, statement: str, match: str
 ) -> None:
     change(filled, statement)

@@ -54,7 +54,7 @@ for line in sys.stdin:
 
 
 def outcomes(history: list[str], number: int) -> list[list[str]]:
-    """What may be stored after this step, given the history before it."""
+    """The possible stored histories after this step, given the history before it."""
     question = [*history, str(number)]
     whole = [*question, REPLY]
     if number % 5 == 3:
@@ -114,14 +114,14 @@ def test_a_process_that_is_killed_loses_at_most_the_reply_in_flight(forker) -> N
                 in_flight = True
             else:
                 history, number, in_flight = (whole or [question])[0], number + 1, False
-        if kill % 5 == 0:  # nobody has it open: the next one finds it as the dead left it
+        if kill % 5 == 0:  # no process has it open, so the next one finds the state after the kill
             profile = Profile("killed")
         found, allowed = stored(profile, session), outcomes(history, number)
         if not (number > 100 * kill and in_flight):
             allowed.append(history)
         assert found in allowed, f"kill {kill}, step {number}"
         unanswered += found == allowed[0] and len(allowed) > 1
-    assert unanswered > 0  # some kills came between question and answer
+    assert unanswered > 0  # some kills happened between question and answer
     with profile.database.file.writing() as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []

@@ -1,4 +1,4 @@
-"""Databases that earlier versions wrote: they open, and can do what a new one can."""
+"""Databases written by earlier versions can be opened and support every operation."""
 
 import json
 import sqlite3
@@ -42,7 +42,9 @@ def first_version(home: Path) -> Path:
             parent = node - 1 or None
             db.execute("INSERT INTO nodes VALUES (?, ?, ?)", (node, parent, item(role, text, "i")))
             db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (node, text))
-        db.execute("INSERT INTO nodes VALUES (3, NULL, '{')")  # what cannot be read stops nothing
+        db.execute(
+            "INSERT INTO nodes VALUES (3, NULL, '{')"
+        )  # an unreadable item does not stop the migration
         values = ("s", 1, 2, "pinned", 1000, 2000, json.dumps(record))
         db.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         db.execute("UPDATE changes SET last = 1")
@@ -52,9 +54,7 @@ def first_version(home: Path) -> Path:
     return path
 
 
-def test_a_database_of_the_first_version_opens_with_all_that_it_has(
-    first_version, client_of
-) -> None:
+def test_a_database_of_the_first_version_opens_without_loss(first_version, client_of) -> None:
     (session,) = Profile("old").sessions()
     assert (session["title"], session["marker"], session["created_at_ms"]) == (
         "旅行 Plan",

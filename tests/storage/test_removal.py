@@ -1,4 +1,4 @@
-"""Deleting: the text leaves the disk in small steps, whoever reads, and whoever is killed."""
+"""Deleting erases the text from the disk in small steps, despite readers and kills."""
 
 import logging
 import signal
@@ -55,7 +55,7 @@ def test_deleting_removes_the_text_from_the_disk(profile, client_of) -> None:
     kept.append("user", "and go on")
 
 
-def test_deleting_a_parent_keeps_what_its_forks_share_and_no_more(profile, client_of) -> None:
+def test_deleting_a_parent_keeps_only_the_items_its_forks_share(profile, client_of) -> None:
     client = client_of(profile, "shared", "own")
     chat = client.chat(session_id="s")
     chat.send("1")
@@ -78,7 +78,7 @@ def test_deleting_twice_says_that_there_is_no_such_session(filled) -> None:
 
 @pytest.fixture
 def reader(filled):
-    """Another process's transaction on the profile, which keeps the log from being emptied."""
+    """A transaction of another process, which prevents emptying the WAL."""
     db = sqlite3.connect(filled.path / "talu.db", isolation_level=None)
     db.execute("BEGIN")
     db.execute("SELECT count(*) FROM nodes").fetchone()
@@ -86,7 +86,7 @@ def reader(filled):
     db.close()
 
 
-def test_a_reader_in_another_process_delays_the_erasing_and_the_result_says_so(
+def test_a_reader_in_another_process_delays_the_erasure_and_the_result_says_so(
     filled, client_of, reader, monkeypatch, caplog
 ) -> None:
     monkeypatch.setattr(removal, "LOG_SECONDS", 0.05)
@@ -101,7 +101,7 @@ def test_a_reader_in_another_process_delays_the_erasing_and_the_result_says_so(
     assert removals_left(filled) == 0
 
 
-def test_an_erasing_that_was_delayed_is_done_by_the_next_process_that_opens_the_profile(
+def test_a_delayed_erasure_is_finished_by_the_next_process_that_opens_the_profile(
     filled, reader, monkeypatch
 ) -> None:
     monkeypatch.setattr(removal, "LOG_SECONDS", 0.05)
@@ -134,7 +134,7 @@ def test_a_full_disk_delays_the_removal_and_the_result_says_so(profile, client_o
     assert items_left(profile) == 0
 
 
-def test_no_step_of_a_deletion_removes_more_than_its_share(profile, client_of, monkeypatch) -> None:
+def test_the_steps_of_a_deletion_are_bounded(profile, client_of, monkeypatch) -> None:
     long_session(client_of, profile, 1000)
     left = []
     step = removal._step
@@ -206,7 +206,7 @@ def test_a_session_is_gone_before_its_items_are(profile, client_of, monkeypatch)
     assert set(map(str, seen)) == {"([], [])"}
 
 
-def test_what_is_being_deleted_is_not_exported(profile, client_of, tmp_path, monkeypatch) -> None:
+def test_items_being_deleted_are_not_exported(profile, client_of, tmp_path, monkeypatch) -> None:
     long_session(client_of, profile, 300)
     step = removal._step
 

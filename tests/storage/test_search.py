@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - the characters of many scripts are the subject
-"""Search over chats: what is found, in which scripts, and which part of it is shown."""
+"""Search over chats: matches, scripts and snippets."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def found(profile, client_of):
     return find
 
 
-def test_a_search_finds_what_was_said_and_shows_where(filled) -> None:
+def test_a_search_finds_messages_and_shows_the_match(filled) -> None:
     (session,) = filled.sessions(search="LAZY dog")
     assert session["session_id"] == "a"
     assert session["search_snippet"] == "The fox jumps over the [lazy] [dog]."
@@ -34,9 +34,7 @@ def test_a_search_finds_what_was_said_and_shows_where(filled) -> None:
     assert ids(filled.sessions(search=" ")) == ["c", "b", "a"]
 
 
-def test_a_search_does_not_find_system_messages_reasoning_and_what_is_hidden(
-    profile, client_of
-) -> None:
+def test_a_search_ignores_system_messages_reasoning_and_hidden_items(profile, client_of) -> None:
     chat = client_of(profile, [ReasoningDelta("banana"), "answer"]).chat(system="apple")
     chat.send("question").chat.append_hidden("user", "cherry")
     assert [len(profile.sessions(search=w)) for w in ("banana", "apple", "cherry")] == [0, 0, 0]
@@ -102,7 +100,7 @@ def test_a_word_is_found_in_every_script(found, search, text, snippet) -> None:
         ("か", "が"),
     ],
 )
-def test_what_a_text_does_not_have_is_not_found(found, search, text) -> None:
+def test_words_that_a_text_does_not_have_are_not_found(found, search, text) -> None:
     assert found(search, text) is None
 
 
@@ -119,7 +117,7 @@ def test_what_a_text_does_not_have_is_not_found(found, search, text) -> None:
         ("a_b", "name a_b here", "name [a_b] here"),
     ],
 )
-def test_punctuation_alone_is_looked_for_as_it_stands(found, search, text, snippet) -> None:
+def test_punctuation_alone_is_matched_literally(found, search, text, snippet) -> None:
     assert found(search, text) == snippet
 
 

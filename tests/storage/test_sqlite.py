@@ -1,4 +1,4 @@
-"""The database file: what is refused, permissions, several processes, and forks."""
+"""The database file: unusable files, permissions, several processes and forks."""
 
 import contextlib
 import gc
@@ -171,7 +171,7 @@ def test_a_database_that_another_process_is_creating_is_not_mistaken_for_a_forei
             if "sqlite_master" in sql and not made:
                 made.append(subprocess.Popen([sys.executable, "-c", MAKE, path]))
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    made[0].wait(0.5)  # it waits for the one who reads, or is done
+                    made[0].wait(0.5)  # it is waiting for the reader, or has finished
             return super().execute(sql, *parameters)
 
     monkeypatch.setattr(
@@ -248,7 +248,7 @@ def modes(profile: Profile) -> list[str]:
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
-def test_what_is_made_is_private_whatever_the_umask_is(home, mask: int) -> None:
+def test_created_files_are_private_with_any_umask(home, mask: int) -> None:
     before = os.umask(mask)
     try:
         profile = Profile("work")
@@ -262,7 +262,7 @@ def test_what_is_made_is_private_whatever_the_umask_is(home, mask: int) -> None:
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
 
-def test_what_others_could_read_is_made_private_when_it_is_opened(profile) -> None:
+def test_readable_files_are_made_private_when_they_are_opened(profile) -> None:
     database(profile).chmod(0o666)
     profile.path.chmod(0o777)
     profile.path.parent.chmod(0o755)
