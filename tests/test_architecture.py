@@ -1,4 +1,4 @@
-"""Who may import whom. A new arrow is a decision: add it here, in the open, or do without it."""
+"""The allowed imports between the parts of talu; a new dependency needs a change of this table."""
 
 import ast
 from pathlib import Path
@@ -42,7 +42,7 @@ THIRD_PARTY_HOME = {  # a package from outside: the only files or folders that i
     "rich": {"cli", "weights/hub.py"},
     "tokenizers": {"tokenizer"},
 }
-PURE = [  # files that decide and never do: values in, values out
+PURE = [  # pure files: no input, output, threads or clocks
     "chat/builder.py",
     "config.py",
     "engine/blocks.py",
@@ -93,7 +93,7 @@ def imported_files(path: Path) -> set[Path]:
 
 
 def cycle(imports: dict[Path, set[Path]], path: Path) -> list[Path]:
-    """The way along imports from a file back to itself; empty when there is none."""
+    """A cycle of imports from a file back to itself; empty when there is none."""
     ways = [[path]]
     seen: set[Path] = set()
     for way in ways:
@@ -135,7 +135,7 @@ def test_no_file_imports_itself_through_others_not_even_for_type_annotations() -
 
 
 @pytest.mark.parametrize("name", PURE)
-def test_a_file_that_decides_does_not_touch_the_world(name: str) -> None:
+def test_a_pure_file_has_no_side_effects(name: str) -> None:
     imported = {m.split(".")[0] for m in imported_modules(SRC / name)}
     assert imported & IMPURE_MODULES == set()
 

@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md has one line for each source file, and no line for a file that is gone."""
+"""ARCHITECTURE.md has one line for each source file, and no line for a removed file."""
 
 import re
 from pathlib import Path

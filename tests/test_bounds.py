@@ -1,4 +1,4 @@
-"""Every number and length that a caller controls has a bound: at it all is well, beyond it not."""
+"""Every number and length that a caller controls has a bound, which is accepted, and enforced."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from talu.engine.stops import StopMatcher
 from talu.exceptions import TaluError, ValidationError
 
 HUGE = 10**5000
-SETTINGS = {  # name: the largest value, and values beyond
+SETTINGS = {  # name: the largest value, and values that exceed it
     "max_tokens": (2**31 - 1, [2**31, HUGE]),
     "temperature": (1000.0, [1000.5, HUGE, float("inf"), -HUGE]),
     "top_k": (2**31 - 1, [2**31, HUGE]),

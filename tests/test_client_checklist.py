@@ -1,4 +1,4 @@
-"""The promises of the client page, one test for each, on both clients where both make it."""
+"""The promises of the client page, one test for each, on both clients where they apply."""
 
 import asyncio
 import inspect
@@ -307,7 +307,7 @@ def test_an_endpoint_is_refused_before_anything_is_sent(
         server.accept()
 
 
-def test_local_and_remote_options_exclude_each_other(faces) -> None:
+def test_local_and_remote_options_are_mutually_exclusive(faces) -> None:
     with pytest.raises(ValidationError, match=r"num_threads.*base_url.*exclude each other"):
         faces.face.client_class(MODEL, num_threads=2, base_url="http://localhost/v1")
 

@@ -211,7 +211,7 @@ def test_another_thread_can_stop_an_answer(client: Client) -> None:
 # Raw completion
 
 
-def test_a_raw_completion_reads_nothing_but_the_prompt(client: Client) -> None:
+def test_a_raw_completion_uses_only_the_prompt(client: Client) -> None:
     response = client.raw_complete("Once upon a time", max_tokens=4)
     assert (response.prompt, response.usage.completion_tokens) == ("Once upon a time", 4)
     with_system = client.raw_complete("Once upon a time", system="A tale.", max_tokens=1)
@@ -254,7 +254,7 @@ def test_a_search_finds_the_sentence_that_means_the_same(client: Client) -> None
 # Models
 
 
-def test_capabilities_are_those_of_the_model_that_is_there(client: Client) -> None:
+def test_capabilities_describe_the_opened_model(client: Client) -> None:
     capable = client.capabilities()
     assert capable == client.capabilities(MODEL) == client.capabilities(ModelSpec(MODEL))
     assert (capable.streaming, capable.logprobs, capable.embeddings) == (True, True, True)
@@ -308,7 +308,7 @@ def test_a_remote_model_is_accepted_and_refused_when_it_is_used(make) -> None:
 # Hooks and profiles
 
 
-def test_a_hook_is_told_of_start_first_token_and_end() -> None:
+def test_a_hook_is_called_at_start_first_token_and_end() -> None:
     class Metrics(Hook):
         def __init__(self) -> None:
             self.seen: list[object] = []

@@ -103,7 +103,7 @@ def pairs(rows: list[tuple[str, object]]) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG, ids=pairs(WRONG))
-def test_a_value_that_does_not_fit_is_refused_where_it_is_set(name: str, value: object) -> None:
+def test_an_invalid_value_is_refused_when_it_is_set(name: str, value: object) -> None:
     with pytest.raises(ValidationError, match=f"^{name} must be ") as caught:
         GenerationConfig(**{name: value})
     assert caught.value.details["param"] == name
@@ -112,7 +112,7 @@ def test_a_value_that_does_not_fit_is_refused_where_it_is_set(name: str, value: 
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_the_border_of_a_range_belongs_to_it_and_reads_back(name: str) -> None:
+def test_ranges_include_their_limits(name: str) -> None:
     config = GenerationConfig(**{name: RIGHT[name]})
     assert getattr(config, name) == RIGHT[name]
     assert config.given == {name: RIGHT[name]}
@@ -135,7 +135,7 @@ def test_an_unset_field_reads_as_the_library_default() -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_none_unsets_a_field_and_wins_over_lower_levels(name: str) -> None:
+def test_none_unsets_a_field_and_overrides_lower_levels(name: str) -> None:
     default = getattr(GenerationConfig(), name)
     config = merged(GenerationConfig(**{name: RIGHT[name]}), settings={name: None})
     assert getattr(config, name) == default
@@ -196,12 +196,12 @@ def test_a_setting_of_a_later_feature_is_refused_by_name(name: str, value: objec
 
 
 @pytest.mark.parametrize("name", NOT_YET)
-def test_none_for_a_later_feature_asks_for_nothing(name: str) -> None:
+def test_none_for_a_later_feature_has_no_effect(name: str) -> None:
     assert merged(settings={name: None, "seed": 1}) == GenerationConfig(seed=1, **{name: None})
     assert GenerationConfig(**{name: None}).given == {}
 
 
-def test_or_lets_the_right_side_win_only_where_it_is_set() -> None:
+def test_or_prefers_the_set_fields_of_the_right_side() -> None:
     left = GenerationConfig(temperature=0.2, top_k=5)
     right = GenerationConfig(temperature=0.7, seed=None)
     assert (left | right).given == {"temperature": 0.7, "top_k": 5, "seed": None}

@@ -1,4 +1,4 @@
-"""Copies: values travel by pickle and deepcopy, what is at work says what to do instead."""
+"""Copies: values support pickle and deepcopy; for live objects the error names the alternative."""
 
 import copy
 import pickle
@@ -28,7 +28,7 @@ in_every_way = pytest.mark.parametrize("made", EVERY_WAY.values(), ids=EVERY_WAY
 
 
 @by_copy
-def test_a_copy_of_an_answer_knows_all_that_the_answer_knows(faces, made) -> None:
+def test_a_copy_of_an_answer_has_the_same_attributes(faces, made) -> None:
     answer = faces.run(faces.chat(SCRIPT).send("q", logprobs=True))
     copied = made(answer)
     assert type(copied) is type(answer)
@@ -59,7 +59,7 @@ def test_a_shallow_copy_of_an_answer_is_the_answer(faces) -> None:
 
 
 @in_every_way
-def test_what_comes_with_an_answer_copies_to_an_equal_value(faces, made) -> None:
+def test_the_values_of_an_answer_copy_to_equal_values(faces, made) -> None:
     chat = faces.chat("one two")
     stream = faces.run(chat("q"))
     pieces = faces.read(stream)
@@ -84,7 +84,9 @@ def test_what_comes_with_an_answer_copies_to_an_equal_value(faces, made) -> None
 @in_every_way
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.usefixtures("home")
-def test_what_is_at_work_is_not_copied_and_says_what_to_do_instead(faces, made, stream) -> None:
+def test_a_live_object_cannot_be_copied_and_the_error_names_the_alternative(
+    faces, made, stream
+) -> None:
     client = faces.client("one two", profile=Profile("work"), hooks=[MetricsHook()])
     chat = client.chat()
     answer = faces.run(chat("q", stream=stream))
@@ -105,7 +107,7 @@ def test_what_is_at_work_is_not_copied_and_says_what_to_do_instead(faces, made, 
             made(handle)
         assert caught.value.code == "STATE_NOT_COPYABLE"
     if stream:
-        assert "".join(faces.read(answer)) == "one two"  # nothing was disturbed
+        assert "".join(faces.read(answer)) == "one two"  # the client still works
 
 
 @in_every_way
@@ -117,5 +119,5 @@ def test_an_error_keeps_its_code_and_its_details(made) -> None:
 
 
 @by_copy
-def test_the_logging_hook_goes_along_to_another_process(made) -> None:
+def test_the_logging_hook_can_be_pickled(made) -> None:
     assert isinstance(made(LoggingHook(level=10)), LoggingHook)

@@ -1,4 +1,4 @@
-"""Folders of sentence-transformers give the vectors that sentence-transformers gives."""
+"""Model folders of sentence-transformers give the same embeddings as sentence-transformers."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def test_a_prompt_that_the_model_does_not_have_is_named_beside_those_it_has(fold
         client.embed("fox", pooling=None, prompt_name="quary")
 
 
-def test_a_prompt_and_the_name_of_one_exclude_each_other() -> None:
+def test_prompt_and_prompt_name_are_mutually_exclusive() -> None:
     with pytest.raises(ValidationError, match="prompt or prompt_name, not both"):
         Client("x").embed("fox", prompt="a", prompt_name="b")
 

@@ -43,7 +43,7 @@ def client() -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """MiniLM without its own limit of 256 tokens, so that it takes as many as it has positions."""
+    """MiniLM without its limit of 256 tokens, so that it accepts as many as it has positions."""
     folder = tmp_path_factory.mktemp("whole")
     for path in MINILM.iterdir():
         if path.name != "sentence_bert_config.json":
@@ -322,7 +322,7 @@ def test_a_wrong_timeout_is_refused(timeout: Any) -> None:
         Client("x").embed("a", timeout=timeout)
 
 
-def test_an_embedding_that_takes_too_long_is_given_up(client: Client) -> None:
+def test_an_embedding_that_takes_too_long_is_stopped(client: Client) -> None:
     texts = ["many words " * 100] * 4000
     with pytest.raises(GenerationError, match=r"within timeout=0\.5 seconds") as caught:
         client.embed_batch(texts, str(MINILM), "mean", timeout=0.5)
@@ -399,7 +399,7 @@ def test_an_encoder_that_is_asked_to_generate_points_to_embed(client: Client, na
     assert caught.value.code == "GENERATION_UNSUPPORTED"
 
 
-def test_capabilities_are_those_of_the_model_that_is_there(client: Client) -> None:
+def test_capabilities_describe_the_opened_model(client: Client) -> None:
     chat = Capabilities(
         streaming=True, tool_calling=False, logprobs=True, embeddings=True, json_schema=False
     )

@@ -131,7 +131,7 @@ def test_two_chats_with_different_personas_do_not_mix(client: Client) -> None:
     assert answers[0] != answers[1]
 
 
-def test_threads_with_chats_of_their_own_get_the_answers_of_a_sequential_run(client) -> None:
+def test_threads_with_separate_chats_get_the_answers_of_a_sequential_run(client) -> None:
     def answers(question: str) -> list[list[int]]:
         chat = client.chat()
         questions = (question, "And twice that?")
@@ -160,7 +160,7 @@ def test_tasks_get_the_answers_of_a_sequential_run(client) -> None:
     assert asyncio.run(main()) == alone
 
 
-def test_leaving_a_stream_keeps_the_text_and_the_client_goes_on(client: Client) -> None:
+def test_leaving_a_stream_keeps_the_text_and_the_client_usable(client: Client) -> None:
     chat = client.chat()
     stream = chat(STORY, stop_token_ids=[], max_tokens=500)
     read = []
@@ -173,7 +173,7 @@ def test_leaving_a_stream_keeps_the_text_and_the_client_goes_on(client: Client) 
     assert chat.send("Hello!", max_tokens=4).finish_reason in ("stop", "length")
 
 
-def test_a_stream_that_is_left_tells_what_was_computed(client: Client) -> None:
+def test_a_stream_that_is_left_early_reports_its_usage(client: Client) -> None:
     whole = client.ask(STORY, stop_token_ids=[], max_tokens=5)
     stream = client.chat()(STORY, stop_token_ids=[], max_tokens=500)
     for _ in stream:
@@ -249,5 +249,5 @@ def test_opening_and_closing_a_model_leaves_no_thread_file_or_mapping() -> None:
     assert system_threads() < threads + 4  # one that Python has joined is there for a moment more
 
 
-def test_an_offline_chat_on_a_model_that_is_here_answers(client: Client) -> None:
+def test_an_offline_chat_on_a_local_model_answers(client: Client) -> None:
     assert client.chat(offline=True).send("Hello!", max_tokens=2).tokens

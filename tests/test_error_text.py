@@ -1,4 +1,4 @@
-"""Values in error messages are short, whatever they are."""
+"""Values in error messages are always short."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The event loop beside generations on the model in the package: it turns, and it is obeyed."""
+"""The event loop stays responsive during generations on the model in the package."""
 
 import asyncio
 import selectors
@@ -16,19 +16,19 @@ from talu.graph.native_executor import NativeExecutor
 STORY = "Tell me a story about a fox."
 LONG = {"temperature": 0.0, "stop_token_ids": [], "max_tokens": 900}
 AT_ONCE = 16
-LIMIT = 0.020  # seconds of one turn of the loop
+LIMIT = 0.020  # seconds of one iteration of the loop
 
 
 @pytest.fixture(scope="module", autouse=True)
 def opened() -> Iterator[None]:
-    """One engine for all tests; opening it is not what they are about."""
+    """One engine for all tests, so that they do not include opening it."""
     with Client("talu/pocket") as client:
         client.ask("Hello!", max_tokens=1)
         yield
 
 
 class Ticker:
-    """A task that ticks in every turn of its loop; other threads can wait for ticks."""
+    """A task that ticks in every iteration of its loop; other threads can wait for ticks."""
 
     def __init__(self) -> None:
         self.ticks = 0
@@ -42,7 +42,7 @@ class Ticker:
                 self._ticked.notify_all()
 
     def wait(self, more: int) -> bool:
-        """Block until it has ticked so many times more; False if it does not."""
+        """Block until this many more ticks; False on a timeout."""
         with self._ticked:
             goal = self.ticks + more
             return self._ticked.wait_for(lambda: self.ticks >= goal, timeout=10)
@@ -69,7 +69,7 @@ class Turns(selectors.DefaultSelector):
 
 
 async def beside(ticker: Ticker, work: Callable[[AsyncClient], Awaitable[Any]]) -> Any:
-    """What ``work`` gives, done on a client while the ticker ticks."""
+    """The result of ``work`` on a client, run while the ticker ticks."""
     ticking = asyncio.create_task(ticker.run())
     async with AsyncClient("talu/pocket") as client:
         result = await work(client)
@@ -93,9 +93,9 @@ async def ask_and_stream(client: AsyncClient) -> list[int]:
     return list(await asyncio.gather(*asks))
 
 
-def test_the_loop_never_waits_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The other way round the engine is made to wait for the loop, in every step: where the loop
-    # waits for the engine anywhere, both stand still, and the step gives up and fails the answers.
+def test_the_engine_never_blocks_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The engine is made to wait for the loop in every step. If the loop waited for the engine
+    # anywhere, both would block until the step times out and fails the answers.
     ticker, step = Ticker(), NativeExecutor.step
 
     def after_ticks(*arguments: Any) -> Any:
@@ -109,7 +109,7 @@ def test_the_loop_never_waits_for_the_engine(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_prompts_are_prepared_in_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Each thread more would keep the loop from the interpreter for up to five milliseconds.
+    # Each additional thread could keep the loop from the interpreter's lock for up to 5 ms.
     ticker, busy, render = Ticker(), threading.Lock(), LocalModel.render
 
     def alone(*arguments: Any) -> Any:
@@ -128,8 +128,8 @@ def test_no_turn_of_the_loop_computes_for_twenty_milliseconds() -> None:
     turns = Turns()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(turns)) as runner:
         runner.run(beside(Ticker(), ask_and_stream))
-    # What a hypervisor takes away in the middle of a turn counts as the thread's own. It is rare,
-    # where a generation that computes on the loop for so long does it sixteen times.
+    # Time stolen by a hypervisor counts as the thread's time. That is rare, whereas a generation
+    # that computes on the loop for so long would do so sixteen times.
     assert sum(seconds for seconds in turns.seconds if seconds > LIMIT) < AT_ONCE * LIMIT / 2
     assert len(turns.seconds) > 24
 

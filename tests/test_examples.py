@@ -1,4 +1,4 @@
-"""Every example runs, is short, and shows what it is there to show."""
+"""Every example runs, is short, and demonstrates its feature."""
 
 import re
 import subprocess
@@ -122,7 +122,7 @@ SHOWN = {
 
 @cache
 def printed_by(path: Path) -> str:
-    """What an example prints; it says nothing on stderr."""
+    """The output of an example, which prints nothing on stderr."""
     shown = subprocess.run([sys.executable, path], capture_output=True, text=True, check=False)
     assert (shown.returncode, shown.stderr) == (0, "")
     return shown.stdout

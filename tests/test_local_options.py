@@ -1,4 +1,4 @@
-"""The options of a model in this process do what they say, as the operating system sees it."""
+"""The options of a local model have the documented effect, as seen by the operating system."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ with Client("talu/pocket", num_threads=int(sys.argv[1])) as client:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The model in the package as a folder of its own, large enough to be kept packed."""
+    """The model in the package as a separate folder, large enough to be stored packed."""
     monkeypatch.setenv("TALU_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("talu.weights.pack.CACHE_FROM_BYTES", 0)
     return str(copytree(BUNDLED_FOLDER, tmp_path / "model"))
@@ -68,6 +68,6 @@ def test_as_many_threads_compute_as_num_threads_says_and_the_tokens_are_the_same
         helpers, said, tokens = done.stdout.split(" ", 2)
         computing = min(wanted or most, most)
         assert int(said) == computing
-        assert int(helpers) == computing - 1  # the engine's own thread computes too
+        assert int(helpers) == computing - 1  # the engine's thread also computes
         answers.add(tokens)
     assert len(answers) == 1

@@ -106,7 +106,7 @@ def test_sessions_are_listed_with_the_last_changed_first(filled) -> None:
     assert ids(talu.list_sessions(profile="work", limit=2)) == ["a", "c"]
 
 
-def test_a_cursor_goes_on_where_a_page_ended(filled) -> None:
+def test_a_cursor_continues_after_a_page(filled) -> None:
     first = filled.sessions(limit=2)
     assert ids(filled.sessions(limit=2, cursor=first[-1]["cursor"])) == ["a"]
     assert ids(filled.sessions(search="e", limit=5, cursor=first[0]["cursor"])) == ["b"]
@@ -153,7 +153,7 @@ def test_a_home_that_the_file_system_cannot_hold_is_a_storage_error(monkeypatch)
             use()
 
 
-def test_a_user_without_a_home_is_told_so(monkeypatch) -> None:
+def test_a_missing_home_folder_is_an_error(monkeypatch) -> None:
     def home() -> None:
         raise RuntimeError("Could not determine home directory.")
 

@@ -121,7 +121,7 @@ SURFACE = {
 
 
 @pytest.mark.parametrize("module", SURFACE)
-def test_the_public_names_are_these(module: str) -> None:
+def test_the_public_names_are_listed_here(module: str) -> None:
     assert sorted(importlib.import_module(module).__all__) == sorted(SURFACE[module])
 
 

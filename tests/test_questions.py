@@ -55,7 +55,7 @@ def test_a_conversation_is_answered_after_its_last_message(faces) -> None:
         assert list(request.messages) == messages
 
 
-def test_a_conversation_that_ends_with_the_result_of_a_tool_is_answered(faces) -> None:
+def test_a_conversation_that_ends_with_a_tool_result_is_answered(faces) -> None:
     model = ScriptedModel("It is 4.")
     answer = faces.run(faces.client_of(model).ask(TOOL_TURN))
     assert list(model.requests[0].messages) == TOOL_TURN
@@ -63,7 +63,7 @@ def test_a_conversation_that_ends_with_the_result_of_a_tool_is_answered(faces) -
 
 
 @pytest.mark.parametrize("role", ["system", "assistant"])
-def test_a_conversation_that_no_model_answers_is_refused(faces, role: str) -> None:
+def test_a_conversation_must_end_with_a_user_message_or_tool_result(faces, role: str) -> None:
     with pytest.raises(ValidationError, match="must end with a user message or a tool result"):
         faces.run(faces.client("a").ask([{"role": role, "content": "x"}]))
 
@@ -74,7 +74,7 @@ def test_a_wrong_message_is_named(faces) -> None:
         faces.run(faces.client("a").ask(wrong))
 
 
-def test_a_system_message_and_one_among_the_messages_exclude_each_other(faces) -> None:
+def test_a_second_system_message_is_refused(faces) -> None:
     messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "q"}]
     with pytest.raises(ValidationError, match="mutually exclusive"):
         faces.run(faces.client("a").ask(messages, system="T"))
@@ -99,7 +99,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_many_texts_are_many_answers_in_their_order(source: str) -> None:
+def test_a_batch_is_answered_in_order(source: str) -> None:
     with Client("talu/pocket") as client:
         single = [client.ask(text, temperature=0).text for text in many(5)]
         together = client.ask(SOURCES[source](many(5)), temperature=0)
@@ -113,7 +113,7 @@ def test_many_texts_are_many_answers_in_their_order(source: str) -> None:
         assert asyncio.run(main()) == single
 
 
-def test_no_texts_are_no_answers(faces) -> None:
+def test_an_empty_batch_gives_an_empty_list(faces) -> None:
     assert faces.run(faces.client().ask([])) == []
 
 
@@ -149,7 +149,9 @@ def test_ctrl_c_stops_many_answers() -> None:
     with pytest.raises(KeyboardInterrupt):
         client.ask(["text"] * 41)
     for thread in threading.enumerate():
-        if thread.name.startswith("talu-ask"):  # one that began amid the interrupt ends by itself
+        if thread.name.startswith(
+            "talu-ask"
+        ):  # one that started during the interrupt ends by itself
             thread.join(20)
             assert not thread.is_alive()
     assert len(model.requests) < 41
@@ -175,7 +177,7 @@ def test_many_texts_share_one_time_limit(faces) -> None:
 
 
 @pytest.mark.parametrize("prompt", [{1: "a"}, 7, None, {1: 2}.values(), b"bytes"])
-def test_what_is_no_question_is_refused(faces, prompt: Any) -> None:
+def test_a_prompt_of_another_type_is_refused(faces, prompt: Any) -> None:
     with pytest.raises(ValidationError):
         faces.run(faces.client("a").ask(prompt))
 

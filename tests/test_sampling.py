@@ -1,4 +1,4 @@
-"""What the engine works by: the caller's settings, then the model's, then the library's."""
+"""The engine's settings come from the caller, then the model, then the library."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_the_model_wins_over_the_library_and_the_caller_over_the_model() -> None
     assert (params.top_p, params.min_p, params.repetition_penalty) == (0.9, 0.0, 1.0)
 
 
-def test_a_model_that_does_not_sample_is_greedy_until_the_caller_says_otherwise() -> None:
+def test_a_model_that_does_not_sample_is_greedy_by_default() -> None:
     model = {"do_sample": False, "temperature": 0.6}
     assert resolve(GenerationConfig(), model).temperature == 0.0
     assert resolve(GenerationConfig(temperature=0.9), model).temperature == 0.9
@@ -29,7 +29,7 @@ def test_a_wrong_default_of_the_model_is_the_models_error() -> None:
         resolve(GenerationConfig(), {"top_p": 3})
 
 
-def test_without_a_seed_the_fresh_one_is_taken_and_zero_is_a_seed() -> None:
+def test_a_fresh_seed_is_used_without_a_seed_and_zero_is_a_seed() -> None:
     assert resolve(GenerationConfig()).seed == 77
     assert resolve(GenerationConfig(seed=None)).seed == 77
     assert resolve(GenerationConfig(seed=0)).seed == 0

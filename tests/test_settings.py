@@ -1,4 +1,4 @@
-"""Every setting does what its definition says, asked for through the public API, streamed or not.
+"""Every setting has its defined effect through the public API, streamed or not.
 
 The logits of the model in the package are recorded as it computes them, and the answer is made
 again from them with the definition of sampling in NumPy.
@@ -33,7 +33,7 @@ SETTINGS = {
 
 
 class Recorder:
-    """The executor of an engine, and the logits that it gave."""
+    """Wraps the executor of an engine and records its logits."""
 
     def __init__(self, executor: Any) -> None:
         self._executor = executor

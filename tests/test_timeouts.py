@@ -1,4 +1,4 @@
-"""A call with a time limit ends in time, with an error that says so, and leaves nothing behind."""
+"""A call with a time limit ends in time with a clear error, and is rolled back."""
 
 import asyncio
 from typing import Any
@@ -27,7 +27,7 @@ def test_an_answer_that_takes_too_long_is_an_error_and_leaves_no_trace(client: C
     assert chat.send("What is 2+2?", temperature=0, timeout=60).finish_reason == "stop"
 
 
-def test_a_stream_gives_what_came_in_time_and_then_the_error(client: Client) -> None:
+def test_a_stream_yields_the_pieces_before_the_timeout_and_then_raises(client: Client) -> None:
     stream = client.chat()("Tell me a story.", timeout=0.2, **ENDLESS)
     pieces: list[str] = []
     with pytest.raises(GenerationError, match=r"timeout=0\.2"):
@@ -35,7 +35,7 @@ def test_a_stream_gives_what_came_in_time_and_then_the_error(client: Client) -> 
     assert pieces[:1] != []
 
 
-def test_the_engine_does_not_go_on_after_a_timeout(client: Client) -> None:
+def test_the_engine_stops_after_a_timeout(client: Client) -> None:
     with pytest.raises(GenerationError, match="timeout"):
         client.chat().send("Tell me a story.", timeout=0.02, **ENDLESS)
     backend: Any = client.router.backend()
@@ -63,6 +63,6 @@ def test_the_async_face_has_the_same_limit() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, "1", float("nan")])
-def test_a_limit_that_is_no_time_is_refused(client: Client, timeout: Any) -> None:
+def test_an_invalid_time_limit_is_refused(client: Client, timeout: Any) -> None:
     with pytest.raises(ValidationError, match="timeout must be a number of seconds"):
         client.chat().send("q", timeout=timeout)

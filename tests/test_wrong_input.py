@@ -29,13 +29,13 @@ WEIGHTS = "model.safetensors"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model folder of its own, to damage."""
+    """A separate model folder, to damage."""
     return Path(copytree(BUNDLED_FOLDER, tmp_path / "model"))
 
 
 @pytest.fixture(scope="module")
 def client():
-    """A sound model."""
+    """A valid model."""
     with Client("talu/pocket") as client:
         yield client
 
@@ -80,7 +80,7 @@ def break_template(folder: Path, source: str) -> None:
     change_json(folder / "tokenizer_config.json", chat_template=source)
 
 
-DAMAGES = {  # what is done to a sound folder: (damage, error, code, words of the message)
+DAMAGES = {  # damage to a valid folder: (damage, error, code, words of the message)
     "missing config.json": (
         lambda f: (f / "config.json").unlink(),
         ModelError,
@@ -209,7 +209,7 @@ def two_at_once(chat: Chat) -> None:
         chat.send("Hi", max_tokens=1)
 
 
-ARGUMENTS = {  # a call on a sound model: (call, error, code, words of the message)
+ARGUMENTS = {  # a call on a valid model: (call, error, code, words of the message)
     "empty raw prompt": (
         lambda c: c.raw_complete(""),
         EmptyPromptError,
@@ -456,7 +456,9 @@ ARGUMENTS = {  # a call on a sound model: (call, error, code, words of the messa
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
-def test_a_wrong_argument_is_named_with_what_to_do(client: Client, argument: str) -> None:
+def test_the_error_for_a_wrong_argument_names_it_and_the_remedy(
+    client: Client, argument: str
+) -> None:
     call, error, code, words = ARGUMENTS[argument]
     with pytest.raises(error) as caught:
         call(client)
@@ -468,7 +470,7 @@ def test_a_sound_model_answers_after_every_wrong_call(client: Client) -> None:
     assert client.ask("Hi", max_tokens=1).usage.completion_tokens == 1
 
 
-CLOSED = {  # what a closed client or chat is asked for
+CLOSED = {  # uses of a closed client or chat
     "client": (
         "STATE_CLOSED",
         lambda client, _: [
@@ -499,7 +501,7 @@ CLOSED = {  # what a closed client or chat is asked for
 
 
 @pytest.mark.parametrize("closed", CLOSED)
-def test_what_is_closed_says_so_at_every_use(closed: str) -> None:
+def test_every_use_of_a_closed_object_says_that_it_is_closed(closed: str) -> None:
     code, uses = CLOSED[closed]
     with Client("talu/pocket") as client:
         chat = client.chat(system="S")
