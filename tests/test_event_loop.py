@@ -52,7 +52,7 @@ class Turns(selectors.DefaultSelector):
     """The selector of a loop, which measures what the loop does from one ``select`` to the next.
 
     In seconds of the thread's own processor time, not by the clock: on a machine that is busy with
-    other things the loop waits for a processor, and that is nobody's fault.
+    other things the loop waits for a processor.
     """
 
     def __init__(self) -> None:

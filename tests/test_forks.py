@@ -142,7 +142,7 @@ for number in range(4):
     client = talu.Client("talu/pocket")
     opening = threading.Thread(target=client.router.backend)
     opening.start()
-    if number:  # the first child is forked amid the imports
+    if number:  # the first child is forked during the imports
         reached.wait(30)
     print(status_of_child(ask if number % 2 else client.close))
     if not number:

@@ -158,7 +158,7 @@ class Client(_Client, TokenMethods):
         profile: stores every chat; without one nothing is written. The answers of ``ask``,
             ``stream`` and ``raw_complete`` are never stored.
         hooks: hooks that observe every generation.
-        base_url: the address of a remote model, for all models without a backend of their own.
+        base_url: the address of a remote model, for all models without a backend in their spec.
             Remote models come with a later version; until then using one raises.
         api_key: the remote model's key.
         org_id: the remote model's organisation.

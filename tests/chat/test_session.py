@@ -304,7 +304,7 @@ def test_an_item_added_twice_is_copied_the_second_time() -> None:
 
 
 def test_regenerate_is_refused_when_its_message_was_removed_before_the_model_was_open() -> None:
-    async def remove_meanwhile() -> None:
+    async def remove_before_the_model_opens() -> None:
         async with AsyncClient(ModelSpec("scripted", ScriptedModel("a"))) as client:
             chat = client.chat(messages=[{"role": "user", "content": "q"}])
             answering = asyncio.create_task(chat.regenerate())
@@ -314,7 +314,7 @@ def test_regenerate_is_refused_when_its_message_was_removed_before_the_model_was
                 await answering
             assert len(chat.append("user", "still editable")) == 1
 
-    asyncio.run(remove_meanwhile())
+    asyncio.run(remove_before_the_model_opens())
 
 
 def test_regenerate_without_a_user_message_is_refused(faces) -> None:
