@@ -291,6 +291,14 @@ def test_a_template_that_cannot_be_compiled_is_compiled_once() -> None:
     assert sandbox._compile.cache_info().misses == compiled + 1
 
 
+def test_a_long_conversation_gets_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("talu.template.limits.SECONDS", 0.001)
+    monkeypatch.setattr("talu.template.limits.INPUT_PER_SECOND", 10_000)
+    messages = [{"role": "user", "content": "word"} for _ in range(2000)]
+    source = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    assert run_template(source, {"messages": messages}) == "word" * 2000
+
+
 def test_a_long_conversation_is_not_stopped() -> None:
     messages = [{"role": "user", "content": "word " * 20_000} for _ in range(50)]
     source = (

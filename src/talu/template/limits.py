@@ -31,6 +31,7 @@ SECONDS = 2.0  # of processor time for all template work of one request
 # text, which is quadratic. A template can therefore hold about 100 MB at most.
 UNITS = 100_000_000
 UNITS_PER_INPUT = 50  # for each character of the input, which templates read several times
+INPUT_PER_SECOND = 1_000_000  # characters of the input that allow one second more
 STEP = 5  # entering a block or an iteration of a loop
 ELEMENT = 16  # of a new list
 CALLS_PER_LOOK = 64  # charges between two checks of the clock,
@@ -60,7 +61,12 @@ class Clock:
     """Limits the processor time of this thread; time spent waiting does not count."""
 
     def __init__(self) -> None:
-        self._deadline = time.thread_time() + SECONDS
+        self._began = time.thread_time()
+        self._allowed = SECONDS
+
+    def allow_for(self, input_size: int) -> None:
+        """Allow what a long conversation takes; rendering one again allows nothing more."""
+        self._allowed = max(self._allowed, SECONDS + input_size / INPUT_PER_SECOND)
 
     def check(self) -> None:
         """Check the time against the limit.
@@ -68,8 +74,8 @@ class Clock:
         Raises:
             TemplateError: TEMPLATE_LIMIT_EXCEEDED if it is used up.
         """
-        if time.thread_time() > self._deadline:
-            raise _exceeded(f"it needs more than {SECONDS:g} seconds")
+        if time.thread_time() - self._began > self._allowed:
+            raise _exceeded(f"it needs more than {self._allowed:.3g} seconds")
 
 
 _running: ContextVar[Clock | None] = ContextVar("_running", default=None)
@@ -98,7 +104,9 @@ class Meter:
         self._left = UNITS
         self._since_look = 0
         self._calls = 0
-        self._left += UNITS_PER_INPUT * sum(_sizes(variables))
+        input_size = sum(_sizes(variables))
+        self._left += UNITS_PER_INPUT * input_size
+        clock.allow_for(input_size)
 
     def charge(self, units: int) -> None:
         """Charge units of work.
