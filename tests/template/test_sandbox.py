@@ -1,4 +1,3 @@
-import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -236,7 +235,7 @@ def test_no_single_operation_runs_far_beyond_the_clock(
     started = time.thread_time()
     with pytest.raises(TemplateError):
         run_template(SLOW[name], {})
-    assert time.thread_time() - started < 1.5
+    assert time.thread_time() - started < 10  # unlimited: minutes
 
 
 def test_all_template_work_of_a_request_shares_one_time_limit(
@@ -248,7 +247,7 @@ def test_all_template_work_of_a_request_shares_one_time_limit(
     with pytest.raises(TemplateError) as caught:  # without it, each trial would take that long
         render(busy, [{"role": "user", "content": "Hi"}])
     assert caught.value.code == "TEMPLATE_LIMIT_EXCEEDED"
-    assert time.thread_time() - started < 0.9
+    assert time.thread_time() - started < 3  # with 0.3 seconds for each trial: 6
 
 
 def test_a_template_that_was_stopped_while_it_was_tried_is_not_tried_again(
@@ -256,30 +255,27 @@ def test_a_template_that_was_stopped_while_it_was_tried_is_not_tried_again(
 ) -> None:
     monkeypatch.setattr("talu.template.limits.SECONDS", 0.3)
     busy = "{% for a in range(9998) %}{% for b in range(9998) %}{% endfor %}{% endfor %}"
-    codes = []
-    for _ in range(20):
-        started = time.thread_time()
+    for _ in range(3):
         with pytest.raises(TemplateError) as caught:
             render(busy, [{"role": "user", "content": "Hi"}])
-        codes.append(caught.value.code)
-    assert set(codes) == {"TEMPLATE_LIMIT_EXCEEDED"}
-    assert time.thread_time() - started < 0.1
+        assert caught.value.code == "TEMPLATE_LIMIT_EXCEEDED"
+        monkeypatch.setattr("talu.template.render.run_template", None)  # it is not called again
 
 
-NESTED = "{% if a %}" * 19
-COMPILED = {
-    "tokens": "{{a}}" * 13_000,
-    "deep and long": NESTED + "{{ a }}" * 6000 + "{% endif %}" * 19,
-    "assignments": "".join(f"{{%set a{i}=1%}}" for i in range(900)) + "{%if a%}{%endif%}" * 900,
-}
+def test_a_template_of_too_many_tokens_is_not_compiled() -> None:
+    with pytest.raises(TemplateSyntaxError, match="more than 20000 tokens"):
+        check_template("{{a}}" * 13_000)
 
 
-@pytest.mark.parametrize("name", COMPILED)
-def test_compiling_a_template_takes_a_bounded_time(name: str) -> None:
-    started = time.thread_time()
-    with contextlib.suppress(TemplateSyntaxError):
-        check_template(COMPILED[name])
-    assert time.thread_time() - started < 2.5
+def test_blocks_inside_blocks_compile_as_fast_as_blocks_in_a_row() -> None:
+    def seconds(source: str) -> float:
+        started = time.thread_time()
+        check_template(source)
+        return time.thread_time() - started
+
+    body, opened, closed = "{{ a }}" * 3000, "{% if a %}" * 19, "{% endif %}" * 19
+    in_a_row = seconds(body + (opened[:10] + closed[:11]) * 19)
+    assert seconds(opened + body + closed) < 6 * in_a_row  # quadratic: 20 times
 
 
 def test_a_template_that_cannot_be_compiled_is_compiled_once() -> None:
