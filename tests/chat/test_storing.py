@@ -22,7 +22,7 @@ def profile() -> Profile:
 
 
 def stored(profile: Profile, session_id: str) -> list[tuple[str, str]]:
-    """What another process would read: role or type, and text."""
+    """The stored items as another process reads them: role or type, and text."""
     session = Profile(profile.name).database.load(session_id)
     return [
         (item.get("role", item["type"]), "".join(p["text"] for p in item.get("content", ())))
@@ -31,12 +31,12 @@ def stored(profile: Profile, session_id: str) -> list[tuple[str, str]]:
 
 
 def fill(profile: Profile, pages: int | None) -> None:
-    """Let the database grow to this many pages, as on a full disk; None for as many as it likes."""
+    """Limit the database to this many pages, as on a full disk; None removes the limit."""
     with profile.database.file.reading() as db:
         db.execute(f"PRAGMA max_page_count = {pages or 2**30}")
 
 
-def test_a_chat_comes_back_by_its_session_id(faces, profile) -> None:
+def test_a_chat_is_restored_by_its_session_id(faces, profile) -> None:
     chat = faces.client("Hello there", profile=profile).chat(system="Be kind.")
     faces.run(chat.send("Hi", temperature=0.5, seed=3))
     again = faces.client("more", profile=Profile("work")).chat(session_id=chat.session_id)
@@ -52,7 +52,7 @@ def test_a_chat_comes_back_by_its_session_id(faces, profile) -> None:
     ]
 
 
-def test_every_kind_of_item_comes_back_as_it_was(faces, profile) -> None:
+def test_every_type_of_item_is_restored(faces, profile) -> None:
     script = [ReasoningDelta("hm"), "Zoë \ud800 \x00 🦊", ToolCallEvent("c1", "add", '{"a": 1}')]
     chat = faces.client(script, profile=profile).chat()
     faces.run(chat.send("Hi", logit_bias={5: 1.5}, stop_sequences=["x"], seed=2**64 - 1))
@@ -65,7 +65,7 @@ def test_every_kind_of_item_comes_back_as_it_was(faces, profile) -> None:
     assert again.items[-1].hidden
 
 
-def test_every_attribute_comes_back(faces, profile) -> None:
+def test_every_attribute_is_restored(faces, profile) -> None:
     client = faces.client("", profile=profile)
     chat = client.chat(
         system="S",
@@ -86,7 +86,7 @@ def test_every_attribute_comes_back(faces, profile) -> None:
     assert session["created_at_ms"] <= session["updated_at_ms"]
 
 
-def test_the_stored_system_message_wins_and_other_arguments_win_over_what_is_stored(faces, profile):
+def test_the_stored_system_message_is_kept_and_other_arguments_override_stored_ones(faces, profile):
     client = faces.client("", profile=profile)
     chat = client.chat(system="old", marker="pinned", config=GenerationConfig(top_k=3, seed=1))
     again = client.chat(
@@ -230,7 +230,7 @@ def test_setting_an_attribute_stores_it_and_a_change_inside_is_stored_by_close(f
     assert (record["config"], record["metadata"]) == ({"seed": 1, "top_k": 5}, {"a": 1, "b": 2})
 
 
-def test_an_attribute_set_while_an_answer_is_on_its_way_does_not_touch_the_question(faces, profile):
+def test_an_attribute_set_during_a_generation_does_not_affect_the_question(faces, profile):
     chat = faces.client("a b", profile=profile).chat(session_id="s")
     stream = faces.run(chat("q"))
     chat.title = "t"
@@ -289,7 +289,7 @@ def test_a_chat_whose_session_was_deleted_says_so_and_can_be_forked(faces, profi
     assert [text for _, text in stored(profile, fork.session_id)] == ["1", "a"]
 
 
-def test_a_chat_that_is_out_of_date_does_not_overwrite_what_others_stored(faces, profile) -> None:
+def test_an_outdated_chat_does_not_overwrite_changes_of_others(faces, profile) -> None:
     client = faces.client("a", "b", "c", profile=profile)
     one = client.chat(session_id="s", system="S")
     other = faces.client("x", profile=Profile("work")).chat(session_id="s")
@@ -299,7 +299,7 @@ def test_a_chat_that_is_out_of_date_does_not_overwrite_what_others_stored(faces,
         with pytest.raises(StorageError, match="was changed by another chat or process"):
             change()
     assert stored(profile, "s") == before
-    assert len(one.items) == 1  # nor does it have in memory what is not stored
+    assert len(one.items) == 1  # its items in memory are unchanged, too
     assert faces.run(client.chat(session_id="s").send("mine")).text == "a"
 
 
@@ -316,7 +316,7 @@ def test_a_chat_that_is_out_of_date_does_not_overwrite_what_others_stored(faces,
     ],
     ids=["send", "stream", "append", "again", "again_stream", "same", "other"],
 )
-def test_a_chat_that_is_out_of_date_asks_no_model_and_stays_as_it_was(faces, profile, ask) -> None:
+def test_an_outdated_chat_does_not_generate_and_is_unchanged(faces, profile, ask) -> None:
     model = ScriptedModel("a", "b")
     chat = faces.client_of(model, profile=profile).chat(session_id="s")
     answer = faces.run(chat.send("question"))
@@ -333,7 +333,7 @@ def test_a_chat_that_is_out_of_date_asks_no_model_and_stays_as_it_was(faces, pro
 @pytest.mark.parametrize(
     "ask", [lambda chat: chat("more"), lambda chat: chat.regenerate(stream=True)]
 )
-def test_of_two_turns_on_one_state_the_one_that_began_first_is_stored(faces, profile, ask) -> None:
+def test_the_first_of_two_concurrent_turns_is_stored(faces, profile, ask) -> None:
     chat = faces.client("a", "first", profile=profile).chat(session_id="s")
     faces.run(chat.send("question"))
     model = ScriptedModel("second")
@@ -346,7 +346,7 @@ def test_of_two_turns_on_one_state_the_one_that_began_first_is_stored(faces, pro
     assert stored(profile, "s")[-1] == ("assistant", "first")
 
 
-def test_a_change_during_a_turn_is_noticed_at_its_end_and_the_answer_is_there(
+def test_a_change_during_a_turn_is_detected_at_its_end_and_the_answer_is_available(
     faces, profile
 ) -> None:
     def write() -> None:
@@ -378,7 +378,7 @@ def test_hooks_see_one_start_and_one_end_of_a_turn_that_cannot_be_stored(faces, 
     assert seen == ["q", StorageError]
 
 
-def test_two_new_chats_of_one_id_do_not_mix(faces, profile) -> None:
+def test_two_new_chats_with_the_same_id_do_not_mix(faces, profile) -> None:
     client = faces.client(profile=profile)
     one, other = client.chat(session_id="s"), client.chat(session_id="s")
     one.append("user", "one")
@@ -386,7 +386,9 @@ def test_two_new_chats_of_one_id_do_not_mix(faces, profile) -> None:
         other.append("user", "other")
 
 
-def test_with_a_full_disk_the_answer_is_there_and_nothing_earlier_is_lost(faces, profile) -> None:
+def test_with_a_full_disk_the_answer_is_available_and_nothing_earlier_is_lost(
+    faces, profile
+) -> None:
     client = faces.client("first", "word " * 20_000, "third", profile=profile)
     chat = client.chat(session_id="s")
     faces.run(chat.send("1"))
@@ -423,7 +425,7 @@ def test_a_disk_that_is_full_before_the_question_lets_a_stream_be_read_to_its_en
     assert stored(profile, "s") == [("system", "S")]
 
 
-def test_an_edit_that_cannot_be_stored_is_not_made(faces, profile) -> None:
+def test_an_edit_that_cannot_be_stored_is_rolled_back(faces, profile) -> None:
     chat = faces.client(profile=profile).chat(session_id="s", system="S")
     fill(profile, 1)
     with pytest.raises(StorageError, match="disk is full"):
@@ -431,7 +433,7 @@ def test_an_edit_that_cannot_be_stored_is_not_made(faces, profile) -> None:
     assert len(chat.items) == 1
 
 
-def test_a_stored_session_and_messages_exclude_each_other(faces, profile) -> None:
+def test_messages_for_a_stored_session_are_refused(faces, profile) -> None:
     client = faces.client(profile=profile)
     client.chat(session_id="s", messages=[{"role": "user", "content": "q"}])
     with pytest.raises(ValidationError, match="has a history: messages= would replace it"):
@@ -444,7 +446,7 @@ def test_a_session_id_is_printable_text(faces, profile, wrong) -> None:
         faces.client(profile=profile).chat(session_id=wrong)
 
 
-def test_what_has_no_form_in_json_is_refused_before_anything_is_generated(faces, profile) -> None:
+def test_a_value_that_json_cannot_hold_is_refused_before_the_generation(faces, profile) -> None:
     model = ScriptedModel("a")
     chat = faces.client_of(model, profile=profile).chat(session_id="s")
     with pytest.raises(ValidationError, match="config cannot be stored"):
@@ -467,7 +469,7 @@ def test_a_damaged_item_is_named(faces, profile) -> None:
     assert caught.value.code == "STORAGE_DAMAGED"
 
 
-def test_the_model_of_a_session_answers_again_if_the_client_has_it(faces, profile) -> None:
+def test_a_session_continues_with_its_model_if_the_client_has_it(faces, profile) -> None:
     models = [ScriptedModel("a", model="one"), ScriptedModel("b", model="two")]
     client = faces.client_of(*models, profile=profile)
     client.chat(session_id="s", system="S", model="two")
@@ -484,7 +486,7 @@ def test_a_restored_chat_is_a_dictionary_that_went_through_json(faces, profile) 
     assert list(again.items) == list(chat.items)
 
 
-def test_threads_store_their_own_chats_in_one_profile(profile) -> None:
+def test_threads_store_separate_chats_in_one_profile(profile) -> None:
     client = Client(ModelSpec("m", ScriptedModel(*["a b c"] * 80)), profile=profile)
     chats = [client.chat(session_id=f"s{i}") for i in range(8)]
 
@@ -504,7 +506,7 @@ def test_threads_store_their_own_chats_in_one_profile(profile) -> None:
 
 
 class Begun(Hook):
-    """Tells when a turn is about to be stored."""
+    """Signals that a turn is about to be stored."""
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
@@ -521,7 +523,7 @@ def test_a_lock_on_the_database_does_not_block_the_event_loop(profile) -> None:
             with Profile("work").database.file.writing():
                 sending = asyncio.create_task(chat.send("q"))
                 await begun.event.wait()
-                for _ in range(20):  # turns of the loop while the write waits for the lock
+                for _ in range(20):  # iterations of the loop while the write waits for the lock
                     await asyncio.sleep(0)
                 assert not sending.done()
             await sending
@@ -530,7 +532,7 @@ def test_a_lock_on_the_database_does_not_block_the_event_loop(profile) -> None:
     assert asyncio.run(main()) == 3
 
 
-def test_a_task_that_is_cancelled_while_it_stores_ends_when_the_store_is_as_before(profile) -> None:
+def test_a_task_cancelled_while_storing_ends_after_the_store_is_rolled_back(profile) -> None:
     async def main() -> None:
         begun, model = Begun(), ModelSpec("m", ScriptedModel("a", "b"))
         async with AsyncClient(model, profile=profile, hooks=[begun]) as client:
@@ -550,7 +552,7 @@ def test_a_task_that_is_cancelled_while_it_stores_ends_when_the_store_is_as_befo
     asyncio.run(main())
 
 
-def test_a_loop_that_is_left_inside_a_with_block_stores_what_has_come(profile, caplog) -> None:
+def test_a_loop_left_inside_a_with_block_stores_the_text_so_far(profile, caplog) -> None:
     async def main() -> None:
         model = ScriptedModel(*["one two three"] * 20)
         async with AsyncClient(ModelSpec("m", model), profile=profile) as client:
@@ -574,9 +576,7 @@ def test_a_closed_chat_is_refused_as_without_a_profile(faces, profile) -> None:
         chat.append("user", "q")
 
 
-def test_an_answer_that_is_ended_unread_is_told_to_hooks_and_leaves_no_trace_in_the_store(
-    faces, profile
-) -> None:
+def test_an_answer_that_ends_unread_is_reported_to_hooks_and_not_stored(faces, profile) -> None:
     told = []
 
     class Ends(Hook):

@@ -1,4 +1,4 @@
-"""Exports and imports: without loss, whole or not at all, and never of what a chat cannot open."""
+"""Exports and imports are lossless and atomic, and reject data that a chat cannot open."""
 
 import errno
 import json
@@ -38,7 +38,9 @@ def import_lines(tmp_path):
     return read
 
 
-def test_an_export_read_into_another_profile_is_the_same(filled, client_of, tmp_path) -> None:
+def test_an_export_can_be_imported_into_another_profile_without_loss(
+    filled, client_of, tmp_path
+) -> None:
     fork = client_of(filled).chat(session_id="a").fork()
     fork.append("user", "half \ud800 a pair\x00")
     fork.title = "Both halves"
@@ -61,7 +63,7 @@ def test_an_export_read_into_another_profile_is_the_same(filled, client_of, tmp_
 
 def test_an_export_overwrites_nothing(filled, tmp_path) -> None:
     (tmp_path / "all.jsonl").write_text("precious")
-    with pytest.raises(IOError, match=r"cannot export to .* is there already"):
+    with pytest.raises(IOError, match=r"cannot export to .* already exists"):
         filled.export(tmp_path / "all.jsonl")
     assert (tmp_path / "all.jsonl").read_text() == "precious"
 
@@ -150,7 +152,7 @@ def test_an_export_of_the_first_version_without_the_session_of_an_item_is_refuse
 
 
 def item(**changes: object) -> str:
-    """A line with an item that a chat can open, but for the changes."""
+    """A line with a valid item, to which the changes are applied."""
     content = [{"type": "input_text", "text": "Hi"}]
     record = {"type": "message", "role": "user", "id": "i", "content": content}
     return json.dumps({"node": 99, "parent": None, "item": record | changes})
@@ -177,7 +179,7 @@ def item(**changes: object) -> str:
         (lambda lines: [*lines[:-1], '{"session": 3}'], r"line 12 is not an item or a session"),
         (
             lambda lines: [*lines[:-1], lines[-2], lines[-1]],
-            "line 12 has session 'c', which is there already",
+            "line 12 has session 'c', which already exists",
         ),
         (lambda lines: [*lines, lines[-1]], "line 13 comes after the end of the export"),
         (lambda lines: [*lines[:-2], lines[-1]], "line 11 says that there are .* but there are"),
@@ -188,7 +190,7 @@ def item(**changes: object) -> str:
         (lambda lines: [*lines[:-1], item(type="thing")], "line 12: the item is not a record"),
     ],
 )
-def test_a_malformed_file_is_named_by_its_line_and_nothing_is_imported(
+def test_the_error_for_a_malformed_file_names_the_line_and_nothing_is_imported(
     exported, tmp_path, change, match
 ) -> None:
     text = "".join(f"{line}\n" for line in change(exported))
@@ -221,7 +223,7 @@ def test_a_malformed_file_is_named_by_its_line_and_nothing_is_imported(
         ("updated_at_ms", 10**30),
     ],
 )
-def test_a_session_that_could_not_be_opened_again_is_not_imported(
+def test_a_session_that_a_chat_could_not_open_is_not_imported(
     exported, import_lines, name, value
 ) -> None:
     line = json.loads(exported[-2])
@@ -239,15 +241,15 @@ def test_a_line_of_a_gigabyte_is_refused_before_it_is_read(
         import_lines(exported)
 
 
-def test_a_session_that_is_there_is_not_imported_again(filled, tmp_path) -> None:
+def test_an_existing_session_is_not_imported_again(filled, tmp_path) -> None:
     filled.export(tmp_path / "all.jsonl")
     before = filled.sessions()
-    with pytest.raises(ValidationError, match="session 'a', which is there already"):
+    with pytest.raises(ValidationError, match="session 'a', which already exists"):
         filled.import_(tmp_path / "all.jsonl")
     assert filled.sessions() == before
 
 
-def test_a_file_that_is_not_there_is_named(home, tmp_path: Path) -> None:
+def test_the_error_for_a_missing_file_names_it(home, tmp_path: Path) -> None:
     with pytest.raises(IOError, match=r"cannot import .*none\.jsonl"):
         Profile().import_(tmp_path / "none.jsonl")
 

@@ -228,7 +228,7 @@ class Database:
         done = "deleted" if found is None else "changed by another chat or process"
         raise StorageError(
             f"session {shown(session_id)} in {self.path} was {done} since this chat read it: "
-            "client.chat(session_id=…) reads it again, chat.fork() goes on under a new id",
+            "client.chat(session_id=…) reads it again, chat.fork() continues under a new id",
             "STORAGE_CONFLICT",
             {"session_id": session_id},
         )

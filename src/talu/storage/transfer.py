@@ -86,7 +86,7 @@ def _session_lines(
 def _new_file(path: Path) -> Generator[int]:
     """A temporary file that is renamed to ``path`` when complete, and never overwrites a file."""
     if os.path.lexists(path):
-        raise FileExistsError(f"{shown(str(path))} is there already")
+        raise FileExistsError(f"{shown(str(path))} already exists")
     part = path.with_name(f".talu-export-{secrets.token_hex(8)}.part")
     file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -193,7 +193,7 @@ class _Import:
         session_id = session["session_id"]
         known = "SELECT 1 FROM sessions WHERE session_id = ?"
         if self._db.execute(known, (session_id,)).fetchone():
-            _refuse(where, f"has session {session_id!r}, which is there already")
+            _refuse(where, f"has session {session_id!r}, which already exists")
         times = session["created_at_ms"], session["updated_at_ms"]
         add_session(self._db, cast(ChatRecord, session), self._nodes[head], times)
         self._leaves.discard(head)
