@@ -233,7 +233,7 @@ def test_too_many_requests_are_refused(
     first = engine.submit_embedding(texts(5), "last")
     assert executor.entered.wait(20)
     tickets = [first, *(engine.submit_embedding(texts(5), "last") for _ in range(3))]
-    with pytest.raises(ResourceError, match="requests wait"):
+    with pytest.raises(ResourceError, match="requests are already waiting"):
         engine.submit_embedding(texts(5), "last")
     executor.gate.set()
     assert all(ticket.wait().shape == (1, 64) for ticket in tickets)

@@ -185,11 +185,11 @@ def test_the_pieces_make_up_the_decoded_tokens(new_engine: NewEngine) -> None:
     assert text == engine.tokenizer.decode(tokens)
 
 
-def test_the_end_of_the_context_ends_with_length_and_says_so(new_engine: NewEngine) -> None:
+def test_the_context_limit_ends_an_answer_with_length_and_a_note(new_engine: NewEngine) -> None:
     tokens, _, result = read(new_engine().submit(PROMPT, ENDLESS))
     assert len(tokens) == 256 - 50
     assert result.finish_reason is FinishReason.LENGTH
-    assert "context of 256 tokens" in result.notes[0]
+    assert "context limit of 256 tokens" in result.notes[0]
 
 
 def test_timings_add_up(new_engine: NewEngine) -> None:
@@ -249,27 +249,29 @@ def test_the_longest_prompt_leaves_one_token(new_engine: NewEngine) -> None:
     assert len(tokens_of(new_engine().submit([1] * 255, PARAMS))) == 1
 
 
-def test_the_queue_has_a_length(gated: Callable[..., tuple[Engine, Gated]]) -> None:
+def test_the_number_of_waiting_requests_is_limited(
+    gated: Callable[..., tuple[Engine, Gated]],
+) -> None:
     engine, gate = gated(limits=Limits(jobs=1), max_requests=2)
     tickets = [engine.submit(PROMPT, PARAMS)]
     assert gate.asked.acquire(timeout=30)  # it runs, and waits no longer
     tickets += [engine.submit(PROMPT, PARAMS) for _ in range(2)]
-    with pytest.raises(ResourceError, match="2 requests wait"):
+    with pytest.raises(ResourceError, match="2 requests are already waiting"):
         engine.submit(PROMPT, PARAMS)
     gate.let_all()
     assert [len(tokens_of(ticket)) for ticket in tickets] == [12] * 3
 
 
-def test_the_tokens_of_the_queue_have_a_limit(
+def test_the_tokens_of_waiting_requests_are_limited(
     gated: Callable[..., tuple[Engine, Gated]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "MAX_WEIGHT", 1000)
     engine, gate = gated(limits=Limits(jobs=1))
     heavy = replace(PARAMS, stop_sequences=("no such text" * 20,))
     tickets = [engine.submit(PROMPT, heavy)]  # alone, a request may weigh more
-    with pytest.raises(ResourceError, match="requests with 1,970 tokens wait"):
+    with pytest.raises(ResourceError, match="requests with 1,970 tokens are already waiting"):
         engine.submit(PROMPT, PARAMS)
-    with pytest.raises(ResourceError, match="requests with 1,970 tokens wait"):
+    with pytest.raises(ResourceError, match="requests with 1,970 tokens are already waiting"):
         engine.submit_embedding([PROMPT], "mean")
     gate.let_all()
     tokens_of(tickets.pop())

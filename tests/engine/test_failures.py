@@ -116,7 +116,9 @@ def assert_it_ended(engine: Engine, held: Held, cause: BaseException) -> None:
     assert engine.failed
     assert held.closed
     for request in (lambda: engine.submit(PROMPT, SHORT), lambda: submit_text(engine)):
-        with pytest.raises(StateError, match=r"has failed and is closed.*make another") as caught:
+        with pytest.raises(
+            StateError, match=r"has failed and is closed.*create a new one"
+        ) as caught:
             request()
         assert caught.value.code == "STATE_ENGINE_FAILED"
         assert caught.value.__cause__ is cause

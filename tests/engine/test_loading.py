@@ -112,10 +112,10 @@ def encoder(folder: Path) -> Path:
     return folder
 
 
-def test_an_encoder_in_f32_multiplies_integers_and_says_so(folder: Path) -> None:
+def test_an_f32_encoder_multiplies_integers_with_a_note(folder: Path) -> None:
     model = load_model(encoder(folder))
     assert (model.info.weight_format, model.info.kv_format) == ("f32+i16", "f32")
-    assert "16 bits" in model.info.notes[0]
+    assert "16-bit integers" in model.info.notes[0]
     formats = {name: tensor.format for name, tensor in model.weights.items()}
     assert formats["bert.embeddings.word_embeddings.weight"] == "f32"
     assert formats["bert.encoder.layer.0.output.dense.weight"] == "i16"

@@ -134,7 +134,7 @@ def test_a_sequence_that_is_a_token_is_found_by_its_id() -> None:
 
 def test_very_long_sequences_are_refused() -> None:
     StopMatcher(["a" * 1000] * 65)
-    with pytest.raises(ValidationError, match="66,000 characters together, and 65,536"):
+    with pytest.raises(ValidationError, match="66,000 characters; the limit is 65,536"):
         StopMatcher(["a" * 1000] * 66)
 
 

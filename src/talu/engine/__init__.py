@@ -1,1 +1,1 @@
-"""Runs a loaded model: one thread, many sequences."""
+"""Runs a loaded model in a single thread for many concurrent sequences."""

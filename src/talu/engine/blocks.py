@@ -1,8 +1,7 @@
-"""Tracks the blocks of the paged cache: their content, their users, and the order of eviction.
+"""Tracks the blocks of the paged KV cache: their content, users and order of eviction.
 
-It works on block numbers and token ids; the executor holds the keys and values. A full block is
-published under its parent block and its tokens, so that a lookup compares the tokens themselves and
-never a hash that two prefixes could share.
+The executor holds the keys and values. A full block is published under its parent block and its
+tokens, so that a lookup compares the tokens instead of a hash, which two prefixes could share.
 """
 
 from collections import OrderedDict
@@ -14,7 +13,7 @@ ROOT = -1  # parent of a sequence's first block
 
 
 class BlockPool:
-    """A fixed number of cache blocks, shared by prefix between sequences.
+    """A fixed number of cache blocks that sequences with a common prefix share.
 
     A sequence owns a list of block numbers, in the order of its positions; the methods change
     that list in place. Unused blocks that still hold a published prefix are kept, and evicted in
@@ -22,30 +21,30 @@ class BlockPool:
     its last block first, so a block is evicted before its parent, and every published prefix stays
     reachable.
 
-    A block costs memory from its first use on, not before: a small model may have millions.
+    A block takes memory only after its first use, because a small model may have millions of them.
     """
 
     def __init__(self, count: int, block_size: int) -> None:
         self.block_size = block_size
         self.count = count
-        self._untouched = 0  # the first of the blocks that nobody has had yet
+        self._untouched = 0  # the first block that was never used
         self._free: list[int] = []
         self._users: dict[int, int] = {}
         self._published: dict[tuple[int, tuple[int, ...]], int] = {}
         self._keys: dict[int, tuple[int, tuple[int, ...]]] = {}
-        self._unused: OrderedDict[int, None] = OrderedDict()  # published, oldest use first
+        self._unused: OrderedDict[int, None] = OrderedDict()  # published, least recently used first
 
     @property
     def available(self) -> int:
-        """Blocks that a sequence can get, including those that hold an unused prefix."""
+        """Number of blocks that can be allocated, including those that hold an unused prefix."""
         return self.count - self._untouched + len(self._free) + len(self._unused)
 
     def needed(self, positions: int) -> int:
-        """How many blocks hold ``positions`` positions."""
+        """Number of blocks that ``positions`` positions need."""
         return -(-positions // self.block_size)
 
     def grow(self, blocks: list[int], length: int) -> bool:
-        """Append blocks until there are ``length``; False, and no change, when too few are left."""
+        """Append blocks up to ``length``; False, and no change, if too few are available."""
         missing = length - len(blocks)
         if missing > self.available:
             return False
@@ -53,13 +52,13 @@ class BlockPool:
         return True
 
     def reuse(self, blocks: list[int], tokens: Sequence[int], computed: int) -> int:
-        """Use published blocks for what follows the first ``computed`` tokens.
+        """Use published blocks for the tokens after the first ``computed``.
 
-        The last token is never covered, because its row has to run to give the next token. Blocks
-        that the sequence held for the covered positions are replaced by the published ones.
+        The last token is never reused, because its row must run to give the next token. Blocks that
+        the sequence held for the reused positions are replaced by the published ones.
 
         Returns:
-            How many tokens are in the cache now, at least ``computed``.
+            the number of tokens that are now in the cache, at least ``computed``.
         """
         size = self.block_size
         while computed % size == 0 and computed + size < len(tokens):
@@ -72,10 +71,10 @@ class BlockPool:
         return computed
 
     def publish(self, blocks: list[int], tokens: Sequence[int], first: int, last: int) -> None:
-        """Share the full blocks numbered ``first`` to ``last - 1`` of a sequence with all others.
+        """Share the full blocks ``first`` to ``last - 1`` of a sequence with all others.
 
-        Those before ``first`` must have been published. Where another sequence has published the
-        same tokens meanwhile, its block replaces this one, so that only one copy remains.
+        The blocks before ``first`` must have been published. If another sequence has already
+        published the same tokens, its block replaces this one, so that only one copy remains.
         """
         for index in range(first, last):
             key = self._key(blocks, tokens, index)
@@ -111,7 +110,7 @@ class BlockPool:
         return block
 
     def _enter(self, blocks: list[int], index: int, found: int) -> None:
-        """Use the published block ``found`` at a place of the list."""
+        """Replace the block at ``index`` by the published block ``found``."""
         self._unused.pop(found, None)
         self._users[found] = self._users.get(found, 0) + 1
         if index == len(blocks):

@@ -1,7 +1,7 @@
-"""Plans the size of a model's cache, and its context, from the memory that is available.
+"""Plans the size of a model's KV cache and its context from the available memory.
 
-Available memory is what the kernel and the control groups of the process report; nothing is
-allocated here. docs/decisions/0004-scheduling-and-cache.md
+Available memory is what the kernel and the control groups of the process report.
+docs/decisions/0004-scheduling-and-cache.md
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,10 +13,10 @@ from talu.exceptions import ResourceError
 __all__ = ["BLOCK_SIZE", "CachePlan", "available_memory", "plan_cache"]
 
 BLOCK_SIZE = 16  # positions
-SHARE = 4  # the cache takes at most one part in so many of the available memory
-FULL_CONTEXTS = 16  # more sequences of the whole context than this are not planned for
-LEAST_CONTEXT = 256  # a model that was made for more is not opened with less
-RECORD_BYTES = 1024  # what the bookkeeping of a block in use takes, with its tokens; generous
+SHARE = 4  # the cache takes at most 1 / SHARE of the available memory
+FULL_CONTEXTS = 16  # maximum size of the cache, in full contexts
+LEAST_CONTEXT = 256  # tokens; the minimum, unless the model's context is shorter
+RECORD_BYTES = 1024  # upper bound for the bookkeeping of a block in use, with its tokens
 NUMBER_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 
 
@@ -25,10 +25,10 @@ class CachePlan:
     """The size of a paged cache.
 
     Attributes:
-        blocks: how many, each of ``block_size`` positions.
-        context_length: tokens that one sequence may have; it fits into the cache.
-        bytes: of keys and values in all layers.
-        reduced_from: the context that the model was made for, where memory did not allow it.
+        blocks: number of blocks of ``block_size`` positions.
+        context_length: maximum tokens of a sequence; fits into the cache.
+        bytes: size of keys and values in all layers.
+        reduced_from: the context of the model if memory did not allow it.
     """
 
     blocks: int
@@ -44,28 +44,28 @@ def plan_cache(
 ) -> CachePlan:
     """Size the cache: a quarter of ``available`` bytes, but at most 16 full contexts.
 
-    A context that does not fit into that is shortened to what does.
+    A context that does not fit is shortened.
 
     Args:
-        layers: (KV heads, head size) of each attention layer, as ``Graph.layers`` has them.
-        context_length: tokens that the model was made for.
+        layers: (KV heads, head size) of each attention layer, from ``Graph.layers``.
+        context_length: tokens that the model was trained for.
         kv_format: ``"f32"``, ``"f16"`` or ``"bf16"``.
-        available: bytes of memory that are free.
+        available: bytes of free memory.
 
     Raises:
-        ResourceError: there is too little memory for 256 tokens, or for the whole of a shorter
-            context.
+        ResourceError: there is too little memory for 256 tokens, or for the full context if that is
+            shorter.
     """
     position = 2 * sum(heads * size for heads, size in layers) * NUMBER_BYTES[kv_format]
     block = position * BLOCK_SIZE
     whole = -(-context_length // BLOCK_SIZE)
-    # The smallest models need more memory for the records of a block than for its keys and values.
+    # In the smallest models, a block's bookkeeping takes more memory than its keys and values.
     blocks = min(available // SHARE // max(block, RECORD_BYTES), FULL_CONTEXTS * whole)
     fits = min(context_length, blocks * BLOCK_SIZE)
     if fits < min(context_length, LEAST_CONTEXT):
         raise ResourceError(
             f"too little memory: the cache may take a quarter of the {available >> 20} MiB that "
-            f"are free, which holds {fits} tokens of {position} bytes; free some memory, or take "
+            f"are free, which holds {fits} tokens of {position} bytes; free some memory, or use "
             "a smaller model",
             details={"available": available, "bytes_per_token": position},
         )
@@ -74,16 +74,16 @@ def plan_cache(
 
 
 def available_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that this process can still use: of the machine, and of each of its control groups."""
+    """Bytes of memory that the machine and the process's control groups have left."""
     fields = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines())
     machine = int(fields["MemAvailable"].split()[0]) * 1024
     return min([machine, *_left_in_groups(proc / "self" / "cgroup", groups)])
 
 
 def _left_in_groups(membership: Path, root: Path) -> Iterator[int]:
-    """What the limits of the process's groups leave, in version 2 and version 1 of cgroups.
+    """Bytes left within the limits of the process's control groups, versions 1 and 2.
 
-    A container often sees its own group at the root; so all groups up to there are looked at.
+    A container often sees its group at the root, so all groups up to the root are read.
     """
     lines = membership.read_text().splitlines() if membership.is_file() else []
     for line in lines:
@@ -106,6 +106,6 @@ def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> Iterator[in
         most = int((folder / limit).read_text())
         used = int((folder / usage).read_text())
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # not there, or "max": no limit
+    except (OSError, ValueError):  # missing, or "max": no limit
         return
     yield max(0, most - used + int(stat.get(reclaimable, 0)))

@@ -1,8 +1,7 @@
-"""Schedules the texts to embed into steps of the model, and pools the hidden states of each text.
+"""Batches texts to embed into steps of the model and pools the hidden states of each text.
 
-Many texts run in one step, those of all requests in turn. A text that is longer than a step is
-computed in parts where the network allows that. Everything here but the tickets belongs to the
-engine's thread.
+A step takes texts from all requests in turn. A text that is longer than a step is computed in parts
+if the network allows it. Only the engine's thread uses this, except for the tickets.
 """
 
 from collections import deque
@@ -27,9 +26,9 @@ __all__ = ["Embedder", "EmbedderPlan", "EmbeddingRequest", "EmbeddingTicket", "p
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
-ROWS = 768  # of a step: 6 % faster than half of it, 4 % than twice as many
-SHORT = 4  # tokens; a step may be full of texts that are no shorter
-ROWS_BESIDE_GENERATIONS = 64  # they bound how much longer the pause in running answers gets
+ROWS = 768  # of a step: 6 % faster than half, 4 % faster than twice as many
+SHORT = 4  # tokens; a full step of texts at least this long has enough blocks
+ROWS_BESIDE_GENERATIONS = 64  # limits how much longer the pauses in running answers get
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +36,10 @@ class EmbedderPlan:
     """Sizes of the steps that embed texts.
 
     Attributes:
-        rows: of a step at most; a text that has to be whole may have more.
-        whole: a text has to be computed in one step, because its rows attend to each other.
-        blocks: of the cache, for the texts that are being computed.
-        width: of the hidden states.
+        rows: maximum rows of a step; a text that must be computed whole may have more.
+        whole: each text must be computed in one step, because its rows attend to each other.
+        blocks: cache blocks for the texts that are being computed.
+        width: width of the hidden states.
     """
 
     rows: int
@@ -51,7 +50,7 @@ class EmbedderPlan:
 
 
 def plan_embedder(architecture: Architecture, cache: CachePlan) -> EmbedderPlan:
-    """Plan room for the longest text and a step of short ones, within that of ``cache``."""
+    """Plan blocks for the longest text and a step of short texts, at most those of ``cache``."""
     whole = not architecture.causal
     longest = -(-cache.context_length // cache.block_size)
     blocks = min(cache.blocks, longest + ROWS // SHORT)
@@ -60,7 +59,7 @@ def plan_embedder(architecture: Architecture, cache: CachePlan) -> EmbedderPlan:
 
 @dataclass(eq=False, kw_only=True)
 class _Text:
-    """One text of a request; ``total`` is the sum of the rows that were pooled so far."""
+    """A text of a request; ``total`` is the sum of the rows pooled so far."""
 
     number: int
     tokens: Sequence[int]
@@ -70,7 +69,7 @@ class _Text:
     total: NDArray[np.float64] | None = None
 
     def pooled_rows(self, count: int) -> range:
-        """Which of its next ``count`` rows the pooling reads."""
+        """The rows among the next ``count`` that are pooled."""
         end = self.computed + count
         first = min(max(self.request.skip - self.computed, 0), count)
         match self.request.pooling:
@@ -82,33 +81,33 @@ class _Text:
                 return range(count - 1 if end == len(self.tokens) else count, count)
 
     def take(self, rows: NDArray[np.floating], count: int) -> bool:
-        """Add the rows of a step that are pooled; True when the text is done."""
+        """Add the pooled rows of a step; True if the text is complete."""
         self.computed += count
-        if len(rows):  # a running sum has only one order, on every processor
+        if len(rows):  # cumsum adds in the same order on every processor
             if self.total is not None:
                 rows = np.concatenate([self.total[None], rows])
             self.total = np.add.accumulate(rows, axis=0, dtype=np.float64)[-1]
         return self.computed == len(self.tokens)
 
     def vector(self) -> NDArray[np.float64]:
-        """The pooled rows."""
+        """The pooled state of the text."""
         assert self.total is not None  # every pooling reads at least one row
         mean = self.request.pooling == "mean"
         return self.total / (len(self.tokens) - self.request.skip if mean else 1)
 
 
 class EmbeddingRequest:
-    """Texts of one caller, who gets the pooled states of all of them together.
+    """Texts of one caller, whose pooled states are delivered together.
 
     Attributes:
-        weight: its memory while it waits, in that of a token of a text, about 40 bytes.
+        weight: memory of the waiting request in tokens, each about 40 bytes.
 
     Args:
-        texts: token ids of each.
-        pooling: of their rows.
-        width: of the hidden states.
-        skip: rows at the beginning of each text that are not pooled.
-        deadline: when the request fails if it is not finished.
+        texts: token ids of each text.
+        pooling: pooling mode.
+        width: width of the hidden states.
+        skip: rows at the start of each text that are not pooled.
+        deadline: time at which an unfinished request fails.
     """
 
     def __init__(
@@ -131,15 +130,15 @@ class EmbeddingRequest:
         )
 
     def finish(self, text: _Text) -> None:
-        """Store the pooled states of a text, and send all of them if it was the last one."""
+        """Store the pooled state of a text, and send all states if it was the last text."""
         self.vectors[text.number] = text.vector()
         self.left -= 1
         if self.left == 0:
             self.mailbox.end(self.vectors)
 
     def drop(self) -> None:
-        """End it without vectors."""
-        wrong = "the embedding was cancelled: its model was closed, or its reader gave it up"
+        """End the request without vectors."""
+        wrong = "the embedding was cancelled: its model was closed, or its caller cancelled it"
         self.mailbox.end(StateError(wrong))
 
 
@@ -153,11 +152,11 @@ class EmbeddingTicket:
         self._mailbox = request.mailbox
 
     def wait(self) -> Floats:
-        """The pooled states, (texts, width); raises what went wrong."""
+        """The pooled states, (texts, width); raises the error of the request."""
         try:
             return _opened(self._mailbox.take())
         finally:
-            self.cancel()  # without effect, unless the waiting was interrupted
+            self.cancel()  # has an effect only if the wait was interrupted
 
     async def wait_async(self) -> Floats:
         """Like ``wait``, awaited; cancelling the task cancels the request."""
@@ -167,7 +166,7 @@ class EmbeddingTicket:
             self.cancel()
 
     def cancel(self) -> None:
-        """Stop computing it. Whoever waits gets a ``StateError``."""
+        """Stop computing it. A waiting caller gets a ``StateError``."""
         self._mailbox.cancel()
 
     def __del__(self) -> None:
@@ -181,11 +180,11 @@ def _opened(item: Floats | TaluError) -> Floats:
 
 
 class Embedder:
-    """The requests for embeddings of one model, and the steps that they need.
+    """Runs the embedding requests of a model.
 
     Args:
-        plan: sizes.
-        open_executor: makes the executor that gives hidden states; called at the first step.
+        plan: sizes of the steps.
+        open_executor: creates the executor for hidden states; called at the first step.
     """
 
     def __init__(self, plan: EmbedderPlan, open_executor: Callable[[], Executor]) -> None:
@@ -193,7 +192,7 @@ class Embedder:
         self._open = open_executor
         self._executor: Executor | None = None
         self._pool = self._new_pool()
-        self._requests: deque[EmbeddingRequest] = deque()  # with texts that wait; next one first
+        self._requests: deque[EmbeddingRequest] = deque()  # with waiting texts; the next one first
         self._running: list[_Text] = []
 
     @property
@@ -204,7 +203,7 @@ class Embedder:
 
     @property
     def waiting(self) -> int:
-        """How many requests have texts that no step has begun; any thread may ask."""
+        """Number of requests with texts that have not started; any thread may call this."""
         return len(self._requests)
 
     @property
@@ -217,7 +216,7 @@ class Embedder:
         self._requests.append(request)
 
     def drop_cancelled(self) -> None:
-        """Drop the requests that were cancelled, and fail those whose time is up."""
+        """Drop cancelled requests, and fail those past their deadline."""
         for request in self.requests:
             deadline = request.mailbox.deadline
             if request.mailbox.cancelled:
@@ -228,7 +227,7 @@ class Embedder:
                 request.mailbox.end(deadline.error())
 
     def forget_begun(self) -> None:
-        """Forget the requests that a failed step may have been part of; all, if it is not known."""
+        """Forget requests that a failed step may have included; all of them if that is unknown."""
         begun = {text.request for text in self._running}
         left = [request for request in self._requests if request not in begun]
         self._requests = deque(left if begun else [])
@@ -236,7 +235,7 @@ class Embedder:
         self._pool = self._new_pool()
 
     def step(self, *, beside_generations: bool) -> None:
-        """Compute one step, and send the results of the requests that it finishes."""
+        """Compute one step, and send the results of finished requests."""
         limit = ROWS_BESIDE_GENERATIONS if beside_generations else self.plan.rows
         chunks = self._plan(self.plan.rows if self.plan.whole else limit)
         if self._executor is None:
@@ -255,7 +254,7 @@ class Embedder:
             self._executor.close()
 
     def _plan(self, limit: int) -> list[tuple[_Text, int]]:
-        """The texts of the next step with their numbers of rows; at least one."""
+        """The texts of the next step, at least one, with their numbers of rows."""
         chunks: list[tuple[_Text, int]] = []
         for text in self._texts():
             left = len(text.tokens) - text.computed
@@ -286,7 +285,7 @@ class Embedder:
         return BlockPool(self.plan.blocks, self.plan.block_size)
 
     def _finish(self, text: _Text) -> None:
-        text.request.finish(text)  # before it leaves the list, where a failure would not find it
+        text.request.finish(text)  # before it leaves the list, so that a failure still ends it
         self._running.remove(text)
         self._pool.release(text.blocks)
 

@@ -1,7 +1,4 @@
-"""The interface of a loaded model: checks each request and hands it to the model's thread.
-
-``worker`` computes the requests.
-"""
+"""Validates the requests to a loaded model and submits them to its worker thread."""
 
 from collections.abc import Iterable
 
@@ -23,12 +20,12 @@ __all__ = ["Engine"]
 class Engine:
     """A loaded model that serves requests.
 
-    Requests may come from any threads. The same request with the same seed gives the same tokens,
-    whatever else runs, however its prompt is cut, and whatever the prefix cache holds.
+    Requests may come from any thread. The same request with the same seed gives the same tokens,
+    regardless of other requests, of the chunks of its prompt and of the prefix cache.
 
-    When a step fails, all requests that had begun get a ``GenerationError``; those that wait, and
-    later ones, go on. After a failure outside of a step all requests get the error, and the engine
-    accepts no more. In a forked child, which has no such thread, ``submit`` raises.
+    If a step fails, all requests that have started get a ``GenerationError``; waiting and later
+    requests continue. After a failure outside of a step, all requests get the error and the engine
+    accepts no more. In a forked child, which lacks the thread, ``submit`` raises.
     """
 
     def __init__(
@@ -53,7 +50,7 @@ class Engine:
 
     @property
     def failed(self) -> bool:
-        """Whether a failure has closed it."""
+        """Whether a failure has closed the engine."""
         return self._worker.failed
 
     def submit(
@@ -64,19 +61,18 @@ class Engine:
         form: ReplyForm | None = None,
         deadline: Deadline | None = None,
     ) -> Ticket:
-        """Ask for a generation.
+        """Submit a generation.
 
         Args:
             prompt_ids: the whole prompt.
-            params: how to sample and when to stop.
-            form: what is known about the text of the answer.
-            deadline: when the generation fails if it is not finished.
+            params: sampling and stopping.
+            form: known properties of the answer's text.
+            deadline: time at which an unfinished generation fails.
 
         Raises:
-            EmptyPromptError: there is no token to start from.
+            EmptyPromptError: the prompt has no tokens.
             GenerationError: the model does not generate (code ``GENERATION_UNSUPPORTED``), or the
-                prompt leaves no room for an answer (code
-                ``GENERATION_CONTEXT_OVERFLOW``).
+                prompt leaves no room for an answer (code ``GENERATION_CONTEXT_OVERFLOW``).
             ValidationError: a token id is outside the vocabulary.
             ResourceError: too many requests are waiting.
             StateError: the engine is closed or has failed, or was opened before a fork.
@@ -112,20 +108,20 @@ class Engine:
         first: int = 0,
         deadline: Deadline | None = None,
     ) -> EmbeddingTicket:
-        """Ask for the pooled hidden states of each text. They run together in few steps.
+        """Submit texts whose hidden states are pooled. Several texts run in one step.
 
-        A result does not depend on the other texts, on their order, or on what else runs.
+        A result does not depend on the other texts, their order, or other requests.
 
         Args:
-            texts: token ids of each.
+            texts: token ids of each text.
             pooling: ``"last"``, ``"mean"`` or ``"first"`` of the rows after the last norm.
-            skip: rows at the beginning of each text that are not pooled.
-            first: number of the first text, for messages.
-            deadline: when the request fails if it is not finished.
+            skip: rows at the start of each text that are not pooled.
+            first: number of the first text, for error messages.
+            deadline: time at which an unfinished request fails.
 
         Raises:
             EmptyPromptError: a text has no tokens.
-            GenerationError: a text is longer than the model takes (code
+            GenerationError: a text is longer than the model accepts (code
                 ``GENERATION_CONTEXT_OVERFLOW``).
             ValidationError: a token id is outside the vocabulary.
             ResourceError: too many requests are waiting.
@@ -142,10 +138,10 @@ class Engine:
         return EmbeddingTicket(request)
 
     def close(self) -> None:
-        """Cancel what runs and waits, end the thread, free weights and cache; idempotent.
+        """Cancel all requests, end the thread, free weights and cache; idempotent.
 
-        Readers get what was sent to them, and a result with the finish reason ``cancelled``. In
-        the engine's own thread, where a finalizer may run, nothing is waited for.
+        Readers get the pieces already sent and a result with the finish reason ``cancelled``. Does
+        not wait if called in the engine's thread, where a finalizer may run.
         """
         self._worker.close()
 
@@ -160,7 +156,7 @@ class Engine:
             raise self._too_long(number, fewest, f"at least {fewest}")
 
     def check_ids(self, name: str, ids: Iterable[int]) -> None:
-        """Refuse token ids that the model does not have; ``name`` says whose they are.
+        """Refuse token ids outside the vocabulary; ``name`` is the argument in messages.
 
         Raises:
             ValidationError: there is such an id.
@@ -174,13 +170,13 @@ class Engine:
             )
 
     def check_length(self, text: str) -> None:
-        """Refuse a prompt whose length alone says that it cannot fit.
+        """Refuse a prompt that is too long before it is tokenized.
 
         Raises:
-            GenerationError: it has too many tokens, however they are cut (code
+            GenerationError: even the fewest tokens of this length are too many (code
                 ``GENERATION_CONTEXT_OVERFLOW``).
         """
-        if len(text) < self.context_length:  # no need to know how long a token can be
+        if len(text) < self.context_length:  # fits even with one token for each character
             return
         count = self.tokenizer.fewest_tokens(text)
         if count >= self.context_length:
@@ -197,10 +193,10 @@ class Engine:
             )
 
     def check_generates(self) -> None:
-        """Refuse a generation where the model only makes embeddings.
+        """Refuse a generation if the model only makes embeddings.
 
         Raises:
-            GenerationError: it does (code ``GENERATION_UNSUPPORTED``).
+            GenerationError: the model does not generate (code ``GENERATION_UNSUPPORTED``).
         """
         if not self.architecture.generates:
             raise GenerationError(
@@ -225,7 +221,7 @@ class Engine:
         source = f" ({own.max_tokens_source})" if shorter else self._context_note()
         return GenerationError(
             f"text {number} has {named} tokens, but the model takes {self.text_limit}{source}; "
-            "count with client.count_tokens, and shorten or split it, or cut it off with "
+            "count with client.count_tokens and shorten or split it, or truncate it with "
             "truncate=True",
             "GENERATION_CONTEXT_OVERFLOW",
             {"index": number, "tokens": count, "context_length": self.text_limit},
@@ -249,4 +245,4 @@ class Engine:
 
     def _context_note(self) -> str:
         whole = self._cache.reduced_from
-        return f" (the model was made for {whole}, memory allows less)" if whole else ""
+        return f" (the model supports {whole}, but memory allows less)" if whole else ""

@@ -1,4 +1,4 @@
-"""Opens a model folder: network, weights, tokenizer, cache and executor."""
+"""Loads a model folder: network, weights, tokenizer, cache and executor."""
 
 from pathlib import Path
 
@@ -24,11 +24,11 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
     """Open the checkpoint in ``folder``.
 
     Args:
-        folder: of the checkpoint.
-        options: how it runs; None for the defaults of ``LocalBackend``.
+        folder: the checkpoint's.
+        options: execution options; None for the defaults of ``LocalBackend``.
 
     Raises:
-        ModelError: a file is missing or damaged, or the parts do not belong together.
+        ModelError: a file is missing or damaged, or the files do not match.
         TokenizerError: the tokenizer is missing or damaged.
         ResourceError: there is too little memory for the cache.
         ValidationError: ``TALU_CPU`` names a target that this processor does not support.
@@ -67,12 +67,12 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
     notes = [weights.note] if weights.note else []
     if "i16" in formats:
         notes.append(
-            "the f32 matrices of linear layers are kept and multiplied as integers of 16 bits "
+            "the f32 matrices of linear layers are stored and multiplied as 16-bit integers "
             "with one scale for 128 columns; LocalBackend(weight_format='stored') keeps f32"
         )
     if options.num_threads > executor.num_threads:
         notes.append(
-            f"num_threads={options.num_threads} was asked for; this process may use "
+            f"num_threads={options.num_threads} was requested, but this process may use only "
             f"{executor.num_threads}"
         )
     info = ModelInfo(
@@ -107,8 +107,8 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
 def load_network(folder: Path, options: LocalBackend) -> tuple[Architecture, LoadedWeights]:
     """The network and its weights.
 
-    If config.json says that the output head is the embedding table, but the checkpoint has a
-    different head, the stored head is used.
+    If config.json ties the output head to the embedding table, but the checkpoint has a different
+    head, the stored head is used.
     """
     checkpoint = Checkpoint.open(folder, use_mmap=options.use_mmap)
     stored = set(checkpoint.names)
@@ -145,13 +145,13 @@ def check_target() -> None:
 
 
 def multiplied(graph: Graph) -> set[str]:
-    """The matrices that are used in products only, not as lookup tables."""
+    """The matrices that are only used in products, not as embedding tables."""
     linear = {op.weights[0] for op in graph.ops if op.kind == "linear"}
     return linear.difference(*(op.weights for op in graph.ops if op.kind != "linear"))
 
 
 def model_notes(architecture: Architecture, cache: CachePlan) -> list[str]:
-    """Deviations from the model's files."""
+    """Notes on deviations from the model's files."""
     notes = []
     if cache.reduced_from is not None:
         notes.append(

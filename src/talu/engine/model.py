@@ -1,4 +1,4 @@
-"""Values that describe a loaded model: its parts, and what is known about them."""
+"""Defines ``LoadedModel``, the parts of a loaded model, and ``ModelInfo``, which describes it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ __all__ = ["LoadedModel", "ModelInfo"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """What was opened, where it runs and what it takes.
+    """Describes a loaded model, where it runs and the memory that it uses.
 
     Attributes:
-        device: where the steps run.
-        target: the instruction set whose kernels were chosen.
-        threads: the number that work on a step.
-        weight_format: of the matrices; several are joined by ``+``.
-        weights_mapped: they lie in a mapped file that other processes share.
-        weights_from_cache: an earlier open had packed them.
-        kv_format, kv_bytes: of the cache.
-        context_length: tokens that one request may have, prompt and answer.
-        model_context_length: what the model was made for.
+        device: device that runs the steps.
+        target: instruction set of the kernels.
+        threads: number of threads of a step.
+        weight_format: number format of the matrices; several are joined by ``+``.
+        weights_mapped: whether the weights are in a mapped file that other processes share.
+        weights_from_cache: whether an earlier open packed the weights.
+        kv_format, kv_bytes: number format and size of the KV cache.
+        context_length: maximum tokens of a request, prompt and answer together.
+        model_context_length: tokens that the model was trained for.
         notes: what differs from what the model or the caller asked for.
     """
 
@@ -49,15 +49,15 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """The parts of one model, ready to step.
+    """The parts of a loaded model.
 
     Attributes:
-        executor: gives logits; hidden states where the model makes no logits.
-        weights: what the executors share; closed with them.
-        embedder: how texts are embedded.
-        open_embedder: makes the executor that gives hidden states. It shares the weights with
-            ``executor``, or is the same.
-        head: makes vectors of what was pooled.
+        executor: computes logits, or hidden states if the model computes no logits.
+        weights: shared by the executors and closed with them.
+        embedder: plan of the embedding steps.
+        open_embedder: creates the executor for hidden states. It shares the weights with
+            ``executor``, or is the same object.
+        head: computes vectors from pooled states.
     """
 
     architecture: Architecture

@@ -1,7 +1,4 @@
-"""Shares open engines: one for each folder, state of its files and options, closed by the last.
-
-It knows nothing of what an engine does.
-"""
+"""Shares open engines, one for each folder, version of its files and options, through leases."""
 
 import atexit
 import gc
@@ -23,7 +20,7 @@ from talu.weights.resolve import resolve
 
 __all__ = ["EngineLease", "acquire"]
 
-READ = (".jinja", ".json", ".safetensors")  # suffixes of the files that a model is made of
+READ = (".jinja", ".json", ".safetensors")  # suffixes of a model's files
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,7 @@ class _Entry:
     """An engine that is opening, open or closing.
 
     Attributes:
-        busy: the thread that opens or closes it.
+        busy: the thread that is opening or closing it.
     """
 
     leases: int = 0
@@ -47,22 +44,22 @@ class _Entry:
 
     @property
     def failed(self) -> bool:
-        """Whether its engine was closed by a failure, so that nobody can use it."""
+        """Whether a failure closed its engine, which is then unusable."""
         done = self.opened.done() and self.opened.exception() is None
         return done and self.opened.result().failed
 
 
-_changed = threading.Condition()  # guards what follows; notified when an engine has closed
+_changed = threading.Condition()  # guards the globals below; notified when an engine has closed
 _entries: dict[_Key, _Entry] = {}
 
 
 class EngineLease:
-    """A share in an open engine. Release it when it is no longer needed.
+    """A lease on a shared open engine. Release it when it is no longer needed.
 
-    A released lease keeps nothing of the model in memory.
+    A released lease does not keep the model in memory.
 
     Attributes:
-        folder: what was opened.
+        folder: the folder of the model.
     """
 
     def __init__(self, key: _Key, entry: _Entry) -> None:
@@ -74,7 +71,7 @@ class EngineLease:
 
     @property
     def engine(self) -> Engine:
-        """The engine, shared with others; ``StateError`` once the share was given back."""
+        """The shared engine; raises ``StateError`` after ``release``."""
         engine = self._engine
         if engine is None:
             raise StateError("the model is closed; open it again", "STATE_CLOSED")
@@ -82,11 +79,11 @@ class EngineLease:
 
     @property
     def valid(self) -> bool:
-        """Whether this process took it; a forked child has no share in its parent's engines."""
+        """Whether this process acquired it; leases are not valid in a forked child."""
         return self._process == os.getpid()
 
     def release(self) -> None:
-        """Give the share back; the last one closes the engine and frees its memory. Idempotent.
+        """Release the lease; the last one closes the engine and frees its memory. Idempotent.
 
         In a forked child this does nothing.
         """
@@ -97,19 +94,19 @@ class EngineLease:
             self._engine = None
         if entry is None or not _release(self._key, entry):
             return
-        del entry  # the model's tables go with it
+        del entry  # frees the model's tables
         return_free_memory()
 
 
 def acquire(ref: str, options: LocalBackend | None = None, *, offline: bool = False) -> EngineLease:
-    """A share in the engine of a model, which is opened first if necessary.
+    """Acquire a lease on the engine of a model, which is opened first if necessary.
 
-    Threads that ask at the same time wait for one opening, and for a closing before it. An error
-    reaches all of them; the next call tries again. A new engine is opened in a forked child, for a
-    folder whose files have changed, and after the engine of the model has failed.
+    Concurrent callers wait for a single open, and for a close in progress before it. All of them
+    get its error; the next call tries again. A new engine is opened in a forked child, for a folder
+    whose files have changed, and after the engine of the model has failed.
 
     Raises:
-        TaluError: what ``resolve`` and ``load_model`` raise.
+        TaluError: any error of ``resolve`` and ``load_model``.
         StateError: this call interrupts the opening or closing of the same model, as a signal
             handler may (code ``STATE_BUSY``).
     """
@@ -134,7 +131,7 @@ def acquire(ref: str, options: LocalBackend | None = None, *, offline: bool = Fa
 
 
 def _real(folder: Path) -> Path:
-    """The folder without links."""
+    """The folder with symbolic links resolved."""
     try:
         return folder.resolve(strict=True)
     except (OSError, RuntimeError) as error:
@@ -142,14 +139,14 @@ def _real(folder: Path) -> Path:
 
 
 def _files(folder: Path, *, inner: bool = False) -> Iterator[tuple[str, int, int, int]]:
-    """Name, size, time and inode of the files that the model may be made of.
+    """Name, size, modification time and inode of the model's possible files.
 
-    They lie in the folder and in the inner folders of sentence embeddings, such as ``1_Pooling``.
+    They are in the folder and in the subfolders of sentence embeddings, such as ``1_Pooling``.
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(READ):
-                with suppress(OSError):  # a broken link: loading says what is missing
+                with suppress(OSError):  # a broken link: loading reports what is missing
                     status = entry.stat()
                     known = (status.st_size, status.st_mtime_ns, status.st_ino)
                     yield (entry.path, *known)
@@ -160,15 +157,15 @@ def _files(folder: Path, *, inner: bool = False) -> Iterator[tuple[str, int, int
 def _check_not_interrupted(entry: _Entry, doing: str) -> None:
     if entry.busy == threading.get_ident():
         raise StateError(
-            f"this call interrupts the code by which the model is being {doing}; ask once that "
-            "code has ended",
+            f"this call interrupts code in which the model is being {doing}; call again after "
+            "that code has ended",
             "STATE_BUSY",
         )
 
 
 def _open(key: _Key, entry: _Entry) -> None:
     try:
-        if len(_entries) > 1:  # some may be of clients that are garbage but were not collected yet
+        if len(_entries) > 1:  # some may belong to clients that are garbage but not collected yet
             gc.collect()
         entry.opened.set_result(Engine(load_model(key.folder, key.options)))
     except BaseException as error:
@@ -179,13 +176,13 @@ def _open(key: _Key, entry: _Entry) -> None:
 
 def _drop(key: _Key, entry: _Entry) -> None:
     with _changed:
-        if _entries.get(key) is entry:  # after a failure it may be another
+        if _entries.get(key) is entry:  # after a failure it may be another entry
             del _entries[key]
         _changed.notify_all()
 
 
 def _release(key: _Key, entry: _Entry) -> bool:
-    """Whether it was the last share, and the engine has been closed."""
+    """Release a lease; True if it was the last one, so that the engine was closed."""
     with _changed:
         entry.leases -= 1
         entry.busy = threading.get_ident()
@@ -193,20 +190,20 @@ def _release(key: _Key, entry: _Entry) -> bool:
     if last:
         try:
             entry.opened.result().close()
-        finally:  # Ctrl-C may end the waiting; who opens the model next must not wait for ever
+        finally:  # even if Ctrl-C ends the wait, so that the next open does not wait for ever
             _drop(key, entry)
     return last
 
 
 def _close_all() -> None:
-    """At exit: end the threads before the interpreter that they run on goes away."""
+    """Close all engines at exit, before the interpreter is finalized."""
     for entry in list(_entries.values()):
         if entry.opened.done() and entry.opened.exception() is None:
             entry.opened.result().close()
 
 
 def _forget() -> None:
-    """In a forked child: the engines' threads stayed in the parent."""
+    """Forget all engines in a forked child, which lacks their threads."""
     global _changed
     _changed = threading.Condition()
     _entries.clear()

@@ -1,13 +1,12 @@
-"""Decides what the next step computes: which sequences run, and how many rows each gets.
+"""Decides which sequences run in the next step, and how many rows each of them gets.
 
-Pure: it works on integers only. A job consists of its tokens and the number of them that are in the
-cache. One token left is a decode row; more are a prompt, which is computed in chunks.
+A job has its tokens and the number of them that are in the KV cache. One pending token is a decode
+row; more are prefill, which is computed in chunks.
 
-Waiting jobs are admitted in their order of arrival, as soon as their tokens fit into the cache.
-Every job with one token left gets its row in every step. The other rows go to prompts, first to the
-one that has waited longest; there are fewer of them while other jobs decode, so that a long prompt
-never delays an answer for long. When the cache is full, the youngest job gives its blocks
-back and is computed again later, with the same tokens.
+Waiting jobs are admitted in order of arrival, as soon as their tokens fit into the cache. Every job
+with one pending token gets a row in every step. The other rows go to prompts, oldest first; their
+number is smaller while other jobs decode, so that a long prompt does not delay answers for long. If
+the cache is full, the youngest job releases its blocks and is recomputed later.
 """
 
 from collections import deque
@@ -25,10 +24,10 @@ class Limits:
     """Budgets of one step.
 
     Attributes:
-        jobs: sequences that run at once.
-        prefill_rows: rows of prompts in a step that has no decode rows.
-        prefill_rows_beside_decodes: rows of prompts in a step that has some; it limits the pause
-            in the running answers.
+        jobs: maximum number of running sequences.
+        prefill_rows: prefill rows of a step without decode rows.
+        prefill_rows_beside_decodes: prefill rows of a step with decode rows; limits the pauses in
+            running answers.
     """
 
     jobs: int = 64
@@ -38,14 +37,14 @@ class Limits:
 
 @dataclass(eq=False, kw_only=True)
 class Job:
-    """What the scheduler knows of a request.
+    """A request as the scheduler sees it.
 
     Attributes:
         tokens: prompt and answer so far.
         blocks: cache blocks, in the order of the positions.
-        computed: how many tokens have their keys and values in the cache.
-        cached: how many tokens another job had computed.
-        recomputed: how many tokens were evicted from the cache for older jobs.
+        computed: number of tokens whose keys and values are in the cache.
+        cached: number of tokens that another job had computed.
+        recomputed: number of tokens evicted from the cache for older jobs.
     """
 
     tokens: list[int]
@@ -58,7 +57,7 @@ class Job:
 
     @property
     def pending(self) -> int:
-        """Tokens that have to run before the next one can be sampled."""
+        """Number of tokens that must run before the next one can be sampled."""
         return len(self.tokens) - self.computed
 
 
@@ -67,22 +66,22 @@ J = TypeVar("J", bound=Job)
 
 @dataclass(frozen=True, slots=True)
 class Chunk(Generic[J]):
-    """``count`` rows of a job, from position ``job.computed`` on."""
+    """``count`` rows of a job, starting at position ``job.computed``."""
 
     job: J
     count: int
 
     @property
     def samples(self) -> bool:
-        """Whether the last of the rows gives the next token."""
+        """Whether the next token is sampled from the last row."""
         return self.count == self.job.pending
 
 
 class Scheduler(Generic[J]):
     """Continuous batching over one pool of cache blocks.
 
-    A step is ``plan``, the computation, ``complete``, and then one appended token for each chunk
-    that samples, or ``remove``. The pool must hold the longest sequence that is ever added.
+    A step consists of ``plan``, the computation, ``complete``, and then, for each chunk that
+    samples, one appended token or ``remove``. The pool must be able to hold any single job.
     """
 
     def __init__(self, pool: BlockPool, limits: Limits | None = None) -> None:
@@ -123,7 +122,7 @@ class Scheduler(Generic[J]):
             self._waiting.remove(job)
 
     def plan(self) -> list[Chunk[J]]:
-        """Choose the rows of the next step; empty only when there is no job."""
+        """Choose the rows of the next step; empty only if there is no job."""
         self._steps += 1
         if not self._make_room():
             self._admit()
@@ -152,10 +151,10 @@ class Scheduler(Generic[J]):
             self._pool.publish(job.blocks, job.tokens, first, job.computed // size)
 
     def _make_room(self) -> bool:
-        """Give each running job a block for its next row, oldest first; True if one was evicted.
+        """Give each running job a block for its next row, oldest first; True if a job was evicted.
 
-        The youngest are evicted. The oldest never is, because the pool holds it when it is alone;
-        so there is always progress.
+        The youngest jobs are evicted. The oldest never is, because the pool can hold any single
+        job, so there is always progress.
         """
         before = len(self._running)
         for job in list(self._running):
@@ -171,7 +170,7 @@ class Scheduler(Generic[J]):
         self._waiting.appendleft(job)
 
     def _admit(self) -> None:
-        """Start waiting jobs in order, as long as each running one keeps a block to grow into."""
+        """Start waiting jobs in order, keeping a free block for each running job."""
         while self._waiting and len(self._running) < self._limits.jobs:
             job = self._waiting[0]
             cached = job.cached
@@ -186,7 +185,7 @@ class Scheduler(Generic[J]):
             self._running.append(self._waiting.popleft())
 
     def _reuse(self, job: J) -> None:
-        """Let a job skip the tokens that other jobs have published meanwhile."""
+        """Let a job skip the tokens that other jobs have published."""
         before = job.computed
         job.computed = self._pool.reuse(job.blocks, job.tokens, before)
         if not job.recomputed:

@@ -1,6 +1,6 @@
-"""One running generation: turns its tokens into text and decides when it ends.
+"""Converts the tokens of a running generation to text and decides when it ends.
 
-Only the engine's thread changes it.
+Only the engine's thread changes a sequence.
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ __all__ = ["Sequence"]
 
 @dataclass(eq=False, kw_only=True)
 class Sequence(Job):
-    """A job of the scheduler with everything that turns its tokens into an answer.
+    """A scheduler job with the state that turns its tokens into an answer.
 
     Attributes:
-        context_length: tokens that prompt and answer may have together.
-        context_note: why that is less than the model was made for, if it is.
+        context_length: maximum tokens of prompt and answer together.
+        context_note: why that is less than the model supports, if it is.
     """
 
     params: SamplingParams
@@ -40,7 +40,7 @@ class Sequence(Job):
 
     def __post_init__(self) -> None:
         params, count = self.params, len(self.tokens)
-        self._seen: NDArray[np.int32] | None = None  # the tokens again, as the sampler reads them
+        self._seen: NDArray[np.int32] | None = None  # the tokens as an array for the sampler
         if params.has_penalty:
             self._seen = np.empty(
                 min(self.context_length, count + params.max_tokens), dtype=np.int32
@@ -63,27 +63,27 @@ class Sequence(Job):
 
     @property
     def weight(self) -> int:
-        """Its memory while it waits, in that of a token of a prompt, about 40 bytes."""
+        """Memory of the waiting request in tokens, each about 40 bytes."""
         stops = sum(map(len, self.params.stop_sequences))
         return len(self.tokens) + 8 * (stops + len(self.params.logit_bias))
 
     @property
     def sampled(self) -> int:
-        """How many tokens the answer has."""
+        """Number of tokens of the answer."""
         return self.mailbox.progress.completion_tokens
 
     def start(self) -> None:
-        """Record that a step begins to work on it."""
+        """Record that the first step with this sequence starts."""
         self.mailbox.progress.start(self.cached)
 
     def sample_row(self) -> SampleRow:
-        """How to sample the next token."""
+        """Sampling parameters of the next token."""
         count = len(self.tokens)
         seen = None if self._seen is None else self._seen[:count]
         return SampleRow(self._settings, count, seen)
 
     def accept(self, sampled: Sampled) -> FinishReason | None:
-        """Add the next token, send its text, and return why it was the last one, if it was."""
+        """Add the next token and send its text; return the finish reason if it is the last one."""
         self.mailbox.progress.token()
         if self._seen is not None:
             self._seen[len(self.tokens)] = sampled.token
@@ -103,11 +103,11 @@ class Sequence(Job):
         self.mailbox.end(Result(reason, progress.usage(), progress.timings(), matched, notes))
 
     def drop(self) -> None:
-        """End it with what it has."""
+        """End the generation with the text so far."""
         self.end(FinishReason.CANCELLED)
 
     def _read(self, token: int) -> tuple[FinishReason | None, str]:
-        """Why the token ends the answer, if it does, and its text; an end token has none."""
+        """The finish reason if the token ends the answer, and its text; an end token has none."""
         if token in self.params.stop_token_ids or self.stops.is_token(token):
             return FinishReason.STOP, ""
         shown = self.stops.push(self.decoder.push(token))
@@ -134,13 +134,13 @@ class Sequence(Job):
         if reason is FinishReason.LENGTH and self.sampled < wanted:
             prompt = self.mailbox.progress.prompt_tokens
             notes.append(
-                f"the answer ended at the end of the context of {self.context_length} tokens: "
-                f"the prompt of {prompt} left room for {self.sampled} of the {wanted} of "
-                f"max_tokens{self.context_note}"
+                f"the answer reached the context limit of {self.context_length} tokens: "
+                f"the prompt of {prompt} left room for {self.sampled} of max_tokens={wanted}"
+                f"{self.context_note}"
             )
         if self.recomputed:
             notes.append(
                 f"the cache was full: {self.recomputed} tokens were evicted for older requests and "
-                "computed again"
+                "recomputed"
             )
         return notes

@@ -1,7 +1,6 @@
-"""Finds where the stop sequences of a request end its answer.
+"""Finds stop sequences in the streamed text of an answer.
 
-The text arrives in pieces of any size, and leaves in pieces that are safe to show. Nothing is
-stopped here: the caller looks at ``matched``.
+Text is released once it cannot be part of a stop sequence; the caller checks ``matched``.
 """
 
 from collections import deque
@@ -19,11 +18,11 @@ _CLOSINGS = ("</think>", "<|/think|>")
 
 @dataclass(frozen=True, slots=True)
 class ReplyForm:
-    """What is known about the text of a reply before it begins.
+    """Known properties of the text of a reply.
 
     Attributes:
-        continues: it goes on after other text, so that its leading space counts.
-        has_regions: reasoning and tool calls stand in tags; tags that are tokens are marked.
+        continues: the reply follows other text, so its leading space is kept.
+        has_regions: reasoning and tool calls are in tags; tags that are tokens are marked.
         in_reasoning: the prompt ends with an open ``<think>``.
     """
 
@@ -40,15 +39,15 @@ class _Node:
     def __init__(self, depth: int) -> None:
         self.depth = depth  # characters of the prefix
         self.next: dict[str, _Node] = {}
-        self.fall: _Node = self  # the longest proper suffix that is a prefix of a sequence too
+        self.fall: _Node = self  # the longest proper suffix that is also a prefix of a sequence
         self.ends = 0  # length of the longest sequence that the prefix ends with
 
 
 class StopMatcher:
-    """Cuts a text before the first stop sequence. Holds back only text that could become one.
+    """Cuts a text before the first stop sequence; holds back only text that could become one.
 
-    The first sequence is the one that starts first; of those that start at the same place, the one
-    that ends first. The result does not depend on how the text is cut into pieces; time is linear.
+    The first sequence is the one that starts first; of those that start at the same position, the
+    one that ends first. The result does not depend on the pieces of the text; time is linear.
 
     Attributes:
         matched: the sequence that was found; all text after it is dropped.
@@ -58,17 +57,17 @@ class StopMatcher:
         """Prepare for these sequences.
 
         Raises:
-            ValidationError: a sequence is empty and would stop everything, or they are too long.
+            ValidationError: a sequence is empty, or they are too long.
         """
         self.matched: str | None = None
         self._root = _build(list(stop_sequences))
         self._node = self._root
-        self._held = ""  # seen and not given out
+        self._held = ""  # received but not released
         self._found: tuple[int, int] | None = None  # start and end in _held
 
     @property
     def looks_for_any(self) -> bool:
-        """Whether there is a sequence."""
+        """Whether there is any stop sequence."""
         return bool(self._root.next)
 
     def push(self, text: str) -> str:
@@ -116,8 +115,8 @@ class StopMatcher:
 class Stops:
     """The stop sequences of one request.
 
-    A sequence that is a token of its own, ``<|im_end|>`` for example, is found by its id, anywhere.
-    The others are looked for in the text of the answer, and not in its reasoning.
+    A sequence that is a single token, such as ``<|im_end|>``, is matched by its id anywhere. The
+    others are searched for in the text of the answer, but not in its reasoning.
 
     Attributes:
         matched: the sequence that was found.
@@ -133,13 +132,13 @@ class Stops:
         """Prepare for these sequences.
 
         Args:
-            sequences: as the request gives them.
-            token_of: the id of the token that a sequence is, if it is one.
-            form: whether there is reasoning.
-            tag_text: how a tag looks in the text that is pushed.
+            sequences: from the request.
+            token_of: returns the token id of a sequence, None if it is not a single token.
+            form: says whether there is reasoning.
+            tag_text: the text of a tag in the pushed text.
 
         Raises:
-            ValidationError: a sequence is empty, or they are very long.
+            ValidationError: a sequence is empty, or they are too long.
         """
         tokens = {sequence: token_of(sequence) for sequence in sequences}
         self._tokens = {number: each for each, number in tokens.items() if number is not None}
@@ -151,13 +150,13 @@ class Stops:
         self._pass: Callable[[str], str] = self._matcher.push
         if form.has_regions and self._matcher.looks_for_any:
             self._pass = self._reasoning if form.in_reasoning else self._beginning
-        self._tail = ""  # of the reasoning: it may be the start of a closing tag
-        self._held = ""  # white space, or the start of an opening tag
+        self._tail = ""  # end of the reasoning, possibly the start of a closing tag
+        self._held = ""  # white space, or possibly the start of an opening tag
         self._after_tag = False
 
     @property
     def matched(self) -> str | None:
-        """The sequence that was found, None if none was."""
+        """The sequence that was found; None if none was."""
         return self._matcher.matched or self._ended_by
 
     def is_token(self, token: int) -> bool:
@@ -165,7 +164,7 @@ class Stops:
         return token in self._tokens
 
     def end_at(self, token: int) -> None:
-        """Take note of the last token."""
+        """Record the token that ends the answer."""
         self._ended_by = self._tokens.get(token)
 
     def push(self, text: str) -> str:
@@ -178,7 +177,7 @@ class Stops:
         return self._matcher.push(held) + self._matcher.flush()
 
     def _reasoning(self, text: str) -> str:
-        """Let reasoning pass, and go on behind the tag that closes it."""
+        """Pass reasoning through, and search after the tag that closes it."""
         seen = self._tail + text
         ends = [place + len(tag) for tag in self._closings if (place := seen.find(tag)) >= 0]
         if not ends:
@@ -190,7 +189,7 @@ class Stops:
         return passed + self._beginning(text[len(passed) :])
 
     def _beginning(self, text: str) -> str:
-        """Decide, at the first characters that are not white space, whether reasoning begins."""
+        """Decide from the first characters after white space whether reasoning starts."""
         text = self._held + text
         self._held = ""
         passed = ""
@@ -213,8 +212,8 @@ def _build(sequences: list[str]) -> _Node:
     size = sum(map(len, sequences))
     if size > MAX_CHARACTERS:
         raise ValidationError(
-            f"the stop sequences have {size:,} characters together, and {MAX_CHARACTERS:,} are the "
-            "limit; shorten them or leave some out",
+            f"the stop sequences have {size:,} characters; the limit is {MAX_CHARACTERS:,}: "
+            "shorten them or leave some out",
             details={"param": "stop_sequences", "characters": size},
         )
     root = _Node(0)

@@ -1,8 +1,7 @@
-"""Delivers the pieces of a generation from the engine's thread to its one reader.
+"""Delivers the pieces of a generation from the engine's thread to its reader.
 
-The reader waits in its own thread or in an event loop; no thread is started for it. The engine
-never waits for the reader: unread pieces stay in the mailbox, at most one for each token of the
-context.
+The reader waits in the calling thread or in an event loop. The engine never waits for the reader:
+unread pieces stay in the mailbox, at most one for each token of the context.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ __all__ = ["Channel", "Doorbell", "Mailbox", "Piece", "Progress", "Result", "Tic
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one step added to the answer; see ``talu.types.TextDelta``."""
+    """The text that a step added to the answer; see ``talu.types.TextDelta``."""
 
     text: str
     tokens: tuple[int, ...] = ()
@@ -34,7 +33,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a generation ended; see ``talu.types.Done``."""
+    """The end of a generation; see ``talu.types.Done``."""
 
     finish_reason: FinishReason
     usage: Usage
@@ -54,7 +53,7 @@ Cancel = Callable[[], None]
 class Progress:
     """The progress of a generation; the engine's thread writes it, any thread may read it.
 
-    Times are from ``perf_counter``, and None for a stage that was not reached.
+    Times are from ``perf_counter``; None for a stage that was not reached.
     """
 
     prompt_tokens: int
@@ -66,7 +65,7 @@ class Progress:
     last: float | None = None
 
     def start(self, cached_tokens: int) -> None:
-        """Record that a step begins; ``cached_tokens`` of the prompt were in the cache."""
+        """Record the start of a step; ``cached_tokens`` of the prompt were in the cache."""
         self.cached_tokens = cached_tokens
         self.started = self.started or perf_counter()
 
@@ -81,7 +80,7 @@ class Progress:
         return Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens)
 
     def timings(self) -> Timings:
-        """The durations so far; a stage that was not reached ends now."""
+        """The durations so far; an unfinished stage is measured up to now."""
         now, tokens = perf_counter(), self.completion_tokens
         started, first, last = self.started or now, self.first or now, self.last or now
         seconds = last - first
@@ -97,8 +96,8 @@ class Progress:
 class Doorbell:
     """Wakes the readers that wait in event loops, with one call per loop.
 
-    Waking a loop takes a system call that releases the GIL; one per reader would cost the engine's
-    thread more than the rest of the step. Only one thread may use it.
+    Waking a loop takes a system call that releases the GIL; one call per reader would cost the
+    engine's thread more than the rest of the step. Not safe for use by several threads.
     """
 
     def __init__(self) -> None:
@@ -109,7 +108,7 @@ class Doorbell:
         self._waiting.setdefault(loop, []).append((waiter, cancel))
 
     def ring(self) -> None:
-        """Wake all readers that were added."""
+        """Wake all registered readers."""
         for loop, readers in list(self._waiting.items()):
             try:
                 loop.call_soon_threadsafe(_wake, [waiter for waiter, _ in readers])
@@ -117,20 +116,22 @@ class Doorbell:
                 logger.debug("an event loop could not be woken", exc_info=True)
                 for _, cancel in readers:
                     cancel()
-            del self._waiting[loop]  # so late: the next ring wakes those that this one did not
+            del self._waiting[
+                loop
+            ]  # only now, so that the next ring wakes readers that this one missed
 
 
 class Channel(Generic[T]):
-    """What the engine's thread sends to one reader; in a forked child, reading raises StateError.
+    """Sends items from the engine's thread to one reader; in a fork, reading raises StateError.
 
     Attributes:
-        cancelled: the reader wants no more; the engine checks it before every step.
-        received: the engine's thread has taken the request from its inbox.
-        deadline: when the engine gives up; it looks at that before every step, too.
+        cancelled: whether the reader cancelled; the engine checks it before every step.
+        received: whether the engine's thread has taken the request from its inbox.
+        deadline: time at which the request fails; the engine checks it before every step.
     """
 
     def __init__(self, bell: Doorbell | None = None, deadline: Deadline | None = None) -> None:
-        """Open a channel; with a ``bell``, a reader in an event loop wakes when that is rung."""
+        """Open a channel; with a ``bell``, readers in event loops are woken by ``ring``."""
         self.cancelled = False
         self.received = False
         self.deadline = deadline
@@ -142,7 +143,7 @@ class Channel(Generic[T]):
         self._waiter: tuple[asyncio.AbstractEventLoop, Waiter] | None = None
 
     def cancel(self) -> None:
-        """Tell the engine that the reader wants no more."""
+        """Ask the engine to end the request."""
         self.cancelled = True
 
     def when_ended(self, callback: Callable[[], object]) -> None:
@@ -166,12 +167,12 @@ class Channel(Generic[T]):
             self._bell.ring()
 
     def take(self) -> T:
-        """The next item, waited for in this thread."""
+        """Wait for the next item in this thread."""
         self._check_process()
         return self._items.get()
 
     async def take_async(self) -> T:
-        """The next item, awaited."""
+        """Await the next item."""
         self._check_process()
         while True:
             with contextlib.suppress(Empty):
@@ -185,7 +186,7 @@ class Channel(Generic[T]):
             await future
 
     def _check_process(self) -> None:
-        what, remedy = "this request was begun", "ask again in this process"
+        what, remedy = "this request was started", "submit it again in this process"
         check_process(self._process, what, remedy)
 
 
@@ -195,7 +196,7 @@ class Mailbox(Channel[Item]):
     It does not refer to the ticket, so that dropping the ticket cancels the generation.
 
     Attributes:
-        progress: of the generation.
+        progress: the generation's.
     """
 
     def __init__(
@@ -211,12 +212,12 @@ class Mailbox(Channel[Item]):
 class Ticket:
     """A running generation: read it with ``next`` or ``await anext``, from one place at a time.
 
-    It yields ``Piece``s and then ends, with ``result`` set, or raises what went wrong. Cancelling
-    it, closing it, dropping it, and cancelling the task that awaits it are one thing: the engine
-    frees the row before its next step.
+    It yields ``Piece``s and then ends with ``result`` set, or raises an error. Cancelling, closing
+    or dropping it, or cancelling the task that awaits it, has the same effect: the engine ends the
+    sequence before its next step.
 
     Attributes:
-        result: how it ended; None before the end, after an error, and after ``close``.
+        result: the end of the generation; None before it, after an error, and after ``close``.
     """
 
     def __init__(self, mailbox: Mailbox) -> None:
@@ -243,16 +244,16 @@ class Ticket:
         return piece
 
     def cancel(self) -> None:
-        """Ask the engine to stop; pieces that were sent can still be read, then a result."""
+        """Ask the engine to stop; pieces already sent and a result can still be read."""
         self._mailbox.cancel()
 
     @property
     def canceller(self) -> Callable[[], None]:
-        """Does what ``cancel`` does, without a reference to the ticket."""
+        """A function with the effect of ``cancel`` that does not refer to the ticket."""
         return self._mailbox.cancel
 
     def close(self) -> None:
-        """Cancel, and end the iteration here; idempotent."""
+        """Cancel, and end the iteration; idempotent."""
         self.cancel()
         self._ended = True
 
@@ -290,5 +291,5 @@ class Ticket:
 
 def _wake(waiters: list[Waiter]) -> None:
     for waiter in waiters:
-        if not waiter.done():  # its task may have been cancelled meanwhile
+        if not waiter.done():  # its task may have been cancelled
             waiter.set_result(None)

@@ -1,7 +1,7 @@
-"""Computes vectors from pooled hidden states: the model's last steps, the check, the length.
+"""Computes embedding vectors from pooled hidden states.
 
-Everything is done in float64 with additions in one order and no function of the C library, so that
-a vector is the same on every processor: NumPy and BLAS choose their code by the processor, and
+All arithmetic is float64 with a fixed order of additions and without functions of the C library, so
+that a vector is the same on every processor: NumPy and BLAS choose their code by the processor, and
 their sums and functions differ in the last bits.
 """
 
@@ -32,7 +32,7 @@ class _Dense:
     weight: Doubles  # transposed: (inputs, outputs)
     bias: Doubles | None
     activation: str
-    projection: Doubles | None  # of the input, to be added; None adds the input or nothing
+    projection: Doubles | None  # of the input, which is added; None adds the input or nothing
     residual: bool
 
     def __call__(self, x: Doubles) -> Doubles:
@@ -49,11 +49,11 @@ class _Dense:
 
 
 class Head:
-    """The steps of a model after the pooling.
+    """The steps of a model after pooling.
 
     Args:
-        steps: what they do, in order.
-        dimension: numbers that are kept of a vector.
+        steps: in order; None scales to length 1.
+        dimension: length that vectors are truncated to.
     """
 
     def __init__(self, steps: Sequence[_Dense | None], dimension: int) -> None:
@@ -66,10 +66,10 @@ class Head:
         Args:
             pooled: a row for each text.
             normalize: scale to length 1; a vector of zeros stays one.
-            first: number of the first text, for messages.
+            first: number of the first text, for error messages.
 
         Raises:
-            GenerationError: a number is infinite or not a number.
+            GenerationError: a value is infinite or NaN.
         """
         out = np.empty((len(pooled), self._dimension), np.float32)
         for start in range(0, len(pooled), ROWS):
@@ -79,15 +79,15 @@ class Head:
         if not finite.all():
             number = first + int(finite.argmin())
             raise GenerationError(
-                f"the vector of text {number} has numbers that are infinite or not numbers; the "
-                "weights of the model are damaged, or a key or value is above 65,504, the largest "
-                "number of an f16 cache; LocalBackend(kv_format='bf16') has room for more",
+                f"the vector of text {number} has infinite or NaN values; the weights of the model "
+                "are damaged, or a key or value exceeds 65,504, the largest number of an f16 "
+                "cache; LocalBackend(kv_format='bf16') supports larger ones",
                 details={"index": number},
             )
         return out
 
     def _some(self, x: Doubles, *, normalize: bool) -> Doubles:
-        with np.errstate(all="ignore"):  # what is not finite is found at the end
+        with np.errstate(all="ignore"):  # non-finite values are found at the end
             for step in self._steps:
                 x = single(unit(x) if step is None else step(x))
             x = x[:, : self._dimension]
@@ -98,7 +98,7 @@ def load_head(steps: Sequence[Step], dimension: int) -> Head:
     """Load the weights of the steps.
 
     Raises:
-        ModelError: a file is damaged, or lacks a tensor or has one of another shape or type.
+        ModelError: a file is damaged, or a tensor is missing or has the wrong shape or type.
     """
     return Head([_load(step) if isinstance(step, Dense) else None for step in steps], dimension)
 
@@ -134,9 +134,9 @@ def _read(folder: Path, wanted: dict[str, tuple[int, ...]]) -> dict[str, Doubles
 
 
 def product(x: Doubles, weight: Doubles) -> Doubles:
-    """x · weight, its products added in the order of the columns of x.
+    """x · weight, summed in the order of the columns of x.
 
-    The products of two numbers of float32 are exact in float64.
+    Products of two float32 numbers are exact in float64.
     """
     total = np.zeros((len(x), weight.shape[1]))
     for column, row in zip(x.T, weight, strict=True):
@@ -146,12 +146,12 @@ def product(x: Doubles, weight: Doubles) -> Doubles:
 
 def unit(x: Doubles) -> Doubles:
     """Rows of length 1; a row of zeros stays one."""
-    squares = np.cumsum(x * x, axis=1)[:, -1:]  # a running sum has only one order
+    squares = np.cumsum(x * x, axis=1)[:, -1:]  # cumsum adds in a fixed order
     return x / np.where(squares == 0, 1.0, np.sqrt(squares))
 
 
 def tanh(x: Doubles) -> Doubles:
-    """The hyperbolic tangent, from additions, products and quotients alone."""
+    """The hyperbolic tangent, from additions, products and quotients only."""
     size = np.minimum(np.abs(x), 20.0)  # beyond that it is 1
     square = size * size
     small = size - size * square * (1 / 3 - square * (2 / 15 - square * (17 / 315)))
@@ -172,5 +172,5 @@ def exp(x: Doubles) -> Doubles:
 
 
 def single(x: Doubles) -> Doubles:
-    """Rounded to float32, in which the model was trained."""
+    """x rounded to float32, as in training."""
     return x.astype(np.float32).astype(np.float64)

@@ -1,7 +1,7 @@
-"""The thread that steps one model for all requests, and what happens when something in it fails.
+"""Runs the thread that executes the steps of a model for all requests, and handles its failures.
 
 It owns the scheduler and the executor. Other threads put requests into its inbox and read their
-mailboxes. The policy of a step is the scheduler's, the text of an answer its sequence's.
+mailboxes.
 """
 
 import logging
@@ -31,7 +31,7 @@ from talu.types import FinishReason
 
 __all__ = ["Worker"]
 
-MAX_WEIGHT = 2**24  # of all requests together: about 700 MB
+MAX_WEIGHT = 2**24  # total weight of all requests: about 700 MB
 Ints = NDArray[np.int32]
 Request = Sequence | EmbeddingRequest
 
@@ -41,8 +41,8 @@ logger = logging.getLogger("talu.engine")
 class Worker:
     """Runs the steps of a loaded model in a separate thread.
 
-    When a step raises an ``Exception``, the requests that had begun get a ``GenerationError`` and
-    the cache is emptied, because its content is unknown; those that wait, and later ones, go on.
+    If a step raises an ``Exception``, the requests that have started get a ``GenerationError`` and
+    the cache is emptied, because its content is unknown; waiting and later requests continue.
     After any other failure the worker ends: every request gets the error, and ``put`` refuses more.
 
     Attributes:
@@ -58,7 +58,7 @@ class Worker:
             max_requests: waiting requests beyond which new ones are refused.
 
         Raises:
-            ResourceError: the system allows no further thread.
+            ResourceError: the system cannot start another thread.
         """
         self.bell = Doorbell()
         self._name = model.info.model_type
@@ -69,9 +69,9 @@ class Worker:
         self._scheduler = self._new_scheduler()
         self._embedder = Embedder(model.embedder, model.open_embedder)
         self._inbox: SimpleQueue[Request | None] = SimpleQueue()
-        self._open: dict[Request, int] = {}  # all that were put and have not ended; their weights
-        # Between threads that put. The worker never waits for it: a thread that is amid put may
-        # run a signal handler, which asks and waits for the worker.
+        self._open: dict[Request, int] = {}  # unfinished requests and their weights
+        # Only for threads that call put. The worker never takes it: a thread inside put may run a
+        # signal handler that submits a request and waits for the worker.
         self._gate = threading.RLock()
         self._closed = False
         self._failure: BaseException | None = None
@@ -90,25 +90,25 @@ class Worker:
         return self._failure is not None
 
     def put(self, request: Request) -> None:
-        """Hand over a request; its mailbox gets what comes of it.
+        """Submit a request; its results go to its mailbox.
 
         Raises:
             ResourceError: too many requests are waiting.
             StateError: the worker was closed or has failed, or was started before a fork.
         """
         self.check_process()
-        weight = request.weight  # that of a generation grows
+        weight = request.weight  # read once, because that of a generation grows
         with self._gate:
             self._check_open(weight)
             self._open[request] = weight
             request.mailbox.when_ended(partial(self._open.pop, request, None))
             self._inbox.put(request)
-            self._check_alive()  # one that ends now ends what it finds in _open
+            self._check_alive()  # a worker that ends from now on ends everything in _open
 
     def close(self) -> None:
         """Cancel all requests, end the thread, free weights and cache; idempotent.
 
-        In the worker's own thread, where a finalizer may run, nothing is waited for.
+        Does not wait if called in the worker's thread, where a finalizer may run.
         """
         if self._process != os.getpid():
             return
@@ -127,8 +127,8 @@ class Worker:
         if self._failure is not None:
             raise StateError(
                 f"the engine of this {self._name} model has failed and is closed "
-                f"({type(self._failure).__name__}: {self._failure}); close the client and make "
-                "another one, which opens the model again",
+                f"({type(self._failure).__name__}: {self._failure}); close the client and create "
+                "a new one, which opens the model again",
                 "STATE_ENGINE_FAILED",
             ) from self._failure
         if self._closed:
@@ -139,14 +139,14 @@ class Worker:
         waiting = self._inbox.qsize() + self._scheduler.waiting + self._embedder.waiting
         if waiting >= self._max_requests:
             raise ResourceError(
-                f"{waiting} requests wait for this model already; try again later",
+                f"{waiting} requests are already waiting for this model; try again later",
                 details={"max_requests": self._max_requests},
             )
         open_weight = sum(list(self._open.values()))
         if open_weight and open_weight + weight > MAX_WEIGHT:
             raise ResourceError(
-                f"requests with {open_weight:,} tokens wait for this model already; try again "
-                "later",
+                f"requests with {open_weight:,} tokens are already waiting for this model; try "
+                "again later",
                 details={"max_tokens": MAX_WEIGHT},
             )
 
@@ -154,7 +154,7 @@ class Worker:
         pool = BlockPool(self._cache.blocks, self._cache.block_size)
         return Scheduler(pool, self._limits)
 
-    # What follows runs in the worker's thread.
+    # The methods below run in the worker's thread.
 
     def _run(self) -> None:
         failure: BaseException | None = None
@@ -169,7 +169,7 @@ class Worker:
             self._end(failure)
 
     def _collect(self) -> bool:
-        """Take in new requests, sleeping while there is nothing else to do; False to close."""
+        """Receive new requests, sleeping while there is nothing to compute; False to close."""
         with suppress(Empty):
             while True:
                 busy = self._generating or self._embedder.busy
@@ -206,7 +206,7 @@ class Worker:
                 self._scheduler.add(sequence)
             self._end_lost(error)
         if not self._generating:
-            self.bell.ring()  # no step follows that would
+            self.bell.ring()  # no further step would do it
 
     def _embed(self) -> None:
         if not self._embedder.busy:
@@ -226,7 +226,7 @@ class Worker:
             chunk.job.start()
         sampling = [chunk.job for chunk in chunks if chunk.samples]
         arrays = step_arrays(chunks)
-        self.bell.ring()  # so late, for the readers run while the step does not hold the GIL
+        self.bell.ring()  # after planning, so that readers run while the step releases the GIL
         logits = self._executor.step(*arrays)
         self._scheduler.complete(chunks)
         for sequence, sampled in zip(sampling, self._sample(logits, sampling), strict=True):
@@ -235,7 +235,7 @@ class Worker:
     def _sample(
         self, logits: NDArray[np.float32], sequences: list[Sequence]
     ) -> list[Sampled | GenerationError]:
-        """A token for each sequence; an error for one that cannot be sampled."""
+        """A token for each sequence, or an error if it cannot be sampled."""
         rows = [sequence.sample_row() for sequence in sequences]
         try:
             return [*sample(logits, rows)]
@@ -254,10 +254,10 @@ class Worker:
         causes = "its weights are damaged, or a value is too large for its format"
         if self._cache.kv_format == "f16":
             causes = (
-                "its weights are damaged, or a key or value is above 65,504, the largest number of "
-                "its f16 cache, for which LocalBackend(kv_format='bf16') has room"
+                "its weights are damaged, or a key or value exceeds 65,504, the largest number of "
+                "its f16 cache; LocalBackend(kv_format='bf16') supports larger ones"
             )
-        return f"the model computed what is not a number: {causes}"
+        return f"the model computed NaN or infinite logits: {causes}"
 
     def _accept(self, sequence: Sequence, sampled: Sampled | GenerationError) -> None:
         """Give a sequence its next token; an error ends only this sequence."""
@@ -267,7 +267,7 @@ class Worker:
                 reason = sequence.accept(sampled)
             except Exception as error:
                 logger.debug("a token could not be accepted", exc_info=True)
-                sampled = failure("a token could not be turned into text", error)
+                sampled = failure("a token could not be decoded", error)
         if isinstance(sampled, GenerationError):
             sequence.mailbox.end(sampled)
             self._scheduler.remove(sequence)
@@ -279,15 +279,15 @@ class Worker:
         self._scheduler.remove(sequence)
 
     def _end_lost(self, error: Exception) -> None:
-        """End the requests that are in no queue any more, wherever the failure has left them."""
+        """End requests that a failure left outside of every queue."""
         kept = {*self._scheduler, *self._embedder.requests}
         for request in list(self._open):
             if request.mailbox.received and request not in kept:
                 request.mailbox.end(failure("a step of the model failed", error))
 
     def _end(self, error: BaseException | None) -> None:
-        """End every request and free everything, whatever fails meanwhile."""
-        self._closed, self._failure = True, error  # before what was put is looked for: see put
+        """End every request and free everything, even if some of it fails."""
+        self._closed, self._failure = True, error  # must precede reading the inbox: see put
         for request in list(self._open):
             attempt(partial(end_request, request, error))
         for close in (self.bell.ring, self._embedder.close, self._executor.close):
@@ -296,7 +296,7 @@ class Worker:
 
 
 def attempt(action: Callable[[], object]) -> None:
-    """Call ``action``; whatever it raises is logged, so that the next action is not left out."""
+    """Call ``action`` and log its error, so that the next action is still called."""
     try:
         action()
     except BaseException:
@@ -304,7 +304,7 @@ def attempt(action: Callable[[], object]) -> None:
 
 
 def end_request(request: Request, error: BaseException | None) -> None:
-    """End a request because its worker ends, with an error if there is one."""
+    """End a request when its worker ends, with an error if there is one."""
     if error is None:
         try:
             request.drop()
@@ -330,7 +330,7 @@ def step_arrays(chunks: list[Chunk[Sequence]]) -> tuple[Ints, ...]:
 
 
 def failure(what: str, error: BaseException) -> GenerationError:
-    """An error for one reader; each gets its own, because raising one changes it."""
+    """A new error for each reader, because raising an error changes it."""
     result = GenerationError(f"{what}: {type(error).__name__}: {error}")
     result.__cause__ = error
     return result
