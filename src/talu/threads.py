@@ -27,20 +27,20 @@ def thread_starts() -> Generator[None]:
 
 
 async def beside_loop(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What ``function`` returns, called in a thread.
+    """Call ``function`` in a thread and return its result.
 
     Raises:
-        ResourceError: the system allows no further thread.
+        ResourceError: the system cannot start another thread.
     """
     with thread_starts():
         return await asyncio.to_thread(function, *args, **kwargs)
 
 
 class InTurn:
-    """Calls functions in a thread, for each event loop one after the other.
+    """Calls functions in a thread, one at a time for each event loop.
 
-    The work holds the interpreter most of the time, so that several threads would not be faster
-    than one; but each of them would keep the loop waiting for the interpreter, 5 ms at a time.
+    The work holds the GIL most of the time, so several threads would not be faster than one, but
+    each of them would make the loop wait for the GIL, 5 ms at a time.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class InTurn:
         )
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What ``function`` returns; cancelling the task gives the turn to the next one."""
+        """The result of ``function``; cancelling the task lets the next call run."""
         turn = self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
         async with turn:
             return await beside_loop(function, *args, **kwargs)

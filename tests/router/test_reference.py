@@ -39,7 +39,7 @@ def test_a_reference_is_split_into_provider_and_name(ref, meant) -> None:
         ("zzz::gpt", "known are native, anthropic"),
         ("s3://bucket/model", "unknown provider 's3://'"),
         ("week::day", "write ./ in front of the name of a folder"),
-        ("openai::", "names a provider and no model"),
+        ("openai::", "names a provider but no model"),
     ],
 )
 def test_a_reference_with_an_unknown_provider_is_refused(ref, match) -> None:

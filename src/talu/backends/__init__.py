@@ -1,1 +1,1 @@
-"""Where an answer comes from: one file a kind of backend."""
+"""Provides the backends that produce answers."""

@@ -1,6 +1,6 @@
-"""The backend for a model in this process: from a request to tokens, and from the engine to events.
+"""Implements the backend for models in this process.
 
-``stream`` and ``astream`` differ only in how they wait.
+It converts requests to tokens for the engine, and the engine's results to events.
 """
 
 import contextlib
@@ -52,18 +52,18 @@ _dropped: list[EngineLease] = []  # of models that were dropped and not closed
 class LocalModel:
     """A model that answers in this process; see ``talu.protocols.Backend``.
 
-    Any number of threads and event loops may generate at once. Models opened with the same
-    options share one engine. One that is dropped without ``close`` gives its share back as well.
+    Safe for use by several threads and event loops. Models opened with the same options share an
+    engine. A model that is dropped without ``close`` also releases its lease.
     """
 
     def __init__(
         self, ref: str, options: LocalBackend | None = None, *, offline: bool = False
     ) -> None:
-        """Open the model, or take a share in it when it is open already.
+        """Open the model, or acquire a lease on it if it is already open.
 
         Args:
             ref: ``"talu/pocket"``, a folder, or a hub id.
-            options: how it runs; None for the defaults of ``LocalBackend``.
+            options: execution options; None for the defaults of ``LocalBackend``.
             offline: open no socket.
 
         Raises:
@@ -78,7 +78,7 @@ class LocalModel:
         _release_dropped()
         self._lease = acquire(ref, options, offline=offline)
         self._info = self._lease.engine.info
-        self._gate = ForkSafeLock(reentrant=True)  # for a signal handler that asks
+        self._gate = ForkSafeLock(reentrant=True)  # a signal handler may call in
         self._closed = False
         self._texts = Texts(ref, lambda: self._engine, self._track)
         self._tickets: weakref.WeakSet[Ticket | EmbeddingTicket] = weakref.WeakSet()
@@ -97,7 +97,7 @@ class LocalModel:
 
     @property
     def max_context_length(self) -> int:
-        """Tokens that prompt and answer may have together."""
+        """Maximum tokens of prompt and answer together."""
         return self._info.context_length
 
     @property
@@ -106,7 +106,7 @@ class LocalModel:
         return self._info
 
     def stream(self, request: Request) -> Generator[Event]:
-        """Begin to generate; bad requests raise here. Closing or dropping the events cancels."""
+        """Start a generation; invalid requests raise here. Closing or dropping it cancels it."""
         return _events(self._start(request))
 
     async def astream(self, request: Request) -> AsyncGenerator[Event]:
@@ -117,7 +117,7 @@ class LocalModel:
         """The prompt as text and as token ids, without generating.
 
         Raises:
-            EmptyPromptError: there is neither a message nor a text nor a token.
+            EmptyPromptError: there is no message, text or token.
             TemplateError: the model has no chat template, or the template fails.
         """
         self._check_open()
@@ -125,14 +125,14 @@ class LocalModel:
         return prompt.text, prompt.ids
 
     def tokenize(self, text: str, *, special_tokens: bool = True) -> list[int]:
-        """The token ids of a text, with those that the tokenizer puts at its ends or without."""
+        """The token ids of a text, with or without the special tokens at its ends."""
         return self._engine.tokenizer.encode(text, special_tokens=special_tokens)
 
     def detokenize(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of token ids.
 
         Raises:
-            ValidationError: the model has no such id.
+            ValidationError: an id is outside the vocabulary.
         """
         engine = self._engine
         engine.check_ids("ids", ids)
@@ -140,7 +140,7 @@ class LocalModel:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the open model can be asked for in this version of talu."""
+        """What the open model supports in this version of talu."""
         generates = self._engine.architecture.generates
         templates = self._engine.tokenizer.chat_templates
         shown = templates.get("tool_use") or templates.get("default")
@@ -155,24 +155,24 @@ class LocalModel:
 
     @property
     def embedding_dim(self) -> int:
-        """Numbers of an embedding.
+        """The length of an embedding.
 
         Raises:
-            GenerationError: the model has a step after the pooling that is not supported.
+            GenerationError: the model has an unsupported step after pooling.
         """
         return self._texts.dimension
 
     def embed(
         self, batches: Iterable[Sequence[str]], options: EmbeddingOptions
     ) -> Generator[Embedded]:
-        """The vectors of each batch; its texts run together in few steps of the engine.
+        """The vectors of each batch; several texts run in one step of the engine.
 
         Raises:
-            GenerationError: a text has more tokens than the model takes, or a vector is not finite.
+            GenerationError: a text is too long for the model, or a vector is not finite.
             EmptyPromptError: a text has no tokens.
-            ValidationError: no pooling was asked for and the model's folder names none, or there
-                is no prompt of the name that was asked for.
-            StateError: the model is closed, or was closed meanwhile.
+            ValidationError: neither the caller nor the model's folder names a pooling, or there is
+                no prompt of the given name.
+            StateError: the model is closed, or was closed during the call.
         """
         return self._texts.embed(batches, options)
 
@@ -183,9 +183,9 @@ class LocalModel:
         return self._texts.aembed(batches, options)
 
     def close(self) -> None:
-        """Cancel what this object generates and give back its share of the engine; idempotent.
+        """Cancel the requests of this object and release its engine lease; idempotent.
 
-        Readers that wait get what was generated and the finish reason ``cancelled``.
+        Waiting readers get the text so far and the finish reason ``cancelled``.
         """
         with self._gate.lock:
             self._closed = True
@@ -197,7 +197,7 @@ class LocalModel:
 
     @property
     def _engine(self) -> Engine:
-        """From the lease each time: answers keep this object, and must not keep a closed model."""
+        """The engine, not stored here, because answers would keep a closed model in memory."""
         self._check_open()
         return self._lease.engine
 
@@ -206,7 +206,7 @@ class LocalModel:
             raise StateError(f"{self._ref} is closed; open it again", "STATE_CLOSED")
 
     def _track(self, ticket: Ticket | EmbeddingTicket) -> None:
-        """Cancel this ticket when the model is closed, at once if it is."""
+        """Cancel this ticket when the model is closed, immediately if it is closed already."""
         with self._gate.lock:
             if self._closed:
                 ticket.cancel()
@@ -227,7 +227,7 @@ class LocalModel:
             request.config,
             engine.architecture.generation_defaults,
             end_token_ids=ends,
-            fresh_seed=secrets.randbits(53),  # JSON readers with doubles only keep it exact
+            fresh_seed=secrets.randbits(53),  # exact in JSON readers that use doubles
         )
         raw = request.messages is None
         form = ReplyForm(continues=raw, has_regions=not raw, in_reasoning=prompt.in_reasoning)
@@ -258,10 +258,10 @@ class LocalModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Generation:
-    """A request that the engine works on, and what its events need beside the pieces.
+    """A submitted request with the state that its events need.
 
-    It refers to the backend, so that the model is not dropped while the answer is read. When it
-    ends, for whatever reason, the engine stops working on it.
+    It refers to the backend, so that the model is not dropped while the answer is read. However it
+    ends, the engine stops working on it.
     """
 
     ticket: Ticket
@@ -289,7 +289,7 @@ class _Generation:
         """Events after the last piece."""
         result = self.ticket.result
         if result is None:
-            raise GenerationError("the generation was closed while it was read")
+            raise GenerationError("the generation was closed while it was being read")
         held = self.reply.finish()
         return [*held, self._done(result)]
 
@@ -335,11 +335,11 @@ async def _async_events(generation: _Generation) -> AsyncGenerator[Event]:
 
 
 def _let_go(lease: EngineLease) -> None:
-    """Release the lease of a model that was dropped and not closed.
+    """Release the lease of a model that was dropped without ``close``.
 
-    A finalizer runs in any thread, the engine's own too, and inside any lock; so this waits for
-    nothing. In a forked child, which has no share, it starts no thread either. Where the system
-    allows no further thread, the lease is released when the next model is opened or dropped.
+    A finalizer may run in any thread, including the engine's, and inside any lock, so it must not
+    wait. In a forked child, which has no lease, it does not start a thread either. If the system
+    cannot start another thread, the lease is released when the next model is opened or dropped.
     """
     if not lease.valid:
         return

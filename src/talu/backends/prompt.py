@@ -1,4 +1,4 @@
-"""Turns a request into the prompt that a model in this process reads: text and token ids."""
+"""Converts a request to the prompt of a local model, as text and token ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ __all__ = ["Prompt", "prompt_of", "stop_notes"]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model reads.
+    """The model's input.
 
     Attributes:
         text: the prompt; special tokens are spelled out.
         ids: its tokens.
-        in_reasoning: the template ends it with an open ``<think>``.
-        notes: what the model reads otherwise than the request might expect.
+        in_reasoning: whether the template ends it with an open ``<think>``.
+        notes: differences between the request and what the model reads.
     """
 
     text: str
@@ -38,12 +38,12 @@ def prompt_of(request: Request, engine: Engine, ref: str, *, must_fit: bool = Fa
 
     Args:
         request: messages, or a raw prompt.
-        engine: whose tokenizer and templates are used.
+        engine: provides tokenizer and templates.
         ref: the model's name, for errors.
         must_fit: refuse a text that cannot fit before it is tokenized.
 
     Raises:
-        EmptyPromptError: there is neither a message nor a text nor a token.
+        EmptyPromptError: there is no message, text or token.
         GenerationError: the text is so long that it cannot fit (code
             ``GENERATION_CONTEXT_OVERFLOW``).
         TemplateError: the model has no chat template, or the template fails.
@@ -65,11 +65,11 @@ def prompt_of(request: Request, engine: Engine, ref: str, *, must_fit: bool = Fa
 
 
 def stop_notes(sequences: Sequence[str], tokenizer: Tokenizer) -> list[str]:
-    """Which stop sequences cannot occur: tokens without text are never beside other text."""
+    """Notes on stop sequences that cannot occur, because they mix special tokens and text."""
     hidden = [token for token in tokenizer.special_tokens if token not in TAGS]
     return [
-        f"the stop sequence {sequence[:100]!r} has a special token beside other text, and the text "
-        "of an answer has none: it cannot occur; give the special token alone"
+        f"the stop sequence {sequence[:100]!r} combines a special token with other text, but the "
+        "text of an answer has no special tokens: it cannot occur; give the special token alone"
         for sequence in sequences
         if tokenizer.stop_token_id(sequence) is None and any(each in sequence for each in hidden)
     ]
@@ -111,10 +111,10 @@ def _conversation(request: Request, engine: Engine, source: str, must_fit: bool)
 
 
 def _mask(texts: list[str], request: Request, tokenizer: Tokenizer) -> Mask:
-    """The stand-ins for the special tokens that a request spells; its template is the first text.
+    """The mask for special tokens spelled in a request; its template is the first text.
 
-    Tokens that are not marked special count if the template writes them around the messages of any
-    conversation. The assistant's messages may have those, as it may have written them itself.
+    Tokens that are not marked special are included if the template writes them around messages.
+    The assistant's messages may contain those, because the model may have written them.
     """
     source = texts[0]
     if request.config.allow_special_tokens or source == PromptTemplate.RAW.source:

@@ -1,7 +1,7 @@
-"""Turns the pieces of a local model's text into events: answer, reasoning, tool calls.
+"""Converts the text of a local model to events: answer, reasoning and tool calls.
 
-A tool call has the form of the Hermes models: a JSON object with a name and arguments. Anything
-else stays text.
+A tool call is a JSON object with a name and arguments, as in the Hermes models. Anything else is
+text.
 """
 
 import json
@@ -16,7 +16,7 @@ __all__ = ["ChatReply", "RawReply", "parse_tool_call"]
 
 
 class RawReply:
-    """The text as it arrives, for prompts without a template."""
+    """Passes text through, for prompts without a template."""
 
     notes: tuple[str, ...] = ()
     called = False
@@ -26,16 +26,16 @@ class RawReply:
         return [TextDelta(piece.text, piece.tokens, piece.logprobs)]
 
     def finish(self) -> list[Event]:
-        """Nothing was held back."""
+        """No events, because no text is held back."""
         return []
 
 
 class ChatReply:
-    """Text split into regions.
+    """Splits text into regions.
 
     Attributes:
-        called: the model called a tool.
-        notes: what the model wrote in a form that could not be used.
+        called: whether the model called a tool.
+        notes: unusable parts of the model's reply.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class ChatReply:
         tag_text: Callable[[str], str] = str,
         mark: str = "",
     ) -> None:
-        """Begin a reply.
+        """Start a reply.
 
         Args:
             in_reasoning: the prompt ends with an open ``<think>``.
-            with_tools: tools were offered; otherwise what looks like a call is text.
-            tag_text: how a tag looks in the text of the pieces.
+            with_tools: tools were offered; otherwise tool calls are text.
+            tag_text: the text of a tag in the pieces.
             mark: a character in front of some tags that is not part of the text.
         """
         self.called = False
@@ -65,12 +65,12 @@ class ChatReply:
         self._kind: Kind = "reasoning" if in_reasoning else "text"
 
     def add(self, piece: Piece) -> list[Event]:
-        """The events of one piece; its tokens are in the first of them that can hold tokens."""
+        """The events of one piece; the first one that can hold tokens has its tokens."""
         parts = self._parser.push(piece.text)
         return list(self._events(parts, piece.tokens, piece.logprobs))
 
     def finish(self) -> list[Event]:
-        """The events of what was held back."""
+        """The events of the text that was held back."""
         return list(self._events(self._parser.finish(), (), ()))
 
     def _events(

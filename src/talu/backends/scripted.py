@@ -43,15 +43,15 @@ class ScriptedModel:
 
     A script is a text, streamed word by word, or a list of steps. A step is a text (one piece,
     one token), an event (``ReasoningDelta``, ``ToolCallEvent``, ``Done`` …), an exception to
-    raise, or a function to call there, and to await if it gives something to await: with
-    ``event.wait`` of a ``threading.Event`` or an ``asyncio.Event`` the script goes on when the
-    test says so. A script without ``Done`` ends with one that counts its own tokens.
+    raise, or a function to call, whose result is awaited if it is awaitable: ``event.wait`` of a
+    ``threading.Event`` or an ``asyncio.Event`` pauses the script until the test sets the event. A
+    script without ``Done`` ends with one that counts the script's tokens.
 
     Use it as ``Client(ModelSpec("any name", ScriptedModel("Hello there.")))``.
 
     Attributes:
         requests: the requests so far.
-        active: how many streams have begun and not ended.
+        active: number of streams that have started and not ended.
         closed: whether ``close`` was called.
     """
 
@@ -70,17 +70,17 @@ class ScriptedModel:
 
     @property
     def model(self) -> str:
-        """The name that answers give as their model."""
+        """The model name in answers."""
         return self._model
 
     @property
     def location(self) -> None:
-        """None: it has neither folder nor address."""
+        """None: it has no folder and no URL."""
         return None
 
     @property
     def max_context_length(self) -> int | None:
-        """What was given to the constructor."""
+        """The value given to the constructor."""
         return self._max_context_length
 
     def stream(self, request: Request) -> Generator[Event]:
@@ -88,7 +88,7 @@ class ScriptedModel:
         return self._play(self._next_script(request), request)
 
     async def astream(self, request: Request) -> AsyncGenerator[Event]:
-        """Play the next script, awaiting what its functions give."""
+        """Play the next script, awaiting the results of its functions."""
         return self._aplay(self._next_script(request), request)
 
     def _play(self, script: list[Step], request: Request) -> Generator[Event]:
@@ -136,7 +136,7 @@ class ScriptedModel:
             self.active -= 1
 
     def render(self, request: Request) -> tuple[str, list[int]]:
-        """The messages as lines of ``role: content``, with no opening; every word is a token."""
+        """The messages as lines of ``role: content``; every word is a token."""
         if request.messages is None:
             text = request.prompt or ""
         else:
@@ -149,12 +149,12 @@ class ScriptedModel:
         return list(range(len(text.split())))
 
     def detokenize(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """Raises: the numbers of words are not those of a vocabulary."""
+        """Raises: there is no vocabulary."""
         raise ValidationError("the scripted model has no vocabulary; use a model that has one")
 
     @property
     def capabilities(self) -> Capabilities:
-        """It streams its scripts, tool calls included, and has no embeddings."""
+        """Streaming and tool calls, but no embeddings."""
         return Capabilities(
             streaming=True, tool_calling=True, logprobs=False, embeddings=False, json_schema=False
         )

@@ -1,4 +1,4 @@
-"""Embeds texts with a model in this process: prompt, tokens, engine, vectors.
+"""Embeds texts with a local model.
 
 The next batch is tokenized and queued while the engine computes the current one.
 """
@@ -18,12 +18,12 @@ from talu.types import POOLINGS, EmbeddingOptions, Pooling
 
 __all__ = ["Texts"]
 
-TOKENIZING = InTurn()  # a batch may take seconds, and prompts must not wait for it
+TOKENIZING = InTurn()  # separate, because a batch may take seconds and prompts must not wait for it
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """A batch of texts in the engine's hands."""
+    """A batch of texts that was submitted to the engine."""
 
     ticket: EmbeddingTicket
     first: int
@@ -31,12 +31,12 @@ class _Batch:
 
 
 class Texts:
-    """The embeddings of one open model.
+    """Embeds texts with an open model.
 
     Args:
-        ref: the model, for messages.
-        engine: gives the open engine, or raises ``StateError``.
-        track: called with every ticket, before anybody waits for it.
+        ref: the model's name for messages.
+        engine: returns the open engine, or raises ``StateError``.
+        track: called with every ticket before it is waited for.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Texts:
 
     @property
     def dimension(self) -> int:
-        """Numbers of a vector.
+        """The length of a vector.
 
         Raises:
-            GenerationError: the model has a step that is not supported.
+            GenerationError: the model has an unsupported step.
         """
         engine = self._engine()
         self._check_supported(engine)
@@ -80,7 +80,7 @@ class Texts:
     async def aembed(
         self, batches: AsyncIterable[Sequence[str]], options: EmbeddingOptions
     ) -> AsyncGenerator[Embedded]:
-        """Like ``embed``, awaited; what takes long is done in a thread beside the loop."""
+        """Like ``embed``, awaited; slow work runs in a thread."""
         ahead: _Batch | None = None
         first = 0
         async for texts in batches:
@@ -163,7 +163,7 @@ class Texts:
         )
 
     def _prompt(self, engine: Engine, options: EmbeddingOptions) -> tuple[str, int]:
-        """The text to put before each text, and how many of its tokens are not pooled."""
+        """The text to put before each text, and the number of its tokens that are not pooled."""
         own = engine.architecture.embedding
         prompt, name = options.prompt, options.prompt_name
         if prompt is None:
@@ -182,5 +182,5 @@ class Texts:
 
 
 def lowered(text: str) -> str:
-    """In lower case, character by character, as the tokenizers package does it."""
+    """The text in lower case, converted character by character as in the tokenizers package."""
     return "".join(map(str.lower, text))

@@ -1,1 +1,1 @@
-"""The command line, with one file for each command."""
+"""Implements the command line, with one file for each command."""

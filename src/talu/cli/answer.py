@@ -1,4 +1,4 @@
-"""Writes an answer to stdout, and what its reader should know about it to stderr."""
+"""Writes an answer to stdout and notes about it to stderr."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def write_json(value: object) -> None:
     """Write one line of JSON without control characters."""
     readable = sys.stdout.encoding.lower() == "utf-8"
     text = json.dumps(value, ensure_ascii=not readable)
-    # JSON escapes C0 by itself; DEL and C1 would reach a terminal.
+    # JSON escapes C0 characters, but not DEL and C1.
     text = re.sub(r"[\x7f-\x9f]", lambda match: f"\\u{ord(match[0]):04x}", text)
     sys.stdout.write(text + "\n")
 

@@ -1,6 +1,6 @@
-"""``talu bench``: measures how fast a model reads a prompt and writes an answer on this machine.
+"""``talu bench``: measures prefill and decode speed of a model on this machine.
 
-Measured through the engine, one request at a time, so that what a program gets is what is shown.
+It measures single requests to the engine, so that programs get the same speed.
 """
 
 import json
@@ -67,7 +67,7 @@ def command(model: str, threads: int, repetitions: int, as_json: bool) -> None:
         count = min(DECODE, engine.context_length - 2)
         prefill = [prefill_rate(engine, length, seed) for seed in range(repetitions + 1)]
         decode = [decode_rate(engine, count, seed) for seed in range(repetitions + 1)]
-        # The first of each only warms up.
+        # The first run of each test is a warm-up.
         rates = [Rate("prefill", length, prefill[1:]), Rate("decode", count, decode[1:])]
         if as_json:
             facts = asdict(engine.info) | {rate.test: _figures(rate) for rate in rates}
@@ -79,18 +79,18 @@ def command(model: str, threads: int, repetitions: int, as_json: bool) -> None:
 
 
 def prefill_rate(engine: Engine, length: int, seed: int) -> float:
-    """Tokens per second for a prompt of ``length`` random tokens that no cache knows."""
+    """Tokens per second for a prompt of ``length`` random tokens that are not cached."""
     result = _generate(engine, length, 1, seed)
     return 1000 * length / result.timings.prefill_ms
 
 
 def decode_rate(engine: Engine, count: int, seed: int) -> float:
-    """Tokens per second for ``count`` tokens one after the other, from an empty context on."""
+    """Tokens per second for decoding ``count`` tokens, starting from an empty context."""
     return _generate(engine, 1, count + 1, seed).timings.tokens_per_second
 
 
 def _generate(engine: Engine, length: int, count: int, seed: int) -> Result:
-    """Run one greedy request that no end token stops."""
+    """Run one greedy request that ignores end tokens."""
     draw = random.Random(f"{length} {count} {seed}")
     prompt = [draw.randrange(engine.architecture.vocabulary_size) for _ in range(length)]
     params = SamplingParams(max_tokens=count, temperature=0.0)
@@ -99,7 +99,7 @@ def _generate(engine: Engine, length: int, count: int, seed: int) -> Result:
             pass
     result = ticket.result
     if result is None or result.usage.completion_tokens != count or result.usage.cached_tokens:
-        raise GenerationError(f"{count} tokens were asked for and not measured as such: {result}")
+        raise GenerationError(f"{count} tokens were requested, but the result differs: {result}")
     return result
 
 

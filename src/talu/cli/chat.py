@@ -128,7 +128,7 @@ def _converse(chat: Chat) -> None:
 
 
 def _messages(*, interactive: bool) -> Iterator[str]:
-    """What is typed or piped in, message by message."""
+    """The messages from the terminal or standard input."""
     while True:
         try:
             message = _line(PROMPT, interactive=interactive)
@@ -169,7 +169,7 @@ def _line(prompt: str, *, interactive: bool) -> str:
 
 
 def _answer(chat: Chat, message: str | None) -> None:
-    """Stream the answer to a message, or the last message's new one; Ctrl-C stops it."""
+    """Stream the answer to a message, or a new answer to the last one; Ctrl-C stops it."""
     response = chat.regenerate(stream=True) if message is None else chat(message)
     try:
         with response:

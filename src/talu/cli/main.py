@@ -1,6 +1,6 @@
-"""Runs the ``talu`` command: finds the subcommand, and turns a failure into a line and a status.
+"""Runs the ``talu`` command: dispatches to subcommands and reports failures.
 
-A subcommand is a file of this folder with a click command named ``command``, and its name in
+A subcommand is a file of this folder with a click command named ``command``, listed in
 ``COMMANDS``.
 """
 
@@ -31,7 +31,7 @@ Exit status:
 
 
 class Commands(click.Group):
-    """A group that imports a subcommand when it is needed."""
+    """A group that imports subcommands on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The subcommands in the order of the help page."""
@@ -64,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     if sys.stdout is None:
         return _fail("standard output is closed", 1)
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for what its encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")  # for characters that its encoding lacks
     if instruction := os.environ.get(COMPLETE):
         return shell_complete(talu, {}, "talu", COMPLETE, instruction)
     try:
@@ -80,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", 130)
     except BrokenPipeError:
-        # Send what is still buffered nowhere, or the interpreter complains at exit.
+        # Discard buffered output, or the interpreter reports an error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what is made of them: a client, a configuration."""
+"""Defines options shared by several commands, and creates clients and settings from them."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -49,7 +49,7 @@ def generation_options(function: Function) -> Function:
 
 
 def config_from(stop: tuple[str, ...], **given: float | None) -> GenerationConfig:
-    """The settings that were given on the command line, checked."""
+    """The validated settings from the command line."""
     config = GenerationConfig()
     for name, value in given.items():
         if value is not None:

@@ -1,8 +1,8 @@
-"""Reads standard input, when a command has been told to.
+"""Reads standard input for commands.
 
-A pipe that holds data for the command looks exactly like one that belongs to somebody else, such
-as the loop of a shell script, and like one that nobody will ever write to. So input beside an
-argument is read only when ``-`` asks for it; otherwise it is left alone, with a line on stderr.
+A pipe with data for the command cannot be distinguished from one that belongs to another reader,
+such as the loop of a shell script, or that never gets data. If an argument is given, standard
+input is therefore read only if ``-`` is given too; otherwise a line on stderr says that it is not.
 """
 
 import os
@@ -29,7 +29,7 @@ def read_text() -> str:
 
 
 def decoded(data: bytes) -> str:
-    """Input as text."""
+    """The input decoded as UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -37,17 +37,17 @@ def decoded(data: bytes) -> str:
 
 
 def mention_unread(argument: str, advice: str = "") -> None:
-    """Say that standard input is left alone, if somebody may have meant it to be read."""
+    """Report that standard input is not read, if it may hold data."""
     if sys.stdin is not None and _may_hold_data(sys.stdin):
         click.echo(f"talu: {argument} is given, so standard input is not read{advice}", err=True)
 
 
 def _may_hold_data(stream: TextIO) -> bool:
-    """Whether it is a pipe, a socket, or a file that nobody has begun to read."""
+    """Whether it is a pipe, a socket, or a file at its start."""
     try:
         number = stream.fileno()
         status = os.fstat(number)
-        if stat.S_ISREG(status.st_mode):  # the file of a shell's loop has been read from
+        if stat.S_ISREG(status.st_mode):  # a shell loop has already read from its file
             return status.st_size > 0 and os.lseek(number, 0, os.SEEK_CUR) == 0
     except (OSError, ValueError):  # closed, or not a file
         return False

@@ -7,7 +7,7 @@ import re
 
 __all__ = ["VisibleText", "visible"]
 
-_LONGEST = 64  # characters that a control sequence may have before it is taken for text
+_LONGEST = 64  # characters; a longer control sequence is text
 _SEQUENCE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]")
 _BEGUN = re.compile(r"(?:\x1b(?:\[[0-?]*[ -/]*)?|\x9b[0-?]*[ -/]*)\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -23,7 +23,7 @@ def visible(text: str) -> str:
 
 
 class VisibleText:
-    """Like ``visible`` for a text that comes in pieces, wherever these cut a sequence."""
+    """Like ``visible`` for a text in pieces, which may split a sequence."""
 
     def __init__(self) -> None:
         self._begun = ""
@@ -37,6 +37,6 @@ class VisibleText:
         return visible(text[:cut])
 
     def flush(self) -> str:
-        """What was held back, at the end of the text."""
+        """The text that was held back; call it at the end of the text."""
         rest, self._begun = self._begun, ""
         return visible(rest)

@@ -1,4 +1,4 @@
-"""Model references, where models run, and opening them."""
+"""Parses model references and opens the backends of models."""
 
 from talu.config import GenerationConfig
 from talu.router.router import Router

@@ -1,4 +1,4 @@
-"""Reads the texts of an embedding call in batches, so that any number of them fits into memory."""
+"""Reads the texts of an embedding call in batches, which bounds the memory that they take."""
 
 import sys
 from collections.abc import (
@@ -18,7 +18,7 @@ from talu.exceptions import ValidationError
 
 __all__ = ["Progress", "abatches", "batches", "check_texts", "reporter", "single"]
 
-TEXTS = 512  # of a batch; the engine needs some of its steps full
+TEXTS = 512  # in a batch; enough to fill several steps of the engine
 CHARACTERS = 1 << 22
 
 Progress = bool | Callable[[int, int | None], object]
@@ -37,10 +37,10 @@ def single(text: object) -> list[str]:
 
 
 def check_texts(texts: object) -> None:
-    """Refuse what is not an ordered collection of texts, as far as can be seen without reading it.
+    """Refuse a value that is not an ordered collection of texts, without iterating over it.
 
     Raises:
-        ValidationError: it is not; the message says what to do.
+        ValidationError: it is not one; the message says what to do.
     """
     wrong = None
     if isinstance(texts, str | bytes | bytearray):
@@ -55,7 +55,7 @@ def check_texts(texts: object) -> None:
         wrong = "embed takes a single one"
     if wrong is not None:
         raise ValidationError(
-            "texts must be a list of texts or something else to iterate over, got "
+            "texts must be a list or another iterable of texts, got "
             f"{type(texts).__name__}; {wrong}",
             details={"param": "texts"},
         )
@@ -93,7 +93,7 @@ async def abatches(texts: Iterable[str] | AsyncIterable[str]) -> AsyncGenerator[
 
 
 def reporter(progress: object, texts: object) -> Callable[[int], object]:
-    """What to call with the number of finished texts.
+    """The function to call with the number of finished texts.
 
     Raises:
         ValidationError: ``progress`` is neither a function nor True or False.
@@ -112,7 +112,7 @@ def reporter(progress: object, texts: object) -> Callable[[int], object]:
 
 
 class _Batch:
-    """Gathers texts until there are enough."""
+    """Collects texts for a batch."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -120,7 +120,7 @@ class _Batch:
         self._number = 0
 
     def add(self, text: object) -> list[str] | None:
-        """Add one; the batch if that fills it."""
+        """Add a text; returns the batch once it is full."""
         self.texts.append(_check_text(self._number, text))
         self._number += 1
         self._characters += len(self.texts[-1])
@@ -138,7 +138,7 @@ def _check_text(number: int, text: object) -> str:
 
 
 def _show(done: int, total: int | None) -> None:
-    """Write a line to stderr over the one before, and end it with the last text."""
+    """Overwrite the progress line on stderr, and end it after the last text."""
     of = f" of {total:,}" if total is not None else ""
     end = "\n" if done == total else ""
     sys.stderr.write(f"\rembedded {done:,}{of} texts{end}")

@@ -1,7 +1,6 @@
-"""The methods of the clients that need no conversation: embeddings and capabilities.
+"""Defines the client methods that need no conversation: embeddings and capabilities.
 
-They check what can be checked before a model is opened, and turn the failures of a model into the
-errors that are promised for embeddings.
+They validate arguments before a model is opened, and convert its errors to the documented ones.
 """
 
 import importlib
@@ -21,7 +20,7 @@ from talu.router.router import Router
 from talu.router.spec import ModelInput, path_reference
 from talu.types import POOLINGS, Capabilities, EmbeddingOptions, Embeddings, Pooling
 
-if TYPE_CHECKING:  # a client is made without numpy
+if TYPE_CHECKING:  # creating a client does not import numpy
     import numpy as np
     from numpy.typing import NDArray
 
@@ -33,7 +32,7 @@ __all__ = ["AsyncModelMethods", "ModelMethods"]
 
 
 class ModelMethods:
-    """What both clients do without a conversation."""
+    """Methods of both clients that need no conversation."""
 
     _router: Router
 
@@ -49,7 +48,7 @@ class ModelMethods:
         prompt_name: str | None = None,
         timeout: float | None = None,
     ) -> list[float]:
-        """The embedding of one text: ``embed_batch`` of it alone, number for number."""
+        """The embedding of one text, identical to that of ``embed_batch``."""
         return self.embed_batch(
             single(text),
             model,
@@ -109,20 +108,20 @@ class ModelMethods:
     ) -> Embeddings | Array:
         """A vector of ``embedding_dim`` numbers for each text, in the order of the texts.
 
-        They run together, beside whatever else the model does, and a vector does not depend on
-        the others. Only vectors of one model, one pooling and one kind of prompt can be compared.
+        They are batched and run concurrently with other requests; a vector does not depend on the
+        other texts. Only vectors of one model, one pooling and one kind of prompt can be compared.
 
         Args:
             texts: a list, an array, a column of a table, a generator: anything that gives texts.
                 They are read in batches.
             model: one of ``models`` instead of the default one.
-            pooling: which hidden states become the vector: ``"last"`` (decoders were trained for
-                it), ``"mean"`` or ``"first"`` of them; None for what the model's own
-                ``1_Pooling/config.json`` says. Most encoders, MiniLM among them, want ``"mean"``.
-                ``2_Dense`` modules of the folder follow, whatever the pooling.
+            pooling: how hidden states become the vector: ``"last"`` (as decoders are trained),
+                ``"mean"`` or ``"first"``; None for the pooling in the model's
+                ``1_Pooling/config.json``. Most encoders, such as MiniLM, need ``"mean"``.
+                ``2_Dense`` modules of the folder are applied after any pooling.
             normalize: scale to length 1, so that a dot product is the cosine.
-            truncate: cut texts that are longer than the model takes, instead of raising; the
-                numbers of these texts are in ``truncated`` of the result.
+            truncate: truncate texts that are too long for the model, instead of raising; the
+                indices of these texts are in ``truncated`` of the result.
             prompt: a text to put before each text, such as ``"query: "``. Without it and
                 ``prompt_name`` the default prompt of the model's folder is used, if it has one;
                 ``""`` uses none.
@@ -133,11 +132,11 @@ class ModelMethods:
             timeout: seconds that the call may take.
 
         Raises:
-            ValidationError: an argument is of a wrong type or name; ``pooling=None`` where the
-                model names no pooling; a prompt that the model does not have.
+            ValidationError: an argument has the wrong type or an unknown name; ``pooling=None``
+                although the model names no pooling; the model has no such prompt.
             GenerationError: the model is missing or cannot be used; a text is too long or has no
-                tokens; a vector is not finite; the time is up (code ``GENERATION_TIMEOUT``).
-            StateError: the client is closed, or was closed meanwhile.
+                tokens; a vector is not finite; the timeout expired (code ``GENERATION_TIMEOUT``).
+            StateError: the client is closed, or was closed during the call.
         """
         call = self._call(
             model,
@@ -181,7 +180,7 @@ class ModelMethods:
         return self._vectors(batches(texts), call, reporter(progress, texts), as_numpy=as_numpy)
 
     def embedding_dim(self, model: str | None = None) -> int:
-        """How many numbers an embedding has; opens the model.
+        """The length of an embedding; opens the model.
 
         Raises:
             GenerationError: the model is missing or cannot be used.
@@ -193,13 +192,13 @@ class ModelMethods:
             return self._router.backend(name).embedding_dim
 
     def capabilities(self, model: ModelInput | None = None) -> Capabilities:
-        """What a model can be asked for, read from the model that is there; opens it.
+        """What a model supports; opens it.
 
         Args:
             model: one of ``models``, the default one for None, or any other reference.
 
         Raises:
-            ValidationError: it is no reference.
+            ValidationError: ``model`` is not a valid reference.
             ModelError: the model is missing or cannot be used.
             StateError: the client is closed.
         """
@@ -207,7 +206,7 @@ class ModelMethods:
         name = path_reference(model) if isinstance(model, os.PathLike) else model
         if name is None or (isinstance(name, str) and name in self._router.models):
             return self._router.backend(name).capabilities
-        with Router([name]) as other:  # opened for the question; shared if it is open elsewhere
+        with Router([name]) as other:  # opened temporarily; shared if it is open elsewhere
             return other.backend().capabilities
 
     def _check_open(self) -> None:
@@ -271,7 +270,7 @@ class ModelMethods:
 
 
 class AsyncModelMethods(ModelMethods):
-    """What the async client has beside it."""
+    """The methods that the async client adds."""
 
     async def aembed(
         self,
@@ -346,7 +345,7 @@ class AsyncModelMethods(ModelMethods):
     ) -> Embeddings | Array:
         """Like ``embed_batch``, awaited; cancelling the task stops the work.
 
-        ``texts`` may be an asynchronous iterable. Another one is read on the event loop.
+        ``texts`` may be an asynchronous iterable; others are read on the event loop.
         """
         call = self._call(
             model,
@@ -480,7 +479,7 @@ def _check_prompts(prompt: object, prompt_name: object) -> None:
 
 @contextmanager
 def _failures(model: str) -> Generator[None]:
-    """Promise ``GenerationError`` for a model that is missing or cannot be used."""
+    """Convert errors of a missing or unusable model to ``GenerationError``."""
     try:
         yield
     except (GenerationError, StateError, ValidationError):

@@ -1,11 +1,11 @@
-"""Reads from the text of a model reference where the model runs. Pure."""
+"""Parses a model reference into provider and model name."""
 
 from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
 
 __all__ = ["PATH_STARTS", "split_reference"]
 
-PATH_STARTS = ("/", "./", "../", "~")  # of a reference that is a path, whatever else is in it
+PATH_STARTS = ("/", "./", "../", "~")  # a reference with one of these prefixes is always a path
 
 LOCAL = "native"
 REMOTE = (  # prefixes of models behind an endpoint
@@ -22,7 +22,7 @@ REMOTE = (  # prefixes of models behind an endpoint
 
 
 def split_reference(ref: str) -> tuple[str | None, str]:
-    """The provider of a reference, None for a model in this process, and the model's name there.
+    """The provider of a reference, None for a model in this process, and the model's name.
 
     A reference with ``/`` before ``::`` or ``://`` is a path.
 
@@ -53,6 +53,6 @@ def _provider(ref: str, prefix: str, mark: str) -> str | None:
 
 def _name(ref: str, name: str) -> str:
     if not name:
-        wrong = f"model reference {shown(ref)} names a provider and no model"
+        wrong = f"model reference {shown(ref)} names a provider but no model"
         raise ValidationError(wrong, "AMBIGUOUS_BACKEND", {"param": "model", "value": ref})
     return name

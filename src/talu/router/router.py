@@ -41,12 +41,12 @@ class Router(Handle):
         *,
         backend: LocalBackend | OpenAICompatibleBackend | None = None,
     ) -> None:
-        """Know the models; none is opened.
+        """Register the models; none is opened.
 
         Args:
             models: one or several; the first is the default.
             default_model: another default.
-            backend: of all models that have none of their own.
+            backend: for all models without an explicit backend.
 
         Raises:
             ValidationError: something is not a model, or is given twice.
@@ -70,7 +70,7 @@ class Router(Handle):
 
     @property
     def default_model(self) -> str:
-        """The model that is used when none is named; can be set to another of ``models``."""
+        """The model that is used by default; can be set to another of ``models``."""
         return self._default
 
     @default_model.setter
@@ -80,11 +80,11 @@ class Router(Handle):
 
     @property
     def targets(self) -> list[ModelTarget]:
-        """What each of ``models`` stands for; see ``resolve``."""
+        """The target of each of ``models``; see ``resolve``."""
         return [self.resolve(name) for name in self._targets]
 
     def resolve(self, model: str | None = None) -> ModelTarget:
-        """What a name stands for, without opening anything.
+        """The target of a name; opens nothing.
 
         Args:
             model: one of ``models``, None for the default one.
@@ -116,7 +116,7 @@ class Router(Handle):
         return self._closed
 
     def name_of(self, model: ModelInput | None) -> str:
-        """``model`` if it is one of ``models``, the default one for None.
+        """The name of ``model`` if it is one of ``models``; the default one for None.
 
         Raises:
             ValidationError: there is no such model here.
@@ -161,7 +161,7 @@ class Router(Handle):
             raise StateError("the client has been closed", "STATE_CLOSED")
 
     async def abackend(self, model: str | None = None, *, offline: bool = False) -> Backend:
-        """Like ``backend``, awaited; a thread opens the model, unless that is done."""
+        """Like ``backend``, awaited; a thread opens the model if necessary."""
         opened = self._targets[self.name_of(model)].backend
         if opened is not None:
             return opened
@@ -192,7 +192,7 @@ class _Target:
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
-        self.gate = ForkSafeLock(reentrant=True)  # for a signal handler that asks
+        self.gate = ForkSafeLock(reentrant=True)  # a signal handler may call in
         self.backend: Backend | None = None
 
 

@@ -1,6 +1,6 @@
-"""Values that say which model is meant and where it runs; they are made of a client's arguments.
+"""Defines which model a client uses and where it runs, from the client's arguments.
 
-A spec is made without a look at disk or network.
+Creating a spec does not access disk or network.
 """
 
 import os
@@ -34,17 +34,17 @@ SECRET = "***"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class OpenAICompatibleBackend:
-    """The model runs behind an endpoint that speaks OpenAI's protocol.
+    """The model runs behind an endpoint with OpenAI's protocol.
 
     This version of talu does not have remote models yet: using one raises ``ValidationError``.
 
-    What can hold a secret is not shown by ``repr`` (the key, the values of ``extra_params`` and
-    ``headers``, user, password and query of ``base_url``), and a backend that has any of these is
-    not pickled.
+    ``repr`` hides values that can hold a secret (the key, the values of ``extra_params`` and
+    ``headers``, and user, password and query of ``base_url``); a backend with any of them cannot
+    be pickled.
 
     Attributes:
-        base_url: None is OpenAI's own.
-        api_key: None is looked up in the environment.
+        base_url: None is OpenAI's.
+        api_key: None is read from the environment.
         org_id: sent as ``OpenAI-Organization``.
         timeout_ms: None is 60,000.
         max_retries: None is 2, 0 is none.
@@ -106,8 +106,8 @@ class ModelSpec:
     Attributes:
         ref: folder, hub id, ``talu/pocket``, or a name with a provider (``openai::gpt-4o``). A
             ``Path`` is always a folder; here it is text, ``./`` in front of it if it is relative.
-        backend: None is told by ``ref``. An object that is a backend itself, such as
-            ``ScriptedModel``, is used as it is and closed by the client.
+        backend: None is derived from ``ref``. A backend object, such as ``ScriptedModel``, is used
+            directly and closed by the client.
     """
 
     ref: str
@@ -124,16 +124,16 @@ ModelInput = str | os.PathLike[str] | ModelSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTarget:
-    """What a name of a router stands for.
+    """The target of a model name of a router.
 
     Attributes:
         model: the name.
         backend: where it runs and with which options.
-        provider: who runs it behind an endpoint, ``openai`` for everybody who speaks its protocol;
-            None in this process.
-        name: what it is called there: the reference without provider.
-        location: its folder, known while it is open, or its address; None when unknown.
-        is_open: it has been used, and the router is not closed.
+        provider: provider of the endpoint, ``openai`` for all endpoints with its protocol; None in
+            this process.
+        name: name at the provider: the reference without the provider.
+        location: its folder, known while it is open, or its URL; None if unknown.
+        is_open: whether it has been used and the router is not closed.
     """
 
     model: str
@@ -146,12 +146,12 @@ class ModelTarget:
 
 @dataclass(frozen=True, slots=True)
 class CompletionOptions:
-    """What a raw completion can do and a chat cannot.
+    """Options of raw completions that chats do not have.
 
     Attributes:
         token_ids: replaces the tokenization of the prompt.
         continue_from_token_id: appended to the prompt's tokens before the first is sampled.
-        echo_prompt: the answer's text begins with the prompt.
+        echo_prompt: the answer's text starts with the prompt.
     """
 
     token_ids: list[int] | None = None
@@ -162,11 +162,11 @@ class CompletionOptions:
 def backend_from(
     local: Mapping[str, Any], remote: Mapping[str, Any]
 ) -> LocalBackend | OpenAICompatibleBackend | None:
-    """The backend that the flat arguments of a client describe, None if none is given.
+    """The backend that a client's keyword arguments describe; None if none is given.
 
     Args:
-        local: fields of ``LocalBackend``; None is not given.
-        remote: fields of ``OpenAICompatibleBackend``; None is not given.
+        local: fields of ``LocalBackend``; None means not given.
+        remote: fields of ``OpenAICompatibleBackend``; None means not given.
 
     Raises:
         ValidationError: local and remote arguments together.
@@ -192,10 +192,10 @@ def specs_from(
 
     Args:
         model: one model or several.
-        backend: of all models that have none of their own.
+        backend: for all models without an explicit backend.
 
     Raises:
-        ValidationError: no model, or something that is not a model.
+        ValidationError: there is no model, or a value is not a model.
     """
     models = [model] if isinstance(model, str | os.PathLike | ModelSpec) else model
     if not isinstance(models, Sequence):
@@ -210,7 +210,7 @@ def specs_from(
                 f"{shown(spec.ref)} has its own backend: the client's {type(backend).__name__} "
                 "arguments are ignored for it",
                 UserWarning,
-                stacklevel=4,  # who makes the client that makes the router
+                stacklevel=4,  # the caller that creates the client that creates the router
             )
         specs.append(spec if spec.backend is not None else replace(spec, backend=backend))
     return specs
@@ -245,6 +245,6 @@ def path_reference(path: os.PathLike[str]) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """An address without user, password and query, which the result names as ``***``."""
+    """A URL with user, password and query replaced by ``***``."""
     address, mark, _ = url.partition("?")
     return re.sub("//.*@", f"//{SECRET}@", address) + (mark and mark + SECRET)
