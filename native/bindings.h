@@ -1,4 +1,4 @@
-// What the parts of the Python face add to the module.
+// Declares the functions that add the parts of the Python bindings to the module.
 #pragma once
 #include <nanobind/nanobind.h>
 

@@ -1,4 +1,4 @@
-// Which target's kernels run.
+// Selects the CPU target whose kernels run.
 #pragma once
 #include <span>
 #include <string>
@@ -8,19 +8,19 @@
 
 namespace talu {
 
-// Those that this processor supports, best first.
+// The targets that this processor supports, best first.
 std::span<const Kernels* const> supported_targets();
 
-// The best one, or the one that TALU_CPU names; decided at the first call.
-// Throws std::invalid_argument when that one is unknown or unsupported.
+// The best supported target, or the one that TALU_CPU names; decided at the first call.
+// Throws std::invalid_argument if TALU_CPU names an unknown or unsupported target.
 const Kernels& chosen_target();
 
-// The named one, or the chosen one for an empty name.
+// The named target, or the selected one for an empty name.
 const Kernels& target_named(std::string_view name);
 
 const Format& format_named(const Kernels& kernels, std::string_view name);
 
-// "a, b, c" out of the names of a list, for messages.
+// The names of a list as "a, b, c", for messages.
 template <class Items>
 std::string names_of(const Items& items) {
   std::string names;

@@ -10,8 +10,8 @@
 namespace talu {
 namespace {
 
-// Rows of a prompt that attend together: enough to use what they read more than once, few enough
-// to keep all threads busy.
+// Rows of a prompt that attend together: enough to reuse the keys and values that they read, few
+// enough to keep all threads busy.
 constexpr std::size_t kQueryRows = 24;
 
 void require(bool condition, const std::string& message) {
@@ -82,7 +82,7 @@ void Executor::check(const Batch& batch) const {
 void Executor::check_sequence(const Batch& batch, std::size_t sequence) const {
   const std::string where = "step: sequence " + std::to_string(sequence);
   const std::int32_t first = batch.row_starts[sequence], last = batch.row_starts[sequence + 1];
-  // Every start is bounded by the last one, which has been checked, if they only rise.
+  // If the starts ascend, the last one, which has been checked, bounds them all.
   require(first <= last && static_cast<std::size_t>(last) <= batch.tokens.size(),
           where + ": row_starts must be ascending");
   if (first == last) return;
@@ -91,7 +91,7 @@ void Executor::check_sequence(const Batch& batch, std::size_t sequence) const {
     require(positions[i] >= 0 && static_cast<std::size_t>(positions[i]) == positions[0] + i,
             where + ": positions must be consecutive numbers from 0 or above");
   const auto begin = static_cast<std::size_t>(positions.front());
-  require(plan_.causal || begin == 0, where + ": every row looks at all others, so the step must "
+  require(plan_.causal || begin == 0, where + ": every row attends to all others, so the step must "
                                               "have the sequence from position 0 on");
   require(static_cast<std::size_t>(positions.back()) < plan_.positions,
           where + ": the model has no position " + std::to_string(positions.back()));
@@ -152,14 +152,14 @@ void Executor::turn_angles(const Batch& batch) {
   }
 }
 
-// What a worker needs at most: sums of linears, or a panel of attention.
+// The maximum scratch memory of a worker: sums of linears, or a panel of attention.
 std::size_t Executor::scratch_bytes(const Batch& batch) const {
   const std::size_t sums = std::min(batch.tokens.size(), kTokensInCache) * kTilesAtOnce * kTileRows;
   std::size_t longest = 0;
   for (const std::int32_t position : batch.positions)
     longest = std::max(longest, static_cast<std::size_t>(position) + 1);
   const std::size_t head = plan_.head_size + kTileRows, columns = longest + 2 * kTileRows;
-  const std::size_t pointers = columns + head + kTileRows;  // of tiles; generous
+  const std::size_t pointers = columns + head + kTileRows;  // of tiles; an upper bound
   const std::size_t panel = kernels_.tokens_at_once * (2 * head + columns);
   const std::size_t bytes =
       std::max(sums, panel) * sizeof(float) + pointers * sizeof(void*);

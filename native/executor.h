@@ -12,7 +12,7 @@
 
 namespace talu {
 
-// What one step works on, as protocols.Executor describes it. It is checked before it is used.
+// The input of one step; see protocols.Executor. It is validated before it is used.
 struct Batch {
   std::vector<std::int32_t> tokens, positions, row_starts;
   std::vector<std::int32_t> block_tables;  // (sequences, table_width)
@@ -30,9 +30,9 @@ class Executor {
   int threads() const { return threads_; }
   const Kernels& kernels() const { return kernels_; }
 
-  // Writes (outputs, result_width) floats. Throws std::invalid_argument for a batch that does not
-  // fit together or names tokens, blocks or rows that do not exist; then nothing has been written.
-  // Calls from several threads take turns.
+  // Writes (outputs, result_width) floats. Throws std::invalid_argument for a batch that is not
+  // consistent or names tokens, blocks or rows that do not exist; nothing is written then.
+  // Concurrent calls run one at a time.
   void step(const Batch& batch, float* result);
 
  private:

@@ -1,4 +1,4 @@
-// What one CPU target offers. The rest of the module sees a target through this header alone.
+// The interface of a CPU target, used by the rest of the module.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -8,39 +8,39 @@
 
 namespace talu {
 
-// Output rows of a weight that lie together: a lane of a vector register is an output row.
+// Output rows of a tile: each lane of a vector register is an output row.
 constexpr std::size_t kTileRows = 16;
-// Tiles that one call of `multiply` can take, and so the width of its sums in tiles.
+// Maximum tiles of one call of `multiply`, and the width of its sums in tiles.
 constexpr std::size_t kTilesAtOnce = 4;
-// Rows of activations that one call of `multiply` can take: a part of them stays in the cache.
+// Maximum rows of activations of one call of `multiply`; part of them stays in the cache.
 constexpr std::size_t kTokensInCache = 96;
 
-// How a matrix of weights lies in memory: tiles of 16 rows; within a tile `group` neighbouring
+// Layout of a weight matrix: tiles of 16 rows; within a tile `group` neighbouring
 // columns of row 0, of row 1 to row 15, then the next columns. Missing rows and columns are zero.
 // The layout is the same for every target, so packed files can be shared between machines.
 struct Format {
   const char* name;
-  const char* activation;    // what `quantize_activations` rounds activations to
-  std::size_t source_bytes;  // of a number of the matrix that is packed: 4 for float, 2 for bits
-  // Columns that a row of floats must be a multiple of, to be read by `multiply` as it is; 0 where
+  const char* activation;    // number format that `quantize_activations` rounds to
+  std::size_t source_bytes;  // of an element of the source: 4 for float, 2 for 16-bit formats
+  // The columns must be a multiple of this for `multiply` to read a row of floats directly; 0 if
   // activations are always converted.
   std::size_t read_as_it_is;
   std::size_t (*tile_bytes)(std::size_t columns);
-  std::size_t (*row_bytes)(std::size_t columns);  // of activations in their own form
+  std::size_t (*row_bytes)(std::size_t columns);  // of a row of quantized activations
   void (*quantize_activations)(const float* x, std::size_t columns, void* out);
-  // Lays the tiles first .. last - 1 of a row-major matrix out.
+  // Packs the tiles first .. last - 1 of a row-major matrix.
   void (*pack)(const void* source, std::size_t rows, std::size_t columns, std::size_t first,
                std::size_t last, void* packed);
   // One logical row as floats.
   void (*dequantize_row)(const void* packed, std::size_t row, std::size_t columns, float* out);
   // sums[token][tile][16] = tiles · activations, one chain of additions for each sum, columns
-  // ascending: neither the other tokens nor their number changes a sum. At most kTilesAtOnce tiles.
-  // From one row of activations to the next it is x_stride bytes.
+  // ascending, so that a sum does not depend on the other tokens. At most kTilesAtOnce tiles.
+  // x_stride is the number of bytes between rows of activations.
   void (*multiply)(const void* packed, std::size_t tiles, std::size_t columns, const std::byte* x,
                    std::size_t x_stride, std::size_t tokens, float* sums);
 };
 
-// How keys and values lie in the cache.
+// Layout of keys and values in the KV cache.
 struct KvFormat {
   const char* name;
   std::size_t element_bytes;
@@ -63,7 +63,7 @@ struct List {
 struct Kernels {
   const char* name;
   bool (*supported)();
-  std::size_t tokens_at_once;  // queries that attention works on together
+  std::size_t tokens_at_once;  // queries that attention processes together
   List<Format> formats;
   List<KvFormat> kv_formats;
   List<Op> ops;

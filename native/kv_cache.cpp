@@ -15,7 +15,7 @@ constexpr std::size_t kLargest = std::size_t{1} << 46;
 
 std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
 
-// Sizes whose products would not fit into the address space, and might not fit into 64 bits.
+// Refuses sizes whose product exceeds the address space, before it could overflow 64 bits.
 void check_size(const CacheLayer& layer, std::size_t bytes_of_column) {
   if (layer.head_size > kLargest || layer.kv_heads > kLargest) throw std::bad_alloc();
   const std::size_t columns = layer.head_size + round_up(layer.head_size, kTileRows);

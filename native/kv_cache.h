@@ -1,4 +1,4 @@
-// The memory of the paged cache: where blocks, layers and heads lie in it.
+// Memory of the paged KV cache and the layout of its blocks, layers and heads.
 #pragma once
 #include <cstddef>
 #include <string_view>
@@ -14,8 +14,8 @@ struct CacheLayer {
 
 class KvCache {
  public:
-  // Address space only: the system gives a page when it is first written.
-  // Throws std::invalid_argument for sizes that make no sense, std::bad_alloc for too big ones.
+  // Reserves address space; a page is allocated when it is first written.
+  // Throws std::invalid_argument for invalid sizes, std::bad_alloc if they are too large.
   KvCache(const std::vector<CacheLayer>& layers, const KvFormat& format, std::size_t blocks,
           std::size_t block_size);
   ~KvCache();

@@ -1,4 +1,4 @@
-// Memory that begins at a cache line and only grows.
+// A buffer that is aligned to cache lines and only grows.
 #pragma once
 #include <cstddef>
 #include <memory>
@@ -8,7 +8,7 @@ namespace talu {
 
 class Memory {
  public:
-  // At least `bytes`, with undefined content where it had to grow.
+  // At least `bytes`; the content is undefined if the buffer had to grow.
   std::byte* of(std::size_t bytes) {
     if (bytes > size_) {
       data_.reset();

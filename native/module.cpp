@@ -1,4 +1,4 @@
-// The Python face of the native module: shapes, lifetimes and the GIL are dealt with here.
+// Python bindings of the native module: checks shapes and manages lifetimes and the GIL.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
@@ -118,7 +118,7 @@ struct Running {
   std::unique_ptr<Executor> executor;
 };
 
-// A value that Python gave, or a TypeError that says what it should have been.
+// Converts a Python value, or throws a TypeError that names the expected type.
 template <class T>
 T read(nb::handle value, const std::string& what, const char* expected, bool convert = true) {
   T result{};
@@ -127,7 +127,7 @@ T read(nb::handle value, const std::string& what, const char* expected, bool con
   return result;
 }
 
-// An array as it is: a converted one would be gone before it is used.
+// An array without conversion: a converted copy would be destroyed before it is used.
 template <class T>
 T read_array(nb::handle value, const std::string& what, const char* expected) {
   return read<T>(value, what, expected, false);
@@ -215,7 +215,7 @@ class PyExecutor {
                                                   const Integers& row_starts,
                                                   const Table& block_tables,
                                                   const Integers& outputs) {
-    const std::shared_ptr<Running> running = open();  // stays if another thread closes meanwhile
+    const std::shared_ptr<Running> running = open();  // outlives a concurrent close
     Executor& executor = *running->executor;
     if (outputs.size() > tokens.size())
       throw std::invalid_argument("step: " + std::to_string(outputs.size()) + " outputs of " +
@@ -253,8 +253,8 @@ class PyExecutor {
 
 NB_MODULE(_native, m) {
   using namespace talu;
-  // Daemon threads, and in a forked child those of the parent, keep their objects until the process
-  // ends. A warning that these were not freed would reach the user.
+  // Daemon threads, and in a forked child those of the parent, keep their objects alive until the
+  // process ends, so leak warnings would be shown to users.
   nb::set_leak_warnings(false);
   m.doc() = "Kernels and executor of talu.";
   m.attr("PACKING_VERSION") = kPackingVersion;
@@ -264,7 +264,7 @@ NB_MODULE(_native, m) {
       "target", [] { return std::string(chosen_target().name); },
       "The CPU target in use: the best one, or the one that TALU_CPU names.");
   m.def("return_free_memory", return_free_memory, nb::call_guard<nb::gil_scoped_release>(),
-        "Give what the allocator keeps for later back to the system, where the C library can.");
+        "Return free memory of the allocator to the system, if the C library supports it.");
   m.def("available_threads", available_threads, "proc"_a = "/proc",
         "groups"_a = "/sys/fs/cgroup",
         "Processors that this process may use, by affinity and control groups.");
@@ -275,7 +275,7 @@ NB_MODULE(_native, m) {
       },
       "format"_a, "rows"_a, "columns"_a, "Size of a packed matrix.");
   m.def("pack", pack_matrix, "format"_a, "source"_a.noconvert(), "out"_a.noconvert(),
-        "num_threads"_a = 0, "target"_a = "", "Lay a (rows, columns) matrix out in tiles.");
+        "num_threads"_a = 0, "target"_a = "", "Pack a (rows, columns) matrix into tiles.");
   m.def("unpack", unpack_matrix, "format"_a, "packed"_a.noconvert(), "rows"_a, "columns"_a,
         "target"_a = "",
         "The logical matrix of packed tiles, as float32.");
@@ -285,7 +285,7 @@ NB_MODULE(_native, m) {
         return std::string(format_named(target_named(target), format).activation);
       },
       "format"_a, "target"_a = "",
-      "What activations are rounded to before they meet weights of a format.");
+      "The number format of activations that are multiplied by weights of a format.");
   nb::class_<PyExecutor>(m, "Executor", "Runs a recorded graph for batches of rows.")
       .def(nb::init<const nb::list&, const std::vector<std::pair<std::size_t, std::size_t>>&, int,
                     std::size_t, std::size_t, int, const std::string&, const std::string&>(),
@@ -294,7 +294,7 @@ NB_MODULE(_native, m) {
       .def("step", &PyExecutor::step, "tokens"_a.noconvert(), "positions"_a.noconvert(),
            "row_starts"_a.noconvert(), "block_tables"_a.noconvert(), "outputs"_a.noconvert(),
            "Run one step; see protocols.Executor.")
-      .def("close", &PyExecutor::close, "Let go of cache and weights; idempotent.")
+      .def("close", &PyExecutor::close, "Release cache and weights; idempotent.")
       .def_prop_ro("num_threads", &PyExecutor::threads, "Threads that a step uses.")
       .def_prop_ro("target", &PyExecutor::target, "The CPU target of its kernels.");
   bind_sampler(m);

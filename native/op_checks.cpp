@@ -36,7 +36,7 @@ class OpCheck {
   void inputs() const {
     for (const int input : op_.inputs) {
       require(input >= 0 && static_cast<std::size_t>(input) < id_,
-              "it reads value " + std::to_string(input) + ", which is not there yet");
+              "it reads value " + std::to_string(input) + ", which does not exist yet");
       require(only_outputs(input) == only_outputs(op_.inputs[0]),
               "it reads all rows of one value and only the output rows of another");
     }
@@ -120,7 +120,7 @@ class OpCheck {
   }
   void output_rows() const {
     same_width(0);
-    require(!only_outputs(op_.inputs[0]), "the output rows are already chosen");
+    require(!only_outputs(op_.inputs[0]), "output_rows is already applied");
   }
   void rope() const {
     same_width(0);
@@ -139,7 +139,7 @@ class OpCheck {
     const std::size_t window = integer_of(op_, "window");
     require(integer_of(op_, "causal") == 1 || window == 0,
             "it is not causal and has a window of " + std::to_string(window) +
-                "; a window looks back only");
+                "; a window needs causal attention");
   }
   void heads(std::size_t size) const {
     const std::size_t keys = width_of(1), values = width_of(2), layer = integer_of(op_, "layer");
@@ -192,7 +192,7 @@ void OpCheck::run() const {
 }  // namespace
 
 void require_fit(bool condition, const std::string& message) {
-  if (!condition) throw std::invalid_argument("the network does not fit together: " + message);
+  if (!condition) throw std::invalid_argument("the network is inconsistent: " + message);
 }
 
 double number_of(const OpSpec& op, const char* name) {

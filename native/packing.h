@@ -1,13 +1,13 @@
-// Matrices between their logical form and tiles.
+// Packs matrices into tiles and unpacks them.
 #pragma once
 #include "kernels.h"
 
 namespace talu {
 
-// Changes whenever the layout of packed matrices does.
+// Must change whenever the layout of packed matrices does.
 constexpr int kPackingVersion = 2;
 
-// Throws std::invalid_argument when the size overflows.
+// Throws std::invalid_argument if the size overflows.
 std::size_t packed_bytes(const Format& format, std::size_t rows, std::size_t columns);
 
 void pack(const Format& format, const void* source, std::size_t rows, std::size_t columns,

@@ -81,7 +81,7 @@ class Planner {
     } else if (op.kind == "embed_position" || op.kind == "embed_row") {
       node.offset = integer_of(op, "offset");
       if (op.kind == "embed_position") node.padding = padding_of(op);
-      if (node.padding >= 0) plan_.causal = false;  // it counts the tokens of whole sequences
+      if (node.padding >= 0) plan_.causal = false;  // positions are counted over whole sequences
     } else if (op.kind == "rope") {
       node.head_size = integer_of(op, "head_size");
       node.rotation = rotation_of(op.frequencies);
@@ -105,7 +105,7 @@ class Planner {
     plan_.reach = node.window == 0 || all ? 0 : std::max(plan_.reach, node.window);
   }
 
-  // All linears that read the same value run together, at the place of the first.
+  // All linears that read the same value run together in place of the first.
   void add_linears(std::size_t first) {
     const Tensor& leader = ops_[first].weights[0];
     std::vector<Linear> group;
@@ -127,7 +127,7 @@ class Planner {
     plan_.linears.push_back(std::move(group));
   }
 
-  // A sum that alone reads a linear, and whose other part is there already, goes into it.
+  // Fuses an add into a linear if it is the only reader and its other input is computed before.
   void add_residual(Linear& linear, std::size_t first) {
     if (uses_[linear.output] != 1) return;
     for (std::size_t id = first; id < ops_.size(); ++id) {
@@ -144,7 +144,7 @@ class Planner {
     }
   }
 
-  // An activation that alone reads a linear goes into it.
+  // Fuses an activation into a linear if it is the only reader.
   void add_activation(Linear& linear) {
     if (uses_[linear.output] != 1) return;
     for (std::size_t id = static_cast<std::size_t>(linear.output) + 1; id < ops_.size(); ++id) {
@@ -181,7 +181,7 @@ class Planner {
     return inputs;
   }
 
-  // Values that never live at the same time share memory.
+  // Values that are not live at the same time share a buffer.
   void place_values() {
     std::vector<std::size_t> last_use(ops_.size(), 0);
     for (std::size_t i = 0; i < plan_.nodes.size(); ++i)
@@ -207,7 +207,7 @@ class Planner {
     }
   }
 
-  // The free slot that fits best, or a new one.
+  // The best-fitting free slot, or a new one.
   int take(std::vector<int>& free, int value) {
     const std::size_t needed = stride_of(plan_.values[value].width);
     auto waste = [&](int slot) {

@@ -1,5 +1,4 @@
-// A recorded network made ready to run: checked, fused where that saves passes over memory, and
-// with a place for every value.
+// Plans a recorded network for execution: validates and fuses operations and assigns buffers.
 #pragma once
 #include <cstddef>
 #include <map>
@@ -26,30 +25,30 @@ constexpr int kResultSlot = -2;  // the caller's memory
 
 struct PlannedValue {
   std::size_t width = 0;
-  bool only_outputs = false;  // has the rows that the step puts out, not all
-  int slot = kNone;     // memory that it shares with values that live at other times
+  bool only_outputs = false;  // has only the output rows of the step
+  int slot = kNone;     // buffer, shared by values that are not live at the same time
 };
 
 struct Plan {
   std::vector<Node> nodes;
-  std::vector<std::vector<Linear>> linears;  // what the nodes point to
+  std::vector<std::vector<Linear>> linears;  // referenced by the nodes
   std::vector<PlannedValue> values;
   std::vector<std::size_t> slots;             // floats of a row in each
   std::vector<std::vector<float>> rotations;  // frequencies
   int result = kNone;
-  std::size_t quantized_bytes = 0;  // of a row of activations in its weight's own form
+  std::size_t quantized_bytes = 0;  // of a row of quantized activations
   std::size_t head_size = 0;        // the largest
-  std::size_t reach = 0;            // positions that any layer looks back to, 0 for all
+  std::size_t reach = 0;            // the largest window, 0 for all positions
   std::size_t vocabulary = 0;       // rows of the smallest embedding
-  std::size_t positions = 0;        // that every table of positions has
-  bool causal = true;               // otherwise a step takes whole sequences
+  std::size_t positions = 0;        // rows of the smallest position table
+  bool causal = true;               // otherwise a step must contain whole sequences
 };
 
-// Floats from one row of a value to the next. Never a multiple of a page, so that neighbouring
-// rows do not fight for the same places of the cache.
+// Stride of a value's rows in floats. Never a multiple of a page, so that neighbouring rows do
+// not map to the same cache sets.
 std::size_t stride_of(std::size_t width);
 
-// Throws std::invalid_argument when the operations do not fit together.
+// Throws std::invalid_argument if the operations are inconsistent.
 Plan make_plan(const std::vector<OpSpec>& ops, const std::vector<CacheLayer>& layers, int result,
                const Kernels& kernels, const KvFormat& kv_format);
 

@@ -11,7 +11,7 @@ namespace {
 constexpr double kQuarterTurn[] = {0x1.921fb5p+0, 0x1.110b46p-26, 0x1.1a6262p-54,
                                    0x1.3145c06e0e689p-78};
 constexpr double kQuarterTurnsPerRadian = 0x1.45f306dc9c883p-1;
-constexpr double kRound = 0x1.8p+52;  // added to a number, leaves its nearest integer in the low bits
+constexpr double kRound = 0x1.8p+52;  // adding it leaves the nearest integer in the low bits
 
 // Taylor series for |r| <= pi/4, to 3e-15.
 inline double sine_near_zero(double r) {

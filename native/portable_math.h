@@ -1,12 +1,12 @@
-// Functions that C libraries compute differently from processor to processor, computed here from
-// additions, multiplications and divisions alone, so that every machine gets the same bits.
+// Functions whose results in C libraries depend on the processor, computed from additions,
+// multiplications and divisions only, so that every machine gets the same bits.
 #pragma once
 #include <cstddef>
 
 namespace talu {
 
-// Cosines and sines of `count` angles, each rounded to the nearest float but for one in millions.
-// Angles beyond 2^27 in size give no useful result; infinite ones, and what is not a number, give
+// Cosines and sines of `count` angles, rounded to the nearest float except for one in millions.
+// The result is meaningless for angles beyond 2^27 in magnitude; infinity and NaN give
 // NaN. `cosines` may be `angles`.
 void cosines_and_sines(const float* angles, std::size_t count, float* cosines, float* sines);
 

@@ -46,8 +46,8 @@ void check(const SampleRow& row, size_t vocabulary) {
       refuse("seen token ", row.seen[i], ", the vocabulary has ", vocabulary);
 }
 
-// Four values at once, in the compiler's own notation: every processor that talu is built for has
-// such registers, and the order of every sum is the same on all of them.
+// Four values at once, as the compiler's vector type: every supported processor has such registers,
+// and the order of every sum is the same on all of them.
 using f32x4 = float __attribute__((vector_size(16)));
 using i32x4 = int32_t __attribute__((vector_size(16)));
 
@@ -89,7 +89,7 @@ inline f32x4 exp_nonpositive(f32x4 x) {
 
 }  // namespace
 
-// Bins of the histogram: by the distance from the peak, the last one for all that are further.
+// Bins of the histogram, by distance from the peak; the last one holds all larger distances.
 struct Sampler::Bins {
   float peak, scale;
 
@@ -206,7 +206,7 @@ void Sampler::best(const float* x, size_t size, size_t count) {
   candidates_.erase(end, candidates_.end());
 }
 
-// Bias and penalties: the row itself when there is nothing to do, else a copy.
+// Applies bias and penalties to a copy; returns the row itself if there are none.
 const float* Sampler::adjust(const float* x, size_t size, const SampleRow& row) {
   const SamplerSettings& settings = *row.settings;
   const bool repetition = settings.repetition_penalty != 1 && row.seen_count > 0;
@@ -224,15 +224,15 @@ const float* Sampler::adjust(const float* x, size_t size, const SampleRow& row) 
   return adjusted_.data();
 }
 
-// Divides what is positive and multiplies what is negative, each token once.
-// Keskar et al., 2019, https://arxiv.org/abs/1909.05858, with the sign as transformers has it.
+// Divides positive and multiplies negative logits, once for each token.
+// Keskar et al., 2019, https://arxiv.org/abs/1909.05858, with the sign as in transformers.
 void Sampler::penalise_repetition(const SampleRow& row) {
   const SamplerSettings& settings = *row.settings;
   const float penalty = static_cast<float>(settings.repetition_penalty);
   penalised_.assign(adjusted_.size(), false);
   for (size_t i = 0; i < row.seen_count; ++i) {
     const size_t id = static_cast<size_t>(row.seen[i]);
-    // The first test repeats that of `check`: another thread may have written since.
+    // Repeats a test of `check`, because another thread may have changed the array since.
     if (id >= adjusted_.size() || penalised_[id]) continue;
     penalised_[id] = true;
     adjusted_[id] = adjusted_[id] > 0 ? adjusted_[id] / penalty : adjusted_[id] * penalty;
@@ -251,7 +251,7 @@ void Sampler::penalise_frequency(const SampleRow& row) {
   }
   for (size_t i = settings.seen_prompt; i < row.seen_count; ++i) {
     const size_t id = static_cast<size_t>(row.seen[i]);
-    if (id >= counts_.size() || counts_[id] == 0) continue;  // it is done
+    if (id >= counts_.size() || counts_[id] == 0) continue;  // already applied
     const float often = frequency * counts_[id];
     adjusted_[id] -= often + presence;
     counts_[id] = 0;
@@ -281,7 +281,7 @@ int32_t Sampler::draw(const float* x, size_t size, float peak, const SampleRow& 
   const double total = weigh(x, size, peak, temperature);
   if (settings.top_p < 1) keep_nucleus(x, size, peak, temperature, total, settings.top_p);
   if (settings.min_p > 0) {
-    const float least = static_cast<float>(settings.min_p);  // the best token weighs 1
+    const float least = static_cast<float>(settings.min_p);  // the best token has weight 1
     for (float& weight : weights_) weight = weight < least ? 0.0f : weight;
     sum_blocks_again();
   }
@@ -302,7 +302,7 @@ double Sampler::weigh(const float* x, size_t size, float peak, float temperature
   return std::accumulate(sums_.begin(), sums_.end(), 0.0);
 }
 
-// The weight of each block that had any before.
+// Recomputes the sum of each block that is not empty.
 void Sampler::sum_blocks_again() {
   for (size_t block = 0; block < sums_.size(); ++block) {
     if (sums_[block] == 0) continue;
@@ -314,11 +314,11 @@ void Sampler::sum_blocks_again() {
 }
 
 // Holtzman et al., 2019, https://arxiv.org/abs/1904.09751. A histogram of the mass over the
-// distance from the peak finds the few tokens among which the border lies; only they are sorted.
+// distance from the peak finds the few tokens at the border; only they are sorted.
 void Sampler::keep_nucleus(const float* x, size_t size, float peak, float temperature,
                            double total, double p) {
-  // A token of the nucleus and the lighter ones hold 1 - p of the mass or more, so that it has at
-  // least its share of that. The margin covers the rounding of `weigh`.
+  // A token of the nucleus and all lighter ones together have at least 1 - p of the mass, so the
+  // token has at least an equal share of it. The margin covers the rounding of `weigh`.
   const float least = static_cast<float>(0.999 * (1 - p) * total / static_cast<double>(size));
   const float depth = -static_cast<float>(natural_logarithm(least)) * temperature;
   const float scale =
@@ -330,7 +330,7 @@ void Sampler::keep_nucleus(const float* x, size_t size, float peak, float temper
   double mass = 0;
   size_t border = 0;
   while (border < kBins && mass + mass_[border] < target) mass += mass_[border++];
-  if (border == kBins) return;  // p is so close to 1 that rounding decides: nothing is cut
+  if (border == kBins) return;  // p is within rounding of 1: nothing is removed
   cut_below(x, size, bins, static_cast<int32_t>(border));
   cut_within_border(mass, target);
   sum_blocks_again();
@@ -349,9 +349,9 @@ void Sampler::fill_histogram(const float* x, size_t size, const Bins& bins, floa
   }
 }
 
-// Removes what lies beyond the bin `border`, and puts the tokens of that bin into border_. A block
-// that lies beyond it as a whole, by its largest value, is not visited: its sum becomes 0, and its
-// weights, which stay, count for nothing.
+// Removes tokens beyond the bin `border`, and puts the tokens of that bin into border_. A block
+// whose largest value is beyond it is not visited: its sum becomes 0, and its weights, which are
+// kept, are ignored.
 void Sampler::cut_below(const float* x, size_t size, const Bins& bins, int32_t border) {
   border_.clear();
   for (size_t block = 0; block < tops_.size(); ++block) {
@@ -385,7 +385,7 @@ void Sampler::cut_within_border(double mass, double target) {
 }
 
 // Inverts the cumulative distribution of weights_ in the order of their indices. Blocks whose sum
-// is 0 have nothing to give, whatever their weights are.
+// is 0 are skipped, regardless of their weights.
 size_t Sampler::pick(double uniform) {
   const double goal = uniform * std::accumulate(sums_.begin(), sums_.end(), 0.0);
   double mass = 0;
@@ -396,7 +396,7 @@ size_t Sampler::pick(double uniform) {
     mass += weights_[i];
     if (mass > goal) return i;
   }
-  // Rounding put the goal on the very end: the last token up to there that weighs anything.
+  // Rounding moved the goal to the end: use the last token with a positive weight.
   while (sums_[block] == 0) --block;
   size_t last = end() - 1;
   while (weights_[last] == 0) --last;

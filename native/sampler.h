@@ -1,4 +1,4 @@
-// Chooses the next token from a row of logits. Knows nothing of Python, models or threads.
+// Samples the next token from a row of logits.
 #pragma once
 
 #include <cstddef>
@@ -35,7 +35,7 @@ struct SampleRow {
   size_t seen_count = 0;
 };
 
-// `logprob` and `top_logprobs` are set when top_logprobs >= 0 was asked for.
+// `logprob` and `top_logprobs` are set if top_logprobs >= 0 was requested.
 struct Sample {
   int32_t token = 0;
   double logprob = 0;
@@ -46,7 +46,7 @@ struct Sample {
 // Salmon et al., 2011, https://doi.org/10.1145/2063384.2063405
 double philox_uniform(uint64_t seed, uint64_t position);
 
-// Holds the buffers that a row needs, so that the next row allocates nothing. One thread at a time.
+// Keeps its buffers, so that the next row allocates nothing. Not safe for concurrent use.
 class Sampler {
  public:
   // Bias, repetition penalty, presence and frequency penalty, temperature, top-k, top-p, min-p, in
@@ -84,7 +84,7 @@ class Sampler {
   std::vector<float> sorted_tops_;
   std::vector<Candidate> candidates_;  // result of best(), unordered
   std::vector<float> adjusted_;
-  std::vector<Candidate> border_;      // where the nucleus may end
+  std::vector<Candidate> border_;      // candidates for the end of the nucleus
   std::vector<float> values_;          // survivors of top-k, by ascending id
   std::vector<float> weights_;         // exp((value - peak) / temperature), 0 when filtered out,
                                        // or anything where the block's sum is 0

@@ -1,4 +1,4 @@
-// Single numbers in the 16-bit formats. Always inlined, so that each target has its own.
+// Conversions of single numbers in 16-bit formats. Always inlined, so that each target has a copy.
 #pragma once
 #include <cstdint>
 
@@ -12,7 +12,7 @@ TALU_INLINE std::uint32_t as_bits(float x) { return __builtin_bit_cast(std::uint
 TALU_INLINE float widen_bf16(std::uint16_t x) {
   return as_float(static_cast<std::uint32_t>(x) << 16);
 }
-// To the nearest, ties to even; not a number stays one.
+// To the nearest, ties to even; NaN stays NaN.
 TALU_INLINE std::uint16_t round_bf16(float x) {
   const std::uint32_t bits = as_bits(x);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>(bits >> 16 | 0x40u);
@@ -22,17 +22,17 @@ TALU_INLINE std::uint16_t round_bf16(float x) {
 TALU_INLINE float widen_f16(std::uint16_t x) {
   const std::uint32_t sign = (x & 0x8000u) << 16, magnitude = x & 0x7fffu;
   if (magnitude >= 0x7c00u) return as_float(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
-  // 2^112 corrects the exponent's bias, and makes subnormal numbers what they mean.
+  // 2^112 corrects the exponent's bias and scales subnormal numbers correctly.
   return as_float(sign | as_bits(as_float(magnitude << 13) * 0x1p112f));
 }
-// To the nearest, ties to even; not a number stays one.
+// To the nearest, ties to even; NaN stays NaN.
 TALU_INLINE std::uint16_t round_f16(float x) {
   const std::uint32_t bits = as_bits(x), sign = bits >> 16 & 0x8000u;
   const std::uint32_t magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u);
   if (magnitude >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);
   if (magnitude < 0x38800000u) {
-    // Subnormal: added to 0.5 it stands in the lowest bits, rounded by the addition.
+    // Subnormal: adding 0.5 moves it into the lowest bits and rounds it.
     const std::uint32_t lowest = as_bits(as_float(magnitude) + 0.5f) - as_bits(0.5f);
     return static_cast<std::uint16_t>(sign | lowest);
   }

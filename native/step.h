@@ -1,6 +1,6 @@
-// One operation of a network, with everything it needs resolved, and one step's data. Plain
-// structures without library types: the files of the targets are compiled for one processor each,
-// and must not leave library code compiled for it behind.
+// A planned operation of a network and the data of a step. Plain structures without library
+// types, because each target's file is compiled for one kind of processor and must not emit
+// library code for it.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -11,7 +11,7 @@ struct Format;
 struct Node;
 struct Step;
 
-// A packed matrix, or with no format a vector of floats.
+// A packed matrix, or a vector of floats if there is no format.
 struct Tensor {
   const Format* format = nullptr;
   std::size_t rows = 0, columns = 0;
@@ -32,7 +32,7 @@ constexpr int kNone = -1;
 
 enum class Activation { silu, gelu_tanh, gelu };
 
-// output = x · weightᵀ (+ bias) (+ residual), or the activation of that
+// output = x · weightᵀ (+ bias) (+ residual), optionally activated
 struct Linear {
   Tensor weight;
   const float* bias = nullptr;
@@ -45,23 +45,23 @@ struct Linear {
 struct Node {
   void (*run)(const Node& node, const Step& step) = nullptr;
   int inputs[3] = {kNone, kNone, kNone};  // numbers of values
-  int output = kNone;                     // unused where there are linears
+  int output = kNone;                     // unused if there are linears
   Tensor weight, bias;
   float eps = 0, scale = 0;
-  std::size_t group = 0;      // rms_norm: columns that are normed together
+  std::size_t group = 0;      // rms_norm: columns that are normalised together
   std::size_t head_size = 0;  // rope, attention
   std::size_t window = 0;
-  bool causal = true;       // attention: rows do not see the later ones
+  bool causal = true;       // attention: rows do not attend to later rows
   std::size_t offset = 0;   // embed_position, embed_row: the first row of the table
   std::int32_t padding = -1;  // embed_position: the token that takes no position, -1 for none
   std::size_t layer = 0;
-  std::size_t rotation = 0;  // which of the step's tables of sines
+  std::size_t rotation = 0;  // index of the step's table of angles
   Activation activation = Activation::silu;
-  const Linear* linears = nullptr;  // all read inputs[0]
+  const Linear* linears = nullptr;  // all of them read inputs[0]
   std::size_t linear_count = 0;
 };
 
-// Where the blocks of the cache are. A block holds, for each layer, the keys and then the values of
+// Layout of the cache. A block holds, for each layer, the keys and then the values of
 // its positions; for each KV head, keys are tiles of 16 positions [position / 16][column][16],
 // values are tiles of 16 columns [column / 16][position][16].
 struct Cache {
@@ -81,7 +81,7 @@ struct Rotation {
 // Neighbouring rows of one sequence that attend together.
 struct QueryBlock {
   std::size_t sequence, first, last;
-  std::size_t positions;  // that the sequence has after the step
+  std::size_t positions;  // of the sequence after the step
 };
 
 struct Step {
@@ -99,7 +99,7 @@ struct Step {
   int threads;
   std::byte* scratch;         // scratch_bytes for each worker
   std::size_t scratch_bytes;
-  std::byte* quantized;       // room for the activations of any linear, in its weight's own form
+  std::byte* quantized;       // buffer for the quantized activations of any linear
 };
 
 }  // namespace talu

@@ -1,5 +1,5 @@
-// Compiles what stands between BEGIN and END for one kind of processor. Every include comes before
-// BEGIN, so that no library function is compiled for a processor that the program may not run on.
+// Compiles the code between BEGIN and END for one kind of processor. All includes must precede
+// BEGIN, so that no library function is compiled for a processor that may not be present.
 #pragma once
 
 #define TALU_PRAGMA(text) _Pragma(#text)

@@ -86,7 +86,7 @@ class Pool {
  public:
   Pool() {
     // Detached: they live until the process ends, asleep when there is nothing to do. Those that have
-    // been started use this object, so the constructor must not throw when the next one cannot be.
+    // been started use this object, so the constructor must not throw if the next one fails to start.
     for (const int wanted = available_threads(); size_ < wanted; ++size_) {
       try {
         std::thread([this, worker = size_] { serve(worker); }).detach();
@@ -107,14 +107,14 @@ class Pool {
     signal_.fetch_add(1, std::memory_order_seq_cst);
     if (asleep_.load(std::memory_order_seq_cst) > 0) signal_.notify_all();
     work(0);
-    // Workers that have not come in by now are not waited for.
+    // Workers that have not joined by now are not waited for.
     gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
     for (int spins = 0; (gate_.load(std::memory_order_acquire) & kInside) != 0; ++spins)
       spins < kSpins ? pause() : std::this_thread::yield();
   }
 
  private:
-  // gate_: number of the call, whether it takes workers, and how many are inside.
+  // gate_: number of the call, whether it accepts workers, and how many have joined.
   static constexpr std::uint64_t kInside = 0x7fff, kOpen = 0x8000, kFlags = kInside | kOpen;
   static constexpr int kSpins = 4000;
 
@@ -132,7 +132,7 @@ class Pool {
     }
   }
 
-  // A new open call, waited for with a short spin and then asleep.
+  // Waits for a new open call: spins briefly, then sleeps.
   std::uint64_t wait_for_call(std::uint64_t seen) {
     for (int spins = 0;; ++spins) {
       const std::uint32_t signal = signal_.load(std::memory_order_seq_cst);
@@ -167,7 +167,7 @@ class Pool {
 std::mutex pool_lock;
 Pool* pool = nullptr;
 
-// Threads do not survive fork(): the child starts its own when it needs them.
+// Threads do not survive fork(): the child starts new ones on demand.
 void forget_pool() {
   new (&pool_lock) std::mutex;
   pool = nullptr;

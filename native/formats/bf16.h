@@ -1,5 +1,5 @@
-// The upper half of a float. Columns lie in pairs: what a processor with bf16 products takes at
-// once, and what others widen with one shift and one mask.
+// bf16, the upper half of a float. Columns are stored in pairs, which a processor with bf16
+// products takes as one operand, and which others widen with one shift and one mask.
 //
 // A fragment of kernels.inc, which includes it for each target, in an order that matters.
 struct bf16 {
@@ -12,7 +12,7 @@ struct bf16 {
   static void store_lanes(element* p, f32x16 x) { store_bf16(p, x); }
 
 #if TALU_BF16_PRODUCTS
-  // Two products a lane at once; the activations are rounded to bf16 as well.
+  // Two products in each lane at once; the activations are also rounded to bf16.
   static constexpr std::size_t parts = 1;
   using activation = std::uint16_t;
 

@@ -1,24 +1,24 @@
-// Integers of 16 bits with one scale for a block of columns of a row, weights and activations alike.
+// 16-bit integers with one scale for each block of columns in a row, for weights and activations.
 // Products are summed exactly in 32 bits, block by block; the blocks are scaled and added as floats.
 //
-// A target that crosses makes two products of two columns with one multiplication, for
+// A target with crossed products gets two products of two columns from one multiplication, because
 //   x0 w0 + x1 w1 = (x0 + w1)(x1 + w0) - x0 x1 - w0 w1
-// and the last two are known beforehand: S. Winograd, A New Algorithm for Inner Product, IEEE
-// Transactions on Computers C-17 (1968). Integers that wrap around lose nothing by that.
+// and the last two are precomputed: S. Winograd, A New Algorithm for Inner Product, IEEE
+// Transactions on Computers C-17 (1968). Wrap-around does not change the result.
 //
 // A fragment of kernels.inc, which includes it for each target, in an order that matters.
 struct i16 {
   static constexpr char name[] = "i16";
-  static constexpr std::size_t group = 4;    // columns that are multiplied at once
-  static constexpr std::size_t block = 128;  // columns with one scale
-  // Both are at most 16383, so that a sum of two has 16 bits, and the weights of a block are at most
-  // 2^17 together, rounding included: no sum of products of a block leaves 32 bits.
+  static constexpr std::size_t group = 4;    // columns multiplied at once
+  static constexpr std::size_t block = 128;  // columns that share a scale
+  // Both are at most 16383, so that a sum of two fits 16 bits, and the weights of a block sum to at
+  // most 2^17, including rounding: no sum of products in a block exceeds 32 bits.
   static constexpr float kLargest = 16383.0f;
   static constexpr double kAllWeights = 131072.0 - block / 2.0;
-  // Below this a scale is zero, and so is its block: the inverse stays finite.
+  // A smaller scale becomes zero, and so does its block, so that the inverse stays finite.
   static constexpr float kSmallestScale = 1e-30f;
 
-  // A tile is its blocks, one after the other: sixteen scales, sixteen sums of w0 w1 with the sign
+  // A tile consists of consecutive blocks: sixteen scales, sixteen sums of w0 w1 with the sign
   // changed, then the integers. The last block has the columns that are left, rounded up to a group.
   static constexpr std::size_t kHeaderBytes = kTileRows * (sizeof(float) + sizeof(std::int32_t));
   static std::size_t block_bytes(std::size_t columns) {
@@ -28,13 +28,13 @@ struct i16 {
     const std::size_t whole = columns / block * block_bytes(block);
     return columns % block == 0 ? whole : whole + block_bytes(columns % block);
   }
-  // Of four columns, first those with even numbers of all sixteen rows, then the others.
+  // Of four columns, first the even ones of all sixteen rows, then the odd ones.
   static std::size_t place(std::size_t column, std::size_t lane) {
     return column / group * group * kTileRows + column % 2 * 2 * kTileRows + lane * 2 +
            column % group / 2;
   }
-  // A row of activations is the scales of its blocks, their sums of x0 x1 with the sign changed,
-  // then the integers in the order of a tile.
+  // A row of activations consists of the scales of its blocks, their sums of x0 x1 with the sign
+  // changed, then the integers in the order of a tile.
   static std::size_t row_blocks(std::size_t columns) {
     return round_up((columns + block - 1) / block, kTileRows);
   }
@@ -46,7 +46,7 @@ struct i16 {
   }
 };
 
-// Not a number where one of the weights is not finite.
+// NaN if one of the weights is not finite.
 TALU_INLINE float scale_of_weights(const float* weights, std::size_t columns) {
   float largest = 0.0f, finite = 0.0f;
   double all = 0.0;
@@ -125,7 +125,7 @@ static void quantize_integers(const float* x, std::size_t columns, void* out) {
 
 // sums[token] += block of a tile · x, or = for the first block. `x` is the first token's integers,
 // `header` the scale of its block, its crossed sum `to_crossed` bytes further. COLUMNS is the number
-// of columns where it is known, else 0. Inlined, GCC would have no registers left for the sums.
+// of columns if it is known, else 0. If inlined, GCC would have no registers left for the sums.
 template <std::size_t TOKENS, std::size_t COLUMNS>
 [[gnu::noinline]] static void add_block(const std::byte* block, std::size_t columns,
                                         const std::byte* x, const std::byte* header,

@@ -1,9 +1,9 @@
-// Attention over the paged cache, causal or over the whole sequence. Keys and values are tiles like weights, so both products
-// are the one of tiles.h: lanes are positions in q · kᵀ and columns in p · v.
+// Attention over the paged cache, causal or over the whole sequence. Keys and values are tiles like
+// weights, so both products use tiles.h: lanes are positions in q · kᵀ and columns in p · v.
 //
 // A fragment of kernels.inc, which includes it for each target, in an order that matters.
 
-// Keys and values as tiles whose columns stand alone, widened to floats.
+// Keys and values as tiles with groups of one column, widened to floats.
 template <class F>
 struct Cached : F {
   static constexpr std::size_t group = 1, parts = 1;
@@ -59,7 +59,7 @@ static bool overflows(const float* x, std::size_t head_size) {
   return !(largest(sizes) < F::kOverflow);
 }
 
-// Keys and values of `count` positions of one tile, from rows that follow each other. Where a number
+// Stores keys and values of `count` positions of one tile, from consecutive rows. Where a number
 // overflows, the value of the position becomes NaN, and so does every row that attends to it: an
 // infinite key alone could take the position out of the softmax, and leave a finite, wrong result.
 template <class F>
@@ -87,7 +87,7 @@ static void write_kv(const HeadCache<F>& cache, std::size_t head_size, std::size
         value_lanes[i * kTileRows] = F::kNotANumber;
 }
 
-// A worker's own memory for one panel of queries.
+// Scratch memory of a worker for one panel of queries.
 struct Panel {
   float* queries;      // (queries, head size)
   float* outputs;      // (queries, head size rounded up)
@@ -217,7 +217,7 @@ static void attention(const Node& node, const Step& step) {
     work += (rows.last - rows.first) * positions * q.width * 2;
   }
   auto attend_rows = [&](std::size_t item, int worker) {
-    // The last rows of a prompt have the most to read; they go first.
+    // The last rows of a prompt read the most positions, so they go first.
     const QueryBlock& rows = step.query_blocks[step.query_block_count - 1 - item / kv_heads];
     const std::size_t kv_head = item % kv_heads;
     const HeadCache<F> cache(node, step, rows.sequence, kv_head);

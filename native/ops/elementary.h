@@ -1,4 +1,4 @@
-// Functions of single numbers and vectors, and the loop over items: the same code in every path.
+// Elementary functions of numbers and vectors, and parallel loops.
 //
 // A fragment of kernels.inc, which includes it for each target, in an order that matters.
 
@@ -56,7 +56,7 @@ TALU_INLINE f32x16 activate(Activation kind, f32x16 x) {
 }
 
 // Runs body(item, worker) for every item, on several threads when `work`, in multiplications or the
-// like, is worth the trouble.
+// like, is large enough.
 template <class Body>
 static void for_each(const Step& step, std::size_t count, std::size_t work, Body& body) {
   constexpr std::size_t kWorthWaking = 1 << 15;
@@ -68,7 +68,7 @@ static void for_each(const Step& step, std::size_t count, std::size_t work, Body
       &body);
 }
 
-// body(row) for all rows; an item is a few of them.
+// body(row) for all rows, in items of a few rows.
 template <class Body>
 static void for_rows(const Step& step, std::size_t rows, std::size_t width, Body body) {
   constexpr std::size_t kRows = 8;

@@ -1,5 +1,5 @@
-// Rows of a table, read out of its tiles: for the step's tokens, for their positions, or one row
-// for all.
+// Gathers rows of a table from its tiles: by the step's tokens, by their positions, or one row for
+// all.
 //
 // A fragment of kernels.inc, which includes it for each target, in an order that matters.
 template <class Index>

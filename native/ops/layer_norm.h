@@ -12,7 +12,7 @@ static void layer_norm(const Node& node, const Step& step) {
     f32x16 total = splat(0.0f);
     for_columns(x.width,
                 [&](std::size_t c, std::size_t n) { total = add(total, load_some(from + c, n)); });
-    // The deviations are summed, not the squares: no cancellation where the mean is large.
+    // Sums squared deviations instead of squares, to avoid cancellation if the mean is large.
     const float mean = sum(total) / columns;
     float squares = 0.0f;
     f32x16 whole = splat(0.0f);

@@ -1,8 +1,8 @@
-// activation(x · weightᵀ + bias + residual), for all the weights that read one x.
+// activation(x · weightᵀ + bias + residual), for all weights that share an input x.
 //
 // A fragment of kernels.inc, which includes it for each target, in an order that matters.
 
-// The activations as the weights' format takes them: x itself, or its rows converted.
+// The activations in the form that the weights' format needs: x itself, or converted rows.
 struct Activations {
   const std::byte* data;
   std::size_t stride;  // in bytes
@@ -19,8 +19,8 @@ static Activations activations_for(const Tensor& weight, const Value& x, const S
   return {step.quantized, stride};
 }
 
-// Adds bias and residual to the sums of one group of tiles, activates them where that is asked, and
-// puts them where they belong.
+// Adds bias and residual to the sums of one group of tiles, applies the activation, if any, and
+// stores them.
 static void finish(const Linear& linear, const Step& step, std::size_t first_row, std::size_t token,
                    std::size_t tokens, const float* sums) {
   const Value& out = step.values[linear.output];
@@ -47,8 +47,8 @@ static std::size_t group_count(const Tensor& weight) {
   return (tile_count(weight) + kTilesAtOnce - 1) / kTilesAtOnce;
 }
 
-// Items are groups of tiles, of one weight after the other, and so many tokens that a cache holds
-// their part of x: a group is read once from memory, and from then on out of a cache.
+// Items are groups of tiles of consecutive weights, and as many tokens that a cache holds
+// their part of x: a group is read once from memory, then from the cache.
 static void linear(const Node& node, const Step& step) {
   const Value& x = step.values[node.inputs[0]];
   const Activations activations = activations_for(node.linears[0].weight, x, step);

@@ -1,4 +1,4 @@
-// The rows whose result the step asks for.
+// Selects the rows that the step returns.
 //
 // A fragment of kernels.inc, which includes it for each target, in an order that matters.
 static void output_rows(const Node& node, const Step& step) {

@@ -1,4 +1,4 @@
-// Tiles of 16 output rows: laying them out, and multiplying them.
+// Packs and multiplies tiles of 16 output rows.
 //
 // A fragment of kernels.inc, which includes it for each target, in an order that matters.
 
@@ -42,12 +42,12 @@ static void dequantize_row(const void* packed, std::size_t row, std::size_t colu
     out[column] = F::widen(tile[place_in_tile<F>(column, row % kTileRows)]);
 }
 
-// As many tiles side by side as registers can hold sums for.
+// As many tiles at once as the registers can hold sums for.
 constexpr std::size_t tiles_at_once(std::size_t tokens) {
   return kSumsAtOnce >= 4 * tokens ? 4 : kSumsAtOnce >= 2 * tokens ? 2 : 1;
 }
 
-// sums[token][tile] += tile · x for all columns: the one place where weights, keys and values meet
+// sums[token][tile] += tile · x for all columns: the only product of weights, keys or values with
 // activations. Each sum is one chain of additions, columns ascending.
 template <class F, std::size_t TILES, std::size_t TOKENS>
 static void add_tiles(const typename F::element* const* tiles, std::size_t columns,
@@ -62,7 +62,7 @@ static void add_tiles(const typename F::element* const* tiles, std::size_t colum
   const typename F::element* w[TILES];
 #pragma GCC unroll 4
   for (std::size_t r = 0; r < TILES; ++r) w[r] = tiles[r];
-  // The order of these loops keeps one tile's weights in registers beside the sums.
+  // This loop order keeps one tile's weights in registers together with the sums.
   for (std::size_t column = 0; column < columns; column += F::group) {
 #pragma GCC unroll 2
     for (std::size_t part = 0; part < F::parts; ++part)
@@ -108,7 +108,7 @@ static void multiply_tiles(const void* packed, std::size_t tiles, std::size_t co
                            float* sums) {
   using activation = typename F::activation;
   constexpr std::size_t kStride = kTilesAtOnce * kTileRows;
-  // Many tokens: so many columns that a tile's and a panel's part of them fit the first cache.
+  // Many tokens: as many columns as a tile and a panel can have in the L1 cache.
   constexpr std::size_t kColumns = 1024 / sizeof(typename F::element);
   const std::size_t padded = round_up(columns, F::group);
   const std::size_t at_once = tokens > kPanels[0] ? smaller(kColumns, padded) : padded;

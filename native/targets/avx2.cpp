@@ -14,8 +14,8 @@ struct f32x16 {
   __m256 low, high;
 };
 
-// Twelve of the sixteen registers can hold sums, six tokens of one tile; with several tiles side by
-// side, whose weights need registers too, eight.
+// Twelve of the sixteen registers can hold sums, for six tokens of one tile; eight with several
+// tiles at once, whose weights also need registers.
 constexpr std::size_t kPanels[] = {6, 4, 3, 2, 1};
 constexpr std::size_t kSumsAtOnce = 4;
 // Four columns of weights, two of activations and their sums need the other half of the registers.
@@ -70,12 +70,12 @@ TALU_INLINE __m128i round_eight(__m256 x) {
   upper = _mm256_blendv_epi8(upper, quiet, nan);
   return _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
 }
-// To the nearest, ties to even; not a number stays one.
+// To the nearest, ties to even; NaN stays NaN.
 TALU_INLINE void store_bf16(std::uint16_t* p, f32x16 x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), round_eight(x.low));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), round_eight(x.high));
 }
-// Of sixteen pairs, the first numbers; the second ones.
+// The first, or the second, numbers of sixteen pairs.
 TALU_INLINE f32x16 load_first_of_pairs(const std::uint16_t* p) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(as_256(p)), 16)),
           _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(as_256(p + 16)), 16))};
@@ -100,7 +100,7 @@ TALU_INLINE f32x16 divide(f32x16 a, f32x16 b) {
 TALU_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
   return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
 }
-// Where x is not a number, so is the result.
+// NaN if x is NaN.
 TALU_INLINE f32x16 at_least(float bound, f32x16 x) {
   const __m256 b = _mm256_set1_ps(bound);
   return {_mm256_max_ps(b, x.low), _mm256_max_ps(b, x.high)};
@@ -116,7 +116,7 @@ TALU_INLINE __m256 larger_size(__m256 size, __m256 x) {
   const __m256i bits = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
   return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(size), bits));
 }
-// max(size, |x|) for sizes; an infinite x wins over all numbers, and one that is none over all others.
+// max(size, |x|) for sizes; infinity takes precedence over finite values, NaN over all values.
 TALU_INLINE f32x16 larger_size(f32x16 size, f32x16 x) {
   return {larger_size(size.low, x.low), larger_size(size.high, x.high)};
 }
@@ -157,8 +157,8 @@ struct i32x16 {
   __m256i low, high;
 };
 
-// To the nearest; what is beyond all integers, or not a number, becomes the smallest. Of four the
-// second and the third change places.
+// To the nearest; NaN and values out of range become the smallest integer. Of four, the second and
+// third are swapped.
 TALU_INLINE void store_i16(std::int16_t* p, f32x16 x) {
   const __m256i low = _mm256_cvtps_epi32(x.low), high = _mm256_cvtps_epi32(x.high);
   __m256i mixed = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
@@ -170,8 +170,8 @@ TALU_INLINE __m256i splat_32_bits(const void* p) {
   __builtin_memcpy(&bits, p, sizeof bits);
   return _mm256_set1_epi32(bits);
 }
-// This target crosses (formats/i16.h): a multiplication runs on two of Zen's four pipes, an addition
-// on all of them.
+// This target uses crossed products (formats/i16.h): a multiplication runs on two of Zen's four
+// pipes, an addition on all of them.
 TALU_INLINE std::int32_t crossed_sum(const std::int16_t* x, std::size_t columns) {
   __m256i sum = _mm256_setzero_si256();
   for (std::size_t c = 0; c < columns; c += 16) {
@@ -187,8 +187,8 @@ TALU_INLINE i32x16 first_sum(const void* weights, const void* x) {
   return {_mm256_add_epi32(of_x, _mm256_loadu_si256(of_weights)),
           _mm256_add_epi32(of_x, _mm256_loadu_si256(of_weights + 1))};
 }
-// All sixteen registers have work: written out, because GCC moves sums about. In this order of
-// instructions Zen 3 is fastest.
+// All sixteen registers are used. Written in assembly, because GCC adds register moves. This order
+// of instructions is the fastest on Zen 3.
 #define TALU_ADD_TO_TOKEN(at, low, high)      \
   "vpbroadcastd 0(" at "), %%ymm12\n\t"       \
   "vpbroadcastd 4(" at "), %%ymm13\n\t"       \

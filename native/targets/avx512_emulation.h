@@ -1,6 +1,5 @@
-// The intrinsics of AVX-512 that its targets use, in older instructions: SIMDe (libsimde-dev) has
-// most, the rest stands here. For `make emulate` only, which tests these targets where no processor
-// has AVX-512.
+// Emulates the AVX-512 intrinsics that the targets use: SIMDe (libsimde-dev) has most, the rest is
+// defined here. Only for `make emulate`, which tests these targets on processors without AVX-512.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -8,7 +7,7 @@
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx512.h>
 
-// The whole build is for the processor it runs on; GCC 12 fails over the two combined.
+// The whole build targets the host processor; GCC 12 fails on the combination.
 #undef TALU_TARGET_BEGIN
 #undef TALU_TARGET_END
 #define TALU_TARGET_BEGIN(features)

@@ -1,5 +1,5 @@
-// AVX-512 as the compiler knows it; or, to test these targets on a processor without it, spelled
-// out in older instructions.
+// Includes the compiler's AVX-512 intrinsics, or an emulation to test these targets on a processor
+// without AVX-512.
 #pragma once
 
 #if TALU_EMULATE_AVX512

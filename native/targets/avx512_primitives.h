@@ -1,10 +1,10 @@
-// One register of AVX-512 is sixteen floats. Shared by the targets that differ in bf16 products.
+// Primitives for AVX-512 registers of sixteen floats, shared by the AVX-512 targets.
 
 struct f32x16 {
   __m512 v;
 };
 
-// Tokens that a tile is multiplied with at once, and sums in registers with several tiles.
+// Tokens multiplied by a tile at once, and sums in registers with several tiles.
 constexpr std::size_t kPanels[] = {12, 8, 4, 2, 1};
 constexpr auto& kIntegerPanels = kPanels;
 constexpr std::size_t kSumsAtOnce = 24;
@@ -36,7 +36,7 @@ TALU_INLINE void store_f16(std::uint16_t* p, f32x16 x) {
 TALU_INLINE f32x16 load_bf16(const std::uint16_t* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_256(p)), 16))};
 }
-// To the nearest, ties to even; not a number stays one.
+// To the nearest, ties to even; NaN stays NaN.
 TALU_INLINE void store_bf16(std::uint16_t* p, f32x16 x) {
   const __m512i bits = _mm512_castps_si512(x.v), upper = _mm512_srli_epi32(bits, 16);
   const __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
@@ -50,7 +50,7 @@ TALU_INLINE void store_bf16(std::uint16_t* p, f32x16 x) {
 TALU_INLINE __m512i load_512(const std::uint16_t* p) {
   return _mm512_loadu_si512(reinterpret_cast<const __m512i*>(p));
 }
-// Of sixteen pairs, the first numbers; the second ones.
+// The first, or the second, numbers of sixteen pairs.
 TALU_INLINE f32x16 load_first_of_pairs(const std::uint16_t* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(load_512(p), 16))};
 }
@@ -64,7 +64,7 @@ TALU_INLINE f32x16 subtract(f32x16 a, f32x16 b) { return {_mm512_sub_ps(a.v, b.v
 TALU_INLINE f32x16 multiply(f32x16 a, f32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
 TALU_INLINE f32x16 divide(f32x16 a, f32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
 TALU_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-// Where x is not a number, so is the result.
+// NaN if x is NaN.
 TALU_INLINE f32x16 at_least(float bound, f32x16 x) {
   return {_mm512_max_ps(_mm512_set1_ps(bound), x.v)};
 }
@@ -72,7 +72,7 @@ TALU_INLINE f32x16 at_most(float bound, f32x16 x) {
   return {_mm512_min_ps(_mm512_set1_ps(bound), x.v)};
 }
 TALU_INLINE f32x16 larger(f32x16 a, f32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
-// max(size, |x|) for sizes; an infinite x wins over all numbers, and one that is none over all others.
+// max(size, |x|) for sizes; infinity takes precedence over finite values, NaN over all values.
 TALU_INLINE f32x16 larger_size(f32x16 size, f32x16 x) {
   const __m512i bits = _mm512_and_si512(_mm512_castps_si512(x.v), _mm512_set1_epi32(0x7fffffff));
   return {_mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(size.v), bits))};
@@ -111,8 +111,8 @@ struct i32x16 {
   __m512i v;
 };
 
-// To the nearest; what is beyond all integers, or not a number, becomes the smallest. Of four the
-// second and the third change places.
+// To the nearest; NaN and values out of range become the smallest integer. Of four, the second and
+// third are swapped.
 TALU_INLINE void store_i16(std::int16_t* p, f32x16 x) {
   __m256i rounded = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x.v));
   rounded = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(rounded, 0xd8), 0xd8);
@@ -123,7 +123,7 @@ TALU_INLINE __m512i splat_32_bits(const void* p) {
   __builtin_memcpy(&bits, p, sizeof bits);
   return _mm512_set1_epi32(bits);
 }
-// This target does not cross (formats/i16.h): additions run where multiplications do.
+// Without crossed products (formats/i16.h), because additions and multiplications share ports.
 TALU_INLINE std::int32_t crossed_sum(const std::int16_t*, std::size_t) { return 0; }
 TALU_INLINE i32x16 first_sum(const void*, const void*) { return {_mm512_setzero_si512()}; }
 // sum + a0 · b0 + a1 · b1 in each lane.

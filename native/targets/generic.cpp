@@ -1,4 +1,4 @@
-// Any processor: plain loops that the compiler may or may not turn into vector code.
+// The target for any processor: plain loops that the compiler may vectorize.
 #include <cmath>
 
 #include "kernels.h"
@@ -51,7 +51,7 @@ TALU_INLINE f32x16 load_bf16(const std::uint16_t* p) {
 TALU_INLINE void store_bf16(std::uint16_t* p, f32x16 x) {
   for (std::size_t i = 0; i < 16; ++i) p[i] = round_bf16(x.lane[i]);
 }
-// Of sixteen pairs, the first numbers; the second ones.
+// The first, or the second, numbers of sixteen pairs.
 TALU_INLINE f32x16 load_first_of_pairs(const std::uint16_t* p) {
   return lanes([&](std::size_t i) { return widen_bf16(p[2 * i]); });
 }
@@ -70,19 +70,19 @@ TALU_INLINE f32x16 multiply(f32x16 a, f32x16 b) {
 TALU_INLINE f32x16 divide(f32x16 a, f32x16 b) {
   return lanes([&](std::size_t i) { return a.lane[i] / b.lane[i]; });
 }
-// a · b + c, rounded once, as the other targets have an instruction for.
+// a · b + c with a single rounding, for which the other targets have an instruction.
 #if defined(__FP_FAST_FMAF)
 TALU_INLINE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 #else
-// The product is exact in a double. The sum is rounded to odd: where it is not exact its last bit is
-// set, and then the second rounding is right (Boldo and Melquiond, 2008,
+// The product is exact in a double. The sum is rounded to odd: if it is inexact, its last bit is
+// set, so that the second rounding is correct (Boldo and Melquiond, 2008,
 // https://doi.org/10.1109/TC.2007.70819).
 static float fused(float a, float b, float c) {
   const double product = static_cast<double>(a) * b, total = product + c;
   const double added = total - product;
   const double error = (product - (total - added)) + (c - added);
   auto bits = __builtin_bit_cast(std::uint64_t, total);
-  const bool inexact = error < 0.0 || error > 0.0;      // neither where the total is not finite
+  const bool inexact = error < 0.0 || error > 0.0;      // false if the total is not finite
   const bool too_far = (error > 0.0) != (total > 0.0);  // it was rounded away from zero
   if (inexact && (bits & 1) == 0) bits += too_far ? -1 : 1;
   return static_cast<float>(__builtin_bit_cast(double, bits));
@@ -91,7 +91,7 @@ static float fused(float a, float b, float c) {
 
 #if defined(__SSE2__)
 TALU_INLINE __m128d upper_two(__m128 x) { return _mm_cvtps_pd(_mm_movehl_ps(x, x)); }
-// Rounding to a double and then to a float is right as well, unless the double lies half way between
+// Rounding to a double and then to a float is also correct, unless the double lies half way between
 // two floats or below all normal ones.
 TALU_INLINE void add_fused(const float* a, const float* b, float* c) {
   const __m128 x = _mm_loadu_ps(a), y = _mm_loadu_ps(b), z = _mm_loadu_ps(c);
@@ -119,7 +119,7 @@ TALU_INLINE f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
   for (std::size_t i = 0; i < 16; i += 4) add_fused(a.lane + i, b.lane + i, c.lane + i);
   return c;
 }
-// Where x is not a number, so is the result.
+// NaN if x is NaN.
 TALU_INLINE f32x16 at_least(float bound, f32x16 x) {
   return lanes([&](std::size_t i) { return bound > x.lane[i] ? bound : x.lane[i]; });
 }
@@ -129,7 +129,7 @@ TALU_INLINE f32x16 at_most(float bound, f32x16 x) {
 TALU_INLINE f32x16 larger(f32x16 a, f32x16 b) {
   return lanes([&](std::size_t i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
 }
-// max(size, |x|) for sizes; an infinite x wins over all numbers, and one that is none over all others.
+// max(size, |x|) for sizes; infinity takes precedence over finite values, NaN over all values.
 TALU_INLINE f32x16 larger_size(f32x16 size, f32x16 x) {
   return lanes([&](std::size_t i) {
     const float other = std::fabs(x.lane[i]);
@@ -146,7 +146,7 @@ TALU_INLINE f32x16 nearest_integer(f32x16 x) {
 // 2 to the n for integers n from -126 to 127.
 TALU_INLINE f32x16 power_of_two(f32x16 n) {
   return lanes([&](std::size_t i) {
-    // What is not a number must not be converted; here it becomes 2^-126.
+    // NaN must not be converted; it becomes 2^-126.
     const float bounded = n.lane[i] >= -126.0f ? n.lane[i] : -126.0f;
     return as_float(static_cast<std::uint32_t>(static_cast<std::int32_t>(bounded) + 127) << 23);
   });
@@ -168,8 +168,8 @@ struct i32x16 {
   std::uint32_t lane[16];
 };
 
-// To the nearest; what is beyond all integers, or not a number, becomes the smallest. Of four the
-// second and the third change places.
+// To the nearest; NaN and values out of range become the smallest integer. Of four, the second and
+// third are swapped.
 TALU_INLINE void store_i16(std::int16_t* p, f32x16 x) {
   constexpr std::size_t kPlaces[] = {0, 2, 1, 3};
   for (std::size_t i = 0; i < 16; ++i) {
@@ -178,7 +178,7 @@ TALU_INLINE void store_i16(std::int16_t* p, f32x16 x) {
         fits ? static_cast<std::int16_t>(std::nearbyintf(x.lane[i])) : std::int16_t{-32768};
   }
 }
-// This target does not cross (formats/i16.h).
+// Without crossed products (formats/i16.h).
 TALU_INLINE std::int32_t crossed_sum(const std::int16_t*, std::size_t) { return 0; }
 TALU_INLINE i32x16 first_sum(const void*, const void*) { return {}; }
 // sums[token] += four columns of a tile · x, for several tokens.
