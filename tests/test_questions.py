@@ -1,6 +1,7 @@
 """Questions without a chat: a text, a conversation, many texts, whole or streamed; and tokens."""
 
 import asyncio
+import itertools
 import os
 import signal
 import threading
@@ -294,3 +295,28 @@ def test_wrong_tokens_are_named(faces) -> None:
     with pytest.raises(ValidationError, match="text must be a str, got 7"):
         faces.run(client.tokenize(7))
     faces.run(client.close())
+
+
+class Table:
+    """A table of which iterating gives the names of the columns, as a DataFrame does."""
+
+    columns = ("q",)
+
+    def __iter__(self):
+        return iter(self.columns)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "remedy"),
+    [
+        ({"a", "b"}, "a list, which is ordered"),
+        (Table(), "a column of the table"),
+        (itertools.repeat("again"), "at most 100,000 prompts"),
+        (["again"] * 100_001, "at most 100,000 prompts"),
+    ],
+)
+def test_a_batch_without_order_or_end_is_refused(prompt, remedy: str) -> None:
+    client = Client(ModelSpec("m", ScriptedModel()))
+    with pytest.raises(ValidationError, match=remedy) as caught:
+        client.ask(prompt)
+    assert caught.value.details["param"] == "prompt"

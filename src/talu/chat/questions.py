@@ -1,10 +1,11 @@
 """Requests of the clients that need no chat: one message, a conversation, or a batch of texts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence, Set
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import Any, TypeVar
 
 from talu.chat.conversation import Conversation, Draft
@@ -20,29 +21,46 @@ from talu.types import StopFlag, check_stop_flag
 __all__ = ["aask_all", "ask_all", "batch_of", "conversation_of", "draft_of"]
 
 T = TypeVar("T")
+MAX_TEXTS = 100_000
 AT_ONCE = 32  # questions; half of the engine's 64 sequences, which other callers share
 
 
 def batch_of(prompt: object) -> list[str] | None:
     """The texts of a batch; None if ``prompt`` is a single question.
 
-    A list, an array or another iterable of texts is a batch.
+    A list, an array or another ordered iterable of texts is a batch.
 
     Raises:
-        ValidationError: an iterable other than a sequence yields anything but texts.
+        ValidationError: an iterable other than a sequence has no order or yields anything but
+            texts, or there are more than 100,000 texts.
     """
     if isinstance(prompt, str | bytes | Mapping | MessageItem | InputText):
         return None
     if isinstance(prompt, Sequence):
-        return list(prompt) if all(isinstance(entry, str) for entry in prompt) else None
+        texts = list(prompt) if all(isinstance(entry, str) for entry in prompt) else None
+        _check_size(texts)
+        return texts
     if not isinstance(prompt, Iterable):
         return None
-    texts = list(prompt)
+    if isinstance(prompt, Set) or hasattr(prompt, "columns"):
+        remedy = (
+            "a column of the table" if hasattr(prompt, "columns") else "a list, which is ordered"
+        )
+        wrong = f"prompt must be text, messages or a list of texts, got {type(prompt).__name__}"
+        raise ValidationError(f"{wrong}; give {remedy}", details={"param": "prompt"})
+    texts = list(islice(prompt, MAX_TEXTS + 1))
+    _check_size(texts)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             wrong = f"prompt {number} must be a text, got {shown(text)}"
             raise ValidationError(wrong, details={"param": "prompt", "index": number})
     return texts
+
+
+def _check_size(texts: list[str] | None) -> None:
+    if texts is not None and len(texts) > MAX_TEXTS:
+        wrong = f"a batch has at most {MAX_TEXTS:,} prompts: ask for them in several calls"
+        raise ValidationError(wrong, details={"param": "prompt"})
 
 
 def conversation_of(prompt: object) -> list[Mapping[str, Any]] | None:
