@@ -49,6 +49,14 @@ def test_show_changes_nothing(talu: Talu, stored: list[str]) -> None:
     assert Profile().sessions() == before
 
 
+@pytest.mark.parametrize("verb", [("delete", "--yes"), ("show",)])
+def test_an_empty_id_names_no_chat(talu: Talu, stored: list[str], verb: tuple[str, ...]) -> None:
+    result = talu("chats", *verb, "")
+    assert result.status == 2
+    assert "The ID is empty" in result.err
+    assert len(Profile().sessions()) == len(stored)
+
+
 def test_delete_removes_the_named_chat_and_asks_before(talu: Talu, stored: list[str]) -> None:
     refused = talu("chats", "delete", stored[0], stdin="")
     assert refused.status == 2

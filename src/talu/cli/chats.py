@@ -48,7 +48,7 @@ def list_(search: str | None, limit: int, profile: str | None) -> None:
 def show(session: str, as_json: bool, profile: str | None) -> None:
     """Print the messages of a chat."""
     kept = Profile(profile)
-    record = find_session(kept, session)
+    record = find_session(kept, _given(session))
     with open_client(record["model"], kept) as client:  # opens no model
         chat = client.chat(session_id=record["session_id"])
         if as_json:
@@ -65,13 +65,21 @@ def show(session: str, as_json: bool, profile: str | None) -> None:
 def delete(sessions: tuple[str, ...], yes: bool, profile: str | None) -> None:
     """Delete chats for good."""
     kept = Profile(profile)
-    found = [find_session(kept, session)["session_id"] for session in sessions]
+    found = [find_session(kept, _given(session))["session_id"] for session in sessions]
     if not yes and (sys.stdin is None or not sys.stdin.isatty()):
         raise click.UsageError("There is no terminal to ask on: give --yes to delete.")
     if not yes:
         click.confirm(f"Delete {', '.join(found)}?", abort=True, err=True)
     for session in found:
         kept.delete(session)
+        click.echo(f"talu: deleted {session}", err=True)
+
+
+def _given(session: str) -> str:
+    """The id, which a script may have left empty."""
+    if not session:
+        raise click.UsageError("The ID is empty.")
+    return session
 
 
 @command.command()
