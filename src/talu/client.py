@@ -309,8 +309,9 @@ class Client(_Client, TokenMethods):
             model: one of ``models`` instead of the default one.
             config: default settings of the chat; copied.
             session_id: identifier of the chat. With a profile, this resumes the stored chat of this
-                id, with its history, its system message and all attributes not passed here. Without
-                an id the chat gets a new one.
+                id, with its history and all attributes not passed here; the stored system message
+                stays, with a warning if ``system`` is another one. Without an id the chat gets a
+                new one.
             parent_session_id: identifier of the chat that it was forked from.
             marker: "", "pinned", "archived" or "deleted".
             metadata: additional data about the chat, fit for JSON.

@@ -89,12 +89,13 @@ def test_every_attribute_is_restored(faces, profile) -> None:
 def test_the_stored_system_message_is_kept_and_other_arguments_override_stored_ones(faces, profile):
     client = faces.client("", profile=profile)
     chat = client.chat(system="old", marker="pinned", config=GenerationConfig(top_k=3, seed=1))
-    again = client.chat(
-        session_id=chat.session_id,
-        system="new",
-        marker="archived",
-        config=GenerationConfig(seed=2),
-    )
+    with pytest.warns(UserWarning, match="keeps its stored system message"):
+        again = client.chat(
+            session_id=chat.session_id,
+            system="new",
+            marker="archived",
+            config=GenerationConfig(seed=2),
+        )
     assert again.system == "old"
     assert again.config == GenerationConfig(top_k=3, seed=2)
     assert profile.sessions()[0]["marker"] == "archived"

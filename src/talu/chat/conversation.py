@@ -1,6 +1,7 @@
 """The base of the sync and async chats: client, prompt inspection and serialization."""
 
 import json
+import warnings
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -156,6 +157,12 @@ class Conversation(Editable):
         if profile is not None:
             known = client.router.models if client and model is None else []
             self._connect(profile.database, models=known, fresh=messages is not None)
+            if system and self.system != system:
+                warnings.warn(
+                    f"session {self.session_id!r} keeps its stored system message, not the one "
+                    "given as system=; set chat.system to replace it",
+                    stacklevel=3,
+                )
 
     @property
     def client(self) -> Host | None:
