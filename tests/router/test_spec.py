@@ -123,6 +123,9 @@ CANARY = "CANARY-5f1d"
 SECRETIVE = {
     "api_key": {"api_key": CANARY},
     "password": {"base_url": f"https://user:{CANARY}@host:8000/v1"},
+    "password without a scheme": {"base_url": f"user:{CANARY}@host/v1"},
+    "password after one slash": {"base_url": f"https:/user:{CANARY}@host/v1"},
+    "fragment": {"base_url": f"https://host/v1#{CANARY}"},
     "password with a slash": {"base_url": f"https://user:a/{CANARY}@host/v1"},
     "query": {"base_url": f"https://host/v1?api-key={CANARY}"},
     "extra_params": {"extra_params": {"user": CANARY, "nested": {"a": [CANARY]}}},

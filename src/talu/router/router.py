@@ -16,6 +16,7 @@ from talu.router.spec import (
     OpenAICompatibleBackend,
     path_reference,
     specs_from,
+    without_secrets,
 )
 from talu.threads import beside_loop
 from talu.types import Handle, LocalBackend
@@ -130,9 +131,10 @@ class Router(Handle):
             hint = nearest(model, self.models) if isinstance(model, str) else ""
             known = ", ".join(map(shown, self.models[:SHOWN_MODELS]))
             known += ", …" if len(self.models) > SHOWN_MODELS else ""
+            asked = without_secrets(model) if isinstance(model, str) and "://" in model else model
             raise ValidationError(
-                f"model {shown(model)} is not available here{hint}; the models are {known}",
-                details={"param": "model"} | ({"value": model} if isinstance(model, str) else {}),
+                f"model {shown(asked)} is not available here{hint}; the models are {known}",
+                details={"param": "model"} | ({"value": asked} if isinstance(asked, str) else {}),
             )
         return model
 
@@ -213,7 +215,14 @@ def _open(target: ModelTarget, *, offline: bool) -> Backend:
 
 def _open_local(name: str, options: LocalBackend, *, offline: bool) -> Backend:
     module, kind = LOCAL_MODEL
-    model: Backend = getattr(import_whole(module), kind)(name, options, offline=offline)
+    backend = getattr(import_whole(module), kind, None)
+    if backend is None:
+        raise StateError(
+            "the engine is being imported by the code that this signal handler interrupted: open a "
+            "model before handlers use one",
+            "STATE_BUSY",
+        )
+    model: Backend = backend(name, options, offline=offline)
     return model
 
 

@@ -245,6 +245,11 @@ def path_reference(path: os.PathLike[str]) -> str:
 
 
 def without_secrets(url: str) -> str:
-    """A URL with user, password and query replaced by ``***``."""
-    address, mark, _ = url.partition("?")
-    return re.sub("//.*@", f"//{SECRET}@", address) + (mark and mark + SECRET)
+    """A URL, possibly malformed, with user, password, query and fragment replaced by ``***``."""
+    address = re.split("[?#]", url, maxsplit=1)[0]
+    mark = url[len(address) : len(address) + 1]
+    before, at, host = address.rpartition("@")
+    if at:
+        scheme = re.match(r"[\w+.-]+:/+", before)
+        address = f"{scheme[0] if scheme else ''}{SECRET}@{host}"
+    return address + (mark and mark + SECRET)
