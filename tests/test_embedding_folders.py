@@ -230,7 +230,7 @@ def test_a_vector_that_is_not_finite_is_an_error(folder: Make, number: float) ->
     head = load_head(read_embedding_settings(model, 48, 66).steps, 32)
     pooled = np.zeros((3, 48), np.float32)
     pooled[1] = number
-    with pytest.raises(GenerationError, match="vector of text 8 has numbers that are infinite"):
+    with pytest.raises(GenerationError, match="vector of text 8 has infinite or NaN values"):
         head.vectors(pooled, normalize=False, first=7)
 
 
