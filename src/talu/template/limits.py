@@ -88,9 +88,10 @@ def template_time() -> Generator[Clock]:
     if clock is not None:
         yield clock
         return
-    token = _running.set(Clock())
+    clock = Clock()
+    token = _running.set(clock)
     try:
-        yield _running.get() or Clock()
+        yield clock
     finally:
         _running.reset(token)
 
