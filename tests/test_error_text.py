@@ -1,11 +1,13 @@
 """Values in error messages are always short."""
 
+import pickle
 from typing import Any
 
 import numpy as np
 import pytest
 
 from talu.error_text import nearest, shown
+from talu.exceptions import TaluError
 
 
 class Broken:
@@ -82,6 +84,39 @@ def test_a_cut_text_says_that_it_was_cut() -> None:
 
 def test_an_object_whose_repr_fails_is_shown_as_its_type() -> None:
     assert shown(Broken()) == "an object of type Broken"
+
+
+@pytest.mark.parametrize("value", [None, True, 2.5, 7, "x" * 5000, [1, ("a",)], {"a": {1}}], ids=str)
+def test_the_details_of_an_error_have_a_small_plain_value_itself(value: object) -> None:
+    assert TaluError("wrong", details={"value": value}).details["value"] is value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x" * 10_000_000,
+        10**5000,
+        [["x" * 100] * 100] * 100,
+        nested(100_000),
+        CYCLE,
+        np.zeros(1_000_000),
+        Broken(),
+        lambda: None,
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_details_of_an_error_have_a_short_text_in_place_of_any_other_value(
+    value: object,
+) -> None:
+    error = TaluError("wrong", details={"value": value, "nested": [value]})
+    assert len(pickle.dumps(error)) < 500
+    assert len(str(error.details)) < 500
+
+
+def test_an_error_shortens_a_very_long_message_in_the_middle() -> None:
+    message = str(TaluError("begin " + "x" * 10_000_000 + " end"))
+    assert len(message) < 5100
+    assert (message[:5], message[-3:]) == ("begin", "end")
 
 
 def test_the_nearest_name_is_proposed() -> None:

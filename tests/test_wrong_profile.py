@@ -48,6 +48,9 @@ def test_a_name_that_points_outside_the_profiles_folder_is_refused(home: Path, n
         (lambda profile: profile.export("a\0b"), "path"),
         (lambda profile: profile.import_(None), "path"),
         (lambda profile: profile.import_("a\0b"), "path"),
+        (lambda profile: profile.export(""), "path"),
+        (lambda profile: profile.export("x" * 10**7), "path"),
+        (lambda profile: profile.import_(Path("x" * 10**7)), "path"),
     ],
 )
 def test_a_wrong_argument_of_a_profile_is_named(home: Path, use, param: str) -> None:

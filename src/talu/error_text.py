@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Collection, Iterable
 from itertools import islice
 
-__all__ = ["NOT_YET", "NO_THREAD", "nearest", "shown"]
+__all__ = ["NOT_YET", "NO_THREAD", "bounded", "nearest", "shortened", "shown"]
 
 NOT_YET = {  # names of features that later versions have
     "allow_thinking": "structured output",
@@ -22,6 +22,7 @@ NO_THREAD = (
 )
 LENGTH = 100  # of a value in a message
 DEPTH = 4  # of nested values in a message
+KEPT = 5_000  # characters of a message, or of a value in the details of an error
 BUILT_IN = {kind.__repr__ for kind in (list, tuple, set, frozenset, dict)}
 
 
@@ -35,6 +36,39 @@ def shown(value: object) -> str:
     """The ``repr`` of a value for an error message, about 100 characters at most; never raises."""
     text = _repr(value, DEPTH)
     return text if len(text) <= LENGTH else text[:LENGTH] + "…"
+
+
+def bounded(value: object) -> object:
+    """The value if it is plain and small, else its text as in a message; for an error's details."""
+    return value if _is_small(value) else shown(value)
+
+
+def shortened(message: str) -> str:
+    """The message, without its middle if it is very long."""
+    return message if len(message) <= KEPT else f"{message[: KEPT // 2]} … {message[-KEPT // 2 :]}"
+
+
+def _is_small(value: object) -> bool:
+    """Whether a value consists of plain Python values with ``KEPT`` characters in total or less."""
+    left = KEPT
+    rest = [(value, DEPTH)]
+    while rest and left >= 0:
+        value, depth = rest.pop()
+        match value:
+            case None | bool() | float():
+                left -= 1
+            case int() if value.bit_length() <= 3 * LENGTH:
+                left -= LENGTH
+            case str() | bytes():
+                left -= len(value)
+            case list() | tuple() | set() | frozenset() | dict() if depth and len(value) <= left:
+                left -= len(value)
+                rest += [(entry, depth - 1) for entry in value]
+                if isinstance(value, dict):
+                    rest += [(entry, depth - 1) for entry in value.values()]
+            case _:
+                return False
+    return left >= 0
 
 
 def _repr(value: object, depth: int) -> str:

@@ -1,11 +1,13 @@
 """The exceptions of talu: one class hierarchy, with a stable code for each class.
 
 A message says what was wrong, where, and what to do next. ``code`` is for programs, and
-``details`` has the values mentioned in the message.
+``details`` has the values mentioned in the message. Very long messages and values are shortened.
 """
 
 from collections.abc import Mapping
 from typing import ClassVar
+
+from talu.error_text import bounded, shortened
 
 __all__ = [
     "DependencyError",
@@ -32,7 +34,8 @@ class TaluError(Exception):
 
     Attributes:
         code: stable upper-case name of the failure, for programs.
-        details: the values mentioned in the message; empty when there are none.
+        details: the values mentioned in the message; empty when there are none. A value that is
+            large, or of a type other than Python's plain ones, is replaced by a short text.
     """
 
     default_code: ClassVar[str] = "INTERNAL_ERROR"
@@ -43,9 +46,10 @@ class TaluError(Exception):
         code: str | None = None,
         details: Mapping[str, object] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(shortened(message))
         self.code = code or self.default_code
-        self.details: dict[str, object] = dict(details or {})
+        values = {} if details is None else details
+        self.details: dict[str, object] = {name: bounded(value) for name, value in values.items()}
 
     def __str__(self) -> str:
         return str(self.args[0])

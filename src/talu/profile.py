@@ -24,6 +24,7 @@ CURSOR = re.compile("[0-9]{1,20}")
 MAX_LIMIT = 10_000
 MAX_SEARCH = 1000  # characters
 MAX_WORDS = 32
+MAX_PATH = 4096  # bytes, the limit of Linux
 
 
 def new_session_id() -> str:
@@ -182,13 +183,17 @@ def _query(search: str | None) -> Query | None:
 
 
 def _path(path: str | os.PathLike[str]) -> Path:
+    wrong = f"path must be text or a path that the file system can hold, got {shown(path)}"
     try:
         text = os.fspath(path)
-        if isinstance(text, str) and b"\0" not in os.fsencode(text):
+        if text == "":
+            wrong = "path must be the name of a file, got ''"
+        elif isinstance(text, str) and len(encoded := os.fsencode(text)) > MAX_PATH:
+            wrong = f"path must be at most {MAX_PATH:,} bytes long, got {len(encoded):,}"
+        elif isinstance(text, str) and b"\0" not in encoded:
             return Path(text)
     except (TypeError, UnicodeEncodeError):
         pass
-    wrong = f"path must be text or a path that the file system can hold, got {shown(path)}"
     raise ValidationError(wrong, details={"param": "path", "value": path})
 
 

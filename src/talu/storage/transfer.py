@@ -52,7 +52,8 @@ def export_sessions(database: Database, path: Path) -> int:
             out.flush()
             os.fsync(file)
     except OSError as error:
-        raise IOError(f"cannot export to {path}: {error}", details={"path": str(path)}) from error
+        wrong = f"cannot export to {shown(str(path))}: {error.strerror or error}"
+        raise IOError(wrong, details={"path": str(path)}) from error
     return len(sessions)
 
 
@@ -86,7 +87,7 @@ def _session_lines(
 def _new_file(path: Path) -> Generator[int]:
     """A temporary file that is renamed to ``path`` when complete, and never overwrites a file."""
     if os.path.lexists(path):
-        raise FileExistsError(f"{shown(str(path))} already exists")
+        raise FileExistsError("this file already exists")
     part = path.with_name(f".talu-export-{secrets.token_hex(8)}.part")
     file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -125,7 +126,8 @@ def import_sessions(
                 reader.take(f"{path}, line {number}", line)
             reader.finish(str(path))
     except OSError as error:
-        raise IOError(f"cannot import {path}: {error}", details={"path": str(path)}) from error
+        wrong = f"cannot import {shown(str(path))}: {error.strerror or error}"
+        raise IOError(wrong, details={"path": str(path)}) from error
     return reader.sessions
 
 
