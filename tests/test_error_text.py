@@ -86,7 +86,9 @@ def test_an_object_whose_repr_fails_is_shown_as_its_type() -> None:
     assert shown(Broken()) == "an object of type Broken"
 
 
-@pytest.mark.parametrize("value", [None, True, 2.5, 7, "x" * 5000, [1, ("a",)], {"a": {1}}], ids=str)
+@pytest.mark.parametrize(
+    "value", [None, True, 2.5, 7, "x" * 5000, [1, ("a",)], {"a": {1}}], ids=str
+)
 def test_the_details_of_an_error_have_a_small_plain_value_itself(value: object) -> None:
     assert TaluError("wrong", details={"value": value}).details["value"] is value
 

@@ -318,6 +318,48 @@ ARGUMENTS = {  # a call on a valid model: (call, error, code, words of the messa
         "INVALID_ARGUMENT",
         ["messages must be a list of dictionaries"],
     ),
+    "tool calls that are no list": (
+        lambda c: c.chat(messages=[{"role": "assistant", "content": "a", "tool_calls": 0}]),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["messages[0]['tool_calls'] must be a list, got 0"],
+    ),
+    "reasoning that is no text": (
+        lambda c: c.chat(messages=[{"role": "assistant", "content": "a", "reasoning_content": 0}]),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["messages[0]['reasoning_content'] must be text", "got 0"],
+    ),
+    "message with a role outside a list": (
+        lambda c: c.ask({"role": "user", "content": "Hi"}),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["in a list", "client.chat(messages=[…])"],
+    ),
+    "list of lists": (
+        lambda c: c.ask([["Hi"], ["Hello"]]),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["a list in a list, ['Hi']", "flat"],
+    ),
+    "bytes": (
+        lambda c: c.ask(b"Hi"),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["b'Hi'", "decode"],
+    ),
+    "hooks that are a text": (
+        lambda c: Client("talu/pocket", hooks=""),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["hooks must be a list of hooks, got ''"],
+    ),
+    "model that is bytes": (
+        lambda c: Client(b"talu/pocket"),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["a name, a path or a ModelSpec", "an object of type bytes"],
+    ),
     "result of a tool that nobody called": (
         lambda c: c.chat(messages=[{"role": "tool", "content": "4", "tool_call_id": "x"}]),
         ValidationError,

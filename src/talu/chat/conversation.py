@@ -41,7 +41,7 @@ from talu.types import Request, StopFlag, check_stop_flag
 __all__ = ["Conversation", "Draft", "Host"]
 
 FORMAT_VERSION = 1
-FORM = {  # keys of a stored chat; None means absent
+FORM = {  # keys of a stored chat, all optional
     "version": int,
     "model": str,
     "config": dict,
@@ -54,6 +54,7 @@ FORM = {  # keys of a stored chat; None means absent
     "items": list,
     "messages": list,
 }
+NULLABLE = ("model", "chat_template", "session_id", "parent_session_id", "title")
 
 
 class Host(Protocol):
@@ -318,18 +319,18 @@ class Conversation(Editable):
         chat = cls(
             model,
             client=client,
-            messages=data.get("messages") if data.get("items") is None else None,
-            config=config_from_dict(data.get("config")),
+            messages=None if "items" in data else data["messages"],
+            config=config_from_dict(data.get("config", {})),
             session_id=data.get("session_id"),
             parent_session_id=data.get("parent_session_id"),
-            marker=data.get("marker") or "",
+            marker=data.get("marker", ""),
             metadata=data.get("metadata"),
             chat_template=data.get("chat_template"),
         )
         chat.title = data.get("title")
         if chat.client is None:
             chat._model = stored
-        if data.get("items") is not None:
+        if "items" in data:
             records = enumerate(data["items"])
             chat._history = History(item_from_dict(f"items[{i}]", item) for i, item in records)
         return chat
@@ -464,10 +465,12 @@ def _check_form(data: Mapping[str, Any]) -> None:
             wrong = f"{shown(name)} is not a key of a stored chat{nearest(str(name), FORM)}"
             raise ValidationError(wrong, details={"param": "data", "where": name})
     for name, kind in FORM.items():
-        value = data.get(name)
-        if value is not None and not isinstance(value, kind):
+        if name not in data or (data[name] is None and name in NULLABLE):
+            continue
+        value = data[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
             wrong = f"{name} of a stored chat must be of type {kind.__name__}, got {shown(value)}"
             raise ValidationError(wrong, details={"param": name, "value": value})
-    if data.get("items") is None and data.get("messages") is None:
+    if "items" not in data and "messages" not in data:
         wrong = "a stored chat needs items or messages: [] for a chat without a history"
         raise ValidationError(wrong, details={"param": "items"})

@@ -141,6 +141,15 @@ def _input(part: object) -> InputText:
             return InputText(text)
         case {"type": str(kind)} if kind in MEDIA_PARTS:
             wrong = f"a part of type {shown(kind)}: this version of talu takes text only"
+        case {"role": _}:
+            wrong = (
+                f"{shown(part)}: ask and stream take messages with roles in a list, and "
+                "client.chat(messages=[…]) starts from them; send takes the text alone"
+            )
+        case list() | tuple():
+            wrong = f"a list in a list, {shown(part)}: give one flat list"
+        case bytes() | bytearray():
+            wrong = f"{shown(part)}: decode bytes to text first"
         case _:
             wrong = f"{shown(part)}: use text, InputText, MessageItem or {{'type': 'text', …}}"
     raise ValidationError(f"a message cannot hold {wrong}", details={"param": "message"})
@@ -179,10 +188,15 @@ def _items_of(where: str, message: Mapping[str, Any], known_calls: Set[str]) -> 
     if role == "tool":
         return [_output_item(where, message, known_calls)]
     items: list[Item] = []
-    if message.get("reasoning_content"):
+    if message.get("reasoning_content") is not None:
         thoughts = _text(f"{where}['reasoning_content']", message["reasoning_content"])
-        items.append(ReasoningItem(content=(ReasoningText(thoughts),)))
-    calls = message.get("tool_calls") or []
+        if thoughts:
+            items.append(ReasoningItem(content=(ReasoningText(thoughts),)))
+    calls = message.get("tool_calls")
+    if calls is None:
+        calls = []
+    if not isinstance(calls, list | tuple):
+        _refuse(f"{where}['tool_calls']", f"must be a list, got {shown(calls)}")
     if message.get("content") is not None or not calls:
         if "content" not in message:
             _refuse(f"{where}['content']", "is missing", "VALIDATION_MISSING_CONTENT")
@@ -191,8 +205,6 @@ def _items_of(where: str, message: Mapping[str, Any], known_calls: Set[str]) -> 
             items.append(MessageItem.create(role, text, name=_name(where, message)))
     if message.get("name") is not None and not any(isinstance(i, MessageItem) for i in items):
         _refuse(f"{where}['name']", "needs content: a message of tool calls alone has no name")
-    if not isinstance(calls, list | tuple):
-        _refuse(f"{where}['tool_calls']", f"must be a list, got {shown(calls)}")
     return items + [
         _call_item(f"{where}['tool_calls'][{number}]", call) for number, call in enumerate(calls)
     ]

@@ -152,10 +152,12 @@ class HookManager(Handle):
         self._registered: list[_Registered] = []
         self._gate = ForkSafeLock(reentrant=True)  # a signal handler may add or remove hooks
         self._allow_async = allow_async
-        if hooks is not None and not isinstance(hooks, Iterable):
+        if hooks is None:
+            return
+        if not isinstance(hooks, Iterable) or isinstance(hooks, str | bytes | Mapping):
             wrong = f"hooks must be a list of hooks, got {shown(hooks)}"
             raise ValidationError(wrong, details={"param": "hooks"})
-        for hook in hooks or ():
+        for hook in hooks:
             self.add(hook)
 
     @property

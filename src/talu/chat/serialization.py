@@ -96,14 +96,14 @@ def _part(part: Mapping[str, Any]) -> ContentPart:
     return PARTS[part["type"]](part["text"])
 
 
-def config_from_dict(record: Mapping[str, Any] | None) -> GenerationConfig:
+def config_from_dict(record: Mapping[str, Any]) -> GenerationConfig:
     """The settings of a dictionary read from JSON.
 
     Raises:
         ValidationError: a setting is unknown, of the wrong type or out of range.
     """
     try:
-        return merged(settings=_with_token_ids(record or {}))
+        return merged(settings=_with_token_ids(record))
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, ValidationError):
             raise

@@ -198,7 +198,7 @@ def specs_from(
         ValidationError: there is no model, or a value is not a model.
     """
     models = [model] if isinstance(model, str | os.PathLike | ModelSpec) else model
-    if not isinstance(models, Sequence):
+    if not isinstance(models, Sequence) or isinstance(models, bytes | bytearray | memoryview):
         raise _not_a_model(models)
     if not models:
         raise ValidationError("give at least one model", details={"param": "model"})

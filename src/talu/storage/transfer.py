@@ -52,7 +52,7 @@ def export_sessions(database: Database, path: Path) -> int:
             out.flush()
             os.fsync(file)
     except OSError as error:
-        wrong = f"cannot export to {shown(str(path))}: {error.strerror or error}"
+        wrong = f"cannot export to {path}: {error.strerror or error}"
         raise IOError(wrong, details={"path": str(path)}) from error
     return len(sessions)
 
@@ -126,7 +126,7 @@ def import_sessions(
                 reader.take(f"{path}, line {number}", line)
             reader.finish(str(path))
     except OSError as error:
-        wrong = f"cannot import {shown(str(path))}: {error.strerror or error}"
+        wrong = f"cannot import {path}: {error.strerror or error}"
         raise IOError(wrong, details={"path": str(path)}) from error
     return reader.sessions
 
