@@ -99,9 +99,10 @@ def test_with_a_full_disk_the_answer_is_returned_and_nothing_earlier_is_lost(sto
     with Client("talu/pocket", profile=profile) as client:
         chat = client.chat(session_id="s")
         earlier = list(chat.items)
-        chat.metadata["size"] = "x" * 100_000  # stored with the next turn
         with profile.database.file.reading() as db:
             db.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(StorageError, match=r"talu\.db: .*full; free some space"):
+            chat.metadata["size"] = "x" * 100_000  # stored again with the next turn
         with pytest.raises(StorageError, match=r"talu\.db: .*full; free some space") as caught:
             chat.send("What is 2 + 2?", **GREEDY)
         answer = caught.value.details["response"]

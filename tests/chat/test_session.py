@@ -184,15 +184,106 @@ def test_metadata_is_copied_deeply(chat) -> None:
     chat.metadata = given
     fork, stored = chat.fork(), chat.to_dict()
     restored = Chat.from_dict(stored)
-    for other in (given, fork.metadata, stored["metadata"], restored.metadata):
+    for other in (given, stored["metadata"]):
         other["tags"].append("b")
+    fork.metadata["tags"] = restored.metadata["tags"] = ["c"]
     assert chat.metadata == {"tags": ["a"]}
-    assert [len(each.metadata["tags"]) for each in (fork, restored)] == [2, 2]
+    assert fork.metadata == restored.metadata == {"tags": ["c"]}
 
 
-def test_metadata_has_the_form_in_which_it_is_restored(chat) -> None:
-    chat.metadata = {"pair": (1, 2)}
-    assert chat.metadata == Chat.from_dict(json.loads(json.dumps(chat.to_dict()))).metadata
+METADATA_CHANGES = {  # a change of {"a": 1, "b": 2}, and the metadata after it
+    "set": (lambda m: m.__setitem__("c", [3]), {"a": 1, "b": 2, "c": [3]}),
+    "del": (lambda m: m.__delitem__("a"), {"b": 2}),
+    "update": (lambda m: m.update({"a": 3}, c=4), {"a": 3, "b": 2, "c": 4}),
+    "|=": (lambda m: m.__ior__({"a": 3}), {"a": 3, "b": 2}),
+    "setdefault": (lambda m: m.setdefault("c", {"d": None}), {"a": 1, "b": 2, "c": {"d": None}}),
+    "setdefault of a key that is there": (lambda m: m.setdefault("a", 5), {"a": 1, "b": 2}),
+    "pop": (lambda m: m.pop("a"), {"b": 2}),
+    "pop of a missing key": (lambda m: m.pop("x", None), {"a": 1, "b": 2}),
+    "popitem": (lambda m: m.popitem(), {"a": 1}),
+    "clear": (lambda m: m.clear(), {}),
+}
+
+
+@pytest.mark.parametrize("name", METADATA_CHANGES)
+def test_metadata_changes_like_a_dictionary(name) -> None:
+    change, after = METADATA_CHANGES[name]
+    chat, plain = Chat(metadata={"a": 1, "b": 2}), {"a": 1, "b": 2}
+    result = change(chat.metadata)
+    assert result == change(plain)
+    assert chat.metadata == plain == after
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+INEXACT = {  # values that JSON would change: (value, words of the error)
+    "number as a key": ({"a": {1: "x"}}, r"metadata\['a'\] has the key 1, .*give '1'"),
+    "tuple": ({"a": [(1, 2)]}, r"metadata\['a'\]\[0\] is a tuple.*give a list"),
+    "set": ({"a": {1}}, "metadata cannot be stored.*set is not JSON"),
+    "bytes": ({"a": b"x"}, "metadata cannot be stored.*bytes is not JSON"),
+    "not a number": ({"a": float("nan")}, "metadata cannot be stored.*not JSON compliant"),
+    "huge number": ({"a": 10**5000}, "metadata cannot be stored"),
+    "long text": ({"a": "x" * 1_000_001}, "at most 1,000,000"),
+    "deep list": ({"a": nested(101)}, "nested more than 100"),
+}
+
+
+@pytest.mark.parametrize("name", INEXACT)
+def test_metadata_that_json_would_change_is_refused_and_leaves_the_old(name) -> None:
+    values, words = INEXACT[name]
+    chat = Chat(metadata={"k": 1})
+    for change in (
+        lambda: Chat(metadata=values),
+        lambda: setattr(chat, "metadata", values),
+        lambda: chat.metadata.update(values),
+        lambda: chat.metadata.__setitem__("a", values["a"]),
+    ):
+        with pytest.raises(ValidationError, match=words) as caught:
+            change()
+        assert caught.value.details["param"] == "metadata"
+        assert chat.metadata == {"k": 1}
+    with pytest.raises(ValidationError, match="metadata has the key 5"):
+        chat.metadata[5] = "five"
+
+
+def test_a_list_or_dictionary_inside_metadata_is_read_only() -> None:
+    chat = Chat(metadata={"tags": ["a"], "user": {"id": 1}})
+    for change in (
+        lambda: chat.metadata["tags"].append("b"),
+        lambda: chat.metadata["user"].update(id=2),
+        lambda: chat.metadata["user"].__setitem__("id", 2),
+    ):
+        with pytest.raises(TypeError, match="assign a new value to its key"):
+            change()
+    assert chat.metadata == {"tags": ["a"], "user": {"id": 1}}
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+def test_a_copy_of_metadata_is_a_plain_dictionary(copied) -> None:
+    chat = Chat(metadata={"tags": ["a"]})
+    other = copied(chat.metadata)
+    other["tags"].append("b")
+    assert (type(other), other) == (dict, {"tags": ["a", "b"]})
+    assert chat.metadata == {"tags": ["a"]}
+
+
+def test_metadata_of_a_closed_or_dropped_chat_cannot_be_changed() -> None:
+    chat = Chat(metadata={"k": 1})
+    metadata = chat.metadata
+    chat.close()
+    with pytest.raises(StateError, match="closed"):
+        metadata["k"] = 2
+    del chat
+    with pytest.raises(StateError, match=r"no longer exists.*keep a reference"):
+        metadata["k"] = 2
+    assert metadata == {"k": 1}
 
 
 def test_changing_the_result_of_to_dict_does_not_change_the_chat(chat) -> None:
@@ -601,38 +692,10 @@ def test_the_error_for_a_damaged_stored_chat_says_where(data, match) -> None:
         Chat.from_dict(data)
 
 
-def nested(depth: int) -> Any:
-    value: Any = 1
-    for _ in range(depth):
-        value = [value]
-    return value
-
-
-@pytest.mark.parametrize(
-    ("metadata", "match"),
-    [
-        ({"a": nested(101)}, "metadata is nested more than 100 levels deep"),
-        ({"a": nested(100_000)}, "metadata is nested more than 100 levels deep"),
-        ({"a": "x" * 1_000_001}, "metadata has 1,000,010 characters as JSON"),
-        ({"a": {1}}, "metadata cannot be stored, because it is not plain JSON"),
-        ([1], r"metadata must be a dictionary, got \[1\]"),
-    ],
-    ids=["deep", "very deep", "long", "no JSON", "no dictionary"],
-)
-def test_metadata_that_cannot_be_stored_is_refused_where_it_is_set(metadata, match) -> None:
-    chat = Chat()
-    for attempt in (lambda: Chat(metadata=metadata), lambda: setattr(chat, "metadata", metadata)):
-        with pytest.raises(ValidationError, match=match) as caught:
-            attempt()
-        assert caught.value.details["param"] == "metadata"
-    assert chat.metadata == {}
-
-
-def test_metadata_that_became_too_deep_is_refused_when_the_chat_becomes_a_dictionary() -> None:
-    chat = Chat(metadata={"a": nested(90)})
-    chat.metadata["a"] = nested(100_000)
-    with pytest.raises(ValidationError, match="metadata is nested"):
-        chat.to_dict()
+@pytest.mark.parametrize("wrong", [[1], "a", None, 5])
+def test_metadata_that_is_no_dictionary_is_refused(wrong) -> None:
+    with pytest.raises(ValidationError, match="metadata must be a dictionary"):
+        Chat().metadata = wrong
 
 
 @pytest.mark.parametrize("title", ["x" * 1001, "\ud800", 3, b"T"])

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from talu.chat.history import History
 from talu.chat.items import ConversationItems, Item
+from talu.chat.metadata import Metadata
 from talu.chat.persistence import Persistence
 from talu.chat.serialization import config_from_dict, is_unicode, json_copy
 from talu.config import GenerationConfig, TemplateSource, merged, source_of
@@ -18,7 +19,6 @@ __all__ = ["ChatAttributes", "StoreOwner"]
 
 MAX_ID_LENGTH = 200
 MAX_TITLE_LENGTH = 1000
-MAX_METADATA_LENGTH = 1_000_000  # characters of the JSON text
 
 
 class StoreOwner(Protocol):
@@ -56,7 +56,7 @@ class ChatAttributes(Handle):
         self._session_id = session_id
         self._parent_session_id = parent_session_id
         self._marker = marker
-        self._metadata = _metadata(metadata)
+        self._metadata = Metadata({} if metadata is None else metadata, self)
         self._template = merged(settings={"chat_template": chat_template}).chat_template
         self._title: str | None = None
         self._persistence: Persistence | None = None
@@ -83,7 +83,11 @@ class ChatAttributes(Handle):
 
     @property
     def config(self) -> GenerationConfig:
-        """Default settings of this chat; copied when set, and never changed by a call."""
+        """Default settings of this chat; copied when set, and never changed by a call.
+
+        Setting it is stored at once; a change of one of its fields is stored with the next turn or
+        edit, or when the chat is closed.
+        """
         return self._config
 
     @config.setter
@@ -108,15 +112,15 @@ class ChatAttributes(Handle):
     def metadata(self) -> dict[str, Any]:
         """Additional data about the chat, fit for JSON; copied when set.
 
-        A change inside the dictionary is stored with the next turn or edit.
+        A change such as ``chat.metadata["user"] = "ada"`` is stored at once. A key that is not text
+        and a value that JSON would change, such as a tuple, are refused. The lists and dictionaries
+        inside are read-only: assign a new value to their key.
         """
         return self._metadata
 
     @metadata.setter
     def metadata(self, metadata: Mapping[str, Any]) -> None:
-        self._check_open()
-        self._metadata = _metadata(metadata)
-        self._save_attributes()
+        self._metadata.replace(metadata)
 
     @property
     def title(self) -> str | None:
@@ -164,7 +168,7 @@ class ChatAttributes(Handle):
         self._history = History(items)
         self._config = config_from_dict(record["config"]) | self._config
         self._marker = self._marker or record["marker"]
-        self._metadata = self._metadata or record["metadata"]
+        self._metadata = self._metadata or Metadata(record["metadata"], self)
         self._template = self._template or record["chat_template"]
         self._parent_session_id = self._parent_session_id or record["parent_session_id"]
         self._title = record["title"]
@@ -191,17 +195,8 @@ class ChatAttributes(Handle):
             config=deepcopy(self._config.to_dict(only_given=True)),
             chat_template=source_of(self._template),
             marker=self._marker,
-            metadata=_metadata(self._metadata),
+            metadata=json_copy("metadata", self._metadata),
         )
-
-
-def _metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    if metadata is not None and not isinstance(metadata, Mapping):
-        wrong = f"metadata must be a dictionary, got {shown(metadata)}"
-        raise ValidationError(wrong, details={"param": "metadata", "value": metadata})
-    given = {} if metadata is None else metadata
-    copied: dict[str, Any] = json_copy("metadata", given, max_length=MAX_METADATA_LENGTH)
-    return copied
 
 
 def _checked_title(title: object) -> str | None:
