@@ -38,6 +38,10 @@ TEXTS = [
     "<|endoftext|>the [SEP] [PAD]<pad> q</q>",
     "é e\u0301 đem ĐEM",
     "",
+    "a ½ cup, x² and Ⅷ, 1234.5 12 3",
+    "a\u00a0b\u3000c  \u200b d\r\n\r\n e ",
+    "Åse A\u030a 한 각 ﬁ ㎏ it's IT'S",
+    "a" * 101 + " 今日は12天気",
 ]
 QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -46,10 +50,15 @@ QWEN_WORDS = (
 TOOL = {"content": "<|tool|>", "special": True}
 
 
-def byte_level(prefix: bool = False, splits_as_qwen: bool = False) -> Tokenizer:
-    """What GPT-2 and RoBERTa have; Qwen has another way to split words."""
+def byte_level(
+    prefix: bool = False, splits_as_qwen: bool = False, splits_digits: bool = False
+) -> Tokenizer:
+    """What GPT-2 and RoBERTa have; Qwen and SmolLM2 have other ways to split words."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    if splits_digits:
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        made.pre_tokenizer = pre_tokenizers.Sequence([digits, made.pre_tokenizer])
     if splits_as_qwen:
         made.normalizer = normalizers.NFC()
         split = pre_tokenizers.Split(Regex(QWEN_WORDS), "isolated")
@@ -62,7 +71,7 @@ def byte_level(prefix: bool = False, splits_as_qwen: bool = False) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    made.train_from_iterator(CORPUS, trainer)
+    made.train_from_iterator([*CORPUS, *[" £ ¿"] * 8 * splits_digits], trainer)
     return made
 
 
@@ -89,9 +98,32 @@ def byte_fallback() -> Tokenizer:
     return made
 
 
-def word_piece(lowercase: bool = True) -> Tokenizer:
+def unigram(splits_at_spaces: bool = True) -> Tokenizer:
+    """What XLM-RoBERTa has; some files leave out the splitting at white space."""
+    made = Tokenizer(models.Unigram())
+    made.normalizer = normalizers.Replace(Regex(" {2,}"), " ")
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    if splits_at_spaces:
+        made.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.WhitespaceSplit(), made.pre_tokenizer]
+        )
+    made.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=140,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    made.train_from_iterator(CORPUS, trainer)
+    made.post_processor = processors.TemplateProcessing(
+        single=["<s>", "$A", "</s>"], special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return made
+
+
+def word_piece(lowercase: bool = True, longest: int = 100) -> Tokenizer:
     """What BERT has."""
-    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=longest))
     made.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     made.decoder = decoders.WordPiece()
@@ -109,8 +141,12 @@ BASES = {
     "byte_level_prefix": lambda: byte_level(prefix=True),
     "qwen": lambda: byte_level(splits_as_qwen=True),
     "qwen_prefix": lambda: byte_level(prefix=True, splits_as_qwen=True),
+    "digits": lambda: byte_level(splits_digits=True),
     "byte_fallback": byte_fallback,
+    "unigram": unigram,
+    "unigram_with_spaces": lambda: unigram(splits_at_spaces=False),
     "word_piece": word_piece,
+    "word_piece_of_long_words": lambda: word_piece(longest=200),
     "word_piece_cased": lambda: word_piece(lowercase=False),
 }
 FAST = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -219,10 +255,12 @@ CASES = {
     "gpt2_prefix_space": case(
         "byte_level", "llama", {"tokenizer_class": "GPT2TokenizerFast", "add_prefix_space": True}
     ),
+    "gpt2_of_other_words": case("digits", "llama", {"tokenizer_class": "GPT2Tokenizer"}),
     "qwen": case("qwen", "qwen3", {"tokenizer_class": "Qwen2Tokenizer"}),
     "qwen_without_prefix_space": case(
         "qwen_prefix", "qwen3", {"tokenizer_class": "Qwen2Tokenizer"}
     ),
+    "qwen_of_other_words": case("byte_level", "qwen3", {"tokenizer_class": "Qwen2Tokenizer"}),
     "qwen2_of_another_class": case("qwen_prefix", "qwen2", FAST),
     "qwen3_of_another_class": case("byte_level_prefix", "qwen3", FAST),
     "qwen2_of_the_llama_class": case(
@@ -258,12 +296,29 @@ CASES = {
         {"tokenizer_class": "BertTokenizer", "tokenize_chinese_chars": False},
     ),
     "bert_of_the_general_class": case("word_piece_cased", "bert", FAST | {"do_lower_case": True}),
+    "bert_of_long_words": case(
+        "word_piece_of_long_words", "bert", {"tokenizer_class": "BertTokenizer"}
+    ),
     "distilbert": case(
         "word_piece_cased", "distilbert", {"tokenizer_class": "DistilBertTokenizer"}
     ),
     "roberta": case("byte_level", "roberta", {"tokenizer_class": "RobertaTokenizer"}),
     "roberta_prefix_space": case(
         "byte_level", "roberta", {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": True}
+    ),
+    "roberta_of_other_words": case("qwen", "roberta", {"tokenizer_class": "RobertaTokenizer"}),
+    "xlm_roberta": case("unigram", "xlm-roberta", {"tokenizer_class": "XLMRobertaTokenizer"}),
+    "xlm_roberta_of_bert": case("unigram", "bert", {"tokenizer_class": "XLMRobertaTokenizerFast"}),
+    "xlm_roberta_without_prefix_space": case(
+        "unigram",
+        "xlm-roberta",
+        {"tokenizer_class": "XLMRobertaTokenizer", "add_prefix_space": False},
+    ),
+    "xlm_roberta_of_other_words": case(
+        "unigram_with_spaces", "xlm-roberta", {"tokenizer_class": "XLMRobertaTokenizer"}
+    ),
+    "xlm_roberta_with_other_ends": case(
+        "unigram", "xlm-roberta", {"tokenizer_class": "XLMRobertaTokenizer", "eos_token": "<mask>"}
     ),
 }
 

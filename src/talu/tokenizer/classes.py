@@ -1,21 +1,20 @@
 """Applies what a checkpoint's tokenizer class changes in ``tokenizer.json``.
 
 In transformers, some classes have default special tokens and read flags from
-``tokenizer_config.json`` that replace parts of ``tokenizer.json``. The other classes use
-``tokenizer.json`` unchanged.
+``tokenizer_config.json`` that change parts of ``tokenizer.json``.
 """
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, WordPiece
 
 from talu.tokenizer.files import TokenSettings
+from talu.tokenizer.replaced import state_of
 
-__all__ = ["adapt_parts", "adapt_post_processor", "default_tokens", "effective_class", "state_of"]
+__all__ = ["adapt_parts", "adapt_post_processor", "default_tokens", "effective_class"]
 
 _BERT = ("BertTokenizer", "DistilBertTokenizer")
 _BYTE_LEVEL = ("GPT2Tokenizer", "Qwen2Tokenizer", "RobertaTokenizer")
@@ -54,6 +53,13 @@ _TOKENS: Mapping[str, Mapping[str, str]] = {
     "Qwen2Tokenizer": dict.fromkeys(("eos_token", "unk_token", "pad_token"), _END_OF_TEXT),
     "RobertaTokenizer": _ROBERTA_TOKENS,
     "XLMRobertaTokenizer": _ROBERTA_TOKENS,
+}
+
+_ENDS = {  # the roles of the tokens that a class puts around a text
+    "BertTokenizer": ("cls_token", "sep_token"),
+    "DistilBertTokenizer": ("cls_token", "sep_token"),
+    "RobertaTokenizer": ("cls_token", "sep_token"),
+    "XLMRobertaTokenizer": ("bos_token", "eos_token"),
 }
 
 
@@ -111,23 +117,16 @@ def adapt_post_processor(
     name: str, named: Mapping[str, AddedToken | None], backend: tokenizers.Tokenizer
 ) -> None:
     """Set which tokens the class puts around a text; they must have been added before."""
-    cls, sep = (named.get(role) for role in ("cls_token", "sep_token"))
-    if cls is None or sep is None or name not in (*_BERT, "RobertaTokenizer"):
+    roles = _ENDS.get(name, ())
+    tokens = [token for role in roles if (token := named.get(role)) is not None]
+    if len(tokens) < 2:
         return
-    ends = [(token.content, backend.token_to_id(token.content)) for token in (cls, sep)]
+    ends = [(token.content, backend.token_to_id(token.content)) for token in tokens]
     if any(number is None for _, number in ends):
         return
     backend.post_processor = processors.TemplateProcessing(
         single=[ends[0][0], "$A", ends[1][0]], special_tokens=ends
     )
-
-
-def state_of(part: object) -> dict[str, Any] | None:
-    """A part of the backend as its object in ``tokenizer.json``."""
-    if part is None:
-        return None
-    state = part.__getstate__()
-    return dict(json.loads(state)) if isinstance(state, bytes) else {}
 
 
 def _is_byte_level(backend: tokenizers.Tokenizer) -> bool:

@@ -19,7 +19,6 @@ from talu.tokenizer.classes import (
     adapt_post_processor,
     default_tokens,
     effective_class,
-    state_of,
 )
 from talu.tokenizer.decoding import TAG_MARK, IncrementalDecoder
 from talu.tokenizer.files import (
@@ -31,6 +30,7 @@ from talu.tokenizer.files import (
     read_templates,
 )
 from talu.tokenizer.literal import LiteralEncoder, Part
+from talu.tokenizer.replaced import note_on_replaced_parts, state_of
 
 __all__ = ["MAX_TEXT", "TAGS", "Tokenizer"]
 
@@ -348,7 +348,8 @@ def _configure(
     _guarded(adapt_post_processor, name, named, backend)
     backend.encode_special_tokens = bool(settings.flag("split_special_tokens", False))
     names = {role: token.content for role, token in named.items() if token is not None}
-    return names, tuple(_notes(backend, settings, names))
+    notes = [*_notes(backend, settings, names), *note_on_replaced_parts(name, settings, backend)]
+    return names, tuple(notes)
 
 
 def _add_tokens(
