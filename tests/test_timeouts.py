@@ -1,11 +1,24 @@
 """A call with a time limit ends in time with a clear error, and is rolled back."""
 
 import asyncio
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from talu import AsyncClient, Client, GenerationError, ModelSpec, ScriptedModel, ValidationError
+from talu import (
+    AsyncClient,
+    Client,
+    GenerationError,
+    ModelNotFoundError,
+    ModelSpec,
+    ScriptedModel,
+    StateError,
+    ValidationError,
+)
+from talu.router import router
 
 ENDLESS: Any = {"max_tokens": 900, "stop_token_ids": [], "temperature": 0}
 
@@ -66,3 +79,89 @@ def test_the_async_face_has_the_same_limit() -> None:
 def test_an_invalid_time_limit_is_refused(client: Client, timeout: Any) -> None:
     with pytest.raises(ValidationError, match="timeout must be a number of seconds"):
         client.chat().send("q", timeout=timeout)
+
+
+class SlowModel(ScriptedModel):
+    """A model that opens when it is told to."""
+
+    go = threading.Event()
+    made: "list[SlowModel]" = []  # noqa: RUF012 - for the test
+
+    def __init__(self, name: str, *_: object, **__: object) -> None:
+        assert self.go.wait(60)
+        if name == "missing":
+            raise ModelNotFoundError("no such model")
+        super().__init__("a", "b", "c", model=name)
+        self.made.append(self)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[SlowModel]]:
+    """A model that takes until ``go`` is set to open, in place of the local ones."""
+    monkeypatch.setattr(router, "LOCAL_MODEL", (__name__, "SlowModel"))
+    monkeypatch.setattr(router, "import_whole", lambda _: SimpleNamespace(SlowModel=SlowModel))
+    SlowModel.go.clear()
+    SlowModel.made.clear()
+    yield SlowModel
+    SlowModel.go.set()
+
+
+CALLS = {
+    "ask": lambda client: client.ask("q", timeout=0.01),
+    "many questions": lambda client: client.ask(["q", "r"], timeout=0.01),
+    "raw_complete": lambda client: client.raw_complete("q", timeout=0.01),
+    "chat": lambda client: client.chat().send("q", timeout=0.01),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_waits_no_longer_for_a_model_that_is_being_opened(faces, slow, call: str) -> None:
+    client = faces.face.client_class("slow")
+    for _ in range(2):
+        with pytest.raises(GenerationError, match=r"timeout=0\.01 .*still being opened") as caught:
+            faces.run(CALLS[call](client))
+        assert caught.value.code == "GENERATION_TIMEOUT"
+    assert [each.name for each in threading.enumerate()].count("talu-opening") == 1
+    slow.go.set()
+    assert faces.run(client.ask("q")) == "a"
+    assert len(slow.made) == 1
+    faces.run(client.close()) if faces.name == "async" else client.close()
+    assert slow.made[0].closed
+
+
+def test_embedding_waits_no_longer_either(slow) -> None:
+    client = Client("slow")
+    with pytest.raises(GenerationError, match="still being opened"):
+        client.embed("a", timeout=0.01)
+    with pytest.raises(GenerationError, match="still being opened"):
+        next(client.embed_iter(["a"], timeout=0.01))
+
+
+def test_a_caller_with_enough_time_gets_the_model_or_its_error(faces, slow) -> None:
+    slow.go.set()
+    client = faces.face.client_class(["slow", "missing"])
+    assert faces.run(client.ask("q", timeout=60)) == "a"
+    for _ in range(2):
+        with pytest.raises(ModelNotFoundError, match="no such model"):
+            faces.run(client.ask("q", model="missing", timeout=60))
+
+
+def test_closing_a_client_does_not_wait_for_a_model_that_is_being_opened(slow) -> None:
+    with pytest.raises(GenerationError, match="still being opened"), Client("slow") as client:
+        client.ask("q", timeout=0.01)
+    with pytest.raises(StateError, match="closed"):
+        client.ask("q", timeout=0.01)
+    (opening,) = (each for each in threading.enumerate() if each.name == "talu-opening")
+    slow.go.set()
+    opening.join()
+    assert [model.closed for model in slow.made] == [True]
+
+
+def test_the_time_of_an_iteration_over_embeddings_is_limited(faces) -> None:
+    client = faces.face.client_class("talu/pocket")
+    embed_iter = client.embed_iter if faces.name == "sync" else client.aembed_iter
+    vectors = embed_iter(["word " * 200] * 3000, timeout=0.05)
+    with pytest.raises(GenerationError, match=r"timeout=0\.05"):
+        faces.read(vectors)
+    with pytest.raises(ValidationError, match="timeout must be"):
+        embed_iter(["a"], timeout=0)

@@ -5,7 +5,7 @@ shared by all its users in this process.
 """
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, Unpack, overload
 
@@ -14,7 +14,7 @@ from talu.chat.completion import raw_request, raw_turn
 from talu.chat.io import AsyncIO, SyncIO
 from talu.chat.messages import Message
 from talu.chat.observers import Hook, HookManager
-from talu.chat.pieces import AsyncPieces
+from talu.chat.pieces import AsyncPieces, Pieces
 from talu.chat.questions import aask_all, ask_all, batch_of, conversation_of, draft_of
 from talu.chat.sync_chat import Chat, Response
 from talu.chat.token_methods import AsyncTokenMethods, TokenMethods
@@ -240,8 +240,8 @@ class Client(_Client, TokenMethods):
             system: the system message.
             stop_flag: ends the answer when signalled, from any thread.
             timeout: maximum seconds of the call, including opening the model. After that the
-                generation stops and ``GenerationError`` (code ``GENERATION_TIMEOUT``) is raised;
-                opening a model is not interrupted.
+                generation stops and ``GenerationError`` (code ``GENERATION_TIMEOUT``) is raised; a
+                model that is being opened goes on opening in a thread, for later calls.
             settings: fields of ``GenerationConfig``, which override ``config``:
                 ``max_tokens``, ``temperature``, ``top_k``, ``top_p``, ``min_p``,
                 ``repetition_penalty``, ``presence_penalty``, ``frequency_penalty``,
@@ -276,7 +276,7 @@ class Client(_Client, TokenMethods):
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
         **settings: Unpack[GenerationSettings],
-    ) -> Iterator[str]:
+    ) -> Pieces:
         """Like ``ask`` for one question, streamed; dropping the iterator stops the generation.
 
         The pieces are ``Token`` objects; the last one is empty and has the finish reason. An
@@ -286,7 +286,7 @@ class Client(_Client, TokenMethods):
         full = merged(config, settings=settings)
         chat = Chat(model, client=self, system=system, messages=conversation_of(prompt))
         draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=timeout)
-        return iter(chat._streamed(draft))
+        return Pieces(chat._streamed(draft))
 
     def chat(
         self,
@@ -371,7 +371,7 @@ class Client(_Client, TokenMethods):
         """
         request = self._raw(prompt, system, config, completion_opts, settings, timeout)
         name = self._router.name_of(model)
-        io = SyncIO(self._router.backend(name))
+        io = SyncIO(self._router.backend(name, deadline=request.deadline))
         turn: Turn[Chat] = raw_turn(self, name, io, request, stop_flag)
         turn.make_answer = Response
         try:
@@ -487,7 +487,7 @@ class AsyncClient(_Client, AsyncModelMethods, AsyncTokenMethods):
         full = merged(config, settings=settings)
         chat = AsyncChat(model, client=self, system=system, messages=conversation_of(prompt))
         draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=timeout)
-        return AsyncPieces(lambda: chat._streamed(draft))
+        return AsyncPieces(lambda: chat._streamed(draft), chat.model)
 
     def chat(
         self,
@@ -538,7 +538,7 @@ class AsyncClient(_Client, AsyncModelMethods, AsyncTokenMethods):
         """Like ``Client.raw_complete``, awaited."""
         request = self._raw(prompt, system, config, completion_opts, settings, timeout)
         name = self._router.name_of(model)
-        io = AsyncIO(await self._router.abackend(name))
+        io = AsyncIO(await self._router.abackend(name, deadline=request.deadline))
         turn: Turn[AsyncChat] = raw_turn(self, name, io, request, stop_flag)
         turn.make_answer = AsyncResponse
         await answer(turn)

@@ -45,6 +45,11 @@ class Deadline:
         return cls(seconds, perf_counter() + seconds)
 
     @property
+    def left(self) -> float:
+        """The seconds until the moment; 0 after it."""
+        return max(0.0, self.at - perf_counter())
+
+    @property
     def expired(self) -> bool:
         """Whether the moment has passed."""
         return perf_counter() >= self.at
@@ -54,11 +59,14 @@ class Deadline:
         if self.expired:
             raise self.error()
 
-    def error(self) -> GenerationError:
-        """The error of a call that was not done in time."""
-        return GenerationError(
-            f"the call was not done within timeout={self.seconds:g} seconds and was stopped; give "
-            "it more time, or ask for less (max_tokens)",
-            "GENERATION_TIMEOUT",
-            {"timeout": self.seconds},
-        )
+    def error(self, *, opening: bool = False) -> GenerationError:
+        """The error of a call that was not done in time, or whose model was still being opened."""
+        wrong = f"the call was not done within timeout={self.seconds:g} seconds"
+        if opening:
+            wrong += (
+                ": its model is still being opened, which goes on in the background for later "
+                "calls; give the first call more time"
+            )
+        else:
+            wrong += " and was stopped; give it more time, or ask for less (max_tokens)"
+        return GenerationError(wrong, "GENERATION_TIMEOUT", {"timeout": self.seconds})

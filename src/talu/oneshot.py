@@ -3,11 +3,12 @@
 Each call opens the model and closes it again; a client keeps it open.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Unpack, overload
 
 from talu.chat.messages import Message
+from talu.chat.pieces import Pieces
 from talu.chat.sync_chat import Response
 from talu.client import Client
 from talu.config import GenerationConfig, GenerationSettings, merged
@@ -99,7 +100,7 @@ def stream(
     stop_flag: StopFlag | None = None,
     timeout: float | None = None,
     **settings: Unpack[GenerationSettings],
-) -> Iterator[str]:
+) -> Pieces:
     """Like ``ask`` for one question, streamed; dropping the iterator stops the generation.
 
     An invalid request raises here, not at the first piece.
@@ -110,7 +111,7 @@ def stream(
         pieces = client.stream(
             prompt, None, full, system=system, stop_flag=stop_flag, timeout=timeout
         )
-        return _closing(stack.pop_all(), pieces)
+        return Pieces(pieces._response, stack.pop_all().close)
 
 
 def raw_complete(
@@ -130,8 +131,3 @@ def raw_complete(
         return client.raw_complete(
             prompt, system, None, full, completion_opts, stop_flag=stop_flag, timeout=timeout
         )
-
-
-def _closing(stack: ExitStack, pieces: Iterator[str]) -> Iterator[str]:
-    with stack:
-        yield from pieces

@@ -449,14 +449,14 @@ class AsyncChat(Conversation):
         return await (self._streamed(draft) if streamed else self._whole(draft))
 
     async def _streamed(self, draft: Draft) -> AsyncStreamingResponse:
-        backend = await self._host().router.abackend(self._model, offline=self._offline)
+        backend = await self._abackend(draft.deadline)
         turn = await self._begin(draft, AsyncIO(backend), stream=True)
         response = AsyncStreamingResponse(turn)
         self._latest.set(response)
         return response
 
     async def _whole(self, draft: Draft) -> AsyncResponse:
-        backend = await self._host().router.abackend(self._model, offline=self._offline)
+        backend = await self._abackend(draft.deadline)
         turn = await self._begin(draft, AsyncIO(backend), stream=False)
         turn.make_answer = AsyncResponse
         try:

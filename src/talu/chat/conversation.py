@@ -347,8 +347,13 @@ class Conversation(Editable):
             )
         return self._client
 
-    def _backend(self) -> Backend:
-        return self._host().router.backend(self._model, offline=self._offline)
+    def _backend(self, deadline: Deadline | None = None) -> Backend:
+        router = self._host().router
+        return router.backend(self._model, offline=self._offline, deadline=deadline)
+
+    async def _abackend(self, deadline: Deadline | None) -> Backend:
+        router = self._host().router
+        return await router.abackend(self._model, offline=self._offline, deadline=deadline)
 
     def _request(self, items: Iterable[Item], config: GenerationConfig) -> Request:
         template = config.chat_template if config.chat_template is not None else self._template

@@ -15,8 +15,9 @@ from talu.forks import ForkSafeLock
 __all__ = ["Claim", "History"]
 
 BUSY = (
-    "this chat has an answer that is not finished: read it to the end or close() it "
-    "(it is in last_response), or fork() the chat for a second conversation"
+    "this chat has an answer that is not finished: read it to the end, or close it with "
+    "chat.last_response.close() (awaited for an AsyncChat), or fork() the chat for a second "
+    "conversation"
 )
 
 

@@ -1,15 +1,61 @@
-"""The async iterator that ``AsyncClient.stream`` returns."""
+"""The iterators that ``stream`` of the sync and the async client returns."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, Self
 
 from talu.chat.async_chat import AsyncStreamingResponse
+from talu.chat.builder import Token
+from talu.chat.sync_chat import StreamingResponse
+from talu.types import Handle
 
-__all__ = ["AsyncPieces"]
+__all__ = ["AsyncPieces", "Pieces"]
 
 
-class AsyncPieces(AsyncGenerator[str, None]):
+class Pieces(Handle, Generator[Token, None, None]):
+    """The pieces of an answer, read with ``for``, ``next`` or ``"".join(pieces)``.
+
+    Leaving the loop, ``close`` and dropping the object stop the generation.
+    """
+
+    _instead = 'read it: "".join(pieces) is plain text'
+
+    def __init__(
+        self, response: StreamingResponse, release: Callable[[], object] = lambda: None
+    ) -> None:
+        """Read this response; ``release`` is called when nothing is left to read."""
+        self._response = response
+        self._reading = iter(response)
+        self._release = release
+
+    def __next__(self) -> Token:
+        return self.send(None)
+
+    def send(self, value: None) -> Token:
+        """The next piece; the value is ignored."""
+        try:
+            return next(self._reading)
+        except BaseException:
+            self._release()
+            raise
+
+    def throw(self, kind: Any, value: Any = None, traceback: TracebackType | None = None) -> Token:
+        """Stop the generation and raise the exception."""
+        self.close()
+        raise kind if value is None else value
+
+    def close(self) -> None:
+        """Stop the generation if it is not finished; idempotent."""
+        self._response.close()
+        self._reading.close()
+        self._release()
+
+    def __repr__(self) -> str:
+        how = 'loop over it, or "".join(it)'
+        return _shown(self, self._response.model, self._response, how)
+
+
+class AsyncPieces(Handle, AsyncGenerator[Token, None]):
     """The pieces of an answer, read with ``async for``.
 
     Awaiting it first opens the model and submits the request, so that an invalid request raises
@@ -17,11 +63,16 @@ class AsyncPieces(AsyncGenerator[str, None]):
     loop, calling ``aclose`` or dropping the object stops the generation.
     """
 
-    def __init__(self, begin: Callable[[], Awaitable[AsyncStreamingResponse]]) -> None:
-        """Create a stream whose request ``begin`` submits."""
+    _instead = "read it with async for; its pieces are text"
+
+    def __init__(
+        self, begin: Callable[[], Awaitable[AsyncStreamingResponse]], model: str | None
+    ) -> None:
+        """Create a stream whose request to ``model`` is submitted by ``begin``."""
         self._begin = begin
+        self._model = model
         self._response: AsyncStreamingResponse | None = None
-        self._reading: AsyncGenerator[str, None] | None = None
+        self._reading: AsyncGenerator[Token, None] | None = None
         self._closed = False
 
     def __await__(self) -> Generator[Any, None, Self]:
@@ -32,13 +83,13 @@ class AsyncPieces(AsyncGenerator[str, None]):
             self._response = await self._begin()
         return self
 
-    def __aiter__(self) -> AsyncIterator[str]:
+    def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> str:
+    async def __anext__(self) -> Token:
         return await self.asend(None)
 
-    async def asend(self, value: None) -> str:
+    async def asend(self, value: None) -> Token:
         """The next piece; the value is ignored."""
         if self._reading is None:
             await self._started()
@@ -52,7 +103,7 @@ class AsyncPieces(AsyncGenerator[str, None]):
         kind: Any,
         value: Any = None,
         traceback: TracebackType | None = None,
-    ) -> str:
+    ) -> Token:
         """Stop the generation and raise the exception."""
         await self.aclose()
         raise kind if value is None else value
@@ -65,8 +116,25 @@ class AsyncPieces(AsyncGenerator[str, None]):
         elif self._response is not None:
             await self._response.close()
 
+    def __repr__(self) -> str:
+        if self._closed and self._response is None:
+            return f"AsyncPieces(model={self._model!r}, cancelled before it was read)"
+        return _shown(self, self._model, self._response, "loop over it with async for")
 
-async def _read(response: AsyncStreamingResponse) -> AsyncGenerator[str, None]:
+
+async def _read(response: AsyncStreamingResponse) -> AsyncGenerator[Token, None]:
     async with response:
         async for piece in response:
             yield piece
+
+
+def _shown(
+    pieces: Pieces | AsyncPieces,
+    model: str | None,
+    response: StreamingResponse | AsyncStreamingResponse | None,
+    how_to_read: str,
+) -> str:
+    """The class, the model and the state."""
+    unread = response is None or response._turn.unread
+    state = f"pending: {how_to_read}" if response is None or unread else response._state()[0]
+    return f"{type(pieces).__name__}(model={model!r}, {state})"

@@ -1,6 +1,6 @@
 """The sync chat and its responses."""
 
-from collections.abc import Coroutine, Generator, Iterator
+from collections.abc import Coroutine, Generator
 from dataclasses import replace
 from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
 
@@ -106,7 +106,7 @@ class StreamingResponse(Stream["Chat"]):
         self._reading = Reading(turn.pieces())
         super().__init__(turn)
 
-    def __iter__(self) -> Iterator[Token]:
+    def __iter__(self) -> Generator[Token]:
         return self._reading.track(self._read())
 
     def _read(self) -> Generator[Token]:
@@ -501,7 +501,7 @@ class Chat(Conversation):
             raise
 
     def _streamed(self, draft: Draft) -> StreamingResponse:
-        io = SyncIO(self._backend())
+        io = SyncIO(self._backend(draft.deadline))
         return self._run(io, self._opened(draft, io))
 
     async def _opened(self, draft: Draft, io: SyncIO) -> StreamingResponse:
@@ -513,7 +513,7 @@ class Chat(Conversation):
         return response
 
     def _whole(self, draft: Draft) -> Response:
-        io = SyncIO(self._backend())
+        io = SyncIO(self._backend(draft.deadline))
         return self._run(io, self._completed(draft, io))
 
     async def _completed(self, draft: Draft, io: SyncIO) -> Response:

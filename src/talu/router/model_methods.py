@@ -1,32 +1,25 @@
-"""Defines the client methods that need no conversation: embeddings and capabilities.
+"""Defines the client methods that need no conversation: embeddings and capabilities."""
 
-They validate arguments before a model is opened, and convert its errors to the documented ones.
-"""
-
-import importlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, overload
+from contextlib import closing
+from typing import Any, Literal, overload
 
-from talu.config import check_boolean
-from talu.deadline import Deadline
-from talu.error_text import shown
-from talu.exceptions import GenerationError, StateError, TaluError, ValidationError
+from talu.exceptions import StateError
 from talu.protocols import Embedded
 from talu.router.batches import Progress, abatches, batches, check_texts, reporter, single
+from talu.router.embedding_calls import (
+    Array,
+    Call,
+    Collected,
+    aafter,
+    after,
+    checked_options,
+    failures,
+)
 from talu.router.router import Router
 from talu.router.spec import ModelInput, path_reference
-from talu.types import POOLINGS, Capabilities, EmbeddingOptions, Embeddings, Pooling
-
-if TYPE_CHECKING:  # creating a client does not import numpy
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float32]
-else:
-    Array = Any
+from talu.types import Capabilities, Embeddings, Pooling
 
 __all__ = ["AsyncModelMethods", "ModelMethods"]
 
@@ -149,11 +142,43 @@ class ModelMethods:
             timeout=timeout,
         )
         check_texts(texts)
-        collected = _Collected(reporter(progress, texts), as_numpy=as_numpy)
+        collected = Collected(reporter(progress, texts), as_numpy=as_numpy)
         with closing(self._embedded(batches(texts), call)) as parts:
             for part in parts:
                 collected.add(part)
         return collected.result(lambda: self.embedding_dim(model))
+
+    @overload
+    def embed_iter(
+        self,
+        texts: Iterable[str],
+        model: str | None = None,
+        pooling: Pooling | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        as_numpy: Literal[False] = False,
+        progress: Progress = False,
+        timeout: float | None = None,
+    ) -> Generator[list[float]]: ...
+
+    @overload
+    def embed_iter(
+        self,
+        texts: Iterable[str],
+        model: str | None = None,
+        pooling: Pooling | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        as_numpy: Literal[True],
+        progress: Progress = False,
+        timeout: float | None = None,
+    ) -> Generator[Array]: ...
 
     def embed_iter(
         self,
@@ -167,14 +192,23 @@ class ModelMethods:
         prompt_name: str | None = None,
         as_numpy: bool = False,
         progress: Progress = False,
-    ) -> Generator[Any]:
+        timeout: float | None = None,
+    ) -> Generator[list[float]] | Generator[Array]:
         """Like ``embed_batch``, one vector after the other: a list, or an array with ``as_numpy``.
 
         Texts are read in batches of 512, one batch ahead, so that memory does not grow with their
-        number. Closing or dropping the generator stops the work.
+        number. Closing or dropping the generator stops the work. ``timeout`` counts from the call
+        to the last vector, including the time that the caller takes between vectors.
         """
         call = self._call(
-            model, pooling, normalize, truncate, prompt, prompt_name, as_numpy=as_numpy
+            model,
+            pooling,
+            normalize,
+            truncate,
+            prompt,
+            prompt_name,
+            as_numpy=as_numpy,
+            timeout=timeout,
         )
         check_texts(texts)
         return self._vectors(batches(texts), call, reporter(progress, texts), as_numpy=as_numpy)
@@ -188,7 +222,7 @@ class ModelMethods:
         """
         self._check_open()
         name = self._router.name_of(model)
-        with _failures(name):
+        with failures(name):
             return self._router.backend(name).embedding_dim
 
     def capabilities(self, model: ModelInput | None = None) -> Capabilities:
@@ -224,40 +258,26 @@ class ModelMethods:
         *,
         as_numpy: bool = False,
         timeout: float | None = None,
-    ) -> "_Call":
+    ) -> Call:
         self._check_open()
-        deadline = Deadline.after(timeout)
-        _check_pooling(pooling)
-        for name, switch in (
-            ("normalize", normalize),
-            ("truncate", truncate),
-            ("as_numpy", as_numpy),
-        ):
-            check_boolean(name, switch)
-        _check_prompts(prompt, prompt_name)
-        options = EmbeddingOptions(
-            pooling=pooling,
-            normalize=normalize,
-            truncate=truncate,
-            prompt=prompt,
-            prompt_name=prompt_name,
-            deadline=deadline,
+        options = checked_options(
+            pooling, normalize, truncate, prompt, prompt_name, as_numpy=as_numpy, timeout=timeout
         )
-        return _Call(self._router.name_of(model), options)
+        return Call(self._router.name_of(model), options)
 
-    def _embedded(self, texts: Generator[list[str]], call: "_Call") -> Generator[Embedded]:
+    def _embedded(self, texts: Generator[list[str]], call: Call) -> Generator[Embedded]:
         """The vectors of each batch; a failing model raises ``GenerationError``."""
         first = next(texts, None)
         if first is None:
             return
-        with _failures(call.model):
-            backend = self._router.backend(call.model)
-            yield from backend.embed(_with(first, texts), call.options)
+        with failures(call.model):
+            backend = self._router.backend(call.model, deadline=call.options.deadline)
+            yield from backend.embed(after(first, texts), call.options)
 
     def _vectors(
         self,
         texts: Generator[list[str]],
-        call: "_Call",
+        call: Call,
         report: Callable[[int], object],
         *,
         as_numpy: bool,
@@ -358,10 +378,42 @@ class AsyncModelMethods(ModelMethods):
             timeout=timeout,
         )
         check_texts(texts)
-        collected = _Collected(reporter(progress, texts), as_numpy=as_numpy)
+        collected = Collected(reporter(progress, texts), as_numpy=as_numpy)
         async for part in self._aembedded(abatches(texts), call):
             collected.add(part)
         return collected.result(lambda: self.embedding_dim(model))
+
+    @overload
+    def aembed_iter(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        model: str | None = None,
+        pooling: Pooling | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        as_numpy: Literal[False] = False,
+        progress: Progress = False,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[list[float]]: ...
+
+    @overload
+    def aembed_iter(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        model: str | None = None,
+        pooling: Pooling | None = "last",
+        normalize: bool = True,
+        *,
+        truncate: bool = False,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        as_numpy: Literal[True],
+        progress: Progress = False,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Array]: ...
 
     def aembed_iter(
         self,
@@ -375,29 +427,37 @@ class AsyncModelMethods(ModelMethods):
         prompt_name: str | None = None,
         as_numpy: bool = False,
         progress: Progress = False,
-    ) -> AsyncGenerator[Any]:
+        timeout: float | None = None,
+    ) -> AsyncGenerator[list[float]] | AsyncGenerator[Array]:
         """Like ``embed_iter``, read with ``async for``."""
         call = self._call(
-            model, pooling, normalize, truncate, prompt, prompt_name, as_numpy=as_numpy
+            model,
+            pooling,
+            normalize,
+            truncate,
+            prompt,
+            prompt_name,
+            as_numpy=as_numpy,
+            timeout=timeout,
         )
         check_texts(texts)
         return self._avectors(abatches(texts), call, reporter(progress, texts), as_numpy=as_numpy)
 
     async def _aembedded(
-        self, texts: AsyncGenerator[list[str]], call: "_Call"
+        self, texts: AsyncGenerator[list[str]], call: Call
     ) -> AsyncGenerator[Embedded]:
         first = await anext(texts, None)
         if first is None:
             return
-        with _failures(call.model):
-            backend = await self._router.abackend(call.model)
-            async for part in backend.aembed(_awith(first, texts), call.options):
+        with failures(call.model):
+            backend = await self._router.abackend(call.model, deadline=call.options.deadline)
+            async for part in backend.aembed(aafter(first, texts), call.options):
                 yield part
 
     async def _avectors(
         self,
         texts: AsyncGenerator[list[str]],
-        call: "_Call",
+        call: Call,
         report: Callable[[int], object],
         *,
         as_numpy: bool,
@@ -408,82 +468,3 @@ class AsyncModelMethods(ModelMethods):
                 yield vector
             done += len(part.vectors)
             report(done)
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """The checked arguments of a call."""
-
-    model: str
-    options: EmbeddingOptions
-
-
-class _Collected:
-    """The parts of a result."""
-
-    def __init__(self, report: Callable[[int], object], *, as_numpy: bool) -> None:
-        self._report = report
-        self._arrays: list[Any] | None = [] if as_numpy else None
-        self._lists = Embeddings()
-        self._done = 0
-
-    def add(self, part: Embedded) -> None:
-        """Add the vectors of a batch."""
-        if self._arrays is None:
-            self._lists.extend(part.vectors.tolist())
-            self._lists.truncated.extend(part.cut)
-        else:
-            self._arrays.append(part.vectors)
-        self._done += len(part.vectors)
-        self._report(self._done)
-
-    def result(self, dimension: Callable[[], int]) -> Embeddings | Array:
-        """All vectors; an empty array needs the dimension."""
-        if self._arrays is None:
-            return self._lists
-        numpy = importlib.import_module("numpy")
-        arrays = self._arrays or [numpy.empty((0, dimension()), numpy.float32)]
-        result: Array = numpy.concatenate(arrays)
-        return result
-
-
-def _with(first: list[str], others: Generator[list[str]]) -> Generator[list[str]]:
-    yield first
-    yield from others
-
-
-async def _awith(first: list[str], others: AsyncGenerator[list[str]]) -> AsyncGenerator[list[str]]:
-    yield first
-    async for batch in others:
-        yield batch
-
-
-def _check_pooling(pooling: object) -> None:
-    if pooling is not None and not (isinstance(pooling, str) and pooling in POOLINGS):
-        raise ValidationError(
-            f"Invalid pooling strategy {shown(pooling)}; choose one of "
-            f"{', '.join(map(repr, POOLINGS))}, or None for the model's own",
-            details={"param": "pooling"},
-        )
-
-
-def _check_prompts(prompt: object, prompt_name: object) -> None:
-    for name, value in (("prompt", prompt), ("prompt_name", prompt_name)):
-        if value is not None and not isinstance(value, str):
-            wrong = f"{name} must be a text or None, got {shown(value)}"
-            raise ValidationError(wrong, details={"param": name})
-    if prompt is not None and prompt_name is not None:
-        wrong = "give prompt or prompt_name, not both"
-        raise ValidationError(wrong, details={"param": "prompt_name"})
-
-
-@contextmanager
-def _failures(model: str) -> Generator[None]:
-    """Convert errors of a missing or unusable model to ``GenerationError``."""
-    try:
-        yield
-    except (GenerationError, StateError, ValidationError):
-        raise
-    except TaluError as error:
-        message = f"model {model!r} cannot embed: {error}"
-        raise GenerationError(message, error.code, error.details) from error

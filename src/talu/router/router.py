@@ -1,9 +1,14 @@
 """Opens the backends of a client's models on first use, shares them, and closes them together."""
 
+import asyncio
 import os
+import threading
 from collections.abc import Sequence
+from concurrent.futures import Future, wait
+from functools import partial
 from typing import Self
 
+from talu.deadline import Deadline
 from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
 from talu.forks import ForkSafeLock, import_whole
@@ -18,7 +23,7 @@ from talu.router.spec import (
     specs_from,
     without_secrets,
 )
-from talu.threads import beside_loop
+from talu.threads import beside_loop, thread_starts
 from talu.types import Handle, LocalBackend
 
 __all__ = ["Router"]
@@ -61,6 +66,7 @@ class Router(Handle):
             self._targets[spec.ref] = _Target(spec)
         self._default = specs[0].ref
         self._closed = False
+        self._starts = ForkSafeLock(reentrant=True)
         if default_model is not None:
             self.default_model = default_model
 
@@ -138,41 +144,108 @@ class Router(Handle):
             )
         return model
 
-    def backend(self, model: str | None = None, *, offline: bool = False) -> Backend:
+    def backend(
+        self,
+        model: str | None = None,
+        *,
+        offline: bool = False,
+        deadline: Deadline | None = None,
+    ) -> Backend:
         """The opened backend of a model; the first call opens it, and blocks while it does.
 
         Args:
             model: one of ``models``, None for the default one.
             offline: opening the model must not use the network.
+            deadline: time until which to wait; the opening goes on in a thread after it.
 
         Raises:
             StateError: the router is closed.
             ValidationError: an unknown name, or a backend that does not exist yet.
             ModelError: the model is missing or cannot be used.
+            GenerationError: the deadline has passed.
         """
         name = self.name_of(model)
+        if deadline is None or not self._targets[name].takes_time:
+            return self._opened(name, offline=offline)
+        opening = self._opening(name, offline=offline)
+        wait([opening], deadline.left)
+        if not opening.done():
+            raise deadline.error(opening=True)
+        return opening.result()
+
+    def _opened(self, name: str, *, offline: bool) -> Backend:
+        """Open the model unless it is open."""
         target = self._targets[name]
         with target.gate.lock:
             self._check_open()
             if target.backend is None:
-                target.backend = _open(self.resolve(name), offline=offline)
+                backend = _open(self.resolve(name), offline=offline)
+                if self._closed:  # while it was opened
+                    backend.close()
+                self._check_open()
+                target.backend = backend
             return target.backend
+
+    def _opening(self, name: str, *, offline: bool) -> "Future[Backend]":
+        """The opening of a model in a thread, which all callers with a deadline share."""
+        self._check_open()
+        openings = self._targets[name].openings
+        with self._starts.lock:
+            opening = openings.get(offline)
+            if opening is not None and opening.under_way:
+                return opening.future
+            openings[offline] = opening = _Opening()
+            work = partial(self._open_in_thread, name, opening.future, offline=offline)
+            try:
+                with thread_starts():
+                    threading.Thread(target=work, name="talu-opening").start()
+            except BaseException:
+                del openings[offline]
+                raise
+            return opening.future
+
+    def _open_in_thread(self, name: str, future: "Future[Backend]", *, offline: bool) -> None:
+        try:
+            future.set_result(self._opened(name, offline=offline))
+        except BaseException as error:  # noqa: BLE001 - the waiting callers raise it
+            future.set_exception(error)
+        self._targets[name].openings.pop(offline, None)  # it keeps the model in memory
+        if self._closed:  # ``close`` did not wait for this thread
+            self.close()
 
     def _check_open(self) -> None:
         if self._closed:
             raise StateError("the client has been closed", "STATE_CLOSED")
 
-    async def abackend(self, model: str | None = None, *, offline: bool = False) -> Backend:
+    async def abackend(
+        self,
+        model: str | None = None,
+        *,
+        offline: bool = False,
+        deadline: Deadline | None = None,
+    ) -> Backend:
         """Like ``backend``, awaited; a thread opens the model if necessary."""
-        opened = self._targets[self.name_of(model)].backend
+        name = self.name_of(model)
+        opened = self._targets[name].backend
         if opened is not None:
             return opened
-        return await beside_loop(self.backend, model, offline=offline)
+        if deadline is None or not self._targets[name].takes_time:
+            return await beside_loop(self._opened, name, offline=offline)
+        opening = self._opening(name, offline=offline)
+        await asyncio.wait([asyncio.wrap_future(opening)], timeout=deadline.left)
+        if not opening.done():
+            raise deadline.error(opening=True)
+        return opening.result()
 
     def close(self) -> None:
-        """Close every model that was opened; idempotent."""
+        """Close every model that was opened; idempotent.
+
+        A model that is being opened for a call with a time limit closes when it is open.
+        """
         self._closed = True
         for target in self._targets.values():
+            if any(opening.under_way for opening in list(target.openings.values())):
+                continue
             with target.gate.lock:
                 if target.backend is not None:
                     target.backend.close()
@@ -196,6 +269,27 @@ class _Target:
         self.spec = spec
         self.gate = ForkSafeLock(reentrant=True)  # a signal handler may call in
         self.backend: Backend | None = None
+        self.openings: dict[bool, _Opening] = {}  # by ``offline``
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether it has to be opened, and is not a backend object."""
+        kind = self.spec.backend
+        return self.backend is None and (kind is None or isinstance(kind, LocalBackend))
+
+
+class _Opening:
+    """A model that is being opened in a thread."""
+
+    def __init__(self) -> None:
+        self.future: Future[Backend] = Future()
+        self.future.set_running_or_notify_cancel()  # no caller cancels it for the others
+        self._process = os.getpid()
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the thread works on it; never in a forked child, which lacks the thread."""
+        return not self.future.done() and self._process == os.getpid()
 
 
 def _open(target: ModelTarget, *, offline: bool) -> Backend:

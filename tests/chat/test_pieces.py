@@ -1,0 +1,86 @@
+"""What ``stream`` of the clients returns: an iterator that shows its model and its state."""
+
+import pickle
+from collections.abc import AsyncGenerator, Generator
+from typing import Any, get_type_hints
+
+import pytest
+
+import talu
+from talu import AsyncClient, Client, ModelSpec, ScriptedModel, StateError, Token
+from talu.chat.pieces import AsyncPieces, Pieces
+
+
+async def closed(pieces: Any) -> None:
+    await pieces.aclose()
+
+
+def close(faces: Any, pieces: Any) -> None:
+    if faces.name == "sync":
+        pieces.close()
+    else:
+        faces.run(closed(pieces))
+
+
+HOW = {"sync": 'loop over it, or "".join(it)', "async": "loop over it with async for"}
+KIND = {"sync": "Pieces", "async": "AsyncPieces"}
+
+
+def test_its_representation_says_how_to_read_it_and_later_how_it_ended(faces) -> None:
+    pieces = faces.client("one two").stream("q")
+    kind = KIND[faces.name]
+    assert repr(pieces) == f"{kind}(model='scripted', pending: {HOW[faces.name]})"
+    faces.read(pieces)
+    assert repr(pieces) == f"{kind}(model='scripted', exhausted)"
+
+
+def test_the_representation_of_a_stream_that_is_being_read_is_pending() -> None:
+    with Client(ModelSpec("m", ScriptedModel("one two"))) as client:
+        pieces = client.stream("q")
+        next(pieces)
+        assert repr(pieces) == "Pieces(model='m', pending)"
+
+
+@pytest.mark.parametrize("read", [0, 1])
+def test_closing_it_stops_the_generation_and_leaves_nothing_to_read(faces, read: int) -> None:
+    model = ScriptedModel("one two three")
+    pieces = faces.client_of(model).stream("q")
+    if read:
+        faces.read_some(pieces, read)
+    close(faces, pieces)
+    close(faces, pieces)
+    assert model.active == 0
+    assert faces.read(pieces) == []
+    assert "cancelled" in repr(pieces)
+
+
+def test_dropping_it_stops_the_generation() -> None:
+    model = ScriptedModel("one two three")
+    pieces = Client(ModelSpec("m", model)).stream("q")
+    next(pieces)
+    assert model.active == 1
+    del pieces
+    assert model.active == 0
+
+
+def test_an_exception_thrown_into_it_stops_the_generation() -> None:
+    model = ScriptedModel("one two three")
+    pieces = Client(ModelSpec("m", model)).stream("q")
+    next(pieces)
+    with pytest.raises(KeyError):
+        pieces.throw(KeyError("x"))
+    assert model.active == 0
+
+
+def test_it_cannot_be_pickled_and_the_error_names_the_alternative(faces) -> None:
+    with pytest.raises(StateError, match="cannot be copied or pickled: read it"):
+        pickle.dumps(faces.client("a").stream("q"))
+
+
+def test_its_pieces_are_tokens_for_a_type_checker_too(faces) -> None:
+    assert {type(piece) for piece in faces.read(faces.client("one two").stream("q"))} == {Token}
+    assert get_type_hints(Client.stream)["return"] is Pieces
+    assert get_type_hints(talu.stream)["return"] is Pieces
+    assert get_type_hints(AsyncClient.stream)["return"] is AsyncPieces
+    bases = Pieces.__orig_bases__ + AsyncPieces.__orig_bases__
+    assert {Generator[Token, None, None], AsyncGenerator[Token, None]} <= set(bases)
