@@ -240,6 +240,28 @@ if child:
     assert shown.stderr == ""
 
 
+def test_two_profile_objects_of_a_process_lose_nothing_when_another_process_closes_the_file(
+    home,
+) -> None:
+    code = """
+from talu import Client, ModelSpec, Profile
+from talu.backends.scripted import ScriptedModel
+
+Client(ModelSpec("m", ScriptedModel("a")), profile=Profile("p")).chat(session_id="other").send("q")
+print(*sorted(s["session_id"] for s in Profile("p").sessions()))
+"""
+    scripts = ("a", "b")
+    clients = [Client(ModelSpec("m", ScriptedModel(*scripts)), profile=Profile("p")) for _ in "12"]
+    for number, client in enumerate(clients):
+        client.chat(session_id=f"before {number}").send("q")
+    subprocess.run([sys.executable, "-c", code], check=True)
+    for number, client in enumerate(clients):
+        client.chat(session_id=f"after {number}").send("q")
+    code = code.replace("other", "others")
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "after 0 after 1 before 0 before 1 other others\n"
+
+
 def modes(profile: Profile) -> list[str]:
     """The permissions of ~/.talu, ~/.talu/db, the profile's folder and its database."""
     folder = profile.path

@@ -9,7 +9,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from talu.error_text import shown
@@ -154,12 +154,17 @@ class File:
         return os.getpid(), status.st_dev, status.st_ino
 
     def _create(self) -> None:
-        """Create folders and file for this user only; SQLite creates its other files likewise."""
+        """Create folders and file for this user only; SQLite creates its other files likewise.
+
+        An existing file is not opened: closing a descriptor of it would release all locks of the
+        process on it, including those of another connection.
+        """
         folder = self.path.parent
         missing = [level for level in (folder, *folder.parents) if not level.exists()]
         for level in reversed(missing):
             level.mkdir(mode=0o700, exist_ok=True)
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        with CREATING.lock, suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         _restrict(self._root, 0o755)
         while folder != self._root and self._root in folder.parents:
             _restrict(folder, 0o700)
@@ -275,6 +280,7 @@ def _close(db: sqlite3.Connection, owner: int) -> None:
 
 
 FILES: "weakref.WeakSet[File]" = weakref.WeakSet()
+CREATING = ForkSafeLock()
 HELD: list[File] = []
 
 
