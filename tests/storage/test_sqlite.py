@@ -1,4 +1,4 @@
-"""The database file: unusable files, permissions, several processes and forks."""
+"""The database file: unusable files, permissions, and several processes."""
 
 import contextlib
 import gc
@@ -220,26 +220,6 @@ def test_several_processes_write_one_profile_at_once(home) -> None:
         assert len(loaded.items) == 10
 
 
-def test_a_forked_process_opens_its_own_connection(home) -> None:
-    code = """
-import os
-from talu import Client, ModelSpec, Profile
-from talu.backends.scripted import ScriptedModel
-
-client = Client(ModelSpec("m", ScriptedModel(*"abcdef")), profile=Profile("p"))
-client.chat(session_id="before").send("q")
-child = os.fork()
-client.chat(session_id="child" if child == 0 else "parent").send("q")
-if child:
-    assert os.waitpid(child, 0)[1] == 0
-    client.chat(session_id="after").send("q")
-    print(sorted(s["session_id"] for s in client.profile.sessions()))
-"""
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout == "['after', 'before', 'child', 'parent']\n"
-    assert shown.stderr == ""
-
-
 def test_two_profile_objects_of_a_process_lose_nothing_when_another_process_closes_the_file(
     home,
 ) -> None:
@@ -297,71 +277,3 @@ def test_the_folder_above_the_profiles_keeps_its_readers_and_loses_its_writers(p
     folder.chmod(0o777)
     assert len(profile.sessions()) == 1
     assert modes(profile)[0] == "0o755"
-
-
-FORKING = """
-import os, threading
-from talu import Client, ModelSpec, Profile
-from talu.backends.scripted import ScriptedModel
-
-profile = Profile("p")
-client = Client(ModelSpec("m", ScriptedModel(*"abcdef")), profile=profile)
-client.chat(session_id="before").send("q")
-entered, leave = threading.Event(), threading.Event()
-
-def hold():
-    with profile.database.file.writing():
-        entered.set()
-        leave.wait()
-
-thread = threading.Thread(target=hold)
-thread.start()
-entered.wait()
-child = os.fork()
-if child == 0:
-    print([s["session_id"] for s in profile.sessions()], flush=True)
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-leave.set()
-thread.join()
-client.chat(session_id="after").send("q")
-"""
-
-
-def test_a_child_that_is_forked_while_another_thread_uses_the_profile_can_use_it(home) -> None:
-    command = [sys.executable, "-W", "ignore", "-c", FORKING]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert (shown.stdout, shown.stderr) == ("['before']\n", "")
-
-
-WAITING = """
-import os, threading
-from pathlib import Path
-from talu.storage.sqlite import File
-
-file, entered, order = File(Path("talu.db")), threading.Event(), []
-
-def write():
-    with file.writing() as db:
-        entered.set()
-        for number in range(20_000):
-            db.execute("SELECT ?", (number,)).fetchone()
-        order.append("written")
-
-thread = threading.Thread(target=write)
-thread.start()
-entered.wait()
-child = os.fork()
-if child == 0:
-    os._exit(0)
-order.append("forked")
-os.waitpid(child, 0)
-thread.join()
-print(*order)
-"""
-
-
-def test_a_fork_waits_for_a_transaction_of_another_thread(tmp_path) -> None:
-    command = [sys.executable, "-W", "ignore", "-c", WAITING]
-    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert (shown.stdout, shown.stderr) == ("written forked\n", "")

@@ -1,7 +1,10 @@
 """The SQLite file of a profile: creation, migration, transactions and error translation.
 
 One connection serves all threads of the process, one transaction at a time; other processes have
-separate connections, and SQLite's locks make them wait for each other.
+separate connections, and SQLite's locks make them wait for each other. Before a fork every
+connection is closed, because a child that inherits one also inherits SQLite's record of the locks
+on the file, which the child does not hold: another process would then delete the WAL that the child
+writes to.
 """
 
 import os
@@ -21,7 +24,7 @@ from talu.storage.rows import Damage
 __all__ = ["File"]
 
 BUSY_SECONDS = 10.0
-FORK_SECONDS = 1.0
+FORK_SECONDS = 10.0
 APPLICATION_ID = int.from_bytes(b"talu")
 HINTS = {
     "SQLITE_FULL": "free some space",
@@ -56,10 +59,11 @@ class File:
         self._root = root or path.parent
         self._gate = ForkSafeLock(reentrant=True)
         self._connection: sqlite3.Connection | None = None
-        self._inherited: sqlite3.Connection | None = None
+        self._closing: weakref.finalize[[], File] | None = None
         self._identity: tuple[int, ...] = ()
-        self._current = object()  # identifies the current transaction
-        FILES.add(self)
+        self._current: object | None = None  # identifies the current transaction
+        with FORKING.lock:
+            FILES.add(self)
 
     @property
     def exists(self) -> bool:
@@ -100,13 +104,32 @@ class File:
         details = {"session_id": session_id} if session_id is not None else {}
         return StorageError(f"{self.path} is damaged: {where}{wrong}", "STORAGE_DAMAGED", details)
 
-    def wait_for_transaction(self) -> bool:
-        """Acquire the lock, so that no thread uses SQLite; False on a timeout."""
-        return self._gate.lock.acquire(timeout=FORK_SECONDS)
+    def prepare_for_fork(self, seconds: float) -> bool:
+        """Acquire the lock and close the connection; the next transaction opens a new one.
+
+        Returns:
+            False if a transaction did not end in time; the lock is not held then.
+        """
+        if not self._gate.lock.acquire(timeout=max(0, seconds)):
+            return False
+        if self._current is not None:  # this thread's: a signal handler forks
+            self._gate.lock.release()
+            return False
+        if self._closing is not None:
+            self._closing()
+        self._connection = self._closing = None
+        return True
 
     def end_wait(self) -> None:
         """Release the lock."""
         self._gate.lock.release()
+
+    def leave_to_parent(self) -> None:
+        """Give up the connection of a transaction that did not end before the fork."""
+        LEFT[self._identity] = self._connection
+        if self._closing is not None:
+            self._closing.detach()
+        self._connection = self._closing = self._current = None
 
     @contextmanager
     def _transaction(self, doing: str, begin: str) -> Generator[sqlite3.Connection]:
@@ -115,35 +138,42 @@ class File:
             if db.in_transaction:  # an interrupt left the previous transaction open
                 db.execute("ROLLBACK")
             mine = self._current = object()
-            db.execute(begin)
             try:
+                db.execute(begin)
                 yield db
                 db.execute("COMMIT")
             finally:  # an interrupted one may get here after another has started
-                if db.in_transaction and mine is self._current:
-                    db.execute("ROLLBACK")
+                if mine is self._current:
+                    self._current = None
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
 
     def _open(self) -> sqlite3.Connection:
-        """The connection of this process; SQLite connections must not be used across a fork."""
-        if self._connection is not None and self._identity[0] == os.getpid():
-            if self._identify() != self._identity:
-                raise StorageError(
-                    f"{self.path} was removed or replaced while it was in use: "
-                    "create the client again"
-                )
+        """The connection of this process."""
+        if self._identity and self._identify() != self._identity:
+            raise StorageError(
+                f"{self.path} was removed or replaced while it was in use: create the client again"
+            )
+        if self._connection is not None:
             return self._connection
         self._create()
+        before, self._identity = self._identity, self._identify()
+        if self._identity in LEFT:
+            raise StorageError(
+                f"{self.path} was in use when this process was forked, and stays with the parent "
+                "process: fork when no thread uses the profile, or spawn the process"
+            )
         db = sqlite3.connect(
             self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
             self._prepare(db)
         except BaseException:
+            self._identity = before
             db.close()
             raise
-        self._inherited = self._connection  # closing it would affect the parent process
-        self._connection, self._identity = db, self._identify()
-        weakref.finalize(self, _close, db, os.getpid())
+        self._closing = weakref.finalize(self, db.close)
+        self._connection = db
         return db
 
     def _identify(self) -> tuple[int, ...]:
@@ -151,7 +181,7 @@ class File:
             status = self.path.stat()
         except FileNotFoundError:
             return ()
-        return os.getpid(), status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino
 
     def _create(self) -> None:
         """Create folders and file for this user only; SQLite creates its other files likewise.
@@ -274,26 +304,34 @@ def _snapshot(db: sqlite3.Connection) -> Generator[None]:
             db.execute("ROLLBACK")
 
 
-def _close(db: sqlite3.Connection, owner: int) -> None:
-    if os.getpid() == owner:
-        db.close()
-
-
 FILES: "weakref.WeakSet[File]" = weakref.WeakSet()
 CREATING = ForkSafeLock()
+FORKING = ForkSafeLock(reentrant=True)
 HELD: list[File] = []
+LEFT: dict[tuple[int, ...], sqlite3.Connection | None] = {}  # inherited: closing affects the parent
 
 
 def _before_fork() -> None:
-    """Wait for transactions; a child forked during one would inherit held SQLite locks."""
-    HELD.extend(file for file in list(FILES) if file.wait_for_transaction())
+    """Wait until no transaction runs, prevent new ones, and close the connections."""
+    FORKING.lock.acquire()
+    deadline = time.monotonic() + FORK_SECONDS
+    HELD.extend(file for file in list(FILES) if file.prepare_for_fork(deadline - time.monotonic()))
 
 
 def _after_fork_in_parent() -> None:
     while HELD:
         HELD.pop().end_wait()
+    FORKING.lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for file in set(FILES).difference(HELD):
+        file.leave_to_parent()
+    HELD.clear()
 
 
 os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=HELD.clear
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
 )
