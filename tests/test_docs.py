@@ -89,6 +89,12 @@ def test_every_link_between_pages_leads_somewhere() -> None:
     assert dead == []
 
 
+def test_the_search_from_disk_copies_messages_in_both_directions() -> None:
+    script = (DOCS / "assets" / "iframe-worker.js").read_text()
+    entries = re.findall(r"postMessage(?: = message =>|\(message\)) \{\n(.*)\n", script)
+    assert [line.strip() for line in entries] == ["const data = structuredClone(message)"] * 2
+
+
 def test_the_guide_of_errors_has_every_error_and_code() -> None:
     text = (DOCS / "guides" / "errors.md").read_text()
     source = "".join(path.read_text() for path in (ROOT / "src" / "talu").glob("**/*.py"))
