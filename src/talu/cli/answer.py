@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import click
 
 from talu.chat.sync_chat import StreamingResponse
-from talu.cli.terminal import VisibleText, visible
+from talu.cli.terminal import VisibleText, counted, visible
 from talu.types import FinishReason
 
 __all__ = ["report", "write", "write_json"]
@@ -46,5 +46,5 @@ def report(response: StreamingResponse) -> None:
     for note in response.notes:
         click.echo(f"talu: {visible(note)}", err=True)
     if response.finish_reason is FinishReason.LENGTH and response.usage is not None:
-        count = response.usage.completion_tokens
-        click.echo(f"talu: cut off after {count} tokens; --max-tokens allows more", err=True)
+        count = counted(response.usage.completion_tokens, "token")
+        click.echo(f"talu: cut off after {count}; --max-tokens allows more", err=True)

@@ -8,13 +8,17 @@ import click
 from talu.cli.answer import write_json
 from talu.cli.chat import find_session
 from talu.cli.options import open_client, profile_option
-from talu.cli.terminal import visible
+from talu.cli.terminal import counted, visible
+from talu.error_text import nearest
+from talu.exceptions import ValidationError
 from talu.profile import Profile
 from talu.protocols import SessionRecord
 
 __all__ = ["command"]
 
-WIDTH = 60  # characters of a title or of a search result
+WIDTH = 60  # characters of a title, a question or a search result
+MAX_READ = 10_000  # characters of it, to remove control characters from
+SHOWN_NAMES = 10
 
 
 @click.group(name="chats")
@@ -36,9 +40,14 @@ def command() -> None:
 )
 @profile_option
 def list_(search: str | None, limit: int, profile: str | None) -> None:
-    """List chats, the latest first: id, time of the last change, title or search result."""
-    for record in Profile(profile).sessions(search=search, limit=limit):
-        click.echo(_line(record))
+    """List chats, the latest first: id, time of the last change, title or first question."""
+    kept = _existing(profile)
+    records = kept.sessions(search=search, limit=limit)
+    for record in records:
+        click.echo(_line(kept, record))
+    if not records:
+        condition = " that contain all these words" if search and search.strip() else ""
+        click.echo(f"talu: the profile {kept.name!r} has no chats{condition}", err=True)
 
 
 @command.command()
@@ -47,7 +56,7 @@ def list_(search: str | None, limit: int, profile: str | None) -> None:
 @profile_option
 def show(session: str, as_json: bool, profile: str | None) -> None:
     """Print the messages of a chat."""
-    kept = Profile(profile)
+    kept = _existing(profile)
     record = find_session(kept, _given(session))
     with open_client(record["model"], kept) as client:  # opens no model
         chat = client.chat(session_id=record["session_id"])
@@ -64,7 +73,7 @@ def show(session: str, as_json: bool, profile: str | None) -> None:
 @profile_option
 def delete(sessions: tuple[str, ...], yes: bool, profile: str | None) -> None:
     """Delete chats for good."""
-    kept = Profile(profile)
+    kept = _existing(profile)
     found = [find_session(kept, _given(session))["session_id"] for session in sessions]
     if not yes and (sys.stdin is None or not sys.stdin.isatty()):
         raise click.UsageError("There is no terminal to ask on: give --yes to delete.")
@@ -73,6 +82,20 @@ def delete(sessions: tuple[str, ...], yes: bool, profile: str | None) -> None:
     for session in found:
         kept.delete(session)
         click.echo(f"talu: deleted {session}", err=True)
+
+
+def _existing(name: str | None) -> Profile:
+    """The profile of this name, which must exist; the default one may be unused."""
+    kept = Profile(name)
+    if name is None or kept.database.file.exists:
+        return kept
+    folder = kept.path.parent
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    known = f"; there are {', '.join(names[:SHOWN_NAMES])}" if names else ""
+    hint = nearest(kept.name, names) or known
+    raise click.ClickException(
+        f"There is no profile {kept.name!r}, because no chat was stored in it{visible(hint)}."
+    )
 
 
 def _given(session: str) -> str:
@@ -87,8 +110,8 @@ def _given(session: str) -> str:
 @profile_option
 def export(file: str, profile: str | None) -> None:
     """Write all chats to a new FILE, one JSON object a line."""
-    count = Profile(profile).export(file)
-    click.echo(f"talu: exported {count} chats to {file}", err=True)
+    count = _existing(profile).export(file)
+    click.echo(f"talu: exported {counted(count, 'chat')} to {file}", err=True)
 
 
 @command.command(name="import")
@@ -97,13 +120,18 @@ def export(file: str, profile: str | None) -> None:
 def import_(file: str, profile: str | None) -> None:
     """Add all chats of an exported FILE, or none."""
     kept = Profile(profile)
-    count = kept.import_(file)
-    click.echo(f"talu: imported {count} chats into the profile {kept.name}", err=True)
+    try:
+        count = kept.import_(file)
+    except ValidationError as error:  # about the file's content, not about the usage
+        raise click.ClickException(str(error)) from error
+    done = f"imported {counted(count, 'chat')} into the profile {kept.name}"
+    click.echo(f"talu: {done}", err=True)
 
 
-def _line(record: SessionRecord) -> str:
+def _line(kept: Profile, record: SessionRecord) -> str:
     changed = datetime.fromtimestamp(record["updated_at_ms"] / 1000, UTC).astimezone()
-    what = record["search_snippet"] or record["title"] or record["system_prompt"] or ""
-    what = " ".join(visible(what).split())
+    what = record["search_snippet"] or record["title"]
+    what = what or kept.database.first_question(record["session_id"]) or record["system_prompt"]
+    what = " ".join(visible((what or "")[:MAX_READ]).split())
     what = what if len(what) <= WIDTH else what[: WIDTH - 1] + "…"
     return f"{record['session_id']}  {changed:%Y-%m-%d %H:%M}  {what}".rstrip()

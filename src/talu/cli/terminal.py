@@ -1,11 +1,11 @@
-"""Removes control characters from text that a terminal will show.
+"""Prepares text for a terminal: removes control characters, and counts things in words.
 
 A model can be made to write sequences that move the cursor, set the title or fill the clipboard.
 """
 
 import re
 
-__all__ = ["VisibleText", "visible"]
+__all__ = ["VisibleText", "counted", "visible"]
 
 _LONGEST = 64  # characters; a longer control sequence is text
 _SEQUENCE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]")
@@ -20,6 +20,11 @@ def visible(text: str) -> str:
     link, becomes plain text that can be seen.
     """
     return _CONTROL.sub("", _SEQUENCE.sub("", text))
+
+
+def counted(number: int, noun: str) -> str:
+    """The number with its noun, such as ``1 chat`` and ``2 chats``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 class VisibleText:

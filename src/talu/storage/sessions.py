@@ -24,7 +24,7 @@ from talu.storage.removal import (
 )
 from talu.storage.rows import Damage, decode, encode, record_of_row, record_text, words_of
 from talu.storage.sqlite import File
-from talu.storage.tree import add_items, has_node, read_path
+from talu.storage.tree import add_items, first_question, has_node, read_path
 from talu.storage.words import Query, snippet
 
 __all__ = ["COLUMNS", "Database", "add_session"]
@@ -161,6 +161,19 @@ class Database:
                     SessionRecord(**record, search_snippet=shown_text, cursor=str(columns[0]))
                 )
         return sessions
+
+    def first_question(self, session_id: str) -> str | None:
+        """The text of the first user message of a session; None if it has none."""
+        if not self._file.exists:
+            return None
+        with self._file.reading() as db:
+            found = db.execute(
+                "SELECT head FROM sessions WHERE session_id = ?", (session_id,)
+            ).fetchone()
+            try:
+                return None if found is None else first_question(db, found[0])
+            except Damage as error:
+                raise self._file.damaged(error, session_id) from error
 
     def delete(self, session_id: str) -> bool:
         """Delete a session and all items that no other one shares, and erase them from the disk.

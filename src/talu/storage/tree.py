@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from talu.storage.index import add_words
-from talu.storage.rows import Damage, decode
+from talu.storage.rows import Damage, decode, words_of
 
-__all__ = ["LIVE_NODES", "add_items", "has_node", "read_path"]
+__all__ = ["LIVE_NODES", "add_items", "first_question", "has_node", "read_path"]
 
 # A node's number is greater than its parent's. The walk ends at a link that violates this, so that
 # a damaged chain cannot form a cycle.
@@ -67,3 +67,16 @@ def read_path(db: sqlite3.Connection, head: int | None) -> tuple[list[int], list
     if head != (nodes[-1] if nodes else None):
         raise Damage("its last item is missing")
     return nodes, items
+
+
+def first_question(db: sqlite3.Connection, head: int | None) -> str | None:
+    """The text of the first user message of a history; None if there is none.
+
+    Raises:
+        Damage: an item before it, or the message itself, is damaged.
+    """
+    for _, _, item in db.execute(PATH, (head,)):
+        record = decode(item)
+        if record.get("role") == "user" and (text := words_of(record)):
+            return text
+    return None
