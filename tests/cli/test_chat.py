@@ -142,10 +142,24 @@ class Screen:
 
     def wait_for(self, text: bytes) -> None:
         while text not in self._unread:
-            ready, _, _ = select.select([self._terminal], [], [], 30)
-            assert ready, f"{text!r} does not come after {self._unread!r}"
-            self._unread += os.read(self._terminal, 1024)
+            assert self._read(30), f"{text!r} does not come after {self._unread!r}"
         self._unread = self._unread.partition(text)[2]
+
+    def press(self, key: Callable[[], None], text: bytes) -> None:
+        """Press a key until the text comes: one pressed right before a read begins is lost."""
+        for _ in range(60):
+            key()
+            while text not in self._unread and self._read(0.5):
+                pass
+            if text in self._unread:
+                break
+        self.wait_for(text)
+
+    def _read(self, seconds: float) -> bool:
+        ready, _, _ = select.select([self._terminal], [], [], seconds)
+        if ready:
+            self._unread += os.read(self._terminal, 1024)
+        return bool(ready)
 
 
 def test_a_terminal_has_a_prompt_and_ctrl_d_ends_the_chat() -> None:
@@ -156,16 +170,19 @@ def test_a_terminal_has_a_prompt_and_ctrl_d_ends_the_chat() -> None:
         command, stdin=inner, stdout=inner, stderr=inner, start_new_session=True
     ) as process:
         os.close(inner)
-        screen.wait_for(b"/help")
-        screen.wait_for(b"> ")
-        os.write(terminal, b"hi\r")
-        screen.wait_for(b"word")
-        process.send_signal(signal.SIGINT)
-        screen.wait_for(b"stopped")
-        screen.wait_for(b"> ")
-        process.send_signal(signal.SIGINT)
-        screen.wait_for(b"Ctrl-D or /exit ends the chat")
-        screen.wait_for(b"> ")
-        os.write(terminal, b"\x04")
-        assert process.wait(timeout=30) == 0
+        try:
+            screen.wait_for(b"/help")
+            screen.wait_for(b"> ")
+            os.write(terminal, b"hi\r")
+            screen.wait_for(b"word")
+            process.send_signal(signal.SIGINT)
+            screen.wait_for(b"stopped")
+            screen.wait_for(b"> ")
+            screen.press(
+                lambda: process.send_signal(signal.SIGINT), b"Ctrl-D or /exit ends the chat"
+            )
+            os.write(terminal, b"\x04")
+            assert process.wait(timeout=30) == 0
+        finally:
+            process.kill()
     os.close(terminal)
