@@ -1,4 +1,4 @@
-"""Asks one question, and shows what an answer knows about itself."""
+"""Asks one question, and shows the attributes of the answer."""
 
 import math
 
@@ -25,7 +25,7 @@ with Client("talu/pocket") as client:
     one, two = (client.ask("Tell me a story.", seed=7, max_tokens=30) for _ in range(2))
     print(f"\nsame seed, same tokens: {one.tokens == two.tokens}")
 
-    # How sure the model was of each token, and what came second.
+    # The probability of each token, and the second most likely token.
     sure = client.ask("What is the capital of France?", config=exact, top_logprobs=2)
     print("\ntoken        probability  second")
     for entry in sure.logprobs:

@@ -1,4 +1,4 @@
-"""A small web backend with one client; FastAPI takes the same functions."""
+"""A small web backend with one client; the functions also work with FastAPI."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ async def lifespan(app):
 
 
 async def stream(app, question):
-    try:  # awaited: what is wrong with the question raises before anything is sent
+    try:  # awaited: a wrong question raises before anything is sent
         pieces = await app.client.stream(question, temperature=0)
     except GenerationError as error:
         return error.code
@@ -24,13 +24,13 @@ async def stream(app, question):
 
 async def reply(app, user, message):
     chat = app.chats.setdefault(user, app.client.chat(system=f"You are a {user}."))
-    async with await chat(message, temperature=0) as response:  # stops when the reader has gone
+    async with await chat(message, temperature=0) as response:  # stops when the reader disconnects
         return "".join([piece async for piece in response])
 
 
 async def main():
     app = SimpleNamespace()
-    async with lifespan(app):  # requests that are under way together run in one batch
+    async with lifespan(app):  # concurrent requests run in one batch
         questions = [*(f"What is {n} + {n}?" for n in range(1, 9)), "word " * 3000]
         calls = [stream(app, question) for question in questions]
         calls += [reply(app, user, "Hello!") for user in ("pirate", "poet")]

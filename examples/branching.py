@@ -1,4 +1,4 @@
-"""Continues one history in several ways: appending to any answer, forking, answering again."""
+"""Continues one history in several ways: appending to any answer, forking, regenerating."""
 
 from talu import Client, GenerationConfig
 
@@ -16,7 +16,7 @@ with Client("talu/pocket") as client:
             print(f"  {message['role']:9}  {message['content']}")
         print()
 
-    # A fork by hand. All branches share the model, and the cache of their common beginning.
+    # Fork the chat. All branches share the model, and the cache of their common prefix.
     fork = chat.fork()
     answer = fork.send("What is 2+2?")
     print(f"{answer}  (the fork has {len(fork)} items, the chat {len(chat)})")
@@ -27,5 +27,5 @@ with Client("talu/pocket") as client:
     for story in tries:
         print(f"{len(story)} characters: {story.text[:50]} …")
 
-    # Answer the last question again, or replace it by another one.
+    # Answer the last question again, or replace it with another one.
     print(f"\n{chat.regenerate('And of Germany?')}  (the chat has {len(chat)} items)")

@@ -10,7 +10,7 @@ logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="log: %(messag
 
 
 class Endings(Hook):
-    """Every generation has one start and one end, whatever happens to it."""
+    """Every generation has one start and one end, whatever the outcome."""
 
     def on_generation_end(self, chat, response, *, error=None):
         print("ended:", error.code if error else f"{response.finish_reason} {response.text!r}")
@@ -21,7 +21,7 @@ with Client("talu/pocket", hooks=[metrics, LoggingHook(), Endings()]) as client:
     client.ask("What is 2+2?", temperature=0)
     client.raw_complete("Once upon a time", max_tokens=4, temperature=0)
 
-    # A stream that is left early counts as cancelled; one that fails has an error.
+    # A stream that is not read to its end is cancelled; one that fails has an error.
     with client.chat()("Tell me a story.") as response:
         next(iter(response))
     try:

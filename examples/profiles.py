@@ -5,7 +5,7 @@ import tempfile
 
 from talu import Client, Profile
 
-# Profiles are in ~/.talu; this example uses another home and leaves yours alone.
+# Profiles are in ~/.talu; this example uses another home, so yours is not changed.
 home = tempfile.TemporaryDirectory()
 os.environ["HOME"] = home.name
 

@@ -3,7 +3,7 @@
 from talu import Client
 
 with Client("talu/pocket") as client:
-    # One question. Nothing is remembered.
+    # One question, without a history.
     answer = client.ask("What is 2+2?", temperature=0)
     print("What is 2+2?", "->", answer)
 

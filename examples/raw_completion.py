@@ -12,7 +12,7 @@ with Client("talu/pocket") as client:
     answer = client.raw_complete(prompt, temperature=0)
     print(f"{answer}  (same as ask: {answer == client.ask('What is 2+2?', temperature=0)})")
 
-    # The beginning of the answer can be given, and the text can include the prompt.
+    # The answer can continue a given beginning, and its text can include the prompt.
     echoed = client.raw_complete(
         prompt + "2 + 2 =",
         completion_opts=CompletionOptions(echo_prompt=True),
@@ -20,7 +20,7 @@ with Client("talu/pocket") as client:
     )
     print(echoed.text.removeprefix(prompt), f" ({len(echoed.tokens)} tokens of it sampled)")
 
-    # Token ids instead of text: nothing is tokenized, and nothing is added in front.
+    # Token ids instead of text: nothing is tokenized, and no token is added.
     story = client.raw_complete("Once there was a fox", temperature=0, max_tokens=12)
     again = client.raw_complete(
         "",
@@ -30,7 +30,7 @@ with Client("talu/pocket") as client:
     )
     print(f"\n{again.usage.prompt_tokens} ids in, {len(again.tokens)} tokens out")
 
-    # A stop sequence ends a text that has no end of its own.
+    # A stop sequence ends a text that would not end by itself.
     line = client.raw_complete(
         "1 + 1 = 2\n2 + 2 = 4\n3 + 3 =", stop_sequences=["\n"], temperature=0
     )

@@ -25,11 +25,11 @@ with Client("talu/pocket") as client:
     print("settings the same:", restored.config == chat.config)
     print("And of Italy? ->", restored.send("And of Italy?"))
 
-    # The conversation alone, in the form that OpenAI's API has:
+    # The conversation alone, in the format of OpenAI's API:
     for message in restored.messages:
         print(" ", json.dumps(message))
     again = client.chat(messages=restored.messages)
     print("messages the same:", again.messages == restored.messages)
 
-# Without a client a chat only holds its history.
+# Without a client, a chat can be read and edited, but not continued.
 print(Chat.from_dict(json.loads(file.read_text())).items)

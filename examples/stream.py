@@ -8,7 +8,7 @@ with Client("talu/pocket") as client:
         print(piece, end="", flush=True)
     print()
 
-    # A chat streams when it is called. Each piece is a string that knows its token.
+    # A chat streams when it is called. Each piece is a string with the id of its token.
     chat = client.chat(system="You are a pirate.")
     response = chat("Hello!", temperature=0, logprobs=True)
     for token in response:

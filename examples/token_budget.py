@@ -20,7 +20,7 @@ with Client("talu/pocket") as client:
         print(f"{error.code}: {error}")
     print(f"the failed turn left no trace: {len(chat)} item\n")
 
-    # So drop the oldest turns when the next one would not fit.
+    # Drop the oldest turns if the next one would not fit.
     dropped = 0
     for number in range(1, 17):
         question = f"Tell me a story about a fox. What is {number} + {number}?"
