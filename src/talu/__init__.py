@@ -159,14 +159,16 @@ if not TYPE_CHECKING:  # a type checker would take any name for granted
 
 def _hint(name: str) -> str:
     """Where a name is that is not here, or the known name that looks most like it."""
-    nearest = importlib.import_module("talu.error_text").nearest
+    other_names = importlib.import_module("talu.other_names")
+    if name in other_names.OTHER_NAMES["talu"]:
+        return f"; use {other_names.OTHER_NAMES['talu'][name]}"
     known = {}
     for module in MODULES:
         public = importlib.import_module(f"talu.{module}").__all__
         known.update(dict.fromkeys(public, f"talu.{module}"))
     if name in known:
         return f"; it is in {known[name]}: from {known[name]} import {name}"
-    hint: str = nearest(name, [*__all__, *known])
+    hint: str = other_names.nearest(name, [*__all__, *known])
     return hint
 
 

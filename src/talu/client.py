@@ -28,6 +28,7 @@ from talu.config import (
 from talu.deadline import Deadline
 from talu.error_text import shown
 from talu.exceptions import ValidationError
+from talu.other_names import explained
 from talu.profile import Profile
 from talu.router.model_methods import AsyncModelMethods, ModelMethods
 from talu.router.router import Router
@@ -288,6 +289,7 @@ class Client(_Client, TokenMethods):
         draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=timeout)
         return Pieces(chat._streamed(draft))
 
+    @explained
     def chat(
         self,
         system: str | None = None,
@@ -489,6 +491,7 @@ class AsyncClient(_Client, AsyncModelMethods, AsyncTokenMethods):
         draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=timeout)
         return AsyncPieces(lambda: chat._streamed(draft), chat.model)
 
+    @explained
     def chat(
         self,
         system: str | None = None,

@@ -7,13 +7,14 @@ stream read to its end.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, get_args
 from weakref import WeakMethod
 
 from talu.config import GenerationConfig
 from talu.deadline import Deadline
 from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
+from talu.other_names import no_attribute
 
 __all__ = [
     "KV_FORMATS",
@@ -269,6 +270,11 @@ class Handle:
 
     __slots__ = ()
     _instead: ClassVar[str]  # the alternative, for the error message
+
+    if not TYPE_CHECKING:  # a type checker would take any name for granted
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_attribute(self, name)
 
     def __reduce__(self) -> NoReturn:
         raise StateError(

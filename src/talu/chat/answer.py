@@ -12,16 +12,12 @@ from weakref import ref
 from talu.chat.builder import Builder
 from talu.chat.items import ContentPart, Item, OutputText
 from talu.exceptions import StateError
+from talu.other_names import no_attribute
 from talu.types import FinishReason, Timings, TokenLogprob, Usage
 
 __all__ = ["Answer", "ChatT", "Latest", "Outcome", "ToolCall", "WholeAnswer"]
 
 T = TypeVar("T")
-LATER = {  # attributes that belong to features of later versions
-    "parsed": "structured output",
-    "submit_tool_result": "tools",
-    "submit_tool_results": "tools",
-}
 
 
 class Continuable(Protocol):
@@ -231,11 +227,8 @@ class Answer(Generic[ChatT]):
 
     if not TYPE_CHECKING:  # a type checker would take any name for granted
 
-        def __getattr__(self, name: str) -> object:
-            wrong = f"{type(self).__name__!r} object has no attribute {name!r}"
-            if name in LATER:
-                wrong += f": it needs {LATER[name]}, which this version of talu does not have yet"
-            raise AttributeError(wrong, name=name, obj=self)
+        def __getattr__(self, name: str) -> NoReturn:
+            raise no_attribute(self, name)
 
     def _detach(self) -> None:
         """Drop the reference to the chat, whose client is closed."""

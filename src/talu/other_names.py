@@ -1,0 +1,183 @@
+"""Suggests the right name when an attribute does not exist, also for names of other libraries."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from talu.error_text import NOT_YET, nearest
+
+__all__ = ["OTHER_NAMES", "explained", "no_attribute"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ASK = "client.ask(prompt)"
+MESSAGES = "client.ask(messages), with a list of dictionaries"
+EMBED = "client.embed(text) or client.embed_batch(texts)"
+SETTINGS = "GenerationConfig, or keywords such as client.ask(prompt, temperature=0)"
+TEXT = "the response itself, which is a str, or response.text"
+
+OTHER_NAMES = {  # class, or "talu" for the module: a name in other libraries, and what to use here
+    "talu": {
+        "AutoModel": "talu.Client(model)",
+        "AutoModelForCausalLM": "talu.Client(model)",
+        "AutoTokenizer": "talu.Client(model).tokenize(text)",
+        "Anthropic": "talu.Client(model)",
+        "AsyncLLM": "talu.AsyncClient(model)",
+        "AsyncOpenAI": "talu.AsyncClient(model)",
+        "LLM": "talu.Client(model)",
+        "Llama": "talu.Client(model)",
+        "Model": "talu.Client(model)",
+        "OpenAI": "talu.Client(model)",
+        "SamplingParams": SETTINGS,
+        "Session": "talu.Chat(model), or talu.Profile for stored chats",
+        "Tokenizer": "talu.Client(model).tokenize(text)",
+        "complete": "talu.ask(model, prompt), or talu.raw_complete without a chat template",
+        "completion": "talu.ask(model, prompt), or talu.raw_complete without a chat template",
+        "count_tokens": "talu.Client(model).count_tokens(text)",
+        "embed": "talu.Client(model).embed(text) or embed_batch(texts)",
+        "embedding": "talu.Client(model).embed(text) or embed_batch(texts)",
+        "embeddings": "talu.Client(model).embed(text) or embed_batch(texts)",
+        "generate": "talu.ask(model, prompt)",
+        "get_model": "talu.Client(model)",
+        "load": "talu.Client(model)",
+        "load_model": "talu.Client(model)",
+        "pipeline": "talu.Client(model)",
+        "tokenize": "talu.Client(model).tokenize(text)",
+    },
+    "_Client": {
+        "batch": "client.ask(prompts), with a list of texts",
+        "chats": "talu.Profile, whose sessions() lists the stored chats",
+        "complete": f"{ASK}, or client.raw_complete(prompt) without a chat template",
+        "completion": f"{ASK}, or client.raw_complete(prompt) without a chat template",
+        "completions": f"{ASK}, or client.raw_complete(prompt) without a chat template",
+        "create_chat_completion": MESSAGES,
+        "create_completion": "client.raw_complete(prompt)",
+        "create_embedding": EMBED,
+        "decode": "client.detokenize(ids)",
+        "embeddings": EMBED,
+        "encode": "client.tokenize(text) for token ids, or client.embed(text) for a vector",
+        "generate": ASK,
+        "generate_stream": "client.stream(prompt)",
+        "invoke": ASK,
+        "list_models": "client.models",
+        "messages": MESSAGES,
+        "model": "client.default_model",
+        "predict": ASK,
+        "prompt": ASK,
+        "responses": ASK,
+        "send": f"{ASK}, or client.chat().send(message)",
+        "start_chat": "client.chat()",
+        "stream_generate": "client.stream(prompt)",
+    },
+    "client.chat": {
+        "completions": f"{MESSAGES}; client.chat() makes a chat with a history",
+        "create": f"{MESSAGES}; client.chat() makes a chat with a history",
+        "send": "client.chat().send(message): client.chat is a method that makes a chat",
+    },
+    "Conversation": {
+        "add": "chat.append(role, text)",
+        "add_message": "chat.append(role, text)",
+        "ask": "chat.send(message)",
+        "complete": "chat.send(message)",
+        "completions": "chat.send(message)",
+        "generate": "chat.send(message)",
+        "history": "chat.items or chat.messages",
+        "id": "chat.session_id",
+        "invoke": "chat.send(message)",
+        "load": "client.chat(session_id=…) with a profile, or Chat.from_dict",
+        "prompt": "chat.send(message)",
+        "response": "chat.last_response",
+        "save": "Client(model, profile=Profile()), which stores every chat, or chat.to_dict()",
+        "send_message": "chat.send(message)",
+        "stream": "chat(message), which streams, or chat.send(message, stream=True)",
+        "system_message": "chat.system",
+        "system_prompt": "chat.system",
+        "turns": "chat.items or chat.messages",
+        "undo": "chat.pop()",
+    },
+    "Answer": {
+        "answer": TEXT,
+        "choices": f"{TEXT}: there is one answer",
+        "completion": TEXT,
+        "generated_text": TEXT,
+        "input_tokens": "response.usage.prompt_tokens",
+        "json": "response.to_dict()",
+        "message": TEXT,
+        "messages": "response.chat.messages",
+        "model_dump": "response.to_dict()",
+        "output": TEXT,
+        "output_text": TEXT,
+        "output_tokens": "response.usage.completion_tokens",
+        "outputs": TEXT,
+        "reasoning_content": "response.reasoning",
+        "response": TEXT,
+        "stop_reason": "response.finish_reason",
+        "thinking": "response.reasoning",
+        "token_ids": "response.tokens",
+    },
+    "Profile": {
+        "chats": "profile.sessions()",
+        "list": "profile.sessions()",
+        "load": "client.chat(session_id=…) of a client with this profile",
+        "search": "profile.sessions(search=words)",
+    },
+    "StopFlag": {"set": "flag.signal()", "clear": "flag.reset()", "stop": "flag.signal()"},
+}
+LATER = {  # attributes of features that later versions have
+    "parsed": "structured output",
+    "submit_tool_result": "tools",
+    "submit_tool_results": "tools",
+} | NOT_YET
+
+
+def no_attribute(target: object, name: str) -> AttributeError:
+    """The error for an attribute that an object lacks, with the name to use instead, if any."""
+    wrong = f"{type(target).__name__!r} object has no attribute {name!r}"
+    if name.startswith("_"):
+        return AttributeError(wrong, name=name, obj=target)
+    for kind in type(target).__mro__:
+        if name in (known := OTHER_NAMES.get(kind.__name__, {})):
+            return AttributeError(f"{wrong}; use {known[name]}")
+    if name in LATER:
+        later = f"it needs {LATER[name]}, which this version of talu does not have yet"
+        return AttributeError(f"{wrong}: {later}")
+    public = [each for each in dir(type(target)) if not each.startswith("_")]
+    return AttributeError(wrong + nearest(name, public))
+
+
+class _Method(partial[Any]):
+    """A bound method whose missing attributes are explained."""
+
+    def __getattr__(self, name: str) -> object:
+        if name in ("__name__", "__qualname__", "__self__", "__func__"):
+            return getattr(self.func, name)
+        known = OTHER_NAMES["client.chat"]
+        hint = f"; use {known[name]}" if name in known else ": it is a method, call it"
+        raise AttributeError(f"client.{self.func.__name__} has no attribute {name!r}{hint}")
+
+    def __repr__(self) -> str:
+        return repr(self.func)
+
+
+class _Explained:
+    """The descriptor of such a method."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __get__(self, owner: object, kind: type | None = None) -> object:
+        if owner is None:
+            return self._function
+        method = _Method(self._function.__get__(owner, kind))
+        method.__doc__ = self._function.__doc__
+        return method
+
+
+if TYPE_CHECKING:
+
+    def explained(function: F) -> F:
+        """The method, for a type checker."""
+        return function
+
+else:
+    explained = _Explained
