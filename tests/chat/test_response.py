@@ -203,7 +203,9 @@ def test_attributes_of_later_features_are_refused_by_name(faces, stream) -> None
         with pytest.raises(AttributeError, match=f"'{name}': it needs {feature}, which"):
             getattr(answer, name)
         assert not hasattr(answer, name)
-    with pytest.raises(AttributeError, match=r"Response' object has no attribute 'txt'; did you mean 'text'"):
+    with pytest.raises(
+        AttributeError, match=r"Response' object has no attribute 'txt'; did you mean 'text'"
+    ):
         attrgetter("txt")(answer)
     if stream:
         faces.run(answer.close())
