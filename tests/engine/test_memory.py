@@ -20,6 +20,7 @@ from talu.weights.resolve import BUNDLED
 TEMPLATE = "{{ messages[-1].content }}"
 RESIDENT = """
 import sys
+from itertools import islice, product
 from pathlib import Path
 from talu import Client
 
@@ -41,6 +42,20 @@ for _ in range(50):
     cycle()
 before = resident()
 for _ in range(int(sys.argv[2])):
+    cycle()
+print(before, resident())
+"""
+WORDS = """
+text = " ".join(map("".join, islice(product("abcdefgh", repeat=5), 10_000)))
+
+def cycle():
+    with Client(sys.argv[1]) as client:
+        client.tokenize(text)
+
+for _ in range(5):
+    cycle()
+before = resident()
+for _ in range(20):
     cycle()
 print(before, resident())
 """
@@ -104,10 +119,14 @@ def no_collector() -> Iterator[None]:
 def test_opening_and_closing_again_and_again_holds_memory_within_five_percent(
     model: str, checkpoint: Path, measured: Measured
 ) -> None:
-    # 1 to 2 KB a cycle stay: tokenizers keeps the words of each tokenizer that a thread has used.
     ref = str(checkpoint) if model == "tiny" else model
     before, after = measured(CYCLES, ref, "500")
     assert after <= 1.05 * before
+
+
+def test_the_words_of_a_closed_tokenizer_do_not_stay_in_memory(measured: Measured) -> None:
+    before, after = measured(WORDS, BUNDLED)
+    assert after - before < 5 << 20
 
 
 def test_the_last_close_gives_the_memory_of_the_engine_back(

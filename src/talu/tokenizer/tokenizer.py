@@ -334,6 +334,8 @@ def _configure(
     backend.no_padding()
     if isinstance(backend.model, BPE):
         backend.model.dropout = None  # used in training, where tokens are chosen at random
+    if hasattr(backend.model, "_resize_cache"):
+        backend.model._resize_cache(0)  # each thread would keep the words until it ends
     name = effective_class(settings, backend)
     # transformers adds default tokens that the vocabulary lacks, with ids beyond the model's rows
     named = {
