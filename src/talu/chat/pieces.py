@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from talu.chat.async_chat import AsyncStreamingResponse
 from talu.chat.builder import Token
+from talu.chat.stream import not_json
 from talu.chat.sync_chat import StreamingResponse
 from talu.types import Handle
 
@@ -18,7 +19,9 @@ class Pieces(Handle, Generator[Token, None, None]):
     Leaving the loop, ``close`` and dropping the object stop the generation.
     """
 
+    __slots__ = ("__weakref__", "_reading", "_release", "_response")
     _instead = 'read it: "".join(pieces) is plain text'
+    keys = not_json
 
     def __init__(
         self, response: StreamingResponse, release: Callable[[], object] = lambda: None
@@ -63,7 +66,9 @@ class AsyncPieces(Handle, AsyncGenerator[Token, None]):
     loop, calling ``aclose`` or dropping the object stops the generation.
     """
 
+    __slots__ = ("__weakref__", "_begin", "_closed", "_model", "_reading", "_response")
     _instead = "read it with async for; its pieces are text"
+    keys = not_json
 
     def __init__(
         self, begin: Callable[[], Awaitable[AsyncStreamingResponse]], model: str | None

@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache, update_wrapper
-from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
+from typing import Any, ClassVar, Concatenate, NoReturn, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from talu.chat.answer import Answer, ChatT
@@ -16,13 +16,22 @@ from talu.chat.turn import Turn
 from talu.exceptions import StateError
 from talu.types import FinishReason, Handle
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "not_json"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 LOGGER = logging.getLogger("talu.chat")
 OPEN: WeakValueDictionary[int, "Stream[Any]"] = WeakValueDictionary()
 DROPPED: dict[int, "Stream[Any]"] = {}  # dropped streams whose cleanup has not finished
+
+
+def not_json(self: object) -> NoReturn:
+    """Refuse the conversion to a dictionary, with which web frameworks begin to make JSON."""
+    raise TypeError(
+        f"{type(self).__name__} is not JSON: return fastapi.responses.StreamingResponse(stream, "
+        "media_type='text/plain') from the web handler, or a complete answer (ask, or "
+        "stream=False), which is text"
+    )
 
 
 def _of_text(
@@ -187,6 +196,13 @@ class Stream(Answer[ChatT], TextLike, Handle):
 
     def __bool__(self) -> bool:
         return True
+
+    keys = not_json
+
+    @property
+    def __dict__(self) -> NoReturn:  # type: ignore[override]
+        """Hidden from ``vars``, with which web frameworks make JSON of an object's internals."""
+        raise AttributeError("__dict__")
 
     def _check_superseded(self) -> None:
         if self._turn.superseded:
