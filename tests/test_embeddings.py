@@ -13,6 +13,7 @@ import pytest
 
 from talu import AsyncClient, Client, LocalBackend, ModelSpec
 from talu.backends.scripted import ScriptedModel
+from talu.deadline import Deadline
 from talu.exceptions import (
     EmptyPromptError,
     GenerationError,
@@ -167,8 +168,39 @@ def test_truncation_keeps_the_special_tokens_at_the_ends() -> None:
     whole = tokenizer.encode("one two three four")
     assert tokenizer.decode(whole[:1], skip_special_tokens=False) == "[CLS]"
     assert tokenizer.decode(whole[-1:], skip_special_tokens=False) == "[SEP]"
-    assert tokenizer.encode_at_most("one two three four", 4) == [*whole[:3], whole[-1]]
-    assert tokenizer.encode_at_most("one two three four", 6) == whole
+    assert tokenizer.encode_at_most("one two three four", 4) == ([*whole[:3], whole[-1]], True)
+    assert tokenizer.encode_at_most("one two three four", 6) == (whole, False)
+
+
+@pytest.mark.parametrize("model", [0, 1], ids=["pocket", "minilm"])
+def test_a_truncated_text_has_the_vector_of_its_beginning(client: Client, model: int) -> None:
+    text = "The quick brown fox jumps over the lazy dog. " * 50_000
+    name = client.models[model]
+    assert client.embed(text, name, truncate=True) == client.embed(
+        text[:20_000], name, truncate=True
+    )
+
+
+def test_a_long_text_is_refused_before_all_of_it_is_tokenized(client: Client) -> None:
+    with pytest.raises(GenerationError, match=r"text 0 has at least \d{5} tokens.*takes 256"):
+        client.embed("a b " * 1_000_000, str(MINILM))
+
+
+def test_no_text_is_tokenized_after_the_deadline(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = Tokenizer.encode_at_most
+    tokenized = []
+
+    def counted(self: Tokenizer, text: str, *args: Any, **named: Any) -> tuple[list[int], bool]:
+        tokenized.append(text)
+        monkeypatch.setattr(Deadline, "expired", len(tokenized) > 2)
+        return encode(self, text, *args, **named)
+
+    monkeypatch.setattr(Tokenizer, "encode_at_most", counted)
+    with pytest.raises(GenerationError, match="not done within timeout=100"):
+        client.embed_batch(["one"] * 20, truncate=True, timeout=100)
+    assert len(tokenized) == 3
 
 
 @pytest.mark.parametrize("name", ["embed", "embed_batch", "aembed", "aembed_batch"])

@@ -10,7 +10,7 @@ from talu.template.limits import template_time
 from talu.template.masking import Mask, texts_of
 from talu.template.prompt_template import PromptTemplate
 from talu.template.render import render, traits
-from talu.tokenizer.tokenizer import TAGS, Tokenizer
+from talu.tokenizer.tokenizer import TAGS, Tokenizer, Watch
 from talu.types import Request
 
 __all__ = ["Prompt", "prompt_of", "stop_notes"]
@@ -45,7 +45,7 @@ def prompt_of(request: Request, engine: Engine, ref: str, *, must_fit: bool = Fa
     Raises:
         EmptyPromptError: there is no message, text or token.
         GenerationError: the text is so long that it cannot fit (code
-            ``GENERATION_CONTEXT_OVERFLOW``).
+            ``GENERATION_CONTEXT_OVERFLOW``), or the request's time is over.
         TemplateError: the model has no chat template, or the template fails.
         TokenizerError: the text cannot be tokenized.
         ValidationError: the parts of the request contradict each other.
@@ -95,14 +95,13 @@ def _conversation(request: Request, engine: Engine, source: str, must_fit: bool)
     )
     parts = mask.parts(rendered)
     text = "".join(piece for piece, _ in parts)
-    if must_fit:
-        engine.check_length(text)
+    watch = _watch(request, engine, text, must_fit)
     if source == PromptTemplate.RAW.source:  # it writes no special tokens: the tokenizer adds them
-        return Prompt(text, tokenizer.encode(text))
+        return Prompt(text, tokenizer.encode(text, watch=watch))
     if request.config.allow_special_tokens:
-        ids = tokenizer.encode(text, special_tokens=False)
+        ids = tokenizer.encode(text, special_tokens=False, watch=watch)
     else:
-        ids = tokenizer.encode_parts(parts)
+        ids = tokenizer.encode_parts(parts, watch=watch)
     spelled = sorted({piece for piece, is_spelling in parts if is_spelling})
     notes = [_note(spelled)] if spelled else []
     if any("name" in message for message in messages) and not traits(source).names:
@@ -125,6 +124,19 @@ def _mask(texts: list[str], request: Request, tokenizer: Tokenizer) -> Mask:
         shown = traits(source).conversation
         tags = [tag for tag in tags if tag in shown]
     return Mask(texts, tokenizer.special_tokens, tags)
+
+
+def _watch(request: Request, engine: Engine, text: str, must_fit: bool) -> Watch:
+    """Checks the limits of a request now, and between the pieces of its prompt."""
+
+    def watch(count: int | None) -> None:
+        if request.deadline is not None:
+            request.deadline.check()
+        if must_fit:
+            engine.check_length(text, count)
+
+    watch(None)
+    return watch
 
 
 def _note(spelled: Sequence[str]) -> str:
@@ -169,9 +181,8 @@ def _raw(request: Request, engine: Engine, must_fit: bool) -> Prompt:
         text = tokenizer.decode(ids, skip_special_tokens=False)
     else:
         text = request.prompt or ""
-        if must_fit:
-            engine.check_length(text)
-        ids = tokenizer.encode(text) if text else []
+        watch = _watch(request, engine, text, must_fit)
+        ids = tokenizer.encode(text, watch=watch) if text else []
     if request.continue_from_token_id is not None:
         engine.check_ids("continue_from_token_id", [request.continue_from_token_id])
         ids.append(request.continue_from_token_id)

@@ -93,24 +93,19 @@ class Texts:
             yield await self._afinish(ahead, options)
 
     def _start(self, texts: Sequence[str], options: EmbeddingOptions, first: int) -> _Batch:
-        if options.deadline is not None:
-            options.deadline.check()
         engine = self._engine()
         self._check_supported(engine)
         pooling = self._pooling(engine, options.pooling)
         prompt, skip = self._prompt(engine, options)
-        limit, tokenizer = engine.text_limit, engine.tokenizer
         lower_case = engine.architecture.embedding.lower_case
-        ids, cut = [], []
+        ids: list[list[int]] = []
+        cut: list[int] = []
         for number, text in enumerate(texts, first):
             whole = lowered(prompt + text) if lower_case else prompt + text
-            if not options.truncate:
-                engine.check_text_size(number, whole)
-            tokens = tokenizer.encode(whole)
-            if options.truncate and len(tokens) > limit:
-                tokens = tokenizer.encode_at_most(whole, limit)
-                cut.append(number)
+            tokens, is_cut = _tokens(engine, number, whole, options)
             ids.append(tokens)
+            if is_cut:
+                cut.append(number)
         ticket = engine.submit_embedding(
             ids, pooling, skip=skip, first=first, deadline=options.deadline
         )
@@ -181,6 +176,25 @@ class Texts:
         return prompt, len(ids) - (ids[-1:] != [] and ids[-1] in engine.tokenizer.special_ids)
 
 
+def _tokens(
+    engine: Engine, number: int, text: str, options: EmbeddingOptions
+) -> tuple[list[int], bool]:
+    """The tokens of a text, and whether it was cut."""
+
+    def watch(count: int) -> None:
+        if options.deadline is not None:
+            options.deadline.check()
+        if not options.truncate:
+            engine.check_text_size(number, count)
+
+    tokenizer = engine.tokenizer
+    if options.truncate:
+        watch(0)
+        return tokenizer.encode_at_most(text, engine.text_limit, watch=watch)
+    watch(tokenizer.fewest_tokens(text))
+    return tokenizer.encode(text, watch=watch), False
+
+
 def lowered(text: str) -> str:
     """The text in lower case, converted character by character as in the tokenizers package."""
-    return "".join(map(str.lower, text))
+    return text.replace("\u03a3", "\u03c3").lower()  # a sigma at the end of a word has another form

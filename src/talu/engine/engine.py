@@ -145,15 +145,14 @@ class Engine:
         """
         self._worker.close()
 
-    def check_text_size(self, number: int, text: str) -> None:
-        """Refuse a text that cannot fit, whatever its tokens, before it is tokenized.
+    def check_text_size(self, number: int, count: int) -> None:
+        """Refuse a text of at least this many tokens if it cannot fit.
 
         Raises:
             GenerationError: it is too long (code ``GENERATION_CONTEXT_OVERFLOW``).
         """
-        fewest = self.tokenizer.fewest_tokens(text)
-        if fewest > self.text_limit:
-            raise self._too_long(number, fewest, f"at least {fewest}")
+        if count > self.text_limit:
+            raise self._too_long(number, count, f"at least {count}")
 
     def check_ids(self, name: str, ids: Iterable[int]) -> None:
         """Refuse token ids outside the vocabulary; ``name`` is the argument in messages.
@@ -169,16 +168,19 @@ class Engine:
                 details={"param": name, "token_ids": strays[:16], "vocabulary_size": size},
             )
 
-    def check_length(self, text: str) -> None:
-        """Refuse a prompt that is too long before it is tokenized.
+    def check_length(self, text: str, count: int | None = None) -> None:
+        """Refuse a prompt that is too long before all of it is tokenized.
+
+        Args:
+            text: the prompt.
+            count: the fewest tokens that it can have; None if only its length is known.
 
         Raises:
-            GenerationError: even the fewest tokens of this length are too many (code
-                ``GENERATION_CONTEXT_OVERFLOW``).
+            GenerationError: these are too many (code ``GENERATION_CONTEXT_OVERFLOW``).
         """
         if len(text) < self.context_length:  # fits even with one token for each character
             return
-        count = self.tokenizer.fewest_tokens(text)
+        count = self.tokenizer.fewest_tokens(text) if count is None else count
         if count >= self.context_length:
             raise GenerationError(
                 f"the prompt has {len(text):,} characters, which are at least {count:,} tokens, "

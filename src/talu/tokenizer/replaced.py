@@ -14,7 +14,7 @@ from tokenizers.models import BPE, WordPiece
 
 from talu.tokenizer.files import TokenSettings
 
-__all__ = ["note_on_replaced_parts", "state_of"]
+__all__ = ["note_on_replaced_parts", "state_of", "steps_of"]
 
 Steps = list[dict[str, Any]]
 _QWEN_WORDS = (
@@ -45,6 +45,11 @@ def state_of(part: object) -> dict[str, Any] | None:
     return dict(json.loads(state)) if isinstance(state, bytes) else {}
 
 
+def steps_of(part: object) -> Steps:
+    """The steps of a part, sequences resolved, without the fields that do not matter for ids."""
+    return _resolved(state_of(part))
+
+
 def note_on_replaced_parts(
     name: str, settings: TokenSettings, backend: tokenizers.Tokenizer
 ) -> list[str]:
@@ -73,8 +78,8 @@ def note_on_replaced_parts(
 
 def _parts_of_file(backend: tokenizers.Tokenizer) -> dict[str, Steps]:
     parts = {
-        "normalizer": _steps(backend.normalizer),
-        "pre-tokenizer": _steps(backend.pre_tokenizer),
+        "normalizer": steps_of(backend.normalizer),
+        "pre-tokenizer": steps_of(backend.pre_tokenizer),
         "model": _switches(backend),
     }
     if parts["pre-tokenizer"][:1] == [_SPLITS_AT_SPACES]:
@@ -91,16 +96,16 @@ def _parts_of_class(
         case "XLMRobertaTokenizer", _:
             metaspace = pre_tokenizers.Metaspace(prepend_scheme="always" if prefix else "never")
             tables = [step for step in own["normalizer"] if step["type"] == "Precompiled"]
-            words = [_SPLITS_AT_SPACES, *_steps(metaspace)]
+            words = [_SPLITS_AT_SPACES, *steps_of(metaspace)]
             return {"normalizer": tables[:1], "pre-tokenizer": words}
         case "GPT2Tokenizer" | "RobertaTokenizer", BPE():
-            words = _steps(pre_tokenizers.ByteLevel(add_prefix_space=prefix))
+            words = steps_of(pre_tokenizers.ByteLevel(add_prefix_space=prefix))
             return {"normalizer": [], "pre-tokenizer": words, "model": [_BPE]}
         case "Qwen2Tokenizer", BPE():
-            words = _steps(pre_tokenizers.Split(Regex(_QWEN_WORDS), "isolated"))
-            words += _steps(pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False))
+            words = steps_of(pre_tokenizers.Split(Regex(_QWEN_WORDS), "isolated"))
+            words += steps_of(pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False))
             return {
-                "normalizer": _steps(normalizers.NFC()),
+                "normalizer": steps_of(normalizers.NFC()),
                 "pre-tokenizer": words,
                 "model": [_BPE],
             }
@@ -109,11 +114,6 @@ def _parts_of_class(
         case "BertTokenizer" | "DistilBertTokenizer", WordPiece():
             return {"model": [_WORD_PIECE]}
     return {}
-
-
-def _steps(part: object) -> Steps:
-    """The steps of a part, sequences resolved, without the fields that do not matter for ids."""
-    return _resolved(state_of(part))
 
 
 def _resolved(state: dict[str, Any] | None) -> Steps:

@@ -3,7 +3,8 @@
 Only this package uses ``tokenizers``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -31,17 +32,21 @@ from talu.tokenizer.files import (
 )
 from talu.tokenizer.literal import LiteralEncoder, Part
 from talu.tokenizer.replaced import note_on_replaced_parts, state_of
+from talu.tokenizer.splitting import PIECE, break_pattern, pieces
 
-__all__ = ["MAX_TEXT", "TAGS", "Tokenizer"]
+__all__ = ["MAX_TEXT", "TAGS", "Tokenizer", "Watch"]
 
 MAX_TEXT = 16 * 2**20  # characters of a text; tokenizing that many takes about 2 GB of memory
 TAGS = ("<think>", "</think>", "<|/think|>", "<tool_call>", "</tool_call>")
 _LONG = 2000  # characters from which releasing the GIL pays off
+_USUAL = 6  # characters of a token, rather more than on average
 _CONVERT = (
     'save it in the fast format first: python -c "from transformers import AutoTokenizer as T; '
     "T.from_pretrained('{folder}').save_pretrained('{folder}')\""
 )
 _OTHER_FORMATS = ("tokenizer.model", "tekken.json", "vocab.json", "vocab.txt", "spiece.model")
+
+Watch = Callable[[int], None]  # is told how many tokens there are so far, and may raise
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -123,25 +128,34 @@ class Tokenizer:
         """The chat template; None if the checkpoint has none."""
         return self.chat_templates.get("default")
 
-    def encode(self, text: str, *, special_tokens: bool = True) -> list[int]:
+    def encode(
+        self, text: str, *, special_tokens: bool = True, watch: Watch | None = None
+    ) -> list[int]:
         """Token ids of a text. Special tokens that are spelled in it are recognised.
 
         Args:
             text: any text without lone surrogates, of at most ``MAX_TEXT`` characters.
             special_tokens: add those that ``tokenizer.json`` puts at the ends, often BOS. A
                 rendered chat template already has them: encode it with False.
+            watch: called between the pieces of a long text with the number of tokens so far; what
+                it raises ends the work.
 
         Raises:
             TokenizerError: the text is too long or not valid Unicode, or the ``tokenizers`` package
                 fails.
         """
         check_text(text)
-        return list(self._encoding(text, special_tokens).ids)
+        ends = self._ends_of(text)
+        if ends is None:
+            return list(self._encoding(text, special_tokens).ids)
+        before, after = ends if special_tokens else ([], [])
+        return [*before, *_watched(self._by_piece(text, PIECE), watch), *after]
 
-    def encode_parts(self, parts: Sequence[Part]) -> list[int]:
-        """Token ids of the joined pieces; special tokens in a literal piece are plain text.
+    def encode_parts(self, parts: Sequence[Part], *, watch: Watch | None = None) -> list[int]:
+        """Token ids of the joined parts; special tokens in a literal part are plain text.
 
-        Special tokens are recognised within the other pieces, not across pieces.
+        Special tokens are recognised within the other parts, not across parts. ``watch`` is that
+        of ``encode``.
 
         Raises:
             TokenizerError: as in ``encode``; or the vocabulary can write the spelling only as the
@@ -149,10 +163,12 @@ class Tokenizer:
         """
         whole = "".join(text for text, _ in parts)
         if self._splits_special or len(parts) < 2:
-            return self.encode(whole, special_tokens=False)
+            return self.encode(whole, special_tokens=False, watch=watch)
         check_text(whole)
         text = self._literal.text_of(parts)
-        ids = _guarded(self._literal.encode, text)
+        places = None if len(text) <= PIECE else self._places
+        encode = self._literal.encode
+        ids = _watched((_guarded(encode, piece) for piece in pieces(text, places)), watch)
         spelled = {text for text, literal in parts if literal and text in self._added}
         unknown = {self.names.get("unk_token"), getattr(self._backend.model, "unk_token", None)}
         for spelling in spelled - unknown:  # unknown words correctly become the unknown token
@@ -165,21 +181,33 @@ class Tokenizer:
                 )
         return ids
 
-    def encode_at_most(self, text: str, most: int) -> list[int]:
+    def encode_at_most(
+        self, text: str, most: int, *, watch: Watch | None = None
+    ) -> tuple[list[int], bool]:
         """Like ``encode``, but truncated to ``most`` ids; the special tokens at the ends are kept.
+
+        Returns:
+            The ids, and whether the text has more. The rest of a long text is not tokenized.
 
         Raises:
             TokenizerError: as in ``encode``, or ``most`` is too small for those tokens.
         """
-        ids = self.encode(text)
-        if len(ids) <= most:
-            return ids
         room = most - self._backend.num_special_tokens_to_add(False)
-        if room < 0:
-            raise TokenizerError(f"{most} tokens are too few for the special tokens at the ends")
-        encoding = self._encoding(text, False)
-        encoding.truncate(room)
-        return list(_guarded(self._backend.post_process, encoding).ids)
+        ends = self._ends_of(text)
+        if ends is None:
+            ids = self.encode(text)
+            if len(ids) > most:
+                encoding = self._encoding(text, False)
+                encoding.truncate(_checked_room(room, most))
+                return list(_guarded(self._backend.post_process, encoding).ids), True
+            return ids, False
+        check_text(text)
+        size = min(PIECE, max(_LONG, _USUAL * most))
+        ids = _watched(self._by_piece(text, size), watch, enough=room + 1)
+        before, after = ends
+        if len(ids) > room:
+            return [*before, *ids[: _checked_room(room, most)], *after], True
+        return [*before, *ids, *after], False
 
     def fewest_tokens(self, text: str) -> int:
         """The fewest tokens that a text of this length can have; 0 if there is no bound."""
@@ -279,12 +307,56 @@ class Tokenizer:
             alphabet=pre_tokenizers.ByteLevel.alphabet(),
         )
 
+    @cached_property
+    def _places(self) -> re.Pattern[str] | None:
+        """Where a text may be cut into pieces; None if it is tokenized as a whole."""
+        backend, model = self._backend, self._backend.model
+        tokens = backend.get_added_tokens_decoder().values()
+        vocabulary: Iterable[str] = ()
+        if isinstance(model, BPE) and not model.continuing_subword_prefix:
+            vocabulary = () if model.end_of_word_suffix else backend.get_vocab(False)
+        return break_pattern(backend.normalizer, backend.pre_tokenizer, tokens, vocabulary)
+
+    @cached_property
+    def _ends(self) -> tuple[list[int], list[int]] | None:
+        """The special tokens that are put before and after a text; None if that is not known."""
+        encoding = _guarded(self._backend.encode, "a", add_special_tokens=True)
+        own = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
+        return (encoding.ids[: own[0]], encoding.ids[own[-1] + 1 :]) if own else None
+
+    def _ends_of(self, text: str) -> tuple[list[int], list[int]] | None:
+        """``_ends`` if the text is long and may be tokenized in pieces, else None."""
+        return None if len(text) <= PIECE or self._places is None else self._ends
+
+    def _by_piece(self, text: str, size: int) -> Iterator[list[int]]:
+        return (self._encoding(piece, False).ids for piece in pieces(text, self._places, size))
+
     def _encoding(self, text: str, special_tokens: bool) -> tokenizers.Encoding:
         if len(text) < _LONG:
             return _guarded(self._backend.encode, text, add_special_tokens=special_tokens)
         # the same ids without offsets; this call releases the GIL
         batch = self._backend.encode_batch_fast
         return _guarded(batch, [text], add_special_tokens=special_tokens)[0]
+
+
+def _watched(
+    parts: Iterable[list[int]], watch: Watch | None, *, enough: int | None = None
+) -> list[int]:
+    """The ids of all parts joined, or of the first ones that make ``enough``."""
+    ids: list[int] = []
+    for part in parts:
+        ids += part
+        if watch is not None:
+            watch(len(ids))
+        if enough is not None and len(ids) >= enough:
+            break
+    return ids
+
+
+def _checked_room(room: int, most: int) -> int:
+    if room < 0:
+        raise TokenizerError(f"{most} tokens are too few for the special tokens at the ends")
+    return room
 
 
 def check_text(text: str) -> None:
