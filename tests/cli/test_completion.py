@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 Talu = Callable[..., Any]
+COMMIT = "0123456789" * 4
 
 # What bash does when the user presses Tab behind these words.
 TAB = """
@@ -23,11 +24,20 @@ echo "${{COMPREPLY[@]}}"
 
 @pytest.fixture
 def path(tmp_path: Path) -> dict[str, str]:
-    """An environment that has this talu as the command ``talu``."""
+    """An environment with this talu as the command ``talu``, and a model in the hub's cache."""
     command = tmp_path / "talu"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m talu "$@"\n')
     command.chmod(0o755)
-    return os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    home = tmp_path / "hub" / "models--acme--lion"
+    folder = home / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text(COMMIT)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").touch()
+    (tmp_path / "hub" / "models--acme--unfinished").mkdir()
+    places = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HF_HUB_CACHE": str(tmp_path / "hub")}
+    return os.environ | places
 
 
 @pytest.mark.parametrize(
@@ -39,6 +49,8 @@ def path(tmp_path: Path) -> dict[str, str]:
         ("talu chats ''", "delete export import list show"),
         ("talu chats list --li", "--limit"),
         ("talu embed --pooling m", "mean model"),
+        ("talu ask --model ''", "talu/pocket acme/lion"),
+        ("talu bench ac", "acme/lion"),
     ],
 )
 def test_bash_completes_commands_options_and_values(
@@ -60,3 +72,26 @@ def test_every_shell_gets_a_script_that_it_can_read(talu: Talu, tmp_path: Path, 
         script = tmp_path / "script"
         script.write_text(outcome.out)
         subprocess.run([found, "-n", script], check=True)
+
+
+def test_a_path_is_completed_with_folders(path: dict[str, str]) -> None:
+    asked = {"COMP_WORDS": "talu ask --model ./m", "COMP_CWORD": "3"}
+    done = subprocess.run(
+        ["talu"],
+        env=path | asked | {"_TALU_COMPLETE": "bash_complete"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == "dir,./m\n"
+
+
+def test_the_zsh_script_starts_the_completion_system_if_it_is_not_running(talu: Talu) -> None:
+    lines = [line.strip() for line in talu("completion", "zsh").out.splitlines()]
+    start = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i; }"
+    assert lines.index(start) + 1 == lines.index("compdef _talu_completion talu")
+
+
+def test_the_fish_script_keeps_descriptions_with_commas(talu: Talu) -> None:
+    assert 'string split --max 1 "," $completion' in talu("completion", "fish").out

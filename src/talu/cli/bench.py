@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from talu.cli.completion import complete_model
 from talu.engine.engine import Engine
 from talu.engine.registry import acquire
 from talu.engine.ticket import Result
@@ -49,7 +50,7 @@ class Rate:
 
 
 @click.command(name="bench")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_model)
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes what is allowed.")
 @click.option(
     "--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Of each test."

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import click
 
+from talu.cli.completion import BUNDLED, complete_model
 from talu.client import Client
 from talu.config import GenerationConfig
 from talu.profile import Profile
@@ -13,14 +14,18 @@ __all__ = ["config_from", "generation_options", "model_option", "open_client", "
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-BUNDLED = "talu/pocket"
 NO_MODEL = (
     f"talu: using {BUNDLED}, a very small model for trying things out; choose a real one with "
     "--model or TALU_MODEL, such as Qwen/Qwen3-0.6B"
 )
 
 model_option = click.option(
-    "-m", "--model", envvar="TALU_MODEL", show_envvar=True, help="Folder or hub id of a model."
+    "-m",
+    "--model",
+    envvar="TALU_MODEL",
+    show_envvar=True,
+    shell_complete=complete_model,
+    help="Folder or hub id of a model.",
 )
 profile_option = click.option(
     "-p",

@@ -30,7 +30,7 @@ from talu.exceptions import IOError as TaluIOError
 from talu.exceptions import ModelError, ModelNotFoundError, TaluError
 from talu.weights.checkpoint import INDEX, SINGLE, listed, read_index, refusal, weight_files
 
-__all__ = ["ACCESS_DENIED", "NETWORK_FAILED", "WRITE_FAILED", "fetch"]
+__all__ = ["ACCESS_DENIED", "NETWORK_FAILED", "WRITE_FAILED", "cached_models", "fetch"]
 
 ACCESS_DENIED = "MODEL_ACCESS_DENIED"
 NETWORK_FAILED = "IO_NETWORK_FAILED"
@@ -93,6 +93,14 @@ def fetch(
             raise
         logger.warning("%s; the cached %s is used", error, cached)
         return cached
+
+
+def cached_models() -> list[str]:
+    """The ids of the models that can be opened from the hub's cache."""
+    cache = Path(importlib.import_module("huggingface_hub.constants").HF_HUB_CACHE)
+    folders = sorted(cache.glob("models--*--*"))
+    names = [folder.name.removeprefix("models--").replace("--", "/") for folder in folders]
+    return [name for name in names if find_cached(cache, name)[0] is not None]
 
 
 def find_cached(cache: Path, model_id: str) -> tuple[Path | None, bool]:
