@@ -10,9 +10,9 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
-from talu.backends.prompt import prompt_of, stop_notes
-from talu.backends.reply import ChatReply, RawReply
-from talu.backends.texts import Texts
+from talu.backends.local.prompt import prompt_of, stop_notes
+from talu.backends.local.reply import ChatReply, RawReply
+from talu.backends.local.texts import Texts
 from talu.config import check_boolean
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
