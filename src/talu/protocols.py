@@ -9,19 +9,21 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict
 
-from talu.types import Capabilities, EmbeddingOptions, Event, Request
+from talu.types import Capabilities, Done, EmbeddingOptions, Event, Request
 
 if TYPE_CHECKING:  # importing talu does not import numpy
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = [
+    "AsyncGeneration",
     "Backend",
     "ChatRecord",
     "Embedded",
     "Executor",
+    "Generation",
     "PackedTensor",
     "Sampled",
     "SessionRecord",
@@ -44,6 +46,59 @@ class Embedded:
     cut: tuple[int, ...] = ()
 
 
+class Generation(Protocol):
+    """One generation, for a reader that blocks: an iterator of events that ends after ``Done``.
+
+    A generation that is dropped is cancelled.
+    """
+
+    def start(self) -> None:
+        """Submit the request; one that is invalid raises here."""
+
+    def __iter__(self) -> Self:
+        """The generation itself."""
+
+    def __next__(self) -> Event:
+        """Wait for the next event; raises ``StopIteration`` after the last one."""
+
+    def cancel(self) -> None:
+        """Let it end soon with ``Done`` and the reason ``cancelled``.
+
+        May be called from any thread or signal handler, before the start, and more than once.
+        """
+
+    def so_far(self) -> Done:
+        """The last event, as it would be if the generation was cancelled now.
+
+        Valid after the start, even if the generation was closed or interrupted.
+        """
+
+    def close(self) -> None:
+        """Cancel it and read no more; idempotent."""
+
+
+class AsyncGeneration(Protocol):
+    """Like ``Generation``, awaited; never blocks the event loop."""
+
+    async def start(self) -> None:
+        """Like ``Generation.start``."""
+
+    def __aiter__(self) -> Self:
+        """The generation itself."""
+
+    async def __anext__(self) -> Event:
+        """Await the next event; raises ``StopAsyncIteration`` after the last one."""
+
+    def cancel(self) -> None:
+        """Like ``Generation.cancel``."""
+
+    def so_far(self) -> Done:
+        """Like ``Generation.so_far``."""
+
+    async def aclose(self) -> None:
+        """Like ``Generation.close``."""
+
+
 class Backend(Protocol):
     """One model, in this process or behind an endpoint."""
 
@@ -59,11 +114,11 @@ class Backend(Protocol):
     def max_context_length(self) -> int | None:
         """Maximum tokens of prompt and answer together; None when unknown."""
 
-    def stream(self, request: Request) -> Generator[Event]:
-        """Start generating; invalid requests raise here. Closing or dropping the events cancels."""
+    def generate(self, request: Request) -> Generation:
+        """A generation that has not started; neither blocks nor raises."""
 
-    async def astream(self, request: Request) -> AsyncGenerator[Event]:
-        """Like ``stream``, awaited before it is read; never blocks the event loop."""
+    def agenerate(self, request: Request) -> AsyncGeneration:
+        """Like ``generate``, for a reader in an event loop."""
 
     def render(self, request: Request) -> tuple[str, list[int]]:
         """The prompt as text and as token ids, without generating."""

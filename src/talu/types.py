@@ -350,11 +350,8 @@ class Request:
         chat_template: Jinja source that replaces the model's template.
         tools: OpenAI-style tool definitions.
         add_generation_prompt: end the prompt of messages with the start of the model's turn.
-        stop: when it is signalled, the events end soon with ``Done`` and the reason cancelled.
         notes: notes that the backend includes in those of ``Done``.
         deadline: the time by which the call has to finish, or fail with ``GenerationError``.
-        left: called with the last event, as far as it is known, when the events are closed or
-            interrupted before they yield it.
     """
 
     messages: tuple[Mapping[str, Any], ...] | None = None
@@ -367,16 +364,4 @@ class Request:
     tools: tuple[Mapping[str, Any], ...] = ()
     add_generation_prompt: bool = True
     notes: tuple[str, ...] = ()
-    stop: StopFlag = field(default_factory=StopFlag, compare=False, repr=False)
     deadline: Deadline | None = field(default=None, compare=False, repr=False)
-    left: Callable[[Done], object] = field(default=lambda done: None, compare=False, repr=False)
-
-    def stop_with(self, flag: StopFlag | None) -> None:
-        """Let the caller's flag stop this request; several requests may share a flag.
-
-        Raises:
-            ValidationError: it is not a ``StopFlag``.
-        """
-        check_stop_flag(flag)
-        if flag is not None:
-            flag.when_signalled(self.stop.signal)

@@ -20,12 +20,19 @@ from talu.exceptions import (
     TemplateError,
     ValidationError,
 )
+from talu.protocols import Generation
 from talu.template.prompt_template import PromptTemplate
 from talu.types import Done, Event, FinishReason, LocalBackend, Request, TextDelta
 from talu.weights.resolve import BUNDLED, resolve
 
 ASK = ({"role": "user", "content": "What is 2+2?"},)
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+
+
+def start(model: LocalModel, request: Request) -> Generation:
+    generation = model.generate(request)
+    generation.start()
+    return generation
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +73,8 @@ def done_of(events: list[Event]) -> Done:
 
 
 async def collect(model: LocalModel, request: Request) -> list[Event]:
-    async with aclosing(await model.astream(request)) as events:
+    async with aclosing(model.agenerate(request)) as events:
+        await events.start()
         return [event async for event in events]
 
 
@@ -74,7 +82,7 @@ async def collect(model: LocalModel, request: Request) -> list[Event]:
 
 
 def test_a_chat_is_answered_and_the_counts_add_up(model: LocalModel) -> None:
-    events = list(model.stream(ask(stop_token_ids=[])))
+    events = list(start(model, ask(stop_token_ids=[])))
     done = done_of(events)
     text, ids = model.render(ask())
     assert done.prompt == text
@@ -87,13 +95,13 @@ def test_a_chat_is_answered_and_the_counts_add_up(model: LocalModel) -> None:
 
 def test_awaited_events_are_the_same(model: LocalModel) -> None:
     request = ask(temperature=1.0, seed=3, logprobs=True)
-    plain, awaited = list(model.stream(request)), asyncio.run(collect(model, request))
+    plain, awaited = list(start(model, request)), asyncio.run(collect(model, request))
     assert awaited[:-1] == plain[:-1]
     assert done_of(awaited).finish_reason == done_of(plain).finish_reason
 
 
 def test_the_end_token_ends_the_answer(model: LocalModel) -> None:
-    events = list(model.stream(ask(max_tokens=200)))
+    events = list(start(model, ask(max_tokens=200)))
     assert done_of(events).finish_reason is FinishReason.STOP
     assert "<|im_end|>" not in text_of(events)
 
@@ -102,31 +110,31 @@ def test_the_models_own_settings_go_before_the_librarys(folder: Path) -> None:
     edit(folder / "generation_config.json", do_sample=False, max_new_tokens=3)
     greedy = ask(stop_token_ids=[])
     with closing(LocalModel(str(folder))) as model:
-        own = list(model.stream(Request(messages=ASK)))
+        own = list(start(model, Request(messages=ASK)))
         assert len(tokens_of(own)) == 3
-        assert tokens_of(own) == tokens_of(list(model.stream(greedy)))[:3]
+        assert tokens_of(own) == tokens_of(list(start(model, greedy)))[:3]
 
 
 def test_without_a_seed_every_generation_draws_its_own(model: LocalModel) -> None:
     request = ask(max_tokens=30, temperature=5.0, top_k=0, top_p=1.0)
-    assert len({text_of(list(model.stream(request))) for _ in range(3)}) == 3
+    assert len({text_of(list(start(model, request))) for _ in range(3)}) == 3
 
 
 def test_a_seed_makes_the_text_repeatable(model: LocalModel) -> None:
     request = ask(max_tokens=30, temperature=5.0, top_k=0, top_p=1.0, seed=11)
-    assert len({text_of(list(model.stream(request))) for _ in range(3)}) == 1
+    assert len({text_of(list(start(model, request))) for _ in range(3)}) == 1
 
 
 def test_a_stop_sequence_is_named_and_not_shown(model: LocalModel) -> None:
-    text = text_of(list(model.stream(ask())))
+    text = text_of(list(start(model, ask())))
     stop = text[1:3]
-    events = list(model.stream(ask(stop_sequences=[stop])))
+    events = list(start(model, ask(stop_sequences=[stop])))
     assert text_of(events) == text[: text.index(stop)]
     assert done_of(events).stop_sequence == stop
 
 
 def test_logprobs_are_reported_for_every_token(model: LocalModel) -> None:
-    events = list(model.stream(ask(top_logprobs=3)))
+    events = list(start(model, ask(top_logprobs=3)))
     logprobs = [each for e in events if isinstance(e, TextDelta) for each in e.logprobs]
     assert [each.token for each in logprobs] == tokens_of(events)
     assert all(each.top_logprobs and len(each.top_logprobs) == 3 for each in logprobs)
@@ -135,9 +143,9 @@ def test_logprobs_are_reported_for_every_token(model: LocalModel) -> None:
 def test_the_second_turn_finds_the_first_in_the_cache(model: LocalModel) -> None:
     story = {"role": "user", "content": "Tell me a long story about the sea and a boat." * 4}
     config = GenerationConfig(max_tokens=40, temperature=0.0)
-    answer = text_of(list(model.stream(Request(messages=(story,), config=config))))
+    answer = text_of(list(start(model, Request(messages=(story,), config=config))))
     turn = (story, {"role": "assistant", "content": answer}, {"role": "user", "content": "Why?"})
-    usage = done_of(list(model.stream(Request(messages=turn, config=config)))).usage
+    usage = done_of(list(start(model, Request(messages=turn, config=config)))).usage
     first = len(model.render(Request(messages=(story,)))[1])
     assert first - 16 < usage.cached_tokens < usage.prompt_tokens
 
@@ -206,7 +214,7 @@ def test_an_option_that_is_neither_true_nor_false_is_named() -> None:
 
 def test_an_empty_template_is_a_template(model: LocalModel) -> None:
     with pytest.raises(EmptyPromptError):
-        next(model.stream(Request(messages=ASK, chat_template="")))
+        next(start(model, Request(messages=ASK, chat_template="")))
 
 
 def test_tools_are_shown_to_the_model(model: LocalModel) -> None:
@@ -220,14 +228,14 @@ def test_tools_are_shown_to_the_model(model: LocalModel) -> None:
 def test_a_raw_prompt_is_sent_as_it_is(model: LocalModel) -> None:
     text, ids = model.render(raw("Hello"))
     assert text == "Hello"
-    done = done_of(list(model.stream(raw("Hello"))))
+    done = done_of(list(start(model, raw("Hello"))))
     assert (done.prompt, done.usage.prompt_tokens) == ("Hello", len(ids))
 
 
 def test_token_ids_replace_the_tokenization(model: LocalModel) -> None:
     ids = model.render(raw("Hello"))[1]
-    by_ids = list(model.stream(raw("ignored", token_ids=tuple(ids))))
-    assert tokens_of(by_ids) == tokens_of(list(model.stream(raw("Hello"))))
+    by_ids = list(start(model, raw("ignored", token_ids=tuple(ids))))
+    assert tokens_of(by_ids) == tokens_of(list(start(model, raw("Hello"))))
     assert done_of(by_ids).prompt == "Hello"
 
 
@@ -238,7 +246,7 @@ def test_a_token_to_continue_from_ends_the_prompt(model: LocalModel) -> None:
 
 
 def test_an_echoed_prompt_starts_the_text(model: LocalModel) -> None:
-    plain, echoed = list(model.stream(raw())), list(model.stream(raw(echo_prompt=True)))
+    plain, echoed = list(start(model, raw())), list(start(model, raw(echo_prompt=True)))
     assert text_of(echoed) == "Hello" + text_of(plain)
     assert done_of(echoed).usage.completion_tokens == done_of(plain).usage.completion_tokens
 
@@ -281,12 +289,12 @@ def test_a_model_that_is_not_there_is_not_found() -> None:
 @pytest.mark.parametrize("request_", [raw(None), raw(""), raw("x", token_ids=())])
 def test_an_empty_prompt_is_refused(model: LocalModel, request_: Request) -> None:
     with pytest.raises(EmptyPromptError):
-        next(model.stream(request_))
+        next(start(model, request_))
 
 
 def test_no_messages_are_refused(model: LocalModel) -> None:
     with pytest.raises(EmptyPromptError):
-        next(model.stream(Request(messages=())))
+        next(start(model, Request(messages=())))
 
 
 @pytest.mark.parametrize(
@@ -306,7 +314,7 @@ def test_what_cannot_be_done_is_refused_by_name(
     model: LocalModel, request_: Request, name: str
 ) -> None:
     with pytest.raises(ValidationError) as caught:
-        next(model.stream(request_))
+        next(start(model, request_))
     assert caught.value.details["param"] == name
 
 
@@ -314,15 +322,15 @@ def test_a_prompt_beyond_the_context_names_both_counts(model: LocalModel) -> Non
     long = Request(prompt="word " * 1200)
     count = len(model.render(long)[1])
     with pytest.raises(GenerationError, match=rf"{count} tokens.*{model.max_context_length}"):
-        next(model.stream(long))
+        next(start(model, long))
 
 
 def test_a_model_without_a_template_answers_raw_prompts_only(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", chat_template=None)
     with closing(LocalModel(str(folder))) as model:
         with pytest.raises(TemplateError, match="no chat template"):
-            next(model.stream(ask()))
-        assert len(tokens_of(list(model.stream(raw())))) > 0
+            next(start(model, ask()))
+        assert len(tokens_of(list(start(model, raw())))) > 0
 
 
 # Cancelling and closing.
@@ -337,12 +345,12 @@ def test_a_closed_model_refuses(folder: Path) -> None:
     model.close()
     model.close()
     with pytest.raises(StateError, match="closed"):
-        next(model.stream(ask()))
+        next(start(model, ask()))
 
 
 def test_closing_ends_what_this_object_generates(folder: Path) -> None:
     model, other = LocalModel(str(folder)), LocalModel(str(folder))
-    mine, theirs = model.stream(endless()), other.stream(ask())
+    mine, theirs = start(model, endless()), start(other, ask())
     next(mine)
     next(theirs)
     model.close()
@@ -358,7 +366,7 @@ def test_closing_wakes_a_waiting_reader(folder: Path) -> None:
     begun = threading.Event()
 
     def read() -> None:
-        for event in model.stream(endless()):
+        for event in start(model, endless()):
             events.append(event)
             begun.set()
 
@@ -373,7 +381,7 @@ def test_closing_wakes_a_waiting_reader(folder: Path) -> None:
 
 @pytest.mark.parametrize("how", ["close", "drop"])
 def test_a_stream_that_is_left_is_cancelled(model: LocalModel, how: str) -> None:
-    stream = model.stream(endless())
+    stream = start(model, endless())
     next(stream)
     (ticket,) = model._tickets
     if how == "close":
@@ -388,7 +396,7 @@ def test_dropping_unread_events_cancels_the_generation(
     model: LocalModel,
 ) -> None:
     request = endless()  # still held by whoever made it
-    stream = model.stream(request)
+    stream = start(model, request)
     (mailbox,) = (ticket._mailbox for ticket in model._tickets)
     del stream
     gc.collect()
@@ -397,16 +405,17 @@ def test_dropping_unread_events_cancels_the_generation(
 
 def test_a_stopped_request_ends_as_cancelled(model: LocalModel) -> None:
     request = endless()
-    stream = model.stream(request)
+    stream = start(model, request)
     next(stream)
-    request.stop.signal()
+    stream.cancel()
     assert done_of(list(stream)).finish_reason is FinishReason.CANCELLED
 
 
 def test_a_request_that_was_told_to_stop_before_ends_as_cancelled(model: LocalModel) -> None:
-    request = endless()
-    request.stop.signal()
-    assert done_of(list(model.stream(request))).finish_reason is FinishReason.CANCELLED
+    generation = model.generate(endless())
+    generation.cancel()
+    generation.start()
+    assert done_of(list(generation)).finish_reason is FinishReason.CANCELLED
 
 
 def test_a_model_that_is_dropped_is_closed(folder: Path) -> None:
@@ -429,7 +438,7 @@ def test_a_model_that_was_closed_needs_no_thread_when_it_is_dropped(
 
 
 def test_a_model_whose_answer_is_read_is_not_dropped(folder: Path) -> None:
-    events = list(LocalModel(str(folder)).stream(ask()))
+    events = list(start(LocalModel(str(folder)), ask()))
     assert done_of(events).finish_reason is not FinishReason.CANCELLED
 
 
@@ -438,7 +447,8 @@ def test_a_cancelled_task_leaves_a_working_model(model: LocalModel) -> None:
         begun = asyncio.Event()
 
         async def read() -> None:
-            async with aclosing(await model.astream(endless())) as events:
+            async with aclosing(model.agenerate(endless())) as events:
+                await events.start()
                 async for _ in events:
                     begun.set()
 
@@ -454,7 +464,7 @@ def test_a_cancelled_task_leaves_a_working_model(model: LocalModel) -> None:
 
 def test_chats_at_once_in_one_loop_do_not_mix(model: LocalModel) -> None:
     requests = [ask(max_tokens=20, temperature=1.0, seed=seed) for seed in range(24)]
-    alone = [tokens_of(list(model.stream(request))) for request in requests]
+    alone = [tokens_of(list(start(model, request))) for request in requests]
 
     async def together() -> list[list[Event]]:
         return await asyncio.gather(*(collect(model, request) for request in requests))

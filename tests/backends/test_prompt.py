@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from talu.backends.local import LocalModel
 from talu.config import GenerationConfig
 from talu.exceptions import GenerationError, ValidationError
+from talu.protocols import Generation
 from talu.template.prompt_template import PromptTemplate
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import Done, Event, ReasoningDelta, Request, TextDelta
@@ -23,6 +24,12 @@ SPELLED = ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<think>", "<|im_", "e
 ROLES = st.sampled_from(["system", "user", "assistant", "tool"])
 TEXT = st.lists(st.sampled_from([*SPELLED, "Hi", " the", "\n", "é", "天"]), max_size=6)
 WORDS = st.text(st.sampled_from("ab 1.é天\n<|"), max_size=12)
+
+
+def start(model: LocalModel, request: Request) -> Generation:
+    generation = model.generate(request)
+    generation.start()
+    return generation
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +64,7 @@ def say(
 
 def answer(model: LocalModel, request: Request) -> tuple[str, str, Done]:
     """Text, reasoning and the last event."""
-    events: list[Event] = list(model.stream(request))
+    events: list[Event] = list(start(model, request))
     done = events[-1]
     assert isinstance(done, Done)
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
@@ -256,7 +263,7 @@ def test_a_stop_sequence_that_cannot_occur_is_noted(model: LocalModel) -> None:
 def test_a_prompt_that_cannot_fit_is_refused_by_its_length(model: LocalModel, size: int) -> None:
     for request in (Request(prompt="a" * size), say("a" * size)):
         with pytest.raises(GenerationError, match=r"at least .* tokens.*1024") as caught:
-            next(model.stream(request))
+            next(start(model, request))
         assert caught.value.code == "GENERATION_CONTEXT_OVERFLOW"
 
 
@@ -266,7 +273,7 @@ def test_a_token_that_the_model_has_no_row_for_is_an_error_where_it_is_used(fold
         assert answer(model, say("What is 2+2?"))[0] == "2 + 2 = 4."
         assert answer(model, say("What is [PAD]?"))[0]
         with pytest.raises(ValidationError, match="token id 2048, but the ids of this model are"):
-            next(model.stream(Request(prompt="What is [PAD]?")))
+            next(start(model, Request(prompt="What is [PAD]?")))
 
 
 def test_an_end_token_that_the_model_has_no_row_for_ends_nothing(folder: Path) -> None:

@@ -7,13 +7,20 @@ import pytest
 
 from talu.backends.scripted import ScriptedModel
 from talu.exceptions import GenerationError, StateError, ValidationError
+from talu.protocols import Generation
 from talu.types import Done, FinishReason, Request, TextDelta, Timings, ToolCallEvent, Usage
 
 REQUEST = Request(messages=({"role": "user", "content": "one two"},))
 
 
+def start(model: ScriptedModel, request: Request) -> Generation:
+    generation = model.generate(request)
+    generation.start()
+    return generation
+
+
 def test_a_text_is_streamed_word_by_word_and_ends_with_counts() -> None:
-    events = list(ScriptedModel("a b", model="m").stream(REQUEST))
+    events = list(start(ScriptedModel("a b", model="m"), REQUEST))
     assert events == [
         TextDelta("a", (0,)),
         TextDelta(" b", (1,)),
@@ -23,16 +30,16 @@ def test_a_text_is_streamed_word_by_word_and_ends_with_counts() -> None:
 
 def test_events_of_a_script_are_passed_on_as_they_are() -> None:
     done = Done(FinishReason.LENGTH, Usage(1, 1), Timings(), "other")
-    assert list(ScriptedModel([done]).stream(REQUEST)) == [done]
+    assert list(start(ScriptedModel([done]), REQUEST)) == [done]
 
 
 def test_a_tool_call_makes_the_finish_reason() -> None:
-    *_, done = ScriptedModel([ToolCallEvent("c", "f", "{}")]).stream(REQUEST)
+    *_, done = start(ScriptedModel([ToolCallEvent("c", "f", "{}")]), REQUEST)
     assert done.finish_reason == "tool_calls"
 
 
 def test_an_exception_is_raised_where_it_stands() -> None:
-    events = ScriptedModel(["a", KeyError("here")]).stream(REQUEST)
+    events = start(ScriptedModel(["a", KeyError("here")]), REQUEST)
     assert next(events).text == "a"
     with pytest.raises(KeyError):
         next(events)
@@ -40,7 +47,7 @@ def test_an_exception_is_raised_where_it_stands() -> None:
 
 def test_a_function_is_called_between_the_pieces_around_it() -> None:
     gate = threading.Event()
-    events = ScriptedModel(["a", gate.set, "b"]).stream(REQUEST)
+    events = start(ScriptedModel(["a", gate.set, "b"]), REQUEST)
     next(events)
     assert not gate.is_set()
     next(events)
@@ -50,7 +57,8 @@ def test_a_function_is_called_between_the_pieces_around_it() -> None:
 def test_an_awaitable_is_awaited_by_astream_and_refused_by_stream() -> None:
     async def main() -> list[str]:
         gate = asyncio.Event()
-        events = await ScriptedModel([gate.wait, "a"]).astream(REQUEST)
+        events = ScriptedModel([gate.wait, "a"]).agenerate(REQUEST)
+        await events.start()
         asyncio.get_running_loop().call_soon(gate.set)
         return [event.text async for event in events if isinstance(event, TextDelta)]
 
@@ -59,20 +67,20 @@ def test_an_awaitable_is_awaited_by_astream_and_refused_by_stream() -> None:
 
     assert asyncio.run(main()) == ["a"]
     with pytest.raises(ValidationError, match="use it with AsyncClient"):
-        list(ScriptedModel([later]).stream(REQUEST))
+        list(start(ScriptedModel([later]), REQUEST))
 
 
 def test_requests_are_recorded_and_more_than_there_are_scripts_are_refused() -> None:
     model = ScriptedModel("a")
-    list(model.stream(REQUEST))
+    list(start(model, REQUEST))
     with pytest.raises(GenerationError, match="has 1 answers, this is one more"):
-        model.stream(REQUEST)
+        start(model, REQUEST)
     assert model.requests == [REQUEST, REQUEST]
 
 
 def test_active_counts_the_streams_that_have_begun_and_not_ended() -> None:
     model = ScriptedModel("a b")
-    events = model.stream(REQUEST)
+    events = start(model, REQUEST)
     next(events)
     assert model.active == 1
     events.close()
@@ -83,7 +91,7 @@ def test_a_closed_model_refuses_requests() -> None:
     model = ScriptedModel("a")
     model.close()
     with pytest.raises(StateError, match="has been closed"):
-        model.stream(REQUEST)
+        start(model, REQUEST)
 
 
 def test_rendering_shows_messages_or_the_raw_prompt() -> None:

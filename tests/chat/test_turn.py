@@ -120,16 +120,49 @@ def test_an_error_in_the_middle_of_a_stream_rolls_back_and_keeps_the_text_in_the
     assert str(stream) == "partial"
 
 
+class _Half:
+    """A generation that ends after one piece, for both kinds of readers."""
+
+    def __init__(self) -> None:
+        self._pieces = ["half"]
+
+    def start(self) -> "_Done":
+        return _Done()
+
+    def __next__(self) -> TextDelta:
+        if not self._pieces:
+            raise StopIteration
+        return TextDelta(self._pieces.pop())
+
+    def __aiter__(self) -> "_Half":
+        return self
+
+    async def __anext__(self) -> TextDelta:
+        if not self._pieces:
+            raise StopAsyncIteration
+        return TextDelta(self._pieces.pop())
+
+    def close(self) -> None:
+        pass
+
+    def aclose(self) -> "_Done":
+        return _Done()
+
+
+class _Done:
+    """An awaitable that is done already."""
+
+    def __await__(self):
+        return iter(())
+
+
 def test_a_stream_without_a_last_event_is_an_error(faces) -> None:
     class Broken(ScriptedModel):
-        def stream(self, request):
-            return (event for event in [TextDelta("half")])
+        def generate(self, request):
+            return _Half()
 
-        async def astream(self, request):
-            return (event async for event in half())
-
-    async def half():
-        yield TextDelta("half")
+        def agenerate(self, request):
+            return _Half()
 
     with pytest.raises(GenerationError, match="without its last event"):
         faces.run(faces.client_of(Broken()).chat().send("Hi"))

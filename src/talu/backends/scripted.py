@@ -12,13 +12,15 @@ from collections.abc import (
     Callable,
     Generator,
     Iterable,
+    Iterator,
     Sequence,
 )
 from contextlib import contextmanager
-from typing import Any
+from itertools import takewhile
+from typing import Any, Self
 
 from talu.exceptions import GenerationError, StateError, ValidationError
-from talu.protocols import Embedded
+from talu.protocols import AsyncGeneration, Embedded, Generation
 from talu.types import (
     Capabilities,
     Done,
@@ -51,7 +53,7 @@ class ScriptedModel:
 
     Attributes:
         requests: the requests so far.
-        active: number of streams that have started and not ended.
+        active: number of generations that are being read.
         closed: whether ``close`` was called.
     """
 
@@ -83,57 +85,13 @@ class ScriptedModel:
         """The value given to the constructor."""
         return self._max_context_length
 
-    def stream(self, request: Request) -> Generator[Event]:
-        """Play the next script."""
-        return self._play(self._next_script(request), request)
+    def generate(self, request: Request) -> Generation:
+        """Plays the next script."""
+        return _Playing(self, request)
 
-    async def astream(self, request: Request) -> AsyncGenerator[Event]:
-        """Play the next script, awaiting the results of its functions."""
-        return self._aplay(self._next_script(request), request)
-
-    def _play(self, script: list[Step], request: Request) -> Generator[Event]:
-        with self._playing(request) as play:
-            for step in script:
-                if request.stop.is_set():
-                    break
-                if request.deadline is not None:
-                    request.deadline.check()
-                result = step() if callable(step) else None
-                if inspect.isawaitable(result):
-                    if inspect.iscoroutine(result):
-                        result.close()
-                    raise ValidationError(f"{step!r} is async: use it with AsyncClient")
-                yield from play.events(step)
-            yield from play.end()
-
-    async def _aplay(self, script: list[Step], request: Request) -> AsyncGenerator[Event]:
-        with self._playing(request) as play:
-            for step in script:
-                if request.stop.is_set():
-                    break
-                if request.deadline is not None:
-                    request.deadline.check()
-                result: Awaitable[object] | None = step() if callable(step) else None
-                if inspect.isawaitable(result):
-                    await result
-                for event in play.events(step):
-                    yield event
-            for event in play.end():
-                yield event
-
-    @contextmanager
-    def _playing(self, request: Request) -> Generator["_Play"]:
-        self.active += 1
-        play = _Play(self, request)
-        try:
-            yield play
-        except Exception:
-            raise
-        except BaseException:  # closed, cancelled, interrupted
-            request.left(play.done(FinishReason.CANCELLED))
-            raise
-        finally:
-            self.active -= 1
+    def agenerate(self, request: Request) -> AsyncGeneration:
+        """Plays the next script, awaiting the results of its functions."""
+        return _AsyncPlaying(self, request)
 
     def render(self, request: Request) -> tuple[str, list[int]]:
         """The messages as lines of ``role: content``; every word is a token."""
@@ -195,13 +153,32 @@ class _Play:
     """One script being played: turns steps into events and counts the tokens."""
 
     def __init__(self, model: ScriptedModel, request: Request) -> None:
+        self.cancelled = False
         self._model = model
-        self._stop = request.stop
-        self._notes = request.notes
+        self._request = request
+        self._script: list[Step] = []
         self._prompt, self._prompt_ids = model.render(request)
         self._tokens = 0
         self._calls = 0
         self._done = False
+
+    def start(self) -> None:
+        """Take the next script."""
+        self._script = self._model._next_script(self._request)
+
+    @contextmanager
+    def playing(self) -> Generator[Iterator[Step]]:
+        """The steps until the end or a cancellation."""
+        self._model.active += 1
+        try:
+            yield takewhile(self._goes_on, self._script)
+        finally:
+            self._model.active -= 1
+
+    def _goes_on(self, _: Step) -> bool:
+        if self._request.deadline is not None and not self.cancelled:
+            self._request.deadline.check()
+        return not self.cancelled
 
     def events(self, step: Step) -> Generator[Event]:
         """The events of a step: none for a function."""
@@ -221,14 +198,86 @@ class _Play:
         """The last event, if the script had none."""
         if not self._done:
             reason = FinishReason.TOOL_CALLS if self._calls else FinishReason.STOP
-            yield self.done(FinishReason.CANCELLED if self._stop.is_set() else reason)
+            yield self.done(FinishReason.CANCELLED if self.cancelled else reason)
 
     def done(self, reason: FinishReason) -> Done:
         """A last event with the counts so far."""
         usage = Usage(len(self._prompt_ids), self._tokens)
-        return Done(
-            reason, usage, Timings(), self._model.model, prompt=self._prompt, notes=self._notes
-        )
+        notes = self._request.notes
+        return Done(reason, usage, Timings(), self._model.model, prompt=self._prompt, notes=notes)
+
+
+class _Played:
+    """A script as a generation: what the readers of both kinds share."""
+
+    def __init__(self, model: ScriptedModel, request: Request) -> None:
+        self._play = _Play(model, request)
+
+    def cancel(self) -> None:
+        self._play.cancelled = True
+
+    def so_far(self) -> Done:
+        return self._play.done(FinishReason.CANCELLED)
+
+
+class _Playing(_Played):
+    def __init__(self, model: ScriptedModel, request: Request) -> None:
+        super().__init__(model, request)
+        self._events = _events(self._play)  # does not refer to this object: no cycle
+
+    def start(self) -> None:
+        self._play.start()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        return next(self._events)
+
+    def close(self) -> None:
+        self._events.close()
+
+
+class _AsyncPlaying(_Played):
+    def __init__(self, model: ScriptedModel, request: Request) -> None:
+        super().__init__(model, request)
+        self._events = _async_events(self._play)
+
+    async def start(self) -> None:
+        self._play.start()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        return await anext(self._events)
+
+    async def aclose(self) -> None:
+        await self._events.aclose()
+
+
+def _events(play: _Play) -> Generator[Event]:
+    with play.playing() as steps:
+        for step in steps:
+            result = step() if callable(step) else None
+            if inspect.isawaitable(result):
+                if inspect.iscoroutine(result):
+                    result.close()
+                raise ValidationError(f"{step!r} is async: use it with AsyncClient")
+            yield from play.events(step)
+        yield from play.end()
+
+
+async def _async_events(play: _Play) -> AsyncGenerator[Event]:
+    with play.playing() as steps:
+        for step in steps:
+            result: Awaitable[object] | None = step() if callable(step) else None
+            if inspect.isawaitable(result):
+                await result
+            for event in play.events(step):
+                yield event
+        for event in play.end():
+            yield event
 
 
 def _no_embeddings() -> GenerationError:

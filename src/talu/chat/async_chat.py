@@ -136,7 +136,7 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
 
     def cancel(self) -> None:
         """Stop the generation, from any thread; until ``close``, the text so far can be read."""
-        self._turn.request.stop.signal()
+        self._turn.stop.signal()
 
     async def close(self) -> None:
         """Stop the generation if it is not finished; idempotent.

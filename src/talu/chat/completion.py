@@ -66,8 +66,7 @@ def raw_turn(
     client: Host, model: str, io: IO, request: Request, stop_flag: StopFlag | None
 ) -> Turn[ChatT]:
     """A turn for the request that belongs to no chat and has not started."""
-    request.stop_with(stop_flag)
-    return Turn(
+    turn: Turn[ChatT] = Turn(
         chat=None,
         model=model,
         history=History(),
@@ -76,3 +75,5 @@ def raw_turn(
         io=io,
         hooks=client.hooks,
     )
+    turn.stop_with(stop_flag)
+    return turn

@@ -408,7 +408,7 @@ class Conversation(Editable):
         """Mark the chat as closed, and stop an answer that is being generated."""
         self._closed = True
         if self._turn is not None:
-            self._turn.request.stop.signal()
+            self._turn.stop.signal()
 
     def _turn_ended(self, claim: Claim) -> None:
         """Drop the references to a turn that has ended.
@@ -446,7 +446,7 @@ class Conversation(Editable):
                 stream=stream,
                 on_token=draft.on_token,
             )
-            turn.request.stop_with(draft.stop_flag)
+            turn.stop_with(draft.stop_flag)
             self._turn = turn
             claim.active, claim.clean_up = lambda: turn.holds_chat, turn.clean_up
             turn.on_end = partial(self._turn_ended, claim)

@@ -9,16 +9,16 @@ import inspect
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import closing, suppress
+from contextlib import suppress
 from inspect import GEN_CLOSED, GEN_CREATED, GEN_RUNNING, GEN_SUSPENDED, getgeneratorstate
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 from weakref import WeakSet
 
 from talu.chat.builder import Token
 from talu.exceptions import StateError, ValidationError
-from talu.protocols import Backend
+from talu.protocols import AsyncGeneration, Backend, Generation
 from talu.threads import beside_loop
-from talu.types import Event, Request
+from talu.types import Done, Event, Request
 
 __all__ = [
     "IO",
@@ -39,8 +39,8 @@ Ending = Callable[[], Coroutine[Any, Any, None]]
 class IO(Protocol):
     """The side effects of a turn."""
 
-    async def open(self, request: Request) -> AsyncGenerator[Event]:
-        """Start a generation and return its events; closing or dropping them cancels it."""
+    def generate(self, request: Request) -> AsyncGeneration:
+        """A generation of the backend that has not started."""
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
         """Call a user function: a hook or ``on_token``."""
@@ -77,9 +77,9 @@ class SyncIO:
         """Whether ``run`` is still running."""
         return self._work is not None and runs(self._work)
 
-    async def open(self, request: Request) -> AsyncGenerator[Event]:
-        """The backend's blocking stream as an async generator that never suspends."""
-        return _as_async(self._backend.stream(request))
+    def generate(self, request: Request) -> AsyncGeneration:
+        """The backend's blocking generation as an async one that never suspends."""
+        return _NeverSuspended(self._backend.generate(request))
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
         """Call a plain function; an async one is an error."""
@@ -122,9 +122,9 @@ class AsyncIO:
         """Always true; see ``IO``."""
         return True
 
-    async def open(self, request: Request) -> AsyncGenerator[Event]:
-        """The backend's async stream."""
-        return await self._backend.astream(request)
+    def generate(self, request: Request) -> AsyncGeneration:
+        """The backend's async generation."""
+        return self._backend.agenerate(request)
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
         """Call a function, and await the result if it is awaitable."""
@@ -163,10 +163,32 @@ class AsyncIO:
         )
 
 
-async def _as_async(events: Generator[Event]) -> AsyncGenerator[Event]:
-    with closing(events):
-        for event in events:
-            yield event
+class _NeverSuspended:
+    """A blocking generation with the methods of an async one."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+
+    async def start(self) -> None:
+        self._generation.start()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        try:
+            return next(self._generation)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    def cancel(self) -> None:
+        self._generation.cancel()
+
+    def so_far(self) -> Done:
+        return self._generation.so_far()
+
+    async def aclose(self) -> None:
+        self._generation.close()
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -165,7 +165,7 @@ class Stream(Answer[ChatT], TextLike, Handle):
     def __del__(self) -> None:
         if self._unfinished:
             DROPPED[id(self)] = self
-            self._turn.request.stop.signal()
+            self._turn.stop.signal()
             self._turn.io.run_later(self._finalize)
 
     async def _finalize(self) -> None:

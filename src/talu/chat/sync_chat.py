@@ -154,7 +154,7 @@ class StreamingResponse(Stream["Chat"]):
 
     def cancel(self) -> None:
         """Stop the generation, from any thread, even while another one reads the stream."""
-        self._turn.request.stop.signal()
+        self._turn.stop.signal()
         self._reading.close(unread=self._abandon)
         self._turn.settle()
 

@@ -8,7 +8,7 @@ Backend, store and event loop are accessed through ``IO`` and ``save`` only.
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Self
 
@@ -19,7 +19,8 @@ from talu.chat.io import IO, Reading, run
 from talu.chat.items import Item, ItemStatus, MessageItem
 from talu.chat.observers import Generation, HookManager, Observation
 from talu.exceptions import GenerationError, StorageError
-from talu.types import Done, Event, FinishReason, Request
+from talu.protocols import AsyncGeneration
+from talu.types import Done, Event, FinishReason, Request, StopFlag, check_stop_flag
 
 __all__ = ["OnToken", "Turn", "answer", "drain"]
 
@@ -36,6 +37,7 @@ class Turn(Outcome[ChatT]):
         save: replaces the stored history; None for a chat without a profile.
         stream: the answer is read while it is generated.
         make_answer: creates the answer when the text is complete; None for a stream, which has one.
+        stop: cancels the generation when it is signalled, also before the start.
         superseded: it was cancelled unread, because its chat was used or edited again.
         on_end: called when the turn has ended and the hooks have been notified.
         reading: the reader of a sync stream, once the stream was returned.
@@ -54,8 +56,10 @@ class Turn(Outcome[ChatT]):
     make_answer: Callable[[Outcome[ChatT]], Answer[ChatT]] | None = None
     on_end: Callable[[], None] = lambda: None
     reading: Reading | None = None
+    stop: StopFlag = field(default_factory=StopFlag)
     superseded: bool = False
-    _events: AsyncGenerator[Event] | None = None
+    _running: AsyncGeneration | None = None
+    _unread: AsyncGeneration | None = None
     _began_at: float = 0.0
     _observation: Observation = field(init=False)
     _question_is_saved: bool = False
@@ -65,12 +69,15 @@ class Turn(Outcome[ChatT]):
         self._observation = self.hooks.observe(self._generation(), self.io.call)
 
     async def begin(self) -> Self:
-        """Submit the request to the backend, which raises if it is invalid."""
+        """Start the generation; the backend raises if the request is invalid."""
         self._began_at = time.perf_counter()
         try:
             await self._observation.start()
             await self._save_question()
-            self._events = await self.io.open(replace(self.request, left=self.builder.add))
+            self._running = generation = self.io.generate(self.request)
+            self.stop.when_signalled(self._cancel)
+            await generation.start()
+            self._unread = generation
         except BaseException as error:
             await self._fail(error)
             raise
@@ -78,12 +85,12 @@ class Turn(Outcome[ChatT]):
 
     async def pieces(self) -> AsyncGenerator[Token]:
         """Yield the generated pieces; the last one is empty and has the finish reason."""
-        events, self._events = self._events, None
-        if events is None:
+        generation, self._unread = self._unread, None
+        if generation is None:
             return
         try:
-            async with aclosing(events):
-                async for event in events:
+            async with aclosing(generation):
+                async for event in generation:
                     piece = self.builder.add(event)
                     if self.on_token is not None or self._observation.first_token_ms is None:
                         await self._observe(event, piece)
@@ -107,15 +114,29 @@ class Turn(Outcome[ChatT]):
     @property
     def unread(self) -> bool:
         """Whether it has started and no piece was read."""
-        return self._events is not None
+        return self._unread is not None
+
+    def stop_with(self, flag: StopFlag | None) -> None:
+        """Let the caller's flag stop this turn; several turns may share a flag.
+
+        Raises:
+            ValidationError: it is not a ``StopFlag``.
+        """
+        check_stop_flag(flag)
+        if flag is not None:
+            flag.when_signalled(self.stop.signal)
+
+    def _cancel(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
 
     async def abandon(self) -> None:
         """Cancel and roll back a turn of which no piece was read."""
-        events, self._events = self._events, None
-        if events is not None:
+        generation, self._unread = self._unread, None
+        if generation is not None:
             self.finish_reason = FinishReason.CANCELLED
             try:
-                await events.aclose()
+                await generation.aclose()
                 await self._remove_question()
             finally:
                 await self._end()
@@ -133,7 +154,7 @@ class Turn(Outcome[ChatT]):
     async def supersede(self) -> None:
         """Cancel an unread answer, because its chat is used again."""
         if self.unread:
-            self.request.stop.signal()
+            self.stop.signal()
             await self.abandon()
             self.superseded = True
 
@@ -152,7 +173,7 @@ class Turn(Outcome[ChatT]):
             if not self._has_reader:  # the interrupt may have hit the hooks' end event
                 run(self._observation.deliver())
             return
-        self.request.stop.signal()
+        self.stop.signal()
         unread = self.unread
         with suppress(StorageError):  # the next turn or edit saves it again
             if self.reading is not None:
@@ -161,9 +182,9 @@ class Turn(Outcome[ChatT]):
         self.superseded = unread and self.stream
 
     async def _clean_up(self) -> None:
-        events, self._events = self._events, None
-        if events is not None:
-            await events.aclose()
+        generation, self._unread = self._unread, None
+        if generation is not None:
+            await generation.aclose()
             with suppress(StorageError):
                 await self._remove_question()
         if self.ended:
@@ -211,7 +232,7 @@ class Turn(Outcome[ChatT]):
         answer = self._made_answer() if self._error is None else None
         self._observation.ending = answer, self._error
         self.ended = True
-        self._error = None
+        self._error = self._running = None
         await self._observation.deliver()
         if self.stream:  # the answer refers to the turn
             self.answer = None
@@ -224,6 +245,8 @@ class Turn(Outcome[ChatT]):
 
     def _add_to_history(self) -> None:
         """Put the question and the answer so far into the history."""
+        if self.builder.done is None and self._running is not None:
+            self.builder.add(self._running.so_far())
         done = self.builder.done
         self.finish_reason = done.finish_reason if done else FinishReason.CANCELLED
         cancelled = self.finish_reason is FinishReason.CANCELLED

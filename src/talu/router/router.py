@@ -299,7 +299,7 @@ def _open(target: ModelTarget, *, offline: bool) -> Backend:
     if isinstance(backend, LocalBackend):
         return _open_local(target.name, backend, offline=offline)
     if isinstance(backend, OpenAICompatibleBackend) or not callable(
-        getattr(backend, "stream", None)
+        getattr(backend, "generate", None)
     ):
         kind = type(backend).__name__
         wrong = f"the backend of {shown(target.model)} is not a backend but a {kind}"

@@ -8,8 +8,9 @@ import secrets
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
-from dataclasses import dataclass
+from functools import partial
 
+from talu.backends.local.generation import AsyncLocalGeneration, LocalGeneration, Submitted
 from talu.backends.local.prompt import prompt_of, stop_notes
 from talu.backends.local.reply import ChatReply, RawReply
 from talu.backends.local.texts import Texts
@@ -19,32 +20,26 @@ from talu.engine.engine import Engine
 from talu.engine.model import ModelInfo
 from talu.engine.registry import EngineLease, acquire
 from talu.engine.stops import ReplyForm
-from talu.engine.ticket import Result, Ticket
+from talu.engine.ticket import Ticket
 from talu.error_text import NOT_YET, shown
-from talu.exceptions import GenerationError, StateError, ValidationError
+from talu.exceptions import StateError, ValidationError
 from talu.forks import ForkSafeLock
 from talu.protocols import Embedded
 from talu.sampling import resolve_sampling
 from talu.template.render import traits
-from talu.threads import InTurn
 from talu.tokenizer.decoding import TAG_MARK
 from talu.types import (
     KV_FORMATS,
     WEIGHT_FORMATS,
     Capabilities,
-    Done,
     EmbeddingOptions,
-    Event,
-    FinishReason,
     LocalBackend,
     Request,
-    TextDelta,
 )
 
 __all__ = ["LocalModel"]
 
 MAX_THREADS = 1024
-PROMPTS = InTurn()
 
 _dropped: list[EngineLease] = []  # of models that were dropped and not closed
 
@@ -105,13 +100,13 @@ class LocalModel:
         """Device, CPU target, threads, formats, bytes and context of the open model."""
         return self._info
 
-    def stream(self, request: Request) -> Generator[Event]:
-        """Start a generation; invalid requests raise here. Closing or dropping it cancels it."""
-        return _events(self._start(request))
+    def generate(self, request: Request) -> LocalGeneration:
+        """A generation that has not started."""
+        return LocalGeneration(partial(self._submit, request), self._ref)
 
-    async def astream(self, request: Request) -> AsyncGenerator[Event]:
-        """Like ``stream``, awaited; template and tokenizer run in a thread beside the loop."""
-        return _async_events(await PROMPTS.call(self._start, request))
+    def agenerate(self, request: Request) -> AsyncLocalGeneration:
+        """Like ``generate``, for a reader in an event loop."""
+        return AsyncLocalGeneration(partial(self._submit, request), self._ref)
 
     def render(self, request: Request) -> tuple[str, list[int]]:
         """The prompt as text and as token ids, without generating.
@@ -213,11 +208,11 @@ class LocalModel:
             self._check_open()
             self._tickets.add(ticket)
 
-    def _start(self, request: Request) -> "_Generation":
+    def _submit(self, request: Request) -> Submitted:
         if request.deadline is not None:
             request.deadline.check()
-        self._engine.check_generates()
         engine = self._engine
+        engine.check_generates()
         prompt = prompt_of(request, engine, self._ref, must_fit=True)
         ends = engine.architecture.end_token_ids
         eos = engine.tokenizer.eos_token_id
@@ -235,7 +230,6 @@ class LocalModel:
             self._check_open()
             ticket = engine.submit(prompt.ids, params, form=form, deadline=request.deadline)
             self._tickets.add(ticket)
-        request.stop.when_signalled(ticket.canceller)
         reply: RawReply | ChatReply = RawReply()
         if not raw:
             reply = ChatReply(
@@ -244,94 +238,16 @@ class LocalModel:
                 tag_text=engine.tokenizer.tag_text,
                 mark=TAG_MARK,
             )
-        notes = (*prompt.notes, *stop_notes(params.stop_sequences, engine.tokenizer))
-        return _Generation(
+        stops = stop_notes(params.stop_sequences, engine.tokenizer)
+        return Submitted(
             ticket=ticket,
             reply=reply,
-            backend=self,
+            echo=prompt.text if request.echo_prompt else "",
+            model=self._ref,
             prompt=prompt.text,
             seed=params.seed,
-            notes=notes,
-            request=request,
+            notes=(*request.notes, *self._info.notes, *prompt.notes, *stops),
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Generation:
-    """A submitted request with the state that its events need.
-
-    It refers to the backend, so that the model is not dropped while the answer is read. However it
-    ends, the engine stops working on it.
-    """
-
-    ticket: Ticket
-    reply: ChatReply | RawReply
-    backend: LocalModel
-    prompt: str
-    seed: int
-    notes: tuple[str, ...]
-    request: Request
-
-    def __enter__(self) -> Ticket:
-        return self.ticket
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.ticket.close()
-        if kind is not None and not issubclass(kind, Exception):  # closed, cancelled, interrupted
-            self.request.left(self._done(self.ticket.so_far()))
-
-    @property
-    def opening(self) -> list[Event]:
-        """Events before the first piece."""
-        return [TextDelta(self.prompt)] if self.request.echo_prompt else []
-
-    def ending(self) -> list[Event]:
-        """Events after the last piece."""
-        result = self.ticket.result
-        if result is None:
-            raise GenerationError("the generation was closed while it was being read")
-        held = self.reply.finish()
-        return [*held, self._done(result)]
-
-    def _done(self, result: Result) -> Done:
-        reason = result.finish_reason
-        if reason is FinishReason.STOP and self.reply.called:
-            reason = FinishReason.TOOL_CALLS
-        return Done(
-            finish_reason=reason,
-            usage=result.usage,
-            timings=result.timings,
-            model=self.backend.model,
-            prompt=self.prompt,
-            stop_sequence=result.stop_sequence,
-            notes=(
-                *self.request.notes,
-                *self.backend.info.notes,
-                *self.notes,
-                *result.notes,
-                *self.reply.notes,
-            ),
-            seed=self.seed,
-        )
-
-
-def _events(generation: _Generation) -> Generator[Event]:
-    with generation as ticket:
-        yield from generation.opening
-        for piece in ticket:
-            yield from generation.reply.add(piece)
-        yield from generation.ending()
-
-
-async def _async_events(generation: _Generation) -> AsyncGenerator[Event]:
-    with generation as ticket:
-        for event in generation.opening:
-            yield event
-        async for piece in ticket:
-            for event in generation.reply.add(piece):
-                yield event
-        for event in generation.ending():
-            yield event
 
 
 def _let_go(lease: EngineLease) -> None:
