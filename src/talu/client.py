@@ -7,6 +7,7 @@ shared by all its users in this process.
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self, Unpack, overload
 
 from talu.chat.async_chat import AsyncChat, AsyncResponse
@@ -373,7 +374,7 @@ class Client(_Client, TokenMethods):
         """
         request = self._raw(prompt, system, config, completion_opts, settings, timeout)
         name = self._router.name_of(model)
-        io = SyncIO(self._router.backend(name, deadline=request.deadline))
+        io = SyncIO(partial(self._router.backend, name, deadline=request.deadline))
         turn: Turn[Chat] = raw_turn(self, name, io, request, stop_flag)
         turn.make_answer = Response
         try:
@@ -541,7 +542,7 @@ class AsyncClient(_Client, AsyncModelMethods, AsyncTokenMethods):
         """Like ``Client.raw_complete``, awaited."""
         request = self._raw(prompt, system, config, completion_opts, settings, timeout)
         name = self._router.name_of(model)
-        io = AsyncIO(await self._router.abackend(name, deadline=request.deadline))
+        io = AsyncIO(partial(self._router.abackend, name, deadline=request.deadline))
         turn: Turn[AsyncChat] = raw_turn(self, name, io, request, stop_flag)
         turn.make_answer = AsyncResponse
         await answer(turn)

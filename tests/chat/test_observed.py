@@ -14,7 +14,7 @@ import pytest
 from talu.backends.scripted import ScriptedModel
 from talu.chat import Hook
 from talu.client import AsyncClient, Client
-from talu.exceptions import GenerationError, StorageError
+from talu.exceptions import GenerationError, ModelNotFoundError, StorageError
 from talu.profile import Profile
 from talu.router import ModelSpec
 from talu.types import Done, FinishReason, TextDelta, Timings, ToolCallEvent, Usage
@@ -239,6 +239,24 @@ def test_a_prompt_that_is_too_long_has_an_end_and_no_first_token(faces, pocket) 
     with pytest.raises(GenerationError, match="the prompt has"):
         faces.run(client.ask("word " * 3000))
     assert settled(faces, watch, 1) == [["start", "GenerationError"]]
+
+
+@pytest.mark.parametrize("way", [read, sent, asked, streamed, completed], ids=lambda w: w.__name__)
+def test_a_model_that_cannot_be_opened_is_a_generation_that_failed(faces, way) -> None:
+    watch = Watch()
+    client = faces.face.client_class("./no/such/folder", hooks=[watch])
+    with pytest.raises(ModelNotFoundError):
+        way(faces, client)
+    assert settled(faces, watch, 1) == [["start", "ModelNotFoundError"]]
+
+
+def test_a_question_to_a_model_that_cannot_be_opened_is_not_kept(faces, home) -> None:
+    client = faces.face.client_class("./no/such/folder", profile=Profile("work"))
+    chat = client.chat(session_id="s")
+    with pytest.raises(ModelNotFoundError):
+        faces.run(chat.send("Hi"))
+    assert len(chat.items) == 0
+    assert list(Profile("work").sessions()) == []
 
 
 def test_closing_a_client_ends_its_generations(faces, pocket) -> None:

@@ -220,7 +220,7 @@ def test_an_event_is_delivered_once() -> None:
         config=GenerationConfig(seed=5),
         stream=False,
     )
-    io = SyncIO(ScriptedModel())
+    io = SyncIO(ScriptedModel)
     observation = HookManager([log]).observe(generation, io.call)
     run(observation.start())
     for _ in range(2):

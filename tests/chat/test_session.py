@@ -394,18 +394,18 @@ def test_an_item_added_twice_is_copied_the_second_time() -> None:
     assert chat.items[1] is ITEM
 
 
-def test_regenerate_is_refused_when_its_message_was_removed_before_the_model_was_open() -> None:
-    async def remove_before_the_model_opens() -> None:
-        async with AsyncClient(ModelSpec("scripted", ScriptedModel("a"))) as client:
+def test_a_chat_cannot_be_edited_while_its_model_is_opened() -> None:
+    async def edit_before_the_model_is_open() -> None:
+        async with AsyncClient("talu/pocket") as client:
             chat = client.chat(messages=[{"role": "user", "content": "q"}])
-            answering = asyncio.create_task(chat.regenerate())
+            answering = asyncio.create_task(chat.regenerate(max_tokens=1))
             await asyncio.sleep(0)  # it waits for the thread that opens the model
-            chat.clear()
-            with pytest.raises(StateError, match="was removed from the chat"):
-                await answering
-            assert len(chat.append("user", "still editable")) == 1
+            with pytest.raises(StateError, match="not finished"):
+                chat.clear()
+            await answering
+            assert len(chat.append("user", "editable again")) == 3
 
-    asyncio.run(remove_before_the_model_opens())
+    asyncio.run(edit_before_the_model_is_open())
 
 
 def test_regenerate_without_a_user_message_is_refused(faces) -> None:

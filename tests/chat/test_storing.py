@@ -522,6 +522,7 @@ def test_a_lock_on_the_database_does_not_block_the_event_loop(profile) -> None:
     async def main() -> int:
         begun, model = Begun(), ModelSpec("m", ScriptedModel("a"))
         async with AsyncClient(model, profile=profile, hooks=[begun]) as client:
+            await client.router.abackend()  # open the model, so that storing is the next step
             chat = client.chat(session_id="s", system="S")
             with Profile("work").database.file.writing():
                 sending = asyncio.create_task(chat.send("q"))
@@ -539,6 +540,7 @@ def test_a_task_cancelled_while_storing_ends_after_the_store_is_rolled_back(prof
     async def main() -> None:
         begun, model = Begun(), ModelSpec("m", ScriptedModel("a", "b"))
         async with AsyncClient(model, profile=profile, hooks=[begun]) as client:
+            await client.router.abackend()  # open the model, so that storing is the next step
             chat = client.chat(session_id="s", system="S")
             with Profile("work").database.file.writing():
                 sending = asyncio.create_task(chat.send("q"))

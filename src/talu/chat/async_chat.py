@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Generator
 from dataclasses import replace
+from functools import partial
 from types import AsyncGeneratorType
 from typing import Any, Literal, Self, Unpack, cast, overload
 from weakref import ref
@@ -449,15 +450,15 @@ class AsyncChat(Conversation):
         return await (self._streamed(draft) if streamed else self._whole(draft))
 
     async def _streamed(self, draft: Draft) -> AsyncStreamingResponse:
-        backend = await self._abackend(draft.deadline)
-        turn = await self._begin(draft, AsyncIO(backend), stream=True)
+        io = AsyncIO(partial(self._abackend, draft.deadline))
+        turn = await self._begin(draft, io, stream=True)
         response = AsyncStreamingResponse(turn)
         self._latest.set(response)
         return response
 
     async def _whole(self, draft: Draft) -> AsyncResponse:
-        backend = await self._abackend(draft.deadline)
-        turn = await self._begin(draft, AsyncIO(backend), stream=False)
+        io = AsyncIO(partial(self._abackend, draft.deadline))
+        turn = await self._begin(draft, io, stream=False)
         turn.make_answer = AsyncResponse
         try:
             await drain(turn)

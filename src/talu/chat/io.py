@@ -8,7 +8,7 @@ import asyncio
 import inspect
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from inspect import GEN_CLOSED, GEN_CREATED, GEN_RUNNING, GEN_SUSPENDED, getgeneratorstate
 from typing import Any, Protocol, Self, TypeVar
@@ -24,6 +24,7 @@ __all__ = [
     "IO",
     "AsyncIO",
     "Ending",
+    "Generate",
     "Reading",
     "SyncIO",
     "iterate",
@@ -33,14 +34,15 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Generate = Callable[[Request], AsyncGeneration]
 Ending = Callable[[], Coroutine[Any, Any, None]]
 
 
 class IO(Protocol):
     """The side effects of a turn."""
 
-    def generate(self, request: Request) -> AsyncGeneration:
-        """A generation of the backend that has not started."""
+    async def open(self) -> Generate:
+        """Open the model, unless it is open; returns the function that makes its generations."""
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
         """Call a user function: a hook or ``on_token``."""
@@ -63,8 +65,8 @@ class IO(Protocol):
 class SyncIO:
     """Side effects for blocking callers; none of the coroutines ever suspends."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, open: Callable[[], Backend]) -> None:
+        self._open = open
         self._work: Coroutine[Any, Any, Any] | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -77,9 +79,10 @@ class SyncIO:
         """Whether ``run`` is still running."""
         return self._work is not None and runs(self._work)
 
-    def generate(self, request: Request) -> AsyncGeneration:
-        """The backend's blocking generation as an async one that never suspends."""
-        return _NeverSuspended(self._backend.generate(request))
+    async def open(self) -> Generate:
+        """Open the model; its blocking generations become async ones that never suspend."""
+        backend = self._open()
+        return lambda request: _NeverSuspended(backend.generate(request))
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
         """Call a plain function; an async one is an error."""
@@ -113,8 +116,8 @@ class SyncIO:
 class AsyncIO:
     """Side effects for callers on an event loop."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, open: Callable[[], Awaitable[Backend]]) -> None:
+        self._open = open
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -122,9 +125,10 @@ class AsyncIO:
         """Always true; see ``IO``."""
         return True
 
-    def generate(self, request: Request) -> AsyncGeneration:
-        """The backend's async generation."""
-        return self._backend.agenerate(request)
+    async def open(self) -> Generate:
+        """Open the model beside the loop."""
+        backend = await self._open()
+        return backend.agenerate
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
         """Call a function, and await the result if it is awaitable."""

@@ -54,6 +54,7 @@ class Hook:
 
     Every generation has exactly one start and one end, and exactly one first token if there was a
     token, streamed or not, even if it fails, is cancelled, or its stream is closed or dropped.
+    Opening the model, where it is not open yet, is part of the generation, and may fail.
     Embedding a text is not a generation.
 
     A hook runs where the answer is read and blocks the reader, so it should be quick. The end of a
@@ -97,7 +98,8 @@ class Hook:
 
         Args:
             chat: as at the start.
-            time_ms: milliseconds since the start, including the time before a stream was read;
+            time_ms: milliseconds since the start, including the time to open the model and the
+                time before a stream was read;
                 ``response.timings`` has the model's own time.
         """
         return None

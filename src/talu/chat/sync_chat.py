@@ -2,6 +2,7 @@
 
 from collections.abc import Coroutine, Generator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 from talu.chat.answer import WholeAnswer
@@ -501,7 +502,7 @@ class Chat(Conversation):
             raise
 
     def _streamed(self, draft: Draft) -> StreamingResponse:
-        io = SyncIO(self._backend(draft.deadline))
+        io = SyncIO(partial(self._backend, draft.deadline))
         return self._run(io, self._opened(draft, io))
 
     async def _opened(self, draft: Draft, io: SyncIO) -> StreamingResponse:
@@ -513,7 +514,7 @@ class Chat(Conversation):
         return response
 
     def _whole(self, draft: Draft) -> Response:
-        io = SyncIO(self._backend(draft.deadline))
+        io = SyncIO(partial(self._backend, draft.deadline))
         return self._run(io, self._completed(draft, io))
 
     async def _completed(self, draft: Draft, io: SyncIO) -> Response:

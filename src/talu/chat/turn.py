@@ -69,12 +69,13 @@ class Turn(Outcome[ChatT]):
         self._observation = self.hooks.observe(self._generation(), self.io.call)
 
     async def begin(self) -> Self:
-        """Start the generation; the backend raises if the request is invalid."""
+        """Open the model and start the generation; an invalid request raises."""
         self._began_at = time.perf_counter()
         try:
             await self._observation.start()
+            generate = await self.io.open()
             await self._save_question()
-            self._running = generation = self.io.generate(self.request)
+            self._running = generation = generate(self.request)
             self.stop.when_signalled(self._cancel)
             await generation.start()
             self._unread = generation
