@@ -238,6 +238,12 @@ def test_no_single_operation_runs_far_beyond_the_clock(
     assert time.thread_time() - started < 10  # unlimited: minutes
 
 
+@pytest.mark.parametrize("name", ["title", "wordcount"])
+def test_words_are_charged_before_they_are_cut_out(name: str) -> None:
+    with pytest.raises(TemplateError, match="too much text"):  # else 700 MB of words
+        run_template("{{ (['a ' * 500000] * 9)|" + name + " }}", {})
+
+
 def test_all_template_work_of_a_request_shares_one_time_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

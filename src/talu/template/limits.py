@@ -48,6 +48,7 @@ _WIDE = re.compile("%" + _WIDTH)
 _WIDE_AFTER_NAME = re.compile(r"\)" + _WIDTH)
 _TAKE_WIDTH = {"batch", "center", "indent", "round", "slice"}
 _PADDING = {"center", "ljust", "rjust", "zfill"}
+_SPLIT_INTO_WORDS = {"title", "wordcount"}
 _TAKE_ATTRIBUTE = {
     *("attr", "groupby", "join", "map", "max", "min", "reject", "rejectattr", "select"),
     *("selectattr", "sort", "sum", "unique"),
@@ -222,6 +223,8 @@ class Meter:
         options = (*args, *named.values())
         if name in _TAKE_WIDTH:
             self.width(*options)
+        if name in _SPLIT_INTO_WORDS:
+            self.charge(ELEMENT * self.size(value))
         if name in _TAKE_ATTRIBUTE:
             for option in options:
                 if isinstance(option, str) and option.count(".") >= MAX_PATH:
