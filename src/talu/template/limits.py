@@ -226,9 +226,7 @@ class Meter:
         if name in _SPLIT_INTO_WORDS:
             self.charge(ELEMENT * self.size(value))
         if name in _TAKE_ATTRIBUTE:
-            for option in options:
-                if isinstance(option, str) and option.count(".") >= MAX_PATH:
-                    raise _exceeded(f"an attribute has more than {MAX_PATH} parts")
+            _check_paths(options)
         if name == "indent":
             widths = [len(o) if isinstance(o, str) else int(o) for o in options if o is not None]
             self.charge(str(value).count("\n") * max(widths, default=4))
@@ -275,6 +273,12 @@ def _sizes(value: object) -> Iterator[int]:
             yield 4 + 4 * len(value)
         else:
             yield 4
+
+
+def _check_paths(options: Sequence[object]) -> None:
+    for option in options:
+        if isinstance(option, str) and option.count(".") >= MAX_PATH:
+            raise _exceeded(f"an attribute has more than {MAX_PATH} parts")
 
 
 def _check_bits(bits: int) -> None:
