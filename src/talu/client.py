@@ -35,7 +35,7 @@ from talu.router.model_methods import AsyncModelMethods, ModelMethods
 from talu.router.router import Router
 from talu.router.spec import CompletionOptions, ModelInput, backend_from
 from talu.threads import beside_loop
-from talu.types import Handle, Marker, Request, StopFlag
+from talu.types import Handle, LocalBackend, Marker, Request, StopFlag
 
 __all__ = ["AsyncClient", "Client", "ModelInput"]
 
@@ -565,7 +565,9 @@ def _check_types(options: Mapping[str, object]) -> None:
         kind = OPTIONS[name]
         fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         if value is not None and not fits:
-            given = "a value of another type" if name == "api_key" else shown(value)
+            local = name in LocalBackend.__dataclass_fields__
+            # A value of a remote option may be the key in a wrong place.
+            given = shown(value) if local else f"a value of type {type(value).__name__}"
             wrong = f"{name} must be {NAMES[kind]} or None, got {given}"
             raise ValidationError(wrong, details={"param": name})
 

@@ -42,6 +42,7 @@ __all__ = [
     "WeightFormat",
     "check_marker",
     "check_stop_flag",
+    "is_iterable",
 ]
 
 
@@ -263,6 +264,15 @@ class Done:
 
 
 Event = TextDelta | ReasoningDelta | ToolCallEvent | Done
+
+
+def is_iterable(value: object) -> bool:
+    """Whether a loop over the value is possible, which its class does not always say."""
+    try:
+        iter(value)  # type: ignore[call-overload]
+    except TypeError:  # such as an array of NumPy without dimensions
+        return False
+    return True
 
 
 class Handle:

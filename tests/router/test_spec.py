@@ -5,7 +5,7 @@ import logging
 import pickle
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, asdict
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,9 @@ SECRETIVE = {
     "query": {"base_url": f"https://host/v1?api-key={CANARY}"},
     "extra_params": {"extra_params": {"user": CANARY, "nested": {"a": [CANARY]}}},
     "headers": {"headers": {"Authorization": CANARY}},
+    "key as the organisation": {"org_id": CANARY, "headers": {"a": "b"}},
+    "key as the time limit": {"timeout_ms": CANARY, "headers": {"a": "b"}},
+    "bytes as the address": {"base_url": CANARY.encode()},
 }
 secretive = pytest.mark.parametrize("fields", SECRETIVE.values(), ids=SECRETIVE)
 
@@ -170,6 +173,22 @@ def test_no_error_log_repr_or_pickle_has_a_secret(fields, caplog) -> None:
         chain = traceback.format_exception(error)
         shown += [repr(error), str(error), repr(error.details), *chain]
     assert [text for text in [*shown, caplog.text] if CANARY in text] == []
+
+
+@pytest.mark.parametrize("name", ["api_key", "org_id", "headers", "extra_params"])
+def test_the_fields_of_a_backend_as_a_dictionary_print_without_their_secrets(name: str) -> None:
+    value = CANARY if name in ("api_key", "org_id") else {"a": CANARY}
+    fields = asdict(OpenAICompatibleBackend(**{name: value}))
+    assert CANARY not in repr(fields)
+    assert fields[name] == value
+
+
+@pytest.mark.parametrize("name", ["api_key", "base_url", "org_id", "timeout_ms", "max_retries"])
+def test_a_secret_of_a_wrong_type_or_in_a_wrong_place_is_not_shown(name: str) -> None:
+    wrong = CANARY if name in ("timeout_ms", "max_retries") else CANARY.encode()
+    with pytest.raises(ValidationError, match=f"{name} must be .* got a value of type") as caught:
+        Client("a", **{name: wrong})
+    assert CANARY not in f"{caught.value!r}{caught.value.details}"
 
 
 def test_flat_arguments_are_not_shown_either() -> None:

@@ -128,10 +128,10 @@ class Conversation(Editable):
         chat_template: str | TemplateSource | None = None,
         offline: bool = False,
     ) -> None:
-        for name, value, part in (("client", client, "router"), ("profile", profile, "database")):
-            if value is not None and not hasattr(value, part):
-                wrong = f"{name} must be a {name.capitalize()}, got {shown(value)}"
-                raise ValidationError(wrong, details={"param": name})
+        _check_host(client)
+        if profile is not None and not hasattr(profile, "database"):
+            wrong = f"profile must be a Profile, got {shown(profile)}"
+            raise ValidationError(wrong, details={"param": "profile"})
         self._own: OwnHost | None = None
         if client is None and model is not None:
             client = self._own = OwnHost(model, allow_async=self._async_hooks)
@@ -307,12 +307,13 @@ class Conversation(Editable):
         if not isinstance(data, Mapping):
             wrong = f"a stored chat is a dictionary, got {shown(data)}"
             raise ValidationError(wrong, details={"param": "data"})
+        _check_host(client)
+        _check_form(data)
         version = data.get("version", FORMAT_VERSION)
         if version != FORMAT_VERSION:
             known = f"this talu reads {FORMAT_VERSION}"
             wrong = f"the chat was stored in version {shown(version)}; {known}"
             raise ValidationError(wrong, details={"param": "version"})
-        _check_form(data)
         stored = data.get("model")
         if model is None and client is not None and stored in client.router.models:
             model = stored
@@ -454,6 +455,12 @@ class Conversation(Editable):
             claim.active = lambda: False
             raise
         return await turn.begin()
+
+
+def _check_host(client: object) -> None:
+    if client is not None and not hasattr(client, "router"):
+        wrong = f"client must be a Client, got {shown(client)}"
+        raise ValidationError(wrong, details={"param": "client"})
 
 
 def _index_of(replaced: Item, items: Sequence[Item]) -> int:

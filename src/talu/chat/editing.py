@@ -170,4 +170,4 @@ def _check_index(index: int, last: int, code: str) -> None:
         raise ValidationError(f"index must be a whole number, got {shown(index)}", details=details)
     if not 0 <= index <= last:
         held = f"it can be 0 to {last}" if last >= 0 else "the chat is empty"
-        raise StateError(f"there is no item at index {index}: {held}", code, details)
+        raise StateError(f"there is no item at index {shown(index)}: {held}", code, details)

@@ -21,11 +21,20 @@ from talu.chat.items import (
 )
 from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
+from talu.types import is_iterable
 
-__all__ = ["Message", "MessageList", "items_from_messages", "messages_from_items", "user_items"]
+__all__ = [
+    "BYTES",
+    "Message",
+    "MessageList",
+    "items_from_messages",
+    "messages_from_items",
+    "user_items",
+]
 
 Message = str | InputText | MessageItem | Mapping[str, Any] | Sequence[Any]
 
+BYTES = bytes | bytearray | memoryview
 SHOWN = 80  # characters of a text in a repr
 ROLES = ("system", "developer", "user", "assistant", "tool")
 KEYS = {  # role: keys its dictionary may have besides role, content and name
@@ -111,7 +120,7 @@ def user_items(message: Message) -> list[MessageItem]:
     """
     if isinstance(message, MessageItem):
         return [message]
-    if not isinstance(message, Sequence) or isinstance(message, str | bytes):
+    if not isinstance(message, Sequence) or isinstance(message, str | BYTES):
         return [MessageItem.create("user", [_input(message)])]
     items: list[MessageItem] = []
     parts: list[InputText] = []
@@ -136,7 +145,7 @@ def _input(part: object) -> InputText:
             return part
         case str():
             return InputText(str(part))
-        case {"type": "text" | "input_text", "text": str(text), **rest}:
+        case {"type": str(kind), "text": str(text), **rest} if kind in ("text", "input_text"):
             _check_no_more("message part", PART_KEYS, rest)
             return InputText(text)
         case {"type": str(kind)} if kind in MEDIA_PARTS:
@@ -148,7 +157,7 @@ def _input(part: object) -> InputText:
             )
         case list() | tuple():
             wrong = f"a list in a list, {shown(part)}: give one flat list"
-        case bytes() | bytearray():
+        case bytes() | bytearray() | memoryview():
             wrong = f"{shown(part)}: decode bytes to text first"
         case _:
             wrong = f"{shown(part)}: use text, InputText, MessageItem or {{'type': 'text', …}}"
@@ -161,7 +170,7 @@ def items_from_messages(messages: Iterable[Mapping[str, Any]]) -> list[Item]:
     Raises:
         ValidationError: a dictionary is malformed; the message names its index and key.
     """
-    if isinstance(messages, str | Mapping) or not isinstance(messages, Iterable):
+    if isinstance(messages, str | Mapping) or not is_iterable(messages):
         _refuse("messages", f"must be a list of dictionaries, got {shown(messages)}")
     items: list[Item] = []
     calls: set[str] = set()  # ids of all calls so far
@@ -255,8 +264,9 @@ def _call_item(where: str, call: object) -> FunctionCallItem:
     function = call.get("function")
     if not isinstance(function, Mapping):
         _refuse(f"{where}['function']", f"must be a dictionary, got {shown(function)}")
-    if call.get("type", "function") != "function":
-        _refuse(f"{where}['type']", f"must be 'function', got {shown(call['type'])}")
+    kind = call.get("type", "function")
+    if not isinstance(kind, str) or kind != "function":
+        _refuse(f"{where}['type']", f"must be 'function', got {shown(kind)}")
     _check_no_more(where, {"id", "type", "function", "index"}, call, "a tool call")
     _check_no_more(f"{where}['function']", {"name", "arguments"}, function, "a function call")
     name, arguments = function.get("name"), function.get("arguments", "{}")

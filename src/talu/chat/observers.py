@@ -16,7 +16,7 @@ from talu.config import GenerationConfig
 from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.forks import ForkSafeLock
-from talu.types import Handle
+from talu.types import Handle, is_iterable
 
 __all__ = ["Generation", "Hook", "HookManager", "Observation", "is_async"]
 
@@ -156,7 +156,7 @@ class HookManager(Handle):
         self._allow_async = allow_async
         if hooks is None:
             return
-        if not isinstance(hooks, Iterable) or isinstance(hooks, str | bytes | Mapping):
+        if not is_iterable(hooks) or isinstance(hooks, str | bytes | Mapping):
             wrong = f"hooks must be a list of hooks, got {shown(hooks)}"
             raise ValidationError(wrong, details={"param": "hooks"})
         for hook in hooks:

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 from talu.chat.conversation import Conversation, Draft
 from talu.chat.items import FunctionCallOutputItem, InputText, MessageItem, MessageRole
-from talu.chat.messages import Message
+from talu.chat.messages import BYTES, Message
 from talu.config import GenerationConfig
 from talu.deadline import Deadline
 from talu.error_text import shown
 from talu.exceptions import TaluError, ValidationError
 from talu.threads import thread_starts
-from talu.types import StopFlag, check_stop_flag
+from talu.types import StopFlag, check_stop_flag, is_iterable
 
 __all__ = ["aask_all", "ask_all", "batch_of", "conversation_of", "draft_of"]
 
@@ -34,13 +34,13 @@ def batch_of(prompt: object) -> list[str] | None:
         ValidationError: an iterable other than a sequence has no order or yields anything but
             texts, or there are more than 100,000 texts.
     """
-    if isinstance(prompt, str | bytes | Mapping | MessageItem | InputText):
+    if isinstance(prompt, str | BYTES | Mapping | MessageItem | InputText):
         return None
     if isinstance(prompt, Sequence):
         texts = list(prompt) if all(isinstance(entry, str) for entry in prompt) else None
         _check_size(texts)
         return texts
-    if not isinstance(prompt, Iterable):
+    if not isinstance(prompt, Iterable) or not is_iterable(prompt):
         return None
     if isinstance(prompt, Set) or hasattr(prompt, "columns"):
         remedy = (
@@ -65,7 +65,7 @@ def _check_size(texts: list[str] | None) -> None:
 
 def conversation_of(prompt: object) -> list[Mapping[str, Any]] | None:
     """The messages of a conversation, a list with dictionaries that have a role; else None."""
-    if isinstance(prompt, str | bytes) or not isinstance(prompt, Sequence):
+    if isinstance(prompt, str | BYTES) or not isinstance(prompt, Sequence):
         return None
     messages = [entry for entry in prompt if isinstance(entry, Mapping) and "role" in entry]
     return list(prompt) if messages else None
@@ -86,7 +86,12 @@ def draft_of(
     """
 
     def draft(message: Message) -> Draft:
-        return chat._draft(message, config, {}, stop_flag=stop_flag, timeout=timeout)
+        try:
+            return chat._draft(message, config, {}, stop_flag=stop_flag, timeout=timeout)
+        except ValidationError as error:
+            if error.details.get("param") == "message":  # its name in ``ask`` and ``stream``
+                error.details["param"] = "prompt"
+            raise
 
     if conversation_of(prompt) is None:
         return draft(prompt)

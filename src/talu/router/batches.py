@@ -15,6 +15,7 @@ from collections.abc import Set as AnySet
 
 from talu.error_text import shown
 from talu.exceptions import ValidationError
+from talu.types import is_iterable
 
 __all__ = ["Progress", "abatches", "batches", "check_texts", "reporter", "single"]
 
@@ -51,7 +52,7 @@ def check_texts(texts: object) -> None:
         wrong = "a set has no order: give a list"
     elif hasattr(texts, "columns"):
         wrong = "give one column of the table"
-    elif not isinstance(texts, Iterable | AsyncIterable):
+    elif not isinstance(texts, AsyncIterable) and not is_iterable(texts):
         wrong = "embed takes a single one"
     if wrong is not None:
         raise ValidationError(

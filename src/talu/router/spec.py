@@ -32,15 +32,25 @@ __all__ = [
 SECRET = "***"
 
 
+class Secret(str):
+    """A text that ``repr`` hides, also inside other objects; ``str`` is the text."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(SECRET)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class OpenAICompatibleBackend:
     """The model runs behind an endpoint with OpenAI's protocol.
 
     This version of talu does not have remote models yet: using one raises ``ValidationError``.
 
-    ``repr`` hides values that can hold a secret (the key, the values of ``extra_params`` and
-    ``headers``, and user, password and query of ``base_url``); a backend with any of them cannot
-    be pickled.
+    ``repr`` hides values that can hold a secret (the key, the organisation, the values of
+    ``extra_params`` and ``headers``, and user, password and query of ``base_url``); a backend with
+    any of them cannot be pickled. The texts among them are also hidden when the result of
+    ``dataclasses.asdict`` is printed, except in ``base_url``; as JSON they are written out.
 
     Attributes:
         base_url: None is OpenAI's.
@@ -60,10 +70,22 @@ class OpenAICompatibleBackend:
     extra_params: Mapping[str, object] | None = field(default=None, hash=False)
     headers: Mapping[str, str] | None = field(default=None, hash=False)
 
+    def __post_init__(self) -> None:
+        """Hide the texts that can be secret, wherever they are shown."""
+        for name in ("api_key", "org_id"):
+            object.__setattr__(self, name, _hidden(getattr(self, name)))
+        for name in ("extra_params", "headers"):
+            values = getattr(self, name)
+            if isinstance(values, Mapping):
+                hidden = {key: _hidden(value) for key, value in values.items()}
+                object.__setattr__(self, name, hidden)
+
     @property
     def shown_url(self) -> str | None:
         """``base_url`` without user, password and query."""
-        return None if self.base_url is None else without_secrets(self.base_url)
+        if self.base_url is None:
+            return None
+        return without_secrets(self.base_url) if isinstance(self.base_url, str) else SECRET
 
     def __repr__(self) -> str:
         shown_fields = (f"{each.name}={self._shown(each.name)}" for each in fields(self))
@@ -77,7 +99,7 @@ class OpenAICompatibleBackend:
             return shown(self.shown_url)
         if isinstance(value, Mapping):
             return "{" + ", ".join(f"{shown(key)}: {SECRET}" for key in value) + "}"
-        return SECRET if name in ("api_key", "extra_params", "headers") else shown(value)
+        return str(value) if isinstance(value, int) and abs(value) < 10**18 else SECRET
 
     def __copy__(self) -> Self:
         return self
@@ -94,6 +116,10 @@ class OpenAICompatibleBackend:
                 "STATE_NOT_COPYABLE",
             )
         return type(self), tuple(getattr(self, each.name) for each in fields(self))
+
+
+def _hidden(value: object) -> object:
+    return Secret(value) if isinstance(value, str) else value
 
 
 BackendSpec = LocalBackend | OpenAICompatibleBackend | Backend

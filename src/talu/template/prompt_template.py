@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from talu.error_text import shown
 from talu.exceptions import TemplateError, TemplateNotFoundError, ValidationError
 from talu.template.adaptation import plain
 from talu.template.limits import MAX_SOURCE
@@ -43,7 +44,7 @@ class PromptTemplate:
         """
         if not isinstance(self.source, str):
             raise ValidationError(
-                f"a template is Jinja text, not {self.source!r:.80}", details={"param": "source"}
+                f"a template is Jinja text, not {shown(self.source)}", details={"param": "source"}
             )
         check_template(self.source)
 
@@ -68,14 +69,14 @@ class PromptTemplate:
             source = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise TemplateNotFoundError(
-                f"there is no template file {str(path)!r}", details={"path": str(path)}
+                f"there is no template file {shown(str(path))}", details={"path": str(path)}
             ) from error
         except TypeError as error:
-            wrong = f"path must be text or a path, got {path!r:.100}"
+            wrong = f"path must be text or a path, got {shown(path)}"
             raise ValidationError(wrong, details={"param": "path", "value": path}) from error
         except (OSError, ValueError) as error:
             raise TemplateError(
-                f"the template file {str(path)!r} cannot be read: {error}",
+                f"the template file {shown(str(path))} cannot be read: {shown(str(error))}",
                 details={"path": str(path)},
             ) from error
         return cls(source, strict=strict)

@@ -288,10 +288,13 @@ def _check_options(options: LocalBackend) -> None:
         raise _wrong("gpu_layers", gpu_layers, "must be -1 (all that a GPU can), or 0 (none)")
     if not 0 <= num_threads <= MAX_THREADS:
         raise _wrong("num_threads", num_threads, f"must be 0 (choose) to {MAX_THREADS}")
-    if options.weight_format not in WEIGHT_FORMATS:
-        raise _wrong("weight_format", options.weight_format, f"must be one of {WEIGHT_FORMATS}")
-    if options.kv_format not in KV_FORMATS:
-        raise _wrong("kv_format", options.kv_format, f"must be one of {KV_FORMATS}")
+    formats = {
+        "weight_format": (options.weight_format, WEIGHT_FORMATS),
+        "kv_format": (options.kv_format, KV_FORMATS),
+    }
+    for name, (kind, known) in formats.items():
+        if not isinstance(kind, str) or kind not in known:
+            raise _wrong(name, kind, f"must be one of {known}")
     check_boolean("use_mmap", options.use_mmap)
 
 
