@@ -308,12 +308,12 @@ class Conversation(Editable):
             wrong = f"a stored chat is a dictionary, got {shown(data)}"
             raise ValidationError(wrong, details={"param": "data"})
         _check_host(client)
-        _check_form(data)
         version = data.get("version", FORMAT_VERSION)
-        if version != FORMAT_VERSION:
+        if not isinstance(version, int) or version != FORMAT_VERSION:
             known = f"this talu reads {FORMAT_VERSION}"
             wrong = f"the chat was stored in version {shown(version)}; {known}"
             raise ValidationError(wrong, details={"param": "version"})
+        _check_form(data)
         stored = data.get("model")
         if model is None and client is not None and stored in client.router.models:
             model = stored
