@@ -17,7 +17,7 @@ CLIENT = Client(ModelSpec("m", ScriptedModel("a")))
 RESPONSE = CLIENT.ask("q")
 TARGETS = {  # class of the table: an object of it, and its name in the suggestions
     "talu": (talu, "talu"),
-    "_Client": (CLIENT, "client"),
+    "BaseClient": (CLIENT, "client"),
     "client.chat": (CLIENT.chat, "client.chat"),
     "Conversation": (CLIENT.chat(), "chat"),
     "Answer": (RESPONSE, "response"),

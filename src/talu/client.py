@@ -4,22 +4,20 @@ Creating a client does not access the disk or the network. A model is opened on 
 shared by all its users in this process.
 """
 
-import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Self, Unpack, overload
 
 from talu.chat.async_chat import AsyncChat, AsyncResponse
-from talu.chat.completion import raw_request, raw_turn
+from talu.chat.completion import raw_turn
 from talu.chat.io import AsyncIO, SyncIO
 from talu.chat.messages import Message
-from talu.chat.observers import Hook, HookManager
 from talu.chat.pieces import AsyncPieces, Pieces
-from talu.chat.questions import aask_all, ask_all, batch_of, conversation_of, draft_of
+from talu.chat.questions import aask_all, ask_all, batch_of, conversation_of, draft_of, single
 from talu.chat.sync_chat import Chat, Response
 from talu.chat.token_methods import AsyncTokenMethods, TokenMethods
 from talu.chat.turn import Turn, answer
+from talu.client_base import BaseClient
 from talu.config import (
     GenerationConfig,
     GenerationSettings,
@@ -27,128 +25,16 @@ from talu.config import (
     merged,
 )
 from talu.deadline import Deadline
-from talu.error_text import shown
-from talu.exceptions import ValidationError
 from talu.other_names import explained
-from talu.profile import Profile
-from talu.router.model_methods import AsyncModelMethods, ModelMethods
-from talu.router.router import Router
-from talu.router.spec import CompletionOptions, ModelInput, backend_from
+from talu.router.model_methods import AsyncModelMethods
+from talu.router.spec import CompletionOptions, ModelInput
 from talu.threads import beside_loop
-from talu.types import Handle, LocalBackend, Marker, Request, StopFlag
+from talu.types import Marker, StopFlag
 
 __all__ = ["AsyncClient", "Client", "ModelInput"]
 
-OPTIONS: dict[str, type] = {
-    "base_url": str,
-    "api_key": str,
-    "org_id": str,
-    "timeout_ms": int,
-    "max_retries": int,
-    "gpu_layers": int,
-    "use_mmap": bool,
-    "num_threads": int,
-}
-NAMES = {str: "text", int: "a whole number", bool: "True or False"}
 
-
-class _Client(ModelMethods, Handle):
-    """Base of both clients."""
-
-    _instead = "make another one with the same models; clients in one process share open models"
-    _async_hooks: bool
-
-    def __init__(
-        self,
-        model: ModelInput | Sequence[ModelInput],
-        profile: Profile | None = None,
-        hooks: Iterable[Hook] | None = None,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        org_id: str | None = None,
-        timeout_ms: int | None = None,
-        max_retries: int | None = None,
-        gpu_layers: int | None = None,
-        use_mmap: bool | None = None,
-        num_threads: int | None = None,
-    ) -> None:
-        if profile is not None and not isinstance(profile, Profile):
-            wrong = f"profile must be a Profile, such as Profile('work'), got {shown(profile)}"
-            raise ValidationError(wrong, details={"param": "profile"})
-        local = {"gpu_layers": gpu_layers, "use_mmap": use_mmap, "num_threads": num_threads}
-        remote = {
-            "base_url": base_url,
-            "api_key": api_key,
-            "org_id": org_id,
-            "timeout_ms": timeout_ms,
-            "max_retries": max_retries,
-        }
-        _check_types({**local, **remote})
-        self._profile = profile
-        self._router = Router(model, backend=backend_from(local, remote))
-        self._hooks = HookManager(hooks, allow_async=self._async_hooks)
-        self._close = weakref.finalize(self, self._router.close)
-
-    @property
-    def models(self) -> list[str]:
-        """The names of all models, in the given order."""
-        return self._router.models
-
-    @property
-    def default_model(self) -> str:
-        """The model to use when none is named; initially the first one."""
-        return self._router.default_model
-
-    @default_model.setter
-    def default_model(self, model: str) -> None:
-        self._router.default_model = model
-
-    @property
-    def hooks(self) -> HookManager:
-        """The hooks of every generation; they can be added and removed at any time."""
-        return self._hooks
-
-    @property
-    def profile(self) -> Profile | None:
-        """The profile that stores the chats; None stores nothing."""
-        return self._profile
-
-    @property
-    def router(self) -> Router:
-        """The router that opens models by name; for advanced use."""
-        return self._router
-
-    def __repr__(self) -> str:
-        state = "closed" if self._router.closed else "open"
-        return f"{type(self).__name__}({self.models}, default={self.default_model!r}, {state})"
-
-    def _raw(
-        self,
-        prompt: str,
-        system: str | None,
-        config: GenerationConfig | None,
-        options: CompletionOptions | None,
-        settings: Mapping[str, object],
-        timeout: float | None,
-    ) -> Request:
-        self._check_open()
-        deadline = Deadline.after(timeout)
-        options = CompletionOptions() if options is None else options
-        if not isinstance(options, CompletionOptions):
-            wrong = f"completion_opts must be CompletionOptions, got {shown(options)}"
-            raise ValidationError(wrong, details={"param": "completion_opts"})
-        request = raw_request(
-            prompt,
-            system,
-            merged(config, settings=settings),
-            token_ids=options.token_ids,
-            continue_from_token_id=options.continue_from_token_id,
-            echo_prompt=options.echo_prompt,
-        )
-        return replace(request, deadline=deadline)
-
-
-class Client(_Client, TokenMethods):
+class Client(BaseClient, TokenMethods):
     """Gives access to one or more models.
 
     A client and its chats are thread-safe. Use the client in a ``with`` block, or call ``close``,
@@ -395,7 +281,7 @@ class Client(_Client, TokenMethods):
         self.close()
 
 
-class AsyncClient(_Client, AsyncModelMethods, AsyncTokenMethods):
+class AsyncClient(BaseClient, AsyncModelMethods, AsyncTokenMethods):
     """Like ``Client``, awaited; the generations of concurrent tasks share the engine's batches.
 
     Takes the arguments of ``Client``. It can be shared between the tasks of an event loop.
@@ -557,24 +443,3 @@ class AsyncClient(_Client, AsyncModelMethods, AsyncTokenMethods):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-def _check_types(options: Mapping[str, object]) -> None:
-    """Check the types of backend options; their ranges are checked when a model opens."""
-    for name, value in options.items():
-        kind = OPTIONS[name]
-        fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        if value is not None and not fits:
-            local = name in LocalBackend.__dataclass_fields__
-            # A value of a remote option may be the key in a wrong place.
-            given = shown(value) if local else f"a value of type {type(value).__name__}"
-            wrong = f"{name} must be {NAMES[kind]} or None, got {given}"
-            raise ValidationError(wrong, details={"param": name})
-
-
-def single(prompt: Message) -> Message:
-    """The prompt; ``ValidationError`` if it is a batch of texts."""
-    if batch_of(prompt) is not None:
-        wrong = "stream answers one question; ask takes a list of texts and returns their answers"
-        raise ValidationError(wrong, details={"param": "prompt"})
-    return prompt

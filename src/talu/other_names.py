@@ -44,7 +44,7 @@ OTHER_NAMES = {  # class, or "talu" for the module: a name in other libraries, a
         "pipeline": "talu.Client(model)",
         "tokenize": "talu.Client(model).tokenize(text)",
     },
-    "_Client": {
+    "BaseClient": {
         "batch": "client.ask(prompts), with a list of texts",
         "chats": "talu.Profile, whose sessions() lists the stored chats",
         "complete": f"{ASK}, or client.raw_complete(prompt) without a chat template",

@@ -18,7 +18,7 @@ from talu.exceptions import TaluError, ValidationError
 from talu.threads import thread_starts
 from talu.types import StopFlag, check_stop_flag, is_iterable
 
-__all__ = ["aask_all", "ask_all", "batch_of", "conversation_of", "draft_of"]
+__all__ = ["aask_all", "ask_all", "batch_of", "conversation_of", "draft_of", "single"]
 
 T = TypeVar("T")
 MAX_TEXTS = 100_000
@@ -61,6 +61,14 @@ def _check_size(texts: list[str] | None) -> None:
     if texts is not None and len(texts) > MAX_TEXTS:
         wrong = f"a batch has at most {MAX_TEXTS:,} prompts: ask for them in several calls"
         raise ValidationError(wrong, details={"param": "prompt"})
+
+
+def single(prompt: Message) -> Message:
+    """The prompt; ``ValidationError`` if it is a batch of texts."""
+    if batch_of(prompt) is not None:
+        wrong = "stream answers one question; ask takes a list of texts and returns their answers"
+        raise ValidationError(wrong, details={"param": "prompt"})
+    return prompt
 
 
 def conversation_of(prompt: object) -> list[Mapping[str, Any]] | None:
