@@ -145,20 +145,37 @@ class Screen:
             assert self._read(30), f"{text!r} does not come after {self._unread!r}"
         self._unread = self._unread.partition(text)[2]
 
-    def press(self, key: Callable[[], None], text: bytes) -> None:
-        """Press a key until the text comes: one pressed right before a read begins is lost."""
+    def press(
+        self,
+        key: Callable[[], object],
+        text: bytes | None = None,
+        ended: subprocess.Popen[bytes] | None = None,
+    ) -> None:
+        """Press a key until a text comes or a process ends.
+
+        A key that is pressed right before the program begins to read is lost.
+        """
         for _ in range(60):
             key()
-            while text not in self._unread and self._read(0.5):
+            while not self._came(text, ended) and self._read(0.5):
                 pass
-            if text in self._unread:
+            if self._came(text, ended):
                 break
-        self.wait_for(text)
+        if text is not None:
+            self.wait_for(text)
+
+    def _came(self, text: bytes | None, ended: subprocess.Popen[bytes] | None) -> bool:
+        return (text is not None and text in self._unread) or (
+            ended is not None and ended.poll() is not None
+        )
 
     def _read(self, seconds: float) -> bool:
         ready, _, _ = select.select([self._terminal], [], [], seconds)
         if ready:
-            self._unread += os.read(self._terminal, 1024)
+            try:
+                self._unread += os.read(self._terminal, 1024)
+            except OSError:  # the program has closed the terminal
+                return False
         return bool(ready)
 
 
@@ -181,7 +198,7 @@ def test_a_terminal_has_a_prompt_and_ctrl_d_ends_the_chat() -> None:
             screen.press(
                 lambda: process.send_signal(signal.SIGINT), b"Ctrl-D or /exit ends the chat"
             )
-            os.write(terminal, b"\x04")
+            screen.press(lambda: os.write(terminal, b"\x04"), ended=process)
             assert process.wait(timeout=30) == 0
         finally:
             process.kill()
