@@ -21,15 +21,19 @@ __all__ = [
     "AsyncGeneration",
     "Backend",
     "ChatRecord",
+    "Counter",
     "Embedded",
+    "Embedder",
     "Executor",
     "Generation",
     "PackedTensor",
+    "Renderer",
     "Sampled",
     "SessionRecord",
     "Store",
     "StoredRecord",
     "StoredSession",
+    "Vocabulary",
 ]
 
 
@@ -100,7 +104,11 @@ class AsyncGeneration(Protocol):
 
 
 class Backend(Protocol):
-    """One model, in this process or behind an endpoint."""
+    """One model, in this process or behind an endpoint.
+
+    A backend generates. It may also be an ``Embedder``, a ``Renderer``, a ``Counter`` or a
+    ``Vocabulary``, whose methods it then has as well.
+    """
 
     @property
     def model(self) -> str:
@@ -114,24 +122,22 @@ class Backend(Protocol):
     def max_context_length(self) -> int | None:
         """Maximum tokens of prompt and answer together; None when unknown."""
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """The features that the model supports."""
+
     def generate(self, request: Request) -> Generation:
         """A generation that has not started; neither blocks nor raises."""
 
     def agenerate(self, request: Request) -> AsyncGeneration:
         """Like ``generate``, for a reader in an event loop."""
 
-    def render(self, request: Request) -> tuple[str, list[int]]:
-        """The prompt as text and as token ids, without generating."""
+    def close(self) -> None:
+        """Release the engine or the connections; idempotent."""
 
-    def tokenize(self, text: str, *, special_tokens: bool = True) -> list[int]:
-        """The token ids of a text, with or without the special tokens that the tokenizer adds."""
 
-    def detokenize(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of token ids."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The features that the model supports."""
+class Embedder(Protocol):
+    """A backend that embeds texts."""
 
     @property
     def embedding_dim(self) -> int:
@@ -147,8 +153,29 @@ class Backend(Protocol):
     ) -> AsyncGenerator[Embedded]:
         """Like ``embed``, awaited; never blocks the event loop."""
 
-    def close(self) -> None:
-        """Release the engine or the connections; idempotent."""
+
+class Renderer(Protocol):
+    """A backend that knows the prompts of its model."""
+
+    def render(self, request: Request) -> tuple[str, list[int]]:
+        """The prompt as text and as token ids, without generating."""
+
+
+class Counter(Protocol):
+    """A backend that counts the tokens of prompts."""
+
+    def count(self, request: Request) -> int:
+        """The number of tokens of the request's prompt; 0 for an empty raw prompt."""
+
+
+class Vocabulary(Protocol):
+    """A backend that knows the tokens of its model."""
+
+    def tokenize(self, text: str, *, special_tokens: bool = True) -> list[int]:
+        """The token ids of a text, with or without the special tokens that the tokenizer adds."""
+
+    def detokenize(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of token ids."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,24 +7,21 @@ have reached a model.
 import inspect
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterable,
     Awaitable,
     Callable,
     Generator,
     Iterable,
     Iterator,
-    Sequence,
 )
 from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any, Self
 
 from talu.exceptions import GenerationError, StateError, ValidationError
-from talu.protocols import AsyncGeneration, Embedded, Generation
+from talu.protocols import AsyncGeneration, Generation
 from talu.types import (
     Capabilities,
     Done,
-    EmbeddingOptions,
     Event,
     FinishReason,
     ReasoningDelta,
@@ -102,13 +99,9 @@ class ScriptedModel:
             text = "\n".join(lines)
         return text, list(request.token_ids or range(len(text.split())))
 
-    def tokenize(self, text: str, *, special_tokens: bool = True) -> list[int]:
-        """A number for each word; there are no special tokens."""
-        return list(range(len(text.split())))
-
-    def detokenize(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """Raises: there is no vocabulary."""
-        raise ValidationError("the scripted model has no vocabulary; use a model that has one")
+    def count(self, request: Request) -> int:
+        """The number of words of the prompt."""
+        return len(self.render(request)[1])
 
     @property
     def capabilities(self) -> Capabilities:
@@ -116,23 +109,6 @@ class ScriptedModel:
         return Capabilities(
             streaming=True, tool_calling=True, logprobs=False, embeddings=False, json_schema=False
         )
-
-    @property
-    def embedding_dim(self) -> int:
-        """Raises: there are no embeddings."""
-        raise _no_embeddings()
-
-    def embed(
-        self, batches: Iterable[Sequence[str]], options: EmbeddingOptions
-    ) -> Generator[Embedded]:
-        """Raises: there are no embeddings."""
-        raise _no_embeddings()
-
-    def aembed(
-        self, batches: AsyncIterable[Sequence[str]], options: EmbeddingOptions
-    ) -> AsyncGenerator[Embedded]:
-        """Raises: there are no embeddings."""
-        raise _no_embeddings()
 
     def close(self) -> None:
         """Refuse further requests."""
@@ -278,10 +254,6 @@ async def _async_events(play: _Play) -> AsyncGenerator[Event]:
                 yield event
         for event in play.end():
             yield event
-
-
-def _no_embeddings() -> GenerationError:
-    return GenerationError("the scripted model has no embeddings; use a model that has")
 
 
 def _steps(script: str | Iterable[Step]) -> list[Step]:

@@ -34,6 +34,7 @@ from talu.deadline import Deadline
 from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend
+from talu.router.abilities import counter, renderer
 from talu.router.router import Router
 from talu.router.spec import ModelInput
 from talu.types import Request, StopFlag, check_stop_flag
@@ -245,7 +246,7 @@ class Conversation(Editable):
         if self._client is None:
             wrong = "this chat has no model to count tokens with: make one with Chat('a model')"
             raise StateError(wrong, "STATE_NO_MODEL")
-        return len(self._backend().render(self._request(items, self.config))[1])
+        return counter(self._backend()).count(self._request(items, self.config))
 
     def preview_prompt(
         self, add_generation_prompt: bool = True, config: GenerationConfig | None = None
@@ -259,7 +260,7 @@ class Conversation(Editable):
         check_boolean("add_generation_prompt", add_generation_prompt)
         request = self._request(self.items, merged(self.config, config))
         shown = replace(request, add_generation_prompt=add_generation_prompt)
-        return self._backend().render(shown)[0]
+        return renderer(self._backend()).render(shown)[0]
 
     # Serialization
 

@@ -7,7 +7,7 @@ from talu.chat.messages import items_from_messages, messages_from_items
 from talu.config import check_boolean, check_token_ids
 from talu.error_text import shown
 from talu.exceptions import ValidationError
-from talu.protocols import Backend
+from talu.router.abilities import counter, vocabulary
 from talu.router.model_methods import ModelMethods
 from talu.threads import beside_loop
 from talu.types import Request
@@ -33,11 +33,11 @@ class _Checks(ModelMethods):
         check_boolean("skip_special_tokens", skip_special_tokens)
         return check_token_ids("ids", ids)
 
-    def _counted(self, text: Countable) -> Request | None:
-        """The request to render and count; None for a text, which is only tokenized."""
+    def _counted(self, text: Countable) -> Request:
+        """The request to count."""
         self._check_open()
         if isinstance(text, str):
-            return None
+            return Request(prompt=text)
         return Request(messages=tuple(messages_from_items(items_from_messages(text))))
 
 
@@ -61,7 +61,8 @@ class TokenMethods(_Checks):
             ModelError: the model is missing or cannot be used.
         """
         self._check_text(text, special_tokens=special_tokens)
-        return self._router.backend(model).tokenize(text, special_tokens=special_tokens)
+        backend = vocabulary(self._router.backend(model))
+        return backend.tokenize(text, special_tokens=special_tokens)
 
     def detokenize(
         self, ids: Sequence[int], model: str | None = None, *, skip_special_tokens: bool = True
@@ -79,7 +80,7 @@ class TokenMethods(_Checks):
             ModelError: the model is missing or cannot be used.
         """
         tokens = self._check_ids(ids, skip_special_tokens=skip_special_tokens)
-        backend = self._router.backend(model)
+        backend = vocabulary(self._router.backend(model))
         return backend.detokenize(tokens, skip_special_tokens=skip_special_tokens)
 
     def count_tokens(self, text: Countable, model: str | None = None) -> int:
@@ -98,8 +99,7 @@ class TokenMethods(_Checks):
             TemplateError: messages are counted, and the model has no chat template.
         """
         request = self._counted(text)
-        backend = self._router.backend(model)
-        return _count(backend, text, request)
+        return counter(self._router.backend(model)).count(request)
 
 
 class AsyncTokenMethods(_Checks):
@@ -110,7 +110,7 @@ class AsyncTokenMethods(_Checks):
     ) -> list[int]:
         """Like ``Client.tokenize``, awaited; runs in a worker thread."""
         self._check_text(text, special_tokens=special_tokens)
-        backend = await self._router.abackend(model)
+        backend = vocabulary(await self._router.abackend(model))
         return await beside_loop(backend.tokenize, text, special_tokens=special_tokens)
 
     async def detokenize(
@@ -118,7 +118,7 @@ class AsyncTokenMethods(_Checks):
     ) -> str:
         """Like ``Client.detokenize``, awaited."""
         tokens = self._check_ids(ids, skip_special_tokens=skip_special_tokens)
-        backend = await self._router.abackend(model)
+        backend = vocabulary(await self._router.abackend(model))
         return await beside_loop(
             backend.detokenize, tokens, skip_special_tokens=skip_special_tokens
         )
@@ -126,13 +126,5 @@ class AsyncTokenMethods(_Checks):
     async def count_tokens(self, text: Countable, model: str | None = None) -> int:
         """Like ``Client.count_tokens``, awaited; runs in a worker thread."""
         request = self._counted(text)
-        backend = await self._router.abackend(model)
-        return await beside_loop(_count, backend, text, request)
-
-
-def _count(backend: Backend, text: Countable, request: Request | None) -> int:
-    """The number of tokens of a text, or of a request's prompt."""
-    if request is not None:
-        return len(backend.render(request)[1])
-    assert isinstance(text, str)
-    return len(backend.tokenize(text))
+        backend = counter(await self._router.abackend(model))
+        return await beside_loop(backend.count, request)

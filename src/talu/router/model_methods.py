@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 
 from talu.exceptions import StateError
 from talu.protocols import Embedded
+from talu.router.abilities import embedder
 from talu.router.batches import Progress, abatches, batches, check_texts, reporter, single
 from talu.router.embedding_calls import (
     Array,
@@ -223,7 +224,7 @@ class ModelMethods:
         self._check_open()
         name = self._router.name_of(model)
         with failures(name):
-            return self._router.backend(name).embedding_dim
+            return embedder(self._router.backend(name)).embedding_dim
 
     def capabilities(self, model: ModelInput | None = None) -> Capabilities:
         """What a model supports; opens it.
@@ -272,7 +273,7 @@ class ModelMethods:
             return
         with failures(call.model):
             backend = self._router.backend(call.model, deadline=call.options.deadline)
-            yield from backend.embed(after(first, texts), call.options)
+            yield from embedder(backend).embed(after(first, texts), call.options)
 
     def _vectors(
         self,
@@ -451,7 +452,7 @@ class AsyncModelMethods(ModelMethods):
             return
         with failures(call.model):
             backend = await self._router.abackend(call.model, deadline=call.options.deadline)
-            async for part in backend.aembed(aafter(first, texts), call.options):
+            async for part in embedder(backend).aembed(aafter(first, texts), call.options):
                 yield part
 
     async def _avectors(

@@ -119,6 +119,17 @@ class LocalModel:
         prompt = prompt_of(request, self._engine, self._ref)
         return prompt.text, prompt.ids
 
+    def count(self, request: Request) -> int:
+        """The number of tokens of the prompt.
+
+        Raises:
+            EmptyPromptError: there is no message.
+            TemplateError: the model has no chat template, or the template fails.
+        """
+        if request.messages is None and request.token_ids is None:
+            return len(self.tokenize(request.prompt or ""))
+        return len(self.render(request)[1])
+
     def tokenize(self, text: str, *, special_tokens: bool = True) -> list[int]:
         """The token ids of a text, with or without the special tokens at its ends."""
         return self._engine.tokenizer.encode(text, special_tokens=special_tokens)
