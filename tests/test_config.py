@@ -181,7 +181,7 @@ def test_an_unknown_keyword_of_a_call_is_a_validation_error_with_the_nearest_nam
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_a_name_that_is_no_setting_is_refused_with_its_place(name: str) -> None:
+def test_a_parameter_that_is_not_a_setting_is_refused_with_its_place(name: str) -> None:
     with pytest.raises(ValidationError, match=f"'{name}' is not .*: it is {ELSEWHERE[name]}"):
         merged(settings={name: None})
 

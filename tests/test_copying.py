@@ -46,7 +46,9 @@ def test_a_copy_of_an_answer_has_no_chat_and_says_why_nothing_can_be_appended(fa
     answer = faces.run(chat.send("q"))
     copied = made(answer)
     assert copied.chat is None
-    with pytest.raises(StateError, match=r"belongs to no chat, because it is a .* copy") as caught:
+    with pytest.raises(
+        StateError, match=r"does not belong to a chat, because it is a .* copy"
+    ) as caught:
         faces.run(copied.append("more"))
     assert caught.value.code == "STATE_NO_CHAT"
     assert made(copied).to_dict() == answer.to_dict()

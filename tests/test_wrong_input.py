@@ -222,13 +222,13 @@ ARGUMENTS = {  # a call on a valid model: (call, error, code, words of the messa
         "GENERATION_EMPTY_PROMPT",
         ["prompt is empty", "token"],
     ),
-    "prompt that is no text": (
+    "prompt that is not a string": (
         lambda c: c.ask(None),
         ValidationError,
         "INVALID_ARGUMENT",
         ["None", "use text"],
     ),
-    "prompt that is no valid Unicode": (
+    "prompt that is not valid Unicode": (
         lambda c: c.ask("a\ud800"),
         TokenizerError,
         "TOKENIZER_ERROR",
@@ -312,19 +312,19 @@ ARGUMENTS = {  # a call on a valid model: (call, error, code, words of the messa
         "INVALID_ARGUMENT",
         ["messages[1]['role']", "did you mean 'user'"],
     ),
-    "messages that are no list": (
+    "messages that are not a list": (
         lambda c: c.chat(messages={"role": "user", "content": "a"}),
         ValidationError,
         "INVALID_ARGUMENT",
         ["messages must be a list of dictionaries"],
     ),
-    "tool calls that are no list": (
+    "tool calls that are not a list": (
         lambda c: c.chat(messages=[{"role": "assistant", "content": "a", "tool_calls": 0}]),
         ValidationError,
         "INVALID_ARGUMENT",
         ["messages[0]['tool_calls'] must be a list, got 0"],
     ),
-    "reasoning that is no text": (
+    "reasoning that is not a string": (
         lambda c: c.chat(messages=[{"role": "assistant", "content": "a", "reasoning_content": 0}]),
         ValidationError,
         "INVALID_ARGUMENT",
@@ -384,7 +384,7 @@ ARGUMENTS = {  # a call on a valid model: (call, error, code, words of the messa
         "INVALID_ARGUMENT",
         ["marker", "'pinned'", "'archived'", "'deleted'", "'starred'"],
     ),
-    "session id that is no text": (
+    "session id that is not a string": (
         lambda c: c.chat(session_id=7),
         ValidationError,
         "INVALID_ARGUMENT",
@@ -396,7 +396,7 @@ ARGUMENTS = {  # a call on a valid model: (call, error, code, words of the messa
         "INVALID_ARGUMENT",
         ["text must be a str, got list", "embed_batch"],
     ),
-    "token to continue from that is none": (
+    "token to continue from that is not a token id": (
         lambda c: c.raw_complete(
             "Hi", completion_opts=CompletionOptions(continue_from_token_id="5")
         ),
@@ -404,13 +404,13 @@ ARGUMENTS = {  # a call on a valid model: (call, error, code, words of the messa
         "INVALID_ARGUMENT",
         ["continue_from_token_id must be a token id, a whole number", "'5'"],
     ),
-    "system text of a raw completion that is no text": (
+    "system text of a raw completion that is not a string": (
         lambda c: c.raw_complete("Hi", system=[]),
         ValidationError,
         "INVALID_ARGUMENT",
         ["system must be text, got []"],
     ),
-    "system message that is no text": (
+    "system message that is not a string": (
         lambda c: c.chat(system=["You are a pirate."]),
         ValidationError,
         "INVALID_ARGUMENT",

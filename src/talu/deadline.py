@@ -1,4 +1,4 @@
-"""The time limit of a call, measured from the moment at which the call was made."""
+"""The time limit of a call, measured from the start of the call."""
 
 import math
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ MAX_SECONDS = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """When a call has to be done.
+    """The time by which a call has to finish.
 
     Attributes:
-        seconds: what the caller gave it.
-        at: the moment, by ``perf_counter``.
+        seconds: the limit that the caller gave.
+        at: the time, by ``perf_counter``.
     """
 
     seconds: float
@@ -27,10 +27,10 @@ class Deadline:
 
     @classmethod
     def after(cls, timeout: object) -> "Deadline | None":
-        """The moment in ``timeout`` seconds; None, which is no limit, and a deadline are returned.
+        """The deadline in ``timeout`` seconds; None (no limit) and a deadline are returned as is.
 
         Raises:
-            ValidationError: it is no positive number of seconds.
+            ValidationError: it is not a positive number of seconds.
         """
         if timeout is None or isinstance(timeout, Deadline):
             return timeout
@@ -46,22 +46,22 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """The seconds until the moment; 0 after it."""
+        """The seconds until the deadline; 0 after it."""
         return max(0.0, self.at - perf_counter())
 
     @property
     def expired(self) -> bool:
-        """Whether the moment has passed."""
+        """Whether the deadline has passed."""
         return perf_counter() >= self.at
 
     def check(self) -> None:
-        """Raise ``error`` if the moment has passed."""
+        """Raise ``error`` if the deadline has passed."""
         if self.expired:
             raise self.error()
 
     def error(self, *, opening: bool = False) -> GenerationError:
-        """The error of a call that was not done in time, or whose model was still being opened."""
-        wrong = f"the call was not done within timeout={self.seconds:g} seconds"
+        """The error for a call that did not finish in time, perhaps while its model was opened."""
+        wrong = f"the call did not finish within timeout={self.seconds:g} seconds"
         if opening:
             wrong += (
                 ": its model is still being opened, which goes on in the background for later "

@@ -136,7 +136,7 @@ def test_a_restored_chat_uses_the_given_model(faces, chat_class) -> None:
     assert len(again.items) == 4
 
 
-def test_a_fork_of_a_chat_without_a_model_has_none_either(chat_class) -> None:
+def test_a_fork_of_a_chat_without_a_model_has_no_model(chat_class) -> None:
     chat = chat_class.from_dict({"model": "./nowhere", "messages": []}).fork()
     assert (chat.model, chat.client, chat.router) == ("./nowhere", None, None)
     with pytest.raises(StateError, match="has no model"):

@@ -318,7 +318,7 @@ def test_append_keeps_the_streaming_mode_by_default(faces) -> None:
 
 def test_append_to_an_answer_without_a_chat_is_refused(faces) -> None:
     answer = faces.run(faces.client("a").raw_complete("Hi"))
-    with pytest.raises(StateError, match="belongs to no chat") as caught:
+    with pytest.raises(StateError, match="does not belong to a chat") as caught:
         faces.run(answer.append("more"))
     assert caught.value.code == "STATE_NO_CHAT"
 

@@ -693,7 +693,7 @@ def test_the_error_for_a_damaged_stored_chat_says_where(data, match) -> None:
 
 
 @pytest.mark.parametrize("wrong", [[1], "a", None, 5])
-def test_metadata_that_is_no_dictionary_is_refused(wrong) -> None:
+def test_metadata_that_is_not_a_dictionary_is_refused(wrong) -> None:
     with pytest.raises(ValidationError, match="metadata must be a dictionary"):
         Chat().metadata = wrong
 

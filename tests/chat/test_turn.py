@@ -358,3 +358,14 @@ def test_a_stop_flag_calls_earlier_and_later_listeners_and_keeps_none_alive() ->
     flag.when_signalled(late.hear)
     assert flag.is_set()
     assert heard == ["early", "late"]
+
+
+def test_an_edit_with_an_unread_async_stream_says_how_to_end_it_and_that_works(awaited) -> None:
+    chat = awaited.chat("one two")
+    stream = awaited.run(chat("q"))
+    with pytest.raises(StateError, match=r"chat\.last_response\.close\(\) \(awaited") as caught:
+        chat.append("user", "x")
+    assert caught.value.code == "STATE_BUSY"
+    assert chat.last_response is stream
+    awaited.run(chat.last_response.close())
+    assert [item.text for item in chat.append("user", "x").items] == ["x"]

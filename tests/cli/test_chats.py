@@ -100,7 +100,8 @@ def test_a_profile_that_does_not_exist_is_an_error(
     result = talu("chats", *verb, "-p", "nope")
     assert (result.status, result.out) == (1, "")
     assert result.err == (
-        "talu: There is no profile 'nope', because no chat was stored in it; there are default.\n"
+        "talu: There is no profile 'nope', because no chat has been stored in it; "
+        "the profiles are default.\n"
     )
     assert "did you mean 'default'" in talu("chats", *verb, "-p", "defualt").err
     assert not (home / ".talu" / "db" / "nope").exists()

@@ -29,7 +29,7 @@ def test_a_loop_over_a_file_keeps_its_lines(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("2 + 2 = 4.\n3 + 3 = 6.\n", "")
 
 
-def test_a_pipe_that_nobody_closes_is_not_waited_for() -> None:
+def test_a_pipe_that_stays_open_does_not_block_the_command() -> None:
     reads, writes = os.pipe()
     command = [*ASK.split(), "What is 2+2?"]
     done = subprocess.run(

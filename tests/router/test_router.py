@@ -115,7 +115,7 @@ def test_a_model_is_opened_in_a_thread_when_it_is_awaited_and_taken_as_it_is_aft
         asyncio.run(router.abackend())
 
 
-def test_targets_say_what_each_name_stands_for_without_opening_it() -> None:
+def test_a_target_describes_its_model_without_opening_it() -> None:
     options, endpoint = LocalBackend(num_threads=1), OpenAICompatibleBackend("http://here/v1")
     answering = ScriptedModel()
     router = Router(
@@ -146,7 +146,7 @@ def test_an_open_target_names_its_folder() -> None:
     assert not router.resolve().is_open
 
 
-def test_a_reference_that_stands_for_nothing_is_refused_when_it_is_resolved() -> None:
+def test_resolving_an_invalid_reference_raises() -> None:
     router = Router(["opnai::gpt-4o"])
     with pytest.raises(ValidationError, match="did you mean 'openai'"):
         router.resolve()

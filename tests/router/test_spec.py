@@ -33,7 +33,7 @@ def test_a_name_alone_has_no_backend() -> None:
     assert specs_from("a") == [ModelSpec("a")]
 
 
-def test_flat_arguments_apply_to_every_model_without_a_backend_of_its_own() -> None:
+def test_flat_arguments_apply_to_every_model_without_its_own_backend() -> None:
     models = ["a", ModelSpec("b")]
     local = LocalBackend(gpu_layers=0, use_mmap=False)
     assert backend_from({"gpu_layers": 0, "use_mmap": False}, {}) == local

@@ -239,8 +239,8 @@ class Answer(Generic[ChatT]):
         turn = self._turn
         if turn.chat is None:
             raise StateError(
-                "this answer belongs to no chat, because it is a one-shot or a copy: continue an "
-                "answer of client.chat() or client.ask()",
+                "this answer does not belong to a chat, because it is a one-shot or a copy: "
+                "continue an answer of client.chat() or client.ask()",
                 "STATE_NO_CHAT",
             )
         if not turn.past:

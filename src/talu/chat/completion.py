@@ -65,7 +65,7 @@ def raw_request(
 def raw_turn(
     client: Host, model: str, io: IO, request: Request, stop_flag: StopFlag | None
 ) -> Turn[ChatT]:
-    """A turn for the request that belongs to no chat and has not started."""
+    """A turn for the request, without a chat, that has not started."""
     turn: Turn[ChatT] = Turn(
         chat=None,
         model=model,

@@ -83,7 +83,7 @@ class Response(WholeAnswer["Chat"]):
         ``Chat.send``.
 
         Raises:
-            StateError: the answer belongs to no chat, or it failed.
+            StateError: the answer does not belong to a chat, or it failed.
         """
         chat = self._chat_to_continue()
         draft = chat._draft(

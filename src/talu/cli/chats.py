@@ -72,7 +72,7 @@ def show(session: str, as_json: bool, profile: str | None) -> None:
 @click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
 @profile_option
 def delete(sessions: tuple[str, ...], yes: bool, profile: str | None) -> None:
-    """Delete chats for good."""
+    """Delete chats permanently."""
     kept = _existing(profile)
     found = [find_session(kept, _given(session))["session_id"] for session in sessions]
     if not yes and (sys.stdin is None or not sys.stdin.isatty()):
@@ -91,10 +91,10 @@ def _existing(name: str | None) -> Profile:
         return kept
     folder = kept.path.parent
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    known = f"; there are {', '.join(names[:SHOWN_NAMES])}" if names else ""
+    known = f"; the profiles are {', '.join(names[:SHOWN_NAMES])}" if names else ""
     hint = nearest(kept.name, names) or known
     raise click.ClickException(
-        f"There is no profile {kept.name!r}, because no chat was stored in it{visible(hint)}."
+        f"There is no profile {kept.name!r}, because no chat has been stored in it{visible(hint)}."
     )
 
 

@@ -26,7 +26,7 @@ Exit status:
   1    failure, with one line on standard error that says why
   2    wrong usage
   130  interrupted with Ctrl-C
-  141  the reader of the output has gone
+  141  the reader of the output has closed it
 """
 
 
