@@ -14,7 +14,7 @@ SHELLS = ("bash", "zsh", "fish")
 INSTALLING = """\b
 bash:  echo 'eval "$(talu completion bash)"' >> ~/.bashrc
 zsh:   echo 'eval "$(talu completion zsh)"' >> ~/.zshrc
-fish:  talu completion fish > ~/.config/fish/completions/talu.fish
+fish:  echo 'talu completion fish | source' >> ~/.config/fish/config.fish
 """
 # What click's scripts lack: zsh defines compdef only if compinit has run, and a description in
 # fish may contain commas.
