@@ -113,14 +113,14 @@ def name_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_imports_point_one_way(path: Path) -> None:
+def test_imports_go_in_one_direction(path: Path) -> None:
     part = path.relative_to(SRC).parts[0].removesuffix(".py")
     imported = {m.split(".")[1] for m in imported_modules(path) if m.startswith("talu.")}
     assert imported - {part} - LEAVES - MAY_IMPORT.get(part, set()) == set()
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_package_from_outside_is_imported_in_its_one_place(path: Path) -> None:
+def test_a_third_party_package_is_imported_only_in_its_place(path: Path) -> None:
     packages = {m.split(".")[0] for m in imported_modules(path)} & THIRD_PARTY_HOME.keys()
     name = name_of(path)
     strays = {
@@ -131,7 +131,7 @@ def test_a_package_from_outside_is_imported_in_its_one_place(path: Path) -> None
     assert strays == set()
 
 
-def test_no_file_imports_itself_through_others_not_even_for_type_annotations() -> None:
+def test_no_file_imports_itself_indirectly_even_for_type_annotations() -> None:
     imports = {path: imported_files(path) for path in FILES}
     cycles = [cycle(imports, path) for path in FILES]
     assert [[name_of(path) for path in way] for way in cycles if way] == []

@@ -18,7 +18,7 @@ def test_every_source_file_has_a_line() -> None:
     assert source_files() - set(LISTED.findall(PAGE.read_text())) == set()
 
 
-def test_every_line_speaks_of_a_file_that_exists() -> None:
+def test_every_line_names_a_file_that_exists() -> None:
     assert {
         name for name in LISTED.findall(PAGE.read_text()) if not (ROOT / name).is_file()
     } == set()

@@ -34,7 +34,7 @@ BEYOND = [(name, value) for name, (_, values) in SETTINGS.items() for value in v
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_the_largest_value_of_a_setting_is_taken(name: str) -> None:
+def test_the_largest_value_of_a_setting_is_accepted(name: str) -> None:
     largest = SETTINGS[name][0]
     assert getattr(GenerationConfig(**{name: largest}), name) == largest
 

@@ -72,13 +72,13 @@ def test_every_public_name_is_in_a_guide(module: str) -> None:
     assert names - ANNOTATIONS - words == set()
 
 
-def test_every_page_has_its_line_in_the_navigation() -> None:
+def test_every_page_has_a_line_in_the_navigation() -> None:
     pages = {page.relative_to(DOCS).as_posix() for page in DOCS.glob("**/*.md")}
     listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(pages)
 
 
-def test_every_link_between_pages_leads_somewhere() -> None:
+def test_every_link_between_pages_leads_to_an_existing_page() -> None:
     pages = [*DOCS.glob("**/*.md"), *ROOT.glob("*.md")]
     dead = [
         (page.name, target)
@@ -95,7 +95,7 @@ def test_the_search_from_disk_copies_messages_in_both_directions() -> None:
     assert [line.strip() for line in entries] == ["const data = structuredClone(message)"] * 2
 
 
-def test_the_guide_of_errors_has_every_error_and_code() -> None:
+def test_the_guide_on_errors_has_every_error_and_code() -> None:
     text = (DOCS / "guides" / "errors.md").read_text()
     source = "".join(path.read_text() for path in (ROOT / "src" / "talu").glob("**/*.py"))
     constants = set(re.findall(r"^([A-Z_]+)\b.* = ", source, re.MULTILINE))

@@ -142,7 +142,7 @@ def test_an_example_fits_on_a_page(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 40
 
 
-def test_the_budget_of_tokens_is_kept() -> None:
+def test_the_example_of_a_token_budget_keeps_it() -> None:
     printed = printed_by(FOLDER / "token_budget.py")
     totals = [int(total) for total in re.findall(r"^turn .*: +(\d+) of", printed, re.MULTILINE)]
     assert len(totals) == 16

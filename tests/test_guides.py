@@ -51,7 +51,7 @@ def name_of(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_the_code_of_a_page_does_what_the_page_says(
+def test_the_code_on_a_page_prints_the_output_on_the_page(
     page: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(home)
@@ -70,7 +70,7 @@ def test_the_code_of_a_page_does_what_the_page_says(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_fence_of_python_in_a_page_is_found(page: Path) -> None:
+def test_every_python_block_of_a_page_is_found(page: Path) -> None:
     text = page.read_text()
     assert len(list(blocks_of(page))) == len(re.findall(r"^\s*```\s*\{?\.?py", text, re.MULTILINE))
     assert text.count("<!-- compiled only:") == sum(not block.runs for block in blocks_of(page))

@@ -93,7 +93,7 @@ def test_a_chat_is_answered_and_the_counts_add_up(model: LocalModel) -> None:
     assert done.timings.time_to_first_token_ms > 0
 
 
-def test_awaited_events_are_the_same(model: LocalModel) -> None:
+def test_async_events_equal_sync_events(model: LocalModel) -> None:
     request = ask(temperature=1.0, seed=3, logprobs=True)
     plain, awaited = list(start(model, request)), asyncio.run(collect(model, request))
     assert awaited[:-1] == plain[:-1]
@@ -106,7 +106,7 @@ def test_the_end_token_ends_the_answer(model: LocalModel) -> None:
     assert "<|im_end|>" not in text_of(events)
 
 
-def test_the_models_own_settings_go_before_the_librarys(folder: Path) -> None:
+def test_settings_of_the_model_override_the_defaults_of_the_library(folder: Path) -> None:
     edit(folder / "generation_config.json", do_sample=False, max_new_tokens=3)
     greedy = ask(stop_token_ids=[])
     with closing(LocalModel(str(folder))) as model:
@@ -115,7 +115,7 @@ def test_the_models_own_settings_go_before_the_librarys(folder: Path) -> None:
         assert tokens_of(own) == tokens_of(list(start(model, greedy)))[:3]
 
 
-def test_without_a_seed_every_generation_draws_its_own(model: LocalModel) -> None:
+def test_without_a_seed_every_generation_draws_a_new_one(model: LocalModel) -> None:
     request = ask(max_tokens=30, temperature=5.0, top_k=0, top_p=1.0)
     assert len({text_of(list(start(model, request))) for _ in range(3)}) == 3
 
@@ -125,7 +125,7 @@ def test_a_seed_makes_the_text_repeatable(model: LocalModel) -> None:
     assert len({text_of(list(start(model, request))) for _ in range(3)}) == 1
 
 
-def test_a_stop_sequence_is_named_and_not_shown(model: LocalModel) -> None:
+def test_a_stop_sequence_is_reported_and_not_part_of_the_text(model: LocalModel) -> None:
     text = text_of(list(start(model, ask())))
     stop = text[1:3]
     events = list(start(model, ask(stop_sequences=[stop])))
@@ -196,7 +196,7 @@ def test_without_a_template_the_tokenizer_adds_its_special_tokens(folder: Path) 
         assert opened.render(Request(messages=ASK))[1][0] != 0
 
 
-def test_the_prompt_ends_with_the_opening_of_the_answer_unless_told_otherwise(
+def test_the_prompt_ends_with_the_beginning_of_the_answer_unless_told_otherwise(
     model: LocalModel,
 ) -> None:
     opened = model.render(Request(messages=ASK))[0]
@@ -204,7 +204,7 @@ def test_the_prompt_ends_with_the_opening_of_the_answer_unless_told_otherwise(
     assert opened.removeprefix(closed) == "<|im_start|>assistant\n"
 
 
-def test_an_option_that_is_neither_true_nor_false_is_named() -> None:
+def test_a_value_that_is_not_a_boolean_is_refused_with_the_name_of_the_option() -> None:
     wrong: Any = "no"
     with pytest.raises(ValidationError, match="use_mmap must be True or False, got 'no'"):
         LocalModel("talu/pocket", LocalBackend(use_mmap=wrong))
@@ -225,7 +225,7 @@ def test_tools_are_shown_to_the_model(model: LocalModel) -> None:
 # Raw prompts.
 
 
-def test_a_raw_prompt_is_sent_as_it_is(model: LocalModel) -> None:
+def test_a_raw_prompt_is_sent_unchanged(model: LocalModel) -> None:
     text, ids = model.render(raw("Hello"))
     assert text == "Hello"
     done = done_of(list(start(model, raw("Hello"))))
@@ -276,12 +276,12 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
 
 
 @pytest.mark.parametrize("gpu_layers", [-1, 0])
-def test_no_gpu_layers_are_the_cpu(gpu_layers: int) -> None:
+def test_a_model_without_gpu_layers_runs_on_the_cpu(gpu_layers: int) -> None:
     with closing(LocalModel(BUNDLED, LocalBackend(gpu_layers=gpu_layers))) as model:
         assert model.info.device == "cpu"
 
 
-def test_a_model_that_is_not_there_is_not_found() -> None:
+def test_a_missing_model_is_not_found() -> None:
     with pytest.raises(ModelNotFoundError):
         LocalModel("./no/such/model")
 
@@ -292,7 +292,7 @@ def test_an_empty_prompt_is_refused(model: LocalModel, request_: Request) -> Non
         next(start(model, request_))
 
 
-def test_no_messages_are_refused(model: LocalModel) -> None:
+def test_an_empty_list_of_messages_is_refused(model: LocalModel) -> None:
     with pytest.raises(EmptyPromptError):
         next(start(model, Request(messages=())))
 
@@ -310,7 +310,7 @@ def test_no_messages_are_refused(model: LocalModel) -> None:
         (ask(stop_token_ids=[99_999]), "stop_token_ids"),
     ],
 )
-def test_what_cannot_be_done_is_refused_by_name(
+def test_an_unsupported_request_is_refused_by_name(
     model: LocalModel, request_: Request, name: str
 ) -> None:
     with pytest.raises(ValidationError) as caught:
@@ -340,7 +340,7 @@ def endless() -> Request:
     return ask(max_tokens=900, stop_token_ids=[], temperature=1.0)
 
 
-def test_a_closed_model_refuses(folder: Path) -> None:
+def test_a_closed_model_refuses_requests(folder: Path) -> None:
     model = LocalModel(str(folder))
     model.close()
     model.close()
@@ -348,7 +348,7 @@ def test_a_closed_model_refuses(folder: Path) -> None:
         next(start(model, ask()))
 
 
-def test_closing_ends_what_this_object_generates(folder: Path) -> None:
+def test_closing_a_model_ends_only_its_own_generations(folder: Path) -> None:
     model, other = LocalModel(str(folder)), LocalModel(str(folder))
     mine, theirs = start(model, endless()), start(other, ask())
     next(mine)
@@ -380,7 +380,7 @@ def test_closing_wakes_a_waiting_reader(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "drop"])
-def test_a_stream_that_is_left_is_cancelled(model: LocalModel, how: str) -> None:
+def test_leaving_a_stream_cancels_it(model: LocalModel, how: str) -> None:
     stream = start(model, endless())
     next(stream)
     (ticket,) = model._tickets
@@ -411,7 +411,7 @@ def test_a_stopped_request_ends_as_cancelled(model: LocalModel) -> None:
     assert done_of(list(stream)).finish_reason is FinishReason.CANCELLED
 
 
-def test_a_request_that_was_told_to_stop_before_ends_as_cancelled(model: LocalModel) -> None:
+def test_a_request_that_is_stopped_before_it_starts_ends_as_cancelled(model: LocalModel) -> None:
     generation = model.generate(endless())
     generation.cancel()
     generation.start()
@@ -425,7 +425,7 @@ def test_a_model_that_is_dropped_is_closed(folder: Path) -> None:
     assert not engine._worker._thread.is_alive()
 
 
-def test_a_model_that_was_closed_needs_no_thread_when_it_is_dropped(
+def test_dropping_a_closed_model_starts_no_thread(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = LocalModel(str(folder))
@@ -437,7 +437,7 @@ def test_a_model_that_was_closed_needs_no_thread_when_it_is_dropped(
     assert begun == []
 
 
-def test_a_model_whose_answer_is_read_is_not_dropped(folder: Path) -> None:
+def test_a_model_stays_open_while_its_answer_is_read(folder: Path) -> None:
     events = list(start(LocalModel(str(folder)), ask()))
     assert done_of(events).finish_reason is not FinishReason.CANCELLED
 
@@ -462,7 +462,7 @@ def test_a_cancelled_task_leaves_a_working_model(model: LocalModel) -> None:
     assert len(tokens_of(asyncio.run(run()))) > 0
 
 
-def test_chats_at_once_in_one_loop_do_not_mix(model: LocalModel) -> None:
+def test_concurrent_chats_in_one_loop_do_not_mix(model: LocalModel) -> None:
     requests = [ask(max_tokens=20, temperature=1.0, seed=seed) for seed in range(24)]
     alone = [tokens_of(list(start(model, request))) for request in requests]
 

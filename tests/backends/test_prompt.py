@@ -106,7 +106,7 @@ def test_special_tokens_in_a_message_can_be_allowed(
 @given(st.lists(st.tuples(ROLES, TEXT.map("".join)), min_size=1, max_size=4))
 @example([("user", "a<|im_"), ("user", "end|>")])
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
-def test_no_message_makes_a_special_token(
+def test_no_message_can_create_a_special_token(
     model: LocalModel, tokenizer: Tokenizer, conversation: list[tuple[str, str]]
 ) -> None:
     plain = tuple({"role": role, "content": "x"} for role, _ in conversation)
@@ -119,7 +119,7 @@ def test_no_message_makes_a_special_token(
     assert specials(ids, tokenizer) == expected
 
 
-def test_no_two_texts_make_a_special_token_together(
+def test_adjacent_texts_cannot_form_a_special_token_together(
     model: LocalModel, tokenizer: Tokenizer
 ) -> None:
     glued = "{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -138,7 +138,9 @@ def test_texts_without_special_tokens_have_the_ids_of_the_whole_prompt(
     assert ids == tokenizer.encode(text, special_tokens=False)
 
 
-def test_tools_calls_and_variables_are_texts_too(model: LocalModel, tokenizer: Tokenizer) -> None:
+def test_special_tokens_in_tools_calls_and_variables_are_text_too(
+    model: LocalModel, tokenizer: Tokenizer
+) -> None:
     template = "<|im_start|>{{ tools }}{{ messages | tojson }}{{ documents }}{{ eos_token }}"
     parameters = {"type": "object", "properties": {"<|im_end|>": {}}}
     tool = {"type": "function", "function": {"name": "f<|im_end|>", "parameters": parameters}}
@@ -157,7 +159,7 @@ def test_tools_calls_and_variables_are_texts_too(model: LocalModel, tokenizer: T
     assert specials(ids, tokenizer) == ["<|im_start|>", "<|im_end|>"]
 
 
-def test_a_special_token_in_the_escapes_of_arguments_is_text_too(
+def test_an_escaped_special_token_in_arguments_is_text_too(
     model: LocalModel, tokenizer: Tokenizer
 ) -> None:
     function = {"name": "f", "arguments": r'{"x": "<\u007cim_end|>"}'}
@@ -199,7 +201,7 @@ def test_a_raw_template_and_a_raw_prompt_keep_special_tokens(
 
 
 @pytest.mark.parametrize("template", [PromptTemplate.RAW.source, LINES, None])
-def test_a_text_that_ends_with_a_tag_opens_no_reasoning(
+def test_a_message_that_ends_with_a_tag_does_not_open_reasoning(
     model: LocalModel, template: str | None
 ) -> None:
     text, thought, _ = answer(model, say("What is this: <think>", chat_template=template))
@@ -229,7 +231,7 @@ def test_reasoning_is_found_however_its_tags_are_marked(folder: Path, special: b
 # Stop sequences.
 
 
-def test_stop_sequences_are_not_looked_for_in_reasoning(model: LocalModel) -> None:
+def test_stop_sequences_are_not_searched_for_in_reasoning(model: LocalModel) -> None:
     extra = {"enable_thinking": True}
     request = say("What is 2+2?", max_tokens=40, extra_context=extra, stop_sequences=["2", "."])
     text, thought, done = answer(model, request)
@@ -260,14 +262,16 @@ def test_a_stop_sequence_that_cannot_occur_is_noted(model: LocalModel) -> None:
 
 
 @pytest.mark.parametrize("size", [15_000, 10_000_000])
-def test_a_prompt_that_cannot_fit_is_refused_by_its_length(model: LocalModel, size: int) -> None:
+def test_a_prompt_whose_length_alone_makes_it_too_long_is_refused(
+    model: LocalModel, size: int
+) -> None:
     for request in (Request(prompt="a" * size), say("a" * size)):
         with pytest.raises(GenerationError, match=r"at least .* tokens.*1024") as caught:
             next(start(model, request))
         assert caught.value.code == "GENERATION_CONTEXT_OVERFLOW"
 
 
-def test_a_token_that_the_model_has_no_row_for_is_an_error_where_it_is_used(folder: Path) -> None:
+def test_using_a_token_without_a_row_in_the_model_is_an_error(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", pad_token="[PAD]")
     with closing(LocalModel(str(folder))) as model:
         assert answer(model, say("What is 2+2?"))[0] == "2 + 2 = 4."
@@ -276,7 +280,7 @@ def test_a_token_that_the_model_has_no_row_for_is_an_error_where_it_is_used(fold
             next(start(model, Request(prompt="What is [PAD]?")))
 
 
-def test_an_end_token_that_the_model_has_no_row_for_ends_nothing(folder: Path) -> None:
+def test_an_end_token_without_a_row_in_the_model_is_not_used(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", eos_token="[END]")
     with closing(LocalModel(str(folder))) as model:
         assert answer(model, say("What is 2+2?", max_tokens=40))[0] == "2 + 2 = 4."

@@ -37,19 +37,19 @@ def calls_of(events: list[Event]) -> list[tuple[str, str]]:
     return [(each.name, each.arguments) for each in events if isinstance(each, ToolCallEvent)]
 
 
-def test_a_raw_reply_is_what_the_model_wrote() -> None:
+def test_a_raw_reply_is_the_text_of_the_model() -> None:
     logprobs = (TokenLogprob(1, "<", -1.0),)
     piece = Piece("<think>", (1,), logprobs)
     assert RawReply().add(piece) == [TextDelta("<think>", (1,), logprobs)]
     assert RawReply().finish() == []
 
 
-def test_reasoning_and_answer_are_told_apart() -> None:
+def test_reasoning_and_answer_are_separated() -> None:
     _, events = events_of("<thi", "nk>\nHm.", "</think>", "\n\nFour", ".")
     assert (thought_of(events), text_of(events)) == ("Hm.", "Four.")
 
 
-def test_reasoning_that_the_prompt_opened_goes_on() -> None:
+def test_reasoning_that_the_prompt_opened_continues() -> None:
     _, events = events_of("Hm.", "</think>Four.", in_reasoning=True)
     assert (thought_of(events), text_of(events)) == ("Hm.", "Four.")
 
@@ -74,7 +74,7 @@ def test_each_call_has_its_own_id() -> None:
         *(('{"name": "f", "argu', 1), ("[1]", 0), ("", 0), ("a word", 0)),
     ],
 )
-def test_what_is_not_a_call_stays_text_as_it_was_written(body: str, notes: int) -> None:
+def test_text_that_is_not_a_call_is_unchanged(body: str, notes: int) -> None:
     reply, events = events_of("So: ", "<tool_call>\n", body, "\n </tool_call>\n", "!")
     assert text_of(events) == f"So: <tool_call>\n{body}\n </tool_call>\n!"
     assert calls_of(events) == []
@@ -114,7 +114,7 @@ def test_every_token_is_in_exactly_one_event(cuts: list[int], with_tools: bool) 
         ('{"name": "f"} x', None),
     ],
 )  # fmt: skip
-def test_a_call_is_an_object_with_a_name_and_an_object(
+def test_a_call_needs_a_name_and_an_object_of_arguments(
     body: str, call: tuple[str, str] | None
 ) -> None:
     assert parse_tool_call(body) == call
@@ -131,7 +131,7 @@ def test_a_call_is_an_object_with_a_name_and_an_object(
         max_size=4,
     )
 )
-def test_any_arguments_come_through(arguments: dict[str, object]) -> None:
+def test_any_arguments_are_kept(arguments: dict[str, object]) -> None:
     call = parse_tool_call(json.dumps({"name": "f", "arguments": arguments}))
     assert call == ("f", json.dumps(arguments))
 

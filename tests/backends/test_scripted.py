@@ -1,4 +1,4 @@
-"""The backend that says what it is told."""
+"""The scripted backend streams, records and fails as its script says."""
 
 import asyncio
 import threading
@@ -28,17 +28,17 @@ def test_a_text_is_streamed_word_by_word_and_ends_with_counts() -> None:
     ]
 
 
-def test_events_of_a_script_are_passed_on_as_they_are() -> None:
+def test_events_of_a_script_are_passed_on_unchanged() -> None:
     done = Done(FinishReason.LENGTH, Usage(1, 1), Timings(), "other")
     assert list(start(ScriptedModel([done]), REQUEST)) == [done]
 
 
-def test_a_tool_call_makes_the_finish_reason() -> None:
+def test_a_tool_call_sets_the_finish_reason() -> None:
     *_, done = start(ScriptedModel([ToolCallEvent("c", "f", "{}")]), REQUEST)
     assert done.finish_reason == "tool_calls"
 
 
-def test_an_exception_is_raised_where_it_stands() -> None:
+def test_an_exception_is_raised_at_its_place_in_the_script() -> None:
     events = start(ScriptedModel(["a", KeyError("here")]), REQUEST)
     assert next(events).text == "a"
     with pytest.raises(KeyError):
@@ -70,7 +70,7 @@ def test_an_awaitable_is_awaited_by_astream_and_refused_by_stream() -> None:
         list(start(ScriptedModel([later]), REQUEST))
 
 
-def test_requests_are_recorded_and_more_than_there_are_scripts_are_refused() -> None:
+def test_requests_are_recorded_and_refused_after_the_last_script() -> None:
     model = ScriptedModel("a")
     list(start(model, REQUEST))
     with pytest.raises(GenerationError, match="has 1 answers, this is one more"):
@@ -78,7 +78,7 @@ def test_requests_are_recorded_and_more_than_there_are_scripts_are_refused() -> 
     assert model.requests == [REQUEST, REQUEST]
 
 
-def test_active_counts_the_streams_that_have_begun_and_not_ended() -> None:
+def test_active_counts_the_streams_that_have_started_and_not_ended() -> None:
     model = ScriptedModel("a b")
     events = start(model, REQUEST)
     next(events)

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: run in this process, or in one of its own."""
+"""Fixtures that run the command line as a user does, in this process or in another one."""
 
 import io
 import subprocess

@@ -1,4 +1,4 @@
-"""``talu ask``: what it sends, what it prints where, and how it ends."""
+"""``talu ask``: what it sends to the model, what it prints, and how it ends."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_the_answer_goes_to_stdout_and_nothing_else(talu: Talu, scripted: Script
     assert (outcome.status, outcome.out, outcome.err) == (0, "It is 4.\n", "")
 
 
-def test_an_answer_that_is_not_streamed_reads_the_same(talu: Talu, scripted: Scripted) -> None:
+def test_an_answer_that_is_not_streamed_is_the_same(talu: Talu, scripted: Scripted) -> None:
     scripted("It is ", "4.\n")
     assert talu("ask", "hi", "--model", "m", "--no-stream").out == "It is 4.\n"
 
@@ -112,9 +112,7 @@ def test_json_holds_text_model_usage_timings_and_finish_reason(
     assert outcome.out.count("\n") == 1
 
 
-def test_what_was_cut_off_or_done_otherwise_is_said_on_stderr(
-    talu: Talu, scripted: Scripted
-) -> None:
+def test_stderr_reports_a_cut_off_answer_and_notes(talu: Talu, scripted: Scripted) -> None:
     scripted("two tokens", CUT_OFF)
     outcome = talu("ask", "hi", "--model", "m")
     assert outcome.out == "two tokens\n"
@@ -132,7 +130,7 @@ def test_a_terminal_gets_no_control_characters(
     assert out.getvalue() == "hidden ]0;x\n"
 
 
-def test_a_pipe_gets_the_text_as_it_is(talu: Talu, scripted: Scripted) -> None:
+def test_a_pipe_gets_the_text_unchanged(talu: Talu, scripted: Scripted) -> None:
     scripted("\x1b[1mbold\x1b[0m")
     assert talu("ask", "hi", "--model", "m").out == "\x1b[1mbold\x1b[0m\n"
 
@@ -179,7 +177,7 @@ def test_the_environment_names_a_model(
         (["bench", "./no/such/folder"], None, 1, "no/such/folder"),
     ],
 )
-def test_what_is_wrong_is_one_line_on_stderr_and_a_status(
+def test_an_error_is_one_line_on_stderr_and_an_exit_status(
     talu: Talu, home: Path, arguments: list[str], stdin: str | bytes | None, status: int, said: str
 ) -> None:
     outcome = talu(*arguments, stdin=stdin)
@@ -198,7 +196,7 @@ def test_ctrl_c_keeps_the_text_so_far_and_ends_in_one_line(talu: Talu, scripted:
 
 
 @pytest.mark.parametrize("options", [["--json"], ["--no-stream"]])
-def test_ctrl_c_before_a_whole_answer_prints_none(
+def test_ctrl_c_before_the_end_of_a_whole_answer_prints_nothing_of_it(
     talu: Talu, scripted: Scripted, options: list[str]
 ) -> None:
     scripted("Once upon", lambda: signal.raise_signal(signal.SIGINT))
@@ -231,20 +229,20 @@ main()
 @pytest.mark.parametrize(
     "module", ["talu.cli.main", "click", "talu.exceptions", "talu.cli.ask", "tokenizers", "numpy"]
 )
-def test_ctrl_c_while_modules_are_loaded_is_one_line(module: str) -> None:
+def test_ctrl_c_while_modules_are_loaded_prints_one_line(module: str) -> None:
     program = INTERRUPTED.format(module=module)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"talu: interrupted\n")
 
 
-def test_a_command_that_is_to_ignore_ctrl_c_does() -> None:
+def test_a_command_that_is_started_with_ctrl_c_ignored_ignores_it() -> None:
     program = INTERRUPTED.format(module="click")
     command = ["sh", "-c", 'trap "" INT; exec "$0" -c "$1"', sys.executable, program]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
+def test_a_reader_that_closes_the_pipe_ends_the_command_silently() -> None:
     waits, goes_on = os.pipe()
     with spawn(f'["line\\n", lambda: os.read({waits}, 1), "more"]', waits) as process:
         assert process.stdout is not None
@@ -269,20 +267,20 @@ def run_with(script: str, redirections: str, **variables: str) -> tuple[int, byt
     return done.returncode, done.stdout, done.stderr
 
 
-def test_a_closed_stdin_is_an_empty_one() -> None:
+def test_a_closed_stdin_counts_as_empty() -> None:
     assert run_with('"text"', "<&-") == (0, b"text\n", b"")
 
 
-def test_a_closed_stdout_is_one_line() -> None:
+def test_a_closed_stdout_is_an_error_of_one_line() -> None:
     assert run_with('"text"', ">&- </dev/null") == (1, b"", b"talu: standard output is closed\n")
 
 
-def test_what_the_encoding_of_stdout_lacks_is_written_as_an_escape() -> None:
+def test_characters_that_stdout_cannot_encode_are_escaped() -> None:
     outcome = run_with('"5 \u20ac"', "</dev/null", PYTHONIOENCODING="ascii")
     assert outcome == (0, b"5 \\u20ac\n", b"")
 
 
-def test_a_full_disk_is_one_line() -> None:
+def test_a_full_disk_is_an_error_of_one_line() -> None:
     with Path("/dev/full").open("wb") as full:
         command = [sys.executable, "-c", PROGRAM.format(script='"text"')]
         process = subprocess.run(

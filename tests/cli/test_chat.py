@@ -1,4 +1,4 @@
-"""``talu chat``: a conversation over lines of input, typed or piped in."""
+"""``talu chat``: a conversation whose messages are typed or piped in."""
 
 import os
 import pty
@@ -31,9 +31,7 @@ sys.exit(main.run(["chat", "--model", "scripted"]))
 """
 
 
-def test_each_line_is_a_message_and_the_conversation_is_remembered(
-    talu: Talu, scripted: Scripted
-) -> None:
+def test_each_line_is_a_message_of_one_conversation(talu: Talu, scripted: Scripted) -> None:
     model = scripted("one", more=[["two"]])
     outcome = talu(*CHAT, "--system", "Be brief.", stdin="first\n\nsecond\n")
     assert (outcome.status, outcome.out, outcome.err) == (0, "one\ntwo\n", "")
@@ -41,7 +39,7 @@ def test_each_line_is_a_message_and_the_conversation_is_remembered(
     assert said == ["Be brief.", "first", "one", "second"]
 
 
-def test_three_quotes_hold_a_message_of_several_lines(talu: Talu, scripted: Scripted) -> None:
+def test_three_quotes_enclose_a_message_of_several_lines(talu: Talu, scripted: Scripted) -> None:
     model = scripted("ok", more=[["ok"]])
     talu(*CHAT, stdin='"""one\n\ntwo"""\n"""\nthree\n"""\n')
     said = [request.messages[-1]["content"] for request in model.requests if request.messages]
@@ -78,7 +76,7 @@ def test_a_failure_ends_a_script_with_its_status(talu: Talu, scripted: Scripted)
     assert (outcome.status, outcome.err) == (1, "talu: the model broke\n")
 
 
-def test_nothing_is_stored_unless_it_is_asked_for(
+def test_nothing_is_stored_unless_requested(
     talu: Talu, scripted: Scripted, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TALU_PROFILE", "work")
@@ -102,7 +100,7 @@ def test_a_stored_chat_can_be_continued(
         assert len(model.requests[0].messages or ()) == 3 + 2 * number
 
 
-def test_continuing_takes_the_model_of_the_stored_chat(talu: Talu, home: Path) -> None:
+def test_continuing_a_chat_uses_its_stored_model(talu: Talu, home: Path) -> None:
     talu("chat", "--store", "--model", "talu/pocket", stdin="Hello!\n")
     outcome = talu("chat", "--continue", stdin="What is 2+2?\n")
     assert outcome.status == 0

@@ -1,4 +1,4 @@
-"""``talu chats``: what is stored, from a shell."""
+"""``talu chats``: lists, shows, deletes, exports and imports stored chats."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def test_list_has_a_line_for_each_chat_the_latest_first(talu: Talu, stored: list
     assert talu("chats", "list", "--limit", "1").out.splitlines() == lines[:1]
 
 
-def test_search_finds_the_chats_that_have_the_words(talu: Talu, stored: list[str]) -> None:
+def test_search_finds_the_chats_that_contain_the_words(talu: Talu, stored: list[str]) -> None:
     (line,) = talu("chats", "list", "--search", "foxes").out.splitlines()
     assert line.startswith(stored[0])
     assert line.endswith("about [foxes]")
@@ -59,7 +59,7 @@ def test_an_empty_id_names_no_chat(talu: Talu, stored: list[str], verb: tuple[st
     assert len(Profile().sessions()) == len(stored)
 
 
-def test_delete_removes_the_named_chat_and_asks_before(talu: Talu, stored: list[str]) -> None:
+def test_delete_asks_before_it_removes_the_named_chat(talu: Talu, stored: list[str]) -> None:
     refused = talu("chats", "delete", stored[0], stdin="")
     assert refused.status == 2
     assert "--yes" in refused.err
@@ -107,7 +107,7 @@ def test_a_profile_that_does_not_exist_is_an_error(
     assert not (home / ".talu" / "db" / "nope").exists()
 
 
-def test_a_listing_before_the_first_chat_is_empty_and_no_failure(talu: Talu, home: Path) -> None:
+def test_a_listing_before_the_first_chat_is_empty_and_succeeds(talu: Talu, home: Path) -> None:
     result = talu("chats", "list")
     assert (result.status, result.out) == (0, "")
     assert result.err == "talu: the profile 'default' has no chats\n"
@@ -122,7 +122,7 @@ def test_an_empty_listing_says_that_it_is_empty(talu: Talu, stored: list[str]) -
     assert "the profile 'default' has no chats\n" in talu("chats", "list").err
 
 
-def test_a_file_that_cannot_be_imported_is_a_failure_and_no_wrong_usage(
+def test_a_file_that_cannot_be_imported_is_a_failure_and_not_wrong_usage(
     talu: Talu, stored: list[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "chats.jsonl"

@@ -1,4 +1,4 @@
-"""``talu completion``: its scripts complete the command in a real shell."""
+"""``talu completion``: its scripts complete commands, options and models."""
 
 import os
 import shutil
@@ -64,7 +64,9 @@ def test_bash_completes_commands_options_and_values(
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_every_shell_gets_a_script_that_it_can_read(talu: Talu, tmp_path: Path, shell: str) -> None:
+def test_every_shell_gets_a_script_with_valid_syntax(
+    talu: Talu, tmp_path: Path, shell: str
+) -> None:
     outcome = talu("completion", shell)
     assert (outcome.status, outcome.err) == (0, "")
     assert f"_TALU_COMPLETE={shell}_complete" in outcome.out

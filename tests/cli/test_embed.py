@@ -1,4 +1,4 @@
-"""``talu embed``: a vector of JSON for each text."""
+"""``talu embed``: prints one vector as JSON for each text."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ TEXTS = ["What is 2+2?", "Tell me a story."]
 EMBED = ["embed", "--model", "talu/pocket"]
 
 
-def test_each_text_is_a_line_and_the_numbers_are_the_librarys(talu: Talu) -> None:
+def test_each_text_gives_a_line_with_the_numbers_of_the_library(talu: Talu) -> None:
     outcome = talu(*EMBED, *TEXTS, "--pooling", "mean")
     with Client("talu/pocket") as client:
         expected = client.embed_batch(TEXTS, pooling="mean")
@@ -30,7 +30,7 @@ def test_lines_of_standard_input_are_texts(talu: Talu) -> None:
     ("options", "said"),
     [(["--pooling", "model"], "pooled"), (["--pooling", "max"], "max")],
 )
-def test_a_pooling_that_cannot_be_done_is_one_line(
+def test_an_unsupported_pooling_is_an_error_of_one_line(
     talu: Talu, options: list[str], said: str
 ) -> None:
     outcome = talu(*EMBED, "text", *options)
@@ -38,7 +38,7 @@ def test_a_pooling_that_cannot_be_done_is_one_line(
     assert said in outcome.err
 
 
-def test_a_text_that_is_too_long_can_be_cut(talu: Talu) -> None:
+def test_a_text_that_is_too_long_can_be_truncated(talu: Talu) -> None:
     long = "fox " * 2000
     assert talu(*EMBED, long).status == 1
     cut = talu(*EMBED, "short", long, "--truncate")

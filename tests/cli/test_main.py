@@ -1,4 +1,4 @@
-"""The command as a whole: its subcommands, its help, and what starting it costs."""
+"""The command as a whole: its subcommands, its help, and what it imports at the start."""
 
 import pkgutil
 import subprocess
@@ -40,12 +40,12 @@ def test_h_and_help_show_the_help(talu: Talu, names: list[str], option: str) -> 
     assert outcome.out.startswith(" ".join(["Usage: talu", *names]))
 
 
-def test_the_version_is_the_packages(talu: Talu) -> None:
+def test_the_version_is_that_of_the_package(talu: Talu) -> None:
     for option in ("-V", "--version"):
         assert talu(option).out == f"talu, version {version('talu')}\n"
 
 
-def test_talu_alone_shows_the_commands(talu: Talu) -> None:
+def test_talu_without_arguments_shows_the_commands(talu: Talu) -> None:
     outcome = talu()
     assert outcome.status == 0
     assert all(name in outcome.out for name in COMMANDS)
@@ -56,7 +56,7 @@ def test_python_m_talu_is_the_command(process: Process) -> None:
     assert (done.returncode, done.stdout) == (0, f"talu, version {version('talu')}\n")
 
 
-def test_a_command_costs_nothing_until_it_is_called() -> None:
+def test_starting_talu_imports_no_heavy_package() -> None:
     heavy = {"numpy", "rich", "jinja2", "tokenizers", "huggingface_hub"}
     code = "import sys, talu.cli.main; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

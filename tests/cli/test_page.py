@@ -1,7 +1,7 @@
-"""The page of the command line says what the commands do, and has their help word for word.
+"""The page on the command line shows the help and the output of the commands word for word.
 
-The ``console`` blocks of the page run in order, in an empty folder that is the user's home as
-well; ``...`` stands for what differs from run to run. The blocks of help are compared with click's.
+The ``console`` blocks of the page run in order, in an empty folder that is also the user's
+home; ``...`` stands for what differs from run to run. The blocks of help are compared with click's.
 """
 
 import doctest
@@ -50,7 +50,7 @@ def test_the_page_has_the_help_of_every_command(
     assert f"```console\n$ talu {' '.join(names)} {HELP}\n{shown}```\n" in PAGE.read_text()
 
 
-def test_the_commands_of_the_page_print_what_it_says(home: Path) -> None:
+def test_the_commands_on_the_page_print_the_output_on_the_page(home: Path) -> None:
     program = home / "bin" / "talu"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m talu "$@"\n')

@@ -1,4 +1,4 @@
-"""The command line on the model in the package, in processes of their own."""
+"""The command line with the bundled model, in separate processes."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def test_a_piped_question_and_a_seed_give_the_same_answer_each_time(process: Pro
     assert first["timings"]["total_ms"] > 0
 
 
-def test_a_cpu_target_that_cannot_be_forced_is_refused_in_one_line(process: Process) -> None:
+def test_an_unsupported_cpu_target_is_refused_in_one_line(process: Process) -> None:
     environment = os.environ | {"TALU_CPU": "sse9"}
     done = process("ask", "Hi", "--model", "talu/pocket", env=environment)
     assert done.returncode == 2
@@ -46,13 +46,13 @@ def test_streamed_or_not_the_text_is_the_same(talu: Talu) -> None:
     assert streamed.out == whole.out == answer["text"] + "\n"
 
 
-def test_an_answer_that_is_cut_off_says_so(talu: Talu) -> None:
+def test_an_answer_that_is_cut_off_is_reported(talu: Talu) -> None:
     outcome = talu("ask", "Tell me a story.", "--model", "talu/pocket", "--max-tokens", "3")
     assert outcome.status == 0
     assert "cut off after 3 tokens" in outcome.err
 
 
-def test_bench_measures_what_it_says(talu: Talu) -> None:
+def test_bench_measures_the_tests_that_it_reports(talu: Talu) -> None:
     outcome = talu("bench", "talu/pocket", "--json", "--repetitions", "3", "--threads", "1")
     figures = json.loads(outcome.out)
     assert outcome.status == 0

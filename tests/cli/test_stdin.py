@@ -1,4 +1,4 @@
-"""What a command leaves of standard input to others, and what it says about it."""
+"""A command reads standard input only if it is asked to, and says so if it does not."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def bash(script: str, folder: Path, **options: object) -> subprocess.CompletedPr
     )
 
 
-def test_a_loop_over_a_file_keeps_its_lines(tmp_path: Path) -> None:
+def test_a_shell_loop_over_a_file_keeps_its_lines(tmp_path: Path) -> None:
     (tmp_path / "questions").write_text("What is 2+2?\nWhat is 3+3?\n")
     done = bash(f'while read -r q; do {ASK} "$q"; done < questions', tmp_path)
     assert (done.stdout, done.stderr) == ("2 + 2 = 4.\n3 + 3 = 6.\n", "")
@@ -53,7 +53,7 @@ def test_a_pipe_that_stays_open_does_not_block_the_command() -> None:
         ("{} < file", ""),
     ],
 )
-def test_input_that_is_left_alone_is_mentioned(tmp_path: Path, script: str, notice: str) -> None:
+def test_input_that_is_not_read_is_reported(tmp_path: Path, script: str, notice: str) -> None:
     (tmp_path / "file").write_text("What is 2+2?\n")
     (tmp_path / "empty").touch()
     done = bash(script.format(ASK), tmp_path, stdin=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""What of a model's text reaches a terminal."""
+"""Control characters in a model's text do not reach a terminal."""
 
 import pytest
 from hypothesis import given
@@ -21,12 +21,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("text", CASES, ids=repr)
-def test_control_sequences_and_characters_are_taken_out(text: str) -> None:
+def test_control_sequences_and_characters_are_removed(text: str) -> None:
     assert visible(text) == CASES[text]
 
 
 @given(st.lists(st.text(alphabet="\x1b\x9b[];0m?A \n\x07a€", max_size=6), max_size=12))
-def test_pieces_show_what_the_whole_text_shows(pieces: list[str]) -> None:
+def test_text_in_pieces_is_shown_like_the_whole_text(pieces: list[str]) -> None:
     text = VisibleText()
     shown = [text.push(piece) for piece in pieces]
     assert "".join(shown) + text.flush() == visible("".join(pieces))
@@ -39,7 +39,7 @@ def test_no_piece_ever_shows_a_control_character(pieces: list[str]) -> None:
     assert not set(shown) & {chr(i) for i in [*range(9), *range(11, 32), *range(127, 160)]}
 
 
-def test_a_sequence_without_end_is_not_held_back_for_ever() -> None:
+def test_a_sequence_without_end_is_not_held_back_forever() -> None:
     text = VisibleText()
     shown = "".join(text.push(piece) for piece in ["\x1b[", *["0;"] * 100])
     assert shown.count("0;") > 60

@@ -1,4 +1,4 @@
-"""``talu tokenize``: the ids of a text, or their number."""
+"""``talu tokenize``: prints the ids of a text, or their number."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,9 @@ TOKENIZE = ["tokenize", "--model", "talu/pocket"]
 @pytest.mark.parametrize(
     ("arguments", "stdin"), [(["a fox\n"], None), ([], "a fox\n"), ([""], None)]
 )
-def test_the_ids_are_the_librarys(talu: Talu, arguments: list[str], stdin: str | None) -> None:
+def test_the_ids_are_those_of_the_library(
+    talu: Talu, arguments: list[str], stdin: str | None
+) -> None:
     outcome = talu(*TOKENIZE, *arguments, stdin=stdin)
     with Client("talu/pocket") as client:
         expected = client.tokenize(arguments[0] if arguments else "a fox\n")
@@ -28,5 +30,5 @@ def test_count_prints_a_number(talu: Talu) -> None:
     assert talu(*TOKENIZE, "a fox", "--count").out == f"{len(ids)}\n"
 
 
-def test_nothing_to_tokenize_is_wrong_usage(talu: Talu) -> None:
+def test_no_text_to_tokenize_is_wrong_usage(talu: Talu) -> None:
     assert talu(*TOKENIZE).status == 2

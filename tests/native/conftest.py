@@ -1,4 +1,4 @@
-"""What the tests of the native module share: packed tensors, and a step's arrays."""
+"""Fixtures and helpers for the native tests: packed tensors, and the arrays of a step."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

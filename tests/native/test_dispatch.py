@@ -1,4 +1,4 @@
-"""Which target runs, and how many threads: decided by the processor, the variable, the affinity."""
+"""The processor and the environment decide the CPU target and the number of threads."""
 
 import math
 import os
@@ -24,12 +24,12 @@ def python(program: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize("target", _native.targets())
-def test_the_variable_forces_a_target(target: str) -> None:
+def test_the_environment_variable_forces_a_target(target: str) -> None:
     done = python("from talu import _native; print(_native.target())", TALU_CPU=target)
     assert done.stdout == target + "\n"
 
 
-def test_without_the_variable_the_best_target_runs() -> None:
+def test_without_the_environment_variable_the_best_target_runs() -> None:
     done = python("from talu import _native; print(_native.target())", TALU_CPU="")
     assert done.stdout == _native.targets()[0] + "\n"
 
@@ -46,7 +46,7 @@ def test_an_unknown_target_is_an_error_at_first_use_that_names_the_supported_one
     assert expected + ", ".join(_native.targets()) in done.stderr
 
 
-def test_an_unsupported_target_is_told_from_an_unknown_one() -> None:
+def test_unsupported_and_unknown_targets_have_different_errors() -> None:
     known = {"avx512bf16", "avx512", "avx2"}
     for target in sorted(known - set(_native.targets())):
         done = python("from talu import _native; _native.formats()", TALU_CPU=target)

@@ -1,4 +1,4 @@
-"""A whole network: the same results whatever else a step does, and nothing unchecked let in."""
+"""The executor gives a row the same result in any step, and checks all of its input."""
 
 import gc
 import os
@@ -28,7 +28,7 @@ OTHERS = [[int(t) for t in np.random.default_rng(s).integers(0, 67, 9 + s)] for 
 @per_target
 @per_format
 @pytest.mark.parametrize("kv_format", ["f32", "f16", "bf16"])
-def test_a_network_computes_what_numpy_says(
+def test_a_network_computes_the_results_of_numpy(
     target: str, number_format: str, kv_format: str, network: tuple, pair: Callable, rows: type
 ) -> None:
     both = pair(*network, number_format=number_format, kv_format=kv_format, target=target)
@@ -78,7 +78,7 @@ def test_a_row_is_bit_identical_however_the_prompt_is_chunked(
 
 
 @per_target
-def test_numbers_of_threads_do_not_change_a_bit(
+def test_the_number_of_threads_does_not_change_a_bit(
     target: str, network: tuple, pair: Callable, rows: type, run: Callable
 ) -> None:
     found = [
@@ -88,7 +88,7 @@ def test_numbers_of_threads_do_not_change_a_bit(
     np.testing.assert_array_equal(found[0], found[2])
 
 
-def test_wanted_rows_do_not_depend_on_which_are_wanted(
+def test_an_output_row_does_not_depend_on_which_rows_are_requested(
     network: tuple, pair: Callable, rows: type, run: Callable
 ) -> None:
     executor = pair(*network).native
@@ -97,7 +97,7 @@ def test_wanted_rows_do_not_depend_on_which_are_wanted(
     assert run(executor, rows(PROMPT, wanted=[])).shape == (0, 67)
 
 
-def test_a_used_block_does_not_shine_through(
+def test_the_old_contents_of_a_block_do_not_affect_results(
     network: tuple, pair: Callable, rows: type, run: Callable
 ) -> None:
     fresh, used = pair(*network).native, pair(*network).native
@@ -109,7 +109,7 @@ def test_a_used_block_does_not_shine_through(
     np.testing.assert_array_equal(run(used, rows([5, 4])), run(fresh, rows([5, 4])))
 
 
-def test_infinite_weights_give_infinite_logits_and_nothing_worse(
+def test_infinite_weights_give_logits_that_are_not_finite_and_no_crash(
     network: tuple, pair: Callable, rows: type, run: Callable
 ) -> None:
     graph, weights = network
@@ -159,7 +159,7 @@ GOOD = {
         ({"outputs": integers(*range(9))}, "9 outputs of 3 rows"),
     ],
 )
-def test_a_step_that_does_not_fit_together_is_refused(
+def test_an_inconsistent_step_is_refused(
     change: dict, message: str, network: tuple, pair: Callable
 ) -> None:
     executor = pair(*network).native
@@ -198,7 +198,9 @@ def test_options_out_of_range_are_refused(
 
 
 @pytest.mark.parametrize("blocks", [2**40, 2**62, 2**63 - 1])
-def test_a_cache_beyond_all_memory_is_refused(network: tuple, pack: Callable, blocks: int) -> None:
+def test_a_cache_larger_than_any_memory_is_refused(
+    network: tuple, pack: Callable, blocks: int
+) -> None:
     graph, weights = network
     tensors = {name: pack(weight, "f32") for name, weight in weights.items()}
     with pytest.raises(ResourceError, match="not enough memory"):
@@ -239,7 +241,7 @@ NORM = ("rms_norm", [0], [("vector", (4,), np.ones(4, np.float32))], 4, {"eps": 
         (4, {"frequencies": np.ones((2, 2), np.float32)}, "(?s)frequencies is .*float32 vector"),
     ],
 )
-def test_a_part_of_an_operation_of_a_wrong_type_is_named(
+def test_a_field_of_an_operation_with_a_wrong_type_is_named(
     place: int, value: object, message: str
 ) -> None:
     operation = (*NORM[:place], value, *NORM[place + 1 :])
@@ -248,12 +250,12 @@ def test_a_part_of_an_operation_of_a_wrong_type_is_named(
 
 
 @pytest.mark.parametrize("operation", [(), NORM[:4], (*NORM, 1), None, "rms_norm"])
-def test_an_operation_that_is_none_is_refused(operation: object) -> None:
+def test_a_value_that_is_not_an_operation_is_refused(operation: object) -> None:
     with pytest.raises(TypeError, match=r"operation 0 (has . parts|is .*, not a tuple)"):
         _native.Executor([operation], [], 0, 4, 16)
 
 
-def test_after_close_a_step_is_an_error(
+def test_a_step_after_close_is_an_error(
     network: tuple, pair: Callable, rows: type, run: Callable
 ) -> None:
     executor = pair(*network).native
@@ -268,7 +270,7 @@ def resident_bytes() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
-def test_the_cache_takes_memory_when_used_and_close_gives_it_back(
+def test_the_cache_takes_memory_when_used_and_close_frees_it(
     network: tuple, pack: Callable, rows: type, run: Callable
 ) -> None:
     graph, weights = network

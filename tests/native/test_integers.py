@@ -1,4 +1,4 @@
-"""Products of integers with scales: how exact they are, and that nothing leaves 32 bits."""
+"""Products of scaled integers are accurate, and their sums fit into 32 bits."""
 
 from collections.abc import Callable
 
@@ -34,9 +34,7 @@ def test_the_largest_sums_stay_in_32_bits(
 
 
 @per_target
-def test_one_large_number_of_a_block_alone_is_exact_enough(
-    target: str, pair: Callable, rows: type
-) -> None:
+def test_one_large_number_in_a_block_is_accurate(target: str, pair: Callable, rows: type) -> None:
     x, weight = np.zeros((3, 256), np.float32), np.zeros((2, 256), np.float32)
     x[:, 200], weight[:, 200], weight[:, 3] = 1e6, -1e6, 1e-3
     x[:, 3] = 1e-3
@@ -44,7 +42,7 @@ def test_one_large_number_of_a_block_alone_is_exact_enough(
 
 
 @per_target
-def test_products_are_closer_to_those_of_f32_than_bf16_comes(
+def test_products_are_closer_to_f32_than_those_of_bf16(
     target: str, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
     x, weight = (rng.standard_normal((n, 384)).astype(np.float32) for n in (60, 96))
@@ -55,7 +53,7 @@ def test_products_are_closer_to_those_of_f32_than_bf16_comes(
 
 
 @per_target
-def test_numbers_that_are_not_finite_reach_their_own_row_alone(
+def test_numbers_that_are_not_finite_affect_only_their_own_row(
     target: str, pack: Callable, rows: type, rng: np.random.Generator, run: Callable
 ) -> None:
     x, weight = (rng.standard_normal((n, 150)).astype(np.float32) for n in (9, 20))
@@ -78,7 +76,7 @@ def test_numbers_that_are_not_finite_reach_their_own_row_alone(
 
 @per_target
 @pytest.mark.parametrize("small", [0.0, 1e-35, 1e-42])
-def test_a_block_of_hardly_anything_is_zero(
+def test_a_block_of_tiny_numbers_is_zero(
     target: str, small: float, pair: Callable, rows: type
 ) -> None:
     x, weight = np.full((3, 40), small, np.float32), np.full((5, 40), 1e9, np.float32)

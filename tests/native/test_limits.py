@@ -1,4 +1,4 @@
-"""Sizes, threads and arrays at their limits end in an error or in less, never in a crash."""
+"""Extreme sizes, threads and arrays cause an error or a fallback, never a crash."""
 
 import contextlib
 import subprocess
@@ -30,7 +30,7 @@ print((_native.unpack("f32", packed, *source.shape) == source).all())
 """
 
 
-def test_where_no_thread_can_be_started_the_caller_works_alone() -> None:
+def test_the_caller_works_alone_if_no_thread_can_be_started() -> None:
     done = subprocess.run(
         [sys.executable, "-c", NO_THREADS], capture_output=True, text=True, timeout=60, check=False
     )
@@ -48,7 +48,7 @@ def attention(kv_heads: int, head_size: int) -> Graph:
 @pytest.mark.parametrize(
     "layer", [(2**40, 2**40), (1, 2**62), (2**62, 1), (2**31, 2**31), (2**63, 64)]
 )
-def test_a_cache_beyond_all_memory_is_refused(
+def test_a_cache_larger_than_any_memory_is_refused(
     layer: tuple[int, int], pack: Callable[..., object]
 ) -> None:
     table = pack(np.zeros((4, 16), np.float32), "f32")
@@ -58,7 +58,7 @@ def test_a_cache_beyond_all_memory_is_refused(
 
 @pytest.mark.parametrize("number_format", _native.formats())
 @pytest.mark.parametrize("shape", [(2**40, 0), (0, 2**40), (0, 0)])
-def test_empty_matrices_of_giant_shapes_are_packed_at_once(
+def test_empty_matrices_of_giant_shapes_are_packed_immediately(
     number_format: str, shape: tuple[int, int]
 ) -> None:
     kind = np.float32 if number_format in ("f32", "i16") else np.uint16
@@ -67,7 +67,7 @@ def test_empty_matrices_of_giant_shapes_are_packed_at_once(
     assert _native.unpack(number_format, nothing, *shape).shape == shape
 
 
-def test_arrays_that_another_thread_changes_during_a_step_do_not_matter(
+def test_arrays_that_another_thread_changes_during_a_step_are_harmless(
     network: tuple, pair: Callable
 ) -> None:
     executor = pair(*network).native

@@ -1,4 +1,4 @@
-"""Every operation on every target of this machine, beside its definition in NumPy.
+"""Every operation gives the same result as its NumPy definition, on every target of this machine.
 
 The tables are inputs: row t of the input is row t of the table, for the token t. Tolerances are a
 few roundings of float32 of the largest result, so that one wrong element shows.
@@ -38,7 +38,7 @@ def finish(graph: Graph, x: Value) -> Graph:
 @per_target
 @pytest.mark.parametrize("number_format", FORMATS)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_embed(
+def test_embed_equals_its_definition(
     target: str,
     number_format: str,
     width: int,
@@ -56,7 +56,7 @@ def test_embed(
 @pytest.mark.parametrize("number_format", FORMATS)
 @pytest.mark.parametrize("columns", [1, 2, 31, 64, 700])
 @pytest.mark.parametrize("width", [1, 16, 50, 161])
-def test_linear(
+def test_linear_equals_its_definition(
     target: str,
     number_format: str,
     width: int,
@@ -73,7 +73,7 @@ def test_linear(
 
 
 @per_target
-def test_linear_over_more_tokens_than_stay_in_the_cache(
+def test_linear_over_more_tokens_than_fit_into_the_cache_equals_its_definition(
     target: str, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
     g = Graph()
@@ -94,7 +94,7 @@ def test_linears_of_one_input_keep_their_own_outputs(
 
 
 @per_target
-def test_an_add_that_cannot_be_part_of_a_linear_is_still_done(
+def test_an_add_that_cannot_be_part_of_a_linear_is_still_computed(
     target: str, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
     g = Graph()
@@ -108,7 +108,7 @@ def test_an_add_that_cannot_be_part_of_a_linear_is_still_done(
 
 @per_target
 @pytest.mark.parametrize(("width", "size"), [(1, 1), (33, 33), (36, 12), (64, 16), (128, 32)])
-def test_rms_norm(
+def test_rms_norm_equals_its_definition(
     target: str, width: int, size: int, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
     g = Graph()
@@ -120,7 +120,7 @@ def test_rms_norm(
 @pytest.mark.parametrize(
     ("heads", "size", "turned"), [(1, 2, 1), (3, 14, 7), (2, 64, 32), (2, 80, 20), (1, 6, 0)]
 )
-def test_rope(
+def test_rope_equals_its_definition(
     target: str,
     heads: int,
     size: int,
@@ -139,7 +139,7 @@ def test_rope(
 @per_target
 @pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_gated(
+def test_gated_equals_its_definition(
     target: str,
     activation: str,
     width: int,
@@ -158,14 +158,16 @@ def test_gated(
 
 @per_target
 @pytest.mark.parametrize("width", WIDTHS)
-def test_add(target: str, width: int, pair: Callable, rows: type, rng: np.random.Generator) -> None:
+def test_add_equals_its_definition(
+    target: str, width: int, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
     g = Graph()
     finish(g, g.add(table(g, width), table(g, width, name="table2")))
     pair(g, random(g, rng), target=target).compare(rows(range(9)), tolerance=0)
 
 
 @per_target
-def test_wanted_rows_alone_come_back(
+def test_only_the_requested_rows_are_returned(
     target: str, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
     g = Graph()
@@ -199,7 +201,7 @@ def attention_pair(
 @per_target
 @pytest.mark.parametrize("kv_format", KV_FORMATS)
 @pytest.mark.parametrize("size", [1, 12, 16, 40])
-def test_attention_over_prompt_and_decoded_tokens(
+def test_attention_over_prompt_and_decoded_tokens_equals_its_definition(
     target: str, kv_format: str, size: int, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
     both = attention_pair(pair, rng, size=size, target=target, kv_format=kv_format)
@@ -211,7 +213,7 @@ def test_attention_over_prompt_and_decoded_tokens(
 
 @per_target
 @pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (6, 6), (6, 3), (6, 2), (7, 1), (28, 2)])
-def test_attention_of_grouped_heads(
+def test_attention_of_grouped_heads_equals_its_definition(
     target: str, heads: int, kv_heads: int, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
     both = attention_pair(pair, rng, heads=heads, kv_heads=kv_heads, target=target)
@@ -220,7 +222,7 @@ def test_attention_of_grouped_heads(
 
 @per_target
 @pytest.mark.parametrize("window", [1, 2, 15, 16, 17, 33])
-def test_attention_in_a_sliding_window(
+def test_attention_in_a_sliding_window_equals_its_definition(
     target: str, window: int, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
     both = attention_pair(pair, rng, window=window, target=target)
@@ -230,7 +232,7 @@ def test_attention_in_a_sliding_window(
 
 
 @per_target
-def test_blocks_behind_the_window_may_be_given_away(
+def test_blocks_outside_the_window_may_be_reused(
     target: str, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
     both = attention_pair(pair, rng, window=17, target=target)
@@ -239,7 +241,7 @@ def test_blocks_behind_the_window_may_be_given_away(
 
 
 @per_target
-def test_attention_of_mixed_sequences_in_one_step(
+def test_attention_of_mixed_sequences_in_one_step_equals_its_definition(
     target: str, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
     both = attention_pair(pair, rng, target=target)
@@ -289,7 +291,7 @@ def test_large_scores_do_not_overflow(
         ("v", 65_520.0, True),
     ],
 )
-def test_what_overflows_the_f16_cache_shows_in_every_row_that_attends_to_it(
+def test_a_value_that_overflows_the_f16_cache_affects_every_row_that_attends_to_it(
     target: str,
     kv_format: str,
     name: str,
@@ -318,7 +320,7 @@ def test_what_overflows_the_f16_cache_shows_in_every_row_that_attends_to_it(
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_values_live_as_long_as_they_are_read_in_any_network(
+def test_values_are_kept_as_long_as_they_are_read_in_any_network(
     seed: int, pair: Callable, rows: type
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -343,7 +345,7 @@ def test_values_live_as_long_as_they_are_read_in_any_network(
 
 @per_target
 @pytest.mark.parametrize("number_format", FORMATS)
-def test_embed_position_and_row(
+def test_embedding_positions_or_one_row_equals_its_definition(
     target: str, number_format: str, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
     g = Graph()
@@ -357,7 +359,7 @@ def test_embed_position_and_row(
 
 @per_target
 @pytest.mark.parametrize("width", [*WIDTHS, 384])
-def test_layer_norm(
+def test_layer_norm_equals_its_definition(
     target: str, width: int, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
     g = Graph()
@@ -370,7 +372,7 @@ def test_layer_norm(
 @per_target
 @pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh"])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_activate(
+def test_activate_equals_its_definition(
     target: str,
     activation: str,
     width: int,
@@ -387,7 +389,7 @@ def test_activate(
 
 
 @per_target
-def test_gelu_is_that_of_the_error_function_everywhere(
+def test_gelu_equals_its_definition_by_the_error_function_everywhere(
     target: str, pair: Callable, rows: type, run: Callable
 ) -> None:
     g = Graph()
@@ -399,7 +401,7 @@ def test_gelu_is_that_of_the_error_function_everywhere(
 
 
 @per_target
-def test_gelu_of_what_is_no_finite_number(
+def test_gelu_of_numbers_that_are_not_finite_follows_its_definition(
     target: str, pair: Callable, rows: type, run: Callable
 ) -> None:
     g = Graph()
@@ -411,7 +413,7 @@ def test_gelu_of_what_is_no_finite_number(
 
 @per_target
 @pytest.mark.parametrize("kv_format", KV_FORMATS)
-def test_attention_that_is_not_causal_sees_the_whole_of_each_sequence(
+def test_attention_that_is_not_causal_reads_each_whole_sequence(
     target: str, kv_format: str, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
     g = Graph()

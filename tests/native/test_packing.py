@@ -1,4 +1,4 @@
-"""Weights in tiles of sixteen rows."""
+"""Weights are packed in tiles of sixteen rows, with the same layout on every target."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ def source(number_format: str, shape: tuple[int, int]) -> tuple[NDArray[np.gener
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("number_format", FORMATS)
 @pytest.mark.parametrize("target", TARGETS)
-def test_unpacking_gives_back_what_the_format_can_hold(
+def test_unpacking_returns_the_values_that_the_format_can_represent(
     target: str, number_format: str, shape: tuple[int, int], aligned: Aligned
 ) -> None:
     bits, floats = source(number_format, shape)
@@ -65,7 +65,7 @@ def test_a_tile_holds_groups_of_columns_of_sixteen_rows(
     np.testing.assert_array_equal(packed.view(bits.dtype), expected.ravel())
 
 
-def test_a_tile_of_integers_is_blocks_of_scales_crossed_sums_and_four_columns_at_a_time(
+def test_a_tile_of_integers_has_blocks_of_scales_sums_and_groups_of_four_columns(
     aligned: Aligned,
 ) -> None:
     floats = np.zeros((16, 131), np.float32)
@@ -97,17 +97,17 @@ def test_missing_rows_and_columns_are_zero(number_format: str, aligned: Aligned)
     assert np.count_nonzero(packed.view(bits.dtype)) == np.count_nonzero(bits)
 
 
-def test_formats_that_do_not_exist_are_named_with_those_that_do() -> None:
+def test_the_error_for_an_unknown_format_lists_the_known_formats() -> None:
     with pytest.raises(ValueError, match=r"'q9' is unknown; known: .*bf16"):
         _native.packed_bytes("q9", 1, 1)
 
 
-def test_a_source_of_another_type_is_refused(aligned: Aligned) -> None:
+def test_a_source_of_a_wrong_type_is_refused(aligned: Aligned) -> None:
     with pytest.raises(ValueError, match="f32 is packed from an array of float32"):
         _native.pack("f32", np.zeros((16, 4)), aligned(256))
 
 
-def test_packed_bytes_of_another_size_are_refused(aligned: Aligned) -> None:
+def test_packed_bytes_of_a_wrong_size_are_refused(aligned: Aligned) -> None:
     with pytest.raises(ValueError, match=r"shape \(16, 4\) has 256 bytes, not 255"):
         _native.pack("f32", np.zeros((16, 4), np.float32), aligned(255))
     with pytest.raises(ValueError, match=r"shape \(17, 4\) has 512 bytes, not 256"):

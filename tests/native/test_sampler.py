@@ -1,4 +1,4 @@
-"""The native sampler against its slow definition, and what it must refuse."""
+"""The native sampler agrees with its slow definition, and refuses invalid input."""
 
 from collections import Counter
 from typing import Any
@@ -79,14 +79,14 @@ def assert_same(sampled: list[Sampled], expected: list[Sampled]) -> None:
         ),
     ],
 )
-def test_the_generator_gives_the_known_answers_of_its_authors(
+def test_the_random_generator_gives_the_published_test_values(
     counter: tuple[int, int, int, int], key: tuple[int, int], words: tuple[int, ...]
 ) -> None:
     assert numpy_sampler.philox(counter, key) == words
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**32 + 5, 2**64 - 1])
-def test_equal_logits_show_the_generators_number_itself(seed: int) -> None:
+def test_equal_logits_select_the_token_by_the_random_number_alone(seed: int) -> None:
     positions = [0, 1, 2, 1000, 2**31, 2**32, 2**40 + 17, 2**63]
     rows = [row_of(temperature=1.0, seed=seed, position=p) for p in positions]
     tokens = [s.token for s in sample(np.zeros((len(rows), 4096), np.float32), rows)]
@@ -95,21 +95,21 @@ def test_equal_logits_show_the_generators_number_itself(seed: int) -> None:
 
 @pytest.mark.parametrize("vocabulary", [1003, 5000])
 @pytest.mark.parametrize("name", FILTERS)
-def test_every_filter_draws_what_its_definition_draws(name: str, vocabulary: int) -> None:
+def test_every_filter_draws_the_tokens_of_its_definition(name: str, vocabulary: int) -> None:
     logits = logits_of(1, 60, vocabulary)
     rows = [row_of(p, seed=9, **FILTERS[name]) for p in range(len(logits))]
     assert_same(sample(logits, rows), numpy_sampler.sample(logits, rows))
 
 
 @pytest.mark.parametrize("spread", [0.01, 1.0, 6.0])
-def test_a_large_vocabulary_draws_what_its_definition_draws(spread: float) -> None:
+def test_a_large_vocabulary_draws_the_tokens_of_the_definition(spread: float) -> None:
     logits = logits_of(2, len(FILTERS), 151_936, spread)
     rows = [row_of(p, seed=4, **changes) for p, changes in enumerate(FILTERS.values())]
     assert_same(sample(logits, rows), numpy_sampler.sample(logits, rows))
 
 
 @pytest.mark.parametrize("name", [name for name in FILTERS if name != "greedy"])
-def test_drawn_tokens_are_exactly_those_that_the_filters_keep(name: str) -> None:
+def test_exactly_the_tokens_that_the_filters_keep_are_drawn(name: str) -> None:
     top_k = min(FILTERS[name].get("top_k", 0), 30)
     row = row_of(**FILTERS[name] | {"temperature": 20.0, "top_k": top_k})
     logits = np.repeat(logits_of(3, 1, 64, 4.0), 4000, axis=0)
@@ -145,19 +145,19 @@ def test_a_row_draws_the_same_alone_and_in_any_batch() -> None:
     assert together == backwards == alone
 
 
-def test_greedy_takes_the_lowest_id_among_equals() -> None:
+def test_greedy_takes_the_lowest_id_of_equal_logits() -> None:
     logits = np.array([[0, 2, 1, 2, 2]], np.float32)
     assert sample(logits, [row_of()]) == [Sampled(1)]
 
 
-def test_top_k_keeps_the_lowest_ids_among_equals() -> None:
+def test_top_k_keeps_the_lowest_ids_of_equal_logits() -> None:
     rows = [row_of(p, temperature=1.0, top_k=3) for p in range(200)]
     drawn = {s.token for s in sample(np.zeros((200, 300), np.float32), rows)}
     assert drawn == {0, 1, 2}
 
 
 @pytest.mark.parametrize(("top_p", "kept"), [(0.0, 1), (0.49, 1), (0.51, 2), (0.76, 3), (0.99, 4)])
-def test_top_p_keeps_the_token_that_reaches_the_border(top_p: float, kept: int) -> None:
+def test_top_p_keeps_the_token_that_reaches_the_limit(top_p: float, kept: int) -> None:
     logits = np.repeat(np.log([[0.25, 0.125, 0.5, 0.125]]).astype(np.float32), 400, axis=0)
     rows = [row_of(temperature=1.0, top_p=top_p, position=p) for p in range(400)]
     assert {s.token for s in sample(logits, rows)} == set([2, 0, 1, 3][:kept])
@@ -179,7 +179,7 @@ def test_presence_and_frequency_penalty_count_the_tokens_of_the_answer_alone() -
     assert sample(logits, [row])[0].token == 2
 
 
-def test_greedy_looks_at_bias_and_penalty() -> None:
+def test_greedy_applies_bias_and_penalty() -> None:
     logits = np.array([[3.0, 2.0, -1.0, -1.1]], np.float32)
     seen = np.array([0, 0, 2, 2, 2], np.int32)
     assert sample(logits, [row_of(repetition_penalty=1.4, seen=seen)])[0].token == 0
@@ -208,7 +208,7 @@ def test_logprobs_are_those_of_the_model_itself() -> None:
     assert [v for _, v in sampled.top_logprobs] == pytest.approx(np.log([0.5, 0.3]), abs=1e-6)
 
 
-def test_impossible_tokens_are_not_among_the_likely() -> None:
+def test_impossible_tokens_are_not_reported_as_alternatives() -> None:
     logits = np.array([[-INF, 1.0, -INF]], np.float32)
     assert sample(logits, [row_of(top_logprobs=3)]) == [Sampled(1, 0.0, ((1, 0.0),))]
 
@@ -223,7 +223,7 @@ def test_impossible_tokens_are_not_among_the_likely() -> None:
     min_p=st.floats(0, 1),
     position=st.integers(0, 2**64 - 1),
 )
-def test_no_parameters_draw_a_token_that_a_filter_drops(
+def test_a_token_that_a_filter_drops_is_never_drawn(
     values: list[float], temperature: float, top_k: int, top_p: float, min_p: float, position: int
 ) -> None:
     logits = np.array([values], np.float32)
@@ -267,12 +267,12 @@ def test_a_setting_out_of_range_is_refused_before_a_token_is_drawn(
 
 
 @pytest.mark.parametrize("changes", [{"seed": -1}, {"seed": "7"}, {"seed": 2**64}, {"top_k": 2.5}])
-def test_a_setting_of_another_type_or_size_is_refused(changes: dict[str, Any]) -> None:
+def test_a_setting_of_a_wrong_type_or_size_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(TypeError):
         SamplerSettings(**changes)
 
 
-def test_settings_cannot_be_changed_after_their_check() -> None:
+def test_settings_cannot_be_changed_after_they_are_checked() -> None:
     settings: Any = SamplerSettings(temperature=0.5, bias_ids=[1], bias_values=[2.0])
     with pytest.raises(AttributeError):
         settings.temperature = -1.0
@@ -310,14 +310,14 @@ def test_a_row_without_settings_is_refused() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_logit_that_is_no_number_is_refused_with_its_place(value: float) -> None:
+def test_a_nan_logit_is_refused_with_its_place(value: float) -> None:
     logits = np.zeros((3, 200), np.float32)
     logits[2, 131] = value
     with pytest.raises(ValueError, match=f"row 2: the logit of token 131 is {value}"):
         sample(logits, [row_of()] * 3)
 
 
-def test_logits_and_rows_have_to_fit() -> None:
+def test_logits_and_rows_must_match() -> None:
     with pytest.raises(ValueError, match="3 rows of logits, but parameters for 2"):
         sample(np.zeros((3, 4), np.float32), [row_of()] * 2)
     with pytest.raises(ValueError, match="the vocabulary is empty"):

@@ -1,4 +1,4 @@
-"""What the text of a model reference says."""
+"""A model reference is parsed into a provider and a name."""
 
 import pytest
 

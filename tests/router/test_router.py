@@ -1,4 +1,4 @@
-"""From names to opened backends."""
+"""The router opens, shares and closes the backends of named models."""
 
 import asyncio
 import threading
@@ -43,7 +43,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name) -> None:
             use(name)
 
 
-def test_a_misspelt_name_names_the_nearest() -> None:
+def test_the_error_for_a_misspelt_name_suggests_the_nearest() -> None:
     with pytest.raises(ValidationError, match="did you mean 'alpha'"):
         scripted("alpha", "beta").backend("alpa")
 
@@ -66,7 +66,7 @@ def test_a_missing_folder_is_an_error_when_it_is_used() -> None:
     "model",
     ["openai::gpt-4o", "ollama::x", ModelSpec("gpt-4o", OpenAICompatibleBackend())],
 )
-def test_a_remote_model_says_that_it_comes_later(model) -> None:
+def test_the_error_for_a_remote_model_says_that_it_is_not_supported_yet(model) -> None:
     with pytest.raises(ValidationError, match="has no remote models yet") as caught:
         Router([model]).backend()
     assert caught.value.code == "UNSUPPORTED_BACKEND"
@@ -82,7 +82,7 @@ def test_options_of_a_local_model_are_checked_when_it_is_opened() -> None:
         Router([ModelSpec("talu/pocket", LocalBackend(gpu_layers=3))]).backend()
 
 
-def test_closing_closes_what_was_opened_and_refuses_more() -> None:
+def test_closing_closes_open_backends_and_refuses_to_open_others() -> None:
     opened, unopened = ScriptedModel(), ScriptedModel()
     router = Router([ModelSpec("a", opened), ModelSpec("b", unopened)])
     router.backend("a")
@@ -95,7 +95,7 @@ def test_closing_closes_what_was_opened_and_refuses_more() -> None:
     assert (router.models, router.default_model) == (["a", "b"], "a")
 
 
-def test_a_model_is_opened_in_a_thread_when_it_is_awaited_and_taken_as_it_is_afterwards(
+def test_an_awaited_backend_is_opened_in_a_thread_only_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     router = scripted("a")
@@ -161,7 +161,7 @@ def test_a_router_is_a_context_manager() -> None:
     assert model.closed
 
 
-def test_threads_that_ask_at_once_get_the_same_backend() -> None:
+def test_concurrent_threads_get_the_same_backend() -> None:
     router = Router(["talu/pocket"])
     barrier = threading.Barrier(4)
 

@@ -1,4 +1,4 @@
-"""Model specs, and the flat arguments of a client."""
+"""Model specs, and the model options among the arguments of a client."""
 
 import copy
 import logging
@@ -55,7 +55,7 @@ def test_a_model_with_its_own_backend_keeps_it_and_a_warning_says_so() -> None:
         assert specs_from(spec, LocalBackend(num_threads=2)) == [spec]
 
 
-def test_the_warning_points_at_the_line_that_makes_the_client() -> None:
+def test_the_warning_points_at_the_line_that_creates_the_client() -> None:
     with pytest.warns(UserWarning, match="has its own backend") as caught:
         Client(ModelSpec("a", LocalBackend()), num_threads=2)
     assert caught[0].filename == __file__
@@ -162,7 +162,7 @@ def every_error(backend: OpenAICompatibleBackend) -> Iterator[BaseException]:
 
 
 @secretive
-def test_no_error_log_repr_or_pickle_has_a_secret(fields, caplog) -> None:
+def test_no_error_log_repr_or_pickle_contains_a_secret(fields, caplog) -> None:
     caplog.set_level(logging.DEBUG)
     backend = OpenAICompatibleBackend(**fields)
     client = Client(ModelSpec("a", backend))

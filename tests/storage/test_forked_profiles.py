@@ -182,7 +182,7 @@ print(*order)
     assert run(script) == ["written forked"]
 
 
-def test_threads_that_fork_at_once_all_go_on(run) -> None:
+def test_threads_that_fork_at_the_same_time_all_continue(run) -> None:
     script = """
 clients = [new_client() for _ in range(4)]
 

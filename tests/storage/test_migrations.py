@@ -69,7 +69,7 @@ def test_a_database_of_the_first_version_opens_without_loss(first_version, clien
 
 
 @pytest.mark.parametrize("search", ["天气", "fluss", "旅行", "uber dem"])
-def test_a_database_of_the_first_version_is_indexed_anew(first_version, search: str) -> None:
+def test_a_database_of_the_first_version_is_indexed_again(first_version, search: str) -> None:
     assert [session["session_id"] for session in Profile("old").sessions(search=search)] == ["s"]
 
 

@@ -125,7 +125,9 @@ def test_only_tags_and_white_space_are_dropped(reply: str, in_reasoning: bool) -
         ("1 <t", [("text", "1 <t")]),
     ],
 )
-def test_a_reply_is_split_into(reply: str, expected: list[Piece] | None) -> None:
+def test_a_reply_is_split_into_reasoning_answer_and_calls(
+    reply: str, expected: list[Piece] | None
+) -> None:
     expected = [("text", reply)] if expected is None else expected
     assert parse([reply]) == expected
     assert parse(reply) == expected
