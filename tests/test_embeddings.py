@@ -198,7 +198,7 @@ def test_no_text_is_tokenized_after_the_deadline(
         return encode(self, text, *args, **named)
 
     monkeypatch.setattr(Tokenizer, "encode_at_most", counted)
-    with pytest.raises(GenerationError, match="not done within timeout=100"):
+    with pytest.raises(GenerationError, match="did not finish within timeout=100"):
         client.embed_batch(["one"] * 20, truncate=True, timeout=100)
     assert len(tokenized) == 3
 
