@@ -78,13 +78,20 @@ def test_every_page_has_a_line_in_the_navigation() -> None:
     assert sorted(listed) == sorted(pages)
 
 
-def test_every_link_between_pages_leads_to_an_existing_page() -> None:
+def anchors_of(page: Path) -> set[str]:
+    """The anchors of the headings of a page, as the generator derives them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_every_link_between_pages_leads_to_an_existing_page_and_heading() -> None:
     pages = [*DOCS.glob("**/*.md"), *ROOT.glob("*.md")]
     dead = [
-        (page.name, target)
+        (page.name, target, anchor)
         for page in pages
-        for target in re.findall(r"\]\(([^)#]+\.md)[^)]*\)", page.read_text())
+        for target, anchor in re.findall(r"\]\(([^)#]+\.md)#?([^)]*)\)", page.read_text())
         if not (page.parent / target).is_file()
+        or (anchor and anchor not in anchors_of(page.parent / target))
     ]
     assert dead == []
 
