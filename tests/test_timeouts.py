@@ -18,6 +18,7 @@ from talu import (
     StateError,
     ValidationError,
 )
+from talu.deadline import Deadline
 from talu.router import router
 
 ENDLESS: Any = {"max_tokens": 900, "stop_token_ids": [], "temperature": 0}
@@ -165,3 +166,23 @@ def test_the_time_of_an_iteration_over_embeddings_is_limited(faces) -> None:
         faces.read(vectors)
     with pytest.raises(ValidationError, match="timeout must be"):
         embed_iter(["a"], timeout=0)
+
+
+def test_a_client_that_closes_right_after_its_model_opened_closes_the_model(
+    slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow.go.set()
+    closing = router.Router("slow")
+    opened = closing._opened
+
+    def open_and_close(*arguments: Any, **options: Any) -> Any:
+        backend = opened(*arguments, **options)
+        closing.close()
+        return backend
+
+    monkeypatch.setattr(closing, "_opened", open_and_close)
+    closing.backend(deadline=Deadline.after(60))
+    for thread in threading.enumerate():
+        if thread.name == "talu-opening":
+            thread.join()
+    assert [model.closed for model in slow.made] == [True]
