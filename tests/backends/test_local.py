@@ -78,7 +78,7 @@ async def collect(model: LocalModel, request: Request) -> list[Event]:
         return [event async for event in events]
 
 
-# The way of a request.
+# Answering a request.
 
 
 def test_a_chat_is_answered_and_the_counts_add_up(model: LocalModel) -> None:
@@ -251,7 +251,7 @@ def test_an_echoed_prompt_starts_the_text(model: LocalModel) -> None:
     assert done_of(echoed).usage.completion_tokens == done_of(plain).usage.completion_tokens
 
 
-# What is refused.
+# Refused requests.
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_leaving_a_stream_cancels_it(model: LocalModel, how: str) -> None:
 def test_dropping_unread_events_cancels_the_generation(
     model: LocalModel,
 ) -> None:
-    request = endless()  # still held by whoever made it
+    request = endless()  # the caller still holds it
     stream = start(model, request)
     (mailbox,) = (ticket._mailbox for ticket in model._tickets)
     del stream

@@ -76,7 +76,7 @@ def specials(ids: list[int], tokenizer: Tokenizer) -> list[str]:
     return [tokenizer.token_text(number) for number in ids if number in tokenizer.special_ids]
 
 
-# Special tokens that messages spell.
+# Special tokens in messages.
 
 
 def test_special_tokens_in_a_message_are_text(model: LocalModel, tokenizer: Tokenizer) -> None:
@@ -258,7 +258,7 @@ def test_a_stop_sequence_that_cannot_occur_is_noted(model: LocalModel) -> None:
     assert "cannot occur" in note
 
 
-# What cannot be used.
+# Prompts and tokens that cannot be used.
 
 
 @pytest.mark.parametrize("size", [15_000, 10_000_000])

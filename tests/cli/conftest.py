@@ -26,7 +26,7 @@ Talu = Callable[..., Outcome]
 
 
 class Terminal(io.StringIO):
-    """A stream that says that it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -49,7 +49,7 @@ def talu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedModel]:
-    """Have the command line talk to a model that says what it is told."""
+    """Make the command line use a scripted model."""
 
     def install(*script: Step, more: Sequence[list[Step]] = ()) -> ScriptedModel:
         model = ScriptedModel(list(script), *more, model="scripted")
@@ -62,7 +62,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScriptedModel]:
 
 @pytest.fixture
 def process() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run ``python -m talu`` in a process of its own."""
+    """Run ``python -m talu`` in a separate process."""
 
     def call(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "talu", *arguments]

@@ -13,7 +13,7 @@ import pytest
 Talu = Callable[..., Any]
 COMMIT = "0123456789" * 4
 
-# What bash does when the user presses Tab behind these words.
+# What bash does when the user presses Tab after these words.
 TAB = """
 eval "$(talu completion bash)"
 COMP_WORDS=({words}) COMP_CWORD={last}

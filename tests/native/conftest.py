@@ -95,7 +95,7 @@ def make_pair(
     num_threads: int = 0,
     blocks: int = 16,
 ) -> Pair:
-    """Both executors over one graph and the same rounded weights.
+    """Both executors for one graph and the same rounded weights.
 
     Matrices that begin with "table" stay f32: they stand for the input of the operation.
     """
@@ -153,7 +153,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def network(rng: np.random.Generator) -> tuple[Graph, dict[str, Floats]]:
-    """Two layers of a small Qwen3 whose widths are no multiples of anything convenient."""
+    """Two layers of a small Qwen3 whose widths are not multiples of the block sizes."""
     g = Graph()
     vocabulary, hidden, heads, kv_heads, size, middle = 67, 24, 4, 2, 12, 41
     frequencies = (10000.0 ** (-np.arange(0, size, 2) / size)).astype(np.float32)

@@ -14,7 +14,7 @@ per_target = pytest.mark.parametrize("target", _native.targets())
 
 
 def product(x: np.ndarray, weight: np.ndarray, target: str, pair: Callable, rows: type) -> object:
-    """The rows of x with the matrix as i16; checked beside NumPy."""
+    """The rows of x with the matrix as i16; compared with NumPy."""
     g = Graph()
     table = g.embed("table", *x.shape)
     g.output(g.output_rows(g.linear(table, "weight", len(weight))))

@@ -14,7 +14,7 @@ from talu.exceptions import ResourceError, ValidationError
 from talu.graph.native_executor import NativeExecutor
 from talu.graph.record import Graph
 
-# No thread can be started after this. Root has no limit of processes, and becomes somebody else.
+# No thread can be started after this. Root has no limit of processes, so the test changes its user.
 NO_THREADS = """
 import os, resource
 import numpy as np

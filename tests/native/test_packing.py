@@ -16,7 +16,7 @@ Aligned = Callable[[int], NDArray[np.uint8]]
 
 
 def source(number_format: str, shape: tuple[int, int]) -> tuple[NDArray[np.generic], NDArray]:
-    """Random bits of a format, and the floats that they mean."""
+    """Random bits of a format, and the floats that they represent."""
     x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     if number_format == "f16":
         half = (x * 1e-3).astype(np.float16)  # subnormal ones among them
