@@ -18,6 +18,7 @@ LEAVES = {
     "sampling",
     "threads",
     "types",
+    "unicode",
 }
 MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always allowed
     "__init__": {"backends", "client", "chat", "oneshot", "profile", "router", "template"},

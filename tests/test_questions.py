@@ -5,6 +5,8 @@ import itertools
 import os
 import signal
 import threading
+from array import array
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,13 +16,17 @@ import talu
 from talu import (
     AsyncClient,
     Client,
+    CompletionOptions,
     GenerationError,
     ModelSpec,
     ScriptedModel,
     StopFlag,
+    TokenizerError,
     ValidationError,
 )
+from talu.chat import MessageItem
 from talu.config import FIELDS
+from talu.exceptions import TaluError
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "sum", "arguments": "{}"}}
 TOOL_TURN = [
@@ -287,9 +293,56 @@ def test_special_tokens_are_counted_where_they_are_added_and_left_out_of_a_text(
     faces.run(client.close())
 
 
+def test_token_ids_may_be_in_any_sequence_or_array(faces) -> None:
+    client = faces.face.client_class("talu/pocket")
+    ids = faces.run(client.tokenize("What is 2+2?"))
+    answer = faces.run(
+        client.raw_complete(
+            "", completion_opts=CompletionOptions(token_ids=ids), max_tokens=4, temperature=0
+        )
+    )
+    for kind in (tuple, np.array, partial(np.array, dtype=np.uint16), partial(array, "q")):
+        assert faces.run(client.detokenize(kind(ids))) == "What is 2+2?"
+        again = faces.run(
+            client.raw_complete(
+                "",
+                completion_opts=CompletionOptions(token_ids=kind(ids)),
+                max_tokens=4,
+                temperature=0,
+            )
+        )
+        assert again.text == answer.text
+    faces.run(client.close())
+
+
+def test_a_lone_surrogate_is_located_in_the_text_of_the_user(faces) -> None:
+    client = faces.face.client_class("talu/pocket")
+    chat, user = client.chat(), {"role": "user"}
+    for where, call in {
+        "the message": lambda: client.ask("ab\ud800"),
+        "a part of the message": lambda: client.ask([{"type": "text", "text": "ab\ud800"}]),
+        r"messages\[0\]\['content'\]": lambda: client.ask([user | {"content": "ab\ud800"}]),
+        "a text of message 0": lambda: client.ask(MessageItem.create("user", "ab\ud800")),
+        "a text of extra_context": lambda: client.ask("Hi", extra_context={"a": ["ab\ud800"]}),
+        "the text": lambda: client.raw_complete("ab\ud800"),
+        "text 0": lambda: client.embed("ab\ud800"),
+        "text 1": lambda: client.embed_batch(["ok", "ab\ud800"], pooling="mean"),
+        "content": lambda: chat.append("user", "ab\ud800"),
+        "system": lambda: setattr(chat, "system", "ab\ud800"),
+    }.items():
+        with pytest.raises(TaluError, match=rf"(^|: ){where} is not valid .* at character 2;"):
+            faces.run(call())
+    assert len(chat) == 0
+    with pytest.raises(TokenizerError, match="the message is not valid") as caught:
+        faces.run(client.ask(["ok", "ab\ud800"], max_tokens=1))
+    assert caught.value.details["index"] == 1
+    faces.run(client.close())
+
+
 def test_wrong_tokens_are_named(faces) -> None:
     client = faces.face.client_class("talu/pocket")
-    for ids in ([10**9], [-1], ["a"], "ab"):
+    wrong = ([10**9], [-1], ["a"], "ab", b"ab", {1, 2}, {1: 2}, np.array([[1]]), np.array([1.5]))
+    for ids in (*wrong, np.array(1), (number for number in [1])):
         with pytest.raises(ValidationError, match="ids"):
             faces.run(client.detokenize(ids))
     with pytest.raises(ValidationError, match="text must be a str, got 7"):

@@ -4,7 +4,7 @@ Settings of a call override those of its chat; ``sampling`` adds the defaults of
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from functools import partial
 from numbers import Integral, Real
 from typing import (
@@ -160,17 +160,32 @@ def check_token_ids(
 
     Args:
         name: name of the argument for error messages.
-        value: a list or tuple, or a set.
+        value: a sequence or an array with one dimension, or a set.
         ordered: the order matters, so a set is an error.
         most: maximum number of ids.
     """
     wanted = "a list of token ids, whole numbers of at least 0"
-    kinds = (list, tuple) if ordered else (list, tuple, set, frozenset)
-    if not isinstance(value, kinds):
+    is_array = isinstance(value, _Array) and value.ndim == 1
+    is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
+    is_set = isinstance(value, Set) and not ordered
+    if not isinstance(value, Collection) or not (is_array or is_list or is_set):
         raise _wrong(name, value, wanted)
     if len(value) > most:
         raise _too_many(name, len(value), f"a list of at most {most:,} token ids")
-    return [check_token_id(name, token, wanted) for token in value]
+    tokens = value.tolist() if isinstance(value, _Array) else value
+    return [check_token_id(name, token, wanted) for token in tokens]
+
+
+@runtime_checkable
+class _Array(Protocol):
+    """An array of NumPy or another package."""
+
+    ndim: int
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[object]: ...
+    def __contains__(self, entry: object, /) -> bool: ...
+    def tolist(self) -> list[object]: ...
 
 
 def check_token_id(

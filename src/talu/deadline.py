@@ -1,5 +1,6 @@
 """The time limit of a call, measured from the start of the call."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 from numbers import Real
@@ -34,14 +35,16 @@ class Deadline:
         """
         if timeout is None or isinstance(timeout, Deadline):
             return timeout
-        number = isinstance(timeout, Real) and not isinstance(timeout, bool)
-        if not number or not 0 < timeout <= MAX_SECONDS or math.isnan(timeout):  # type: ignore[operator,arg-type]
+        seconds = math.nan
+        if isinstance(timeout, int | float | Real) and not isinstance(timeout, bool):
+            with contextlib.suppress(OverflowError, TypeError, ValueError):
+                seconds = float(timeout)
+        if not 0 < seconds <= MAX_SECONDS:
             raise ValidationError(
                 "timeout must be a number of seconds above 0 and at most 1,000,000,000, or None "
                 f"for no limit, got {shown(timeout)}",
                 details={"param": "timeout"},
             )
-        seconds = float(timeout)  # type: ignore[arg-type]
         return cls(seconds, perf_counter() + seconds)
 
     @property

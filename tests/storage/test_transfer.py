@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from talu import Profile
+from talu.chat import MessageItem
 from talu.exceptions import IOError, StorageError, ValidationError
 from talu.storage import transfer
 
@@ -42,7 +43,7 @@ def test_an_export_can_be_imported_into_another_profile_without_loss(
     filled, client_of, tmp_path
 ) -> None:
     fork = client_of(filled).chat(session_id="a").fork()
-    fork.append("user", "half \ud800 a pair\x00")
+    fork.append(MessageItem.create("user", "half \ud800 a pair\x00"))
     fork.title = "Both halves"
     assert filled.export(tmp_path / "all.jsonl") == 4
     other = Profile("other")

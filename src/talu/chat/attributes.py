@@ -8,12 +8,13 @@ from talu.chat.history import History
 from talu.chat.items import ConversationItems, Item
 from talu.chat.metadata import Metadata
 from talu.chat.persistence import Persistence
-from talu.chat.serialization import config_from_dict, is_unicode, json_copy
+from talu.chat.serialization import config_from_dict, json_copy
 from talu.config import GenerationConfig, TemplateSource, merged, source_of
 from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import ChatRecord, Store, StoredRecord
 from talu.types import Handle, check_marker
+from talu.unicode import is_unicode
 
 __all__ = ["ChatAttributes", "StoreOwner"]
 

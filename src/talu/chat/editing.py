@@ -10,6 +10,7 @@ from talu.chat.items import ConversationItems, Item, MessageItem, MessageRole, d
 from talu.chat.messages import MessageList, messages_from_items
 from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
+from talu.unicode import check_unicode
 
 __all__ = ["Editable"]
 
@@ -41,6 +42,7 @@ class Editable(ChatAttributes):
         if text is not None and not isinstance(text, str):
             wrong = f"system must be text, got {shown(text)}"
             raise ValidationError(wrong, details={"param": "system", "value": text})
+        check_unicode("system", text or "")
         new = [MessageItem.create("system", text)] if text else []
 
         def change(items: list[Item]) -> None:
@@ -156,7 +158,9 @@ def _message(
     if content is None:
         wrong = "content is missing: give the text of the message"
         raise ValidationError(wrong, "VALIDATION_MISSING_CONTENT", {"param": "content"})
-    return MessageItem.create(who, content, hidden=hidden)
+    item = MessageItem.create(who, content, hidden=hidden)
+    check_unicode("content", content)
+    return item
 
 
 def _system_of(items: list[Item]) -> int:

@@ -22,6 +22,7 @@ from talu.chat.items import (
 from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
 from talu.types import is_iterable
+from talu.unicode import check_unicode
 
 __all__ = [
     "BYTES",
@@ -144,9 +145,11 @@ def _input(part: object) -> InputText:
         case InputText():
             return part
         case str():
+            check_unicode("the message", part)
             return InputText(str(part))
         case {"type": str(kind), "text": str(text), **rest} if kind in ("text", "input_text"):
             _check_no_more("message part", PART_KEYS, rest)
+            check_unicode("a part of the message", text)
             return InputText(text)
         case {"type": str(kind)} if kind in MEDIA_PARTS:
             wrong = f"a part of type {shown(kind)}: this version of talu takes text only"
@@ -241,6 +244,7 @@ def _name(where: str, message: Mapping[str, Any]) -> str | None:
 def _text(where: str, content: object) -> str:
     """Text of a content: a string, or a list of text parts."""
     if isinstance(content, str):
+        check_unicode(where, content)
         return content
     if not isinstance(content, list | tuple):
         _refuse(where, f"must be text or a list of text parts, got {shown(content)}")
@@ -249,6 +253,7 @@ def _text(where: str, content: object) -> str:
         match part:
             case {"type": str(kind), "text": str(text), **rest} if kind in TEXT_PARTS:
                 _check_no_more(f"{where}[{number}]", PART_KEYS, rest)
+                check_unicode(f"{where}[{number}]['text']", text)
                 texts.append(text)
             case _:
                 _refuse(f"{where}[{number}]", f"must be a text part, got {shown(part)}")

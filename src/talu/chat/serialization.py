@@ -23,7 +23,7 @@ from talu.config import GenerationConfig, merged
 from talu.error_text import shown
 from talu.exceptions import ValidationError
 
-__all__ = ["config_from_dict", "is_unicode", "item_from_dict", "item_to_dict", "json_copy"]
+__all__ = ["config_from_dict", "item_from_dict", "item_to_dict", "json_copy"]
 
 ITEMS = {
     kind.type.value: kind
@@ -156,12 +156,3 @@ def _inside(value: object) -> Iterable[object]:
 
 def _refuse(name: str, wrong: str) -> NoReturn:
     raise ValidationError(f"{name} {wrong}", details={"param": name})
-
-
-def is_unicode(text: str) -> bool:
-    """Whether the text can be written to a file or a database: it has no lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

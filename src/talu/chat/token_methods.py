@@ -31,7 +31,7 @@ class _Checks(ModelMethods):
     def _check_ids(self, ids: Sequence[int], *, skip_special_tokens: bool) -> list[int]:
         self._check_open()
         check_boolean("skip_special_tokens", skip_special_tokens)
-        return check_token_ids("ids", ids)
+        return check_token_ids("ids", ids, ordered=True)
 
     def _counted(self, text: Countable) -> Request:
         """The request to count."""
@@ -70,7 +70,7 @@ class TokenMethods(_Checks):
         """The text of token ids, with U+FFFD for invalid bytes; opens the model.
 
         Args:
-            ids: token ids of the model.
+            ids: token ids of the model: a list, a tuple, or an array with one dimension.
             model: one of ``models`` instead of the default one.
             skip_special_tokens: leave out special tokens.
 

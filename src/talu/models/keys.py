@@ -5,6 +5,7 @@ configuration classes of transformers, in which null is not the same as missing.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -32,7 +33,7 @@ _MISSING: Final = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
+class Key(ABC):
     """A key of a table.
 
     Attributes:
@@ -54,9 +55,9 @@ class Key:
             raise settings.error(name, "is null")
         return self.null
 
+    @abstractmethod
     def check(self, settings: Settings, name: str, value: object) -> Any:
         """Validate and convert a value that is not null."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

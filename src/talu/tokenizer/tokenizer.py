@@ -33,8 +33,9 @@ from talu.tokenizer.files import (
 from talu.tokenizer.literal import LiteralEncoder, Part
 from talu.tokenizer.replaced import note_on_replaced_parts, state_of
 from talu.tokenizer.splitting import PIECE, break_pattern, pieces
+from talu.unicode import check_unicode, is_unicode
 
-__all__ = ["MAX_TEXT", "TAGS", "Tokenizer", "Watch"]
+__all__ = ["MAX_TEXT", "TAGS", "Tokenizer", "Watch", "check_text"]
 
 MAX_TEXT = 16 * 2**20  # characters of a text; tokenizing that many takes about 2 GB of memory
 TAGS = ("<think>", "</think>", "<|/think|>", "<tool_call>", "</tool_call>")
@@ -243,7 +244,7 @@ class Tokenizer:
 
     def token_id(self, text: str) -> int | None:
         """Id of the vocabulary entry with exactly this spelling; None if there is none."""
-        if not _is_unicode(text):
+        if not is_unicode(text):
             return None
         return self._backend.token_to_id(text)
 
@@ -359,7 +360,7 @@ def _checked_room(room: int, most: int) -> int:
     return room
 
 
-def check_text(text: str) -> None:
+def check_text(text: str, name: str = "the text") -> None:
     """Refuse a text that cannot be tokenized.
 
     Raises:
@@ -367,18 +368,11 @@ def check_text(text: str) -> None:
     """
     if len(text) > MAX_TEXT:
         raise TokenizerError(
-            f"the text has {len(text):,} characters, and at most {MAX_TEXT:,} are tokenized at "
+            f"{name} has {len(text):,} characters, and at most {MAX_TEXT:,} are tokenized at "
             "once; split it",
             details={"characters": len(text), "limit": MAX_TEXT},
         )
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise TokenizerError(
-            f"the text is not valid Unicode: it has a lone surrogate {text[error.start]!r} at "
-            f"character {error.start}; decode its bytes with errors='replace'",
-            details={"position": error.start},
-        ) from error
+    check_unicode(name, text)
 
 
 class _BackendError(TokenizerError):
@@ -469,14 +463,6 @@ def _verbatim(rules: Mapping[str, object] | None, added: Mapping[str, int]) -> d
         return {}
     alphabet = set(pre_tokenizers.ByteLevel.alphabet())
     return {n: text for text, n in added.items() if not text.isascii() and alphabet >= set(text)}
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _missing(folder: Path) -> TokenizerError:

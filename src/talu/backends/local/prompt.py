@@ -12,6 +12,7 @@ from talu.template.prompt_template import PromptTemplate
 from talu.template.render import render, traits
 from talu.tokenizer.tokenizer import TAGS, Tokenizer, Watch
 from talu.types import Request
+from talu.unicode import check_unicode, is_unicode
 
 __all__ = ["Prompt", "prompt_of", "stop_notes"]
 
@@ -81,6 +82,7 @@ def _conversation(request: Request, engine: Engine, source: str, must_fit: bool)
     tools = plain(request.tools, "tools")
     extra = plain(request.config.extra_context or {}, "extra_context")
     texts = [source, *texts_of([messages, tools, extra])]
+    _check_unicode(texts, messages, tools=tools, extra_context=extra)
     mask = _mask(texts, request, tokenizer)
     rendered = render(
         source,
@@ -107,6 +109,18 @@ def _conversation(request: Request, engine: Engine, source: str, must_fit: bool)
     if any("name" in message for message in messages) and not traits(source).names:
         notes.append("the chat template does not show the model the names of messages")
     return Prompt(text, ids, rendered.rstrip().endswith("<think>"), tuple(notes))
+
+
+def _check_unicode(texts: Sequence[str], messages: Sequence[object], **others: object) -> None:
+    """Refuse a lone surrogate, naming its place in the request and not in the prompt."""
+    if is_unicode("".join(texts)):
+        return
+    for number, message in enumerate(messages):
+        for text in texts_of(message):
+            check_unicode(f"a text of message {number}", text)
+    for name, value in others.items():
+        for text in texts_of(value):
+            check_unicode(f"a text of {name}", text)
 
 
 def _mask(texts: list[str], request: Request, tokenizer: Tokenizer) -> Mask:

@@ -14,6 +14,7 @@ from talu.exceptions import GenerationError, ValidationError
 from talu.forks import ForkSafeLock
 from talu.protocols import Embedded
 from talu.threads import InTurn
+from talu.tokenizer.tokenizer import check_text
 from talu.types import POOLINGS, EmbeddingOptions, Pooling
 
 __all__ = ["Texts"]
@@ -101,6 +102,7 @@ class Texts:
         ids: list[list[int]] = []
         cut: list[int] = []
         for number, text in enumerate(texts, first):
+            check_text(text, f"text {number}")
             whole = lowered(prompt + text) if lower_case else prompt + text
             tokens, is_cut = _tokens(engine, number, whole, options)
             ids.append(tokens)
