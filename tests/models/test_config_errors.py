@@ -256,6 +256,12 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "'use_sliding_window' is off",
     ),
     "window 0": (LLAMA, {"model_type": "mistral", "sliding_window": 0}, "sliding_window", "from 2"),
+    "window 1": (
+        LLAMA,
+        {"model_type": "mistral", "sliding_window": 1},
+        "sliding_window",
+        "got 1: transformers gives other results",
+    ),
     "a window that llama lacks": (LLAMA, {"sliding_window": 8}, "sliding_window", "not supported"),
     "attention in chunks": (
         LLAMA,

@@ -11,7 +11,7 @@ from talu.models.keys import ALL_FAMILIES, Choice, Decimal, Flag, Key, Off, Trut
 from talu.models.rope_keys import MAX_CONTEXT, rotary_frequencies
 from talu.models.settings import Settings
 
-__all__ = ["HEAD", "MAX_CONTEXT", "TABLE", "Sizes", "decoder_keys"]
+__all__ = ["HEAD", "MAX_CONTEXT", "SHORT_WINDOW", "TABLE", "Sizes", "decoder_keys"]
 
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 ACTIVATIONS = {  # names in config.json: names of Graph.gated
@@ -25,6 +25,7 @@ ACTIVATIONS = {  # names in config.json: names of Graph.gated
     "gelu_python_tanh": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
+SHORT_WINDOW = "transformers gives other results for it with a cache than without"
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 
 

@@ -62,16 +62,26 @@ class Key(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whole(Key):
-    """A whole number from ``low`` to ``high``; ``zero`` is the meaning of 0 if it is special."""
+    """A whole number from ``low`` to ``high``.
+
+    Attributes:
+        low, high: the limits.
+        zero: the meaning of 0 if it is special.
+        why: the reason for ``low``, for the error message.
+    """
 
     low: int = 1
     high: int
     zero: Any = INVALID
+    why: str = ""
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
         """The number."""
         if type(value) is int and value == 0 and self.zero is not INVALID:
             return self.zero
+        if self.why and type(value) is int and value < self.low:
+            limit = f"must be from {self.low} to {self.high}, got {shown(value)}"
+            raise settings.error(name, f"{limit}: {self.why}")
         return settings.integer(name, self.low, self.high)
 
 

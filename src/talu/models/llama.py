@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from talu.graph.record import Graph, Value
-from talu.models.decoder import MAX_CONTEXT, TABLE, Sizes, decoder_keys
+from talu.models.decoder import MAX_CONTEXT, SHORT_WINDOW, TABLE, Sizes, decoder_keys
 from talu.models.keys import INVALID, Choices, Flag, Key, Off, Whole, read_keys
 from talu.models.settings import Settings
 
@@ -33,7 +33,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
     "mistral": decoder_keys(vocabulary=32_000, inner=14_336, context=2**17, kv_heads=8)
     | {
         "head_dim": Whole(null=None, low=2, high=2**12, zero=None),
-        "sliding_window": Whole(missing=4096, null=0, low=2, high=MAX_CONTEXT),
+        "sliding_window": Whole(missing=4096, null=0, low=2, high=MAX_CONTEXT, why=SHORT_WINDOW),
         "num_key_value_heads": Whole(missing=8, high=2**12),
         "layer_types": Off(
             null=INVALID, why="layers of several kinds are not supported for this model type"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from talu.graph.record import Graph, Value
-from talu.models.decoder import MAX_CONTEXT, TABLE, Sizes, decoder_keys
+from talu.models.decoder import MAX_CONTEXT, SHORT_WINDOW, TABLE, Sizes, decoder_keys
 from talu.models.keys import Choices, Flag, Key, Whole, read_keys
 from talu.models.settings import Settings
 
@@ -27,7 +27,7 @@ QWEN: Mapping[str, Key] = decoder_keys(
     vocabulary=151_936, inner=22_016, context=32_768, kv_heads=32
 ) | {
     "use_sliding_window": Flag(missing=False),
-    "sliding_window": Whole(missing=4096, null=None, low=2, high=MAX_CONTEXT),
+    "sliding_window": Whole(missing=4096, null=None, low=2, high=MAX_CONTEXT, why=SHORT_WINDOW),
     "max_window_layers": Whole(missing=28, low=-(2**12), high=2**12),
     "layer_types": Choices(null=None, words=SLIDES),
 }
