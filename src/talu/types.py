@@ -150,7 +150,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one generation.
+    """Token counts of one generation; None for a count that the backend does not report.
 
     Attributes:
         prompt_tokens: tokens of the rendered prompt.
@@ -158,38 +158,42 @@ class Usage:
         cached_tokens: the part of the prompt tokens that came from the prefix cache.
     """
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
 
     @property
-    def total_tokens(self) -> int:
+    def total_tokens(self) -> int | None:
         """Prompt and completion together."""
+        if self.prompt_tokens is None or self.completion_tokens is None:
+            return None
         return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Durations of one generation in milliseconds.
+    """Durations of one generation in milliseconds; None for one that is not known.
 
     Attributes:
         queue_ms: from submission to the first step that processed the prompt.
         prefill_ms: from there to the first sampled token.
         generation_ms: from the first sampled token to the last.
         time_to_first_token_ms: from submission to the first sampled token.
-        tokens_per_second: sampled tokens after the first, per second of ``generation_ms``; 0.0
+        tokens_per_second: sampled tokens after the first, per second of ``generation_ms``; None
             when fewer than two tokens were sampled.
     """
 
-    queue_ms: float = 0.0
-    prefill_ms: float = 0.0
-    generation_ms: float = 0.0
-    time_to_first_token_ms: float = 0.0
-    tokens_per_second: float = 0.0
+    queue_ms: float | None = None
+    prefill_ms: float | None = None
+    generation_ms: float | None = None
+    time_to_first_token_ms: float | None = None
+    tokens_per_second: float | None = None
 
     @property
-    def total_ms(self) -> float:
+    def total_ms(self) -> float | None:
         """Queue, prefill and generation together."""
+        if self.queue_ms is None or self.prefill_ms is None or self.generation_ms is None:
+            return None
         return self.queue_ms + self.prefill_ms + self.generation_ms
 
 

@@ -168,7 +168,7 @@ def test_dropping_the_ticket_cancels() -> None:
 def test_a_generation_that_never_began_only_queued() -> None:
     timings = Progress(3).timings()
     assert timings.queue_ms == timings.total_ms == timings.time_to_first_token_ms > 0
-    assert timings.tokens_per_second == 0
+    assert timings.tokens_per_second is None
 
 
 def test_one_token_has_no_rate() -> None:
@@ -176,7 +176,7 @@ def test_one_token_has_no_rate() -> None:
     progress.start(0)
     progress.token()
     timings = progress.timings()
-    assert (timings.generation_ms, timings.tokens_per_second) == (0, 0)
+    assert (timings.generation_ms, timings.tokens_per_second) == (0, None)
 
 
 def test_the_rate_counts_the_tokens_after_the_first() -> None:

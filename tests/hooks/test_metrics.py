@@ -43,6 +43,17 @@ def test_a_generation_is_counted_with_its_tokens_and_its_speed(faces) -> None:
     assert metrics.tokens_per_second.counts[bucket] == 1
 
 
+def test_counts_that_the_backend_does_not_report_are_not_counted(faces) -> None:
+    hook = MetricsHook()
+    unknown = Done(FinishReason.STOP, Usage(), Timings(), "scripted")
+    answer = faces.run(faces.client(["one", unknown], hooks=[hook]).ask("Hi"))
+    metrics = hook.snapshot()["scripted"]
+    assert (metrics.prompt_tokens, metrics.completion_tokens) == (0, 0)
+    assert metrics.tokens_per_second.count == 0
+    assert (answer.usage.total_tokens, answer.timings.total_ms) == (None, None)
+    assert "total_tokens" not in repr(answer)
+
+
 def test_failures_and_cancelled_streams_are_counted_separately(faces) -> None:
     hook = MetricsHook()
     client = faces.client("one two", [GenerationError("broken")], "one two", hooks=[hook])

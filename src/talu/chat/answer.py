@@ -208,7 +208,8 @@ class Answer(Generic[ChatT]):
         shown = [repr(text[:50] + "…" if len(text) > 50 else text)]
         if self.model is not None:
             shown.append(f"model={self.model!r}")
-        if done := self._turn.builder.done:
+        done = self._turn.builder.done
+        if done is not None and done.usage.total_tokens is not None:
             shown.append(f"total_tokens={done.usage.total_tokens}")
         shown += self._state()
         return f"{type(self).__name__}({', '.join(shown)})"

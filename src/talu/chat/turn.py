@@ -210,7 +210,7 @@ class Turn(Outcome[ChatT]):
         )
 
     async def _observe(self, event: Event, piece: Token | None) -> None:
-        sampled = isinstance(event, Done) and event.usage.completion_tokens > 0
+        sampled = isinstance(event, Done) and bool(event.usage.completion_tokens)
         if self._notice_first_token(sampled=sampled):
             await self._observation.deliver()
         if piece and self.on_token is not None:

@@ -45,6 +45,7 @@ def report(response: StreamingResponse) -> None:
     """Print the answer's notes, and whether it was cut off."""
     for note in response.notes:
         click.echo(f"talu: {visible(note)}", err=True)
-    if response.finish_reason is FinishReason.LENGTH and response.usage is not None:
-        count = counted(response.usage.completion_tokens, "token")
-        click.echo(f"talu: cut off after {count}; --max-tokens allows more", err=True)
+    if response.finish_reason is FinishReason.LENGTH:
+        tokens = response.usage.completion_tokens if response.usage is not None else None
+        after = f" after {counted(tokens, 'token')}" if tokens is not None else ""
+        click.echo(f"talu: cut off{after}; --max-tokens allows more", err=True)

@@ -82,12 +82,18 @@ def command(model: str, threads: int, repetitions: int, as_json: bool) -> None:
 def prefill_rate(engine: Engine, length: int, seed: int) -> float:
     """Tokens per second for a prompt of ``length`` random tokens that are not cached."""
     result = _generate(engine, length, 1, seed)
-    return 1000 * length / result.timings.prefill_ms
+    return 1000 * length / _known(result.timings.prefill_ms)
 
 
 def decode_rate(engine: Engine, count: int, seed: int) -> float:
     """Tokens per second for decoding ``count`` tokens, starting from an empty context."""
-    return _generate(engine, 1, count + 1, seed).timings.tokens_per_second
+    return _known(_generate(engine, 1, count + 1, seed).timings.tokens_per_second)
+
+
+def _known(time: float | None) -> float:
+    if time is None:
+        raise GenerationError("the engine did not report its times")
+    return time
 
 
 def _generate(engine: Engine, length: int, count: int, seed: int) -> Result:

@@ -89,7 +89,7 @@ class Progress:
             prefill_ms=(first - started) * 1e3,
             generation_ms=seconds * 1e3,
             time_to_first_token_ms=(first - self.submitted) * 1e3,
-            tokens_per_second=(tokens - 1) / seconds if tokens > 1 and seconds else 0.0,
+            tokens_per_second=(tokens - 1) / seconds if tokens > 1 and seconds else None,
         )
 
 

@@ -128,8 +128,8 @@ def _measures(response: Answer[Any]) -> dict[str, object]:
         measures["prompt_tokens"] = response.usage.prompt_tokens
         measures["cached_tokens"] = response.usage.cached_tokens
         measures["completion_tokens"] = response.usage.completion_tokens
-    if response.timings is not None:
-        measures["tokens_per_second"] = round(response.timings.tokens_per_second, 1)
+    speed = response.timings.tokens_per_second if response.timings is not None else None
+    measures["tokens_per_second"] = None if speed is None else round(speed, 1)
     return measures
 
 

@@ -110,7 +110,7 @@ class _Observer(Hook):
         reason = finish_reason(response, error)
         usage = response.usage if response is not None else None
         timings = response.timings if response is not None else None
-        speed = timings.tokens_per_second if timings is not None else 0.0
+        speed = timings.tokens_per_second if timings is not None else None
         self._count(lambda tally: tally.end(reason, usage or Usage(), speed))
 
 
@@ -143,12 +143,12 @@ class _Tally:
     def start(self) -> None:
         self._started += 1
 
-    def end(self, reason: FinishReason, usage: Usage, speed: float) -> None:
+    def end(self, reason: FinishReason, usage: Usage, speed: float | None) -> None:
         self._ended[reason] += 1
-        self._prompt_tokens += usage.prompt_tokens
-        self._cached_tokens += usage.cached_tokens
-        self._completion_tokens += usage.completion_tokens
-        if speed:
+        self._prompt_tokens += usage.prompt_tokens or 0
+        self._cached_tokens += usage.cached_tokens or 0
+        self._completion_tokens += usage.completion_tokens or 0
+        if speed is not None:
             self._speed.add(speed)
 
     def frozen(self) -> ModelMetrics:

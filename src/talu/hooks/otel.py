@@ -174,8 +174,10 @@ class _Observer(Hook):
         self._instruments.duration.record(seconds, ended)
         if response is not None and response.usage is not None:
             tokens, usage = self._instruments.tokens, response.usage
-            tokens.record(usage.prompt_tokens, ended | {"gen_ai.token.type": "input"})
-            tokens.record(usage.completion_tokens, ended | {"gen_ai.token.type": "output"})
+            kinds = {"input": usage.prompt_tokens, "output": usage.completion_tokens}
+            for kind, count in kinds.items():
+                if count is not None:
+                    tokens.record(count, ended | {"gen_ai.token.type": kind})
 
     def _describe(
         self,
@@ -235,11 +237,12 @@ def _usage(response: Answer[Any]) -> Attributes:
     usage = response.usage
     if usage is None:
         return {}
-    return {
+    counts = {
         "gen_ai.usage.input_tokens": usage.prompt_tokens,
         "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
         "gen_ai.usage.output_tokens": usage.completion_tokens,
     }
+    return {name: count for name, count in counts.items() if count is not None}
 
 
 def _json(messages: list[dict[str, Any]]) -> str:
