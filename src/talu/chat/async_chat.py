@@ -1,7 +1,8 @@
 """The async chat and its responses, the counterparts of those in ``sync_chat``."""
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import AsyncGeneratorType
@@ -98,7 +99,7 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
         super().__init__(turn)
         self._pieces = cast("AsyncGeneratorType[Token, None]", turn.pieces())
         self._closing = asyncio.Lock()
-        self._reader: ref[AsyncIterator[Token]] | None = None
+        self._reader: ref[AsyncGenerator[Token, None]] | None = None
 
     def __aiter__(self) -> AsyncIterator[Token]:
         reader = self._read()
@@ -106,7 +107,7 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
             self._reader = ref(reader)
         return reader
 
-    async def _read(self) -> AsyncIterator[Token]:
+    async def _read(self) -> AsyncGenerator[Token, None]:
         last: Token | None = None
         self._check_superseded()
         self._check_unread()
@@ -150,6 +151,13 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
 
     async def _end(self) -> None:
         await self.close()
+
+    async def _end_at_exit(self) -> None:
+        await super()._end_at_exit()
+        reader = None if self._reader is None else self._reader()
+        if reader is not None:  # otherwise Python warns that nothing awaits its end
+            with suppress(RuntimeError):  # it waits for an event loop
+                await reader.aclose()
 
     async def _settle(self) -> None:
         """Stop a generation whose loop was left, without waiting for the event loop to do it."""

@@ -177,6 +177,9 @@ class Stream(Answer[ChatT], TextLike, Handle):
         finally:
             DROPPED.pop(id(self), None)
 
+    async def _end_at_exit(self) -> None:
+        await self._finalize()
+
     @abstractmethod
     async def _end(self) -> None:
         """Close the stream."""
@@ -232,4 +235,4 @@ def _watch_exit() -> None:
 def _end_all() -> None:
     for stream in (*OPEN.values(), *DROPPED.values()):
         if stream._unfinished:
-            run_without_loop(stream._finalize())
+            run_without_loop(stream._end_at_exit())
