@@ -266,6 +266,21 @@ CASES = {
     "qwen2_of_the_llama_class": case(
         "qwen_prefix", "qwen2", {"tokenizer_class": "LlamaTokenizerFast"}
     ),
+    "qwen3_of_the_llama_class": case(
+        "qwen", "qwen3", {"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": False}
+    ),
+    "qwen3_prefix_of_the_llama_class": case(
+        "qwen_prefix", "qwen3", {"tokenizer_class": "LlamaTokenizer"}
+    ),
+    "qwen3_byte_fallback_of_the_llama_class": case(
+        "byte_fallback", "qwen3", {"tokenizer_class": "LlamaTokenizer"}
+    ),
+    "mistral_byte_level": case(
+        "byte_level_prefix", "mistral", {"tokenizer_class": "LlamaTokenizerFast"}
+    ),
+    "roberta_of_the_llama_class": case(
+        "byte_level_prefix", "roberta", {"tokenizer_class": "LlamaTokenizer"}
+    ),
     "llama_byte_level": case(
         "byte_level_prefix", "llama", {"tokenizer_class": "LlamaTokenizerFast"}
     ),

@@ -67,7 +67,7 @@ def effective_class(settings: TokenSettings, backend: tokenizers.Tokenizer) -> s
     """The class that transformers builds the tokenizer with; "" is the generic one."""
     declared, model = settings.tokenizer_class, settings.model_type
     known = _CLASS_OF.get(model)
-    if declared == "LlamaTokenizer" and known is None and _is_byte_level(backend):
+    if declared == "LlamaTokenizer" and model != "qwen2" and _is_byte_level(backend):
         return ""
     name = declared or known or ""
     if declared and known is not None and known != declared:
