@@ -61,6 +61,16 @@ def test_the_case_of_a_class_does_not_matter(tmp_path: Path, classes: list[str] 
     assert load_architecture(write(tmp_path, config)).model_type == "llama"
 
 
+def test_an_unknown_class_with_a_known_head_is_noted(tmp_path: Path) -> None:
+    config = LLAMA | {"architectures": ["TinyForCausalLM"]}
+    architecture = load_architecture(write(tmp_path, config))
+    assert architecture.graph.weights == load_architecture(write(tmp_path, LLAMA)).graph.weights
+    (note,) = architecture.notes
+    assert note.endswith(
+        "does not know; the network is that of the model type 'llama': TinyForCausalLM"
+    )
+
+
 FILES = {
     "empty": ("", "not valid JSON"),
     "cut short": ('{"model_type": "qwen3", ', "not valid JSON"),
@@ -147,6 +157,12 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         {"architectures": ["Qwen3ForSequenceClassification"]},
         "architectures",
         "supported: 'Qwen3ForCausalLM'",
+    ),
+    "an unknown class with another head": (
+        LLAMA,
+        {"architectures": ["LlamaForCausalLM", "LlamaBidirectionalModel"]},
+        "architectures",
+        "is 'LlamaBidirectionalModel'",
     ),
     "architectures of a wrong type": (QWEN3, {"architectures": 3}, "architectures", "a list"),
     "no sizes at all": (

@@ -30,6 +30,10 @@ OWN_HEAD = (
     "config.json ties the output head to the embedding table ('tie_word_embeddings'), but the "
     f"checkpoint has a different {HEAD!r}, which is used instead",
 )
+UNKNOWN_CLASS = (
+    "config.json names classes in 'architectures' that talu does not know; the network is that of "
+    "the model type"
+)
 
 WITHOUT_EFFECT = (  # common keys that the network does not depend on: no note names them
     "_attn_implementation",
@@ -185,7 +189,7 @@ def load_architecture(
     }
     model_type = settings.word("model_type", sorted(families))
     family = families[model_type]
-    _check_classes(settings, family.ARCHITECTURES[model_type])
+    unknown = _unknown_classes(settings, family.ARCHITECTURES[model_type])
     config = family.read(settings, model_type)
     sizes = config.sizes
     generation = read_generation(folder, settings, sizes.vocabulary)
@@ -202,7 +206,12 @@ def load_architecture(
         layer_count=sizes.layers,
         end_token_ids=generation.end_token_ids,
         generation_defaults=generation.values,
-        notes=(*_notes(settings, sizes.without_effect), *generation.notes, *OWN_HEAD[:own_head]),
+        notes=(
+            *(f"{UNKNOWN_CLASS} {model_type!r}: {_listed(unknown)}" for _ in unknown[:1]),
+            *_notes(settings, sizes.without_effect),
+            *generation.notes,
+            *OWN_HEAD[:own_head],
+        ),
         prefix=family.PREFIXES[model_type],
         tied=sizes.tied,
         parameter_count=sum(prod(shape) for shape in graph.weights.values()),
@@ -211,14 +220,23 @@ def load_architecture(
     )
 
 
-def _check_classes(settings: Settings, known: Collection[str]) -> None:
-    """Refuse a class with another network: classifiers share the model type of the generators."""
+def _unknown_classes(settings: Settings, known: Collection[str]) -> list[str]:
+    """The classes in ``architectures`` that talu does not know but that have a known head.
+
+    A class with another head, such as a classifier, has another network and is refused.
+    """
     if not settings.has("architectures"):
-        return
+        return []
     given, folded = settings.value("architectures"), {name.casefold() for name in known}
-    items = given if isinstance(given, list) else [given]
-    if not all(isinstance(name, str) and name.casefold() in folded for name in items):
-        settings.words("architectures", tuple(known))  # raises
+    heads = {name[name.index("For") :] for name in known if "For" in name}
+    unknown = []
+    for name in given if isinstance(given, list) else [given]:
+        if isinstance(name, str) and name.casefold() in folded:
+            continue
+        if not isinstance(name, str) or not name.endswith(tuple(heads)):
+            settings.words("architectures", tuple(known))  # raises
+        unknown.append(str(name))
+    return unknown
 
 
 def _embeds_only(
