@@ -60,7 +60,8 @@ def write_checkpoint(folder: Path) -> Path:
     backend.decoder = tokenizers.decoders.ByteLevel()
     backend.add_special_tokens(SPECIAL)
     backend.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
+    settings = {"eos_token": "<|im_end|>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
 
 
