@@ -1,7 +1,6 @@
 """The error for an attribute that does not exist names the right one, also for other libraries."""
 
 import copy
-import inspect
 import pickle
 import re
 from operator import attrgetter
@@ -18,7 +17,6 @@ RESPONSE = CLIENT.ask("q")
 TARGETS = {  # class of the table: an object of it, and its name in the suggestions
     "talu": (talu, "talu"),
     "BaseClient": (CLIENT, "client"),
-    "client.chat": (CLIENT.chat, "client.chat"),
     "Conversation": (CLIENT.chat(), "chat"),
     "Answer": (RESPONSE, "response"),
     "Profile": (Profile("names"), "profile"),
@@ -75,21 +73,3 @@ def test_private_names_are_not_explained() -> None:
 
 def test_an_answer_is_still_copied_and_pickled() -> None:
     assert copy.deepcopy(RESPONSE) == pickle.loads(pickle.dumps(RESPONSE)) == "a"
-
-
-def test_client_chat_behaves_like_a_method() -> None:
-    method = CLIENT.chat
-    assert (method.__name__, method.__self__, method.__doc__) == (
-        "chat",
-        CLIENT,
-        Client.chat.__doc__,
-    )
-    assert inspect.isfunction(Client.chat)
-    assert "self" not in inspect.signature(method).parameters
-    assert (
-        inspect.signature(method).parameters.keys()
-        < inspect.signature(Client.chat).parameters.keys()
-    )
-    assert repr(method).startswith("<bound method Client.chat of Client(")
-    with pytest.raises(TypeError, match="chat"):
-        method(colour="red")

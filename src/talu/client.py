@@ -25,7 +25,6 @@ from talu.config import (
     merged,
 )
 from talu.deadline import Deadline
-from talu.other_names import explained
 from talu.router.model_methods import AsyncModelMethods
 from talu.router.spec import CompletionOptions, ModelInput
 from talu.threads import beside_loop
@@ -176,7 +175,6 @@ class Client(BaseClient, TokenMethods):
         draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=timeout)
         return Pieces(chat._streamed(draft))
 
-    @explained
     def chat(
         self,
         system: str | None = None,
@@ -378,7 +376,6 @@ class AsyncClient(BaseClient, AsyncModelMethods, AsyncTokenMethods):
         draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=timeout)
         return AsyncPieces(lambda: chat._streamed(draft), chat.model)
 
-    @explained
     def chat(
         self,
         system: str | None = None,

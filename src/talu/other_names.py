@@ -1,14 +1,8 @@
 """Suggests the right name when an attribute does not exist, also for names of other libraries."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
-
 from talu.error_text import NOT_YET, nearest
 
-__all__ = ["OTHER_NAMES", "explained", "no_attribute"]
-
-F = TypeVar("F", bound=Callable[..., Any])
+__all__ = ["OTHER_NAMES", "no_attribute"]
 
 ASK = "client.ask(prompt)"
 MESSAGES = "client.ask(messages), with a list of dictionaries"
@@ -68,11 +62,6 @@ OTHER_NAMES = {  # class, or "talu" for the module: a name in other libraries, a
         "send": f"{ASK}, or client.chat().send(message)",
         "start_chat": "client.chat()",
         "stream_generate": "client.stream(prompt)",
-    },
-    "client.chat": {
-        "completions": f"{MESSAGES}; client.chat() makes a chat with a history",
-        "create": f"{MESSAGES}; client.chat() makes a chat with a history",
-        "send": "client.chat().send(message): client.chat is a method that makes a chat",
     },
     "Conversation": {
         "add": "chat.append(role, text)",
@@ -143,41 +132,3 @@ def no_attribute(target: object, name: str) -> AttributeError:
         return AttributeError(f"{wrong}: {later}")
     public = [each for each in dir(type(target)) if not each.startswith("_")]
     return AttributeError(wrong + nearest(name, public))
-
-
-class _Method(partial[Any]):
-    """A bound method whose missing attributes are explained."""
-
-    def __getattr__(self, name: str) -> object:
-        if name in ("__name__", "__qualname__", "__self__", "__func__"):
-            return getattr(self.func, name)
-        known = OTHER_NAMES["client.chat"]
-        hint = f"; use {known[name]}" if name in known else ": it is a method, call it"
-        raise AttributeError(f"client.{self.func.__name__} has no attribute {name!r}{hint}")
-
-    def __repr__(self) -> str:
-        return repr(self.func)
-
-
-class _Explained:
-    """The descriptor of such a method."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-
-    def __get__(self, owner: object, kind: type | None = None) -> object:
-        if owner is None:
-            return self._function
-        method = _Method(self._function.__get__(owner, kind))
-        method.__doc__ = self._function.__doc__
-        return method
-
-
-if TYPE_CHECKING:
-
-    def explained(function: F) -> F:
-        """The method, for a type checker."""
-        return function
-
-else:
-    explained = _Explained
