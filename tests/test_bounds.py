@@ -81,6 +81,14 @@ ARGUMENTS: dict[str, Callable[[Client], object]] = {
         ModelSpec("talu/pocket", LocalBackend(num_threads=HUGE))
     ).ask("Hi"),
     "too many GPU layers": lambda _: Client("talu/pocket", gpu_layers=HUGE).ask("Hi"),
+    "too many messages": lambda c: c.ask([{"role": "user", "content": "x"}] * 100_001),
+    "too many messages of an iterator": lambda c: c.chat(
+        messages=({"role": "user", "content": "x"} for _ in range(100_001))
+    ),
+    "too many parts of a message": lambda c: c.chat().send([{"type": "text"}] * 100_001),
+    "too many parts of a message with a role": lambda c: c.ask(
+        [{"role": "user", "content": [{"type": "text", "text": "x"}] * 100_001}]
+    ),
     "a long pooling": lambda c: c.embed("Hi", pooling="x" * 10**6),
 }
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -186,3 +187,68 @@ def test_a_client_that_closes_right_after_its_model_opened_closes_the_model(
         if thread.name == "talu-opening":
             thread.join()
     assert [model.closed for model in slow.made] == [True]
+
+
+NESTED = (
+    "{% for i in range(90000) %}{% for j in range(90000) %}{% set x=1 %}{% endfor %}{% endfor %}"
+)
+
+
+def test_a_slow_template_ends_at_the_deadline_if_that_comes_before_its_own_limit(
+    client: Client,
+) -> None:
+    begun = time.perf_counter()
+    with pytest.raises(GenerationError) as caught:
+        client.ask("Hi", chat_template=NESTED, timeout=0.1)
+    assert caught.value.code == "GENERATION_TIMEOUT"
+    assert time.perf_counter() - begun < 1.5  # its own limit is 2 s of processor time
+
+
+class Slow(list[Any]):
+    """Messages that count how often one was read."""
+
+    read = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for entry in super().__iter__():
+            self.read += 1
+            yield entry
+
+
+@pytest.mark.parametrize("method", ["ask", "stream"])
+def test_checking_the_messages_of_a_conversation_ends_at_the_deadline(
+    client: Client, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = Slow([{"role": "user", "content": "x"}] * 10_000)
+    monkeypatch.setattr("talu.deadline.perf_counter", lambda: messages.read / 1000)  # 1 ms each
+    with pytest.raises(GenerationError) as caught:
+        getattr(client, method)(messages, timeout=0.1)
+    assert caught.value.code == "GENERATION_TIMEOUT"
+    assert messages.read < 1_000
+
+
+class Numbers(Mapping[str, list[int]]):
+    """Lists of numbers by name; each takes 1 ms to read."""
+
+    read = 0
+
+    def __len__(self) -> int:
+        return 5_000
+
+    def __iter__(self) -> Iterator[str]:
+        yield from map(str, range(len(self)))
+
+    def __getitem__(self, key: str) -> list[int]:
+        self.read += 1
+        return [0] * 100
+
+
+def test_copying_the_variables_of_a_template_ends_at_the_deadline(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = Numbers()
+    monkeypatch.setattr("talu.deadline.perf_counter", lambda: values.read / 1000)
+    with pytest.raises(GenerationError) as caught:
+        client.ask("Hi", extra_context={"entries": [values, values]}, timeout=0.1)
+    assert caught.value.code == "GENERATION_TIMEOUT"
+    assert values.read == 5_000  # of two

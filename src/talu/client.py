@@ -147,7 +147,9 @@ class Client(BaseClient, TokenMethods):
         texts = batch_of(prompt)
 
         def ask(question: Any, flag: StopFlag | None) -> Response:
-            chat = Chat(model, client=self, system=system, messages=conversation_of(question))
+            chat = Chat(
+                model, client=self, system=system, messages=conversation_of(question, deadline)
+            )
             draft = draft_of(chat, question, full, stop_flag=flag, timeout=deadline)
             return chat._whole(draft)
 
@@ -170,9 +172,10 @@ class Client(BaseClient, TokenMethods):
         invalid request raises here, not at the first piece.
         """
         self._check_open()
-        full = merged(config, settings=settings)
-        chat = Chat(model, client=self, system=system, messages=conversation_of(prompt))
-        draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=timeout)
+        deadline, full = Deadline.after(timeout), merged(config, settings=settings)
+        messages = conversation_of(prompt, deadline)
+        chat = Chat(model, client=self, system=system, messages=messages)
+        draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=deadline)
         return Pieces(chat._streamed(draft))
 
     def chat(
@@ -346,7 +349,7 @@ class AsyncClient(BaseClient, AsyncModelMethods, AsyncTokenMethods):
         texts = batch_of(prompt)
 
         async def ask(question: Any) -> AsyncResponse:
-            messages = conversation_of(question)
+            messages = conversation_of(question, deadline)
             chat = AsyncChat(model, client=self, system=system, messages=messages)
             draft = draft_of(chat, question, full, stop_flag=stop_flag, timeout=deadline)
             return await chat._whole(draft)
@@ -371,9 +374,10 @@ class AsyncClient(BaseClient, AsyncModelMethods, AsyncTokenMethods):
         without ``await`` that raises at the first piece.
         """
         self._check_open()
-        full = merged(config, settings=settings)
-        chat = AsyncChat(model, client=self, system=system, messages=conversation_of(prompt))
-        draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=timeout)
+        deadline, full = Deadline.after(timeout), merged(config, settings=settings)
+        messages = conversation_of(prompt, deadline)
+        chat = AsyncChat(model, client=self, system=system, messages=messages)
+        draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=deadline)
         return AsyncPieces(lambda: chat._streamed(draft), chat.model)
 
     def chat(

@@ -2,16 +2,20 @@
 
 import contextlib
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Real
 from time import perf_counter
+from typing import TypeVar
 
 from talu.error_text import shown
 from talu.exceptions import GenerationError, ValidationError
 
-__all__ = ["Deadline"]
+__all__ = ["Deadline", "checked"]
 
+T = TypeVar("T")
 MAX_SECONDS = 1e9
+PER_CHECK = 256  # elements between two checks of the deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +77,11 @@ class Deadline:
         else:
             wrong += " and was stopped; give it more time, or ask for less (max_tokens)"
         return GenerationError(wrong, "GENERATION_TIMEOUT", {"timeout": self.seconds})
+
+
+def checked(elements: Iterable[T], deadline: Deadline | None) -> Iterator[T]:
+    """The same elements; raises between them once the deadline has passed."""
+    for number, element in enumerate(elements):
+        if deadline is not None and number % PER_CHECK == 0:
+            deadline.check()
+        yield element

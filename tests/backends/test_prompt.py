@@ -271,6 +271,32 @@ def test_a_prompt_whose_length_alone_makes_it_too_long_is_refused(
         assert caught.value.code == "GENERATION_CONTEXT_OVERFLOW"
 
 
+@pytest.mark.parametrize("content", ["x", ""])
+def test_more_messages_than_tokens_that_fit_are_refused_by_their_number(
+    model: LocalModel, content: str
+) -> None:
+    with pytest.raises(GenerationError, match=r"has 1,024 messages.*1024") as caught:
+        next(start(model, say(*[content] * 1024)))
+    assert caught.value.code == "GENERATION_CONTEXT_OVERFLOW"
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ messages[-1].content }}", "{% for m in messages[-40:] %}{{ m.content }}{% endfor %}"],
+)
+def test_many_messages_are_answered_if_the_template_shows_only_the_last_ones(
+    model: LocalModel, template: str
+) -> None:
+    assert answer(model, say(*["Hello!"] * 1024, chat_template=template))[0]
+
+
+def test_many_empty_messages_of_which_the_template_shows_nothing_are_answered(
+    model: LocalModel,
+) -> None:
+    texts = ["Hello!", *[""] * 2000]
+    assert answer(model, say(*texts, chat_template=PromptTemplate.RAW.source))[0]
+
+
 def test_using_a_token_without_a_row_in_the_model_is_an_error(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", pad_token="[PAD]")
     with closing(LocalModel(str(folder))) as model:

@@ -1,13 +1,10 @@
-from enum import StrEnum
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from talu.exceptions import ValidationError
-from talu.template.adaptation import adapt, plain
+from talu.template.adaptation import adapt
 from talu.template.render import render, traits
 
 PARTS = [{"type": "text", "text": "Hello"}, {"type": "text", "text": "there"}]
@@ -126,35 +123,6 @@ def test_a_malformed_message_is_an_error_that_names_its_place(message: Any, wher
         render(TEXT_ONLY, [{"role": "user", "content": "x"}, message])
 
 
-def test_infinitely_nested_messages_are_refused() -> None:
-    nested: list[Any] = []
-    nested.append(nested)
-    with pytest.raises(ValidationError, match="nested more than 100"):
-        plain(nested, "extra")
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(JSON)
-def test_plain_data_is_copied_and_equal(value: Any) -> None:
-    copy = plain(value, "value")
-    assert copy == value
-    assert copy is not value or not isinstance(value, list | dict)
-
-
-def test_subclasses_become_plain_types_without_their_methods() -> None:
-    class Role(StrEnum):
-        USER = "user"
-
-    assert type(plain(Role.USER, "role")) is str
-    assert plain(("a", "b"), "pair") == ["a", "b"]
-
-
 def test_a_conversation_in_the_right_form_is_not_changed() -> None:
     everything = SimpleNamespace(
         text=True, parts=True, arguments=True, empty=lambda content: content
@@ -183,14 +151,3 @@ def test_what_a_template_shows_is_found_by_rendering(
     source: str, system: bool, tools: bool
 ) -> None:
     assert (traits(source).system_role, traits(source).tools) == (system, tools)
-
-
-def test_values_that_share_parts_are_refused_before_they_exhaust_memory(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("talu.template.adaptation._MAX_VALUES", 10_000)
-    value: list[object] = []
-    for _ in range(60):
-        value = [value, value]
-    with pytest.raises(ValidationError, match="extra_context has more than 10,000 values"):
-        plain(value, "extra_context")

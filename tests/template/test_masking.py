@@ -58,7 +58,7 @@ def test_texts_at_any_depth_are_masked_and_other_values_are_kept() -> None:
     masked = mask.apply(value)
     assert "<s>" not in json.dumps(masked)
     assert masked["b" if "b" in masked else next(iter(masked))][:4] == [1, None, True, 2.5]
-    assert [*texts_of(value)] == ["a<s>", "b", "<s>"]
+    assert sorted(texts_of(value)) == ["<s>", "a<s>", "b"]
 
 
 def test_a_stand_in_that_a_template_wrote_as_an_escape_is_found_again() -> None:

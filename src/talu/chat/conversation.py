@@ -30,7 +30,7 @@ from talu.chat.serialization import (
 )
 from talu.chat.turn import OnToken, Turn
 from talu.config import GenerationConfig, TemplateSource, check_boolean, merged, source_of
-from talu.deadline import Deadline
+from talu.deadline import Deadline, checked
 from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend
@@ -357,11 +357,14 @@ class Conversation(Editable):
         router = self._host().router
         return await router.abackend(self._model, offline=self._offline, deadline=deadline)
 
-    def _request(self, items: Iterable[Item], config: GenerationConfig) -> Request:
+    def _request(
+        self, items: Iterable[Item], config: GenerationConfig, deadline: Deadline | None = None
+    ) -> Request:
         template = config.chat_template if config.chat_template is not None else self._template
         return Request(
-            messages=tuple(messages_from_items(items)),
+            messages=tuple(messages_from_items(checked(items, deadline))),
             config=config,
+            deadline=deadline,
             chat_template=source_of(template),
         )
 
@@ -440,9 +443,7 @@ class Conversation(Editable):
                 question=tuple(question),
                 save=self._save if self._persistence is not None else None,
                 input_text="\n".join(item.text for item in question),
-                request=replace(
-                    self._request([*items[:keep], *question], draft.config), deadline=draft.deadline
-                ),
+                request=self._request([*items[:keep], *question], draft.config, draft.deadline),
                 io=io,
                 hooks=client.hooks,
                 stream=stream,

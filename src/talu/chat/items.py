@@ -1,7 +1,7 @@
 """Conversation items as immutable typed values, and a live view of a chat's items."""
 
+import os
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -60,14 +60,18 @@ class MessageRole(StrEnum):
     @classmethod
     def named(cls, name: "MessageRole | str") -> "MessageRole":
         """The role with this name, ignoring case; ``ValidationError`` when there is none."""
-        if isinstance(name, str) and name.upper() in cls.__members__:
-            return cls[name.upper()]
+        role = _ROLES.get(name.upper()) if isinstance(name, str) else None
+        if role is not None:
+            return role
         known = ", ".join(cls)
         raise ValidationError(
             f"unknown role {shown(name)}; known are {known}",
             "VALIDATION_INVALID_ROLE",
             {"param": "role", "value": name},
         )
+
+
+_ROLES = dict(MessageRole.__members__)
 
 
 class ContentType(StrEnum):
@@ -120,11 +124,11 @@ ContentPart = InputText | OutputText | ReasoningText
 
 
 def _are_parts(parts: Sequence[object]) -> bool:
-    return all(isinstance(part, ContentPart) for part in parts)
+    return all(isinstance(part, _TextPart) for part in parts)
 
 
 def _new_id() -> str:
-    return f"item_{uuid.uuid4().hex}"
+    return f"item_{os.urandom(16).hex()}"
 
 
 def _now_ms() -> int:

@@ -28,6 +28,7 @@ __all__ = [
     "BYTES",
     "Message",
     "MessageList",
+    "check_count",
     "items_from_messages",
     "messages_from_items",
     "user_items",
@@ -38,12 +39,15 @@ Message = str | InputText | MessageItem | Mapping[str, Any] | Sequence[Any]
 BYTES = bytes | bytearray | memoryview
 SHOWN = 80  # characters of a text in a repr
 ROLES = ("system", "developer", "user", "assistant", "tool")
-KEYS = {  # role: keys its dictionary may have besides role, content and name
-    "assistant": {"tool_calls", "reasoning_content"},
-    "tool": {"tool_call_id"},
+COMMON_KEYS = {"role", "content", "name"}
+KEYS = {  # role: keys that its dictionary may have
+    **dict.fromkeys(ROLES, COMMON_KEYS),
+    "assistant": COMMON_KEYS | {"tool_calls", "reasoning_content"},
+    "tool": COMMON_KEYS | {"tool_call_id"},
 }
 PART_KEYS = {"type", "text"}
 TEXT_PARTS = ("text", "input_text", "output_text")
+MAX_MESSAGES = 100_000  # of a conversation that is given at once; also parts of a message
 MEDIA_PARTS = ("audio", "file", "image", "image_url", "input_audio", "input_file", "input_image")
 
 
@@ -123,6 +127,7 @@ def user_items(message: Message) -> list[MessageItem]:
         return [message]
     if not isinstance(message, Sequence) or isinstance(message, str | BYTES):
         return [MessageItem.create("user", [_input(message)])]
+    check_count(message, "a message", "parts")
     items: list[MessageItem] = []
     parts: list[InputText] = []
     for entry in message:
@@ -175,9 +180,12 @@ def items_from_messages(messages: Iterable[Mapping[str, Any]]) -> list[Item]:
     """
     if isinstance(messages, str | Mapping) or not is_iterable(messages):
         _refuse("messages", f"must be a list of dictionaries, got {shown(messages)}")
+    check_count(messages)
     items: list[Item] = []
     calls: set[str] = set()  # ids of all calls so far
     for index, message in enumerate(messages):
+        if index == MAX_MESSAGES:
+            raise _too_many("a conversation", "messages", "more")
         where = f"messages[{index}]"
         if isinstance(message, MessageItem):
             items.append(message)
@@ -190,13 +198,23 @@ def items_from_messages(messages: Iterable[Mapping[str, Any]]) -> list[Item]:
     return distinct(items)
 
 
+def check_count(entries: object, owner: str = "a conversation", kind: str = "messages") -> None:
+    """Refuse too many messages, or parts of a message, before any of them is checked."""
+    if isinstance(entries, Sized) and len(entries) > MAX_MESSAGES:
+        raise _too_many(owner, kind, f"{len(entries):,}")
+
+
+def _too_many(owner: str, kind: str, given: str) -> ValidationError:
+    wrong = f"{owner} has at most {MAX_MESSAGES:,} {kind}, got {given}"
+    return ValidationError(wrong, details={"param": "messages"})
+
+
 def _items_of(where: str, message: Mapping[str, Any], known_calls: Set[str]) -> list[Item]:
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
         hint = nearest(role, ROLES) if isinstance(role, str) else ""
         _refuse(f"{where}['role']", f"must be one of {', '.join(ROLES)}, got {shown(role)}{hint}")
-    known = {"role", "content", "name"} | KEYS.get(role, set())
-    _check_no_more(where, known, message, f"a message of role {role!r}")
+    _check_no_more(where, KEYS[role], message, f"a message of role {role!r}")
     if role == "tool":
         return [_output_item(where, message, known_calls)]
     items: list[Item] = []
@@ -248,6 +266,7 @@ def _text(where: str, content: object) -> str:
         return content
     if not isinstance(content, list | tuple):
         _refuse(where, f"must be text or a list of text parts, got {shown(content)}")
+    check_count(content, where, "parts")
     texts: list[str] = []
     for number, part in enumerate(content):
         match part:

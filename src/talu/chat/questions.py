@@ -1,7 +1,16 @@
 """Requests of the clients that need no chat: one message, a conversation, or a batch of texts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence, Set
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+)
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,9 +19,9 @@ from typing import Any, TypeVar
 
 from talu.chat.conversation import Conversation, Draft
 from talu.chat.items import FunctionCallOutputItem, InputText, MessageItem, MessageRole
-from talu.chat.messages import BYTES, Message
+from talu.chat.messages import BYTES, Message, check_count
 from talu.config import GenerationConfig
-from talu.deadline import Deadline
+from talu.deadline import Deadline, checked
 from talu.error_text import shown
 from talu.exceptions import TaluError, ValidationError
 from talu.threads import thread_starts
@@ -71,12 +80,19 @@ def single(prompt: Message) -> Message:
     return prompt
 
 
-def conversation_of(prompt: object) -> list[Mapping[str, Any]] | None:
-    """The messages of a conversation, a list with dictionaries that have a role; else None."""
+def conversation_of(
+    prompt: object, deadline: Deadline | None = None
+) -> Iterator[Mapping[str, Any]] | None:
+    """The messages of a conversation, a list with dictionaries that have a role; else None.
+
+    Reading them raises once the deadline has passed.
+    """
     if isinstance(prompt, str | BYTES) or not isinstance(prompt, Sequence):
         return None
-    messages = [entry for entry in prompt if isinstance(entry, Mapping) and "role" in entry]
-    return list(prompt) if messages else None
+    if not any(isinstance(entry, Mapping) and "role" in entry for entry in prompt):
+        return None
+    check_count(prompt)
+    return checked(prompt, deadline)
 
 
 def draft_of(

@@ -182,17 +182,19 @@ class Engine:
             return
         count = self.tokenizer.fewest_tokens(text) if count is None else count
         if count >= self.context_length:
-            raise GenerationError(
-                f"the prompt has {len(text):,} characters, which are at least {count:,} tokens, "
-                f"but the context holds {self.context_length} and the answer needs at least one"
-                f"{self._context_note()}; shorten the prompt",
-                "GENERATION_CONTEXT_OVERFLOW",
-                {
-                    "characters": len(text),
-                    "prompt_tokens_at_least": count,
-                    "context_length": self.context_length,
-                },
+            raise self.overflow(
+                f"the prompt has {len(text):,} characters, which are at least {count:,} tokens",
+                {"characters": len(text), "prompt_tokens_at_least": count},
             )
+
+    def overflow(self, reason: str, details: dict[str, object]) -> GenerationError:
+        """The error for a prompt that leaves no room for an answer."""
+        return GenerationError(
+            f"{reason}, but the context holds {self.context_length} and the answer needs at least "
+            f"one{self._context_note()}; shorten the prompt",
+            "GENERATION_CONTEXT_OVERFLOW",
+            {**details, "context_length": self.context_length},
+        )
 
     def check_generates(self) -> None:
         """Refuse a generation if the model only makes embeddings.
@@ -238,12 +240,7 @@ class Engine:
         self.check_ids("stop_token_ids", params.stop_token_ids)
         count = len(prompt_ids)
         if count >= self.context_length:
-            raise GenerationError(
-                f"the prompt has {count} tokens, but the context holds {self.context_length} and "
-                f"the answer needs at least one{self._context_note()}; shorten the prompt",
-                "GENERATION_CONTEXT_OVERFLOW",
-                {"prompt_tokens": count, "context_length": self.context_length},
-            )
+            raise self.overflow(f"the prompt has {count} tokens", {"prompt_tokens": count})
 
     def _context_note(self) -> str:
         whole = self._cache.reduced_from

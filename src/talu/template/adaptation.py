@@ -7,21 +7,19 @@ message that already has the supported form is not changed.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
-from talu.exceptions import ValidationError
+from talu.template.plain import invalid
 
-__all__ = ["Messages", "Traits", "adapt", "plain"]
+__all__ = ["Messages", "Traits", "adapt"]
 
 Messages = list[dict[str, Any]]
 Render = Callable[
     [Messages, Messages | None], str | None
 ]  # messages and tools to a prompt; None if that failed
 
-_MAX_DEPTH = 100
-_MAX_VALUES = 1_000_000
 _MARK = "Zq7probe"
 _FUNCTION = {"name": _MARK, "description": "d", "parameters": {"type": "object", "properties": {}}}
 _TOOLS: Messages = [{"type": "function", "function": _FUNCTION}]
@@ -69,6 +67,12 @@ class Traits:
         turns = [self._ask, {"role": "assistant", "content": self._form("y")}, self._ask]
         return self._rendered(*turns) + self._rendered(system, *turns)
 
+    def repeated(self, count: int) -> str:
+        """A rendered conversation of this many empty messages of the user and the assistant."""
+        roles = ("user", "assistant")
+        turns = ({"role": roles[n % 2], "content": self._form("")} for n in range(count))
+        return self._rendered(*turns)
+
     def empty(self, content: str | None) -> str | None:
         """The empty content that makes the template show a tool call, preferably ``content``."""
         other = "" if content is None else None
@@ -109,55 +113,20 @@ class Traits:
         return self._render([*messages], None) or self._render([*messages], _TOOLS) or ""
 
 
-def adapt(messages: Messages, traits: Traits) -> Messages:
+def adapt(messages: Iterable[dict[str, Any]], traits: Traits) -> Messages:
     """The same conversation in the form that the template supports.
 
     Raises:
         ValidationError: a message is malformed, or has content that is not text.
     """
-    if not isinstance(messages, list):
-        raise _invalid("messages", f"is of type {type(messages).__name__}, not a list of messages")
+    if isinstance(messages, str | dict) or not isinstance(messages, Iterable):
+        raise invalid("messages", f"is of type {type(messages).__name__}, not a list of messages")
     return [_adapt(message, f"messages[{place}]", traits) for place, message in enumerate(messages)]
-
-
-def plain(value: object, where: str) -> Any:
-    """A copy with JSON types only, so that a template gets no objects with methods.
-
-    Raises:
-        ValidationError: it contains another type, or too many values; the message says where.
-    """
-    return _plain(value, where, 0, iter(range(_MAX_VALUES)))
-
-
-def _plain(value: object, where: str, depth: int, left: Iterator[int]) -> Any:
-    if next(left, None) is None:
-        raise _invalid(where.partition("[")[0], f"has more than {_MAX_VALUES:,} values")
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int.__int__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
-    if depth == _MAX_DEPTH:
-        raise _invalid(where[:80], f"is nested more than {_MAX_DEPTH} levels deep")
-    if isinstance(value, Mapping):
-        return {
-            _plain(key, where, depth + 1, left): _plain(
-                item, f"{where}[{key!r:.40}]", depth + 1, left
-            )
-            for key, item in value.items()
-        }
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        items = enumerate(value)
-        return [_plain(item, f"{where}[{at}]", depth + 1, left) for at, item in items]
-    raise _invalid(where, f"is of type {type(value).__name__}; templates take JSON types only")
 
 
 def _adapt(message: dict[str, Any], where: str, traits: Traits) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise _invalid(where, "is not an object with a role")
+        raise invalid(where, "is not an object with a role")
     message = dict(message)
     content = message.get("content")
     if isinstance(content, list):
@@ -169,11 +138,11 @@ def _adapt(message: dict[str, Any], where: str, traits: Traits) -> dict[str, Any
     elif isinstance(content, str) and not traits.text:
         message["content"] = _parts(content)
     elif content is not None and not isinstance(content, str):
-        raise _invalid(f"{where}['content']", "is neither a text nor a list of parts")
+        raise invalid(f"{where}['content']", "is neither a text nor a list of parts")
     calls = message.get("tool_calls")
     if calls:
         if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
-            raise _invalid(f"{where}['tool_calls']", "is not a list of objects")
+            raise invalid(f"{where}['tool_calls']", "is not a list of objects")
         message["tool_calls"] = [_adapt_call(call, traits) for call in calls]
     reasoning = next((message[key] for key in _REASONING if message.get(key) is not None), None)
     if reasoning is not None:  # templates use one of two names
@@ -187,7 +156,7 @@ def _parts_or_text(parts: list[Any], where: str, traits: Traits) -> list[Any] | 
             case {"type": "text", "text": str()}:
                 pass
             case _:
-                raise _invalid(
+                raise invalid(
                     f"{where}['content'][{at}]", "is not a text part; this model reads text only"
                 )
     return parts if traits.parts else "\n".join(part["text"] for part in parts)
@@ -215,8 +184,3 @@ def _user(content: object) -> dict[str, Any]:
 
 def _parts(text: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": text}]
-
-
-def _invalid(where: str, problem: str) -> ValidationError:
-    param = where.partition("[")[0]
-    return ValidationError(f"{where} {problem}", details={"param": param, "where": where})

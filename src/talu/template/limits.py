@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from talu.deadline import Deadline
 from talu.exceptions import TemplateError
 
 __all__ = ["MAX_SOURCE", "MAX_TOKENS", "Clock", "Meter", "template_time"]
@@ -59,9 +60,10 @@ _SPLIT = {"rsplit", "split", "splitlines"}
 
 
 class Clock:
-    """Limits the processor time of this thread; time spent waiting does not count."""
+    """Limits the processor time of this thread, without waiting, and checks the call's deadline."""
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: Deadline | None = None) -> None:
+        self._deadline = deadline
         self._began = time.thread_time()
         self._allowed = SECONDS
 
@@ -73,8 +75,11 @@ class Clock:
         """Check the time against the limit.
 
         Raises:
-            TemplateError: TEMPLATE_LIMIT_EXCEEDED if it is used up.
+            GenerationError: GENERATION_TIMEOUT if the deadline has passed.
+            TemplateError: TEMPLATE_LIMIT_EXCEEDED if the processor time is used up.
         """
+        if self._deadline is not None:
+            self._deadline.check()
         if time.thread_time() - self._began > self._allowed:
             raise _exceeded(f"it needs more than {self._allowed:.3g} seconds")
 
@@ -83,13 +88,17 @@ _running: ContextVar[Clock | None] = ContextVar("_running", default=None)
 
 
 @contextmanager
-def template_time() -> Generator[Clock]:
-    """Set one time limit for all template work in the block; nested blocks share it."""
+def template_time(deadline: Deadline | None = None) -> Generator[Clock]:
+    """Set one time limit for all template work in the block; nested blocks share the outer one.
+
+    Args:
+        deadline: the deadline of the call, which may end before the template's own limit.
+    """
     clock = _running.get()
     if clock is not None:
         yield clock
         return
-    clock = Clock()
+    clock = Clock(deadline)
     token = _running.set(clock)
     try:
         yield clock
@@ -258,12 +267,21 @@ class Meter:
                 raise _exceeded(f"the width {size:.6g} is more than {MAX_WIDTH}")
 
 
-def _sizes(value: object) -> Iterator[int]:
+def _sizes(value: Any) -> Iterator[int]:
     """The sizes of all parts of a value, in characters."""
     stack = [value]
     while stack:
         value = stack.pop()
-        if isinstance(value, str):
+        kind = type(value)
+        if kind is str:
+            yield 4 + len(value)
+        elif kind is int or value is None:
+            yield 4
+        elif kind is dict:
+            stack += value
+            stack += value.values()
+            yield 4 + 8 * len(value)
+        elif isinstance(value, str):
             yield 4 + len(value)
         elif isinstance(value, Mapping):
             stack += [*value.keys(), *value.values()]

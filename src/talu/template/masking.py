@@ -6,7 +6,7 @@ text.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +16,7 @@ __all__ = ["Mask", "texts_of"]
 
 _STAND_INS = range(0xE000, 0xF900)  # Unicode's private use area
 _OPENING = "<think>"
+_SHORT = 32  # characters of a text, such as a key or role, that is masked once
 
 
 class Mask:
@@ -54,6 +55,7 @@ class Mask:
             if chr(code) not in whole and f"\\u{code:04x}" not in whole
         )
         self._border = next(free, "")
+        self._known: dict[tuple[str, bool], str] = {}
         self._stand_ins = dict(zip(self.tokens, free, strict=False))
         if not self._border or len(self._stand_ins) < len(self.tokens):
             raise ValidationError(
@@ -65,7 +67,12 @@ class Mask:
     def apply(self, value: Any, *, assistant: bool = False) -> Any:
         """A value with stand-ins in all texts; ``assistant``: it is the assistant's message."""
         if isinstance(value, str):
-            return self._masked(value, assistant)
+            if len(value) > _SHORT:
+                return self._masked(value, assistant)
+            known = self._known.get((value, assistant))
+            if known is None:
+                known = self._known[value, assistant] = self._masked(value, assistant)
+            return known
         if isinstance(value, dict):
             return {
                 self.apply(key, assistant=assistant): self.apply(item, assistant=assistant)
@@ -109,17 +116,20 @@ class Mask:
         )
 
 
-def texts_of(value: object) -> Iterator[str]:
-    """All texts in plain data, including keys."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from texts_of(key)
-            yield from texts_of(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from texts_of(item)
+def texts_of(value: object) -> list[str]:
+    """All texts in plain data, including keys, in no particular order."""
+    texts = []
+    rest = [value]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, str):
+            texts.append(value)
+        elif isinstance(value, dict):
+            rest += value
+            rest += value.values()
+        elif isinstance(value, list):
+            rest += value
+    return texts
 
 
 @lru_cache(maxsize=8)

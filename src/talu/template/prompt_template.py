@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from talu.error_text import shown
 from talu.exceptions import TemplateError, TemplateNotFoundError, ValidationError
-from talu.template.adaptation import plain
 from talu.template.limits import MAX_SOURCE
+from talu.template.plain import plain
 from talu.template.render import render, traits
 from talu.template.sandbox import check_template, run_template, template_variables
 

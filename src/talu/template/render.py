@@ -6,11 +6,12 @@ from functools import lru_cache
 from typing import Any
 
 from talu.exceptions import TemplateError, ValidationError
-from talu.template.adaptation import Messages, Traits, adapt, plain
+from talu.template.adaptation import Messages, Traits, adapt
 from talu.template.limits import template_time
+from talu.template.plain import plain
 from talu.template.sandbox import run_template
 
-__all__ = ["render", "traits"]
+__all__ = ["render", "render_plain", "traits"]
 
 _OWN = {"messages", "tools", "add_generation_prompt"}
 
@@ -47,21 +48,46 @@ def render(
         ValidationError: a message is malformed, or ``extra`` repeats another argument.
         TemplateError: see ``sandbox.run_template``.
     """
-    given = plain(extra or {}, "extra_context")
-    doubled = sorted(_OWN & given.keys())
+    with template_time():
+        return render_plain(
+            source,
+            adapt(plain(messages, "messages"), traits(source)),
+            tools=plain(tools, "tools"),
+            add_generation_prompt=add_generation_prompt,
+            tokens=tokens or {},
+            extra=plain(extra or {}, "extra_context"),
+            strict=strict,
+            now=now,
+        )
+
+
+def render_plain(
+    source: str,
+    messages: Messages,
+    *,
+    tools: Messages,
+    add_generation_prompt: bool,
+    tokens: Mapping[str, str],
+    extra: Mapping[str, Any],
+    strict: bool = False,
+    now: datetime | None = None,
+) -> str:
+    """Like ``render``, for values that are plain and messages that are adapted already."""
+    doubled = sorted(_OWN & extra.keys())
     if doubled:
         raise ValidationError(
             f"extra_context contains {doubled[0]!r}, which the template gets from the chat",
             details={"param": "extra_context", "where": doubled[0]},
         )
-    variables = {"documents": None, **(tokens or {})} | given
-    with template_time():
-        variables |= {
-            "messages": adapt(plain(messages, "messages"), traits(source)),
-            "tools": plain(tools, "tools") or None,
-            "add_generation_prompt": add_generation_prompt,
-        }
-        return run_template(source, variables, strict=strict, now=now)
+    variables = {
+        "documents": None,
+        **tokens,
+        **extra,
+        "messages": messages,
+        "tools": tools or None,
+        "add_generation_prompt": add_generation_prompt,
+    }
+    return run_template(source, variables, strict=strict, now=now)
 
 
 @lru_cache(maxsize=64)

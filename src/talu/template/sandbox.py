@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jinja2
 from jinja2 import meta
 
-from talu.exceptions import TemplateError, TemplateSyntaxError, TemplateUndefinedError
+from talu.exceptions import TaluError, TemplateError, TemplateSyntaxError, TemplateUndefinedError
 from talu.template.language import Rendering, environment, joined, rendering
 from talu.template.limits import MAX_SOURCE, Meter, template_time
 
@@ -46,7 +46,7 @@ def run_template(
         token = rendering.set(Rendering(Meter(variables, clock), now))
         try:
             return joined(template.root_render_func(template.new_context(dict(variables))))
-        except TemplateError:
+        except TaluError:
             raise
         except Exception as error:
             raise _translated(error, template) from error
@@ -99,7 +99,7 @@ def _compile(source: str, strict: bool) -> jinja2.Template | _Failure:
         )
     try:
         return environment(strict).from_string(source)
-    except TemplateError:  # too many tokens, or too slow
+    except TaluError:  # too many tokens, or too slow
         raise
     except jinja2.TemplateSyntaxError as error:
         return _Failure(

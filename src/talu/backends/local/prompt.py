@@ -3,18 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from talu.deadline import checked
 from talu.engine.engine import Engine
 from talu.exceptions import EmptyPromptError, TemplateError, ValidationError
-from talu.template.adaptation import adapt, plain
+from talu.template.adaptation import adapt
 from talu.template.limits import template_time
 from talu.template.masking import Mask, texts_of
+from talu.template.plain import plain
 from talu.template.prompt_template import PromptTemplate
-from talu.template.render import render, traits
+from talu.template.render import render_plain, traits
 from talu.tokenizer.tokenizer import TAGS, Tokenizer, Watch
 from talu.types import Request
 from talu.unicode import check_unicode, is_unicode
 
 __all__ = ["Prompt", "prompt_of", "stop_notes"]
+
+TRIED = 32  # messages that are rendered to find the fewest tokens of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ def prompt_of(request: Request, engine: Engine, ref: str, *, must_fit: bool = Fa
             )
     if not request.messages:
         raise EmptyPromptError("there are no messages to answer")
-    with template_time():
+    with template_time(request.deadline):
         return _conversation(request, engine, _template(request, engine, ref), must_fit)
 
 
@@ -77,16 +81,23 @@ def stop_notes(sequences: Sequence[str], tokenizer: Tokenizer) -> list[str]:
 
 
 def _conversation(request: Request, engine: Engine, source: str, must_fit: bool) -> Prompt:
-    tokenizer = engine.tokenizer
-    messages = adapt(plain(request.messages, "messages"), traits(source))
-    tools = plain(request.tools, "tools")
-    extra = plain(request.config.extra_context or {}, "extra_context")
+    tokenizer, deadline = engine.tokenizer, request.deadline
+    if must_fit:
+        _check_count(len(request.messages or ()), engine, source)
+    check = deadline.check if deadline is not None else None
+    copies = plain(request.messages, "messages", check)
+    messages = adapt(checked(copies, deadline), traits(source))
+    tools = plain(request.tools, "tools", check)
+    extra = plain(request.config.extra_context or {}, "extra_context", check)
     texts = [source, *texts_of([messages, tools, extra])]
     _check_unicode(texts, messages, tools=tools, extra_context=extra)
     mask = _mask(texts, request, tokenizer)
-    rendered = render(
+    rendered = render_plain(
         source,
-        [mask.apply(each, assistant=each["role"] == "assistant") for each in messages],
+        [
+            mask.apply(each, assistant=each["role"] == "assistant")
+            for each in checked(messages, deadline)
+        ],
         tools=mask.apply(tools),
         add_generation_prompt=request.add_generation_prompt,
         tokens=tokenizer.names,
@@ -109,6 +120,28 @@ def _conversation(request: Request, engine: Engine, source: str, must_fit: bool)
     if any("name" in message for message in messages) and not traits(source).names:
         notes.append("the chat template does not show the model the names of messages")
     return Prompt(text, ids, rendered.rstrip().endswith("<think>"), tuple(notes))
+
+
+def _check_count(count: int, engine: Engine, source: str) -> None:
+    """Refuse so many messages that they cannot fit, before they are converted.
+
+    Some templates show only the last messages, or nothing of an empty one. So the fewest tokens of
+    a message are counted in conversations of empty messages.
+
+    Raises:
+        GenerationError: they cannot fit (code ``GENERATION_CONTEXT_OVERFLOW``).
+    """
+    if count < engine.context_length:
+        return
+    once, twice = (
+        len(engine.tokenizer.encode(traits(source).repeated(size), special_tokens=False))
+        for size in (TRIED, 2 * TRIED)
+    )
+    if twice - once >= TRIED:
+        raise engine.overflow(
+            f"the conversation has {count:,} messages, which are at least as many tokens",
+            {"messages": count, "prompt_tokens_at_least": count},
+        )
 
 
 def _check_unicode(texts: Sequence[str], messages: Sequence[object], **others: object) -> None:
