@@ -159,7 +159,7 @@ def _message(
         wrong = "content is missing: give the text of the message"
         raise ValidationError(wrong, "VALIDATION_MISSING_CONTENT", {"param": "content"})
     item = MessageItem.create(who, content, hidden=hidden)
-    check_unicode("content", content)
+    check_unicode("content", item.text)
     return item
 
 
