@@ -53,6 +53,34 @@ def test_the_same_name_twice_is_refused() -> None:
         Router(["a", "a"])
 
 
+def test_one_model_in_two_places_has_two_names() -> None:
+    first, second = ScriptedModel("a"), ScriptedModel("b")
+    router = Router([ModelSpec("m", first), ModelSpec("m", second, name="other")], "other")
+    assert router.models == ["m", "other"]
+    assert (router.backend("m"), router.backend()) == (first, second)
+    assert [(target.model, target.name) for target in router.targets] == [
+        ("m", "m"),
+        ("other", "m"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["", " ", 3, "x" * 201])
+def test_a_name_that_cannot_be_used_is_refused(name) -> None:
+    with pytest.raises(ValidationError, match="the name of a model must be text of 1 to 200"):
+        Router(ModelSpec("m", name=name))
+
+
+def test_a_provider_with_another_protocol_than_the_backend_is_refused() -> None:
+    backend = OpenAICompatibleBackend(base_url="http://localhost:1/v1")
+    for ref in ("anthropic::claude", "native::x"):
+        with pytest.raises(ValidationError, match="exclude each other") as caught:
+            Router(ModelSpec(ref, backend)).resolve()
+        assert caught.value.code == "AMBIGUOUS_BACKEND"
+    for ref, provider in (("vllm::x", "vllm"), ("x", "openai"), ("openai::x", "openai")):
+        target = Router(ModelSpec(ref, backend)).resolve()
+        assert (target.provider, target.name) == (provider, "x")
+
+
 def test_nothing_is_opened_before_it_is_used() -> None:
     Router(["/no/such/folder"])
 

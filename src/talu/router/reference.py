@@ -3,7 +3,7 @@
 from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
 
-__all__ = ["PATH_STARTS", "split_reference"]
+__all__ = ["PATH_STARTS", "compatible_reference", "split_reference"]
 
 PATH_STARTS = ("/", "./", "../", "~")  # a reference with one of these prefixes is always a path
 
@@ -34,6 +34,23 @@ def split_reference(ref: str) -> tuple[str | None, str]:
         if found and "/" not in prefix and not ref.startswith(PATH_STARTS):
             return _provider(ref, prefix, mark), _name(ref, name)
     return None, ref
+
+
+def compatible_reference(ref: str) -> tuple[str, str]:
+    """Provider and model name of a reference whose backend has OpenAI's protocol.
+
+    Raises:
+        ValidationError: the provider has another protocol, or is unknown.
+    """
+    provider, name = split_reference(ref)
+    if provider == "anthropic" or (provider is None and ref.startswith(f"{LOCAL}::")):
+        raise ValidationError(
+            f"model reference {shown(ref)} and its backend exclude each other: the backend is an "
+            "endpoint with OpenAI's protocol; leave out the backend, or the provider",
+            "AMBIGUOUS_BACKEND",
+            {"param": "backend", "value": ref},
+        )
+    return provider or "openai", name
 
 
 def _provider(ref: str, prefix: str, mark: str) -> str | None:

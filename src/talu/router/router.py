@@ -13,7 +13,7 @@ from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
 from talu.forks import ForkSafeLock, import_whole
 from talu.protocols import Backend
-from talu.router.reference import split_reference
+from talu.router.reference import compatible_reference, split_reference
 from talu.router.spec import (
     ModelInput,
     ModelSpec,
@@ -35,7 +35,7 @@ LOCAL_MODEL = ("talu.backends.local", "LocalModel")  # imported when a local mod
 class Router(Handle):
     """The models of a client by name; usable from any thread.
 
-    A name is the reference with which the model was given.
+    A name is that of the model's ``ModelSpec``, by default the reference of the model.
     """
 
     _instead = "make another one, or a client, of the same models"
@@ -60,11 +60,14 @@ class Router(Handle):
         specs = specs_from(models, backend)
         self._targets: dict[str, _Target] = {}
         for spec in specs:
-            if spec.ref in self._targets:
-                wrong = f"model {shown(spec.ref)} is given twice"
-                raise ValidationError(wrong, details={"param": "model", "value": spec.ref})
-            self._targets[spec.ref] = _Target(spec)
-        self._default = specs[0].ref
+            if spec.name in self._targets:
+                raise ValidationError(
+                    f"model {shown(spec.name)} is given twice: name one of them otherwise, as in "
+                    "ModelSpec(ref, backend, name='second')",
+                    details={"param": "model", "value": spec.name},
+                )
+            self._targets[spec.name] = _Target(spec)
+        self._default = specs[0].name
         self._closed = False
         self._starts = ForkSafeLock(reentrant=True)
         if default_model is not None:
@@ -104,12 +107,13 @@ class Router(Handle):
         backend, provider, name = spec.backend, None, spec.ref
         location = opened.location if opened else None
         if isinstance(backend, OpenAICompatibleBackend):
-            provider, location = "openai", backend.shown_url
+            provider, name = compatible_reference(spec.ref)
+            location = backend.shown_url
         elif backend is None or isinstance(backend, LocalBackend):
             provider, name = split_reference(spec.ref)
             backend = backend or (LocalBackend() if provider is None else OpenAICompatibleBackend())
         return ModelTarget(
-            model=spec.ref,
+            model=spec.name,
             backend=backend,
             provider=provider,
             name=name,

@@ -30,6 +30,7 @@ __all__ = [
 
 
 SECRET = "***"
+MAX_NAME = 200  # characters
 
 
 class Secret(str):
@@ -134,15 +135,25 @@ class ModelSpec:
             ``Path`` is always a folder; here it is text, ``./`` in front of it if it is relative.
         backend: None is derived from ``ref``. A backend object, such as ``ScriptedModel``, is used
             directly and closed by the client.
+        name: the name of the model in its client; ``ref`` if it is not given. One model in two
+            places needs two names.
     """
 
     ref: str
     backend: BackendSpec | None
+    name: str
 
-    def __init__(self, ref: str | os.PathLike[str], backend: BackendSpec | None = None) -> None:
+    def __init__(
+        self,
+        ref: str | os.PathLike[str],
+        backend: BackendSpec | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
         text = path_reference(ref) if isinstance(ref, os.PathLike) else ref
         object.__setattr__(self, "ref", text)
         object.__setattr__(self, "backend", backend)
+        object.__setattr__(self, "name", text if name is None else name)
 
 
 ModelInput = str | os.PathLike[str] | ModelSpec
@@ -153,7 +164,7 @@ class ModelTarget:
     """The target of a model name of a router.
 
     Attributes:
-        model: the name.
+        model: the name in the client.
         backend: where it runs and with which options.
         provider: provider of the endpoint, ``openai`` for all endpoints with its protocol; None in
             this process.
@@ -249,7 +260,15 @@ def _spec(model: ModelInput) -> ModelSpec:
     if not isinstance(spec.ref, str) or not spec.ref.strip():
         wrong = f"a model reference must be text that is not empty, got {shown(spec.ref)}"
         raise ValidationError(wrong, details={"param": "model"})
+    if spec.name != spec.ref:
+        _check_name(spec.name)
     return spec
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME:
+        wrong = f"the name of a model must be text of 1 to {MAX_NAME} characters, got {shown(name)}"
+        raise ValidationError(wrong, details={"param": "name"})
 
 
 def _not_a_model(value: object) -> ValidationError:
