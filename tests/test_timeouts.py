@@ -109,10 +109,10 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[SlowModel]]:
 
 
 CALLS = {
-    "ask": lambda client: client.ask("q", timeout=0.01),
-    "many questions": lambda client: client.ask(["q", "r"], timeout=0.01),
-    "raw_complete": lambda client: client.raw_complete("q", timeout=0.01),
-    "chat": lambda client: client.chat().send("q", timeout=0.01),
+    "ask": lambda client: client.ask("q", timeout=0.2),
+    "many questions": lambda client: client.ask(["q", "r"], timeout=0.2),
+    "raw_complete": lambda client: client.raw_complete("q", timeout=0.2),
+    "chat": lambda client: client.chat().send("q", timeout=0.2),
 }
 
 
@@ -120,7 +120,7 @@ CALLS = {
 def test_a_call_waits_no_longer_for_a_model_that_is_being_opened(faces, slow, call: str) -> None:
     client = faces.face.client_class("slow")
     for _ in range(2):
-        with pytest.raises(GenerationError, match=r"timeout=0\.01 .*still being opened") as caught:
+        with pytest.raises(GenerationError, match=r"timeout=0\.2 .*still being opened") as caught:
             faces.run(CALLS[call](client))
         assert caught.value.code == "GENERATION_TIMEOUT"
     assert [each.name for each in threading.enumerate()].count("talu-opening") == 1

@@ -3,6 +3,7 @@
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
+    Collection,
     Generator,
     Iterable,
     Mapping,
@@ -121,6 +122,10 @@ class Backend(Protocol):
     @property
     def max_context_length(self) -> int | None:
         """Maximum tokens of prompt and answer together; None when unknown."""
+
+    @property
+    def settings(self) -> Collection[str]:
+        """The fields of ``GenerationConfig`` that it honours; a request that sets others raises."""
 
     @property
     def capabilities(self) -> Capabilities:

@@ -168,6 +168,22 @@ def test_a_stream_without_a_last_event_is_an_error(faces) -> None:
         faces.run(faces.client_of(Broken()).chat().send("Hi"))
 
 
+def test_settings_that_the_backend_would_ignore_are_refused_by_name(faces) -> None:
+    class Plain(ScriptedModel):
+        settings = ("max_tokens", "seed")
+
+    model = Plain("one", "two")
+    client = faces.client_of(model)
+    assert faces.run(client.ask("Hi", seed=1, max_tokens=5, top_k=None)) == "one"
+    for call in (client.ask, client.raw_complete, client.chat().send):
+        with pytest.raises(
+            ValidationError, match="has no top_k and no min_p: leave them"
+        ) as caught:
+            faces.run(call("Hi", top_k=3, min_p=0.1, seed=1))
+        assert caught.value.details["settings"] == ["top_k", "min_p"]
+    assert len(model.requests) == 1
+
+
 def test_two_answers_at_once_on_one_chat_are_refused(faces) -> None:
     chat = faces.chat("one two", "three")
     stream = faces.run(chat("Hi"))

@@ -9,6 +9,7 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
+    Collection,
     Generator,
     Iterable,
     Iterator,
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any, Self
 
+from talu.config import FIELDS
 from talu.exceptions import GenerationError, StateError, ValidationError
 from talu.protocols import AsyncGeneration, Generation
 from talu.types import (
@@ -102,6 +104,11 @@ class ScriptedModel:
     def count(self, request: Request) -> int:
         """The number of words of the prompt."""
         return len(self.render(request)[1])
+
+    @property
+    def settings(self) -> Collection[str]:
+        """All: they are ignored, and recorded in ``requests``."""
+        return FIELDS
 
     @property
     def capabilities(self) -> Capabilities:

@@ -17,6 +17,7 @@ from weakref import WeakSet
 from talu.chat.builder import Token
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import AsyncGeneration, Backend, Generation
+from talu.router.abilities import check_settings
 from talu.threads import beside_loop
 from talu.types import Done, Event, Request
 
@@ -24,7 +25,6 @@ __all__ = [
     "IO",
     "AsyncIO",
     "Ending",
-    "Generate",
     "Reading",
     "SyncIO",
     "iterate",
@@ -34,15 +34,18 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Generate = Callable[[Request], AsyncGeneration]
 Ending = Callable[[], Coroutine[Any, Any, None]]
 
 
 class IO(Protocol):
     """The side effects of a turn."""
 
-    async def open(self) -> Generate:
-        """Open the model, unless it is open; returns the function that makes its generations."""
+    async def open(self, request: Request) -> AsyncGeneration:
+        """Open the model, unless it is open; returns a generation that has not started.
+
+        Raises:
+            ValidationError: the model does not honour a setting of the request.
+        """
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
         """Call a user function: a hook or ``on_token``."""
@@ -79,10 +82,11 @@ class SyncIO:
         """Whether ``run`` is still running."""
         return self._work is not None and runs(self._work)
 
-    async def open(self) -> Generate:
-        """Open the model; its blocking generations become async ones that never suspend."""
+    async def open(self, request: Request) -> AsyncGeneration:
+        """Open the model; its blocking generation becomes an async one that never suspends."""
         backend = self._open()
-        return lambda request: _NeverSuspended(backend.generate(request))
+        check_settings(backend, request.config)
+        return _NeverSuspended(backend.generate(request))
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
         """Call a plain function; an async one is an error."""
@@ -125,10 +129,11 @@ class AsyncIO:
         """Always true; see ``IO``."""
         return True
 
-    async def open(self) -> Generate:
+    async def open(self, request: Request) -> AsyncGeneration:
         """Open the model beside the loop."""
         backend = await self._open()
-        return backend.agenerate
+        check_settings(backend, request.config)
+        return backend.agenerate(request)
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
         """Call a function, and await the result if it is awaitable."""

@@ -73,9 +73,8 @@ class Turn(Outcome[ChatT]):
         self._began_at = time.perf_counter()
         try:
             await self._observation.start()
-            generate = await self.io.open()
+            self._running = generation = await self.io.open(self.request)
             await self._save_question()
-            self._running = generation = generate(self.request)
             self.stop.when_signalled(self._cancel)
             await generation.start()
             self._unread = generation

@@ -2,11 +2,31 @@
 
 from typing import cast
 
+from talu.config import GenerationConfig
 from talu.error_text import shown
 from talu.exceptions import GenerationError, ValidationError
 from talu.protocols import Backend, Counter, Embedder, Renderer, Vocabulary
 
-__all__ = ["counter", "embedder", "renderer", "vocabulary"]
+__all__ = ["check_settings", "counter", "embedder", "renderer", "vocabulary"]
+
+
+def check_settings(backend: Backend, config: GenerationConfig) -> None:
+    """Refuse settings that the backend would ignore.
+
+    Raises:
+        ValidationError: some are set; the message names all of them.
+    """
+    ignored = [
+        name
+        for name, value in config.given.items()
+        if value is not None and name not in backend.settings
+    ]
+    if ignored:
+        raise ValidationError(
+            f"model {shown(backend.model)} has no {' and no '.join(ignored)}: leave "
+            f"{'it' if len(ignored) == 1 else 'them'} out, or use another model",
+            details={"param": ignored[0], "settings": ignored, "model": backend.model},
+        )
 
 
 def embedder(backend: Backend) -> Embedder:

@@ -7,14 +7,14 @@ import contextlib
 import secrets
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Generator, Iterable, Sequence
 from functools import partial
 
 from talu.backends.local.generation import AsyncLocalGeneration, LocalGeneration, Submitted
 from talu.backends.local.prompt import prompt_of, stop_notes
 from talu.backends.local.reply import ChatReply, RawReply
 from talu.backends.local.texts import Texts
-from talu.config import check_boolean
+from talu.config import FIELDS, check_boolean
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
 from talu.engine.model import ModelInfo
@@ -143,6 +143,11 @@ class LocalModel:
         engine = self._engine
         engine.check_ids("ids", ids)
         return engine.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    @property
+    def settings(self) -> Collection[str]:
+        """All settings."""
+        return FIELDS
 
     @property
     def capabilities(self) -> Capabilities:
