@@ -218,8 +218,11 @@ std::int32_t padding_of(const OpSpec& op) {
 Activation activation_of(const OpSpec& op) {
   if (op.activation == "silu") return Activation::silu;
   if (op.activation == "gelu") return Activation::gelu;
-  require_fit(op.activation == "gelu_tanh", op.kind + ": activation is '" + op.activation +
-                                                "', expected silu, gelu or gelu_tanh");
+  if (op.activation == "quick_gelu") return Activation::quick_gelu;
+  if (op.activation == "relu") return Activation::relu;
+  require_fit(op.activation == "gelu_tanh",
+              op.kind + ": activation is '" + op.activation +
+                  "', expected silu, gelu, gelu_tanh, quick_gelu or relu");
   return Activation::gelu_tanh;
 }
 

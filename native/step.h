@@ -30,7 +30,7 @@ struct Value {
 
 constexpr int kNone = -1;
 
-enum class Activation { silu, gelu_tanh, gelu };
+enum class Activation { silu, gelu_tanh, gelu, quick_gelu, relu };
 
 // output = x · weightᵀ (+ bias) (+ residual), optionally activated
 struct Linear {

@@ -50,6 +50,8 @@ TALU_INLINE f32x16 gelu(f32x16 x) {
 TALU_INLINE f32x16 activate(Activation kind, f32x16 x) {
   if (kind == Activation::silu) return times_sigmoid(x, x);
   if (kind == Activation::gelu) return gelu(x);
+  if (kind == Activation::quick_gelu) return times_sigmoid(x, multiply(x, splat(1.702f)));
+  if (kind == Activation::relu) return at_least(0.0f, x);
   // x/2 (1 + tanh u) is x times the sigmoid of 2u; u = sqrt(2/pi) (x + 0.044715 x^3).
   const f32x16 cubic = fma(multiply(multiply(x, x), splat(0.044715f)), x, x);
   return times_sigmoid(x, multiply(cubic, splat(1.5957691216f)));

@@ -34,7 +34,7 @@ networks = st.fixed_dictionaries(
         "head_norms": st.booleans(),
         "biased": st.booleans(),
         "tied": st.booleans(),
-        "activation": st.sampled_from(["silu", "gelu_tanh"]),
+        "activation": st.sampled_from(["silu", "gelu_tanh", "quick_gelu", "relu"]),
     }
 )
 # For each step, how many rows each of three sequences brings; together at most 48 positions.

@@ -98,7 +98,13 @@ def test_attention_weighs_by_the_exponential_of_the_scaled_score() -> None:
 
 
 @pytest.mark.parametrize(
-    ("activation", "at_one"), [("silu", 0.7310585786), ("gelu_tanh", 0.8411919906)]
+    ("activation", "at_one"),
+    [
+        ("silu", 0.7310585786),
+        ("gelu_tanh", 0.8411919906),
+        ("quick_gelu", 0.8457957659),
+        ("relu", 1),
+    ],
 )
 def test_gated_multiplies_the_activation_by_up(activation: str, at_one: float) -> None:
     gate = np.array([[1.0, 0.0, -800.0, 800.0]], np.float32)

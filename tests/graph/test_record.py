@@ -86,7 +86,7 @@ MISFITS: dict[str, tuple[Callable[[Graph, Value, Value], Any], str]] = {
         "attention: queries, keys and values of widths",
     ),
     "gate and up of two widths": (lambda g, x, y: g.gated(x, y), "gated: gate has width 8, up 4"),
-    "an unknown activation": (lambda g, x, _: g.gated(x, x, "relu"), "'relu'"),
+    "an unknown activation": (lambda g, x, _: g.gated(x, x, "mish"), "'mish'"),
     "a sum of two widths": (lambda g, x, y: g.add(x, y), "add: widths"),
     "one name for two shapes": (lambda g, x, _: g.linear(x, "table", 3), "table is read as"),
     "a result of all rows": (lambda g, x, _: g.output(x), r"output: value \d has all rows"),

@@ -207,7 +207,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     "eps overflows": ("1e999", {}, "rms_norm_eps", "from 0.0 to 1.0"),
     "eps not a number": ("NaN", {}, "rms_norm_eps", "got nan"),
     "eps as text": (QWEN3, {"rms_norm_eps": "1e-6"}, "rms_norm_eps", "decimal number"),
-    "unknown activation": (QWEN3, {"hidden_act": "relu"}, "hidden_act", "supported: 'silu'"),
+    "unknown activation": (QWEN3, {"hidden_act": "mish"}, "hidden_act", "supported: 'silu'"),
     "tied by a number": (QWEN3, {"tie_word_embeddings": 1}, "tie_word_embeddings", "true or"),
     "theta 0": (QWEN3, {"rope_theta": 0}, "rope_theta", "above 0"),
     "unknown rope type": (

@@ -46,7 +46,7 @@ def lacks(family: str, key: str, value: Any, change: dict[str, Any]) -> bool:
     match key:
         case "hidden_act" | "activation":
             read = key == ("activation" if distilled else "hidden_act")
-            return read and value in ("quick_gelu", "relu", "tanh", "mish")
+            return read and value in ("tanh", "mish")
         case "rope_scaling" | "rope_parameters" if isinstance(value, dict):
             return value.get("rope_type") in ("yarn", "dynamic")
         case "num_hidden_layers" | "n_layers" if distilled or key == "num_hidden_layers":

@@ -78,7 +78,7 @@ def test_a_position_beyond_the_table_is_refused(open_with: Any) -> None:
     [
         ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
         ({"is_decoder": True}, "is_decoder"),
-        ({"hidden_act": "relu"}, "hidden_act"),
+        ({"hidden_act": "mish"}, "hidden_act"),
         ({"num_attention_heads": 5}, "hidden_size"),
         ({"architectures": ["BertForSequenceClassification"]}, "architectures"),
     ],

@@ -137,7 +137,7 @@ def test_rope_equals_its_definition(
 
 
 @per_target
-@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh", "quick_gelu", "relu"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_gated_equals_its_definition(
     target: str,
@@ -370,7 +370,7 @@ def test_layer_norm_equals_its_definition(
 
 
 @per_target
-@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh"])
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "quick_gelu", "relu"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_activate_equals_its_definition(
     target: str,

@@ -36,6 +36,8 @@ ACTIVATIONS: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] 
     "silu": lambda x: x * 0.5 * (1 + np.tanh(x / 2)),  # x · sigmoid(x), without overflow
     "gelu": lambda x: x * 0.5 * (1 + np.vectorize(erf, otypes=[float])(x / np.sqrt(2))),
     "gelu_tanh": lambda x: x * 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "quick_gelu": lambda x: x * 0.5 * (1 + np.tanh(1.702 * x / 2)),
+    "relu": lambda x: np.maximum(x, 0),
 }
 
 

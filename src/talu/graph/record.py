@@ -17,7 +17,7 @@ from talu.exceptions import ModelError
 
 __all__ = ["Graph", "Op", "Value"]
 
-ACTIVATIONS = ("silu", "gelu_tanh", "gelu")
+ACTIVATIONS = ("silu", "gelu_tanh", "gelu", "quick_gelu", "relu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +204,9 @@ class Graph:
     def activate(self, x: Value, activation: str) -> Value:
         """activation(x), element by element.
 
-        ``"silu"``, ``"gelu"`` (x · Φ(x) with the error function) or ``"gelu_tanh"`` (its
-        approximation). Hendrycks and Gimpel, 2016, https://arxiv.org/abs/1606.08415
+        ``"silu"``, ``"gelu"`` (x · Φ(x) with the error function), its approximations
+        ``"gelu_tanh"`` and ``"quick_gelu"`` (x · sigmoid(1.702 x)), or ``"relu"``. Hendrycks and
+        Gimpel, 2016, https://arxiv.org/abs/1606.08415
         """
         self._check_activation("activate", activation)
         return self._op("activate", (x,), {}, x.width, activation=activation)

@@ -36,6 +36,8 @@ ACTIVATIONS = {  # names in config.json: names of Graph.activate
     "gelu_new": "gelu_tanh",
     "gelu_python_tanh": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
     "silu": "silu",
     "swish": "silu",
 }

@@ -24,6 +24,8 @@ ACTIVATIONS = {  # names in config.json: names of Graph.gated
     "gelu_new": "gelu_tanh",
     "gelu_python_tanh": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
 }
 SHORT_WINDOW = "transformers gives other results for it with a cache than without"
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
