@@ -1,6 +1,7 @@
 """Model folders of sentence-transformers give the same embeddings as sentence-transformers."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -14,7 +15,9 @@ import pytest
 from numpy._core._multiarray_umath import __cpu_baseline__, __cpu_dispatch__, __cpu_features__
 
 from talu import Client, GenerationError, LocalBackend, ModelSpec, ValidationError
-from talu.engine.vectors import exp, load_head, tanh, unit
+from talu.engine.pooling import Pool
+from talu.engine.vectors import erf, exp, load_head, sigmoid, tanh, unit
+from talu.models import load_architecture
 from talu.models.sentence_transformers import read_embedding_settings
 
 FOLDER = Path(__file__).parent / "models" / "golden" / "sentences"
@@ -114,7 +117,7 @@ def test_a_model_whose_own_pooling_is_last_does_not_warn(folder: Make) -> None:
         assert client.embed("fox") == client.embed("fox", pooling=None)
 
 
-@pytest.mark.parametrize("modes", ["max", ["mean", "cls"], "weightedmean"])
+@pytest.mark.parametrize("modes", ["median", ["mean", "median"], 3])
 def test_a_pooling_that_talu_does_not_have_is_an_error_of_pooling_none(
     folder: Make, modes: object
 ) -> None:
@@ -123,6 +126,63 @@ def test_a_pooling_that_talu_does_not_have_is_an_error_of_pooling_none(
         with pytest.raises(ValidationError, match=r"1_Pooling/config.json says .*not supported"):
             client.embed("fox", pooling=None)
         assert len(client.embed("fox", pooling="mean")) == 32
+
+
+def test_a_model_that_joins_several_poolings_refuses_a_single_one(folder: Make) -> None:
+    files = {
+        "modules.json": [MODEL, POOLING],
+        "1_Pooling/config.json": {"pooling_mode": ["cls", "mean"]},
+    }
+    with exact(folder(files)) as client:
+        assert client.embedding_dim() == 96
+        with pytest.raises(ValidationError, match=r"join the poolings first \+ mean.*pooling=None"):
+            client.embed("fox", pooling="mean")
+
+
+def test_a_folder_without_a_pooling_module_needs_a_pooling(folder: Make) -> None:
+    with exact(folder({"modules.json": [MODEL]})) as client:
+        with pytest.raises(ValidationError, match=r"modules.json has no pooling"):
+            client.embed("fox", pooling=None)
+        assert len(client.embed("fox", pooling="mean")) == 48
+
+
+def test_the_network_may_be_in_a_subfolder(folder: Make) -> None:
+    model = folder({"modules.json": [changed(MODEL, path="0_Transformer"), *MODULES[1:]]})
+    (model / "0_Transformer").mkdir()
+    for path in [*model.iterdir()]:
+        if path.is_file() and path.name not in (
+            "modules.json",
+            "config_sentence_transformers.json",
+        ):
+            path.rename(model / "0_Transformer" / path.name)
+    expected = VARIANTS[0]
+    with exact(model) as client:
+        vectors = client.embed_batch(expected["texts"], pooling=None, truncate=True)
+    np.testing.assert_allclose(vectors, expected["vectors"], rtol=0, atol=2e-6)
+
+
+def test_tokens_are_counted_as_embed_reads_them(folder: Make) -> None:
+    text = "WHAT IS [MASK] the RIVER"
+    lower = {"sentence_bert_config.json": {"max_seq_length": 8, "do_lower_case": True}}
+    with exact(folder(lower)) as client:
+        ids = client.tokenize(text)
+        assert ids == client.tokenize("what is [MASK] the river")
+        assert client.count_tokens(text) == len(ids) == 7
+        assert client.embed(text, pooling="mean") == client.embed(text.lower().replace(
+            "[mask]", "[MASK]"), pooling="mean")  # fmt: skip
+
+
+def test_a_long_text_that_is_cut_at_its_start_keeps_its_end(folder: Make) -> None:
+    config = json.loads((FOLDER / "tokenizer_config.json").read_text())
+    left = {"tokenizer_config.json": config | {"truncation_side": "left"}}
+    with exact(folder(left)) as client:
+        vectors = client.embed_batch(
+            ["hello " * 40_000 + "fox " * 17 + "river", "fox " * 17 + "river"],
+            pooling="mean",
+            truncate=True,
+        )
+        assert vectors.truncated == [0]
+        assert vectors[0] == client.embed("fox " * 17 + "river", pooling="mean") == vectors[1]
 
 
 def changed(entry: dict[str, Any], **values: Any) -> dict[str, Any]:
@@ -158,6 +218,16 @@ UNSUPPORTED: dict[str, tuple[dict[str, Any], str]] = {
         },
         "activation 'torch.nn.modules.activation.Mish'",
     ),
+    "another activation of torch": (
+        {
+            "2_Dense/config.json": {
+                "in_features": 48,
+                "out_features": 32,
+                "activation_function": None,
+            }
+        },
+        "activation 'None'",
+    ),
     "states of tokens": (
         {
             "2_Dense/config.json": {
@@ -169,6 +239,49 @@ UNSUPPORTED: dict[str, tuple[dict[str, Any], str]] = {
         "module_input_name 'token_embeddings'",
     ),
 }
+
+
+UNSUPPORTED_KEYS: list[tuple[str, dict[str, Any], str]] = [
+    ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "transformer_task"),
+    ("sentence_bert_config.json", {"module_output_name": "scores"}, "module_output_name"),
+    ("sentence_bert_config.json", {"modality_config": {"message": {}}}, "modality_config"),
+    ("sentence_bert_config.json", {"tokenizer_name_or_path": "other"}, "tokenizer_name_or_path"),
+    ("sentence_bert_config.json", {"tokenizer_args": {"do_lower_case": True}},
+     "tokenizer_args.do_lower_case"),
+    ("sentence_bert_config.json", {"processor_kwargs": {"use_regex": 1}},
+     "processor_kwargs.use_regex"),
+    ("sentence_bert_config.json", {"model_args": {"num_hidden_layers": 1}},
+     "model_args.num_hidden_layers"),
+    ("sentence_bert_config.json", {"config_args": {"hidden_act": "relu"}},
+     "config_args.hidden_act"),
+    ("sentence_bert_config.json", {"processing_kwargs": {"text": {"max_length": 3}}},
+     "processing_kwargs.text"),
+    ("sentence_bert_config.json", {"a_new_key": 1}, "a_new_key"),
+    ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "model_type"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "content", "named"), UNSUPPORTED_KEYS)
+def test_a_key_that_would_change_vectors_is_refused_by_name(
+    folder: Make, file: str, content: dict[str, Any], named: str
+) -> None:
+    with (
+        exact(folder({file: content})) as client,
+        pytest.raises(GenerationError, match=rf"{file} .*{named}.*not supported") as caught,
+    ):
+        client.embed("fox", pooling=None)
+    assert caught.value.code == "GENERATION_UNSUPPORTED"
+
+
+def test_keys_that_are_not_used_are_noted_by_name(folder: Make) -> None:
+    model = folder({
+        "sentence_bert_config.json": {"query_length": 3, "model_args": {"torch_dtype": "float16"}},
+        "config_sentence_transformers.json": {"a_new_key": 1},
+    })  # fmt: skip
+    notes = load_architecture(model).notes
+    assert "query_length of sentence_bert_config.json is not used" in notes
+    assert "the dtype in sentence_bert_config.json is not used" in notes
+    assert any(note.endswith("does not read: 'a_new_key'") for note in notes)
 
 
 @pytest.mark.parametrize("case", UNSUPPORTED)
@@ -213,6 +326,9 @@ def test_pickled_weights_of_a_dense_module_are_refused(folder: Make) -> None:
         ("config_sentence_transformers.json", {"prompts": ["query: "]}, "prompts"),
         ("config_sentence_transformers.json", {"prompts": {"query": 1}}, "prompts"),
         ("config_sentence_transformers.json", {"truncate_dim": -1}, "truncate_dim"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "x"}, "no such prompt"),
+        ("modules.json", [MODEL, POOLING, POOLING], "two modules with the name '1'"),
+        ("tokenizer_config.json", {"truncation_side": "middle"}, "truncation_side"),
     ],
 )
 def test_a_damaged_file_is_named(folder: Make, file: str, content: object, named: str) -> None:
@@ -288,6 +404,35 @@ def test_pooling_adds_row_by_row() -> None:
         for row in rows:
             total += row
         np.testing.assert_array_equal(rows.sum(axis=0, dtype=np.float64), total)
+
+
+def test_a_text_may_be_pooled_in_any_division_into_steps() -> None:
+    rows = np.random.default_rng(2).standard_normal((50, 7)).astype(np.float32)
+    modes = ("first", "last", "mean", "max", "mean_sqrt_len_tokens", "weightedmean")
+    results = []
+    for size in (1, 7, 50):
+        pool = Pool(modes, 50, skip=3)
+        for start in range(0, 50, size):
+            wanted = pool.rows(start, min(start + size, 50))
+            pool.add(rows[wanted.start : wanted.stop], wanted.start)
+        results.append(pool.vector())
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_a_maximum_of_zeros_is_a_positive_zero() -> None:
+    for zeros in ([0.0, -0.0], [-0.0, 0.0], [-0.0]):
+        pool = Pool(("max",), len(zeros))
+        pool.add(np.array(zeros, np.float32)[:, None], 0)
+        assert not np.signbit(pool.vector())[0]
+
+
+def test_erf_and_sigmoid_are_right_to_fourteen_digits() -> None:
+    x = np.concatenate([np.linspace(-8, 8, 4001), [0.0, np.inf, -np.inf]])
+    expected = [math.erf(number) for number in x.tolist()]
+    np.testing.assert_allclose(erf(x), expected, rtol=1e-14, atol=0)
+    np.testing.assert_allclose(sigmoid(x), 1 / (1 + np.exp(-x)), rtol=1e-14, atol=1e-300)
+    assert np.isnan(erf(np.array([np.nan])))[0]
 
 
 def test_tanh_and_exp_are_right_to_fifteen_digits() -> None:

@@ -95,15 +95,15 @@ def test_an_unsupported_setting_is_refused(
 @pytest.mark.parametrize(
     ("modes", "expected"),
     [
-        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
-        ({"pooling_mode_cls_token": True}, "first"),
-        ({"pooling_mode_lasttoken": True, "include_prompt": True}, "last"),
-        ({"pooling_mode_max_tokens": True}, None),
-        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, None),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, ("mean",)),
+        ({"pooling_mode_cls_token": True}, ("first",)),
+        ({"pooling_mode_lasttoken": True, "include_prompt": True}, ("last",)),
+        ({"pooling_mode_max_tokens": True}, ("max",)),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, ("first", "mean")),
     ],
 )
 def test_the_pooling_of_the_folder_is_read(
-    tmp_path: Path, modes: dict[str, bool], expected: str | None
+    tmp_path: Path, modes: dict[str, bool], expected: tuple[str, ...]
 ) -> None:
     shutil.copy(GOLDEN / "bert" / "config.json", tmp_path)
     (tmp_path / "1_Pooling").mkdir()

@@ -1,4 +1,4 @@
-"""Makes the embedding folder and the reference vectors that tests/models/test_sentences.py reads.
+"""Makes the folder and the vectors of tests/test_embedding_folders.py.
 
 Needs torch, transformers and sentence-transformers (none is a dependency of talu)::
 
@@ -23,10 +23,16 @@ GOLDEN = Path(__file__).parents[2] / "tests" / "models" / "golden"
 FOLDER = GOLDEN / "sentences"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["query", "passage", "hello", "fox", "river", "Paris", "what", "is", "the", ":"]
-TEXTS = ["hello fox", "What is Paris?", "", "the river is the fox " * 12, "QUERY: Hello"]
-TANH, IDENTITY, RELU = (
-    f"torch.nn.modules.{name}" for name in ("activation.Tanh", "linear.Identity", "activation.ReLU")
-)
+TEXTS = ["hello fox", "What is Paris?", "", "the river is the fox " * 12, "QUERY: Hello [MASK]"]
+TANH, IDENTITY, RELU, GELU, SILU, SIGMOID = (
+    f"torch.nn.modules.{name}"
+    for name in ("activation.Tanh", "linear.Identity", "activation.ReLU", "activation.GELU",
+                 "activation.SiLU", "activation.Sigmoid")
+)  # fmt: skip
+ROLES = ("pad", "unk", "cls", "sep", "mask")
+TOKENIZER: dict[str, Any] = {  # tokenizer_config.json
+    f"{role}_token": token for role, token in zip(ROLES, SPECIAL, strict=True)
+} | {"model_max_length": 14, "tokenizer_class": "PreTrainedTokenizerFast"}
 PROMPTS = {"query": "query: ", "passage": "passage: the "}
 
 
@@ -96,6 +102,74 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # changed files,
     "vectors cut to 12 numbers": (
         {"config_sentence_transformers.json": {"truncate_dim": 12, "prompts": {}}}, {}
     ),
+    "vectors cut after they are scaled to length 1": (
+        {"config_sentence_transformers.json": {"truncate_dim": 12, "prompts": {}}},
+        {"normalize": False},
+    ),
+    "predefined empty prompt": (
+        {"config_sentence_transformers.json": {"prompts": {"passage": "passage: "}}},
+        {"prompt_name": "query"},
+    ),
+    "predefined default prompt": (
+        {"config_sentence_transformers.json": {"prompts": {"document": None},
+                                               "default_prompt_name": "document"}},
+        {},
+    ),
+    **{
+        name: ({"2_Dense/config.json": dense(48, 32, activation)}, {})
+        for name, activation in (("relu", RELU), ("gelu", GELU), ("silu", SILU),
+                                 ("sigmoid", SIGMOID))
+    },
+    "layer norm": (
+        {"modules.json": modules("Pooling", "Dense", "LayerNorm"),
+         "3_LayerNorm/config.json": {"dimension": 32}},
+        {"normalize": False},
+    ),
+    **{
+        f"pooling {' + '.join(modes)}": (
+            {"modules.json": modules("Pooling"),
+             "1_Pooling/config.json": {"embedding_dimension": 48, "pooling_mode": modes}},
+            {"normalize": False},
+        )
+        for modes in (["max"], ["mean_sqrt_len_tokens"], ["weightedmean"], ["cls", "mean"],
+                      ["lasttoken", "max", "cls"])
+    },
+    "several poolings of what follows the prompt": (
+        {"modules.json": modules("Pooling"),
+         "1_Pooling/config.json": {"word_embedding_dimension": 48, "include_prompt": False,
+                                   "pooling_mode_cls_token": True, "pooling_mode_lasttoken": True,
+                                   "pooling_mode_max_tokens": True,
+                                   "pooling_mode_mean_sqrt_len_tokens": True,
+                                   "pooling_mode_weightedmean_tokens": True}},
+        {"prompt_name": "query", "normalize": False},
+    ),
+    "length in the tokenizer's arguments": (
+        {"sentence_bert_config.json": {"max_seq_length": 20,
+                                       "tokenizer_args": {"model_max_length": 7}}},
+        {},
+    ),
+    "texts cut at the start": (
+        {"sentence_bert_config.json": {"max_seq_length": 9},
+         "tokenizer_config.json": TOKENIZER | {"truncation_side": "left"}},
+        {},
+    ),
+    "texts cut at the start by the tokenizer's arguments": (
+        {"sentence_bert_config.json": {
+            "max_seq_length": 9, "processor_kwargs": {"truncation_side": "left"}}},
+        {},
+    ),
+    "keys without effect": (
+        {"sentence_bert_config.json": {
+            "max_seq_length": 20, "transformer_task": "feature-extraction",
+            "modality_config": {"text": {"method": "forward",
+                                         "method_output_name": "last_hidden_state"}},
+            "module_output_name": "token_embeddings", "unpad_inputs": False, "query_length": 3,
+            "model_args": {"attn_implementation": "eager"}, "config_args": {},
+            "tokenizer_args": {"use_fast": True}, "processing_kwargs": {"image": {}}},
+         "config_sentence_transformers.json": {"similarity_fn_name": "dot", "prompts": {},
+                                               "__version__": {"transformers": "4.0.0"}}},
+        {},
+    ),
     "lower case": ({"sentence_bert_config.json": {"max_seq_length": 9, "do_lower_case": True}}, {}),
     "length of the tokenizer": ({"sentence_bert_config.json": {"do_lower_case": False}}, {}),
 }  # fmt: skip
@@ -118,12 +192,7 @@ def make_folder() -> None:
     )
     backend.add_special_tokens(SPECIAL)
     backend.save(str(FOLDER / "tokenizer.json"))
-    roles = ("pad", "unk", "cls", "sep", "mask")
-    settings: dict[str, Any] = {
-        f"{role}_token": token for role, token in zip(roles, SPECIAL, strict=True)
-    }
-    settings |= {"model_max_length": 14, "tokenizer_class": "PreTrainedTokenizerFast"}
-    (FOLDER / "tokenizer_config.json").write_text(json.dumps(settings))
+    (FOLDER / "tokenizer_config.json").write_text(json.dumps(TOKENIZER))
     rng = np.random.default_rng(8)
 
     def numbers(*shape: int) -> Any:
@@ -138,6 +207,9 @@ def make_folder() -> None:
                 weights["residual.weight"] = numbers(count, 48)
             save_file(weights, str(FOLDER / place / name))
     (FOLDER / "1_Pooling").mkdir()
+    (FOLDER / "3_LayerNorm").mkdir()
+    norm = {"norm.weight": numbers(32), "norm.bias": numbers(32)}
+    save_file(norm, str(FOLDER / "3_LayerNorm" / "model.safetensors"))
 
 
 def write(folder: Path, files: dict[str, Any]) -> None:
@@ -161,7 +233,8 @@ def answer(changes: dict[str, Any], arguments: dict[str, Any]) -> list[list[floa
         for name in ("2_Normalize", "3_Normalize", "4_Normalize"):
             (folder / name).mkdir()
         model = SentenceTransformer(str(folder), device="cpu")
-        vectors = model.encode(TEXTS, normalize_embeddings=True, **arguments)
+        given = arguments.copy()
+        vectors = model.encode(TEXTS, normalize_embeddings=given.pop("normalize", True), **given)
         return [[round(float(number), 7) for number in vector] for vector in vectors]
 
 

@@ -1,4 +1,4 @@
-"""Batches texts to embed into steps of the model and pools the hidden states of each text.
+"""Batches texts to embed into steps of the model.
 
 A step takes texts from all requests in turn. A text that is longer than a step is computed in parts
 if the network allows it. Only the engine's thread uses this, except for the tickets.
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from talu.deadline import Deadline
 from talu.engine.blocks import BlockPool
 from talu.engine.budget import CachePlan
+from talu.engine.pooling import Pool
 from talu.engine.ticket import Channel
 from talu.exceptions import StateError, TaluError
 from talu.models import Architecture
+from talu.models.sentence_transformers import PoolingMode
 from talu.protocols import Executor
-from talu.types import Pooling
 
 __all__ = ["Embedder", "EmbedderPlan", "EmbeddingRequest", "EmbeddingTicket", "plan_embedder"]
 
@@ -59,41 +60,25 @@ def plan_embedder(architecture: Architecture, cache: CachePlan) -> EmbedderPlan:
 
 @dataclass(eq=False, kw_only=True)
 class _Text:
-    """A text of a request; ``total`` is the sum of the rows pooled so far."""
+    """A text of a request."""
 
     number: int
     tokens: Sequence[int]
     request: "EmbeddingRequest"
+    pool: Pool
     blocks: list[int] = field(default_factory=list)
     computed: int = 0
-    total: NDArray[np.float64] | None = None
 
     def pooled_rows(self, count: int) -> range:
         """The rows among the next ``count`` that are pooled."""
-        end = self.computed + count
-        first = min(max(self.request.skip - self.computed, 0), count)
-        match self.request.pooling:
-            case "mean":
-                return range(first, count)
-            case "first":
-                return range(first, first + (self.computed <= self.request.skip < end))
-            case _:
-                return range(count - 1 if end == len(self.tokens) else count, count)
+        rows = self.pool.rows(self.computed, self.computed + count)
+        return range(rows.start - self.computed, rows.stop - self.computed)
 
     def take(self, rows: NDArray[np.floating], count: int) -> bool:
         """Add the pooled rows of a step; True if the text is complete."""
+        self.pool.add(rows, self.computed + self.pooled_rows(count).start)
         self.computed += count
-        if len(rows):  # cumsum adds in the same order on every processor
-            if self.total is not None:
-                rows = np.concatenate([self.total[None], rows])
-            self.total = np.add.accumulate(rows, axis=0, dtype=np.float64)[-1]
         return self.computed == len(self.tokens)
-
-    def vector(self) -> NDArray[np.float64]:
-        """The pooled state of the text."""
-        assert self.total is not None  # every pooling reads at least one row
-        mean = self.request.pooling == "mean"
-        return self.total / (len(self.tokens) - self.request.skip if mean else 1)
 
 
 class EmbeddingRequest:
@@ -104,7 +89,7 @@ class EmbeddingRequest:
 
     Args:
         texts: token ids of each text.
-        pooling: pooling mode.
+        pooling: pooling modes; the vectors of several are joined.
         width: width of the hidden states.
         skip: rows at the start of each text that are not pooled.
         deadline: time at which an unfinished request fails.
@@ -113,25 +98,24 @@ class EmbeddingRequest:
     def __init__(
         self,
         texts: Sequence[Sequence[int]],
-        pooling: Pooling,
+        pooling: Sequence[PoolingMode],
         width: int,
         *,
         skip: int = 0,
         deadline: Deadline | None = None,
     ) -> None:
         self.mailbox: Channel[Floats | TaluError] = Channel(deadline=deadline)
-        self.pooling = pooling
-        self.skip = skip
-        self.vectors = np.empty((len(texts), width), np.float32)
+        self.vectors = np.empty((len(texts), len(pooling) * width), np.float32)
         self.left = len(texts)
         self.weight = sum(map(len, texts)) + 8 * len(texts)
         self.waiting = deque(
-            _Text(number=number, tokens=tokens, request=self) for number, tokens in enumerate(texts)
+            _Text(number=number, tokens=ids, request=self, pool=Pool(pooling, len(ids), skip))
+            for number, ids in enumerate(texts)
         )
 
     def finish(self, text: _Text) -> None:
         """Store the pooled state of a text, and send all states if it was the last text."""
-        self.vectors[text.number] = text.vector()
+        self.vectors[text.number] = text.pool.vector()
         self.left -= 1
         if self.left == 0:
             self.mailbox.end(self.vectors)

@@ -11,8 +11,8 @@ from talu.engine.stops import ReplyForm, Stops
 from talu.engine.ticket import Mailbox, Ticket
 from talu.engine.worker import Worker
 from talu.exceptions import EmptyPromptError, GenerationError, ValidationError
+from talu.models.sentence_transformers import PoolingMode
 from talu.sampling import SamplingParams
-from talu.types import Pooling
 
 __all__ = ["Engine"]
 
@@ -42,7 +42,7 @@ class Engine:
         self.architecture = model.architecture
         self.info = model.info
         self.context_length = model.cache.context_length
-        self.text_limit = min(self.context_length, self.architecture.embedding.max_tokens)
+        self.text_limit = min(self.context_length, self.architecture.embedding.texts.max_tokens)
         self.head = model.head
         self._cache = model.cache
         self._width = model.embedder.width
@@ -102,7 +102,7 @@ class Engine:
     def submit_embedding(
         self,
         texts: list[list[int]],
-        pooling: Pooling,
+        pooling: Iterable[PoolingMode],
         *,
         skip: int = 0,
         first: int = 0,
@@ -114,7 +114,7 @@ class Engine:
 
         Args:
             texts: token ids of each text.
-            pooling: ``"last"``, ``"mean"`` or ``"first"`` of the rows after the last norm.
+            pooling: modes that pool the rows after the last norm; several vectors are joined.
             skip: rows at the start of each text that are not pooled.
             first: number of the first text, for error messages.
             deadline: time at which an unfinished request fails.
@@ -130,7 +130,7 @@ class Engine:
         for number, ids in enumerate(texts):
             self._check_text(first + number, ids, skip)
         self._worker.check_process()
-        request = EmbeddingRequest(texts, pooling, self._width, skip=skip, deadline=deadline)
+        request = EmbeddingRequest(texts, tuple(pooling), self._width, skip=skip, deadline=deadline)
         if texts:
             self._worker.put(request)
         else:
@@ -222,7 +222,7 @@ class Engine:
     def _too_long(self, number: int, count: int, named: str) -> GenerationError:
         own = self.architecture.embedding
         shorter = self.text_limit < self.context_length
-        source = f" ({own.max_tokens_source})" if shorter else self._context_note()
+        source = f" ({own.texts.source})" if shorter else self._context_note()
         return GenerationError(
             f"text {number} has {named} tokens, but the model takes {self.text_limit}{source}; "
             "count with client.count_tokens and shorten or split it, or truncate it with "

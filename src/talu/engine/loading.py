@@ -11,6 +11,7 @@ from talu.exceptions import ValidationError
 from talu.graph.native_executor import NativeExecutor
 from talu.graph.record import Graph
 from talu.models import Architecture, load_architecture
+from talu.models.sentence_transformers import network_folder
 from talu.protocols import Executor
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import LocalBackend
@@ -35,8 +36,11 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
     """
     check_target()
     options = options or LocalBackend()
-    load_architecture(folder)  # report errors in config.json first
-    tokenizer = Tokenizer.from_folder(folder)
+    embedding = load_architecture(folder).embedding  # report errors in config.json first
+    tokenizer = Tokenizer.from_folder(
+        network_folder(folder),
+        lower_case=embedding.texts.lower_case and embedding.problem is None,
+    )
     architecture, weights = load_network(folder, options)
     graph, own = architecture.graph, architecture.embedding
     formats = {tensor.format for tensor in weights.values() if len(tensor.shape) == 2}
@@ -110,7 +114,8 @@ def load_network(folder: Path, options: LocalBackend) -> tuple[Architecture, Loa
     If config.json ties the output head to the embedding table, but the checkpoint has a different
     head, the stored head is used.
     """
-    checkpoint = Checkpoint.open(folder, use_mmap=options.use_mmap)
+    place = network_folder(folder)
+    checkpoint = Checkpoint.open(place, use_mmap=options.use_mmap)
     stored = set(checkpoint.names)
     checkpoint.close()
 
@@ -120,7 +125,7 @@ def load_network(folder: Path, options: LocalBackend) -> tuple[Architecture, Loa
         graph = architecture.graph
         rounds = options.weight_format == "auto" and not architecture.generates
         return architecture, load_packed(
-            folder,
+            place,
             graph.weights,
             names=architecture.names_in(stored),
             equal=equal,

@@ -5,7 +5,7 @@ that a vector is the same on every processor: NumPy and BLAS choose their code b
 their sums and functions differ in the last bits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talu.exceptions import GenerationError
-from talu.models.sentence_transformers import Dense, Step
+from talu.models.sentence_transformers import Dense, LayerNorm, Step
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.pack import as_float32
 
-__all__ = ["Head", "load_head", "tanh", "unit"]
+__all__ = ["Head", "erf", "load_head", "tanh", "unit"]
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -25,6 +25,10 @@ Doubles = NDArray[np.float64]
 ROWS = 64  # vectors at a time: their sums stay in the processor's cache
 LN2_HIGH, LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10  # 32 bits of ln 2, and the rest
 SERIES = 14  # terms of exp(r) for |r| <= ln(2) / 2: the rest is below 1e-17
+LAYER_NORM_EPS = 1e-5
+SQRT_HALF = 0.7071067811865476
+TWO_OVER_SQRT_PI = 1.1283791670955126
+ERF_TERMS = 160  # for |x| <= 6: the rest is below 1e-17
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +43,21 @@ class _Dense:
         y = product(x, self.weight)
         if self.bias is not None:
             y = y + self.bias
-        if self.activation == "tanh":
-            y = tanh(y)
-        elif self.activation == "relu":
-            y = np.maximum(y, 0.0)
+        y = ACTIVATIONS[self.activation](y)
         if self.residual:
             y = y + (x if self.projection is None else product(x, self.projection))
+        return y
+
+
+@dataclass(frozen=True, slots=True)
+class _LayerNorm:
+    weight: Doubles
+    bias: Doubles
+
+    def __call__(self, x: Doubles) -> Doubles:
+        x = x - total(x) / x.shape[1]
+        variance = total(x * x) / x.shape[1]
+        y: Doubles = x / np.sqrt(variance + LAYER_NORM_EPS) * self.weight + self.bias
         return y
 
 
@@ -52,12 +65,12 @@ class Head:
     """The steps of a model after pooling.
 
     Args:
-        steps: in order; None scales to length 1.
+        steps: in order.
         dimension: length that vectors are truncated to.
     """
 
-    def __init__(self, steps: Sequence[_Dense | None], dimension: int) -> None:
-        self._steps = steps  # None scales to length 1
+    def __init__(self, steps: Sequence[Callable[[Doubles], Doubles]], dimension: int) -> None:
+        self._steps = steps
         self._dimension = dimension
 
     def vectors(self, pooled: Floats, *, normalize: bool, first: int = 0) -> Floats:
@@ -89,7 +102,7 @@ class Head:
     def _some(self, x: Doubles, *, normalize: bool) -> Doubles:
         with np.errstate(all="ignore"):  # non-finite values are found at the end
             for step in self._steps:
-                x = single(unit(x) if step is None else step(x))
+                x = single(step(x))
             x = x[:, : self._dimension]
             return unit(x) if normalize else x
 
@@ -100,10 +113,22 @@ def load_head(steps: Sequence[Step], dimension: int) -> Head:
     Raises:
         ModelError: a file is damaged, or a tensor is missing or has the wrong shape or type.
     """
-    return Head([_load(step) if isinstance(step, Dense) else None for step in steps], dimension)
+    return Head([_load(step) for step in steps], dimension)
 
 
-def _load(step: Dense) -> _Dense:
+def _load(step: Step) -> Callable[[Doubles], Doubles]:
+    match step:
+        case Dense():
+            return _load_dense(step)
+        case LayerNorm():
+            shape = (step.width,)
+            tensors = _read(step.folder, {"norm.weight": shape, "norm.bias": shape})
+            return _LayerNorm(tensors["norm.weight"], tensors["norm.bias"])
+        case _:
+            return unit
+
+
+def _load_dense(step: Dense) -> _Dense:
     shape = (step.outputs, step.inputs)
     wanted: dict[str, tuple[int, ...]] = {"linear.weight": shape}
     if step.bias:
@@ -138,15 +163,20 @@ def product(x: Doubles, weight: Doubles) -> Doubles:
 
     Products of two float32 numbers are exact in float64.
     """
-    total = np.zeros((len(x), weight.shape[1]))
+    y = np.zeros((len(x), weight.shape[1]))
     for column, row in zip(x.T, weight, strict=True):
-        total += column[:, None] * row
-    return total
+        y += column[:, None] * row
+    return y
+
+
+def total(x: Doubles) -> Doubles:
+    """The sum of each row, as a column."""
+    return np.cumsum(x, axis=1)[:, -1:]  # cumsum adds in a fixed order
 
 
 def unit(x: Doubles) -> Doubles:
     """Rows of length 1; a row of zeros stays one."""
-    squares = np.cumsum(x * x, axis=1)[:, -1:]  # cumsum adds in a fixed order
+    squares = total(x * x)
     return x / np.where(squares == 0, 1.0, np.sqrt(squares))
 
 
@@ -158,6 +188,30 @@ def tanh(x: Doubles) -> Doubles:
     power = exp(-2.0 * size)
     large = (1.0 - power) / (1.0 + power)
     y = np.copysign(np.where(size < 0.01, small, large), x)
+    return np.where(np.isnan(x), x, y)
+
+
+def sigmoid(x: Doubles) -> Doubles:
+    """1 / (1 + exp(-x)); below -700, where it is 0 as a float32, the value at -700."""
+    y = 1.0 / (1.0 + exp(-np.clip(x, -700.0, 700.0)))
+    return np.where(np.isnan(x), x, y)
+
+
+def gelu(x: Doubles) -> Doubles:
+    """x · Φ(x), where Φ is the distribution function of the normal distribution."""
+    return np.where(x < -40.0, 0.0 * x, 0.5 * x * (1.0 + erf(x * SQRT_HALF)))
+
+
+def erf(x: Doubles) -> Doubles:
+    """The error function; all terms of its series exp(-x²) · Σ 2ⁿ x²ⁿ⁺¹ / (2n+1)!! are positive."""
+    size = np.minimum(np.abs(x), 6.0)  # beyond that it is 1
+    square = size * size
+    term = size
+    sum_of_terms = size
+    for n in range(1, ERF_TERMS):
+        term = term * (2.0 * square) / (2 * n + 1)
+        sum_of_terms = sum_of_terms + term
+    y = np.copysign(np.minimum(TWO_OVER_SQRT_PI * exp(-square) * sum_of_terms, 1.0), x)
     return np.where(np.isnan(x), x, y)
 
 
@@ -174,3 +228,13 @@ def exp(x: Doubles) -> Doubles:
 def single(x: Doubles) -> Doubles:
     """x rounded to float32, as in training."""
     return x.astype(np.float32).astype(np.float64)
+
+
+ACTIVATIONS: dict[str, Callable[[Doubles], Doubles]] = {
+    "gelu": gelu,
+    "identity": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0.0) + 0.0,  # never a negative zero
+    "sigmoid": sigmoid,
+    "silu": lambda x: x * sigmoid(x),
+    "tanh": tanh,
+}

@@ -9,7 +9,7 @@ head), ``read`` (settings to a ``Config`` with ``sizes``) and ``build`` (a ``Con
 
 import importlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,11 @@ from talu.models.bert import Sizes as EncoderSizes
 from talu.models.decoder import HEAD, TABLE
 from talu.models.generation import GENERATION_KEYS, read_generation
 from talu.models.names import stored_names
-from talu.models.sentence_transformers import EmbeddingSettings, read_embedding_settings
+from talu.models.sentence_transformers import (
+    EmbeddingSettings,
+    network_folder,
+    read_embedding_settings,
+)
 from talu.models.settings import Settings
 
 __all__ = ["FAMILIES", "Architecture", "load_architecture"]
@@ -181,6 +185,7 @@ def load_architecture(
         ModelError: a file is missing or damaged, the model type is unknown, or a setting is out of
             range or not supported; the message names it.
     """
+    root, folder = folder, network_folder(folder)
     settings = Settings.from_file(folder / "config.json")
     families = {
         model_type: family
@@ -194,9 +199,11 @@ def load_architecture(
     sizes = config.sizes
     generation = read_generation(folder, settings, sizes.vocabulary)
     tied = sizes.tied and not own_head
-    embeds_only = _embeds_only(model_type, sizes, tied, stored)
+    written = settings.has("tie_word_embeddings")
+    embeds_only = _embeds_only(model_type, sizes, tied, stored, written=written)
     head = None if embeds_only else (TABLE if tied else HEAD)
     graph: Graph = family.build(config, head)
+    embedding = _embedding(root, sizes)
     return Architecture(
         model_type=model_type,
         graph=graph,
@@ -211,11 +218,12 @@ def load_architecture(
             *_notes(settings, sizes.without_effect),
             *generation.notes,
             *OWN_HEAD[:own_head],
+            *embedding.notes,
         ),
         prefix=family.PREFIXES[model_type],
         tied=sizes.tied,
         parameter_count=sum(prod(shape) for shape in graph.weights.values()),
-        embedding=read_embedding_settings(folder, sizes.width, sizes.context),
+        embedding=embedding,
         embeds_only=embeds_only,
     )
 
@@ -239,8 +247,16 @@ def _unknown_classes(settings: Settings, known: Collection[str]) -> list[str]:
     return unknown
 
 
+def _embedding(folder: Path, sizes: Any) -> EmbeddingSettings:
+    embedding = read_embedding_settings(folder, sizes.width, sizes.context)
+    if embedding.texts.lower_case and not isinstance(sizes, EncoderSizes):
+        wrong = "'do_lower_case' in sentence_bert_config.json is supported for encoders only"
+        return replace(embedding, problem=wrong)  # prompts must keep their case
+    return embedding
+
+
 def _embeds_only(
-    model_type: str, sizes: Any, tied: bool, stored: Collection[str] | None
+    model_type: str, sizes: Any, tied: bool, stored: Collection[str] | None, *, written: bool
 ) -> str | None:
     if isinstance(sizes, EncoderSizes):
         return f"a model of type {model_type!r} does not generate text, it makes embeddings"
@@ -250,8 +266,9 @@ def _embeds_only(
             "config.json, so every token sees the whole text"
         )
     if not tied and stored is not None and HEAD not in stored:
+        value = "false" if written else "not set"
         return (
-            f"the checkpoint has no {HEAD!r} and 'tie_word_embeddings' is false in config.json, "
+            f"the checkpoint has no {HEAD!r} and 'tie_word_embeddings' is {value} in config.json, "
             "so the model can make embeddings, but not generate text"
         )
     return None

@@ -1,27 +1,50 @@
 """Reads the sentence-transformers files that say how hidden states become embeddings.
 
-``modules.json`` lists the steps, ``1_Pooling`` and ``2_Dense`` configure them,
-``sentence_bert_config.json`` limits the length of a text, and
-``config_sentence_transformers.json`` holds the prompts.
- https://sbert.net/docs/sentence_transformer/usage/custom_models.html
+``modules.json`` lists the steps, and folders such as ``1_Pooling`` and ``2_Dense`` configure them.
+https://sbert.net/docs/sentence_transformer/usage/custom_models.html
 """
 
 import json
+import os
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 from talu.exceptions import ModelError
+from talu.models.sentence_keys import (
+    Prompts,
+    TextSettings,
+    Unsupported,
+    optional,
+    read_prompts,
+    read_texts,
+)
 from talu.models.settings import Settings
-from talu.types import POOLINGS, Pooling
 
-__all__ = ["Dense", "EmbeddingSettings", "Normalize", "Step", "read_embedding_settings"]
+__all__ = [
+    "Dense",
+    "EmbeddingSettings",
+    "LayerNorm",
+    "Normalize",
+    "PoolingMode",
+    "Step",
+    "network_folder",
+    "read_embedding_settings",
+]
 
-ACTIVATIONS = {"Identity": "identity", "Tanh": "tanh", "ReLU": "relu"}  # of torch.nn: ours
-POOLING_WORDS: dict[str, Pooling] = {"cls": "first", "mean": "mean", "lasttoken": "last"}
+PoolingMode = Literal["first", "last", "mean", "max", "mean_sqrt_len_tokens", "weightedmean"]
+POOLING_WORDS: dict[object, PoolingMode] = {
+    "cls": "first",
+    "lasttoken": "last",
+    "max": "max",
+    "mean": "mean",
+    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "weightedmean": "weightedmean",
+}
 POOLING_FLAGS = {  # of earlier versions: one flag for each mode
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -30,17 +53,18 @@ POOLING_FLAGS = {  # of earlier versions: one flag for each mode
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-LENGTH_FILES = tuple(
-    f"sentence_{family}_config.json"
-    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
+ACTIVATIONS = {  # of torch.nn: ours
+    "GELU": "gelu",
+    "Identity": "identity",
+    "ReLU": "relu",
+    "SiLU": "silu",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+}
 STATES = "sentence_embedding"  # the value that a step after pooling reads and writes
 MAX_BYTES = 1 << 20
 MAX_MODULES = 32
 MAX_WIDTH = 2**17
-MAX_LENGTH = 2**31 - 1
-MAX_PROMPTS = 1000
-MAX_PROMPT = 100_000  # characters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +88,19 @@ class Normalize:
     """A step: scale to length 1."""
 
 
-Step = Dense | Normalize
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerNorm:
+    """A step: scale to mean 0 and variance 1, then multiply by a weight and add a bias.
+
+    Attributes:
+        folder: holds the weights.
+    """
+
+    folder: Path
+    width: int
+
+
+Step = Dense | LayerNorm | Normalize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,35 +108,49 @@ class EmbeddingSettings:
     """What the folder says about embeddings.
 
     Attributes:
-        pooling: how the model was trained to pool; None if unspecified or unsupported.
+        pooling: how the model was trained to pool, several modes being joined; None if that is not
+            specified or not supported.
         pooling_problem: why ``pooling`` is None.
         steps: the steps after pooling. A ``Normalize`` at the end is left out, because the caller's
-            ``normalize`` decides that.
+            ``normalize`` decides that, unless the vectors are truncated after it.
         dimension: length of a vector.
-        max_tokens: limit for a text, special tokens included.
-        max_tokens_source: where the limit comes from.
-        lower_case: texts are lower-cased before they are tokenized.
+        texts: how texts become tokens.
         prompts: prefixes for texts, by name.
         default_prompt: name of the prompt that is used if the caller names none.
         pools_prompt: the tokens of the prompt are pooled too.
         problem: why this model's embeddings cannot be computed at all.
+        notes: what the files say and is not used.
     """
 
-    pooling: Pooling | None = None
+    pooling: tuple[PoolingMode, ...] | None = None
     pooling_problem: str = "there is no 1_Pooling/config.json"
     steps: tuple[Step, ...] = ()
     dimension: int
-    max_tokens: int
-    max_tokens_source: str = "its context"
-    lower_case: bool = False
+    texts: TextSettings
     prompts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     default_prompt: str | None = None
     pools_prompt: bool = True
     problem: str | None = None
+    notes: tuple[str, ...] = ()
 
 
-class _Unsupported(Exception):
-    """A step that talu does not support; the message says which and where."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pooling:
+    modes: tuple[PoolingMode, ...] | None = None
+    problem: str = ""
+    includes_prompt: bool = True
+
+
+def network_folder(folder: Path) -> Path:
+    """The folder of config.json, weights and tokenizer.
+
+    It is a subfolder such as ``0_Transformer`` if ``modules.json`` says so.
+
+    Raises:
+        ModelError: ``modules.json`` is damaged.
+    """
+    modules = _modules(folder)
+    return modules[0][1] if modules and modules[0][0] == "Transformer" else folder
 
 
 def read_embedding_settings(folder: Path, width: int, context: int) -> EmbeddingSettings:
@@ -115,59 +165,48 @@ def read_embedding_settings(folder: Path, width: int, context: int) -> Embedding
         ModelError: a file is damaged, or a value has the wrong type or is out of range.
     """
     modules = _modules(folder)
-    problem, steps = None, list[Step]()
-    pooling_folder, model_folder = folder / "1_Pooling", folder
-    for number, (kind, place) in enumerate(modules):
-        try:
-            match kind:
-                case "Transformer" if number == 0:
-                    model_folder = place
-                case "Pooling" if number == 1:
-                    pooling_folder = place
-                case "Dense" if number > 1:
-                    steps.append(_dense(place, steps, width))
-                case "Normalize" if number > 1:
-                    _check_states(_settings(place / "config.json"), kind)
-                    steps.append(Normalize())
-                case "Dropout" if number > 1:
-                    pass  # has an effect in training only
-                case _:
-                    raise _Unsupported(
-                        f"module {number} is {kind}, which is not supported at this position"
-                    )
-        except _Unsupported as error:
-            problem = f"{folder / 'modules.json'}: {error}"
-            break
-    while steps and isinstance(steps[-1], Normalize):
+    pooling = _own_pooling(folder, modules)
+    pooled = width * len(pooling.modes or [""])
+    steps, texts, prompts = list[Step](), TextSettings(max_tokens=context), Prompts()
+    problem = None
+    try:
+        texts = read_texts(modules[0][1] if modules else folder, context)
+        prompts = read_prompts(folder / "config_sentence_transformers.json")
+        steps = _steps(folder / "modules.json", modules, pooled)
+    except Unsupported as error:
+        problem = str(error)
+    dimension = _width(steps, pooled)
+    cut = min(dimension, prompts.truncated_to or dimension)
+    while steps and isinstance(steps[-1], Normalize) and cut == dimension:
         steps.pop()
-    pooling, why, pools_prompt = _pooling(pooling_folder / "config.json")
-    prompts, default, cut = _prompts(folder / "config_sentence_transformers.json")
-    length, source, lower_case = _length(model_folder, folder, context)
-    dimension = _width(steps, width)
     return EmbeddingSettings(
-        pooling=pooling,
-        pooling_problem=why,
+        pooling=pooling.modes,
+        pooling_problem=pooling.problem,
         steps=tuple(steps),
-        dimension=min(dimension, cut or dimension),
-        max_tokens=length,
-        max_tokens_source=source,
-        lower_case=lower_case,
-        prompts=prompts,
-        default_prompt=default,
-        pools_prompt=pools_prompt,
+        dimension=cut,
+        texts=texts,
+        prompts=prompts.texts,
+        default_prompt=prompts.default,
+        pools_prompt=pooling.includes_prompt,
         problem=problem,
+        notes=(*texts.notes, *prompts.notes),
     )
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:
     """Class and folder of each module in order; empty if there is no modules.json."""
     path = folder / "modules.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     entries = _json(path)
     if not isinstance(entries, list) or not 0 < len(entries) <= MAX_MODULES:
         raise _wrong(path, f"must be a list of 1 to {MAX_MODULES} modules")
-    return [_module(folder, path, number, entry) for number, entry in enumerate(entries)]
+    modules = [_module(folder, path, number, entry) for number, entry in enumerate(entries)]
+    names = [entry.get("name") for entry in entries]
+    for name in names:
+        if name is not None and names.count(name) > 1:
+            raise _wrong(path, f"has two modules with the name {reprlib.repr(name)}")
+    return modules
 
 
 def _module(folder: Path, path: Path, number: int, entry: object) -> tuple[str, Path]:
@@ -184,33 +223,80 @@ def _module(folder: Path, path: Path, number: int, entry: object) -> tuple[str, 
     return kind.rpartition(".")[2] if known else reprlib.repr(kind), folder / place
 
 
-def _dense(place: Path, steps: list[Step], width: int) -> Dense:
+def _steps(path: Path, modules: Sequence[tuple[str, Path]], width: int) -> list[Step]:
+    """The steps after the pooling, whose vectors have this width."""
+    steps = list[Step]()
+    try:
+        for number, (kind, place) in enumerate(modules):
+            if number >= 2:
+                steps += _step(number, kind, place, _width(steps, width))
+            elif kind != ("Transformer", "Pooling")[number]:
+                raise _misplaced(number, kind)
+    except Unsupported as error:
+        raise Unsupported(f"{path}: {error}") from None
+    return steps
+
+
+def _step(number: int, kind: str, place: Path, width: int) -> list[Step]:
+    """The step of a module, which reads vectors of this width; Dropout has none."""
+    match kind:
+        case "Dense":
+            return [_dense(place, width)]
+        case "LayerNorm":
+            return [_layer_norm(place, width)]
+        case "Normalize":
+            _check_states(optional(place / "config.json"), kind)
+            return [Normalize()]
+        case "Dropout":
+            return []
+    raise _misplaced(number, kind)
+
+
+def _misplaced(number: int, kind: str) -> Unsupported:
+    return Unsupported(f"module {number} is {kind}, which is not supported at this position")
+
+
+def _dense(place: Path, width: int) -> Dense:
     settings = Settings.from_file(place / "config.json")
     _check_states(settings, place.name)
-    inputs = settings.integer("in_features", 1, MAX_WIDTH)
-    if inputs != (given := _width(steps, width)):
-        raise settings.error("in_features", f"is {inputs}, but the step before it returns {given}")
-    word = settings.value("activation_function") if settings.has("activation_function") else ""
-    name = str(word or "torch.nn.Tanh")
-    activation = ACTIVATIONS.get(name.rpartition(".")[2]) if name.startswith("torch.") else None
-    if activation is None:
-        raise _Unsupported(
-            f"{place.name} has the activation {str(word)[:100]!r}, which is not supported"
-        )
-    if not (place / "model.safetensors").exists():
-        raise _Unsupported(
+    _check_width(settings, "in_features", width)
+    key, activation = "activation_function", "Tanh"
+    if settings.names(key):
+        word = str(settings.raw(key, None))
+        activation = word.rpartition(".")[2] if word.startswith("torch.") else ""
+        if activation not in ACTIVATIONS:
+            raise Unsupported(
+                f"{place.name} has the activation {word[:100]!r}, which is not supported"
+            )
+    _check_weights(place)
+    return Dense(
+        folder=place,
+        inputs=width,
+        outputs=settings.integer("out_features", 1, MAX_WIDTH),
+        bias=settings.flag("bias", default=True),
+        activation=ACTIVATIONS[activation],
+        residual=settings.flag("use_residual", default=False),
+    )
+
+
+def _layer_norm(place: Path, width: int) -> LayerNorm:
+    _check_width(Settings.from_file(place / "config.json"), "dimension", width)
+    _check_weights(place)
+    return LayerNorm(folder=place, width=width)
+
+
+def _check_width(settings: Settings, key: str, given: int) -> None:
+    if (inputs := settings.integer(key, 1, MAX_WIDTH)) != given:
+        raise settings.error(key, f"is {inputs}, but the step before it returns {given}")
+
+
+def _check_weights(place: Path) -> None:
+    if not os.path.lexists(place / "model.safetensors"):
+        raise Unsupported(
             f"{place.name} has no model.safetensors. Pickled weights are refused, because "
             "opening them can run any code; convert them once with "
             "SentenceTransformer(model).save_pretrained(new_folder)"
         )
-    return Dense(
-        folder=place,
-        inputs=inputs,
-        outputs=settings.integer("out_features", 1, MAX_WIDTH),
-        bias=settings.flag("bias", default=True),
-        activation=activation,
-        residual=settings.flag("use_residual", default=False),
-    )
 
 
 def _check_states(settings: Settings, where: str) -> None:
@@ -218,7 +304,7 @@ def _check_states(settings: Settings, where: str) -> None:
     for key in ("module_input_name", "module_output_name"):
         if settings.has(key) and settings.value(key) != STATES:
             name = reprlib.repr(settings.value(key))
-            raise _Unsupported(f"{where} has {key} {name}, which is not supported")
+            raise Unsupported(f"{where} has {key} {name}, which is not supported")
 
 
 def _width(steps: list[Step], width: int) -> int:
@@ -227,74 +313,37 @@ def _width(steps: list[Step], width: int) -> int:
     return widths[-1] if widths else width
 
 
-def _pooling(path: Path) -> tuple[Pooling | None, str, bool]:
-    """The pooling mode, why there is none, and whether the prompt is pooled."""
-    if not path.exists():
-        return None, "there is no 1_Pooling/config.json", True
+def _own_pooling(folder: Path, modules: Sequence[tuple[str, Path]]) -> _Pooling:
+    """The pooling that the folder names."""
+    if not modules:
+        return _read_pooling(folder / "1_Pooling" / "config.json")
+    places = [place for kind, place in modules[1:2] if kind == "Pooling"]
+    if not places:
+        return _Pooling(problem="modules.json has no pooling after the network")
+    return _read_pooling(places[0] / "config.json")
+
+
+def _read_pooling(path: Path) -> _Pooling:
+    if not os.path.lexists(path):
+        return _Pooling(problem="there is no 1_Pooling/config.json")
     settings = Settings.from_file(path)
-    modes: list[object] = [
+    words: list[object] = [
         word
         for flag, word in POOLING_FLAGS.items()
         if settings.has(flag) and settings.value(flag) is True
     ]
     if settings.has("pooling_mode"):
         value = settings.value("pooling_mode")
-        modes = value if isinstance(value, list) else [value]
-    pools_prompt = settings.flag("include_prompt", default=True)
-    modes = modes or ["mean"]  # the default of sentence-transformers
-    pooling = POOLING_WORDS.get(modes[0]) if len(modes) == 1 and isinstance(modes[0], str) else None
-    if pooling is None:
-        shown = " + ".join(map(str, modes))[:100]
-        return None, f"{path} says {shown}, which is not supported", pools_prompt
-    assert pooling in POOLINGS
-    return pooling, "", pools_prompt
-
-
-def _prompts(path: Path) -> tuple[Mapping[str, str], str | None, int | None]:
-    """The prompts by name, the name of the default prompt, and the length vectors are cut to."""
-    settings = _settings(path)
-    prompts = settings.value("prompts") if settings.has("prompts") else {}
-    if not isinstance(prompts, dict) or len(prompts) > MAX_PROMPTS:
-        raise settings.error("prompts", f"must be an object of at most {MAX_PROMPTS} texts")
-    given = {name: text for name, text in prompts.items() if text is not None}
-    for name, text in given.items():
-        if not isinstance(text, str) or len(text) > MAX_PROMPT:
-            raise settings.error("prompts", f"must hold texts, got {reprlib.repr(text)} as {name}")
-    default = settings.value("default_prompt_name") if settings.has("default_prompt_name") else None
-    if default is not None and not isinstance(default, str):
-        raise settings.error("default_prompt_name", f"must be a text, got {reprlib.repr(default)}")
-    cut = None
-    if settings.has("truncate_dim"):
-        cut = settings.integer("truncate_dim", 1, MAX_WIDTH)
-    return MappingProxyType(given), default if default in given else None, cut
-
-
-def _length(place: Path, folder: Path, context: int) -> tuple[int, str, bool]:
-    """The most tokens of a text, the source of that limit, and whether texts are lower-cased.
-
-    sentence-transformers uses ``max_seq_length`` if it is set, else the smaller of the tokenizer's
-    and the network's limit.
-    """
-    files = (place / name for name in LENGTH_FILES)
-    path = next((path for path in files if path.exists()), place / LENGTH_FILES[0])
-    settings = _settings(path)
-    lower_case = settings.flag("do_lower_case", default=False)
-    limit, source = context, "its context"
-    if settings.has("max_seq_length"):
-        limit = settings.integer("max_seq_length", 1, MAX_LENGTH)
-        source = f"max_seq_length in {path.name}"
-    else:
-        own = _settings(folder / "tokenizer_config.json")
-        value = own.value("model_max_length") if own.has("model_max_length") else None
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < context:
-            limit, source = value, "model_max_length in tokenizer_config.json"
-    if limit >= context:
-        limit, source = context, "its context"
-    return limit, source, lower_case
-
-
-def _settings(path: Path) -> Settings:
-    return Settings.from_file(path) if path.exists() else Settings(path, {})
+        words = value if isinstance(value, list) else [value]
+    words = words or ["mean"]  # the default of sentence-transformers
+    includes_prompt = settings.flag("include_prompt", default=True)
+    known = len(words) <= len(POOLING_WORDS)
+    if known and all(isinstance(word, str) and word in POOLING_WORDS for word in words):
+        modes = tuple(POOLING_WORDS[word] for word in words)
+        return _Pooling(modes=modes, includes_prompt=includes_prompt)
+    given = " + ".join(map(str, words))[:100]
+    problem = f"{path} says {given}, which is not supported"
+    return _Pooling(problem=problem, includes_prompt=includes_prompt)
 
 
 def _json(path: Path) -> object:

@@ -119,7 +119,8 @@ class ModelMethods:
             prompt: a text to put before each text, such as ``"query: "``. Without it and
                 ``prompt_name`` the default prompt of the model's folder is used, if it has one;
                 ``""`` uses none.
-            prompt_name: one of the prompts of the model's ``config_sentence_transformers.json``.
+            prompt_name: one of the prompts of the model's ``config_sentence_transformers.json``;
+                ``"query"`` and ``"document"`` are empty if the file does not define them.
             as_numpy: return an array of float32, (texts, embedding_dim), instead of lists.
             progress: True writes the count to stderr; a function is called with the number of
                 finished texts, and with the number of all of them or None.

@@ -14,7 +14,13 @@ from tokenizers.models import BPE, WordPiece
 from talu.tokenizer.files import TokenSettings
 from talu.tokenizer.replaced import state_of
 
-__all__ = ["adapt_parts", "adapt_post_processor", "default_tokens", "effective_class"]
+__all__ = [
+    "adapt_parts",
+    "adapt_post_processor",
+    "default_tokens",
+    "effective_class",
+    "lower_first",
+]
 
 _BERT = ("BertTokenizer", "DistilBertTokenizer")
 _BYTE_LEVEL = ("GPT2Tokenizer", "Qwen2Tokenizer", "RobertaTokenizer")
@@ -127,6 +133,17 @@ def adapt_post_processor(
     backend.post_processor = processors.TemplateProcessing(
         single=[ends[0][0], "$A", ends[1][0]], special_tokens=ends
     )
+
+
+def lower_first(backend: tokenizers.Tokenizer) -> None:
+    """Lower-case every text before the other normalizers, as sentence-transformers does.
+
+    Special tokens are found in the text before it is lower-cased.
+    """
+    normalizer = backend.normalizer
+    if '"Lowercase"' not in json.dumps(state_of(normalizer)):
+        parts = [normalizers.Lowercase(), *([] if normalizer is None else [normalizer])]
+        backend.normalizer = normalizers.Sequence(parts)
 
 
 def _is_byte_level(backend: tokenizers.Tokenizer) -> bool:

@@ -20,6 +20,7 @@ from talu.tokenizer.classes import (
     adapt_post_processor,
     default_tokens,
     effective_class,
+    lower_first,
 )
 from talu.tokenizer.decoding import TAG_MARK, IncrementalDecoder
 from talu.tokenizer.files import (
@@ -91,8 +92,12 @@ class Tokenizer:
         self._tags = {tag: number for tag in TAGS if (number := self.token_id(tag)) is not None}
 
     @classmethod
-    def from_folder(cls, folder: Path) -> "Tokenizer":
+    def from_folder(cls, folder: Path, *, lower_case: bool = False) -> "Tokenizer":
         """Load the tokenizer of a checkpoint folder.
+
+        Args:
+            folder: the checkpoint's.
+            lower_case: lower-case every text before all else, except for special tokens in it.
 
         Raises:
             TokenizerError: a file is missing or damaged; the message names it and says what to do.
@@ -105,7 +110,10 @@ class Tokenizer:
         templates = read_templates(folder, settings.config.get("chat_template"))
         try:
             backend = _guarded(lambda: tokenizers.Tokenizer.from_buffer(path.read_bytes()))
-            return cls(backend, settings, templates)
+            tokenizer = cls(backend, settings, templates)
+            if lower_case:
+                _guarded(lower_first, backend)
+            return tokenizer
         except _BackendError as error:
             raise damaged(path, error) from error
 
@@ -183,12 +191,19 @@ class Tokenizer:
         return ids
 
     def encode_at_most(
-        self, text: str, most: int, *, watch: Watch | None = None
+        self, text: str, most: int, *, at_start: bool = False, watch: Watch | None = None
     ) -> tuple[list[int], bool]:
         """Like ``encode``, but truncated to ``most`` ids; the special tokens at the ends are kept.
 
+        Args:
+            text: as in ``encode``.
+            most: maximum number of ids.
+            at_start: leave out the start of the text instead of its end.
+            watch: as in ``encode``.
+
         Returns:
-            The ids, and whether the text has more. The rest of a long text is not tokenized.
+            The ids, and whether the text has more. The rest of a long text is not tokenized, unless
+            it is the start that is left out.
 
         Raises:
             TokenizerError: as in ``encode``, or ``most`` is too small for those tokens.
@@ -199,15 +214,18 @@ class Tokenizer:
             ids = self.encode(text)
             if len(ids) > most:
                 encoding = self._encoding(text, False)
-                encoding.truncate(_checked_room(room, most))
+                side = "left" if at_start else "right"
+                encoding.truncate(_checked_room(room, most), direction=side)
                 return list(_guarded(self._backend.post_process, encoding).ids), True
             return ids, False
         check_text(text)
         size = min(PIECE, max(_LONG, _USUAL * most))
-        ids = _watched(self._by_piece(text, size), watch, enough=room + 1)
+        enough = None if at_start else room + 1
+        ids = _watched(self._by_piece(text, size), watch, enough=enough)
         before, after = ends
         if len(ids) > room:
-            return [*before, *ids[: _checked_room(room, most)], *after], True
+            first = len(ids) - room if at_start else 0
+            return [*before, *ids[first : first + _checked_room(room, most)], *after], True
         return [*before, *ids, *after], False
 
     def fewest_tokens(self, text: str) -> int:

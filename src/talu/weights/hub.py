@@ -49,7 +49,10 @@ OPTIONAL = (  # the tokenizer reports its missing files
     "tokenizer_config.json",
 )
 MODULES = ("[0-9]_*/config.json",)  # folders of modules.json
-DENSE = "[0-9]_Dense/model.safetensors"  # weights after the pooling, of a few megabytes
+STEPS = (  # weights after the pooling, of a few megabytes
+    "[0-9]_Dense/model.safetensors",
+    "[0-9]_LayerNorm/model.safetensors",
+)
 SMALL = (REQUIRED, INDEX, *OPTIONAL, *MODULES)
 REVISION = "main"
 TIMEOUT_S = 10.0  # for the first response; the hub client retries later requests
@@ -151,7 +154,9 @@ def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise no_space(hub, f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
-        folder = snapshot(hub, model_id, [*SMALL, DENSE, *map(glob.escape, weights)], progress=True)
+        folder = snapshot(
+            hub, model_id, [*SMALL, *STEPS, *map(glob.escape, weights)], progress=True
+        )
         weight_files(folder)
         absent = (
             folder.parents[1] / ".no_exist" / folder.name

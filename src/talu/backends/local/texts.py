@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
+from talu.engine.pooling import PoolingMode
 from talu.error_text import shown
 from talu.exceptions import GenerationError, ValidationError
 from talu.forks import ForkSafeLock
@@ -98,13 +99,11 @@ class Texts:
         self._check_supported(engine)
         pooling = self._pooling(engine, options.pooling)
         prompt, skip = self._prompt(engine, options)
-        lower_case = engine.architecture.embedding.lower_case
         ids: list[list[int]] = []
         cut: list[int] = []
         for number, text in enumerate(texts, first):
             check_text(text, f"text {number}")
-            whole = lowered(prompt + text) if lower_case else prompt + text
-            tokens, is_cut = _tokens(engine, number, whole, options)
+            tokens, is_cut = _tokens(engine, number, prompt + text, options)
             ids.append(tokens)
             if is_cut:
                 cut.append(number)
@@ -133,7 +132,7 @@ class Texts:
         if problem is not None:
             raise GenerationError(problem, "GENERATION_UNSUPPORTED", {"model": self._ref})
 
-    def _pooling(self, engine: Engine, asked: Pooling | None) -> Pooling:
+    def _pooling(self, engine: Engine, asked: Pooling | None) -> tuple[PoolingMode, ...]:
         own = engine.architecture.embedding
         if asked is None:
             if own.pooling is None:
@@ -143,9 +142,16 @@ class Texts:
                     details={"param": "pooling"},
                 )
             return own.pooling
-        if asked == "last" != (own.pooling or "last"):
-            self._warn(own.pooling or "")
-        return asked
+        named = " + ".join(own.pooling or ("last",))
+        if own.pooling is not None and len(own.pooling) > 1:
+            raise ValidationError(
+                f"the vectors of {self._ref} join the poolings {named}, and {asked!r} would give "
+                "shorter ones; pass pooling=None",
+                details={"param": "pooling"},
+            )
+        if asked == "last" != named:
+            self._warn(named)
+        return (asked,)
 
     def _warn(self, own: str) -> None:
         with self._gate.lock:
@@ -192,11 +198,7 @@ def _tokens(
     tokenizer = engine.tokenizer
     if options.truncate:
         watch(0)
-        return tokenizer.encode_at_most(text, engine.text_limit, watch=watch)
+        at_start = engine.architecture.embedding.texts.truncates_start
+        return tokenizer.encode_at_most(text, engine.text_limit, at_start=at_start, watch=watch)
     watch(tokenizer.fewest_tokens(text))
     return tokenizer.encode(text, watch=watch), False
-
-
-def lowered(text: str) -> str:
-    """The text in lower case, converted character by character as in the tokenizers package."""
-    return text.replace("\u03a3", "\u03c3").lower()  # a sigma at the end of a word has another form
