@@ -1,10 +1,11 @@
 """Shared parts of error messages: invalid values, similar names, missing features."""
 
 import difflib
+import errno
 from collections.abc import Collection, Iterable
 from itertools import islice
 
-__all__ = ["NOT_YET", "NO_THREAD", "bounded", "nearest", "shortened", "shown"]
+__all__ = ["NOT_YET", "NO_THREAD", "bounded", "nearest", "reason", "shortened", "shown"]
 
 NOT_YET = {  # names of features that later versions have
     "allow_thinking": "structured output",
@@ -23,6 +24,10 @@ NO_THREAD = (
 LENGTH = 100  # of a value in a message
 DEPTH = 4  # of nested values in a message
 KEPT = 5_000  # characters of a message, or of a value in the details of an error
+FULL = {
+    errno.ENOSPC: "no space is left on the disk; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+}
 BUILT_IN = {kind.__repr__ for kind in (list, tuple, set, frozenset, dict)}
 
 
@@ -36,6 +41,11 @@ def shown(value: object) -> str:
     """The ``repr`` of a value for an error message, about 100 characters at most; never raises."""
     text = _repr(value, DEPTH)
     return text if len(text) <= LENGTH else text[:LENGTH] + "…"
+
+
+def reason(error: OSError) -> str:
+    """Why a file or stream could not be used, without its path and the number of the error."""
+    return FULL.get(error.errno or 0) or error.strerror or str(error)
 
 
 def bounded(value: object) -> object:

@@ -2,7 +2,12 @@
 
 from talu.exceptions import TokenizerError
 
-__all__ = ["check_unicode", "is_unicode"]
+__all__ = ["REPLACE_SURROGATES", "check_unicode", "is_unicode"]
+
+REPLACE_SURROGATES = (
+    "read it with its real encoding, or replace what is not valid with "
+    "text.encode(errors='replace').decode()"
+)
 
 
 def is_unicode(text: str) -> bool:
@@ -25,6 +30,6 @@ def check_unicode(name: str, text: str) -> None:
     except UnicodeEncodeError as error:
         raise TokenizerError(
             f"{name} is not valid Unicode: it has a lone surrogate {text[error.start]!r} at "
-            f"character {error.start}; decode its bytes with errors='replace'",
+            f"character {error.start}; {REPLACE_SURROGATES}",
             details={"param": name, "position": error.start},
         ) from error

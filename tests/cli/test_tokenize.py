@@ -13,10 +13,11 @@ TOKENIZE = ["tokenize", "--model", "talu/pocket"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "stdin"), [(["a fox\n"], None), ([], "a fox\n"), ([""], None)]
+    ("arguments", "stdin"),
+    [(["a fox\n"], None), ([], "a fox\n"), ([], b"\xef\xbb\xbfa fox\n"), (["\n"], None)],
 )
 def test_the_ids_are_those_of_the_library(
-    talu: Talu, arguments: list[str], stdin: str | None
+    talu: Talu, arguments: list[str], stdin: str | bytes | None
 ) -> None:
     outcome = talu(*TOKENIZE, *arguments, stdin=stdin)
     with Client("talu/pocket") as client:
@@ -30,5 +31,10 @@ def test_count_prints_a_number(talu: Talu) -> None:
     assert talu(*TOKENIZE, "a fox", "--count").out == f"{len(ids)}\n"
 
 
-def test_no_text_to_tokenize_is_wrong_usage(talu: Talu) -> None:
-    assert talu(*TOKENIZE).status == 2
+@pytest.mark.parametrize(("arguments", "stdin"), [([], None), ([], ""), ([""], None)])
+def test_no_text_to_tokenize_is_wrong_usage(
+    talu: Talu, arguments: list[str], stdin: str | None
+) -> None:
+    outcome = talu(*TOKENIZE, *arguments, stdin=stdin)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert "There is nothing to tokenize" in outcome.err

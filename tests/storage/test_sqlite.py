@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -277,3 +278,15 @@ def test_the_folder_above_the_profiles_keeps_its_readers_and_loses_its_writers(p
     folder.chmod(0o777)
     assert len(profile.sessions()) == 1
     assert modes(profile)[0] == "0o755"
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_folder_or_a_pipe_in_place_of_the_database_is_an_error_that_says_so(
+    home: Path, make: Callable[[Path], None]
+) -> None:
+    profile = Profile("work")
+    profile.path.mkdir(parents=True)
+    make(database(profile))
+    for use in uses(profile):
+        with pytest.raises(StorageError, match=r"talu\.db is not a file: move it away"):
+            use()

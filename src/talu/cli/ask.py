@@ -7,12 +7,13 @@ import click
 from talu.cli.answer import report, write, write_json
 from talu.cli.options import config_from, generation_options, model_option, open_client
 from talu.cli.stdin import DASH, mention_unread, read_text
+from talu.cli.text import MAYBE_EMPTY
 
 __all__ = ["command"]
 
 
 @click.command(name="ask")
-@click.argument("prompt", nargs=-1, metavar="[PROMPT] [-]")
+@click.argument("prompt", type=MAYBE_EMPTY, nargs=-1, metavar="[PROMPT] [-]")
 @model_option
 @generation_options
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")

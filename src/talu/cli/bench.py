@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from talu.cli.completion import complete_model
+from talu.cli.text import NOT_EMPTY
 from talu.engine.engine import Engine
 from talu.engine.registry import acquire
 from talu.engine.ticket import Result
@@ -50,7 +51,7 @@ class Rate:
 
 
 @click.command(name="bench")
-@click.argument("model", shell_complete=complete_model)
+@click.argument("model", type=NOT_EMPTY, shell_complete=complete_model)
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes what is allowed.")
 @click.option(
     "--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Of each test."

@@ -22,6 +22,7 @@ from talu.cli.options import (
 )
 from talu.cli.stdin import decoded
 from talu.cli.terminal import visible
+from talu.cli.text import TEXT
 from talu.exceptions import StateError, TaluError
 from talu.profile import Profile
 from talu.protocols import SessionRecord
@@ -47,7 +48,7 @@ Ctrl-C          stop an answer"""
 @profile_option
 @click.option("--store", is_flag=True, help="Store the chat; --profile does so as well.")
 @click.option("-c", "--continue", "latest", is_flag=True, help="Continue the latest stored chat.")
-@click.option("--session", metavar="ID", help="Continue the stored chat with this id.")
+@click.option("--session", type=TEXT, metavar="ID", help="Continue the stored chat with this id.")
 @click.pass_context
 def command(
     context: click.Context,

@@ -9,6 +9,7 @@ from talu.cli.answer import write_json
 from talu.cli.chat import find_session
 from talu.cli.options import open_client, profile_option
 from talu.cli.terminal import counted, visible
+from talu.cli.text import TEXT
 from talu.error_text import nearest
 from talu.exceptions import ValidationError
 from talu.profile import Profile
@@ -30,7 +31,9 @@ def command() -> None:
 
 
 @command.command(name="list")
-@click.option("--search", metavar="WORDS", help="Only chats that contain all these words.")
+@click.option(
+    "--search", type=TEXT, metavar="WORDS", help="Only chats that contain all these words."
+)
 @click.option(
     "--limit",
     type=click.IntRange(1, 10_000),
@@ -51,13 +54,13 @@ def list_(search: str | None, limit: int, profile: str | None) -> None:
 
 
 @command.command()
-@click.argument("session", metavar="ID")
+@click.argument("session", type=TEXT, metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @profile_option
 def show(session: str, as_json: bool, profile: str | None) -> None:
     """Print the messages of a chat."""
     kept = _existing(profile)
-    record = find_session(kept, _given(session))
+    record = find_session(kept, session)
     with open_client(record["model"], kept) as client:  # opens no model
         chat = client.chat(session_id=record["session_id"])
         if as_json:
@@ -68,13 +71,13 @@ def show(session: str, as_json: bool, profile: str | None) -> None:
 
 
 @command.command()
-@click.argument("sessions", metavar="ID...", nargs=-1, required=True)
+@click.argument("sessions", type=TEXT, metavar="ID...", nargs=-1, required=True)
 @click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
 @profile_option
 def delete(sessions: tuple[str, ...], yes: bool, profile: str | None) -> None:
     """Delete chats permanently."""
     kept = _existing(profile)
-    found = [find_session(kept, _given(session))["session_id"] for session in sessions]
+    found = [find_session(kept, session)["session_id"] for session in sessions]
     if not yes and (sys.stdin is None or not sys.stdin.isatty()):
         raise click.UsageError("There is no terminal to ask on: give --yes to delete.")
     if not yes:
@@ -96,13 +99,6 @@ def _existing(name: str | None) -> Profile:
     raise click.ClickException(
         f"There is no profile {kept.name!r}, because no chat has been stored in it{visible(hint)}."
     )
-
-
-def _given(session: str) -> str:
-    """The id, which a script may have left empty."""
-    if not session:
-        raise click.UsageError("The ID is empty.")
-    return session
 
 
 @command.command()

@@ -7,6 +7,7 @@ import click
 from talu.cli.answer import write_json
 from talu.cli.options import model_option, open_client
 from talu.cli.stdin import mention_unread, read_text
+from talu.cli.text import MAYBE_EMPTY, TEXT
 from talu.types import POOLINGS, Pooling
 
 __all__ = ["command"]
@@ -15,7 +16,7 @@ CHOICES: dict[str, Pooling | None] = {name: name for name in POOLINGS} | {"model
 
 
 @click.command(name="embed")
-@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.argument("texts", type=MAYBE_EMPTY, nargs=-1, metavar="[TEXT]...")
 @model_option
 @click.option(
     "--pooling",
@@ -24,7 +25,9 @@ CHOICES: dict[str, Pooling | None] = {name: name for name in POOLINGS} | {"model
     show_default=True,
     help='Which hidden states become the vector; "model" takes what the model says.',
 )
-@click.option("--prompt-name", help="Put the model's prompt of this name before each text.")
+@click.option(
+    "--prompt-name", type=TEXT, help="Put the model's prompt of this name before each text."
+)
 @click.option("--no-normalize", is_flag=True, help="Leave the length of a vector as it is.")
 @click.option("--truncate", is_flag=True, help="Cut texts that are too long for the model.")
 def command(

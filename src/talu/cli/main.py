@@ -14,6 +14,7 @@ import click
 from click.shell_completion import shell_complete
 
 from talu.cli.terminal import visible
+from talu.error_text import reason
 from talu.exceptions import EmptyPromptError, TaluError, ValidationError
 
 __all__ = ["COMMANDS", "run"]
@@ -84,7 +85,7 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        return _fail(str(error), 1)
+        return _fail(f"cannot read the input or write the output: {reason(error)}", 1)
     return 0
 
 

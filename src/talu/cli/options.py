@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import click
 
 from talu.cli.completion import BUNDLED, complete_model
+from talu.cli.text import NOT_EMPTY, TEXT
 from talu.client import Client
 from talu.config import GenerationConfig
 from talu.profile import Profile
@@ -22,6 +23,7 @@ NO_MODEL = (
 model_option = click.option(
     "-m",
     "--model",
+    type=NOT_EMPTY,
     envvar="TALU_MODEL",
     show_envvar=True,
     shell_complete=complete_model,
@@ -30,19 +32,22 @@ model_option = click.option(
 profile_option = click.option(
     "-p",
     "--profile",
+    type=TEXT,
     envvar="TALU_PROFILE",
     show_envvar=True,
     help='Profile that chats are stored in; "default" if not given.',
 )
 
 GENERATION = (
-    click.option("-s", "--system", help="System message."),
+    click.option("-s", "--system", type=TEXT, help="System message."),
     click.option("--max-tokens", type=int, help="Maximum number of tokens in an answer."),
     click.option("--temperature", type=float, help="0 always takes the most likely token."),
     click.option("--top-k", type=int, help="Choose from the K most likely tokens only."),
     click.option("--top-p", type=float, help="Choose from the likeliest tokens up to mass P."),
     click.option("--seed", type=int, help="The same seed gives the same answer."),
-    click.option("--stop", multiple=True, help="Text that ends an answer; may be repeated."),
+    click.option(
+        "--stop", type=TEXT, multiple=True, help="Text that ends an answer; may be repeated."
+    ),
 )
 
 

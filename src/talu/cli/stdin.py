@@ -29,9 +29,9 @@ def read_text() -> str:
 
 
 def decoded(data: bytes) -> str:
-    """The input decoded as UTF-8."""
+    """The input decoded as UTF-8, without a byte order mark at its start."""
     try:
-        return data.decode()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise click.UsageError(f"Standard input is not UTF-8: {error}.") from error
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from talu._native import return_free_memory
 from talu.engine.engine import Engine
 from talu.engine.loading import load_model
+from talu.error_text import reason
 from talu.exceptions import ModelError, StateError
 from talu.models import load_architecture
 from talu.types import LocalBackend
@@ -134,7 +135,9 @@ def _real(folder: Path) -> Path:
     """The folder with symbolic links resolved."""
     try:
         return folder.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be opened: {reason(error)}") from error
+    except RuntimeError as error:
         raise ModelError(f"{folder} cannot be opened: {error}") from error
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from talu.exceptions import ValidationError
+from talu.unicode import REPLACE_SURROGATES
 
 __all__ = ["ReplyForm", "StopMatcher", "Stops"]
 
@@ -226,7 +227,7 @@ def _build(sequences: list[str]) -> _Node:
         if any("\ud800" <= character <= "\udfff" for character in sequence):
             raise ValidationError(
                 f"the stop sequence {sequence!r:.100} has a lone surrogate, which no answer has; "
-                "decode its bytes with errors='replace'",
+                + REPLACE_SURROGATES,
                 details={"param": "stop_sequences"},
             )
         node = root

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from talu.error_text import reason
 from talu.exceptions import ModelError
 from talu.models.sentence_keys import (
     Prompts,
@@ -355,7 +356,9 @@ def _json(path: Path) -> object:
         if len(data) > MAX_BYTES:
             raise _wrong(path, f"is larger than {MAX_BYTES} bytes")
         return json.loads(data)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise _wrong(path, f"cannot be read: {reason(error)}") from error
+    except (ValueError, RecursionError) as error:
         raise _wrong(path, f"cannot be read: {error}; download the model again") from error
 
 

@@ -9,13 +9,14 @@ writes to.
 
 import os
 import sqlite3
+import stat
 import time
 import weakref
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from talu.error_text import shown
+from talu.error_text import reason, shown
 from talu.exceptions import StorageError
 from talu.forks import ForkSafeLock
 from talu.storage.migrations import MIGRATIONS
@@ -181,6 +182,8 @@ class File:
             status = self.path.stat()
         except FileNotFoundError:
             return ()
+        if not stat.S_ISREG(status.st_mode):
+            raise StorageError(f"{self.path} is not a file: move it away")
         return status.st_dev, status.st_ino
 
     def _create(self) -> None:
@@ -270,7 +273,7 @@ class File:
         except UnicodeDecodeError as error:  # from an SQLite message that quotes the file
             raise self.damaged("it has names that are not UTF-8") from error
         except OSError as error:
-            raise StorageError(f"cannot {doing} {self.path}: {error}") from error
+            raise StorageError(f"cannot {doing} {self.path}: {reason(error)}") from error
 
     def _failure(self, doing: str, error: sqlite3.Error) -> StorageError:
         kind, text = getattr(error, "sqlite_errorname", ""), str(error)[:200]

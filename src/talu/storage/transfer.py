@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from talu.error_text import shown
+from talu.error_text import reason, shown
 from talu.exceptions import IOError, ValidationError
 from talu.protocols import ChatRecord
 from talu.storage.rows import Damage, decode, encode, flaw_of, words_of
@@ -52,7 +52,7 @@ def export_sessions(database: Database, path: Path) -> int:
             out.flush()
             os.fsync(file)
     except OSError as error:
-        wrong = f"cannot export to {path}: {error.strerror or error}"
+        wrong = f"cannot export to {path}: {reason(error)}"
         raise IOError(wrong, details={"path": str(path)}) from error
     return len(sessions)
 
@@ -126,7 +126,7 @@ def import_sessions(
                 reader.take(f"{path}, line {number}", line)
             reader.finish(str(path))
     except OSError as error:
-        wrong = f"cannot import {path}: {error.strerror or error}"
+        wrong = f"cannot import {path}: {reason(error)}"
         raise IOError(wrong, details={"path": str(path)}) from error
     return reader.sessions
 

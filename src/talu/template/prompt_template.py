@@ -1,11 +1,12 @@
 """Defines the public ``PromptTemplate``: a Jinja source that can be inspected and rendered."""
 
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from talu.error_text import shown
+from talu.error_text import reason, shown
 from talu.exceptions import TemplateError, TemplateNotFoundError, ValidationError
 from talu.template.limits import MAX_SOURCE
 from talu.template.plain import plain
@@ -58,8 +59,7 @@ class PromptTemplate:
             TemplateError: the file cannot be read, is too large, or is not a valid template.
         """
         try:
-            size = Path(path).stat().st_size
-            if size > MAX_BYTES:
+            if (size := _size_of(Path(path))) > MAX_BYTES:
                 raise TemplateError(
                     f"the template file {str(path)!r} has {size:,} bytes; at most "
                     f"{MAX_BYTES:,} are read",
@@ -75,8 +75,9 @@ class PromptTemplate:
             wrong = f"path must be text or a path, got {shown(path)}"
             raise ValidationError(wrong, details={"param": "path", "value": path}) from error
         except (OSError, ValueError) as error:
+            why = reason(error) if isinstance(error, OSError) else shown(str(error))
             raise TemplateError(
-                f"the template file {shown(str(path))} cannot be read: {shown(str(error))}",
+                f"the template file {shown(str(path))} cannot be read: {why}",
                 details={"path": str(path)},
             ) from error
         return cls(source, strict=strict)
@@ -139,6 +140,13 @@ class PromptTemplate:
 
     def _strict(self, asked: bool | None) -> bool:
         return self.strict if asked is None else asked
+
+
+def _size_of(path: Path) -> int:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
+        raise OSError("it is not a file")
+    return status.st_size
 
 
 PromptTemplate.RAW = PromptTemplate(

@@ -11,6 +11,7 @@ from typing import Any
 
 from tokenizers import AddedToken
 
+from talu.error_text import reason
 from talu.exceptions import TokenizerError
 
 __all__ = ["TokenSettings", "damaged", "read_settings", "read_templates"]
@@ -126,7 +127,7 @@ def check_size(path: Path, most: int = MAX_FILE) -> None:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise damaged(path, error) from error
+        raise damaged(path, reason(error)) from error
     if size > most:
         raise TokenizerError(
             f"{path} has {size:,} bytes, and at most {most:,} are read; it is not a file of a "
@@ -144,7 +145,9 @@ def read_text(path: Path) -> str:
     check_size(path)
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise damaged(path, reason(error)) from error
+    except UnicodeDecodeError as error:
         raise damaged(path, error) from error
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from talu.error_text import reason
 from talu.weights import packed_file
 from talu.weights.checkpoint import INDEX, weight_files
 from talu.weights.packed_file import Bytes, Check, Packed, Slot, UnusableError
@@ -88,7 +89,8 @@ def save(
             raise OSError(f"{size >> 20} MiB more would leave less than 1 GiB of the disk free")
         return packed_file.write(path, key, slots, fill, use_mmap=use_mmap)
     except (OSError, UnusableError) as error:
-        note = f"the packed weights are not saved for the next open: {error}"
+        why = reason(error) if isinstance(error, OSError) else error
+        note = f"the packed weights are not saved for the next open: {why}"
         warn_once(note)
         return note
 
