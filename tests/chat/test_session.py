@@ -326,7 +326,7 @@ def test_a_wrong_argument_of_a_chat_is_named(arguments, param) -> None:
         ("marker", None),
     ],
 )
-def test_a_wrong_attribute_is_refused_and_the_old_one_stays(chat, name, value) -> None:
+def test_an_invalid_attribute_is_refused_and_keeps_its_old_value(chat, name, value) -> None:
     before = getattr(chat, name)
     with pytest.raises(ValidationError, match=f"{name} (must|cannot) be"):
         setattr(chat, name, value)
@@ -338,7 +338,7 @@ def test_two_system_messages_are_refused() -> None:
         Chat(system="one", messages=[{"role": "system", "content": "two"}])
 
 
-def test_a_fork_is_independent_and_knows_its_parent(faces) -> None:
+def test_a_fork_is_independent_and_has_the_session_of_its_parent(faces) -> None:
     chat = faces.chat("a", "b", system="S", session_id="one", marker="pinned", metadata={"k": 1})
     faces.run(chat.send("q"))
     fork = chat.fork()

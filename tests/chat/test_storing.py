@@ -183,7 +183,9 @@ def test_a_stream_that_is_closed_unread_leaves_the_store_as_it_was(faces, profil
     assert stored(profile, "s") == before
 
 
-def test_regenerate_keeps_the_old_answer_stored_until_the_new_one_is_there(faces, profile) -> None:
+def test_regenerate_keeps_the_old_answer_stored_until_the_new_one_is_complete(
+    faces, profile
+) -> None:
     seen = []
     look = lambda: seen.append([text for _, text in stored(profile, "s")])  # noqa: E731
     chat = faces.client("old", [look, "new"], [look, "other"], profile=profile).chat(session_id="s")

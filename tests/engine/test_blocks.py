@@ -23,7 +23,9 @@ def computed_sequence(pool: BlockPool, tokens: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize(("positions", "blocks"), [(0, 0), (1, 1), (4, 1), (5, 2), (8, 2)])
-def test_a_block_is_needed_for_every_begun_group_of_positions(positions: int, blocks: int) -> None:
+def test_each_group_of_positions_needs_a_block_even_if_it_is_not_full(
+    positions: int, blocks: int
+) -> None:
     assert BlockPool(COUNT, SIZE).needed(positions) == blocks
 
 
@@ -89,7 +91,7 @@ def test_growing_takes_all_or_nothing() -> None:
     assert pool.available == 1
 
 
-def test_two_that_computed_the_same_keep_one_copy() -> None:
+def test_sequences_that_computed_equal_blocks_keep_one_copy() -> None:
     pool = BlockPool(COUNT, SIZE)
     tokens = [1, 2, 3, 4, 5]
     first: list[int] = []

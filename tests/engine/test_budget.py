@@ -73,7 +73,7 @@ def test_the_tightest_group_on_the_way_up_decides(machine: Path) -> None:
     assert available(machine) == 5500
 
 
-def test_a_container_that_sees_its_own_group_at_the_root_is_bound_by_it(machine: Path) -> None:
+def test_the_limit_of_a_container_whose_group_is_at_the_root_applies(machine: Path) -> None:
     (machine / "proc" / "self" / "cgroup").write_text("0::/elsewhere/container\n")
     group(machine / "cgroup", *V2, limit="700", usage=100, reclaimable="inactive_file 0")
     assert available(machine) == 600

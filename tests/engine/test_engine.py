@@ -245,7 +245,7 @@ def test_a_prompt_that_fills_the_context_is_refused_with_both_counts(
     assert caught.value.code == "GENERATION_CONTEXT_OVERFLOW"
 
 
-def test_the_longest_prompt_leaves_one_token(new_engine: NewEngine) -> None:
+def test_the_longest_prompt_leaves_room_for_one_token(new_engine: NewEngine) -> None:
     assert len(tokens_of(new_engine().submit([1] * 255, PARAMS))) == 1
 
 

@@ -29,7 +29,7 @@ def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_an_open_model_says_what_it_is(folder: Path) -> None:
+def test_the_info_of_an_open_model_describes_it(folder: Path) -> None:
     model = load_model(folder)
     info = model.info
     assert (info.model_type, info.device, info.weight_format, info.kv_format) == (

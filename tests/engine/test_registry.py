@@ -381,7 +381,7 @@ def test_a_forked_process_that_ends_normally_ends_in_silence(checkpoint: Path) -
     assert run_script(script, checkpoint) == "3 200\n"
 
 
-def test_processes_that_are_forked_amid_a_generation_end_in_silence(checkpoint: Path) -> None:
+def test_processes_that_are_forked_during_a_generation_end_without_output(checkpoint: Path) -> None:
     script = HEAD + (
         "for number, piece in enumerate(engine.submit([1], params)):\n"
         "    if number < 8 and os.fork() == 0:\n"

@@ -160,7 +160,7 @@ def test_when_the_cache_is_full_the_youngest_gives_its_blocks_back() -> None:
     assert (len(old.tokens), len(young.tokens)) == (20, 20)
 
 
-def test_what_a_job_had_computed_itself_is_not_called_cached() -> None:
+def test_blocks_that_a_job_computed_itself_do_not_count_as_cached() -> None:
     scheduler = new(blocks=6)
     old, young = job(8, answer=12, first=1), job(8, answer=12, first=2)
     scheduler.add(old)

@@ -29,7 +29,7 @@ def by_definition(text: str, sequences: list[str]) -> tuple[str, str | None]:
 
 
 @given(FEW, SEQUENCES, st.sets(st.integers(0, 40)))
-def test_any_cut_into_pieces_gives_what_the_definition_says(
+def test_any_division_of_the_text_into_pieces_gives_the_defined_result(
     text: str, sequences: list[str], cuts: set[int]
 ) -> None:
     borders = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})

@@ -63,7 +63,7 @@ def test_a_waiting_task_is_woken_from_another_thread() -> None:
     assert ticket.result is RESULT
 
 
-def test_what_came_before_the_reader_is_awaited_without_waiting() -> None:
+def test_pieces_that_arrived_before_the_reader_are_read_without_waiting() -> None:
     mailbox = Mailbox()
     ticket = Ticket(mailbox)
     mailbox.put(Piece("a"))
@@ -171,7 +171,7 @@ def test_a_generation_that_never_began_only_queued() -> None:
     assert timings.tokens_per_second is None
 
 
-def test_one_token_has_no_rate() -> None:
+def test_the_rate_of_a_single_token_is_not_defined() -> None:
     progress = Progress(3)
     progress.start(0)
     progress.token()
@@ -186,7 +186,7 @@ def test_the_rate_counts_the_tokens_after_the_first() -> None:
     assert (timings.time_to_first_token_ms, timings.tokens_per_second) == (1000, 2)
 
 
-def test_a_ticket_that_is_left_tells_what_was_generated() -> None:
+def test_an_abandoned_ticket_reports_the_generated_text() -> None:
     mailbox = Mailbox(7)
     ticket = Ticket(mailbox)
     mailbox.progress.start(cached_tokens=4)

@@ -408,3 +408,14 @@ def test_threads_share_a_template_but_not_its_variables() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(run, range(1000, 1200))) == [f"{n}{n}" for n in range(1000, 1200)]
+
+
+@pytest.mark.parametrize("size", [100_001, 10**30])
+def test_a_range_that_is_too_long_is_named_with_its_limit(size: int) -> None:
+    with pytest.raises(TemplateError, match="a range has more than 100,000 numbers") as caught:
+        run_template("{% for n in range(" + str(size) + ") %}{% break %}{% endfor %}", {})
+    assert caught.value.code == "TEMPLATE_LIMIT_EXCEEDED"
+
+
+def test_a_range_of_the_largest_length_is_allowed() -> None:
+    assert run_template("{{ range(100000) | length }}", {}) == "100000"

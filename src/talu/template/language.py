@@ -206,6 +206,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             "joiner": lambda separator=", ": Joiner(separator),
             "namespace": lambda *args, **items: _Namespace(*args, **items),
             "raise_exception": _raise_exception,
+            "range": _range,
             "strftime_now": _strftime_now,
         }
 
@@ -404,6 +405,12 @@ def _tojson(
     if indent is None and separators is None:
         return encoder.encode(value)
     return joined(encoder.iterencode(value))
+
+
+def _range(*bounds: Any) -> range:
+    numbers = range(*bounds)
+    rendering.get().meter.numbers(numbers)
+    return numbers
 
 
 def _raise_exception(message: object) -> None:

@@ -40,6 +40,7 @@ UNITS_PER_LOOK = 100_000  # or this many units
 SCANNED_PER_UNIT = 64  # characters of a text that is only compared or searched
 MAX_WIDTH = 1000  # of padding, indentation, number formats
 MAX_BITS = 10_000  # of an integer
+MAX_RANGE = 100_000  # numbers of a range
 MAX_PATH = 100  # parts of a dotted attribute
 MAX_KEY = 2**60  # a template can make the hashes of larger integers collide
 
@@ -188,6 +189,11 @@ class Meter:
                 self.charge(ELEMENT * len(value) * max(count, 0))
         if isinstance(left, int) and isinstance(right, int):
             _check_bits(left.bit_length() + right.bit_length())
+
+    def numbers(self, numbers: range) -> None:
+        """Refuse a range of too many numbers."""
+        if numbers[MAX_RANGE:]:
+            raise _exceeded(f"a range has more than {MAX_RANGE:,} numbers")
 
     def power(self, left: Any, right: Any) -> None:
         """Check ``left ** right`` before it is computed."""
