@@ -376,11 +376,18 @@ def test_sums_have_one_order_whatever_the_processor() -> None:
 def test_a_processor_without_wide_vectors_gives_the_same_vectors() -> None:
     code = f"""
 import hashlib, pathlib, numpy as np
-from talu.engine.vectors import load_head
-from talu.models.sentence_transformers import read_embedding_settings
+from talu.engine.pooling import Pool
+from talu.engine.vectors import ACTIVATIONS, load_head
+from talu.models.sentence_transformers import LayerNorm, read_embedding_settings
 steps = read_embedding_settings(pathlib.Path({str(FOLDER)!r}), 48, 66).steps
 x = np.random.default_rng(3).standard_normal((40, 48)).astype(np.float32)
-print(hashlib.sha256(load_head(steps, 32).vectors(x, normalize=True).tobytes()).hexdigest())
+norm = LayerNorm(folder=pathlib.Path({str(FOLDER / "3_LayerNorm")!r}), width=32)
+results = [load_head((*steps, norm), 32).vectors(x, normalize=True)]
+results += [function(x.astype(np.float64)) for function in ACTIVATIONS.values()]
+pool = Pool(("mean", "max", "mean_sqrt_len_tokens", "weightedmean"), 40)
+pool.add(x, 0)
+results.append(pool.vector())
+print(hashlib.sha256(b"".join(result.tobytes() for result in results)).hexdigest())
 """
     features = [name for name, there in __cpu_features__.items() if there]
     wide = [name for name in features if name not in __cpu_baseline__ and name in __cpu_dispatch__]

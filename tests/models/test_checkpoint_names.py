@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from talu.engine.loading import load_network
 from talu.exceptions import ModelError
 from talu.graph.native_executor import NativeExecutor
-from talu.models import Architecture
+from talu.models import Architecture, load_architecture
 from talu.types import LocalBackend
 from talu.weights import pack
 from talu.weights.checkpoint import Checkpoint
@@ -128,6 +128,20 @@ def test_a_model_without_a_head_only_makes_embeddings(copied: Any) -> None:
     assert not architecture.generates
     assert architecture.causal
     assert "no 'lm_head.weight'" in str(architecture.embeds_only)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"), [({"tie_word_embeddings": False}, "is false"), ({}, "is not set")]
+)
+def test_the_error_for_a_missing_head_says_what_config_json_says(
+    copied: Any, values: dict[str, bool], words: str
+) -> None:
+    folder = copied("qwen3", without(HEAD))
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("tie_word_embeddings", None)
+    (folder / "config.json").write_text(json.dumps(config | values))
+    reason = load_architecture(folder, stored=set()).embeds_only
+    assert f"'tie_word_embeddings' {words} in config.json" in str(reason)
 
 
 def test_the_table_of_a_tied_model_may_be_stored_under_the_name_of_the_head(copied: Any) -> None:

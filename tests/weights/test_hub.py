@@ -191,6 +191,7 @@ def test_the_modules_of_an_embedding_model_are_downloaded_too(
         "1_Pooling/config.json": b'{"pooling_mode": "cls"}',
         "2_Dense/config.json": b'{"in_features": 8}',
         "2_Dense/model.safetensors": WEIGHTS[:1000],
+        "3_LayerNorm/model.safetensors": WEIGHTS[:900],
     }
     repository.files.update(modules)
     folder = resolve().folder
@@ -288,6 +289,10 @@ def test_the_weights_of_a_refused_model_are_not_downloaded(
         ({"config.json": b"{}", "model-q4.gguf": b""}, "GGUF weights ('model-q4.gguf')"),
         ({"config.json": b"{}"}, "no weights in the repository org/model-"),
         ({"model.safetensors": WEIGHTS}, "has no config.json"),
+        (
+            {"modules.json": b"[]", "0_Transformer/config.json": b"{}"},
+            "has its model in the subfolder '0_Transformer', which is supported for local folders",
+        ),
     ],
 )
 def test_a_repository_without_usable_weights_is_refused_before_any_download(

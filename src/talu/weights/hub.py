@@ -141,6 +141,7 @@ def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         place = f"the repository {model_id} on {address(hub)}"
         if REQUIRED not in sizes:
+            _check_subfolder(place, sizes)
             raise ModelError(f"{place} has no {REQUIRED}: it holds no model that can be opened")
         if SINGLE not in sizes and INDEX not in sizes:
             raise refusal(place, sizes)
@@ -165,6 +166,16 @@ def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
             (absent / name).parent.mkdir(parents=True, exist_ok=True)
             (absent / name).touch()
         return folder
+
+
+def _check_subfolder(place: str, names: Iterable[str]) -> None:
+    """Refuse the old layout of sentence-transformers, whose weights are in a subfolder."""
+    folder = "0_Transformer"
+    if f"{folder}/{REQUIRED}" in names:
+        raise ModelError(
+            f"{place} has its model in the subfolder {folder!r}, which is supported for local "
+            "folders only: download the whole repository and open its folder"
+        )
 
 
 def snapshot(hub: Any, model_id: str, patterns: Iterable[str], *, progress: bool) -> Path:
