@@ -236,6 +236,11 @@ def test_a_client_does_not_keep_its_chats_alive(faces) -> None:
     assert chat() is None
 
 
+def test_a_client_that_could_not_be_made_has_a_repr(faces) -> None:
+    kind = faces.face.client_class
+    assert repr(kind.__new__(kind)) == f"{kind.__name__}(not made)"
+
+
 def test_repr_shows_the_models_and_no_secrets(faces) -> None:
     client = faces.face.client_class("gpt-4", base_url="http://h/v1", api_key="K3Y")
     assert "gpt-4" in repr(client)

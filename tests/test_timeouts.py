@@ -89,11 +89,11 @@ class SlowModel(ScriptedModel):
     go = threading.Event()
     made: "list[SlowModel]" = []  # noqa: RUF012 - for the test
 
-    def __init__(self, name: str, *_: object, **__: object) -> None:
+    def __init__(self, ref: str, *_: object, **__: object) -> None:
         assert self.go.wait(60)
-        if name == "missing":
+        if ref == "missing":
             raise ModelNotFoundError("no such model")
-        super().__init__("a", "b", "c", model=name)
+        super().__init__("a", "b", "c", model=ref)
         self.made.append(self)
 
 

@@ -98,6 +98,8 @@ class BaseClient(ModelMethods, Handle):
         return self._router
 
     def __repr__(self) -> str:
+        if "_router" not in vars(self):  # the constructor failed, and a traceback shows it
+            return f"{type(self).__name__}(not made)"
         state = "closed" if self._router.closed else "open"
         return f"{type(self).__name__}({self.models}, default={self.default_model!r}, {state})"
 

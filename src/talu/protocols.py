@@ -113,7 +113,7 @@ class Backend(Protocol):
 
     @property
     def model(self) -> str:
-        """The reference with which the model was opened."""
+        """The name of the model."""
 
     @property
     def location(self) -> str | None:

@@ -54,6 +54,35 @@ def test_closing_it_stops_the_generation_and_leaves_nothing_to_read(faces, read:
     assert "cancelled" in repr(pieces)
 
 
+def test_a_with_block_stops_the_generation_at_its_end(faces) -> None:
+    model = ScriptedModel("one two three")
+    client = faces.client_of(model)
+
+    async def leave() -> str:
+        async with client.stream("Hi") as pieces:
+            return await anext(pieces)
+
+    if faces.name == "async":
+        assert faces.run(leave()) == "one"
+    else:
+        with client.stream("Hi") as pieces:
+            assert next(pieces) == "one"
+    assert model.active == 0
+
+
+def test_two_readers_at_once_are_refused() -> None:
+    read: list[object] = []
+
+    def read_again() -> None:
+        with pytest.raises(StateError, match="being read already") as caught:
+            next(pieces)
+        read.append(caught.value.code)
+
+    pieces = Client(ModelSpec("m", ScriptedModel([read_again, "one"]))).stream("Hi")
+    assert list(pieces) == ["one", ""] or read
+    assert read == ["STATE_BUSY"]
+
+
 def test_dropping_it_stops_the_generation() -> None:
     model = ScriptedModel("one two three")
     pieces = Client(ModelSpec("m", model)).stream("q")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from talu.backends.scripted import ScriptedModel
+from talu.client import Client
 from talu.exceptions import ModelNotFoundError, StateError, ValidationError
 from talu.router import LocalBackend, ModelSpec, OpenAICompatibleBackend, Router
 from talu.weights.resolve import BUNDLED_FOLDER
@@ -64,7 +65,20 @@ def test_one_model_in_two_places_has_two_names() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["", " ", 3, "x" * 201])
+def test_an_answer_has_the_name_of_its_model() -> None:
+    specs = [ModelSpec("talu/pocket", name="a"), ModelSpec("talu/pocket", name="b")]
+    with Client(specs) as client:
+        answers = [client.ask("Hi", name, max_tokens=1) for name in client.models]
+    assert [answer.model for answer in answers] == ["a", "b"]
+
+
+def test_the_error_for_an_unknown_scheme_hides_the_password() -> None:
+    with pytest.raises(ValidationError, match="unknown provider 'https://'") as caught:
+        Router("https://me:secret@host/x?key=secret").backend()
+    assert "secret" not in repr((caught.value, caught.value.details))
+
+
+@pytest.mark.parametrize("name", ["", " ", 3, "x" * 201, "a\nb"])
 def test_a_name_that_cannot_be_used_is_refused(name) -> None:
     with pytest.raises(ValidationError, match="the name of a model must be text of 1 to 200"):
         Router(ModelSpec("m", name=name))
@@ -101,7 +115,7 @@ def test_the_error_for_a_remote_model_says_that_it_is_not_supported_yet(model) -
 
 
 def test_an_object_that_is_not_a_backend_is_refused() -> None:
-    with pytest.raises(ValidationError, match="is not a backend but a str"):
+    with pytest.raises(ValidationError, match="is not a backend: it is a str"):
         Router([ModelSpec("a", "cuda")]).backend()
 
 

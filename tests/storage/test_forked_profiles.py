@@ -57,6 +57,34 @@ print(*sorted(stored()))
     assert run(script) == ["3", "before child parent"]
 
 
+@pytest.mark.parametrize(
+    "work",
+    ["pass", "stream.cancel()", "list(pieces)", "chat.close()", "chat.send('mine')", "del pieces"],
+)
+def test_an_answer_that_the_parent_reads_is_stored_by_the_parent_alone(run, work: str) -> None:
+    script = f"""
+spec = ModelSpec("m", ScriptedModel("one two three", "of the child"))
+client = Client(spec, profile=Profile("p"))
+chat = client.chat(session_id="s")
+stream = chat("q")
+pieces = iter(stream)
+next(pieces)
+
+def work():
+    global pieces
+    try:
+        {work}
+    except Exception as error:
+        assert error.code in ("STATE_BUSY", "STATE_FORKED"), error
+
+print(status_of_child(work))
+print(*pieces, sep="")
+print(*((item.status.name, item.text) for item in client.chat(session_id="s").items))
+"""
+    answer = "('COMPLETED', 'q') ('COMPLETED', 'one two three')"
+    assert run(script) == ["3", " two three", answer]
+
+
 def test_a_child_that_does_not_use_the_profile_ends_normally(run) -> None:
     assert run("print(status_of_child(lambda: None), *stored())") == ["3 before"]
 

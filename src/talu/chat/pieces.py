@@ -8,6 +8,7 @@ from talu.chat.async_chat import AsyncStreamingResponse
 from talu.chat.builder import Token
 from talu.chat.stream import not_json
 from talu.chat.sync_chat import StreamingResponse
+from talu.exceptions import StateError
 from talu.types import Handle
 
 __all__ = ["AsyncPieces", "Pieces"]
@@ -38,9 +39,15 @@ class Pieces(Handle, Generator[Token, None, None]):
         """The next piece; the value is ignored."""
         try:
             return next(self._reading)
+        except ValueError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                self._release()
+                raise
         except BaseException:
             self._release()
             raise
+        # Raised by the interpreter: "generator already executing".
+        raise StateError("this stream is being read already", "STATE_BUSY")
 
     def throw(self, kind: Any, value: Any = None, traceback: TracebackType | None = None) -> Token:
         """Stop the generation and raise the exception."""
@@ -52,6 +59,12 @@ class Pieces(Handle, Generator[Token, None, None]):
         self._response.close()
         self._reading.close()
         self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         how = 'loop over it, or "".join(it)'
@@ -87,6 +100,12 @@ class AsyncPieces(Handle, AsyncGenerator[Token, None]):
         if self._response is None and not self._closed:
             self._response = await self._begin()
         return self
+
+    async def __aenter__(self) -> Self:
+        return await self._started()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     def __aiter__(self) -> Self:
         return self

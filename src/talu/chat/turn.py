@@ -5,6 +5,7 @@ cancelled, and rolled back when it fails. The store gets the question before the
 Backend, store and event loop are accessed through ``IO`` and ``save`` only.
 """
 
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
@@ -61,6 +62,7 @@ class Turn(Outcome[ChatT]):
     _running: AsyncGeneration | None = None
     _unread: AsyncGeneration | None = None
     _began_at: float = 0.0
+    _process: int = field(default_factory=os.getpid)
     _observation: Observation = field(init=False)
     _question_is_saved: bool = False
     _error: BaseException | None = None
@@ -309,7 +311,8 @@ class Turn(Outcome[ChatT]):
             await self._save_items(self.history.items)
 
     async def _save_items(self, items: Sequence[Item]) -> None:
-        if self.save is not None:
+        """Store the history, unless this is a forked child: the turn is its parent's."""
+        if self.save is not None and self._process == os.getpid():
             await self.io.save(partial(self.save, tuple(items)))
 
 

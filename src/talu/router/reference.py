@@ -1,9 +1,13 @@
 """Parses a model reference into provider and model name."""
 
+import re
+
 from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
 
-__all__ = ["PATH_STARTS", "compatible_reference", "split_reference"]
+__all__ = ["PATH_STARTS", "SECRET", "compatible_reference", "split_reference", "without_secrets"]
+
+SECRET = "***"
 
 PATH_STARTS = ("/", "./", "../", "~")  # a reference with one of these prefixes is always a path
 
@@ -60,6 +64,7 @@ def _provider(ref: str, prefix: str, mark: str) -> str | None:
         return "openai" if prefix == "oaic" else prefix
     known = [LOCAL, *REMOTE]
     hint = nearest(prefix, known) or f"; known are {', '.join(known)}"
+    ref = without_secrets(ref)
     raise ValidationError(
         f"model reference {shown(ref)} has the unknown provider {shown(prefix + mark)}{hint}; "
         "write ./ in front of the name of a folder",
@@ -73,3 +78,14 @@ def _name(ref: str, name: str) -> str:
         wrong = f"model reference {shown(ref)} names a provider but no model"
         raise ValidationError(wrong, "AMBIGUOUS_BACKEND", {"param": "model", "value": ref})
     return name
+
+
+def without_secrets(url: str) -> str:
+    """A URL, possibly malformed, with user, password, query and fragment replaced by ``***``."""
+    address = re.split("[?#]", url, maxsplit=1)[0]
+    mark = url[len(address) : len(address) + 1]
+    before, at, host = address.rpartition("@")
+    if at:
+        scheme = re.match(r"[\w+.-]+:/+", before)
+        address = f"{scheme[0] if scheme else ''}{SECRET}@{host}"
+    return address + (mark and mark + SECRET)

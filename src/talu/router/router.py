@@ -13,7 +13,7 @@ from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
 from talu.forks import ForkSafeLock, import_whole
 from talu.protocols import Backend
-from talu.router.reference import compatible_reference, split_reference
+from talu.router.reference import compatible_reference, split_reference, without_secrets
 from talu.router.spec import (
     ModelInput,
     ModelSpec,
@@ -21,7 +21,6 @@ from talu.router.spec import (
     OpenAICompatibleBackend,
     path_reference,
     specs_from,
-    without_secrets,
 )
 from talu.threads import beside_loop, thread_starts
 from talu.types import Handle, LocalBackend
@@ -62,8 +61,8 @@ class Router(Handle):
         for spec in specs:
             if spec.name in self._targets:
                 raise ValidationError(
-                    f"model {shown(spec.name)} is given twice: name one of them otherwise, as in "
-                    "ModelSpec(ref, backend, name='second')",
+                    f"model {shown(spec.name)} is given twice: give one of them another name, as "
+                    "in ModelSpec(ref, backend, name='second')",
                     details={"param": "model", "value": spec.name},
                 )
             self._targets[spec.name] = _Target(spec)
@@ -199,7 +198,7 @@ class Router(Handle):
             if opening is not None and opening.under_way:
                 return opening.future
             openings[offline] = opening = _Opening()
-            work = partial(self._open_in_thread, name, opening.future, offline=offline)
+            work = partial(self._open_in_thread, name, opening, offline=offline)
             try:
                 with thread_starts():
                     threading.Thread(target=work, name="talu-opening").start()
@@ -208,12 +207,15 @@ class Router(Handle):
                 raise
             return opening.future
 
-    def _open_in_thread(self, name: str, future: "Future[Backend]", *, offline: bool) -> None:
+    def _open_in_thread(self, name: str, opening: "_Opening", *, offline: bool) -> None:
         try:
-            future.set_result(self._opened(name, offline=offline))
+            opening.future.set_result(self._opened(name, offline=offline))
         except BaseException as error:  # noqa: BLE001 - the waiting callers raise it
-            future.set_exception(error)
-        self._targets[name].openings.pop(offline, None)  # it keeps the model in memory
+            opening.future.set_exception(error)
+        openings = self._targets[name].openings
+        with self._starts.lock:
+            if openings.get(offline) is opening:  # not a later one
+                del openings[offline]  # it keeps the model in memory
         if self._closed:  # ``close`` did not wait for this thread
             self.close()
 
@@ -236,7 +238,9 @@ class Router(Handle):
         if deadline is None or not self._targets[name].takes_time:
             return await beside_loop(self._opened, name, offline=offline)
         opening = self._opening(name, offline=offline)
-        await asyncio.wait([asyncio.wrap_future(opening)], timeout=deadline.left)
+        waiting = asyncio.wrap_future(opening)
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # retrieved
+        await asyncio.wait([waiting], timeout=deadline.left)
         if not opening.done():
             raise deadline.error(opening=True)
         return opening.result()
@@ -301,17 +305,17 @@ def _open(target: ModelTarget, *, offline: bool) -> Backend:
     if target.provider is not None:
         raise _not_yet(target)
     if isinstance(backend, LocalBackend):
-        return _open_local(target.name, backend, offline=offline)
+        return _open_local(target, backend, offline=offline)
     if isinstance(backend, OpenAICompatibleBackend) or not callable(
         getattr(backend, "generate", None)
     ):
         kind = type(backend).__name__
-        wrong = f"the backend of {shown(target.model)} is not a backend but a {kind}"
+        wrong = f"the backend of {shown(target.model)} is not a backend: it is a {kind}"
         raise ValidationError(wrong, details={"param": "backend"})
     return backend
 
 
-def _open_local(name: str, options: LocalBackend, *, offline: bool) -> Backend:
+def _open_local(target: ModelTarget, options: LocalBackend, *, offline: bool) -> Backend:
     module, kind = LOCAL_MODEL
     backend = getattr(import_whole(module), kind, None)
     if backend is None:
@@ -320,7 +324,7 @@ def _open_local(name: str, options: LocalBackend, *, offline: bool) -> Backend:
             "model before handlers use one",
             "STATE_BUSY",
         )
-    model: Backend = backend(name, options, offline=offline)
+    model: Backend = backend(target.name, options, name=target.model, offline=offline)
     return model
 
 

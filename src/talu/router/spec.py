@@ -4,7 +4,6 @@ Creating a spec does not access disk or network.
 """
 
 import os
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -13,7 +12,7 @@ from typing import Any, Self
 from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend
-from talu.router.reference import PATH_STARTS
+from talu.router.reference import PATH_STARTS, SECRET, without_secrets
 from talu.types import LocalBackend
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
 ]
 
 
-SECRET = "***"
 MAX_NAME = 200  # characters
 
 
@@ -266,7 +264,7 @@ def _spec(model: ModelInput) -> ModelSpec:
 
 
 def _check_name(name: object) -> None:
-    if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME:
+    if not isinstance(name, str) or not 0 < len(name.strip()) <= MAX_NAME or not name.isprintable():
         wrong = f"the name of a model must be text of 1 to {MAX_NAME} characters, got {shown(name)}"
         raise ValidationError(wrong, details={"param": "name"})
 
@@ -287,14 +285,3 @@ def path_reference(path: os.PathLike[str]) -> str:
     if not isinstance(text, str):
         raise ValidationError("a path must be text, not bytes", details={"param": "model"})
     return text if text.startswith(PATH_STARTS) or text in (".", "..") else f"./{text}"
-
-
-def without_secrets(url: str) -> str:
-    """A URL, possibly malformed, with user, password, query and fragment replaced by ``***``."""
-    address = re.split("[?#]", url, maxsplit=1)[0]
-    mark = url[len(address) : len(address) + 1]
-    before, at, host = address.rpartition("@")
-    if at:
-        scheme = re.match(r"[\w+.-]+:/+", before)
-        address = f"{scheme[0] if scheme else ''}{SECRET}@{host}"
-    return address + (mark and mark + SECRET)

@@ -60,10 +60,11 @@ class _Generation:
         model: the model's name.
     """
 
+    _submitted: Submitted | None = None  # also if an interrupt hits the constructor
+
     def __init__(self, submit: Callable[[], Submitted], model: str) -> None:
         self._submit = submit
         self._model = model
-        self._submitted: Submitted | None = None
         self._cancelled = False
         self._ended = False
         self._events: deque[Event] = deque()

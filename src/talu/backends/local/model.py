@@ -52,13 +52,19 @@ class LocalModel:
     """
 
     def __init__(
-        self, ref: str, options: LocalBackend | None = None, *, offline: bool = False
+        self,
+        ref: str,
+        options: LocalBackend | None = None,
+        *,
+        name: str | None = None,
+        offline: bool = False,
     ) -> None:
         """Open the model, or acquire a lease on it if it is already open.
 
         Args:
             ref: ``"talu/pocket"``, a folder, or a hub id.
             options: execution options; None for the defaults of ``LocalBackend``.
+            name: the name of the model in answers; None for ``ref``.
             offline: open no socket.
 
         Raises:
@@ -70,6 +76,7 @@ class LocalModel:
         _check_options(options)
         check_boolean("offline", offline)
         self._ref = ref
+        self._name = ref if name is None else name
         _release_dropped()
         self._lease = acquire(ref, options, offline=offline)
         self._info = self._lease.engine.info
@@ -82,8 +89,8 @@ class LocalModel:
 
     @property
     def model(self) -> str:
-        """The reference that the model was opened with."""
-        return self._ref
+        """The name of the model."""
+        return self._name
 
     @property
     def location(self) -> str:
@@ -102,11 +109,11 @@ class LocalModel:
 
     def generate(self, request: Request) -> LocalGeneration:
         """A generation that has not started."""
-        return LocalGeneration(partial(self._submit, request), self._ref)
+        return LocalGeneration(partial(self._submit, request), self._name)
 
     def agenerate(self, request: Request) -> AsyncLocalGeneration:
         """Like ``generate``, for a reader in an event loop."""
-        return AsyncLocalGeneration(partial(self._submit, request), self._ref)
+        return AsyncLocalGeneration(partial(self._submit, request), self._name)
 
     def render(self, request: Request) -> tuple[str, list[int]]:
         """The prompt as text and as token ids, without generating.
@@ -259,7 +266,7 @@ class LocalModel:
             ticket=ticket,
             reply=reply,
             echo=prompt.text if request.echo_prompt else "",
-            model=self._ref,
+            model=self._name,
             prompt=prompt.text,
             seed=params.seed,
             notes=(*request.notes, *self._info.notes, *prompt.notes, *stops),
