@@ -4,6 +4,7 @@ import asyncio
 import copy
 import json
 import pickle
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -272,6 +273,29 @@ def test_a_copy_of_metadata_is_a_plain_dictionary(copied) -> None:
     other["tags"].append("b")
     assert (type(other), other) == (dict, {"tags": ["a", "b"]})
     assert chat.metadata == {"tags": ["a"]}
+
+
+def test_a_reader_in_another_thread_never_finds_unchanged_metadata_missing() -> None:
+    chat = Chat(metadata={"kept": 1, "changed": 0})
+    metadata, missing, done = chat.metadata, [], threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            if metadata.get("kept") != 1 or "changed" not in metadata:
+                missing.append(dict(metadata))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    reader = threading.Thread(target=read)
+    try:
+        reader.start()
+        for number in range(2000):
+            metadata["changed"] = number
+    finally:
+        done.set()
+        reader.join()
+        sys.setswitchinterval(before)
+    assert missing == []
 
 
 def test_metadata_of_a_closed_or_dropped_chat_cannot_be_changed() -> None:

@@ -105,8 +105,9 @@ class Metadata(dict[str, Any]):
             changed = dict(self)
             result = change(changed)
             checked = _checked(changed)
-            super().clear()
-            super().update(checked)
+            super().update(checked)  # in place, so that no reader finds the other keys missing
+            for key in self.keys() - checked.keys():
+                super().__delitem__(key)
         owner._save_attributes()
         return result
 
