@@ -265,14 +265,24 @@ def test_a_list_or_dictionary_inside_metadata_is_read_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "copied", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+    "copied",
+    [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), lambda m: m.copy()],
 )
 def test_a_copy_of_metadata_is_a_plain_dictionary(copied) -> None:
-    chat = Chat(metadata={"tags": ["a"]})
+    chat = Chat(metadata={"tags": ["a", {"deep": []}]})
     other = copied(chat.metadata)
     other["tags"].append("b")
-    assert (type(other), other) == (dict, {"tags": ["a", "b"]})
-    assert chat.metadata == {"tags": ["a"]}
+    other["tags"][1]["deep"].append(1)
+    assert (type(other), other) == (dict, {"tags": ["a", {"deep": [1]}, "b"]})
+    assert chat.metadata == {"tags": ["a", {"deep": []}]}
+
+
+def test_a_copy_of_a_value_inside_metadata_can_be_changed() -> None:
+    chat = Chat(metadata={"tags": [["a"]], "user": {"ids": [1]}})
+    tags, user = chat.metadata["tags"].copy(), chat.metadata["user"].copy()
+    tags[0].append("b")
+    user["ids"].append(2)
+    assert (tags, user) == ([["a", "b"]], {"ids": [1, 2]})
 
 
 def test_a_reader_in_another_thread_never_finds_unchanged_metadata_missing() -> None:

@@ -115,7 +115,8 @@ class ChatAttributes(Handle):
 
         A change such as ``chat.metadata["user"] = "ada"`` is stored at once. A key that is not text
         and a value that JSON would change, such as a tuple, are refused. The lists and dictionaries
-        inside are read-only: assign a new value to their key.
+        inside are read-only: assign a new value to their key. ``copy()`` returns a plain
+        dictionary.
         """
         return self._metadata
 

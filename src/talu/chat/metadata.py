@@ -30,8 +30,9 @@ class Metadata(dict[str, Any]):
     """Additional data about a chat: a dictionary of values that JSON represents exactly.
 
     A change is checked first and stored at once, like that of any other attribute of the chat. The
-    lists and dictionaries inside are read-only: assign a new value to their key. A copy is a plain
-    dictionary.
+    lists and dictionaries inside are read-only: assign a new value to their key. ``copy()`` returns
+    a plain dictionary of plain values, as the module ``copy`` does; ``dict(metadata)`` keeps the
+    read-only values inside.
     """
 
     def __init__(self, values: object, owner: Owner) -> None:
@@ -88,8 +89,12 @@ class Metadata(dict[str, Any]):
         """Remove all values."""
         self._change(lambda changed: changed.clear())
 
+    def copy(self) -> dict[str, Any]:
+        """A plain dictionary, in which the lists and dictionaries can be changed too."""
+        return {key: _plain(value) for key, value in dict(self).items()}
+
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
-        return dict, (_plain(self),)
+        return dict, (self.copy(),)
 
     def _change(self, change: Callable[[dict[str, Any]], T]) -> T:
         """Change a copy, check it, take it over, and store it."""
@@ -97,7 +102,7 @@ class Metadata(dict[str, Any]):
         if owner is None:
             raise StateError(
                 "the chat of this metadata no longer exists, so a change would be lost: keep a "
-                "reference to the chat, or change a copy, dict(metadata)",
+                "reference to the chat, or change a copy, metadata.copy()",
                 "STATE_NO_CHAT",
             )
         owner._check_open()
@@ -144,7 +149,8 @@ def _check_exact(where: str, value: object) -> None:
 def _refuse(*_: object, **__: object) -> NoReturn:
     raise TypeError(
         "a value inside chat.metadata is read-only, because a change of it would not be stored: "
-        "assign a new value to its key, as in chat.metadata['tags'] = ['a', 'b']"
+        "assign a new value to its key, as in chat.metadata['tags'] = ['a', 'b'], or change a "
+        "copy, chat.metadata.copy()"
     )
 
 
@@ -154,8 +160,12 @@ class _FrozenList(list[Any]):
     append = extend = insert = remove = pop = clear = sort = reverse = _refuse
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
 
+    def copy(self) -> list[Any]:
+        """A plain list of plain values."""
+        return [_plain(entry) for entry in self]
+
     def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
-        return list, (_plain(self),)
+        return list, (self.copy(),)
 
 
 class _FrozenDict(dict[str, Any]):
@@ -164,8 +174,12 @@ class _FrozenDict(dict[str, Any]):
     update = setdefault = pop = popitem = clear = _refuse
     __setitem__ = __delitem__ = __ior__ = _refuse
 
+    def copy(self) -> dict[str, Any]:
+        """A plain dictionary of plain values."""
+        return {key: _plain(entry) for key, entry in self.items()}
+
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
-        return dict, (_plain(self),)
+        return dict, (self.copy(),)
 
 
 def _frozen(value: Any) -> Any:
@@ -175,6 +189,4 @@ def _frozen(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, list) else value
+    return value.copy() if isinstance(value, _FrozenDict | _FrozenList) else value
