@@ -35,8 +35,8 @@ def new_session_id() -> str:
 class Profile(Handle):
     """A named store of chats: ``Client(model, profile=Profile("work"))`` stores every chat in it.
 
-    Nothing is written before the first chat has an item. Several clients and processes may use
-    one profile at once.
+    Nothing is written before the first chat has an item, a title, a marker or metadata. Several
+    clients and processes may use one profile at once.
 
     Args:
         name: letters, digits, ``_``, ``-`` and ``.``, at most 60; without one the environment

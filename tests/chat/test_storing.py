@@ -109,14 +109,45 @@ def test_reading_a_session_changes_nothing_in_it(faces, profile) -> None:
     assert profile.database.load(chat.session_id) == before
 
 
-def test_a_chat_without_items_is_not_stored_and_gets_an_id(faces, profile, home) -> None:
-    chat = faces.client(profile=profile).chat(marker="pinned", metadata={"a": 1})
+def test_a_chat_in_which_nothing_was_set_or_said_is_not_stored_and_gets_an_id(
+    faces, profile, home
+) -> None:
+    chat = faces.client(profile=profile).chat(config=GenerationConfig(seed=1))
     assert len(chat.session_id) == 36
-    chat.title = "still empty"
+    chat.title, chat.marker, chat.metadata = None, "", {}
+    chat.fork()
+    faces.run(chat.close())
     assert not (home / ".talu").exists()
-    chat.append("user", "q")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("title", "T"), ("title", ""), ("marker", "pinned"), ("metadata", {"a": 1})]
+)
+def test_an_attribute_set_in_a_chat_without_items_is_stored_at_once(faces, profile, name, value):
+    client = faces.client("answer", profile=profile)
+    chat = client.chat(config=GenerationConfig(seed=1))
+    setattr(chat, name, value)
     (session,) = profile.sessions()
-    assert (session["marker"], session["title"]) == ("pinned", "still empty")
+    assert (session[name], session["config"]) == (value, {"seed": 1})
+    faces.run(chat.close())
+    again = client.chat(session_id=chat.session_id)
+    assert (getattr(again, name), len(again)) == (value, 0)
+    faces.run(again.send("q"))
+    assert len(stored(profile, chat.session_id)) == 2
+
+
+def test_a_chat_without_items_is_listed_found_exported_and_deleted(faces, profile, tmp_path):
+    chat = faces.client(profile=profile).chat(metadata={"user": "ada"})
+    chat.title = "still empty"
+    assert [each["session_id"] for each in profile.sessions(search="empty")] == [chat.session_id]
+    assert profile.export(tmp_path / "all.jsonl") == 1
+    other = Profile("other")
+    assert other.import_(tmp_path / "all.jsonl") == 1
+    assert other.database.first_question(chat.session_id) is None
+    (session,) = other.sessions()
+    assert (session["title"], session["metadata"]) == ("still empty", {"user": "ada"})
+    profile.delete(chat.session_id)
+    assert profile.sessions() == []
 
 
 def test_without_a_profile_nothing_is_written(faces, home) -> None:

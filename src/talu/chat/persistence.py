@@ -59,9 +59,10 @@ class Persistence:
     def save(self, record: ChatRecord, items: Sequence[Item] | None = None) -> None:
         """Store the session with this history; None keeps the stored history.
 
-        A chat without items is not stored. An earlier change that could not be stored is stored
-        now. Passing a history always counts as a change of the session, even if the history is the
-        same, so that concurrent changes are detected on both sides.
+        A chat is stored once it has an item, a title, a marker or metadata. An earlier change that
+        could not be stored is stored now. Passing a history always counts as a change of the
+        session, even if the history is the same, so that concurrent changes are detected on both
+        sides.
 
         Raises:
             StateError: called from a signal handler while its thread is saving.
@@ -89,7 +90,7 @@ class Persistence:
             if items is None and record == self._record:
                 return
             items = self._items if items is None else list(items)
-            if self._change is None and not items:
+            if self._change is None and not items and not _is_described(record):
                 return
             keep = self._stored_of(items)
             try:
@@ -142,6 +143,11 @@ class Persistence:
             if found == tuple(written):
                 self._mark_saved(record, items, stored.change, stored.nodes)
         self._pending = None
+
+
+def _is_described(record: ChatRecord) -> bool:
+    """Whether the caller gave the chat anything that a listing shows."""
+    return record["title"] is not None or bool(record["marker"] or record["metadata"])
 
 
 def _chat_fields(record: StoredRecord) -> ChatRecord:
