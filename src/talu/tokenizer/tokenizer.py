@@ -3,6 +3,7 @@
 Only this package uses ``tokenizers``.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -31,6 +32,7 @@ from talu.tokenizer.files import (
     read_settings,
     read_templates,
 )
+from talu.tokenizer.growth import check_growth, check_model, normalizer_in
 from talu.tokenizer.literal import LiteralEncoder, Part
 from talu.tokenizer.replaced import note_on_replaced_parts, state_of
 from talu.tokenizer.splitting import PIECE, break_pattern, pieces
@@ -46,6 +48,7 @@ _CONVERT = (
     'save it in the fast format first: python -c "from transformers import AutoTokenizer as T; '
     "T.from_pretrained('{folder}').save_pretrained('{folder}')\""
 )
+_NO_MODEL: dict[str, object] = {"type": "BPE", "vocab": {}, "merges": []}
 _OTHER_FORMATS = ("tokenizer.model", "tekken.json", "vocab.json", "vocab.txt", "spiece.model")
 
 Watch = Callable[[int], None]  # is told how many tokens there are so far, and may raise
@@ -109,7 +112,7 @@ class Tokenizer:
         settings = read_settings(folder)
         templates = read_templates(folder, settings.config.get("chat_template"))
         try:
-            backend = _guarded(lambda: tokenizers.Tokenizer.from_buffer(path.read_bytes()))
+            backend = _load(path)
             tokenizer = cls(backend, settings, templates)
             if lower_case:
                 _guarded(lower_first, backend)
@@ -407,6 +410,29 @@ def _guarded(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
             raise
         problem = f"{'panicked' if panic else type(error).__name__}: {str(error)[:200]}"
         raise _BackendError(f"the tokenizers package failed: {problem}") from error
+
+
+def _load(path: Path) -> tokenizers.Tokenizer:
+    """Load ``tokenizer.json`` after checking how much its parts can lengthen a text.
+
+    The normalizer is checked first, because loading applies it to the added tokens.
+    """
+    content = _guarded(path.read_bytes)
+    normalizer = _guarded(lambda: normalizer_in(content.decode()))
+    alone = {"version": "1.0", "added_tokens": [], "normalizer": normalizer, "model": _NO_MODEL}
+    backend = _guarded(tokenizers.Tokenizer.from_str, json.dumps(alone))
+    check_growth({"normalizer": state_of(backend.normalizer)})
+    backend = _guarded(tokenizers.Tokenizer.from_buffer, content)
+    check_growth(
+        {
+            "normalizer": state_of(backend.normalizer),
+            "pre-tokenizer": state_of(backend.pre_tokenizer),
+            "post-processor": state_of(backend.post_processor),
+            "decoder": state_of(backend.decoder),
+        }
+    )
+    check_model(backend.model)
+    return backend
 
 
 def _configure(
