@@ -200,8 +200,9 @@ class Client(BaseClient, TokenMethods):
             config: default settings of the chat; copied.
             session_id: identifier of the chat. With a profile, this resumes the stored chat of this
                 id, with its history and all attributes not passed here; the stored system message
-                stays, with a warning if ``system`` is another one. Without an id the chat gets a
-                new one.
+                stays, with a warning if ``system`` is another one. The stored model is used if the
+                client has it and ``model`` is not given; if the client does not have it, there is a
+                warning. Without an id the chat gets a new one.
             parent_session_id: identifier of the chat that it was forked from.
             marker: "", "pinned", "archived" or "deleted".
             metadata: additional data about the chat, fit for JSON.

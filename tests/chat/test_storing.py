@@ -511,7 +511,20 @@ def test_a_session_continues_with_its_model_if_the_client_has_it(faces, profile)
     client.chat(session_id="s", system="S", model="two")
     assert client.chat(session_id="s").model == "two"
     assert client.chat(session_id="s", model="one").model == "one"
-    assert faces.client(profile=profile).chat(session_id="s").model == "scripted"
+    with pytest.warns(UserWarning, match="with the model 'two', .* with 'scripted'") as warned:
+        assert faces.client(profile=profile).chat(session_id="s").model == "scripted"
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_a_chat_with_its_own_model_warns_that_the_stored_model_is_another_one(profile) -> None:
+    Client(ModelSpec("m", ScriptedModel()), profile=profile).chat(session_id="s", system="S")
+    own = ModelSpec("n", ScriptedModel("a"))
+    with pytest.warns(UserWarning, match="with the model 'm', .* with 'n'") as warned:
+        chat = Chat(own, profile=profile, session_id="s")
+    assert [warning.filename for warning in warned] == [__file__]
+    chat.send("q")
+    assert profile.sessions()[0]["model"] == "n"
+    Chat(own, profile=profile, session_id="s")  # without a warning
 
 
 def test_a_restored_chat_is_a_dictionary_that_went_through_json(faces, profile) -> None:

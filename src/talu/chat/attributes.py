@@ -139,7 +139,7 @@ class ChatAttributes(Handle):
         if self._closed:
             raise StateError("the chat has been closed", "CHAT_CLOSED")
 
-    def _connect(self, store: Store, *, models: Sequence[str], fresh: bool) -> None:
+    def _connect(self, store: Store, *, models: Sequence[str], fresh: bool) -> str | None:
         """Connect to a store and resume the stored session of this id, if there is one.
 
         Attributes passed by the caller take precedence over stored ones.
@@ -148,6 +148,9 @@ class ChatAttributes(Handle):
             store: the store of the session.
             models: the stored model is used if it is one of these, or if the chat has none.
             fresh: the caller passed a history, so the store must not have one.
+
+        Returns:
+            The name of the stored model, if there is one.
         """
         persistence = Persistence(store, self._session_id)
         stored = persistence.restore()
@@ -163,6 +166,7 @@ class ChatAttributes(Handle):
         self._persistence = persistence
         if changed:
             self._save(self._history.items)
+        return stored[0]["model"] if stored is not None else None
 
     def _take(self, record: StoredRecord, items: list[Item]) -> bool:
         """Adopt stored values for attributes not passed; return whether any was passed."""

@@ -158,13 +158,31 @@ class Conversation(Editable):
             self.system = system
         if profile is not None:
             known = client.router.models if client and model is None else []
-            self._connect(profile.database, models=known, fresh=messages is not None)
-            if system and self.system != system:
-                warnings.warn(
-                    f"session {self.session_id!r} keeps its stored system message, not the one "
-                    "given as system=; set chat.system to replace it",
-                    stacklevel=3,
-                )
+            before = self._connect(profile.database, models=known, fresh=messages is not None)
+            self._warn_of_stored(system, before, chosen=self._own is None and model is not None)
+
+    def _warn_of_stored(self, system: str | None, model: str | None, *, chosen: bool) -> None:
+        """Warn of what the stored session has, and the caller may not expect.
+
+        Args:
+            system: the system message that the caller gave.
+            model: the stored model.
+            chosen: the caller chose another one of the client's models.
+        """
+        level = 4 if self._own is None else 3  # the caller of client.chat() or of Chat()
+        if system and self.system != system:
+            warnings.warn(
+                f"session {self.session_id!r} keeps its stored system message, not the one "
+                "given as system=; set chat.system to replace it",
+                stacklevel=level,
+            )
+        if model is not None and model != self._model and not chosen:
+            warnings.warn(
+                f"session {shown(self.session_id)} was stored with the model {shown(model)}, and "
+                f"is continued with {shown(self._model)}, whose name is stored with the next "
+                "change; to keep the model, open the session with a client that has it",
+                stacklevel=level,
+            )
 
     @property
     def client(self) -> Host | None:
