@@ -215,9 +215,8 @@ class File:
             try:
                 db.execute("PRAGMA journal_mode = WAL")
                 break
-            except (
-                sqlite3.OperationalError
-            ):  # another process is switching, and SQLite does not wait
+            except sqlite3.OperationalError:
+                # another process is switching, and SQLite does not wait
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.005)

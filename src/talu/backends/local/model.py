@@ -84,8 +84,8 @@ class LocalModel:
         self._closed = False
         self._texts = Texts(ref, lambda: self._engine, self._track)
         self._tickets: weakref.WeakSet[Ticket | EmbeddingTicket] = weakref.WeakSet()
-        self._dropped = weakref.finalize(self, _let_go, self._lease)
-        self._dropped.atexit = False
+        self._releasing = weakref.finalize(self, _let_go, self._lease)
+        self._releasing.atexit = False
 
     @property
     def model(self) -> str:
@@ -210,7 +210,7 @@ class LocalModel:
             tickets = list(self._tickets)
         for ticket in tickets:
             ticket.cancel()
-        self._dropped.detach()
+        self._releasing.detach()
         self._lease.release()
 
     @property
