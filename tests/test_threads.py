@@ -90,7 +90,7 @@ def test_a_thread_that_cannot_be_started_is_a_typed_error(monkeypatch: pytest.Mo
             patch.setattr(threading.Thread, "start", fail_to_start)
             await InTurn().call(lambda: None)
 
-    with pytest.raises(ResourceError, match=r"no further thread.*ulimit"):
+    with pytest.raises(ResourceError, match=r"another thread.*ulimit -u.*ulimit -v"):
         asyncio.run(call())
 
 
@@ -110,7 +110,7 @@ def test_many_questions_without_a_thread_are_a_typed_error(
     client = Client([ModelSpec("scripted", ScriptedModel("a", "b"))])
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail_to_start)
-        with pytest.raises(ResourceError, match=r"no further thread.*ulimit"):
+        with pytest.raises(ResourceError, match=r"another thread.*ulimit -u.*ulimit -v"):
             client.ask(["one", "two"])
 
 

@@ -18,8 +18,8 @@ NOT_YET = {  # names of features that later versions have
     "tools_json": "tools",
 }
 NO_THREAD = (
-    "the system allows no further threads; raise the limit of processes (ulimit -u, or pids.max of "
-    "the container)"
+    "the system cannot start another thread: raise the limit of threads (ulimit -u, or pids.max of "
+    "the container) or of memory (ulimit -v, or the memory of the container)"
 )
 LENGTH = 100  # of a value in a message
 DEPTH = 4  # of nested values in a message
