@@ -83,6 +83,8 @@ class Profile(Handle):
     ) -> list[SessionRecord]:
         """The stored sessions, most recently changed first.
 
+        The first page gives a warning that names damaged sessions which it may leave out.
+
         Args:
             search: at most 1,000 characters and 32 words. One user or assistant message, or the
                 title, must contain them all. Each must match the start of a word, or occur

@@ -114,6 +114,7 @@ def test_a_record_that_names_another_session_does_not_replace_its_columns(filled
     assert [session["session_id"] for session in filled.sessions()] == ["c", "b", "a"]
 
 
+@pytest.mark.filterwarnings("ignore:.* has damaged sessions:UserWarning")
 def test_mutated_databases_give_typed_errors_only(filled, client_of, tmp_path: Path) -> None:
     chance = random.Random(11)
     filled.delete("b")
@@ -138,3 +139,29 @@ def test_a_listing_and_an_export_name_the_session_that_is_damaged(filled, tmp_pa
         with pytest.raises(StorageError, match=r"session 'a' cannot be read: .* missing") as caught:
             use()
         assert caught.value.code == "STORAGE_DAMAGED"
+
+
+@pytest.mark.parametrize("value", ["x'00ff'", "'x'", str(2**63 - 1)])
+def test_a_listing_names_a_session_that_its_order_does_not_reach(filled, value: str) -> None:
+    change(filled, f"UPDATE sessions SET change = {value} WHERE session_id = 'a'")
+    with pytest.warns(UserWarning, match="has damaged sessions .*: 'a'; restore") as warned:
+        sessions = filled.sessions(limit=1)
+    assert [warning.filename for warning in warned] == [__file__]
+    assert [session["session_id"] for session in sessions] == ["c"]
+    assert len(filled.sessions(cursor=sessions[0]["cursor"])) == 1  # warned on the first page
+
+
+@pytest.mark.parametrize("value", ["x'00ff'", "'x'"])
+def test_a_search_names_a_session_whose_last_item_is_not_a_number(filled, value: str) -> None:
+    change(filled, f"UPDATE sessions SET head = {value} WHERE session_id = 'a'")
+    with pytest.warns(UserWarning, match="has damaged sessions .*: 'a'; restore"):
+        assert filled.sessions(search="brown") == []
+
+
+def test_a_listing_names_at_most_ten_damaged_sessions(filled, client_of) -> None:
+    for number in range(12):
+        client_of(filled).chat(session_id=f"s{number}", system="S")
+    change(filled, "UPDATE sessions SET change = 'x' || session_id WHERE session_id != 'a'")
+    with pytest.warns(UserWarning, match="and others; restore") as warned:
+        assert [session["session_id"] for session in filled.sessions()] == ["a"]
+    assert str(warned[0].message).count("'") == 20

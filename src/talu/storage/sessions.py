@@ -6,6 +6,7 @@ them.
 
 import sqlite3
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,6 +39,13 @@ PAGE = """
     change < :before AND (:marker IS NULL OR marker = :marker) ORDER BY change DESC LIMIT :limit
 """
 LIST = f"SELECT {COLUMNS}, NULL FROM sessions WHERE {PAGE}"
+MAX_CHANGE = 2**63 - 1
+MAX_NAMED = 10
+# Values that the listing or the search does not reach: text and blobs sort after all numbers.
+UNLISTED = f"""
+    SELECT CAST(coalesce(session_id, '') AS BLOB) FROM sessions
+    WHERE change >= {MAX_CHANGE} OR change IS NULL OR head >= '' LIMIT {MAX_NAMED + 1}
+"""
 # Walks from each matching item down the tree to the next matching one, so each node is visited
 # once. The result maps the head of a session to the last matching item of its history.
 SEARCH = f"""
@@ -141,7 +149,7 @@ class Database:
         values: dict[str, object] = {
             "marker": marker,
             "limit": limit,
-            "before": 2**63 - 1 if before is None else before,
+            "before": MAX_CHANGE if before is None else before,
         }
         statement = LIST
         if search is not None:
@@ -150,6 +158,7 @@ class Database:
             statement = SEARCH.format(words=words, titles=titles)
             values |= parameters
         with self._file.reading() as db:
+            unlisted = db.execute(UNLISTED).fetchall() if before is None else []
             sessions = []
             for *columns, hit in db.execute(statement, values).fetchall():
                 record = self.record_of(*columns)
@@ -160,6 +169,15 @@ class Database:
                 sessions.append(
                     SessionRecord(**record, search_snippet=shown_text, cursor=str(columns[0]))
                 )
+        if unlisted:
+            names = [shown(str(session_id, errors="replace")) for (session_id,) in unlisted]
+            more = " and others" if len(names) > MAX_NAMED else ""
+            warnings.warn(
+                f"{self.path} has damaged sessions that listings and searches may leave out: "
+                f"{', '.join(names[:MAX_NAMED])}{more}; restore the file from a copy, or delete "
+                "these sessions",
+                stacklevel=3,
+            )
         return sessions
 
     def first_question(self, session_id: str) -> str | None:
