@@ -250,7 +250,7 @@ def test_a_thread_that_cannot_be_started_is_a_typed_error(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(Exception, match=r"no further thread.*ulimit") as caught:
+    with pytest.raises(Exception, match=r"another thread.*ulimit") as caught:
         new_engine(wrap=lambda _: Watched())
     assert type(caught.value).__name__ == "ResourceError"
     assert closed == [1]
