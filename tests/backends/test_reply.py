@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from talu.backends.local.reply import ChatReply, RawReply, parse_tool_call
+from talu.backends.reply import ChatReply, RawReply, parse_tool_call
 from talu.engine.ticket import Piece
 from talu.types import Event, ReasoningDelta, TextDelta, TokenLogprob, ToolCallEvent
 

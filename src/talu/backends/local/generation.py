@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-from talu.backends.local.reply import ChatReply, RawReply
+from talu.backends.reply import ChatReply, RawReply
 from talu.engine.ticket import Piece, Result, Ticket
 from talu.exceptions import GenerationError
 from talu.threads import InTurn

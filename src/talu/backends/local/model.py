@@ -12,8 +12,8 @@ from functools import partial
 
 from talu.backends.local.generation import AsyncLocalGeneration, LocalGeneration, Submitted
 from talu.backends.local.prompt import prompt_of, stop_notes
-from talu.backends.local.reply import ChatReply, RawReply
 from talu.backends.local.texts import Texts
+from talu.backends.reply import ChatReply, RawReply
 from talu.config import FIELDS, check_boolean
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
