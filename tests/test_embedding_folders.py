@@ -1,5 +1,6 @@
 """Model folders of sentence-transformers give the same embeddings as sentence-transformers."""
 
+import asyncio
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from numpy._core._multiarray_umath import __cpu_baseline__, __cpu_dispatch__, __cpu_features__
 
-from talu import Client, GenerationError, LocalBackend, ModelSpec, ValidationError
+from talu import AsyncClient, Client, GenerationError, LocalBackend, ModelSpec, ValidationError
 from talu.engine.pooling import Pool
 from talu.engine.vectors import erf, exp, load_head, sigmoid, tanh, unit
 from talu.models import load_architecture
@@ -106,10 +107,22 @@ def test_prompt_and_prompt_name_are_mutually_exclusive() -> None:
 
 def test_a_pooling_against_the_model_s_own_warns_once(folder: Make) -> None:
     with exact(folder({})) as client:
-        with pytest.warns(UserWarning, match="trained for pooling='mean'.*pooling=None"):
+        with pytest.warns(UserWarning, match="trained for pooling='mean'.*pooling=None") as caught:
             client.embed("fox")
+        assert caught[0].filename == __file__
         client.embed("fox")
         client.embed("fox", pooling="first")
+
+
+def test_the_warning_of_an_awaited_call_points_at_the_line_that_awaits_it(folder: Make) -> None:
+    async def embed() -> None:
+        spec = ModelSpec(str(folder({})), LocalBackend(weight_format="stored"))
+        async with AsyncClient(spec) as client:
+            await client.aembed("fox")
+
+    with pytest.warns(UserWarning, match="trained for pooling='mean'") as caught:
+        asyncio.run(embed())
+    assert caught[0].filename == __file__
 
 
 def test_a_model_whose_own_pooling_is_last_does_not_warn(folder: Make) -> None:

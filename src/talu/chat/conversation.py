@@ -1,7 +1,6 @@
 """The base of the sync and async chats: client, prompt inspection and serialization."""
 
 import json
-import warnings
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -9,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Protocol, Self
 
+from talu.callers import warn
 from talu.chat.answer import Latest
 from talu.chat.attributes import StoreOwner
 from talu.chat.editing import Editable
@@ -169,19 +169,16 @@ class Conversation(Editable):
             model: the stored model.
             chosen: the caller chose another one of the client's models.
         """
-        level = 4 if self._own is None else 3  # the caller of client.chat() or of Chat()
         if system and self.system != system:
-            warnings.warn(
+            warn(
                 f"session {self.session_id!r} keeps its stored system message, not the one "
-                "given as system=; set chat.system to replace it",
-                stacklevel=level,
+                "given as system=; set chat.system to replace it"
             )
         if model is not None and model != self._model and not chosen:
-            warnings.warn(
+            warn(
                 f"session {shown(self.session_id)} was stored with the model {shown(model)}, and "
                 f"is continued with {shown(self._model)}, whose name is stored with the next "
-                "change; to keep the model, open the session with a client that has it",
-                stacklevel=level,
+                "change; to keep the model, open the session with a client that has it"
             )
 
     @property

@@ -4,11 +4,11 @@ Creating a spec does not access disk or network.
 """
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
+from talu.callers import warn
 from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
 from talu.protocols import Backend
@@ -241,11 +241,9 @@ def specs_from(
     for one in models:
         spec = _spec(one)
         if backend is not None and spec.backend is not None:
-            warnings.warn(
+            warn(
                 f"{shown(spec.ref)} has its own backend: the client's {type(backend).__name__} "
-                "arguments are ignored for it",
-                UserWarning,
-                stacklevel=4,  # the caller that creates the client that creates the router
+                "arguments are ignored for it"
             )
         specs.append(spec if spec.backend is not None else replace(spec, backend=backend))
     return specs

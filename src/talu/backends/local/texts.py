@@ -3,10 +3,10 @@
 The next batch is tokenized and queued while the engine computes the current one.
 """
 
-import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
+from talu.callers import warn
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
 from talu.engine.pooling import PoolingMode
@@ -60,8 +60,7 @@ class Texts:
         Raises:
             GenerationError: the model has an unsupported step.
         """
-        engine = self._engine()
-        self._check_supported(engine)
+        engine = self._supported()
         return engine.architecture.embedding.dimension
 
     def embed(
@@ -86,6 +85,7 @@ class Texts:
         ahead: _Batch | None = None
         first = 0
         async for texts in batches:
+            self._pooling(self._supported(), options.pooling)  # its warning needs this stack
             batch = await TOKENIZING.call(self._start, texts, options, first)
             first += len(texts)
             if ahead is not None:
@@ -95,8 +95,7 @@ class Texts:
             yield await self._afinish(ahead, options)
 
     def _start(self, texts: Sequence[str], options: EmbeddingOptions, first: int) -> _Batch:
-        engine = self._engine()
-        self._check_supported(engine)
+        engine = self._supported()
         pooling = self._pooling(engine, options.pooling)
         prompt, skip = self._prompt(engine, options)
         ids: list[list[int]] = []
@@ -127,10 +126,12 @@ class Texts:
         )
         return Embedded(vectors, batch.cut)
 
-    def _check_supported(self, engine: Engine) -> None:
+    def _supported(self) -> Engine:
+        engine = self._engine()
         problem = engine.architecture.embedding.problem
         if problem is not None:
             raise GenerationError(problem, "GENERATION_UNSUPPORTED", {"model": self._ref})
+        return engine
 
     def _pooling(self, engine: Engine, asked: Pooling | None) -> tuple[PoolingMode, ...]:
         own = engine.architecture.embedding
@@ -158,11 +159,9 @@ class Texts:
             if self._warned:
                 return
             self._warned = True
-        warnings.warn(
-            f"{self._ref} was trained for pooling={own!r}, and is asked for 'last', the default of "
-            "every model: its vectors will compare badly. pooling=None takes the model's own",
-            UserWarning,
-            stacklevel=2,
+        warn(
+            f"{self._ref} was trained for pooling={own!r}, but the call uses 'last', the default "
+            "of pooling=: its vectors will compare badly; pass pooling=None for the model's own"
         )
 
     def _prompt(self, engine: Engine, options: EmbeddingOptions) -> tuple[str, int]:
