@@ -272,7 +272,7 @@ def test_the_tokens_of_waiting_requests_are_limited(
     with pytest.raises(ResourceError, match="requests with 1,970 tokens are already waiting"):
         engine.submit(PROMPT, PARAMS)
     with pytest.raises(ResourceError, match="requests with 1,970 tokens are already waiting"):
-        engine.submit_embedding([PROMPT], "mean")
+        engine.submit_embedding([PROMPT], ["mean"])
     gate.let_all()
     tokens_of(tickets.pop())
     for _ in range(3):  # none of them leaves anything behind

@@ -93,9 +93,9 @@ async def read_async(ticket: Any) -> BaseException | None:
 def failures(engine: Engine, held: Held) -> list[BaseException | None]:
     """What seven readers get: of running, waiting and embedding requests, blocking and awaited."""
     tickets: list[Any] = [engine.submit(PROMPT, LONG) for _ in range(4)]
-    tickets.append(engine.submit_embedding([PROMPT, PROMPT], "mean"))
+    tickets.append(engine.submit_embedding([PROMPT, PROMPT], ["mean"]))
     awaited: list[Any] = [engine.submit(PROMPT, LONG)]
-    awaited.append(engine.submit_embedding([PROMPT], "last"))
+    awaited.append(engine.submit_embedding([PROMPT], ["last"]))
     assert held.entered.wait(30)
 
     async def read_all() -> list[BaseException | None]:
@@ -126,7 +126,7 @@ def assert_it_ended(engine: Engine, held: Held, cause: BaseException) -> None:
 
 
 def submit_text(engine: Engine) -> object:
-    return engine.submit_embedding([PROMPT], "mean")
+    return engine.submit_embedding([PROMPT], ["mean"])
 
 
 @pytest.mark.parametrize("kind", [Panic, SystemExit, KeyboardInterrupt, GeneratorExit])
@@ -268,8 +268,8 @@ def test_an_embedding_that_fails_late_does_not_wait_for_its_other_texts(
         real(self, text)
 
     monkeypatch.setattr(EmbeddingRequest, "finish", finish)
-    ticket = engine.submit_embedding([[1, 2, 3]] * 500, "mean")
+    ticket = engine.submit_embedding([[1, 2, 3]] * 500, ["mean"])
     with pytest.raises(GenerationError, match="does not fit"):
         ticket.wait()
     monkeypatch.undo()
-    assert np.isfinite(engine.submit_embedding([[1, 2, 3]], "mean").wait()).all()
+    assert np.isfinite(engine.submit_embedding([[1, 2, 3]], ["mean"]).wait()).all()

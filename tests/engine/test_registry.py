@@ -373,7 +373,7 @@ def test_a_forked_process_opens_the_model_for_itself(checkpoint: Path) -> None:
 def test_a_forked_process_that_ends_normally_ends_in_silence(checkpoint: Path) -> None:
     script = HEAD + (
         "list(engine.submit([1], params))\n"
-        "engine.submit_embedding([[1, 2]], 'mean').wait()\n"
+        "engine.submit_embedding([[1, 2]], ['mean']).wait()\n"
         "if os.fork() == 0:\n"
         "    sys.exit(3)\n"
         "print(os.waitstatus_to_exitcode(os.wait()[1]), len(list(engine.submit([1], params))))"

@@ -422,7 +422,7 @@ def test_a_full_disk_is_logged_once_and_the_weights_are_loaded(
         for _ in range(2):
             weights = load_packed(folder, WANTED)
             assert weights.note is not None
-            assert "No space left on device" in weights.note
+            assert "no space is left on the disk" in weights.note
             assert not weights.mapped
             assert_right(weights)
     assert [record.name for record in caplog.records] == ["talu.weights"]
