@@ -270,10 +270,10 @@ class Done:
 Event = TextDelta | ReasoningDelta | ToolCallEvent | Done
 
 
-def is_iterable(value: object) -> bool:
+def is_iterable(value: Any) -> bool:
     """Whether a loop over the value is possible, which its class does not always say."""
     try:
-        iter(value)  # type: ignore[call-overload]
+        iter(value)
     except TypeError:  # such as an array of NumPy without dimensions
         return False
     return True
