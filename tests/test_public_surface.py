@@ -24,6 +24,7 @@ SURFACE = {
         "DependencyError",
         "Embeddings",
         "EmptyPromptError",
+        "EndpointError",
         "FinishReason",
         "GenerationConfig",
         "GenerationError",

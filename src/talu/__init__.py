@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from talu.exceptions import (
         DependencyError,
         EmptyPromptError,
+        EndpointError,
         GenerationError,
         IOError,
         ModelError,
@@ -59,6 +60,7 @@ __all__ = [
     "DependencyError",
     "Embeddings",
     "EmptyPromptError",
+    "EndpointError",
     "FinishReason",
     "GenerationConfig",
     "GenerationError",
@@ -110,6 +112,7 @@ HOMES = {
     "talu.exceptions": (
         "DependencyError",
         "EmptyPromptError",
+        "EndpointError",
         "GenerationError",
         "IOError",
         "ModelError",

@@ -12,6 +12,7 @@ from talu.error_text import bounded, shortened
 __all__ = [
     "DependencyError",
     "EmptyPromptError",
+    "EndpointError",
     "GenerationError",
     "IOError",
     "ModelError",
@@ -77,6 +78,46 @@ class EmptyPromptError(GenerationError, ValueError):
     """A prompt has no tokens to start a generation from."""
 
     default_code = "GENERATION_EMPTY_PROMPT"
+
+
+class EndpointError(GenerationError):
+    """A request to a model behind an endpoint failed.
+
+    The codes are: ``ENDPOINT_UNREACHABLE`` (no connection), ``ENDPOINT_TLS`` (its certificate is
+    not accepted), ``ENDPOINT_TIMEOUT``, ``ENDPOINT_REDIRECT`` (redirects are not followed),
+    ``ENDPOINT_BAD_ANSWER`` (HTML or anything else that is not the protocol),
+    ``AUTHENTICATION_FAILED``, ``OUT_OF_CREDITS``, ``MODEL_NOT_FOUND``, ``BAD_REQUEST``,
+    ``GENERATION_CONTEXT_OVERFLOW``, ``CONTENT_FILTERED``, ``RATE_LIMITED``, ``SERVER_ERROR`` and
+    ``STREAM_BROKEN`` (the answer ended before its last event).
+
+    Attributes:
+        status: the HTTP status; None without an answer.
+        request_id: the server's identifier of the request; None when it sent none.
+        retry_after: seconds after which the server wants to be asked again; None when it did not
+            say.
+        transient: whether another attempt, here or at another endpoint, may succeed.
+    """
+
+    default_code = "SERVER_ERROR"
+
+    def __init__(
+        self,
+        message: str,
+        code: str | None = None,
+        details: Mapping[str, object] | None = None,
+        *,
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        transient: bool = False,
+    ) -> None:
+        about = {"status": status, "request_id": request_id, "retry_after": retry_after}
+        known = {name: value for name, value in about.items() if value is not None}
+        super().__init__(message, code, {**(details or {}), **known})
+        self.status = status
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.transient = transient
 
 
 class ModelError(TaluError, RuntimeError):
