@@ -32,6 +32,7 @@ __all__ = [
     "Marker",
     "Pooling",
     "ReasoningDelta",
+    "ReasoningEnd",
     "Request",
     "StopFlag",
     "TextDelta",
@@ -230,20 +231,44 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """A piece of the model's reasoning."""
+    """A piece of the model's reasoning.
+
+    Attributes:
+        provider: the provider of a remote model; None for a local model. Reasoning is sent back to
+            its own provider only.
+    """
 
     text: str
     tokens: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    provider: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningEnd:
+    """The end of one block of reasoning of a remote model; further reasoning is another block.
+
+    Attributes:
+        provider_data: what the provider wants back unchanged with the block, such as a signature.
+            Plain JSON values; ``"provider"`` names the provider, and ``"text"`` is not a key.
+    """
+
+    provider_data: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallEvent:
-    """A complete tool call. ``arguments`` is JSON text as the model wrote it."""
+    """A complete tool call.
+
+    Attributes:
+        arguments: JSON text as the model wrote it.
+        provider_data: as in ``ReasoningEnd``; None when the provider wants nothing back.
+    """
 
     call_id: str
     name: str
     arguments: str
+    provider_data: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +292,7 @@ class Done:
     seed: int | None = None
 
 
-Event = TextDelta | ReasoningDelta | ToolCallEvent | Done
+Event = TextDelta | ReasoningDelta | ReasoningEnd | ToolCallEvent | Done
 
 
 def is_iterable(value: Any) -> bool:
@@ -355,7 +380,9 @@ class Request:
     """A request for one generation to a backend, with either ``messages`` or a raw prompt.
 
     Attributes:
-        messages: OpenAI-style dictionaries (role, content, tool_calls, tool_call_id).
+        messages: OpenAI-style dictionaries (role, content, tool_calls, tool_call_id). A backend
+            uses only the ``provider_data`` of its own provider, and leaves out the reasoning of
+            another; see ``talu.chat.messages.messages_from_items``.
         prompt: text without a template, used when ``messages`` is None.
         token_ids: replaces the tokenization of ``prompt``.
         continue_from_token_id: appended to the prompt before sampling.

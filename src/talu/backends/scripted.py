@@ -27,6 +27,7 @@ from talu.types import (
     Event,
     FinishReason,
     ReasoningDelta,
+    ReasoningEnd,
     Request,
     TextDelta,
     Timings,
@@ -171,7 +172,7 @@ class _Play:
             case str():
                 self._tokens += 1
                 yield TextDelta(step, (self._tokens - 1,))
-            case TextDelta() | ReasoningDelta() | ToolCallEvent() | Done():
+            case TextDelta() | ReasoningDelta() | ReasoningEnd() | ToolCallEvent() | Done():
                 self._tokens += len(getattr(step, "tokens", ()))
                 self._calls += isinstance(step, ToolCallEvent)
                 self._done = isinstance(step, Done)

@@ -8,10 +8,11 @@ from talu.chat.history import History
 from talu.chat.items import ConversationItems, Item
 from talu.chat.metadata import Metadata
 from talu.chat.persistence import Persistence
-from talu.chat.serialization import config_from_dict, json_copy
+from talu.chat.serialization import config_from_dict
 from talu.config import GenerationConfig, TemplateSource, merged, source_of
 from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
+from talu.json_values import json_copy
 from talu.protocols import ChatRecord, Store, StoredRecord
 from talu.types import Handle, check_marker
 from talu.unicode import is_unicode

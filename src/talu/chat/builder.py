@@ -4,7 +4,8 @@ This module is pure. Text is collected in lists and joined when it is read.
 """
 
 from collections.abc import Mapping
-from typing import Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from talu.chat.items import (
     FunctionCallItem,
@@ -15,12 +16,14 @@ from talu.chat.items import (
     OutputText,
     ReasoningItem,
     ReasoningText,
+    checked_provider_data,
 )
 from talu.types import (
     Done,
     Event,
     FinishReason,
     ReasoningDelta,
+    ReasoningEnd,
     TextDelta,
     TokenLogprob,
     ToolCallEvent,
@@ -74,6 +77,19 @@ class Token(str):
         return f"Token({', '.join(known)})"
 
 
+@dataclass(slots=True)
+class _Block:
+    """A block of reasoning, and what its provider wants back with it."""
+
+    texts: list[str] = field(default_factory=list)
+    provider_data: Mapping[str, Any] | None = None
+    ended: bool = False
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+
 class Builder:
     """Collects an answer while it is generated.
 
@@ -86,7 +102,7 @@ class Builder:
 
     def __init__(self) -> None:
         self._texts: list[str] = []
-        self._thoughts: list[str] = []
+        self._blocks: list[_Block] = []
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprob] = []
         self.calls: list[ToolCallEvent] = []
@@ -100,10 +116,18 @@ class Builder:
                 self._count(event)
                 return _piece(event) if event.text else None
             case ReasoningDelta():
-                self._thoughts.append(event.text)
+                self._reason(event.text, event.provider)
                 self._count(event)
                 return None
+            case ReasoningEnd():
+                block = self._open_block()
+                block.provider_data = checked_provider_data(event.provider_data)
+                block.ended = True
+                return None
             case ToolCallEvent():
+                if event.provider_data is not None:
+                    data = checked_provider_data(event.provider_data)
+                    event = replace(event, provider_data=data)
                 self.calls.append(event)
                 return None
             case Done():
@@ -113,7 +137,19 @@ class Builder:
     @property
     def started(self) -> bool:
         """Whether any event has arrived."""
-        return bool(self._texts or self._thoughts or self.calls or self.done)
+        return bool(self._texts or self._blocks or self.calls or self.done)
+
+    def _open_block(self) -> _Block:
+        """The block of reasoning that has not ended, a new one if there is none."""
+        if not self._blocks or self._blocks[-1].ended:
+            self._blocks.append(_Block())
+        return self._blocks[-1]
+
+    def _reason(self, text: str, provider: str | None) -> None:
+        block = self._open_block()
+        block.texts.append(text)
+        if provider is not None:
+            block.provider_data = {"provider": provider}
 
     def _count(self, delta: TextDelta | ReasoningDelta) -> None:
         self.tokens += delta.tokens
@@ -127,13 +163,19 @@ class Builder:
     @property
     def reasoning(self) -> str:
         """The reasoning so far."""
-        return "".join(self._thoughts)
+        return "".join(block.text for block in self._blocks)
 
     def items(self, status: ItemStatus, generation: Mapping[str, object]) -> tuple[Item, ...]:
         """The items of the answer: reasoning, message, calls; at least one."""
-        items: list[Item] = []
-        if self.reasoning:
-            items.append(ReasoningItem(content=(ReasoningText(self.reasoning),), status=status))
+        items: list[Item] = [
+            ReasoningItem(
+                content=(ReasoningText(block.text),),
+                status=status,
+                provider_data=block.provider_data,
+            )
+            for block in self._blocks
+            if block.ended or block.text
+        ]
         if self.text or not self.calls:
             content = (OutputText(self.text),)
             items.append(
@@ -145,7 +187,12 @@ class Builder:
                 )
             )
         items += [
-            FunctionCallItem(name=call.name, call_id=call.call_id, arguments=call.arguments)
+            FunctionCallItem(
+                name=call.name,
+                call_id=call.call_id,
+                arguments=call.arguments,
+                provider_data=call.provider_data,
+            )
             for call in self.calls
         ]
         return tuple(items)

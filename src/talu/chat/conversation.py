@@ -26,13 +26,13 @@ from talu.chat.serialization import (
     config_from_dict,
     item_from_dict,
     item_to_dict,
-    json_copy,
 )
 from talu.chat.turn import OnToken, Turn
 from talu.config import GenerationConfig, TemplateSource, check_boolean, merged, source_of
 from talu.deadline import Deadline, checked
 from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
+from talu.json_values import json_copy
 from talu.protocols import Backend
 from talu.router.abilities import counter, renderer
 from talu.router.router import Router

@@ -5,10 +5,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import ClassVar, Self, TypeVar, overload
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 from talu.error_text import shown
 from talu.exceptions import ValidationError
+from talu.json_values import json_copy
 
 __all__ = [
     "ContentPart",
@@ -26,6 +27,7 @@ __all__ = [
     "ReasoningItem",
     "ReasoningText",
     "check_name",
+    "checked_provider_data",
     "distinct",
 ]
 
@@ -136,6 +138,7 @@ def _now_ms() -> int:
 
 
 MAX_NAME_LENGTH = 256
+MAX_PROVIDER_DATA = 1_000_000  # characters as JSON
 COMMON = {"id": str, "status": ItemStatus, "created_at_ms": int, "hidden": bool}
 
 
@@ -164,13 +167,52 @@ class Item:
                 raise ValidationError(wrong, details={"param": name, "value": value})
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= MAX_NAME_LENGTH
+
+
 def check_name(name: object) -> None:
     """``ValidationError`` unless this is None or a name of bounded length."""
-    fits = isinstance(name, str) and name.isprintable() and 0 < len(name) <= MAX_NAME_LENGTH
-    if name is not None and not fits:
+    if name is not None and not _is_name(name):
         wanted = f"printable text of 1 to {MAX_NAME_LENGTH} characters"
         wrong = f"name must be {wanted}, got {shown(name)}"
         raise ValidationError(wrong, details={"param": "name", "value": name})
+
+
+def checked_provider_data(value: object) -> dict[str, Any]:
+    """A copy of the data that a provider wants back with a block of reasoning or a tool call.
+
+    Raises:
+        ValidationError: it is not a dictionary of plain JSON values that names its provider, it has
+            a key ``"text"``, or it is too large.
+    """
+    name = "provider_data"
+    provider = value.get("provider") if isinstance(value, Mapping) else None
+    if not isinstance(value, Mapping) or "text" in value or not _is_name(provider):
+        wanted = (
+            'a dictionary with the name of the provider, {"provider": …}, and without a key "text"'
+        )
+        wrong = f"{name} must be {wanted}, got {shown(value)}"
+        raise ValidationError(wrong, details={"param": name, "value": value})
+    copied: dict[str, Any] = json_copy(name, dict(value), max_length=MAX_PROVIDER_DATA)
+    return copied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FromProvider(Item):
+    """Base of items that a provider may want back with additional data."""
+
+    provider_data: Mapping[str, Any] | None = field(default=None, repr=False, hash=False)
+
+    def __post_init__(self) -> None:
+        Item.__post_init__(self)  # super() does not work in a class with slots
+        if self.provider_data is not None:
+            object.__setattr__(self, "provider_data", checked_provider_data(self.provider_data))
+
+    @property
+    def provider(self) -> str | None:
+        """The provider that the item came from; None for a local model."""
+        return None if self.provider_data is None else self.provider_data["provider"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,8 +275,14 @@ class MessageItem(Item):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FunctionCallItem(Item):
-    """A tool call; ``arguments`` is JSON text as the model wrote it."""
+class FunctionCallItem(_FromProvider):
+    """A tool call.
+
+    Attributes:
+        arguments: JSON text as the model wrote it.
+        provider_data: what the provider of a remote model wants back unchanged with the call, and
+            the provider's name as ``"provider"``; None when there is nothing.
+    """
 
     type: ClassVar[ItemType] = ItemType.FUNCTION_CALL
     name: str
@@ -257,8 +305,13 @@ class FunctionCallOutputItem(Item):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReasoningItem(Item):
-    """The model's reasoning before the message that follows."""
+class ReasoningItem(_FromProvider):
+    """One block of the model's reasoning before the message that follows.
+
+    Attributes:
+        provider_data: the provider of a remote model as ``"provider"``, and what it wants back
+            unchanged with the block, such as a signature; None for a local model.
+    """
 
     type: ClassVar[ItemType] = ItemType.REASONING
     content: tuple[ReasoningText, ...]

@@ -6,6 +6,7 @@ part of a restored conversation is dropped.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence, Set, Sized
+from copy import deepcopy
 from typing import Any, NoReturn
 
 from talu.chat.items import (
@@ -17,6 +18,7 @@ from talu.chat.items import (
     ReasoningItem,
     ReasoningText,
     check_name,
+    checked_provider_data,
     distinct,
 )
 from talu.error_text import nearest, shown
@@ -32,6 +34,7 @@ __all__ = [
     "items_from_messages",
     "messages_from_items",
     "user_items",
+    "without_provider_data",
 ]
 
 Message = str | InputText | MessageItem | Mapping[str, Any] | Sequence[Any]
@@ -42,9 +45,10 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 COMMON_KEYS = {"role", "content", "name"}
 KEYS = {  # role: keys that its dictionary may have
     **dict.fromkeys(ROLES, COMMON_KEYS),
-    "assistant": COMMON_KEYS | {"tool_calls", "reasoning_content"},
+    "assistant": COMMON_KEYS | {"tool_calls", "reasoning_content", "provider_data"},
     "tool": COMMON_KEYS | {"tool_call_id"},
 }
+CALL_KEYS = {"id", "type", "function", "index", "provider_data"}
 PART_KEYS = {"type", "text"}
 TEXT_PARTS = ("text", "input_text", "output_text")
 MAX_MESSAGES = 100_000  # of a conversation that is given at once; also parts of a message
@@ -88,13 +92,19 @@ def _beginning(text: str) -> str:
 
 
 def messages_from_items(items: Iterable[Item]) -> list[dict[str, Any]]:
-    """The messages for backends and templates; tool calls join the preceding assistant message."""
+    """The messages for backends and templates; tool calls join the preceding assistant message.
+
+    A message has the joined text of its blocks of reasoning as ``reasoning_content``. If they came
+    from a remote model, it also has ``provider_data``: the provider's name, and under
+    ``"reasoning"`` a list of the blocks, each with its text and what the provider wants back. A
+    tool call can have ``provider_data`` as well.
+    """
     messages: list[dict[str, Any]] = []
-    thoughts = ""
+    blocks: list[ReasoningItem] = []  # that precede the next message
     for item in items:
         match item:
             case ReasoningItem():
-                thoughts = item.text
+                blocks.append(item)
                 continue
             case MessageItem():
                 messages.append(dict(item.to_message_dict()))
@@ -106,15 +116,48 @@ def messages_from_items(items: Iterable[Item]) -> list[dict[str, Any]]:
                 named = {} if item.name is None else {"name": item.name}
                 output = {"content": item.output, "tool_call_id": item.call_id}
                 messages.append({"role": "tool", **named, **output})
-        if thoughts and messages[-1]["role"] == "assistant":
-            messages[-1]["reasoning_content"] = thoughts
-        thoughts = ""
+        if blocks and messages[-1]["role"] == "assistant":
+            messages[-1] |= _reasoning(blocks)
+        blocks = []
     return messages
+
+
+def _reasoning(blocks: Sequence[ReasoningItem]) -> dict[str, Any]:
+    """The keys of a message for these blocks, as far as they come from the provider of the last."""
+    provider = blocks[-1].provider
+    own = [block for block in blocks if block.provider == provider]
+    keys: dict[str, Any] = {}
+    if text := "".join(block.text for block in own):
+        keys["reasoning_content"] = text
+    if provider is not None:
+        listed = [
+            {"text": block.text, **deepcopy(dict(block.provider_data or {}))} for block in own
+        ]
+        for entry in listed:
+            del entry["provider"]
+        keys["provider_data"] = {"provider": provider, "reasoning": listed}
+    return keys
+
+
+def without_provider_data(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message without the data that only its provider can read, for people and logs."""
+    calls = message.get("tool_calls")
+    if "provider_data" not in message and not calls:
+        return message
+    shown = {key: value for key, value in message.items() if key != "provider_data"}
+    if calls:
+        shown["tool_calls"] = [without_provider_data(call) for call in calls]
+    return shown
 
 
 def _call_dict(item: FunctionCallItem) -> dict[str, Any]:
     function = {"name": item.name, "arguments": item.arguments}
-    return {"id": item.call_id, "type": "function", "function": function}
+    call = {"id": item.call_id, "type": "function", "function": function}
+    return (
+        call
+        if item.provider_data is None
+        else call | {"provider_data": deepcopy(item.provider_data)}
+    )
 
 
 def user_items(message: Message) -> list[MessageItem]:
@@ -217,11 +260,7 @@ def _items_of(where: str, message: Mapping[str, Any], known_calls: Set[str]) -> 
     _check_no_more(where, KEYS[role], message, f"a message of role {role!r}")
     if role == "tool":
         return [_output_item(where, message, known_calls)]
-    items: list[Item] = []
-    if message.get("reasoning_content") is not None:
-        thoughts = _text(f"{where}['reasoning_content']", message["reasoning_content"])
-        if thoughts:
-            items.append(ReasoningItem(content=(ReasoningText(thoughts),)))
+    items: list[Item] = [*_reasoning_items(where, message)]
     calls = message.get("tool_calls")
     if calls is None:
         calls = []
@@ -238,6 +277,49 @@ def _items_of(where: str, message: Mapping[str, Any], known_calls: Set[str]) -> 
     return items + [
         _call_item(f"{where}['tool_calls'][{number}]", call) for number, call in enumerate(calls)
     ]
+
+
+def _reasoning_items(where: str, message: Mapping[str, Any]) -> list[ReasoningItem]:
+    """The blocks of reasoning of a message; see ``messages_from_items``."""
+    given = message.get("reasoning_content")
+    text = "" if given is None else _text(f"{where}['reasoning_content']", given)
+    data = message.get("provider_data")
+    if data is None:
+        return [ReasoningItem(content=(ReasoningText(text),))] if text else []
+    at = f"{where}['provider_data']"
+    if not isinstance(data, Mapping) or not isinstance(data.get("reasoning"), list | tuple):
+        wanted = 'a dictionary {"provider": …, "reasoning": [{"text": …}, …]}'
+        _refuse(at, f"must be {wanted}, got {shown(data)}")
+    _check_no_more(at, {"provider", "reasoning"}, data, "the provider's data")
+    check_count(data["reasoning"], at, "blocks of reasoning")
+    blocks = [
+        _block(f"{at}['reasoning'][{number}]", data.get("provider"), block)
+        for number, block in enumerate(data["reasoning"])
+    ]
+    if text and text != "".join(block.text for block in blocks):
+        _refuse(
+            f"{where}['reasoning_content']",
+            "must be the joined texts of provider_data, or be left out",
+        )
+    return blocks
+
+
+def _block(where: str, provider: object, block: object) -> ReasoningItem:
+    if not isinstance(block, Mapping) or not isinstance(block.get("text"), str):
+        _refuse(where, f"must be a dictionary with a text, got {shown(block)}")
+    if "provider" in block:
+        _refuse(f"{where}['provider']", "is not allowed: provider_data names the provider once")
+    check_unicode(f"{where}['text']", block["text"])
+    data = {key: value for key, value in block.items() if key != "text"}
+    data = _provider_data(where, data | {"provider": provider})
+    return ReasoningItem(content=(ReasoningText(block["text"]),), provider_data=data)
+
+
+def _provider_data(where: str, data: object) -> dict[str, Any]:
+    try:
+        return checked_provider_data(data)
+    except ValidationError as error:
+        _refuse(where, str(error).removeprefix("provider_data "))
 
 
 def _check_no_more(
@@ -291,7 +373,7 @@ def _call_item(where: str, call: object) -> FunctionCallItem:
     kind = call.get("type", "function")
     if not isinstance(kind, str) or kind != "function":
         _refuse(f"{where}['type']", f"must be 'function', got {shown(kind)}")
-    _check_no_more(where, {"id", "type", "function", "index"}, call, "a tool call")
+    _check_no_more(where, CALL_KEYS, call, "a tool call")
     _check_no_more(f"{where}['function']", {"name", "arguments"}, function, "a function call")
     name, arguments = function.get("name"), function.get("arguments", "{}")
     if not isinstance(name, str) or not name:
@@ -302,7 +384,10 @@ def _call_item(where: str, call: object) -> FunctionCallItem:
         arguments = _json(f"{where}['function']['arguments']", arguments)
     if not isinstance(arguments, str):
         _refuse(f"{where}['function']['arguments']", f"must be JSON text, got {shown(arguments)}")
-    return FunctionCallItem(name=name, call_id=call_id, arguments=arguments)
+    data = call.get("provider_data")
+    if data is not None:
+        data = _provider_data(f"{where}['provider_data']", data)
+    return FunctionCallItem(name=name, call_id=call_id, arguments=arguments, provider_data=data)
 
 
 def _json(where: str, value: object) -> str:

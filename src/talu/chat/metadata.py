@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol, Self, TypeVar
 from weakref import ref
 
-from talu.chat.serialization import json_copy
 from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
 from talu.forks import ForkSafeLock
+from talu.json_values import json_copy
 
 __all__ = ["Metadata"]
 

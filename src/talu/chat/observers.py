@@ -35,7 +35,7 @@ class Generation:
         chat: the ``Chat`` or ``AsyncChat`` of the turn, None for a raw completion.
         input_text: the user's message, or the raw prompt.
         messages: the whole conversation sent to the model, as OpenAI-style dictionaries; None for
-            a raw completion.
+            a raw completion. Without the ``provider_data`` of remote models.
         config: the merged settings of call and chat; the model supplies those that are unset.
         stream: the answer is read while it is generated.
     """

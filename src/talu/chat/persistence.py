@@ -8,9 +8,10 @@ from typing import Any
 
 from talu.chat.io import run, runs
 from talu.chat.items import Item
-from talu.chat.serialization import config_from_dict, item_from_dict, item_to_dict, json_copy
+from talu.chat.serialization import config_from_dict, item_from_dict, item_to_dict
 from talu.exceptions import StateError, StorageError, ValidationError
 from talu.forks import ForkSafeLock
+from talu.json_values import json_copy
 from talu.protocols import ChatRecord, Store, StoredRecord
 
 __all__ = ["Persistence"]

@@ -1,10 +1,9 @@
 """Converts items and settings to plain dictionaries for JSON and back, without loss."""
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from enum import StrEnum
-from typing import Any, NoReturn
+from typing import Any
 
 from talu.chat.items import (
     ContentPart,
@@ -23,16 +22,15 @@ from talu.config import GenerationConfig, merged
 from talu.error_text import shown
 from talu.exceptions import ValidationError
 
-__all__ = ["config_from_dict", "item_from_dict", "item_to_dict", "json_copy"]
+__all__ = ["config_from_dict", "item_from_dict", "item_to_dict"]
 
 ITEMS = {
     kind.type.value: kind
     for kind in (MessageItem, FunctionCallItem, FunctionCallOutputItem, ReasoningItem)
 }
 PARTS = {kind.type.value: kind for kind in (InputText, OutputText, ReasoningText)}
+OPTIONAL = ("name", "provider_data")  # not written when they are None
 ENUMS: dict[str, type[StrEnum]] = {"status": ItemStatus, "role": MessageRole}
-MAX_DEPTH = 100
-TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 PLAIN: dict[str, tuple[type, ...]] = {
     "generation": (dict, type(None)),
     "call_id": (str,),
@@ -50,7 +48,7 @@ def item_to_dict(item: Item) -> dict[str, Any]:
             value = value.value
         elif field.name == "content":
             value = [part.to_dict() for part in value]
-        if field.name != "name" or value is not None:
+        if field.name not in OPTIONAL or value is not None:
             record[field.name] = value
     return record
 
@@ -118,41 +116,3 @@ def _with_token_ids(config: Mapping[str, Any]) -> dict[str, Any]:
         return dict(config)
     ids = {int(k) if isinstance(k, str) and k.isdecimal() else k: v for k, v in bias.items()}
     return {**config, "logit_bias": ids}
-
-
-def json_copy(name: str, value: object, *, max_length: int | None = None) -> Any:
-    """A copy of the value, made by writing it as JSON and reading it back.
-
-    Args:
-        name: name of the value for error messages.
-        value: any object.
-        max_length: maximum length of the JSON text in characters.
-
-    Raises:
-        ValidationError: it cannot be written as JSON, is nested too deeply, or is too long.
-    """
-    try:
-        text = json.dumps(value, allow_nan=False)
-        copied = json.loads(text)
-    except RecursionError:
-        _refuse(name, TOO_DEEP)
-    except (TypeError, ValueError) as error:
-        _refuse(name, f"cannot be stored, because it is not plain JSON: {error}")
-    if max_length is not None and len(text) > max_length:
-        _refuse(name, f"has {len(text):,} characters as JSON; at most {max_length:,} are allowed")
-    level = [copied]
-    for _ in range(MAX_DEPTH):
-        level = [inner for outer in level for inner in _inside(outer)]
-    if level:
-        _refuse(name, TOO_DEEP)
-    return copied
-
-
-def _inside(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
-
-
-def _refuse(name: str, wrong: str) -> NoReturn:
-    raise ValidationError(f"{name} {wrong}", details={"param": name})

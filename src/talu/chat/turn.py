@@ -18,6 +18,7 @@ from talu.chat.builder import Token
 from talu.chat.history import History
 from talu.chat.io import IO, Reading, run
 from talu.chat.items import Item, ItemStatus, MessageItem
+from talu.chat.messages import without_provider_data
 from talu.chat.observers import Generation, HookManager, Observation
 from talu.exceptions import GenerationError, StorageError
 from talu.protocols import AsyncGeneration
@@ -200,12 +201,14 @@ class Turn(Outcome[ChatT]):
 
     def _generation(self) -> Generation:
         request = self.request
+        messages = request.messages
+        shown = None if messages is None else tuple(map(without_provider_data, messages))
         return Generation(
             operation="text_completion" if request.messages is None else "chat",
             model=self.model,
             chat=self.chat,
             input_text=self.input_text,
-            messages=request.messages,
+            messages=shown,
             config=request.config,
             stream=self.stream,
         )

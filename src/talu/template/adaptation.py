@@ -127,7 +127,7 @@ def adapt(messages: Iterable[dict[str, Any]], traits: Traits) -> Messages:
 def _adapt(message: dict[str, Any], where: str, traits: Traits) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise invalid(where, "is not an object with a role")
-    message = dict(message)
+    message = _without_provider_data(message)
     content = message.get("content")
     if isinstance(content, list):
         message["content"] = _parts_or_text(content, where, traits)
@@ -150,6 +150,16 @@ def _adapt(message: dict[str, Any], where: str, traits: Traits) -> dict[str, Any
     return message
 
 
+def _without_provider_data(message: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the message without ``provider_data``, and without the reasoning it belongs to.
+
+    Tool calls stay. The data and the reasoning of a remote model are for its provider only.
+    """
+    foreign = message.get("provider_data") is not None
+    hidden = ("provider_data", *(_REASONING if foreign else ()))
+    return {key: value for key, value in message.items() if key not in hidden}
+
+
 def _parts_or_text(parts: list[Any], where: str, traits: Traits) -> list[Any] | str:
     for at, part in enumerate(parts):
         match part:
@@ -163,12 +173,13 @@ def _parts_or_text(parts: list[Any], where: str, traits: Traits) -> list[Any] | 
 
 
 def _adapt_call(call: dict[str, Any], traits: Traits) -> dict[str, Any]:
+    call = {key: value for key, value in call.items() if key != "provider_data"}
     match call:
         case {"function": {"arguments": str(arguments)}} if traits.arguments:
             try:
                 values = json.loads(arguments)
             except (ValueError, RecursionError):
-                return dict(call)  # unchanged
+                return call
             values = values if isinstance(values, dict) else arguments
             return call | {"function": call["function"] | {"arguments": values}}
         case {"function": {"arguments": dict(values)}} if not traits.arguments:

@@ -1,7 +1,8 @@
 """Converts a request to the prompt of a local model, as text and token ids."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from talu.deadline import checked
 from talu.engine.engine import Engine
@@ -119,7 +120,13 @@ def _conversation(request: Request, engine: Engine, source: str, must_fit: bool)
     notes = [_note(spelled)] if spelled else []
     if any("name" in message for message in messages) and not traits(source).names:
         notes.append("the chat template does not show the model the names of messages")
+    if any(map(_has_foreign_reasoning, request.messages or ())):
+        notes.append("the reasoning of other providers in the history was left out of the prompt")
     return Prompt(text, ids, rendered.rstrip().endswith("<think>"), tuple(notes))
+
+
+def _has_foreign_reasoning(message: Mapping[str, Any]) -> bool:
+    return "provider_data" in message and "reasoning_content" in message
 
 
 def _check_count(count: int, engine: Engine, source: str) -> None:
