@@ -90,6 +90,8 @@ class EndpointError(GenerationError):
     ``GENERATION_CONTEXT_OVERFLOW``, ``CONTENT_FILTERED``, ``RATE_LIMITED``, ``SERVER_ERROR`` and
     ``STREAM_BROKEN`` (the answer ended before its last event).
 
+    If a part of the answer had arrived, ``details["response"]`` is that partial answer.
+
     Attributes:
         status: the HTTP status; None without an answer.
         request_id: the server's identifier of the request; None when it sent none.

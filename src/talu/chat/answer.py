@@ -39,7 +39,7 @@ class Outcome(Generic[ChatT]):
         model: the requested model's name, used until the backend reports one.
         answer: the response that presents this turn; a whole one once the text is complete.
         past: the history up to and including this turn; empty before the commit.
-        finish_reason: None until the turn has ended, and when it failed.
+        finish_reason: None until the turn has ended, and when it failed without a partial answer.
     """
 
     chat: ChatT | None
@@ -116,7 +116,10 @@ class Answer(Generic[ChatT]):
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """Why the answer ended; None while it has not, and when it failed."""
+        """Why the answer ended; None while it has not, and when it failed.
+
+        ``error`` for the partial answer of a remote model whose connection broke.
+        """
         return self._turn.finish_reason
 
     @property

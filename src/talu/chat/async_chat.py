@@ -471,7 +471,7 @@ class AsyncChat(Conversation):
         try:
             await drain(turn)
         except BaseException:
-            if turn.past:  # it could not be stored
+            if turn.past:  # it broke off, or could not be stored
                 self._latest.set(AsyncResponse.of(turn))
             raise
         response = AsyncResponse.of(turn)

@@ -139,6 +139,11 @@ class Builder:
         """Whether any event has arrived."""
         return bool(self._texts or self._blocks or self.calls or self.done)
 
+    @property
+    def has_content(self) -> bool:
+        """Whether any text, reasoning or tool call has arrived."""
+        return bool(self.calls or self._blocks or any(self._texts))
+
     def _open_block(self) -> _Block:
         """The block of reasoning that has not ended, a new one if there is none."""
         if not self._blocks or self._blocks[-1].ended:
@@ -191,6 +196,7 @@ class Builder:
                 name=call.name,
                 call_id=call.call_id,
                 arguments=call.arguments,
+                status=status,
                 provider_data=call.provider_data,
             )
             for call in self.calls

@@ -42,7 +42,7 @@ class ItemType(StrEnum):
 
 
 class ItemStatus(StrEnum):
-    """State of an item: completed, or incomplete when its generation was cancelled."""
+    """State of an item: completed, or incomplete when its generation was cancelled or broke off."""
 
     IN_PROGRESS = "in_progress"
     WAITING = "waiting"
@@ -148,7 +148,7 @@ class Item:
 
     Attributes:
         id: unique; a regenerated item has a new one.
-        status: completed, or incomplete when the generation was cancelled.
+        status: completed, or incomplete when the generation was cancelled or broke off.
         created_at_ms: milliseconds since 1970, UTC.
         hidden: the model sees the item, but it should not be shown to a user.
     """

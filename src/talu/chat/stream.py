@@ -221,7 +221,7 @@ class Stream(Answer[ChatT], TextLike, Handle):
             return [f"pending: {self._how_to_read}"] if turn.unread else ["pending"]
         if turn.superseded:
             return ["cancelled before it was read"]
-        if turn.finish_reason is None:
+        if turn.finish_reason in (None, FinishReason.ERROR):
             return ["failed"]
         return ["cancelled" if turn.finish_reason is FinishReason.CANCELLED else "exhausted"]
 

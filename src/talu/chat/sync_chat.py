@@ -242,8 +242,9 @@ class Chat(Conversation):
     """A conversation: calling it streams the answer, ``send`` returns the complete answer.
 
     The user's message and the answer are added to ``items`` together, when the answer ends. A
-    cancelled answer stays as an incomplete item; a failed one leaves the chat unchanged. A chat
-    can be used from any thread, for one answer at a time; a second one raises ``StateError``.
+    cancelled answer stays as an incomplete item, and so does one whose connection broke after the
+    first piece; any other failure leaves the chat unchanged. A chat can be used from any thread,
+    for one answer at a time; a second one raises ``StateError``.
 
     ``client.chat()`` makes a chat that uses the models of a client. ``Chat("talu/pocket")`` owns
     its model, which is opened on first use and released by ``close``. A chat without a model and
@@ -398,7 +399,9 @@ class Chat(Conversation):
         Raises:
             ValidationError: an argument is unknown, of the wrong type or out of range.
             StateError: the chat or its client is closed, or the chat has an unfinished answer.
-            GenerationError: the prompt does not fit the context, or the model failed.
+            GenerationError: the prompt does not fit the context, or the model failed. An
+                ``EndpointError`` after the first piece has the partial answer in
+                ``details["response"]``.
         """
         draft = self._draft(
             message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
@@ -523,7 +526,7 @@ class Chat(Conversation):
         try:
             await drain(turn)
         except BaseException:
-            if turn.past:  # it could not be stored
+            if turn.past:  # it broke off, or could not be stored
                 self._latest.set(Response.of(turn))
             raise
         response = Response.of(turn)

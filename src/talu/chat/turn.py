@@ -1,7 +1,8 @@
 """Runs one user turn, for sync and async chats alike.
 
 A turn is a transaction on the history: it is committed at its end, committed as incomplete when
-cancelled, and rolled back when it fails. The store gets the question before the generation starts.
+it is cancelled or the connection to a remote model breaks, and rolled back when it fails otherwise.
+The store gets the question before the generation starts.
 Backend, store and event loop are accessed through ``IO`` and ``save`` only.
 """
 
@@ -20,7 +21,7 @@ from talu.chat.io import IO, Reading, run
 from talu.chat.items import Item, ItemStatus, MessageItem
 from talu.chat.messages import without_provider_data
 from talu.chat.observers import Generation, HookManager, Observation
-from talu.exceptions import GenerationError, StorageError
+from talu.exceptions import EndpointError, GenerationError, StorageError
 from talu.protocols import AsyncGeneration
 from talu.types import Done, Event, FinishReason, Request, StopFlag, check_stop_flag
 
@@ -101,6 +102,9 @@ class Turn(Outcome[ChatT]):
                         yield piece
             if self.builder.done is None:
                 raise GenerationError("the backend's stream ended without its last event")
+        except EndpointError as error:
+            await (self._break_off(error) if self.builder.has_content else self._fail(error))
+            raise
         except Exception as error:
             await self._fail(error)
             raise
@@ -248,14 +252,12 @@ class Turn(Outcome[ChatT]):
             self.answer = self.make_answer(self)
         return self.answer
 
-    def _add_to_history(self) -> None:
-        """Put the question and the answer so far into the history."""
-        if self.builder.done is None and self._running is not None:
-            self.builder.add(self._running.so_far())
-        done = self.builder.done
-        self.finish_reason = done.finish_reason if done else FinishReason.CANCELLED
-        cancelled = self.finish_reason is FinishReason.CANCELLED
-        status = ItemStatus.INCOMPLETE if cancelled else ItemStatus.COMPLETED
+    def _add_to_history(self, reason: FinishReason | None = None) -> None:
+        """Put the question and the answer so far into the history; None keeps its own reason."""
+        done = self._ensure_done()
+        self.finish_reason = reason or (done.finish_reason if done else FinishReason.CANCELLED)
+        cut_short = self.finish_reason in (FinishReason.CANCELLED, FinishReason.ERROR)
+        status = ItemStatus.INCOMPLETE if cut_short else ItemStatus.COMPLETED
         generation: dict[str, object] = {
             "model": done.model if done else self.model,
             "finish_reason": self.finish_reason,
@@ -267,6 +269,12 @@ class Turn(Outcome[ChatT]):
         self.history.items[self.keep :] = items
         self.past = tuple(self.history.items)
 
+    def _ensure_done(self) -> Done | None:
+        """The last event, as it would be if the generation was cancelled now."""
+        if self.builder.done is None and self._running is not None:
+            self.builder.add(self._running.so_far())
+        return self.builder.done
+
     async def _commit(self) -> None:
         if self.ended:  # cleaned up before its pieces were closed
             return
@@ -276,6 +284,28 @@ class Turn(Outcome[ChatT]):
         except StorageError as error:  # the error carries the answer, so that it is not lost
             error.details["response"] = self._made_answer()
             raise
+        finally:
+            await self._end()
+
+    async def _break_off(self, error: EndpointError) -> None:
+        """End a turn whose connection broke after the first piece.
+
+        The partial answer is in the error, and as incomplete in the history. An answer that it
+        would have replaced stays there instead.
+        """
+        if self.ended:
+            return
+        if self.keep == len(self.history.items):
+            self._add_to_history(FinishReason.ERROR)
+        else:
+            self._ensure_done()
+            self.finish_reason = FinishReason.ERROR
+        self._error = error
+        error.details["response"] = self._made_answer()
+        try:
+            await (self._save_items(self.past) if self.past else self._remove_question())
+        except StorageError as failure:
+            error.add_note(f"What had arrived of the answer could not be stored: {failure}")
         finally:
             await self._end()
 
