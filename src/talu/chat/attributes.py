@@ -74,11 +74,6 @@ class ChatAttributes(Handle):
         return self._parent_session_id
 
     @property
-    def model(self) -> str | None:
-        """The name of the model; None without a client."""
-        return self._model
-
-    @property
     def chat_template(self) -> str | TemplateSource | None:
         """The template that replaces the model's; None to use the model's."""
         return self._template

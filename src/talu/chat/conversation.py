@@ -200,6 +200,28 @@ class Conversation(Editable):
         return self._client.router if self._client is not None else None
 
     @property
+    def model(self) -> str | None:
+        """The name of the model; None without a client. Set it to another of the client's models.
+
+        The next answer comes from that model: the history is rendered anew for it, with the tool
+        calls and without the reasoning of a remote model from another provider. The change is
+        stored at once. Like an edit, it ends an unread stream, and raises ``StateError`` while an
+        answer is being generated.
+        """
+        return self._model
+
+    @model.setter
+    def model(self, model: str) -> None:
+        router = self._host().router
+        if model is None:
+            known = ", ".join(map(shown, router.models))
+            wrong = f"model must be one of the client's models, {known}, got None"
+            raise ValidationError(wrong, details={"param": "model", "value": None})
+        name = router.name_of(model)
+        if name != self._model:
+            self._edit(lambda _: setattr(self, "_model", name))
+
+    @property
     def max_context_length(self) -> int | None:
         """Maximum tokens of prompt and answer together; opens the model; None when unknown."""
         return self._backend().max_context_length if self._client is not None else None
