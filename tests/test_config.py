@@ -76,6 +76,11 @@ WRONG = [
     ("extra_context", {1: "x"}),
     ("extra_context", "x"),
     ("allow_special_tokens", 1),
+    ("extra_body", "x"),
+    ("extra_body", {1: "x"}),
+    ("extra_body", {"x": object()}),
+    ("extra_body", {"x": math.nan}),
+    ("extra_body", {"x": "y" * 1_000_001}),
 ]
 RIGHT = {
     "max_tokens": 1,
@@ -95,6 +100,7 @@ RIGHT = {
     "chat_template": "{{ messages }}",
     "extra_context": {"date": "today"},
     "allow_special_tokens": True,
+    "extra_body": {"provider": {"order": ["a", "b"]}},
 }
 
 
@@ -229,6 +235,14 @@ def test_a_copied_config_does_not_share_its_values() -> None:
     base.logit_bias[1] = 3.0
     base.seed = 4
     assert copies == [GenerationConfig(logit_bias={1: 2.0})] * 2
+
+
+def test_a_body_is_copied_and_replaced_as_a_whole() -> None:
+    body = {"a": {"b": [1]}}
+    config = GenerationConfig(extra_body=body)
+    body["a"]["b"].append(2)
+    assert config.extra_body == {"a": {"b": [1]}}
+    assert merged(config, settings={"extra_body": {"c": 1}}).extra_body == {"c": 1}
 
 
 def test_repr_shows_what_is_set_and_nothing_else() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from talu import Client, CompletionOptions
+from talu.exceptions import ValidationError
 from talu.graph import numpy_sampler
 from talu.graph.sampler import SampleRow, SamplerSettings
 from talu.types import Request
@@ -161,3 +162,11 @@ def test_echo_and_a_token_to_continue_from_belong_to_the_prompt(client: Client) 
     assert echoed.text == "Once upon a time" + plain.text
     assert echoed.usage.prompt_tokens == len(ids)
     assert echoed.usage.completion_tokens == 6
+
+
+def test_a_local_model_refuses_the_fields_of_a_remote_one(client: Client) -> None:
+    for call in (client.ask, client.raw_complete, client.chat().send):
+        with pytest.raises(ValidationError, match="has no extra_body: leave it out") as caught:
+            call("Hi", extra_body={"a": 1})
+        assert caught.value.details["param"] == "extra_body"
+    assert client.ask("Hi", extra_body=None, max_tokens=1)

@@ -133,7 +133,8 @@ class Client(BaseClient, TokenMethods):
                 ``max_tokens``, ``temperature``, ``top_k``, ``top_p``, ``min_p``,
                 ``repetition_penalty``, ``presence_penalty``, ``frequency_penalty``,
                 ``stop_sequences``, ``stop_token_ids``, ``seed``, ``logprobs``, ``top_logprobs``,
-                ``logit_bias``, ``chat_template``, ``extra_context``, ``allow_special_tokens``.
+                ``logit_bias``, ``chat_template``, ``extra_context``, ``allow_special_tokens``,
+                ``extra_body``.
 
         Raises:
             ValidationError: an argument is unknown, of the wrong type or out of range.

@@ -21,6 +21,7 @@ from typing import (
 
 from talu.error_text import NOT_YET, nearest, shown
 from talu.exceptions import ValidationError
+from talu.json_values import json_copy
 
 __all__ = [
     "GenerationConfig",
@@ -45,6 +46,7 @@ MAX_PROMPT_IDS = 2**22  # more than any context
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1000
 MAX_BIAS = 1e6
+MAX_BODY = 1_000_000  # characters of extra_body as JSON
 ELSEWHERE = {  # names that are not settings: the right place for the value
     "completion_opts": "an argument of raw_complete",
     "messages": "an argument of client.chat",
@@ -90,6 +92,7 @@ class GenerationSettings(TypedDict, total=False):
     chat_template: str | TemplateSource | None
     extra_context: dict[str, object] | None
     allow_special_tokens: bool | None
+    extra_body: dict[str, Any] | None
 
 
 def _wrong(name: str, value: object, expected: str) -> ValidationError:
@@ -222,6 +225,13 @@ def _context(name: str, value: object) -> dict[str, object]:
     return dict(value)
 
 
+def _body(name: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise _wrong(name, value, "a dictionary from names of fields to plain JSON values")
+    copied: dict[str, Any] = json_copy(name, dict(value), max_length=MAX_BODY)
+    return copied
+
+
 class Setting(Generic[T]):
     """A field of ``GenerationConfig``, checked when set; None or unset reads as the default."""
 
@@ -287,6 +297,9 @@ class GenerationConfig:
         extra_context: variables for the chat template.
         allow_special_tokens: parse special tokens written in messages, such as ``<|im_end|>``, as
             tokens; otherwise they are plain text (False). Raw completions always parse them.
+        extra_body: additional fields of the requests to a remote model, as plain JSON values with
+            at most 1,000,000 characters; it replaces that of a lower level as a whole. A local
+            model refuses it.
         given: the set fields, by name.
     """
 
@@ -309,6 +322,7 @@ class GenerationConfig:
     chat_template = Setting(None, _template)
     extra_context = Setting(None, _context)
     allow_special_tokens = Setting(False, check_boolean)
+    extra_body = Setting(None, _body)
 
     def __init__(self, **settings: Unpack[GenerationSettings]) -> None:
         self.given: dict[str, Any] = {}

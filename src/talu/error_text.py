@@ -9,7 +9,6 @@ __all__ = ["NOT_YET", "NO_THREAD", "bounded", "nearest", "reason", "shortened", 
 
 NOT_YET = {  # names of features that later versions have
     "allow_thinking": "structured output",
-    "extra_body": "remote models",
     "inject_schema_prompt": "structured output",
     "max_thinking_tokens": "structured output",
     "response_format": "structured output",

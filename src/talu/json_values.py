@@ -9,7 +9,7 @@ from talu.exceptions import ValidationError
 __all__ = ["json_copy"]
 
 MAX_DEPTH = 100
-TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
+TOO_DEEP = f"must be nested at most {MAX_DEPTH} levels deep"
 
 
 def json_copy(name: str, value: object, *, max_length: int | None = None) -> Any:
@@ -29,9 +29,9 @@ def json_copy(name: str, value: object, *, max_length: int | None = None) -> Any
     except RecursionError:
         _refuse(name, TOO_DEEP)
     except (TypeError, ValueError) as error:
-        _refuse(name, f"cannot be stored, because it is not plain JSON: {error}")
+        _refuse(name, f"must be plain JSON: {error}")
     if max_length is not None and len(text) > max_length:
-        _refuse(name, f"has {len(text):,} characters as JSON; at most {max_length:,} are allowed")
+        _refuse(name, f"must be at most {max_length:,} characters as JSON, got {len(text):,}")
     level = [copied]
     for _ in range(MAX_DEPTH):
         level = [inner for outer in level for inner in _inside(outer)]

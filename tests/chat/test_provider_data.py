@@ -188,9 +188,9 @@ WRONG = {
     "no provider": ({"signature": "x"}, "must be a dictionary with the name"),
     "empty provider": ({"provider": ""}, "must be a dictionary with the name"),
     "a text of its own": ({"provider": "a", "text": "x"}, 'without a key "text"'),
-    "bytes": ({"provider": "a", "b": b"x"}, "not plain JSON"),
-    "too large": ({"provider": "a", "b": "x" * 1_000_001}, "at most 1,000,000 are allowed"),
-    "too deep": ({"provider": "a", "b": DEEP}, "nested more than 100 levels"),
+    "bytes": ({"provider": "a", "b": b"x"}, "must be plain JSON"),
+    "too large": ({"provider": "a", "b": "x" * 1_000_001}, "at most 1,000,000 characters"),
+    "too deep": ({"provider": "a", "b": DEEP}, "nested at most 100 levels"),
 }
 
 

@@ -225,12 +225,12 @@ def nested(depth: int) -> Any:
 INEXACT = {  # values that JSON would change: (value, words of the error)
     "number as a key": ({"a": {1: "x"}}, r"metadata\['a'\] has the key 1, .*give '1'"),
     "tuple": ({"a": [(1, 2)]}, r"metadata\['a'\]\[0\] is a tuple.*give a list"),
-    "set": ({"a": {1}}, "metadata cannot be stored.*set is not JSON"),
-    "bytes": ({"a": b"x"}, "metadata cannot be stored.*bytes is not JSON"),
-    "not a number": ({"a": float("nan")}, "metadata cannot be stored.*not JSON compliant"),
-    "huge number": ({"a": 10**5000}, "metadata cannot be stored"),
+    "set": ({"a": {1}}, "metadata must be plain JSON.*set is not JSON"),
+    "bytes": ({"a": b"x"}, "metadata must be plain JSON.*bytes is not JSON"),
+    "not a number": ({"a": float("nan")}, "metadata must be plain JSON.*not JSON compliant"),
+    "huge number": ({"a": 10**5000}, "metadata must be plain JSON"),
     "long text": ({"a": "x" * 1_000_001}, "at most 1,000,000"),
-    "deep list": ({"a": nested(101)}, "nested more than 100"),
+    "deep list": ({"a": nested(101)}, "nested at most 100"),
 }
 
 

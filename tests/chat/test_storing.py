@@ -488,7 +488,7 @@ def test_a_session_id_is_printable_text(faces, profile, wrong) -> None:
 def test_a_value_that_json_cannot_hold_is_refused_before_the_generation(faces, profile) -> None:
     model = ScriptedModel("a")
     chat = faces.client_of(model, profile=profile).chat(session_id="s")
-    with pytest.raises(ValidationError, match="config cannot be stored"):
+    with pytest.raises(ValidationError, match="config must be plain JSON"):
         faces.run(chat.send("q", extra_context={"x": object()}))
     assert model.requests == []
 

@@ -40,6 +40,7 @@ from talu.types import (
 __all__ = ["LocalModel"]
 
 MAX_THREADS = 1024
+SETTINGS = tuple(name for name in FIELDS if name != "extra_body")
 
 _dropped: list[EngineLease] = []  # of models that were dropped and not closed
 
@@ -153,8 +154,8 @@ class LocalModel:
 
     @property
     def settings(self) -> Collection[str]:
-        """All settings."""
-        return FIELDS
+        """All settings, except those of remote models."""
+        return SETTINGS
 
     @property
     def capabilities(self) -> Capabilities:
