@@ -1,0 +1,103 @@
+"""Servers for the tests of remote models, and an environment full of secrets."""
+
+import importlib.util
+import json
+import re
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.remote.server import Reply, Server
+
+CANARY = "canary-7d41f0"  # stands in every value of the environment that may be secret
+READ = re.compile(r"""["']((?:OPENAI|ANTHROPIC|AZURE|AWS|GOOGLE|CLOUD_ML)_[A-Z0-9_]+)["']""")
+SDKS = ("openai", "anthropic")
+KEPT = {"OPENAI_LOG", "ANTHROPIC_LOG"}  # the values are levels
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts a server with these replies; it ends with the test."""
+    with ExitStack() as servers:
+
+        def start(*replies: Reply, **options: Any) -> Server:
+            return servers.enter_context(Server(*replies, **options))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of localhost that nobody trusts, with its key in the same file."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, cert, both = (folder / name for name in ("key.pem", "cert.pem", "both.pem"))
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", key, "-out", cert]
+    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1"]
+    subprocess.run(command, check=True, capture_output=True)
+    both.write_bytes(key.read_bytes() + cert.read_bytes())
+    return both
+
+
+@pytest.fixture
+def tls(certificate: Path) -> ssl.SSLContext:
+    """What a server needs to speak TLS with that certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.fixture(scope="session")
+def sdk_variables() -> list[str]:
+    """The environment variables that the sources of the installed SDKs name."""
+    names: set[str] = set()
+    for sdk in SDKS:
+        spec = importlib.util.find_spec(sdk)
+        assert spec is not None
+        assert spec.origin is not None
+        folder = Path(spec.origin).parent
+        for path in folder.rglob("*.py"):
+            if "types" not in path.relative_to(folder).parts:
+                names |= set(READ.findall(path.read_text()))
+    assert {"OPENAI_ORG_ID", "ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_PROFILE"} <= names
+    return sorted(names - KEPT)
+
+
+@pytest.fixture
+def canaries(
+    sdk_variables: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """Every variable and file that the SDKs read holds a secret; by the variable's name."""
+    secrets = {name: f"{CANARY}-{name.lower()}" for name in sdk_variables}
+    for name in secrets:
+        if name.endswith("_CUSTOM_HEADERS"):
+            secrets[name] = f"x-canary: {secrets[name]}\nauthorization: Bearer {secrets[name]}"
+        elif name.endswith("_BASE_URL"):
+            secrets[name] = f"http://{CANARY}.invalid/v1"
+    config = tmp_path / "anthropic"
+    (config / "configs").mkdir(parents=True)
+    profile = {"authentication": {"type": "user_oauth"}, "base_url": f"http://{CANARY}.invalid"}
+    (config / "configs" / f"{CANARY}.json").write_text(json.dumps(profile))
+    (config / "active_config").write_text(CANARY)
+    secrets |= {"ANTHROPIC_CONFIG_DIR": str(config), "ANTHROPIC_PROFILE": CANARY}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    return secrets
+
+
+@pytest.fixture
+def proxies(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A proxy that the environment names for everything; it answers nothing."""
+    proxy = serve(always=lambda _: Reply(status=502))
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        for spelling in (name, name.lower()):
+            monkeypatch.setenv(spelling, proxy.url)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return proxy
