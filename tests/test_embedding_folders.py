@@ -297,6 +297,25 @@ def test_keys_that_are_not_used_are_noted_by_name(folder: Make) -> None:
     assert any(note.endswith("does not read: 'a_new_key'") for note in notes)
 
 
+def test_the_result_of_a_batch_has_each_note_once(faces: Any, folder: Make) -> None:
+    model = folder({"sentence_bert_config.json": {"query_length": 3}})
+    client = faces.face.client_class(str(model))
+    result = faces.run(
+        client.aembed_batch(["fox"] * 600, pooling=None)  # several batches
+        if faces.name == "async"
+        else client.embed_batch(["fox"] * 600, pooling=None)
+    )
+    assert len(result) == 600
+    assert result.notes.count("query_length of sentence_bert_config.json is not used") == 1
+    assert len(result.notes) == len(set(result.notes))
+    faces.run(client.close())
+
+
+def test_a_model_without_deviations_gives_no_notes() -> None:
+    with Client("talu/pocket") as client:
+        assert client.embed_batch(["fox"]).notes == ()
+
+
 @pytest.mark.parametrize("case", UNSUPPORTED)
 def test_a_module_that_talu_does_not_have_is_refused_by_name(folder: Make, case: str) -> None:
     files, named = UNSUPPORTED[case]

@@ -45,10 +45,12 @@ class Embedded:
     Attributes:
         vectors: (texts, dimension) float32.
         cut: indices of the texts that were truncated.
+        notes: sentences that describe each deviation from the request.
     """
 
     vectors: "NDArray[np.float32]"
     cut: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Generation(Protocol):

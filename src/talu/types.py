@@ -131,11 +131,14 @@ class Embeddings(list[list[float]]):
 
     Attributes:
         truncated: indices of the texts cut to the model's maximum length, ascending.
+        notes: sentences that describe each deviation from the request, and each setting in the
+            model's files that is not used.
     """
 
     def __init__(self, vectors: Iterable[list[float]] = ()) -> None:
         super().__init__(vectors)
         self.truncated: list[int] = []
+        self.notes: tuple[str, ...] = ()
 
 
 class FinishReason(StrEnum):

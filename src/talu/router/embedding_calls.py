@@ -76,6 +76,7 @@ class Collected:
         if self._arrays is None:
             self._lists.extend(part.vectors.tolist())
             self._lists.truncated.extend(part.cut)
+            self._lists.notes = tuple(dict.fromkeys((*self._lists.notes, *part.notes)))
         else:
             self._arrays.append(part.vectors)
         self._done += len(part.vectors)

@@ -104,6 +104,7 @@ class ModelMethods:
 
         They are batched and run concurrently with other requests; a vector does not depend on the
         other texts. Only vectors of one model, one pooling and one kind of prompt can be compared.
+        The ``notes`` of the result say what differs from the request.
 
         Args:
             texts: a list, an array, a column of a table, a generator: anything that gives texts.
@@ -121,7 +122,8 @@ class ModelMethods:
                 ``""`` uses none.
             prompt_name: one of the prompts of the model's ``config_sentence_transformers.json``;
                 ``"query"`` and ``"document"`` are empty if the file does not define them.
-            as_numpy: return an array of float32, (texts, embedding_dim), instead of lists.
+            as_numpy: return an array of float32, (texts, embedding_dim), instead of lists; it has
+                neither ``truncated`` nor ``notes``.
             progress: True writes the count to stderr; a function is called with the number of
                 finished texts, and with the number of all of them or None.
             timeout: seconds that the call may take.

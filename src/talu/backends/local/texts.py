@@ -114,17 +114,17 @@ class Texts:
 
     def _finish(self, batch: _Batch, options: EmbeddingOptions) -> Embedded:
         pooled = batch.ticket.wait()
-        head = self._engine().head
-        vectors = head.vectors(pooled, normalize=options.normalize, first=batch.first)
-        return Embedded(vectors, batch.cut)
+        engine = self._engine()
+        vectors = engine.head.vectors(pooled, normalize=options.normalize, first=batch.first)
+        return Embedded(vectors, batch.cut, engine.info.notes)
 
     async def _afinish(self, batch: _Batch, options: EmbeddingOptions) -> Embedded:
         pooled = await batch.ticket.wait_async()
-        head = self._engine().head
+        engine = self._engine()
         vectors = await TOKENIZING.call(
-            head.vectors, pooled, normalize=options.normalize, first=batch.first
+            engine.head.vectors, pooled, normalize=options.normalize, first=batch.first
         )
-        return Embedded(vectors, batch.cut)
+        return Embedded(vectors, batch.cut, engine.info.notes)
 
     def _supported(self) -> Engine:
         engine = self._engine()
