@@ -1,0 +1,139 @@
+"""Waits for a server under time limits, and repeats what failed before its first result."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TypeVar
+
+from talu.backends.remote.failures import Failures
+from talu.backends.remote.retries import wait_before_retry
+from talu.deadline import Deadline
+from talu.exceptions import EndpointError, TaluError
+
+__all__ = ["Cancelled", "Limits", "Waiting", "repeated"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Time limits in seconds, and the number of retries; see ``RemoteBackend``."""
+
+    connect_s: float
+    first_token_s: float
+    piece_s: float
+    total_s: float | None
+    retries: int
+
+
+class Cancelled(Exception):
+    """The generation was cancelled while it waited for the server."""
+
+
+class Waiting:
+    """Waits for a server under several limits; can be cancelled from any thread.
+
+    Args:
+        deadline: of the call; passing it raises the call's own error.
+        total_s: limit of the whole answer, from now.
+        late: the error for an answer that takes longer than ``total_s``.
+    """
+
+    def __init__(
+        self, deadline: Deadline | None, total_s: float | None, late: Callable[[], Exception]
+    ) -> None:
+        self._deadline = deadline
+        self._end = None if total_s is None else perf_counter() + total_s
+        self._late = late
+        self._loop = asyncio.get_running_loop()
+        self._limit: asyncio.Timeout | None = None
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Let the current and every later wait raise ``Cancelled``."""
+        self.cancelled = True
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if self._limit is not None:
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                self._limit.reschedule(self._loop.time())
+
+    @asynccontextmanager
+    async def within(self, seconds: float, late: Callable[[], Exception]) -> AsyncGenerator[None]:
+        """Limit the waits in the block to these seconds; raises ``late()`` after them."""
+        if self._deadline is not None and self._deadline.left < seconds:
+            seconds, late = self._deadline.left, self._deadline.error
+        if self._end is not None and self._end - perf_counter() < seconds:
+            seconds, late = self._end - perf_counter(), self._late
+        if self.cancelled:
+            raise Cancelled
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                self._limit = limit
+                yield
+        except TimeoutError:
+            if self.cancelled:
+                raise Cancelled from None
+            if not limit.expired():
+                raise
+            raise late() from None
+        finally:
+            self._limit = None
+
+    async def pause(self, seconds: float) -> bool:
+        """Wait, unless the limits end before; whether the time has passed."""
+        left = [limit.left for limit in (self._deadline,) if limit is not None]
+        if self._end is not None:
+            left.append(self._end - perf_counter())
+        if left and min(left) <= seconds:
+            return False
+        async with self.within(seconds + 1.0, self._late):
+            await asyncio.sleep(seconds)
+        return True
+
+
+async def repeated(
+    attempt: Callable[[], Awaitable[T]],
+    waiting: Waiting,
+    failures: Failures,
+    retries: int,
+    repeating: Callable[[EndpointError, int], None] = lambda failure, failed: None,
+) -> T:
+    """The result of an attempt, repeated while its failures allow that.
+
+    Args:
+        attempt: may raise anything.
+        waiting: bounds the waits between attempts.
+        failures: words what an attempt raised.
+        retries: how often to repeat it.
+        repeating: told of each failure before the next attempt, with the number of failures.
+
+    Raises:
+        EndpointError: the last failure; ``details["attempts"]`` is the number of attempts.
+        Cancelled: a wait was cancelled.
+    """
+    failed = 0
+    while True:
+        try:
+            return await attempt()
+        except Cancelled:
+            raise
+        except Exception as error:
+            if isinstance(error, TaluError) and not isinstance(error, EndpointError):
+                raise  # such as the end of the call's time
+            failure = failures.of(error)
+            failed += 1
+            wait = wait_before_retry(failure, failed, retries, random.random)
+            if wait is None or not await waiting.pause(wait):
+                failure.details["attempts"] = failed
+                if failure is error:
+                    raise
+                raise failure from error
+            repeating(failure, failed)

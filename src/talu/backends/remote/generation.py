@@ -1,0 +1,307 @@
+"""One generation of a model behind an endpoint: attempts, time limits, cancelling, events."""
+
+import asyncio
+import contextlib
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any, Protocol, Self
+
+import httpx2
+
+from talu.backends.remote.answers import Decoder, Malformed
+from talu.backends.remote.attempts import Cancelled, Limits, Waiting, repeated
+from talu.backends.remote.encoding import Body
+from talu.backends.remote.failures import Failures
+from talu.deadline import Deadline
+from talu.error_text import shown
+from talu.exceptions import EndpointError, TaluError
+from talu.types import Done, Event, FinishReason, TextDelta, Timings, Usage
+
+__all__ = ["Exchange", "RemoteGeneration", "Stream"]
+
+WHOLE = ("application/json", "text/html", "application/xhtml", "application/problem")
+
+
+class Stream(Protocol):
+    """A streamed answer, as the SDKs return it when they are asked for plain objects."""
+
+    @property
+    def response(self) -> httpx2.Response:
+        """Status and headers of the answer."""
+
+    async def __anext__(self) -> Any:
+        """The JSON of the next event."""
+
+    async def close(self) -> None:
+        """Close the connection if the answer has not been read to its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A request that is ready to be sent, with everything that its answer needs.
+
+    Attributes:
+        open: sends the body; the answer's status was good when it returns.
+        decoder: makes a decoder for each attempt.
+        echo: a text before the first piece.
+        notes: notes for ``Done``.
+    """
+
+    body: Body
+    open: Callable[[Body], Awaitable[Stream]]
+    decoder: Callable[[], Decoder]
+    failures: Failures
+    limits: Limits
+    model: str
+    echo: str = ""
+    notes: tuple[str, ...] = ()
+    deadline: Deadline | None = None
+
+
+class RemoteGeneration:
+    """See ``talu.protocols.AsyncGeneration``.
+
+    The start waits for the first piece, because until then a failed attempt can be repeated.
+    """
+
+    _stream: Stream | None = None  # also if an interrupt hits the constructor
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def __init__(self, prepare: Callable[[], Exchange], model: str) -> None:
+        """A generation that has not started.
+
+        Args:
+            prepare: encodes the request; raises when it cannot be sent.
+            model: the model's name.
+        """
+        self._prepare = prepare
+        self._model = model
+        self._cancelled = False
+        self._ended = False
+        self._events: deque[Event] = deque()
+        self._waiting: Waiting | None = None
+        self._decoder: Decoder | None = None
+        self._notes: tuple[str, ...] = ()
+        self._began_at = self._first_at = self._last_at = 0.0
+
+    async def start(self) -> None:
+        """Send the request, and wait for the first piece of the answer."""
+        self._loop = asyncio.get_running_loop()
+        self._exchange = exchange = self._prepare()
+        self._began_at = perf_counter()
+        limits, failures = exchange.limits, exchange.failures
+        self._waiting = waiting = Waiting(
+            exchange.deadline, limits.total_s, self._too_late("total_timeout_ms", limits.total_s)
+        )
+        if self._cancelled:
+            waiting.cancelled = True
+        self._notes = exchange.notes
+        if exchange.echo:
+            self._events.append(TextDelta(exchange.echo))
+        attempt = partial(self._attempt, exchange, waiting)
+        try:
+            await repeated(attempt, waiting, failures, limits.retries, self._repeating)
+        except Cancelled:
+            await self._cancel_now()
+
+    def _repeating(self, failure: EndpointError, failed: int) -> None:
+        times = "once" if failed == 1 else f"{failed} times"
+        again = f"the request was repeated {times}: {failure.code}"
+        self._notes = (*self._exchange.notes, again)
+
+    def _too_late(self, option: str, seconds: float | None) -> Callable[[], Exception]:
+        what = "the end of the answer" if option == "total_timeout_ms" else "the first token"
+        return lambda: self._exchange.failures.timeout(what, seconds or 0.0, option)
+
+    async def _attempt(self, exchange: Exchange, waiting: Waiting) -> None:
+        """Send the request once, and read until there is an event."""
+        self._decoder = decoder = exchange.decoder()
+        seconds = exchange.limits.first_token_s
+        try:
+            async with waiting.within(seconds, self._too_late("first_token_timeout_ms", seconds)):
+                self._stream = stream = await exchange.open(exchange.body)
+                if _is_whole(stream.response):
+                    await self._read_whole(stream.response, decoder)
+                else:
+                    await self._read_first(stream, decoder)
+        except BaseException:
+            await self._drop_stream()
+            raise
+
+    async def _read_first(self, stream: Stream, decoder: Decoder) -> None:
+        """Read until there is an event."""
+        while not self._ended:
+            try:
+                data = await stream.__anext__()
+            except StopAsyncIteration:
+                self._finish(decoder)
+                return
+            if events := self._decoded(decoder, data):
+                self._add(events)
+                return
+
+    async def _read_whole(self, response: httpx2.Response, decoder: Decoder) -> None:
+        """Read an answer that is not streamed: an error, a web page, or all in one."""
+        failures = self._exchange.failures
+        body = (await response.aread()).decode(errors="replace")
+        try:
+            data = json.loads(body)
+        except (ValueError, RecursionError):
+            raise failures.bad_answer(
+                "the server answered with a web page, or another text that is not of its protocol: "
+                "is base_url right? Most servers want /v1 at its end",
+                status=response.status_code,
+            ) from None
+        self._add(self._decoded(decoder, data))
+        self._finish(decoder)
+
+    def _decoded(self, decoder: Decoder, data: Any) -> list[Event]:
+        failures = self._exchange.failures
+        if not isinstance(data, Mapping):
+            raise failures.bad_answer("the server sent an event that is not an object")
+        if data.get("error") or data.get("object") == "error" or data.get("type") == "error":
+            raise failures.of_object(data)
+        try:
+            return decoder.push(data)
+        except Malformed as malformed:
+            raise failures.bad_answer(f"the server sent {malformed}") from None
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            wrong = f"the server sent an event with a wrong value ({type(error).__name__})"
+            raise failures.bad_answer(wrong) from error
+
+    def _add(self, events: list[Event]) -> None:
+        now = perf_counter()
+        if events and not self._first_at:
+            self._first_at = now
+        self._last_at = now
+        self._events += events
+
+    def _finish(self, decoder: Decoder) -> None:
+        if decoder.reason is None:
+            raise self._exchange.failures.broken("it has no finish reason")
+        self._ended = True
+        self._last_at = perf_counter()
+        self._events.append(self._done(decoder.reason))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._events:
+            if self._ended:
+                raise StopAsyncIteration
+            await self._read()
+        return self._events.popleft()
+
+    async def _read(self) -> None:
+        """Read until there are events, or raise."""
+        waiting, stream, decoder = self._waiting, self._stream, self._decoder
+        if waiting is None or stream is None or decoder is None:
+            raise RuntimeError("the generation has not been started")
+        try:
+            async with waiting.within(self._exchange.limits.piece_s, self._stalled):
+                data = await stream.__anext__()
+            self._add(self._decoded(decoder, data))
+        except StopAsyncIteration:
+            try:
+                self._finish(decoder)
+            finally:
+                await self._drop_stream()
+        except Cancelled:
+            await self._cancel_now()
+        except TaluError:
+            await self._close()
+            raise
+        except Exception as error:
+            await self._close()
+            failure = self._exchange.failures.of(error, doing="the answer")
+            if failure.code in ("ENDPOINT_UNREACHABLE", "SERVER_ERROR"):
+                failure = self._exchange.failures.broken("the connection was cut")
+            raise failure from error
+        except BaseException:
+            await self._close()
+            raise
+
+    def _stalled(self) -> Exception:
+        seconds = self._exchange.limits.piece_s
+        reason = f"no piece came for {seconds:g} seconds (timeout_ms)"
+        return self._exchange.failures.broken(reason, timed_out=True)
+
+    async def _cancel_now(self) -> None:
+        await self._drop_stream()
+        self._ended = True
+        self._events.append(self._done(FinishReason.CANCELLED))
+
+    def cancel(self) -> None:
+        """End it soon, with the text so far; see ``talu.protocols.Generation``."""
+        self._cancelled = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def so_far(self) -> Done:
+        """The last event as if the generation was cancelled now."""
+        return self._done(FinishReason.CANCELLED)
+
+    def _done(self, reason: FinishReason) -> Done:
+        decoder = self._decoder
+        usage = Usage() if decoder is None else decoder.usage
+        notes = self._notes
+        if decoder is not None:
+            notes += decoder.notes
+            asked, served = self._exchange.body.values.get("model"), decoder.model
+            if served and str(asked).lower() not in served.lower():
+                notes += (f"the server says that the model {shown(served)} answered",)
+        return Done(
+            finish_reason=reason,
+            usage=usage,
+            timings=self._timings(usage),
+            model=self._model,
+            stop_sequence=None if decoder is None else decoder.stop_sequence,
+            notes=notes,
+        )
+
+    def _timings(self, usage: Usage) -> Timings:
+        if not self._first_at:
+            return Timings()
+        lasted, tokens = self._last_at - self._first_at, usage.completion_tokens
+        return Timings(
+            generation_ms=lasted * 1000,
+            time_to_first_token_ms=(self._first_at - self._began_at) * 1000,
+            tokens_per_second=(tokens - 1) / lasted if tokens and tokens > 1 and lasted else None,
+        )
+
+    async def aclose(self) -> None:
+        """Cancel it and read no more."""
+        await self._close()
+
+    async def _close(self) -> None:
+        self._cancelled = self._ended = True
+        self._events.clear()
+        await self._drop_stream()
+
+    async def _drop_stream(self) -> None:
+        """Close the connection, unless the answer was read to its end."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await _closed(stream)
+
+    def __del__(self) -> None:
+        stream, loop = self._stream, self._loop
+        if stream is not None and loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and its connections
+                loop.call_soon_threadsafe(lambda: loop.create_task(_closed(stream)))
+
+
+async def _closed(stream: Stream) -> None:
+    """Close a stream; a failure to close a connection concerns nobody."""
+    with contextlib.suppress(httpx2.HTTPError, OSError, RuntimeError):
+        await stream.close()
+
+
+def _is_whole(response: httpx2.Response) -> bool:
+    kind = response.headers.get("content-type", "").lower()
+    return kind.startswith(WHOLE)

@@ -1,0 +1,147 @@
+"""Makes the HTTP client of an endpoint, which bounds what is sent there and what comes back.
+
+The SDKs add headers of their own: keys, organisation, project and custom headers from environment
+variables, and facts about the machine. The client removes every header but those of HTTP itself,
+and adds the endpoint's.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from importlib.metadata import version
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+import httpx2
+
+from talu.backends.remote.endpoint import Endpoint
+from talu.backends.remote.options import RemoteBackend
+from talu.error_text import shown
+from talu.exceptions import EndpointError, ValidationError
+
+__all__ = ["PerLoop", "http_client", "own_headers"]
+
+T = TypeVar("T")
+KEPT = {  # headers of HTTP itself, which the HTTP library or the SDK computes
+    "accept",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "transfer-encoding",
+}
+RESERVED = {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
+MAX_HEADERS = 64
+MAX_HEADER = 10_000  # characters of a value
+MAX_ANSWER = 1 << 28  # bytes
+CONNECTIONS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)
+
+
+def http_client(endpoint: Endpoint, headers: Mapping[str, str]) -> httpx2.AsyncClient:
+    """A client that sends these headers, to this endpoint only, and follows no redirect."""
+    guard = _Guard(endpoint, headers)
+    # A proxy would see the requests to a server on this machine, with their key.
+    local = {"http://": None, "https://": None, "all://": None} if endpoint.is_local else None
+    return httpx2.AsyncClient(
+        event_hooks={"request": [guard.sends], "response": [guard.receives]},
+        follow_redirects=False,
+        limits=CONNECTIONS,
+        mounts=local,
+    )
+
+
+def own_headers(endpoint: Endpoint, options: RemoteBackend) -> dict[str, str]:
+    """The headers of every request to an endpoint, with lower-case names.
+
+    Raises:
+        ValidationError: ``headers`` of the options are not names and values of headers.
+    """
+    headers = {"accept-encoding": "identity", "user-agent": f"talu/{version('talu')}"}
+    if endpoint.key:
+        headers["authorization"] = f"Bearer {endpoint.key!s}"
+    if options.org_id is not None:
+        headers["openai-organization"] = str(options.org_id)
+    headers |= _checked({} if options.headers is None else options.headers)
+    return headers
+
+
+def _checked(headers: object) -> dict[str, str]:
+    if not isinstance(headers, Mapping) or len(headers) > MAX_HEADERS:
+        wrong = f"headers must be a dictionary of at most {MAX_HEADERS} names and values"
+        raise ValidationError(wrong, details={"param": "headers"})
+    for name, value in headers.items():
+        token = isinstance(name, str) and name.isascii() and name.replace("-", "").isalnum()
+        text = isinstance(value, str) and value.isascii() and value.isprintable()
+        if not token or not text or len(name) > MAX_HEADER or len(value) > MAX_HEADER:
+            wrong = f"header {shown(name)} must have a name of letters, digits and hyphens, and a "
+            wrong += f"value of printable ASCII, at most {MAX_HEADER:,} characters"
+            raise ValidationError(wrong, details={"param": "headers"})
+        if name.lower() in RESERVED:
+            wrong = f"header {shown(name)} is set by the connection: leave it out"
+            raise ValidationError(wrong, details={"param": "headers"})
+    return {name.lower(): str(value) for name, value in headers.items()}
+
+
+class _Guard:
+    """Sees every request before it is sent, and every answer before it is read."""
+
+    def __init__(self, endpoint: Endpoint, headers: Mapping[str, str]) -> None:
+        self._endpoint = endpoint
+        self._headers = dict(headers)
+
+    async def sends(self, request: httpx2.Request) -> None:
+        url = request.url
+        origin = (url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme, 0))
+        if origin != self._endpoint.origin:
+            wrong = f"a request of {shown(self._endpoint.url)} would go to {shown(url.host)}"
+            raise EndpointError(wrong, "ENDPOINT_REDIRECT")
+        kept = {name: value for name, value in request.headers.items() if name.lower() in KEPT}
+        request.headers = httpx2.Headers(kept | self._headers)
+
+    async def receives(self, response: httpx2.Response) -> None:
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding.strip().lower() != "identity":
+            wrong = f"the server compressed its answer ({shown(encoding)}), which was not asked for"
+            raise EndpointError(wrong, "ENDPOINT_BAD_ANSWER", status=response.status_code)
+        response.stream = _Bounded(response.stream)
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """The body of an answer, which raises when it gets too long."""
+
+    def __init__(self, stream: object) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        read = 0
+        async for part in self._stream:  # type: ignore[attr-defined]
+            read += len(part)
+            if read > MAX_ANSWER:
+                raise EndpointError(
+                    f"the server's answer is longer than {MAX_ANSWER:,} bytes",
+                    "ENDPOINT_BAD_ANSWER",
+                )
+            yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()  # type: ignore[attr-defined]
+
+
+class PerLoop(Generic[T]):
+    """An object for each event loop, because connections belong to the loop that opened them."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
+
+    def get(self) -> T:
+        """The object of the running loop, made on first use."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._made:
+            self._made[loop] = self._make()
+        return self._made[loop]
+
+    def drain(self) -> list[tuple[asyncio.AbstractEventLoop, T]]:
+        """All objects with their loops; they are forgotten."""
+        made = list(self._made.items())
+        self._made.clear()
+        return made

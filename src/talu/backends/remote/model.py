@@ -1,0 +1,286 @@
+"""A model behind an endpoint, as a backend."""
+
+import asyncio
+import os
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from concurrent.futures import TimeoutError as LateError
+from functools import partial
+from typing import Any, Protocol
+
+import httpx2
+
+from talu.backends.remote.answers import Decoder
+from talu.backends.remote.anthropic_messages import MessagesDecoder, encode_messages
+from talu.backends.remote.attempts import Limits, Waiting, repeated
+from talu.backends.remote.embeddings import RemoteTexts
+from talu.backends.remote.encoding import Body, Target, honoured
+from talu.backends.remote.endpoint import endpoint_of
+from talu.backends.remote.failures import Failures
+from talu.backends.remote.generation import Exchange, RemoteGeneration, Stream
+from talu.backends.remote.http import PerLoop, http_client, own_headers
+from talu.backends.remote.openai_chat import ChatDecoder, encode_chat
+from talu.backends.remote.openai_completions import CompletionDecoder, encode_completion
+from talu.backends.remote.options import RemoteBackend
+from talu.backends.remote.providers import provider_named
+from talu.bridge import Bridged
+from talu.config import check_boolean
+from talu.deadline import Deadline
+from talu.error_text import shown
+from talu.exceptions import StateError, ValidationError
+from talu.forks import import_whole
+from talu.protocols import AsyncGeneration, Embedded, Generation
+from talu.types import Capabilities, EmbeddingOptions, Request
+
+__all__ = ["RemoteModel"]
+
+SDKS = {  # by protocol; imported on first use, because importing them takes a second
+    "anthropic": "talu.backends.remote.anthropic_sdk",
+    "openai": "talu.backends.remote.openai_sdk",
+}
+CONNECT_S = 5.0
+PIECE_S = 60.0
+RETRIES = 2
+MAX_RETRIES = 100
+MAX_MS = 1_000_000_000
+CLOSING_S = 2.0
+
+
+Encode = Callable[[Request, Target], Body]
+Decode = Callable[[Target], Decoder]
+
+
+class SdkClient(Protocol):
+    """The client of an SDK for one endpoint."""
+
+    async def stream(self, body: Body) -> Stream:
+        """Send a request whose answer is streamed."""
+
+    async def post(self, body: Body) -> Any:
+        """Send a request; returns the JSON of the answer."""
+
+    async def get(self, path: str) -> Any:
+        """The JSON at a path."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+class RemoteModel:
+    """A model behind an endpoint; see ``talu.protocols.Backend``.
+
+    Creating it sends nothing.
+    """
+
+    def __init__(
+        self,
+        ref: str,
+        options: RemoteBackend,
+        *,
+        provider: str,
+        name: str | None = None,
+        offline: bool = False,
+    ) -> None:
+        """Check the options, find the key, and import the SDK.
+
+        Args:
+            ref: the model's name at the provider.
+            options: where it runs.
+            provider: a name of the table of providers.
+            name: the name of the model in answers; None for ``ref``.
+            offline: refused, because the model needs the network.
+
+        Raises:
+            ValidationError: an option is wrong, or no key is known.
+        """
+        if check_boolean("offline", offline):
+            wrong = f"model {shown(ref)} runs behind an endpoint: offline=True excludes it"
+            raise ValidationError(wrong, details={"param": "offline"})
+        row = provider_named(provider)
+        self._name = ref if name is None else name
+        self._limits = limits_of(options, row.first_token_s)
+        self._endpoint = endpoint_of(row, options, os.environ)
+        self._target = Target(ref, row, options)
+        self._failures = Failures(self._endpoint, self._name)
+        sdk = import_whole(SDKS[row.protocol])
+        headers = sdk.headers(self._endpoint) | own_headers(self._endpoint, options)
+        timeout = httpx2.Timeout(None, connect=self._limits.connect_s)
+        self._clients: PerLoop[SdkClient] = PerLoop(
+            lambda: sdk.Client(self._endpoint, http_client(self._endpoint, headers), timeout)
+        )
+        self._texts = RemoteTexts(self._target, self._answer, self._failures)
+        self._closed = False
+
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return self._name
+
+    @property
+    def location(self) -> str:
+        """The address of the endpoint."""
+        return self._endpoint.url
+
+    @property
+    def max_context_length(self) -> None:
+        """None: a server does not say."""
+        return None
+
+    @property
+    def settings(self) -> Collection[str]:
+        """The settings that the provider takes in chats or raw completions."""
+        return honoured(self._target, raw=False) | honoured(self._target, raw=True)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the provider's row says; nothing is sent."""
+        return self._endpoint.provider.capabilities
+
+    def generate(self, request: Request) -> Generation:
+        """A generation that has not started, for a reader that blocks."""
+        return Bridged(partial(self.agenerate, request))
+
+    def agenerate(self, request: Request) -> AsyncGeneration:
+        """A generation that has not started."""
+        return RemoteGeneration(partial(self._exchange, request), self._name)
+
+    def _exchange(self, request: Request) -> Exchange:
+        self._check_open()
+        encode, decode = self._protocol(request)
+        body = encode(request, self._target)
+        return Exchange(
+            body=body,
+            open=self._clients.get().stream,
+            decoder=partial(decode, self._target),
+            failures=self._failures,
+            limits=self._limits,
+            model=self._name,
+            echo=request.prompt or "" if request.echo_prompt else "",
+            notes=(*request.notes, *body.notes),
+            deadline=request.deadline,
+        )
+
+    def _protocol(self, request: Request) -> tuple[Encode, Decode]:
+        if self._endpoint.provider.protocol == "anthropic":
+            return encode_messages, MessagesDecoder
+        if request.messages is None:
+            return encode_completion, CompletionDecoder
+        return encode_chat, ChatDecoder
+
+    @property
+    def embedding_dim(self) -> int:
+        """The length of an embedding; asks the server, unless it has answered before."""
+        return self._texts.dimension
+
+    def embed(
+        self, batches: Iterable[Sequence[str]], options: EmbeddingOptions
+    ) -> Generator[Embedded]:
+        """The vectors of each batch, in order."""
+        return self._texts.embed(batches, options)
+
+    def aembed(
+        self, batches: AsyncIterable[Sequence[str]], options: EmbeddingOptions
+    ) -> AsyncGenerator[Embedded]:
+        """Like ``embed``, awaited."""
+        return self._texts.aembed(batches, options)
+
+    async def _answer(self, body: Body, deadline: Deadline | None) -> object:
+        """The JSON of an answer that is not streamed."""
+        self._check_open()
+        seconds, failures = self._limits.first_token_s, self._failures
+        total = partial(failures.timeout, "the answer", self._limits.total_s or 0.0)
+        waiting = Waiting(deadline, self._limits.total_s, partial(total, "total_timeout_ms"))
+
+        async def attempt() -> object:
+            late = partial(failures.timeout, "the answer", seconds, "timeout_ms")
+            async with waiting.within(seconds, late):
+                answer = await self._clients.get().post(body)
+            if isinstance(answer, Mapping) and answer.get("error"):
+                raise failures.of_object(answer)
+            return answer
+
+        return await repeated(attempt, waiting, failures, self._limits.retries)
+
+    def close(self) -> None:
+        """Close all connections; idempotent."""
+        self._closed = True
+        for loop, client in self._clients.drain():
+            _close_on(loop, client)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StateError(f"{self._name} is closed; open it again", "STATE_CLOSED")
+
+
+def _close_on(loop: asyncio.AbstractEventLoop, client: SdkClient) -> None:
+    """Close a client on the loop of its connections, and wait for that, but not on that loop."""
+    if loop.is_closed() or not loop.is_running():
+        return
+    try:
+        running: object = asyncio.get_running_loop()
+    except RuntimeError:
+        running = None
+    closing = asyncio.run_coroutine_threadsafe(client.close(), loop)
+    if running is not loop:
+        try:
+            closing.result(CLOSING_S)
+        except LateError:
+            closing.cancel()
+
+
+def limits_of(options: RemoteBackend, first_token_s: float) -> Limits:
+    """The limits that the options give.
+
+    Raises:
+        ValidationError: one is not a whole number in its range, or another option is wrong.
+    """
+    given = {
+        name: _milliseconds(name, getattr(options, name))
+        for name in (
+            "timeout_ms",
+            "connect_timeout_ms",
+            "first_token_timeout_ms",
+            "total_timeout_ms",
+        )
+    }
+    retries = options.max_retries
+    if retries is not None and not _whole(retries, 0, MAX_RETRIES):
+        raise _wrong("max_retries", retries, f"a whole number from 0 to {MAX_RETRIES}, or None")
+    if options.on_unsupported not in ("error", "warn"):
+        raise _wrong("on_unsupported", options.on_unsupported, "'error' or 'warn'")
+    check_boolean("allow_insecure", options.allow_insecure)
+    piece = given["timeout_ms"]
+    return Limits(
+        connect_s=given["connect_timeout_ms"] or CONNECT_S,
+        first_token_s=given["first_token_timeout_ms"] or piece or first_token_s,
+        piece_s=piece or PIECE_S,
+        total_s=given["total_timeout_ms"],
+        retries=RETRIES if retries is None else retries,
+    )
+
+
+def _milliseconds(name: str, value: int | None) -> float | None:
+    """Seconds; None for the default."""
+    if value is None:
+        return None
+    if not _whole(value, 1, MAX_MS):
+        raise _wrong(name, value, f"milliseconds from 1 to {MAX_MS:,}, or None for the default")
+    return value / 1000
+
+
+def _whole(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _wrong(name: str, value: object, wanted: str) -> ValidationError:
+    # A value of a wrong type may be the key in a wrong place.
+    got = value if isinstance(value, int) else f"a value of type {type(value).__name__}"
+    return ValidationError(f"{name} must be {wanted}, got {got}", details={"param": name})
