@@ -17,7 +17,6 @@ from talu import (
     ScriptedModel,
     StateError,
     StopFlag,
-    ValidationError,
 )
 from talu.chat import (
     AsyncResponse,
@@ -29,7 +28,7 @@ from talu.chat import (
     StreamingResponse,
     Token,
 )
-from talu.router import LocalBackend, ModelSpec, OpenAICompatibleBackend
+from talu.router import LocalBackend, ModelSpec
 
 MODEL = "talu/pocket"
 PIRATE = "You are a pirate."
@@ -280,29 +279,6 @@ def test_a_name_chooses_one_of_several_models() -> None:
         assert client.ask("Who are you?", max_tokens=1).model == MODEL
         client.default_model = "other"
         assert client.ask("Who are you?").model == "other"
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: Client("gpt-4", base_url="http://localhost:8000/v1", api_key="key"),
-        lambda: Client("openai::gpt-4o", org_id="o", timeout_ms=1000, max_retries=0),
-        lambda: Client("vllm::Qwen/Qwen3-0.6B"),
-        lambda: Client(ModelSpec("m", OpenAICompatibleBackend(base_url="http://localhost/v1"))),
-    ],
-)
-def test_a_remote_model_is_accepted_and_refused_when_it_is_used(make) -> None:
-    with make() as client:
-        for use in (
-            client.ask,
-            client.stream,
-            client.raw_complete,
-            client.embed,
-            client.chat().send,
-        ):
-            with pytest.raises(ValidationError, match="no remote models yet") as caught:
-                use("Hello!")
-            assert caught.value.code == "UNSUPPORTED_BACKEND"
 
 
 # Hooks and profiles

@@ -13,6 +13,7 @@ import talu
 
 SURFACE = {
     "talu": [
+        "AnthropicBackend",
         "AsyncChat",
         "AsyncClient",
         "AsyncResponse",
@@ -105,6 +106,7 @@ SURFACE = {
     ],
     "talu.profile": ["Profile", "list_sessions", "new_session_id"],
     "talu.router": [
+        "AnthropicBackend",
         "BackendSpec",
         "Capabilities",
         "CompletionOptions",
@@ -114,9 +116,13 @@ SURFACE = {
         "ModelSpec",
         "ModelTarget",
         "OpenAICompatibleBackend",
+        "RemoteModelInfo",
         "Router",
         "SamplingParams",
         "StopFlag",
+        "check_endpoint",
+        "get_model_ids",
+        "list_endpoint_models",
     ],
 }
 

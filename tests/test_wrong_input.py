@@ -564,11 +564,11 @@ MODELS = {
         "AMBIGUOUS_BACKEND",
         ["did you mean 'openai'"],
     ),
-    "remote model": (
+    "remote model without a key": (
         "openai::gpt-4o",
         ValidationError,
-        "UNSUPPORTED_BACKEND",
-        ["openai", "no remote models yet", "talu/pocket"],
+        "MISSING_KEY",
+        ["openai", "OPENAI_API_KEY", "api_key="],
     ),
 }
 

@@ -36,7 +36,12 @@ if TYPE_CHECKING:
     from talu.oneshot import ask, raw_complete, stream
     from talu.profile import Profile, list_sessions
     from talu.router.router import Router
-    from talu.router.spec import CompletionOptions, ModelSpec, OpenAICompatibleBackend
+    from talu.router.spec import (
+        AnthropicBackend,
+        CompletionOptions,
+        ModelSpec,
+        OpenAICompatibleBackend,
+    )
     from talu.template.prompt_template import PromptTemplate
     from talu.types import (
         Capabilities,
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AnthropicBackend",
     "AsyncChat",
     "AsyncClient",
     "AsyncResponse",
@@ -131,7 +137,12 @@ HOMES = {
     "talu.oneshot": ("ask", "raw_complete", "stream"),
     "talu.profile": ("Profile", "list_sessions"),
     "talu.router.router": ("Router",),
-    "talu.router.spec": ("CompletionOptions", "ModelSpec", "OpenAICompatibleBackend"),
+    "talu.router.spec": (
+        "AnthropicBackend",
+        "CompletionOptions",
+        "ModelSpec",
+        "OpenAICompatibleBackend",
+    ),
     "talu.template.prompt_template": ("PromptTemplate",),
     "talu.types": (
         "Capabilities",

@@ -45,12 +45,12 @@ class Client(BaseClient, TokenMethods):
         profile: stores every chat; without one nothing is written. The answers of ``ask``,
             ``stream`` and ``raw_complete`` are never stored.
         hooks: hooks that observe every generation.
-        base_url: the address of a remote model, for all models without a backend in their spec.
-            Remote models come with a later version; until then using one raises.
-        api_key: the remote model's key.
-        org_id: the remote model's organisation.
-        timeout_ms: time limit of a request to a remote model, in milliseconds.
-        max_retries: number of retries of a request to a remote model.
+        base_url: the address of a server, for all models without a backend in their spec.
+        api_key: the key for it; None reads the provider's variable, "" sends none.
+        org_id: sent as ``OpenAI-Organization``.
+        timeout_ms: longest wait for the first token of a remote model and for each next piece, in
+            milliseconds (60,000).
+        max_retries: number of retries of a request to a remote model before its first token (2).
         gpu_layers: layers to run on a GPU. This version has no GPU support: -1 (as many as
             possible) and 0 run on the CPU, and a positive number is an error when the model opens.
         use_mmap: map the weights (the default) instead of reading them into private memory.

@@ -36,7 +36,7 @@ def test_a_reference_is_split_into_provider_and_name(ref, meant) -> None:
     ("ref", "match"),
     [
         ("opnai::gpt-4o", "unknown provider 'opnai::'; did you mean 'openai'"),
-        ("zzz::gpt", "known are native, anthropic"),
+        ("zzz::gpt", "known are native, openai, anthropic"),
         ("s3://bucket/model", "unknown provider 's3://'"),
         ("week::day", "write ./ in front of the name of a folder"),
         ("openai::", "names a provider but no model"),

@@ -90,7 +90,7 @@ def test_a_provider_with_another_protocol_than_the_backend_is_refused() -> None:
         with pytest.raises(ValidationError, match="exclude each other") as caught:
             Router(ModelSpec(ref, backend)).resolve()
         assert caught.value.code == "AMBIGUOUS_BACKEND"
-    for ref, provider in (("vllm::x", "vllm"), ("x", "openai"), ("openai::x", "openai")):
+    for ref, provider in (("vllm::x", "vllm"), ("x", "compatible"), ("openai::x", "openai")):
         target = Router(ModelSpec(ref, backend)).resolve()
         assert (target.provider, target.name) == (provider, "x")
 
@@ -105,13 +105,13 @@ def test_a_missing_folder_is_an_error_when_it_is_used() -> None:
 
 
 @pytest.mark.parametrize(
-    "model",
-    ["openai::gpt-4o", "ollama::x", ModelSpec("gpt-4o", OpenAICompatibleBackend())],
+    "model", ["openai::gpt-4o", ModelSpec("gpt-4o", OpenAICompatibleBackend())]
 )
-def test_the_error_for_a_remote_model_says_that_it_is_not_supported_yet(model) -> None:
-    with pytest.raises(ValidationError, match="has no remote models yet") as caught:
+def test_the_error_for_a_missing_key_names_its_variable(model, monkeypatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ValidationError, match="set the variable OPENAI_API_KEY") as caught:
         Router([model]).backend()
-    assert caught.value.code == "UNSUPPORTED_BACKEND"
+    assert caught.value.code == "MISSING_KEY"
 
 
 def test_an_object_that_is_not_a_backend_is_refused() -> None:
@@ -157,6 +157,9 @@ def test_an_awaited_backend_is_opened_in_a_thread_only_once(
         asyncio.run(router.abackend())
 
 
+OLLAMA = "http://localhost:11434/v1"
+
+
 def test_a_target_describes_its_model_without_opening_it() -> None:
     options, endpoint = LocalBackend(num_threads=1), OpenAICompatibleBackend("http://here/v1")
     answering = ScriptedModel()
@@ -174,8 +177,8 @@ def test_a_target_describes_its_model_without_opening_it() -> None:
     ] == [
         ("./nowhere", LocalBackend(), None, "./nowhere", None, False),
         ("native::a/b", options, None, "a/b", None, False),
-        ("ollama::llama3", OpenAICompatibleBackend(), "ollama", "llama3", None, False),
-        ("gpt-4o", endpoint, "openai", "gpt-4o", "http://here/v1", False),
+        ("ollama::llama3", OpenAICompatibleBackend(), "ollama", "llama3", OLLAMA, False),
+        ("gpt-4o", endpoint, "compatible", "gpt-4o", "http://here/v1", False),
         ("scripted", answering, None, "scripted", None, False),
     ]
 

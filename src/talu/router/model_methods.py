@@ -5,10 +5,13 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, 
 from contextlib import closing
 from typing import Any, Literal, overload
 
+from talu.backends.remote.options import RemoteBackend
+from talu.backends.remote.providers import provider_named
 from talu.exceptions import StateError
 from talu.protocols import Embedded
 from talu.router.abilities import embedder
 from talu.router.batches import Progress, abatches, batches, check_texts, reporter, single
+from talu.router.discovery import capabilities_of
 from talu.router.embedding_calls import (
     Array,
     Call,
@@ -230,7 +233,10 @@ class ModelMethods:
             return embedder(self._router.backend(name)).embedding_dim
 
     def capabilities(self, model: ModelInput | None = None) -> Capabilities:
-        """What a model supports; opens it.
+        """What a model supports; opens one that runs in this process.
+
+        A provider's model is known without asking. An endpoint of which only the address is known
+        is asked for its models, whose owner tells what kind of server it is.
 
         Args:
             model: one of ``models``, the default one for None, or any other reference.
@@ -238,14 +244,15 @@ class ModelMethods:
         Raises:
             ValidationError: ``model`` is not a valid reference.
             ModelError: the model is missing or cannot be used.
+            IOError, EndpointError: the endpoint does not answer.
             StateError: the client is closed.
         """
         self._check_open()
         name = path_reference(model) if isinstance(model, os.PathLike) else model
         if name is None or (isinstance(name, str) and name in self._router.models):
-            return self._router.backend(name).capabilities
+            return _capabilities(self._router, name)
         with Router([name]) as other:  # opened temporarily; shared if it is open elsewhere
-            return other.backend().capabilities
+            return _capabilities(other, None)
 
     def _check_open(self) -> None:
         if self._router.closed:
@@ -472,3 +479,10 @@ class AsyncModelMethods(ModelMethods):
                 yield vector
             done += len(part.vectors)
             report(done)
+
+
+def _capabilities(router: Router, model: str | None) -> Capabilities:
+    target = router.resolve(model)
+    if target.provider is not None and isinstance(target.backend, RemoteBackend):
+        return capabilities_of(provider_named(target.provider), target.backend)
+    return router.backend(model).capabilities

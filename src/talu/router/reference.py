@@ -1,28 +1,23 @@
 """Parses a model reference into provider and model name."""
 
-import re
-
+from talu.backends.remote.endpoint import provider_at
+from talu.backends.remote.options import AnthropicBackend, RemoteBackend
+from talu.backends.remote.providers import (
+    ALIASES,
+    PLAIN_ANTHROPIC,
+    PROVIDERS,
+    Provider,
+    provider_named,
+)
+from talu.backends.remote.urls import without_secrets
 from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
 
-__all__ = ["PATH_STARTS", "SECRET", "compatible_reference", "split_reference", "without_secrets"]
-
-SECRET = "***"
+__all__ = ["PATH_STARTS", "protocol_of", "remote_reference", "split_reference"]
 
 PATH_STARTS = ("/", "./", "../", "~")  # a reference with one of these prefixes is always a path
-
 LOCAL = "native"
-REMOTE = (  # prefixes of models behind an endpoint
-    "anthropic",
-    "llamacpp",
-    "lmstudio",
-    "localai",
-    "oaic",
-    "ollama",
-    "openai",
-    "openrouter",
-    "vllm",
-)
+URLS = ("openai",)  # prefixes that may be written as a scheme, ``openai://model``
 
 
 def split_reference(ref: str) -> tuple[str | None, str]:
@@ -40,29 +35,46 @@ def split_reference(ref: str) -> tuple[str | None, str]:
     return None, ref
 
 
-def compatible_reference(ref: str) -> tuple[str, str]:
-    """Provider and model name of a reference whose backend has OpenAI's protocol.
+def remote_reference(ref: str, backend: RemoteBackend) -> tuple[Provider, str]:
+    """Provider and model name of a reference whose backend is an endpoint.
 
     Raises:
-        ValidationError: the provider has another protocol, or is unknown.
+        ValidationError: the provider has another protocol than the backend, or is unknown.
     """
-    provider, name = split_reference(ref)
-    if provider == "anthropic" or (provider is None and ref.startswith(f"{LOCAL}::")):
+    prefix, name = split_reference(ref)
+    provider = provider_at(backend.base_url) if prefix is None else provider_named(prefix)
+    theirs = "anthropic" if isinstance(backend, AnthropicBackend) else "openai"
+    if prefix is None and theirs == "anthropic":
+        official = backend.base_url is None or provider.protocol == "anthropic"
+        provider = PROVIDERS["anthropic"] if official else PLAIN_ANTHROPIC
+    if provider.protocol != theirs or (prefix is None and ref.startswith(f"{LOCAL}::")):
         raise ValidationError(
             f"model reference {shown(ref)} and its backend exclude each other: the backend is an "
-            "endpoint with OpenAI's protocol; leave out the backend, or the provider",
+            f"endpoint with the protocol of {PROTOCOLS[theirs]}; leave out the backend, or the "
+            "provider",
             "AMBIGUOUS_BACKEND",
             {"param": "backend", "value": ref},
         )
-    return provider or "openai", name
+    return provider, name
+
+
+PROTOCOLS = {"openai": "OpenAI", "anthropic": "Anthropic"}
+
+
+def protocol_of(ref: str, backend: RemoteBackend) -> str:
+    """The protocol of the provider that a reference or the backend's address names."""
+    prefix = ref.partition("::")[0] if "::" in ref else None
+    row = PROVIDERS.get(str(prefix))
+    return (row or provider_at(backend.base_url)).protocol
 
 
 def _provider(ref: str, prefix: str, mark: str) -> str | None:
     if prefix == LOCAL:
         return None
-    if prefix in REMOTE and (mark == "::" or prefix == "openai"):
-        return "openai" if prefix == "oaic" else prefix
-    known = [LOCAL, *REMOTE]
+    remote = (*PROVIDERS, *ALIASES)
+    if prefix in remote and (mark == "::" or prefix in URLS):
+        return provider_named(prefix).name
+    known = [LOCAL, *remote]
     hint = nearest(prefix, known) or f"; known are {', '.join(known)}"
     ref = without_secrets(ref)
     raise ValidationError(
@@ -78,14 +90,3 @@ def _name(ref: str, name: str) -> str:
         wrong = f"model reference {shown(ref)} names a provider but no model"
         raise ValidationError(wrong, "AMBIGUOUS_BACKEND", {"param": "model", "value": ref})
     return name
-
-
-def without_secrets(url: str) -> str:
-    """A URL, possibly malformed, with user, password, query and fragment replaced by ``***``."""
-    address = re.split("[?#]", url, maxsplit=1)[0]
-    mark = url[len(address) : len(address) + 1]
-    before, at, host = address.rpartition("@")
-    if at:
-        scheme = re.match(r"[\w+.-]+:/+", before)
-        address = f"{scheme[0] if scheme else ''}{SECRET}@{host}"
-    return address + (mark and mark + SECRET)

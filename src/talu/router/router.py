@@ -8,27 +8,27 @@ from concurrent.futures import Future, wait
 from functools import partial
 from typing import Self
 
+from talu.backends.remote.options import AnthropicBackend, OpenAICompatibleBackend, RemoteBackend
+from talu.backends.remote.providers import PROVIDERS
+from talu.backends.remote.urls import without_secrets
 from talu.deadline import Deadline
 from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
 from talu.forks import ForkSafeLock, import_whole
 from talu.protocols import Backend
-from talu.router.reference import compatible_reference, split_reference, without_secrets
-from talu.router.spec import (
-    ModelInput,
-    ModelSpec,
-    ModelTarget,
-    OpenAICompatibleBackend,
-    path_reference,
-    specs_from,
-)
+from talu.router.reference import remote_reference, split_reference
+from talu.router.spec import ModelInput, ModelSpec, ModelTarget, path_reference, specs_from
 from talu.threads import beside_loop, thread_starts
 from talu.types import Handle, LocalBackend
 
 __all__ = ["Router"]
 
 SHOWN_MODELS = 10  # in an error
-LOCAL_MODEL = ("talu.backends.local", "LocalModel")  # imported when a local model is first opened
+BACKENDS: dict[type, tuple[str, str]] = {  # options: module and class, imported on first use
+    LocalBackend: ("talu.backends.local", "LocalModel"),
+    OpenAICompatibleBackend: ("talu.backends.remote.model", "RemoteModel"),
+    AnthropicBackend: ("talu.backends.remote.model", "RemoteModel"),
+}
 
 
 class Router(Handle):
@@ -104,13 +104,14 @@ class Router(Handle):
         target = self._targets[self.name_of(model)]
         spec, opened = target.spec, target.backend
         backend, provider, name = spec.backend, None, spec.ref
-        location = opened.location if opened else None
-        if isinstance(backend, OpenAICompatibleBackend):
-            provider, name = compatible_reference(spec.ref)
-            location = backend.shown_url
-        elif backend is None or isinstance(backend, LocalBackend):
+        if backend is None or isinstance(backend, LocalBackend):
             provider, name = split_reference(spec.ref)
-            backend = backend or (LocalBackend() if provider is None else OpenAICompatibleBackend())
+            backend = backend or _default_options(provider)
+        location = opened.location if opened else None
+        if isinstance(backend, RemoteBackend):
+            row, name = remote_reference(spec.ref, backend)
+            provider = row.name
+            location = location or backend.shown_url or row.base_url
         return ModelTarget(
             model=spec.name,
             backend=backend,
@@ -283,7 +284,7 @@ class _Target:
     def takes_time(self) -> bool:
         """Whether it has to be opened, and is not a backend object."""
         kind = self.spec.backend
-        return self.backend is None and (kind is None or isinstance(kind, LocalBackend))
+        return self.backend is None and (kind is None or type(kind) in BACKENDS)
 
 
 class _Opening:
@@ -300,38 +301,44 @@ class _Opening:
         return not self.future.done() and self._process == os.getpid()
 
 
+def _default_options(provider: str | None) -> LocalBackend | RemoteBackend:
+    if provider is None:
+        return LocalBackend()
+    anthropic = PROVIDERS[provider].protocol == "anthropic"
+    return AnthropicBackend() if anthropic else OpenAICompatibleBackend()
+
+
 def _open(target: ModelTarget, *, offline: bool) -> Backend:
+    options = target.backend
+    kind = BACKENDS.get(type(options))
+    if kind is None:
+        return _checked_backend(target)
+    if target.provider is not None and isinstance(options, LocalBackend):
+        raise ValidationError(
+            f"model reference {shown(target.model)} names the provider {target.provider}, and its "
+            "backend is LocalBackend: leave out one of them",
+            "AMBIGUOUS_BACKEND",
+            {"param": "backend", "value": target.model},
+        )
+    module, name = kind
+    opener = getattr(import_whole(module), name, None)
+    if opener is None:
+        raise StateError(
+            "the engine is being imported by the code that this signal handler interrupted: open a "
+            "model before handlers use one",
+            "STATE_BUSY",
+        )
+    at = {} if target.provider is None else {"provider": target.provider}
+    opened: Backend = opener(target.name, options, name=target.model, offline=offline, **at)
+    return opened
+
+
+def _checked_backend(target: ModelTarget) -> Backend:
     backend = target.backend
-    if target.provider is not None:
-        raise _not_yet(target)
-    if isinstance(backend, LocalBackend):
-        return _open_local(target, backend, offline=offline)
-    if isinstance(backend, OpenAICompatibleBackend) or not callable(
+    if isinstance(backend, LocalBackend | RemoteBackend) or not callable(
         getattr(backend, "generate", None)
     ):
         kind = type(backend).__name__
         wrong = f"the backend of {shown(target.model)} is not a backend: it is a {kind}"
         raise ValidationError(wrong, details={"param": "backend"})
     return backend
-
-
-def _open_local(target: ModelTarget, options: LocalBackend, *, offline: bool) -> Backend:
-    module, kind = LOCAL_MODEL
-    backend = getattr(import_whole(module), kind, None)
-    if backend is None:
-        raise StateError(
-            "the engine is being imported by the code that this signal handler interrupted: open a "
-            "model before handlers use one",
-            "STATE_BUSY",
-        )
-    model: Backend = backend(target.name, options, name=target.model, offline=offline)
-    return model
-
-
-def _not_yet(target: ModelTarget) -> ValidationError:
-    return ValidationError(
-        f"model {shown(target.model)} runs behind an endpoint ({target.provider}): this version of "
-        "talu has no remote models yet, use a local folder, a hub id or 'talu/pocket'",
-        "UNSUPPORTED_BACKEND",
-        {"param": "model", "value": target.model},
-    )

@@ -5,17 +5,19 @@ Creating a spec does not access disk or network.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, fields
+from typing import Any
 
+from talu.backends.remote.options import AnthropicBackend, OpenAICompatibleBackend, RemoteBackend
 from talu.callers import warn
 from talu.error_text import shown
-from talu.exceptions import StateError, ValidationError
+from talu.exceptions import ValidationError
 from talu.protocols import Backend
-from talu.router.reference import PATH_STARTS, SECRET, without_secrets
+from talu.router.reference import PATH_STARTS, protocol_of
 from talu.types import LocalBackend
 
 __all__ = [
+    "AnthropicBackend",
     "BackendSpec",
     "CompletionOptions",
     "LocalBackend",
@@ -30,98 +32,7 @@ __all__ = [
 
 MAX_NAME = 200  # characters
 
-
-class Secret(str):
-    """A text that ``repr`` hides, also inside other objects; ``str`` is the text."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return repr(SECRET)
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class OpenAICompatibleBackend:
-    """The model runs behind an endpoint with OpenAI's protocol.
-
-    This version of talu does not have remote models yet: using one raises ``ValidationError``.
-
-    ``repr`` hides values that can hold a secret (the key, the organisation, the values of
-    ``extra_params`` and ``headers``, and user, password and query of ``base_url``); a backend with
-    any of them cannot be pickled. The texts among them are also hidden when the result of
-    ``dataclasses.asdict`` is printed, except in ``base_url``; as JSON they are written out.
-
-    Attributes:
-        base_url: None is OpenAI's.
-        api_key: None is read from the environment.
-        org_id: sent as ``OpenAI-Organization``.
-        timeout_ms: None is 60,000.
-        max_retries: None is 2, 0 is none.
-        extra_params: fields added to the body of each request.
-        headers: headers added to each request.
-    """
-
-    base_url: str | None = None
-    api_key: str | None = None
-    org_id: str | None = None
-    timeout_ms: int | None = None
-    max_retries: int | None = None
-    extra_params: Mapping[str, object] | None = field(default=None, hash=False)
-    headers: Mapping[str, str] | None = field(default=None, hash=False)
-
-    def __post_init__(self) -> None:
-        """Hide the texts that can be secret, wherever they are shown."""
-        for name in ("api_key", "org_id"):
-            object.__setattr__(self, name, _hidden(getattr(self, name)))
-        for name in ("extra_params", "headers"):
-            values = getattr(self, name)
-            if isinstance(values, Mapping):
-                hidden = {key: _hidden(value) for key, value in values.items()}
-                object.__setattr__(self, name, hidden)
-
-    @property
-    def shown_url(self) -> str | None:
-        """``base_url`` without user, password and query."""
-        if self.base_url is None:
-            return None
-        return without_secrets(self.base_url) if isinstance(self.base_url, str) else SECRET
-
-    def __repr__(self) -> str:
-        shown_fields = (f"{each.name}={self._shown(each.name)}" for each in fields(self))
-        return f"{type(self).__name__}({', '.join(shown_fields)})"
-
-    def _shown(self, name: str) -> str:
-        value = getattr(self, name)
-        if value is None:
-            return "None"
-        if name == "base_url":
-            return shown(self.shown_url)
-        if isinstance(value, Mapping):
-            return "{" + ", ".join(f"{shown(key)}: {SECRET}" for key in value) + "}"
-        return str(value) if isinstance(value, int) and abs(value) < 10**18 else SECRET
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        secrets = (self.api_key, self.extra_params, self.headers)
-        if any(secrets) or self.shown_url != self.base_url:
-            raise StateError(
-                "a backend with a key, a password, headers or extra_params is not pickled, so that "
-                "no secret is written: give them to the other process by its environment",
-                "STATE_NOT_COPYABLE",
-            )
-        return type(self), tuple(getattr(self, each.name) for each in fields(self))
-
-
-def _hidden(value: object) -> object:
-    return Secret(value) if isinstance(value, str) else value
-
-
-BackendSpec = LocalBackend | OpenAICompatibleBackend | Backend
+BackendSpec = LocalBackend | RemoteBackend | Backend
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -164,8 +75,8 @@ class ModelTarget:
     Attributes:
         model: the name in the client.
         backend: where it runs and with which options.
-        provider: provider of the endpoint, ``openai`` for all endpoints with its protocol; None in
-            this process.
+        provider: provider of the endpoint, ``compatible`` for an unknown one with OpenAI's
+            protocol; None in this process.
         name: name at the provider: the reference without the provider.
         location: its folder, known while it is open, or its URL; None if unknown.
         is_open: whether it has been used and the router is not closed.
@@ -201,7 +112,7 @@ def backend_from(
 
     Args:
         local: fields of ``LocalBackend``; None means not given.
-        remote: fields of ``OpenAICompatibleBackend``; None means not given.
+        remote: fields of ``RemoteBackend``; None means not given.
 
     Raises:
         ValidationError: local and remote arguments together.
@@ -245,8 +156,16 @@ def specs_from(
                 f"{shown(spec.ref)} has its own backend: the client's {type(backend).__name__} "
                 "arguments are ignored for it"
             )
-        specs.append(spec if spec.backend is not None else replace(spec, backend=backend))
+        specs.append(spec if spec.backend is not None else _with(spec, backend))
     return specs
+
+
+def _with(spec: ModelSpec, backend: LocalBackend | RemoteBackend | None) -> ModelSpec:
+    """The spec with the backend of the client's arguments, in the protocol of its reference."""
+    if isinstance(backend, RemoteBackend) and protocol_of(spec.ref, backend) == "anthropic":
+        values = {each.name: getattr(backend, each.name) for each in fields(backend)}
+        backend = AnthropicBackend(**values)
+    return ModelSpec(spec.ref, backend, name=spec.name)
 
 
 def _spec(model: ModelInput) -> ModelSpec:
