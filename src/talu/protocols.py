@@ -127,11 +127,14 @@ class Backend(Protocol):
 
     @property
     def settings(self) -> Collection[str]:
-        """The fields of ``GenerationConfig`` that it honours; a request that sets others raises."""
+        """The fields of ``GenerationConfig`` that it honours; a request that sets others raises.
+
+        Also ``"tools"`` and ``"response_format"``, if the model gets them.
+        """
 
     @property
     def capabilities(self) -> Capabilities:
-        """The features that the model supports."""
+        """The features that the model supports, as ``Capabilities.of`` its settings."""
 
     def generate(self, request: Request) -> Generation:
         """A generation that has not started; neither blocks nor raises."""

@@ -4,7 +4,7 @@ Backends produce a stream of events for every request; an answer that is not str
 stream read to its end.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, get_args
@@ -105,6 +105,25 @@ class Capabilities:
     logprobs: bool
     embeddings: bool
     json_schema: bool
+
+    @classmethod
+    def of(
+        cls, settings: Collection[str], *, generates: bool = True, embeds: bool = False
+    ) -> "Capabilities":
+        """The capabilities of a backend that honours these settings; see ``Backend.settings``.
+
+        Args:
+            settings: names of settings.
+            generates: whether the model generates text at all.
+            embeds: whether it embeds texts.
+        """
+        return cls(
+            streaming=generates,
+            tool_calling=generates and "tools" in settings,
+            logprobs=generates and "logprobs" in settings,
+            embeddings=embeds,
+            json_schema=generates and "response_format" in settings,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

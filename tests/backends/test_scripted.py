@@ -5,10 +5,20 @@ import threading
 
 import pytest
 
+from talu import Client, ModelSpec
 from talu.backends.scripted import ScriptedModel
 from talu.exceptions import GenerationError, StateError, ValidationError
 from talu.protocols import Generation
-from talu.types import Done, FinishReason, Request, TextDelta, Timings, ToolCallEvent, Usage
+from talu.types import (
+    Capabilities,
+    Done,
+    FinishReason,
+    Request,
+    TextDelta,
+    Timings,
+    ToolCallEvent,
+    Usage,
+)
 
 REQUEST = Request(messages=({"role": "user", "content": "one two"},))
 
@@ -98,3 +108,19 @@ def test_rendering_shows_messages_or_the_raw_prompt() -> None:
     model = ScriptedModel()
     assert model.render(REQUEST) == ("user: one two", [0, 1, 2])
     assert model.render(Request(prompt="a b", token_ids=(7,))) == ("a b", [7])
+
+
+@pytest.mark.parametrize(
+    ("setting", "capability"),
+    [("tools", "tool_calling"), ("logprobs", "logprobs"), ("response_format", "json_schema")],
+)
+def test_capabilities_follow_from_the_settings(setting: str, capability: str) -> None:
+    class Plain(ScriptedModel):
+        settings = ("max_tokens",)
+
+    class Able(ScriptedModel):
+        settings = ("max_tokens", setting)
+
+    assert not getattr(Client(ModelSpec("m", Plain())).capabilities(), capability)
+    assert getattr(Client(ModelSpec("m", Able())).capabilities(), capability)
+    assert not getattr(Capabilities.of([setting], generates=False), capability)

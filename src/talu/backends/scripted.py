@@ -108,15 +108,13 @@ class ScriptedModel:
 
     @property
     def settings(self) -> Collection[str]:
-        """All: they are ignored, and recorded in ``requests``."""
-        return FIELDS
+        """All, and tools: they are ignored, and recorded in ``requests``."""
+        return (*FIELDS, "tools")
 
     @property
     def capabilities(self) -> Capabilities:
-        """Streaming and tool calls, but no embeddings."""
-        return Capabilities(
-            streaming=True, tool_calling=True, logprobs=False, embeddings=False, json_schema=False
-        )
+        """What a script can contain: text, tool calls and log-probabilities."""
+        return Capabilities.of(self.settings)
 
     def close(self) -> None:
         """Refuse further requests."""

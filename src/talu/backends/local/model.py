@@ -21,12 +21,11 @@ from talu.engine.model import ModelInfo
 from talu.engine.registry import EngineLease, acquire
 from talu.engine.stops import ReplyForm
 from talu.engine.ticket import Ticket
-from talu.error_text import NOT_YET, shown
+from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
 from talu.forks import ForkSafeLock
 from talu.protocols import Embedded
 from talu.sampling import resolve_sampling
-from talu.template.render import traits
 from talu.tokenizer.decoding import TAG_MARK
 from talu.types import (
     KV_FORMATS,
@@ -160,16 +159,11 @@ class LocalModel:
     @property
     def capabilities(self) -> Capabilities:
         """What the open model supports in this version of talu."""
-        generates = self._engine.architecture.generates
-        templates = self._engine.tokenizer.chat_templates
-        shown = templates.get("tool_use") or templates.get("default")
-        with_tools = shown is not None and traits(shown).tools and "tools" not in NOT_YET
-        return Capabilities(
-            streaming=generates,
-            tool_calling=generates and with_tools,
-            logprobs=generates,
-            embeddings=self._engine.architecture.embedding.problem is None,
-            json_schema=generates and "response_format" not in NOT_YET,
+        architecture = self._engine.architecture
+        return Capabilities.of(
+            self.settings,
+            generates=architecture.generates,
+            embeds=architecture.embedding.problem is None,
         )
 
     @property
