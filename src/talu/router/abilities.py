@@ -1,13 +1,58 @@
 """Asks a backend for what not every backend can do."""
 
-from typing import cast
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 
 from talu.config import GenerationConfig
 from talu.error_text import shown
-from talu.exceptions import GenerationError, ValidationError
+from talu.exceptions import GenerationError, TaluError, ValidationError
 from talu.protocols import Backend, Counter, Embedder, Renderer, Vocabulary
 
-__all__ = ["check_settings", "counter", "embedder", "renderer", "vocabulary"]
+__all__ = ["Ability", "check_settings", "counter", "embedder", "renderer", "vocabulary"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ability(Generic[T]):
+    """Something that some backends can do. Call it with a backend to get that backend as a ``T``.
+
+    Attributes:
+        methods: a backend that can do it has these methods.
+        missing: what a model without them lacks, and what that means: the end of the error message.
+        error: class of the error.
+        code: code of the error; None for that of its class.
+    """
+
+    methods: tuple[str, ...]
+    missing: str
+    error: type[TaluError] = ValidationError
+    code: str | None = None
+
+    def __call__(self, backend: Backend) -> T:
+        """The backend; raises ``error`` if it cannot do this."""
+        if all(callable(getattr(backend, name, None)) for name in self.methods):
+            return cast("T", backend)
+        details = {"param": "model", "value": backend.model}
+        raise self.error(f"model {shown(backend.model)} {self.missing}", self.code, details)
+
+
+embedder: Ability[Embedder] = Ability(
+    ("embed", "aembed"),
+    "has no embeddings: use one that has",
+    GenerationError,
+    "GENERATION_UNSUPPORTED",
+)
+renderer: Ability[Renderer] = Ability(
+    ("render",), "does not say how it renders a conversation: its prompt cannot be shown"
+)
+counter: Ability[Counter] = Ability(
+    ("count",), "does not say how it divides text into tokens: they cannot be counted"
+)
+vocabulary: Ability[Vocabulary] = Ability(
+    ("tokenize", "detokenize"),
+    "does not say what its tokens are: text cannot be tokenized for it",
+)
 
 
 def check_settings(backend: Backend, config: GenerationConfig) -> None:
@@ -27,60 +72,3 @@ def check_settings(backend: Backend, config: GenerationConfig) -> None:
             f"{'it' if len(ignored) == 1 else 'them'} out, or use another model",
             details={"param": ignored[0], "settings": ignored, "model": backend.model},
         )
-
-
-def embedder(backend: Backend) -> Embedder:
-    """The backend, if it embeds texts.
-
-    Raises:
-        GenerationError: it does not (code ``GENERATION_UNSUPPORTED``).
-    """
-    if not _has(backend, "embed"):
-        raise GenerationError(
-            f"model {shown(backend.model)} has no embeddings: use one that has",
-            "GENERATION_UNSUPPORTED",
-            {"model": backend.model},
-        )
-    return cast("Embedder", backend)
-
-
-def renderer(backend: Backend) -> Renderer:
-    """The backend, if it can show the prompt of a request.
-
-    Raises:
-        ValidationError: it cannot.
-    """
-    if not _has(backend, "render"):
-        raise _unknown(backend, "how it renders a conversation: its prompt cannot be shown")
-    return cast("Renderer", backend)
-
-
-def counter(backend: Backend) -> Counter:
-    """The backend, if it counts the tokens of prompts.
-
-    Raises:
-        ValidationError: it does not.
-    """
-    if not _has(backend, "count"):
-        raise _unknown(backend, "how it divides text into tokens: they cannot be counted")
-    return cast("Counter", backend)
-
-
-def vocabulary(backend: Backend) -> Vocabulary:
-    """The backend, if its tokens are known.
-
-    Raises:
-        ValidationError: they are not.
-    """
-    if not _has(backend, "tokenize", "detokenize"):
-        raise _unknown(backend, "what its tokens are: text cannot be tokenized for it")
-    return cast("Vocabulary", backend)
-
-
-def _has(backend: Backend, *methods: str) -> bool:
-    return all(callable(getattr(backend, name, None)) for name in methods)
-
-
-def _unknown(backend: Backend, what: str) -> ValidationError:
-    wrong = f"model {shown(backend.model)} does not say {what}"
-    return ValidationError(wrong, details={"param": "model", "value": backend.model})
