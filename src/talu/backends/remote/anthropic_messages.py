@@ -192,7 +192,7 @@ class MessagesDecoder(Decoded):
                 return _text(block.get("text"))
             case "thinking":
                 opened["signature"] = text_of(block.get("signature"))
-                return _thought(block.get("thinking"))
+                return self._thought(block.get("thinking"))
             case "redacted_thinking":
                 opened["redacted"] = text_of(block.get("data"))
             case "tool_use":
@@ -210,7 +210,7 @@ class MessagesDecoder(Decoded):
             case "text_delta":
                 return _text(delta.get("text"))
             case "thinking_delta":
-                return _thought(delta.get("thinking"))
+                return self._thought(delta.get("thinking"))
             case "signature_delta":
                 block["signature"] += text_of(delta.get("signature"))
             case "input_json_delta":
@@ -231,6 +231,10 @@ class MessagesDecoder(Decoded):
                 given = json.dumps(block.get("input") or {}, ensure_ascii=False)
                 return [ToolCallEvent(block["id"], block["name"], block["arguments"] or given)]
         return []
+
+    def _thought(self, text: object) -> list[Event]:
+        found = text_of(text)
+        return [ReasoningDelta(found, provider=self._provider)] if found else []
 
     def _end(self, delta: Mapping[str, Any], usage: object) -> None:
         self._count(usage)
@@ -267,11 +271,6 @@ class MessagesDecoder(Decoded):
 def _text(text: object) -> list[Event]:
     found = text_of(text)
     return [TextDelta(found)] if found else []
-
-
-def _thought(text: object) -> list[Event]:
-    found = text_of(text)
-    return [ReasoningDelta(found)] if found else []
 
 
 def _object(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ https://docs.ollama.com, https://openrouter.ai/docs.
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from talu.backends.remote.answers import Decoded, Malformed, number, text_of
@@ -148,7 +149,7 @@ class ChatDecoder(Decoded):
             events += self._end_of_reasoning() if text else []
             events.append(TextDelta(text, tokens, logprobs))
         elif (logprobs or tokens) and isinstance(events[-1], ReasoningDelta):
-            events[-1] = ReasoningDelta(events[-1].text, tokens, logprobs)
+            events[-1] = replace(events[-1], tokens=tokens, logprobs=logprobs)
         self._tool_calls(delta)
         stop = choice.get("stop_reason")
         if isinstance(stop, str) and choice.get("finish_reason") == "stop":
@@ -166,7 +167,7 @@ class ChatDecoder(Decoded):
         if isinstance(delta.get("content"), list):
             thought += "".join(_thinking(part) for part in delta["content"])
         self._reasons = self._reasons or bool(thought)
-        return [ReasoningDelta(thought)] if thought else []
+        return [ReasoningDelta(thought, provider=self._provider.name)] if thought else []
 
     def _text(self, delta: Mapping[str, Any], events: list[Event]) -> str:
         content = delta.get("content")
