@@ -27,7 +27,7 @@ MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always
     "__init__": {"backends", "client", "chat", "oneshot", "profile", "router", "template"},
     "__main__": {"cli"},
     "client": {"chat", "client_base", "profile", "router"},
-    "client_base": {"chat", "profile", "router"},
+    "client_base": {"backends", "chat", "profile", "router"},
     "chat": {"router"},
     "oneshot": {"client", "chat", "router"},
     "profile": {"chat", "storage"},

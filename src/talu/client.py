@@ -55,6 +55,9 @@ class Client(BaseClient, TokenMethods):
             possible) and 0 run on the CPU, and a positive number is an error when the model opens.
         use_mmap: map the weights (the default) instead of reading them into private memory.
         num_threads: threads of a step; 0 uses as many as affinity and cgroup allow.
+        on_unsupported: what to do with a setting that a remote model does not honour: ``"error"``
+            (the default) raises, ``"warn"`` leaves it out and says so in the answer's ``notes``.
+        allow_insecure: let a key travel over plain ``http`` to another machine.
 
     Raises:
         ValidationError: no model is given, an argument is of the wrong type, or local and remote

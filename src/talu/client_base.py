@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from talu.backends.remote.options import OnUnsupported
 from talu.chat.completion import raw_request
 from talu.chat.observers import Hook, HookManager
 from talu.config import GenerationConfig, merged
@@ -27,6 +28,8 @@ OPTIONS: dict[str, type] = {
     "gpu_layers": int,
     "use_mmap": bool,
     "num_threads": int,
+    "on_unsupported": str,
+    "allow_insecure": bool,
 }
 NAMES = {str: "text", int: "a whole number", bool: "True or False"}
 
@@ -50,6 +53,9 @@ class BaseClient(ModelMethods, Handle):
         gpu_layers: int | None = None,
         use_mmap: bool | None = None,
         num_threads: int | None = None,
+        *,
+        on_unsupported: OnUnsupported | None = None,
+        allow_insecure: bool | None = None,
     ) -> None:
         if profile is not None and not isinstance(profile, Profile):
             wrong = f"profile must be a Profile, such as Profile('work'), got {shown(profile)}"
@@ -61,6 +67,8 @@ class BaseClient(ModelMethods, Handle):
             "org_id": org_id,
             "timeout_ms": timeout_ms,
             "max_retries": max_retries,
+            "on_unsupported": on_unsupported,
+            "allow_insecure": allow_insecure,
         }
         _check_types({**local, **remote})
         self._profile = profile

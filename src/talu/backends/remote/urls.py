@@ -8,8 +8,8 @@ SECRET = "***"
 
 
 def without_secrets(url: str) -> str:
-    """A URL, possibly malformed, with user, password, query and fragment replaced by ``***``."""
-    address = re.split("[?#]", url, maxsplit=1)[0]
+    """A URL, perhaps malformed; ``***`` replaces user, password, parameters, query, fragment."""
+    address = re.split("[?#;]", url, maxsplit=1)[0]
     mark = url[len(address) : len(address) + 1]
     before, at, host = address.rpartition("@")
     if at:
