@@ -83,10 +83,11 @@ class Bridged:
         box.background = background
         try:
             background.post(background.spawn, lambda: _pump(make, box), box)
-        except StateError:
-            box.background = None
+            self._next_item()
+        except BaseException:
+            self._ended = True
+            box.stop()
             raise
-        self._next_item()
 
     def __iter__(self) -> Self:
         return self
@@ -115,7 +116,7 @@ class Bridged:
         self._make = None
         box = self._started_box
         box.stop()
-        if box.background is None or not box.background.can_be_awaited:
+        if box.background is None or box.background.is_current or not box.background.usable:
             return
         with contextlib.suppress(Empty):
             while not isinstance(box.items.get(timeout=CLOSING_SECONDS), _Outcome):
@@ -172,8 +173,8 @@ def run_in_background(
     """
     background = _background()
     call: _Call[T] = _Call(background)
-    background.post(background.spawn, lambda: _settle(make, call), call)
     try:
+        background.post(background.spawn, lambda: _settle(make, call), call)
         outcome = _taken(call.outcomes, deadline)
     except BaseException:  # an interrupt, or the deadline
         call.stop()
@@ -315,9 +316,9 @@ class _Background:
         return self._process == os.getpid() and not self._ending
 
     @property
-    def can_be_awaited(self) -> bool:
-        """Whether this thread may wait for it."""
-        return self.usable and threading.current_thread() is not self._thread
+    def is_current(self) -> bool:
+        """Whether this is its thread, which cannot wait for itself."""
+        return threading.current_thread() is self._thread
 
     def check_process(self) -> None:
         """``StateError`` in a forked child, which does not have the thread."""
@@ -325,12 +326,6 @@ class _Background:
 
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Call a function on the loop, for a caller that waits for the result."""
-        if threading.current_thread() is self._thread:
-            raise StateError(
-                "a blocking call of talu inside async code of talu would wait for itself: await "
-                "AsyncClient there, or make the call in another thread",
-                "STATE_BUSY",
-            )
         try:
             self._loop.call_soon_threadsafe(function, *args)
         except RuntimeError:  # the loop is closed
@@ -436,6 +431,12 @@ class _Loop(asyncio.SelectorEventLoop):
 def _background() -> _Background:
     """The loop of this process, which starts now if it does not run."""
     with GATE.lock:
+        if any(background.is_current for background in RUNNING):
+            raise StateError(
+                "a blocking call of talu inside async code of talu would wait for itself: await "
+                "AsyncClient there, or make the call in another thread",
+                "STATE_BUSY",
+            )
         usable = [background for background in RUNNING if background.usable]
         if usable:
             return usable[0]
