@@ -29,8 +29,8 @@ __all__ = ["Failures"]
 MAX_MESSAGE = 2_000  # characters of a server's message
 MAX_RETRY_AFTER_S = 86_400.0
 OVERFLOW = re.compile(
-    r"context[ _-]?(length|window|size)|maximum context|prompt is too long|input is too long"
-    r"|too many (input )?tokens|exceeds the (model's )?(maximum|available)",
+    r"context[ _-]?(length|window|size)|maximum (context|prompt)|prompt is too long"
+    r"|input is too long|too many (input )?tokens|exceeds the (model's )?(maximum|available)",
     re.IGNORECASE,
 )
 QUOTA = re.compile(r"insufficient_quota|insufficient credits|billing|exceeded your current quota")

@@ -219,7 +219,7 @@ class RemoteGeneration:
         except Exception as error:
             await self._close()
             failure = self._exchange.failures.of(error, doing="the answer")
-            if failure.code in ("ENDPOINT_UNREACHABLE", "SERVER_ERROR"):
+            if failure.status is None and failure.code in ("ENDPOINT_UNREACHABLE", "SERVER_ERROR"):
                 failure = self._exchange.failures.broken("the connection was cut")
             raise failure from error
         except BaseException:
