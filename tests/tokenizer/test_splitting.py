@@ -50,7 +50,7 @@ ANY = settings(
 @pytest.fixture
 def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut wherever it is allowed."""
-    monkeypatch.setattr("talu.tokenizer.tokenizer.PIECE", 1)
+    monkeypatch.setattr("talu.tokenizer.encoding.PIECE", 1)
 
 
 def opened(name: str, folder: Path) -> Tokenizer:
@@ -95,7 +95,7 @@ def test_parts_with_literal_special_tokens_have_the_same_tokens_in_pieces(
         parts = [(before, False), ("</q>", True), (after, False)]
         with monkeypatch.context() as patch:
             whole = tokenizer.encode_parts(parts)
-            patch.setattr("talu.tokenizer.tokenizer.PIECE", 1)
+            patch.setattr("talu.tokenizer.encoding.PIECE", 1)
             assert tokenizer.encode_parts(parts) == whole
 
     check()

@@ -13,7 +13,8 @@ from talu.template.masking import Mask, texts_of
 from talu.template.plain import plain
 from talu.template.prompt_template import PromptTemplate
 from talu.template.render import render_plain, traits
-from talu.tokenizer.tokenizer import TAGS, Tokenizer, Watch
+from talu.tokenizer.encoding import Watch
+from talu.tokenizer.tokenizer import TAGS, Tokenizer
 from talu.types import Request
 from talu.unicode import check_unicode, is_unicode
 

@@ -15,7 +15,7 @@ from talu.exceptions import GenerationError, ValidationError
 from talu.forks import ForkSafeLock
 from talu.protocols import Embedded
 from talu.threads import InTurn
-from talu.tokenizer.tokenizer import check_text
+from talu.tokenizer.encoding import check_text
 from talu.types import POOLINGS, EmbeddingOptions, Pooling
 
 __all__ = ["Texts"]
