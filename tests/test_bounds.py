@@ -12,6 +12,9 @@ from talu.engine.stops import StopMatcher
 from talu.exceptions import TaluError, ValidationError
 
 HUGE = 10**5000
+NESTED: list[Any] = []
+for _ in range(100):
+    NESTED = [NESTED]
 SETTINGS = {  # name: the largest value, and values that exceed it
     "max_tokens": (2**31 - 1, [2**31, HUGE]),
     "temperature": (1000.0, [1000.5, HUGE, float("inf"), -HUGE]),
@@ -28,6 +31,10 @@ SETTINGS = {  # name: the largest value, and values that exceed it
     "logit_bias": (
         dict.fromkeys(range(10_000), 1e6),
         [dict.fromkeys(range(10_001), 1.0), {1: 1e7}, {1: HUGE}],
+    ),
+    "extra_body": (
+        {"x": "y" * 999_991},
+        [{"x": "y" * 999_992}, {"x": HUGE}, {"y" * 10**6: 1}, {"x": NESTED}],
     ),
 }
 BEYOND = [(name, value) for name, (_, values) in SETTINGS.items() for value in values]
