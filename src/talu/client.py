@@ -11,12 +11,12 @@ from typing import Any, Self, Unpack, overload
 from talu.chat.async_chat import AsyncChat, AsyncResponse
 from talu.chat.completion import raw_turn
 from talu.chat.io import AsyncIO, SyncIO
-from talu.chat.messages import Message
 from talu.chat.pieces import AsyncPieces, Pieces
 from talu.chat.questions import aask_all, ask_all, batch_of, conversation_of, draft_of, single
 from talu.chat.sync_chat import Chat, Response
 from talu.chat.token_methods import AsyncTokenMethods, TokenMethods
 from talu.chat.turn import Turn, answer
+from talu.chat.user_message import Message
 from talu.client_base import BaseClient
 from talu.config import (
     GenerationConfig,

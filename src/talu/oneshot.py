@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Unpack, overload
 
-from talu.chat.messages import Message
 from talu.chat.pieces import Pieces
 from talu.chat.sync_chat import Response
+from talu.chat.user_message import Message
 from talu.client import Client
 from talu.config import GenerationConfig, GenerationSettings, merged
 from talu.router.spec import CompletionOptions, ModelInput

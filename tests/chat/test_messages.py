@@ -12,7 +12,8 @@ from talu.chat.items import (
     MessageRole,
     ReasoningItem,
 )
-from talu.chat.messages import items_from_messages, messages_from_items
+from talu.chat.messages import messages_from_items
+from talu.chat.parsing import items_from_messages
 from talu.exceptions import ValidationError
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}

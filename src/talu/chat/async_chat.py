@@ -13,9 +13,9 @@ from talu.chat.answer import WholeAnswer
 from talu.chat.builder import Token
 from talu.chat.conversation import Conversation, Draft
 from talu.chat.io import AsyncIO
-from talu.chat.messages import Message
 from talu.chat.stream import Stream
 from talu.chat.turn import OnToken, Turn, drain
+from talu.chat.user_message import Message
 from talu.config import GenerationConfig, GenerationSettings, check_boolean
 from talu.exceptions import StateError
 from talu.threads import beside_loop

@@ -1,8 +1,8 @@
 """Builds the requests and turns of raw completions, which use no chat and no template."""
 
 from talu.chat.answer import ChatT
-from talu.chat.conversation import Host
 from talu.chat.history import History
+from talu.chat.hosts import Host
 from talu.chat.io import IO
 from talu.chat.turn import Turn
 from talu.config import GenerationConfig, check_boolean, check_token_id, check_token_ids

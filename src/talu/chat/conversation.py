@@ -1,36 +1,35 @@
 """The base of the sync and async chats: client, prompt inspection and serialization."""
 
 import json
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 from talu.callers import warn
 from talu.chat.answer import Latest
 from talu.chat.attributes import StoreOwner
 from talu.chat.editing import Editable
 from talu.chat.history import Claim, History
+from talu.chat.hosts import Host, OwnHost, check_host
 from talu.chat.io import IO
 from talu.chat.items import Item, MessageItem, MessageRole, distinct
-from talu.chat.messages import (
-    Message,
-    items_from_messages,
-    messages_from_items,
-    user_items,
-)
-from talu.chat.observers import HookManager, is_async
+from talu.chat.messages import messages_from_items
+from talu.chat.observers import is_async
+from talu.chat.parsing import items_from_messages
 from talu.chat.serialization import (
+    FORMAT_VERSION,
+    check_chat_dict,
     config_from_dict,
     item_from_dict,
     item_to_dict,
 )
 from talu.chat.turn import OnToken, Turn
+from talu.chat.user_message import Message, user_items
 from talu.config import GenerationConfig, TemplateSource, check_boolean, merged, source_of
 from talu.deadline import Deadline, checked
-from talu.error_text import nearest, shown
+from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
 from talu.json_values import json_copy
 from talu.protocols import Backend
@@ -39,53 +38,7 @@ from talu.router.router import Router
 from talu.router.spec import ModelInput
 from talu.types import Request, StopFlag, check_stop_flag
 
-__all__ = ["Conversation", "Draft", "Host"]
-
-FORMAT_VERSION = 1
-FORM = {  # keys of a stored chat, all optional
-    "version": int,
-    "model": str,
-    "config": dict,
-    "chat_template": str,
-    "session_id": str,
-    "parent_session_id": str,
-    "marker": str,
-    "metadata": dict,
-    "title": str,
-    "items": list,
-    "messages": list,
-}
-NULLABLE = ("model", "chat_template", "session_id", "parent_session_id", "title")
-
-
-class Host(Protocol):
-    """The parts of a client that a chat uses."""
-
-    @property
-    def router(self) -> Router:
-        """The router that opens backends."""
-
-    @property
-    def hooks(self) -> HookManager:
-        """The hooks of every generation."""
-
-
-class OwnHost:
-    """The minimal client of a chat that was created from a model's name; the chat closes it.
-
-    Attributes:
-        router: a router with this one model, opened on first use.
-        hooks: the hooks of the chat's generations.
-    """
-
-    def __init__(self, model: ModelInput, *, allow_async: bool) -> None:
-        self.router = Router([model])
-        self.hooks = HookManager(allow_async=allow_async)
-        self._close = weakref.finalize(self, self.router.close)
-
-    def close(self) -> None:
-        """Release the model; idempotent."""
-        self._close()
+__all__ = ["Conversation", "Draft"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +82,7 @@ class Conversation(Editable):
         chat_template: str | TemplateSource | None = None,
         offline: bool = False,
     ) -> None:
-        _check_host(client)
+        check_host(client)
         if profile is not None and not hasattr(profile, "database"):
             wrong = f"profile must be a Profile, got {shown(profile)}"
             raise ValidationError(wrong, details={"param": "profile"})
@@ -342,16 +295,8 @@ class Conversation(Editable):
             ValidationError: something in ``data`` is missing, unknown, malformed or of a newer
                 version.
         """
-        if not isinstance(data, Mapping):
-            wrong = f"a stored chat is a dictionary, got {shown(data)}"
-            raise ValidationError(wrong, details={"param": "data"})
-        _check_host(client)
-        version = data.get("version", FORMAT_VERSION)
-        if not isinstance(version, int) or version != FORMAT_VERSION:
-            known = f"this talu reads {FORMAT_VERSION}"
-            wrong = f"the chat was stored in version {shown(version)}; {known}"
-            raise ValidationError(wrong, details={"param": "version"})
-        _check_form(data)
+        check_chat_dict(data)
+        check_host(client)
         stored = data.get("model")
         if model is None and client is not None and stored in client.router.models:
             model = stored
@@ -496,32 +441,9 @@ class Conversation(Editable):
         return await turn.begin()
 
 
-def _check_host(client: object) -> None:
-    if client is not None and not hasattr(client, "router"):
-        wrong = f"client must be a Client, got {shown(client)}"
-        raise ValidationError(wrong, details={"param": "client"})
-
-
 def _index_of(replaced: Item, items: Sequence[Item]) -> int:
     for place in reversed(range(len(items))):
         if items[place] is replaced:
             return place
     wrong = "the message to answer again was removed from the chat"
     raise StateError(wrong, "STATE_REGENERATE_NO_USER")
-
-
-def _check_form(data: Mapping[str, Any]) -> None:
-    for name in data:
-        if name not in FORM:
-            wrong = f"{shown(name)} is not a key of a stored chat{nearest(str(name), FORM)}"
-            raise ValidationError(wrong, details={"param": "data", "where": name})
-    for name, kind in FORM.items():
-        if name not in data or (data[name] is None and name in NULLABLE):
-            continue
-        value = data[name]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            wrong = f"{name} of a stored chat must be of type {kind.__name__}, got {shown(value)}"
-            raise ValidationError(wrong, details={"param": name, "value": value})
-    if "items" not in data and "messages" not in data:
-        wrong = "a stored chat needs items or messages: [] for a chat without a history"
-        raise ValidationError(wrong, details={"param": "items"})

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 
 from talu.chat.conversation import Conversation, Draft
 from talu.chat.items import FunctionCallOutputItem, InputText, MessageItem, MessageRole
-from talu.chat.messages import BYTES, Message, check_count
+from talu.chat.parsing import check_count
+from talu.chat.user_message import BYTES, Message
 from talu.config import GenerationConfig
 from talu.deadline import Deadline, checked
 from talu.error_text import shown

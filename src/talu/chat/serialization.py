@@ -1,4 +1,7 @@
-"""Converts items and settings to plain dictionaries for JSON and back, without loss."""
+"""Converts items and settings to plain dictionaries for JSON and back, without loss.
+
+It also checks the form of a whole chat that was converted.
+"""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -19,11 +22,32 @@ from talu.chat.items import (
     ReasoningText,
 )
 from talu.config import GenerationConfig, merged
-from talu.error_text import shown
+from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
 
-__all__ = ["config_from_dict", "item_from_dict", "item_to_dict"]
+__all__ = [
+    "FORMAT_VERSION",
+    "check_chat_dict",
+    "config_from_dict",
+    "item_from_dict",
+    "item_to_dict",
+]
 
+FORMAT_VERSION = 1
+FORM = {  # keys of a stored chat, all optional
+    "version": int,
+    "model": str,
+    "config": dict,
+    "chat_template": str,
+    "session_id": str,
+    "parent_session_id": str,
+    "marker": str,
+    "metadata": dict,
+    "title": str,
+    "items": list,
+    "messages": list,
+}
+NULLABLE = ("model", "chat_template", "session_id", "parent_session_id", "title")
 ITEMS = {
     kind.type.value: kind
     for kind in (MessageItem, FunctionCallItem, FunctionCallOutputItem, ReasoningItem)
@@ -116,3 +140,33 @@ def _with_token_ids(config: Mapping[str, Any]) -> dict[str, Any]:
         return dict(config)
     ids = {int(k) if isinstance(k, str) and k.isdecimal() else k: v for k, v in bias.items()}
     return {**config, "logit_bias": ids}
+
+
+def check_chat_dict(data: object) -> None:
+    """Check the keys and types of a chat's dictionary, without those of its items.
+
+    Raises:
+        ValidationError: a key is unknown or missing, has the wrong type, or the version is newer.
+    """
+    if not isinstance(data, Mapping):
+        wrong = f"a stored chat is a dictionary, got {shown(data)}"
+        raise ValidationError(wrong, details={"param": "data"})
+    version = data.get("version", FORMAT_VERSION)
+    if not isinstance(version, int) or version != FORMAT_VERSION:
+        known = f"this talu reads {FORMAT_VERSION}"
+        wrong = f"the chat was stored in version {shown(version)}; {known}"
+        raise ValidationError(wrong, details={"param": "version"})
+    for name in data:
+        if name not in FORM:
+            wrong = f"{shown(name)} is not a key of a stored chat{nearest(str(name), FORM)}"
+            raise ValidationError(wrong, details={"param": "data", "where": name})
+    for name, kind in FORM.items():
+        if name not in data or (data[name] is None and name in NULLABLE):
+            continue
+        value = data[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            wrong = f"{name} of a stored chat must be of type {kind.__name__}, got {shown(value)}"
+            raise ValidationError(wrong, details={"param": name, "value": value})
+    if "items" not in data and "messages" not in data:
+        wrong = "a stored chat needs items or messages: [] for a chat without a history"
+        raise ValidationError(wrong, details={"param": "items"})

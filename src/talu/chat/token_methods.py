@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from talu.chat.messages import items_from_messages, messages_from_items
+from talu.chat.messages import messages_from_items
+from talu.chat.parsing import items_from_messages
 from talu.config import check_boolean, check_token_ids
 from talu.error_text import shown
 from talu.exceptions import ValidationError
