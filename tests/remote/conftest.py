@@ -14,6 +14,8 @@ import pytest
 from tests.remote.llama import LlamaCpp
 from tests.remote.server import Reply, Server
 
+from talu.router import ModelSpec, OpenAICompatibleBackend
+
 CANARY = "canary-7d41f0"  # stands in every value of the environment that may be secret
 READ = re.compile(r"""["']((?:OPENAI|ANTHROPIC|AZURE|AWS|GOOGLE|CLOUD_ML)_[A-Z0-9_]+)["']""")
 SDKS = ("openai", "anthropic")
@@ -116,3 +118,48 @@ def replicas() -> Iterator[list[LlamaCpp]]:
     """Three llama.cpp servers that a test may kill."""
     with ExitStack() as servers:
         yield [servers.enter_context(LlamaCpp()) for _ in range(3)]
+
+
+class Remote:
+    """Clients of a face, closed at the end of the test."""
+
+    def __init__(self, faces: Any) -> None:
+        self.faces = faces
+        self.run, self.read, self.read_some = faces.run, faces.read, faces.read_some
+        self._clients: list[Any] = []
+
+    def client(self, server: Server | LlamaCpp, **options: Any) -> Any:
+        """A client of the model "m" at the server, with these options of its backend."""
+        backend = OpenAICompatibleBackend(**{"base_url": server.base_url, **options})
+        return self.client_of(ModelSpec("m", backend))
+
+    def client_of(self, *models: Any, **arguments: Any) -> Any:
+        """A client of these models."""
+        client = self.faces.face.client_class(list(models), **arguments)
+        self._clients.append(client)
+        return client
+
+    def stream(self, client: Any, question: str = "hi", **settings: Any) -> Any:
+        """A streamed answer of a new chat, before its first piece is read."""
+        return self.run(client.chat()(question, **settings))
+
+    def embed(self, client: Any, texts: list[str], **options: Any) -> Any:
+        """The embeddings of texts."""
+        if self.faces.name == "sync":
+            return client.embed_batch(texts, **options)
+        return self.run(client.aembed_batch(texts, **options))
+
+    def close(self) -> None:
+        """Close all clients."""
+        for client in self._clients:
+            closed = client.close()
+            if closed is not None:
+                self.run(closed)
+
+
+@pytest.fixture
+def remote(faces: Any) -> Iterator[Remote]:
+    """Clients of the sync face, then of the async one."""
+    made = Remote(faces)
+    yield made
+    made.close()

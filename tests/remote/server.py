@@ -347,6 +347,10 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
     def _read(self) -> None:
+        if self._data and not self._data[:1].isalpha():  # such as the start of TLS
+            self._transport.write(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n")
+            self._transport.close()
+            return
         head, found, rest = bytes(self._data).partition(b"\r\n\r\n")
         if not found:
             return

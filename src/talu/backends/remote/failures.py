@@ -29,8 +29,8 @@ __all__ = ["Failures"]
 MAX_MESSAGE = 2_000  # characters of a server's message
 MAX_RETRY_AFTER_S = 86_400.0
 OVERFLOW = re.compile(
-    r"context[ _-]?(length|window|size)|maximum (context|prompt)|prompt is too long"
-    r"|input is too long|too many (input )?tokens|exceeds the (model's )?(maximum|available)",
+    r"context[ _-]?(length|window|size)|maximum (context|prompt|input)|(prompt|input) is too long"
+    r"|too many (input )?tokens|exceeds the (model's )?(maximum|available)",
     re.IGNORECASE,
 )
 QUOTA = re.compile(r"insufficient_quota|insufficient credits|billing|exceeded your current quota")
@@ -79,8 +79,11 @@ class Failures:
         status, response = getattr(error, "status_code", None), getattr(error, "response", None)
         if isinstance(status, int) and status >= 300 and isinstance(response, httpx2.Response):
             return self.of_status(status, response.headers, _text_of(response))
-        if isinstance(body := getattr(error, "body", None), Mapping):
+        body = getattr(error, "body", None)  # of an error in an event
+        if isinstance(body, Mapping):
             return self.of_object(body)
+        if isinstance(body, str) and body:
+            return self.of_object({"error": body})
         causes = list(_chain(error))
         for cause in causes:
             if (known := self._of_cause(cause, doing)) is not None:
@@ -113,6 +116,8 @@ class Failures:
             case ConnectionRefusedError():
                 wrong = "the connection was refused: is the server running, and the port right?"
                 return self._error(wrong, "ENDPOINT_UNREACHABLE", transient=True)
+            case RecursionError():
+                return self._error("the server sent JSON that is too deep", "ENDPOINT_BAD_ANSWER")
             case json.JSONDecodeError() | UnicodeDecodeError():
                 wrong = f"the server sent something that is not JSON: {cause}"
                 return self._error(wrong, "ENDPOINT_BAD_ANSWER")

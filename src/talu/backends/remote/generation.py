@@ -163,7 +163,7 @@ class RemoteGeneration:
         failures = self._exchange.failures
         if not isinstance(data, Mapping):
             raise failures.bad_answer("the server sent an event that is not an object")
-        if data.get("error") or data.get("object") == "error" or data.get("type") == "error":
+        if _is_error(data):
             raise failures.of_object(data)
         try:
             return decoder.push(data)
@@ -300,6 +300,13 @@ async def _closed(stream: Stream) -> None:
     """Close a stream; a failure to close a connection concerns nobody."""
     with contextlib.suppress(httpx2.HTTPError, OSError, RuntimeError):
         await stream.close()
+
+
+def _is_error(data: Mapping[str, Any]) -> bool:
+    """Whether an event is an error, in the form of any known server."""
+    if data.get("error") or data.get("object") == "error" or data.get("type") == "error":
+        return True
+    return "choices" not in data and isinstance(data.get("message"), str)
 
 
 def _is_whole(response: httpx2.Response) -> bool:

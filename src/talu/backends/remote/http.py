@@ -33,6 +33,7 @@ RESERVED = {"accept-encoding", "connection", "content-length", "host", "transfer
 MAX_HEADERS = 64
 MAX_HEADER = 10_000  # characters of a value
 MAX_ANSWER = 1 << 28  # bytes
+MAX_LINE = 1 << 24  # bytes of a line of a stream
 CONNECTIONS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)
 
 
@@ -100,24 +101,34 @@ class _Guard:
     async def receives(self, response: httpx2.Response) -> None:
         encoding = response.headers.get("content-encoding", "identity")
         if encoding.strip().lower() != "identity":
-            wrong = f"the server compressed its answer ({shown(encoding)}), which was not asked for"
+            wrong = (
+                f"the server at {self._endpoint.url} compressed its answer ({shown(encoding)}), "
+                "which was not asked for"
+            )
             raise EndpointError(wrong, "ENDPOINT_BAD_ANSWER", status=response.status_code)
-        response.stream = _Bounded(response.stream)
+        kind = response.headers.get("content-type", "").lower()
+        longest = MAX_LINE if kind.startswith("text/event-stream") else MAX_ANSWER
+        response.stream = _Bounded(response.stream, longest, self._endpoint.url)
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """The body of an answer, which raises when it gets too long."""
+    """The body of an answer, which raises when it, or one of its lines, gets too long."""
 
-    def __init__(self, stream: object) -> None:
+    def __init__(self, stream: object, longest_line: int, url: str) -> None:
         self._stream = stream
+        self._longest_line = longest_line
+        self._url = url
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        read = 0
+        read = line = 0
         async for part in self._stream:  # type: ignore[attr-defined]
             read += len(part)
-            if read > MAX_ANSWER:
+            end = part.rfind(b"\n")
+            line = line + len(part) if end < 0 else len(part) - end - 1
+            if read > MAX_ANSWER or line > self._longest_line:
+                what, most = ("answer", MAX_ANSWER) if read > MAX_ANSWER else ("line", MAX_LINE)
                 raise EndpointError(
-                    f"the server's answer is longer than {MAX_ANSWER:,} bytes",
+                    f"the server at {self._url} sent more than {most:,} bytes in one {what}",
                     "ENDPOINT_BAD_ANSWER",
                 )
             yield part
