@@ -1,0 +1,119 @@
+"""Which models an endpoint has, and what kind of server it is."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.remote import replies
+from tests.remote.server import Gate, Reply, Server
+
+from talu import Client, EndpointError, IOError, ValidationError
+from talu.router import RemoteModelInfo, check_endpoint, get_model_ids, list_endpoint_models
+
+Serve = Callable[..., Server]
+NOWHERE = "http://127.0.0.1:1/v1"
+
+
+def owned(by: str, **fields: Any) -> Reply:
+    data = [{"id": "m", "object": "model", "created": 5, "owned_by": by, **fields}]
+    return replies.json_reply({"object": "list", "data": data})
+
+
+def test_the_models_are_those_that_the_server_lists(serve: Serve) -> None:
+    server = serve(owned("someone"))
+    assert list_endpoint_models(server.base_url) == [RemoteModelInfo("m", "model", 5, "someone")]
+    assert server.request.target == "/v1/models"
+    assert server.request.values("authorization") == []
+
+
+def test_an_address_without_a_path_gets_the_usual_one(serve: Serve) -> None:
+    server = serve(owned("a"), owned("a"))
+    assert get_model_ids(server.url) == get_model_ids(f"{server.url}/") == ["m"]
+    assert {request.target for request in server.requests} == {"/v1/models"}
+
+
+def test_the_key_is_sent_if_there_is_one(serve: Serve) -> None:
+    server = serve(owned("a"))
+    get_model_ids(server.base_url, "mine")
+    assert server.request.values("authorization") == ["Bearer mine"]
+
+
+def test_entries_without_an_id_are_left_out(serve: Serve) -> None:
+    odd = [{"id": "a"}, {"name": "b"}, "c", {"id": 4}, {"id": ""}, {"id": "d", "created": "x"}]
+    server = serve(replies.json_reply({"data": odd}))
+    assert list_endpoint_models(server.base_url) == [RemoteModelInfo("a"), RemoteModelInfo("d")]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [replies.html(), replies.json_reply({"models": []}), replies.json_reply("x"), Reply((b"",))],
+    ids=["web page", "other object", "text", "nothing"],
+)
+def test_an_answer_that_is_not_a_list_of_models_is_refused(serve: Serve, reply: Reply) -> None:
+    with pytest.raises(ValidationError, match="models"):
+        list_endpoint_models(serve(reply).base_url)
+
+
+def test_a_server_that_is_not_there_is_a_connection_error() -> None:
+    with pytest.raises(IOError, match="refused") as caught:
+        list_endpoint_models(NOWHERE)
+    assert caught.value.code == "CONNECTION_ERROR"
+
+
+def test_a_refusal_of_the_server_has_its_code(serve: Serve) -> None:
+    with pytest.raises(EndpointError) as caught:
+        list_endpoint_models(serve(replies.failure(401)).base_url)
+    assert caught.value.code == "AUTHENTICATION_FAILED"
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(serve: Serve) -> None:
+    silent = serve(always=lambda _: Reply(before=(Gate(),)))
+    with pytest.raises(IOError, match=r"did not come within 0.2 seconds"):
+        list_endpoint_models(silent.base_url, timeout=0.2)
+
+
+def test_a_check_says_whether_the_models_are_listed(serve: Serve) -> None:
+    assert check_endpoint(serve(owned("a")).base_url)
+    assert not check_endpoint(serve(replies.html()).base_url)
+    assert not check_endpoint(serve(replies.failure(500)).base_url)
+    assert not check_endpoint(NOWHERE)
+    assert not check_endpoint("nowhere")
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"http://h/v1", "ftp://h", "http://u:p@h/v1"])
+def test_a_wrong_address_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValidationError, match="base_url") as caught:
+        list_endpoint_models(wrong)
+    assert caught.value.details["param"] == "base_url"
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "soon", None])
+def test_a_wrong_time_limit_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValidationError, match="timeout must be a number of seconds"):
+        list_endpoint_models(NOWHERE, timeout=wrong)
+
+
+@pytest.mark.parametrize(
+    ("owner", "logprobs"), [("vllm", True), ("library", False), ("somebody", True)]
+)
+def test_an_unknown_server_is_recognized_by_the_owner_of_its_models(
+    serve: Serve, owner: str, logprobs: bool
+) -> None:
+    server = serve(owned(owner))
+    with Client("m", base_url=server.base_url) as client:
+        assert client.capabilities().logprobs == logprobs
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("model", ["groq::m", "ollama::m", "anthropic::m", "openai::m"])
+def test_a_provider_of_the_table_is_not_asked(model: str) -> None:
+    with Client(model) as client:
+        assert client.capabilities().streaming
+
+
+def test_no_key_reaches_the_list_of_another_host(serve: Serve, canaries: dict[str, str]) -> None:
+    server = serve(owned("a"))
+    list_endpoint_models(server.base_url)
+    assert [secret for secret in canaries.values() if secret.encode() in server.raw] == []
+    assert json.loads(server.request.body or b"null") is None
