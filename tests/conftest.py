@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.remote.llama import LlamaCpp
 
 from talu.backends.scripted import ScriptedModel, Step
 from talu.client import AsyncClient, Client
@@ -130,3 +131,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("TALU_PROFILE", raising=False)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def llama() -> Iterator[LlamaCpp]:
+    """A llama.cpp server for all tests that leave it as it is."""
+    with LlamaCpp() as server:
+        yield server

@@ -3,7 +3,8 @@
 The ``python`` blocks of a page run in order, in one namespace, in an empty folder that is also the
 user's home. A ``text`` block directly after one is what it prints; ``...`` stands for what differs
 from run to run. A block under a comment ``<!-- compiled only: why -->`` is compiled but not run,
-because it needs a network or a package that the tests do not have.
+because it needs a network or a package that the tests do not have. A page that speaks of a model of
+llama.cpp finds a real server with it.
 """
 
 import doctest
@@ -52,9 +53,16 @@ def name_of(page: Path) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_code_on_a_page_prints_the_output_on_the_page(
-    page: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(home)
+    if "llamacpp::smollm2" in page.read_text():
+        llama = request.getfixturevalue("llama")
+        monkeypatch.setenv("LLAMACPP_BASE_URL", llama.base_url)
     names = {"__name__": "__main__"}
     for block in blocks_of(page):
         code = compile(block.code, page, "exec")

@@ -106,13 +106,6 @@ def proxies(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Server:
     return proxy
 
 
-@pytest.fixture(scope="session")
-def llama() -> Iterator[LlamaCpp]:
-    """A llama.cpp server for all tests that leave it as it is."""
-    with LlamaCpp() as server:
-        yield server
-
-
 @pytest.fixture
 def replicas() -> Iterator[list[LlamaCpp]]:
     """Three llama.cpp servers that a test may kill."""
