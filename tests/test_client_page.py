@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.remote.replies import chat, failure
+from tests.remote.server import Gate, Reply, Server
 
 from talu import (
     AsyncClient,
     Client,
     CompletionOptions,
+    EndpointError,
     GenerationConfig,
     Profile,
     PromptTemplate,
@@ -28,7 +31,7 @@ from talu.chat import (
     StreamingResponse,
     Token,
 )
-from talu.router import LocalBackend, ModelSpec
+from talu.router import LocalBackend, ModelSpec, OpenAICompatibleBackend
 
 MODEL = "talu/pocket"
 PIRATE = "You are a pirate."
@@ -279,6 +282,96 @@ def test_a_name_chooses_one_of_several_models() -> None:
         assert client.ask("Who are you?", max_tokens=1).model == MODEL
         client.default_model = "other"
         assert client.ask("Who are you?").model == "other"
+
+
+# Models behind an endpoint
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server with OpenAI's protocol."""
+    with Server(always=lambda _: chat("Hello", " there.")) as server:
+        yield server
+
+
+def test_a_provider_prefix_uses_its_variable(server: Server, monkeypatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-page")
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    client = Client("openai::gpt-4o")
+    response = client.ask("Hello!")
+    assert (str(response), response.model) == ("Hello there.", "openai::gpt-4o")
+    assert server.request.json["model"] == "gpt-4o"
+    assert server.request.values("authorization") == ["Bearer sk-page"]
+    client.close()
+
+
+def test_an_address_and_a_key_are_arguments(server: Server) -> None:
+    client = Client("gpt-4", base_url=server.base_url, api_key="sk-mine", org_id="org-1")
+    assert "".join(client.stream("Hello!")) == "Hello there."
+    assert server.request.json["model"] == "gpt-4"
+    assert server.request.values("authorization") == ["Bearer sk-mine"]
+    assert server.request.values("openai-organization") == ["org-1"]
+    client.close()
+
+
+def test_a_spec_says_where_a_model_runs(server: Server) -> None:
+    spec = ModelSpec(
+        ref="gpt-4", backend=OpenAICompatibleBackend(base_url=server.base_url, api_key="sk-mine")
+    )
+    with Client(spec) as client:
+        chat = client.chat(system=PIRATE)
+        response = chat("Hello!")
+        assert "".join(response) == "Hello there."
+        response = response.append("And now?")
+        assert str(response) == "Hello there."
+        assert client.capabilities(spec).streaming
+    first, second = server.requests
+    assert [message["role"] for message in first.json["messages"]] == ["system", "user"]
+    assert [message["role"] for message in second.json["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+    ]
+
+
+def test_local_and_remote_models_stand_in_one_list(server: Server) -> None:
+    remote = ModelSpec("gpt-4", OpenAICompatibleBackend(server.base_url))
+    with Client([MODEL, remote]) as client:
+        assert client.ask("Hello!", config=GREEDY).model == MODEL
+        assert client.ask("Hello!", model="gpt-4") == "Hello there."
+
+
+def test_a_remote_request_is_repeated_and_limited_in_time() -> None:
+    with Server(failure(503), failure(503), chat("At last.")) as server:
+        client = Client("gpt-4", base_url=server.base_url, timeout_ms=30_000, max_retries=2)
+        answer = client.ask("Hello!")
+        assert (answer, len(server.requests)) == ("At last.", 3)
+        client.close()
+    with Server(failure(503)) as server:
+        client = Client("gpt-4", base_url=server.base_url, max_retries=0)
+        with pytest.raises(EndpointError, match="status 503"):
+            client.ask("Hello!")
+        client.close()
+    gate = Gate()
+    with Server(Reply(before=(gate,))) as server:
+        client = Client("gpt-4", base_url=server.base_url, timeout_ms=100, max_retries=0)
+        with pytest.raises(EndpointError) as caught:
+            client.ask("Hello!")
+        assert caught.value.code == "ENDPOINT_TIMEOUT"
+        client.close()
+
+
+def test_an_async_client_talks_to_a_server(server: Server) -> None:
+    async def main() -> None:
+        async with AsyncClient("gpt-4", base_url=server.base_url) as client:
+            response = await client.ask("Hello!")
+            assert str(response) == "Hello there."
+            chat = client.chat()
+            pieces = [piece async for piece in await chat("Hello!")]
+            assert "".join(pieces) == "Hello there."
+
+    asyncio.run(main())
 
 
 # Hooks and profiles
