@@ -325,7 +325,7 @@ def test_a_spec_says_where_a_model_runs(server: Server) -> None:
         response = response.append("And now?")
         assert str(response) == "Hello there."
         assert client.capabilities(spec).streaming
-    first, second = server.requests
+    first, second, _ = server.requests
     assert [message["role"] for message in first.json["messages"]] == ["system", "user"]
     assert [message["role"] for message in second.json["messages"]] == [
         "system",

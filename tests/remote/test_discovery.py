@@ -106,6 +106,14 @@ def test_an_unknown_server_is_recognized_by_the_owner_of_its_models(
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("reply", [replies.html(), replies.failure(404), replies.failure(500)])
+def test_a_server_that_lists_nothing_is_taken_for_a_plain_one(serve: Serve, reply: Reply) -> None:
+    with Client("m", base_url=serve(reply).base_url) as client:
+        assert client.capabilities().logprobs
+    with Client("m", base_url=NOWHERE) as client:
+        assert client.capabilities().streaming
+
+
 @pytest.mark.parametrize("model", ["groq::m", "ollama::m", "anthropic::m", "openai::m"])
 def test_a_provider_of_the_table_is_not_asked(model: str) -> None:
     with Client(model) as client:

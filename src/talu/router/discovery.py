@@ -140,7 +140,8 @@ def capabilities_of(row: Provider, options: RemoteBackend) -> Capabilities:
     """What a model behind an endpoint supports.
 
     An endpoint of which only the address is known is asked for its models, whose owner tells what
-    kind of server it is; nothing is sent for all others.
+    kind of server it is; nothing is sent for all others. One that does not list its models is taken
+    for a plain server with OpenAI's protocol.
     """
     known = recognized(options) if row.name not in PROVIDERS and row.protocol == "openai" else row
     return known.capabilities
@@ -149,10 +150,13 @@ def capabilities_of(row: Provider, options: RemoteBackend) -> Capabilities:
 def recognized(options: RemoteBackend) -> Provider:
     """The row of the server at the options' address, as its list of models shows, else the plain.
 
-    Raises:
-        IOError, EndpointError, ValidationError: the server does not list its models.
+    A server that does not list its models, for any reason, is taken for a plain one.
     """
     row = provider_at(options.base_url)
-    models = _listed(endpoint_of(row, options, environ), options, RECOGNIZING_S)
+    endpoint = endpoint_of(row, options, environ)
+    try:
+        models = _listed(endpoint, options, RECOGNIZING_S)
+    except (EndpointError, IOError, ValidationError):
+        return row
     owners = {model.owned_by for model in models}
     return next((each for each in PROVIDERS.values() if owners & set(each.owned_by)), row)

@@ -236,7 +236,8 @@ class ModelMethods:
         """What a model supports; opens one that runs in this process.
 
         A provider's model is known without asking. An endpoint of which only the address is known
-        is asked for its models, whose owner tells what kind of server it is.
+        is asked for its models, whose owner tells what kind of server it is; one that does not
+        list them is taken for a plain server with OpenAI's protocol.
 
         Args:
             model: one of ``models``, the default one for None, or any other reference.
@@ -244,7 +245,6 @@ class ModelMethods:
         Raises:
             ValidationError: ``model`` is not a valid reference.
             ModelError: the model is missing or cannot be used.
-            IOError, EndpointError: the endpoint does not answer.
             StateError: the client is closed.
         """
         self._check_open()
