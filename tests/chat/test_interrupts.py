@@ -19,6 +19,7 @@ import pytest
 from talu import Client, ModelSpec, Profile
 from talu.backends.scripted import ScriptedModel
 from talu.chat import Chat, Hook, StreamingResponse
+from talu.exceptions import EndpointError
 
 pytestmark = [
     pytest.mark.usefixtures("home"),
@@ -107,20 +108,31 @@ HISTORIES = [
 ]
 
 
-@pytest.mark.parametrize("stored", [False, True], ids=["kept", "stored"])
-@pytest.mark.parametrize("use", [send, read, leave, text, edit])
-def test_a_chat_answers_after_an_interrupt_at_any_point(
-    use: Callable[[Chat], None], stored: bool
-) -> None:
-    profile = Profile("work") if stored else None
+def check(use: Callable[[Chat], None], profile: Profile | None, *, breaks: bool = False) -> int:
+    """Interrupt the use at each of its points, and return their number.
+
+    Args:
+        use: what is interrupted.
+        profile: stores the chat.
+        breaks: the connection breaks at the end of the interrupted answer.
+    """
     point = 0
+    connection = {"breaks": breaks}
+
+    def end() -> None:
+        if connection["breaks"]:
+            raise EndpointError("it broke", "STREAM_BROKEN")
+
+    script = ["one", " two", end]
     with suppress(EOFError):
         for point in count(1):
             hooks = Watch(), Watch()
-            model = ModelSpec("m", ScriptedModel("one two", "one two"))
+            model = ModelSpec("m", ScriptedModel(script, script))
             client = Client(model, profile=profile, hooks=hooks)
             chat = client.chat().append("user", "before")
+            connection["breaks"] = breaks
             alive = interrupted(use, chat, point)  # releases the frames as well
+            connection["breaks"] = False
             latest = chat.last_response
             if isinstance(latest, StreamingResponse) and latest._turn.unread:
                 latest.close()  # interrupted while it was being returned
@@ -134,7 +146,26 @@ def test_a_chat_answers_after_an_interrupt_at_any_point(
             for hook in hooks:
                 assert hook.told[:-3] in TOLD, (point, alive)
                 assert hook.told[-3:] == WHOLE, point
-    assert point > 20
+    return point
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["kept", "stored"])
+@pytest.mark.parametrize("use", [send, read, leave, text, edit])
+def test_a_chat_answers_after_an_interrupt_at_any_point(
+    use: Callable[[Chat], None], stored: bool
+) -> None:
+    assert check(use, Profile("work") if stored else None) > 20
+
+
+@pytest.mark.parametrize(("use", "stored"), [(send, True), (read, False)])
+def test_a_chat_answers_after_an_interrupt_of_an_answer_that_breaks(
+    use: Callable[[Chat], None], stored: bool
+) -> None:
+    def use_broken(chat: Chat) -> None:
+        with suppress(EndpointError):
+            use(chat)
+
+    assert check(use_broken, Profile("work") if stored else None, breaks=True) > 20
 
 
 def ask(client: Client) -> None:
