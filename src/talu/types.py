@@ -179,11 +179,13 @@ class Usage:
         prompt_tokens: tokens of the rendered prompt.
         completion_tokens: sampled tokens, including the end token and hidden reasoning.
         cached_tokens: the part of the prompt tokens that came from the prefix cache.
+        reasoning_tokens: the part of the completion tokens that a server counts as reasoning.
     """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
     @property
     def total_tokens(self) -> int | None:

@@ -55,6 +55,19 @@ def test_the_counts_of_all_events_are_added_up(serve: Serve) -> None:
         assert client.ask("Hello?").usage == Usage(7 + 5 + 2, 4, 5)
 
 
+def test_the_tokens_of_thinking_are_counted_apart(serve: Serve) -> None:
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+    usage = {"output_tokens": 9, "output_tokens_details": {"thinking_tokens": 6}}
+    reply = replies.stream(
+        replies.message_start(),
+        *replies.text_block(0, "Hi"),
+        replies.named({**end, "usage": usage}),
+        replies.named({"type": "message_stop"}),
+    )
+    with client_of(serve(reply)) as client:
+        assert client.ask("Hello?").usage == Usage(7, 9, None, 6)
+
+
 @pytest.mark.parametrize(
     ("reason", "expected"),
     [

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from talu.types import Event, FinishReason, Usage
 
-__all__ = ["Decoded", "Decoder", "Malformed", "number", "text_of"]
+__all__ = ["Decoded", "Decoder", "Malformed", "number", "part_of", "text_of"]
 
 MAX_NOTES = 20
 
@@ -74,3 +74,8 @@ def number(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return int(value) if 0 <= value < 2**53 else None
+
+
+def part_of(details: object, name: str) -> int | None:
+    """A count in an object of details; None when there is none."""
+    return number(details.get(name)) if isinstance(details, Mapping) else None

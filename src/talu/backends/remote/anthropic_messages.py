@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from talu.backends.remote.answers import Decoded, Malformed, number, text_of
+from talu.backends.remote.answers import Decoded, Malformed, number, part_of, text_of
 from talu.backends.remote.encoding import Body, Target, extras, set_values
 from talu.exceptions import ValidationError
 from talu.types import (
@@ -178,10 +178,12 @@ class MessagesDecoder(Decoded):
         if prompt is not None:
             prompt += (cached or 0) + (number(usage.get("cache_creation_input_tokens")) or 0)
         before, completion = self.usage, number(usage.get("output_tokens"))
+        thinking = part_of(usage.get("output_tokens_details"), "thinking_tokens")
         self.usage = Usage(
             before.prompt_tokens if prompt is None else prompt,
             before.completion_tokens if completion is None else completion,
             before.cached_tokens if cached is None else cached,
+            before.reasoning_tokens if thinking is None else thinking,
         )
 
     def _open(self, index: int, block: Mapping[str, Any]) -> list[Event]:

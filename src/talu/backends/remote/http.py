@@ -6,10 +6,10 @@ and adds the endpoint's.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import version
 from typing import Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 import httpx2
 
@@ -138,21 +138,39 @@ class _Bounded(httpx2.AsyncByteStream):
 
 
 class PerLoop(Generic[T]):
-    """An object for each event loop, because connections belong to the loop that opened them."""
+    """An object for each event loop, because connections belong to the loop that opened them.
+
+    A forked child makes its own: its parent goes on using the connections that both have.
+    """
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._made: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
+        self._made: dict[asyncio.AbstractEventLoop, T] = {}
+        self._process = os.getpid()
 
     def get(self) -> T:
         """The object of the running loop, made on first use."""
+        self._forget()
         loop = asyncio.get_running_loop()
         if loop not in self._made:
             self._made[loop] = self._make()
         return self._made[loop]
 
     def drain(self) -> list[tuple[asyncio.AbstractEventLoop, T]]:
-        """All objects with their loops; they are forgotten."""
+        """All objects whose loops can still run, with their loops; they are forgotten."""
+        self._forget()
         made = list(self._made.items())
         self._made.clear()
         return made
+
+    def _forget(self) -> None:
+        """Drop what can no longer be used: of loops that have ended, or of the parent process."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            _inherited.extend(self._made.values())
+            self._made.clear()
+        for loop in [loop for loop in list(self._made) if loop.is_closed()]:
+            self._made.pop(loop, None)
+
+
+_inherited: list[object] = []  # from a parent; their end would close connections that are in use

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from talu.backends.remote.answers import Decoded, Malformed, number, text_of
+from talu.backends.remote.answers import Decoded, Malformed, number, part_of, text_of
 from talu.backends.remote.encoding import Body, Target, extras, set_values
 from talu.types import (
     Event,
@@ -234,11 +234,15 @@ def _thinking(part: object) -> str:
 
 def usage_of(found: Mapping[str, Any]) -> Usage:
     """The token counts of an answer; None for those that it does not have."""
-    details = found.get("prompt_tokens_details")
-    cached = number(details.get("cached_tokens")) if isinstance(details, Mapping) else None
+    cached = part_of(found.get("prompt_tokens_details"), "cached_tokens")
     if cached is None:
         cached = number(found.get("prompt_cache_hit_tokens"))
-    return Usage(number(found.get("prompt_tokens")), number(found.get("completion_tokens")), cached)
+    return Usage(
+        number(found.get("prompt_tokens")),
+        number(found.get("completion_tokens")),
+        cached,
+        part_of(found.get("completion_tokens_details"), "reasoning_tokens"),
+    )
 
 
 def logprobs_of(choice: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
