@@ -7,6 +7,7 @@ and adds the endpoint's.
 
 import asyncio
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import version
 from typing import Generic, TypeVar
@@ -18,7 +19,7 @@ from talu.backends.remote.options import RemoteBackend
 from talu.error_text import shown
 from talu.exceptions import EndpointError, ValidationError
 
-__all__ = ["PerLoop", "http_client", "own_headers"]
+__all__ = ["PerLoop", "http_client", "own_headers", "tls_of"]
 
 T = TypeVar("T")
 KEPT = {  # headers of HTTP itself, which the HTTP library or the SDK computes
@@ -37,7 +38,19 @@ MAX_LINE = 1 << 24  # bytes of a line of a stream
 CONNECTIONS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)
 
 
-def http_client(endpoint: Endpoint, headers: Mapping[str, str]) -> httpx2.AsyncClient:
+def tls_of(endpoint: Endpoint) -> ssl.SSLContext:
+    """What connections to an endpoint trust: the system's authorities, for ``https``.
+
+    Reading them takes 50 to 100 ms, so it is done once, and not on an event loop.
+    """
+    if endpoint.origin[0] == "https":
+        return httpx2.create_ssl_context()
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and is not used
+
+
+def http_client(
+    endpoint: Endpoint, headers: Mapping[str, str], tls: ssl.SSLContext
+) -> httpx2.AsyncClient:
     """A client that sends these headers, to this endpoint only, and follows no redirect."""
     guard = _Guard(endpoint, headers)
     # A proxy would see the requests to a server on this machine, with their key.
@@ -47,6 +60,7 @@ def http_client(endpoint: Endpoint, headers: Mapping[str, str]) -> httpx2.AsyncC
         follow_redirects=False,
         limits=CONNECTIONS,
         mounts=local,
+        verify=tls,
     )
 
 
@@ -141,10 +155,13 @@ class PerLoop(Generic[T]):
     """An object for each event loop, because connections belong to the loop that opened them.
 
     A forked child makes its own: its parent goes on using the connections that both have.
+
+    The first object is made at once, because the first takes long, which would block the loop.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
+        self._spare: list[T] = [make()]
         self._made: dict[asyncio.AbstractEventLoop, T] = {}
         self._process = os.getpid()
 
@@ -153,7 +170,7 @@ class PerLoop(Generic[T]):
         self._forget()
         loop = asyncio.get_running_loop()
         if loop not in self._made:
-            self._made[loop] = self._make()
+            self._made[loop] = self._spare.pop() if self._spare else self._make()
         return self._made[loop]
 
     def drain(self) -> list[tuple[asyncio.AbstractEventLoop, T]]:

@@ -1,12 +1,13 @@
 """Lists the models of an endpoint."""
 
+import asyncio
 from collections.abc import Mapping
 from functools import partial
 
 from talu.backends.remote.attempts import Waiting
 from talu.backends.remote.endpoint import Endpoint
 from talu.backends.remote.failures import Failures
-from talu.backends.remote.http import http_client, own_headers
+from talu.backends.remote.http import http_client, own_headers, tls_of
 from talu.backends.remote.options import RemoteBackend
 
 __all__ = ["models_at"]
@@ -28,7 +29,8 @@ async def models_at(endpoint: Endpoint, options: RemoteBackend, seconds: float) 
     waiting = Waiting(None, None, late)
     headers = own_headers(endpoint, options) | {"accept": "application/json"}
     path = "models" if endpoint.provider.protocol == "openai" else "v1/models"
-    async with http_client(endpoint, headers) as client:
+    tls = await asyncio.to_thread(tls_of, endpoint)
+    async with http_client(endpoint, headers, tls) as client:
         try:
             async with waiting.within(seconds, late):
                 response = await client.get(f"{endpoint.url}/{path}", timeout=None)

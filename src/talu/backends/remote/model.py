@@ -26,7 +26,7 @@ from talu.backends.remote.encoding import Body, Target, honoured
 from talu.backends.remote.endpoint import endpoint_of
 from talu.backends.remote.failures import Failures
 from talu.backends.remote.generation import Exchange, RemoteGeneration, Stream
-from talu.backends.remote.http import PerLoop, http_client, own_headers
+from talu.backends.remote.http import PerLoop, http_client, own_headers, tls_of
 from talu.backends.remote.openai_chat import ChatDecoder, encode_chat
 from talu.backends.remote.openai_completions import CompletionDecoder, encode_completion
 from talu.backends.remote.options import RemoteBackend
@@ -113,8 +113,9 @@ class RemoteModel:
         sdk = import_whole(SDKS[row.protocol])
         headers = sdk.headers(self._endpoint) | own_headers(self._endpoint, options)
         timeout = httpx2.Timeout(None, connect=self._limits.connect_s)
+        tls = tls_of(self._endpoint)
         self._clients: PerLoop[SdkClient] = PerLoop(
-            lambda: sdk.Client(self._endpoint, http_client(self._endpoint, headers), timeout)
+            lambda: sdk.Client(self._endpoint, http_client(self._endpoint, headers, tls), timeout)
         )
         self._texts = RemoteTexts(self._target, self._answer, self._failures)
         self._closed = False
