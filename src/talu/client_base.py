@@ -13,6 +13,7 @@ from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.profile import Profile
 from talu.router.model_methods import ModelMethods
+from talu.router.policies import Policy
 from talu.router.router import Router
 from talu.router.spec import CompletionOptions, ModelInput, backend_from
 from talu.types import Handle, LocalBackend, Request
@@ -56,6 +57,7 @@ class BaseClient(ModelMethods, Handle):
         *,
         on_unsupported: OnUnsupported | None = None,
         allow_insecure: bool | None = None,
+        policy: Policy | None = None,
     ) -> None:
         if profile is not None and not isinstance(profile, Profile):
             wrong = f"profile must be a Profile, such as Profile('work'), got {shown(profile)}"
@@ -72,7 +74,7 @@ class BaseClient(ModelMethods, Handle):
         }
         _check_types({**local, **remote})
         self._profile = profile
-        self._router = Router(model, backend=backend_from(local, remote))
+        self._router = Router(model, backend=backend_from(local, remote), policy=policy)
         self._hooks = HookManager(hooks, allow_async=self._async_hooks)
         self._close = weakref.finalize(self, self._router.close)
 
@@ -83,7 +85,7 @@ class BaseClient(ModelMethods, Handle):
 
     @property
     def default_model(self) -> str:
-        """The model to use when none is named; initially the first one."""
+        """The model to use when none is named; initially the policy, or the first model."""
         return self._router.default_model
 
     @default_model.setter

@@ -5,7 +5,7 @@ A message says what was wrong, where, and what to do next. ``code`` is for progr
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from talu.error_text import bounded, shortened
 
@@ -37,9 +37,11 @@ class TaluError(Exception):
         code: stable upper-case name of the failure, for programs.
         details: the values mentioned in the message; empty when there are none. A value that is
             large, or of a type other than Python's plain ones, is replaced by a short text.
+        attempts: the models that a router asked, as ``talu.types.Attempt``; empty without one.
     """
 
     default_code: ClassVar[str] = "INTERNAL_ERROR"
+    attempts: tuple[Any, ...] = ()
 
     def __init__(
         self,
@@ -87,8 +89,9 @@ class EndpointError(GenerationError):
     not accepted), ``ENDPOINT_TIMEOUT``, ``ENDPOINT_REDIRECT`` (redirects are not followed),
     ``ENDPOINT_BAD_ANSWER`` (HTML or anything else that is not the protocol),
     ``AUTHENTICATION_FAILED``, ``OUT_OF_CREDITS``, ``MODEL_NOT_FOUND``, ``BAD_REQUEST``,
-    ``GENERATION_CONTEXT_OVERFLOW``, ``CONTENT_FILTERED``, ``RATE_LIMITED``, ``SERVER_ERROR`` and
-    ``STREAM_BROKEN`` (the answer ended before its last event).
+    ``GENERATION_CONTEXT_OVERFLOW``, ``CONTENT_FILTERED``, ``RATE_LIMITED``, ``SERVER_ERROR``,
+    ``STREAM_BROKEN`` (the answer ended before its last event) and ``MODELS_COOLING`` (a router has
+    no model that can be asked soon enough).
 
     If a part of the answer had arrived, ``details["response"]`` is that partial answer.
 

@@ -20,6 +20,7 @@ __all__ = [
     "KV_FORMATS",
     "POOLINGS",
     "WEIGHT_FORMATS",
+    "Attempt",
     "Capabilities",
     "Done",
     "EmbeddingOptions",
@@ -295,6 +296,31 @@ class ToolCallEvent:
     provider_data: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A model that a router asked, or wanted to ask, for an answer.
+
+    Attributes:
+        model: the name of the model.
+        location: its folder or address; None if unknown.
+        started_ms: milliseconds from the start of the request to that of the attempt.
+        duration_ms: to its last token, or to its failure.
+        first_token_ms: from the start of the attempt to its first token; None if there was none.
+        error: code of the error that ended it, ``UNSUITABLE`` for a model that cannot do what the
+            request asks, ``SLOWER`` for one that was overtaken by another; None for the attempt
+            that gave the answer.
+        reason: the error's message.
+    """
+
+    model: str
+    location: str | None = None
+    started_ms: float = 0.0
+    duration_ms: float = 0.0
+    first_token_ms: float | None = None
+    error: str | None = None
+    reason: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """The last event of every stream that did not raise.
@@ -304,6 +330,7 @@ class Done:
         stop_sequence: the stop sequence that matched, if one did.
         notes: sentences that describe each deviation from the request.
         seed: the sampler's seed, given or drawn; None when it is unknown.
+        attempts: the models that a router asked, in order; empty without one.
     """
 
     finish_reason: FinishReason
@@ -314,6 +341,7 @@ class Done:
     stop_sequence: str | None = None
     notes: tuple[str, ...] = ()
     seed: int | None = None
+    attempts: tuple[Attempt, ...] = ()
 
 
 Event = TextDelta | ReasoningDelta | ReasoningEnd | ToolCallEvent | Done

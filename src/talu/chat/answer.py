@@ -13,7 +13,7 @@ from talu.chat.builder import Builder
 from talu.chat.items import ContentPart, Item, OutputText
 from talu.exceptions import StateError
 from talu.other_names import no_attribute
-from talu.types import FinishReason, Timings, TokenLogprob, Usage
+from talu.types import Attempt, FinishReason, Timings, TokenLogprob, Usage
 
 __all__ = ["Answer", "ChatT", "Latest", "Outcome", "ToolCall", "WholeAnswer"]
 
@@ -177,6 +177,12 @@ class Answer(Generic[ChatT]):
         return done.notes if done else ()
 
     @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The models that a router asked for this answer, in order; empty without a policy."""
+        done = self._turn.builder.done
+        return done.attempts if done else ()
+
+    @property
     def content(self) -> list[ContentPart]:
         """The text as content parts; once the answer has ended, always the same list."""
         if self._content is None or not self._turn.ended:
@@ -192,6 +198,7 @@ class Answer(Generic[ChatT]):
             "reasoning": self.reasoning,
             "stop_sequence": self.stop_sequence,
             "notes": list(self.notes) or None,
+            "attempts": [asdict(attempt) for attempt in self.attempts] or None,
             "prompt": self.prompt,
             "tokens": self.tokens or None,
             "seed": self.seed,

@@ -110,7 +110,7 @@ class Conversation(Editable):
                 raise ValidationError(wrong, details={"param": "system"})
             self.system = system
         if profile is not None:
-            known = client.router.models if client and model is None else []
+            known = client.router.names if client and model is None else []
             before = self._connect(profile.database, models=known, fresh=messages is not None)
             self._warn_of_stored(system, before, chosen=self._own is None and model is not None)
 
@@ -167,7 +167,7 @@ class Conversation(Editable):
     def model(self, model: str) -> None:
         router = self._host().router
         if model is None:
-            known = ", ".join(map(shown, router.models))
+            known = ", ".join(map(shown, router.names))
             wrong = f"model must be one of the client's models, {known}, got None"
             raise ValidationError(wrong, details={"param": "model", "value": None})
         name = router.name_of(model)
@@ -298,7 +298,7 @@ class Conversation(Editable):
         check_chat_dict(data)
         check_host(client)
         stored = data.get("model")
-        if model is None and client is not None and stored in client.router.models:
+        if model is None and client is not None and stored in client.router.names:
             model = stored
         chat = cls(
             model,

@@ -16,7 +16,7 @@ from talu.config import GenerationConfig
 from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.forks import ForkSafeLock
-from talu.types import Handle, is_iterable
+from talu.types import Attempt, Handle, is_iterable
 
 __all__ = ["Generation", "Hook", "HookManager", "Observation", "is_async"]
 
@@ -104,6 +104,15 @@ class Hook:
         """
         return None
 
+    def on_attempt(self, chat: Any, attempt: Attempt) -> Awaitable[None] | None:
+        """Called at the end for each model that a router has asked, in order; never without one.
+
+        Args:
+            chat: as at the start.
+            attempt: which model it was, how long it took, and why it failed if it did.
+        """
+        return None
+
     def on_generation_end(
         self,
         chat: Any,
@@ -123,7 +132,13 @@ class Hook:
         return None
 
 
-CALLBACKS = ("for_generation", "on_generation_start", "on_first_token", "on_generation_end")
+CALLBACKS = (
+    "for_generation",
+    "on_generation_start",
+    "on_first_token",
+    "on_attempt",
+    "on_generation_end",
+)
 
 
 class _Registered:
@@ -246,6 +261,7 @@ class Observation:
 
     Attributes:
         first_token_ms: milliseconds from the start to the first token; None before it.
+        attempts: the models that a router asked; set before ``ending``.
         ending: the answer or the error; None before the end.
     """
 
@@ -255,6 +271,7 @@ class Observation:
         self._call = call
         self._observers: list[_Observer] = []
         self.first_token_ms: float | None = None
+        self.attempts: tuple[Attempt, ...] = ()
         self.ending: tuple[Answer[Any] | None, BaseException | None] | None = None
 
     async def start(self) -> None:
@@ -290,6 +307,7 @@ class Observation:
             notifications.append(_Notification("on_first_token", (chat, self.first_token_ms)))
         if self.ending is not None:
             response, error = self.ending
+            notifications += [_Notification("on_attempt", (chat, each)) for each in self.attempts]
             notifications.append(
                 _Notification("on_generation_end", (chat, response), {"error": error})
             )

@@ -21,9 +21,9 @@ from talu.chat.io import IO, Reading, run
 from talu.chat.items import Item, ItemStatus, MessageItem
 from talu.chat.messages import without_provider_data
 from talu.chat.observers import Generation, HookManager, Observation
-from talu.exceptions import EndpointError, GenerationError, StorageError
+from talu.exceptions import EndpointError, GenerationError, StorageError, TaluError
 from talu.protocols import AsyncGeneration
-from talu.types import Done, Event, FinishReason, Request, StopFlag, check_stop_flag
+from talu.types import Attempt, Done, Event, FinishReason, Request, StopFlag, check_stop_flag
 
 __all__ = ["OnToken", "Turn", "answer", "drain"]
 
@@ -239,6 +239,7 @@ class Turn(Outcome[ChatT]):
         """Report the end, after the first token if an interrupt prevented its report."""
         self._notice_first_token()
         answer = self._made_answer() if self._error is None else None
+        self._observation.attempts = self._attempts()
         self._observation.ending = answer, self._error
         self.ended = True
         self._error = self._running = None
@@ -246,6 +247,12 @@ class Turn(Outcome[ChatT]):
         if self.stream:  # the answer refers to the turn
             self.answer = None
         self.on_end()
+
+    def _attempts(self) -> tuple[Attempt, ...]:
+        """The models that a router asked."""
+        if isinstance(self._error, TaluError) and self._error.attempts:
+            return self._error.attempts
+        return self.builder.done.attempts if self.builder.done else ()
 
     def _made_answer(self) -> Answer[ChatT] | None:
         if self.answer is None and self.make_answer is not None:

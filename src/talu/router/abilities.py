@@ -8,7 +8,15 @@ from talu.error_text import shown
 from talu.exceptions import GenerationError, TaluError, ValidationError
 from talu.protocols import Backend, Counter, Embedder, Renderer, Vocabulary
 
-__all__ = ["Ability", "check_settings", "counter", "embedder", "renderer", "vocabulary"]
+__all__ = [
+    "Ability",
+    "check_settings",
+    "counter",
+    "embedder",
+    "ignored_settings",
+    "renderer",
+    "vocabulary",
+]
 
 T = TypeVar("T")
 
@@ -61,14 +69,18 @@ def check_settings(backend: Backend, config: GenerationConfig) -> None:
     Raises:
         ValidationError: some are set; the message names all of them.
     """
-    ignored = [
-        name
-        for name, value in config.given.items()
-        if value is not None and name not in backend.settings
-    ]
-    if ignored:
+    if ignored := ignored_settings(backend, config):
         raise ValidationError(
             f"model {shown(backend.model)} has no {' and no '.join(ignored)}: leave "
             f"{'it' if len(ignored) == 1 else 'them'} out, or use another model",
             details={"param": ignored[0], "settings": ignored, "model": backend.model},
         )
+
+
+def ignored_settings(backend: Backend, config: GenerationConfig) -> list[str]:
+    """Names of the settings that are set and that the backend would ignore."""
+    return [
+        name
+        for name, value in config.given.items()
+        if value is not None and name not in backend.settings
+    ]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable
 from contextlib import closing
+from dataclasses import fields
 from typing import Any, Literal, overload
 
 from talu.backends.remote.options import RemoteBackend
@@ -235,9 +236,10 @@ class ModelMethods:
     def capabilities(self, model: ModelInput | None = None) -> Capabilities:
         """What a model supports; opens one that runs in this process.
 
-        A provider's model is known without asking. An endpoint of which only the address is known
-        is asked for its models, whose owner tells what kind of server it is; one that does not
-        list them is taken for a plain server with OpenAI's protocol.
+        A policy supports what one of its models does. A provider's model is known without asking.
+        An endpoint of which only the address is known is asked for its models, whose owner tells
+        what kind of server it is; one that does not list them is taken for a plain server with
+        OpenAI's protocol.
 
         Args:
             model: one of ``models``, the default one for None, or any other reference.
@@ -249,7 +251,7 @@ class ModelMethods:
         """
         self._check_open()
         name = path_reference(model) if isinstance(model, os.PathLike) else model
-        if name is None or (isinstance(name, str) and name in self._router.models):
+        if name is None or (isinstance(name, str) and name in self._router.names):
             return _capabilities(self._router, name)
         with Router([name]) as other:  # opened temporarily; shared if it is open elsewhere
             return _capabilities(other, None)
@@ -482,6 +484,10 @@ class AsyncModelMethods(ModelMethods):
 
 
 def _capabilities(router: Router, model: str | None) -> Capabilities:
+    if models := router.models_of(model):
+        each = [_capabilities(router, name) for name in models]
+        names = [field.name for field in fields(Capabilities)]
+        return Capabilities(**{name: any(getattr(one, name) for one in each) for name in names})
     target = router.resolve(model)
     if target.provider is not None and isinstance(target.backend, RemoteBackend):
         return capabilities_of(provider_named(target.provider), target.backend)

@@ -16,8 +16,11 @@ from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
 from talu.forks import ForkSafeLock, import_whole
 from talu.protocols import Backend
+from talu.router.policies import Policy
 from talu.router.reference import remote_reference, split_reference
+from talu.router.routing import Routing
 from talu.router.spec import ModelInput, ModelSpec, ModelTarget, path_reference, specs_from
+from talu.router.status import RouterStatus
 from talu.threads import beside_loop, thread_starts
 from talu.types import Handle, LocalBackend
 
@@ -45,6 +48,7 @@ class Router(Handle):
         default_model: str | None = None,
         *,
         backend: LocalBackend | OpenAICompatibleBackend | None = None,
+        policy: Policy | None = None,
     ) -> None:
         """Register the models; none is opened.
 
@@ -52,9 +56,11 @@ class Router(Handle):
             models: one or several; the first is the default.
             default_model: another default.
             backend: for all models without an explicit backend.
+            policy: decides which model answers; it is the default model, under its own name.
 
         Raises:
-            ValidationError: something is not a model, or is given twice.
+            ValidationError: something is not a model, or is given twice; the policy names a model
+                that is not here.
         """
         specs = specs_from(models, backend)
         self._targets: dict[str, _Target] = {}
@@ -68,6 +74,9 @@ class Router(Handle):
             self._targets[spec.name] = _Target(spec)
         self._default = specs[0].name
         self._closed = False
+        self._routing = None if policy is None else Routing(policy, self.models, self._asked)
+        if self._routing is not None:
+            self._default = self._routing.name
         self._starts = ForkSafeLock(reentrant=True)
         if default_model is not None:
             self.default_model = default_model
@@ -78,8 +87,27 @@ class Router(Handle):
         return list(self._targets)
 
     @property
+    def names(self) -> list[str]:
+        """The names that can be asked: ``models``, and that of the policy."""
+        return self.models if self._routing is None else [*self.models, self._routing.name]
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy; None without one."""
+        return None if self._routing is None else self._routing.policy
+
+    def models_of(self, model: ModelInput | None) -> list[str]:
+        """The models among which the policy chooses, if that is what ``model`` names; else none."""
+        routing = self._routing
+        return routing.models if routing is not None and self.name_of(model) == routing.name else []
+
+    def status(self) -> RouterStatus:
+        """The state of the policy's models: what runs, what failed, what cools and until when."""
+        return RouterStatus() if self._routing is None else self._routing.status()
+
+    @property
     def default_model(self) -> str:
-        """The model that is used by default; can be set to another of ``models``."""
+        """The model that is used by default; can be set to another of ``names``."""
         return self._default
 
     @default_model.setter
@@ -101,9 +129,12 @@ class Router(Handle):
         Raises:
             ValidationError: an unknown name, or a reference with an unknown provider.
         """
-        target = self._targets[self.name_of(model)]
+        if (name := self.name_of(model)) not in self._targets:
+            return self._policy_target(name)
+        target = self._targets[name]
         spec, opened = target.spec, target.backend
-        backend, provider, name = spec.backend, None, spec.ref
+        backend, provider = spec.backend, None
+        name = spec.ref
         if backend is None or isinstance(backend, LocalBackend):
             provider, name = split_reference(spec.ref)
             backend = backend or _default_options(provider)
@@ -119,6 +150,16 @@ class Router(Handle):
             name=name,
             location=location,
             is_open=opened is not None,
+        )
+
+    def _policy_target(self, name: str) -> ModelTarget:
+        return ModelTarget(
+            model=name,
+            backend=self._policy_backend(offline=False),
+            provider=None,
+            name=name,
+            location=None,
+            is_open=any(target.backend is not None for target in self._targets.values()),
         )
 
     @property
@@ -137,10 +178,11 @@ class Router(Handle):
     def _known(self, model: ModelInput) -> str:
         if isinstance(model, os.PathLike):
             model = path_reference(model)
-        if not isinstance(model, str) or model not in self._targets:
-            hint = nearest(model, self.models) if isinstance(model, str) else ""
-            known = ", ".join(map(shown, self.models[:SHOWN_MODELS]))
-            known += ", …" if len(self.models) > SHOWN_MODELS else ""
+        names = self.names
+        if not isinstance(model, str) or model not in names:
+            hint = nearest(model, names) if isinstance(model, str) else ""
+            known = ", ".join(map(shown, names[:SHOWN_MODELS]))
+            known += ", …" if len(names) > SHOWN_MODELS else ""
             asked = without_secrets(model) if isinstance(model, str) and "://" in model else model
             raise ValidationError(
                 f"model {shown(asked)} is not available here{hint}; the models are {known}",
@@ -169,6 +211,8 @@ class Router(Handle):
             GenerationError: the deadline has passed.
         """
         name = self.name_of(model)
+        if name not in self._targets:
+            return self._policy_backend(offline=offline)
         if deadline is None or not self._targets[name].takes_time:
             return self._opened(name, offline=offline)
         opening = self._opening(name, offline=offline)
@@ -176,6 +220,16 @@ class Router(Handle):
         if not opening.done():
             raise deadline.error(opening=True)
         return opening.result()
+
+    def _policy_backend(self, *, offline: bool) -> Backend:
+        self._check_open()
+        if self._routing is None:
+            raise RuntimeError("there is no policy")
+        return self._routing.backend(offline=offline)
+
+    async def _asked(self, name: str, *, offline: bool, deadline: Deadline | None) -> Backend:
+        """Open a model that the policy asks."""
+        return await self.abackend(name, offline=offline, deadline=deadline)
 
     def _opened(self, name: str, *, offline: bool) -> Backend:
         """Open the model unless it is open."""
@@ -233,6 +287,8 @@ class Router(Handle):
     ) -> Backend:
         """Like ``backend``, awaited; a thread opens the model if necessary."""
         name = self.name_of(model)
+        if name not in self._targets:
+            return self._policy_backend(offline=offline)
         opened = self._targets[name].backend
         if opened is not None:
             return opened

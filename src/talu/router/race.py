@@ -1,0 +1,350 @@
+"""Asks models for one answer until one of them has given its first token."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from math import inf
+from time import perf_counter
+from typing import Any
+
+from talu.error_text import shown
+from talu.exceptions import EndpointError, GenerationError, TaluError
+from talu.protocols import AsyncGeneration, Backend
+from talu.router.health import Verdict, verdict_on
+from talu.router.hedging import Hedging
+from talu.router.policies import Policy
+from talu.router.targets import Lease, Target
+from talu.types import Attempt, Done, Event, ReasoningEnd, Request, TextDelta
+
+__all__ = ["Race", "Trial", "Unfit"]
+
+CLOSING: set["asyncio.Task[None]"] = set()  # attempts that are being closed; a loop keeps no task
+
+
+class Unfit(TaluError):
+    """A model that cannot do what the request asks."""
+
+    default_code = "UNSUITABLE"
+
+
+class Trial:
+    """One attempt: its events are held back until there is a token.
+
+    Attributes:
+        model: the model's name.
+        held: the events up to the first token.
+        generation: None until the model is open.
+        first_token_ms: from the start of the attempt; None before the first token.
+    """
+
+    def __init__(self, lease: Lease, request: Request, policy: Policy, began_at: float) -> None:
+        self.model = lease.target.name
+        self.lease = lease
+        self.held: list[Event] = []
+        self.generation: AsyncGeneration | None = None
+        self.first_token_ms: float | None = None
+        self._request = request
+        self._policy = policy
+        self._started_at = perf_counter()
+        self._started_ms = (self._started_at - began_at) * 1000
+        self._location: str | None = None
+
+    async def run(self, open_model: Callable[[str], Awaitable[Backend]]) -> None:
+        """Read until the first token; what goes wrong before it is raised."""
+        try:
+            backend = await open_model(self.model)
+            self._location = backend.location
+            if (reason := self._policy.unfit(backend, self._request)) is not None:
+                raise Unfit(reason)
+            self.generation = generation = backend.agenerate(self._request)
+            await generation.start()
+            async for event in generation:
+                self.held.append(event)
+                if _commits(event, echo=self._request.echo_prompt):
+                    self.first_token_ms = self._elapsed_ms()
+                    self.lease.answered(self.first_token_ms)
+                    return
+            raise GenerationError("the backend's stream ended without its last event")
+        except BaseException:
+            begun, self.generation = self.generation, None
+            if begun is not None:
+                await begun.aclose()
+            self.lease.release()
+            raise
+
+    def attempt(self, error: str | None = None, reason: str | None = None) -> Attempt:
+        """A record of this attempt, ended now."""
+        return Attempt(
+            model=self.model,
+            location=self._location,
+            started_ms=self._started_ms,
+            duration_ms=self._elapsed_ms(),
+            first_token_ms=self.first_token_ms,
+            error=error,
+            reason=reason,
+        )
+
+    def _elapsed_ms(self) -> float:
+        return (perf_counter() - self._started_at) * 1000
+
+
+class Race:
+    """The attempts of one request, up to the first token of one of them.
+
+    Attributes:
+        attempts: those that have failed.
+        winner: the attempt that gave the first token.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        policy: Policy,
+        targets: Sequence[Target],
+        open_model: Callable[[str], Awaitable[Backend]],
+        hedging: Hedging,
+    ) -> None:
+        """Prepare the race.
+
+        Args:
+            request: what to ask.
+            policy: how to treat failures.
+            targets: the models, best first.
+            open_model: opens a model by its name.
+            hedging: when to ask a second one.
+        """
+        self.attempts: list[Attempt] = []
+        self.winner: Trial | None = None
+        self._request = request
+        self._policy = policy
+        self._targets = list(targets if policy.falls_back else targets[:1])
+        self._lone = len(self._targets) == 1
+        self._left = list(self._targets)
+        self._open = open_model
+        self._hedging = hedging
+        self._running: dict[asyncio.Task[None], Trial] = {}
+        self._errors: list[TaluError] = []
+        self._began_at = perf_counter()
+        deadline = request.deadline
+        self._until = self._began_at + policy.wait if deadline is None else deadline.at
+        self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def stop(self) -> None:
+        """Give up. For the race's own event loop."""
+        if not self._stop.done():
+            self._stop.set_result(None)
+
+    async def run(self) -> None:
+        """Ask until there is a winner, or the race is stopped.
+
+        Raises:
+            TaluError: no model gave a token; ``attempts`` of the error says what went wrong.
+        """
+        self._hedging.request()
+        try:
+            while self.winner is None and not self._stop.done():
+                if not self._running:
+                    lease = await self._next()
+                    if lease is None:
+                        return
+                    self._begin(lease)
+                await self._progress()
+        finally:
+            self._drop_others()
+
+    def _begin(self, lease: Lease) -> None:
+        trial = Trial(lease, self._request, self._policy, self._began_at)
+        self._left.remove(lease.target)
+        task = asyncio.create_task(trial.run(self._open))
+        self._running[task] = trial
+
+    async def _progress(self) -> None:
+        """Wait until an attempt has ended, or ask a second model when the first one is slow."""
+        delay = self._hedge_delay()
+        waiting = {*self._running, self._stop}
+        done, _ = await asyncio.wait(waiting, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+        for task in [task for task in self._running if task in done]:
+            trial = self._running.pop(task)
+            error = _error_of(task)
+            if error is None and self.winner is None:
+                self.winner = trial
+                self._hedging.observe(perf_counter() - self._began_at)
+            elif error is None:  # two at once
+                self._lose(trial)
+            else:
+                self._failed(trial, error)
+        if not done and delay is not None:
+            self._hedge()
+
+    def _failed(self, trial: Trial, error: BaseException) -> None:
+        """Record a failed attempt; raises when no other model can help."""
+        code = error.code if isinstance(error, TaluError) else type(error).__name__
+        self.attempts.append(trial.attempt(code, str(error)))
+        verdict = Verdict.PASS_ON if isinstance(error, Unfit) else verdict_on(error)
+        if verdict in (Verdict.COOL, Verdict.BROKEN):
+            trial.lease.failed(error, verdict)
+        deadline = self._request.deadline
+        late = deadline is not None and deadline.expired
+        if verdict is Verdict.RAISE or late or not isinstance(error, TaluError):
+            raise self._with_attempts(error)
+        self._errors.append(error)
+        if isinstance(error, EndpointError) and error.retry_after is not None:
+            self._left.append(trial.lease.target)  # once the server allows it
+
+    def _hedge_delay(self) -> float | None:
+        """Seconds until a second model is asked; None for never."""
+        if not self._policy.hedge or len(self._running) != 1 or not self._left:
+            return None
+        delay = self._hedging.delay()
+        if delay is None:
+            return None
+        return max(0.0, self._began_at + delay - perf_counter())
+
+    def _hedge(self) -> None:
+        """Ask a second model, if one is free and the budget allows it."""
+        ticket = object()
+        for target in self._left:
+            lease = target.begin(ticket, lone=False)
+            if isinstance(lease, Lease):
+                if self._hedging.spend():
+                    self._begin(lease)
+                else:
+                    lease.release()
+                return
+
+    async def _next(self) -> Lease | None:
+        """The best model that can be asked; waits until one can be. None when stopped.
+
+        Raises:
+            TaluError: no model is left, or none can be asked in time.
+        """
+        if not self._left:
+            raise self._failure({})
+        ticket, entered = object(), list(self._left)
+        changes = [(target, target.changed()) for target in entered]
+        try:
+            for target in entered:
+                target.enter(ticket)
+            while True:
+                delays = {}
+                for target in entered:
+                    lease = target.begin(ticket, lone=self._lone)
+                    if isinstance(lease, Lease):
+                        return lease
+                    delays[target.name] = lease
+                left, delay = self._until - perf_counter(), min(delays.values())
+                if left <= 0 or (delay > left and delay != inf):
+                    raise self._failure(delays)
+                await self._changed(changes, min(delay, left))
+                if self._stop.done():
+                    return None
+        finally:
+            for target, change in changes:
+                target.leave(ticket)
+                target.forget(change)
+
+    async def _changed(
+        self, changes: list[tuple[Target, "asyncio.Future[None]"]], seconds: float
+    ) -> None:
+        """Wait for a change of one of the targets, for so long at most."""
+        waiting = {self._stop, *(change for _, change in changes)}
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for number, (target, change) in enumerate(changes):
+            if change.done():
+                changes[number] = target, target.changed()
+
+    def _drop_others(self) -> None:
+        """Cancel the attempts that are still running."""
+        for task, trial in self._running.items():
+            if self.winner is not None:
+                self.attempts.append(trial.attempt("SLOWER", "another model was faster"))
+            else:
+                self.attempts.append(trial.attempt("CANCELLED", "the request was cancelled"))
+            task.cancel()
+            _close_later(_ended(task, trial))
+        self._running.clear()
+
+    def _lose(self, trial: Trial) -> None:
+        self.attempts.append(trial.attempt("SLOWER", "another model was faster"))
+        _close_later(_closed(trial))
+
+    def _failure(self, delays: dict[str, float]) -> BaseException:
+        """The error when no model is left; ``delays`` are seconds until some can be asked."""
+        if len(self._errors) == 1 and (self._lone or not delays):
+            return self._with_attempts(self._errors[0])
+        said = [f"{shown(each.model)}: {each.reason}" for each in self.attempts]
+        cooling = {name: delay for name, delay in delays.items() if delay != inf}
+        last = {target.name: target.status().last_error for target in self._targets}
+        for name, delay in delays.items():
+            after = f" after: {last[name]}" if last[name] and not self.attempts else ""
+            when = "is being asked by others" if delay == inf else f"cools for {delay:.3g} s"
+            said.append(f"{shown(name)} {when}{after}")
+        what = "no model can be asked in time" if delays else "no model answered"
+        details = {"cooling": cooling, "models": [target.name for target in self._targets]}
+        error = _total(
+            f"{what}: {'; '.join(said)}", details, self._errors, cooling if delays else None
+        )
+        error.__cause__ = self._errors[-1] if self._errors else None
+        return self._with_attempts(error)
+
+    def _with_attempts(self, error: BaseException) -> BaseException:
+        if isinstance(error, TaluError):
+            error.attempts = tuple(self.attempts)
+        return error
+
+
+def _error_of(task: "asyncio.Task[None]") -> BaseException | None:
+    if task.cancelled():  # by the code of the backend
+        return GenerationError("the request was cancelled by the code that ran it")
+    return task.exception()
+
+
+def _total(
+    message: str,
+    details: Mapping[str, object],
+    errors: Sequence[TaluError],
+    cooling: Mapping[str, float] | None,
+) -> GenerationError:
+    """The error for a request that no model answered; ``cooling`` if some could not be asked."""
+    if cooling is not None:
+        wait = min(cooling.values(), default=None)
+        return EndpointError(message, "MODELS_COOLING", details, retry_after=wait, transient=True)
+    remote = [error for error in errors if isinstance(error, EndpointError)]
+    if not remote or len(remote) < len(errors):
+        return GenerationError(message, details=details)
+    transient, last = any(error.transient for error in remote), remote[-1]
+    return EndpointError(message, last.code, details, status=last.status, transient=transient)
+
+
+def _commits(event: Event, *, echo: bool) -> bool:
+    """Whether this event belongs to the answer, so that no other model may give it any more."""
+    match event:
+        case Done():
+            return True
+        case ReasoningEnd():
+            return False
+        case TextDelta() if echo and not event.tokens:
+            return False
+        case TextDelta():
+            return bool(event.text or event.tokens)
+    return True
+
+
+def _close_later(closing: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.create_task(closing)
+    CLOSING.add(task)
+    task.add_done_callback(CLOSING.discard)
+
+
+async def _ended(task: "asyncio.Task[None]", trial: Trial) -> None:
+    """Wait for a cancelled attempt, which may have had its first token at the same moment."""
+    with suppress(BaseException):
+        await task
+    await _closed(trial)
+
+
+async def _closed(trial: Trial) -> None:
+    with suppress(TaluError):
+        if trial.generation is not None:
+            await trial.generation.aclose()
+    trial.lease.release()

@@ -1,0 +1,184 @@
+"""Tracks the requests to each model: what runs, how fast it answers, and when it may be asked."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
+from time import monotonic
+
+from talu.error_text import shortened
+from talu.exceptions import EndpointError, ResourceError
+from talu.forks import ForkSafeLock
+from talu.router.health import Health, Verdict
+from talu.router.hedging import percentile
+from talu.router.status import TargetStatus
+
+__all__ = ["Lease", "Target"]
+
+OBSERVED = 200  # times to the first token
+RECENT_S = 300.0  # of the moving average
+WEIGHT = 0.2  # of a new time in the moving average
+MAX_WAITING = 10_000  # requests
+
+
+class Target:
+    """The state of one model, shared by all threads and event loops.
+
+    Attributes:
+        name: the model's name in the router.
+    """
+
+    def __init__(self, name: str, clock: Callable[[], float] = monotonic) -> None:
+        """Start without any request; ``clock`` gives the time in seconds."""
+        self.name = name
+        self._clock = clock
+        self._gate = ForkSafeLock(reentrant=True)  # finalizers and signal handlers may call in
+        self._health = Health()
+        self._queue: deque[object] = deque()
+        self._listeners: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._times: deque[float] = deque(maxlen=OBSERVED)
+        self._average: float | None = None
+        self._average_at = -inf
+        self._requests = self._running = self._failures = 0
+        self._last_error: str | None = None
+
+    def begin(self, ticket: object, *, lone: bool) -> "Lease | float":
+        """Begin an attempt if the model may be asked now.
+
+        Args:
+            ticket: identifies the request in the queue.
+            lone: there is no other model to ask.
+
+        Returns:
+            The attempt, or the seconds until it is worth trying again; infinite when it depends on
+            another request.
+        """
+        with self._gate.lock:
+            now = self._clock()
+            if self._health.blocked(now, lone=lone):
+                wait = self._health.ready_at(lone=lone) - now
+                return wait if wait > 0 else inf
+            self._requests += 1
+            self._running += 1
+            return Lease(self, probe=self._health.begin())
+
+    def enter(self, ticket: object) -> None:
+        """Join the queue.
+
+        Raises:
+            ResourceError: it is full.
+        """
+        with self._gate.lock:
+            if len(self._queue) >= MAX_WAITING:
+                raise ResourceError(
+                    f"{MAX_WAITING:,} requests wait for model {self.name!r} already: send fewer at "
+                    "once, or raise its limits"
+                )
+            self._queue.append(ticket)
+
+    def leave(self, ticket: object) -> None:
+        """Leave the queue; the next one may be admitted."""
+        with self._gate.lock:
+            with suppress(ValueError):
+                self._queue.remove(ticket)
+            self._notify()
+
+    def changed(self) -> "asyncio.Future[None]":
+        """A future of the running loop that ends when an attempt has ended."""
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        with self._gate.lock:
+            self._listeners.append((loop, future))
+        return future
+
+    def forget(self, future: "asyncio.Future[None]") -> None:
+        """Stop waiting for a change."""
+        with self._gate.lock:
+            self._listeners = [each for each in self._listeners if each[1] is not future]
+
+    def status(self) -> TargetStatus:
+        """The state now."""
+        with self._gate.lock:
+            now = self._clock()
+            recent = self._average is not None and now - self._average_at <= RECENT_S
+            return TargetStatus(
+                model=self.name,
+                requests=self._requests,
+                running=self._running,
+                waiting=len(self._queue),
+                failures=self._failures,
+                failures_in_a_row=self._health.failures,
+                cooling_s=max(0.0, self._health.until - now),
+                probing=self._health.probing,
+                last_error=self._last_error,
+                first_token_ms=self._average if recent else None,
+                first_token_p50_ms=percentile(self._times, 0.5),
+                first_token_p95_ms=percentile(self._times, 0.95),
+            )
+
+    def _notify(self) -> None:
+        listeners, self._listeners = self._listeners, []
+        for loop, future in listeners:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(_settle, future)
+
+    def _answered(self, first_token_ms: float) -> None:
+        with self._gate.lock:
+            self._health.succeed()
+            self._times.append(first_token_ms)
+            now = self._clock()
+            if self._average is None or now - self._average_at > RECENT_S:
+                self._average = first_token_ms
+            else:
+                self._average += WEIGHT * (first_token_ms - self._average)
+            self._average_at = now
+            self._notify()
+
+    def _failed(self, error: BaseException, verdict: Verdict) -> None:
+        retry_after = error.retry_after if isinstance(error, EndpointError) else None
+        with self._gate.lock:
+            self._failures += 1
+            self._last_error = shortened(str(error))
+            self._health.fail(self._clock(), verdict, retry_after)
+
+    def _ended(self, *, probe: bool) -> None:
+        with self._gate.lock:
+            self._running -= 1
+            if probe:  # one that ended without a result
+                self._health.probing = False
+            self._notify()
+
+
+class Lease:
+    """One attempt at a model, which counts as running until it is released or dropped."""
+
+    def __init__(self, target: Target, *, probe: bool) -> None:
+        self.target = target
+        self._probe = probe
+        self._released = False
+
+    def answered(self, first_token_ms: float) -> None:
+        """The first token has come."""
+        self._probe = False
+        self.target._answered(first_token_ms)
+
+    def failed(self, error: BaseException, verdict: Verdict) -> None:
+        """The attempt has failed."""
+        self._probe = False
+        self.target._failed(error, verdict)
+        self.release()
+
+    def release(self) -> None:
+        """The attempt has ended; idempotent."""
+        if not self._released:
+            self._released = True
+            self.target._ended(probe=self._probe)
+
+    def __del__(self) -> None:
+        self.release()
+
+
+def _settle(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,228 @@
+"""The backend of a policy: a model that lets one of several models answer."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Self
+
+from talu.bridge import Bridged
+from talu.config import FIELDS
+from talu.error_text import shown
+from talu.exceptions import TaluError
+from talu.protocols import AsyncGeneration, Backend, Generation
+from talu.router.health import Verdict, verdict_on
+from talu.router.hedging import Hedging
+from talu.router.policies import Policy
+from talu.router.race import Race, Trial
+from talu.router.status import TargetStatus
+from talu.router.targets import Target
+from talu.types import (
+    Attempt,
+    Capabilities,
+    Done,
+    Event,
+    FinishReason,
+    Request,
+    Timings,
+    Usage,
+)
+
+__all__ = ["PolicyBackend", "RoutedGeneration"]
+
+
+class PolicyBackend:
+    """See ``talu.protocols.Backend``. Whether a model can do what is asked is seen when it opens.
+
+    Attributes:
+        policy: the policy.
+        targets: its models.
+        open_model: opens one of them for a request.
+        hedging: the times and the budget of the policy.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        targets: Sequence[Target],
+        open_model: Callable[[str, Request], Awaitable[Backend]],
+        hedging: Hedging,
+    ) -> None:
+        """Make the backend.
+
+        Args:
+            policy: the order of the models.
+            targets: the models.
+            open_model: opens a model by its name, for a request.
+            hedging: the times and the budget of the policy.
+        """
+        self.policy = policy
+        self.targets = list(targets)
+        self.hedging = hedging
+        self.open_model = open_model
+
+    @property
+    def model(self) -> str:
+        """The policy's name."""
+        return self.policy.name
+
+    @property
+    def location(self) -> None:
+        """None: its models have their own."""
+        return None
+
+    @property
+    def max_context_length(self) -> None:
+        """None: that of its models may differ."""
+        return None
+
+    @property
+    def settings(self) -> Collection[str]:
+        """All; a model that does not honour one of those that are set is passed over."""
+        return FIELDS
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Text; ``Client.capabilities`` asks the models for the rest."""
+        return Capabilities.of(())
+
+    def generate(self, request: Request) -> Generation:
+        """A generation by one of the models, on the background event loop."""
+        return Bridged(lambda: self.agenerate(request))
+
+    def agenerate(self, request: Request) -> AsyncGeneration:
+        """A generation by one of the models."""
+        return RoutedGeneration(self, request)
+
+    def close(self) -> None:
+        """Do nothing: the router closes its models."""
+
+
+class RoutedGeneration:
+    """See ``talu.protocols.AsyncGeneration``. The start waits for the first token of a model."""
+
+    def __init__(self, backend: PolicyBackend, request: Request) -> None:
+        self._backend = backend
+        self._request = request
+        self._cancelled = False
+        self._ended = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._race: Race | None = None
+        self._trial: Trial | None = None
+        self._events: deque[Event] = deque()
+        self._attempts: tuple[Attempt, ...] = ()
+        self._notes: tuple[str, ...] = ()
+
+    async def start(self) -> None:
+        """Ask the models, until one has given its first token."""
+        backend, request = self._backend, self._request
+        self._loop = asyncio.get_running_loop()
+        states = {target.name: target for target in backend.targets}
+        order = backend.policy.order(request, [target.status() for target in backend.targets])
+        self._race = race = Race(
+            request,
+            backend.policy,
+            [states[name] for name in order],
+            lambda name: backend.open_model(name, request),
+            backend.hedging,
+        )
+        if self._cancelled:
+            race.stop()
+        try:
+            await race.run()
+        finally:
+            self._attempts = tuple(race.attempts)
+            self._trial = trial = race.winner
+            self._race = None  # with the errors of the other models
+        if trial is None:
+            self._ended = True
+            self._events.append(self.so_far())
+            return
+        first = states[order[0]]
+        if trial.model != first.name:
+            self._notes = (_note(first.status(), trial.model, self._attempts),)
+        self._events += map(self._seen, trial.held)
+        trial.held.clear()
+        if self._cancelled and trial.generation is not None:
+            trial.generation.cancel()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._events:
+            return self._events.popleft()
+        trial = self._trial
+        if self._ended or trial is None or trial.generation is None:
+            raise StopAsyncIteration
+        try:
+            event = await anext(trial.generation)
+        except StopAsyncIteration:
+            self._end()
+            raise
+        except BaseException as error:
+            self._break(trial, error)
+            raise
+        return self._seen(event)
+
+    def cancel(self) -> None:
+        """Let it end soon; see ``talu.protocols.Generation``."""
+        self._cancelled = True
+        race, loop, trial = self._race, self._loop, self._trial
+        if trial is not None and trial.generation is not None:
+            trial.generation.cancel()
+        elif race is not None and loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(race.stop)
+
+    def so_far(self) -> Done:
+        """The last event as if the generation was cancelled now."""
+        trial = self._trial
+        if trial is None or trial.generation is None:
+            done = Done(FinishReason.CANCELLED, Usage(), Timings(), self._backend.model)
+            return replace(done, notes=self._request.notes, attempts=self._attempts)
+        return self._named(trial, trial.generation.so_far())
+
+    async def aclose(self) -> None:
+        """Cancel it and read no more."""
+        self._cancelled = True
+        self._events.clear()
+        trial = self._trial
+        if trial is not None and trial.generation is not None:
+            await trial.generation.aclose()
+        self._end()
+
+    def _seen(self, event: Event) -> Event:
+        if not isinstance(event, Done) or self._trial is None:
+            return event
+        return self._named(self._trial, event)
+
+    def _named(self, trial: Trial, done: Done) -> Done:
+        """The last event, with the model that answered and those that were asked."""
+        attempts = sorted((*self._attempts, trial.attempt()), key=lambda each: each.started_ms)
+        notes = (*done.notes, *self._notes)
+        return replace(done, model=trial.model, attempts=tuple(attempts), notes=notes)
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._trial is not None:
+            self._trial.lease.release()
+
+    def _break(self, trial: Trial, error: BaseException) -> None:
+        """The answer has ended with an error; no other model may continue it."""
+        if isinstance(error, TaluError):
+            error.attempts = (*self._attempts, trial.attempt(error.code, str(error)))
+            verdict = verdict_on(error)
+            if verdict in (Verdict.COOL, Verdict.BROKEN):
+                trial.lease.failed(error, verdict)
+        self._end()
+
+
+def _note(first: TargetStatus, answered: str, attempts: Sequence[Attempt]) -> str:
+    """The note of an answer that is not from the first choice."""
+    why = next((each.reason for each in attempts if each.model == first.model), None)
+    if why is None and first.cooling_s > 0:
+        why = f"it is not asked for {first.cooling_s:.3g} s after an error: {first.last_error}"
+    why = why or "other requests to it have to end first"
+    return f"{shown(answered)} answered instead of {shown(first.model)}: {why}"

@@ -1,0 +1,174 @@
+"""The order in which policies ask their models, as values; and what is wrong in a policy."""
+
+from typing import Any
+
+import pytest
+
+from talu import Client
+from talu.backends.scripted import ScriptedModel
+from talu.config import GenerationConfig
+from talu.exceptions import ValidationError
+from talu.router import (
+    ByCapability,
+    Cheapest,
+    Fallback,
+    Fastest,
+    First,
+    LeastBusy,
+    ModelSpec,
+    Policy,
+    RoundRobin,
+    Router,
+    Sticky,
+    TargetStatus,
+)
+from talu.types import Request
+
+NAMES = ["a", "b", "c"]
+REQUEST = Request(messages=({"role": "user", "content": "x" * 4000},))
+
+
+def statuses(**values: list[Any]) -> list[TargetStatus]:
+    rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    return [
+        TargetStatus(model=name, **row) for name, row in zip(NAMES, rows or [{}] * 3, strict=True)
+    ]
+
+
+def talk(*pairs: tuple[str, str]) -> Request:
+    return Request(messages=tuple({"role": role, "content": text} for role, text in pairs))
+
+
+@pytest.mark.parametrize("policy", [First(), Fallback(), ByCapability()])
+def test_the_models_are_asked_in_their_order(policy: Policy) -> None:
+    assert policy.order(REQUEST, statuses()) == NAMES
+
+
+def test_round_robin_asks_the_models_in_turn() -> None:
+    policy = RoundRobin()
+    firsts = [policy.order(REQUEST, statuses()) for _ in range(4)]
+    assert firsts == [["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"]]
+
+
+def test_the_least_busy_model_has_the_fewest_running_and_waiting_requests() -> None:
+    busy = statuses(running=[2, 1, 1], waiting=[0, 1, 0])
+    assert LeastBusy().order(REQUEST, busy) == ["c", "a", "b"]
+
+
+def test_the_fastest_model_is_first_and_an_unknown_one_before_it_is_measured() -> None:
+    assert Fastest().order(REQUEST, statuses(first_token_ms=[9.0, 1.0, 5.0])) == ["b", "c", "a"]
+    assert Fastest().order(REQUEST, statuses(first_token_ms=[9.0, 1.0, None]))[0] == "c"
+    measured = statuses(first_token_ms=[9.0, 1.0, None], running=[0, 0, 1])
+    assert Fastest().order(REQUEST, measured) == ["b", "a", "c"]
+
+
+def test_the_cheapest_model_depends_on_the_prompt_and_the_answer() -> None:
+    policy = Cheapest({"a": (1.0, 12.0), "b": 3.0, "c": (3.0, 3.0)})
+    assert policy.order(REQUEST, statuses()) == ["b", "c", "a"]  # 1,000 + 256 tokens
+    short = Request(messages=REQUEST.messages, config=GenerationConfig(max_tokens=10))
+    assert policy.order(short, statuses()) == ["a", "b", "c"]
+
+
+def test_a_conversation_keeps_its_model_in_every_process() -> None:
+    begun = [("system", "Be brief."), ("user", "Tell me about Rome.")]
+    first = Sticky().order(talk(*begun), statuses())
+    longer = talk(*begun, ("assistant", "Rome is a city."), ("user", "And Paris?"))
+    assert Sticky().order(longer, statuses()) == first
+    # The order is a property of the texts and the names, so it is the same everywhere.
+    assert Sticky().order(talk(("user", "1")), statuses()) == ["a", "b", "c"]
+    assert Sticky().order(talk(("user", "2")), statuses()) == ["b", "a", "c"]
+
+
+def test_conversations_spread_over_all_models() -> None:
+    firsts = [Sticky().order(talk(("user", str(n))), statuses())[0] for n in range(300)]
+    assert all(70 <= firsts.count(name) <= 130 for name in NAMES)
+
+
+def test_without_one_model_only_its_conversations_move() -> None:
+    for number in range(50):
+        request = talk(("user", str(number)))
+        order = Sticky().order(request, statuses())
+        rest = [target for target in statuses() if target.model != order[0]]
+        assert Sticky().order(request, rest) == order[1:]
+
+
+def test_the_system_message_and_the_raw_prompt_decide_as_well() -> None:
+    def firsts(make: Any) -> set[str]:
+        return {Sticky().order(make(str(n)), statuses())[0] for n in range(30)}
+
+    assert firsts(lambda n: talk(("system", n), ("user", "hi"))) == set(NAMES)
+    assert firsts(lambda n: Request(prompt=n)) == set(NAMES)
+    assert firsts(lambda n: Request(token_ids=(int(n),))) == set(NAMES)
+    parts = [{"type": "text", "text": "1"}, {"type": "image_url", "image_url": {"url": "data:"}}]
+    with_image = Request(messages=({"role": "user", "content": parts},))
+    assert Sticky().order(with_image, statuses()) == Sticky().order(talk(("user", "1")), statuses())
+
+
+def models(*names: str) -> list[ModelSpec]:
+    return [ModelSpec(name, ScriptedModel("hi")) for name in names]
+
+
+def test_a_policy_is_a_model_of_the_client_by_its_own_name() -> None:
+    with Client(models("a", "b"), policy=Fallback()) as client:
+        assert client.default_model == client.chat().model == "fallback"
+        assert client.models == ["a", "b"]
+        assert client.router.names == ["a", "b", "fallback"]
+        client.default_model = "b"
+        assert client.chat().model == "b"
+        assert client.chat(model="fallback").model == "fallback"
+    with Client(models("a", "b"), policy=Fallback(name="any")) as client:
+        assert client.default_model == "any"
+
+
+def test_a_client_without_a_policy_uses_its_models_directly() -> None:
+    specs = models("a", "b")
+    with Client(specs) as client:
+        assert client.router.backend() is specs[0].backend
+        assert client.router.policy is None
+        assert client.router.status().targets == ()
+
+
+def test_a_policy_may_use_some_of_the_models_in_its_own_order() -> None:
+    with Client(models("a", "b", "c"), policy=Fallback(models=["c", "a"])) as client:
+        assert client.ask("hi").model == "c"
+
+
+def test_the_target_of_a_policy_is_its_backend() -> None:
+    with Router(models("a", "b"), policy=Fallback()) as router:
+        target = router.resolve("fallback")
+        assert (target.model, target.provider, target.location) == ("fallback", None, None)
+        assert [each.model for each in router.targets] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (lambda: Fallback(name="a"), "the policy has the name of a model, 'a'"),
+        (lambda: Fallback(models=["a", "longname2"]), r"'longname2'.*did you mean 'longname'"),
+        (lambda: Fallback(models="a"), "models must be a list"),
+        (lambda: Fallback(models=[]), "models must be a list"),
+        (lambda: Fallback(models=["a", "a"]), "different names"),
+        (lambda: Fallback(name=" "), "name of a policy must be text"),
+        (lambda: Fallback(hedge=1), "hedge must be True or False"),
+        (lambda: Fallback(wait=-1), "wait must be seconds"),
+        (lambda: Fallback(wait=float("nan")), "wait must be seconds"),
+        (lambda: Cheapest({"a": 1.0}), "no price for 'longname'"),
+        (lambda: Cheapest({"a": 1.0, "longname": 1.0, "x": 2.0}), "names the model 'x'"),
+        (lambda: Cheapest({"a": -1.0, "longname": 1.0}), "the price of 'a' must be a number"),
+        (lambda: Cheapest({"a": (1.0, True), "longname": 1.0}), "the price of 'a' must be"),
+        (lambda: Cheapest([1.0]), "prices must be a dictionary"),
+        (lambda: ByCapability(["tool_caling"]), r"did you mean 'tool_calling'"),
+        (lambda: ByCapability("tools"), "needs must be a list"),
+        (lambda: Fallback, "policy must be a policy of talu.router"),
+        (lambda: "fallback", "policy must be a policy of talu.router"),
+    ],
+)
+def test_what_is_wrong_in_a_policy_is_said_when_the_client_is_made(
+    policy: Any, message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Client(models("a", "longname"), policy=policy())
+
+
+def test_a_policy_names_its_models_in_its_representation() -> None:
+    assert repr(Fallback(models=["a"], name="any")) == "Fallback(models=['a'], name='any')"
