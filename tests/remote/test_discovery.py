@@ -117,7 +117,9 @@ def test_a_server_that_lists_nothing_is_taken_for_a_plain_one(serve: Serve, repl
 @pytest.mark.parametrize("model", ["groq::m", "ollama::m", "anthropic::m", "openai::m"])
 def test_a_provider_of_the_table_is_not_asked(model: str) -> None:
     with Client(model) as client:
-        assert client.capabilities().streaming
+        capable = client.capabilities()
+    assert capable.streaming
+    assert (capable.tool_calling, capable.json_schema) == (False, False)  # no call takes them
 
 
 def test_no_key_reaches_the_list_of_another_host(serve: Serve, canaries: dict[str, str]) -> None:

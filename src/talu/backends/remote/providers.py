@@ -60,7 +60,6 @@ class Provider:
         completions: it has raw completions.
         token_prompts: its raw completions take token ids as a prompt.
         embeddings: it has embeddings.
-        tools, json_schema: chats may have tools, and answers that follow a schema.
         max_stops: the most stop sequences of a request.
         counts_streams: it must be asked for the token counts of a stream.
         reasoning_back: the field in which its reasoning goes back to it with the history, if it
@@ -84,8 +83,6 @@ class Provider:
     completions: bool = False
     token_prompts: bool = False
     embeddings: bool = False
-    tools: bool = True
-    json_schema: bool = True
     max_stops: int | None = None
     counts_streams: bool = True
     reasoning_back: Reasoning = ""
@@ -103,13 +100,7 @@ class Provider:
     @property
     def capabilities(self) -> Capabilities:
         """What its models support, as far as that is known without asking."""
-        return Capabilities(
-            streaming=True,
-            tool_calling=self.tools,
-            logprobs="logprobs" in self.settings(raw=False),
-            embeddings=self.embeddings,
-            json_schema=self.json_schema,
-        )
+        return Capabilities.of(self.settings(raw=False), embeds=self.embeddings)
 
     def settings(self, *, raw: bool) -> Mapping[str, str]:
         """The settings that it honours, and their names in a request.
@@ -136,7 +127,6 @@ PLAIN_ANTHROPIC = Provider(  # the same with Anthropic's protocol
     also={"top_k": "top_k"},
     without=frozenset(SETTINGS) - {"max_tokens", "stop_sequences", "temperature", "top_p"},
     names={"stop_sequences": "stop_sequences"},
-    json_schema=False,
 )
 
 _ROWS = (
@@ -158,7 +148,6 @@ _ROWS = (
         protocol="anthropic",
         without=frozenset(SETTINGS) - {"max_tokens", "stop_sequences"},
         names={"stop_sequences": "stop_sequences"},
-        json_schema=False,
     ),
     Provider(
         name="openrouter",
@@ -279,7 +268,6 @@ _ROWS = (
         base_url="https://api.deepseek.com",
         key_variable="DEEPSEEK_API_KEY",
         without=frozenset({"seed", "logit_bias"}),
-        json_schema=False,
         reasoning_back="reasoning_content",
         reasoning_with_calls=True,
     ),
