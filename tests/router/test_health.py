@@ -40,7 +40,13 @@ def test_a_later_failure_never_shortens_a_pause(later: float | None) -> None:
 def test_a_pause_that_the_server_asks_for_is_kept_and_bounded_by_an_hour() -> None:
     assert cooled((10.0, 7.5)).until == 17.5
     assert cooled((10.0, 1e9)).until == 3610.0
-    assert cooled((10.0, -5.0)).until == 11.0  # its own pause
+    assert cooled((10.0, -5.0)).until == 10.0
+
+
+def test_a_server_that_asks_for_no_pause_again_and_again_gets_longer_ones() -> None:
+    assert cooled((0.0, 0.0)).until == 0.0
+    assert cooled((0.0, 0.0), (0.0, 0.0)).until == 2.0
+    assert cooled((0.0, 0.0), (0.0, 0.0), (2.0, 0.0)).until == 6.0
 
 
 def test_after_the_pause_one_request_at_a_time_probes_the_model() -> None:

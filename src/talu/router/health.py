@@ -100,6 +100,8 @@ class Health:
         if verdict is Verdict.COOL:
             pause = min(FIRST_COOLDOWN_S * 2 ** min(self.failures - 1, 10), MAX_COOLDOWN_S)
         if retry_after is not None:
+            if self.failures == 1 and verdict is Verdict.COOL:
+                pause = 0.0  # the server knows better
             asked = min(max(retry_after, 0.0), MAX_RETRY_AFTER_S)
             self.not_before = max(self.not_before, now + asked)
         self.until = max(self.until, now + pause, self.not_before)

@@ -228,7 +228,7 @@ class Race:
             while True:
                 delays = {}
                 for target in entered:
-                    lease = target.begin(ticket, lone=self._lone)
+                    lease = target.begin(ticket, lone=self._lone and not self.attempts)
                     if isinstance(lease, Lease):
                         return lease
                     delays[target.name] = lease

@@ -1,0 +1,206 @@
+"""Clients whose models cool, are probed, and are hedged."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from talu import AsyncClient, Client
+from talu.backends.scripted import ScriptedModel, Step
+from talu.bridge import run_in_background
+from talu.exceptions import EndpointError, GenerationError
+from talu.router import Fallback, ModelSpec, RoundRobin
+
+Script = str | list[Step]
+
+
+def limited(retry_after: float) -> EndpointError:
+    return EndpointError("too many", "RATE_LIMITED", retry_after=retry_after, transient=True)
+
+
+def down() -> EndpointError:
+    return EndpointError("it is down", "SERVER_ERROR", transient=True)
+
+
+def model(name: str, *scripts: Script) -> ScriptedModel:
+    return ScriptedModel(*scripts, model=name)
+
+
+def tried(answer: Any) -> list[tuple[str, str | None]]:
+    return [(attempt.model, attempt.error) for attempt in answer.attempts]
+
+
+async def hang() -> None:
+    """Wait until the attempt is cancelled."""
+    await asyncio.get_running_loop().create_future()
+
+
+def test_a_model_that_failed_is_not_asked_and_the_note_says_why(faces: Any) -> None:
+    first = model("a", [down()])
+    client = faces.client_of(first, model("b", "one", "two"), policy=Fallback())
+    faces.run(client.ask("hi"))
+    answer = faces.run(client.ask("hi"))
+    assert (answer.text, tried(answer)) == ("two", [("b", None)])
+    assert "'b' answered instead of 'a': it is not asked for" in answer.notes[0]
+    assert "after an error: it is down" in answer.notes[0]
+    assert len(first.requests) == 1
+
+
+def test_a_request_waits_as_long_as_the_server_asks_for_and_asks_again(faces: Any) -> None:
+    client = faces.client_of(model("a", [limited(0.02)], "now"), policy=Fallback())
+    answer = faces.run(client.ask("hi"))
+    assert (answer.text, tried(answer)) == ("now", [("a", "RATE_LIMITED"), ("a", None)])
+    assert answer.attempts[1].started_ms >= 20
+
+
+def test_a_request_waits_for_the_first_of_several_models_that_cool(faces: Any) -> None:
+    client = faces.client_of(
+        model("a", [limited(60)]), model("b", [limited(0.02)], "now"), policy=Fallback()
+    )
+    answer = faces.run(client.ask("hi", timeout=20))
+    assert tried(answer) == [("a", "RATE_LIMITED"), ("b", "RATE_LIMITED"), ("b", None)]
+
+
+def test_an_error_names_all_pauses_when_waiting_would_take_too_long(faces: Any) -> None:
+    client = faces.client_of(
+        model("a", [limited(70)]), model("b", [limited(80)]), policy=Fallback()
+    )
+    with pytest.raises(
+        EndpointError, match="'a': too many; 'b': too many; 'a' cools for 70"
+    ) as one:
+        faces.run(client.ask("hi", timeout=20))
+    assert one.value.code == "MODELS_COOLING"
+    with pytest.raises(EndpointError) as two:
+        faces.run(client.ask("hi"))  # without a limit: longer than 30 seconds
+    assert "'a' cools for 7" in str(two.value) or "'a' cools for 69" in str(two.value)
+    assert "'b' cools for" in str(two.value)
+    assert two.value.transient
+    assert 60 < (two.value.retry_after or 0) <= 70
+    assert two.value.attempts == ()
+
+
+def test_a_lone_model_raises_its_own_error_when_the_server_asks_for_too_long_a_pause(
+    faces: Any,
+) -> None:
+    client = faces.client_of(model("a", [limited(70)]), policy=Fallback())
+    with pytest.raises(EndpointError, match=r"^too many$"):
+        faces.run(client.ask("hi"))
+    with pytest.raises(EndpointError, match="no model can be asked in time: 'a' cools for"):
+        faces.run(client.ask("hi"))
+
+
+def test_the_time_limit_of_the_caller_ends_the_request_and_no_other_model_is_asked(
+    faces: Any,
+) -> None:
+    async def slow() -> None:
+        await asyncio.sleep(0.02)
+
+    other = model("b", "never")
+    client = faces.client_of(model("a", [slow, "late"]), other, policy=Fallback())
+    with pytest.raises(GenerationError) as caught:
+        faces.run(client.ask("hi", timeout=0.01))
+    assert caught.value.code == "GENERATION_TIMEOUT"
+    assert tried(caught.value) == [("a", "GENERATION_TIMEOUT")]
+    assert other.requests == []
+
+
+def hedged(client: Any) -> Any:
+    """The client's hedging, which knows twenty fast answers and has saved up some requests."""
+    hedging = client.router._routing._hedging
+    for _ in range(20):
+        hedging.observe(0.001)
+        hedging.request()
+    return client
+
+
+def test_a_slow_model_is_hedged_by_the_next_one_and_cancelled(faces: Any) -> None:
+    slow = model("a", [hang, "never"])
+    client = hedged(faces.client_of(slow, model("b", "fast"), policy=Fallback(hedge=True)))
+    answer = faces.run(client.ask("hi"))
+    assert (answer.text, tried(answer)) == ("fast", [("a", "SLOWER"), ("b", None)])
+    assert "'b' answered instead of 'a': another model was faster" in answer.notes
+    for _ in range(5):  # the cancelled request ends
+        if faces.name == "async":
+            faces.run(asyncio.sleep(0))
+        else:
+            run_in_background(lambda: asyncio.sleep(0))
+    status = client.router.status()
+    assert slow.active == 0
+    assert (status.hedged, [target.running for target in status.targets]) == (1, [0, 0])
+    assert [target.failures for target in status.targets] == [0, 0]  # being slow is no failure
+
+
+def test_without_hedge_nothing_is_asked_twice(faces: Any) -> None:
+    async def slow() -> None:
+        await asyncio.sleep(0.01)
+
+    other = model("b", "never")
+    client = hedged(faces.client_of(model("a", [slow, "x"]), other, policy=Fallback()))
+    assert faces.run(client.ask("hi")).text == "x"
+    assert other.requests == []
+
+
+def test_without_a_budget_a_slow_model_is_waited_for(faces: Any) -> None:
+    async def slow() -> None:
+        await asyncio.sleep(0.01)
+
+    other = model("b", "never")
+    client = faces.client_of(model("a", [slow, "x"]), other, policy=Fallback(hedge=True))
+    hedging = client.router._routing._hedging
+    for _ in range(20):
+        hedging.observe(0.001)
+    assert faces.run(client.ask("hi")).text == "x"
+    assert other.requests == []
+
+
+def test_a_hedge_that_fails_leaves_the_first_model_its_time(faces: Any) -> None:
+    failed = threading.Event()
+
+    async def until_the_hedge_failed() -> None:
+        while not failed.is_set():
+            await asyncio.sleep(0)
+
+    def fail() -> None:
+        failed.set()
+        raise down()
+
+    client = hedged(
+        faces.client_of(
+            model("a", [until_the_hedge_failed, "slow"]),
+            model("b", [fail]),
+            policy=Fallback(hedge=True),
+        )
+    )
+    answer = faces.run(client.ask("hi"))
+    assert (answer.text, tried(answer)) == ("slow", [("a", None), ("b", "SERVER_ERROR")])
+
+
+def test_only_one_of_many_requests_probes_a_model_that_was_down() -> None:
+    async def main() -> None:
+        release = asyncio.Event()
+        first = model("a", [down()], [release.wait, "again"], *["later"] * 9)
+        second = model("b", *["other"] * 20)
+        specs = [ModelSpec("a", first), ModelSpec("b", second)]
+        async with AsyncClient(specs, policy=Fallback()) as client:
+            await client.ask("hi")
+            target = client.router._routing._targets[0]  # type: ignore[union-attr]
+            target._health.until = 0.0  # the pause is over
+            probe = asyncio.create_task(client.ask("hi"))
+            while len(first.requests) < 2:
+                await asyncio.sleep(0)
+            answers = await asyncio.gather(*(client.ask("hi") for _ in range(5)))
+            assert [answer.model for answer in answers] == ["b"] * 5
+            release.set()
+            assert (await probe).text == "again"
+            assert (await client.ask("hi")).model == "a"
+
+    asyncio.run(main())
+
+
+def test_round_robin_serves_many_threads_evenly() -> None:
+    models = [model(name, *["x"] * 40) for name in ("a", "b", "c", "d")]
+    with Client([ModelSpec(each.model, each) for each in models], policy=RoundRobin()) as client:
+        answers = client.ask(["hi"] * 40)
+    assert [answer.text for answer in answers] == ["x"] * 40
+    assert [len(each.requests) for each in models] == [10] * 4

@@ -1,0 +1,145 @@
+"""The state of one model: attempts, probes, times, the queue; with a clock that the test sets."""
+
+import asyncio
+import gc
+import os
+from typing import Any
+
+import pytest
+
+from talu.exceptions import EndpointError, ResourceError
+from talu.router.health import Verdict
+from talu.router.targets import Lease, Target
+
+DOWN = EndpointError("it is down", "SERVER_ERROR", transient=True)
+
+
+class Clock:
+    """A clock that stands still until the test sets it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def target(clock: Clock) -> Target:
+    return Target("a", clock)
+
+
+def begun(target: Target, *, lone: bool = False) -> Lease:
+    lease = target.begin(object(), lone=lone)
+    assert isinstance(lease, Lease)
+    return lease
+
+
+def test_an_attempt_counts_as_running_until_it_is_released_or_dropped(target: Target) -> None:
+    first, second = begun(target), begun(target)
+    assert target.status().running == 2
+    first.release()
+    first.release()
+    assert target.status().running == 1
+    del second
+    gc.collect()
+    assert (target.status().running, target.status().requests) == (0, 2)
+
+
+def test_a_failure_says_when_to_try_again(target: Target, clock: Clock) -> None:
+    begun(target).failed(DOWN, Verdict.COOL)
+    assert target.begin(object(), lone=False) == 1.0
+    clock.now += 0.75
+    assert target.begin(object(), lone=False) == 0.25
+    status = target.status()
+    assert (status.cooling_s, status.last_error, status.failures) == (0.25, "it is down", 1)
+
+
+def test_one_request_probes_and_the_others_wait_for_its_result(
+    target: Target, clock: Clock
+) -> None:
+    begun(target).failed(DOWN, Verdict.COOL)
+    clock.now += 1
+    probe = begun(target)
+    assert target.status().probing
+    assert target.begin(object(), lone=False) == float("inf")
+    probe.answered(5.0)
+    begun(target)
+    begun(target)
+    assert not target.status().probing
+
+
+@pytest.mark.parametrize("end", ["released", "dropped"])
+def test_a_probe_that_was_cancelled_lets_the_next_request_probe(
+    target: Target, clock: Clock, end: str
+) -> None:
+    begun(target).failed(DOWN, Verdict.COOL)
+    clock.now += 1
+    probe: Any = begun(target)
+    if end == "released":
+        probe.release()
+    del probe
+    gc.collect()
+    assert isinstance(target.begin(object(), lone=False), Lease)
+
+
+def test_a_lone_model_is_asked_while_it_would_cool(target: Target) -> None:
+    begun(target).failed(DOWN, Verdict.COOL)
+    assert target.begin(object(), lone=False) == 1.0
+    begun(target, lone=True)
+
+
+def test_the_average_forgets_times_that_are_older_than_five_minutes(
+    target: Target, clock: Clock
+) -> None:
+    begun(target).answered(10.0)
+    begun(target).answered(20.0)
+    assert target.status().first_token_ms == pytest.approx(12.0)
+    assert target.status().first_token_p95_ms == 20.0
+    clock.now += 301
+    assert target.status().first_token_ms is None
+    begun(target).answered(30.0)
+    assert target.status().first_token_ms == 30.0
+
+
+def test_the_end_of_an_attempt_wakes_those_who_wait_in_every_loop(target: Target) -> None:
+    lease = begun(target)
+
+    async def wait() -> None:
+        changed = target.changed()
+        asyncio.get_running_loop().call_soon(lease.release)
+        await asyncio.wait_for(changed, 30)
+
+    asyncio.run(wait())
+
+
+def test_a_waiter_of_a_closed_loop_does_not_disturb_the_others(target: Target) -> None:
+    async def register() -> None:
+        target.changed()
+
+    asyncio.run(register())
+    begun(target).release()
+
+
+def test_the_queue_is_bounded(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("talu.router.targets.MAX_WAITING", 2)
+    first = object()
+    target.enter(first)
+    target.enter(object())
+    with pytest.raises(ResourceError, match="2 requests wait for model 'a'"):
+        target.enter(object())
+    target.leave(first)
+    target.enter(object())
+    assert target.status().waiting == 2
+
+
+def test_a_forked_child_can_use_it(target: Target) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if isinstance(target.begin(object(), lone=False), Lease) else 1)
+    assert os.waitpid(child, 0)[1] == 0
