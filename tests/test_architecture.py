@@ -79,6 +79,7 @@ PURE = [  # pure files: no input, output, threads or clocks
     "hooks/prometheus.py",
     "json_values.py",
     "other_names.py",
+    "router/failures.py",
     "router/health.py",
     "router/hedging.py",
     "router/policies.py",

@@ -10,9 +10,10 @@ from typing import Any, Self, Unpack, overload
 
 from talu.chat.async_chat import AsyncChat, AsyncResponse
 from talu.chat.completion import raw_turn
+from talu.chat.fan_out import AsyncFanOut, FanOut
 from talu.chat.io import AsyncIO, SyncIO
 from talu.chat.pieces import AsyncPieces, Pieces
-from talu.chat.questions import aask_all, ask_all, batch_of, conversation_of, draft_of, single
+from talu.chat.questions import aask_each, ask_each, batch_of, conversation_of, draft_of, single
 from talu.chat.sync_chat import Chat, Response
 from talu.chat.token_methods import AsyncTokenMethods, TokenMethods
 from talu.chat.turn import Turn, answer
@@ -33,7 +34,7 @@ from talu.types import Marker, StopFlag
 __all__ = ["AsyncClient", "Client", "ModelInput"]
 
 
-class Client(BaseClient, TokenMethods):
+class Client(BaseClient, FanOut, TokenMethods):
     """Gives access to one or more models.
 
     A client and its chats are thread-safe. Use the client in a ``with`` block, or call ``close``,
@@ -157,7 +158,7 @@ class Client(BaseClient, TokenMethods):
             draft = draft_of(chat, question, full, stop_flag=flag, timeout=deadline)
             return chat._whole(draft)
 
-        return ask(prompt, stop_flag) if texts is None else ask_all(texts, ask, stop_flag)
+        return ask(prompt, stop_flag) if texts is None else ask_each(texts, ask, stop_flag)
 
     def stream(
         self,
@@ -287,7 +288,7 @@ class Client(BaseClient, TokenMethods):
         self.close()
 
 
-class AsyncClient(BaseClient, AsyncModelMethods, AsyncTokenMethods):
+class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods):
     """Like ``Client``, awaited; the generations of concurrent tasks share the engine's batches.
 
     Takes the arguments of ``Client``. It can be shared between the tasks of an event loop.
@@ -359,7 +360,7 @@ class AsyncClient(BaseClient, AsyncModelMethods, AsyncTokenMethods):
             draft = draft_of(chat, question, full, stop_flag=stop_flag, timeout=deadline)
             return await chat._whole(draft)
 
-        return await ask(prompt) if texts is None else await aask_all(texts, ask)
+        return await ask(prompt) if texts is None else await aask_each(texts, ask)
 
     def stream(
         self,

@@ -4,7 +4,7 @@ A turn fills an ``Outcome``; ``Answer`` and ``WholeAnswer`` present it to the us
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeVar
 from weakref import ref
@@ -240,6 +240,11 @@ class Answer(Generic[ChatT]):
 
         def __getattr__(self, name: str) -> NoReturn:
             raise no_attribute(self, name)
+
+    def _set_attempts(self, attempts: tuple[Attempt, ...]) -> None:
+        """Name the models that were asked together with this one."""
+        if (done := self._turn.builder.done) is not None:
+            self._turn.builder.done = replace(done, attempts=attempts)
 
     def _detach(self) -> None:
         """Drop the reference to the chat, whose client is closed."""

@@ -28,7 +28,7 @@ from talu.exceptions import TaluError, ValidationError
 from talu.threads import thread_starts
 from talu.types import StopFlag, check_stop_flag, is_iterable
 
-__all__ = ["aask_all", "ask_all", "batch_of", "conversation_of", "draft_of", "single"]
+__all__ = ["aask_each", "ask_each", "batch_of", "conversation_of", "draft_of", "single"]
 
 T = TypeVar("T")
 MAX_TEXTS = 100_000
@@ -73,10 +73,12 @@ def _check_size(texts: list[str] | None) -> None:
         raise ValidationError(wrong, details={"param": "prompt"})
 
 
-def single(prompt: Message) -> Message:
-    """The prompt; ``ValidationError`` if it is a batch of texts."""
+def single(prompt: Message, method: str = "stream") -> Message:
+    """The prompt of a method; ``ValidationError`` if it is a batch of texts."""
     if batch_of(prompt) is not None:
-        wrong = "stream answers one question; ask takes a list of texts and returns their answers"
+        wrong = (
+            f"{method} answers one question; ask takes a list of texts and returns their answers"
+        )
         raise ValidationError(wrong, details={"param": "prompt"})
     return prompt
 
@@ -133,7 +135,7 @@ def draft_of(
     )
 
 
-def ask_all(
+def ask_each(
     texts: Sequence[str], ask: Callable[[str, StopFlag], T], stop_flag: StopFlag | None
 ) -> list[T]:
     """The answers to all texts, in order; 32 run concurrently, so that the engine batches them.
@@ -177,8 +179,8 @@ def _numbered(number: int) -> Generator[None]:
         raise
 
 
-async def aask_all(texts: Sequence[str], ask: Callable[[str], Awaitable[T]]) -> list[T]:
-    """Like ``ask_all``, awaited."""
+async def aask_each(texts: Sequence[str], ask: Callable[[str], Awaitable[T]]) -> list[T]:
+    """Like ``ask_each``, awaited."""
     free = asyncio.Semaphore(AT_ONCE)
 
     async def one(number: int, text: str) -> T:

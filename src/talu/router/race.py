@@ -1,7 +1,7 @@
 """Asks models for one answer until one of them has given its first token."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from math import inf
 from time import perf_counter
@@ -10,6 +10,7 @@ from typing import Any
 from talu.error_text import shown
 from talu.exceptions import EndpointError, GenerationError, TaluError
 from talu.protocols import AsyncGeneration, Backend
+from talu.router.failures import in_total, no_answer, said
 from talu.router.health import Verdict, verdict_on
 from talu.router.hedging import Hedging
 from talu.router.policies import Policy
@@ -272,20 +273,18 @@ class Race:
         """The error when no model is left; ``delays`` are seconds until some can be asked."""
         if len(self._errors) == 1 and (self._lone or not delays):
             return self._with_attempts(self._errors[0])
-        said = [f"{shown(each.model)}: {each.reason}" for each in self.attempts]
+        if not delays:
+            return no_answer(self.attempts, self._errors)
         cooling = {name: delay for name, delay in delays.items() if delay != inf}
         last = {target.name: target.status().last_error for target in self._targets}
+        parts = [said(self.attempts)] if self.attempts else []
         for name, delay in delays.items():
             after = f" after: {last[name]}" if last[name] and not self.attempts else ""
             when = "is being asked by others" if delay == inf else f"cools for {delay:.3g} s"
-            said.append(f"{shown(name)} {when}{after}")
-        what = "no model can be asked in time" if delays else "no model answered"
+            parts.append(f"{shown(name)} {when}{after}")
+        message = f"no model can be asked in time: {'; '.join(parts)}"
         details = {"cooling": cooling, "models": [target.name for target in self._targets]}
-        error = _total(
-            f"{what}: {'; '.join(said)}", details, self._errors, cooling if delays else None
-        )
-        error.__cause__ = self._errors[-1] if self._errors else None
-        return self._with_attempts(error)
+        return self._with_attempts(in_total(message, details, self._errors, cooling))
 
     def _with_attempts(self, error: BaseException) -> BaseException:
         if isinstance(error, TaluError):
@@ -297,23 +296,6 @@ def _error_of(task: "asyncio.Task[None]") -> BaseException | None:
     if task.cancelled():  # by the code of the backend
         return GenerationError("the request was cancelled by the code that ran it")
     return task.exception()
-
-
-def _total(
-    message: str,
-    details: Mapping[str, object],
-    errors: Sequence[TaluError],
-    cooling: Mapping[str, float] | None,
-) -> GenerationError:
-    """The error for a request that no model answered; ``cooling`` if some could not be asked."""
-    if cooling is not None:
-        wait = min(cooling.values(), default=None)
-        return EndpointError(message, "MODELS_COOLING", details, retry_after=wait, transient=True)
-    remote = [error for error in errors if isinstance(error, EndpointError)]
-    if not remote or len(remote) < len(errors):
-        return GenerationError(message, details=details)
-    transient, last = any(error.transient for error in remote), remote[-1]
-    return EndpointError(message, last.code, details, status=last.status, transient=transient)
 
 
 def _commits(event: Event, *, echo: bool) -> bool:

@@ -1,0 +1,188 @@
+"""One question to several models at once."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from talu import Client, ModelSpec
+from talu.backends.scripted import ScriptedModel, Step
+from talu.exceptions import EndpointError, GenerationError, StateError, ValidationError
+from talu.router import Fallback
+from talu.types import FinishReason, StopFlag
+
+Script = str | list[Step]
+
+
+def model(name: str, *scripts: Script) -> ScriptedModel:
+    return ScriptedModel(*scripts, model=name)
+
+
+def down() -> EndpointError:
+    return EndpointError("it is down", "SERVER_ERROR", transient=True)
+
+
+class Waiting:
+    """A step that waits until the test lets it go on, or until its task is cancelled."""
+
+    def __init__(self, faces: Any) -> None:
+        self._event = threading.Event()
+        self._blocks = faces.name == "sync"
+
+    def __call__(self) -> Any:
+        return self._event.wait(30) if self._blocks else self._poll()
+
+    async def _poll(self) -> None:
+        while not self._event.is_set():
+            await asyncio.sleep(0)
+
+    def go_on(self) -> None:
+        self._event.set()
+
+
+def test_the_answers_are_in_the_order_of_the_models(faces: Any) -> None:
+    first = Waiting(faces)
+
+    def second() -> None:
+        first.go_on()
+
+    client = faces.client_of(model("a", [first, "one"]), model("b", [second, "two"]))
+    answers = faces.run(client.ask_all("hi"))
+    assert [answer.text for answer in answers] == ["one", "two"]
+    assert [answer.model for answer in answers] == ["a", "b"]
+
+
+def test_an_exception_is_in_the_place_of_an_answer(faces: Any) -> None:
+    client = faces.client_of(
+        model("a", "one"), model("b", [down()]), model("c", [ZeroDivisionError("zero")])
+    )
+    first, second, third = faces.run(client.ask_all("hi", models=["b", "a", "c"]))
+    assert str(first) == "it is down"
+    assert isinstance(first, EndpointError)
+    assert second.text == "one"
+    assert isinstance(third, ZeroDivisionError)
+
+
+def test_a_model_may_be_asked_several_times_and_so_may_a_policy(faces: Any) -> None:
+    client = faces.client_of(
+        model("a", "one", "two"), model("b", "three"), policy=Fallback(models=["b"])
+    )
+    answers = faces.run(client.ask_all("hi", models=["a", "a", "fallback"]))
+    assert sorted(answer.text for answer in answers) == ["one", "three", "two"]
+
+
+def test_settings_and_the_system_message_reach_every_model(faces: Any) -> None:
+    models = [model("a", "x"), model("b", "x")]
+    client = faces.client_of(*models)
+    faces.run(client.ask_all("hi", system="Be brief.", seed=7))
+    for each in models:
+        assert each.requests[0].config.seed == 7
+        assert each.requests[0].messages is not None
+        assert [part["role"] for part in each.requests[0].messages] == ["system", "user"]
+
+
+def test_the_fastest_complete_answer_wins_a_race_and_the_others_are_cancelled(faces: Any) -> None:
+    waiting = Waiting(faces)
+    slow = model("a", ["I begin", waiting, "and never end"])
+    client = faces.client_of(slow, model("b", [down()]), model("c", "done"))
+    answer = faces.run(client.race("hi"))
+    assert (answer.text, answer.model) == ("done", "c")
+    assert [each.model for each in answer.attempts] == ["a", "b", "c"]
+    assert answer.attempts[2].error is None
+    assert {each.error for each in answer.attempts[:2]} <= {"SLOWER", "SERVER_ERROR"}
+    waiting.go_on()
+
+
+def test_a_failure_does_not_win_a_race(faces: Any) -> None:
+    failed = Waiting(faces)
+
+    def fail() -> None:
+        failed.go_on()
+        raise down()
+
+    client = faces.client_of(model("a", [fail]), model("b", [failed, "late, but good"]))
+    answer = faces.run(client.race("hi"))
+    assert answer.text == "late, but good"
+
+
+def test_a_race_without_a_winner_says_what_each_model_said(faces: Any) -> None:
+    client = faces.client_of(model("a", [down()]), model("b", [GenerationError("too long")]))
+    with pytest.raises(GenerationError, match="'a': it is down; 'b': too long") as caught:
+        faces.run(client.race("hi"))
+    assert [each.error for each in caught.value.attempts] == ["SERVER_ERROR", "GENERATION_FAILED"]
+
+
+def test_a_stop_flag_ends_all_answers(faces: Any) -> None:
+    flag = StopFlag()
+    scripts: list[Callable[[], ScriptedModel]] = [
+        lambda: model("a", [flag.signal, "never"]),
+        lambda: model("b", [flag.signal, "never"]),
+    ]
+    answers = faces.run(
+        faces.client_of(*(make() for make in scripts)).ask_all("hi", stop_flag=flag)
+    )
+    assert [answer.finish_reason for answer in answers] == [FinishReason.CANCELLED] * 2
+    flag.reset()
+    answer = faces.run(faces.client_of(*(make() for make in scripts)).race("hi", stop_flag=flag))
+    assert answer.finish_reason is FinishReason.CANCELLED
+
+
+def test_the_time_limit_counts_for_all_models_together(faces: Any) -> None:
+    def late() -> Any:
+        return asyncio.sleep(0.05) if faces.name == "async" else threading.Event().wait(0.05)
+
+    client = faces.client_of(model("a", [late, "x"], [late, "x"]), model("b", [late, "x"]))
+    answers = faces.run(client.ask_all("hi", timeout=0.02))
+    assert [answer.code for answer in answers] == ["GENERATION_TIMEOUT"] * 2
+    with pytest.raises(GenerationError):
+        faces.run(client.race("hi", models=["a"], timeout=0.02))
+
+
+@pytest.mark.parametrize("method", ["ask_all", "race"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"models": ["aa"]}, "model 'aa' is not available here"),
+        ({"models": "a"}, "models must be a list"),
+        ({"models": []}, "models must be a list"),
+        ({"models": ["a"] * 1001}, "models must be a list of 1 to 1,000"),
+        ({"prompt": ["one", "two"]}, "answers one question"),
+        ({"temperature": -1}, "temperature"),
+        ({"sead": 7}, "did you mean 'seed'"),
+        ({"timeout": 0}, "timeout must be"),
+        ({"stop_flag": True}, "stop_flag must be"),
+    ],
+)
+def test_wrong_arguments_are_errors_of_the_call(
+    faces: Any, method: str, arguments: dict[str, Any], message: str
+) -> None:
+    client = faces.client_of(model("a"), model("b"))
+    with pytest.raises(ValidationError, match=message):
+        faces.run(getattr(client, method)(**{"prompt": "hi", **arguments}))
+
+
+@pytest.mark.parametrize("method", ["ask_all", "race"])
+def test_a_closed_client_asks_nobody(faces: Any, method: str) -> None:
+    client = faces.client_of(model("a"))
+    faces.run(client.close())
+    with pytest.raises(StateError, match="closed"):
+        faces.run(getattr(client, method)("hi"))
+
+
+def test_ctrl_c_stops_all_models() -> None:
+    entered = threading.Event()
+
+    def interrupt() -> None:
+        entered.set()
+        raise KeyboardInterrupt
+
+    with (
+        Client(
+            [ModelSpec("a", model("a", [interrupt])), ModelSpec("b", model("b", "x"))]
+        ) as client,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        client.ask_all("hi")
+    assert entered.is_set()
