@@ -129,11 +129,10 @@ async def repeated(
             if isinstance(error, TaluError) and not isinstance(error, EndpointError):
                 raise  # such as the end of the call's time
             failure = failures.of(error)
-            failed += 1
-            wait = wait_before_retry(failure, failed, retries, random.random)
-            if wait is None or not await waiting.pause(wait):
-                failure.details["attempts"] = failed
-                if failure is error:
-                    raise
-                raise failure from error
-            repeating(failure, failed)
+        # After the handler, so that the SDK's error is not attached: servers repeat keys in bodies.
+        failed += 1
+        wait = wait_before_retry(failure, failed, retries, random.random)
+        if wait is None or not await waiting.pause(wait):
+            failure.details["attempts"] = failed
+            raise failure
+        repeating(failure, failed)

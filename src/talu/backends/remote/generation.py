@@ -202,6 +202,7 @@ class RemoteGeneration:
         waiting, stream, decoder = self._waiting, self._stream, self._decoder
         if waiting is None or stream is None or decoder is None:
             raise RuntimeError("the generation has not been started")
+        failure = None
         try:
             async with waiting.within(self._exchange.limits.piece_s, self._stalled):
                 data = await stream.__anext__()
@@ -216,15 +217,16 @@ class RemoteGeneration:
         except TaluError:
             await self._close()
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised below, as a typed error
             await self._close()
             failure = self._exchange.failures.of(error, doing="the answer")
             if failure.status is None and failure.code in ("ENDPOINT_UNREACHABLE", "SERVER_ERROR"):
                 failure = self._exchange.failures.broken("the connection was cut")
-            raise failure from error
         except BaseException:
             await self._close()
             raise
+        if failure is not None:  # raised here, so that the SDK's error is not attached
+            raise failure
 
     def _stalled(self) -> Exception:
         seconds = self._exchange.limits.piece_s
