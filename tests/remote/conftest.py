@@ -1,5 +1,6 @@
 """Servers for the tests of remote models, and an environment full of secrets."""
 
+import asyncio
 import importlib.util
 import json
 import re
@@ -142,12 +143,25 @@ class Remote:
             return client.embed_batch(texts, **options)
         return self.run(client.aembed_batch(texts, **options))
 
+    def spin(self) -> None:
+        """Let the event loop do what waits for its turn."""
+        if self.faces.name == "async":
+            self.run(asyncio.sleep(0))
+
     def close(self) -> None:
         """Close all clients."""
         for client in self._clients:
             closed = client.close()
             if closed is not None:
                 self.run(closed)
+
+
+@pytest.fixture
+def awaiting(awaited: Any) -> Iterator[Remote]:
+    """Clients of the async face alone."""
+    made = Remote(awaited)
+    yield made
+    made.close()
 
 
 @pytest.fixture

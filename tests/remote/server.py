@@ -202,7 +202,9 @@ class Server:
         self.url = f"{'https' if tls else 'http'}://{shown}:{self.port}"
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="loopback-server", daemon=True)
+        self._listens = threading.Event()
         self._thread.start()
+        assert self._listens.wait(PATIENCE), "the server has not started"
 
     @property
     def base_url(self) -> str:
@@ -264,6 +266,7 @@ class Server:
             lambda: _Connection(self), sock=self._socket, ssl=self._tls
         )
         server = self._loop.run_until_complete(listening)
+        self._listens.set()
         try:
             self._loop.run_forever()
         finally:

@@ -1,0 +1,108 @@
+"""How often a request is sent, as the server counts it."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.remote import replies
+from tests.remote.replies import delta, failure
+from tests.remote.server import Cut, Reply
+
+from talu.backends.remote import retries
+from talu.exceptions import EndpointError, GenerationError
+
+TRANSIENT = {
+    **{str(status): failure(status) for status in (408, 409, 425, 429, 500, 502, 503, 529)},
+    "an error object": failure(200, "busy", type="overloaded_error"),
+    "an error event": replies.stream(replies.ERRORS_IN_EVENTS["vllm"]),
+    "a cut": Reply(before=(Cut(),)),
+    "a stream without events": replies.stream(),
+    "a stream that breaks before its first token": replies.stream(delta("", role="assistant")),
+}
+FINAL = {
+    **{str(status): failure(status) for status in (400, 401, 402, 403, 404, 413, 422)},
+    "a redirect": replies.redirect("/v1/"),
+    "a page": replies.html(),
+    "garbage": replies.stream(replies.event("{garbage")),
+    "the wish of the server": failure(500, headers=[("x-should-retry", "false")]),
+    "a long wait": failure(429, headers=[("retry-after", "61")]),
+    "an error event": replies.stream(
+        replies.event({"error": {"message": "no", "type": "invalid_request_error"}})
+    ),
+}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits of a millisecond in place of half a second."""
+    monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.001)
+
+
+def failed(work: Callable[[], object]) -> EndpointError:
+    with pytest.raises(EndpointError) as caught:
+        work()
+    return caught.value
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("name", TRANSIENT)
+def test_a_request_is_repeated_until_it_succeeds(remote: Any, serve: Any, name: str) -> None:
+    server = serve(TRANSIENT[name], TRANSIENT[name], replies.chat("ab"))
+    answer = remote.run(remote.client(server).ask("hi"))
+    assert answer == "ab"
+    assert any("repeated 2 times" in note for note in answer.notes)
+    assert len({request.body for request in server.requests}) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_request_is_repeated_no_more_often_than_allowed(remote: Any, serve: Any) -> None:
+    for most, sent in ((0, 1), (None, 3), (4, 5)):
+        server = serve(*[failure(503)] * sent)
+        client = remote.client(server, max_retries=most)
+        error = failed(lambda client=client: remote.run(client.ask("hi")))
+        assert (error.code, error.details["attempts"]) == ("SERVER_ERROR", sent)
+        assert len(server.requests) == sent
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("name", FINAL)
+def test_what_would_fail_again_is_not_repeated(remote: Any, serve: Any, name: str) -> None:
+    server = serve(FINAL[name])
+    failed(lambda: remote.run(remote.client(server, max_retries=5).ask("hi")))
+    assert len(server.requests) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_embeddings_are_repeated_as_well(remote: Any, serve: Any) -> None:
+    server = serve(failure(503), replies.embeddings([1.0, 0.0]))
+    assert remote.embed(remote.client(server), ["a"]) == [[1.0, 0.0]]
+
+
+def test_the_wait_that_the_server_asks_for_is_kept(remote: Any, serve: Any) -> None:
+    busy = failure(429, headers=[("retry-after-ms", "250")])
+    server = serve(busy, replies.chat("ab"))
+    began = time.monotonic()
+    assert remote.run(remote.client(server).ask("hi")) == "ab"
+    assert 0.25 <= time.monotonic() - began < 10
+
+
+def test_no_wait_is_begun_that_ends_after_the_call(remote: Any, serve: Any) -> None:
+    server = serve(failure(429, headers=[("retry-after", "30")]))
+    client = remote.client(server)
+    began = time.monotonic()
+    with pytest.raises(GenerationError):
+        remote.run(client.ask("hi", timeout=5))
+    assert time.monotonic() - began < 4
+    assert len(server.requests) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_connection_that_the_server_dropped_meanwhile_is_no_failure(
+    remote: Any, serve: Any
+) -> None:
+    server = serve(replies.chat("a"), replies.chat("b"))
+    client = remote.client(server, max_retries=1)
+    assert remote.run(client.ask("hi")) == "a"
+    server.drop_connections()
+    assert remote.run(client.ask("hi")) == "b"
