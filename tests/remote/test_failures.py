@@ -241,7 +241,7 @@ def test_an_endless_line_is_refused_in_bounded_memory(remote: Any, serve: Any) -
 
 def test_endless_comments_end_with_the_time_for_the_first_token(remote: Any, serve: Any) -> None:
     server = serve(replies.stream(Endless(b": ping\n\n")))
-    client = remote.client(server, max_retries=0, first_token_timeout_ms=100)
+    client = remote.client(server, max_retries=0, first_token_timeout_ms=1000)
     assert failed(lambda: remote.run(client.ask("hi"))).code == "ENDPOINT_TIMEOUT"
     server.request.wait_closed()
 
