@@ -91,11 +91,13 @@ def dot(a: list[float], b: list[float]) -> float:
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_the_constructor_takes_the_model_and_ten_options(kind: type) -> None:
-    model, *options = inspect.signature(kind).parameters.values()
+def test_the_constructor_takes_the_model_ten_options_and_more_by_keyword(kind: type) -> None:
+    model, *others = inspect.signature(kind).parameters.values()
     assert (model.name, model.default) == ("model", EMPTY)
+    options, more = others[: len(OPTIONS)], others[len(OPTIONS) :]
     assert [(option.name, option.default) for option in options] == list(OPTIONS.items())
     assert {option.kind for option in options} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    assert {option.kind for option in more} == {inspect.Parameter.KEYWORD_ONLY}
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

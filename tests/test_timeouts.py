@@ -13,6 +13,7 @@ from talu import (
     AsyncClient,
     Client,
     GenerationError,
+    LocalBackend,
     ModelNotFoundError,
     ModelSpec,
     ScriptedModel,
@@ -100,7 +101,7 @@ class SlowModel(ScriptedModel):
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[SlowModel]]:
     """A model that takes until ``go`` is set to open, in place of the local ones."""
-    monkeypatch.setattr(router, "LOCAL_MODEL", (__name__, "SlowModel"))
+    monkeypatch.setitem(router.BACKENDS, LocalBackend, (__name__, "SlowModel"))
     monkeypatch.setattr(router, "import_whole", lambda _: SimpleNamespace(SlowModel=SlowModel))
     SlowModel.go.clear()
     SlowModel.made.clear()

@@ -98,7 +98,7 @@ class Health:
         self.failures += 1
         pause = MAX_COOLDOWN_S
         if verdict is Verdict.COOL:
-            pause = min(FIRST_COOLDOWN_S * 2 ** min(self.failures - 1, 10), MAX_COOLDOWN_S)
+            pause = min(FIRST_COOLDOWN_S * (1 << min(self.failures - 1, 10)), MAX_COOLDOWN_S)
         if retry_after is not None:
             if self.failures == 1 and verdict is Verdict.COOL:
                 pause = 0.0  # the server knows better

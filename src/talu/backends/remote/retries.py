@@ -30,5 +30,5 @@ def wait_before_retry(
         return None
     if error.retry_after is not None:
         return error.retry_after if error.retry_after <= LONGEST_WAIT_S else None
-    doubled = FIRST_WAIT_S * 2.0 ** min(failed - 1, 10)
+    doubled = FIRST_WAIT_S * (1 << min(failed - 1, 10))
     return min(doubled, LONGEST_BACKOFF_S) * (1 - JITTER * random())
