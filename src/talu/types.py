@@ -445,6 +445,8 @@ class Request:
         add_generation_prompt: end the prompt of messages with the start of the model's turn.
         notes: notes that the backend includes in those of ``Done``.
         deadline: the time by which the call has to finish, or fail with ``GenerationError``.
+        has_alternatives: another model is asked if this one fails, so that a backend repeats a
+            failed attempt only if it was told to.
     """
 
     messages: tuple[Mapping[str, Any], ...] | None = None
@@ -458,3 +460,4 @@ class Request:
     add_generation_prompt: bool = True
     notes: tuple[str, ...] = ()
     deadline: Deadline | None = field(default=None, compare=False, repr=False)
+    has_alternatives: bool = field(default=False, compare=False, repr=False)

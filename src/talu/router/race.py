@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from math import inf
 from time import perf_counter
 from typing import Any
@@ -154,8 +155,9 @@ class Race:
             self._drop_others()
 
     def _begin(self, lease: Lease) -> None:
-        trial = Trial(lease, self._request, self._policy, self._began_at)
         self._left.remove(lease.target)
+        request = replace(self._request, has_alternatives=bool(self._left))
+        trial = Trial(lease, request, self._policy, self._began_at)
         task = asyncio.create_task(trial.run(self._open))
         self._running[task] = trial
 

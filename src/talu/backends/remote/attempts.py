@@ -17,17 +17,28 @@ from talu.exceptions import EndpointError, TaluError
 __all__ = ["Cancelled", "Limits", "Waiting", "repeated"]
 
 T = TypeVar("T")
+RETRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Time limits in seconds, and the number of retries; see ``RemoteBackend``."""
+    """Time limits in seconds, and the number of retries; see ``RemoteBackend``.
+
+    Attributes:
+        retries: None for the default.
+    """
 
     connect_s: float
     first_token_s: float
     piece_s: float
     total_s: float | None
-    retries: int
+    retries: int | None
+
+    def retries_of(self, *, has_alternatives: bool = False) -> int:
+        """How often to repeat a request; not at all by default if another model can be asked."""
+        if self.retries is None:
+            return 0 if has_alternatives else RETRIES
+        return self.retries
 
 
 class Cancelled(Exception):

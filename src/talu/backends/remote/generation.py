@@ -59,6 +59,7 @@ class Exchange:
     model: str
     echo: str = ""
     notes: tuple[str, ...] = ()
+    retries: int = 0
     deadline: Deadline | None = None
 
 
@@ -104,7 +105,7 @@ class RemoteGeneration:
             self._events.append(TextDelta(exchange.echo))
         attempt = partial(self._attempt, exchange, waiting)
         try:
-            await repeated(attempt, waiting, failures, limits.retries, self._repeating)
+            await repeated(attempt, waiting, failures, exchange.retries, self._repeating)
         except Cancelled:
             await self._cancel_now()
 

@@ -48,7 +48,6 @@ SDKS = {  # by protocol; imported on first use, because importing them takes a s
 }
 CONNECT_S = 5.0
 PIECE_S = 60.0
-RETRIES = 2
 MAX_RETRIES = 100
 MAX_MS = 1_000_000_000
 CLOSING_S = 2.0
@@ -167,6 +166,7 @@ class RemoteModel:
             echo=request.prompt or "" if request.echo_prompt else "",
             notes=(*request.notes, *body.notes),
             deadline=request.deadline,
+            retries=self._limits.retries_of(has_alternatives=request.has_alternatives),
         )
 
     def _protocol(self, request: Request) -> tuple[Encode, Decode]:
@@ -208,7 +208,7 @@ class RemoteModel:
                 raise failures.of_object(answer)
             return answer
 
-        return await repeated(attempt, waiting, failures, self._limits.retries)
+        return await repeated(attempt, waiting, failures, self._limits.retries_of())
 
     def close(self) -> None:
         """Close all connections; idempotent."""
@@ -264,7 +264,7 @@ def limits_of(options: RemoteBackend, first_token_s: float) -> Limits:
         first_token_s=given["first_token_timeout_ms"] or piece or first_token_s,
         piece_s=piece or PIECE_S,
         total_s=given["total_timeout_ms"],
-        retries=RETRIES if retries is None else retries,
+        retries=retries,
     )
 
 

@@ -40,8 +40,8 @@ class RemoteBackend:
         org_id: sent as ``OpenAI-Organization``.
         timeout_ms: the longest wait for the first token, and for each next piece; None is 60,000,
             and 600,000 for the first token of servers that may have to load the model.
-        max_retries: how often to try again before the first token; None is 2, 0 is never. At most
-            100.
+        max_retries: how often to try again before the first token; 0 is never, at most 100. None
+            is 2, or 0 when a policy can ask another model instead.
         extra_params: fields added to the body of each request.
         headers: headers added to each request.
         connect_timeout_ms: the longest wait for a connection; None is 5,000.
