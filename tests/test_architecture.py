@@ -82,6 +82,7 @@ PURE = [  # pure files: no input, output, threads or clocks
     "router/failures.py",
     "router/health.py",
     "router/hedging.py",
+    "router/limits.py",
     "router/policies.py",
     "router/status.py",
     "sampling.py",

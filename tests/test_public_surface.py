@@ -118,6 +118,7 @@ SURFACE = {
         "First",
         "GenerationConfig",
         "LeastBusy",
+        "Limits",
         "LocalBackend",
         "ModelInput",
         "ModelSpec",

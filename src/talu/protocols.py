@@ -27,6 +27,7 @@ __all__ = [
     "Embedder",
     "Executor",
     "Generation",
+    "LimitReporter",
     "PackedTensor",
     "Renderer",
     "Sampled",
@@ -144,6 +145,17 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release the engine or the connections; idempotent."""
+
+
+class LimitReporter(Protocol):
+    """A backend whose server says in its answers how many requests it still takes."""
+
+    def closed_for(self) -> float | None:
+        """Seconds for which the server takes no further request, by its last answer.
+
+        None when it takes some, or does not say. A router asks this after every first token and
+        every failure, and sends no request to the model for so long.
+        """
 
 
 class Embedder(Protocol):

@@ -184,7 +184,7 @@ def test_only_one_of_many_requests_probes_a_model_that_was_down() -> None:
         specs = [ModelSpec("a", first), ModelSpec("b", second)]
         async with AsyncClient(specs, policy=Fallback()) as client:
             await client.ask("hi")
-            target = client.router._routing._targets[0]  # type: ignore[union-attr]
+            target = client.router._routing._targets["a"]
             target._health.until = 0.0  # the pause is over
             probe = asyncio.create_task(client.ask("hi"))
             while len(first.requests) < 2:

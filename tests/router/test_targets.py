@@ -9,7 +9,7 @@ import pytest
 
 from talu.exceptions import EndpointError, ResourceError
 from talu.router.health import Verdict
-from talu.router.targets import Lease, Target
+from talu.router.targets import Lease, Target, Wait
 
 DOWN = EndpointError("it is down", "SERVER_ERROR", transient=True)
 
@@ -31,13 +31,19 @@ def clock() -> Clock:
 
 @pytest.fixture
 def target(clock: Clock) -> Target:
-    return Target("a", clock)
+    return Target("a", clock=clock)
 
 
 def begun(target: Target, *, lone: bool = False) -> Lease:
     lease = target.begin(object(), lone=lone)
     assert isinstance(lease, Lease)
     return lease
+
+
+def waits(target: Target) -> float:
+    wait = target.begin(object(), lone=False)
+    assert isinstance(wait, Wait)
+    return wait.seconds
 
 
 def test_an_attempt_counts_as_running_until_it_is_released_or_dropped(target: Target) -> None:
@@ -53,9 +59,9 @@ def test_an_attempt_counts_as_running_until_it_is_released_or_dropped(target: Ta
 
 def test_a_failure_says_when_to_try_again(target: Target, clock: Clock) -> None:
     begun(target).failed(DOWN, Verdict.COOL)
-    assert target.begin(object(), lone=False) == 1.0
+    assert waits(target) == 1.0
     clock.now += 0.75
-    assert target.begin(object(), lone=False) == 0.25
+    assert waits(target) == 0.25
     status = target.status()
     assert (status.cooling_s, status.last_error, status.failures) == (0.25, "it is down", 1)
 
@@ -67,7 +73,7 @@ def test_one_request_probes_and_the_others_wait_for_its_result(
     clock.now += 1
     probe = begun(target)
     assert target.status().probing
-    assert target.begin(object(), lone=False) == float("inf")
+    assert waits(target) == float("inf")
     probe.answered(5.0)
     begun(target)
     begun(target)
@@ -90,7 +96,7 @@ def test_a_probe_that_was_cancelled_lets_the_next_request_probe(
 
 def test_a_lone_model_is_asked_while_it_would_cool(target: Target) -> None:
     begun(target).failed(DOWN, Verdict.COOL)
-    assert target.begin(object(), lone=False) == 1.0
+    assert waits(target) == 1.0
     begun(target, lone=True)
 
 
@@ -111,7 +117,7 @@ def test_the_end_of_an_attempt_wakes_those_who_wait_in_every_loop(target: Target
     lease = begun(target)
 
     async def wait() -> None:
-        changed = target.changed()
+        changed = target.changed(object())
         asyncio.get_running_loop().call_soon(lease.release)
         await asyncio.wait_for(changed, 30)
 
@@ -120,7 +126,7 @@ def test_the_end_of_an_attempt_wakes_those_who_wait_in_every_loop(target: Target
 
 def test_a_waiter_of_a_closed_loop_does_not_disturb_the_others(target: Target) -> None:
     async def register() -> None:
-        target.changed()
+        target.changed(object())
 
     asyncio.run(register())
     begun(target).release()

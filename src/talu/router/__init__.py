@@ -7,6 +7,7 @@ from talu.router.discovery import (
     get_model_ids,
     list_endpoint_models,
 )
+from talu.router.limits import Limits
 from talu.router.policies import (
     ByCapability,
     Cheapest,
@@ -45,6 +46,7 @@ __all__ = [
     "First",
     "GenerationConfig",
     "LeastBusy",
+    "Limits",
     "LocalBackend",
     "ModelInput",
     "ModelSpec",

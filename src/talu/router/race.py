@@ -1,7 +1,7 @@
 """Asks models for one answer until one of them has given its first token."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import inf
@@ -9,13 +9,13 @@ from time import perf_counter
 from typing import Any
 
 from talu.error_text import shown
-from talu.exceptions import EndpointError, GenerationError, TaluError
+from talu.exceptions import EndpointError, GenerationError, ResourceError, TaluError
 from talu.protocols import AsyncGeneration, Backend
 from talu.router.failures import in_total, no_answer, said
 from talu.router.health import Verdict, verdict_on
 from talu.router.hedging import Hedging
-from talu.router.policies import Policy
-from talu.router.targets import Lease, Target
+from talu.router.policies import USUAL_TOKENS, Policy, prompt_tokens
+from talu.router.targets import LIMITED, Lease, Target, Wait
 from talu.types import Attempt, Done, Event, ReasoningEnd, Request, TextDelta
 
 __all__ = ["Race", "Trial", "Unfit"]
@@ -53,6 +53,7 @@ class Trial:
 
     async def run(self, open_model: Callable[[str], Awaitable[Backend]]) -> None:
         """Read until the first token; what goes wrong before it is raised."""
+        backend: Backend | None = None
         try:
             backend = await open_model(self.model)
             self._location = backend.location
@@ -65,14 +66,23 @@ class Trial:
                 if _commits(event, echo=self._request.echo_prompt):
                     self.first_token_ms = self._elapsed_ms()
                     self.lease.answered(self.first_token_ms)
+                    self._heed_server(backend)
                     return
             raise GenerationError("the backend's stream ended without its last event")
         except BaseException:
+            self._heed_server(backend)
             begun, self.generation = self.generation, None
             if begun is not None:
                 await begun.aclose()
             self.lease.release()
             raise
+
+    def _heed_server(self, backend: Backend | None) -> None:
+        """Pause the model if its server has said that it takes no further request now."""
+        asked = getattr(backend, "closed_for", None)
+        seconds = asked() if callable(asked) else None
+        if seconds is not None and seconds > 0:
+            self.lease.target.server_said(seconds)
 
     def attempt(self, error: str | None = None, reason: str | None = None) -> Attempt:
         """A record of this attempt, ended now."""
@@ -127,8 +137,7 @@ class Race:
         self._running: dict[asyncio.Task[None], Trial] = {}
         self._errors: list[TaluError] = []
         self._began_at = perf_counter()
-        deadline = request.deadline
-        self._until = self._began_at + policy.wait if deadline is None else deadline.at
+        self._tokens = prompt_tokens(request) + (request.config.max_tokens or USUAL_TOKENS)
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def stop(self) -> None:
@@ -207,7 +216,7 @@ class Race:
         """Ask a second model, if one is free and the budget allows it."""
         ticket = object()
         for target in self._left:
-            lease = target.begin(ticket, lone=False)
+            lease = target.begin(ticket, lone=False, tokens=self._tokens)
             if isinstance(lease, Lease):
                 if self._hedging.spend():
                     self._begin(lease)
@@ -223,38 +232,51 @@ class Race:
         """
         if not self._left:
             raise self._failure({})
-        ticket, entered = object(), list(self._left)
-        changes = [(target, target.changed()) for target in entered]
+        ticket = object()
+        changes = {target: target.changed(ticket) for target in self._left}
         try:
-            for target in entered:
-                target.enter(ticket)
+            _enter(self._left, ticket)
             while True:
-                delays = {}
-                for target in entered:
-                    lease = target.begin(ticket, lone=self._lone and not self.attempts)
+                waits = {}
+                for target in self._left:
+                    lease = self._tried(target, ticket)
                     if isinstance(lease, Lease):
                         return lease
-                    delays[target.name] = lease
-                left, delay = self._until - perf_counter(), min(delays.values())
-                if left <= 0 or (delay > left and delay != inf):
-                    raise self._failure(delays)
-                await self._changed(changes, min(delay, left))
+                    waits[target.name] = lease
+                left = self._patience(waits)
+                delay = min(wait.seconds for wait in waits.values())
+                if left <= 0 or left < delay < inf:
+                    raise self._failure(waits)
+                await self._changed(changes, ticket, min(delay, left))
                 if self._stop.done():
                     return None
         finally:
-            for target, change in changes:
+            for target in self._left:
                 target.leave(ticket)
-                target.forget(change)
+
+    def _tried(self, target: Target, ticket: object) -> Lease | Wait:
+        # A lone model is asked while it cools, but not again by the same request.
+        lone = self._lone and not self.attempts
+        return target.begin(ticket, lone=lone, tokens=self._tokens)
+
+    def _patience(self, waits: Mapping[str, Wait]) -> float:
+        """Seconds for which the request may wait."""
+        if self._request.deadline is not None:
+            return self._request.deadline.left
+        if any(wait.why == LIMITED for wait in waits.values()):  # its turn will come
+            return inf
+        return self._began_at + self._policy.wait - perf_counter()
 
     async def _changed(
-        self, changes: list[tuple[Target, "asyncio.Future[None]"]], seconds: float
+        self, changes: dict[Target, "asyncio.Future[None]"], ticket: object, seconds: float
     ) -> None:
-        """Wait for a change of one of the targets, for so long at most."""
-        waiting = {self._stop, *(change for _, change in changes)}
-        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for number, (target, change) in enumerate(changes):
+        """Wait for a change of one of the models, for so long at most."""
+        waiting = {self._stop, *changes.values()}
+        timeout = None if seconds == inf else seconds
+        await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        for target, change in changes.items():
             if change.done():
-                changes[number] = target, target.changed()
+                changes[target] = target.changed(ticket)
 
     def _drop_others(self) -> None:
         """Cancel the attempts that are still running."""
@@ -271,27 +293,39 @@ class Race:
         self.attempts.append(trial.attempt("SLOWER", "another model was faster"))
         _close_later(_closed(trial))
 
-    def _failure(self, delays: dict[str, float]) -> BaseException:
-        """The error when no model is left; ``delays`` are seconds until some can be asked."""
-        if len(self._errors) == 1 and (self._lone or not delays):
+    def _failure(self, waits: Mapping[str, Wait]) -> BaseException:
+        """The error when no model is left, or none that can be asked in time."""
+        if len(self._errors) == 1 and (self._lone or not waits):
             return self._with_attempts(self._errors[0])
-        if not delays:
+        if not waits:
             return no_answer(self.attempts, self._errors)
-        cooling = {name: delay for name, delay in delays.items() if delay != inf}
         last = {target.name: target.status().last_error for target in self._targets}
         parts = [said(self.attempts)] if self.attempts else []
-        for name, delay in delays.items():
+        for name, wait in waits.items():
             after = f" after: {last[name]}" if last[name] and not self.attempts else ""
-            when = "is being asked by others" if delay == inf else f"cools for {delay:.3g} s"
-            parts.append(f"{shown(name)} {when}{after}")
+            when = "" if wait.seconds == inf else f" for {wait.seconds:.3g} s"
+            parts.append(f"{shown(name)} {wait.why}{when}{after}")
+        seconds = {name: wait.seconds for name, wait in waits.items() if wait.seconds != inf}
         message = f"no model can be asked in time: {'; '.join(parts)}"
-        details = {"cooling": cooling, "models": [target.name for target in self._targets]}
-        return self._with_attempts(in_total(message, details, self._errors, cooling))
+        details = {"waits": seconds, "models": [target.name for target in self._targets]}
+        return self._with_attempts(in_total(message, details, self._errors, seconds))
 
     def _with_attempts(self, error: BaseException) -> BaseException:
         if isinstance(error, TaluError):
             error.attempts = tuple(self.attempts)
         return error
+
+
+def _enter(targets: Sequence[Target], ticket: object) -> None:
+    """Join the queues; ``ResourceError`` when all of them are full."""
+    full = []
+    for target in targets:
+        try:
+            target.enter(ticket)
+        except ResourceError as error:
+            full.append(error)
+    if len(full) == len(targets):
+        raise full[0]
 
 
 def _error_of(task: "asyncio.Task[None]") -> BaseException | None:

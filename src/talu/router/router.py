@@ -74,9 +74,9 @@ class Router(Handle):
             self._targets[spec.name] = _Target(spec)
         self._default = specs[0].name
         self._closed = False
-        self._routing = None if policy is None else Routing(policy, self.models, self._asked)
-        if self._routing is not None:
-            self._default = self._routing.name
+        self._routing = Routing(policy, {spec.name: spec.limits for spec in specs}, self._aopened)
+        if policy is not None:
+            self._default = policy.name
         self._starts = ForkSafeLock(reentrant=True)
         if default_model is not None:
             self.default_model = default_model
@@ -89,21 +89,23 @@ class Router(Handle):
     @property
     def names(self) -> list[str]:
         """The names that can be asked: ``models``, and that of the policy."""
-        return self.models if self._routing is None else [*self.models, self._routing.name]
+        return self.models if self.policy is None else [*self.models, self.policy.name]
 
     @property
     def policy(self) -> Policy | None:
         """The policy; None without one."""
-        return None if self._routing is None else self._routing.policy
+        return self._routing.policy
 
     def models_of(self, model: ModelInput | None) -> list[str]:
         """The models among which the policy chooses, if that is what ``model`` names; else none."""
-        routing = self._routing
-        return routing.models if routing is not None and self.name_of(model) == routing.name else []
+        return [] if self.name_of(model) in self._targets else self._routing.models
 
     def status(self) -> RouterStatus:
-        """The state of the policy's models: what runs, what failed, what cools and until when."""
-        return RouterStatus() if self._routing is None else self._routing.status()
+        """The state of the models of the policy, and of those with limits.
+
+        It shows how many requests run, wait and failed, and for how long a model is not asked.
+        """
+        return self._routing.status()
 
     @property
     def default_model(self) -> str:
@@ -213,6 +215,9 @@ class Router(Handle):
         name = self.name_of(model)
         if name not in self._targets:
             return self._policy_backend(offline=offline)
+        return self._routing.limited(name, self._opened_by(name, deadline, offline=offline))
+
+    def _opened_by(self, name: str, deadline: Deadline | None, *, offline: bool) -> Backend:
         if deadline is None or not self._targets[name].takes_time:
             return self._opened(name, offline=offline)
         opening = self._opening(name, offline=offline)
@@ -223,13 +228,7 @@ class Router(Handle):
 
     def _policy_backend(self, *, offline: bool) -> Backend:
         self._check_open()
-        if self._routing is None:
-            raise RuntimeError("there is no policy")
         return self._routing.backend(offline=offline)
-
-    async def _asked(self, name: str, *, offline: bool, deadline: Deadline | None) -> Backend:
-        """Open a model that the policy asks."""
-        return await self.abackend(name, offline=offline, deadline=deadline)
 
     def _opened(self, name: str, *, offline: bool) -> Backend:
         """Open the model unless it is open."""
@@ -289,6 +288,10 @@ class Router(Handle):
         name = self.name_of(model)
         if name not in self._targets:
             return self._policy_backend(offline=offline)
+        opened = await self._aopened(name, offline=offline, deadline=deadline)
+        return self._routing.limited(name, opened)
+
+    async def _aopened(self, name: str, *, offline: bool, deadline: Deadline | None) -> Backend:
         opened = self._targets[name].backend
         if opened is not None:
             return opened

@@ -1,6 +1,6 @@
 """Connects a policy with the models of its router."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -9,10 +9,11 @@ from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.protocols import Backend
 from talu.router.hedging import Hedging
+from talu.router.limits import Limits
 from talu.router.policies import Policy
 from talu.router.status import RouterStatus
 from talu.router.targets import Target
-from talu.router.virtual import PolicyBackend
+from talu.router.virtual import LimitedBackend, PolicyBackend
 from talu.types import Request
 
 __all__ = ["Opener", "Routing"]
@@ -28,32 +29,36 @@ class Opener(Protocol):
 
 
 class Routing:
-    """A policy and the state of its models.
+    """A policy, if there is one, and the state of the models that it asks or that have limits.
 
     Attributes:
-        policy: the policy.
-        name: its name as a model.
+        policy: the policy; None without one.
+        models: the names of the policy's models; all models without a policy.
     """
 
-    def __init__(self, policy: Policy, models: Sequence[str], opener: Opener) -> None:
+    def __init__(
+        self, policy: Policy | None, limits: Mapping[str, Limits | None], opener: Opener
+    ) -> None:
         """Check the policy against the models of the router.
+
+        Args:
+            policy: the policy.
+            limits: the limits of each model of the router.
+            opener: opens a model.
 
         Raises:
             ValidationError: it is not a policy, or names a model that the router does not have.
         """
-        if not isinstance(policy, Policy):
+        if policy is not None and not isinstance(policy, Policy):
             wrong = f"policy must be a policy of talu.router, as in Fallback(), got {shown(policy)}"
             raise ValidationError(wrong, details={"param": "policy"})
         self.policy = policy
-        self.name = policy.name
-        self._targets = [Target(name) for name in policy.check(models)]
+        self.models = list(limits) if policy is None else policy.check(list(limits))
+        self._limited = {name for name, each in limits.items() if each is not None}
+        asked = self._limited if policy is None else {*self._limited, *self.models}
+        self._targets = {name: Target(name, limits[name]) for name in limits if name in asked}
         self._opener = opener
         self._hedging = Hedging()
-
-    @property
-    def models(self) -> list[str]:
-        """The names of its models."""
-        return [target.name for target in self._targets]
 
     def backend(self, *, offline: bool) -> Backend:
         """The policy as a backend.
@@ -61,9 +66,16 @@ class Routing:
         Args:
             offline: opening a model must not use the network.
         """
+        if self.policy is None:
+            raise RuntimeError("there is no policy")
+        targets = [self._targets[name] for name in self.models]
         return PolicyBackend(
-            self.policy, self._targets, partial(self._open, offline=offline), self._hedging
+            self.policy, targets, partial(self._open, offline=offline), self._hedging
         )
+
+    def limited(self, name: str, backend: Backend) -> Backend:
+        """The backend of a model, behind the limits of the model if it has any."""
+        return LimitedBackend(backend, self._targets[name]) if name in self._limited else backend
 
     def _open(self, name: str, request: Request, *, offline: bool) -> Awaitable[Backend]:
         return self._opener(name, offline=offline, deadline=request.deadline)
@@ -71,8 +83,8 @@ class Routing:
     def status(self) -> RouterStatus:
         """The state of the models."""
         return RouterStatus(
-            policy=self.name,
+            policy=None if self.policy is None else self.policy.name,
             requests=self._hedging.requests,
             hedged=self._hedging.hedged,
-            targets=tuple(target.status() for target in self._targets),
+            targets=tuple(target.status() for target in self._targets.values()),
         )

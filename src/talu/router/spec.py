@@ -13,6 +13,7 @@ from talu.callers import warn
 from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.protocols import Backend
+from talu.router.limits import Limits
 from talu.router.reference import PATH_STARTS, protocol_of
 from talu.types import LocalBackend
 
@@ -46,11 +47,13 @@ class ModelSpec:
             directly and closed by the client.
         name: the name of the model in its client; ``ref`` if it is not given. One model in two
             places needs two names.
+        limits: limits of its requests; None for none.
     """
 
     ref: str
     backend: BackendSpec | None
     name: str
+    limits: Limits | None
 
     def __init__(
         self,
@@ -58,11 +61,13 @@ class ModelSpec:
         backend: BackendSpec | None = None,
         *,
         name: str | None = None,
+        limits: Limits | None = None,
     ) -> None:
         text = path_reference(ref) if isinstance(ref, os.PathLike) else ref
         object.__setattr__(self, "ref", text)
         object.__setattr__(self, "backend", backend)
         object.__setattr__(self, "name", text if name is None else name)
+        object.__setattr__(self, "limits", limits)
 
 
 ModelInput = str | os.PathLike[str] | ModelSpec
@@ -165,7 +170,7 @@ def _with(spec: ModelSpec, backend: LocalBackend | RemoteBackend | None) -> Mode
     if isinstance(backend, RemoteBackend) and protocol_of(spec.ref, backend) == "anthropic":
         values = {each.name: getattr(backend, each.name) for each in fields(backend)}
         backend = AnthropicBackend(**values)
-    return ModelSpec(spec.ref, backend, name=spec.name)
+    return ModelSpec(spec.ref, backend, name=spec.name, limits=spec.limits)
 
 
 def _spec(model: ModelInput) -> ModelSpec:
@@ -177,6 +182,9 @@ def _spec(model: ModelInput) -> ModelSpec:
         raise ValidationError(wrong, details={"param": "model"})
     if spec.name != spec.ref:
         _check_name(spec.name)
+    if spec.limits is not None and not isinstance(spec.limits, Limits):
+        wrong = f"limits must be Limits, as in Limits(concurrency=4), got {shown(spec.limits)}"
+        raise ValidationError(wrong, details={"param": "limits"})
     return spec
 
 

@@ -4,22 +4,45 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from math import inf
 from time import monotonic
 
-from talu.error_text import shortened
+from talu.error_text import shortened, shown
 from talu.exceptions import EndpointError, ResourceError
 from talu.forks import ForkSafeLock
 from talu.router.health import Health, Verdict
 from talu.router.hedging import percentile
+from talu.router.limits import Gate, Limits, Slot
 from talu.router.status import TargetStatus
 
-__all__ = ["Lease", "Target"]
+__all__ = ["COOLING", "LIMITED", "Lease", "Target", "Wait"]
 
 OBSERVED = 200  # times to the first token
 RECENT_S = 300.0  # of the moving average
 WEIGHT = 0.2  # of a new time in the moving average
 MAX_WAITING = 10_000  # requests
+
+
+COOLING = "cools"
+PROBED = "is being probed by another request"
+LIMITED = "has reached its limits"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A model cannot be asked now.
+
+    Attributes:
+        seconds: until it is worth trying again; infinite when that depends on another request.
+        why: what the model does, in words.
+    """
+
+    seconds: float
+    why: str
+
+
+Listener = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 
 
 class Target:
@@ -29,39 +52,44 @@ class Target:
         name: the model's name in the router.
     """
 
-    def __init__(self, name: str, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, name: str, limits: Limits | None = None, clock: Callable[[], float] = monotonic
+    ) -> None:
         """Start without any request; ``clock`` gives the time in seconds."""
         self.name = name
+        self._limits = Gate(limits)
         self._clock = clock
         self._gate = ForkSafeLock(reentrant=True)  # finalizers and signal handlers may call in
         self._health = Health()
         self._queue: deque[object] = deque()
-        self._listeners: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._listeners: dict[object, Listener] = {}  # by ticket
         self._times: deque[float] = deque(maxlen=OBSERVED)
         self._average: float | None = None
         self._average_at = -inf
         self._requests = self._running = self._failures = 0
         self._last_error: str | None = None
 
-    def begin(self, ticket: object, *, lone: bool) -> "Lease | float":
+    def begin(self, ticket: object, *, lone: bool, tokens: int = 0) -> "Lease | Wait":
         """Begin an attempt if the model may be asked now.
 
         Args:
             ticket: identifies the request in the queue.
             lone: there is no other model to ask.
-
-        Returns:
-            The attempt, or the seconds until it is worth trying again; infinite when it depends on
-            another request.
+            tokens: an estimate of the request's tokens.
         """
         with self._gate.lock:
             now = self._clock()
             if self._health.blocked(now, lone=lone):
                 wait = self._health.ready_at(lone=lone) - now
-                return wait if wait > 0 else inf
+                return Wait(wait, COOLING) if wait > 0 else Wait(inf, PROBED)
+            if self._limits.limited:
+                delay = self._limits.delay(now, tokens)
+                if delay > 0 or (self._queue and self._queue[0] is not ticket):
+                    return Wait(delay or inf, LIMITED)
             self._requests += 1
             self._running += 1
-            return Lease(self, probe=self._health.begin())
+            slot = self._limits.begin(now, tokens)
+            return Lease(self, slot, tokens, probe=self._health.begin())
 
     def enter(self, ticket: object) -> None:
         """Join the queue.
@@ -72,30 +100,31 @@ class Target:
         with self._gate.lock:
             if len(self._queue) >= MAX_WAITING:
                 raise ResourceError(
-                    f"{MAX_WAITING:,} requests wait for model {self.name!r} already: send fewer at "
-                    "once, or raise its limits"
+                    f"{MAX_WAITING:,} requests wait for model {shown(self.name)} already: send "
+                    "fewer at once, or raise its limits"
                 )
             self._queue.append(ticket)
 
     def leave(self, ticket: object) -> None:
         """Leave the queue; the next one may be admitted."""
         with self._gate.lock:
+            self._listeners.pop(ticket, None)
             with suppress(ValueError):
                 self._queue.remove(ticket)
             self._notify()
 
-    def changed(self) -> "asyncio.Future[None]":
-        """A future of the running loop that ends when an attempt has ended."""
+    def changed(self, ticket: object) -> "asyncio.Future[None]":
+        """A future of the running loop that ends when it is worth trying again."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         with self._gate.lock:
-            self._listeners.append((loop, future))
+            self._listeners[ticket] = loop, future
         return future
 
-    def forget(self, future: "asyncio.Future[None]") -> None:
-        """Stop waiting for a change."""
+    def server_said(self, seconds: float) -> None:
+        """The server takes no further request for so long."""
         with self._gate.lock:
-            self._listeners = [each for each in self._listeners if each[1] is not future]
+            self._limits.close(self._clock(), seconds)
 
     def status(self) -> TargetStatus:
         """The state now."""
@@ -118,10 +147,14 @@ class Target:
             )
 
     def _notify(self) -> None:
-        listeners, self._listeners = self._listeners, []
-        for loop, future in listeners:
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(_settle, future)
+        """Wake those who wait: only the first one of a model with limits."""
+        first = [self._queue[0]] if self._limits.limited and self._queue else [*self._listeners]
+        for ticket in first:
+            listener = self._listeners.pop(ticket, None)
+            if listener is not None:
+                loop, future = listener
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(_settle, future)
 
     def _answered(self, first_token_ms: float) -> None:
         with self._gate.lock:
@@ -145,6 +178,7 @@ class Target:
     def _ended(self, *, probe: bool) -> None:
         with self._gate.lock:
             self._running -= 1
+            self._limits.end()
             if probe:  # one that ended without a result
                 self._health.probing = False
             self._notify()
@@ -153,10 +187,17 @@ class Target:
 class Lease:
     """One attempt at a model, which counts as running until it is released or dropped."""
 
-    def __init__(self, target: Target, *, probe: bool) -> None:
+    def __init__(self, target: Target, slot: Slot, tokens: int, *, probe: bool) -> None:
         self.target = target
+        self._slot = slot
+        self._tokens = tokens
         self._probe = probe
         self._released = False
+
+    def used(self, tokens: int) -> None:
+        """The number of tokens is known now."""
+        self._slot.tokens += tokens - self._tokens
+        self._tokens = tokens
 
     def answered(self, first_token_ms: float) -> None:
         """The first token has come."""

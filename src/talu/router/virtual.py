@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 from talu.bridge import Bridged
 from talu.config import FIELDS
@@ -14,7 +14,7 @@ from talu.exceptions import TaluError
 from talu.protocols import AsyncGeneration, Backend, Generation
 from talu.router.health import Verdict, verdict_on
 from talu.router.hedging import Hedging
-from talu.router.policies import Policy
+from talu.router.policies import First, Policy
 from talu.router.race import Race, Trial
 from talu.router.status import TargetStatus
 from talu.router.targets import Target
@@ -29,7 +29,7 @@ from talu.types import (
     Usage,
 )
 
-__all__ = ["PolicyBackend", "RoutedGeneration"]
+__all__ = ["LimitedBackend", "PolicyBackend", "RoutedGeneration"]
 
 
 class PolicyBackend:
@@ -68,12 +68,12 @@ class PolicyBackend:
         return self.policy.name
 
     @property
-    def location(self) -> None:
+    def location(self) -> str | None:
         """None: its models have their own."""
         return None
 
     @property
-    def max_context_length(self) -> None:
+    def max_context_length(self) -> int | None:
         """None: that of its models may differ."""
         return None
 
@@ -97,6 +97,51 @@ class PolicyBackend:
 
     def close(self) -> None:
         """Do nothing: the router closes its models."""
+
+
+class LimitedBackend(PolicyBackend):
+    """A backend whose generations wait for the limits of its model; else the backend itself."""
+
+    def __init__(self, backend: Backend, target: Target) -> None:
+        """Put a backend behind the limits of its model."""
+        self._backend = backend
+        super().__init__(First(), [target], self._opened, Hedging())
+
+    async def _opened(self, name: str, request: Request) -> Backend:
+        return self._backend
+
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return self._backend.model
+
+    @property
+    def location(self) -> str | None:
+        """The location of the backend."""
+        return self._backend.location
+
+    @property
+    def max_context_length(self) -> int | None:
+        """The backend's."""
+        return self._backend.max_context_length
+
+    @property
+    def settings(self) -> Collection[str]:
+        """The backend's."""
+        return self._backend.settings
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The backend's."""
+        return self._backend.capabilities
+
+    def __getattr__(self, name: str) -> Any:
+        """What else the backend can do."""
+        return getattr(self._backend, name)
+
+    def close(self) -> None:
+        """Close the backend."""
+        self._backend.close()
 
 
 class RoutedGeneration:
@@ -200,6 +245,8 @@ class RoutedGeneration:
 
     def _named(self, trial: Trial, done: Done) -> Done:
         """The last event, with the model that answered and those that were asked."""
+        if done.usage.total_tokens is not None:
+            trial.lease.used(done.usage.total_tokens)
         attempts = sorted((*self._attempts, trial.attempt()), key=lambda each: each.started_ms)
         notes = (*done.notes, *self._notes)
         return replace(done, model=trial.model, attempts=tuple(attempts), notes=notes)
@@ -224,5 +271,5 @@ def _note(first: TargetStatus, answered: str, attempts: Sequence[Attempt]) -> st
     why = next((each.reason for each in attempts if each.model == first.model), None)
     if why is None and first.cooling_s > 0:
         why = f"it is not asked for {first.cooling_s:.3g} s after an error: {first.last_error}"
-    why = why or "other requests to it have to end first"
+    why = why or "it has reached its limits, or is being probed by another request"
     return f"{shown(answered)} answered instead of {shown(first.model)}: {why}"
