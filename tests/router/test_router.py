@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from talu.backends.scripted import ScriptedModel
 from talu.client import Client
 from talu.exceptions import ModelNotFoundError, StateError, ValidationError
 from talu.router import LocalBackend, ModelSpec, OpenAICompatibleBackend, Router
+from talu.router.router import BACKENDS
 from talu.weights.resolve import BUNDLED_FOLDER
 
 
@@ -216,3 +218,24 @@ def test_concurrent_threads_get_the_same_backend() -> None:
 
     with router, ThreadPoolExecutor(4) as pool:
         assert len(set(map(id, pool.map(open_it, range(4))))) == 1
+
+
+@dataclass(frozen=True)
+class ToyOptions:
+    """Options of a backend that nobody knows."""
+
+    answer: str
+
+
+class ToyModel(ScriptedModel):
+    """A backend in a module of its own: what a line in the router's table names."""
+
+    def __init__(self, ref: str, options: ToyOptions, *, name: str, offline: bool) -> None:
+        super().__init__(f"{options.answer} from {ref}", model=name)
+
+
+def test_a_new_backend_is_a_module_and_a_line_in_the_table(monkeypatch) -> None:
+    monkeypatch.setitem(BACKENDS, ToyOptions, (__name__, "ToyModel"))
+    with Client(ModelSpec("some/thing", ToyOptions("Hello"), name="toy")) as client:
+        answer = client.ask("Hi")
+    assert (answer, answer.model) == ("Hello from some/thing", "toy")
