@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from tests.remote import replies
 from tests.remote.replies import DONE, chunk, delta, tool_delta, usage_chunk
-from tests.remote.server import Reply, Server, Step
+from tests.remote.server import Cut, Endless, Gate, Reply, Server, Step
 
 from talu import CompletionOptions
+from talu.backends.remote import generation
 
 HELLO = "Grüße, 世界 👋"
 
@@ -221,6 +222,30 @@ def test_an_answer_is_read_however_the_server_sends_it(remote: Any, serve: Any, 
     reply, expected = CHATS[name]
     answer = remote.run(remote.client(serve(reply)).chat().send("hi"))
     assert seen(answer) == expected
+
+
+STARTED = replies.chat_events("a", "b")
+AFTER_THE_END: dict[str, tuple[list[Any], Any, bool]] = {  # what follows, usage, a note
+    "[DONE] and silence": ([*STARTED, Gate()], (7, 3, None), False),
+    "[DONE] and noise": ([*STARTED, Endless(b": ping\n\n")], (7, 3, None), False),
+    "[DONE] and a cut": ([*STARTED, Cut()], (7, 3, None), False),
+    "usage and silence": ([*STARTED[:-1], Gate()], (7, 3, None), True),
+    "usage and a cut": ([*STARTED[:-1], Cut()], (7, 3, None), True),
+    "silence": ([*STARTED[:-2], Gate()], (None, None, None), True),
+    "a cut": ([*STARTED[:-2], Cut()], (None, None, None), True),
+    "the end of the connection": ([*STARTED[:-2]], (None, None, None), False),
+}
+
+
+@pytest.mark.parametrize("name", AFTER_THE_END)
+def test_what_follows_the_end_of_an_answer_does_not_break_it(
+    remote: Any, serve: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    sent, usage, noted = AFTER_THE_END[name]
+    monkeypatch.setattr(generation, "LAST_S", 0.2)
+    answer = remote.run(remote.client(serve(replies.stream(*sent))).ask("hi"))
+    assert seen(answer) == Answer(usage=usage)
+    assert answer.notes == (("the connection broke after the end of the answer",) if noted else ())
 
 
 def test_pieces_come_as_they_are_sent(remote: Any, serve: Any) -> None:

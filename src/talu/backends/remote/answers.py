@@ -51,6 +51,9 @@ class Decoder(Protocol):
     model: str | None
     notes: tuple[str, ...]
 
+    def note(self, text: str) -> None:
+        """Add a note, once."""
+
     def push(self, data: Mapping[str, Any]) -> list[Event]:
         """The events of one piece of the answer, or of a whole answer that was not streamed.
 

@@ -23,6 +23,7 @@ from talu.types import Done, Event, FinishReason, TextDelta, Timings, Usage
 
 __all__ = ["Exchange", "RemoteGeneration", "Stream"]
 
+LAST_S = 2.0  # for what may come after the finish reason
 WHOLE = ("application/json", "text/html", "application/xhtml", "application/problem")
 
 
@@ -203,31 +204,45 @@ class RemoteGeneration:
         waiting, stream, decoder = self._waiting, self._stream, self._decoder
         if waiting is None or stream is None or decoder is None:
             raise RuntimeError("the generation has not been started")
-        failure = None
+        seconds = self._exchange.limits.piece_s
+        if decoder.reason is not None:  # only counts of tokens may still come
+            seconds = min(seconds, LAST_S)
+        failure: TaluError | None = None
         try:
-            async with waiting.within(self._exchange.limits.piece_s, self._stalled):
+            async with waiting.within(seconds, self._stalled):
                 data = await stream.__anext__()
             self._add(self._decoded(decoder, data))
         except StopAsyncIteration:
-            try:
-                self._finish(decoder)
-            finally:
-                await self._drop_stream()
+            await self._end(decoder)
         except Cancelled:
             await self._cancel_now()
-        except TaluError:
-            await self._close()
-            raise
+        except TaluError as error:
+            failure = error
         except Exception as error:  # noqa: BLE001 - raised below, as a typed error
-            await self._close()
             failure = self._exchange.failures.of(error, doing="the answer")
             if failure.status is None and failure.code in ("ENDPOINT_UNREACHABLE", "SERVER_ERROR"):
                 failure = self._exchange.failures.broken("the connection was cut")
         except BaseException:
             await self._close()
             raise
-        if failure is not None:  # raised here, so that the SDK's error is not attached
-            raise failure
+        if failure is not None:  # after the handlers, so that the SDK's error is not attached
+            await self._break(failure, decoder)
+
+    async def _break(self, failure: TaluError, decoder: Decoder) -> None:
+        """Raise the failure, unless the answer was complete before it."""
+        if decoder.reason is not None and failure.code in ("ENDPOINT_TIMEOUT", "STREAM_BROKEN"):
+            decoder.note("the connection broke after the end of the answer")
+            await self._end(decoder)
+            return
+        await self._close()
+        raise failure
+
+    async def _end(self, decoder: Decoder) -> None:
+        """Add the last event; raises when the answer is not complete."""
+        try:
+            self._finish(decoder)
+        finally:
+            await self._drop_stream()
 
     def _stalled(self) -> Exception:
         seconds = self._exchange.limits.piece_s
