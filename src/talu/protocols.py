@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # importing talu does not import numpy
 __all__ = [
     "AsyncGeneration",
     "Backend",
+    "CachedPrefix",
     "ChatRecord",
     "Counter",
     "Embedded",
@@ -145,6 +146,13 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release the engine or the connections; idempotent."""
+
+
+class CachedPrefix(Protocol):
+    """A backend that knows how much of a prompt it has computed before."""
+
+    def cached_tokens(self, request: Request) -> tuple[int, int]:
+        """How many tokens of the prompt need no computation, and how many it has; blocks."""
 
 
 class LimitReporter(Protocol):

@@ -184,3 +184,13 @@ def test_blocks_cost_memory_only_when_they_are_used() -> None:
         tracemalloc.stop()
     assert peak < 100_000
     assert pool.available == 2**27 - 10
+
+
+@given(st.lists(PROMPTS, max_size=5), PROMPTS)
+def test_the_cached_tokens_are_those_that_a_sequence_would_reuse(
+    earlier: list[list[int]], prompt: list[int]
+) -> None:
+    pool = BlockPool(COUNT * 10, SIZE)
+    for tokens in earlier:
+        computed_sequence(pool, tokens)
+    assert pool.cached(prompt) == pool.reuse([], prompt, 0)

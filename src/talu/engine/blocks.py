@@ -70,6 +70,20 @@ class BlockPool:
             computed += size
         return computed
 
+    def cached(self, tokens: Sequence[int]) -> int:
+        """The number of tokens that a new sequence of these tokens would reuse.
+
+        Changes nothing; other threads may call it. What it finds may be evicted at any time.
+        """
+        computed, parent = 0, ROOT
+        while computed + self.block_size < len(tokens):
+            part = tuple(tokens[computed : computed + self.block_size])
+            found = self._published.get((parent, part))
+            if found is None:
+                break
+            computed, parent = computed + self.block_size, found
+        return computed
+
     def publish(self, blocks: list[int], tokens: Sequence[int], first: int, last: int) -> None:
         """Share the full blocks ``first`` to ``last - 1`` of a sequence with all others.
 

@@ -154,6 +154,10 @@ class Engine:
         if count > self.text_limit:
             raise self._too_long(number, count, f"at least {count}")
 
+    def cached(self, ids: list[int]) -> int:
+        """The number of these tokens at the beginning of a prompt that are in the prefix cache."""
+        return self._worker.cached(ids)
+
     def check_ids(self, name: str, ids: Iterable[int]) -> None:
         """Refuse token ids outside the vocabulary; ``name`` is the argument in messages.
 

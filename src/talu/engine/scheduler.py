@@ -102,6 +102,10 @@ class Scheduler(Generic[J]):
         """The number of jobs that hold no blocks yet."""
         return len(self._waiting)
 
+    def cached(self, tokens: list[int]) -> int:
+        """The number of these tokens that are in the cache; for any thread."""
+        return self._pool.cached(tokens)
+
     def __iter__(self) -> Iterator[J]:
         """All jobs, running ones first."""
         yield from self._running

@@ -52,9 +52,11 @@ class Policy:
 
     Attributes:
         falls_back: after a failure before the first token the next model is asked.
+        prefers_cached: an open model that has most of the prompt in its cache goes first.
     """
 
     falls_back: ClassVar[bool] = True
+    prefers_cached: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -276,9 +278,11 @@ class Sticky(Policy):
     """Asks the model that has answered the same conversation before.
 
     The beginning of the conversation, its system message and its first user message, decides the
-    order of the models, so that every process finds the same one, without any shared state. A model
-    in this process that has more of the conversation in its prefix cache goes first.
+    order of the models, so that every process finds the same one, without any shared state. An open
+    model in this process that has more than half of the prompt in its prefix cache goes first.
     """
+
+    prefers_cached = True
 
     def order(self, request: Request, targets: Sequence[TargetStatus]) -> list[str]:
         """The order of the models for this conversation; without one of them, the others stay."""

@@ -74,7 +74,12 @@ class Router(Handle):
             self._targets[spec.name] = _Target(spec)
         self._default = specs[0].name
         self._closed = False
-        self._routing = Routing(policy, {spec.name: spec.limits for spec in specs}, self._aopened)
+        self._routing = Routing(
+            policy,
+            {spec.name: spec.limits for spec in specs},
+            self._aopened,
+            lambda name: self._targets[name].backend,
+        )
         if policy is not None:
             self._default = policy.name
         self._starts = ForkSafeLock(reentrant=True)

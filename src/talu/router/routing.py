@@ -1,6 +1,6 @@
 """Connects a policy with the models of its router."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -37,7 +37,11 @@ class Routing:
     """
 
     def __init__(
-        self, policy: Policy | None, limits: Mapping[str, Limits | None], opener: Opener
+        self,
+        policy: Policy | None,
+        limits: Mapping[str, Limits | None],
+        opener: Opener,
+        opened: Callable[[str], Backend | None],
     ) -> None:
         """Check the policy against the models of the router.
 
@@ -45,6 +49,7 @@ class Routing:
             policy: the policy.
             limits: the limits of each model of the router.
             opener: opens a model.
+            opened: the backend of a model if it is open.
 
         Raises:
             ValidationError: it is not a policy, or names a model that the router does not have.
@@ -58,6 +63,7 @@ class Routing:
         asked = self._limited if policy is None else {*self._limited, *self.models}
         self._targets = {name: Target(name, limits[name]) for name in limits if name in asked}
         self._opener = opener
+        self._opened = opened
         self._hedging = Hedging()
 
     def backend(self, *, offline: bool) -> Backend:
@@ -70,7 +76,11 @@ class Routing:
             raise RuntimeError("there is no policy")
         targets = [self._targets[name] for name in self.models]
         return PolicyBackend(
-            self.policy, targets, partial(self._open, offline=offline), self._hedging
+            self.policy,
+            targets,
+            partial(self._open, offline=offline),
+            self._hedging,
+            self._opened,
         )
 
     def limited(self, name: str, backend: Backend) -> Backend:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from talu.bridge import Bridged
 from talu.config import FIELDS
 from talu.error_text import shown
-from talu.exceptions import TaluError
+from talu.exceptions import TaluError, ValidationError
 from talu.protocols import AsyncGeneration, Backend, Generation
 from talu.router.health import Verdict, verdict_on
 from talu.router.hedging import Hedging
@@ -18,6 +18,7 @@ from talu.router.policies import First, Policy
 from talu.router.race import Race, Trial
 from talu.router.status import TargetStatus
 from talu.router.targets import Target
+from talu.threads import beside_loop
 from talu.types import (
     Attempt,
     Capabilities,
@@ -40,6 +41,7 @@ class PolicyBackend:
         targets: its models.
         open_model: opens one of them for a request.
         hedging: the times and the budget of the policy.
+        opened: the backend of a model if it is open.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class PolicyBackend:
         targets: Sequence[Target],
         open_model: Callable[[str, Request], Awaitable[Backend]],
         hedging: Hedging,
+        opened: Callable[[str], Backend | None] = lambda name: None,
     ) -> None:
         """Make the backend.
 
@@ -56,7 +59,9 @@ class PolicyBackend:
             targets: the models.
             open_model: opens a model by its name, for a request.
             hedging: the times and the budget of the policy.
+            opened: the backend of a model if it is open.
         """
+        self.opened = opened
         self.policy = policy
         self.targets = list(targets)
         self.hedging = hedging
@@ -164,7 +169,7 @@ class RoutedGeneration:
         backend, request = self._backend, self._request
         self._loop = asyncio.get_running_loop()
         states = {target.name: target for target in backend.targets}
-        order = backend.policy.order(request, [target.status() for target in backend.targets])
+        order = await self._order()
         self._race = race = Race(
             request,
             backend.policy,
@@ -191,6 +196,24 @@ class RoutedGeneration:
         trial.held.clear()
         if self._cancelled and trial.generation is not None:
             trial.generation.cancel()
+
+    async def _order(self) -> list[str]:
+        """The names of the models to ask, best first."""
+        backend, policy = self._backend, self._backend.policy
+        order = list(policy.order(self._request, [target.status() for target in backend.targets]))
+        known = {target.name for target in backend.targets}
+        if not order or not known.issuperset(order) or len(set(order)) < len(order):
+            raise ValidationError(
+                f"{type(policy).__name__}.order must return some of the models "
+                f"{', '.join(map(shown, sorted(known)))}, each once, and returned {shown(order)}",
+                details={"param": "policy"},
+            )
+        if not policy.prefers_cached:
+            return order
+        cached = await beside_loop(_cached, [backend.opened(name) for name in order], self._request)
+        best = max(cached)
+        first = cached.index(best)
+        return [order[first], *order[:first], *order[first + 1 :]] if best > 0 else order
 
     def __aiter__(self) -> Self:
         return self
@@ -264,6 +287,19 @@ class RoutedGeneration:
             if verdict in (Verdict.COOL, Verdict.BROKEN):
                 trial.lease.failed(error, verdict)
         self._end()
+
+
+def _cached(backends: Sequence[Backend | None], request: Request) -> list[int]:
+    """For each backend the cached tokens of the prompt, 0 if they are not more than half of it."""
+    found = []
+    for backend in backends:
+        asked = getattr(backend, "cached_tokens", None)
+        cached, tokens = 0, 0
+        if callable(asked):
+            with suppress(TaluError):  # the attempt will raise it
+                cached, tokens = asked(request)
+        found.append(cached if 2 * cached > tokens else 0)
+    return found
 
 
 def _note(first: TargetStatus, answered: str, attempts: Sequence[Attempt]) -> str:

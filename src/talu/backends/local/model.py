@@ -137,6 +137,15 @@ class LocalModel:
             return len(self.tokenize(request.prompt or ""))
         return len(self.render(request)[1])
 
+    def cached_tokens(self, request: Request) -> tuple[int, int]:
+        """How many tokens of the prompt are in the prefix cache, and how many it has.
+
+        Raises:
+            TaluError: the request has no valid prompt for this model.
+        """
+        ids = self.render(request)[1]
+        return self._engine.cached(ids), len(ids)
+
     def tokenize(self, text: str, *, special_tokens: bool = True) -> list[int]:
         """The token ids of a text, with or without the special tokens at its ends."""
         return self._engine.tokenizer.encode(text, special_tokens=special_tokens)
