@@ -60,6 +60,7 @@ PURE = [  # pure files: no input, output, threads or clocks
     "backends/remote/openai_completions.py",
     "backends/remote/options.py",
     "backends/remote/providers.py",
+    "backends/remote/rate_limits.py",
     "backends/remote/retries.py",
     "chat/builder.py",
     "chat/messages.py",

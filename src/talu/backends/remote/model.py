@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -31,6 +32,7 @@ from talu.backends.remote.openai_chat import ChatDecoder, encode_chat
 from talu.backends.remote.openai_completions import CompletionDecoder, encode_completion
 from talu.backends.remote.options import RemoteBackend
 from talu.backends.remote.providers import provider_named
+from talu.backends.remote.rate_limits import paused_for
 from talu.bridge import Bridged
 from talu.config import check_boolean
 from talu.deadline import Deadline
@@ -117,6 +119,7 @@ class RemoteModel:
             lambda: sdk.Client(self._endpoint, http_client(self._endpoint, headers, tls), timeout)
         )
         self._texts = RemoteTexts(self._target, self._answer, self._failures)
+        self._paused_until = 0.0
         self._closed = False
 
     @property
@@ -158,7 +161,7 @@ class RemoteModel:
         body = encode(request, self._target)
         return Exchange(
             body=body,
-            open=self._clients.get().stream,
+            open=self._opened,
             decoder=partial(decode, self._target),
             failures=self._failures,
             limits=self._limits,
@@ -168,6 +171,16 @@ class RemoteModel:
             deadline=request.deadline,
             retries=self._limits.retries_of(has_alternatives=request.has_alternatives),
         )
+
+    async def _opened(self, body: Body) -> Stream:
+        stream = await self._clients.get().stream(body)
+        pause = paused_for(stream.response.headers, time.time())
+        self._paused_until = max(self._paused_until, time.monotonic() + pause)
+        return stream
+
+    def closed_for(self) -> float:
+        """Seconds for which the server takes no further request, as its last answers say."""
+        return max(0.0, self._paused_until - time.monotonic())
 
     def _protocol(self, request: Request) -> tuple[Encode, Decode]:
         if self._endpoint.provider.protocol == "anthropic":
