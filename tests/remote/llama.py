@@ -31,9 +31,9 @@ def gguf() -> Path:
 class LlamaCpp:
     """A running server; use it in a ``with`` statement."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int = 2) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, str(gguf())],
+            [sys.executable, __file__, str(gguf()), str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -85,14 +85,14 @@ class LlamaCpp:
         self.close()
 
 
-def serve(path: str) -> None:
+def serve(path: str, threads: int) -> None:
     """Serve a model until the standard input ends."""
     import xllamacpp  # noqa: PLC0415 - only the process of the server loads it
 
     params: Any = xllamacpp.CommonParams()
     params.model.path = path
     params.model_alias = {ALIAS}
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.n_ctx, params.n_parallel = CONTEXT * SLOTS, SLOTS
     params.embedding = True  # chats go on as before
     params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
@@ -105,4 +105,4 @@ def serve(path: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], int(sys.argv[2]))
