@@ -3,11 +3,12 @@
 import asyncio
 import gc
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from talu import Client
+from talu import Client, Profile
 from talu.backends.scripted import ScriptedModel, Step
 from talu.bridge import run_in_background
 from talu.chat import Hook
@@ -262,6 +263,21 @@ def test_a_chat_keeps_the_policy_and_its_answers_name_the_model(faces: Any) -> N
     assert [faces.run(chat.send(text)).model for text in ("1", "2")] == ["a", "b"]
     assert chat.model == "roundrobin"
     assert [item.text for item in chat.items] == ["1", "one", "2", "two"]
+
+
+def test_a_stored_chat_continues_with_the_policy(faces: Any, home: Path) -> None:
+    def client() -> Any:
+        return faces.client_of(
+            model("a", [down()]), model("b", "Hello."), policy=Fallback(), profile=Profile("work")
+        )
+
+    first, second = client(), client()
+    chat = first.chat(session_id="s1")
+    faces.run(chat.send("hi"))
+    again = second.chat(session_id="s1")
+    assert (again.model, again.items[1].text) == ("fallback", "Hello.")
+    assert again.items[1].generation["model"] == "b"
+    faces.run(again.send("hi"))
 
 
 def test_an_empty_answer_is_an_answer(faces: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from talu.exceptions import EndpointError, ResourceError
+from talu.router import Limits
 from talu.router.health import Verdict
 from talu.router.targets import Lease, Target, Wait
 
@@ -144,8 +145,16 @@ def test_the_queue_is_bounded(target: Target, monkeypatch: pytest.MonkeyPatch) -
     assert target.status().waiting == 2
 
 
-def test_a_forked_child_can_use_it(target: Target) -> None:
+def test_the_requests_of_the_parent_do_not_count_in_a_forked_child(clock: Clock) -> None:
+    target = Target("a", Limits(concurrency=1), clock)
+    lease: Any = begun(target)
+    target.enter(object())
     child = os.fork()
     if child == 0:
-        os._exit(0 if isinstance(target.begin(object(), lone=False), Lease) else 1)
+        del lease
+        fresh = target.status()
+        own = target.begin(object(), lone=False)
+        os._exit(0 if isinstance(own, Lease) and (fresh.running, fresh.waiting) == (0, 0) else 1)
     assert os.waitpid(child, 0)[1] == 0
+    assert (target.status().running, target.status().waiting) == (1, 1)
+    lease.release()

@@ -1,9 +1,10 @@
 """Tracks the requests to each model: what runs, how fast it answers, and when it may be asked."""
 
 import asyncio
+import os
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
@@ -57,17 +58,32 @@ class Target:
     ) -> None:
         """Start without any request; ``clock`` gives the time in seconds."""
         self.name = name
-        self._limits = Gate(limits)
+        self._given = limits
         self._clock = clock
         self._gate = ForkSafeLock(reentrant=True)  # finalizers and signal handlers may call in
         self._health = Health()
-        self._queue: deque[object] = deque()
-        self._listeners: dict[object, Listener] = {}  # by ticket
+        self._forget_requests()
         self._times: deque[float] = deque(maxlen=OBSERVED)
         self._average: float | None = None
         self._average_at = -inf
-        self._requests = self._running = self._failures = 0
+        self._requests = self._failures = 0
         self._last_error: str | None = None
+
+    def _forget_requests(self) -> None:
+        self._process = os.getpid()
+        self._limits = Gate(self._given)
+        self._queue: deque[object] = deque()
+        self._listeners: dict[object, Listener] = {}  # by ticket
+        self._running = 0
+        self._health.probing = False
+
+    @contextmanager
+    def _state(self) -> Generator[None]:
+        """Access to the state. In a forked child, the requests of the parent do not count."""
+        with self._gate.lock:
+            if self._process != os.getpid():
+                self._forget_requests()
+            yield
 
     def begin(self, ticket: object, *, lone: bool, tokens: int = 0) -> "Lease | Wait":
         """Begin an attempt if the model may be asked now.
@@ -77,7 +93,7 @@ class Target:
             lone: there is no other model to ask.
             tokens: an estimate of the request's tokens.
         """
-        with self._gate.lock:
+        with self._state():
             now = self._clock()
             if self._health.blocked(now, lone=lone):
                 wait = self._health.ready_at(lone=lone) - now
@@ -97,7 +113,7 @@ class Target:
         Raises:
             ResourceError: it is full.
         """
-        with self._gate.lock:
+        with self._state():
             if len(self._queue) >= MAX_WAITING:
                 raise ResourceError(
                     f"{MAX_WAITING:,} requests wait for model {shown(self.name)} already: send "
@@ -107,7 +123,7 @@ class Target:
 
     def leave(self, ticket: object) -> None:
         """Leave the queue; the next one may be admitted."""
-        with self._gate.lock:
+        with self._state():
             self._listeners.pop(ticket, None)
             with suppress(ValueError):
                 self._queue.remove(ticket)
@@ -117,18 +133,18 @@ class Target:
         """A future of the running loop that ends when it is worth trying again."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        with self._gate.lock:
+        with self._state():
             self._listeners[ticket] = loop, future
         return future
 
     def server_said(self, seconds: float) -> None:
         """The server takes no further request for so long."""
-        with self._gate.lock:
+        with self._state():
             self._limits.close(self._clock(), seconds)
 
     def status(self) -> TargetStatus:
         """The state now."""
-        with self._gate.lock:
+        with self._state():
             now = self._clock()
             recent = self._average is not None and now - self._average_at <= RECENT_S
             return TargetStatus(
@@ -157,7 +173,7 @@ class Target:
                     loop.call_soon_threadsafe(_settle, future)
 
     def _answered(self, first_token_ms: float) -> None:
-        with self._gate.lock:
+        with self._state():
             self._health.succeed()
             self._times.append(first_token_ms)
             now = self._clock()
@@ -170,13 +186,13 @@ class Target:
 
     def _failed(self, error: BaseException, verdict: Verdict) -> None:
         retry_after = error.retry_after if isinstance(error, EndpointError) else None
-        with self._gate.lock:
+        with self._state():
             self._failures += 1
             self._last_error = shortened(str(error))
             self._health.fail(self._clock(), verdict, retry_after)
 
     def _ended(self, *, probe: bool) -> None:
-        with self._gate.lock:
+        with self._state():
             self._running -= 1
             self._limits.end()
             if probe:  # one that ended without a result
@@ -190,6 +206,7 @@ class Lease:
     def __init__(self, target: Target, slot: Slot, tokens: int, *, probe: bool) -> None:
         self.target = target
         self._slot = slot
+        self._process = os.getpid()
         self._tokens = tokens
         self._probe = probe
         self._released = False
@@ -212,7 +229,7 @@ class Lease:
 
     def release(self) -> None:
         """The attempt has ended; idempotent."""
-        if not self._released:
+        if not self._released and self._process == os.getpid():
             self._released = True
             self.target._ended(probe=self._probe)
 
