@@ -11,20 +11,18 @@ import argparse
 import asyncio
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fast_server import MODEL, started, words
 from machine import commit, machine
 from openai import AsyncOpenAI
 
 from talu import AsyncClient
 
 QUESTION = "Tell me a story about a fox."
-MODEL = "fast"
 SPREAD_S = 2.0
 SHORTER = 4  # answers at the pace of a model have fewer tokens
 Ask = Callable[[], AsyncIterator[str]]
@@ -162,69 +160,6 @@ async def measure(fast: str, paced: str, given: argparse.Namespace) -> dict[str,
     }
 
 
-def words(count: int) -> list[str]:
-    """The tokens of each answer."""
-    return [f" word{number}" for number in range(count)]
-
-
-def chunks(count: int) -> list[bytes]:
-    """The events of each answer, as chunks of HTTP."""
-
-    def event(choices: list[Any], **more: Any) -> bytes:
-        about = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1}
-        value = {**about, "model": MODEL, "choices": choices, **more}
-        return chunk(f"data: {json.dumps(value)}\n\n".encode())
-
-    def chunk(data: bytes) -> bytes:
-        return b"%x\r\n%s\r\n" % (len(data), data)
-
-    def delta(content: str, reason: str | None = None) -> list[Any]:
-        change = {"content": content} if content else {}
-        return [{"index": 0, "delta": change, "finish_reason": reason}]
-
-    usage = {"prompt_tokens": 8, "completion_tokens": count, "total_tokens": 8 + count}
-    last = [event(delta("", "stop")), event([], usage=usage), chunk(b"data: [DONE]\n\n")]
-    return [*(event(delta(word)) for word in words(count)), *last, b"0\r\n\r\n"]
-
-
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-
-
-async def serve(tokens: int, pause: float) -> None:
-    """Serve answers for ever, one token in one write, with a pause in seconds before each."""
-    parts = chunks(tokens)
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                length = next(
-                    int(line.split(b":")[1])
-                    for line in head.lower().split(b"\r\n")
-                    if line.startswith(b"content-length:")
-                )
-                await reader.readexactly(length)
-                writer.write(HEAD)
-                for part in parts:
-                    if pause:
-                        await asyncio.sleep(pause)
-                    writer.write(part)
-                    await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=2048)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-
-
-def started(tokens: int, pause: float) -> tuple[subprocess.Popen[str], str]:
-    """A server in a process of its own, and its address."""
-    command = [sys.executable, __file__, "--serve", str(pause), "--tokens", str(tokens)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    return process, f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
-
-
 def report(figures: dict[str, Figures]) -> None:
     """Print both clients side by side."""
     ours, theirs = figures["talu"], figures["sdk"]
@@ -250,12 +185,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--pause", type=float, default=0.2, help="of the paced server, seconds")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--serve", type=float, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.serve is not None:
-        asyncio.run(serve(given.tokens, given.serve))
-        return
-    servers = [started(given.tokens, 0.0), started(given.tokens // SHORTER, given.pause)]
+    servers = [started(given.tokens), started(given.tokens // SHORTER, given.pause)]
     try:
         figures = asyncio.run(measure(servers[0][1], servers[1][1], given))
     finally:
