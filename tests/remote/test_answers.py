@@ -1,7 +1,9 @@
 """Answers of servers with OpenAI's protocol, with a row for each way in which they deviate."""
 
+import asyncio
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -425,3 +427,36 @@ def test_a_server_may_have_an_ipv6_address(remote: Any, serve: Any) -> None:
     server = serve(replies.chat("a"), host="::1")
     assert remote.run(remote.client(server).ask("hi")) == "a"
     assert server.request.values("host") == [f"[::1]:{server.port}"]
+
+
+def echo(request: Any) -> Reply:
+    """The question, letter by letter."""
+    return replies.chat(*request.json["messages"][-1]["content"])
+
+
+def test_many_answers_at_once_are_not_mixed_up(remote: Any, serve: Any) -> None:
+    client = remote.client(serve(always=echo))
+    questions = [f"question {number}" for number in range(50)]
+    assert remote.run(client.ask(questions)) == questions
+
+
+def test_many_streams_at_once_are_not_mixed_up(awaiting: Any, serve: Any) -> None:
+    client = awaiting.client(serve(always=echo))
+    questions = [f"question {number}" for number in range(100)]
+
+    async def ask(question: str) -> list[str]:
+        return [str(piece) async for piece in await client.chat()(question)]
+
+    async def ask_all() -> list[list[str]]:
+        return await asyncio.gather(*map(ask, questions))
+
+    assert awaiting.run(ask_all()) == [[*question, ""] for question in questions]
+
+
+def test_a_certificate_of_the_file_that_the_environment_names_is_accepted(
+    remote: Any, serve: Any, tls: Any, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    server = serve(replies.chat("a"), tls=tls)
+    assert remote.run(remote.client(server, api_key="key").ask("hi")) == "a"
+    assert server.request.values("authorization") == ["Bearer key"]
