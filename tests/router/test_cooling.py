@@ -154,6 +154,28 @@ def test_without_a_budget_a_slow_model_is_waited_for(faces: Any) -> None:
     assert other.requests == []
 
 
+def test_a_slow_model_is_waited_for_without_a_spin_when_no_other_one_is_free(faces: Any) -> None:
+    async def slow() -> None:
+        await asyncio.sleep(0.05)
+
+    first, second = model("a", [slow, "x"]), model("b", [down()])
+    client = hedged(faces.client_of(first, second, policy=Fallback(hedge=True)))
+    target = client.router._routing._targets["b"]
+    target._health.until = float("inf")  # it cools
+    turns = 0
+    begin = target.begin
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        nonlocal turns
+        turns += 1
+        return begin(*arguments, **named)
+
+    target.begin = counted
+    assert faces.run(client.ask("hi")).text == "x"
+    assert turns == 1
+    assert client.router.status().hedged == 0
+
+
 def test_a_hedge_that_fails_leaves_the_first_model_its_time(faces: Any) -> None:
     failed = threading.Event()
 

@@ -134,6 +134,7 @@ class Race:
         self._left = list(self._targets)
         self._open = open_model
         self._hedging = hedging
+        self._may_hedge = policy.hedge
         self._running: dict[asyncio.Task[None], Trial] = {}
         self._errors: list[TaluError] = []
         self._began_at = perf_counter()
@@ -205,7 +206,7 @@ class Race:
 
     def _hedge_delay(self) -> float | None:
         """Seconds until a second model is asked; None for never."""
-        if not self._policy.hedge or len(self._running) != 1 or not self._left:
+        if not self._may_hedge or not self._left:
             return None
         delay = self._hedging.delay()
         if delay is None:
@@ -213,7 +214,8 @@ class Race:
         return max(0.0, self._began_at + delay - perf_counter())
 
     def _hedge(self) -> None:
-        """Ask a second model, if one is free and the budget allows it."""
+        """Ask a second model, if one is free and the budget allows it; once for each request."""
+        self._may_hedge = False
         ticket = object()
         for target in self._left:
             lease = target.begin(ticket, lone=False, tokens=self._tokens)
