@@ -9,7 +9,7 @@ import pytest
 from talu import AsyncClient, Client, ModelSpec
 from talu.backends.scripted import ScriptedModel, Step
 from talu.exceptions import EndpointError, GenerationError, ResourceError, ValidationError
-from talu.router import Fallback, Limits
+from talu.router import Fallback, LeastBusy, Limits
 from talu.router.limits import Gate
 from talu.router.targets import Lease, Target, Wait
 from talu.types import Done, FinishReason, StopFlag, Timings, Usage
@@ -273,3 +273,39 @@ def test_the_usage_of_an_answer_counts(faces: Any) -> None:
     faces.run(client.ask("hi", max_tokens=1))
     with pytest.raises(GenerationError, match="has reached its limits"):
         faces.run(client.ask("hi", max_tokens=1, timeout=0.02))
+
+
+def test_under_load_every_request_ends_and_nothing_stays_counted() -> None:
+    async def tick() -> None:
+        await asyncio.sleep(0)
+
+    def scripts(name: str) -> ScriptedModel:
+        fails: list[Step] = [EndpointError("no", "BAD_REQUEST")]
+        return ScriptedModel(*[fails if n % 5 == 4 else ["x", tick, "y"] for n in range(900)])
+
+    async def ask(client: AsyncClient, number: int) -> str:
+        task = asyncio.create_task(client.ask(f"{number}"))
+        if number % 7 == 0:
+            for _ in range(number % 20):
+                await asyncio.sleep(0)
+            task.cancel()
+        try:
+            return (await task).text
+        except asyncio.CancelledError:
+            return "cancelled"
+        except GenerationError as error:
+            return str(error)
+
+    async def main() -> None:
+        limits = Limits(concurrency=3)
+        specs = [ModelSpec(name, scripts(name), limits=limits) for name in ("a", "b", "c", "d")]
+        async with AsyncClient(specs, policy=LeastBusy(hedge=True)) as client:
+            results = await asyncio.gather(*(ask(client, number) for number in range(200)))
+            for _ in range(20):  # cancelled attempts close
+                await asyncio.sleep(0)
+            counts = [(each.running, each.waiting) for each in client.router.status().targets]
+            assert counts == [(0, 0)] * 4
+            assert results.count("xy") >= 160
+            assert {each[:15] for each in results} <= {"xy", "cancelled", "no model answer"}
+
+    asyncio.run(main())

@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import signal
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -297,6 +299,22 @@ def test_a_stop_flag_ends_the_request_while_models_are_asked(faces: Any) -> None
     assert answer.finish_reason is FinishReason.CANCELLED
     assert answer.text == ""
     assert client.router.status().targets[0].running == 0
+
+
+def test_ctrl_c_ends_a_request_and_releases_its_model() -> None:
+    async def interrupted() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        await asyncio.get_running_loop().create_future()
+
+    scripted = model("a", [interrupted, "never"], ["x", interrupted, "never"], "again")
+    with Client([ModelSpec("a", scripted)], policy=Fallback()) as client:
+        for _ in range(2):  # before the first token, and after it
+            with pytest.raises(KeyboardInterrupt):
+                client.ask("hi")
+        assert client.ask("hi").text == "again"
+        for _ in range(5):
+            run_in_background(lambda: asyncio.sleep(0))
+        assert (client.router.status().targets[0].running, scripted.active) == (0, 0)
 
 
 def test_a_stream_that_is_dropped_releases_its_model(faces: Any) -> None:
