@@ -1,21 +1,61 @@
 """What the decoders of all protocols share: how an answer ends, and values of unknown JSON.
 
-This module is pure.
+A value of a wrong type is never guessed at: it raises ``Malformed``. This module is pure.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from talu.exceptions import ValidationError
+from talu.json_values import json_copy
 from talu.types import Event, FinishReason, Usage
 
-__all__ = ["Decoded", "Decoder", "Malformed", "number", "part_of", "text_of"]
+__all__ = [
+    "TEXT_PARTS",
+    "Decoded",
+    "Decoder",
+    "Ended",
+    "Malformed",
+    "count",
+    "json_text",
+    "kept",
+    "member",
+    "real",
+    "string",
+    "text_of",
+]
 
 MAX_NOTES = 20
+MAX_KEPT = 900_000  # characters of what a provider wants back, as JSON
+MAX_COUNT = 2**53
+TEXT_PARTS = ("text", "output_text")
+REASONS = {  # of all protocols
+    "stop": FinishReason.STOP,
+    "eos": FinishReason.STOP,
+    "end_turn": FinishReason.STOP,
+    "stop_sequence": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "max_tokens": FinishReason.LENGTH,
+    "model_length": FinishReason.LENGTH,
+    "model_context_window_exceeded": FinishReason.LENGTH,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "tool_use": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "content_filter": FinishReason.CONTENT_FILTER,
+    "refusal": FinishReason.CONTENT_FILTER,
+}
+UNFINISHED = ("", "null", "none")
+FAILED = ("error", "abort", "cancel", "insufficient", "network", "timeout", "fail")  # beginnings
 
 
 class Malformed(Exception):
     """An event of a stream is not one of the protocol; the text says what was found."""
+
+
+class Ended(Exception):
+    """The server says that it ended the answer because something failed."""
 
 
 class Decoded:
@@ -41,6 +81,23 @@ class Decoded:
         if text not in self.notes and len(self.notes) < MAX_NOTES:
             self.notes = (*self.notes, text)
 
+    def finished(self, reason: object) -> None:
+        """Take a finish reason, unless it says that the answer goes on.
+
+        Raises:
+            Malformed: it is not text.
+            Ended: it names a failure.
+        """
+        name = string(reason, "a finish reason")
+        if name.lower() in UNFINISHED:
+            return
+        if name.lower().startswith(FAILED):
+            raise Ended(f"the server ended it with {name[:100]!r}")
+        self.reason = REASONS.get(name.lower())
+        if self.reason is None:
+            self.reason = FinishReason.STOP
+            self.note(f"the server named the finish reason {name[:100]!r}")
+
 
 class Decoder(Protocol):
     """Decodes the answer to one request; see ``Decoded``."""
@@ -51,34 +108,114 @@ class Decoder(Protocol):
     model: str | None
     notes: tuple[str, ...]
 
-    def note(self, text: str) -> None:
-        """Add a note, once."""
-
     def push(self, data: Mapping[str, Any]) -> list[Event]:
         """The events of one piece of the answer, or of a whole answer that was not streamed.
 
         Raises:
             Malformed: it is not one.
+            Ended: the server says that something failed.
         """
 
+    def finish(self) -> list[Event]:
+        """The events that are complete only at the end of the stream.
 
-def text_of(value: object) -> str:
-    """A text; that of a list of text parts; "" for anything else."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        parts = (part for part in value if isinstance(part, Mapping) and part.get("type") == "text")
-        return "".join(text_of(part.get("text")) for part in parts)
-    return ""
+        Raises:
+            Malformed: one of them is not complete.
+        """
+
+    def note(self, text: str) -> None:
+        """Add a note, once."""
 
 
-def number(value: object) -> int | None:
+def string(value: object, what: str) -> str:
+    """A text, "" for null; halves of surrogate pairs, which no text has, are replaced.
+
+    Raises:
+        Malformed: it is anything else.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise Malformed(f"{what} that is not text")
+    return (
+        value
+        if value.isascii()
+        else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    )
+
+
+def text_of(value: object, what: str = "content") -> str:
+    """A text, "" for null; that of a list of text parts, without the parts of other types.
+
+    Raises:
+        Malformed: it is anything else.
+    """
+    if not isinstance(value, list):
+        return string(value, what)
+    parts = [part for part in value if isinstance(part, Mapping)]
+    if len(parts) < len(value):
+        raise Malformed(f"{what} with a part that is not an object")
+    return "".join(
+        string(part.get("text"), what) for part in parts if part.get("type") in TEXT_PARTS
+    )
+
+
+def member(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object in an object, empty when it is missing or null.
+
+    Raises:
+        Malformed: it is anything else.
+    """
+    found = data.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping):
+        raise Malformed(f"{name} that is not an object")
+    return found
+
+
+def real(value: object, what: str) -> float:
+    """A finite number.
+
+    Raises:
+        Malformed: it is anything else.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e300:
+        raise Malformed(f"{what} that is not a number")
+    return float(value)
+
+
+def count(value: object) -> int | None:
     """A count of tokens; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return int(value) if 0 <= value < 2**53 else None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return int(value) if 0 <= value < MAX_COUNT else None
 
 
-def part_of(details: object, name: str) -> int | None:
-    """A count in an object of details; None when there is none."""
-    return number(details.get(name)) if isinstance(details, Mapping) else None
+def json_text(value: object, what: str) -> str:
+    """A JSON object as text: the text itself, or an object that was not sent as text.
+
+    Raises:
+        Malformed: it is anything else.
+    """
+    if not isinstance(value, Mapping):
+        return string(value, what)
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (RecursionError, TypeError, ValueError):
+        raise Malformed(f"{what} that is not plain JSON") from None
+
+
+def kept(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a provider wants back unchanged, checked: plain JSON that can be stored.
+
+    Raises:
+        Malformed: it is not, or it is too large.
+    """
+    try:
+        checked: dict[str, Any] = json_copy("data", data, max_length=MAX_KEPT)
+    except ValidationError as error:
+        raise Malformed(f"additional data that cannot be kept: it {error!s}") from None
+    return checked

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from talu.backends.remote.answers import Decoded, Malformed, number, part_of, text_of
+from talu.backends.remote.answers import Decoded, Malformed, count, json_text, kept, member, string
 from talu.backends.remote.encoding import Body, Target, extras, set_values
 from talu.exceptions import ValidationError
 from talu.types import (
@@ -23,14 +23,6 @@ from talu.types import (
 
 __all__ = ["MessagesDecoder", "encode_messages"]
 
-REASONS = {
-    "end_turn": FinishReason.STOP,
-    "stop_sequence": FinishReason.STOP,
-    "max_tokens": FinishReason.LENGTH,
-    "model_context_window_exceeded": FinishReason.LENGTH,
-    "tool_use": FinishReason.TOOL_CALLS,
-    "refusal": FinishReason.CONTENT_FILTER,
-}
 PAUSED = "the server paused its turn (pause_turn): send the conversation again to continue it"
 SYSTEM = ("system", "developer")
 
@@ -137,14 +129,11 @@ class MessagesDecoder(Decoded):
         super().__init__()
         self._provider = target.provider.name
         self._blocks: dict[int, dict[str, Any]] = {}
-        self._reason: str | None = None
+        self._reason: object = None
+        self._called = False
 
     def push(self, data: Mapping[str, Any]) -> list[Event]:
-        """The events of one event of the server.
-
-        Raises:
-            Malformed: it is not one of the protocol.
-        """
+        """See ``Decoder.push``."""
         match data.get("type"):
             case "message_start":
                 self._start(_object(data, "message"))
@@ -157,28 +146,32 @@ class MessagesDecoder(Decoded):
             case "message_delta":
                 self._end(_object(data, "delta"), data.get("usage"))
             case "message_stop":
-                self._stop()
+                return self._stop()
             case "message":
                 return self._whole(data)
             case None:
                 raise Malformed("an event without a type")
         return []  # a ping, or an event of a later version
 
+    def finish(self) -> list[Event]:
+        """See ``Decoder.finish``."""
+        if self.reason is FinishReason.TOOL_CALLS and not self._called:
+            raise Malformed("an answer that ends with tool calls and has none")
+        return []
+
     def _start(self, message: Mapping[str, Any]) -> None:
         if isinstance(message.get("model"), str):
-            self.model = message["model"]
-        self._count(message.get("usage"))
+            self.model = string(message["model"], "model")
+        self._count(member(message, "usage"))
 
-    def _count(self, usage: object) -> None:
+    def _count(self, usage: Mapping[str, Any]) -> None:
         """Update the counts, which are cumulative; a later event may leave some out."""
-        if not isinstance(usage, Mapping):
-            return
-        cached = number(usage.get("cache_read_input_tokens"))
-        prompt = number(usage.get("input_tokens"))
+        cached = count(usage.get("cache_read_input_tokens"))
+        prompt = count(usage.get("input_tokens"))
         if prompt is not None:
-            prompt += (cached or 0) + (number(usage.get("cache_creation_input_tokens")) or 0)
-        before, completion = self.usage, number(usage.get("output_tokens"))
-        thinking = part_of(usage.get("output_tokens_details"), "thinking_tokens")
+            prompt += (cached or 0) + (count(usage.get("cache_creation_input_tokens")) or 0)
+        before, completion = self.usage, count(usage.get("output_tokens"))
+        thinking = count(member(usage, "output_tokens_details").get("thinking_tokens"))
         self.usage = Usage(
             before.prompt_tokens if prompt is None else prompt,
             before.completion_tokens if completion is None else completion,
@@ -187,19 +180,22 @@ class MessagesDecoder(Decoded):
         )
 
     def _open(self, index: int, block: Mapping[str, Any]) -> list[Event]:
-        self._blocks[index] = {"type": block.get("type"), "signature": "", "arguments": ""}
-        opened = self._blocks[index]
+        if index in self._blocks:
+            raise Malformed("a block that begins before the one with its number has ended")
+        opened: dict[str, Any] = {"type": block.get("type"), "signature": "", "arguments": ""}
+        self._blocks[index] = opened
         match block.get("type"):
             case "text":
                 return _text(block.get("text"))
             case "thinking":
-                opened["signature"] = text_of(block.get("signature"))
+                opened["signature"] = string(block.get("signature"), "a signature")
                 return self._thought(block.get("thinking"))
             case "redacted_thinking":
-                opened["redacted"] = text_of(block.get("data"))
+                opened["redacted"] = string(block.get("data"), "redacted thinking")
             case "tool_use":
-                opened |= {"id": text_of(block.get("id")), "name": text_of(block.get("name"))}
-                opened["input"] = block.get("input")
+                opened["id"] = string(block.get("id"), "the id of a tool call")
+                opened["name"] = string(block.get("name"), "the name of a tool call")
+                opened["input"] = json_text(block.get("input") or {}, "the input of a tool call")
             case kind:
                 self.note(f"the answer has a part of type {str(kind)[:50]!r}, which is left out")
         return []
@@ -214,64 +210,72 @@ class MessagesDecoder(Decoded):
             case "thinking_delta":
                 return self._thought(delta.get("thinking"))
             case "signature_delta":
-                block["signature"] += text_of(delta.get("signature"))
+                block["signature"] += string(delta.get("signature"), "a signature")
             case "input_json_delta":
-                block["arguments"] += text_of(delta.get("partial_json"))
-            case "citations_delta":
-                self.note("the answer has citations, which are left out")
+                block["arguments"] += string(delta.get("partial_json"), "partial_json")
+            case kind:
+                self.note(f"the answer has pieces of type {str(kind)[:50]!r}, which are left out")
         return []
 
     def _close(self, index: int) -> list[Event]:
         block = self._blocks.pop(index, None)
-        match block and block["type"]:
-            case "thinking" if block:
+        if block is None:
+            raise Malformed("the end of a block that has not been opened")
+        match block["type"]:
+            case "thinking":
                 data = {"provider": self._provider, "signature": block["signature"]}
-                return [ReasoningEnd(data)]
-            case "redacted_thinking" if block:
-                return [ReasoningEnd({"provider": self._provider, "redacted": block["redacted"]})]
-            case "tool_use" if block:
-                given = json.dumps(block.get("input") or {}, ensure_ascii=False)
-                return [ToolCallEvent(block["id"], block["name"], block["arguments"] or given)]
+                return [ReasoningEnd(kept(data))]
+            case "redacted_thinking":
+                data = {"provider": self._provider, "redacted": block["redacted"]}
+                return [ReasoningEnd(kept(data))]
+            case "tool_use":
+                if not block["name"]:
+                    raise Malformed("a tool call without a name")
+                self._called = True
+                call_id = block["id"] or f"call_{index}"
+                return [ToolCallEvent(call_id, block["name"], block["arguments"] or block["input"])]
         return []
 
     def _thought(self, text: object) -> list[Event]:
-        found = text_of(text)
+        found = string(text, "thinking")
         return [ReasoningDelta(found, provider=self._provider)] if found else []
 
     def _end(self, delta: Mapping[str, Any], usage: object) -> None:
-        self._count(usage)
-        if isinstance(reason := delta.get("stop_reason"), str):
-            self._reason = reason
+        if isinstance(usage, Mapping):
+            self._count(usage)
+        if delta.get("stop_reason") is not None:
+            self._reason = delta["stop_reason"]
         if isinstance(stop := delta.get("stop_sequence"), str):
-            self.stop_sequence = stop
+            self.stop_sequence = string(stop, "a stop sequence")
 
-    def _stop(self) -> None:
-        if self._reason is None:
-            return
-        self.reason = REASONS.get(self._reason)
+    def _stop(self) -> list[Event]:
+        """Take the reason, and close the blocks whose end the server did not send."""
+        events = [event for index in sorted(self._blocks) for event in self._close(index)]
         if self._reason == "pause_turn":
             self.note(PAUSED)
-        elif self.reason is None:
-            self.note(f"the server named the stop reason {self._reason[:100]!r}")
-        self.reason = self.reason or FinishReason.STOP
+            self.reason = FinishReason.STOP
+        else:
+            self.finished(self._reason)
+        return events
 
     def _whole(self, message: Mapping[str, Any]) -> list[Event]:
         """The events of an answer that was not streamed."""
         self._start(message)
         events: list[Event] = []
         blocks = message.get("content")
-        for index, block in enumerate(blocks if isinstance(blocks, list) else ()):
+        if not isinstance(blocks, list):
+            raise Malformed("a message without content")
+        for index, block in enumerate(blocks):
             if not isinstance(block, Mapping):
                 raise Malformed("a block that is not an object")
             events += self._open(index, block)
             events += self._close(index)
         self._end(message, None)
-        self._stop()
-        return events
+        return [*events, *self._stop()]
 
 
 def _text(text: object) -> list[Event]:
-    found = text_of(text)
+    found = string(text, "text")
     return [TextDelta(found)] if found else []
 
 
@@ -284,6 +288,6 @@ def _object(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _index(data: Mapping[str, Any]) -> int:
     index = data.get("index")
-    if not isinstance(index, int):
+    if not isinstance(index, int) or isinstance(index, bool):
         raise Malformed("a block without a number")
     return index

@@ -17,7 +17,13 @@ from talu.types import Request
 
 __all__ = ["Body", "Target", "extras", "honoured", "set_values"]
 
-FIXED = ("stream", "messages", "prompt", "input")  # fields of a body that the request decides
+FIXED = (
+    "model",
+    "stream",
+    "messages",
+    "prompt",
+    "input",
+)  # fields of a body that the request decides
 MAX_EXTRA = 1_000_000  # characters of a body's extra fields, as JSON
 
 

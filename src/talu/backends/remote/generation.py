@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 import httpx2
 
-from talu.backends.remote.answers import Decoder, Malformed
+from talu.backends.remote.answers import Decoder, Ended, Malformed
 from talu.backends.remote.attempts import Cancelled, Limits, Waiting, repeated
 from talu.backends.remote.encoding import Body
 from talu.backends.remote.failures import Failures
@@ -24,7 +24,10 @@ from talu.types import Done, Event, FinishReason, TextDelta, Timings, Usage
 __all__ = ["Exchange", "RemoteGeneration", "Stream"]
 
 LAST_S = 2.0  # for what may come after the finish reason
-WHOLE = ("application/json", "text/html", "application/xhtml", "application/problem")
+NOT_JSON = object()
+STREAMED = "text/event-stream"
+EVENTS_AHEAD = 10_000  # that may have been read and not looked at
+UNWINDING: set["asyncio.Task[None]"] = set()  # a loop refers to its tasks weakly
 
 
 class Stream(Protocol):
@@ -138,42 +141,52 @@ class RemoteGeneration:
         """Read until there is an event."""
         while not self._ended:
             try:
-                data = await stream.__anext__()
+                data = await _next(stream)
             except StopAsyncIteration:
                 self._finish(decoder)
                 return
-            if events := self._decoded(decoder, data):
+            if events := self._decoded(partial(self._pushed, decoder, data)):
                 self._add(events)
                 return
 
     async def _read_whole(self, response: httpx2.Response, decoder: Decoder) -> None:
-        """Read an answer that is not streamed: an error, a web page, or all in one."""
-        failures = self._exchange.failures
+        """Read an answer that is not marked as a stream: an error, a web page, or all in one."""
         body = (await response.aread()).decode(errors="replace")
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError):
-            raise failures.bad_answer(
-                "the server answered with a web page, or another text that is not of its protocol: "
-                "is base_url right? Most servers want /v1 at its end",
+        pieces = _json_in(body)
+        if not pieces:
+            raise self._exchange.failures.bad_answer(
+                "the server answered with a web page, nothing, or another text that is not of its "
+                "protocol: is base_url right?",
                 status=response.status_code,
-            ) from None
-        self._add(self._decoded(decoder, data))
+            )
+        for data in pieces:
+            self._add(self._decoded(partial(self._pushed, decoder, data)))
         self._finish(decoder)
 
-    def _decoded(self, decoder: Decoder, data: Any) -> list[Event]:
-        failures = self._exchange.failures
+    def _pushed(self, decoder: Decoder, data: Any) -> list[Event]:
+        if data is NOT_JSON:
+            raise Malformed("text that is not JSON")
         if not isinstance(data, Mapping):
-            raise failures.bad_answer("the server sent an event that is not an object")
+            raise Malformed("an event that is not an object")
         if _is_error(data):
-            raise failures.of_object(data)
+            raise self._exchange.failures.of_object(data)
+        return decoder.push(data)
+
+    def _decoded(self, decode: Callable[[], list[Event]]) -> list[Event]:
+        """The events of a decoder, or a typed error without the server's value in its cause."""
+        failures = self._exchange.failures
         try:
-            return decoder.push(data)
+            return decode()
         except Malformed as malformed:
-            raise failures.bad_answer(f"the server sent {malformed}") from None
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            failure = failures.bad_answer(f"the server sent {malformed}")
+        except Ended as ended:
+            failure = failures.broken(str(ended))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            if isinstance(error, TaluError):
+                raise
             wrong = f"the server sent an event with a wrong value ({type(error).__name__})"
-            raise failures.bad_answer(wrong) from error
+            failure = failures.bad_answer(wrong)
+        raise failure
 
     def _add(self, events: list[Event]) -> None:
         now = perf_counter()
@@ -185,6 +198,7 @@ class RemoteGeneration:
     def _finish(self, decoder: Decoder) -> None:
         if decoder.reason is None:
             raise self._exchange.failures.broken("it has no finish reason")
+        self._add(self._decoded(decoder.finish))
         self._ended = True
         self._last_at = perf_counter()
         self._events.append(self._done(decoder.reason))
@@ -210,8 +224,8 @@ class RemoteGeneration:
         failure: TaluError | None = None
         try:
             async with waiting.within(seconds, self._stalled):
-                data = await stream.__anext__()
-            self._add(self._decoded(decoder, data))
+                data = await _next(stream)
+            self._add(self._decoded(partial(self._pushed, decoder, data)))
         except StopAsyncIteration:
             await self._end(decoder)
         except Cancelled:
@@ -314,10 +328,47 @@ class RemoteGeneration:
                 loop.call_soon_threadsafe(lambda: loop.create_task(_closed(stream)))
 
 
+async def _next(stream: Stream) -> Any:
+    """The next event; ``NOT_JSON`` for one that cannot be read, whose error may hold its text."""
+    try:
+        return await stream.__anext__()
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, TaluError):
+            raise
+    return NOT_JSON
+
+
 async def _closed(stream: Stream) -> None:
     """Close a stream; a failure to close a connection concerns nobody."""
     with contextlib.suppress(httpx2.HTTPError, OSError, RuntimeError):
         await stream.close()
+    with contextlib.suppress(RuntimeError):  # no event loop runs any more
+        task = asyncio.get_running_loop().create_task(_unwound(stream))
+        UNWINDING.add(task)
+        task.add_done_callback(UNWINDING.discard)
+
+
+async def _unwound(stream: Stream) -> None:
+    """End the generators of the SDK and the HTTP library, which are inside each other.
+
+    Reading on, which fails now, ends all of them; otherwise the garbage collector would end them,
+    in no order.
+    """
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(0):
+            for _ in range(EVENTS_AHEAD):
+                await stream.__anext__()
+
+
+def _json_in(body: str) -> list[Any]:
+    """The JSON of an answer without a usual type: one object, or events; empty for other text."""
+    events = [line[5:].strip() for line in body.splitlines() if line.startswith("data:")]
+    try:
+        if not events:
+            return [json.loads(body)]
+        return [json.loads(event) for event in events if event != "[DONE]"]
+    except (ValueError, RecursionError):
+        return []
 
 
 def _is_error(data: Mapping[str, Any]) -> bool:
@@ -328,5 +379,5 @@ def _is_error(data: Mapping[str, Any]) -> bool:
 
 
 def _is_whole(response: httpx2.Response) -> bool:
-    kind = response.headers.get("content-type", "").lower()
-    return kind.startswith(WHOLE)
+    kind: str = response.headers.get("content-type", "").lower()
+    return not kind.startswith(STREAMED)

@@ -16,6 +16,7 @@ from collections.abc import (
 from concurrent.futures import TimeoutError as LateError
 from functools import partial
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import httpx2
 
@@ -120,6 +121,7 @@ class RemoteModel:
         )
         self._texts = RemoteTexts(self._target, self._answer, self._failures)
         self._paused_until = 0.0
+        self._generations: WeakSet[RemoteGeneration] = WeakSet()
         self._closed = False
 
     @property
@@ -153,7 +155,9 @@ class RemoteModel:
 
     def agenerate(self, request: Request) -> AsyncGeneration:
         """A generation that has not started."""
-        return RemoteGeneration(partial(self._exchange, request), self._name)
+        generation = RemoteGeneration(partial(self._exchange, request), self._name)
+        self._generations.add(generation)
+        return generation
 
     def _exchange(self, request: Request) -> Exchange:
         self._check_open()
@@ -224,8 +228,13 @@ class RemoteModel:
         return await repeated(attempt, waiting, failures, self._limits.retries_of())
 
     def close(self) -> None:
-        """Close all connections; idempotent."""
+        """Cancel the requests of this object and close all connections; idempotent.
+
+        Waiting readers get the text so far and the finish reason ``cancelled``.
+        """
         self._closed = True
+        for generation in list(self._generations):
+            generation.cancel()
         for loop, client in self._clients.drain():
             _close_on(loop, client)
 

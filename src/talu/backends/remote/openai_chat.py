@@ -10,7 +10,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from talu.backends.remote.answers import Decoded, Malformed, number, part_of, text_of
+from talu.backends.remote.answers import (
+    TEXT_PARTS,
+    Decoded,
+    Malformed,
+    count,
+    json_text,
+    kept,
+    member,
+    real,
+    string,
+    text_of,
+)
 from talu.backends.remote.encoding import Body, Target, extras, set_values
 from talu.types import (
     Event,
@@ -24,18 +35,9 @@ from talu.types import (
     Usage,
 )
 
-__all__ = ["REASONS", "ChatDecoder", "encode_chat", "logprobs_of", "usage_of"]
+__all__ = ["ChatDecoder", "encode_chat", "logprobs_of", "usage_of"]
 
-REASONS = {
-    "stop": FinishReason.STOP,
-    "eos": FinishReason.STOP,
-    "end_turn": FinishReason.STOP,
-    "length": FinishReason.LENGTH,
-    "max_tokens": FinishReason.LENGTH,
-    "tool_calls": FinishReason.TOOL_CALLS,
-    "function_call": FinishReason.TOOL_CALLS,
-    "content_filter": FinishReason.CONTENT_FILTER,
-}
+PARTS = (*TEXT_PARTS, "thinking")
 NAMED_PATH = "chat/completions"
 MAX_CALLS = 1_000
 
@@ -101,22 +103,54 @@ def _call_id(call_id: str, length: int | None) -> str:
     return hashlib.sha256(call_id.encode()).hexdigest()[:length]
 
 
+class Call:
+    """A tool call whose parts arrive one after the other."""
+
+    def __init__(self, call_id: str) -> None:
+        self.id = call_id
+        self.name = ""
+        self.arguments: list[str] = []
+        self.extra: object = None
+
+    def add(self, part: Mapping[str, Any]) -> None:
+        """Add what a delta has of it."""
+        function = member(part, "function")
+        self.id = self.id or string(part.get("id"), "the id of a tool call")
+        name = string(function.get("name"), "the name of a tool call")
+        if name != self.name:  # some servers repeat it in every delta
+            self.name += name
+        self.arguments.append(json_text(function.get("arguments"), "the arguments of a tool call"))
+        if part.get("extra_content") is not None:
+            self.extra = part["extra_content"]
+
+    def event(self, number: int, provider: str) -> ToolCallEvent:
+        """The complete call.
+
+        Raises:
+            Malformed: it has no name.
+        """
+        if not self.name:
+            raise Malformed("a tool call without a name")
+        data = None
+        if self.extra is not None:
+            data = kept({"provider": provider, "extra_content": self.extra})
+        arguments = "".join(self.arguments) or "{}"
+        return ToolCallEvent(self.id or f"call_{number}", self.name, arguments, data)
+
+
 class ChatDecoder(Decoded):
     """Decodes the chunks of one streamed chat answer, or a whole one."""
 
     def __init__(self, target: Target) -> None:
         super().__init__()
         self._provider = target.provider
-        self._calls: dict[int, dict[str, Any]] = {}
+        self._calls: list[Call] = []
+        self._open: dict[int, Call] = {}  # by the server's number of the call
         self._details: list[Any] = []
         self._reasons = False  # reasoning has come, and not ended
 
     def push(self, data: Mapping[str, Any]) -> list[Event]:
-        """The events of one chunk.
-
-        Raises:
-            Malformed: it is not a chunk.
-        """
+        """See ``Decoder.push``."""
         self._note_usage(data)
         choices = data.get("choices")
         if choices is None and "choices" not in data and self.usage != Usage():
@@ -127,52 +161,59 @@ class ChatDecoder(Decoded):
         for choice in choices:
             if not isinstance(choice, Mapping):
                 raise Malformed("a choice that is not an object")
-            if choice.get("index", 0) in (0, None):
-                events += self._choice(choice)
+            events += self._choice(choice) if self._is_ours(choice.get("index")) else []
         return events
 
+    def _is_ours(self, index: object) -> bool:
+        if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
+            raise Malformed("a choice whose index is not a number")
+        if index:
+            self.note("the server gave several answers: only the first one was read")
+        return not index
+
     def _note_usage(self, data: Mapping[str, Any]) -> None:
-        grok = data.get("x_groq")
-        for found in (data.get("usage"), grok.get("usage") if isinstance(grok, Mapping) else None):
+        for found in (data.get("usage"), member(data, "x_groq").get("usage")):
             if isinstance(found, Mapping):
                 self.usage = usage_of(found)
         if isinstance(data.get("model"), str):
-            self.model = data["model"]
+            self.model = string(data["model"], "model")
 
     def _choice(self, choice: Mapping[str, Any]) -> list[Event]:
-        delta = choice.get("delta") or choice.get("message") or {}
-        if not isinstance(delta, Mapping):
-            raise Malformed("a delta that is not an object")
+        delta = member(choice, "delta") or member(choice, "message")
         logprobs, tokens = logprobs_of(choice), _token_ids(choice)
         events = self._reasoning(delta)
-        if (text := self._text(delta, events)) or ((logprobs or tokens) and not events):
+        text = self._text(delta)
+        if text or ((logprobs or tokens) and not events):
             events += self._end_of_reasoning() if text else []
             events.append(TextDelta(text, tokens, logprobs))
         elif (logprobs or tokens) and isinstance(events[-1], ReasoningDelta):
             events[-1] = replace(events[-1], tokens=tokens, logprobs=logprobs)
         self._tool_calls(delta)
-        stop = choice.get("stop_reason")
-        if isinstance(stop, str) and choice.get("finish_reason") == "stop":
-            self.stop_sequence = stop
-        if (reason := choice.get("finish_reason")) is not None:
-            events += self._end_of_reasoning()
-            events += self._finish(reason)
+        stop, reason = choice.get("stop_reason"), choice.get("finish_reason")
+        if isinstance(stop, str) and reason == "stop":
+            self.stop_sequence = string(stop, "a stop sequence")
+        self.finished(reason)
         return events
 
     def _reasoning(self, delta: Mapping[str, Any]) -> list[Event]:
         details = delta.get("reasoning_details")
         if isinstance(details, list):
             self._details += details
-        thought = text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning"))
+        thought = text_of(delta.get("reasoning_content"), "reasoning_content")
+        thought = thought or text_of(delta.get("reasoning"), "reasoning")
         if isinstance(delta.get("content"), list):
             thought += "".join(_thinking(part) for part in delta["content"])
         self._reasons = self._reasons or bool(thought)
         return [ReasoningDelta(thought, provider=self._provider.name)] if thought else []
 
-    def _text(self, delta: Mapping[str, Any], events: list[Event]) -> str:
+    def _text(self, delta: Mapping[str, Any]) -> str:
         content = delta.get("content")
         text = text_of(content)
-        if refusal := text_of(delta.get("refusal")):
+        for part in content if isinstance(content, list) else ():
+            kind = part.get("type")
+            if kind not in PARTS:
+                self.note(f"the answer has a part of type {str(kind)[:50]!r}, which is left out")
+        if refusal := text_of(delta.get("refusal"), "refusal"):
             self.note("the model refused: its answer is the refusal")
             text += refusal
         return text
@@ -184,93 +225,95 @@ class ChatDecoder(Decoded):
         if self._details:
             data["details"] = self._details
         self._details, self._reasons = [], False
-        return [ReasoningEnd(data)]
+        return [ReasoningEnd(kept(data))]
 
     def _tool_calls(self, delta: Mapping[str, Any]) -> None:
-        for place, part in enumerate(delta.get("tool_calls") or ()):
+        parts = delta.get("tool_calls")
+        if parts is not None and not isinstance(parts, list):
+            raise Malformed("tool_calls that are not a list")
+        for place, part in enumerate(parts or ()):
             if not isinstance(part, Mapping):
                 raise Malformed("a tool call that is not an object")
-            index = part.get("index")
-            if not isinstance(index, int):  # some servers send whole calls without a number
-                index = len(self._calls) if part.get("id") else place
-            if len(self._calls) >= MAX_CALLS and index not in self._calls:
-                raise Malformed(f"more than {MAX_CALLS:,} tool calls")
-            call = self._calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
-            function = part.get("function") or {}
-            call["id"] = part.get("id") or call["id"]
-            call["name"] += text_of(function.get("name"))
-            call["arguments"] += text_of(function.get("arguments"))
-            if part.get("extra_content") is not None:
-                call["extra_content"] = part["extra_content"]
+            self._call_of(part, place).add(part)
+        if legacy := member(delta, "function_call"):
+            self._call_of({"index": 0}, 0).add({"function": legacy})
 
-    def _finish(self, reason: object) -> list[Event]:
-        self.reason = REASONS.get(str(reason))
-        if self.reason is None:
-            self.reason = FinishReason.STOP
-            self.note(f"the server named the finish reason {str(reason)[:100]!r}")
-        events: list[Event] = []
-        for number_, call in sorted(self._calls.items()):
-            data = None
-            if "extra_content" in call:
-                name = self._provider.name
-                data = {"provider": name, "extra_content": call["extra_content"]}
-            call_id = call["id"] or f"call_{number_}"
-            events.append(ToolCallEvent(call_id, call["name"], call["arguments"] or "{}", data))
-        if events and self.reason is FinishReason.STOP:
+    def _call_of(self, part: Mapping[str, Any], place: int) -> Call:
+        """The call that a part belongs to; a new id, or a new number, begins another call."""
+        index, call_id = part.get("index"), string(part.get("id"), "the id of a tool call")
+        if not isinstance(index, int) or isinstance(index, bool):
+            index = len(self._calls) if call_id else place  # some servers send whole calls
+        known = self._open.get(index)
+        if known is None or (call_id and known.id and call_id != known.id):
+            if len(self._calls) >= MAX_CALLS:
+                raise Malformed(f"more than {MAX_CALLS:,} tool calls")
+            known = self._open[index] = Call(call_id)
+            self._calls.append(known)
+        return known
+
+    def finish(self) -> list[Event]:
+        """See ``Decoder.finish``."""
+        events = self._end_of_reasoning()
+        calls = [call.event(number, self._provider.name) for number, call in enumerate(self._calls)]
+        if self.reason is FinishReason.TOOL_CALLS and not calls:
+            raise Malformed("an answer that ends with tool calls and has none")
+        if calls and self.reason is FinishReason.STOP:
             self.reason = FinishReason.TOOL_CALLS
-        self._calls = {}
-        return events
+        self._calls = []
+        return [*events, *calls]
 
 
 def _thinking(part: object) -> str:
     """The text of a typed chunk of reasoning, as Mistral's models send it."""
     if isinstance(part, Mapping) and part.get("type") == "thinking":
-        inner = part.get("thinking")
-        if isinstance(inner, list):
-            return "".join(text_of(entry.get("text")) for entry in inner if isinstance(entry, dict))
-        return text_of(inner)
+        return text_of(part.get("thinking"), "thinking")
     return ""
 
 
 def usage_of(found: Mapping[str, Any]) -> Usage:
     """The token counts of an answer; None for those that it does not have."""
-    cached = part_of(found.get("prompt_tokens_details"), "cached_tokens")
+    cached = count(member(found, "prompt_tokens_details").get("cached_tokens"))
     if cached is None:
-        cached = number(found.get("prompt_cache_hit_tokens"))
+        cached = count(found.get("prompt_cache_hit_tokens"))
     return Usage(
-        number(found.get("prompt_tokens")),
-        number(found.get("completion_tokens")),
+        count(found.get("prompt_tokens")),
+        count(found.get("completion_tokens")),
         cached,
-        part_of(found.get("completion_tokens_details"), "reasoning_tokens"),
+        count(member(found, "completion_tokens_details").get("reasoning_tokens")),
     )
 
 
 def logprobs_of(choice: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
     """The log-probabilities of a choice; the id of a token is -1 when it is unknown."""
-    found = choice.get("logprobs")
-    entries = found.get("content") if isinstance(found, Mapping) else None
-    if not isinstance(entries, list):
-        return ()
-    return tuple(_logprob(entry) for entry in entries if isinstance(entry, Mapping))
+    entries = member(choice, "logprobs").get("content")
+    return tuple(_logprob(entry) for entry in _objects(entries, "logprobs"))
 
 
 def _logprob(entry: Mapping[str, Any]) -> TokenLogprob:
-    top = entry.get("top_logprobs")
     others = [
-        (_id(other), text_of(other.get("token")), float(other.get("logprob", 0)))
-        for other in (top if isinstance(top, list) else ())
-        if isinstance(other, Mapping)
+        (_id(other), string(other.get("token"), "a token"), real(other.get("logprob"), "logprob"))
+        for other in _objects(entry.get("top_logprobs"), "top_logprobs")
     ]
-    token, logprob = text_of(entry.get("token")), float(entry.get("logprob", 0))
+    token, logprob = string(entry.get("token"), "a token"), real(entry.get("logprob"), "logprob")
     return TokenLogprob(_id(entry), token, logprob, others or None)
+
+
+def _objects(entries: object, what: str) -> list[Mapping[str, Any]]:
+    """A list of objects, empty for null."""
+    if entries is None:
+        return []
+    if not isinstance(entries, list) or not all(isinstance(each, Mapping) for each in entries):
+        raise Malformed(f"{what} that are not a list of objects")
+    return entries
 
 
 def _id(entry: Mapping[str, Any]) -> int:
     """The id of a token, which some servers send; -1 when it is unknown."""
-    token = entry.get("id")
-    return token if isinstance(token, int) else -1
+    token = count(entry.get("id"))
+    return -1 if token is None else token
 
 
 def _token_ids(choice: Mapping[str, Any]) -> tuple[int, ...]:
     ids = choice.get("token_ids")
-    return tuple(ids) if isinstance(ids, list) and all(isinstance(i, int) for i in ids) else ()
+    known = [count(each) for each in ids] if isinstance(ids, list) else []
+    return tuple(each for each in known if each is not None)

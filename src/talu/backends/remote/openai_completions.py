@@ -6,9 +6,9 @@ https://platform.openai.com/docs/api-reference/completions. This module is pure.
 from collections.abc import Mapping
 from typing import Any
 
-from talu.backends.remote.answers import Decoded, Malformed, text_of
+from talu.backends.remote.answers import Decoded, Malformed, member, real, string
 from talu.backends.remote.encoding import Body, Target, extras, set_values
-from talu.backends.remote.openai_chat import REASONS, logprobs_of, usage_of
+from talu.backends.remote.openai_chat import logprobs_of, usage_of
 from talu.exceptions import ValidationError
 from talu.types import Event, FinishReason, Request, TextDelta, TokenLogprob, Usage
 
@@ -22,6 +22,9 @@ def encode_completion(request: Request, target: Target) -> Body:
         ValidationError: the provider has no raw completions, or takes no token ids.
     """
     provider = target.provider
+    if request.echo_prompt and request.token_ids is not None:
+        wrong = "echo_prompt needs a prompt of text: the text of token_ids is not known here"
+        raise ValidationError(wrong, "UNSUPPORTED", {"param": "completion_opts"})
     if not provider.completions:
         wrong = f"{provider.name} has no raw completions: use ask or a chat"
         raise ValidationError(wrong, "UNSUPPORTED", {"param": "prompt"})
@@ -62,15 +65,11 @@ class CompletionDecoder(Decoded):
         super().__init__()
 
     def push(self, data: Mapping[str, Any]) -> list[Event]:
-        """The events of one chunk.
-
-        Raises:
-            Malformed: it is not a chunk.
-        """
+        """See ``Decoder.push``."""
         if isinstance(data.get("usage"), Mapping):
             self.usage = usage_of(data["usage"])
         if isinstance(data.get("model"), str):
-            self.model = data["model"]
+            self.model = string(data["model"], "model")
         choices = data.get("choices")
         if "choices" not in data and self.usage != Usage():
             return []
@@ -80,38 +79,36 @@ class CompletionDecoder(Decoded):
         for choice in choices:
             if not isinstance(choice, Mapping):
                 raise Malformed("a choice that is not an object")
-            text, logprobs = text_of(choice.get("text")), _logprobs(choice.get("logprobs"))
+            text, logprobs = string(choice.get("text"), "text"), _logprobs(choice)
             if text or logprobs:
                 events.append(TextDelta(text, (), logprobs))
-            self._finish(choice)
+            stop = choice.get("stop_reason")
+            self.finished(choice.get("finish_reason"))
+            if isinstance(stop, str) and self.reason is FinishReason.STOP:
+                self.stop_sequence = string(stop, "a stop sequence")
         return events
 
-    def _finish(self, choice: Mapping[str, Any]) -> None:
-        reason, stop = choice.get("finish_reason"), choice.get("stop_reason")
-        if reason is None:
-            return
-        self.reason = REASONS.get(str(reason))
-        if self.reason is None:
-            self.reason = FinishReason.STOP
-            self.note(f"the server named the finish reason {str(reason)[:100]!r}")
-        if isinstance(stop, str) and self.reason is FinishReason.STOP:
-            self.stop_sequence = stop
+    def finish(self) -> list[Event]:
+        """See ``Decoder.finish``."""
+        return []
 
 
-def _logprobs(found: object) -> tuple[TokenLogprob, ...]:
+def _logprobs(choice: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
     """The log-probabilities in either of the two shapes; ids of tokens are unknown, -1."""
-    if not isinstance(found, Mapping):
-        return ()
+    found = member(choice, "logprobs")
     if "content" in found:  # llama.cpp, as in chats
-        return logprobs_of({"logprobs": found})
-    tokens, values = found.get("tokens"), found.get("token_logprobs")
-    if not isinstance(tokens, list) or not isinstance(values, list):
-        return ()
-    tops = found.get("top_logprobs")
-    tops = tops if isinstance(tops, list) else [None] * len(tokens)
+        return logprobs_of(choice)
+    tokens, values, tops = (
+        found.get(name) or [] for name in ("tokens", "token_logprobs", "top_logprobs")
+    )
+    if not all(isinstance(each, list) for each in (tokens, values, tops)):
+        raise Malformed("logprobs that are not lists")
     entries = []
-    for token, value, top in zip(tokens, values, tops, strict=False):
-        others = sorted(top.items(), key=lambda one: -one[1]) if isinstance(top, dict) else ()
-        listed = [(-1, str(text), float(logprob)) for text, logprob in others]
-        entries.append(TokenLogprob(-1, str(token), float(value or 0), listed or None))
+    for number, (token, value) in enumerate(zip(tokens, values, strict=False)):
+        top = tops[number] if number < len(tops) else None
+        likely = top.items() if isinstance(top, Mapping) else ()
+        listed = [(-1, string(text, "a token"), real(each, "logprob")) for text, each in likely]
+        listed.sort(key=lambda one: -one[2])
+        first = 0.0 if value is None else real(value, "logprob")  # the first token has none
+        entries.append(TokenLogprob(-1, string(token, "a token"), first, listed or None))
     return tuple(entries)
