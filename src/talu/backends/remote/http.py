@@ -6,9 +6,10 @@ and adds the endpoint's.
 """
 
 import asyncio
+import contextlib
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from importlib.metadata import version
 from typing import Generic, TypeVar
 
@@ -131,24 +132,39 @@ class _Bounded(httpx2.AsyncByteStream):
     def __init__(self, stream: object, longest_line: int, url: str) -> None:
         self._stream = stream
         self._longest_line = longest_line
+        self._reading: list[AsyncGenerator[bytes]] = []
         self._url = url
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        reading = self._read()
+        self._reading.append(reading)
+        return reading
+
+    async def _read(self) -> AsyncGenerator[bytes]:
         read = line = 0
-        async for part in self._stream:  # type: ignore[attr-defined]
-            read += len(part)
-            end = part.rfind(b"\n")
-            line = line + len(part) if end < 0 else len(part) - end - 1
-            if read > MAX_ANSWER or line > self._longest_line:
-                what, most = ("answer", MAX_ANSWER) if read > MAX_ANSWER else ("line", MAX_LINE)
-                raise EndpointError(
-                    f"the server at {self._url} sent more than {most:,} bytes in one {what}",
-                    "ENDPOINT_BAD_ANSWER",
-                )
-            yield part
+        parts = self._stream.__aiter__()  # type: ignore[attr-defined]
+        try:
+            async for part in parts:
+                read += len(part)
+                end = part.rfind(b"\n")
+                line = line + len(part) if end < 0 else len(part) - end - 1
+                if read > MAX_ANSWER or line > self._longest_line:
+                    what, most = ("answer", MAX_ANSWER) if read > MAX_ANSWER else ("line", MAX_LINE)
+                    raise EndpointError(
+                        f"the server at {self._url} sent more than {most:,} bytes in one {what}",
+                        "ENDPOINT_BAD_ANSWER",
+                    )
+                yield part
+        finally:
+            await parts.aclose()
 
     async def aclose(self) -> None:
         await self._stream.aclose()  # type: ignore[attr-defined]
+        # Generators that are left to the garbage collector may outlive their event loop.
+        reading, self._reading = self._reading, []
+        for each in reading:
+            with contextlib.suppress(RuntimeError):  # it is being read
+                await each.aclose()
 
 
 class PerLoop(Generic[T]):
