@@ -1,6 +1,7 @@
 """What ``stream`` of the clients returns: an iterator that shows its model and its state."""
 
 import pickle
+import threading
 from collections.abc import AsyncGenerator, Generator
 from typing import Any, get_type_hints
 
@@ -113,3 +114,16 @@ def test_its_pieces_are_tokens_for_a_type_checker_too(faces) -> None:
     assert get_type_hints(AsyncClient.stream)["return"] is AsyncPieces
     bases = Pieces.__orig_bases__ + AsyncPieces.__orig_bases__
     assert {Generator[Token, None, None], AsyncGenerator[Token, None]} <= set(bases)
+
+
+def test_a_stream_is_closed_while_another_thread_reads_it() -> None:
+    reached, go, read = threading.Event(), threading.Event(), []
+    client = Client(ModelSpec("m", ScriptedModel(["a", reached.set, go.wait, "b"])))
+    stream = client.stream("q")
+    reader = threading.Thread(target=lambda: read.extend(stream))
+    reader.start()
+    assert reached.wait(30)
+    stream.close()
+    go.set()
+    reader.join(30)
+    assert "".join(read) == "a"

@@ -1,6 +1,7 @@
 """The iterators that ``stream`` of the sync and the async client returns."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -57,7 +58,8 @@ class Pieces(Handle, Generator[Token, None, None]):
     def close(self) -> None:
         """Stop the generation if it is not finished; idempotent."""
         self._response.close()
-        self._reading.close()
+        with suppress(ValueError):  # another thread is reading, and reaches the end by itself
+            self._reading.close()
         self._release()
 
     def __enter__(self) -> Self:
