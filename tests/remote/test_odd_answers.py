@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from talu import (
     EndpointError,
     ModelSpec,
     OpenAICompatibleBackend,
+    StateError,
     ValidationError,
 )
 from talu.chat import FunctionCallItem
@@ -213,6 +215,18 @@ def test_closing_a_client_cancels_what_it_waits_for(faces, serve: Serve) -> None
     faces.run(client.close())
     assert "".join(faces.read(answer)) == "Once"
     assert answer.finish_reason is FinishReason.CANCELLED
+
+
+def test_closing_a_client_ends_its_embeddings(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(Reply(before=(gate,)))
+    client = client_of(server)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.embed, "Hi")
+        gate.wait_reached()
+        client.close()
+        with pytest.raises(StateError, match="is closed"):
+            waiting.result(30)
 
 
 def test_many_answers_that_break_leave_nothing_to_the_garbage_collector(serve: Serve) -> None:

@@ -38,7 +38,7 @@ from talu.bridge import Bridged
 from talu.config import check_boolean
 from talu.deadline import Deadline
 from talu.error_text import shown
-from talu.exceptions import StateError, ValidationError
+from talu.exceptions import EndpointError, StateError, ValidationError
 from talu.forks import import_whole
 from talu.protocols import AsyncGeneration, Embedded, Generation
 from talu.types import Capabilities, EmbeddingOptions, Request
@@ -225,7 +225,11 @@ class RemoteModel:
                 raise failures.of_object(answer)
             return answer
 
-        return await repeated(attempt, waiting, failures, self._limits.retries_of())
+        try:
+            return await repeated(attempt, waiting, failures, self._limits.retries_of())
+        except EndpointError:
+            self._check_open()  # it may have failed because the model was closed
+            raise
 
     def close(self) -> None:
         """Cancel the requests of this object and close all connections; idempotent.
