@@ -15,7 +15,6 @@ from collections.abc import (
 )
 from concurrent.futures import TimeoutError as LateError
 from functools import partial
-from typing import Any, Protocol
 from weakref import WeakSet
 
 import httpx2
@@ -34,6 +33,7 @@ from talu.backends.remote.openai_completions import CompletionDecoder, encode_co
 from talu.backends.remote.options import RemoteBackend
 from talu.backends.remote.providers import provider_named
 from talu.backends.remote.rate_limits import paused_for
+from talu.backends.remote.sdk import SdkClient
 from talu.bridge import Bridged
 from talu.config import check_boolean
 from talu.deadline import Deadline
@@ -58,22 +58,6 @@ CLOSING_S = 2.0
 
 Encode = Callable[[Request, Target], Body]
 Decode = Callable[[Target], Decoder]
-
-
-class SdkClient(Protocol):
-    """The client of an SDK for one endpoint."""
-
-    async def stream(self, body: Body) -> Stream:
-        """Send a request whose answer is streamed."""
-
-    async def post(self, body: Body) -> Any:
-        """Send a request; returns the JSON of the answer."""
-
-    async def get(self, path: str) -> Any:
-        """The JSON at a path."""
-
-    async def close(self) -> None:
-        """Close the connections."""
 
 
 class RemoteModel:
@@ -117,7 +101,7 @@ class RemoteModel:
         timeout = httpx2.Timeout(None, connect=self._limits.connect_s)
         tls = tls_of(self._endpoint)
         self._clients: PerLoop[SdkClient] = PerLoop(
-            lambda: sdk.Client(self._endpoint, http_client(self._endpoint, headers, tls), timeout)
+            lambda: sdk.client(self._endpoint, http_client(self._endpoint, headers, tls), timeout)
         )
         self._texts = RemoteTexts(self._target, self._answer, self._failures)
         self._paused_until = 0.0
