@@ -1,7 +1,7 @@
 """Asks an endpoint which models it has, and recognizes what kind of server it is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import environ
 from typing import Any
@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 from talu.backends.remote.endpoint import Endpoint, endpoint_of, provider_at
 from talu.backends.remote.options import OpenAICompatibleBackend, RemoteBackend
 from talu.backends.remote.providers import PROVIDERS, Provider
+from talu.backends.remote.urls import Address
 from talu.bridge import run_in_background
+from talu.config import check_boolean
 from talu.deadline import Deadline
-from talu.error_text import shown
 from talu.exceptions import EndpointError, IOError, ValidationError
 from talu.forks import import_whole
 from talu.types import Capabilities
@@ -51,7 +52,11 @@ class RemoteModelInfo:
 
 
 def list_endpoint_models(
-    base_url: str, api_key: str | None = None, timeout: float = 10.0
+    base_url: str,
+    api_key: str | None = None,
+    timeout: float = 10.0,
+    *,
+    allow_insecure: bool = False,
 ) -> list[RemoteModelInfo]:
     """The models of an endpoint, as it lists them; entries without an id are left out.
 
@@ -59,21 +64,32 @@ def list_endpoint_models(
         base_url: its address; ``/v1`` is added to one without a path.
         api_key: None reads the variable of the provider at this address.
         timeout: seconds to wait.
+        allow_insecure: let the key travel over plain ``http`` to another machine.
 
     Raises:
         IOError: the endpoint cannot be reached (code ``CONNECTION_ERROR``).
         EndpointError: it refuses.
         ValidationError: the address is not one, or the answer is not a list of models.
     """
-    if not isinstance(base_url, str):
-        wrong = f"base_url must be the address of a server, got a {type(base_url).__name__}"
-        raise ValidationError(wrong, details={"param": "base_url"})
-    row = provider_at(base_url)
-    options = OpenAICompatibleBackend(base_url=base_url, api_key=api_key)
+    options = _options(base_url, api_key, allow_insecure)
+    del base_url, api_key  # a traceback that shows variables would show the key
+    row, url = provider_at(options.base_url), str(options.base_url)
+    url = Address(url)
     endpoint_of(row, options, environ)  # checks the address
-    if row.protocol == "openai" and not urlsplit(base_url).path.strip("/"):
-        options = OpenAICompatibleBackend(base_url=base_url.rstrip("/") + "/v1", api_key=api_key)
+    if row.protocol == "openai" and not urlsplit(url).path.strip("/"):
+        options = replace(options, base_url=url.rstrip("/") + "/v1")
     return _listed(endpoint_of(row, options, environ), options, timeout)
+
+
+def _options(base_url: str, api_key: str | None, allow_insecure: bool) -> OpenAICompatibleBackend:
+    options = OpenAICompatibleBackend(base_url, api_key, allow_insecure=allow_insecure)
+    del api_key
+    check_boolean("allow_insecure", allow_insecure)
+    if not isinstance(base_url, str):
+        kind = type(base_url).__name__
+        wrong = f"base_url must be the address of a server, got a value of type {kind}"
+        raise ValidationError(wrong, details={"param": "base_url"})
+    return options
 
 
 def _listed(endpoint: Endpoint, options: RemoteBackend, timeout: float) -> list[RemoteModelInfo]:
@@ -90,16 +106,21 @@ def _listed(endpoint: Endpoint, options: RemoteBackend, timeout: float) -> list[
         if error.code == "ENDPOINT_BAD_ANSWER":
             raise ValidationError(str(error), details={"param": "base_url"}) from error
         raise
-    return _models_in(answer, endpoint)
-
-
-def _models_in(answer: object, endpoint: Endpoint) -> list[RemoteModelInfo]:
-    entries = answer.get("data") if isinstance(answer, Mapping) else answer
-    if not isinstance(entries, list) or len(entries) > MAX_MODELS:
+    models = _models_in(answer)
+    del answer  # a server may repeat the key in it
+    if models is None:
         raise ValidationError(
-            f"{endpoint.url} does not answer with a list of models, but with {shown(answer)}",
+            f"{endpoint.url} does not answer with a list of models, but with JSON of another form",
             details={"param": "base_url"},
         )
+    return models
+
+
+def _models_in(answer: object) -> list[RemoteModelInfo] | None:
+    """The models of a list; None for an answer that is not one."""
+    entries = answer.get("data") if isinstance(answer, Mapping) else answer
+    if not isinstance(entries, list) or len(entries) > MAX_MODELS:
+        return None
     return [
         RemoteModelInfo(
             id=entry["id"],
@@ -117,23 +138,49 @@ def _text(entry: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def check_endpoint(base_url: str, api_key: str | None = None, timeout: float = 5.0) -> bool:
+def check_endpoint(
+    base_url: str,
+    api_key: str | None = None,
+    timeout: float = 5.0,
+    *,
+    allow_insecure: bool = False,
+) -> bool:
     """Whether an endpoint lists its models; one that does not, for any reason, is False.
 
     Raises:
-        ValidationError: ``timeout`` is not a number of seconds.
+        ValidationError: an argument has a wrong type, or the key cannot or must not be sent.
     """
+    options = _options(base_url, api_key, allow_insecure)
+    del base_url, api_key
     Deadline.after(timeout)
     try:
-        list_endpoint_models(base_url, api_key, timeout)
-    except (EndpointError, IOError, ValidationError):
+        list_endpoint_models(
+            str(options.base_url), options.api_key, timeout, allow_insecure=allow_insecure
+        )
+    except ValidationError as error:
+        about_key = error.details.get("param") == "api_key" and error.code != "MISSING_KEY"
+        if about_key or error.code == "INSECURE_KEY":
+            raise
+        return False
+    except (EndpointError, IOError):
         return False
     return True
 
 
-def get_model_ids(base_url: str, api_key: str | None = None, timeout: float = 10.0) -> list[str]:
+def get_model_ids(
+    base_url: str,
+    api_key: str | None = None,
+    timeout: float = 10.0,
+    *,
+    allow_insecure: bool = False,
+) -> list[str]:
     """The names of the models of an endpoint; see ``list_endpoint_models``."""
-    return [model.id for model in list_endpoint_models(base_url, api_key, timeout)]
+    options = _options(base_url, api_key, allow_insecure)
+    del base_url, api_key
+    models = list_endpoint_models(
+        options.base_url or "", options.api_key, timeout, allow_insecure=allow_insecure
+    )
+    return [model.id for model in models]
 
 
 def capabilities_of(row: Provider, options: RemoteBackend) -> Capabilities:

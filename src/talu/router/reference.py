@@ -78,8 +78,8 @@ def _provider(ref: str, prefix: str, mark: str) -> str | None:
     hint = nearest(prefix, known) or f"; known are {', '.join(known)}"
     ref = without_secrets(ref)
     raise ValidationError(
-        f"model reference {shown(ref)} has the unknown provider {shown(prefix + mark)}{hint}; "
-        "write ./ in front of the name of a folder",
+        f"model reference {shown(ref)} has the unknown provider {shown(prefix + mark)}{hint}"
+        f"{' ' if hint.endswith('?') else '; '}write ./ in front of the name of a folder",
         "AMBIGUOUS_BACKEND",
         {"param": "model", "value": ref},
     )

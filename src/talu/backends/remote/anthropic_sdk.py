@@ -14,8 +14,9 @@ VERSION = "2023-06-01"  # of the protocol, which every server knows
 def headers(endpoint: Endpoint) -> dict[str, str]:
     """The headers of every request, beside those of all endpoints."""
     # Servers of others look for the key in the older header only.
-    own = endpoint.key is not None and endpoint.url != endpoint.provider.base_url
-    return {"anthropic-version": VERSION} | ({"x-api-key": str(endpoint.key)} if own else {})
+    own = endpoint.url != endpoint.provider.base_url
+    key = {"x-api-key": endpoint.key} if own and endpoint.key else {}
+    return {"anthropic-version": VERSION} | key
 
 
 def client(endpoint: Endpoint, http: httpx2.AsyncClient, timeout: httpx2.Timeout) -> SdkClient:

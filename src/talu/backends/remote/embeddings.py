@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talu.backends.remote.answers import Malformed
-from talu.backends.remote.encoding import Body, Target
+from talu.backends.remote.encoding import Body, Target, extras
 from talu.backends.remote.failures import Failures
 from talu.bridge import run_in_background
 from talu.deadline import Deadline
@@ -32,6 +32,7 @@ __all__ = ["RemoteTexts", "encode_embedding", "parts", "vectors_of"]
 TEXTS = 64  # of one request
 CHARACTERS = 100_000  # of one request, unless a single text is longer
 MAX_DIMENSION = 1 << 20
+SMALLEST = 2.0**-400
 
 Send = Callable[[Body, Deadline | None], Awaitable[object]]
 
@@ -126,7 +127,7 @@ def encode_embedding(texts: Sequence[str], target: Target, options: EmbeddingOpt
         "input": [f"{options.prompt or ''}{text}" for text in texts],
         "encoding_format": "float",
     }
-    return Body("embeddings", body | dict(target.options.extra_params or {}))
+    return Body("embeddings", body | extras(target))
 
 
 def parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -158,12 +159,14 @@ def vectors_of(answer: object, count: int, *, normalize: bool) -> NDArray[np.flo
     rows: list[Any] = [None] * count
     for place, entry in enumerate(data):
         index = entry.get("index", place) if isinstance(entry, Mapping) else None
-        if not isinstance(index, int) or not 0 <= index < count or rows[index] is not None:
+        if type(index) is not int or not 0 <= index < count or rows[index] is not None:
             raise Malformed("embeddings with wrong numbers")
         rows[index] = entry.get("embedding")
     try:
+        if not all(isinstance(row, list) and set(map(type, row)) <= {int, float} for row in rows):
+            raise Malformed("embeddings that are not lists of numbers")
         vectors = np.array(rows, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise Malformed("embeddings that are not lists of numbers of one length") from None
     if vectors.ndim != 2 or not 0 < vectors.shape[1] <= MAX_DIMENSION:
         raise Malformed("embeddings that are not lists of numbers of one length")
@@ -171,10 +174,18 @@ def vectors_of(answer: object, count: int, *, normalize: bool) -> NDArray[np.flo
         raise Malformed("embeddings that are not finite")
     if normalize:
         vectors = np.array([_normal(vector) for vector in vectors])
-    return vectors.astype(np.float32)
+    with np.errstate(over="ignore"):
+        single = vectors.astype(np.float32)
+    if not np.isfinite(single).all():
+        raise Malformed("embeddings with numbers too large for 32 bits")
+    return single
 
 
 def _normal(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     """The vector with length 1; zero stays zero. The sum is exact, the same on every processor."""
+    largest = float(np.abs(vector).max())
+    if largest and not SMALLEST < largest < 1 / SMALLEST:  # its squares would be 0 or infinite
+        power = math.frexp(largest)[1]
+        vector = np.array([math.ldexp(value, -power) for value in vector.tolist()])
     length = math.sqrt(math.fsum(value * value for value in vector.tolist()))
     return vector / length if length else vector

@@ -98,8 +98,10 @@ def _check_stops(target: Target, config: GenerationConfig) -> None:
         )
 
 
-def extras(target: Target, request: Request) -> dict[str, Any]:
+def extras(target: Target, request: Request | None = None) -> dict[str, Any]:
     """The fields that the user adds to a body: those of the backend, then those of the call.
+
+    Without a request they are those of the backend.
 
     Raises:
         ValidationError: they are not plain JSON, or they replace what the request decides.
@@ -107,12 +109,12 @@ def extras(target: Target, request: Request) -> dict[str, Any]:
     both: dict[str, Any] = {}
     for name, fields in (
         ("extra_params", target.options.extra_params),
-        ("extra_body", request.config.given.get("extra_body")),
+        ("extra_body", request.config.given.get("extra_body") if request else None),
     ):
         if fields is None:
             continue
         if not isinstance(fields, Mapping) or not all(isinstance(key, str) for key in fields):
-            wrong = f"{name} must be a dictionary of JSON fields, got a {type(fields).__name__}"
+            wrong = f"{name} must be a dictionary of JSON fields whose names are texts"
             raise ValidationError(wrong, details={"param": name})
         for fixed in FIXED:
             if fixed in fields:

@@ -27,6 +27,7 @@ from talu.exceptions import EndpointError, TaluError
 __all__ = ["Failures"]
 
 MAX_MESSAGE = 2_000  # characters of a server's message
+MAX_ID = 200  # characters of a request's identifier
 MAX_RETRY_AFTER_S = 86_400.0
 OVERFLOW = re.compile(
     r"context[ _-]?(length|window|size)|maximum (context|prompt|input)|(prompt|input) is too long"
@@ -34,7 +35,23 @@ OVERFLOW = re.compile(
     re.IGNORECASE,
 )
 QUOTA = re.compile(r"insufficient_quota|insufficient credits|billing|exceeded your current quota")
-FILTERED = re.compile(r"content[ _]?(filter|policy|management)|safety", re.IGNORECASE)
+FILTERED = re.compile(  # in a message; names of fields have underscores
+    r"content (filter|management polic|polic)|content-filter|usage polic|responsible ai polic"
+    r"|safety (system|filter|polic|reasons?|settings?)\b|(flagged|blocked) (by|for|as|because)",
+    re.IGNORECASE,
+)
+FILTER_NAMES = {
+    "content_filter",
+    "content_filtered",
+    "content_management_policy",
+    "content_policy_violation",
+    "moderation_blocked",
+    "responsibleaipolicyviolation",
+}
+HTTPS_WANTED = re.compile(r"http request\b.{0,40}\bhttps (server|port)", re.IGNORECASE)
+CONTROLS = re.compile(  # of terminals, of writing directions, and halves of characters
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 MODEL = re.compile(r"model", re.IGNORECASE)
 KINDS = {  # names of failures in error objects: the HTTP status that means the same
     "api_error": 500,
@@ -61,19 +78,27 @@ CODES = {
     429: "RATE_LIMITED",
 }
 TRANSIENT = {408, 409, 425, 429}  # beside all from 500
+FINAL = ("CONTENT_FILTERED", "GENERATION_CONTEXT_OVERFLOW", "OUT_OF_CREDITS")
+NOT_TLS = {"HTTP_REQUEST", "RECORD_LAYER_FAILURE", "WRONG_VERSION_NUMBER", "UNEXPECTED_MESSAGE"}
+NOT_YET, EXPIRED = 9, 10  # OpenSSL's numbers of what is wrong with a certificate
+OTHER_HOST = (62, 64)
 
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """Words the failures of requests to one endpoint for one model."""
+    """Words the failures of requests to one endpoint for one model.
+
+    Attributes:
+        model: None for a request that is not about one model.
+    """
 
     endpoint: Endpoint
-    model: str
+    model: str | None
 
     def of(self, error: Exception, *, doing: str = "the request") -> EndpointError:
         """The typed error for anything that the SDK, the HTTP library or a reader raised."""
         if isinstance(error, EndpointError):
-            return error
+            return _detached(error)
         if isinstance(error, TaluError):
             raise error
         status, response = getattr(error, "status_code", None), getattr(error, "response", None)
@@ -82,7 +107,7 @@ class Failures:
         body = getattr(error, "body", None)  # of an error in an event
         if isinstance(body, Mapping):
             return self.of_object(body)
-        if isinstance(body, str) and body:
+        if isinstance(body, str | bool | int | float | list) and body:
             return self.of_object({"error": body})
         causes = list(_chain(error))
         for cause in causes:
@@ -90,20 +115,15 @@ class Failures:
                 return known
         for cause in causes:
             if isinstance(cause, httpx2.TransportError):
-                return self.unreachable(cause)
+                return self.unreachable(cause, first=doing == "the request")
         return self._error(f"{doing} failed: {type(error).__name__}: {error}", "SERVER_ERROR")
 
     def _of_cause(self, cause: BaseException, doing: str) -> EndpointError | None:
         match cause:
             case EndpointError():
-                return cause
+                return _detached(cause)
             case ssl.SSLError():
-                why = getattr(cause, "verify_message", "") or cause.reason or str(cause)
-                return self._error(
-                    f"no secure connection: {why}; the certificate must be signed by an authority "
-                    "of this system, or of the file that SSL_CERT_FILE names",
-                    "ENDPOINT_TLS",
-                )
+                return self._error(_tls_fault(cause, self.endpoint.origin[1]), "ENDPOINT_TLS")
             case socket.gaierror():
                 host = self.endpoint.origin[1]
                 wrong = f"the name {shown(host)} is unknown ({cause.strerror}): check base_url"
@@ -123,9 +143,12 @@ class Failures:
                 return self._error(wrong, "ENDPOINT_BAD_ANSWER")
         return None
 
-    def unreachable(self, error: BaseException) -> EndpointError:
-        """The error for a connection that could not be made, or that was cut."""
+    def unreachable(self, error: BaseException, *, first: bool = False) -> EndpointError:
+        """The error for a connection that could not be made, or was cut, perhaps at first."""
         wrong = f"the connection failed: {str(error) or type(error).__name__}"
+        cut = isinstance(error, httpx2.ReadError | httpx2.RemoteProtocolError)
+        if first and cut and self.endpoint.origin[0] == "http":
+            wrong += "; if the server speaks https, write https:// in base_url"
         return self._error(wrong, "ENDPOINT_UNREACHABLE", transient=True)
 
     def broken(self, reason: str, *, timed_out: bool = False) -> EndpointError:
@@ -147,37 +170,45 @@ class Failures:
         inner = body.get("error", body)
         if not isinstance(inner, Mapping):
             inner = {"message": str(inner)}
-        code, kind = inner.get("code"), inner.get("type")
-        status = int(code) if isinstance(code, int) and 300 <= code < 600 else None
-        for name in (code, kind):
-            if status is None and isinstance(name, str):
-                status = KINDS.get(name.lower()) or (int(name) if name.isdigit() else None)
-        return self.of_status(status or 500, {}, json.dumps(body, default=str))
+        found = (_status_in(inner.get(name)) for name in ("code", "type"))
+        status = next((each for each in found if each is not None), None)
+        try:
+            text = json.dumps(body, default=str)
+        except (ValueError, RecursionError):
+            text = ""
+        said = "reported an error" if status is None else f"reported status {status}"
+        return self.of_status(status or 500, {}, text, said)
 
-    def of_status(self, status: int, headers: Mapping[str, str], body: str) -> EndpointError:
-        """The error for an HTTP status and the text of the answer."""
-        message = self._safe(_message(body))
+    def of_status(
+        self, status: int, headers: Mapping[str, str], body: str, said: str = ""
+    ) -> EndpointError:
+        """The error for a status and the text of the answer; ``said`` is what the server did."""
+        message = self.safe(_message(body))[:MAX_MESSAGE]
+        request_id = _request_id(headers)
         about: dict[str, Any] = {
             "status": status,
-            "request_id": _request_id(headers),
+            "request_id": request_id and self.safe(request_id)[:MAX_ID],
             "retry_after": retry_after(headers, time.time()),
         }
         if 300 <= status < 400:
-            location = without_secrets(headers.get("location", ""))
+            location = without_secrets(self.safe(headers.get("location", "")))
             wrong = (
                 f"the server redirects to {shown(location)}: redirects are not followed, so that "
                 "no key reaches another host; give the final address as base_url"
             )
             return self._error(wrong, "ENDPOINT_REDIRECT", **about)
         code = self._code(status, body)
-        transient = (status in TRANSIENT or status >= 500) and code != "OUT_OF_CREDITS"
+        transient = status in TRANSIENT or status >= 500
         wish = headers.get("x-should-retry", "").strip().lower()
         if wish in ("true", "false"):
             transient = wish == "true"
-        wrong = f"the server answered with status {status}: {message}" if message else (
-            f"the server answered with status {status}"
-        )  # fmt: skip
-        return self._error(wrong + self._advice(code), code, transient=transient, **about)
+        wrong = f"the server {said or f'answered with status {status}'}"
+        wrong += f": {message}" if message else ""
+        advice = self._advice(code)
+        if HTTPS_WANTED.search(message) and self.endpoint.origin[0] == "http":
+            advice = "; write https:// in base_url"
+        transient = transient and code not in FINAL
+        return self._error(wrong + advice, code, transient=transient, **about)
 
     def _code(self, status: int, body: str) -> str:
         if status == 404 and (_is_page(body) or not MODEL.search(body)):
@@ -190,7 +221,7 @@ class Failures:
             return "GENERATION_CONTEXT_OVERFLOW" if OVERFLOW.search(body) else "SERVER_ERROR"
         if OVERFLOW.search(body) or status == 413:
             return "GENERATION_CONTEXT_OVERFLOW"
-        if FILTERED.search(body):
+        if _is_filtered(body):
             return "CONTENT_FILTERED"
         return "BAD_REQUEST" if status not in TRANSIENT else "SERVER_ERROR"
 
@@ -198,17 +229,24 @@ class Failures:
         provider = self.endpoint.provider
         match code:
             case "AUTHENTICATION_FAILED" if self.endpoint.key is None:
-                known = f" or the variable {provider.key_variable}" if provider.key_variable else ""
-                return f"; no key was sent: give api_key={known}"
+                known = f", or set {provider.key_variable}" if provider.key_variable else ""
+                return f"; no key was sent: give the argument api_key{known}"
             case "AUTHENTICATION_FAILED":
                 return "; check the key, and whether it may use this model"
             case "MODEL_NOT_FOUND":
                 return "; talu.router.get_model_ids(base_url) lists the server's models"
             case "ENDPOINT_BAD_ANSWER":
-                return "; the path of base_url may be wrong: most servers want /v1 at its end"
+                return f"; {self.path_advice}"
             case "GENERATION_CONTEXT_OVERFLOW":
                 return "; shorten the conversation, or ask for fewer tokens (max_tokens)"
         return ""
+
+    @property
+    def path_advice(self) -> str:
+        """What to try when the server does not know the path of a request."""
+        if self.endpoint.provider.protocol == "anthropic":
+            return "the path of base_url may be wrong: /v1/messages is added to it"
+        return "the path of base_url may be wrong: most servers want /v1 at its end"
 
     def _error(
         self,
@@ -220,20 +258,23 @@ class Failures:
         retry_after: float | None = None,
         transient: bool = False,
     ) -> EndpointError:
+        about = "the list of models" if self.model is None else f"model {shown(self.model)}"
+        of = {} if self.model is None else {"model": self.model}
         return EndpointError(
-            self._safe(f"model {shown(self.model)} at {self.endpoint.url}: {wrong}"),
+            self.safe(f"{about} at {self.endpoint.url}: {wrong}"),
             code,
-            {"model": self.model, "endpoint": self.endpoint.url},
+            {**of, "endpoint": self.endpoint.url},
             status=status,
             request_id=request_id,
             retry_after=retry_after,
             transient=transient,
         )
 
-    def _safe(self, text: str) -> str:
-        """The text without the key, which some servers repeat."""
-        key = self.endpoint.key
-        return text.replace(str(key), SECRET) if key and len(key) > 3 else text
+    def safe(self, text: str) -> str:
+        """The text without secrets, which some servers repeat, and without control characters."""
+        for secret in self.endpoint.secrets:
+            text = text.replace(secret, SECRET)
+        return CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -260,7 +301,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 def _request_id(headers: Mapping[str, str]) -> str | None:
     for name in ("x-request-id", "request-id", "x-generation-id"):
         if value := headers.get(name):
-            return str(value)[:200]
+            return str(value)
     return None
 
 
@@ -286,7 +327,53 @@ def _message(body: str) -> str:
             (found[key] for key in ("error", "message", "detail", "title") if found.get(key)), ""
         )
     text = found if isinstance(found, str) else json.dumps(found, default=str)
-    return " ".join(text.split())[:MAX_MESSAGE]
+    return " ".join(text.split())
+
+
+def _status_in(name: object) -> int | None:
+    """The HTTP status of an error that a code or type in an error object means, if any."""
+    if isinstance(name, str):
+        known = KINDS.get(name.lower())
+        digits = len(name) == 3 and name.isascii() and name.isdecimal()
+        name = known or (int(name) if digits else None)
+    return name if isinstance(name, int) and 400 <= name < 600 else None
+
+
+def _is_filtered(body: str) -> bool:
+    """Whether the body of an error says that the content was refused."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    inner = found.get("error", found) if isinstance(found, Mapping) else None
+    names = [inner.get(name) for name in ("code", "type")] if isinstance(inner, Mapping) else []
+    if any(isinstance(name, str) and name.lower() in FILTER_NAMES for name in names):
+        return True
+    return FILTERED.search(_message(body)) is not None
+
+
+def _tls_fault(error: ssl.SSLError, host: str) -> str:
+    """Why there is no secure connection, and what to do."""
+    why = getattr(error, "verify_message", "") or error.reason or str(error)
+    wrong, code = f"no secure connection: {why}", getattr(error, "verify_code", None)
+    if error.reason in NOT_TLS:
+        return f"{wrong}; this port does not speak https: write http:// in base_url, or its port"
+    if code in OTHER_HOST:
+        return f"{wrong}; the certificate is not for {shown(host)}: use a name that it has"
+    if code in (NOT_YET, EXPIRED):
+        return f"{wrong}; renew the server's certificate, or set this machine's clock"
+    if code is not None:
+        return (
+            f"{wrong}; the certificate must be signed by an authority of this system, or of the "
+            "file that SSL_CERT_FILE names"
+        )
+    return wrong
+
+
+def _detached(error: EndpointError) -> EndpointError:
+    """The error without the HTTP library's errors, whose frames hold the headers sent."""
+    error.__cause__ = error.__context__ = None
+    return error
 
 
 def _is_page(body: str) -> bool:

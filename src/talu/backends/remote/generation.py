@@ -156,7 +156,7 @@ class RemoteGeneration:
         if not pieces:
             raise self._exchange.failures.bad_answer(
                 "the server answered with a web page, nothing, or another text that is not of its "
-                "protocol: is base_url right?",
+                "protocol; " + self._exchange.failures.path_advice,
                 status=response.status_code,
             )
         for data in pieces:

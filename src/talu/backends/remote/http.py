@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import httpx2
 
 from talu.backends.remote.endpoint import Endpoint
-from talu.backends.remote.options import RemoteBackend
+from talu.backends.remote.options import RemoteBackend, Secret
 from talu.error_text import shown
 from talu.exceptions import EndpointError, ValidationError
 
@@ -32,6 +32,7 @@ KEPT = {  # headers of HTTP itself, which the HTTP library or the SDK computes
     "transfer-encoding",
 }
 RESERVED = {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
+ENCODINGS = ("br", "compress", "deflate", "gzip", "zstd")
 MAX_HEADERS = 64
 MAX_HEADER = 10_000  # characters of a value
 MAX_ANSWER = 1 << 28  # bytes
@@ -45,8 +46,23 @@ def tls_of(endpoint: Endpoint) -> ssl.SSLContext:
     Reading them takes 50 to 100 ms, so it is done once, and not on an event loop.
     """
     if endpoint.origin[0] == "https":
-        return httpx2.create_ssl_context()
+        try:
+            return httpx2.create_ssl_context()
+        except (OSError, ValueError) as error:  # errors of TLS are of the system's
+            reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
+        raise EndpointError(_no_authorities(reason), "ENDPOINT_TLS")
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and is not used
+
+
+def _no_authorities(reason: str | None) -> str:
+    """Why no certificate can be checked."""
+    names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+    if not names:
+        return f"the certificates of the system's authorities cannot be read ({reason})"
+    return (
+        f"the certificates in {names[0]}={shown(os.environ[names[0]])} cannot be read ({reason}): "
+        "name a file of certificates in PEM form, or remove the variable"
+    )
 
 
 def http_client(
@@ -54,14 +70,24 @@ def http_client(
 ) -> httpx2.AsyncClient:
     """A client that sends these headers, to this endpoint only, and follows no redirect."""
     guard = _Guard(endpoint, headers)
-    # A proxy would see the requests to a server on this machine, with their key.
-    local = {"http://": None, "https://": None, "all://": None} if endpoint.is_local else None
-    return httpx2.AsyncClient(
-        event_hooks={"request": [guard.sends], "response": [guard.receives]},
-        follow_redirects=False,
-        limits=CONNECTIONS,
-        mounts=local,
-        verify=tls,
+    try:
+        return httpx2.AsyncClient(
+            event_hooks={"request": [guard.sends], "response": [guard.receives]},
+            follow_redirects=False,
+            limits=CONNECTIONS,
+            # A proxy would see the requests to a server on this machine, with their key.
+            trust_env=not endpoint.is_local,
+            verify=tls,
+        )
+    except (ImportError, ValueError, httpx2.InvalidURL):
+        pass  # its text may hold the password of a proxy
+    named = [f"{name}_proxy" for name in ("http", "https", "all", "no")]
+    variables = [name for both in named for name in (both, both.upper()) if os.environ.get(name)]
+    raise EndpointError(
+        f"the proxy in {' or '.join(variables) or 'the system'} cannot be used for {endpoint.url}: "
+        "it must be the address of an HTTP proxy, http://host:port; add hosts that need no proxy "
+        "to NO_PROXY",
+        "ENDPOINT_UNREACHABLE",
     )
 
 
@@ -71,30 +97,59 @@ def own_headers(endpoint: Endpoint, options: RemoteBackend) -> dict[str, str]:
     Raises:
         ValidationError: ``headers`` of the options are not names and values of headers.
     """
-    headers = {"accept-encoding": "identity", "user-agent": f"talu/{version('talu')}"}
-    if endpoint.key:
-        headers["authorization"] = f"Bearer {endpoint.key!s}"
-    if options.org_id is not None:
-        headers["openai-organization"] = str(options.org_id)
-    headers |= _checked({} if options.headers is None else options.headers)
-    return headers
-
-
-def _checked(headers: object) -> dict[str, str]:
-    if not isinstance(headers, Mapping) or len(headers) > MAX_HEADERS:
-        wrong = f"headers must be a dictionary of at most {MAX_HEADERS} names and values"
+    own = {"accept-encoding": "identity", "user-agent": f"talu/{version('talu')}"}
+    wrong = _fault(endpoint, options)
+    if wrong is not None:
         raise ValidationError(wrong, details={"param": "headers"})
+    if options.org_id is not None and not _is_value(options.org_id):
+        wrong = f"org_id must be printable ASCII, at most {MAX_HEADER:,} characters"
+        raise ValidationError(wrong, details={"param": "org_id"})
+    if endpoint.key:
+        own["authorization"] = Secret(f"Bearer {endpoint.key!s}")
+    if options.org_id is not None:
+        own["openai-organization"] = options.org_id
+    given = {name.lower(): Secret(value) for name, value in (options.headers or {}).items()}
+    return own | given
+
+
+def _fault(endpoint: Endpoint, options: RemoteBackend) -> str | None:
+    """What is wrong with the headers of the options; None when they can be sent."""
+    headers: object = {} if options.headers is None else options.headers
+    if not isinstance(headers, Mapping) or len(headers) > MAX_HEADERS:
+        return f"headers must be a dictionary of at most {MAX_HEADERS} names and values"
+    taken = _taken(endpoint, options)
     for name, value in headers.items():
         token = isinstance(name, str) and name.isascii() and name.replace("-", "").isalnum()
-        text = isinstance(value, str) and value.isascii() and value.isprintable()
-        if not token or not text or len(name) > MAX_HEADER or len(value) > MAX_HEADER:
-            wrong = f"header {shown(name)} must have a name of letters, digits and hyphens, and a "
-            wrong += f"value of printable ASCII, at most {MAX_HEADER:,} characters"
-            raise ValidationError(wrong, details={"param": "headers"})
+        if not token or len(name) > MAX_HEADER or not _is_value(value):
+            return (
+                f"header {shown(name)} must have a name of letters, digits and hyphens, and a "
+                f"value of printable ASCII, at most {MAX_HEADER:,} characters"
+            )
         if name.lower() in RESERVED:
-            wrong = f"header {shown(name)} is set by the connection: leave it out"
-            raise ValidationError(wrong, details={"param": "headers"})
-    return {name.lower(): str(value) for name, value in headers.items()}
+            return f"header {shown(name)} is set by the connection: leave it out"
+        if name.lower() in taken:
+            return f"header {shown(name)} is given twice: {taken[name.lower()]}"
+        taken[name.lower()] = "write it once, in upper or lower case"
+    return None
+
+
+def _taken(endpoint: Endpoint, options: RemoteBackend) -> dict[str, str]:
+    """The names of headers that other options set, and what to do about them."""
+    taken = {}
+    if endpoint.key:
+        advice = "leave it out, or give api_key='' to send no other key"
+        taken["authorization"] = advice
+        if endpoint.provider.protocol == "anthropic":
+            taken["x-api-key"] = advice
+    if options.org_id is not None:
+        taken["openai-organization"] = "leave it out, or leave out org_id"
+    return taken
+
+
+def _is_value(value: object) -> bool:
+    """Whether it can be the value of a header."""
+    text = isinstance(value, str) and value.isascii() and value.isprintable()
+    return text and len(str(value)) <= MAX_HEADER
 
 
 class _Guard:
@@ -106,7 +161,8 @@ class _Guard:
 
     async def sends(self, request: httpx2.Request) -> None:
         url = request.url
-        origin = (url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme, 0))
+        host = url.host.rstrip(".")
+        origin = (url.scheme, host, url.port or {"http": 80, "https": 443}.get(url.scheme, 0))
         if origin != self._endpoint.origin:
             wrong = f"a request of {shown(self._endpoint.url)} would go to {shown(url.host)}"
             raise EndpointError(wrong, "ENDPOINT_REDIRECT")
@@ -116,10 +172,11 @@ class _Guard:
     async def receives(self, response: httpx2.Response) -> None:
         encoding = response.headers.get("content-encoding", "identity")
         if encoding.strip().lower() != "identity":
-            wrong = (
-                f"the server at {self._endpoint.url} compressed its answer ({shown(encoding)}), "
-                "which was not asked for"
-            )
+            known = encoding.strip().lower()  # another text may be a key that the server repeats
+            how = f" ({known})" if known in ENCODINGS else ""
+            wrong = f"the server at {self._endpoint.url} compressed its answer{how}, "
+            wrong += "which was not asked for"
+            del encoding, known
             raise EndpointError(wrong, "ENDPOINT_BAD_ANSWER", status=response.status_code)
         kind = response.headers.get("content-type", "").lower()
         longest = MAX_LINE if kind.startswith("text/event-stream") else MAX_ANSWER

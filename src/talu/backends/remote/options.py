@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
-from talu.backends.remote.urls import SECRET, without_secrets
+from talu.backends.remote.urls import SECRET, Address, without_secrets
 from talu.error_text import shown
 from talu.exceptions import StateError
 
@@ -50,7 +50,8 @@ class RemoteBackend:
             ``timeout=`` holds as well.
         on_unsupported: what to do with a setting that the server does not honour: ``"error"``
             raises, ``"warn"`` leaves it out and says so in the answer's ``notes``.
-        allow_insecure: let the key travel over plain ``http`` to another machine.
+        allow_insecure: let keys, also those in ``headers``, travel over plain ``http`` to another
+            machine.
     """
 
     base_url: str | None = None
@@ -68,19 +69,18 @@ class RemoteBackend:
 
     def __post_init__(self) -> None:
         """Hide the texts that can be secret, wherever they are shown."""
-        for name in ("api_key", "org_id"):
-            object.__setattr__(self, name, _hidden(getattr(self, name)))
-        for name in ("extra_params", "headers"):
-            values = getattr(self, name)
-            if isinstance(values, Mapping):
-                object.__setattr__(self, name, _hidden(values))
+        for each in fields(self):  # all, because a key may be given in a wrong place
+            value = getattr(self, each.name)
+            is_url = each.name == "base_url" and isinstance(value, str)
+            object.__setattr__(self, each.name, Address(value) if is_url else _hidden(value))
 
     @property
     def shown_url(self) -> str | None:
         """``base_url`` without user, password and query."""
         if self.base_url is None:
             return None
-        return without_secrets(self.base_url) if isinstance(self.base_url, str) else SECRET
+        url = self.base_url  # without a scheme it may be a key in a wrong place
+        return without_secrets(url) if isinstance(url, str) and "://" in url else SECRET
 
     def __repr__(self) -> str:
         given = [each for each in fields(self) if not each.kw_only or self._is_set(each.name)]
@@ -95,9 +95,11 @@ class RemoteBackend:
         if value is None:
             return "None"
         if name == "base_url":
-            return shown(self.shown_url)
+            return shown(str(self.shown_url))
         if name == "on_unsupported" and value in ("error", "warn"):
-            return shown(value)
+            return shown(str(value))
+        if name in ("api_key", "org_id"):
+            return SECRET
         if isinstance(value, Mapping):
             return "{" + ", ".join(f"{shown(key)}: {SECRET}" for key in value) + "}"
         return str(value) if isinstance(value, int) and abs(value) < 10**18 else SECRET
@@ -145,5 +147,7 @@ def _hidden(value: object, depth: int = DEPTH) -> object:
             return {key: _hidden(entry, depth - 1) for key, entry in value.items()}
         case list() if depth:
             return [_hidden(entry, depth - 1) for entry in value]
+        case tuple() if depth:
+            return tuple(_hidden(entry, depth - 1) for entry in value)
         case _:
             return value

@@ -2,9 +2,32 @@
 
 import re
 
-__all__ = ["SECRET", "without_secrets"]
+from talu.error_text import shown
+
+__all__ = ["SECRET", "Address", "shown_address", "without_secrets"]
 
 SECRET = "***"
+
+
+class Address(str):
+    """A URL whose ``repr``, also inside other objects, has no secrets."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return shown_address(self)
+
+
+def shown_address(url: object) -> str:
+    """A URL for an error message, quoted and without secrets.
+
+    A text without a scheme may be a key in a wrong place, and is not shown.
+    """
+    if not isinstance(url, str):
+        return f"a value of type {type(url).__name__}"
+    if not re.match(r"[a-zA-Z][\w+.-]{0,20}://", url):
+        return "a text without http:// or https:// at its start"
+    return shown(without_secrets(url))
 
 
 def without_secrets(url: str) -> str:
