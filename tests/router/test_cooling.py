@@ -10,7 +10,7 @@ from talu import AsyncClient, Client
 from talu.backends.scripted import ScriptedModel, Step
 from talu.bridge import run_in_background
 from talu.exceptions import EndpointError, GenerationError
-from talu.router import Fallback, ModelSpec, RoundRobin
+from talu.router import Fallback, Limits, ModelSpec, RoundRobin
 
 Script = str | list[Step]
 
@@ -226,3 +226,42 @@ def test_round_robin_serves_many_threads_evenly() -> None:
         answers = client.ask(["hi"] * 40)
     assert [answer.text for answer in answers] == ["x"] * 40
     assert [len(each.requests) for each in models] == [10] * 4
+
+
+def test_a_request_waits_for_a_busy_model_while_another_one_cools_for_long() -> None:
+    async def main() -> None:
+        go = asyncio.Event()
+        broken = EndpointError("wrong key", "AUTHENTICATION_FAILED")
+        busy = ModelSpec("a", model("a", [go.wait, "a"], "second"), limits=Limits(concurrency=1))
+        models = [ModelSpec("b", model("b", [broken])), busy]
+        async with AsyncClient(models, policy=Fallback()) as client:
+            first = asyncio.create_task(client.ask("x"))
+            while not busy.backend.requests:  # type: ignore[union-attr]
+                await asyncio.sleep(0)
+            second = asyncio.create_task(client.ask("y", timeout=20))
+            while not any(target.waiting for target in client.router.status().targets):
+                await asyncio.sleep(0)
+            go.set()
+            assert [await first, await second] == ["a", "second"]
+
+    asyncio.run(main())
+
+
+def test_a_failing_hedge_leaves_the_first_attempt_its_chance() -> None:
+    async def main() -> None:
+        go = asyncio.Event()
+        filtered = EndpointError("refused", "CONTENT_FILTERED")
+
+        async def refuse() -> None:
+            go.set()
+
+        slow = model("a", *(["x"] * 30), [go.wait, "late"])
+        models = [ModelSpec("a", slow), ModelSpec("b", model("b", [refuse, filtered]))]
+        async with AsyncClient(models, policy=Fallback(hedge=True)) as client:
+            for _ in range(30):
+                await client.ask("warm up")
+            answer = await client.ask("x")
+        assert (answer.text, answer.model) == ("late", "a")
+        assert [attempt.error for attempt in answer.attempts] == [None, "CONTENT_FILTERED"]
+
+    asyncio.run(main())

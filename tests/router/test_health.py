@@ -115,3 +115,20 @@ def test_what_an_error_means_for_the_request_and_the_model(
     error: BaseException, verdict: Verdict
 ) -> None:
     assert verdict_on(error) is verdict
+
+
+def test_attempts_that_were_running_at_a_failure_count_with_it() -> None:
+    health = Health()
+    for now in (10.0, 10.1, 10.2):
+        health.fail(now, Verdict.COOL, began_at=9.9, probe=False)
+    assert (health.failures, health.until) == (1, 11.0)
+    health.fail(11.5, Verdict.COOL, began_at=11.2)
+    assert (health.failures, health.until) == (2, 13.5)
+
+
+def test_an_older_attempt_does_not_end_a_probe() -> None:
+    health = Health()
+    health.fail(0.0, Verdict.COOL)
+    assert health.begin()
+    health.fail(2.0, Verdict.COOL, began_at=-1.0, probe=False)
+    assert health.probing

@@ -63,12 +63,14 @@ class Health:
         failures: failures since the last success.
         until: end of the cooldown. It only grows.
         not_before: the part of it that the server asked for.
+        failed_at: time of the last failure that counted.
         probing: a request is finding out whether the model works again.
     """
 
     failures: int = 0
     until: float = float("-inf")
     not_before: float = float("-inf")
+    failed_at: float = float("-inf")
     probing: bool = False
 
     def ready_at(self, *, lone: bool) -> float:
@@ -90,11 +92,36 @@ class Health:
         self.failures = 0
         self.probing = False
 
-    def fail(self, now: float, verdict: Verdict, retry_after: float | None = None) -> None:
-        """An attempt has failed."""
-        self.probing = False
+    def fail(
+        self,
+        now: float,
+        verdict: Verdict,
+        retry_after: float | None = None,
+        *,
+        began_at: float = float("inf"),
+        probe: bool = True,
+    ) -> None:
+        """An attempt has failed.
+
+        Args:
+            now: the time.
+            verdict: what the error means.
+            retry_after: the pause that the server asks for, in seconds.
+            began_at: when the attempt began. Attempts that were running at the last failure fail
+                for the same reason, so they count once, together.
+            probe: the attempt was a probe.
+        """
+        if probe:
+            self.probing = False
         if verdict not in (Verdict.COOL, Verdict.BROKEN):
             return
+        if began_at < self.failed_at and verdict is Verdict.COOL:
+            if retry_after is not None:
+                asked = min(max(retry_after, 0.0), MAX_RETRY_AFTER_S)
+                self.not_before = max(self.not_before, now + asked)
+                self.until = max(self.until, self.not_before)
+            return
+        self.failed_at = now
         self.failures += 1
         pause = MAX_COOLDOWN_S
         if verdict is Verdict.COOL:

@@ -74,7 +74,6 @@ class Trial:
             begun, self.generation = self.generation, None
             if begun is not None:
                 await begun.aclose()
-            self.lease.release()
             raise
 
     def _heed_server(self, backend: Backend | None) -> None:
@@ -137,6 +136,7 @@ class Race:
         self._may_hedge = policy.hedge
         self._running: dict[asyncio.Task[None], Trial] = {}
         self._errors: list[TaluError] = []
+        self._held: BaseException | None = None  # raised unless a running attempt succeeds
         self._began_at = perf_counter()
         self._tokens = prompt_tokens(request) + (request.config.max_tokens or USUAL_TOKENS)
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -156,6 +156,8 @@ class Race:
         try:
             while self.winner is None and not self._stop.done():
                 if not self._running:
+                    if self._held is not None:
+                        raise self._held
                     lease = await self._next()
                     if lease is None:
                         return
@@ -196,10 +198,12 @@ class Race:
         verdict = Verdict.PASS_ON if isinstance(error, Unfit) else verdict_on(error)
         if verdict in (Verdict.COOL, Verdict.BROKEN):
             trial.lease.failed(error, verdict)
+        trial.lease.release()  # after the failure is known, so that no other request probes it
         deadline = self._request.deadline
         late = deadline is not None and deadline.expired
         if verdict is Verdict.RAISE or late or not isinstance(error, TaluError):
-            raise self._with_attempts(error)
+            self._held = self._held or self._with_attempts(error)
+            return
         self._errors.append(error)
         if isinstance(error, EndpointError) and error.retry_after is not None:
             self._left.append(trial.lease.target)  # once the server allows it
@@ -247,7 +251,8 @@ class Race:
                     waits[target.name] = lease
                 left = self._patience(waits)
                 delay = min(wait.seconds for wait in waits.values())
-                if left <= 0 or left < delay < inf:
+                ends = all(wait.seconds != inf for wait in waits.values())
+                if left <= 0 or (left < delay and ends):  # another request may end at any time
                     raise self._failure(waits)
                 await self._changed(changes, ticket, min(delay, left))
                 if self._stop.done():

@@ -105,7 +105,7 @@ class Target:
             self._requests += 1
             self._running += 1
             slot = self._limits.begin(now, tokens)
-            return Lease(self, slot, tokens, probe=self._health.begin())
+            return Lease(self, slot, tokens, began_at=now, probe=self._health.begin())
 
     def enter(self, ticket: object) -> None:
         """Join the queue.
@@ -184,12 +184,14 @@ class Target:
             self._average_at = now
             self._notify()
 
-    def _failed(self, error: BaseException, verdict: Verdict) -> None:
+    def _failed(
+        self, error: BaseException, verdict: Verdict, *, began_at: float, probe: bool
+    ) -> None:
         retry_after = error.retry_after if isinstance(error, EndpointError) else None
         with self._state():
             self._failures += 1
             self._last_error = shortened(str(error))
-            self._health.fail(self._clock(), verdict, retry_after)
+            self._health.fail(self._clock(), verdict, retry_after, began_at=began_at, probe=probe)
 
     def _ended(self, *, probe: bool) -> None:
         with self._state():
@@ -203,8 +205,11 @@ class Target:
 class Lease:
     """One attempt at a model, which counts as running until it is released or dropped."""
 
-    def __init__(self, target: Target, slot: Slot, tokens: int, *, probe: bool) -> None:
+    def __init__(
+        self, target: Target, slot: Slot, tokens: int, *, began_at: float, probe: bool
+    ) -> None:
         self.target = target
+        self._began_at = began_at
         self._slot = slot
         self._process = os.getpid()
         self._tokens = tokens
@@ -223,8 +228,8 @@ class Lease:
 
     def failed(self, error: BaseException, verdict: Verdict) -> None:
         """The attempt has failed."""
-        self._probe = False
-        self.target._failed(error, verdict)
+        probe, self._probe = self._probe, False
+        self.target._failed(error, verdict, began_at=self._began_at, probe=probe)
         self.release()
 
     def release(self) -> None:
