@@ -9,7 +9,7 @@ import pytest
 from talu import AsyncClient, Client
 from talu.backends.scripted import ScriptedModel, Step
 from talu.bridge import run_in_background
-from talu.exceptions import EndpointError, GenerationError
+from talu.exceptions import EndpointError, GenerationError, StateError
 from talu.router import Fallback, Limits, ModelSpec, RoundRobin
 
 Script = str | list[Step]
@@ -263,5 +263,18 @@ def test_a_failing_hedge_leaves_the_first_attempt_its_chance() -> None:
             answer = await client.ask("x")
         assert (answer.text, answer.model) == ("late", "a")
         assert [attempt.error for attempt in answer.attempts] == [None, "CONTENT_FILTERED"]
+
+    asyncio.run(main())
+
+
+def test_closing_a_client_ends_the_wait_of_its_requests() -> None:
+    async def main() -> None:
+        client = AsyncClient(ModelSpec("a", model("a", [limited(20)])), policy=Fallback())
+        waiting = asyncio.create_task(client.ask("x"))
+        while not any(target.waiting for target in client.router.status().targets):
+            await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(StateError, match="closed"):
+            await asyncio.wait_for(waiting, 10)
 
     asyncio.run(main())

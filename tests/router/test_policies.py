@@ -148,7 +148,7 @@ def test_the_target_of_a_policy_is_its_backend() -> None:
         (lambda: Fallback(models="a"), "models must be a list"),
         (lambda: Fallback(models=[]), "models must be a list"),
         (lambda: Fallback(models=["a", "a"]), "different names"),
-        (lambda: Fallback(name=" "), "name of a policy must be text"),
+        (lambda: Fallback(name=" "), "name of a policy must be printable text"),
         (lambda: Fallback(hedge=1), "hedge must be True or False"),
         (lambda: Fallback(wait=-1), "wait must be seconds"),
         (lambda: Fallback(wait=float("nan")), "wait must be seconds"),
@@ -172,3 +172,27 @@ def test_what_is_wrong_in_a_policy_is_said_when_the_client_is_made(
 
 def test_a_policy_names_its_models_in_its_representation() -> None:
     assert repr(Fallback(models=["a"], name="any")) == "Fallback(models=['a'], name='any')"
+
+
+@pytest.mark.parametrize("order", [None, "ab", [["a"]], ["a", "a"], [], ["c"], 5])
+def test_an_order_that_names_no_models_is_refused(order: object) -> None:
+    class Odd(Policy):
+        def order(self, request: Any, targets: Any) -> Any:
+            return order
+
+    client = Client([ModelSpec(n, ScriptedModel("x")) for n in ("a", "b")], policy=Odd())
+    with client, pytest.raises(ValidationError, match="order must return some of the models"):
+        client.ask("hi")
+
+
+@pytest.mark.parametrize("price", [10**400, 1e300, -1, "x", (1, 2, 3)])
+def test_a_price_that_is_none_is_refused(price: Any) -> None:
+    with pytest.raises(ValidationError, match="the price of 'a' must be a number"):
+        Cheapest({"a": price})
+
+
+def test_a_wrong_question_to_several_models_is_an_error_and_no_answer() -> None:
+    with Client([ModelSpec(n, ScriptedModel("x")) for n in ("a", "b")]) as client:
+        for ask in (client.ask_all, client.race):
+            with pytest.raises(ValidationError, match="a message cannot hold"):
+                ask(None)  # type: ignore[arg-type]

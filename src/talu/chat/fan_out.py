@@ -10,9 +10,9 @@ from time import perf_counter
 from typing import Any, Unpack, cast
 
 from talu.chat.async_chat import AsyncResponse
-from talu.chat.questions import single
+from talu.chat.questions import conversation_of, single
 from talu.chat.sync_chat import Response
-from talu.chat.user_message import Message
+from talu.chat.user_message import Message, user_items
 from talu.config import GenerationConfig, GenerationSettings, merged
 from talu.deadline import Deadline
 from talu.error_text import shown
@@ -243,9 +243,12 @@ def _prepared(
     ):
         wrong = f"models must be a list of 1 to {MAX_MODELS:,} names of models, got {shown(models)}"
         raise ValidationError(wrong, details={"param": "models"})
+    question = single(prompt, method)
+    if conversation_of(question) is None:
+        user_items(question)  # a wrong one is an error here, and not the answer of every model
     ask = partial(
         client.ask,
-        single(prompt, method),
+        question,
         config=merged(config, settings=settings),
         system=system,
         timeout=Deadline.after(timeout),

@@ -30,6 +30,7 @@ __all__ = [
 WAIT_S = 30.0
 MAX_WAIT_S = 1e6
 MAX_NAME = 200
+MAX_PRICE = 1e12
 CHARACTERS_PER_TOKEN = 4
 USUAL_TOKENS = 256  # of an answer without max_tokens
 KEY_CHARACTERS = 4000  # of a raw prompt that identify a conversation
@@ -79,8 +80,9 @@ class Policy:
         self.models = None if models is None else _names(models)
         self.hedge = hedge
         self.wait = wait
-        if not isinstance(self.name, str) or not 0 < len(self.name.strip()) <= MAX_NAME:
-            wrong = f"the name of a policy must be text, got {shown(name)}"
+        fits = isinstance(self.name, str) and self.name.isprintable()
+        if not fits or not 0 < len(self.name.strip()) <= MAX_NAME:
+            wrong = f"the name of a policy must be printable text, got {shown(name)}"
             raise ValidationError(wrong, details={"param": "name"})
         check_boolean("hedge", hedge)
         if (
@@ -365,7 +367,7 @@ def _price(model: str, price: object) -> tuple[float, float]:
         not isinstance(pair, tuple | list)
         or len(pair) != 2
         or any(isinstance(each, bool) or not isinstance(each, int | float) for each in pair)
-        or not all(0 <= each < math.inf for each in pair)
+        or not all(0 <= each < MAX_PRICE for each in pair)
     ):
         wrong = (
             f"the price of {shown(model)} must be a number, or two (prompt, answer), got "

@@ -316,6 +316,7 @@ class Router(Handle):
         A model that is being opened for a call with a time limit closes when it is open.
         """
         self._closed = True
+        self._routing.close()
         for target in self._targets.values():
             if any(opening.under_way for opening in list(target.openings.values())):
                 continue

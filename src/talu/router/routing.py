@@ -83,6 +83,11 @@ class Routing:
             self._opened,
         )
 
+    def close(self) -> None:
+        """Wake the requests that wait for their turn; they fail, as later ones do."""
+        for target in self._targets.values():
+            target.close()
+
     def limited(self, name: str, backend: Backend) -> Backend:
         """The backend of a model, behind the limits of the model if it has any."""
         return LimitedBackend(backend, self._targets[name]) if name in self._limited else backend

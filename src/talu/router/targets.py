@@ -10,7 +10,7 @@ from math import inf
 from time import monotonic
 
 from talu.error_text import shortened, shown
-from talu.exceptions import EndpointError, ResourceError
+from talu.exceptions import EndpointError, ResourceError, StateError
 from talu.forks import ForkSafeLock
 from talu.router.health import Health, Verdict
 from talu.router.hedging import percentile
@@ -68,6 +68,7 @@ class Target:
         self._average_at = -inf
         self._requests = self._failures = 0
         self._last_error: str | None = None
+        self._closed = False
 
     def _forget_requests(self) -> None:
         self._process = os.getpid()
@@ -94,6 +95,8 @@ class Target:
             tokens: an estimate of the request's tokens.
         """
         with self._state():
+            if self._closed:
+                raise StateError("the client has been closed", "STATE_CLOSED")
             now = self._clock()
             if self._health.blocked(now, lone=lone):
                 wait = self._health.ready_at(lone=lone) - now
@@ -128,6 +131,15 @@ class Target:
             with suppress(ValueError):
                 self._queue.remove(ticket)
             self._notify()
+
+    def close(self) -> None:
+        """Refuse further requests, and wake all that wait, for the same error."""
+        with self._state():
+            self._closed = True
+            for loop, future in self._listeners.values():
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(_settle, future)
+            self._listeners.clear()
 
     def changed(self, ticket: object) -> "asyncio.Future[None]":
         """A future of the running loop that ends when it is worth trying again."""

@@ -200,12 +200,16 @@ class RoutedGeneration:
     async def _order(self) -> list[str]:
         """The names of the models to ask, best first."""
         backend, policy = self._backend, self._backend.policy
-        order = list(policy.order(self._request, [target.status() for target in backend.targets]))
+        chosen: object = policy.order(
+            self._request, [target.status() for target in backend.targets]
+        )
+        order = list(chosen) if isinstance(chosen, list | tuple) else []
         known = {target.name for target in backend.targets}
-        if not order or not known.issuperset(order) or len(set(order)) < len(order):
+        named = all(isinstance(name, str) and name in known for name in order)
+        if not order or not named or len(set(order)) < len(order):
             raise ValidationError(
                 f"{type(policy).__name__}.order must return some of the models "
-                f"{', '.join(map(shown, sorted(known)))}, each once, and returned {shown(order)}",
+                f"{', '.join(map(shown, sorted(known)))}, each once, and returned {shown(chosen)}",
                 details={"param": "policy"},
             )
         if not policy.prefers_cached:
