@@ -32,7 +32,7 @@ __all__ = ["RemoteTexts", "encode_embedding", "parts", "vectors_of"]
 TEXTS = 64  # of one request
 CHARACTERS = 100_000  # of one request, unless a single text is longer
 MAX_DIMENSION = 1 << 20
-SMALLEST = 2.0**-400
+SMALLEST = math.ldexp(1.0, -400)
 
 Send = Callable[[Body, Deadline | None], Awaitable[object]]
 
