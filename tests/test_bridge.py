@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import contextvars
 import gc
-import os
 import signal
 import socket
 import subprocess
@@ -15,8 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import pytest
+from tests.forked import in_child
 
-from talu import bridge
+from talu import background
 from talu.bridge import ROOM, Bridged, run_in_background
 from talu.deadline import Deadline
 from talu.exceptions import EndpointError, GenerationError, StateError
@@ -101,19 +101,6 @@ def in_python(code: str, *, check: bool = True) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert not check or (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
-
-
-def in_child(work: Callable[[], object]) -> int:
-    child = os.fork()
-    if child == 0:
-        signal.alarm(20)
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_the_events_arrive_in_order_and_end_after_the_last_one() -> None:
@@ -559,13 +546,14 @@ print(os.waitpid(child, 0)[1], flush=True)
 
 def test_nothing_runs_before_the_first_use_nor_after_the_end() -> None:
     code = PROGRAM + (
-        "import atexit, talu.bridge as bridge\n"
+        "import atexit, talu.background as background\n"
         "def late():\n"
         "    try: run_in_background(lambda: asyncio.sleep(0))\n"
         "    except talu.exceptions.StateError as error: print(error)\n"
         "import talu.exceptions\n"
-        "print(threading.active_count(), bridge.RUNNING)\n"
-        "atexit.unregister(bridge._end); atexit.register(late); atexit.register(bridge._end)\n"
+        "print(threading.active_count(), background.RUNNING)\n"
+        "atexit.unregister(background._end); atexit.register(late)\n"
+        "atexit.register(background._end)\n"
     )
     assert in_python(code) == "1 []\nno request can run: the interpreter is ending\n"
 
@@ -577,6 +565,6 @@ def _one_loop() -> Iterator[None]:
     gc.collect()
     for _ in range(5):
         run_in_background(lambda: asyncio.sleep(0))
-    tasks = {id(each): len(each._tasks) for each in bridge.RUNNING}
+    tasks = {id(each): len(each._tasks) for each in background.RUNNING}
     assert len(tasks) == 1
     assert max(tasks.values()) <= 1  # the last ``sleep`` may be on its way out

@@ -1,30 +1,16 @@
 import os
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from tests.forked import in_child
 
 from talu import forks
 from talu.exceptions import StateError
 from talu.forks import ForkSafeLock, check_process, import_whole
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Run ``work`` in a forked child and give its exit status; one that hangs is killed."""
-    child = os.fork()
-    if child == 0:
-        signal.alarm(20)
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @contextmanager

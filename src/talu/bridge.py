@@ -1,53 +1,24 @@
-"""Runs async code for blocking callers, on one background event loop for each process.
-
-The loop starts with the first call and ends with the interpreter. A forked child starts another
-one. The thread is a daemon thread, so that blocked code cannot keep the interpreter from ending.
-"""
+"""Lets blocking callers read async generations, and call coroutines, on the background loop."""
 
 import asyncio
-import atexit
 import contextlib
-import os
-import socket
-import threading
 from collections.abc import Callable, Coroutine
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar
 
+from talu.background import CLOSING_SECONDS, Background, Outcome, Work, background_loop
 from talu.deadline import Deadline
-from talu.exceptions import GenerationError, StateError
-from talu.forks import ForkSafeLock, check_process
+from talu.exceptions import StateError
 from talu.protocols import AsyncGeneration
-from talu.threads import thread_starts
 from talu.types import Done, Event, FinishReason, Timings, Usage
 
 __all__ = ["Bridged", "run_in_background"]
 
 T = TypeVar("T")
 ROOM = 256  # events that wait for the reader
-CLOSING_SECONDS = 5.0  # for a generation to close, and for the loop to end
 # A signal that arrives right before a thread begins to wait does not wake it. Its handler runs
 # when the thread wakes by itself, after this time.
 SIGNAL_SECONDS = 0.5
-GATE = ForkSafeLock(reentrant=True)  # a signal handler may call in
-
-
-class _Outcome(Generic[T]):
-    """How a coroutine ended: with a value or an error."""
-
-    def __init__(self, value: T | None = None, error: BaseException | None = None) -> None:
-        self.value = value
-        self.error = error
-
-    def result(self) -> T:
-        """The value, or the error, which is raised once."""
-        error, self.error = self.error, None  # whose traceback may lead back to this object
-        try:
-            if error is not None:
-                raise error
-            return cast("T", self.value)
-        finally:
-            del error
 
 
 class _Started:
@@ -79,7 +50,7 @@ class Bridged:
         if make is None:
             raise StateError("the generation was started before")
         box = self._started_box
-        background = _background()
+        background = background_loop()
         box.background = background
         try:
             background.post(background.spawn, lambda: _pump(make, box), box)
@@ -119,9 +90,9 @@ class Bridged:
         if box.background is None or box.background.is_current or not box.background.usable:
             return
         with contextlib.suppress(Empty):
-            while not isinstance(box.items.get(timeout=CLOSING_SECONDS), _Outcome):
+            while not isinstance(box.items.get(timeout=CLOSING_SECONDS), Outcome):
                 box.make_room()
-            box.items.put(_Outcome())  # for a reader in another thread
+            box.items.put(Outcome())  # for a reader in another thread
 
     def __del__(self) -> None:
         if self._box is not None and not self._ended:
@@ -146,10 +117,10 @@ class Bridged:
             self._ended = True
             box.stop()
             raise
-        if not isinstance(item, _Outcome):
+        if not isinstance(item, Outcome):
             return item
         self._ended = True
-        box.items.put(_Outcome())  # for ``close``
+        box.items.put(Outcome())  # for ``close``
         return item.result()
 
 
@@ -171,7 +142,7 @@ def run_in_background(
         GenerationError: the deadline has passed (code ``GENERATION_TIMEOUT``).
         StateError: the interpreter is ending, or this is the background loop's own thread.
     """
-    background = _background()
+    background = background_loop()
     call: _Call[T] = _Call(background)
     try:
         background.post(background.spawn, lambda: _settle(make, call), call)
@@ -192,47 +163,18 @@ def _taken(items: "SimpleQueue[T]", deadline: Deadline | None = None) -> T:
             deadline.check()
 
 
-class _Work:
-    """A coroutine on the loop, as the caller's thread sees it.
-
-    Attributes:
-        background: where it runs; None before it was submitted.
-        task: its task; None before it began and after it has ended.
-        stopped: the caller does not wait for it any more.
-    """
-
-    def __init__(self, background: "_Background | None" = None) -> None:
-        self.background = background
-        self.task: asyncio.Task[None] | None = None
-        self.stopped = False
-
-    def stop(self) -> None:
-        """Cancel the task; from any thread, signal handler or finalizer."""
-        self.stopped = True
-        if self.background is not None:
-            self.background.post_if_open(self._cancel_task)
-
-    def _cancel_task(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
-
-    def finish(self, outcome: _Outcome[Any]) -> None:
-        """Tell the caller how it ended."""
-        raise NotImplementedError
-
-
-class _Call(_Work, Generic[T]):
+class _Call(Work, Generic[T]):
     """A coroutine whose result the caller waits for."""
 
-    def __init__(self, background: "_Background") -> None:
+    def __init__(self, background: Background) -> None:
         super().__init__(background)
-        self.outcomes: SimpleQueue[_Outcome[T]] = SimpleQueue()
+        self.outcomes: SimpleQueue[Outcome[T]] = SimpleQueue()
 
-    def finish(self, outcome: _Outcome[Any]) -> None:
+    def finish(self, outcome: Outcome[Any]) -> None:
         self.outcomes.put(outcome)
 
 
-class _Box(_Work):
+class _Box(Work):
     """What the reader of a generation and its pump share; it refers to neither of them.
 
     Attributes:
@@ -243,7 +185,7 @@ class _Box(_Work):
     def __init__(self) -> None:
         super().__init__()
         self.generation: AsyncGeneration | None = None
-        self.items: SimpleQueue[Event | _Started | _Outcome[None]] = SimpleQueue()
+        self.items: SimpleQueue[Event | _Started | Outcome[None]] = SimpleQueue()
         self.cancelled = False
         self._full = False
         self._room = asyncio.Event()
@@ -254,7 +196,7 @@ class _Box(_Work):
         if self.generation is not None and self.background is not None:
             self.background.post_if_open(self.generation.cancel)
 
-    def finish(self, outcome: _Outcome[Any]) -> None:
+    def finish(self, outcome: Outcome[Any]) -> None:
         self.items.put(outcome)
 
     async def put(self, event: Event) -> None:
@@ -290,180 +232,4 @@ async def _pump(make: Callable[[], AsyncGeneration], box: _Box) -> None:
 
 async def _settle(make: Callable[[], Coroutine[Any, Any, T]], call: _Call[T]) -> None:
     """Run a coroutine and report its result."""
-    call.finish(_Outcome(await make()))
-
-
-class _Background:
-    """An event loop in a thread."""
-
-    def __init__(self) -> None:
-        self._process = os.getpid()
-        self._loop = _Loop()
-        self._tasks: set[asyncio.Task[None]] = set()  # a loop refers to its tasks weakly
-        self._ending = False
-        self._thread = threading.Thread(target=self._run, name="talu-loop", daemon=True)
-        try:
-            with thread_starts():
-                self._thread.start()
-        except BaseException:
-            if not self._thread.is_alive():
-                self._loop.close()
-            raise
-
-    @property
-    def usable(self) -> bool:
-        """Whether it runs, and in this process."""
-        return self._process == os.getpid() and not self._ending
-
-    @property
-    def is_current(self) -> bool:
-        """Whether this is its thread, which cannot wait for itself."""
-        return threading.current_thread() is self._thread
-
-    def check_process(self) -> None:
-        """``StateError`` in a forked child, which does not have the thread."""
-        check_process(self._process, "this request was started", "submit it again in this process")
-
-    def post(self, function: Callable[..., object], *args: object) -> None:
-        """Call a function on the loop, for a caller that waits for the result."""
-        try:
-            self._loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:  # the loop is closed
-            raise _interpreter_ends() from None
-
-    def post_if_open(self, function: Callable[..., object], *args: object) -> None:
-        """Call a function on the loop unless the loop has ended or belongs to another process."""
-        if self._process == os.getpid():
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(function, *args)
-
-    def spawn(self, make: Callable[[], Coroutine[Any, Any, None]], work: _Work) -> None:
-        """Start a task for the coroutine, unless it was stopped already. On the loop."""
-        if work.stopped or self._ending:
-            work.finish(_Outcome(error=None if work.stopped else _interpreter_ends()))
-            return
-        work.task = task = self._loop.create_task(self._guarded(make, work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _guarded(self, make: Callable[[], Coroutine[Any, Any, None]], work: _Work) -> None:
-        """Run the coroutine; the caller's thread gets every error, and the loop none."""
-        outcome: _Outcome[None] = _Outcome()
-        try:
-            await make()
-        except asyncio.CancelledError as error:
-            if self._ending:
-                outcome = _Outcome(error=_interpreter_ends())
-            elif not work.stopped:
-                outcome = _Outcome(error=_was_cancelled(error))
-        except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
-            outcome = _Outcome(error=error)
-        work.task = None  # which refers to the work
-        work.finish(outcome)
-
-    def end(self) -> None:
-        """Cancel all tasks and end the thread, unless it belongs to another process."""
-        if self._process == os.getpid() and not self._ending:
-            self._ending = True
-            self.post_if_open(self._loop.stop)
-            self._thread.join(CLOSING_SECONDS)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            tasks = asyncio.all_tasks(self._loop)
-            for task in tasks:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            asyncio.set_event_loop(None)
-            self._loop.close()
-
-
-RUNNING: list[_Background] = []  # in a forked child also the parent's, which must not be closed
-
-
-class _Loop(asyncio.SelectorEventLoop):
-    """A loop that is silent in a forked child, and whose look-ups of hosts never delay an exit."""
-
-    _getpid = staticmethod(os.getpid)  # modules are emptied before the last objects end
-
-    def __init__(self) -> None:
-        self._process = os.getpid()
-        super().__init__()
-
-    def __del__(self, *args: Any) -> None:
-        if self._process == self._getpid():
-            super().__del__(*args)
-
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Report an error, but nothing about the tasks of the parent process."""
-        if self._process == os.getpid():
-            super().call_exception_handler(context)
-
-    async def getaddrinfo(self, *args: Any, **kwargs: Any) -> Any:
-        """Look up a host in a daemon thread: the interpreter waits for those of executors."""
-        found = self.create_future()
-
-        def settle(outcome: _Outcome[Any]) -> None:
-            if found.done():  # the connection was cancelled
-                return
-            if outcome.error is None:
-                found.set_result(outcome.value)
-            else:
-                found.set_exception(outcome.error)
-
-        def look_up() -> None:
-            try:
-                outcome = _Outcome(socket.getaddrinfo(*args, **kwargs))
-            except Exception as error:  # noqa: BLE001 - it is raised on the loop
-                outcome = _Outcome(error=error)
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                self.call_soon_threadsafe(settle, outcome)
-
-        with thread_starts():
-            threading.Thread(target=look_up, name="talu-lookup", daemon=True).start()
-        return await found
-
-
-def _background() -> _Background:
-    """The loop of this process, which starts now if it does not run."""
-    with GATE.lock:
-        if any(background.is_current for background in RUNNING):
-            raise StateError(
-                "a blocking call of talu inside async code of talu would wait for itself: await "
-                "AsyncClient there, or make the call in another thread",
-                "STATE_BUSY",
-            )
-        usable = [background for background in RUNNING if background.usable]
-        if usable:
-            return usable[0]
-        if ENDED:
-            raise _interpreter_ends()
-        background = _Background()
-        RUNNING.append(background)
-        return background
-
-
-ENDED: list[int] = []  # this process, once its interpreter is ending
-
-
-def _end() -> None:
-    ENDED.append(os.getpid())
-    for background in list(RUNNING):
-        background.end()
-
-
-atexit.register(_end)  # at the import, so that it runs after the functions of the program
-
-
-def _interpreter_ends() -> StateError:
-    return StateError("no request can run: the interpreter is ending", "STATE_CLOSED")
-
-
-def _was_cancelled(error: asyncio.CancelledError) -> GenerationError:
-    failure = GenerationError("the request was cancelled by the code that ran it")
-    failure.__cause__ = error
-    return failure
+    call.finish(Outcome(await make()))

@@ -1,13 +1,12 @@
 """Remote models in forked processes, on several event loops, and at the end of a program."""
 
 import asyncio
-import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
+from tests.forked import in_child
 from tests.remote.replies import chat
 from tests.remote.server import Server
 
@@ -16,19 +15,6 @@ from talu.backends.remote.http import PerLoop
 
 Serve = Callable[..., Server]
 FAST = 2.0  # seconds; a child that waits for a loop of its parent takes longer
-
-
-def in_child(work: Callable[[], object]) -> int:
-    child = os.fork()
-    if child == 0:
-        signal.alarm(20)
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_a_forked_child_asks_over_its_own_connection(serve: Serve) -> None:
