@@ -389,9 +389,10 @@ def _page_title(page: str) -> str:
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The error and its causes, the innermost first."""
     found: list[BaseException] = []
-    while error is not None and error not in found and len(found) < 20:
-        found.append(error)
-        if isinstance(error, BaseExceptionGroup):
-            found += error.exceptions[:4]
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    inner: BaseException | None = error
+    while inner is not None and inner not in found and len(found) < 20:
+        found.append(inner)
+        if isinstance(inner, BaseExceptionGroup):
+            found += inner.exceptions[:4]
+        inner = inner.__cause__ or inner.__context__
     return reversed(found)

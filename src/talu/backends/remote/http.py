@@ -11,7 +11,7 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from importlib.metadata import version
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import httpx2
 
@@ -180,13 +180,14 @@ class _Guard:
             raise EndpointError(wrong, "ENDPOINT_BAD_ANSWER", status=response.status_code)
         kind = response.headers.get("content-type", "").lower()
         longest = MAX_LINE if kind.startswith("text/event-stream") else MAX_ANSWER
-        response.stream = _Bounded(response.stream, longest, self._endpoint.url)
+        stream = cast("httpx2.AsyncByteStream", response.stream)  # as the client is an async one
+        response.stream = _Bounded(stream, longest, self._endpoint.url)
 
 
 class _Bounded(httpx2.AsyncByteStream):
     """The body of an answer, which raises when it, or one of its lines, gets too long."""
 
-    def __init__(self, stream: object, longest_line: int, url: str) -> None:
+    def __init__(self, stream: httpx2.AsyncByteStream, longest_line: int, url: str) -> None:
         self._stream = stream
         self._longest_line = longest_line
         self._reading: list[AsyncGenerator[bytes]] = []
@@ -199,7 +200,7 @@ class _Bounded(httpx2.AsyncByteStream):
 
     async def _read(self) -> AsyncGenerator[bytes]:
         read = line = 0
-        parts = self._stream.__aiter__()  # type: ignore[attr-defined]
+        parts = aiter(self._stream)
         try:
             async for part in parts:
                 read += len(part)
@@ -213,10 +214,11 @@ class _Bounded(httpx2.AsyncByteStream):
                     )
                 yield part
         finally:
-            await parts.aclose()
+            if isinstance(parts, AsyncGenerator):
+                await parts.aclose()
 
     async def aclose(self) -> None:
-        await self._stream.aclose()  # type: ignore[attr-defined]
+        await self._stream.aclose()
         # Generators that are left to the garbage collector may outlive their event loop.
         reading, self._reading = self._reading, []
         for each in reading:
