@@ -93,7 +93,8 @@ class EndpointError(GenerationError):
     ``STREAM_BROKEN`` (the answer ended before its last event) and ``MODELS_COOLING`` (a router has
     no model that can be asked soon enough).
 
-    If a part of the answer had arrived, ``details["response"]`` is that partial answer.
+    If a part of the answer had arrived, ``details["response"]`` is that partial answer. Without a
+    connection to the server, ``details["connected"]`` is False.
 
     Attributes:
         status: the HTTP status; None without an answer.

@@ -15,92 +15,200 @@ from talu.exceptions import (
 )
 from talu.router.health import Health, Verdict, verdict_on
 
+FAILED, DOWN, BROKEN = Verdict.FAILED, Verdict.DOWN, Verdict.BROKEN
 
-def cooled(*failures: tuple[float, float | None]) -> Health:
+
+def ask(
+    health: Health, now: float, outcome: Verdict | None, retry_after: float | None = None
+) -> None:
+    """One attempt, which ends at once: with a complete answer, or with a failure."""
+    probe = health.begin()
+    if outcome is None:
+        health.first_token(now, began_at=now)
+        health.complete(now, began_at=now)
+    else:
+        health.fail(now, outcome, retry_after, began_at=now, probe=probe)
+
+
+def broken_off(health: Health, now: float) -> None:
+    """One attempt that gives its first token and breaks."""
+    health.begin()
+    health.first_token(now, began_at=now)
+    health.fail(now, FAILED, began_at=now, answering=True)
+
+
+def paused(*failures: tuple[float, float | None]) -> Health:
     """The state after failures at these times, with what the server asked for."""
     health = Health()
     for now, retry_after in failures:
-        health.fail(now, Verdict.COOL, retry_after)
+        ask(health, now, FAILED, retry_after)
     return health
 
 
 def test_the_pause_doubles_with_each_failure_up_to_a_minute() -> None:
     health, pauses = Health(), []
     for _ in range(9):
-        health.fail(0.0, Verdict.COOL)
+        ask(health, 0.0, FAILED)
         pauses.append(health.until)
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
 @pytest.mark.parametrize("later", [None, 0.0, 1.0, 5.0])
 def test_a_later_failure_never_shortens_a_pause(later: float | None) -> None:
-    assert cooled((0.0, 30.0), (1.0, later)).until == 30.0
+    assert paused((0.0, 30.0), (1.0, later)).until == 30.0
 
 
 def test_a_pause_that_the_server_asks_for_is_kept_and_bounded_by_an_hour() -> None:
-    assert cooled((10.0, 7.5)).until == 17.5
-    assert cooled((10.0, 1e9)).until == 3610.0
-    assert cooled((10.0, -5.0)).until == 10.0
+    assert paused((10.0, 7.5)).until == 17.5
+    assert paused((10.0, 1e9)).until == 3610.0
+    assert paused((10.0, -5.0)).until == 10.0
 
 
 def test_a_server_that_asks_for_no_pause_again_and_again_gets_longer_ones() -> None:
-    assert cooled((0.0, 0.0)).until == 0.0
-    assert cooled((0.0, 0.0), (0.0, 0.0)).until == 2.0
-    assert cooled((0.0, 0.0), (0.0, 0.0), (2.0, 0.0)).until == 6.0
+    assert paused((0.0, 0.0)).until == 0.0
+    assert paused((0.0, 0.0), (0.0, 0.0)).until == 2.0
+    assert paused((0.0, 0.0), (0.0, 0.0), (2.0, 0.0)).until == 6.0
+
+
+def test_a_server_that_takes_no_more_is_not_asked_for_an_hour_at_most() -> None:
+    health = Health()
+    health.close(0.0, 20.0)
+    health.close(0.0, 5.0)
+    assert (health.until, health.blocked(19.9, lone=True)) == (20.0, True)
+    assert not health.begin()  # nothing has failed, so nothing is to be found out
+    health.close(0.0, 1e9)
+    assert health.until == 3600.0
+
+
+def test_one_failure_among_recent_successes_is_no_reason_to_pause() -> None:
+    health = Health()
+    for now in range(100):
+        outcome = FAILED if now % 7 == 6 else None
+        ask(health, float(now), outcome)
+        assert not health.blocked(float(now), lone=False)
+
+
+def test_three_failures_in_a_row_are_a_reason_to_pause() -> None:
+    health = Health()
+    ask(health, 0.0, None)
+    for now in (1.0, 2.0):
+        ask(health, now, FAILED)
+        assert not health.blocked(now, lone=False)
+    ask(health, 3.0, FAILED)
+    assert (health.failures, health.until) == (3, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "retry_after", "until"),
+    [(DOWN, None, 2.0), (FAILED, 9.0, 10.0), (BROKEN, None, 61.0)],
+)
+def test_a_server_that_is_down_or_asks_for_it_pauses_despite_recent_successes(
+    verdict: Verdict, retry_after: float | None, until: float
+) -> None:
+    health = Health()
+    for _ in range(10):
+        ask(health, 1.0, None)
+    ask(health, 1.0, verdict, retry_after)
+    assert health.until == until
+
+
+def test_a_success_of_more_than_a_minute_ago_excuses_nothing() -> None:
+    health = Health()
+    ask(health, 0.0, None)
+    ask(health, 61.0, FAILED)
+    assert health.until == 62.0
 
 
 def test_after_the_pause_one_request_at_a_time_probes_the_model() -> None:
-    health = cooled((0.0, None))
+    health = paused((0.0, None))
     assert health.blocked(0.99, lone=False)
     assert not health.blocked(1.0, lone=False)
     assert health.begin()
     assert health.blocked(1.0, lone=False)
-    health.succeed()
-    assert not health.blocked(1.0, lone=False)
+    health.first_token(1.5, began_at=1.0)
+    assert not health.blocked(1.5, lone=False)
     assert not health.begin()
+
+
+def test_only_a_complete_answer_makes_failures_forgotten() -> None:
+    health = paused((0.0, None))
+    health.begin()
+    health.first_token(1.0, began_at=1.0)
+    assert health.failures == 1
+    health.complete(9.0, began_at=1.0)
     assert health.failures == 0
+    ask(health, 70.0, FAILED)
+    assert health.until == 71.0
+
+
+def test_answers_that_always_break_pause_their_model_for_longer_and_longer() -> None:
+    health, pauses = Health(), []
+    for _ in range(5):
+        now = max(health.until, 0.0)
+        broken_off(health, now)
+        pauses.append(health.until - now)
+    assert pauses == [1, 2, 4, 8, 16]
+
+
+def test_first_tokens_do_not_excuse_answers_that_break() -> None:
+    health = Health()
+    ask(health, 0.0, None)
+    for now in (1.0, 2.0):
+        broken_off(health, now)
+        assert not health.blocked(now, lone=False)
+    broken_off(health, 3.0)
+    assert health.until == 4.0
+
+
+def test_answers_that_began_before_a_pause_do_not_end_it() -> None:
+    health = Health()
+    health.begin()
+    ask(health, 5.0, DOWN)
+    health.first_token(5.1, began_at=4.0)
+    health.complete(5.2, began_at=4.0)
+    assert (health.failures, health.until) == (1, 6.0)
+    assert health.begin()  # the next one is still a probe
 
 
 def test_a_probe_that_fails_begins_a_longer_pause() -> None:
-    health = cooled((0.0, None))
+    health = paused((0.0, None))
     health.begin()
-    health.fail(5.0, Verdict.COOL)
+    health.fail(5.0, FAILED, began_at=4.0, probe=True)
     assert (health.until, health.probing) == (7.0, False)
 
 
 def test_a_lone_model_only_waits_when_its_server_asks_for_it() -> None:
-    assert not cooled((0.0, None)).blocked(0.0, lone=True)
-    assert cooled((0.0, 5.0)).blocked(4.9, lone=True)
-    assert not cooled((0.0, 5.0)).blocked(5.0, lone=True)
+    assert not paused((0.0, None)).blocked(0.0, lone=True)
+    assert paused((0.0, 5.0)).blocked(4.9, lone=True)
+    assert not paused((0.0, 5.0)).blocked(5.0, lone=True)
 
 
 def test_a_model_that_does_not_work_at_all_pauses_for_a_minute_at_once() -> None:
     health = Health()
-    health.fail(0.0, Verdict.BROKEN)
+    ask(health, 0.0, BROKEN)
     assert health.until == 60.0
-
-
-@pytest.mark.parametrize("verdict", [Verdict.PASS_ON, Verdict.RAISE])
-def test_an_error_of_the_request_does_not_pause_the_model(verdict: Verdict) -> None:
-    health = Health()
-    health.fail(0.0, verdict, 30.0)
-    assert health == Health()
 
 
 @pytest.mark.parametrize(
     ("error", "verdict"),
     [
-        (EndpointError("slow", "RATE_LIMITED", transient=True), Verdict.COOL),
-        (EndpointError("x", "SERVER_ERROR", transient=True), Verdict.COOL),
+        (EndpointError("slow", "RATE_LIMITED", transient=True), Verdict.FAILED),
+        (EndpointError("x", "SERVER_ERROR", transient=True), Verdict.FAILED),
+        (
+            EndpointError("x", "ENDPOINT_UNREACHABLE", {"connected": False}, transient=True),
+            Verdict.DOWN,
+        ),
+        (EndpointError("x", "ENDPOINT_UNREACHABLE", transient=True), Verdict.FAILED),
         (EndpointError("x", "AUTHENTICATION_FAILED"), Verdict.BROKEN),
         (EndpointError("x", "MODEL_NOT_FOUND"), Verdict.BROKEN),
         (EndpointError("x", "BAD_REQUEST"), Verdict.PASS_ON),
         (EndpointError("x", "GENERATION_CONTEXT_OVERFLOW"), Verdict.PASS_ON),
         (EndpointError("x", "CONTENT_FILTERED"), Verdict.RAISE),
         (ModelNotFoundError("x"), Verdict.BROKEN),
-        (GenerationError("x"), Verdict.COOL),
+        (GenerationError("x"), Verdict.FAILED),
+        (GenerationError("x", "UNSUITABLE"), Verdict.PASS_ON),
         (GenerationError("x", "GENERATION_TIMEOUT"), Verdict.RAISE),
-        (ResourceError("x"), Verdict.COOL),
+        (ResourceError("x"), Verdict.FAILED),
         (TemplateError("x"), Verdict.PASS_ON),
         (EmptyPromptError("x"), Verdict.RAISE),
         (ValidationError("x"), Verdict.RAISE),
@@ -120,15 +228,14 @@ def test_what_an_error_means_for_the_request_and_the_model(
 def test_attempts_that_were_running_at_a_failure_count_with_it() -> None:
     health = Health()
     for now in (10.0, 10.1, 10.2):
-        health.fail(now, Verdict.COOL, began_at=9.9, probe=False)
+        health.fail(now, FAILED, began_at=9.9)
     assert (health.failures, health.until) == (1, 11.0)
-    health.fail(11.5, Verdict.COOL, began_at=11.2)
+    health.fail(11.5, FAILED, began_at=11.2, probe=health.begin())
     assert (health.failures, health.until) == (2, 13.5)
 
 
 def test_an_older_attempt_does_not_end_a_probe() -> None:
-    health = Health()
-    health.fail(0.0, Verdict.COOL)
+    health = paused((0.0, None))
     assert health.begin()
-    health.fail(2.0, Verdict.COOL, began_at=-1.0, probe=False)
+    health.fail(2.0, FAILED, began_at=-1.0)
     assert health.probing

@@ -9,7 +9,6 @@ import pytest
 
 from talu.exceptions import EndpointError, ResourceError
 from talu.router import Limits
-from talu.router.health import Verdict
 from talu.router.targets import Lease, Target, Wait
 
 DOWN = EndpointError("it is down", "SERVER_ERROR", transient=True)
@@ -59,7 +58,7 @@ def test_an_attempt_counts_as_running_until_it_is_released_or_dropped(target: Ta
 
 
 def test_a_failure_says_when_to_try_again(target: Target, clock: Clock) -> None:
-    begun(target).failed(DOWN, Verdict.COOL)
+    begun(target).failed(DOWN)
     assert waits(target) == 1.0
     clock.now += 0.75
     assert waits(target) == 0.25
@@ -70,12 +69,12 @@ def test_a_failure_says_when_to_try_again(target: Target, clock: Clock) -> None:
 def test_one_request_probes_and_the_others_wait_for_its_result(
     target: Target, clock: Clock
 ) -> None:
-    begun(target).failed(DOWN, Verdict.COOL)
+    begun(target).failed(DOWN)
     clock.now += 1
     probe = begun(target)
     assert target.status().probing
     assert waits(target) == float("inf")
-    probe.answered(5.0)
+    probe.first_token(5.0)
     begun(target)
     begun(target)
     assert not target.status().probing
@@ -85,7 +84,7 @@ def test_one_request_probes_and_the_others_wait_for_its_result(
 def test_a_probe_that_was_cancelled_lets_the_next_request_probe(
     target: Target, clock: Clock, end: str
 ) -> None:
-    begun(target).failed(DOWN, Verdict.COOL)
+    begun(target).failed(DOWN)
     clock.now += 1
     probe: Any = begun(target)
     if end == "released":
@@ -96,7 +95,7 @@ def test_a_probe_that_was_cancelled_lets_the_next_request_probe(
 
 
 def test_a_lone_model_is_asked_while_it_would_cool(target: Target) -> None:
-    begun(target).failed(DOWN, Verdict.COOL)
+    begun(target).failed(DOWN)
     assert waits(target) == 1.0
     begun(target, lone=True)
 
@@ -104,13 +103,13 @@ def test_a_lone_model_is_asked_while_it_would_cool(target: Target) -> None:
 def test_the_average_forgets_times_that_are_older_than_five_minutes(
     target: Target, clock: Clock
 ) -> None:
-    begun(target).answered(10.0)
-    begun(target).answered(20.0)
+    begun(target).first_token(10.0)
+    begun(target).first_token(20.0)
     assert target.status().first_token_ms == pytest.approx(12.0)
     assert target.status().first_token_p95_ms == 20.0
     clock.now += 301
     assert target.status().first_token_ms is None
-    begun(target).answered(30.0)
+    begun(target).first_token(30.0)
     assert target.status().first_token_ms == 30.0
 
 

@@ -1,7 +1,8 @@
 """Decides when a model that failed is asked again, as values without a clock."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 
 from talu.exceptions import (
     DependencyError,
@@ -17,20 +18,33 @@ from talu.exceptions import (
 
 __all__ = ["Health", "Verdict", "verdict_on"]
 
-FIRST_COOLDOWN_S = 1.0  # doubled for each further failure in a row
-MAX_COOLDOWN_S = 60.0
-MAX_RETRY_AFTER_S = 3600.0
-PASSED_ON = {"BAD_REQUEST", "GENERATION_CONTEXT_OVERFLOW", "GENERATION_UNSUPPORTED"}
+FIRST_PAUSE_S = 1.0  # doubled for each further pause without a complete answer between them
+MAX_PAUSE_S = 60.0
+MAX_ASKED_S = 3600.0  # of a pause that a server asks for
+TOLERATED = 2  # failures in a row, after a success
+RECENT_S = 60.0  # age of a success that excuses a failure
+PASSED_ON = {
+    "BAD_REQUEST",
+    "GENERATION_CONTEXT_OVERFLOW",
+    "GENERATION_UNSUPPORTED",
+    "UNSUITABLE",
+}
 RAISED = {"CONTENT_FILTERED", "GENERATION_TIMEOUT"}
 
 
 class Verdict(Enum):
-    """What an error before the first token means for the request and for the model."""
+    """What an error means for the request (before its first token) and for the model."""
 
     RAISE = "the request fails: it would fail with every model"
     PASS_ON = "another model may answer this request; nothing is wrong with this one"
-    COOL = "another model may answer, and this one needs a pause"
-    BROKEN = "another model may answer, and this one does not work until somebody repairs it"
+    FAILED = "another model may answer; this one pauses if it fails often"
+    DOWN = "another model may answer; this one cannot be reached, and pauses"
+    BROKEN = "another model may answer; this one does not work until somebody repairs it"
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a failure of the model."""
+        return self not in (Verdict.RAISE, Verdict.PASS_ON)
 
 
 def verdict_on(error: BaseException) -> Verdict:
@@ -44,8 +58,10 @@ def verdict_on(error: BaseException) -> Verdict:
             return Verdict.PASS_ON
         case EndpointError(transient=False):
             return Verdict.BROKEN
+        case EndpointError(details={"connected": False}):
+            return Verdict.DOWN
         case GenerationError() | ResourceError():
-            return Verdict.COOL
+            return Verdict.FAILED
         case TemplateError():
             return Verdict.PASS_ON
         case ModelError() | TokenizerError() | DependencyError() | IOError():
@@ -54,27 +70,49 @@ def verdict_on(error: BaseException) -> Verdict:
 
 
 @dataclass(slots=True)
-class Health:
-    """Whether a model may be asked: after a failure it cools, then one request probes it.
+class Streak:
+    """Failures in a row, which a recent success excuses while they are few."""
 
-    Times are seconds of any one clock.
+    failures: int = 0
+    succeeded_at: float = -inf
+
+    def succeed(self, now: float) -> None:
+        """One more success."""
+        self.failures, self.succeeded_at = 0, now
+
+    def fail(self, now: float) -> bool:
+        """One more failure; returns whether there are too many."""
+        self.failures += 1
+        return self.failures > TOLERATED or now - self.succeeded_at > RECENT_S
+
+
+@dataclass(slots=True)
+class Health:
+    """Whether a model may be asked: when it fails too often it pauses, then one request probes it.
+
+    Failures before the first token and failures after it are counted apart: a server whose answers
+    always break gives first tokens all the time. Times are seconds of any one clock.
 
     Attributes:
-        failures: failures since the last success.
-        until: end of the cooldown. It only grows.
+        failures: failures since the last complete answer. Those of attempts that were running when
+            the last pause began have the same cause, and count once.
+        until: end of the pause. It only grows.
         not_before: the part of it that the server asked for.
-        failed_at: time of the last failure that counted.
         probing: a request is finding out whether the model works again.
     """
 
     failures: int = 0
-    until: float = float("-inf")
-    not_before: float = float("-inf")
-    failed_at: float = float("-inf")
+    until: float = -inf
+    not_before: float = -inf
     probing: bool = False
+    _pauses: int = 0  # since the last complete answer
+    _paused_at: float = -inf  # start of the last one
+    _unproven: bool = False  # there was no first token since
+    _starts: Streak = field(default_factory=Streak)
+    _answers: Streak = field(default_factory=Streak)
 
     def ready_at(self, *, lone: bool) -> float:
-        """The end of the cooldown; a lone model only waits when its server asks for it."""
+        """The end of the pause; a lone model only waits when its server asks for it."""
         return self.not_before if lone else self.until
 
     def blocked(self, now: float, *, lone: bool) -> bool:
@@ -82,15 +120,26 @@ class Health:
         return now < self.ready_at(lone=lone) or (self.probing and not lone)
 
     def begin(self) -> bool:
-        """A request is sent; returns whether it is a probe."""
-        probe = self.failures > 0
-        self.probing = self.probing or probe
-        return probe
+        """An attempt begins; returns whether it is a probe."""
+        self.probing = self.probing or self._unproven
+        return self._unproven
 
-    def succeed(self) -> None:
-        """A first token has come."""
-        self.failures = 0
-        self.probing = False
+    def first_token(self, now: float, *, began_at: float) -> None:
+        """An attempt that began at this time has given its first token: others may follow it."""
+        if began_at >= self._paused_at:
+            self._starts.succeed(now)
+            self.probing = self._unproven = False
+
+    def complete(self, now: float, *, began_at: float) -> None:
+        """An attempt has ended with a complete answer, so its model works again."""
+        if began_at >= self._paused_at:
+            self._answers.succeed(now)
+            self.failures = self._pauses = 0
+
+    def close(self, now: float, seconds: float) -> None:
+        """Pause because the server said that it takes no request for so long."""
+        self.not_before = max(self.not_before, now + min(max(seconds, 0.0), MAX_ASKED_S))
+        self.until = max(self.until, self.not_before)
 
     def fail(
         self,
@@ -98,37 +147,43 @@ class Health:
         verdict: Verdict,
         retry_after: float | None = None,
         *,
-        began_at: float = float("inf"),
-        probe: bool = True,
+        began_at: float,
+        probe: bool = False,
+        answering: bool = False,
     ) -> None:
         """An attempt has failed.
 
         Args:
             now: the time.
-            verdict: what the error means.
+            verdict: what the error means; it counts.
             retry_after: the pause that the server asks for, in seconds.
-            began_at: when the attempt began. Attempts that were running at the last failure fail
-                for the same reason, so they count once, together.
+            began_at: when the attempt began.
             probe: the attempt was a probe.
+            answering: the attempt had given its first token.
         """
         if probe:
             self.probing = False
-        if verdict not in (Verdict.COOL, Verdict.BROKEN):
-            return
-        if began_at < self.failed_at and verdict is Verdict.COOL:
-            if retry_after is not None:
-                asked = min(max(retry_after, 0.0), MAX_RETRY_AFTER_S)
-                self.not_before = max(self.not_before, now + asked)
-                self.until = max(self.until, self.not_before)
-            return
-        self.failed_at = now
-        self.failures += 1
-        pause = MAX_COOLDOWN_S
-        if verdict is Verdict.COOL:
-            pause = min(FIRST_COOLDOWN_S * (1 << min(self.failures - 1, 10)), MAX_COOLDOWN_S)
         if retry_after is not None:
-            if self.failures == 1 and verdict is Verdict.COOL:
-                pause = 0.0  # the server knows better
-            asked = min(max(retry_after, 0.0), MAX_RETRY_AFTER_S)
-            self.not_before = max(self.not_before, now + asked)
-        self.until = max(self.until, now + pause, self.not_before)
+            self.close(now, retry_after)
+        if began_at < self._paused_at and verdict is not Verdict.BROKEN:
+            return
+        self.failures += 1
+        streak = self._answers if answering else self._starts
+        too_many = streak.fail(now)
+        if too_many or probe or retry_after is not None or verdict is not Verdict.FAILED:
+            self._pause(now, self._length(verdict, retry_after))
+
+    def _length(self, verdict: Verdict, retry_after: float | None) -> float:
+        """The seconds of the next pause, besides what the server asked for."""
+        if verdict is Verdict.BROKEN:
+            return MAX_PAUSE_S
+        if retry_after is not None and self._pauses == 0:
+            return 0.0  # the server knows better
+        return min(FIRST_PAUSE_S * (1 << min(self._pauses, 10)), MAX_PAUSE_S)
+
+    def _pause(self, now: float, seconds: float) -> None:
+        self.until = max(self.until, now + seconds)
+        self._paused_at = now
+        self._pauses += 1
+        self._unproven = True
+        self._starts, self._answers = Streak(), Streak()

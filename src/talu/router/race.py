@@ -12,21 +12,15 @@ from talu.error_text import shown
 from talu.exceptions import EndpointError, GenerationError, ResourceError, TaluError
 from talu.protocols import AsyncGeneration, Backend
 from talu.router.failures import in_total, no_answer, said
-from talu.router.health import Verdict, verdict_on
+from talu.router.health import Verdict
 from talu.router.hedging import Hedging
 from talu.router.policies import USUAL_TOKENS, Policy, prompt_tokens
 from talu.router.targets import LIMITED, Lease, Target, Wait
 from talu.types import Attempt, Done, Event, ReasoningEnd, Request, TextDelta
 
-__all__ = ["Race", "Trial", "Unfit"]
+__all__ = ["Race", "Trial"]
 
 CLOSING: set["asyncio.Task[None]"] = set()  # attempts that are being closed; a loop keeps no task
-
-
-class Unfit(TaluError):
-    """A model that cannot do what the request asks."""
-
-    default_code = "UNSUITABLE"
 
 
 class Trial:
@@ -58,14 +52,14 @@ class Trial:
             backend = await open_model(self.model)
             self._location = backend.location
             if (reason := self._policy.unfit(backend, self._request)) is not None:
-                raise Unfit(reason)
+                raise GenerationError(reason, "UNSUITABLE")
             self.generation = generation = backend.agenerate(self._request)
             await generation.start()
             async for event in generation:
                 self.held.append(event)
                 if _commits(event, echo=self._request.echo_prompt):
                     self.first_token_ms = self._elapsed_ms()
-                    self.lease.answered(self.first_token_ms)
+                    self.lease.first_token(self.first_token_ms)
                     self._heed_server(backend)
                     return
             raise GenerationError("the backend's stream ended without its last event")
@@ -195,10 +189,7 @@ class Race:
         """Record a failed attempt; raises when no other model can help."""
         code = error.code if isinstance(error, TaluError) else type(error).__name__
         self.attempts.append(trial.attempt(code, str(error)))
-        verdict = Verdict.PASS_ON if isinstance(error, Unfit) else verdict_on(error)
-        if verdict in (Verdict.COOL, Verdict.BROKEN):
-            trial.lease.failed(error, verdict)
-        trial.lease.release()  # after the failure is known, so that no other request probes it
+        verdict = trial.lease.failed(error)
         deadline = self._request.deadline
         late = deadline is not None and deadline.expired
         if verdict is Verdict.RAISE or late or not isinstance(error, TaluError):

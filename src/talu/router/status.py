@@ -15,7 +15,7 @@ class TargetStatus:
         running: attempts that are being answered.
         waiting: requests that wait for this model, because of its limits or its cooldown.
         failures: attempts that failed.
-        failures_in_a_row: failures since the last first token.
+        failures_in_a_row: failures since the last complete answer.
         cooling_s: seconds for which it is not asked; 0 when it can be.
         probing: it has cooled, and one request is finding out whether it works again.
         last_error: message of the last failure.

@@ -8,11 +8,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
+from typing import Any
 
 from talu.error_text import shortened, shown
 from talu.exceptions import EndpointError, ResourceError, StateError
 from talu.forks import ForkSafeLock
-from talu.router.health import Health, Verdict
+from talu.router.health import Health, Verdict, verdict_on
 from talu.router.hedging import percentile
 from talu.router.limits import Gate, Limits, Slot
 from talu.router.status import TargetStatus
@@ -184,11 +185,11 @@ class Target:
                 with suppress(RuntimeError):  # the loop is closed
                     loop.call_soon_threadsafe(_settle, future)
 
-    def _answered(self, first_token_ms: float) -> None:
+    def _first_token(self, first_token_ms: float, *, began_at: float) -> None:
         with self._state():
-            self._health.succeed()
-            self._times.append(first_token_ms)
             now = self._clock()
+            self._health.first_token(now, began_at=began_at)
+            self._times.append(first_token_ms)
             if self._average is None or now - self._average_at > RECENT_S:
                 self._average = first_token_ms
             else:
@@ -196,14 +197,17 @@ class Target:
             self._average_at = now
             self._notify()
 
-    def _failed(
-        self, error: BaseException, verdict: Verdict, *, began_at: float, probe: bool
-    ) -> None:
+    def _completed(self, *, began_at: float) -> None:
+        with self._state():
+            self._health.complete(self._clock(), began_at=began_at)
+
+    def _failed(self, error: BaseException, verdict: Verdict, **about: Any) -> None:
+        """``about`` is what ``Health.fail`` wants to know of the attempt."""
         retry_after = error.retry_after if isinstance(error, EndpointError) else None
         with self._state():
             self._failures += 1
             self._last_error = shortened(str(error))
-            self._health.fail(self._clock(), verdict, retry_after, began_at=began_at, probe=probe)
+            self._health.fail(self._clock(), verdict, retry_after, **about)
 
     def _ended(self, *, probe: bool) -> None:
         with self._state():
@@ -226,6 +230,7 @@ class Lease:
         self._process = os.getpid()
         self._tokens = tokens
         self._probe = probe
+        self._answering = False
         self._released = False
 
     def used(self, tokens: int) -> None:
@@ -233,16 +238,25 @@ class Lease:
         self._slot.tokens += tokens - self._tokens
         self._tokens = tokens
 
-    def answered(self, first_token_ms: float) -> None:
+    def first_token(self, first_token_ms: float) -> None:
         """The first token has come."""
-        self._probe = False
-        self.target._answered(first_token_ms)
+        self._probe, self._answering = False, True
+        self.target._first_token(first_token_ms, began_at=self._began_at)
 
-    def failed(self, error: BaseException, verdict: Verdict) -> None:
-        """The attempt has failed."""
-        probe, self._probe = self._probe, False
-        self.target._failed(error, verdict, began_at=self._began_at, probe=probe)
+    def completed(self) -> None:
+        """The answer is complete."""
+        self.target._completed(began_at=self._began_at)
+
+    def failed(self, error: BaseException) -> Verdict:
+        """The attempt has failed; returns what that means."""
+        verdict = verdict_on(error)
+        if verdict.counts:
+            probe, self._probe = self._probe, False
+            self.target._failed(
+                error, verdict, began_at=self._began_at, probe=probe, answering=self._answering
+            )
         self.release()
+        return verdict
 
     def release(self) -> None:
         """The attempt has ended; idempotent."""

@@ -12,7 +12,6 @@ from talu.config import FIELDS
 from talu.error_text import shown
 from talu.exceptions import TaluError, ValidationError
 from talu.protocols import AsyncGeneration, Backend, Generation
-from talu.router.health import Verdict, verdict_on
 from talu.router.hedging import Hedging
 from talu.router.policies import First, Policy
 from talu.router.race import Race, Trial
@@ -266,9 +265,12 @@ class RoutedGeneration:
         self._end()
 
     def _seen(self, event: Event) -> Event:
-        if not isinstance(event, Done) or self._trial is None:
+        trial = self._trial
+        if not isinstance(event, Done) or trial is None:
             return event
-        return self._named(self._trial, event)
+        if event.finish_reason not in (FinishReason.CANCELLED, FinishReason.ERROR):
+            trial.lease.completed()
+        return self._named(trial, event)
 
     def _named(self, trial: Trial, done: Done) -> Done:
         """The last event, with the model that answered and those that were asked."""
@@ -287,9 +289,7 @@ class RoutedGeneration:
         """The answer has ended with an error; no other model may continue it."""
         if isinstance(error, TaluError):
             error.attempts = (*self._attempts, trial.attempt(error.code, str(error)))
-            verdict = verdict_on(error)
-            if verdict in (Verdict.COOL, Verdict.BROKEN):
-                trial.lease.failed(error, verdict)
+            trial.lease.failed(error)
         self._end()
 
 

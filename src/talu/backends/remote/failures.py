@@ -127,15 +127,15 @@ class Failures:
             case socket.gaierror():
                 host = self.endpoint.origin[1]
                 wrong = f"the name {shown(host)} is unknown ({cause.strerror}): check base_url"
-                return self._error(wrong, "ENDPOINT_UNREACHABLE", transient=True)
+                return self._not_connected(wrong)
             case httpx2.ConnectTimeout():
                 wrong = "no connection in time; see connect_timeout_ms"
-                return self._error(wrong, "ENDPOINT_TIMEOUT", transient=True)
+                return self._not_connected(wrong, "ENDPOINT_TIMEOUT")
             case httpx2.TimeoutException():
                 return self._error(f"{doing} took too long", "ENDPOINT_TIMEOUT", transient=True)
             case ConnectionRefusedError():
                 wrong = "the connection was refused: is the server running, and the port right?"
-                return self._error(wrong, "ENDPOINT_UNREACHABLE", transient=True)
+                return self._not_connected(wrong)
             case RecursionError():
                 return self._error("the server sent JSON that is too deep", "ENDPOINT_BAD_ANSWER")
             case json.JSONDecodeError() | UnicodeDecodeError():
@@ -149,7 +149,15 @@ class Failures:
         cut = isinstance(error, httpx2.ReadError | httpx2.RemoteProtocolError)
         if first and cut and self.endpoint.origin[0] == "http":
             wrong += "; if the server speaks https, write https:// in base_url"
+        if isinstance(error, httpx2.ConnectError):
+            return self._not_connected(wrong)
         return self._error(wrong, "ENDPOINT_UNREACHABLE", transient=True)
+
+    def _not_connected(self, wrong: str, code: str = "ENDPOINT_UNREACHABLE") -> EndpointError:
+        """The error for a server that nothing was sent to; ``details`` says so to a router."""
+        error = self._error(wrong, code, transient=True)
+        error.details["connected"] = False
+        return error
 
     def broken(self, reason: str, *, timed_out: bool = False) -> EndpointError:
         """The error for an answer that ended before its last event."""

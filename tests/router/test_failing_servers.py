@@ -1,0 +1,89 @@
+"""Policies over real servers that fail now and then, break later, or are gone."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from tests.remote import replies
+from tests.remote.server import Cut, Received, Reply, Server
+
+from talu import AsyncClient, ModelSpec, OpenAICompatibleBackend
+from talu.exceptions import EndpointError
+from talu.router import Fallback, Limits, Policy, RoundRobin, TargetStatus
+
+
+@pytest.fixture
+def servers() -> Iterator[ExitStack]:
+    """Ends the servers of a test."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def spec(server: Server, name: str, limits: Limits | None = None) -> ModelSpec:
+    return ModelSpec("m", OpenAICompatibleBackend(server.base_url), name=name, limits=limits)
+
+
+def first(client: Any) -> TargetStatus:
+    """The state of the first model."""
+    status: TargetStatus = client.router.status().targets[0]
+    return status
+
+
+def failing_every_seventh(remainder: int) -> Any:
+    """What answers all questions, which are numbers, but every seventh."""
+
+    def answer(request: Received) -> Reply:
+        number = int(request.json["messages"][-1]["content"])
+        return replies.failure(503) if number % 7 == remainder else replies.chat("a", "b")
+
+    return answer
+
+
+@pytest.mark.parametrize("policy", [Fallback, RoundRobin])
+def test_servers_that_fail_now_and_then_answer_for_each_other(
+    servers: ExitStack, policy: type[Policy]
+) -> None:
+    makers = [failing_every_seventh(0), failing_every_seventh(3)]
+    one, two = (servers.enter_context(Server(always=maker)) for maker in makers)
+
+    async def main() -> list[Any]:
+        limits = Limits(concurrency=4)
+        specs = [spec(one, "a", limits), spec(two, "b", limits)]
+        async with AsyncClient(specs, policy=policy()) as client:
+            asked = [client.ask(str(number), timeout=60) for number in range(140)]
+            return await asyncio.gather(*asked)
+
+    answers = asyncio.run(main())
+    assert answers == ["ab"] * 140
+    assert {answer.attempts[-1].model for answer in answers} == {"a", "b"}
+
+
+def test_a_server_whose_answers_always_break_is_not_asked_for_longer_and_longer(
+    faces: Any, servers: ExitStack
+) -> None:
+    breaking = Server(always=lambda _: replies.stream(replies.delta("a"), Cut()))
+    good = Server(always=lambda _: replies.chat("b"))
+    specs = [spec(servers.enter_context(server), server.url) for server in (breaking, good)]
+    client = faces.face.client_class(specs, policy=Fallback())
+    for pause in (1.0, 2.0, 4.0):
+        with pytest.raises(EndpointError, match="broke off"):
+            faces.run(client.ask("hi"))
+        assert [faces.run(client.ask("hi")) for _ in range(3)] == ["b"] * 3
+        assert pause / 2 < first(client).cooling_s <= pause
+        client.router._routing._targets[breaking.url]._health.until = 0.0  # the pause is over
+    assert (len(breaking.requests), first(client).failures_in_a_row) == (3, 3)
+    faces.run(client.close())
+
+
+def test_a_server_that_is_gone_is_left_at_once(faces: Any, servers: ExitStack) -> None:
+    gone, good = Server(always=lambda _: replies.chat("a")), Server(replies.chat("b"))
+    servers.enter_context(good)
+    client = faces.face.client_class([spec(gone, "a"), spec(good, "b")], policy=Fallback())
+    for _ in range(5):
+        assert faces.run(client.ask("hi")) == "a"
+    gone.close()
+    assert faces.run(client.ask("hi")) == "b"
+    assert (first(client).failures, first(client).cooling_s > 0) == (1, True)
+    faces.run(client.close())
