@@ -1,9 +1,10 @@
-"""A call with a time limit ends in time with a clear error, and is rolled back."""
+"""A call with a time limit ends in time with a clear error, which has what had arrived."""
 
 import asyncio
+import math
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ from talu import (
     StateError,
     ValidationError,
 )
+from talu.chat import ItemStatus
 from talu.deadline import Deadline
 from talu.router import router
 
@@ -33,14 +35,85 @@ def client() -> Client:
     return client
 
 
-def test_an_answer_that_takes_too_long_is_an_error_and_leaves_no_trace(client: Client) -> None:
+def test_an_answer_that_takes_too_long_is_an_error_and_the_chat_goes_on(client: Client) -> None:
     chat = client.chat(system="You are a pirate.")
     with pytest.raises(GenerationError, match=r"timeout=0\.02 seconds.*max_tokens") as caught:
         chat.send("Tell me a story.", timeout=0.02, **ENDLESS)
     assert caught.value.code == "GENERATION_TIMEOUT"
-    assert caught.value.details == {"timeout": 0.02}
-    assert [message["role"] for message in chat.messages] == ["system"]
+    assert caught.value.details["timeout"] == 0.02
     assert chat.send("What is 2+2?", temperature=0, timeout=60).finish_reason == "stop"
+
+
+@pytest.fixture
+def time_is_up(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function that lets every deadline pass."""
+    return lambda *_: monkeypatch.setattr("talu.deadline.perf_counter", lambda: math.inf)
+
+
+def error_of(faces: Any, call: Callable[[], Any], *, stream: bool) -> GenerationError:
+    """The error of an answer whose time runs out, read as a stream or as a whole."""
+    with pytest.raises(GenerationError, match="timeout=60") as caught:
+        faces.read(faces.run(call())) if stream else faces.run(call())
+    return caught.value
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_what_had_arrived_of_a_local_answer_stays_in_the_error_and_in_the_history(
+    faces, time_is_up, stream: bool
+) -> None:
+    chat = faces.face.client_class("talu/pocket").chat(system="You are a pirate.")
+    seen: list[str] = []
+
+    def read(piece: str) -> None:
+        seen.append(piece)
+        time_is_up()
+
+    arguments = {"timeout": 60, "on_token": read, "stream": stream, **ENDLESS}
+    error = error_of(faces, lambda: chat("Tell me a story.", **arguments), stream=stream)
+    partial = error.details["response"]
+    assert partial.text.startswith(seen[0])
+    assert (error.code, partial.finish_reason) == ("GENERATION_TIMEOUT", "error")
+    assert partial.usage.completion_tokens >= len(seen)
+    system, question, answer = chat.items
+    assert (system.status, question.text) == (ItemStatus.COMPLETED, "Tell me a story.")
+    assert (answer.text, answer.status) == (partial.text, ItemStatus.INCOMPLETE)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_time_out_before_the_first_piece_leaves_the_chat_as_it_was(
+    faces, time_is_up, stream: bool
+) -> None:
+    chat = faces.chat("fine", [time_is_up, "late"])
+    faces.run(chat.send("Hi"))
+    before = list(chat.items)
+    error = error_of(faces, lambda: chat("And?", timeout=60, stream=stream), stream=stream)
+    assert error.details == {"timeout": 60.0}
+    assert list(chat.items) == before
+
+
+def test_a_time_out_of_regenerate_keeps_the_old_answer(faces, time_is_up) -> None:
+    chat = faces.chat("fine", ["Once", time_is_up, " upon"])
+    faces.run(chat.send("Hi"))
+    before = list(chat.items)
+    error = error_of(faces, lambda: chat.regenerate(timeout=60), stream=False)
+    assert error.details["response"].text == "Once"
+    assert list(chat.items) == before
+
+
+CUT_SHORT = {
+    "ask": lambda client: client.ask("q", timeout=60),
+    "many questions": lambda client: client.ask(["q"], timeout=60),
+    "raw_complete": lambda client: client.raw_complete("q", timeout=60),
+}
+
+
+@pytest.mark.parametrize("call", CUT_SHORT)
+def test_every_call_that_runs_out_of_time_has_its_text_in_the_error(
+    faces, time_is_up, call: str
+) -> None:
+    client = faces.client(["Once", time_is_up, " upon"])
+    error = error_of(faces, lambda: CUT_SHORT[call](client), stream=False)
+    assert error.details["response"].text == "Once"
 
 
 def test_a_stream_yields_the_pieces_before_the_timeout_and_then_raises(client: Client) -> None:

@@ -131,8 +131,9 @@ class Client(BaseClient, FanOut, TokenMethods):
             system: the system message.
             stop_flag: ends the answer when signalled, from any thread.
             timeout: maximum seconds of the call, including opening the model. After that the
-                generation stops and ``GenerationError`` (code ``GENERATION_TIMEOUT``) is raised; a
-                model that is being opened goes on opening in a thread, for later calls.
+                generation stops and ``GenerationError`` (code ``GENERATION_TIMEOUT``) is raised,
+                with what had arrived in ``details["response"]``; a model that is being opened
+                goes on opening in a thread, for later calls.
             settings: fields of ``GenerationConfig``, which override ``config``:
                 ``max_tokens``, ``temperature``, ``top_k``, ``top_p``, ``min_p``,
                 ``repetition_penalty``, ``presence_penalty``, ``frequency_penalty``,

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -91,6 +92,22 @@ def test_the_timeout_of_a_call_closes_the_connection(remote: Any, held: Held) ->
         remote.run(client.ask("hi", timeout=SHORT_S))
     assert caught.value.code == "GENERATION_TIMEOUT"
     held.server.request.wait_closed()
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_the_text_before_the_timeout_of_a_call_stays_in_the_error_and_in_the_history(
+    remote: Any, amid: Held, stream: bool
+) -> None:
+    chat = remote.client(amid.server).chat()
+    call = partial(chat, "hi", stream=stream, timeout=2 * SHORT_S)
+    with pytest.raises(GenerationError) as caught:
+        remote.read(remote.run(call())) if stream else remote.run(call())
+    assert caught.value.code == "GENERATION_TIMEOUT"
+    assert caught.value.details["response"].text == "ab"
+    assert [(item.text, item.status.name) for item in chat.items] == [
+        ("hi", "COMPLETED"),
+        ("ab", "INCOMPLETE"),
+    ]
 
 
 def test_the_limits_of_the_backend_close_the_connection(remote: Any, held: Held) -> None:

@@ -118,7 +118,7 @@ class Answer(Generic[ChatT]):
     def finish_reason(self) -> FinishReason | None:
         """Why the answer ended; None while it has not, and when it failed.
 
-        ``error`` for the partial answer of a remote model whose connection broke.
+        ``error`` for a partial answer whose time ran out or whose connection broke.
         """
         return self._turn.finish_reason
 

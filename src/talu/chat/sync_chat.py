@@ -399,9 +399,9 @@ class Chat(Conversation):
         Raises:
             ValidationError: an argument is unknown, of the wrong type or out of range.
             StateError: the chat or its client is closed, or the chat has an unfinished answer.
-            GenerationError: the prompt does not fit the context, or the model failed. An
-                ``EndpointError`` after the first piece has the partial answer in
-                ``details["response"]``.
+            GenerationError: the prompt does not fit the context, or the model failed. After the
+                first piece, an ``EndpointError`` and the error of ``timeout`` have the partial
+                answer in ``details["response"]``.
         """
         draft = self._draft(
             message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout

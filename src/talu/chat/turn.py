@@ -1,7 +1,8 @@
 """Runs one user turn, for sync and async chats alike.
 
 A turn is a transaction on the history: it is committed at its end, committed as incomplete when
-it is cancelled or the connection to a remote model breaks, and rolled back when it fails otherwise.
+it is cancelled, runs out of time or the connection to a remote model breaks, and rolled back when
+it fails otherwise.
 The store gets the question before the generation starts.
 Backend, store and event loop are accessed through ``IO`` and ``save`` only.
 """
@@ -102,11 +103,11 @@ class Turn(Outcome[ChatT]):
                         yield piece
             if self.builder.done is None:
                 raise GenerationError("the backend's stream ended without its last event")
-        except EndpointError as error:
-            await (self._break_off(error) if self.builder.has_content else self._fail(error))
-            raise
         except Exception as error:
-            await self._fail(error)
+            if isinstance(error, TaluError) and self._is_cut_short(error):
+                await self._break_off(error)
+            else:
+                await self._fail(error)
             raise
         except BaseException as stop:  # closed, dropped or interrupted: keep the text so far
             try:
@@ -294,8 +295,13 @@ class Turn(Outcome[ChatT]):
         finally:
             await self._end()
 
-    async def _break_off(self, error: EndpointError) -> None:
-        """End a turn whose connection broke after the first piece.
+    def _is_cut_short(self, error: TaluError) -> bool:
+        """Whether the connection broke, or the time ran out, after the first piece."""
+        ran_out = error.code == "GENERATION_TIMEOUT"
+        return (ran_out or isinstance(error, EndpointError)) and self.builder.has_content
+
+    async def _break_off(self, error: TaluError) -> None:
+        """End a turn that was cut short.
 
         The partial answer is in the error, and as incomplete in the history. An answer that it
         would have replaced stays there instead.
