@@ -95,6 +95,43 @@ def test_the_chat_goes_on_after_a_break(faces, stream) -> None:
     assert [status for _, status in told(chat)].count(INCOMPLETE) == 1
 
 
+CALL = ToolCallEvent("call_0", "add", "{}")
+
+
+def sent_after(faces, chat, model) -> tuple[list[str], tuple[str, ...]]:
+    """What the next request has of each message, and the notes of its answer."""
+    answer = faces.run(chat.send("Go on."))
+    roles = [
+        message["role"] + " with a call" * ("tool_calls" in message)
+        for message in model.requests[-1].messages
+    ]
+    return roles, answer.notes
+
+
+def test_a_tool_call_of_a_broken_answer_is_not_sent_back_and_a_note_says_so(faces, stream) -> None:
+    model = ScriptedModel(broken("Once", CALL, CALL), "fine")
+    chat = faces.client_of(model).chat()
+    ask(faces, chat, stream=stream)
+    roles, (note,) = sent_after(faces, chat, model)
+    assert roles == ["user", "assistant", "user"]
+    assert note.startswith("2 tool calls were not sent to the model: the answer was incomplete")
+    assert [call.call_id for call in chat.items.filter_by_type(FunctionCallItem)] == ["call_0"] * 2
+
+
+def test_a_tool_call_of_a_cancelled_answer_is_not_sent_back_either(faces) -> None:
+    model = ScriptedModel(["Once", CALL, " upon", " a"], "fine")
+    chat = faces.client_of(model).chat()
+    faces.read_some(faces.run(chat("Hi")), 2)
+    assert sent_after(faces, chat, model)[0] == ["user", "assistant", "user"]
+
+
+def test_the_calls_of_a_complete_answer_are_sent_without_a_result_too(faces) -> None:
+    model = ScriptedModel(["One", CALL], "fine")
+    chat = faces.client_of(model).chat()
+    faces.run(chat.send("Hi"))
+    assert sent_after(faces, chat, model) == (["user", "assistant with a call", "user"], ())
+
+
 def test_the_partial_answer_can_be_continued_or_asked_for_again(faces, stream) -> None:
     chat = faces.chat(broken("Once"), "upon", "again")
     answer = ask(faces, chat, stream=stream).details["response"]

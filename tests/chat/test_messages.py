@@ -8,11 +8,12 @@ import pytest
 from talu.chat.items import (
     FunctionCallItem,
     FunctionCallOutputItem,
+    ItemStatus,
     MessageItem,
     MessageRole,
     ReasoningItem,
 )
-from talu.chat.messages import messages_from_items
+from talu.chat.messages import messages_from_items, without_unfinished_calls
 from talu.chat.parsing import items_from_messages
 from talu.exceptions import ValidationError
 
@@ -190,3 +191,28 @@ def test_ten_thousand_tool_results_are_read_in_linear_time() -> None:
     began = time.process_time()
     assert len(items_from_messages(history)) == 20_000
     assert time.process_time() - began < 4
+
+
+def call(name: str, *, complete: bool) -> FunctionCallItem:
+    status = ItemStatus.COMPLETED if complete else ItemStatus.INCOMPLETE
+    return FunctionCallItem(name=name, call_id="call_0", arguments="{}", status=status)
+
+
+RESULT = FunctionCallOutputItem(call_id="call_0", output="3")
+
+
+def test_an_unfinished_call_without_a_result_is_left_out_with_a_note() -> None:
+    kept, (note,) = without_unfinished_calls([call("a", complete=False)])
+    assert kept == []
+    assert note.startswith("a tool call was not sent")
+
+
+def test_an_unfinished_call_is_kept_together_with_its_result() -> None:
+    items = [call("a", complete=False), RESULT]
+    assert without_unfinished_calls(items) == (items, ())
+
+
+def test_a_result_belongs_to_the_last_call_before_it_where_ids_are_repeated() -> None:
+    answered, unanswered = call("a", complete=True), call("b", complete=False)
+    assert without_unfinished_calls([answered, RESULT, unanswered])[0] == [answered, RESULT]
+    assert without_unfinished_calls([unanswered, answered, RESULT])[0] == [answered, RESULT]

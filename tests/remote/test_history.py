@@ -43,6 +43,33 @@ def test_a_chat_goes_on_from_what_had_arrived_before_a_break(
     faces.run(client.close())
 
 
+def test_a_tool_call_that_came_before_a_break_is_not_sent_back(faces: Any, serve: Serve) -> None:
+    """A server refuses a conversation in which a tool call has no result."""
+    pieces = (replies.message_start(), *replies.text_block(0, "Let me look."))
+    server = serve(
+        replies.stream(*pieces, *replies.block(1, TOOL), Cut()), replies.message("Found.")
+    )
+    backend = AnthropicBackend(base_url=server.url, max_retries=0)
+    other = serve(replies.chat("Well."))
+    client = faces.face.client_class([ModelSpec("messages", backend), chat_spec(other)])
+    chat = client.chat()
+    with pytest.raises(EndpointError) as caught:
+        faces.run(chat.send("Where?"))
+    assert [call.name for call in caught.value.details["response"].tool_calls] == ["look"]
+    answers = [faces.run(chat.send("Go on."))]
+    chat.model = "chat"
+    answers.append(faces.run(chat.send("And?")))
+    for answer in answers:
+        assert any("a tool call was not sent to the model" in note for note in answer.notes)
+    sent = [message["content"] for message in server.requests[1].json["messages"]]
+    assert [[part["type"] for part in content] for content in sent] == [["text"]] * 3
+    assert other.requests[0].json["messages"][:2] == [
+        {"role": "user", "content": "Where?"},
+        {"role": "assistant", "content": "Let me look."},
+    ]
+    faces.run(client.close())
+
+
 def test_reasoning_that_a_reader_stopped_names_its_provider(faces: Any, serve: Serve) -> None:
     gate = Gate()
     server = serve(replies.stream(THOUGHT, replies.delta("Hi"), gate, replies.delta("never")))

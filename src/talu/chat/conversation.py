@@ -15,7 +15,7 @@ from talu.chat.history import Claim, History
 from talu.chat.hosts import Host, OwnHost, check_host
 from talu.chat.io import IO
 from talu.chat.items import Item, MessageItem, MessageRole, distinct
-from talu.chat.messages import messages_from_items
+from talu.chat.messages import messages_from_items, without_unfinished_calls
 from talu.chat.observers import is_async
 from talu.chat.parsing import items_from_messages
 from talu.chat.serialization import (
@@ -343,11 +343,13 @@ class Conversation(Editable):
         self, items: Iterable[Item], config: GenerationConfig, deadline: Deadline | None = None
     ) -> Request:
         template = config.chat_template if config.chat_template is not None else self._template
+        sent, notes = without_unfinished_calls(checked(items, deadline))
         return Request(
-            messages=tuple(messages_from_items(checked(items, deadline))),
+            messages=tuple(messages_from_items(sent)),
             config=config,
             deadline=deadline,
             chat_template=source_of(template),
+            notes=notes,
         )
 
     def _draft(

@@ -8,11 +8,17 @@ from talu.chat.items import (
     FunctionCallItem,
     FunctionCallOutputItem,
     Item,
+    ItemStatus,
     MessageItem,
     ReasoningItem,
 )
 
-__all__ = ["MessageList", "messages_from_items", "without_provider_data"]
+__all__ = [
+    "MessageList",
+    "messages_from_items",
+    "without_provider_data",
+    "without_unfinished_calls",
+]
 
 SHOWN = 80  # characters of a text in a repr
 
@@ -82,6 +88,31 @@ def messages_from_items(items: Iterable[Item]) -> list[dict[str, Any]]:
             messages[-1] |= _reasoning(blocks)
         blocks = []
     return messages
+
+
+def without_unfinished_calls(items: Iterable[Item]) -> tuple[list[Item], tuple[str, ...]]:
+    """The items to send, without the tool calls that nobody will answer, and a note on these.
+
+    A call of an incomplete answer was not carried out unless its result follows. Servers refuse a
+    conversation in which a call has no result.
+    """
+    kept: list[Item] = []
+    results: set[str] = set()  # whose calls are still to come; some servers repeat their ids
+    left_out = 0
+    for item in reversed(list(items)):
+        if isinstance(item, FunctionCallOutputItem):
+            results.add(item.call_id)
+        elif isinstance(item, FunctionCallItem):
+            if item.status is ItemStatus.INCOMPLETE and item.call_id not in results:
+                left_out += 1
+                continue
+            results.discard(item.call_id)
+        kept.append(item)
+    kept.reverse()
+    if not left_out:
+        return kept, ()
+    what = "a tool call was" if left_out == 1 else f"{left_out} tool calls were"
+    return kept, (f"{what} not sent to the model: the answer was incomplete, and no result came",)
 
 
 def _reasoning(blocks: Sequence[ReasoningItem]) -> dict[str, Any]:
