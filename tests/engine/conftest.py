@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from talu.engine.budget import CachePlan
 from talu.engine.embedding import plan_embedder
 from talu.engine.engine import Engine
+from talu.engine.loading import load_network
 from talu.engine.model import LoadedModel, ModelInfo
 from talu.engine.scheduler import Limits
 from talu.engine.vectors import load_head
@@ -20,7 +21,7 @@ from talu.graph.record import Graph
 from talu.models import load_architecture
 from talu.protocols import Executor
 from talu.tokenizer.tokenizer import Tokenizer
-from talu.weights.pack import load_packed
+from talu.types import LocalBackend
 
 CONTEXT = 256
 CONFIG = {
@@ -95,8 +96,7 @@ def new_engine(
         wrap: Wrap = lambda executor: executor,
         max_requests: int = 10_000,
     ) -> Engine:
-        architecture = load_architecture(checkpoint)
-        packed = load_packed(checkpoint, architecture.graph.weights)
+        architecture, packed, _ = load_network(checkpoint, LocalBackend())
         cache = CachePlan(blocks, 16, "f16", CONTEXT, 0)
         embedder = plan_embedder(architecture, cache)
 

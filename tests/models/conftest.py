@@ -9,14 +9,16 @@ import pytest
 from numpy.typing import NDArray
 
 from talu import _native
+from talu.engine.loading import load_network
 from talu.graph.native_executor import NativeExecutor
 from talu.graph.numpy_executor import NumpyExecutor
 from talu.graph.record import Graph
 from talu.models import load_architecture
 from talu.protocols import Executor, PackedTensor
-from talu.weights.checkpoint import Checkpoint
-from talu.weights.pack import as_float32, load_packed
+from talu.types import LocalBackend
 from talu.weights.packed_file import aligned
+from talu.weights.safetensors_folder import open_folder
+from talu.weights.tensors import as_float32
 
 BLOCK_SIZE = 16
 
@@ -25,13 +27,10 @@ def _plain(folder: Path) -> tuple[Graph, dict[str, NDArray[np.float32]]]:
     """The network of a folder and its weights, widened to float32 without loss."""
     architecture = load_architecture(folder)
     graph = architecture.graph
-    checkpoint = Checkpoint.open(folder)
-    checkpoint.rename(architecture.names_in(checkpoint.names))
+    checkpoint = open_folder(folder)
+    checkpoint = checkpoint.renamed(architecture.names_in(checkpoint.names))
     checkpoint.check(graph.weights)
-    return graph, {
-        name: as_float32(checkpoint.raw(name), checkpoint.info(name).dtype)
-        for name in graph.weights
-    }
+    return graph, {name: as_float32(checkpoint[name]) for name in graph.weights}
 
 
 def _numpy(folder: Path, blocks: int) -> Executor:
@@ -53,11 +52,8 @@ def _native_f32(folder: Path, blocks: int) -> Executor:
 
 
 def _native_as_stored(folder: Path, blocks: int) -> Executor:
-    architecture = load_architecture(folder)
-    graph = architecture.graph
-    names = architecture.names_in(Checkpoint.open(folder).names)
-    tensors = load_packed(folder, graph.weights, names=names)
-    return NativeExecutor(graph, tensors, blocks=blocks, block_size=BLOCK_SIZE)
+    architecture, tensors, _ = load_network(folder, LocalBackend(weight_format="stored"))
+    return NativeExecutor(architecture.graph, tensors, blocks=blocks, block_size=BLOCK_SIZE)
 
 
 class Runner:

@@ -17,8 +17,8 @@ from talu.graph.native_executor import NativeExecutor
 from talu.models import Architecture, load_architecture
 from talu.types import LocalBackend
 from talu.weights import pack
-from talu.weights.checkpoint import Checkpoint
-from talu.weights.pack import as_float32
+from talu.weights.safetensors_folder import open_folder
+from talu.weights.tensors import as_float32
 
 GOLDEN = Path(__file__).parent / "golden"
 Tensors = dict[str, NDArray[Any]]
@@ -36,8 +36,8 @@ def copied(tmp_path: Path) -> Callable[..., Path]:
         shutil.copytree(GOLDEN / name, folder)
         config = json.loads((folder / "config.json").read_text()) | settings
         (folder / "config.json").write_text(json.dumps(config))
-        stored = Checkpoint.open(folder, use_mmap=False)
-        tensors = {n: as_float32(stored.raw(n), stored.info(n).dtype) for n in stored.names}
+        stored = open_folder(folder, use_mmap=False)
+        tensors = {name: as_float32(stored[name]) for name in stored.names}
         save_file(change(tensors), folder / "model.safetensors")
         return folder
 
@@ -46,7 +46,7 @@ def copied(tmp_path: Path) -> Callable[..., Path]:
 
 def computed(folder: Path, tokens: list[int]) -> tuple[Architecture, NDArray[np.float32]]:
     """The network of a folder, and its result for all of the tokens."""
-    architecture, weights = load_network(folder, OPTIONS)
+    architecture, weights, _ = load_network(folder, OPTIONS)
     executor = NativeExecutor(
         architecture.graph, weights, blocks=32, block_size=16, kv_format="f32"
     )
@@ -181,10 +181,10 @@ def test_table_and_head_are_compared_only_when_the_weights_are_packed(
     monkeypatch.setenv("TALU_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(pack, "CACHE_FROM_BYTES", 0)
     folder = copied("qwen3_tied", lambda tensors: tensors | {HEAD: tensors[TABLE].copy()})
-    _, weights = load_network(folder, OPTIONS)
+    _, weights, _ = load_network(folder, OPTIONS)
     assert not weights.from_cache
-    monkeypatch.delattr(Checkpoint, "equal")
-    architecture, weights = load_network(folder, OPTIONS)
+    monkeypatch.delattr(pack, "equal")
+    architecture, weights, _ = load_network(folder, OPTIONS)
     assert weights.from_cache
     assert HEAD not in architecture.graph.weights
 
@@ -196,7 +196,7 @@ def test_a_stored_head_that_differs_is_used_from_the_packed_file_too(
     monkeypatch.setattr(pack, "CACHE_FROM_BYTES", 0)
     folder = copied("qwen3", unchanged, tie_word_embeddings=True)
     for opened_before in (False, True):
-        architecture, weights = load_network(folder, OPTIONS)
+        architecture, weights, _ = load_network(folder, OPTIONS)
         assert weights.from_cache == opened_before
         assert HEAD in architecture.graph.weights
 

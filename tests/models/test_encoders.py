@@ -11,7 +11,7 @@ import pytest
 from talu import _native
 from talu.exceptions import ModelError, ValidationError
 from talu.models import load_architecture
-from talu.weights.checkpoint import Checkpoint
+from talu.weights.safetensors_folder import open_folder
 
 GOLDEN = Path(__file__).parent / "golden"
 ENCODERS = {"bert": 66, "bert_masked": 66, "distilbert": 66, "roberta": 64, "xlm_roberta": 64}
@@ -36,9 +36,9 @@ def test_hidden_states_are_those_of_the_reference(run: Any, name: str) -> None:
 
 @every_encoder
 def test_16_bit_weights_change_the_states_only_slightly(open_with: Any, name: str) -> None:
-    checkpoint = Checkpoint.open(GOLDEN / name)
+    checkpoint = open_folder(GOLDEN / name)
     embeddings = next(n for n in checkpoint.names if "word_embeddings" in n)
-    stored = checkpoint.info(embeddings).dtype.lower()
+    stored = checkpoint[embeddings].encoding.name.lower()
     blur = {"f32": 5e-3, "f16": 5e-3, "bf16": 6e-2}[_native.activation_format(stored)]
     for prompt, expected in answers(name):
         error = open_with("native as stored", GOLDEN / name)(prompt) - expected

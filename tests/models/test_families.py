@@ -11,7 +11,7 @@ import pytest
 
 from talu import _native
 from talu.models import FAMILIES, load_architecture
-from talu.weights.checkpoint import Checkpoint
+from talu.weights.safetensors_folder import open_folder
 
 GOLDEN = Path(__file__).parent / "golden"
 POCKET = Path(__file__).parents[2] / "src" / "talu" / "models" / "pocket"
@@ -75,7 +75,7 @@ def test_16_bit_weights_and_cache_keep_the_tokens(open_with: Any, name: str) -> 
     expected = answers(name)
     prompt = expected["prompt"].tolist()
     logits = open_with("native as stored", GOLDEN / name)(prompt)[expected["positions"]]
-    stored = Checkpoint.open(GOLDEN / name).info("model.norm.weight").dtype.lower()
+    stored = open_folder(GOLDEN / name)["model.norm.weight"].encoding.name.lower()
     error = np.abs(logits - expected["logits"])
     assert error.max() < BLUR[_native.activation_format(stored)]
     assert np.sqrt((error**2).mean()) < BLUR[_native.activation_format(stored)] / 5

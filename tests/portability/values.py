@@ -20,9 +20,9 @@ from talu.graph.sampler import SampleRow, SamplerSettings, sample
 from talu.models import load_architecture
 from talu.models.rope import default_frequencies, linear_scaling, llama3_scaling
 from talu.protocols import PackedTensor
-from talu.weights.checkpoint import Checkpoint
-from talu.weights.pack import as_float32
 from talu.weights.packed_file import aligned
+from talu.weights.safetensors_folder import open_folder
+from talu.weights.tensors import as_float32
 
 GOLDEN = Path(__file__).parents[1] / "models" / "golden"
 BLOCKS, BLOCK_SIZE = 8, 16
@@ -76,12 +76,9 @@ def networks() -> Iterator[tuple[str, str]]:
     table = np.arange(BLOCKS, dtype=np.int32)[None]
     for folder in sorted(GOLDEN.glob("*/config.json")):
         architecture = load_architecture(folder.parent)
-        graph, checkpoint = architecture.graph, Checkpoint.open(folder.parent)
-        checkpoint.rename(architecture.names_in(checkpoint.names))
-        weights = {
-            name: as_float32(checkpoint.raw(name), checkpoint.info(name).dtype)
-            for name in graph.weights
-        }
+        graph, checkpoint = architecture.graph, open_folder(folder.parent)
+        checkpoint = checkpoint.renamed(architecture.names_in(checkpoint.names))
+        weights = {name: as_float32(checkpoint[name]) for name in graph.weights}
         for number_format in _native.formats():
             tensors = {name: packed(array, number_format) for name, array in weights.items()}
             executor = NativeExecutor(graph, tensors, blocks=BLOCKS, block_size=BLOCK_SIZE)

@@ -5,7 +5,7 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,15 @@ import pytest
 from talu import _native
 from talu.exceptions import ModelError, ResourceError
 from talu.graph.numpy_executor import round_to
-from talu.weights import cache, packed_file
-from talu.weights.pack import CACHE_FROM_BYTES, LoadedWeights, load_packed
+from talu.types import LocalBackend
+from talu.weights import cache, pack, packed_file
+from talu.weights.layout import Role, choose_layout
+from talu.weights.pack import CACHE_FROM_BYTES, LoadedWeights
+from talu.weights.safetensors_folder import open_folder
 
 Save = Callable[[Path, dict[str, Any]], Path]
 WANTED = {"matrix": (40, 24), "vector": (24,), "half": (17, 32), "bits": (9, 16), "bias": (9,)}
+LAYOUT = {"matrix": "f32", "vector": "vector", "half": "f16", "bits": "bf16", "bias": "vector"}
 MAPPED = pytest.mark.parametrize("use_mmap", [True, False], ids=["mapped", "read"])
 
 
@@ -38,6 +42,24 @@ def tensors(seed: int = 1) -> dict[str, Any]:
         "bias": random.standard_normal(9).astype(np.float16),
         "unwanted": random.standard_normal(3, np.float32),
     }
+
+
+def load_packed(
+    folder: Path,
+    wanted: dict[str, tuple[int, ...]],
+    *,
+    as_integers: Sequence[str] = (),
+    use_mmap: bool = True,
+) -> LoadedWeights:
+    """Open a folder and pack the tensors; ``as_integers`` are those that an encoder multiplies."""
+    with open_folder(folder, use_mmap=use_mmap) as checkpoint:
+        checkpoint.check(wanted)
+        roles = [
+            Role(name=name, shape=shape, multiplied=name in as_integers, generates=False)
+            for name, shape in wanted.items()
+        ]
+        layout = choose_layout(roles, checkpoint, LocalBackend(), _native.formats())
+        return pack.load_packed(checkpoint, layout, use_mmap=use_mmap)
 
 
 def values(array: Any) -> Any:
@@ -103,9 +125,7 @@ def test_packed_tensors_have_the_specified_layout(
     monkeypatch.setattr("talu.weights.pack.CACHE_FROM_BYTES", threshold)
     weights = load_packed(folder, WANTED, use_mmap=use_mmap)
     formats = {name: tensor.format for name, tensor in weights.items()}
-    assert formats == {
-        "matrix": "f32", "vector": "vector", "half": "f16", "bits": "bf16", "bias": "vector",
-    }  # fmt: skip
+    assert formats == LAYOUT
     for name, tensor in weights.items():
         assert tensor.shape == WANTED[name]
         assert tensor.data.ndim == 1
@@ -118,9 +138,7 @@ def test_f32_matrices_become_integers_on_request(folder: Path, packed_folder: Pa
     names = ("matrix", "half")
     weights = load_packed(folder, WANTED, as_integers=names)
     formats = {name: tensor.format for name, tensor in weights.items()}
-    assert formats == {
-        "matrix": "i16", "vector": "vector", "half": "f16", "bits": "bf16", "bias": "vector",
-    }  # fmt: skip
+    assert formats == LAYOUT | {"matrix": "i16"}
     rounded = round_to(tensors()["matrix"], "i16")
     np.testing.assert_array_equal(unpacked(weights)["matrix"], rounded)
     assert not load_packed(folder, WANTED).from_cache
@@ -521,9 +539,9 @@ def test_processes_can_pack_the_same_checkpoint_concurrently(
     folder: Path, packed_folder: Path
 ) -> None:
     program = (
-        "import sys, pathlib, talu.weights.pack as p\n"
+        "import sys, pathlib, talu.weights.pack as p, talu.weights.safetensors_folder as f\n"
         "p.CACHE_FROM_BYTES = 0\n"
-        f"w = p.load_packed(pathlib.Path(sys.argv[1]), {WANTED})\n"
+        f"w = p.load_packed(f.open_folder(pathlib.Path(sys.argv[1])), {LAYOUT})\n"
         "assert w.note is None, w.note\n"
         "print(sum(int(t.data.view('u1').astype('u8').sum()) for t in w.values()))\n"
     )

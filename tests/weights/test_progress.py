@@ -11,6 +11,7 @@ import pytest
 from talu.weights import pack, progress
 from talu.weights.pack import load_packed
 from talu.weights.progress import CLEAR, Progress
+from talu.weights.safetensors_folder import open_folder
 
 
 class Terminal(io.StringIO):
@@ -125,6 +126,7 @@ def test_packing_a_checkpoint_reports_every_tensor(
     tensors = {name: np.ones((64, 32), np.float32) for name in "abc"}
     save_tensors(tmp_path / "m" / "model.safetensors", tensors)
     for _ in range(2):  # the second time there is nothing to pack
-        load_packed(tmp_path / "m", dict.fromkeys("abc", (64, 32)))
+        with open_folder(tmp_path / "m") as checkpoint:
+            load_packed(checkpoint, dict.fromkeys("abc", "f32"))
     shares = [record.getMessage().split(": ")[1] for record in caplog.records]
     assert shares == ["33 % of 0.0 GB", "66 % of 0.0 GB", "100 % of 0.0 GB"]

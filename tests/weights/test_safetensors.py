@@ -40,7 +40,7 @@ def test_files_of_the_reference_implementation_are_read_exactly(
     file = SafetensorsFile(path, use_mmap=use_mmap)
     assert set(file.tensors) == set(arrays)
     for name, expected in arrays.items():
-        found = file.raw(name)
+        found = file.tensor(name).array()
         as_bits = expected.view(np.uint16) if expected.dtype == np.float16 else expected
         assert found.shape == expected.shape
         assert np.array_equal(found, as_bits)
@@ -50,7 +50,7 @@ def test_files_of_the_reference_implementation_are_read_exactly(
 def test_bf16_is_returned_as_raw_bits(write_file: Callable[..., Path], use_mmap: bool) -> None:
     bits = np.array([0x3F80, 0xC000, 0x7FC1], np.uint16)
     path = write_file({"a": entry("BF16", [3], [0, 6])}, bits.tobytes())
-    assert SafetensorsFile(path, use_mmap=use_mmap).raw("a").tolist() == bits.tolist()
+    assert SafetensorsFile(path, use_mmap=use_mmap).tensor("a").array().tolist() == bits.tolist()
 
 
 @MAPPED
@@ -61,7 +61,7 @@ def test_arrays_are_aligned_even_where_the_file_is_not(
     for padding in range(4):
         text = json.dumps(header).encode() + b" " * padding
         path = write_file(text, b"\0" + np.array([1, -2], np.float32).tobytes())
-        array = SafetensorsFile(path, use_mmap=use_mmap).raw("a")
+        array = SafetensorsFile(path, use_mmap=use_mmap).tensor("a").array()
         assert array.flags.aligned
         assert array.tolist() == [1, -2]
 
@@ -70,7 +70,7 @@ def test_arrays_are_aligned_even_where_the_file_is_not(
 def test_arrays_outlive_their_file(write_file: Callable[..., Path], use_mmap: bool) -> None:
     path = write_file({"a": entry()}, np.array([3, 4], np.float32).tobytes())
     file = SafetensorsFile(path, use_mmap=use_mmap)
-    array = file.raw("a")
+    array = file.tensor("a").array()
     file.close()
     file.close()
     assert array.tolist() == [3, 4]
@@ -80,9 +80,9 @@ def test_a_tensor_of_an_unsupported_type_is_named(write_file: Callable[..., Path
     path = write_file({"a": entry("F8_E4M3", [8]), "b": entry("Q9", [1], [8, 12])}, bytes(12))
     file = SafetensorsFile(path)
     with pytest.raises(ModelError, match="'a' has type F8_E4M3; supported are F32, F16, BF16"):
-        file.raw("a")
+        file.tensor("a").array()
     with pytest.raises(ModelError, match="'b' has type Q9"):
-        file.raw("b")
+        file.tensor("b").array()
 
 
 def test_without_a_mapping_a_file_truncated_later_is_an_error(
@@ -92,7 +92,7 @@ def test_without_a_mapping_a_file_truncated_later_is_an_error(
     file = SafetensorsFile(path, use_mmap=False)
     os.truncate(path, 20)
     with pytest.raises(ModelError, match="truncated"):
-        file.raw("a")
+        file.tensor("a").array()
 
 
 NESTED = b'{"a":' + b"[" * 100_000
@@ -261,7 +261,7 @@ def test_any_file_is_read_within_its_bounds_or_refused(content: bytes) -> None:
         for name, info in opened.tensors.items():
             assert 8 <= info.start <= info.end <= len(content)
             if info.dtype in ("F32", "F16", "BF16"):
-                assert opened.raw(name).tobytes() == content[info.start : info.end]
+                assert opened.tensor(name).array().tobytes() == content[info.start : info.end]
         if {info.dtype for info in opened.tensors.values()} <= {"F32", "F16", "BF16"}:
             try:
                 expected = {name for name, _ in safetensors.deserialize(content)}

@@ -16,7 +16,9 @@ from talu.protocols import Executor
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
+from talu.weights.layout import VECTOR, Role, choose_kv_format, choose_layout
 from talu.weights.pack import LoadedWeights, UnequalError, load_packed
+from talu.weights.safetensors_folder import open_folder
 
 __all__ = ["load_model"]
 
@@ -41,12 +43,10 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
         network_folder(folder),
         lower_case=embedding.texts.lower_case and embedding.problem is None,
     )
-    architecture, weights = load_network(folder, options)
+    architecture, weights, layout = load_network(folder, options)
     graph, own = architecture.graph, architecture.embedding
-    formats = {tensor.format for tensor in weights.values() if len(tensor.shape) == 2}
-    kv_format: str = options.kv_format
-    if kv_format == "auto":
-        kv_format = "f32" if formats <= {"f32", "i16"} else "f16"
+    formats = {*layout.values()} - {VECTOR}
+    kv_format = choose_kv_format(options, layout)
     context = architecture.context_length
     cache = plan_cache(graph.layers, context, kv_format, available_memory())
 
@@ -108,37 +108,49 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
     )
 
 
-def load_network(folder: Path, options: LocalBackend) -> tuple[Architecture, LoadedWeights]:
-    """The network and its weights.
+def load_network(
+    folder: Path, options: LocalBackend
+) -> tuple[Architecture, LoadedWeights, dict[str, str]]:
+    """The network, its weights, and the format of each weight.
 
     If config.json ties the output head to the embedding table, but the checkpoint has a different
     head, the stored head is used.
     """
-    place = network_folder(folder)
-    checkpoint = Checkpoint.open(place, use_mmap=options.use_mmap)
-    stored = set(checkpoint.names)
-    checkpoint.close()
+    with open_folder(network_folder(folder), use_mmap=options.use_mmap) as checkpoint:
+        stored = set(checkpoint.names)
+        architecture = load_architecture(folder, stored=stored)
+        tied = architecture.tied_pair(stored)
+        try:
+            return load_weights(architecture, checkpoint, options, tied)
+        except UnequalError:  # as in transformers
+            architecture = load_architecture(folder, stored=stored, own_head=True)
+            return load_weights(architecture, checkpoint, options)
 
-    def load(
-        architecture: Architecture, equal: tuple[str, str] | None = None
-    ) -> tuple[Architecture, LoadedWeights]:
-        graph = architecture.graph
-        rounds = options.weight_format == "auto" and not architecture.generates
-        return architecture, load_packed(
-            place,
-            graph.weights,
-            names=architecture.names_in(stored),
-            equal=equal,
-            as_integers=multiplied(graph) if rounds else (),
-            use_mmap=options.use_mmap,
-            num_threads=options.num_threads,
-        )
 
-    architecture = load_architecture(folder, stored=stored)
-    try:
-        return load(architecture, architecture.tied_pair(stored))
-    except UnequalError:  # as in transformers
-        return load(load_architecture(folder, stored=stored, own_head=True))
+def load_weights(
+    architecture: Architecture,
+    checkpoint: Checkpoint,
+    options: LocalBackend,
+    tied: tuple[str, str] | None = None,
+) -> tuple[Architecture, LoadedWeights, dict[str, str]]:
+    """The network, its weights, and their formats; ``tied`` are tensors that must be equal."""
+    wanted = architecture.graph.weights
+    tensors = checkpoint.renamed(architecture.names_in(checkpoint.names))
+    tensors.check(wanted)
+    products = multiplied(architecture.graph)
+    roles = [
+        Role(name=n, shape=s, multiplied=n in products, generates=architecture.generates)
+        for n, s in wanted.items()
+    ]
+    layout = choose_layout(roles, tensors, options, _native.formats())
+    weights = load_packed(
+        tensors,
+        layout,
+        same=(checkpoint[tied[0]], checkpoint[tied[1]]) if tied else None,
+        use_mmap=options.use_mmap,
+        num_threads=options.num_threads,
+    )
+    return architecture, weights, layout
 
 
 def check_target() -> None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from talu.exceptions import GenerationError
 from talu.models.sentence_transformers import Dense, LayerNorm, Step
-from talu.weights.checkpoint import Checkpoint
-from talu.weights.pack import as_float32
+from talu.weights.safetensors_folder import open_folder
+from talu.weights.tensors import as_float32
 
 __all__ = ["Head", "erf", "load_head", "tanh", "unit"]
 
@@ -147,15 +147,9 @@ def _load_dense(step: Dense) -> _Dense:
 
 
 def _read(folder: Path, wanted: dict[str, tuple[int, ...]]) -> dict[str, Doubles]:
-    checkpoint = Checkpoint.open(folder, use_mmap=False)
-    try:
+    with open_folder(folder, use_mmap=False) as checkpoint:
         checkpoint.check(wanted)
-        return {
-            name: as_float32(checkpoint.raw(name), checkpoint.info(name).dtype).astype(np.float64)
-            for name in wanted
-        }
-    finally:
-        checkpoint.close()
+        return {name: as_float32(checkpoint[name]).astype(np.float64) for name in wanted}
 
 
 def product(x: Doubles, weight: Doubles) -> Doubles:

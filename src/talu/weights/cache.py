@@ -13,37 +13,21 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from talu.error_text import reason
 from talu.weights import packed_file
-from talu.weights.checkpoint import INDEX, weight_files
+from talu.weights.files import FileVersion, version_of
 from talu.weights.packed_file import Bytes, Check, Packed, Slot, UnusableError
 
-__all__ = ["Source", "cache_folder", "find", "save", "source_of"]
+__all__ = ["cache_folder", "find", "save"]
 
 SUFFIX = ".packed"
 SPARE_BYTES = 1 << 30  # of disk space that the cache leaves free
-Source = list[tuple[str, int, int, int]]
 
 logger = logging.getLogger("talu.weights")
-
-
-def source_of(folder: Path) -> Source:
-    """Identify the checkpoint in ``folder`` and its current version.
-
-    Returns:
-        real path, size, modification time in nanoseconds and inode of each of its files.
-
-    Raises:
-        ModelError: there is no complete checkpoint.
-    """
-    paths = weight_files(folder)
-    if (folder / INDEX).is_file():
-        paths.append(folder / INDEX)
-    return [identity(path.resolve()) for path in paths]
 
 
 def find(key: Mapping[str, Any], *, use_mmap: bool, check: Check) -> Packed | None:
@@ -117,25 +101,19 @@ def path_of(key: Mapping[str, Any]) -> Path:
     return cache_folder() / (hashlib.sha256(text.encode()).hexdigest()[:32] + SUFFIX)
 
 
-def remove_outdated(spared: Path, source: Source) -> None:
+def remove_outdated(spared: Path, source: Iterable[FileVersion]) -> None:
     """Remove other files of ``source``, and those whose checkpoint has changed or is gone."""
     paths = {path for path, *_ in source}
     for path in set(spared.parent.glob("*" + SUFFIX)) - {spared}:
         try:
             theirs = packed_file.read_key(path)["source"]
-            current = theirs and all(identity(Path(file[0])) == tuple(file) for file in theirs)
+            current = theirs and all(version_of(Path(file[0])) == tuple(file) for file in theirs)
             outdated = not current or paths == {file[0] for file in theirs}
         except (OSError, UnusableError, LookupError, TypeError, ValueError):
             outdated = True
         if outdated:
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def identity(path: Path) -> tuple[str, int, int, int]:
-    """Real path, size, modification time and inode of the file at ``path``."""
-    status = path.stat()
-    return str(path), status.st_size, status.st_mtime_ns, status.st_ino
 
 
 @functools.cache

@@ -28,7 +28,8 @@ from typing import Any
 
 from talu.exceptions import IOError as TaluIOError
 from talu.exceptions import ModelError, ModelNotFoundError, TaluError
-from talu.weights.checkpoint import INDEX, SINGLE, listed, read_index, refusal, weight_files
+from talu.weights.checkpoint import listed
+from talu.weights.safetensors_folder import INDEX, SINGLE, read_index, refusal, weight_files
 
 __all__ = ["ACCESS_DENIED", "NETWORK_FAILED", "WRITE_FAILED", "cached_models", "fetch"]
 

@@ -3,25 +3,18 @@
 The header is validated against the size of the file before any tensor is read, by the rules of the
 reference implementation: the ranges cover the data without gaps or overlaps, and each has the size
 that its type and shape require. https://github.com/huggingface/safetensors#format
-
-If another program truncates a mapped file, reading it kills the process (SIGBUS). With
-``use_mmap=False``, a truncated file raises ``ModelError``.
 """
 
 import json
 import math
-import mmap
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from talu.exceptions import ModelError
+from talu.weights.files import OpenFile
+from talu.weights.tensors import ENCODINGS, Encoding, FileRows, Tensor
 
 __all__ = ["MAX_JSON_BYTES", "SafetensorsFile", "TensorInfo", "parse_json"]
 
@@ -31,7 +24,6 @@ BITS = {  # of one element
     "F8_E8M0": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4, "BOOL": 8, "I8": 8, "U8": 8, "I16": 16,
     "U16": 16, "I32": 32, "U32": 32, "I64": 64, "U64": 64,
 }  # fmt: skip
-ARRAY_TYPES = {"F32": "<f4", "F16": "<u2", "BF16": "<u2"}  # 16-bit floats as their raw bits
 MAX_DIMENSIONS = 64
 MAX_WHY = 500  # characters of an error, which can contain names from the file
 
@@ -47,7 +39,7 @@ class TensorInfo:
 
 
 class SafetensorsFile:
-    """An open file. Returned arrays stay valid after ``close``.
+    """An open file. Arrays that were read stay valid after ``close``.
 
     Attributes:
         tensors: the tensors of the file by name.
@@ -64,84 +56,41 @@ class SafetensorsFile:
             ModelError: the file cannot be opened, or is not a valid safetensors file.
         """
         self.path = path
-        self._map: mmap.mmap | None = None
+        self._file = OpenFile(path, use_mmap=use_mmap)
         try:
-            # O_NONBLOCK, so that a named pipe fails below instead of waiting for a writer
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise ModelError(f"cannot open {path}: {error.strerror}") from error
-        try:
-            status = os.fstat(self._fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise self._damaged("not a regular file")
-            self.tensors: Mapping[str, TensorInfo] = self._read_header(status.st_size)
-            if use_mmap:
-                self._map = mmap.mmap(self._fd, status.st_size, access=mmap.ACCESS_READ)
-        except OSError as error:
-            self.close()
-            raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+            self.tensors: Mapping[str, TensorInfo] = self._read_header(self._file.size)
         except BaseException:
             self.close()
             raise
 
-    def raw(self, name: str) -> NDArray[Any]:
-        """The tensor ``name`` as float32, or as uint16 raw bits if it is F16 or BF16.
-
-        Returns:
-            a C-contiguous, aligned, little-endian array: a read-only view of the mapping if the
-            data is aligned in the file, otherwise a copy.
-
-        Raises:
-            ModelError: the type is not F32, F16 or BF16, or the file cannot be read.
-        """
+    def tensor(self, name: str) -> Tensor:
+        """The tensor ``name``; without parts if its type is one that talu cannot read."""
         info = self.tensors[name]
-        if info.dtype not in ARRAY_TYPES:
-            raise self.unreadable(name)
-        kind, size = np.dtype(ARRAY_TYPES[info.dtype]), info.end - info.start
-        if self._map is None:
-            return self._read(info.start, size).view(kind).reshape(info.shape)
-        flat = np.frombuffer(self._map, kind, size // kind.itemsize, info.start)
-        return np.require(flat, requirements="A").reshape(info.shape)
-
-    def unreadable(self, name: str) -> ModelError:
-        """The error for a tensor of an unsupported type."""
-        return ModelError(
-            f"{self.path}: tensor {name!r} has type {self.tensors[name].dtype}; "
-            f"supported are {', '.join(ARRAY_TYPES)}"
+        encoding = ENCODINGS.get(info.dtype, Encoding(info.dtype))
+        rows, columns = math.prod(info.shape[:-1]), info.shape[-1] if info.shape else 1
+        parts = {
+            part: FileRows(self._file, info.start, rows, size * columns)
+            for part, size in encoding.parts.items()
+        }
+        return Tensor(
+            name=name, file=str(self.path), shape=info.shape, encoding=encoding, parts=parts
         )
 
     def close(self) -> None:
-        """Close the file; idempotent. The mapping is released with the last array that uses it."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        self._map = None
-
-    def _read(self, start: int, size: int) -> NDArray[np.uint8]:
-        """``size`` bytes at ``start``; the caller must have checked that they are in the file."""
-        out = np.empty(size, np.uint8)
-        done = 0
-        while done < size:
-            try:
-                count = os.preadv(self._fd, [out.data[done:]], start + done)
-            except OSError as error:
-                raise ModelError(f"cannot read {self.path}: {error.strerror}") from error
-            if count == 0:
-                raise self._damaged("it was truncated while it was read")
-            done += count
-        return out
+        """Close the file; idempotent."""
+        self._file.close()
 
     def _read_header(self, file_size: int) -> dict[str, TensorInfo]:
         if file_size < 8:
             raise self._damaged(f"{file_size} bytes are too few for a safetensors file")
-        length = int.from_bytes(self._read(0, 8).tobytes(), "little")
+        length = int.from_bytes(self._file.read(0, 8).tobytes(), "little")
         if length > MAX_JSON_BYTES:
             raise self._damaged(
                 f"its header claims {length} bytes; the maximum is {MAX_JSON_BYTES}"
             )
         if length > file_size - 8:
             raise self._damaged(f"its header claims {length} bytes, but the file has {file_size}")
-        text = self._read(8, length).tobytes()
+        text = self._file.read(8, length).tobytes()
         if not text.startswith(b"{"):
             raise self._damaged("its header does not start with '{'")
         header = parse_json(text, self.path)

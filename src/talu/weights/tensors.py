@@ -1,0 +1,184 @@
+"""Defines logical tensors: numbers with a shape, in the encoding and place where a file has them.
+
+Sources of models make them, and executors read them to pack them in a layout of their own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talu.exceptions import ModelError
+from talu.weights.files import Bytes, OpenFile
+
+__all__ = ["ENCODINGS", "NUMBERS", "Encoding", "FileRows", "Rows", "Tensor", "as_float32", "equal"]
+
+NUMBERS = "numbers"  # the part of an encoding that has only one
+ARRAY_TYPES = {"F32": "<f4", "F16": "<u2", "BF16": "<u2"}  # 16-bit floats as their raw bits
+CHUNK = 1 << 24  # bytes compared at once
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How files store the numbers of a row: in blocks of neighbouring columns.
+
+    Attributes:
+        name: in capitals, as files and their specifications write it.
+        columns: numbers in a block.
+        parts: bytes of a block in each part of the tensor, such as codes and scales. Empty if talu
+            cannot read the encoding.
+    """
+
+    name: str
+    columns: int = 1
+    parts: Mapping[str, int] = field(default_factory=dict)
+
+
+ENCODINGS: Mapping[str, Encoding] = {  # those that talu reads
+    name: Encoding(name, 1, {NUMBERS: size}) for name, size in (("F32", 4), ("F16", 2), ("BF16", 2))
+}
+
+
+class Rows(Protocol):
+    """The bytes of a part of a tensor, row by row, in the order in which the network has them."""
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+
+    @property
+    def width(self) -> int:
+        """Bytes of a row."""
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """Rows ``start`` to ``stop`` - 1: an array (rows, width), contiguous and read-only or own.
+
+        Only what these rows need is read.
+
+        Raises:
+            ModelError: the file cannot be read.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class FileRows:
+    """Rows that lie one after the other in a file, from byte ``start``."""
+
+    file: OpenFile
+    start: int
+    count: int
+    width: int
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """See ``Rows.read``."""
+        data = self.file.view(self.start + start * self.width, (stop - start) * self.width)
+        return data.reshape(stop - start, self.width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """A logical tensor, whose rows can be read without loading it.
+
+    A row is what the last dimension counts; a vector is one row.
+
+    Attributes:
+        name: in its file.
+        file: the file, for messages.
+        shape: the dimensions that the network reads, whatever the encoding.
+        parts: by the names in ``encoding.parts``.
+    """
+
+    name: str
+    file: str
+    shape: tuple[int, ...]
+    encoding: Encoding
+    parts: Mapping[str, Rows]
+
+    def __post_init__(self) -> None:
+        """Check that the parts hold as many blocks as the shape needs.
+
+        Raises:
+            ModelError: a part is missing or has another size.
+        """
+        if self.columns % self.encoding.columns:
+            raise self.error(
+                f"has rows of {self.columns} numbers, but {self.encoding.name} stores blocks of "
+                f"{self.encoding.columns}"
+            )
+        blocks = self.columns // self.encoding.columns
+        needed = {name: (self.rows, blocks * size) for name, size in self.encoding.parts.items()}
+        found = {name: (part.count, part.width) for name, part in self.parts.items()}
+        if needed != found:
+            raise self.error(f"has parts of (rows, bytes) {found}, but needs {needed}")
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return prod(self.shape[:-1])
+
+    @property
+    def columns(self) -> int:
+        """Numbers in a row."""
+        return self.shape[-1] if self.shape else 1
+
+    def array(self) -> NDArray[Any]:
+        """All numbers as float32, or as uint16 raw bits if they are F16 or BF16.
+
+        Returns:
+            a C-contiguous, aligned, little-endian array of the tensor's shape: a view of its file
+            where that is possible, otherwise a copy.
+
+        Raises:
+            ModelError: it has another encoding, or the file cannot be read.
+        """
+        if self.encoding.name not in ARRAY_TYPES:
+            raise self.unreadable(ARRAY_TYPES)
+        data = self.parts[NUMBERS].read(0, self.rows).reshape(-1)
+        flat = data.view(ARRAY_TYPES[self.encoding.name])
+        return np.require(flat, requirements="A").reshape(self.shape)
+
+    def unreadable(self, supported: Mapping[str, object]) -> ModelError:
+        """The error for an encoding other than the supported ones."""
+        return self.error(
+            f"has type {self.encoding.name[:40]}; supported are {', '.join(supported)}"
+        )
+
+    def error(self, what: str) -> ModelError:
+        """An error about this tensor, to be raised."""
+        return ModelError(f"{self.file}: tensor {self.name[:100]!r} {what}")
+
+
+def as_float32(tensor: Tensor) -> NDArray[np.float32]:
+    """The numbers of a tensor as float32, without loss.
+
+    Raises:
+        ModelError: it is not F32, F16 or BF16, or the file cannot be read.
+    """
+    array = tensor.array()
+    if tensor.encoding.name == "BF16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    kind = np.float16 if tensor.encoding.name == "F16" else np.float32
+    return array.view(kind).astype(np.float32)
+
+
+def equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same encoding, shape and bits.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    if one.encoding != other.encoding or one.shape != other.shape:
+        return False
+    return all(_equal_rows(part, other.parts[name]) for name, part in one.parts.items())
+
+
+def _equal_rows(one: Rows, other: Rows) -> bool:
+    step = max(1, CHUNK // max(1, one.width))
+    return all(
+        np.array_equal(one.read(start, stop), other.read(start, stop))
+        for start in range(0, one.count, step)
+        for stop in [min(start + step, one.count)]
+    )

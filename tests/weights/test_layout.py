@@ -1,0 +1,65 @@
+"""The one place that chooses formats: a function of what the file, the network and options say."""
+
+import pytest
+
+from talu import _native
+from talu.types import LocalBackend
+from talu.weights.layout import Role, choose_format, choose_kv_format
+from talu.weights.tensors import ENCODINGS, Encoding
+
+AUTO, STORED = LocalBackend(), LocalBackend(weight_format="stored")
+MATRIX, NORM = (8, 64), (64,)
+
+
+def chosen(
+    encoding: str = "F32",
+    options: LocalBackend = AUTO,
+    *,
+    shape: tuple[int, ...] = MATRIX,
+    multiplied: bool = True,
+    generates: bool = False,
+    offered: tuple[str, ...] = ("f32", "f16", "bf16", "i16"),
+) -> str | None:
+    role = Role(name="w", shape=shape, multiplied=multiplied, generates=generates)
+    return choose_format(role, ENCODINGS.get(encoding, Encoding(encoding)), options, offered)
+
+
+@pytest.mark.parametrize("encoding", ["F32", "F16", "BF16"])
+def test_a_chat_model_keeps_the_numbers_of_its_file(encoding: str) -> None:
+    assert chosen(encoding, generates=True) == encoding.lower()
+
+
+def test_an_encoder_multiplies_f32_matrices_as_integers_unless_told_otherwise() -> None:
+    assert chosen() == "i16"
+    assert chosen("BF16") == "bf16"
+    assert chosen(options=STORED) == "f32"
+
+
+def test_a_table_of_embeddings_keeps_its_numbers() -> None:
+    assert chosen(multiplied=False) == "f32"
+
+
+def test_vectors_are_floats_for_every_executor() -> None:
+    assert chosen("BF16", shape=NORM, offered=()) == "vector"
+
+
+def test_an_executor_gets_no_format_that_it_does_not_offer() -> None:
+    assert chosen(offered=("f32",)) == "f32"
+    assert chosen("F16", offered=("f32",)) is None
+
+
+@pytest.mark.parametrize("shape", [MATRIX, NORM])
+def test_an_unknown_encoding_has_no_format(shape: tuple[int, ...]) -> None:
+    assert chosen("Q9", shape=shape) is None
+
+
+def test_the_native_kernels_have_a_format_for_every_encoding_that_is_read() -> None:
+    for encoding in ENCODINGS:
+        assert chosen(encoding, STORED, offered=tuple(_native.formats())) is not None
+
+
+def test_the_cache_is_exact_where_the_weights_are_unless_told_otherwise() -> None:
+    exact = {"a": "f32", "b": "i16", "c": "vector"}
+    assert choose_kv_format(AUTO, exact) == "f32"
+    assert choose_kv_format(AUTO, exact | {"d": "bf16"}) == "f16"
+    assert choose_kv_format(LocalBackend(kv_format="bf16"), exact) == "bf16"
