@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "operations.h"
 #include "portable_math.h"
 
 namespace talu {
@@ -24,7 +25,7 @@ Executor::Executor(const std::vector<OpSpec>& ops, const std::vector<CacheLayer>
                    int result, std::size_t blocks, std::size_t block_size, int threads,
                    std::string_view kv_format, const Kernels& kernels)
     : kernels_(kernels),
-      plan_(make_plan(ops, layers, result, kernels, kv_format_named(kernels, kv_format))),
+      plan_(make_plan(ops, layers, result, kernels)),
       cache_(layers, kv_format_named(kernels, kv_format), blocks, block_size),
       threads_(threads),
       slots_(plan_.slots.size()),
@@ -152,17 +153,14 @@ void Executor::turn_angles(const Batch& batch) {
   }
 }
 
-// The maximum scratch memory of a worker: sums of linears, or a panel of attention.
+// The maximum scratch memory of a worker.
 std::size_t Executor::scratch_bytes(const Batch& batch) const {
-  const std::size_t sums = std::min(batch.tokens.size(), kTokensInCache) * kTilesAtOnce * kTileRows;
-  std::size_t longest = 0;
+  StepSize size{batch.tokens.size(), 0, kernels_.tokens_at_once};
   for (const std::int32_t position : batch.positions)
-    longest = std::max(longest, static_cast<std::size_t>(position) + 1);
-  const std::size_t head = plan_.head_size + kTileRows, columns = longest + 2 * kTileRows;
-  const std::size_t pointers = columns + head + kTileRows;  // of tiles; an upper bound
-  const std::size_t panel = kernels_.tokens_at_once * (2 * head + columns);
-  const std::size_t bytes =
-      std::max(sums, panel) * sizeof(float) + pointers * sizeof(void*);
+    size.positions = std::max(size.positions, static_cast<std::size_t>(position) + 1);
+  std::size_t bytes = 0;
+  for (std::size_t i = 0; i < plan_.nodes.size(); ++i)
+    bytes = std::max(bytes, plan_.operations[i]->scratch(plan_.nodes[i], size));
   return (bytes + 127) / 128 * 128;
 }
 

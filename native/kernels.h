@@ -47,6 +47,7 @@ struct KvFormat {
   void (*attention)(const Node& node, const Step& step);
 };
 
+// How a target runs one kind of operation; operations.h describes the kind itself.
 struct Op {
   const char* kind;
   void (*run)(const Node& node, const Step& step);

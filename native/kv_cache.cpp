@@ -27,7 +27,7 @@ void check_size(const CacheLayer& layer, std::size_t bytes_of_column) {
 
 KvCache::KvCache(const std::vector<CacheLayer>& layers, const KvFormat& format, std::size_t blocks,
                  std::size_t block_size)
-    : blocks_(blocks), block_size_(block_size) {
+    : format_(format), blocks_(blocks), block_size_(block_size) {
   if (block_size == 0 || block_size % kTileRows != 0 || block_size > 1 << 20)
     throw std::invalid_argument("block_size must be a multiple of 16, not " +
                                 std::to_string(block_size));
@@ -54,8 +54,8 @@ KvCache::~KvCache() {
 }
 
 Cache KvCache::view() const {
-  return {static_cast<std::byte*>(data_), block_size_, block_bytes_, layer_offsets_.data(),
-          kv_heads_.data()};
+  return {&format_,     static_cast<std::byte*>(data_), block_size_,
+          block_bytes_, layer_offsets_.data(),          kv_heads_.data()};
 }
 
 const KvFormat& kv_format_named(const Kernels& kernels, std::string_view name) {

@@ -27,6 +27,7 @@ class KvCache {
   std::size_t block_size() const { return block_size_; }
 
  private:
+  const KvFormat& format_;
   std::size_t blocks_, block_size_, block_bytes_ = 0;
   std::vector<std::size_t> layer_offsets_, kv_heads_;
   void* data_ = nullptr;

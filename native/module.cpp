@@ -173,22 +173,24 @@ OpSpec op_of(nb::handle given, std::size_t number, const Kernels& kernels,
   spec.kind = read<std::string>(op[0], where + ": its kind", "a name");
   where = spec.kind + " (" + where + ")";
   spec.inputs = read<std::vector<int>>(op[1], where + ": inputs", "numbers of operations");
-  if (spec.inputs.size() > std::size(Node{}.inputs))
+  if (spec.inputs.size() > kMostInputs)
     throw std::invalid_argument(spec.kind + " reads too many values");
   for (nb::handle weight : read<nb::list>(op[2], where + ": weights", "a list"))
     spec.weights.push_back(tensor_of(weight, where + ": a weight", kernels, arrays));
+  if (spec.weights.size() > kMostWeights)
+    throw std::invalid_argument(spec.kind + " has too many weights");
   spec.width = read<std::size_t>(op[3], where + ": width", "a size");
   for (const auto& [key, value] : read<nb::dict>(op[4], where + ": parameters", "a dictionary")) {
     const auto name = read<std::string>(key, where + ": a parameter", "a name");
     const std::string what = where + ": " + name;
     if (nb::isinstance<nb::str>(value)) {
-      spec.activation = nb::cast<std::string>(value);
+      spec.parameters[name] = nb::cast<std::string>(value);
     } else if (nb::isinstance<nb::float_>(value) || nb::isinstance<nb::int_>(value)) {
-      spec.numbers[name] = read<double>(value, what, "a number that a double holds");
+      spec.parameters[name] = read<double>(value, what, "a number that a double holds");
     } else {
       const auto numbers =
           read_array<Vector>(value, what, "a number, a name or a float32 vector");
-      spec.frequencies.assign(numbers.data(), numbers.data() + numbers.size());
+      spec.parameters[name] = std::vector<float>(numbers.data(), numbers.data() + numbers.size());
     }
   }
   return spec;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <string>
 
-#include "op_checks.h"
+#include "operations.h"
 
 namespace talu {
 namespace {
@@ -11,8 +11,8 @@ namespace {
 class Planner {
  public:
   Planner(const std::vector<OpSpec>& ops, const std::vector<CacheLayer>& layers,
-          const Kernels& kernels, const KvFormat& kv_format)
-      : ops_(ops), layers_(layers), kernels_(kernels), kv_format_(kv_format) {}
+          const Kernels& kernels)
+      : ops_(ops), layers_(layers), kernels_(kernels) {}
 
   Plan make(int result) {
     plan_.vocabulary = plan_.positions = ~std::size_t{0};
@@ -38,14 +38,16 @@ class Planner {
  private:
   void add_value(std::size_t id) {
     const OpSpec& op = ops_[id];
-    check_op(op, id, plan_.values, layers_);
-    const bool chosen = op.kind == "output_rows" ||
-                        (!op.inputs.empty() && plan_.values[op.inputs[0]].only_outputs);
-    plan_.values.push_back({op.width, chosen, kNone});
-    if (op.kind == "embed")
-      plan_.vocabulary = std::min(plan_.vocabulary, op.weights[0].rows);
-    if (op.kind == "embed_position")
-      plan_.positions = std::min(plan_.positions, op.weights[0].rows - integer_of(op, "offset"));
+    Preparation preparation(op, id, layers_, plan_);
+    Node node;
+    operation_named(op.kind).prepare(preparation, node);
+    std::copy(op.inputs.begin(), op.inputs.end(), node.inputs);
+    std::copy(op.weights.begin(), op.weights.end(), node.weights);
+    node.output = static_cast<int>(id);
+    for (const Op& kernel : kernels_.ops)
+      if (op.kind == kernel.kind) node.run = kernel.run;
+    prepared_.push_back(node);
+    plan_.values.push_back(preparation.result());
   }
 
   void count_uses() {
@@ -58,51 +60,11 @@ class Planner {
 
   void add_node(std::size_t id) {
     const OpSpec& op = ops_[id];
-    Node node;
-    for (const Op& kernel : kernels_.ops)
-      if (op.kind == kernel.kind) node.run = kernel.run;
-    std::copy(op.inputs.begin(), op.inputs.end(), node.inputs);
-    node.output = static_cast<int>(id);
-    if (!op.weights.empty()) node.weight = op.weights[0];
     if (op.kind == "linear") add_linears(id);
-    set_parameters(node, op);
     done_[id] = true;
     ids_.push_back(id);
-    plan_.nodes.push_back(node);
-  }
-
-  void set_parameters(Node& node, const OpSpec& op) {
-    if (op.kind == "rms_norm") {
-      node.eps = static_cast<float>(number_of(op, "eps"));
-      node.group = integer_of(op, "size");
-    } else if (op.kind == "layer_norm") {
-      node.eps = static_cast<float>(number_of(op, "eps"));
-      node.bias = op.weights[1];
-    } else if (op.kind == "embed_position" || op.kind == "embed_row") {
-      node.offset = integer_of(op, "offset");
-      if (op.kind == "embed_position") node.padding = padding_of(op);
-      if (node.padding >= 0) plan_.causal = false;  // positions are counted over whole sequences
-    } else if (op.kind == "rope") {
-      node.head_size = integer_of(op, "head_size");
-      node.rotation = rotation_of(op.frequencies);
-    } else if (op.kind == "attention") {
-      set_attention(node, op);
-    } else if (op.kind == "gated" || op.kind == "activate") {
-      node.activation = activation_of(op);
-    }
-  }
-
-  void set_attention(Node& node, const OpSpec& op) {
-    node.run = kv_format_.attention;
-    node.head_size = integer_of(op, "head_size");
-    node.layer = integer_of(op, "layer");
-    node.scale = static_cast<float>(number_of(op, "scale"));
-    node.window = integer_of(op, "window");
-    node.causal = integer_of(op, "causal") != 0;
-    plan_.causal = plan_.causal && node.causal;
-    const bool first = plan_.head_size == 0, all = !first && plan_.reach == 0;
-    plan_.head_size = std::max(plan_.head_size, node.head_size);
-    plan_.reach = node.window == 0 || all ? 0 : std::max(plan_.reach, node.window);
+    plan_.nodes.push_back(prepared_[id]);
+    plan_.operations.push_back(&operation_named(op.kind));
   }
 
   // All linears that read the same value run together in place of the first.
@@ -151,19 +113,11 @@ class Planner {
       const OpSpec& op = ops_[id];
       if (op.kind != "activate" || op.inputs[0] != linear.output) continue;
       linear.activates = true;
-      linear.activation = activation_of(op);
+      linear.activation = activation_of(prepared_[id]);
       linear.output = static_cast<int>(id);
       done_[id] = true;
       return;
     }
-  }
-
-  std::size_t rotation_of(const std::vector<float>& frequencies) {
-    const auto found = std::find(plan_.rotations.begin(), plan_.rotations.end(), frequencies);
-    if (found == plan_.rotations.end()) plan_.rotations.push_back(frequencies);
-    return static_cast<std::size_t>(
-        std::find(plan_.rotations.begin(), plan_.rotations.end(), frequencies) -
-        plan_.rotations.begin());
   }
 
   std::vector<int> outputs_of(const Node& node) const {
@@ -229,8 +183,8 @@ class Planner {
   const std::vector<OpSpec>& ops_;
   const std::vector<CacheLayer>& layers_;
   const Kernels& kernels_;
-  const KvFormat& kv_format_;
   Plan plan_;
+  std::vector<Node> prepared_;  // of each operation
   std::vector<bool> done_;
   std::vector<int> uses_;
   std::vector<std::size_t> ids_;  // operation of each node
@@ -243,8 +197,8 @@ std::size_t stride_of(std::size_t width) {
 }
 
 Plan make_plan(const std::vector<OpSpec>& ops, const std::vector<CacheLayer>& layers, int result,
-               const Kernels& kernels, const KvFormat& kv_format) {
-  return Planner(ops, layers, kernels, kv_format).make(result);
+               const Kernels& kernels) {
+  return Planner(ops, layers, kernels).make(result);
 }
 
 }  // namespace talu

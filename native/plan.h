@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <map>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "kernels.h"
@@ -10,18 +11,20 @@
 
 namespace talu {
 
+using Parameter = std::variant<double, std::string, std::vector<float>>;
+
 // One operation as the graph recorded it.
 struct OpSpec {
   std::string kind;
   std::vector<int> inputs;
   std::vector<Tensor> weights;
   std::size_t width = 0;
-  std::map<std::string, double> numbers;
-  std::string activation;
-  std::vector<float> frequencies;
+  std::map<std::string, Parameter> parameters;
 };
 
 constexpr int kResultSlot = -2;  // the caller's memory
+
+struct Operation;
 
 struct PlannedValue {
   std::size_t width = 0;
@@ -31,13 +34,14 @@ struct PlannedValue {
 
 struct Plan {
   std::vector<Node> nodes;
+  std::vector<const Operation*> operations;  // of the nodes
   std::vector<std::vector<Linear>> linears;  // referenced by the nodes
   std::vector<PlannedValue> values;
   std::vector<std::size_t> slots;             // floats of a row in each
   std::vector<std::vector<float>> rotations;  // frequencies
   int result = kNone;
   std::size_t quantized_bytes = 0;  // of a row of quantized activations
-  std::size_t head_size = 0;        // the largest
+  bool attends = false;
   std::size_t reach = 0;            // the largest window, 0 for all positions
   std::size_t vocabulary = 0;       // rows of the smallest embedding
   std::size_t positions = 0;        // rows of the smallest position table
@@ -50,6 +54,6 @@ std::size_t stride_of(std::size_t width);
 
 // Throws std::invalid_argument if the operations are inconsistent.
 Plan make_plan(const std::vector<OpSpec>& ops, const std::vector<CacheLayer>& layers, int result,
-               const Kernels& kernels, const KvFormat& kv_format);
+               const Kernels& kernels);
 
 }  // namespace talu

@@ -8,6 +8,7 @@
 namespace talu {
 
 struct Format;
+struct KvFormat;
 struct Node;
 struct Step;
 
@@ -42,29 +43,29 @@ struct Linear {
   Activation activation = Activation::silu;
 };
 
+constexpr std::size_t kMostInputs = 4, kMostWeights = 4;
+
+// A planned operation. Its parameters are a plain structure, which its header in ops/ defines.
 struct Node {
   void (*run)(const Node& node, const Step& step) = nullptr;
-  int inputs[3] = {kNone, kNone, kNone};  // numbers of values
-  int output = kNone;                     // unused if there are linears
-  Tensor weight, bias;
-  float eps = 0, scale = 0;
-  std::size_t group = 0;      // rms_norm: columns that are normalised together
-  std::size_t head_size = 0;  // rope, attention
-  std::size_t window = 0;
-  bool causal = true;       // attention: rows do not attend to later rows
-  std::size_t offset = 0;   // embed_position, embed_row: the first row of the table
-  std::int32_t padding = -1;  // embed_position: the token that takes no position, -1 for none
-  std::size_t layer = 0;
-  std::size_t rotation = 0;  // index of the step's table of angles
-  Activation activation = Activation::silu;
+  int inputs[kMostInputs] = {kNone, kNone, kNone, kNone};  // numbers of values
+  int output = kNone;                                      // unused if there are linears
+  Tensor weights[kMostWeights];
   const Linear* linears = nullptr;  // all of them read inputs[0]
   std::size_t linear_count = 0;
+  alignas(8) std::byte parameters[48] = {};
+
+  template <class Parameters>
+  const Parameters& as() const {
+    return *reinterpret_cast<const Parameters*>(parameters);
+  }
 };
 
 // Layout of the cache. A block holds, for each layer, the keys and then the values of
 // its positions; for each KV head, keys are tiles of 16 positions [position / 16][column][16],
 // values are tiles of 16 columns [column / 16][position][16].
 struct Cache {
+  const KvFormat* format = nullptr;
   std::byte* data = nullptr;
   std::size_t block_size = 0, block_bytes = 0;
   const std::size_t* layer_offsets = nullptr;
@@ -82,6 +83,12 @@ struct Rotation {
 struct QueryBlock {
   std::size_t sequence, first, last;
   std::size_t positions;  // of the sequence after the step
+};
+
+// What the scratch memory of a step depends on.
+struct StepSize {
+  std::size_t rows, positions;  // the largest number of positions of a sequence after the step
+  std::size_t queries_at_once;  // that attention processes together
 };
 
 struct Step {

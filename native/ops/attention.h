@@ -1,8 +1,70 @@
 // Attention over the paged cache, causal or over the whole sequence. Keys and values are tiles like
 // weights, so both products use tiles.h: lanes are positions in q · kᵀ and columns in p · v.
 //
-// A fragment of kernels.inc, which includes it for each target, in an order that matters.
+// A fragment of operations.inc.
 
+// Offsets in the scratch memory of a worker, for one panel of queries over the keys and values of a
+// sequence.
+struct PanelLayout {
+  std::size_t outputs, tiles, scores, bytes;
+
+  static constexpr PanelLayout of(std::size_t queries, std::size_t head_size,
+                                  std::size_t positions) {
+    const std::size_t padded = round_up(head_size, kTileRows);
+    const std::size_t columns = round_up(positions, kTileRows);
+    const std::size_t pointers = round_up((columns + padded) / kTileRows, kTileRows);
+    PanelLayout layout{};
+    layout.outputs = queries * padded * sizeof(float);
+    layout.tiles = layout.outputs + queries * padded * sizeof(float);
+    layout.scores = layout.tiles + pointers * sizeof(void*);
+    layout.bytes = layout.scores + queries * columns * sizeof(float);
+    return layout;
+  }
+};
+
+struct Attention {
+  static constexpr char kind[] = "attention";
+  std::size_t head_size, layer, window;  // a window of 0 positions is all of them
+  float scale;
+  bool causal;  // rows do not attend to later rows
+
+#if TALU_PREPARES
+  static Attention prepare(Preparation& op) {
+    op.reads(3, 0);
+    op.same_width(0);
+    op.all_rows();
+    const std::size_t head_size = op.divides_width("head_size"), layer = op.integer("layer");
+    check_heads(op, head_size, layer);
+    const double scale = op.number("scale");
+    op.require(scale > 0, "scale is " + std::to_string(scale) + ", expected more than 0");
+    const std::size_t window = op.integer("window");
+    const bool causal = op.integer("causal") != 0;
+    op.require(causal || window == 0, "it is not causal and has a window of " +
+                                          std::to_string(window) +
+                                          "; a window needs causal attention");
+    if (!causal) op.whole_sequences();
+    op.reads_back(window);
+    return {head_size, layer, window, static_cast<float>(scale), causal};
+  }
+  static void check_heads(const Preparation& op, std::size_t size, std::size_t layer) {
+    const std::size_t keys = op.width_of(1), values = op.width_of(2);
+    op.require(keys == values, "keys have " + std::to_string(keys) + " columns, values " +
+                                   std::to_string(values) + ", expected as many");
+    op.require(keys % size == 0 && op.width() % keys == 0,
+               "queries have " + std::to_string(op.width()) + " columns and keys " +
+                   std::to_string(keys) + ", expected multiples of the head size " +
+                   std::to_string(size) + ", queries a multiple of keys");
+    op.cache_layer(layer, keys / size, size);
+  }
+  std::size_t scratch(const StepSize& size) const {
+    return PanelLayout::of(size.queries_at_once, head_size, size.positions).bytes;
+  }
+#else
+  void run(const Node& node, const Step& step) const { step.cache.format->attention(node, step); }
+#endif
+};
+
+#if !TALU_PREPARES
 // Keys and values as tiles with groups of one column, widened to floats.
 template <class F>
 struct Cached : F {
@@ -22,17 +84,17 @@ struct HeadCache {
   const std::int32_t* table;
   std::size_t block_size, block_bytes, keys, values;  // offsets in a block
 
-  HeadCache(const Node& node, const Step& step, std::size_t sequence, std::size_t kv_head)
+  HeadCache(const Attention& op, const Step& step, std::size_t sequence, std::size_t kv_head)
       : base(step.cache.data),
         table(step.block_tables + sequence * step.table_width),
         block_size(step.cache.block_size),
         block_bytes(step.cache.block_bytes) {
-    const std::size_t padded = round_up(node.head_size, kTileRows);
-    const std::size_t key_bytes = block_size * node.head_size * sizeof(element);
+    const std::size_t padded = round_up(op.head_size, kTileRows);
+    const std::size_t key_bytes = block_size * op.head_size * sizeof(element);
     const std::size_t value_bytes = block_size * padded * sizeof(element);
-    const std::size_t layer = step.cache.layer_offsets[node.layer];
+    const std::size_t layer = step.cache.layer_offsets[op.layer];
     keys = layer + kv_head * key_bytes;
-    values = layer + step.cache.kv_heads[node.layer] * key_bytes + kv_head * value_bytes;
+    values = layer + step.cache.kv_heads[op.layer] * key_bytes + kv_head * value_bytes;
   }
   std::byte* block(std::size_t index) const {
     return base + static_cast<std::size_t>(table[index]) * block_bytes;
@@ -87,14 +149,6 @@ static void write_kv(const HeadCache<F>& cache, std::size_t head_size, std::size
         value_lanes[i * kTileRows] = F::kNotANumber;
 }
 
-// Scratch memory of a worker for one panel of queries.
-struct Panel {
-  float* queries;      // (queries, head size)
-  float* outputs;      // (queries, head size rounded up)
-  const void** tiles;  // keys of the sequence
-  float* scores;       // (queries, columns)
-};
-
 // exp(score · scale - maximum) for the columns begin .. end - 1 of a row and 0 for the others, of
 // `columns` together; returns the sum.
 static float softmax(float* scores, std::size_t columns, std::size_t begin, std::size_t end,
@@ -116,15 +170,23 @@ static float softmax(float* scores, std::size_t columns, std::size_t begin, std:
   return sum(total);
 }
 
+struct Panel {
+  float* queries;      // (queries, head size)
+  float* outputs;      // (queries, head size rounded up)
+  const void** tiles;  // keys of the sequence
+  float* scores;       // (queries, columns)
+};
+
 // The queries first .. last - 1 of one KV head's group in one block of rows; a query is a row and
 // one of the heads that share the KV head.
 template <class F>
-static void attend(const Node& node, const Step& step, const HeadCache<F>& cache,
-                   const QueryBlock& rows, std::size_t kv_head, std::size_t first,
-                   std::size_t last, const Panel& panel) {
+static void attend_panel(const Node& node, const Step& step, const HeadCache<F>& cache,
+                         const QueryBlock& rows, std::size_t kv_head, std::size_t first,
+                         std::size_t last, const Panel& panel) {
+  const Attention& op = node.as<Attention>();
   const Value& q = step.values[node.inputs[0]];
   const Value& out = step.values[node.output];
-  const std::size_t head_size = node.head_size, padded = round_up(head_size, kTileRows);
+  const std::size_t head_size = op.head_size, padded = round_up(head_size, kTileRows);
   const std::size_t shared = q.width / step.values[node.inputs[1]].width;
   const std::size_t count = last - first;
   auto row_of = [&](std::size_t query) { return rows.first + query / shared; };
@@ -135,11 +197,11 @@ static void attend(const Node& node, const Step& step, const HeadCache<F>& cache
     return static_cast<std::size_t>(step.positions[row_of(query)]);
   };
   auto end_of = [&](std::size_t query) {
-    return node.causal ? position_of(query) + 1 : rows.positions;
+    return op.causal ? position_of(query) + 1 : rows.positions;
   };
   auto begin_of = [&](std::size_t query) {
     const std::size_t end = end_of(query);
-    return node.window != 0 && end > node.window ? end - node.window : std::size_t{0};
+    return op.window != 0 && end > op.window ? end - op.window : std::size_t{0};
   };
   // Columns of the scores are positions from `begin`, whole tiles.
   const std::size_t begin = begin_of(first) / kTileRows * kTileRows;
@@ -160,7 +222,7 @@ static void attend(const Node& node, const Step& step, const HeadCache<F>& cache
   float totals[kPanels[0]];
   for (std::size_t i = 0; i < count; ++i)
     totals[i] = softmax(panel.scores + i * columns, columns, begin_of(first + i) - begin,
-                        end_of(first + i) - begin, node.scale);
+                        end_of(first + i) - begin, op.scale);
 
   for (std::size_t i = 0; i < count * padded; i += kTileRows)
     store(panel.outputs + i, splat(0.0f));
@@ -184,18 +246,19 @@ static void attend(const Node& node, const Step& step, const HeadCache<F>& cache
 }
 
 template <class F>
-static void attention(const Node& node, const Step& step) {
+static void attend(const Node& node, const Step& step) {
+  const Attention& op = node.as<Attention>();
   const Value& q = step.values[node.inputs[0]];
   const Value& k = step.values[node.inputs[1]];
   const Value& v = step.values[node.inputs[2]];
-  const std::size_t head_size = node.head_size, kv_heads = k.width / head_size;
+  const std::size_t head_size = op.head_size, kv_heads = k.width / head_size;
   const std::size_t shared = q.width / k.width;
   const std::size_t items = step.query_block_count * kv_heads;
 
   auto write_rows = [&](std::size_t item, int) {
     const QueryBlock& rows = step.query_blocks[item / kv_heads];
     const std::size_t kv_head = item % kv_heads;
-    const HeadCache<F> cache(node, step, rows.sequence, kv_head);
+    const HeadCache<F> cache(op, step, rows.sequence, kv_head);
     for (std::size_t row = rows.first; row < rows.last;) {
       const auto position = static_cast<std::size_t>(step.positions[row]);
       const std::size_t count = smaller(rows.last - row, kTileRows - position % kTileRows);
@@ -207,7 +270,7 @@ static void attention(const Node& node, const Step& step) {
   for_each(step, items, step.rows * k.width, write_rows);
 
   auto visible = [&](const QueryBlock& rows) {
-    return node.causal ? static_cast<std::size_t>(step.positions[rows.last - 1]) + 1
+    return op.causal ? static_cast<std::size_t>(step.positions[rows.last - 1]) + 1
                        : rows.positions;
   };
   std::size_t work = 0;
@@ -220,19 +283,18 @@ static void attention(const Node& node, const Step& step) {
     // The last rows of a prompt read the most positions, so they go first.
     const QueryBlock& rows = step.query_blocks[step.query_block_count - 1 - item / kv_heads];
     const std::size_t kv_head = item % kv_heads;
-    const HeadCache<F> cache(node, step, rows.sequence, kv_head);
-    auto* const memory = reinterpret_cast<float*>(step.scratch + worker * step.scratch_bytes);
-    const std::size_t padded = round_up(head_size, kTileRows);
-    const std::size_t tiles = round_up((visible(rows) - 1) / kTileRows + 1 + padded, kTileRows);
-    Panel panel;
-    panel.queries = memory;
-    panel.outputs = panel.queries + kPanels[0] * padded;
-    panel.tiles = reinterpret_cast<const void**>(panel.outputs + kPanels[0] * padded);
-    panel.scores = reinterpret_cast<float*>(panel.tiles + tiles);
+    const HeadCache<F> cache(op, step, rows.sequence, kv_head);
+    std::byte* const memory = step.scratch + worker * step.scratch_bytes;
+    const PanelLayout layout = PanelLayout::of(kPanels[0], head_size, visible(rows));
+    const Panel panel = {reinterpret_cast<float*>(memory),
+                         reinterpret_cast<float*>(memory + layout.outputs),
+                         reinterpret_cast<const void**>(memory + layout.tiles),
+                         reinterpret_cast<float*>(memory + layout.scores)};
     const std::size_t queries = (rows.last - rows.first) * shared;
     for (std::size_t first = 0; first < queries; first += kPanels[0])
-      attend(node, step, cache, rows, kv_head, first, smaller(queries, first + kPanels[0]),
-             panel);
+      attend_panel(node, step, cache, rows, kv_head, first, smaller(queries, first + kPanels[0]),
+                   panel);
   };
   for_each(step, items, work, attend_rows);
 }
+#endif

@@ -2,9 +2,6 @@
 //
 // A fragment of kernels.inc, which includes it for each target, in an order that matters.
 
-TALU_INLINE std::size_t smaller(std::size_t a, std::size_t b) { return a < b ? a : b; }
-TALU_INLINE std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
-
 // e^x to 2 units in the last place, 0 below -87. Cody and Waite's reduction to |r| <= ln(2)/2.
 TALU_INLINE f32x16 exponential(f32x16 x) {
   const f32x16 clamped = at_most(88.0f, at_least(-87.0f, x));
@@ -93,4 +90,10 @@ TALU_INLINE f32x16 load_some(const float* p, std::size_t n) {
 }
 TALU_INLINE void store_some(float* p, f32x16 x, std::size_t n) {
   n == 16 ? store(p, x) : store_first(p, x, n);
+}
+
+// Runs a kind of operation.
+template <class T>
+static void run_operation(const Node& node, const Step& step) {
+  node.as<T>().run(node, step);
 }

@@ -1,7 +1,8 @@
 // activation(x · weightᵀ + bias + residual), for all weights that share an input x.
 //
-// A fragment of kernels.inc, which includes it for each target, in an order that matters.
+// A fragment of operations.inc.
 
+#if !TALU_PREPARES
 // The activations in the form that the weights' format needs: x itself, or converted rows.
 struct Activations {
   const std::byte* data;
@@ -46,30 +47,48 @@ static std::size_t tile_count(const Tensor& weight) {
 static std::size_t group_count(const Tensor& weight) {
   return (tile_count(weight) + kTilesAtOnce - 1) / kTilesAtOnce;
 }
+#endif
 
-// Items are groups of tiles of consecutive weights, and as many tokens that a cache holds
-// their part of x: a group is read once from memory, then from the cache.
-static void linear(const Node& node, const Step& step) {
-  const Value& x = step.values[node.inputs[0]];
-  const Activations activations = activations_for(node.linears[0].weight, x, step);
-  std::size_t items = 0;
-  for (std::size_t i = 0; i < node.linear_count; ++i) items += group_count(node.linears[i].weight);
-  const std::size_t chunks = (x.rows + kTokensInCache - 1) / kTokensInCache;
-  auto multiply_group = [&](std::size_t item, int worker) {
-    const std::size_t t = item % chunks * kTokensInCache;
-    item /= chunks;
-    const Linear* linear = node.linears;
-    for (; item >= group_count(linear->weight); ++linear) item -= group_count(linear->weight);
-    const Tensor& weight = linear->weight;
-    const Format& format = *weight.format;
-    const std::size_t first = item * kTilesAtOnce;
-    const std::size_t tiles = smaller(kTilesAtOnce, tile_count(weight) - first);
-    const std::byte* const packed = weight.data + first * format.tile_bytes(weight.columns);
-    float* const sums = reinterpret_cast<float*>(step.scratch + worker * step.scratch_bytes);
-    const std::size_t tokens = smaller(kTokensInCache, x.rows - t);
-    format.multiply(packed, tiles, weight.columns, activations.data + t * activations.stride,
-                    activations.stride, tokens, sums);
-    finish(*linear, step, first * kTileRows, t, tokens, sums);
-  };
-  for_each(step, items * chunks, items * kTilesAtOnce * kTileRows * x.width, multiply_group);
-}
+struct LinearGroup {
+  static constexpr char kind[] = "linear";
+
+#if TALU_PREPARES
+  static LinearGroup prepare(Preparation& op) {
+    op.reads(1, 1, 2);
+    op.matrix(0, op.width(), op.width_of(0));
+    if (op.weights() == 2) op.vector(1, op.width());
+    return {};
+  }
+  // The sums of a group of tiles.
+  std::size_t scratch(const StepSize& size) const {
+    return smaller(size.rows, kTokensInCache) * kTilesAtOnce * kTileRows * sizeof(float);
+  }
+#else
+  // Items are groups of tiles of consecutive weights, and as many tokens that a cache holds
+  // their part of x: a group is read once from memory, then from the cache.
+  void run(const Node& node, const Step& step) const {
+    const Value& x = step.values[node.inputs[0]];
+    const Activations activations = activations_for(node.linears[0].weight, x, step);
+    std::size_t items = 0;
+    for (std::size_t i = 0; i < node.linear_count; ++i) items += group_count(node.linears[i].weight);
+    const std::size_t chunks = (x.rows + kTokensInCache - 1) / kTokensInCache;
+    auto multiply_group = [&](std::size_t item, int worker) {
+      const std::size_t t = item % chunks * kTokensInCache;
+      item /= chunks;
+      const Linear* linear = node.linears;
+      for (; item >= group_count(linear->weight); ++linear) item -= group_count(linear->weight);
+      const Tensor& weight = linear->weight;
+      const Format& format = *weight.format;
+      const std::size_t first = item * kTilesAtOnce;
+      const std::size_t tiles = smaller(kTilesAtOnce, tile_count(weight) - first);
+      const std::byte* const packed = weight.data + first * format.tile_bytes(weight.columns);
+      float* const sums = reinterpret_cast<float*>(step.scratch + worker * step.scratch_bytes);
+      const std::size_t tokens = smaller(kTokensInCache, x.rows - t);
+      format.multiply(packed, tiles, weight.columns, activations.data + t * activations.stride,
+                      activations.stride, tokens, sums);
+      finish(*linear, step, first * kTileRows, t, tokens, sums);
+    };
+    for_each(step, items * chunks, items * kTilesAtOnce * kTileRows * x.width, multiply_group);
+  }
+#endif
+};
