@@ -98,7 +98,7 @@ def both(
     rounding = _native.activation_format(number_format)
     return (
         NativeExecutor(graph, packed, **cache),
-        NumpyExecutor(graph, weights, **cache, activation_format=rounding),
+        NumpyExecutor(graph, weights, **cache, activation_formats=dict.fromkeys(weights, rounding)),
     )
 
 

@@ -116,7 +116,7 @@ def make_pair(
         blocks=blocks,
         block_size=BLOCK,
         kv_format=kv_format,
-        activation_format=_native.activation_format(number_format, target),
+        activation_formats=dict.fromkeys(weights, _native.activation_format(number_format, target)),
     )
     return Pair(native, oracle)
 

@@ -249,6 +249,25 @@ def test_a_field_of_an_operation_with_a_wrong_type_is_named(
         _native.Executor([operation], [], 0, 4, 16)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"size": 4}, "rms_norm has no parameter 'eps'"),
+        ({"eps": "small", "size": 4}, "eps is not a number"),
+        ({"eps": 1e-6, "size": 4, "epsilon": 1e-6}, "the parameter 'epsilon' is unknown"),
+        ({"eps": 1e-6, "size": -1}, "size is -1.0*, expected 0 to 999999999"),
+    ],
+)
+def test_parameters_that_an_operation_does_not_know_or_cannot_read_are_refused(
+    parameters: dict, message: str
+) -> None:
+    table = np.zeros(_native.packed_bytes("f32", 3, 4) + 64, np.uint8)
+    table = table[-table.ctypes.data % 64 :][: len(table) - 64]
+    embed = ("embed", [], [("f32", (3, 4), table)], 4, {})
+    with pytest.raises(ValueError, match=message):
+        _native.Executor([embed, (*NORM[:4], parameters)], [], 1, 4, 16)
+
+
 @pytest.mark.parametrize("operation", [(), NORM[:4], (*NORM, 1), None, "rms_norm"])
 def test_a_value_that_is_not_an_operation_is_refused(operation: object) -> None:
     with pytest.raises(TypeError, match=r"operation 0 (has . parts|is .*, not a tuple)"):

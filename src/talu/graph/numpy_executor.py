@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import erf
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,7 +166,8 @@ class NumpyExecutor:
         blocks: cache blocks shared by all sequences.
         block_size: positions in a block.
         kv_format: number format of keys and values: ``"f32"``, ``"f16"`` or ``"bf16"``.
-        activation_format: number format that the input of every ``linear`` is rounded to.
+        activation_formats: number format that the input of a ``linear`` is rounded to, by the name
+            of its weight; others are not rounded.
 
     Raises:
         ModelError: a tensor is missing or has the wrong shape.
@@ -179,7 +181,7 @@ class NumpyExecutor:
         blocks: int,
         block_size: int,
         kv_format: str = "f16",
-        activation_format: str = "f32",
+        activation_formats: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         for name, shape in graph.weights.items():
             found = tensors[name].shape if name in tensors else None
@@ -192,7 +194,7 @@ class NumpyExecutor:
         self._tensors = tensors
         self._block_size = block_size
         self._kv_format = kv_format
-        self._activation_format = activation_format
+        self._activation_formats = activation_formats
         self._cache: list[Floats] | None = [
             np.full((2, blocks * block_size, kv_heads, size), np.nan, np.float32)
             for kv_heads, size in graph.layers
@@ -233,7 +235,8 @@ class NumpyExecutor:
             case "rms_norm":
                 return rms_norm(inputs[0], weights[0], params["eps"], params["size"])
             case "linear":
-                return linear(round_to(inputs[0], self._activation_format), *weights)
+                rounding = self._activation_formats.get(op.weights[0], "f32")
+                return linear(round_to(inputs[0], rounding), *weights)
             case "rope":
                 return rope(inputs[0], rows.positions, params["head_size"], params["frequencies"])
             case "attention":
