@@ -289,3 +289,45 @@ def test_a_check_refuses_what_cannot_be_asked() -> None:
         with pytest.raises(ValidationError):
             check_endpoint(*arguments)
     assert not check_endpoint(NOWHERE, KEY, allow_insecure=True)
+
+
+def test_a_key_that_a_server_repeats_in_its_list_of_models_is_not_shown(serve: Any) -> None:
+    entry = {"id": f"m-{KEY}", "object": KEY, "owned_by": f"{KEY}\x1b[31m"}
+    server = serve(replies.json_reply({"data": [entry]}))
+    (model,) = list_endpoint_models(server.base_url, KEY)
+    assert (model.id, model.object, model.owned_by) == (
+        "m-***",
+        "***",
+        "***\N{REPLACEMENT CHARACTER}[31m",
+    )
+
+
+REPEATED = {
+    "a failure": failure(401, f"{KEY} is wrong"),
+    "an error of status 200": failure(200, f"{KEY} is wrong"),
+    "another form": replies.json_reply({"models": KEY}),
+    "no JSON": replies.stream(KEY.encode()),
+}
+
+
+@pytest.mark.parametrize("reply", REPEATED)
+def test_an_error_of_a_list_of_models_holds_no_key_that_the_server_repeats(
+    serve: Any, reply: str
+) -> None:
+    server = serve(REPEATED[reply])
+    with pytest.raises(TaluError) as caught:
+        list_endpoint_models(server.base_url, KEY)
+    assert KEY not in everything(caught.value)
+
+
+def test_a_key_that_a_server_repeats_as_the_name_of_its_model_is_not_shown(
+    remote: Any, serve: Any
+) -> None:
+    ended = {"choices": [{"index": 0, "delta": {}, "finish_reason": f"end {KEY}"}]}
+    events = [{"choices": [{"index": 0, "delta": {"content": "a"}}]}, ended]
+    steps = [replies.event({**each, "model": f"other {KEY}\x1b"}) for each in events]
+    server = serve(replies.stream(*steps))
+    answer = remote.run(remote.client(server, api_key=KEY).ask("hi"))
+    assert len(answer.notes) == 2
+    assert KEY not in str(answer.to_dict())
+    assert "\x1b" not in "".join(answer.notes)

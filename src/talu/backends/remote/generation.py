@@ -283,10 +283,11 @@ class RemoteGeneration:
         usage = Usage() if decoder is None else decoder.usage
         notes = self._notes
         if decoder is not None:
-            notes += decoder.notes
+            safe = self._exchange.failures.safe
+            notes += tuple(map(safe, decoder.notes))
             asked, served = self._exchange.body.values.get("model"), decoder.model
             if served and str(asked).lower() not in served.lower():
-                notes += (f"the server says that the model {shown(served)} answered",)
+                notes += (f"the server says that the model {shown(safe(served))} answered",)
         return Done(
             finish_reason=reason,
             usage=usage,

@@ -1,7 +1,7 @@
 """Lists the models of an endpoint."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from talu.backends.remote.attempts import Waiting
@@ -14,8 +14,10 @@ from talu.exceptions import EndpointError
 __all__ = ["models_at"]
 
 
-async def models_at(endpoint: Endpoint, options: RemoteBackend, seconds: float) -> object:
-    """The JSON of the endpoint's list of models.
+async def models_at(
+    endpoint: Endpoint, options: RemoteBackend, seconds: float
+) -> list[dict[str, object]] | None:
+    """The entries of the endpoint's list of models; None for JSON of another form.
 
     Args:
         endpoint: where to ask.
@@ -25,27 +27,50 @@ async def models_at(endpoint: Endpoint, options: RemoteBackend, seconds: float) 
     Raises:
         EndpointError: the endpoint cannot be reached, or refuses.
     """
+    answer = await _answer(endpoint, options, seconds)
+    if isinstance(answer, EndpointError):
+        raise answer
+    return answer
+
+
+async def _answer(
+    endpoint: Endpoint, options: RemoteBackend, seconds: float
+) -> list[dict[str, object]] | EndpointError | None:
+    """The entries, or the error, which is not raised here.
+
+    Its traceback would have this function's variables: the headers that were sent, with the key,
+    and what came back, in which some servers repeat it.
+    """
     failures = Failures(endpoint, None)
     late = partial(failures.timeout, "the list of models", seconds, "timeout")
     waiting = Waiting(None, None, late)
     headers = own_headers(endpoint, options) | {"accept": "application/json"}
     path = "models" if endpoint.provider.protocol == "openai" else "v1/models"
     tls = await asyncio.to_thread(tls_of, endpoint)
-    failure: EndpointError | None = None
     async with http_client(endpoint, headers, tls) as client:
         try:
             async with waiting.within(seconds, late):
                 response = await client.get(f"{endpoint.url}/{path}", timeout=None)
-        except Exception as error:  # noqa: BLE001 - raised below, as a typed error
-            failure = failures.of(error)
-    if failure is not None:  # after the handler, so that a request with the key is not attached
-        raise failure
+        except Exception as error:  # noqa: BLE001 - returned as a typed error
+            return failures.of(error)
     if response.status_code != 200:
-        raise failures.of_status(response.status_code, response.headers, response.text)
+        return failures.of_status(response.status_code, response.headers, response.text)
     try:
         answer: object = response.json()
     except (ValueError, RecursionError):
-        raise failures.bad_answer("its list of models is not JSON") from None
+        return failures.bad_answer("its list of models is not JSON")
     if isinstance(answer, Mapping) and answer.get("error"):
-        raise failures.of_object(answer)
-    return answer
+        return failures.of_object(answer)
+    entries = answer.get("data") if isinstance(answer, Mapping) else answer
+    if not isinstance(entries, list):
+        return None
+    return [_cleaned(entry, failures.safe) for entry in entries if isinstance(entry, Mapping)]
+
+
+def _cleaned(entry: Mapping[str, object], safe: Callable[[str], str]) -> dict[str, object]:
+    """The values of an entry that are not objects, without secrets that the server repeats."""
+    return {
+        name: safe(value) if isinstance(value, str) else value
+        for name, value in entry.items()
+        if not isinstance(value, list | Mapping)
+    }
