@@ -87,6 +87,7 @@ PURE = [  # pure files: no input, output, threads or clocks
     "router/limits.py",
     "router/policies.py",
     "router/status.py",
+    "router/times.py",
     "sampling.py",
     "storage/rows.py",
     "storage/words.py",

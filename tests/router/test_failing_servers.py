@@ -87,3 +87,20 @@ def test_a_server_that_is_gone_is_left_at_once(faces: Any, servers: ExitStack) -
     assert faces.run(client.ask("hi")) == "b"
     assert (first(client).failures, first(client).cooling_s > 0) == (1, True)
     faces.run(client.close())
+
+
+def test_a_server_whose_headers_say_that_nothing_is_left_is_not_asked_until_then(
+    faces: Any, servers: ExitStack
+) -> None:
+    used_up = [("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "50s")]
+    server = servers.enter_context(
+        Server(replies.stream(*replies.chat_events("a"), headers=used_up))
+    )
+    client = faces.face.client_class(spec(server, "a"), policy=Fallback(wait=0.05))
+    assert faces.run(client.ask("hi")) == "a"
+    assert 40 < first(client).cooling_s <= 50
+    said = r"'a' is cooling down for .* \(its server takes no request until then\)"
+    with pytest.raises(EndpointError, match=said) as caught:
+        faces.run(client.ask("hi"))
+    assert caught.value.code == "MODELS_COOLING"
+    faces.run(client.close())

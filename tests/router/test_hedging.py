@@ -2,7 +2,8 @@
 
 import pytest
 
-from talu.router.hedging import Hedging, percentile
+from talu.router.hedging import Hedging
+from talu.router.times import Times
 
 
 def hedging(times: list[float], requests: int) -> Hedging:
@@ -42,7 +43,12 @@ def test_a_quiet_time_saves_up_ten_additional_requests_at_most() -> None:
     assert sum(made.spend() for _ in range(100)) == 10
 
 
-def test_percentiles() -> None:
-    assert percentile([], 0.5) is None
-    assert percentile([3.0], 0.95) == 3.0
-    assert percentile([4.0, 1.0, 3.0, 2.0], 0.5) == 3.0
+@pytest.mark.parametrize(
+    ("values", "share", "found"),
+    [([], 0.5, None), ([3.0], 0.95, 3.0), ([4.0, 1.0, 3.0, 2.0], 0.5, 3.0)],
+)
+def test_percentiles(values: list[float], share: float, found: float | None) -> None:
+    times = Times()
+    for value in values:
+        times.add(value)
+    assert times.percentile(share) == found

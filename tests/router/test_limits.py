@@ -11,6 +11,7 @@ from talu.backends.scripted import ScriptedModel, Step
 from talu.exceptions import EndpointError, GenerationError, ResourceError, ValidationError
 from talu.router import Fallback, LeastBusy, Limits
 from talu.router.limits import Gate
+from talu.router.queue import Ticket
 from talu.router.targets import Lease, Target, Wait
 from talu.types import Done, FinishReason, StopFlag, Timings, Usage
 
@@ -73,35 +74,24 @@ def test_a_request_with_more_tokens_than_the_limit_begins_when_nothing_else_coun
 
 def test_an_estimate_is_corrected_by_the_usage() -> None:
     target = Target("a", Limits(tokens_per_minute=100), clock=lambda: 0.0)
-    lease = target.begin(object(), lone=True, tokens=90)
+    lease = target.begin(Ticket(), lone=True, tokens=90)
     assert isinstance(lease, Lease)
-    assert isinstance(target.begin(object(), lone=True, tokens=20), Wait)
+    assert isinstance(target.begin(Ticket(), lone=True, tokens=20), Wait)
     lease.used(10)
     lease.used(12)
-    assert isinstance(target.begin(object(), lone=True, tokens=88), Lease)
-
-
-def test_a_server_that_takes_no_more_closes_the_gate_for_an_hour_at_most() -> None:
-    made = Gate(None)
-    assert not made.limited
-    made.close(0.0, 20.0)
-    made.close(0.0, 5.0)
-    assert made.delay(1.0, 0) == 19.0
-    made.close(0.0, 1e9)
-    assert made.delay(0.0, 0) == 3600.0
-    assert made.delay(3600.0, 0) == 0
+    assert isinstance(target.begin(Ticket(), lone=True, tokens=88), Lease)
 
 
 def test_the_queue_is_served_in_its_order() -> None:
     target = Target("a", Limits(concurrency=1), clock=lambda: 0.0)
-    first, second = object(), object()
+    first, second = Ticket(), Ticket()
     running = target.begin(first, lone=True)
     assert isinstance(running, Lease)
     target.enter(first)
     target.enter(second)
     running.release()
     assert isinstance(target.begin(second, lone=True), Wait)  # it is not its turn
-    assert isinstance(target.begin(object(), lone=True), Wait)
+    assert isinstance(target.begin(Ticket(), lone=True), Wait)
     served = target.begin(first, lone=True)
     assert isinstance(served, Lease)
     target.leave(first)
@@ -147,7 +137,9 @@ def test_many_questions_at_once_respect_the_limit(faces: Any) -> None:
     count = Counted()
 
     async def turn() -> None:
-        for _ in range(5):
+        while count.most < 3:
+            await asyncio.sleep(0)
+        for _ in range(5):  # a fourth one would come now
             await asyncio.sleep(0)
 
     script: list[Step] = ["x", count.enter, turn, count.leave]
@@ -159,12 +151,71 @@ def test_many_questions_at_once_respect_the_limit(faces: Any) -> None:
     assert (status.policy, status.targets[0].requests, status.targets[0].running) == (None, 30, 0)
 
 
-def test_a_request_waits_within_its_time_limit(faces: Any) -> None:
-    client = limited_client(faces.face, Limits(requests_per_minute=1), ["one"], ["two"])
+@pytest.mark.parametrize(
+    ("wait", "timeout", "within"), [(600, 0.05, "0.05"), (0.05, None, "0.05"), (0, None, "0")]
+)
+def test_a_request_waits_for_its_turn_within_its_time_limit_or_that_of_the_limits(
+    faces: Any, wait: float, timeout: float | None, within: str
+) -> None:
+    limits = Limits(requests_per_minute=1, wait=wait)
+    client = limited_client(faces.face, limits, ["one"], ["two"])
     assert faces.run(client.ask("hi")).text == "one"
-    with pytest.raises(EndpointError, match=r"'a' has reached its limits for \d") as caught:
-        faces.run(client.ask("hi", timeout=0.05))
-    assert 50 < (caught.value.retry_after or 0) <= 60.1
+    reached = r"'a' has reached its limits for .* \(requests_per_minute=1\)"
+    with pytest.raises(GenerationError, match=f"within {within} seconds: {reached}") as caught:
+        faces.run(client.ask("hi", timeout=timeout))
+    assert (caught.value.code, caught.value.details["limits"]) == (
+        "GENERATION_TIMEOUT",
+        {"a": {"requests_per_minute": 1}},
+    )
+    assert "wait= of its Limits" in str(caught.value)
+
+
+def test_a_wait_that_depends_on_another_request_ends_too() -> None:
+    async def main() -> None:
+        going = asyncio.Event()
+        limits = Limits(concurrency=1, wait=0.05)
+        spec = ModelSpec("a", ScriptedModel(["x", going.wait]), limits=limits)
+        async with AsyncClient(spec) as client:
+            first = asyncio.create_task(client.ask("hi"))
+            while client.router.status().targets[0].running == 0:
+                await asyncio.sleep(0)
+            with pytest.raises(GenerationError, match=r"limits \(concurrency=1\)") as caught:
+                await client.ask("hi")
+            assert caught.value.code == "GENERATION_TIMEOUT"
+            going.set()
+            assert (await first).text == "x"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("wait", [-1, float("nan"), "4", True, None])
+def test_a_wait_is_a_number_of_seconds(wait: Any) -> None:
+    with pytest.raises(ValidationError, match="wait must be seconds from 0 to 1,000,000"):
+        Limits(concurrency=1, wait=wait)
+
+
+def test_a_request_that_waits_for_one_of_a_closed_loop_gets_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("talu.router.race.RECHECK_S", 0.01)
+    client = AsyncClient(ModelSpec("a", ScriptedModel("x"), limits=Limits(concurrency=1)))
+    target = client.router._routing._targets["a"]
+    other = asyncio.new_event_loop()
+
+    async def begin() -> Lease | Wait:
+        return target.begin(Ticket(), lone=True)
+
+    async def main() -> str:
+        async with client:
+            waiting = asyncio.create_task(client.ask("hi"))
+            while target.status().waiting == 0:
+                await asyncio.sleep(0)
+            other.close()
+            return (await waiting).text
+
+    lease = other.run_until_complete(begin())
+    assert asyncio.run(main()) == "x"
+    assert isinstance(lease, Lease)
 
 
 def test_a_waiting_request_can_be_stopped() -> None:
@@ -265,6 +316,22 @@ def test_a_server_that_takes_no_more_requests_is_left_alone(faces: Any, fails: b
     )
     faces.run(client.ask("hi"))
     assert faces.run(client.ask("hi")).model == "b"
+
+
+def test_the_pause_that_a_server_asks_for_is_bounded_by_wait_and_seen_in_the_status(
+    faces: Any,
+) -> None:
+    client = faces.client_of(Reporting("one", model="a"), policy=Fallback(wait=0.05))
+    faces.run(client.ask("hi"))
+    with pytest.raises(
+        EndpointError, match=r"'a' is cooling down for .* \(its server takes no"
+    ) as caught:
+        faces.run(client.ask("hi"))
+    assert caught.value.code == "MODELS_COOLING"
+    assert 60 < (caught.value.retry_after or 0) <= 70
+    target = client.router.status().targets[0]
+    assert 60 < target.cooling_s <= 70
+    assert (target.cooling_reason, target.failures) == ("its server takes no request until then", 0)
 
 
 def test_the_usage_of_an_answer_counts(faces: Any) -> None:

@@ -6,7 +6,7 @@ import signal
 import threading
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -214,8 +214,34 @@ def test_a_model_that_does_not_honour_a_setting_is_passed_over(faces: Any) -> No
 
 def test_when_no_model_honours_a_setting_the_error_names_it(faces: Any) -> None:
     client = faces.client_of(Narrow(model="a"), Narrow(model="b"), policy=Fallback())
-    with pytest.raises(GenerationError, match="'a': it has no seed; 'b': it has no seed"):
+    with pytest.raises(GenerationError, match="'a' and 'b': it has no seed; leave out"):
         faces.run(client.ask("hi", seed=7))
+
+
+def test_a_lone_model_that_cannot_answer_is_named_and_its_error_is_public(faces: Any) -> None:
+    client = faces.client_of(Narrow(model="a"), policy=Fallback())
+    with pytest.raises(GenerationError, match="'a': it has no seed; leave out") as caught:
+        faces.run(client.ask("hi", seed=7))
+    assert type(caught.value) is type(caught.value.__cause__) is GenerationError
+    assert (caught.value.code, caught.value.details["models"]) == ("UNSUITABLE", ["a"])
+
+
+class Counting(ScriptedModel):
+    """Remembers in which thread it counts tokens."""
+
+    threads: ClassVar[list[threading.Thread]] = []
+
+    def count(self, request: Any) -> int:
+        self.threads.append(threading.current_thread())
+        return super().count(request)
+
+
+def test_tokens_are_not_counted_on_the_event_loop(awaited: Any) -> None:
+    counting = Counting("x", model="a", max_context_length=9)
+    client = awaited.client_of(counting, policy=ByCapability())
+    assert awaited.run(client.ask("hi")) == "x"
+    assert threading.current_thread() not in counting.threads
+    assert len(counting.threads) == 1
 
 
 def test_the_first_policy_asks_no_other_model(faces: Any) -> None:

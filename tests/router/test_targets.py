@@ -9,6 +9,7 @@ import pytest
 
 from talu.exceptions import EndpointError, ResourceError
 from talu.router import Limits
+from talu.router.queue import Ticket
 from talu.router.targets import Lease, Target, Wait
 
 DOWN = EndpointError("it is down", "SERVER_ERROR", transient=True)
@@ -35,13 +36,13 @@ def target(clock: Clock) -> Target:
 
 
 def begun(target: Target, *, lone: bool = False) -> Lease:
-    lease = target.begin(object(), lone=lone)
+    lease = target.begin(Ticket(), lone=lone)
     assert isinstance(lease, Lease)
     return lease
 
 
 def waits(target: Target) -> float:
-    wait = target.begin(object(), lone=False)
+    wait = target.begin(Ticket(), lone=False)
     assert isinstance(wait, Wait)
     return wait.seconds
 
@@ -91,7 +92,7 @@ def test_a_probe_that_was_cancelled_lets_the_next_request_probe(
         probe.release()
     del probe
     gc.collect()
-    assert isinstance(target.begin(object(), lone=False), Lease)
+    assert isinstance(target.begin(Ticket(), lone=False), Lease)
 
 
 def test_a_lone_model_is_asked_while_it_would_cool(target: Target) -> None:
@@ -117,7 +118,7 @@ def test_the_end_of_an_attempt_wakes_those_who_wait_in_every_loop(target: Target
     lease = begun(target)
 
     async def wait() -> None:
-        changed = target.changed(object())
+        changed = target.changed(Ticket())
         asyncio.get_running_loop().call_soon(lease.release)
         await asyncio.wait_for(changed, 30)
 
@@ -126,33 +127,59 @@ def test_the_end_of_an_attempt_wakes_those_who_wait_in_every_loop(target: Target
 
 def test_a_waiter_of_a_closed_loop_does_not_disturb_the_others(target: Target) -> None:
     async def register() -> None:
-        target.changed(object())
+        target.changed(Ticket())
 
     asyncio.run(register())
     begun(target).release()
 
 
+@pytest.mark.parametrize("limits", [Limits(concurrency=1), None])
+def test_requests_of_a_closed_loop_hold_neither_a_slot_nor_a_probe_nor_a_place(
+    clock: Clock, limits: Limits | None
+) -> None:
+    target = Target("a", limits, clock)
+    begun(target).failed(DOWN)
+    clock.now += 1
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> Lease:
+        lease = begun(target)
+        target.enter(Ticket())
+        return lease
+
+    lease = loop.run_until_complete(begin())
+    target.enter(first := Ticket())
+    assert isinstance(target.begin(first, lone=False), Wait)
+    loop.close()
+    own = target.begin(first, lone=False)
+    assert isinstance(own, Lease)
+    target.leave(first)
+    assert (target.status().running, target.status().waiting) == (1, 0)
+    lease.release()  # again: it does not count twice
+    assert target.status().running == 1
+
+
 def test_the_queue_is_bounded(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("talu.router.targets.MAX_WAITING", 2)
-    first = object()
+    first = Ticket()
     target.enter(first)
-    target.enter(object())
+    target.enter(Ticket())
     with pytest.raises(ResourceError, match="2 requests wait for model 'a'"):
-        target.enter(object())
+        target.enter(Ticket())
     target.leave(first)
-    target.enter(object())
+    target.enter(Ticket())
     assert target.status().waiting == 2
 
 
 def test_the_requests_of_the_parent_do_not_count_in_a_forked_child(clock: Clock) -> None:
     target = Target("a", Limits(concurrency=1), clock)
     lease: Any = begun(target)
-    target.enter(object())
+    target.enter(Ticket())
     child = os.fork()
     if child == 0:
         del lease
         fresh = target.status()
-        own = target.begin(object(), lone=False)
+        own = target.begin(Ticket(), lone=False)
         os._exit(0 if isinstance(own, Lease) and (fresh.running, fresh.waiting) == (0, 0) else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert (target.status().running, target.status().waiting) == (1, 1)

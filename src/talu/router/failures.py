@@ -1,50 +1,91 @@
 """Makes the error of a request that no model answered."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 
 from talu.error_text import shown
 from talu.exceptions import EndpointError, GenerationError
+from talu.router.targets import Wait
 from talu.types import Attempt
 
-__all__ = ["in_total", "no_answer", "said"]
+__all__ = ["no_answer", "not_in_time"]
 
 
 def no_answer(attempts: Sequence[Attempt], errors: Sequence[BaseException]) -> GenerationError:
     """The error after these attempts, each of which ended with an error."""
-    message = f"no model answered: {said(attempts)}"
-    error = in_total(message, {"models": [each.model for each in attempts]}, errors, None)
-    error.attempts = tuple(attempts)
-    return error
-
-
-def said(attempts: Sequence[Attempt]) -> str:
-    """What each model said, as a part of a sentence."""
-    return "; ".join(f"{shown(each.model)}: {each.reason}" for each in attempts)
-
-
-def in_total(
-    message: str,
-    details: Mapping[str, object],
-    errors: Sequence[BaseException],
-    cooling: Mapping[str, float] | None,
-) -> GenerationError:
-    """An error that stands for several.
-
-    Args:
-        message: its message.
-        details: its details.
-        errors: what the models raised; the last one is its cause.
-        cooling: the seconds after which models can be asked, if some could not be asked.
-    """
+    message = f"no model answered: {_said(attempts)}"
+    details = {"models": [each.model for each in attempts]}
+    codes = {getattr(error, "code", None) for error in errors}
     remote = [error for error in errors if isinstance(error, EndpointError)]
     error: GenerationError
-    if cooling is not None:
-        wait = min(cooling.values(), default=None)
-        error = EndpointError(message, "MODELS_COOLING", details, retry_after=wait, transient=True)
-    elif not remote or len(remote) < len(errors):
-        error = GenerationError(message, details=details)
-    else:
+    if remote and len(remote) == len(errors):
         transient, last = any(each.transient for each in remote), remote[-1]
         error = EndpointError(message, last.code, details, status=last.status, transient=transient)
+    elif codes == {"UNSUITABLE"}:
+        message += "; leave out what they do not have, or add a model that has it"
+        error = GenerationError(message, "UNSUITABLE", details)
+    else:
+        error = GenerationError(message, details=details)
+    error.attempts = tuple(attempts)
     error.__cause__ = errors[-1] if errors else None
     return error
+
+
+def not_in_time(
+    waits: Mapping[str, Wait],
+    within: float,
+    attempts: Sequence[Attempt],
+    errors: Sequence[BaseException],
+) -> GenerationError:
+    """The error when none of the models that are left can be asked in time.
+
+    Args:
+        waits: for each of these models, why it cannot be asked.
+        within: the seconds for which the request could wait.
+        attempts: at other models.
+        errors: of these attempts.
+    """
+    parts = [_said(attempts)] if attempts else []
+    parts += [_waits(model, wait, attempts) for model, wait in waits.items()]
+    limits = {model: wait.limits.given for model, wait in waits.items() if wait.limits is not None}
+    known = {model: wait.seconds for model, wait in waits.items() if wait.seconds < inf}
+    details: dict[str, object] = {"waits": known, "models": list(waits), "seconds": within}
+    message = f"no model can be asked within {within:g} seconds: {'; '.join(parts)}"
+    error: GenerationError
+    if limits:
+        message += "; raise its limits, or allow more time: timeout=, or wait= of its Limits"
+        error = GenerationError(message, "GENERATION_TIMEOUT", {**details, "limits": limits})
+    else:
+        message += "; allow more time: timeout="
+        after = min(known.values(), default=None)
+        error = EndpointError(message, "MODELS_COOLING", details, retry_after=after, transient=True)
+    error.attempts = tuple(attempts)
+    error.__cause__ = errors[-1] if errors else None
+    return error
+
+
+def _said(attempts: Sequence[Attempt]) -> str:
+    """What the models said, as a part of a sentence: the same error of several models once."""
+    models: dict[str | None, list[str]] = {}
+    for each in attempts:
+        named = models.setdefault(each.reason, [])
+        if shown(each.model) not in named:
+            named.append(shown(each.model))
+    parts = []
+    for reason, named in models.items():
+        named_inside = reason is not None and reason.startswith(f"model {named[0]} ")
+        parts.append(reason if named_inside else f"{' and '.join(named)}: {reason}")
+    return "; ".join(map(str, parts))
+
+
+def _waits(model: str, wait: Wait, attempts: Sequence[Attempt]) -> str:
+    """Why a model cannot be asked, as a part of a sentence."""
+    name = shown(model)
+    seconds = f" for {wait.seconds:.3g} s" if wait.seconds < inf else ""
+    if wait.limits is not None:
+        given = ", ".join(f"{limit}={value}" for limit, value in wait.limits.given.items())
+        return f"{name} has reached its limits{seconds} ({given})"
+    if not seconds:
+        return f"{name} is being probed by another request"
+    known = wait.reason in {each.reason for each in attempts}
+    return f"{name} is cooling down{seconds}" + ("" if known else f" ({wait.reason})")

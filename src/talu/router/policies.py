@@ -12,6 +12,7 @@ from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
 from talu.protocols import Backend
 from talu.router.abilities import ignored_settings
+from talu.router.limits import check_wait
 from talu.router.status import TargetStatus
 from talu.types import Capabilities, Request
 
@@ -28,7 +29,6 @@ __all__ = [
 ]
 
 WAIT_S = 30.0
-MAX_WAIT_S = 1e6
 MAX_NAME = 200
 MAX_PRICE = 1e12
 CHARACTERS_PER_TOKEN = 4
@@ -54,10 +54,13 @@ class Policy:
     Attributes:
         falls_back: after a failure before the first token the next model is asked.
         prefers_cached: an open model that has most of the prompt in its cache goes first.
+        needs_room: a model whose context is too small for the prompt is passed over, if it counts
+            tokens.
     """
 
     falls_back: ClassVar[bool] = True
     prefers_cached: ClassVar[bool] = False
+    needs_room: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -85,13 +88,7 @@ class Policy:
             wrong = f"the name of a policy must be printable text, got {shown(name)}"
             raise ValidationError(wrong, details={"param": "name"})
         check_boolean("hedge", hedge)
-        if (
-            not isinstance(wait, int | float)
-            or isinstance(wait, bool)
-            or not 0 <= wait <= MAX_WAIT_S
-        ):
-            wrong = f"wait must be seconds from 0 to 1,000,000, got {shown(wait)}"
-            raise ValidationError(wrong, details={"param": "wait"})
+        check_wait(wait)
 
     def order(self, request: Request, targets: Sequence[TargetStatus]) -> list[str]:
         """The names of the models to ask, best first.
@@ -237,6 +234,8 @@ class ByCapability(Policy):
     room for the prompt, if it counts tokens, and the given capabilities.
     """
 
+    needs_room = True
+
     def __init__(self, needs: Collection[str] = (), **options: Unpack[PolicyOptions]) -> None:
         """Make the policy.
 
@@ -267,13 +266,7 @@ class ByCapability(Policy):
         able = backend.capabilities
         if missing := [need for need in self.needs if not getattr(able, need)]:
             return f"it has no {' and no '.join(missing)}"
-        room, counting = backend.max_context_length, getattr(backend, "count", None)
-        if room is None or not callable(counting):
-            return None
-        tokens = counting(request)
-        if tokens < room:
-            return None
-        return f"its context of {room:,} tokens has no room for a prompt of {tokens:,}"
+        return None
 
 
 class Sticky(Policy):

@@ -8,89 +8,22 @@ from math import inf
 from time import perf_counter
 from typing import Any
 
-from talu.error_text import shown
 from talu.exceptions import EndpointError, GenerationError, ResourceError, TaluError
-from talu.protocols import AsyncGeneration, Backend
-from talu.router.failures import in_total, no_answer, said
+from talu.protocols import Backend
+from talu.router.failures import no_answer, not_in_time
 from talu.router.health import Verdict
 from talu.router.hedging import Hedging
 from talu.router.policies import USUAL_TOKENS, Policy, prompt_tokens
-from talu.router.targets import LIMITED, Lease, Target, Wait
-from talu.types import Attempt, Done, Event, ReasoningEnd, Request, TextDelta
+from talu.router.queue import Ticket
+from talu.router.targets import Lease, Target, Wait
+from talu.router.trial import Trial
+from talu.types import Attempt, Request
 
-__all__ = ["Race", "Trial"]
+__all__ = ["Race"]
+
+RECHECK_S = 2.0  # while waiting: a loop that is closed by hand tells nobody
 
 CLOSING: set["asyncio.Task[None]"] = set()  # attempts that are being closed; a loop keeps no task
-
-
-class Trial:
-    """One attempt: its events are held back until there is a token.
-
-    Attributes:
-        model: the model's name.
-        held: the events up to the first token.
-        generation: None until the model is open.
-        first_token_ms: from the start of the attempt; None before the first token.
-    """
-
-    def __init__(self, lease: Lease, request: Request, policy: Policy, began_at: float) -> None:
-        self.model = lease.target.name
-        self.lease = lease
-        self.held: list[Event] = []
-        self.generation: AsyncGeneration | None = None
-        self.first_token_ms: float | None = None
-        self._request = request
-        self._policy = policy
-        self._started_at = perf_counter()
-        self._started_ms = (self._started_at - began_at) * 1000
-        self._location: str | None = None
-
-    async def run(self, open_model: Callable[[str], Awaitable[Backend]]) -> None:
-        """Read until the first token; what goes wrong before it is raised."""
-        backend: Backend | None = None
-        try:
-            backend = await open_model(self.model)
-            self._location = backend.location
-            if (reason := self._policy.unfit(backend, self._request)) is not None:
-                raise GenerationError(reason, "UNSUITABLE")
-            self.generation = generation = backend.agenerate(self._request)
-            await generation.start()
-            async for event in generation:
-                self.held.append(event)
-                if _commits(event, echo=self._request.echo_prompt):
-                    self.first_token_ms = self._elapsed_ms()
-                    self.lease.first_token(self.first_token_ms)
-                    self._heed_server(backend)
-                    return
-            raise GenerationError("the backend's stream ended without its last event")
-        except BaseException:
-            self._heed_server(backend)
-            begun, self.generation = self.generation, None
-            if begun is not None:
-                await begun.aclose()
-            raise
-
-    def _heed_server(self, backend: Backend | None) -> None:
-        """Pause the model if its server has said that it takes no further request now."""
-        asked = getattr(backend, "closed_for", None)
-        seconds = asked() if callable(asked) else None
-        if seconds is not None and seconds > 0:
-            self.lease.target.server_said(seconds)
-
-    def attempt(self, error: str | None = None, reason: str | None = None) -> Attempt:
-        """A record of this attempt, ended now."""
-        return Attempt(
-            model=self.model,
-            location=self._location,
-            started_ms=self._started_ms,
-            duration_ms=self._elapsed_ms(),
-            first_token_ms=self.first_token_ms,
-            error=error,
-            reason=reason,
-        )
-
-    def _elapsed_ms(self) -> float:
-        return (perf_counter() - self._started_at) * 1000
 
 
 class Race:
@@ -211,7 +144,7 @@ class Race:
     def _hedge(self) -> None:
         """Ask a second model, if one is free and the budget allows it; once for each request."""
         self._may_hedge = False
-        ticket = object()
+        ticket = Ticket()
         for target in self._left:
             lease = target.begin(ticket, lone=False, tokens=self._tokens)
             if isinstance(lease, Lease):
@@ -228,53 +161,47 @@ class Race:
             TaluError: no model is left, or none can be asked in time.
         """
         if not self._left:
-            raise self._failure({})
-        ticket = object()
-        changes = {target: target.changed(ticket) for target in self._left}
+            raise self._with_attempts(self._failure())
+        ticket = Ticket()
+        queued = _entered(self._left, ticket)
         try:
-            _enter(self._left, ticket)
-            while True:
-                waits = {}
-                for target in self._left:
-                    lease = self._tried(target, ticket)
+            while not self._stop.done():
+                changes = [target.changed(ticket) for target in queued]
+                waits: dict[str, Wait] = {}
+                for target in queued:
+                    # A lone model is asked while it cools, but not again by the same request.
+                    lone = self._lone and not self.attempts
+                    lease = target.begin(ticket, lone=lone, tokens=self._tokens)
                     if isinstance(lease, Lease):
                         return lease
                     waits[target.name] = lease
-                left = self._patience(waits)
-                delay = min(wait.seconds for wait in waits.values())
-                ends = all(wait.seconds != inf for wait in waits.values())
-                if left <= 0 or (left < delay and ends):  # another request may end at any time
-                    raise self._failure(waits)
-                await self._changed(changes, ticket, min(delay, left))
-                if self._stop.done():
-                    return None
+                seconds = self._patience(waits)
+                await asyncio.wait(
+                    {self._stop, *changes}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+                )
+            return None
         finally:
-            for target in self._left:
+            for target in queued:
                 target.leave(ticket)
 
-    def _tried(self, target: Target, ticket: object) -> Lease | Wait:
-        # A lone model is asked while it cools, but not again by the same request.
-        lone = self._lone and not self.attempts
-        return target.begin(ticket, lone=lone, tokens=self._tokens)
-
     def _patience(self, waits: Mapping[str, Wait]) -> float:
-        """Seconds for which the request may wait."""
-        if self._request.deadline is not None:
-            return self._request.deadline.left
-        if any(wait.why == LIMITED for wait in waits.values()):  # its turn will come
-            return inf
-        return self._began_at + self._policy.wait - perf_counter()
+        """Seconds until it is worth looking again.
 
-    async def _changed(
-        self, changes: dict[Target, "asyncio.Future[None]"], ticket: object, seconds: float
-    ) -> None:
-        """Wait for a change of one of the models, for so long at most."""
-        waiting = {self._stop, *changes.values()}
-        timeout = None if seconds == inf else seconds
-        await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        for target, change in changes.items():
-            if change.done():
-                changes[target] = target.changed(ticket)
+        Raises:
+            TaluError: the request may not wait that long.
+        """
+        deadline, waited = self._request.deadline, perf_counter() - self._began_at
+        allowed = max(self._allowed(wait) for wait in waits.values())
+        left = allowed - waited if deadline is None else deadline.left
+        seconds = [wait.seconds for wait in waits.values()]
+        if left <= 0 or (left < min(seconds) and max(seconds) < inf):
+            within = allowed if deadline is None else deadline.seconds
+            raise self._with_attempts(self._failure(waits, within))
+        return min(left, RECHECK_S, *seconds)
+
+    def _allowed(self, wait: Wait) -> float:
+        """Seconds for which a request without a time limit waits for a model."""
+        return self._policy.wait if wait.limits is None else wait.limits.wait
 
     def _drop_others(self) -> None:
         """Cancel the attempts that are still running."""
@@ -291,22 +218,16 @@ class Race:
         self.attempts.append(trial.attempt("SLOWER", "another model was faster"))
         _close_later(_closed(trial))
 
-    def _failure(self, waits: Mapping[str, Wait]) -> BaseException:
-        """The error when no model is left, or none that can be asked in time."""
-        if len(self._errors) == 1 and (self._lone or not waits):
-            return self._with_attempts(self._errors[0])
-        if not waits:
-            return no_answer(self.attempts, self._errors)
-        last = {target.name: target.status().last_error for target in self._targets}
-        parts = [said(self.attempts)] if self.attempts else []
-        for name, wait in waits.items():
-            after = f" after: {last[name]}" if last[name] and not self.attempts else ""
-            when = "" if wait.seconds == inf else f" for {wait.seconds:.3g} s"
-            parts.append(f"{shown(name)} {wait.why}{when}{after}")
-        seconds = {name: wait.seconds for name, wait in waits.items() if wait.seconds != inf}
-        message = f"no model can be asked in time: {'; '.join(parts)}"
-        details = {"waits": seconds, "models": [target.name for target in self._targets]}
-        return self._with_attempts(in_total(message, details, self._errors, seconds))
+    def _failure(
+        self, waits: Mapping[str, Wait] | None = None, within: float = 0.0
+    ) -> BaseException:
+        """The error when no model is left, or none that can be asked within these seconds."""
+        only = self._errors[0] if len(self._errors) == 1 else None
+        if only is not None and only.code != "UNSUITABLE" and (self._lone or not waits):
+            return only
+        if waits:
+            return not_in_time(waits, within, self.attempts, self._errors)
+        return no_answer(self.attempts, self._errors)
 
     def _with_attempts(self, error: BaseException) -> BaseException:
         if isinstance(error, TaluError):
@@ -314,36 +235,24 @@ class Race:
         return error
 
 
-def _enter(targets: Sequence[Target], ticket: object) -> None:
-    """Join the queues; ``ResourceError`` when all of them are full."""
-    full = []
+def _entered(targets: Sequence[Target], ticket: Ticket) -> list[Target]:
+    """Those whose queue the request has joined; ``ResourceError`` when all queues are full."""
+    entered, full = [], []
     for target in targets:
         try:
             target.enter(ticket)
+            entered.append(target)
         except ResourceError as error:
             full.append(error)
-    if len(full) == len(targets):
+    if not entered:
         raise full[0]
+    return entered
 
 
 def _error_of(task: "asyncio.Task[None]") -> BaseException | None:
     if task.cancelled():  # by the code of the backend
         return GenerationError("the request was cancelled by the code that ran it")
     return task.exception()
-
-
-def _commits(event: Event, *, echo: bool) -> bool:
-    """Whether this event belongs to the answer, so that no other model may give it any more."""
-    match event:
-        case Done():
-            return True
-        case ReasoningEnd():
-            return False
-        case TextDelta() if echo and not event.tokens:
-            return False
-        case TextDelta():
-            return bool(event.text or event.tokens)
-    return True
 
 
 def _close_later(closing: Coroutine[Any, Any, None]) -> None:

@@ -17,6 +17,7 @@ class TargetStatus:
         failures: attempts that failed.
         failures_in_a_row: failures since the last complete answer.
         cooling_s: seconds for which it is not asked; 0 when it can be.
+        cooling_reason: why: the message of an error, or that its server takes no request now.
         probing: it has cooled, and one request is finding out whether it works again.
         last_error: message of the last failure.
         first_token_ms: moving average of the time to the first token; None without recent ones.
@@ -30,6 +31,7 @@ class TargetStatus:
     failures: int = 0
     failures_in_a_row: int = 0
     cooling_s: float = 0.0
+    cooling_reason: str | None = None
     probing: bool = False
     last_error: str | None = None
     first_token_ms: float | None = None

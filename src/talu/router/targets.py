@@ -2,33 +2,27 @@
 
 import asyncio
 import os
-from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
 from typing import Any
+from weakref import WeakSet
 
 from talu.error_text import shortened, shown
 from talu.exceptions import EndpointError, ResourceError, StateError
 from talu.forks import ForkSafeLock
 from talu.router.health import Health, Verdict, verdict_on
-from talu.router.hedging import percentile
 from talu.router.limits import Gate, Limits, Slot
+from talu.router.queue import Queue, Ticket
 from talu.router.status import TargetStatus
+from talu.router.times import Average, Times
 
-__all__ = ["COOLING", "LIMITED", "Lease", "Target", "Wait"]
+__all__ = ["Lease", "Target", "Wait"]
 
-OBSERVED = 200  # times to the first token
-RECENT_S = 300.0  # of the moving average
-WEIGHT = 0.2  # of a new time in the moving average
 MAX_WAITING = 10_000  # requests
-
-
-COOLING = "cools"
-PROBED = "is being probed by another request"
-LIMITED = "has reached its limits"
+SERVER_SAID = "its server takes no request until then"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +31,13 @@ class Wait:
 
     Attributes:
         seconds: until it is worth trying again; infinite when that depends on another request.
-        why: what the model does, in words.
+        limits: the limits that it has reached; None when it pauses, or is being probed.
+        reason: why it pauses.
     """
 
     seconds: float
-    why: str
-
-
-Listener = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+    limits: Limits | None = None
+    reason: str | None = None
 
 
 class Target:
@@ -59,39 +52,38 @@ class Target:
     ) -> None:
         """Start without any request; ``clock`` gives the time in seconds."""
         self.name = name
-        self._given = limits
+        self._limits = limits or Limits()
         self._clock = clock
-        self._gate = ForkSafeLock(reentrant=True)  # finalizers and signal handlers may call in
+        self._lock = ForkSafeLock(reentrant=True)  # finalizers and signal handlers may call in
         self._health = Health()
-        self._forget_requests()
-        self._times: deque[float] = deque(maxlen=OBSERVED)
-        self._average: float | None = None
-        self._average_at = -inf
+        self._times, self._average = Times(), Average()
         self._requests = self._failures = 0
         self._last_error: str | None = None
+        self._cooling_reason: str | None = None
         self._closed = False
+        self._forget_requests()
 
     def _forget_requests(self) -> None:
         self._process = os.getpid()
-        self._limits = Gate(self._given)
-        self._queue: deque[object] = deque()
-        self._listeners: dict[object, Listener] = {}  # by ticket
+        self._gate = Gate(self._limits)
+        self._queue = Queue()
+        self._leases: WeakSet[Lease] = WeakSet()
         self._running = 0
         self._health.probing = False
 
     @contextmanager
     def _state(self) -> Generator[None]:
         """Access to the state. In a forked child, the requests of the parent do not count."""
-        with self._gate.lock:
+        with self._lock.lock:
             if self._process != os.getpid():
                 self._forget_requests()
             yield
 
-    def begin(self, ticket: object, *, lone: bool, tokens: int = 0) -> "Lease | Wait":
+    def begin(self, ticket: Ticket, *, lone: bool, tokens: int = 0) -> "Lease | Wait":
         """Begin an attempt if the model may be asked now.
 
         Args:
-            ticket: identifies the request in the queue.
+            ticket: of the request, which may be in the queue.
             lone: there is no other model to ask.
             tokens: an estimate of the request's tokens.
         """
@@ -99,19 +91,38 @@ class Target:
             if self._closed:
                 raise StateError("the client has been closed", "STATE_CLOSED")
             now = self._clock()
-            if self._health.blocked(now, lone=lone):
-                wait = self._health.ready_at(lone=lone) - now
-                return Wait(wait, COOLING) if wait > 0 else Wait(inf, PROBED)
-            if self._limits.limited:
-                delay = self._limits.delay(now, tokens)
-                if delay > 0 or (self._queue and self._queue[0] is not ticket):
-                    return Wait(delay or inf, LIMITED)
+            wait = self._wait(now, ticket, tokens, lone=lone)
+            if wait is not None and not self._queue.others_first(ticket) and self._drop_dead():
+                wait = self._wait(now, ticket, tokens, lone=lone)
+            if wait is not None:
+                return wait
             self._requests += 1
             self._running += 1
-            slot = self._limits.begin(now, tokens)
-            return Lease(self, slot, tokens, began_at=now, probe=self._health.begin())
+            slot = self._gate.begin(now, tokens)
+            lease = Lease(self, ticket, slot, tokens, began_at=now, probe=self._health.begin())
+            self._leases.add(lease)
+            return lease
 
-    def enter(self, ticket: object) -> None:
+    def _wait(self, now: float, ticket: Ticket, tokens: int, *, lone: bool) -> Wait | None:
+        """Why a request cannot begin now; None when it can."""
+        if self._health.blocked(now, lone=lone):
+            left = self._health.ready_at(lone=lone) - now
+            return Wait(left, reason=self._cooling_reason) if left > 0 else Wait(inf)
+        if not self._gate.limited:
+            return None
+        delay = self._gate.delay(now, tokens)
+        if delay == 0 and not self._queue.others_first(ticket):
+            return None
+        return Wait(delay or inf, self._limits)
+
+    def _drop_dead(self) -> bool:
+        """Release attempts whose event loop was closed; returns whether there were any."""
+        dead = [lease for lease in self._leases if lease.dead]
+        for lease in dead:
+            lease.release()
+        return bool(dead)
+
+    def enter(self, ticket: Ticket) -> None:
         """Join the queue.
 
         Raises:
@@ -119,47 +130,52 @@ class Target:
         """
         with self._state():
             if len(self._queue) >= MAX_WAITING:
+                self._queue.drop_dead()
+            if len(self._queue) >= MAX_WAITING:
                 raise ResourceError(
                     f"{MAX_WAITING:,} requests wait for model {shown(self.name)} already: send "
                     "fewer at once, or raise its limits"
                 )
-            self._queue.append(ticket)
+            self._queue.enter(ticket)
 
-    def leave(self, ticket: object) -> None:
+    def leave(self, ticket: Ticket) -> None:
         """Leave the queue; the next one may be admitted."""
         with self._state():
-            self._listeners.pop(ticket, None)
-            with suppress(ValueError):
-                self._queue.remove(ticket)
-            self._notify()
+            self._queue.leave(ticket)
+            if self._gate.limited:
+                self._queue.wake_first()
+
+    def changed(self, ticket: Ticket) -> "asyncio.Future[None]":
+        """A future of the running loop that ends when it is worth trying again."""
+        with self._state():
+            return self._queue.changed(ticket)
 
     def close(self) -> None:
         """Refuse further requests, and wake all that wait, for the same error."""
         with self._state():
             self._closed = True
-            for loop, future in self._listeners.values():
-                with suppress(RuntimeError):  # the loop is closed
-                    loop.call_soon_threadsafe(_settle, future)
-            self._listeners.clear()
-
-    def changed(self, ticket: object) -> "asyncio.Future[None]":
-        """A future of the running loop that ends when it is worth trying again."""
-        loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        with self._state():
-            self._listeners[ticket] = loop, future
-        return future
+            self._queue.wake_all()
 
     def server_said(self, seconds: float) -> None:
         """The server takes no further request for so long."""
-        with self._state():
-            self._limits.close(self._clock(), seconds)
+        with self._state(), self._reason(SERVER_SAID):
+            self._health.close(self._clock(), seconds)
+
+    @contextmanager
+    def _reason(self, reason: str) -> Generator[None]:
+        """Note the reason of a pause that begins or grows meanwhile."""
+        before = self._health.until
+        yield
+        if self._health.until > before:
+            self._cooling_reason = reason
 
     def status(self) -> TargetStatus:
         """The state now."""
         with self._state():
+            self._drop_dead()
+            self._queue.drop_dead()
             now = self._clock()
-            recent = self._average is not None and now - self._average_at <= RECENT_S
+            cooling_s = max(0.0, self._health.until - now)
             return TargetStatus(
                 model=self.name,
                 requests=self._requests,
@@ -167,64 +183,67 @@ class Target:
                 waiting=len(self._queue),
                 failures=self._failures,
                 failures_in_a_row=self._health.failures,
-                cooling_s=max(0.0, self._health.until - now),
+                cooling_s=cooling_s,
+                cooling_reason=self._cooling_reason if cooling_s else None,
                 probing=self._health.probing,
                 last_error=self._last_error,
-                first_token_ms=self._average if recent else None,
-                first_token_p50_ms=percentile(self._times, 0.5),
-                first_token_p95_ms=percentile(self._times, 0.95),
+                first_token_ms=self._average.at(now),
+                first_token_p50_ms=self._times.percentile(0.5),
+                first_token_p95_ms=self._times.percentile(0.95),
             )
 
-    def _notify(self) -> None:
-        """Wake those who wait: only the first one of a model with limits."""
-        first = [self._queue[0]] if self._limits.limited and self._queue else [*self._listeners]
-        for ticket in first:
-            listener = self._listeners.pop(ticket, None)
-            if listener is not None:
-                loop, future = listener
-                with suppress(RuntimeError):  # the loop is closed
-                    loop.call_soon_threadsafe(_settle, future)
+    def _wake(self) -> None:
+        """Let those who wait try again: only the first one of a model with limits."""
+        if self._gate.limited:
+            self._queue.wake_first()
+        else:
+            self._queue.wake_all()
 
     def _first_token(self, first_token_ms: float, *, began_at: float) -> None:
         with self._state():
             now = self._clock()
             self._health.first_token(now, began_at=began_at)
-            self._times.append(first_token_ms)
-            if self._average is None or now - self._average_at > RECENT_S:
-                self._average = first_token_ms
-            else:
-                self._average += WEIGHT * (first_token_ms - self._average)
-            self._average_at = now
-            self._notify()
+            self._times.add(first_token_ms)
+            self._average.add(first_token_ms, now)
+            self._wake()
 
     def _completed(self, *, began_at: float) -> None:
         with self._state():
             self._health.complete(self._clock(), began_at=began_at)
 
     def _failed(self, error: BaseException, verdict: Verdict, **about: Any) -> None:
-        """``about`` is what ``Health.fail`` wants to know of the attempt."""
+        """Count a failure; ``about`` is what ``Health.fail`` wants to know of the attempt."""
         retry_after = error.retry_after if isinstance(error, EndpointError) else None
-        with self._state():
+        message = shortened(str(error))
+        with self._state(), self._reason(message):
             self._failures += 1
-            self._last_error = shortened(str(error))
+            self._last_error = message
             self._health.fail(self._clock(), verdict, retry_after, **about)
 
     def _ended(self, *, probe: bool) -> None:
         with self._state():
             self._running -= 1
-            self._limits.end()
+            self._gate.end()
             if probe:  # one that ended without a result
                 self._health.probing = False
-            self._notify()
+            self._wake()
 
 
 class Lease:
     """One attempt at a model, which counts as running until it is released or dropped."""
 
     def __init__(
-        self, target: Target, slot: Slot, tokens: int, *, began_at: float, probe: bool
+        self,
+        target: Target,
+        ticket: Ticket,
+        slot: Slot,
+        tokens: int,
+        *,
+        began_at: float,
+        probe: bool,
     ) -> None:
         self.target = target
+        self._ticket = ticket
         self._began_at = began_at
         self._slot = slot
         self._process = os.getpid()
@@ -232,6 +251,11 @@ class Lease:
         self._probe = probe
         self._answering = False
         self._released = False
+
+    @property
+    def dead(self) -> bool:
+        """Whether nothing can end the attempt: its event loop was closed."""
+        return self._ticket.dead
 
     def used(self, tokens: int) -> None:
         """The number of tokens is known now."""
@@ -266,8 +290,3 @@ class Lease:
 
     def __del__(self) -> None:
         self.release()
-
-
-def _settle(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)

@@ -14,9 +14,10 @@ from talu.exceptions import TaluError, ValidationError
 from talu.protocols import AsyncGeneration, Backend, Generation
 from talu.router.hedging import Hedging
 from talu.router.policies import First, Policy
-from talu.router.race import Race, Trial
+from talu.router.race import Race
 from talu.router.status import TargetStatus
 from talu.router.targets import Target
+from talu.router.trial import Trial
 from talu.threads import beside_loop
 from talu.types import (
     Attempt,
@@ -310,6 +311,6 @@ def _note(first: TargetStatus, answered: str, attempts: Sequence[Attempt]) -> st
     """The note of an answer that is not from the first choice."""
     why = next((each.reason for each in attempts if each.model == first.model), None)
     if why is None and first.cooling_s > 0:
-        why = f"it is not asked for {first.cooling_s:.3g} s after an error: {first.last_error}"
+        why = f"it is not asked for {first.cooling_s:.3g} s ({first.cooling_reason})"
     why = why or "it has reached its limits, or is being probed by another request"
     return f"{shown(answered)} answered instead of {shown(first.model)}: {why}"

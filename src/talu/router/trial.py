@@ -1,0 +1,117 @@
+"""Runs one attempt at a model until its first token."""
+
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+
+from talu.exceptions import GenerationError
+from talu.protocols import AsyncGeneration, Backend
+from talu.router.policies import Policy
+from talu.router.targets import Lease
+from talu.threads import beside_loop
+from talu.types import Attempt, Done, Event, ReasoningEnd, Request, TextDelta
+
+__all__ = ["Trial"]
+
+
+class Trial:
+    """One attempt: its events are held back until there is a token.
+
+    Attributes:
+        model: the model's name.
+        lease: what the model's state knows of the attempt.
+        held: the events up to the first token.
+        generation: None until the model is open.
+        first_token_ms: from the start of the attempt; None before the first token.
+    """
+
+    def __init__(self, lease: Lease, request: Request, policy: Policy, began_at: float) -> None:
+        """Prepare the attempt; ``began_at`` is the start of the whole request."""
+        self.model = lease.target.name
+        self.lease = lease
+        self.held: list[Event] = []
+        self.generation: AsyncGeneration | None = None
+        self.first_token_ms: float | None = None
+        self._request = request
+        self._policy = policy
+        self._started_at = perf_counter()
+        self._started_ms = (self._started_at - began_at) * 1000
+        self._location: str | None = None
+
+    async def run(self, open_model: Callable[[str], Awaitable[Backend]]) -> None:
+        """Read until the first token; what goes wrong before it is raised."""
+        backend: Backend | None = None
+        try:
+            backend = await open_model(self.model)
+            self._location = backend.location
+            await self._check(backend)
+            self.generation = generation = backend.agenerate(self._request)
+            await generation.start()
+            async for event in generation:
+                self.held.append(event)
+                if _commits(event, echo=self._request.echo_prompt):
+                    self.first_token_ms = self._elapsed_ms()
+                    self.lease.first_token(self.first_token_ms)
+                    self._heed_server(backend)
+                    return
+            raise GenerationError("the backend's stream ended without its last event")
+        except BaseException:
+            self._heed_server(backend)
+            begun, self.generation = self.generation, None
+            if begun is not None:
+                await begun.aclose()
+            raise
+
+    async def _check(self, backend: Backend) -> None:
+        """Refuse a model that cannot answer the request."""
+        reason = self._policy.unfit(backend, self._request)
+        if reason is None and self._policy.needs_room:
+            reason = await _lack_of_room(backend, self._request)
+        if reason is not None:
+            raise GenerationError(reason, "UNSUITABLE")
+
+    def _heed_server(self, backend: Backend | None) -> None:
+        """Pause the model if its server has said that it takes no further request now."""
+        asked = getattr(backend, "closed_for", None)
+        seconds = asked() if callable(asked) else None
+        if seconds is not None and seconds > 0:
+            self.lease.target.server_said(seconds)
+
+    def attempt(self, error: str | None = None, reason: str | None = None) -> Attempt:
+        """A record of this attempt, ended now."""
+        return Attempt(
+            model=self.model,
+            location=self._location,
+            started_ms=self._started_ms,
+            duration_ms=self._elapsed_ms(),
+            first_token_ms=self.first_token_ms,
+            error=error,
+            reason=reason,
+        )
+
+    def _elapsed_ms(self) -> float:
+        return (perf_counter() - self._started_at) * 1000
+
+
+async def _lack_of_room(backend: Backend, request: Request) -> str | None:
+    """What a prompt that is too long lacks; None if it fits, or if that cannot be known."""
+    room, count = backend.max_context_length, getattr(backend, "count", None)
+    if room is None or not callable(count):
+        return None
+    tokens = await beside_loop(count, request)  # a long prompt takes a while
+    if tokens < room:
+        return None
+    return f"its context of {room:,} tokens has no room for a prompt of {tokens:,}"
+
+
+def _commits(event: Event, *, echo: bool) -> bool:
+    """Whether this event belongs to the answer, so that no other model may give it any more."""
+    match event:
+        case Done():
+            return True
+        case ReasoningEnd():
+            return False
+        case TextDelta() if echo and not event.tokens:
+            return False
+        case TextDelta():
+            return bool(event.text or event.tokens)
+    return True
