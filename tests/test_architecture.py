@@ -36,8 +36,9 @@ MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always
     "cli": {"client", "chat", "engine", "models", "profile", "weights"},
     "router": {"backends"},
     "backends": {"engine", "template", "tokenizer"},
-    "engine": {"graph", "models", "weights", "tokenizer", "_native"},
-    "models": {"graph"},
+    "engine": {"graph", "models", "sources", "weights", "tokenizer", "_native"},
+    "models": {"graph", "sources"},
+    "sources": {"tokenizer", "weights"},
     "graph": {"_native"},
     "weights": {"_native"},
 }

@@ -19,7 +19,8 @@ from talu import AsyncClient, Client, GenerationError, LocalBackend, ModelSpec, 
 from talu.engine.pooling import Pool
 from talu.engine.vectors import erf, exp, load_head, sigmoid, tanh, unit
 from talu.models import load_architecture
-from talu.models.sentence_transformers import read_embedding_settings
+from talu.sources.folder import FolderSource
+from talu.sources.sentence_transformers import read_embedding_settings
 
 FOLDER = Path(__file__).parent / "models" / "golden" / "sentences"
 VARIANTS = json.loads((FOLDER / "variants.json").read_text())
@@ -291,7 +292,7 @@ def test_keys_that_are_not_used_are_noted_by_name(folder: Make) -> None:
         "sentence_bert_config.json": {"query_length": 3, "model_args": {"torch_dtype": "float16"}},
         "config_sentence_transformers.json": {"a_new_key": 1},
     })  # fmt: skip
-    notes = load_architecture(model).notes
+    notes = load_architecture(FolderSource(model)).notes
     assert "query_length of sentence_bert_config.json is not used" in notes
     assert "the dtype in sentence_bert_config.json is not used" in notes
     assert any(note.endswith("does not read: 'a_new_key'") for note in notes)
@@ -410,10 +411,13 @@ def test_a_processor_without_wide_vectors_gives_the_same_vectors() -> None:
 import hashlib, pathlib, numpy as np
 from talu.engine.pooling import Pool
 from talu.engine.vectors import ACTIVATIONS, load_head
-from talu.models.sentence_transformers import LayerNorm, read_embedding_settings
+from talu.sources.embedding import LayerNorm
+from talu.sources.sentence_transformers import read_embedding_settings
+from talu.weights.safetensors_folder import open_folder
 steps = read_embedding_settings(pathlib.Path({str(FOLDER)!r}), 48, 66).steps
 x = np.random.default_rng(3).standard_normal((40, 48)).astype(np.float32)
-norm = LayerNorm(folder=pathlib.Path({str(FOLDER / "3_LayerNorm")!r}), width=32)
+place = pathlib.Path({str(FOLDER / "3_LayerNorm")!r})
+norm = LayerNorm(tensors=lambda: open_folder(place), width=32)
 results = [load_head((*steps, norm), 32).vectors(x, normalize=True)]
 results += [function(x.astype(np.float64)) for function in ACTIVATIONS.values()]
 pool = Pool(("mean", "max", "mean_sqrt_len_tokens", "weightedmean"), 40)

@@ -22,6 +22,7 @@ from talu.exceptions import (
     ValidationError,
 )
 from talu.router import Capabilities
+from talu.tokenizer.loading import load
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import Pooling
 from talu.weights.resolve import BUNDLED_FOLDER
@@ -164,7 +165,7 @@ def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized(client: Client
 
 
 def test_truncation_keeps_the_special_tokens_at_the_ends() -> None:
-    tokenizer = Tokenizer.from_folder(MINILM)
+    tokenizer = Tokenizer(load(MINILM))
     whole = tokenizer.encode("one two three four")
     assert tokenizer.decode(whole[:1], skip_special_tokens=False) == "[CLS]"
     assert tokenizer.decode(whole[-1:], skip_special_tokens=False) == "[SEP]"

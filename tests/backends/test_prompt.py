@@ -14,6 +14,7 @@ from talu.config import GenerationConfig
 from talu.exceptions import GenerationError, ValidationError
 from talu.protocols import Generation
 from talu.template.prompt_template import PromptTemplate
+from talu.tokenizer.loading import load
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import Done, Event, ReasoningDelta, Request, TextDelta
 from talu.weights.resolve import BUNDLED, resolve
@@ -40,7 +41,7 @@ def model() -> Iterator[LocalModel]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.from_folder(resolve(BUNDLED))
+    return Tokenizer(load(resolve(BUNDLED)))
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from talu.graph.numpy_executor import NumpyExecutor
 from talu.graph.record import Graph
 from talu.models import load_architecture
 from talu.protocols import Executor
+from talu.sources.folder import FolderSource
+from talu.tokenizer.loading import load
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import LocalBackend
 
@@ -48,7 +50,7 @@ def write_checkpoint(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CONFIG))
     random = np.random.default_rng(7)
-    shapes = load_architecture(folder).graph.weights
+    shapes = load_architecture(FolderSource(folder)).graph.weights
     weights = {
         name: random.normal(1.0 if len(shape) == 1 else 0.0, 0.25, shape).astype(np.float32)
         for name, shape in shapes.items()
@@ -73,7 +75,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer(checkpoint: Path) -> Tokenizer:
-    return Tokenizer.from_folder(checkpoint)
+    return Tokenizer(load(checkpoint))
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +98,7 @@ def new_engine(
         wrap: Wrap = lambda executor: executor,
         max_requests: int = 10_000,
     ) -> Engine:
-        architecture, packed, _ = load_network(checkpoint, LocalBackend())
+        architecture, packed, _ = load_network(FolderSource(checkpoint), LocalBackend())
         cache = CachePlan(blocks, 16, "f16", CONTEXT, 0)
         embedder = plan_embedder(architecture, cache)
 
@@ -108,6 +110,7 @@ def new_engine(
         model = LoadedModel(
             architecture=architecture,
             tokenizer=tokenizer,
+            chat_templates={},
             executor=executor(architecture.graph, blocks),
             weights=packed,
             embedder=embedder,

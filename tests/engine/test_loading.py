@@ -15,6 +15,7 @@ from talu.engine.loading import load_model
 from talu.exceptions import GenerationError, ModelError, ModelNotFoundError, TokenizerError
 from talu.models import load_architecture
 from talu.sampling import SamplingParams
+from talu.sources.folder import FolderSource
 from talu.types import LocalBackend
 
 GOLDEN = Path(__file__).parents[1] / "models" / "golden"
@@ -30,7 +31,7 @@ def edit(path: Path, **changes: object) -> None:
 
 
 def test_the_info_of_an_open_model_describes_it(folder: Path) -> None:
-    model = load_model(folder)
+    model = load_model(FolderSource(folder))
     info = model.info
     assert (info.model_type, info.device, info.weight_format, info.kv_format) == (
         "qwen3", "cpu", "f32", "f32",
@@ -45,7 +46,7 @@ def test_the_info_of_an_open_model_describes_it(folder: Path) -> None:
 def test_16_bit_weights_get_a_16_bit_cache(folder: Path) -> None:
     path = folder / "model.safetensors"
     save_file({name: a.astype(np.float16) for name, a in load_file(path).items()}, path)
-    model = load_model(folder)
+    model = load_model(FolderSource(folder))
     assert (model.info.weight_format, model.info.kv_format) == ("f16", "f16")
     model.executor.close()
 
@@ -61,11 +62,12 @@ def test_an_overflow_of_the_f16_cache_names_a_format_with_enough_range(
             tensors[name] = np.where(tensors[name] > 0, np.float16(60_000), np.float16(-60_000))
     save_file(tensors, path)
     params = SamplingParams(max_tokens=3, temperature=0.0)
-    with closing(Engine(load_model(folder))) as engine:
+    with closing(Engine(load_model(FolderSource(folder)))) as engine:
         assert engine.info.kv_format == "f16"
         with pytest.raises(GenerationError, match=r"65,504.*LocalBackend\(kv_format='bf16'\)"):
             list(engine.submit([1, 2, 3], params))
-    with closing(Engine(load_model(folder, LocalBackend(kv_format=kv_format)))) as engine:
+    model = load_model(FolderSource(folder), LocalBackend(kv_format=kv_format))
+    with closing(Engine(model)) as engine:
         assert engine.info.kv_format == kv_format
         assert len(list(engine.submit([1, 2, 3], params))) == 3
         with pytest.raises(GenerationError, match="no token could be sampled"):
@@ -92,7 +94,7 @@ def test_a_key_that_overflows_to_a_low_score_is_an_error_and_not_another_answer(
         norm[column] = 30_000
     save_file(tensors, path)
     params = SamplingParams(max_tokens=3, temperature=0.0)
-    model = load_model(folder, LocalBackend(kv_format=kv_format))
+    model = load_model(FolderSource(folder), LocalBackend(kv_format=kv_format))
     with closing(Engine(model)) as engine:
         assert len(list(engine.submit([1, 2, 3, 4], params))) == 3
         ticket = engine.submit([1, 2, 9, 3, 4], params)
@@ -107,13 +109,13 @@ def encoder(folder: Path) -> Path:
     """An encoder in f32, with the tokenizer of ``folder``."""
     shutil.copy(GOLDEN / "bert" / "config.json", folder)
     edit(folder / "config.json", vocab_size=320)
-    shapes = load_architecture(folder).graph.weights
+    shapes = load_architecture(FolderSource(folder)).graph.weights
     save_file({n: np.ones(s, np.float32) for n, s in shapes.items()}, folder / "model.safetensors")
     return folder
 
 
 def test_an_f32_encoder_multiplies_integers_with_a_note(folder: Path) -> None:
-    model = load_model(encoder(folder))
+    model = load_model(FolderSource(encoder(folder)))
     assert (model.info.weight_format, model.info.kv_format) == ("f32+i16", "f32")
     assert "16-bit integers" in model.info.notes[0]
     formats = {name: tensor.format for name, tensor in model.weights.items()}
@@ -123,7 +125,7 @@ def test_an_f32_encoder_multiplies_integers_with_a_note(folder: Path) -> None:
 
 
 def test_an_encoder_keeps_f32_where_that_is_asked(folder: Path) -> None:
-    model = load_model(encoder(folder), LocalBackend(weight_format="stored"))
+    model = load_model(FolderSource(encoder(folder)), LocalBackend(weight_format="stored"))
     assert (model.info.weight_format, model.info.kv_format) == ("f32", "f32")
     assert model.info.notes == ()
     model.executor.close()
@@ -131,7 +133,7 @@ def test_an_encoder_keeps_f32_where_that_is_asked(folder: Path) -> None:
 
 def test_a_tokenizer_may_have_tokens_that_the_model_has_no_row_for(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", additional_special_tokens=[f"<{n}>" for n in range(90)])
-    model = load_model(folder)
+    model = load_model(FolderSource(folder))
     assert model.tokenizer.vocabulary_size > model.architecture.vocabulary_size
     model.executor.close()
 
@@ -140,7 +142,7 @@ def test_a_missing_tokenizer_is_refused_before_the_weights_are_read(folder: Path
     (folder / "tokenizer.json").unlink()
     (folder / "model.safetensors").unlink()
     with pytest.raises(TokenizerError):
-        load_model(folder)
+        load_model(FolderSource(folder))
 
 
 def test_a_context_that_memory_does_not_allow_is_noted(
@@ -148,14 +150,14 @@ def test_a_context_that_memory_does_not_allow_is_noted(
 ) -> None:
     edit(folder / "config.json", max_position_embeddings=4096)
     monkeypatch.setattr(loading, "available_memory", lambda: 4 * 1024 * 512)
-    model = load_model(folder)
+    model = load_model(FolderSource(folder))
     assert model.cache.context_length == model.info.context_length == 1024
     assert "1024 tokens instead of 4096" in model.info.notes[0]
     model.executor.close()
 
 
 def test_more_threads_than_there_are_is_noted(folder: Path) -> None:
-    model = load_model(folder, LocalBackend(num_threads=1024))
+    model = load_model(FolderSource(folder), LocalBackend(num_threads=1024))
     assert model.info.threads < 1024
     assert "num_threads=1024" in model.info.notes[0]
     model.executor.close()
@@ -163,12 +165,12 @@ def test_more_threads_than_there_are_is_noted(folder: Path) -> None:
 
 def test_settings_of_the_model_without_effect_are_noted(folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps({"no_repeat_ngram_size": 3}))
-    model = load_model(folder)
+    model = load_model(FolderSource(folder))
     assert "no_repeat_ngram_size" in model.info.notes[0]
     model.executor.close()
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        load_model(tmp_path)
+        load_model(FolderSource(tmp_path))
     assert not isinstance(caught.value, ModelNotFoundError)

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from talu import Client
 from talu.models import load_architecture
+from talu.sources.folder import FolderSource
 from talu.weights.resolve import BUNDLED
 
 TEMPLATE = "{{ messages[-1].content }}"
@@ -100,7 +101,7 @@ def large(checkpoint: Path, tmp_path: Path) -> Path:
         (tmp_path / name).write_bytes((checkpoint / name).read_bytes())
     config = (checkpoint / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace(": 320,", f": {2**18},"))
-    shapes = load_architecture(tmp_path).graph.weights
+    shapes = load_architecture(FolderSource(tmp_path)).graph.weights
     weights = {name: np.full(shape, 0.01, np.float32) for name, shape in shapes.items()}
     save_file(weights, tmp_path / "model.safetensors")
     return tmp_path

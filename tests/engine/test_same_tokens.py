@@ -16,6 +16,7 @@ from talu.graph.numpy_sampler import sample
 from talu.graph.sampler import SampleRow, SamplerSettings
 from talu.models import load_architecture
 from talu.sampling import SamplingParams
+from talu.sources.folder import FolderSource
 
 NewEngine = Callable[..., Engine]
 PARAMS = SamplingParams(max_tokens=12, temperature=1.0, top_k=0, top_p=1.0, seed=5)
@@ -96,8 +97,9 @@ def test_another_seed_gives_other_tokens(new_engine: NewEngine) -> None:
 def slow_tokens(folder: Path, tensors: dict[str, Any], params: SamplingParams) -> list[int]:
     """Generation without cache, chunks or batch: the whole text is run for each token."""
     tokens = list(PROMPT)
+    graph = load_architecture(FolderSource(folder)).graph
     for _ in range(params.max_tokens):
-        executor = NumpyExecutor(load_architecture(folder).graph, tensors, blocks=16, block_size=16)
+        executor = NumpyExecutor(graph, tensors, blocks=16, block_size=16)
         count = len(tokens)
         logits = executor.step(
             np.array(tokens, np.int32), np.arange(count, dtype=np.int32),

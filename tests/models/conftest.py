@@ -15,6 +15,7 @@ from talu.graph.numpy_executor import NumpyExecutor
 from talu.graph.record import Graph
 from talu.models import load_architecture
 from talu.protocols import Executor, PackedTensor
+from talu.sources.folder import FolderSource
 from talu.types import LocalBackend
 from talu.weights.packed_file import aligned
 from talu.weights.safetensors_folder import open_folder
@@ -25,7 +26,7 @@ BLOCK_SIZE = 16
 
 def _plain(folder: Path) -> tuple[Graph, dict[str, NDArray[np.float32]]]:
     """The network of a folder and its weights, widened to float32 without loss."""
-    architecture = load_architecture(folder)
+    architecture = load_architecture(FolderSource(folder))
     graph = architecture.graph
     checkpoint = open_folder(folder)
     checkpoint = checkpoint.renamed(architecture.names_in(checkpoint.names))
@@ -52,7 +53,9 @@ def _native_f32(folder: Path, blocks: int) -> Executor:
 
 
 def _native_as_stored(folder: Path, blocks: int) -> Executor:
-    architecture, tensors, _ = load_network(folder, LocalBackend(weight_format="stored"))
+    architecture, tensors, _ = load_network(
+        FolderSource(folder), LocalBackend(weight_format="stored")
+    )
     return NativeExecutor(architecture.graph, tensors, blocks=blocks, block_size=BLOCK_SIZE)
 
 

@@ -15,6 +15,7 @@ from talu.engine.loading import load_network
 from talu.exceptions import ModelError
 from talu.graph.native_executor import NativeExecutor
 from talu.models import Architecture, load_architecture
+from talu.sources.folder import FolderSource
 from talu.types import LocalBackend
 from talu.weights import pack
 from talu.weights.safetensors_folder import open_folder
@@ -46,7 +47,7 @@ def copied(tmp_path: Path) -> Callable[..., Path]:
 
 def computed(folder: Path, tokens: list[int]) -> tuple[Architecture, NDArray[np.float32]]:
     """The network of a folder, and its result for all of the tokens."""
-    architecture, weights, _ = load_network(folder, OPTIONS)
+    architecture, weights, _ = load_network(FolderSource(folder), OPTIONS)
     executor = NativeExecutor(
         architecture.graph, weights, blocks=32, block_size=16, kv_format="f32"
     )
@@ -140,7 +141,7 @@ def test_the_error_for_a_missing_head_says_what_config_json_says(
     config = json.loads((folder / "config.json").read_text())
     config.pop("tie_word_embeddings", None)
     (folder / "config.json").write_text(json.dumps(config | values))
-    reason = load_architecture(folder, stored=set()).embeds_only
+    reason = load_architecture(FolderSource(folder), stored=set()).embeds_only
     assert f"'tie_word_embeddings' {words} in config.json" in str(reason)
 
 
@@ -154,7 +155,7 @@ def test_the_table_of_a_tied_model_may_be_stored_under_the_name_of_the_head(copi
 
 def test_an_untied_model_needs_its_table(copied: Any) -> None:
     with pytest.raises(ModelError, match=r"lack 'model\.embed_tokens\.weight'"):
-        load_network(copied("qwen3", without(TABLE)), OPTIONS)
+        load_network(FolderSource(copied("qwen3", without(TABLE))), OPTIONS)
 
 
 def test_a_stored_head_takes_precedence_over_config_json_with_a_note(copied: Any) -> None:
@@ -181,10 +182,10 @@ def test_table_and_head_are_compared_only_when_the_weights_are_packed(
     monkeypatch.setenv("TALU_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(pack, "CACHE_FROM_BYTES", 0)
     folder = copied("qwen3_tied", lambda tensors: tensors | {HEAD: tensors[TABLE].copy()})
-    _, weights, _ = load_network(folder, OPTIONS)
+    _, weights, _ = load_network(FolderSource(folder), OPTIONS)
     assert not weights.from_cache
     monkeypatch.delattr(pack, "equal")
-    architecture, weights, _ = load_network(folder, OPTIONS)
+    architecture, weights, _ = load_network(FolderSource(folder), OPTIONS)
     assert weights.from_cache
     assert HEAD not in architecture.graph.weights
 
@@ -196,7 +197,7 @@ def test_a_stored_head_that_differs_is_used_from_the_packed_file_too(
     monkeypatch.setattr(pack, "CACHE_FROM_BYTES", 0)
     folder = copied("qwen3", unchanged, tie_word_embeddings=True)
     for opened_before in (False, True):
-        architecture, weights, _ = load_network(folder, OPTIONS)
+        architecture, weights, _ = load_network(FolderSource(folder), OPTIONS)
         assert weights.from_cache == opened_before
         assert HEAD in architecture.graph.weights
 

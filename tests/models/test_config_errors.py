@@ -10,8 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from talu import models
 from talu.exceptions import ModelError
-from talu.models import load_architecture
+from talu.models import Architecture
+from talu.sources.folder import FolderSource
 
 QWEN3: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -37,6 +39,10 @@ LLAMA3_SCALING = {
     "original_max_position_embeddings": 64,
 }
 ABSENT = object()
+
+
+def load_architecture(folder: Path) -> Architecture:
+    return models.load_architecture(FolderSource(folder))
 
 
 def write(folder: Path, config: object, name: str = "config.json") -> Path:

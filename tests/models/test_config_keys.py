@@ -15,6 +15,7 @@ from talu.exceptions import ModelError
 from talu.graph.numpy_executor import NumpyExecutor
 from talu.graph.record import Graph
 from talu.models import load_architecture
+from talu.sources.folder import FolderSource
 
 RECORDED: dict[str, Any] = json.loads(
     (Path(__file__).parent / "golden" / "configs.json").read_text()
@@ -99,10 +100,10 @@ def test_a_key_means_what_it_means_to_transformers(
         (tmp_path / "config.json").write_text(json.dumps(config))
         if expected == "refused" or expected == "unsteady":
             with pytest.raises(ModelError) as refusal:
-                load_architecture(tmp_path)
+                load_architecture(FolderSource(tmp_path))
             assert any(f"'{key}" in str(refusal.value) for key in {**config, **change}), change
             continue
-        architecture = load_architecture(tmp_path)
+        architecture = load_architecture(FolderSource(tmp_path))
         graph = architecture.graph
         prefix = "" if family in DECODERS else architecture.prefix
         assert digest(graph, prefix) == expected["shapes"], change

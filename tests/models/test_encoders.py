@@ -11,6 +11,7 @@ import pytest
 from talu import _native
 from talu.exceptions import ModelError, ValidationError
 from talu.models import load_architecture
+from talu.sources.folder import FolderSource
 from talu.weights.safetensors_folder import open_folder
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -47,7 +48,7 @@ def test_16_bit_weights_change_the_states_only_slightly(open_with: Any, name: st
 
 @every_encoder
 def test_an_encoder_does_not_generate(name: str) -> None:
-    architecture = load_architecture(GOLDEN / name)
+    architecture = load_architecture(FolderSource(GOLDEN / name))
     assert not architecture.generates
     assert not architecture.causal
     assert architecture.context_length == ENCODERS[name]
@@ -89,7 +90,7 @@ def test_an_unsupported_setting_is_refused(
     config = json.loads((GOLDEN / "bert" / "config.json").read_text()) | changes
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=f"'{named}'"):
-        load_architecture(tmp_path)
+        load_architecture(FolderSource(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -108,8 +109,8 @@ def test_the_pooling_of_the_folder_is_read(
     shutil.copy(GOLDEN / "bert" / "config.json", tmp_path)
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(modes))
-    assert load_architecture(tmp_path).embedding.pooling == expected
+    assert load_architecture(FolderSource(tmp_path)).embedding.pooling == expected
 
 
 def test_a_folder_without_a_pooling_module_has_no_pooling() -> None:
-    assert load_architecture(GOLDEN / "bert").embedding.pooling is None
+    assert load_architecture(FolderSource(GOLDEN / "bert")).embedding.pooling is None

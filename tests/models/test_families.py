@@ -11,6 +11,7 @@ import pytest
 
 from talu import _native
 from talu.models import FAMILIES, load_architecture
+from talu.sources.folder import FolderSource
 from talu.weights.safetensors_folder import open_folder
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -95,7 +96,7 @@ def test_the_bundled_model_answers_as_the_reference_does(open_with: Any, executo
 
 @pytest.mark.parametrize(("name", "model_type", "tied"), MODELS)
 def test_the_architecture_describes_the_folder(name: str, model_type: str, tied: bool) -> None:
-    architecture = load_architecture(GOLDEN / name)
+    architecture = load_architecture(FolderSource(GOLDEN / name))
     assert architecture.model_type == model_type
     assert ("lm_head.weight" not in architecture.graph.weights) == tied
     assert (architecture.vocabulary_size, architecture.context_length) == (131, 512)
@@ -111,7 +112,7 @@ def test_tied_parameters_are_counted_once() -> None:
     # 131·48 embedding, 48 final norm; per layer 48·(60+20+20+60) attention, 2·10 head norms,
     # 3·48·88 MLP, 2·48 norms
     expected = 131 * 48 + 48 + 2 * (48 * 160 + 20 + 3 * 48 * 88 + 96)
-    assert load_architecture(GOLDEN / "qwen3_tied").parameter_count == expected
+    assert load_architecture(FolderSource(GOLDEN / "qwen3_tied")).parameter_count == expected
 
 
 def test_every_checkpoint_is_tested() -> None:

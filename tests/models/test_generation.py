@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from talu.models.generation import GenerationDefaults, read_generation
-from talu.models.settings import Settings
+from talu.sources.settings import Settings
 
 
 @pytest.fixture
@@ -20,7 +20,8 @@ def read(tmp_path: Path) -> Any:
         if generation is not None:
             (tmp_path / "generation_config.json").write_text(json.dumps(generation))
         settings = Settings(tmp_path / "config.json", config or {})
-        return read_generation(tmp_path, settings, vocabulary=100)
+        own = Settings.from_optional_file(tmp_path / "generation_config.json")
+        return read_generation(own, settings, vocabulary=100)
 
     return from_files
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from talu.models import load_architecture
+from talu.sources.folder import FolderSource
 
 SAVED = {
     "attention_dropout": 0.0,
@@ -143,4 +144,4 @@ def test_a_published_model_has_its_number_of_parameters(
     tmp_path: Path, config: dict[str, Any], parameters: int
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_architecture(tmp_path).parameter_count == parameters
+    assert load_architecture(FolderSource(tmp_path)).parameter_count == parameters

@@ -10,7 +10,7 @@ import pytest
 
 from talu.models.rope import default_frequencies
 from talu.models.rope_keys import rotary_frequencies
-from talu.models.settings import Settings
+from talu.sources.settings import Settings
 
 LLAMA3 = {
     "factor": 8.0,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from talu.models import llama, qwen
-from talu.models.settings import Settings
+from talu.sources.settings import Settings
 
 SIZES: dict[str, Any] = {
     "vocab_size": 10,

@@ -20,6 +20,7 @@ from talu.graph.sampler import SampleRow, SamplerSettings, sample
 from talu.models import load_architecture
 from talu.models.rope import default_frequencies, linear_scaling, llama3_scaling
 from talu.protocols import PackedTensor
+from talu.sources.folder import FolderSource
 from talu.weights.packed_file import aligned
 from talu.weights.safetensors_folder import open_folder
 from talu.weights.tensors import as_float32
@@ -75,7 +76,7 @@ def networks() -> Iterator[tuple[str, str]]:
     rows = np.arange(count, dtype=np.int32)
     table = np.arange(BLOCKS, dtype=np.int32)[None]
     for folder in sorted(GOLDEN.glob("*/config.json")):
-        architecture = load_architecture(folder.parent)
+        architecture = load_architecture(FolderSource(folder.parent))
         graph, checkpoint = architecture.graph, open_folder(folder.parent)
         checkpoint = checkpoint.renamed(architecture.names_in(checkpoint.names))
         weights = {name: as_float32(checkpoint[name]) for name in graph.weights}

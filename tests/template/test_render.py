@@ -6,7 +6,7 @@ import pytest
 import talu.models
 from talu.exceptions import TemplateError, TemplateUndefinedError, ValidationError
 from talu.template.render import render
-from talu.tokenizer.tokenizer import Tokenizer
+from talu.tokenizer.files import read_templates
 
 ASK = [{"role": "user", "content": "Hi"}]
 CHATML = (
@@ -83,9 +83,8 @@ def test_an_undefined_variable_is_an_error_only_when_strict() -> None:
 
 
 def test_the_bundled_models_template_shows_system_and_tools() -> None:
-    tokenizer = Tokenizer.from_folder(Path(talu.models.__path__[0]) / "pocket")
-    assert tokenizer.chat_template is not None
+    template = read_templates(Path(talu.models.__path__[0]) / "pocket")["default"]
     messages = [{"role": "system", "content": "You are a pirate."}, *ASK]
     tool = {"type": "function", "function": {"name": "get_time", "parameters": {}}}
-    prompt = render(tokenizer.chat_template, messages, tools=[tool])
+    prompt = render(template, messages, tools=[tool])
     assert all(word in prompt for word in ("You are a pirate.", "get_time", "Hi"))

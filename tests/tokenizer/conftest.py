@@ -7,6 +7,7 @@ import pytest
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
+from talu.tokenizer import loading
 from talu.tokenizer.tokenizer import Tokenizer
 
 CORPUS = [
@@ -97,7 +98,7 @@ def tokenizers_by_kind(tmp_path_factory: pytest.TempPathFactory) -> dict[str, To
 def load(folder: Path, backend: Backend, **config: Any) -> Tokenizer:
     backend.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(CONFIG | config))
-    return Tokenizer.from_folder(folder)
+    return Tokenizer(loading.load(folder))
 
 
 @pytest.fixture(params=[*BACKENDS])

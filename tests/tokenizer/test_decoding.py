@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import talu.models
 from talu.exceptions import TokenizerError
 from talu.tokenizer.decoding import IncrementalDecoder
+from talu.tokenizer.loading import load
 from talu.tokenizer.tokenizer import Tokenizer
 
 TEXTS = st.text(
@@ -131,6 +132,6 @@ def test_a_decoder_that_needs_all_tokens_at_once_is_refused() -> None:
 @given(TEXTS)
 @settings(max_examples=30)
 def test_the_bundled_model_streams_what_it_decodes(text: str) -> None:
-    tokenizer = Tokenizer.from_folder(Path(talu.models.__path__[0]) / "pocket")
+    tokenizer = Tokenizer(load(Path(talu.models.__path__[0]) / "pocket"))
     ids = tokenizer.encode(text)
     assert "".join(pieces(tokenizer.decoder(), ids)) == tokenizer.decode(ids) == text

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer as Backend
 
+from talu.tokenizer.loading import load
 from talu.tokenizer.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -39,7 +40,7 @@ def opened(case: dict[str, Any], tmp_path: Path) -> Tokenizer:
     (tmp_path / "tokenizer.json").write_bytes(base)
     for name, content in case["files"].items():
         (tmp_path / name).write_text(json.dumps(content))
-    return Tokenizer.from_folder(tmp_path)
+    return Tokenizer(load(tmp_path))
 
 
 def test_texts_have_the_ids_of_transformers_unless_a_note_names_the_part_that_differs(

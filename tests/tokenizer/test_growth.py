@@ -9,6 +9,7 @@ import pytest
 
 from talu.exceptions import TokenizerError
 from talu.tokenizer.growth import check_growth, normalizer_in
+from talu.tokenizer.loading import load
 from talu.tokenizer.tokenizer import Tokenizer
 
 Json = dict[str, Any]
@@ -79,7 +80,7 @@ def test_parts_that_can_make_a_text_far_longer_are_refused(
 ) -> None:
     change(folder, **parts)
     with pytest.raises(TokenizerError, match=rf"tokenizer\.json is refused: .*{problem}.* limit"):
-        Tokenizer.from_folder(folder)
+        Tokenizer(load(folder))
 
 
 @pytest.mark.parametrize("name", ["continuing_subword_prefix", "end_of_word_suffix"])
@@ -87,7 +88,7 @@ def test_a_long_affix_of_the_model_is_refused(folder: Path, name: str) -> None:
     model = {"type": "BPE", "vocab": {"a": 0}, "merges": [], name: "x" * 2**20}
     change(folder, model=model, added_tokens=[])
     with pytest.raises(TokenizerError, match=f"{name} of the model has 1,048,576 characters"):
-        Tokenizer.from_folder(folder)
+        Tokenizer(load(folder))
 
 
 def test_long_words_of_word_piece_are_refused(folder: Path) -> None:
@@ -95,7 +96,7 @@ def test_long_words_of_word_piece_are_refused(folder: Path) -> None:
     more = {"continuing_subword_prefix": "##", "max_input_chars_per_word": 10**6}
     change(folder, model=model | more, added_tokens=[])
     with pytest.raises(TokenizerError, match=r"max_input_chars_per_word of the model is 1,000,000"):
-        Tokenizer.from_folder(folder)
+        Tokenizer(load(folder))
 
 
 def test_the_normalizer_is_checked_before_it_is_applied_to_added_tokens(folder: Path) -> None:
@@ -104,7 +105,7 @@ def test_the_normalizer_is_checked_before_it_is_applied_to_added_tokens(folder: 
     bomb = sequence(*[replace("a", "a" * 64)] * 10)
     change(folder, added_tokens=[token], normalizer=bomb)
     with pytest.raises(TokenizerError, match="more than 10¹² times as long"):
-        Tokenizer.from_folder(folder)
+        Tokenizer(load(folder))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
 
 from talu.tokenizer import splitting
+from talu.tokenizer.loading import load
 from talu.tokenizer.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -58,7 +59,7 @@ def opened(name: str, folder: Path) -> Tokenizer:
     (folder / "tokenizer.json").write_bytes(base)
     for file, content in CASES[name]["files"].items():
         (folder / file).write_text(json.dumps(content))
-    return Tokenizer.from_folder(folder)
+    return Tokenizer(load(folder))
 
 
 @pytest.mark.usefixtures("short_pieces")

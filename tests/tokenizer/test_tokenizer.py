@@ -13,6 +13,8 @@ from tokenizers.processors import TemplateProcessing
 
 from talu.exceptions import TokenizerError
 from talu.tokenizer.decoding import TAG_MARK
+from talu.tokenizer.files import read_templates
+from talu.tokenizer.loading import load
 from talu.tokenizer.tokenizer import Tokenizer
 
 TEXT = "She sells sea shells by the sea shore"
@@ -21,17 +23,17 @@ TEXT = "She sells sea shells by the sea shore"
 def configure(folder: Path, **changes: Any) -> Tokenizer:
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    return Tokenizer.from_folder(folder)
+    return Tokenizer(load(folder))
 
 
 def test_a_text_survives_encoding_and_decoding(folder: Path) -> None:
-    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer = Tokenizer(load(folder))
     text = "naïve café\n\t👍🏽 今日は"
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_special_tokens_are_read_as_text_or_as_objects(folder: Path) -> None:
-    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer = Tokenizer(load(folder))
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<s>", "</s>")
     assert tokenizer.eos_token_id == tokenizer.token_id("</s>") in tokenizer.special_ids
 
@@ -39,7 +41,7 @@ def test_special_tokens_are_read_as_text_or_as_objects(folder: Path) -> None:
 def test_special_tokens_may_be_in_a_separate_file(folder: Path) -> None:
     (folder / "tokenizer_config.json").unlink()
     (folder / "special_tokens_map.json").write_text('{"eos_token": "</s>"}')
-    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer = Tokenizer(load(folder))
     assert (tokenizer.bos_token, tokenizer.eos_token) == (None, "</s>")
 
 
@@ -54,17 +56,17 @@ def test_a_token_with_a_role_is_special_although_the_vocabulary_does_not_say_so(
 
 
 def test_a_special_token_that_the_vocabulary_does_not_have_is_added(folder: Path) -> None:
-    size = Tokenizer.from_folder(folder).vocabulary_size
+    size = Tokenizer(load(folder)).vocabulary_size
     tokenizer = configure(folder, pad_token="[PAD]")
     assert tokenizer.encode("a[PAD]")[1:] == [size]
     assert tokenizer.vocabulary_size == size + 1
 
 
 def test_a_class_adds_no_token_that_neither_a_file_nor_the_vocabulary_has(folder: Path) -> None:
-    before = Tokenizer.from_folder(folder)
+    before = Tokenizer(load(folder))
     (folder / "config.json").write_text('{"model_type": "bert"}')
     (folder / "tokenizer_config.json").write_text("{}")
-    after = Tokenizer.from_folder(folder)
+    after = Tokenizer(load(folder))
     assert after.vocabulary_size == before.vocabulary_size
     assert after.encode("fox") == before.encode("fox", special_tokens=False)
 
@@ -125,14 +127,14 @@ def test_fewest_tokens_is_0_if_an_added_token_absorbs_white_space(folder: Path) 
 def test_dropout_is_switched_off(folder: Path) -> None:
     path = folder / "tokenizer.json"
     content = json.loads(path.read_text())
-    ids = Tokenizer.from_folder(folder).encode(TEXT)
+    ids = Tokenizer(load(folder)).encode(TEXT)
     content["model"]["dropout"] = 0.9
     path.write_text(json.dumps(content))
-    assert Tokenizer.from_folder(folder).encode(TEXT) == ids
+    assert Tokenizer(load(folder)).encode(TEXT) == ids
 
 
 def test_contradicting_files_about_bos_and_eos_are_noted(folder: Path) -> None:
-    assert Tokenizer.from_folder(folder).notes == ()
+    assert Tokenizer(load(folder)).notes == ()
     assert configure(folder, add_bos_token=False, add_eos_token=False).notes == ()
     (note,) = configure(folder, add_eos_token=True).notes
     assert "add_eos_token: true" in note
@@ -148,7 +150,7 @@ def test_tokenizer_json_decides_which_tokens_surround_a_text(folder: Path) -> No
 
 
 def test_a_special_token_in_the_text_is_one_token(folder: Path) -> None:
-    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer = Tokenizer(load(folder))
     assert tokenizer.encode("</s>") == [tokenizer.eos_token_id]
 
 
@@ -165,46 +167,46 @@ def test_stored_limits_do_not_truncate_texts(folder: Path) -> None:
     backend.enable_truncation(max_length=2)
     backend.enable_padding(length=9)
     backend.save(str(folder / "tokenizer.json"))
-    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer = Tokenizer(load(folder))
     assert tokenizer.decode(tokenizer.encode("the lazy dog jumps")) == "the lazy dog jumps"
 
 
 def test_the_template_of_the_configuration_is_read(folder: Path) -> None:
-    assert Tokenizer.from_folder(folder).chat_template is None
-    assert configure(folder, chat_template="{{ 1 }}").chat_template == "{{ 1 }}"
+    assert read_templates(folder) == {}
+    configure(folder, chat_template="{{ 1 }}")
+    assert read_templates(folder) == {"default": "{{ 1 }}"}
 
 
 def test_named_templates_are_read(folder: Path) -> None:
     named = [{"name": "default", "template": "A"}, {"name": "tool_use", "template": "B"}]
-    tokenizer = configure(folder, chat_template=named)
-    assert tokenizer.chat_template == "A"
-    assert tokenizer.chat_templates == {"default": "A", "tool_use": "B"}
+    configure(folder, chat_template=named)
+    assert read_templates(folder) == {"default": "A", "tool_use": "B"}
 
 
 def test_templates_may_be_an_object_by_name(folder: Path) -> None:
-    tokenizer = configure(folder, chat_template={"default": "A", "tool_use": "B"})
-    assert tokenizer.chat_templates == {"default": "A", "tool_use": "B"}
+    configure(folder, chat_template={"default": "A", "tool_use": "B"})
+    assert read_templates(folder) == {"default": "A", "tool_use": "B"}
 
 
 def test_a_template_file_replaces_all_configured_templates(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("file")
-    tokenizer = configure(folder, chat_template={"default": "A", "tool_use": "B"})
-    assert tokenizer.chat_templates == {"default": "file"}
+    configure(folder, chat_template={"default": "A", "tool_use": "B"})
+    assert read_templates(folder) == {"default": "file"}
 
 
 def test_a_template_in_a_separate_file_takes_precedence(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("file é", encoding="utf-8")
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "rag.jinja").write_text("rag")
-    tokenizer = configure(folder, chat_template="config")
-    assert tokenizer.chat_templates == {"default": "file é", "rag": "rag"}
+    configure(folder, chat_template="config")
+    assert read_templates(folder) == {"default": "file é", "rag": "rag"}
 
 
 def test_the_error_about_a_missing_tokenizer_names_the_folder(tmp_path: Path) -> None:
     with pytest.raises(
         TokenizerError, match=r"no tokenizer\.json in .*download the file"
     ) as caught:
-        Tokenizer.from_folder(tmp_path)
+        Tokenizer(load(tmp_path))
     assert str(tmp_path) in str(caught.value)
 
 
@@ -214,7 +216,7 @@ def test_the_error_about_another_format_has_the_command_to_convert_it(
 ) -> None:
     (tmp_path / name).write_bytes(b"\x0a\x0e")
     with pytest.raises(TokenizerError, match=rf"has {name}.*save_pretrained"):
-        Tokenizer.from_folder(tmp_path)
+        Tokenizer(load(tmp_path))
 
 
 def change(folder: Path, **parts: Any) -> None:
@@ -238,7 +240,7 @@ def test_parts_that_fail_or_panic_in_the_package_raise_a_tokenizer_error(
 ) -> None:
     change(folder, **parts)
     with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot be read: the tokenizers"):
-        Tokenizer.from_folder(folder)
+        Tokenizer(load(folder))
 
 
 def test_a_panic_while_a_text_is_tokenized_raises_a_tokenizer_error(folder: Path) -> None:
@@ -247,7 +249,7 @@ def test_a_panic_while_a_text_is_tokenized_raises_a_tokenizer_error(folder: Path
     lower = {"type": "Replace", "pattern": {"Regex": "[^Z]"}, "content": ""}
     precompiled = {"type": "Precompiled", "precompiled_charsmap": table}
     change(folder, normalizer={"type": "Sequence", "normalizers": [lower, precompiled]})
-    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer = Tokenizer(load(folder))
     with pytest.raises(TokenizerError, match="panicked"):
         tokenizer.encode("Z")
 
@@ -258,20 +260,24 @@ def test_a_file_that_is_far_too_large_is_refused_before_it_is_read(folder: Path)
         content = path.read_bytes()
         os.truncate(path, 2**40)
         with pytest.raises(TokenizerError, match=f"{name} has 1,099,511,627,776 bytes"):
-            Tokenizer.from_folder(folder)
+            Tokenizer(load(folder))
         path.write_bytes(content)
 
 
 def test_a_text_that_is_far_too_long_is_refused(folder: Path) -> None:
     with pytest.raises(TokenizerError, match="at most 16,777,216"):
-        Tokenizer.from_folder(folder).encode("a" * (2**24 + 1))
+        Tokenizer(load(folder)).encode("a" * (2**24 + 1))
 
 
 def test_long_texts_have_the_same_tokens_as_short_ones(folder: Path) -> None:
-    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer = Tokenizer(load(folder))
     lines = [f"{TEXT} {number}.\n" for number in range(200)]
     each = [tokenizer.encode(line, special_tokens=False) for line in lines]
     assert tokenizer.encode("".join(lines)) == [number for ids in each for number in ids]
+
+
+def everything(folder: Path) -> object:
+    return Tokenizer(load(folder)), read_templates(folder)
 
 
 @pytest.mark.parametrize(
@@ -304,21 +310,21 @@ def test_long_texts_have_the_same_tokens_as_short_ones(folder: Path) -> None:
 def test_a_damaged_file_is_an_error_that_names_it(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
     with pytest.raises(TokenizerError, match=name):
-        Tokenizer.from_folder(folder)
+        everything(folder)
 
 
 def test_a_lone_surrogate_is_an_error_that_names_its_place(folder: Path) -> None:
     with pytest.raises(TokenizerError, match="character 2"):
-        Tokenizer.from_folder(folder).encode("ab\ud800")
+        Tokenizer(load(folder)).encode("ab\ud800")
 
 
 def test_a_negative_id_is_refused(folder: Path) -> None:
     with pytest.raises(TokenizerError, match="from 0 to 2³² - 1"):
-        Tokenizer.from_folder(folder).decode([-1])
+        Tokenizer(load(folder)).decode([-1])
 
 
 def test_many_threads_may_use_one_tokenizer(folder: Path) -> None:
-    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer = Tokenizer(load(folder))
     texts = [f"the fox {number} 今日は" for number in range(200)]
     with ThreadPoolExecutor(8) as pool:
         ids = list(pool.map(tokenizer.encode, texts))
@@ -335,4 +341,4 @@ def test_a_tokenizer_that_may_not_be_read_is_named(
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(TokenizerError, match=r"tokenizer\.json.*Permission denied"):
-        Tokenizer.from_folder(tmp_path)
+        Tokenizer(load(tmp_path))

@@ -8,6 +8,7 @@ import pytest
 
 import talu
 from talu.exceptions import ModelError, ModelNotFoundError, ValidationError
+from talu.sources import open_model
 from talu.weights.resolve import BUNDLED_FOLDER, resolve
 
 
@@ -118,13 +119,13 @@ def test_a_file_of_a_model_names_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(
         ModelError, match=f"is a file; give the folder that holds it: {str(tmp_path)!r}$"
     ):
-        resolve(str(tmp_path / name))
+        open_model(str(tmp_path / name))
 
 
 def test_a_gguf_file_is_not_supported_yet(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelError, match=r"not supported yet; give a folder with config.json"):
-        resolve(str(tmp_path / "m.gguf"))
+        open_model(str(tmp_path / "m.gguf"))
 
 
 def test_a_local_folder_does_not_import_the_hub_client(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from talu.engine.pooling import Pool
 from talu.engine.ticket import Channel
 from talu.exceptions import StateError, TaluError
 from talu.models import Architecture
-from talu.models.sentence_transformers import PoolingMode
 from talu.protocols import Executor
+from talu.sources.embedding import PoolingMode
 
 __all__ = ["Embedder", "EmbedderPlan", "EmbeddingRequest", "EmbeddingTicket", "plan_embedder"]
 

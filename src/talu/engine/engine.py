@@ -11,8 +11,8 @@ from talu.engine.stops import ReplyForm, Stops
 from talu.engine.ticket import Mailbox, Ticket
 from talu.engine.worker import Worker
 from talu.exceptions import EmptyPromptError, GenerationError, ValidationError
-from talu.models.sentence_transformers import PoolingMode
 from talu.sampling import SamplingParams
+from talu.sources.embedding import PoolingMode
 
 __all__ = ["Engine"]
 
@@ -41,6 +41,7 @@ class Engine:
         self.tokenizer = model.tokenizer
         self.architecture = model.architecture
         self.info = model.info
+        self.chat_templates = model.chat_templates
         self.context_length = model.cache.context_length
         self.text_limit = min(self.context_length, self.architecture.embedding.texts.max_tokens)
         self.head = model.head

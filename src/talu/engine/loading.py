@@ -1,6 +1,4 @@
-"""Loads a model folder: network, weights, tokenizer, cache and executor."""
-
-from pathlib import Path
+"""Loads a model from its files: network, weights, tokenizer, cache and executor."""
 
 from talu import _native
 from talu.engine.budget import CachePlan, available_memory, plan_cache
@@ -11,23 +9,22 @@ from talu.exceptions import ValidationError
 from talu.graph.native_executor import NativeExecutor
 from talu.graph.record import Graph
 from talu.models import Architecture, load_architecture
-from talu.models.sentence_transformers import network_folder
 from talu.protocols import Executor
+from talu.sources.source import ModelSource
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.layout import VECTOR, Role, choose_kv_format, choose_layout
 from talu.weights.pack import LoadedWeights, UnequalError, load_packed
-from talu.weights.safetensors_folder import open_folder
 
 __all__ = ["load_model"]
 
 
-def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel:
-    """Open the checkpoint in ``folder``.
+def load_model(source: ModelSource, options: LocalBackend | None = None) -> LoadedModel:
+    """Load a model.
 
     Args:
-        folder: the checkpoint's.
+        source: its files.
         options: execution options; None for the defaults of ``LocalBackend``.
 
     Raises:
@@ -38,12 +35,11 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
     """
     check_target()
     options = options or LocalBackend()
-    embedding = load_architecture(folder).embedding  # report errors in config.json first
-    tokenizer = Tokenizer.from_folder(
-        network_folder(folder),
-        lower_case=embedding.texts.lower_case and embedding.problem is None,
-    )
-    architecture, weights, layout = load_network(folder, options)
+    embedding = load_architecture(source).embedding  # report errors in the settings first
+    lower_case = embedding.texts.lower_case and embedding.problem is None
+    tokenizer = Tokenizer(source.tokenizer(lower_case=lower_case))
+    chat_templates = source.chat_templates()
+    architecture, weights, layout = load_network(source, options)
     graph, own = architecture.graph, architecture.embedding
     formats = {*layout.values()} - {VECTOR}
     kv_format = choose_kv_format(options, layout)
@@ -98,6 +94,7 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
     return LoadedModel(
         architecture=architecture,
         tokenizer=tokenizer,
+        chat_templates=chat_templates,
         executor=executor,
         weights=weights,
         cache=cache,
@@ -109,21 +106,21 @@ def load_model(folder: Path, options: LocalBackend | None = None) -> LoadedModel
 
 
 def load_network(
-    folder: Path, options: LocalBackend
+    source: ModelSource, options: LocalBackend
 ) -> tuple[Architecture, LoadedWeights, dict[str, str]]:
     """The network, its weights, and the format of each weight.
 
     If config.json ties the output head to the embedding table, but the checkpoint has a different
     head, the stored head is used.
     """
-    with open_folder(network_folder(folder), use_mmap=options.use_mmap) as checkpoint:
+    with source.tensors(use_mmap=options.use_mmap) as checkpoint:
         stored = set(checkpoint.names)
-        architecture = load_architecture(folder, stored=stored)
+        architecture = load_architecture(source, stored=stored)
         tied = architecture.tied_pair(stored)
         try:
             return load_weights(architecture, checkpoint, options, tied)
         except UnequalError:  # as in transformers
-            architecture = load_architecture(folder, stored=stored, own_head=True)
+            architecture = load_architecture(source, stored=stored, own_head=True)
             return load_weights(architecture, checkpoint, options)
 
 

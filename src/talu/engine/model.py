@@ -1,6 +1,6 @@
 """Defines ``LoadedModel``, the parts of a loaded model, and ``ModelInfo``, which describes it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from talu.engine.budget import CachePlan
@@ -52,6 +52,7 @@ class LoadedModel:
     """The parts of a loaded model.
 
     Attributes:
+        chat_templates: Jinja sources by name.
         executor: computes logits, or hidden states if the model computes no logits.
         weights: shared by the executors and closed with them.
         embedder: plan of the embedding steps.
@@ -62,6 +63,7 @@ class LoadedModel:
 
     architecture: Architecture
     tokenizer: Tokenizer
+    chat_templates: Mapping[str, str]
     executor: Executor
     weights: LoadedWeights
     cache: CachePlan

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from talu.models.sentence_transformers import PoolingMode
+from talu.sources.embedding import PoolingMode
 
 __all__ = ["Pool", "PoolingMode"]
 

@@ -1,33 +1,28 @@
-"""Shares open engines, one for each folder, version of its files and options, through leases."""
+"""Shares open engines, one for each model, version of its files and options, through leases."""
 
 import atexit
 import gc
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from talu._native import return_free_memory
 from talu.engine.engine import Engine
 from talu.engine.loading import load_model
-from talu.error_text import reason
-from talu.exceptions import ModelError, StateError
+from talu.exceptions import StateError
 from talu.models import load_architecture
+from talu.sources import ModelSource, open_model
 from talu.types import LocalBackend
-from talu.weights.resolve import resolve
+from talu.weights.files import FileVersion
 
 __all__ = ["EngineLease", "acquire"]
-
-READ = (".jinja", ".json", ".safetensors")  # suffixes of a model's files
 
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    folder: Path
-    files: tuple[tuple[str, int, int, int], ...]
+    location: str
+    files: tuple[FileVersion, ...]
     options: LocalBackend
 
 
@@ -60,11 +55,11 @@ class EngineLease:
     A released lease does not keep the model in memory.
 
     Attributes:
-        folder: the folder of the model.
+        location: the folder or file of the model.
     """
 
     def __init__(self, key: _Key, entry: _Entry) -> None:
-        self.folder = key.folder
+        self.location = key.location
         self._engine: Engine | None = entry.opened.result()
         self._key = key
         self._entry: _Entry | None = entry
@@ -103,16 +98,16 @@ def acquire(ref: str, options: LocalBackend | None = None, *, offline: bool = Fa
     """Acquire a lease on the engine of a model, which is opened first if necessary.
 
     Concurrent callers wait for a single open, and for a close in progress before it. All of them
-    get its error; the next call tries again. A new engine is opened in a forked child, for a folder
+    get its error; the next call tries again. A new engine is opened in a forked child, for a model
     whose files have changed, and after the engine of the model has failed.
 
     Raises:
-        TaluError: any error of ``resolve`` and ``load_model``.
+        TaluError: any error of ``open_model`` and ``load_model``.
         StateError: this call interrupts the opening or closing of the same model, as a signal
             handler may (code ``STATE_BUSY``).
     """
-    folder = _real(resolve(ref, offline=offline, check=load_architecture))
-    key = _Key(folder, tuple(sorted(_files(folder))), options or LocalBackend())
+    source = open_model(ref, offline=offline, check=load_architecture)
+    key = _Key(source.location, source.files, options or LocalBackend())
     with _changed:
         while (entry := _entries.get(key)) is not None and entry.leases == 0:
             _check_not_interrupted(entry, "closed")
@@ -127,34 +122,8 @@ def acquire(ref: str, options: LocalBackend | None = None, *, offline: bool = Fa
             _check_not_interrupted(entry, "opened")
         entry.leases += 1
     if first:
-        _open(key, entry)
+        _open(key, entry, source)
     return EngineLease(key, entry)
-
-
-def _real(folder: Path) -> Path:
-    """The folder with symbolic links resolved."""
-    try:
-        return folder.resolve(strict=True)
-    except OSError as error:
-        raise ModelError(f"{folder} cannot be opened: {reason(error)}") from error
-    except RuntimeError as error:
-        raise ModelError(f"{folder} cannot be opened: {error}") from error
-
-
-def _files(folder: Path, *, inner: bool = False) -> Iterator[tuple[str, int, int, int]]:
-    """Name, size, modification time and inode of the model's possible files.
-
-    They are in the folder and in the subfolders of sentence embeddings, such as ``1_Pooling``.
-    """
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(READ):
-                with suppress(OSError):  # a broken link: loading reports what is missing
-                    status = entry.stat()
-                    known = (status.st_size, status.st_mtime_ns, status.st_ino)
-                    yield (entry.path, *known)
-            elif not inner and entry.name[:1].isdigit() and entry.is_dir():
-                yield from _files(Path(entry.path), inner=True)
 
 
 def _check_not_interrupted(entry: _Entry, doing: str) -> None:
@@ -166,11 +135,11 @@ def _check_not_interrupted(entry: _Entry, doing: str) -> None:
         )
 
 
-def _open(key: _Key, entry: _Entry) -> None:
+def _open(key: _Key, entry: _Entry, source: ModelSource) -> None:
     try:
         if len(_entries) > 1:  # some may belong to clients that are garbage but not collected yet
             gc.collect()
-        entry.opened.set_result(Engine(load_model(key.folder, key.options)))
+        entry.opened.set_result(Engine(load_model(source, key.options)))
     except BaseException as error:
         _drop(key, entry)
         entry.opened.set_exception(error)

@@ -7,14 +7,13 @@ their sums and functions differ in the last bits.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from talu.exceptions import GenerationError
-from talu.models.sentence_transformers import Dense, LayerNorm, Step
-from talu.weights.safetensors_folder import open_folder
+from talu.sources.embedding import Dense, LayerNorm, Step
+from talu.weights.checkpoint import Checkpoint
 from talu.weights.tensors import as_float32
 
 __all__ = ["Head", "erf", "load_head", "tanh", "unit"]
@@ -122,7 +121,7 @@ def _load(step: Step) -> Callable[[Doubles], Doubles]:
             return _load_dense(step)
         case LayerNorm():
             shape = (step.width,)
-            tensors = _read(step.folder, {"norm.weight": shape, "norm.bias": shape})
+            tensors = _read(step.tensors, {"norm.weight": shape, "norm.bias": shape})
             return _LayerNorm(tensors["norm.weight"], tensors["norm.bias"])
         case _:
             return unit
@@ -136,7 +135,7 @@ def _load_dense(step: Dense) -> _Dense:
     projected = step.residual and step.inputs != step.outputs
     if projected:
         wanted["residual.weight"] = shape
-    tensors = _read(step.folder, wanted)
+    tensors = _read(step.tensors, wanted)
     return _Dense(
         weight=np.ascontiguousarray(tensors["linear.weight"].T),
         bias=tensors.get("linear.bias"),
@@ -146,8 +145,10 @@ def _load_dense(step: Dense) -> _Dense:
     )
 
 
-def _read(folder: Path, wanted: dict[str, tuple[int, ...]]) -> dict[str, Doubles]:
-    with open_folder(folder, use_mmap=False) as checkpoint:
+def _read(
+    open_tensors: Callable[[], Checkpoint], wanted: dict[str, tuple[int, ...]]
+) -> dict[str, Doubles]:
+    with open_tensors() as checkpoint:
         checkpoint.check(wanted)
         return {name: as_float32(checkpoint[name]).astype(np.float64) for name in wanted}
 

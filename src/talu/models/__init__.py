@@ -1,4 +1,4 @@
-"""Reads a model folder's configuration and records its network.
+"""Reads a model's settings and records its network.
 
 A family is one module listed in ``FAMILIES`` with five names: ``ARCHITECTURES`` (its model types,
 each with the transformers classes that have the same network), ``KEYS`` (the keys of config.json
@@ -11,7 +11,6 @@ import importlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from talu.graph.record import Graph, Value
@@ -19,24 +18,21 @@ from talu.models.bert import Sizes as EncoderSizes
 from talu.models.decoder import HEAD, TABLE
 from talu.models.generation import GENERATION_KEYS, read_generation
 from talu.models.names import stored_names
-from talu.models.sentence_transformers import (
-    EmbeddingSettings,
-    network_folder,
-    read_embedding_settings,
-)
-from talu.models.settings import Settings
+from talu.sources.embedding import EmbeddingSettings
+from talu.sources.settings import Settings
+from talu.sources.source import ModelSource
 
 __all__ = ["FAMILIES", "Architecture", "load_architecture"]
 
 FAMILIES = ["bert", "llama", "qwen"]
 SHOWN = 12  # names in a note
 OWN_HEAD = (
-    "config.json ties the output head to the embedding table ('tie_word_embeddings'), but the "
-    f"checkpoint has a different {HEAD!r}, which is used instead",
+    "ties the output head to the embedding table ('tie_word_embeddings'), but the checkpoint has a "
+    f"different {HEAD!r}, which is used instead"
 )
 UNKNOWN_CLASS = (
-    "config.json names classes in 'architectures' that talu does not know; the network is that of "
-    "the model type"
+    "names classes in 'architectures' that talu does not know; the network is that of the model "
+    "type"
 )
 
 WITHOUT_EFFECT = (  # common keys that the network does not depend on: no note names them
@@ -170,12 +166,12 @@ class Architecture:
 
 
 def load_architecture(
-    folder: Path, *, stored: Collection[str] | None = None, own_head: bool = False
+    source: ModelSource, *, stored: Collection[str] | None = None, own_head: bool = False
 ) -> Architecture:
-    """Read config.json and generation_config.json and record the network.
+    """Read the settings of a model and record its network.
 
     Args:
-        folder: the model's.
+        source: the model's files.
         stored: names of the tensors in the checkpoint; None if they are not known yet, in which
             case config.json is trusted.
         own_head: use the stored ``lm_head.weight`` even if config.json ties the output head to the
@@ -185,11 +181,11 @@ def load_architecture(
         ModelError: a file is missing or damaged, the model type is unknown, or a setting is out of
             range or not supported; the message names it.
     """
-    root, folder = folder, network_folder(folder)
-    settings = Settings.from_file(folder / "config.json")
+    settings = source.settings()
+    name = settings.path.name
     families = {
         model_type: family
-        for family in (importlib.import_module(f"talu.models.{name}") for name in FAMILIES)
+        for family in (importlib.import_module(f"talu.models.{each}") for each in FAMILIES)
         for model_type in family.ARCHITECTURES
     }
     model_type = settings.word("model_type", sorted(families))
@@ -197,13 +193,12 @@ def load_architecture(
     unknown = _unknown_classes(settings, family.ARCHITECTURES[model_type])
     config = family.read(settings, model_type)
     sizes = config.sizes
-    generation = read_generation(folder, settings, sizes.vocabulary)
+    generation = read_generation(source.generation(), settings, sizes.vocabulary)
     tied = sizes.tied and not own_head
-    written = settings.has("tie_word_embeddings")
-    embeds_only = _embeds_only(model_type, sizes, tied, stored, written=written)
+    embeds_only = _embeds_only(settings, model_type, sizes, tied, stored)
     head = None if embeds_only else (TABLE if tied else HEAD)
     graph: Graph = family.build(config, head)
-    embedding = _embedding(root, sizes)
+    embedding = _embedding(source, sizes)
     return Architecture(
         model_type=model_type,
         graph=graph,
@@ -214,10 +209,10 @@ def load_architecture(
         end_token_ids=generation.end_token_ids,
         generation_defaults=generation.values,
         notes=(
-            *(f"{UNKNOWN_CLASS} {model_type!r}: {_listed(unknown)}" for _ in unknown[:1]),
+            *(f"{name} {UNKNOWN_CLASS} {model_type!r}: {_listed(unknown)}" for _ in unknown[:1]),
             *_notes(settings, sizes.without_effect),
             *generation.notes,
-            *OWN_HEAD[:own_head],
+            *[f"{name} {OWN_HEAD}"][:own_head],
             *embedding.notes,
         ),
         prefix=family.PREFIXES[model_type],
@@ -247,8 +242,8 @@ def _unknown_classes(settings: Settings, known: Collection[str]) -> list[str]:
     return unknown
 
 
-def _embedding(folder: Path, sizes: Any) -> EmbeddingSettings:
-    embedding = read_embedding_settings(folder, sizes.width, sizes.context)
+def _embedding(source: ModelSource, sizes: Any) -> EmbeddingSettings:
+    embedding = source.embedding(sizes.width, sizes.context)
     if embedding.texts.lower_case and not isinstance(sizes, EncoderSizes):
         wrong = "'do_lower_case' in sentence_bert_config.json is supported for encoders only"
         return replace(embedding, problem=wrong)  # prompts must keep their case
@@ -256,36 +251,36 @@ def _embedding(folder: Path, sizes: Any) -> EmbeddingSettings:
 
 
 def _embeds_only(
-    model_type: str, sizes: Any, tied: bool, stored: Collection[str] | None, *, written: bool
+    settings: Settings, model_type: str, sizes: Any, tied: bool, stored: Collection[str] | None
 ) -> str | None:
     if isinstance(sizes, EncoderSizes):
         return f"a model of type {model_type!r} does not generate text, it makes embeddings"
     if not sizes.causal:
         return (
             "the model makes embeddings and does not generate text: 'is_causal' is false in "
-            "config.json, so every token sees the whole text"
+            f"{settings.path.name}, so every token sees the whole text"
         )
     if not tied and stored is not None and HEAD not in stored:
-        value = "false" if written else "not set"
+        value = "false" if settings.has("tie_word_embeddings") else "not set"
         return (
-            f"the checkpoint has no {HEAD!r} and 'tie_word_embeddings' is {value} in config.json, "
-            "so the model can make embeddings, but not generate text"
+            f"the checkpoint has no {HEAD!r} and 'tie_word_embeddings' is {value} in "
+            f"{settings.path.name}, so the model can make embeddings, but not generate text"
         )
     return None
 
 
 def _notes(settings: Settings, nested: Collection[str]) -> list[str]:
-    """Notes on keys of config.json that have no effect or occur more than once."""
+    """Notes on keys that have no effect or occur more than once."""
     settings.ignore(*WITHOUT_EFFECT, *GENERATION_KEYS)
     notes = []
     unread = settings.unread().items()
     names = [name for name, value in unread if value is not False and value not in ("", [], {})]
     if names := [*names, *nested]:
-        notes.append(f"keys of config.json that talu does not read: {_listed(names)}")
+        notes.append(f"keys of {settings.path.name} that talu does not read: {_listed(names)}")
     if settings.repeated:
         notes.append(
-            "keys that occur more than once in config.json; the last value is used: "
-            + _listed(settings.repeated)
+            f"keys that occur more than once in {settings.path.name}; the last value is used: "
+            f"{_listed(settings.repeated)}"
         )
     return notes
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from talu.graph.record import Graph, Value
 from talu.models.keys import ALL_FAMILIES, INVALID, Choice, Decimal, Key, Off, Whole, read_keys
-from talu.models.settings import Settings
+from talu.sources.settings import Settings
 
 __all__ = ["ARCHITECTURES", "KEYS", "PREFIXES", "Config", "build", "read"]
 

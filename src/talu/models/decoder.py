@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from talu.models.keys import ALL_FAMILIES, Choice, Decimal, Flag, Key, Off, Truth, Whole
 from talu.models.rope_keys import MAX_CONTEXT, rotary_frequencies
-from talu.models.settings import Settings
+from talu.sources.settings import Settings
 
 __all__ = ["HEAD", "MAX_CONTEXT", "SHORT_WINDOW", "TABLE", "Sizes", "decoder_keys"]
 

@@ -1,23 +1,22 @@
 """Reads a model's end tokens and sampling defaults.
 
-They are in generation_config.json, or in config.json if there is no such file.
+They are in generation_config.json, or in config.json if there is no such file; other sources than
+folders use the names of these files' keys.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from talu.config import GenerationConfig
 from talu.error_text import shown
 from talu.exceptions import ValidationError
-from talu.models.settings import Settings
 from talu.sampling import FROM_MODEL
+from talu.sources.settings import Settings
 
 __all__ = ["GENERATION_KEYS", "GenerationDefaults", "read_generation"]
 
-NAME = "generation_config.json"
 NOT_HONOURED: Mapping[str, tuple[object, ...]] = {  # unsupported settings: neutral values
     "bad_words_ids": ([],),
     "begin_suppress_tokens": ([],),
@@ -98,15 +97,17 @@ class GenerationDefaults:
     notes: tuple[str, ...]
 
 
-def read_generation(folder: Path, settings: Settings, vocabulary: int) -> GenerationDefaults:
-    """Read generation_config.json, or config.json (``settings``) if there is none.
+def read_generation(
+    own: Settings | None, settings: Settings, vocabulary: int
+) -> GenerationDefaults:
+    """Read the defaults for generation, and those of the network's settings if there are none.
 
-    If generation_config.json has no end tokens, those of config.json are used.
-
-    Raises:
-        ModelError: generation_config.json is damaged.
+    Args:
+        own: content of generation_config.json; if it has no end tokens, those of config.json are
+            used.
+        settings: content of config.json.
+        vocabulary: number of tokens; an end token must be one of them.
     """
-    own = Settings.from_optional_file(folder / NAME)
     source = settings if own is None else own
     notes: list[str] = []
     with_ends = source if source.has("eos_token_id") else settings

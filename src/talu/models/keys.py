@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from talu.error_text import shown
-from talu.models.settings import Settings
+from talu.sources.settings import Settings
 
 __all__ = [
     "ALL_FAMILIES",

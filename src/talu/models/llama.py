@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from talu.graph.record import Graph, Value
 from talu.models.decoder import MAX_CONTEXT, SHORT_WINDOW, TABLE, Sizes, decoder_keys
 from talu.models.keys import INVALID, Choices, Flag, Key, Off, Whole, read_keys
-from talu.models.settings import Settings
+from talu.sources.settings import Settings
 
 __all__ = ["ARCHITECTURES", "KEYS", "PREFIXES", "Config", "build", "read"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from talu.graph.record import Graph, Value
 from talu.models.decoder import MAX_CONTEXT, SHORT_WINDOW, TABLE, Sizes, decoder_keys
 from talu.models.keys import Choices, Flag, Key, Whole, read_keys
-from talu.models.settings import Settings
+from talu.sources.settings import Settings
 
 __all__ = ["ARCHITECTURES", "KEYS", "PREFIXES", "Config", "build", "read"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from talu.models.keys import Number, Section, Whole
 from talu.models.rope import default_frequencies, linear_scaling, llama3_scaling
-from talu.models.settings import Settings
+from talu.sources.settings import Settings
 
 __all__ = ["rotary_frequencies"]
 

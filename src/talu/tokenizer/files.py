@@ -97,13 +97,11 @@ def read_settings(folder: Path) -> TokenSettings:
     )
 
 
-def read_templates(folder: Path, configured: object) -> dict[str, str]:
-    """Chat templates by name.
+def read_templates(folder: Path) -> dict[str, str]:
+    """The chat templates of a checkpoint folder by name.
 
-    Args:
-        folder: the checkpoint's. ``chat_template.jinja`` replaces all configured templates.
-        configured: ``chat_template`` of ``tokenizer_config.json``: a text, an object of texts by
-            name, or a list of objects with ``name`` and ``template``.
+    In ``tokenizer_config.json``, ``chat_template`` is a text, an object of texts by name, or a list
+    of objects with ``name`` and ``template``. ``chat_template.jinja`` replaces all of these.
 
     Raises:
         TokenizerError: a file is damaged; the message names it.
@@ -112,7 +110,8 @@ def read_templates(folder: Path, configured: object) -> dict[str, str]:
     if path.is_file():
         templates = {"default": read_text(path)}
     else:
-        templates = _configured(folder / "tokenizer_config.json", configured)
+        path = folder / "tokenizer_config.json"
+        templates = _configured(path, _read_json(path).get("chat_template"))
     for path in sorted((folder / "additional_chat_templates").glob("*.jinja")):
         templates[path.stem] = read_text(path)
     return templates

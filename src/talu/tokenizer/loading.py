@@ -1,4 +1,4 @@
-"""Loads the tokenizer of a folder and applies the settings of its other files."""
+"""Builds a tokenizer from the content of tokenizer.json and the settings of other files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,13 +23,12 @@ from talu.tokenizer.files import (
     check_size,
     damaged,
     read_settings,
-    read_templates,
 )
 from talu.tokenizer.growth import check_growth, check_model, normalizer_in
 from talu.tokenizer.guarded import BackendError, guarded
 from talu.tokenizer.replaced import note_on_replaced_parts, state_of
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "build", "load"]
 
 _CONVERT = (
     'save it in the fast format first: python -c "from transformers import AutoTokenizer as T; '
@@ -41,45 +40,70 @@ _OTHER_FORMATS = ("tokenizer.model", "tekken.json", "vocab.json", "vocab.txt", "
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The tokenizer of a folder.
+    """A tokenizer of a model.
 
     Attributes:
         backend: the tokenizer, with the settings of all files applied.
         names: special tokens by the names that templates use, such as ``bos_token``.
-        chat_templates: Jinja sources by name, usually one, ``"default"``.
         notes: settings of the files that are not followed.
     """
 
     backend: tokenizers.Tokenizer
     names: dict[str, str]
-    chat_templates: dict[str, str]
     notes: tuple[str, ...]
 
 
 def load(folder: Path, *, lower_case: bool = False) -> Loaded:
-    """The tokenizer of a checkpoint folder; see ``Tokenizer.from_folder``."""
+    """The tokenizer of a checkpoint folder.
+
+    Args:
+        folder: the checkpoint's.
+        lower_case: see ``build``.
+
+    Raises:
+        TokenizerError: a file is missing or damaged; the message names it and says what to do.
+    """
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise _missing(folder)
     check_size(path, MAX_TOKENIZER)
     settings = read_settings(folder)
-    templates = read_templates(folder, settings.config.get("chat_template"))
     try:
-        backend = _load(path)
+        content = guarded(path.read_bytes)
+    except BackendError as error:
+        raise damaged(path, error) from error
+    return build(content, settings, path, lower_case=lower_case)
+
+
+def build(
+    content: bytes, settings: TokenSettings, path: Path, *, lower_case: bool = False
+) -> Loaded:
+    """Build a tokenizer.
+
+    Args:
+        content: that of a ``tokenizer.json``.
+        settings: what other files, or other parts of the file, say.
+        path: the file, for messages.
+        lower_case: lower-case every text before all else, except for special tokens in it.
+
+    Raises:
+        TokenizerError: the content is damaged, or could make a short text very long.
+    """
+    try:
+        backend = _load(content)
         names, notes = _configure(backend, settings)
         if lower_case:
             guarded(lower_first, backend)
     except BackendError as error:
         raise damaged(path, error) from error
-    return Loaded(backend, names, dict(templates), notes)
+    return Loaded(backend, names, notes)
 
 
-def _load(path: Path) -> tokenizers.Tokenizer:
+def _load(content: bytes) -> tokenizers.Tokenizer:
     """Load ``tokenizer.json`` after checking how much its parts can lengthen a text.
 
     The normalizer is checked first, because loading applies it to the added tokens.
     """
-    content = guarded(path.read_bytes)
     normalizer = guarded(lambda: normalizer_in(content.decode()))
     alone = {"version": "1.0", "added_tokens": [], "normalizer": normalizer, "model": _NO_MODEL}
     backend = guarded(tokenizers.Tokenizer.from_str, json.dumps(alone))

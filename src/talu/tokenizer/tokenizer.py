@@ -5,7 +5,6 @@ Only this package uses ``tokenizers``.
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 
 from tokenizers import pre_tokenizers
 
@@ -14,7 +13,7 @@ from talu.tokenizer.decoding import TAG_MARK, IncrementalDecoder
 from talu.tokenizer.encoding import TextEncoder, Watch, check_text
 from talu.tokenizer.guarded import guarded
 from talu.tokenizer.literal import LiteralEncoder, Part
-from talu.tokenizer.loading import Loaded, load
+from talu.tokenizer.loading import Loaded
 from talu.tokenizer.replaced import state_of
 from talu.unicode import is_unicode
 
@@ -35,7 +34,6 @@ class Tokenizer(TextEncoder):
         special_tokens: texts of the special tokens.
         plain_added_tokens: texts of the other tokens that are recognised wherever they are spelled.
         names: special tokens by the names that templates use, such as ``bos_token``.
-        chat_templates: Jinja sources by name, usually one, ``"default"``.
         notes: settings of the files that are not followed.
     """
 
@@ -44,7 +42,6 @@ class Tokenizer(TextEncoder):
         backend = loaded.backend
         super().__init__(backend)
         self.names, self.notes = loaded.names, loaded.notes
-        self.chat_templates = loaded.chat_templates
         self._texts: dict[int, str] = {}  # results of ``token_text``
         self._rules = state_of(backend.decoder)
         self.vocabulary_size = backend.get_vocab_size(with_added_tokens=True)
@@ -58,19 +55,6 @@ class Tokenizer(TextEncoder):
         self.plain_added_tokens = frozenset(t.content for t in spelled if not t.special)
         self._verbatim = _verbatim(self._rules, self._added)
         self._tags = {tag: number for tag in TAGS if (number := self.token_id(tag)) is not None}
-
-    @classmethod
-    def from_folder(cls, folder: Path, *, lower_case: bool = False) -> "Tokenizer":
-        """Load the tokenizer of a checkpoint folder.
-
-        Args:
-            folder: the checkpoint's.
-            lower_case: lower-case every text before all else, except for special tokens in it.
-
-        Raises:
-            TokenizerError: a file is missing or damaged; the message names it and says what to do.
-        """
-        return cls(load(folder, lower_case=lower_case))
 
     @property
     def bos_token(self) -> str | None:
@@ -86,11 +70,6 @@ class Tokenizer(TextEncoder):
     def eos_token_id(self) -> int | None:
         """Id of ``eos_token``."""
         return None if self.eos_token is None else self.token_id(self.eos_token)
-
-    @property
-    def chat_template(self) -> str | None:
-        """The chat template; None if the checkpoint has none."""
-        return self.chat_templates.get("default")
 
     def encode_parts(self, parts: Sequence[Part], *, watch: Watch | None = None) -> list[int]:
         """Token ids of the joined parts; special tokens in a literal part are plain text.

@@ -1,4 +1,4 @@
-"""Finds the folder of a model reference: the bundled model, a local folder or a hub model.
+"""Finds the place of a model reference: the bundled model, a local path or a hub model.
 
 A reference is looked up in the hub only if it has the form of a hub id and is not a local folder.
 """
@@ -6,7 +6,6 @@ A reference is looked up in the hub only if it has the form of a hub id and is n
 import errno
 import os
 import re
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +26,7 @@ FORMS = f"a folder (./path/to/model), a hub id (Qwen/Qwen3-0.6B) or {BUNDLED}"
 def resolve(
     ref: str, *, offline: bool = False, check: Callable[[Path], object] | None = None
 ) -> Path:
-    """The folder of the model that ``ref`` names.
+    """The folder or file of the model that ``ref`` names.
 
     Args:
         ref: ``"talu/pocket"``, a folder, or a hub id ``"organisation/name"``. A folder of that name
@@ -37,11 +36,11 @@ def resolve(
             downloaded; an exception from it ends the download.
 
     Returns:
-        an existing folder, whose content has not been checked.
+        an existing path, whose content has not been checked.
 
     Raises:
         ModelNotFoundError: there is no such model.
-        ModelError: the path is a file, or access to it is denied.
+        ModelError: access to the path is denied.
         ValidationError: ``ref`` is empty or not a string.
         IOError: the hub cannot be reached, or its cache cannot be written.
     """
@@ -80,11 +79,11 @@ def bundled() -> Path:
 
 
 def local(ref: str) -> Path:
-    """The folder at the path ``ref``."""
+    """The file or folder at the path ``ref``."""
     name = shown(ref)
     try:
         path = Path(ref).expanduser()
-        mode = path.stat().st_mode
+        path.stat()
     except RuntimeError as error:
         raise ModelNotFoundError(f"no model {name}: {error}") from error
     except ValueError as error:
@@ -95,11 +94,4 @@ def local(ref: str) -> Path:
             whole = shown(str(path.absolute()))
             raise ModelNotFoundError(f"no model {name}: {whole} does not exist") from error
         raise ModelError(f"the model {name} cannot be opened: {error.strerror}") from error
-    if stat.S_ISDIR(mode):
-        return path
-    if path.suffix == ".gguf":
-        raise ModelError(
-            f"{name} is a GGUF file, which is not supported yet; give a folder with config.json "
-            "and safetensors weights"
-        )
-    raise ModelError(f"{name} is a file; give the folder that holds it: {shown(str(path.parent))}")
+    return path

@@ -94,8 +94,8 @@ class LocalModel:
 
     @property
     def location(self) -> str:
-        """The folder of the model."""
-        return str(self._lease.folder)
+        """The folder or file of the model."""
+        return self._lease.location
 
     @property
     def max_context_length(self) -> int:

@@ -202,7 +202,7 @@ def _note(spelled: Sequence[str]) -> str:
 
 
 def _template(request: Request, engine: Engine, ref: str) -> str:
-    templates = engine.tokenizer.chat_templates
+    templates = engine.chat_templates
     source = request.chat_template
     if source is None and request.tools:
         source = templates.get("tool_use")

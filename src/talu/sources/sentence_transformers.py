@@ -8,36 +8,28 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal
 
 from talu.error_text import reason
 from talu.exceptions import ModelError
-from talu.models.sentence_keys import (
-    Prompts,
+from talu.sources.embedding import (
+    Dense,
+    EmbeddingSettings,
+    LayerNorm,
+    Normalize,
+    PoolingMode,
+    Step,
     TextSettings,
-    Unsupported,
-    optional,
-    read_prompts,
-    read_texts,
 )
-from talu.models.settings import Settings
+from talu.sources.sentence_keys import Prompts, Unsupported, optional, read_prompts, read_texts
+from talu.sources.settings import Settings
+from talu.weights.safetensors_folder import open_folder
 
-__all__ = [
-    "Dense",
-    "EmbeddingSettings",
-    "LayerNorm",
-    "Normalize",
-    "PoolingMode",
-    "Step",
-    "network_folder",
-    "read_embedding_settings",
-]
+__all__ = ["network_folder", "read_embedding_settings"]
 
-PoolingMode = Literal["first", "last", "mean", "max", "mean_sqrt_len_tokens", "weightedmean"]
 POOLING_WORDS: dict[object, PoolingMode] = {
     "cls": "first",
     "lasttoken": "last",
@@ -66,73 +58,6 @@ STATES = "sentence_embedding"  # the value that a step after pooling reads and w
 MAX_BYTES = 1 << 20
 MAX_MODULES = 32
 MAX_WIDTH = 2**17
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dense:
-    """A step: activation(x · weightᵀ + bias), plus x or a projection of it if ``residual``.
-
-    Attributes:
-        folder: holds the weights.
-    """
-
-    folder: Path
-    inputs: int
-    outputs: int
-    bias: bool
-    activation: str
-    residual: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Normalize:
-    """A step: scale to length 1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerNorm:
-    """A step: scale to mean 0 and variance 1, then multiply by a weight and add a bias.
-
-    Attributes:
-        folder: holds the weights.
-    """
-
-    folder: Path
-    width: int
-
-
-Step = Dense | LayerNorm | Normalize
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddingSettings:
-    """What the folder says about embeddings.
-
-    Attributes:
-        pooling: how the model was trained to pool, several modes being joined; None if that is not
-            specified or not supported.
-        pooling_problem: why ``pooling`` is None.
-        steps: the steps after pooling. A ``Normalize`` at the end is left out, because the caller's
-            ``normalize`` decides that, unless the vectors are truncated after it.
-        dimension: length of a vector.
-        texts: how texts become tokens.
-        prompts: prefixes for texts, by name.
-        default_prompt: name of the prompt that is used if the caller names none.
-        pools_prompt: the tokens of the prompt are pooled too.
-        problem: why this model's embeddings cannot be computed at all.
-        notes: what the files say and is not used.
-    """
-
-    pooling: tuple[PoolingMode, ...] | None = None
-    pooling_problem: str = "there is no 1_Pooling/config.json"
-    steps: tuple[Step, ...] = ()
-    dimension: int
-    texts: TextSettings
-    prompts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    default_prompt: str | None = None
-    pools_prompt: bool = True
-    problem: str | None = None
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +196,7 @@ def _dense(place: Path, width: int) -> Dense:
             )
     _check_weights(place)
     return Dense(
-        folder=place,
+        tensors=partial(open_folder, place, use_mmap=False),
         inputs=width,
         outputs=settings.integer("out_features", 1, MAX_WIDTH),
         bias=settings.flag("bias", default=True),
@@ -283,7 +208,7 @@ def _dense(place: Path, width: int) -> Dense:
 def _layer_norm(place: Path, width: int) -> LayerNorm:
     _check_width(Settings.from_file(place / "config.json"), "dimension", width)
     _check_weights(place)
-    return LayerNorm(folder=place, width=width)
+    return LayerNorm(tensors=partial(open_folder, place, use_mmap=False), width=width)
 
 
 def _check_width(settings: Settings, key: str, given: int) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from talu.error_text import shown
-from talu.models.settings import Settings
+from talu.sources.embedding import TextSettings
+from talu.sources.settings import Settings
 
-__all__ = ["Prompts", "TextSettings", "Unsupported", "optional", "read_prompts", "read_texts"]
+__all__ = ["Prompts", "Unsupported", "optional", "read_prompts", "read_texts"]
 
 FILES = tuple(
     f"sentence_{family}_config.json"
@@ -44,25 +45,6 @@ OTHER_INPUTS = ("audio", "chat_template", "image", "video")
 
 class Unsupported(Exception):
     """The folder asks for something that talu does not support; the message says what."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextSettings:
-    """How texts become tokens.
-
-    Attributes:
-        max_tokens: limit for a text, special tokens included.
-        source: where the limit comes from.
-        lower_case: texts are lower-cased, except for special tokens.
-        truncates_start: a text that is too long loses its start, not its end.
-        notes: what is not used.
-    """
-
-    max_tokens: int
-    source: str = "its context"
-    lower_case: bool = False
-    truncates_start: bool = False
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,62 @@
+"""Opens the files of a model, whatever their kind.
+
+A kind is one module listed in ``KINDS`` with two functions: ``matches`` (whether a path is of this
+kind; it reads as little as possible) and ``open_source`` (a path to a ``ModelSource``).
+"""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+from talu.error_text import reason, shown
+from talu.exceptions import ModelError
+from talu.sources.source import ModelSource
+from talu.weights.resolve import resolve
+
+__all__ = ["KINDS", "ModelSource", "open_model", "open_path"]
+
+KINDS = ["folder"]
+
+
+def open_model(
+    ref: str, *, offline: bool = False, check: Callable[[ModelSource], object] = lambda source: None
+) -> ModelSource:
+    """The source of the model that ``ref`` names.
+
+    Args:
+        ref: see ``resolve``.
+        offline: open no socket; a hub id must be in the hub's cache.
+        check: called with a source that lacks the weights before those of a hub model are
+            downloaded; an exception from it ends the download.
+
+    Raises:
+        TaluError: any error of ``resolve`` and ``open_path``.
+    """
+    path = resolve(ref, offline=offline, check=lambda folder: check(open_path(folder)))
+    return open_path(path)
+
+
+def open_path(path: Path) -> ModelSource:
+    """The source at an existing path, symbolic links resolved.
+
+    Raises:
+        ModelError: the path is inaccessible, or of no known kind.
+    """
+    try:
+        path = path.resolve(strict=True)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be opened: {reason(error)}") from error
+    except RuntimeError as error:
+        raise ModelError(f"{path} cannot be opened: {error}") from error
+    for kind in (importlib.import_module(f"talu.sources.{name}") for name in KINDS):
+        if kind.matches(path):
+            source: ModelSource = kind.open_source(path)
+            return source
+    if path.suffix == ".gguf":
+        raise ModelError(
+            f"{shown(str(path))} is a GGUF file, which is not supported yet; give a folder with "
+            "config.json and safetensors weights"
+        )
+    raise ModelError(
+        f"{shown(str(path))} is a file; give the folder that holds it: {shown(str(path.parent))}"
+    )
