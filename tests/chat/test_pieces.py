@@ -127,3 +127,43 @@ def test_a_stream_is_closed_while_another_thread_reads_it() -> None:
     go.set()
     reader.join(30)
     assert "".join(read) == "a"
+
+
+RESULTS = (
+    "text",
+    "reasoning",
+    "tokens",
+    "logprobs",
+    "tool_calls",
+    "finish_reason",
+    "stop_sequence",
+    "usage",
+    "timings",
+    "model",
+    "prompt",
+    "seed",
+    "notes",
+    "attempts",
+)
+
+
+def test_at_its_end_it_has_every_property_of_the_answer(faces) -> None:
+    answer = faces.run(faces.client("one two").ask("q"))
+    pieces = faces.client("one two").stream("q")
+    faces.read(pieces)
+    known = {name: getattr(pieces, name) for name in RESULTS}
+    assert known == {name: getattr(answer, name) for name in RESULTS}
+    assert pieces.to_dict() == answer.to_dict()
+    assert pieces.usage.completion_tokens == 2
+
+
+def test_before_its_end_its_properties_show_what_has_arrived(faces) -> None:
+    pieces = faces.client("one two").stream("q")
+    assert (pieces.text, pieces.usage, pieces.notes) == ("", None, ())
+    assert pieces.finish_reason is None
+    assert pieces.model == "scripted"
+    faces.read_some(pieces, 1)
+    close(faces, pieces)
+    assert pieces.text == "one"
+    assert pieces.finish_reason == "cancelled"
+    assert pieces.usage is not None

@@ -1,8 +1,8 @@
 """The public names for conversations: chats, items, answers and hooks."""
 
-from talu.chat.answer import ToolCall
 from talu.chat.async_chat import AsyncChat, AsyncResponse, AsyncStreamingResponse
 from talu.chat.builder import Token
+from talu.chat.fields import ToolCall
 from talu.chat.items import (
     ContentPart,
     ContentType,

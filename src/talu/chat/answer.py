@@ -1,21 +1,19 @@
-"""The base classes of all responses, and the state of a turn that they expose.
-
-A turn fills an ``Outcome``; ``Answer`` and ``WholeAnswer`` present it to the user.
-"""
+"""The base classes of all responses, and the outcome of a turn, which they present."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeVar
 from weakref import ref
 
 from talu.chat.builder import Builder
+from talu.chat.fields import ResultFields
 from talu.chat.items import ContentPart, Item, OutputText
 from talu.exceptions import StateError
 from talu.other_names import no_attribute
-from talu.types import Attempt, FinishReason, Timings, TokenLogprob, Usage
+from talu.types import Attempt, FinishReason, Timings, Usage
 
-__all__ = ["Answer", "ChatT", "Latest", "Outcome", "ToolCall", "WholeAnswer"]
+__all__ = ["Answer", "ChatT", "Latest", "Outcome", "WholeAnswer"]
 
 T = TypeVar("T")
 
@@ -66,22 +64,10 @@ class Outcome(Generic[ChatT]):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A tool call requested by the model; ``arguments`` is JSON text as the model wrote it."""
-
-    id: str
-    name: str
-    arguments: str
-
-    def to_dict(self) -> dict[str, object]:
-        """The call in OpenAI's format."""
-        function = {"name": self.name, "arguments": self.arguments}
-        return {"id": self.id, "type": "function", "function": function}
-
-
-class Answer(Generic[ChatT]):
+class Answer(ResultFields, Generic[ChatT]):
     """Base of all answers. Before a stream has ended, its attributes show what has arrived."""
+
+    _turn: Outcome[ChatT]
 
     def __init__(self, turn: Outcome[ChatT]) -> None:
         self._turn = turn
@@ -89,98 +75,9 @@ class Answer(Generic[ChatT]):
         turn.answer = self
 
     @property
-    def text(self) -> str:
-        """The answer's text, without reasoning and tool calls."""
-        return self._turn.builder.text
-
-    @property
-    def reasoning(self) -> str | None:
-        """The model's reasoning before the answer; None when there is none."""
-        return self._turn.builder.reasoning or None
-
-    @property
-    def tokens(self) -> list[int]:
-        """Ids of all sampled tokens, including reasoning tokens and the end token."""
-        return list(self._turn.builder.tokens)
-
-    @property
-    def logprobs(self) -> list[TokenLogprob] | None:
-        """One entry per token; None when they were not requested."""
-        return list(self._turn.builder.logprobs) or None
-
-    @property
-    def tool_calls(self) -> list[ToolCall] | None:
-        """The tool calls that the model requests; None when there are none."""
-        calls = self._turn.builder.calls
-        return [ToolCall(call.call_id, call.name, call.arguments) for call in calls] or None
-
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        """Why the answer ended; None while it has not, and when it failed.
-
-        ``error`` for a partial answer whose time ran out or whose connection broke.
-        """
-        return self._turn.finish_reason
-
-    @property
-    def stop_sequence(self) -> str | None:
-        """The stop sequence that ended the answer, if one did."""
-        done = self._turn.builder.done
-        return done.stop_sequence if done else None
-
-    @property
-    def usage(self) -> Usage | None:
-        """Token counts; None before the end, and when the answer failed or was never read.
-
-        For a stream that was stopped early, they count what the model generated until then, which
-        may be more than was read.
-        """
-        done = self._turn.builder.done
-        return done.usage if done else None
-
-    @property
-    def timings(self) -> Timings | None:
-        """Durations; available whenever ``usage`` is."""
-        done = self._turn.builder.done
-        return done.timings if done else None
-
-    @property
     def chat(self) -> ChatT | None:
         """The chat that this answer belongs to; None for a raw completion and for a copy."""
         return self._turn.chat
-
-    @property
-    def model(self) -> str | None:
-        """The name of the model."""
-        done = self._turn.builder.done
-        return done.model if done else self._turn.model
-
-    @property
-    def prompt(self) -> str | None:
-        """The rendered prompt; None before the end and when the backend does not report it."""
-        done = self._turn.builder.done
-        return done.prompt if done else None
-
-    @property
-    def seed(self) -> int | None:
-        """The seed that was given or drawn; repeating the request with it repeats the answer.
-
-        None before the end, and when the backend does not report it.
-        """
-        done = self._turn.builder.done
-        return done.seed if done else None
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences that describe each deviation from the request."""
-        done = self._turn.builder.done
-        return done.notes if done else ()
-
-    @property
-    def attempts(self) -> tuple[Attempt, ...]:
-        """The models that a router asked for this answer, in order; empty without a policy."""
-        done = self._turn.builder.done
-        return done.attempts if done else ()
 
     @property
     def content(self) -> list[ContentPart]:
@@ -188,30 +85,6 @@ class Answer(Generic[ChatT]):
         if self._content is None or not self._turn.ended:
             self._content = [OutputText(self._turn.builder.text)]
         return self._content
-
-    def to_dict(self) -> dict[str, Any]:
-        """The answer as a dictionary for JSON: text, finish reason and all other known values."""
-        known: dict[str, Any] = {
-            "text": self.text,
-            "finish_reason": str(reason) if (reason := self._turn.finish_reason) else None,
-            "model": self.model,
-            "reasoning": self.reasoning,
-            "stop_sequence": self.stop_sequence,
-            "notes": list(self.notes) or None,
-            "attempts": [asdict(attempt) for attempt in self.attempts] or None,
-            "prompt": self.prompt,
-            "tokens": self.tokens or None,
-            "seed": self.seed,
-        }
-        if done := self._turn.builder.done:
-            known["usage"] = asdict(done.usage) | {"total_tokens": done.usage.total_tokens}
-            known["timings"] = asdict(done.timings) | {"total_ms": done.timings.total_ms}
-        if self.logprobs is not None:
-            known["logprobs"] = [_plain(entry) for entry in self.logprobs]
-        if self.tool_calls is not None:
-            known["tool_calls"] = [call.to_dict() for call in self.tool_calls]
-        always = ("text", "finish_reason")
-        return {name: value for name, value in known.items() if name in always or value is not None}
 
     def __repr__(self) -> str:
         text = self._turn.builder.text
@@ -359,8 +232,3 @@ class Latest:
             outcome = turn.of_chat(None)
             outcome.past = turn.past
             self._complete, self._answer = (ref(answer), outcome), None
-
-
-def _plain(entry: TokenLogprob) -> dict[str, Any]:
-    top = [list(other) for other in entry.top_logprobs or ()]
-    return {**asdict(entry), "top_logprobs": top or None}

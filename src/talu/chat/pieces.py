@@ -5,8 +5,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
+from talu.chat.answer import Outcome
 from talu.chat.async_chat import AsyncStreamingResponse
 from talu.chat.builder import Token
+from talu.chat.fields import Progress, ResultFields
 from talu.chat.stream import not_json
 from talu.chat.sync_chat import StreamingResponse
 from talu.exceptions import StateError
@@ -15,13 +17,14 @@ from talu.types import Handle
 __all__ = ["AsyncPieces", "Pieces"]
 
 
-class Pieces(Handle, Generator[Token, None, None]):
+class Pieces(ResultFields, Handle, Generator[Token, None, None]):
     """The pieces of an answer, read with ``for``, ``next`` or ``"".join(pieces)``.
 
-    Leaving the loop, ``close`` and dropping the object stop the generation.
+    Leaving the loop, ``close`` and dropping the object stop the generation. It has the properties
+    of an answer, such as ``usage`` and ``notes``: until it has ended they show what has arrived.
     """
 
-    __slots__ = ("__weakref__", "_reading", "_release", "_response")
+    __slots__ = ("__weakref__", "_reading", "_release", "_response", "_turn")
     _instead = 'read it: "".join(pieces) is plain text'
     keys = not_json
 
@@ -30,6 +33,7 @@ class Pieces(Handle, Generator[Token, None, None]):
     ) -> None:
         """Read this response; ``release`` is called when nothing is left to read."""
         self._response = response
+        self._turn = response._turn
         self._reading = iter(response)
         self._release = release
 
@@ -70,18 +74,19 @@ class Pieces(Handle, Generator[Token, None, None]):
 
     def __repr__(self) -> str:
         how = 'loop over it, or "".join(it)'
-        return _shown(self, self._response.model, self._response, how)
+        return _shown(self, self.model, self._response, how)
 
 
-class AsyncPieces(Handle, AsyncGenerator[Token, None]):
+class AsyncPieces(ResultFields, Handle, AsyncGenerator[Token, None]):
     """The pieces of an answer, read with ``async for``.
 
     Awaiting it first opens the model and submits the request, so that an invalid request raises
     there and not at the first piece, when a web handler has already sent its headers. Leaving the
-    loop, calling ``aclose`` or dropping the object stops the generation.
+    loop, calling ``aclose`` or dropping the object stops the generation. It has the properties of
+    an answer, as ``Pieces`` has them.
     """
 
-    __slots__ = ("__weakref__", "_begin", "_closed", "_model", "_reading", "_response")
+    __slots__ = ("__weakref__", "_begin", "_closed", "_reading", "_response", "_turn")
     _instead = "read it with async for; its pieces are text"
     keys = not_json
 
@@ -90,7 +95,7 @@ class AsyncPieces(Handle, AsyncGenerator[Token, None]):
     ) -> None:
         """Create a stream whose request to ``model`` is submitted by ``begin``."""
         self._begin = begin
-        self._model = model
+        self._turn: Progress = Outcome(chat=None, model=model or "")
         self._response: AsyncStreamingResponse | None = None
         self._reading: AsyncGenerator[Token, None] | None = None
         self._closed = False
@@ -100,7 +105,8 @@ class AsyncPieces(Handle, AsyncGenerator[Token, None]):
 
     async def _started(self) -> Self:
         if self._response is None and not self._closed:
-            self._response = await self._begin()
+            self._response = response = await self._begin()
+            self._turn = response._turn
         return self
 
     async def __aenter__(self) -> Self:
@@ -144,8 +150,8 @@ class AsyncPieces(Handle, AsyncGenerator[Token, None]):
 
     def __repr__(self) -> str:
         if self._closed and self._response is None:
-            return f"AsyncPieces(model={self._model!r}, cancelled before it was read)"
-        return _shown(self, self._model, self._response, "loop over it with async for")
+            return f"AsyncPieces(model={self._turn.model!r}, cancelled before it was read)"
+        return _shown(self, self._turn.model, self._response, "loop over it with async for")
 
 
 async def _read(response: AsyncStreamingResponse) -> AsyncGenerator[Token, None]:

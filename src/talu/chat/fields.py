@@ -1,0 +1,166 @@
+"""The properties of answers and streams that are read from what a turn has produced."""
+
+from abc import ABC
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from talu.chat.builder import Builder
+from talu.types import Attempt, FinishReason, Timings, TokenLogprob, Usage
+
+__all__ = ["Progress", "ResultFields", "ToolCall"]
+
+
+class Progress(Protocol):
+    """What a turn has produced so far.
+
+    Attributes:
+        model: the requested model's name, used until the backend reports one.
+        finish_reason: None until the turn has ended, and when it failed without a partial answer.
+    """
+
+    model: str
+    builder: Builder
+    finish_reason: FinishReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool call requested by the model; ``arguments`` is JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def to_dict(self) -> dict[str, object]:
+        """The call in OpenAI's format."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": self.id, "type": "function", "function": function}
+
+
+class ResultFields(ABC):
+    """The properties of every answer and stream.
+
+    Before a stream has ended, they show what has arrived; usage, timings, notes, attempts and all
+    else that the model says at the end are known then.
+    """
+
+    __slots__ = ()
+    _turn: Progress
+
+    @property
+    def text(self) -> str:
+        """The answer's text, without reasoning and tool calls."""
+        return self._turn.builder.text
+
+    @property
+    def reasoning(self) -> str | None:
+        """The model's reasoning before the answer; None when there is none."""
+        return self._turn.builder.reasoning or None
+
+    @property
+    def tokens(self) -> list[int]:
+        """Ids of all sampled tokens, including reasoning tokens and the end token."""
+        return list(self._turn.builder.tokens)
+
+    @property
+    def logprobs(self) -> list[TokenLogprob] | None:
+        """One entry per token; None when they were not requested."""
+        return list(self._turn.builder.logprobs) or None
+
+    @property
+    def tool_calls(self) -> list[ToolCall] | None:
+        """The tool calls that the model requests; None when there are none."""
+        calls = self._turn.builder.calls
+        return [ToolCall(call.call_id, call.name, call.arguments) for call in calls] or None
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the answer ended; None while it has not, and when it failed.
+
+        ``error`` for a partial answer whose time ran out or whose connection broke.
+        """
+        return self._turn.finish_reason
+
+    @property
+    def stop_sequence(self) -> str | None:
+        """The stop sequence that ended the answer, if one did."""
+        done = self._turn.builder.done
+        return done.stop_sequence if done else None
+
+    @property
+    def usage(self) -> Usage | None:
+        """Token counts; None before the end, and when the answer failed or was never read.
+
+        For a stream that was stopped early, they count what the model generated until then, which
+        may be more than was read.
+        """
+        done = self._turn.builder.done
+        return done.usage if done else None
+
+    @property
+    def timings(self) -> Timings | None:
+        """Durations; available whenever ``usage`` is."""
+        done = self._turn.builder.done
+        return done.timings if done else None
+
+    @property
+    def model(self) -> str | None:
+        """The name of the model."""
+        done = self._turn.builder.done
+        return done.model if done else self._turn.model
+
+    @property
+    def prompt(self) -> str | None:
+        """The rendered prompt; None before the end and when the backend does not report it."""
+        done = self._turn.builder.done
+        return done.prompt if done else None
+
+    @property
+    def seed(self) -> int | None:
+        """The seed that was given or drawn; repeating the request with it repeats the answer.
+
+        None before the end, and when the backend does not report it.
+        """
+        done = self._turn.builder.done
+        return done.seed if done else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that describe each deviation from the request."""
+        done = self._turn.builder.done
+        return done.notes if done else ()
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The models that a router asked for this answer, in order; empty without a policy."""
+        done = self._turn.builder.done
+        return done.attempts if done else ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as a dictionary for JSON: text, finish reason and all other known values."""
+        known: dict[str, Any] = {
+            "text": self.text,
+            "finish_reason": str(reason) if (reason := self._turn.finish_reason) else None,
+            "model": self.model,
+            "reasoning": self.reasoning,
+            "stop_sequence": self.stop_sequence,
+            "notes": list(self.notes) or None,
+            "attempts": [asdict(attempt) for attempt in self.attempts] or None,
+            "prompt": self.prompt,
+            "tokens": self.tokens or None,
+            "seed": self.seed,
+        }
+        if done := self._turn.builder.done:
+            known["usage"] = asdict(done.usage) | {"total_tokens": done.usage.total_tokens}
+            known["timings"] = asdict(done.timings) | {"total_ms": done.timings.total_ms}
+        if self.logprobs is not None:
+            known["logprobs"] = [_plain(entry) for entry in self.logprobs]
+        if self.tool_calls is not None:
+            known["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        always = ("text", "finish_reason")
+        return {name: value for name, value in known.items() if name in always or value is not None}
+
+
+def _plain(entry: TokenLogprob) -> dict[str, Any]:
+    top = [list(other) for other in entry.top_logprobs or ()]
+    return {**asdict(entry), "top_logprobs": top or None}
