@@ -461,3 +461,10 @@ class Request:
     notes: tuple[str, ...] = ()
     deadline: Deadline | None = field(default=None, compare=False, repr=False)
     has_alternatives: bool = field(default=False, compare=False, repr=False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that are set, by name, also the template of a chat."""
+        given = self.config.without_none().given
+        template = self.chat_template
+        return given if template is None else {**given, "chat_template": template}

@@ -85,7 +85,7 @@ class SyncIO:
     async def open(self, request: Request) -> AsyncGeneration:
         """Open the model; its blocking generation becomes an async one that never suspends."""
         backend = self._open()
-        check_settings(backend, request.config)
+        check_settings(backend, request)
         return _NeverSuspended(backend.generate(request))
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
@@ -132,7 +132,7 @@ class AsyncIO:
     async def open(self, request: Request) -> AsyncGeneration:
         """Open the model beside the loop."""
         backend = await self._open()
-        check_settings(backend, request.config)
+        check_settings(backend, request)
         return backend.agenerate(request)
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
-from talu.config import GenerationConfig
 from talu.error_text import shown
 from talu.exceptions import GenerationError, TaluError, ValidationError
 from talu.protocols import Backend, Counter, Embedder, Renderer, Vocabulary
+from talu.types import Request
 
 __all__ = [
     "Ability",
@@ -63,13 +63,13 @@ vocabulary: Ability[Vocabulary] = Ability(
 )
 
 
-def check_settings(backend: Backend, config: GenerationConfig) -> None:
+def check_settings(backend: Backend, request: Request) -> None:
     """Refuse settings that the backend would ignore.
 
     Raises:
         ValidationError: some are set; the message names all of them.
     """
-    if ignored := ignored_settings(backend, config):
+    if ignored := ignored_settings(backend, request):
         raise ValidationError(
             f"model {shown(backend.model)} has no {' and no '.join(ignored)}: leave "
             f"{'it' if len(ignored) == 1 else 'them'} out, or use another model",
@@ -77,10 +77,6 @@ def check_settings(backend: Backend, config: GenerationConfig) -> None:
         )
 
 
-def ignored_settings(backend: Backend, config: GenerationConfig) -> list[str]:
+def ignored_settings(backend: Backend, request: Request) -> list[str]:
     """Names of the settings that are set and that the backend would ignore."""
-    return [
-        name
-        for name, value in config.given.items()
-        if value is not None and name not in backend.settings
-    ]
+    return [name for name in request.settings if name not in backend.settings]

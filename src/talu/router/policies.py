@@ -101,7 +101,7 @@ class Policy:
 
     def unfit(self, backend: Backend, request: Request) -> str | None:
         """Why this model cannot answer the request, as a part of a sentence; None if it can."""
-        if ignored := ignored_settings(backend, request.config):
+        if ignored := ignored_settings(backend, request):
             return f"it has no {' and no '.join(ignored)}"
         if request.tools and not backend.capabilities.tool_calling:
             return "it has no tools"

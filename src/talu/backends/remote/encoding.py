@@ -69,7 +69,7 @@ def set_values(
     known = target.provider.settings(raw=raw)
     values: dict[str, Any] = {}
     notes: list[str] = []
-    for name, value in request.config.without_none().given.items():
+    for name, value in request.settings.items():
         if name == "extra_body":
             continue
         if name not in known:
