@@ -62,6 +62,17 @@ def test_a_request_waits_for_the_first_of_several_models_that_cool(faces: Any) -
     assert tried(answer) == [("a", "RATE_LIMITED"), ("b", "RATE_LIMITED"), ("b", None)]
 
 
+def test_a_model_that_failed_is_asked_once_more_when_all_others_pause(faces: Any) -> None:
+    first = model("a", "one", [down()], "two", [down()], [down()], "never")
+    client = faces.client_of(first, model("b"), policy=Fallback(wait=0.05))
+    client.router._routing._targets["b"]._health.until = 1e9
+    faces.run(client.ask("hi"))
+    assert tried(faces.run(client.ask("hi"))) == [("a", "SERVER_ERROR"), ("a", None)]
+    with pytest.raises(EndpointError, match="'a': it is down; 'b' is cooling down") as caught:
+        faces.run(client.ask("hi"))
+    assert tried(caught.value) == [("a", "SERVER_ERROR")] * 2
+
+
 def test_an_error_names_all_pauses_when_waiting_would_take_too_long(faces: Any) -> None:
     client = faces.client_of(
         model("a", [limited(70)]), model("b", [limited(80)]), policy=Fallback()

@@ -88,14 +88,14 @@ def test_one_failure_among_recent_successes_is_no_reason_to_pause() -> None:
         assert not health.blocked(float(now), lone=False)
 
 
-def test_three_failures_in_a_row_are_a_reason_to_pause() -> None:
+def test_four_failures_in_a_row_are_a_reason_to_pause() -> None:
     health = Health()
     ask(health, 0.0, None)
-    for now in (1.0, 2.0):
+    for now in (1.0, 2.0, 3.0):
         ask(health, now, FAILED)
         assert not health.blocked(now, lone=False)
-    ask(health, 3.0, FAILED)
-    assert (health.failures, health.until) == (3, 4.0)
+    ask(health, 4.0, FAILED)
+    assert (health.failures, health.until) == (4, 5.0)
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ def test_answers_that_always_break_pause_their_model_for_longer_and_longer() -> 
 def test_first_tokens_do_not_excuse_answers_that_break() -> None:
     health = Health()
     ask(health, 0.0, None)
-    for now in (1.0, 2.0):
+    for now in (1.0, 2.0, 3.0):
         broken_off(health, now)
         assert not health.blocked(now, lone=False)
-    broken_off(health, 3.0)
-    assert health.until == 4.0
+    broken_off(health, 4.0)
+    assert health.until == 5.0
 
 
 def test_answers_that_began_before_a_pause_do_not_end_it() -> None:

@@ -21,7 +21,7 @@ __all__ = ["Health", "Verdict", "verdict_on"]
 FIRST_PAUSE_S = 1.0  # doubled for each further pause without a complete answer between them
 MAX_PAUSE_S = 60.0
 MAX_ASKED_S = 3600.0  # of a pause that a server asks for
-TOLERATED = 2  # failures in a row, after a success
+TOLERATED = 3  # failures in a row, after a success
 RECENT_S = 60.0  # age of a success that excuses a failure
 PASSED_ON = {
     "BAD_REQUEST",

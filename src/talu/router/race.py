@@ -58,6 +58,7 @@ class Race:
         self._targets = list(targets if policy.falls_back else targets[:1])
         self._lone = len(self._targets) == 1
         self._left = list(self._targets)
+        self._again: list[Target] = []  # models that failed, to ask if all others pause
         self._open = open_model
         self._hedging = hedging
         self._may_hedge = policy.hedge
@@ -94,7 +95,8 @@ class Race:
             self._drop_others()
 
     def _begin(self, lease: Lease) -> None:
-        self._left.remove(lease.target)
+        place = self._left if lease.target in self._left else self._again
+        place.remove(lease.target)
         request = replace(self._request, has_alternatives=bool(self._left))
         trial = Trial(lease, request, self._policy, self._began_at)
         task = asyncio.create_task(trial.run(self._open))
@@ -131,6 +133,12 @@ class Race:
         self._errors.append(error)
         if isinstance(error, EndpointError) and error.retry_after is not None:
             self._left.append(trial.lease.target)  # once the server allows it
+        elif verdict is Verdict.FAILED and self._asked(trial.model) == 1:
+            self._again.append(trial.lease.target)
+
+    def _asked(self, model: str) -> int:
+        """How often this model was asked and has failed."""
+        return sum(attempt.model == model for attempt in self.attempts)
 
     def _hedge_delay(self) -> float | None:
         """Seconds until a second model is asked; None for never."""
@@ -167,15 +175,13 @@ class Race:
         try:
             while not self._stop.done():
                 changes = [target.changed(ticket) for target in queued]
-                waits: dict[str, Wait] = {}
-                for target in queued:
-                    # A lone model is asked while it cools, but not again by the same request.
-                    lone = self._lone and not self.attempts
-                    lease = target.begin(ticket, lone=lone, tokens=self._tokens)
-                    if isinstance(lease, Lease):
-                        return lease
-                    waits[target.name] = lease
-                seconds = self._patience(waits)
+                found = self._try(queued, ticket)
+                if not isinstance(found, Lease) and not _any_limited(found):
+                    again = self._try(self._again, ticket)
+                    found = again if isinstance(again, Lease) else found
+                if isinstance(found, Lease):
+                    return found
+                seconds = self._patience(found)
                 await asyncio.wait(
                     {self._stop, *changes}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -183,6 +189,17 @@ class Race:
         finally:
             for target in queued:
                 target.leave(ticket)
+
+    def _try(self, targets: Sequence[Target], ticket: Ticket) -> Lease | dict[str, Wait]:
+        """An attempt at the first of these models that can be asked now; else why none can."""
+        lone = self._lone and not self.attempts  # asked while it cools, but once by each request
+        waits = {}
+        for target in targets:
+            found = target.begin(ticket, lone=lone, tokens=self._tokens)
+            if isinstance(found, Lease):
+                return found
+            waits[target.name] = found
+        return waits
 
     def _patience(self, waits: Mapping[str, Wait]) -> float:
         """Seconds until it is worth looking again.
@@ -247,6 +264,10 @@ def _entered(targets: Sequence[Target], ticket: Ticket) -> list[Target]:
     if not entered:
         raise full[0]
     return entered
+
+
+def _any_limited(waits: Mapping[str, Wait]) -> bool:
+    return any(wait.limits is not None for wait in waits.values())
 
 
 def _error_of(task: "asyncio.Task[None]") -> BaseException | None:
