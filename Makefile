@@ -65,13 +65,9 @@ $(DOCS)/.installed: pyproject.toml
 	@touch $@
 
 # Takes minutes, writes 2.4 GB into the user's cache directory, and wants the machine for itself.
-bench: $(VENV)/.bench
+bench: $(INSTALLED)
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/prefill.py
-
-$(VENV)/.bench: $(INSTALLED)
-	@$(BIN)/python $(INSTALL) --group bench
-	@touch $@
 
 # A build of the native module beside the installed one, and its tests on that.
 # $(call native_tests,name,options of the build,environment)

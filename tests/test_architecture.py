@@ -41,6 +41,7 @@ MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always
     "sources": {"tokenizer", "weights"},
     "graph": {"_native"},
     "weights": {"_native"},
+    "gguf": {"weights"},
 }
 THIRD_PARTY_HOME = {  # a package from outside: the only files or folders that import it
     "anthropic": {"backends/remote/anthropic_sdk.py"},
@@ -75,6 +76,7 @@ PURE = [  # pure files: no input, output, threads or clocks
     "engine/stops.py",
     "error_text.py",
     "exceptions.py",
+    "gguf/encodings.py",
     "graph/record.py",
     "hooks/ending.py",
     "hooks/measures.py",

@@ -1,0 +1,306 @@
+"""Reads the header of a GGUF file: metadata and the places of the tensors.
+
+Everything that the header claims is compared with the size of the file before it is used, so a
+damaged or hostile file is refused in time and memory that are proportional to its size.
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talu.error_text import shown
+from talu.exceptions import ModelError
+from talu.gguf.encodings import TYPES
+from talu.weights.files import OpenFile
+
+__all__ = ["Header", "Metadata", "TensorInfo", "Value", "read_header"]
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+ALIGNMENT = "general.alignment"
+DEFAULT_ALIGNMENT = 32
+MAX_ALIGNMENT = 1 << 16
+MAX_HEADER = 1 << 27  # bytes; the largest known have 16 MB
+MAX_NAME = (1 << 16) - 1  # bytes of a key or of a tensor's name
+MAX_DIMENSIONS = 4
+MAX_ELEMENTS = (1 << 63) - 1  # of a tensor
+MIN_ENTRY = 8 + 4 + 1  # bytes of the smallest entry of metadata
+MIN_TENSOR = 8 + 4 + 4 + 8  # bytes of the smallest entry of a tensor
+FIRST_READ = 1 << 16  # bytes; doubled as long as the header continues
+
+STRING, ARRAY, BOOL = 8, 9, 7
+NUMBERS = {  # types of values with a fixed size, as NumPy names them
+    0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", BOOL: "?", 10: "<u8",
+    11: "<i8", 12: "<f8",
+}  # fmt: skip
+
+Scalar = bool | int | float | str
+Value = Scalar | list[str] | NDArray[np.generic]  # an array of numbers is read-only
+Metadata = Mapping[str, Value]
+
+_U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where a tensor is and how it is stored.
+
+    Attributes:
+        type: its name in ``TYPES``.
+        shape: in C order, so that the last dimension counts the numbers of a row. GGUF has the
+            reverse.
+        start, end: its bytes in the file.
+    """
+
+    type: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The header of a file.
+
+    Attributes:
+        metadata: values by key.
+        tensors: the tensors of this file by name.
+    """
+
+    metadata: Metadata
+    tensors: Mapping[str, TensorInfo]
+
+
+def read_header(file: OpenFile) -> Header:
+    """Read and check the header of an open file.
+
+    Raises:
+        ModelError: it is not a GGUF file that talu can read; the message says what is wrong.
+    """
+    cursor = _Cursor(file)
+    _check_version(cursor)
+    tensors, entries = cursor.u64(), cursor.u64()
+    for count, smallest, what in ((entries, MIN_ENTRY, "values"), (tensors, MIN_TENSOR, "tensors")):
+        if count * smallest > file.size:
+            raise cursor.damaged(f"it claims {count} {what}, but has only {file.size} bytes")
+    metadata: dict[str, Value] = {}
+    for _ in range(entries):
+        key = cursor.name("a key")
+        if not key or key in metadata:
+            raise cursor.damaged(f"the key {shown(key)} {'occurs twice' if key else 'is empty'}")
+        metadata[key] = _value(cursor, key)
+    places = _tensors(cursor, tensors, _alignment(cursor, metadata))
+    return Header(metadata, places)
+
+
+class _Cursor:
+    """A position in the header, of which only as much is read as is needed."""
+
+    def __init__(self, file: OpenFile) -> None:
+        self.file = file
+        self.data = b""
+        self.at = 0
+
+    def need(self, size: int, what: str) -> int:
+        """Make ``size`` bytes available and move past them; return where they begin.
+
+        Raises:
+            ModelError: the file is shorter, or the header longer than any known one.
+        """
+        start, end = self.at, self.at + size
+        if end > len(self.data):
+            if end > self.file.size:
+                raise self.damaged(
+                    f"it ends inside {what}: {size} bytes at {start} are needed, but it has "
+                    f"{self.file.size}; the download or copy may be incomplete"
+                )
+            if end > MAX_HEADER:
+                raise self.damaged(f"its header has more than {MAX_HEADER} bytes")
+            wanted = min(max(2 * end, FIRST_READ), MAX_HEADER, self.file.size)
+            self.data = self.file.read(0, wanted).tobytes()
+        self.at = end
+        return start
+
+    def u32(self, what: str = "its header") -> int:
+        """An unsigned 32-bit number."""
+        number: int = _U32.unpack_from(self.data, self.need(4, what))[0]
+        return number
+
+    def u64(self, what: str = "its header") -> int:
+        """An unsigned 64-bit number."""
+        start = self.need(8, what)
+        number: int = _U64.unpack_from(self.data, start)[0]
+        return number
+
+    def text(self, what: str, most: int = MAX_HEADER) -> str:
+        """A text with its length before it."""
+        length = self.u64(what)
+        if length > most:
+            raise self.damaged(f"{what} claims {length} bytes; the maximum is {most}")
+        start = self.need(length, what)
+        try:
+            return self.data[start : start + length].decode()
+        except UnicodeDecodeError as error:
+            raise self.damaged(f"{what} is not valid UTF-8: {error.reason}") from error
+
+    def name(self, what: str) -> str:
+        """A key or the name of a tensor."""
+        return self.text(what, MAX_NAME)
+
+    def damaged(self, why: str) -> ModelError:
+        """The error for a file that cannot be read."""
+        return ModelError(f"{self.file.path} is not a valid GGUF file: {why}")
+
+
+def _check_version(cursor: _Cursor) -> None:
+    start = cursor.need(4, "its first bytes")
+    magic = cursor.data[start : start + 4]
+    if magic != MAGIC:
+        raise cursor.damaged(f"it begins with {magic!r} instead of {MAGIC!r}")
+    version = cursor.u32()
+    if version in VERSIONS:
+        return
+    if version == 1:
+        raise cursor.damaged(
+            "it has version 1, which is not supported; download a newer conversion of the model, "
+            "or convert it again"
+        )
+    swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
+    if swapped in (1, *VERSIONS):
+        raise cursor.damaged(
+            "it is big-endian, which is not supported; download the little-endian file"
+        )
+    raise cursor.damaged(f"it has version {version}; supported are versions 2 and 3")
+
+
+def _value(cursor: _Cursor, key: str) -> Value:
+    """The value of a key."""
+    what = f"the value of {shown(key)}"
+    kind = cursor.u32(what)
+    if kind == STRING:
+        return cursor.text(what)
+    if kind == ARRAY:
+        return _array(cursor, what)
+    if kind not in NUMBERS:
+        raise cursor.damaged(f"{what} has type {kind}, which does not exist")
+    value: Scalar = _numbers(cursor, kind, 1, what)[0].item()
+    return value
+
+
+def _array(cursor: _Cursor, what: str) -> Value:
+    kind, count = cursor.u32(what), cursor.u64(what)
+    if kind == STRING:
+        return _texts(cursor, count, what)
+    if kind == ARRAY:
+        raise cursor.damaged(f"{what} is an array of arrays, which is not supported")
+    if kind not in NUMBERS:
+        raise cursor.damaged(f"{what} is an array of type {kind}, which does not exist")
+    return _numbers(cursor, kind, count, what)
+
+
+def _numbers(cursor: _Cursor, kind: int, count: int, what: str) -> NDArray[np.generic]:
+    dtype = np.dtype(NUMBERS[kind])
+    start = cursor.need(count * dtype.itemsize, what)
+    if kind == BOOL and cursor.data[start : cursor.at].strip(b"\0\1"):
+        raise cursor.damaged(f"{what} is neither true nor false")
+    data = cursor.data[start : cursor.at]  # a copy, so that the header can be released
+    return np.frombuffer(data, dtype)
+
+
+def _texts(cursor: _Cursor, count: int, what: str) -> list[str]:
+    """An array of texts: a vocabulary can have a million."""
+    if count * 8 > cursor.file.size - cursor.at:
+        raise cursor.damaged(f"{what} claims {count} texts, but the file ends before")
+    texts: list[str] = []
+    length_at: Callable[[bytes, int], tuple[int]] = _U64.unpack_from
+    data, at = cursor.data, cursor.at
+    last = len(data) - 8
+    try:
+        for _ in range(count):
+            if at > last:
+                cursor.at = at
+                cursor.need(8, what)
+                data, last = cursor.data, len(cursor.data) - 8
+            end = at + 8 + length_at(data, at)[0]
+            if end > last + 8:
+                cursor.at = at
+                cursor.need(end - at, what)
+                data, last = cursor.data, len(cursor.data) - 8
+            texts.append(data[at + 8 : end].decode())
+            at = end
+    except UnicodeDecodeError as error:
+        place = f"text {len(texts)} of {what}"
+        raise cursor.damaged(f"{place} is not valid UTF-8: {error.reason}") from error
+    cursor.at = at
+    return texts
+
+
+def _alignment(cursor: _Cursor, metadata: Metadata) -> int:
+    value = metadata.get(ALIGNMENT, DEFAULT_ALIGNMENT)
+    if type(value) is not int or not 0 < value <= MAX_ALIGNMENT or value & (value - 1):
+        limits = f"a power of two up to {MAX_ALIGNMENT}"
+        raise cursor.damaged(f"{ALIGNMENT} is {shown(value)}, expected {limits}")
+    return value
+
+
+def _tensors(cursor: _Cursor, count: int, alignment: int) -> dict[str, TensorInfo]:
+    """The entries of the tensors, whose offsets count from the end of the header, aligned."""
+    entries: dict[str, tuple[str, tuple[int, ...], int]] = {}
+    for _ in range(count):
+        name = cursor.name("the name of a tensor")
+        if name in entries:
+            raise cursor.damaged(f"the tensor {shown(name)} occurs twice")
+        entries[name] = _entry(cursor, f"tensor {shown(name)}")
+    data = -(-cursor.at // alignment) * alignment
+    tensors = {}
+    for name, (kind, shape, offset) in entries.items():
+        if offset % alignment:
+            raise cursor.damaged(
+                f"tensor {shown(name)} is at offset {offset}, not a multiple of {alignment}"
+            )
+        columns, size = TYPES[kind].columns, TYPES[kind].bytes
+        end = data + offset + prod(shape) // columns * size
+        if end > cursor.file.size:
+            raise cursor.damaged(
+                f"tensor {shown(name)} ends at byte {end}, the file at {cursor.file.size}; the "
+                "download or copy may be incomplete"
+            )
+        tensors[name] = TensorInfo(kind, shape, data + offset, end)
+    _check_overlaps(cursor, tensors)
+    return tensors
+
+
+def _entry(cursor: _Cursor, what: str) -> tuple[str, tuple[int, ...], int]:
+    """Type, shape and offset of a tensor."""
+    dimensions = cursor.u32(what)
+    if dimensions > MAX_DIMENSIONS:
+        raise cursor.damaged(f"{what} has {dimensions} dimensions; at most 4 are possible")
+    shape = tuple(cursor.u64(what) for _ in range(dimensions))[::-1]
+    if not 0 < prod(shape) <= MAX_ELEMENTS:
+        raise cursor.damaged(f"{what} has shape {shape}, which is empty or too large")
+    number, offset = cursor.u32(what), cursor.u64(what)
+    kind = next((name for name, kind in TYPES.items() if kind.number == number), None)
+    if kind is None:
+        raise cursor.damaged(
+            f"{what} has type {number}, which is unknown; known are {', '.join(TYPES)}"
+        )
+    columns = shape[-1] if shape else 1
+    if columns % TYPES[kind].columns:
+        raise cursor.damaged(
+            f"{what} has rows of {columns} numbers, but {kind} stores blocks of "
+            f"{TYPES[kind].columns}"
+        )
+    return kind, shape, offset
+
+
+def _check_overlaps(cursor: _Cursor, tensors: Mapping[str, TensorInfo]) -> None:
+    position = 0
+    for name, info in sorted(tensors.items(), key=lambda item: item[1].start):
+        if info.start < position:
+            raise cursor.damaged(f"tensor {shown(name)} overlaps another one")
+        position = info.end

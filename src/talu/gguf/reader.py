@@ -1,0 +1,175 @@
+"""Opens a GGUF model: one file, or all parts of a model that is split into several.
+
+The first part holds the metadata of the model; every part holds tensors. Parts are named
+``NAME-00001-of-00003.gguf``, and each says in its metadata which part it is.
+"""
+
+import re
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from pathlib import Path
+
+from talu.error_text import shown
+from talu.exceptions import ModelError
+from talu.gguf.encodings import encoding
+from talu.gguf.header import Header, Metadata, TensorInfo, read_header
+from talu.weights.checkpoint import Checkpoint
+from talu.weights.files import OpenFile, versions_of
+from talu.weights.tensors import FileRows, Tensor
+
+__all__ = ["GgufModel", "model_files", "open_gguf", "read_metadata"]
+
+PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
+NUMBER, COUNT, TENSORS = "split.no", "split.count", "split.tensors.count"
+MAX_PARTS = 1000  # each is an open file
+
+
+@dataclass(frozen=True, slots=True)
+class GgufModel:
+    """An open GGUF model.
+
+    Attributes:
+        metadata: values by key; an array of numbers is a read-only NumPy array.
+        tensors: the tensors of all parts by the names that they have in the file, with shapes in C
+            order. Closing them closes the files.
+    """
+
+    metadata: Metadata
+    tensors: Checkpoint
+
+
+def read_metadata(path: Path) -> Metadata:
+    """The metadata of the model that the file at ``path`` is, or is a part of.
+
+    Raises:
+        ModelError: the file, or the first part of the model, cannot be read.
+    """
+    header = _header(path)
+    first = _parts(path, header)[0]
+    return header.metadata if first == path else _header(first).metadata
+
+
+def model_files(path: Path) -> tuple[Path, ...]:
+    """All files of the model that the file at ``path`` is a part of, the first part first.
+
+    Raises:
+        ModelError: the file cannot be read, it is a part and does not have the name of one, or a
+            part is missing.
+    """
+    return _parts(path, _header(path))
+
+
+def open_gguf(path: Path, *, use_mmap: bool = True) -> GgufModel:
+    """Open a model.
+
+    Args:
+        path: its file, or any of its parts.
+        use_mmap: map the files; otherwise what is read of a tensor is in its own memory.
+
+    Raises:
+        ModelError: a file is missing, damaged, or does not belong to the others.
+    """
+    with ExitStack() as stack:
+        given = stack.enter_context(closing(OpenFile(path, use_mmap=use_mmap)))
+        headers = {path: read_header(given)}
+        files = {path: given}
+        paths = _parts(path, headers[path])
+        versions = versions_of(paths)
+        for part in paths:
+            if part != path:
+                files[part] = stack.enter_context(closing(OpenFile(part, use_mmap=use_mmap)))
+                headers[part] = read_header(files[part])
+        tensors: dict[str, Tensor] = {}
+        for number, part in enumerate(paths):
+            if len(paths) > 1:
+                _check_part(part, headers[part], number, len(paths))
+            own = headers[part].tensors
+            if twice := tensors.keys() & own.keys():
+                raise ModelError(
+                    f"{part} has the tensor {shown(min(twice))}, which an earlier part has too"
+                )
+            tensors |= {name: _tensor(files[part], name, info) for name, info in own.items()}
+        metadata = headers[paths[0]].metadata
+        _check_total(paths[0], metadata, tensors)
+        close = stack.pop_all().close
+    checkpoint = Checkpoint(
+        str(path),
+        tensors,
+        files=versions,
+        now=partial(versions_of, paths),
+        close=close,
+        described_in="its metadata",
+    )
+    return GgufModel(metadata, checkpoint)
+
+
+def _parts(path: Path, header: Header) -> tuple[Path, ...]:
+    """The files of the model of which the file at ``path`` is a part."""
+    count = _split_value(path, header.metadata, COUNT, default=1)
+    if count <= 1:
+        return (path,)
+    if count > MAX_PARTS:
+        raise ModelError(f"{path} is split into {count} parts; the maximum is {MAX_PARTS}")
+    match = PART.fullmatch(path.name)
+    if match is None or int(match[3]) != count or not 0 < int(match[2]) <= count:
+        raise ModelError(
+            f"{path} is one of {count} parts of a model, so its name must end with "
+            f"-00001-of-{count:05}.gguf or the number of another part; give the files their "
+            "original names"
+        )
+    names = [f"{match[1]}-{number:05}-of-{match[3]}.gguf" for number in range(1, count + 1)]
+    paths = tuple(path.with_name(name) for name in names)
+    missing = [part.name for part in paths if not part.exists()]
+    if missing:
+        raise ModelError(
+            f"{path.parent} lacks {len(missing)} of {count} parts of the model, such as "
+            f"{missing[0]}; download all parts to one folder"
+        )
+    return paths
+
+
+def _header(path: Path) -> Header:
+    file = OpenFile(path, use_mmap=False)
+    try:
+        return read_header(file)
+    finally:
+        file.close()
+
+
+def _tensor(file: OpenFile, name: str, info: TensorInfo) -> Tensor:
+    kind = encoding(info.type)
+    rows, columns = prod(info.shape[:-1]), info.shape[-1] if info.shape else 1
+    parts = {
+        part: FileRows(file, info.start, rows, columns // kind.columns * size)
+        for part, size in kind.parts.items()
+    }
+    return Tensor(name=name, file=str(file.path), shape=info.shape, encoding=kind, parts=parts)
+
+
+def _split_value(path: Path, metadata: Metadata, key: str, *, default: int | None = None) -> int:
+    value = metadata.get(key, default)
+    if type(value) is not int or value < 0:
+        what = "is missing" if value is None else f"is {shown(value)}, not a number"
+        raise ModelError(f"{path}: {key!r} {what}; download the part again")
+    return value
+
+
+def _check_part(path: Path, header: Header, number: int, count: int) -> None:
+    found = tuple(_split_value(path, header.metadata, key) for key in (NUMBER, COUNT))
+    if found != (number, count):
+        raise ModelError(
+            f"{path} says that it is part {found[0] + 1} of {found[1]}, expected part {number + 1} "
+            f"of {count}; download the part again"
+        )
+
+
+def _check_total(path: Path, metadata: Metadata, tensors: Mapping[str, Tensor]) -> None:
+    total = _split_value(path, metadata, TENSORS, default=len(tensors))
+    if total != len(tensors):
+        raise ModelError(
+            f"{path} belongs to a model of {total} tensors, but its parts have {len(tensors)}; "
+            "download all parts of one version"
+        )
