@@ -9,6 +9,7 @@ import tokenizers
 from safetensors.numpy import load_file, save_file
 
 from talu.engine.budget import CachePlan
+from talu.engine.cpu import CpuDevice
 from talu.engine.embedding import plan_embedder
 from talu.engine.engine import Engine
 from talu.engine.loading import load_network
@@ -98,13 +99,15 @@ def new_engine(
         wrap: Wrap = lambda executor: executor,
         max_requests: int = 10_000,
     ) -> Engine:
-        architecture, packed, _ = load_network(FolderSource(checkpoint), LocalBackend())
+        options = LocalBackend()
+        source, device = FolderSource(checkpoint), CpuDevice(options)
+        architecture, weights, _ = load_network(source, device, options)
         cache = CachePlan(blocks, 16, "f16", CONTEXT, 0)
         embedder = plan_embedder(architecture, cache)
 
         def executor(graph: Graph, blocks: int) -> Executor:
             if kind == "native":
-                return wrap(NativeExecutor(graph, packed, blocks=blocks, block_size=16))
+                return wrap(NativeExecutor(graph, weights.packed, blocks=blocks, block_size=16))
             return wrap(NumpyExecutor(graph, tensors, blocks=blocks, block_size=16))
 
         model = LoadedModel(
@@ -112,7 +115,7 @@ def new_engine(
             tokenizer=tokenizer,
             chat_templates={},
             executor=executor(architecture.graph, blocks),
-            weights=packed,
+            weights=weights,
             embedder=embedder,
             open_embedder=lambda: executor(
                 architecture.graph.up_to(architecture.hidden), embedder.blocks

@@ -195,7 +195,7 @@ def test_a_failure_while_the_engine_closes_leaves_no_reader_waiting(
 ) -> None:
     engine, executor = held()
     tickets = [engine.submit(PROMPT, LONG) for _ in range(3)]
-    weights = engine._worker._weights
+    weights = engine._worker._weights.packed
     assert executor.entered.wait(30)
 
     def fail(*_: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from talu.engine import loading
+from talu.engine import cpu
 from talu.engine.engine import Engine
 from talu.engine.loading import load_model
 from talu.exceptions import GenerationError, ModelError, ModelNotFoundError, TokenizerError
@@ -118,7 +118,7 @@ def test_an_f32_encoder_multiplies_integers_with_a_note(folder: Path) -> None:
     model = load_model(FolderSource(encoder(folder)))
     assert (model.info.weight_format, model.info.kv_format) == ("f32+i16", "f32")
     assert "16-bit integers" in model.info.notes[0]
-    formats = {name: tensor.format for name, tensor in model.weights.items()}
+    formats = {name: tensor.format for name, tensor in model.weights.packed.items()}
     assert formats["bert.embeddings.word_embeddings.weight"] == "f32"
     assert formats["bert.encoder.layer.0.output.dense.weight"] == "i16"
     model.executor.close()
@@ -149,7 +149,7 @@ def test_a_context_that_memory_does_not_allow_is_noted(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit(folder / "config.json", max_position_embeddings=4096)
-    monkeypatch.setattr(loading, "available_memory", lambda: 4 * 1024 * 512)
+    monkeypatch.setattr(cpu, "available_memory", lambda: 4 * 1024 * 512)
     model = load_model(FolderSource(folder))
     assert model.cache.context_length == model.info.context_length == 1024
     assert "1024 tokens instead of 4096" in model.info.notes[0]

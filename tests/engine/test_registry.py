@@ -118,8 +118,8 @@ def test_the_last_lease_gives_the_weights_back(
         arrays.extend(weakref.ref(tensor.data) for tensor in weights.values())
         return weights
 
-    real = sys.modules["talu.engine.loading"].load_packed
-    monkeypatch.setattr("talu.engine.loading.load_packed", watched)
+    real = sys.modules["talu.engine.cpu"].load_packed
+    monkeypatch.setattr("talu.engine.cpu.load_packed", watched)
     held = lease()
     list(held.engine.submit([1, 2, 3], GREEDY))
     gc.collect()

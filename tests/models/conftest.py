@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from talu import _native
+from talu.engine.cpu import CpuDevice
 from talu.engine.loading import load_network
 from talu.graph.native_executor import NativeExecutor
 from talu.graph.numpy_executor import NumpyExecutor
@@ -53,10 +54,9 @@ def _native_f32(folder: Path, blocks: int) -> Executor:
 
 
 def _native_as_stored(folder: Path, blocks: int) -> Executor:
-    architecture, tensors, _ = load_network(
-        FolderSource(folder), LocalBackend(weight_format="stored")
-    )
-    return NativeExecutor(architecture.graph, tensors, blocks=blocks, block_size=BLOCK_SIZE)
+    options = LocalBackend(weight_format="stored")
+    architecture, weights, _ = load_network(FolderSource(folder), CpuDevice(options), options)
+    return NativeExecutor(architecture.graph, weights.packed, blocks=blocks, block_size=BLOCK_SIZE)
 
 
 class Runner:

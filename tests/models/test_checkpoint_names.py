@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from talu.engine.cpu import CpuDevice, CpuWeights
 from talu.engine.loading import load_network
 from talu.exceptions import ModelError
 from talu.graph.native_executor import NativeExecutor
@@ -45,11 +46,16 @@ def copied(tmp_path: Path) -> Callable[..., Path]:
     return copy
 
 
+def loaded(folder: Path) -> tuple[Architecture, CpuWeights]:
+    architecture, weights, _ = load_network(FolderSource(folder), CpuDevice(OPTIONS), OPTIONS)
+    return architecture, weights
+
+
 def computed(folder: Path, tokens: list[int]) -> tuple[Architecture, NDArray[np.float32]]:
     """The network of a folder, and its result for all of the tokens."""
-    architecture, weights, _ = load_network(FolderSource(folder), OPTIONS)
+    architecture, weights = loaded(folder)
     executor = NativeExecutor(
-        architecture.graph, weights, blocks=32, block_size=16, kv_format="f32"
+        architecture.graph, weights.packed, blocks=32, block_size=16, kv_format="f32"
     )
     rows = np.arange(len(tokens), dtype=np.int32)
     starts, table = np.array([0, len(tokens)], np.int32), np.arange(32, dtype=np.int32)[None]
@@ -155,7 +161,7 @@ def test_the_table_of_a_tied_model_may_be_stored_under_the_name_of_the_head(copi
 
 def test_an_untied_model_needs_its_table(copied: Any) -> None:
     with pytest.raises(ModelError, match=r"lack 'model\.embed_tokens\.weight'"):
-        load_network(FolderSource(copied("qwen3", without(TABLE))), OPTIONS)
+        loaded(copied("qwen3", without(TABLE)))
 
 
 def test_a_stored_head_takes_precedence_over_config_json_with_a_note(copied: Any) -> None:
@@ -182,10 +188,10 @@ def test_table_and_head_are_compared_only_when_the_weights_are_packed(
     monkeypatch.setenv("TALU_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(pack, "CACHE_FROM_BYTES", 0)
     folder = copied("qwen3_tied", lambda tensors: tensors | {HEAD: tensors[TABLE].copy()})
-    _, weights, _ = load_network(FolderSource(folder), OPTIONS)
+    _, weights = loaded(folder)
     assert not weights.from_cache
-    monkeypatch.delattr(pack, "equal")
-    architecture, weights, _ = load_network(FolderSource(folder), OPTIONS)
+    monkeypatch.delattr(pack, "check_equal")
+    architecture, weights = loaded(folder)
     assert weights.from_cache
     assert HEAD not in architecture.graph.weights
 
@@ -197,7 +203,7 @@ def test_a_stored_head_that_differs_is_used_from_the_packed_file_too(
     monkeypatch.setattr(pack, "CACHE_FROM_BYTES", 0)
     folder = copied("qwen3", unchanged, tie_word_embeddings=True)
     for opened_before in (False, True):
-        architecture, weights, _ = load_network(FolderSource(folder), OPTIONS)
+        architecture, weights = loaded(folder)
         assert weights.from_cache == opened_before
         assert HEAD in architecture.graph.weights
 

@@ -1,12 +1,10 @@
 """Loads a model from its files: network, weights, tokenizer, cache and executor."""
 
-from talu import _native
-from talu.engine.budget import CachePlan, available_memory, plan_cache
+from talu.engine.budget import CachePlan, plan_cache
+from talu.engine.devices import Device, DeviceExecutor, DeviceWeights, device_for
 from talu.engine.embedding import plan_embedder
 from talu.engine.model import LoadedModel, ModelInfo
 from talu.engine.vectors import load_head
-from talu.exceptions import ValidationError
-from talu.graph.native_executor import NativeExecutor
 from talu.graph.record import Graph
 from talu.models import Architecture, load_architecture
 from talu.protocols import Executor
@@ -15,7 +13,7 @@ from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.layout import VECTOR, Role, choose_kv_format, choose_layout
-from talu.weights.pack import LoadedWeights, UnequalError, load_packed
+from talu.weights.tensors import UnequalError
 
 __all__ = ["load_model"]
 
@@ -33,27 +31,23 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
         ResourceError: there is too little memory for the cache.
         ValidationError: ``TALU_CPU`` names a target that this processor does not support.
     """
-    check_target()
     options = options or LocalBackend()
+    device = device_for(options)
+    device.check()
     embedding = load_architecture(source).embedding  # report errors in the settings first
     lower_case = embedding.texts.lower_case and embedding.problem is None
     tokenizer = Tokenizer(source.tokenizer(lower_case=lower_case))
     chat_templates = source.chat_templates()
-    architecture, weights, layout = load_network(source, options)
+    architecture, weights, layout = load_network(source, device, options)
     graph, own = architecture.graph, architecture.embedding
     formats = {*layout.values()} - {VECTOR}
     kv_format = choose_kv_format(options, layout)
     context = architecture.context_length
-    cache = plan_cache(graph.layers, context, kv_format, available_memory())
+    cache = plan_cache(graph.layers, context, kv_format, device.free_memory())
 
-    def open_executor(network: Graph, blocks: int) -> NativeExecutor:
-        return NativeExecutor(
-            network,
-            weights,
-            blocks=blocks,
-            block_size=cache.block_size,
-            num_threads=options.num_threads,
-            kv_format=kv_format,
+    def open_executor(network: Graph, blocks: int) -> DeviceExecutor:
+        return weights.executor(
+            network, blocks=blocks, block_size=cache.block_size, kv_format=kv_format
         )
 
     executor = open_executor(graph, cache.blocks)
@@ -78,7 +72,7 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
     info = ModelInfo(
         model_type=architecture.model_type,
         parameters=architecture.parameter_count,
-        device="cpu",
+        device=device.name,
         target=executor.target,
         threads=executor.num_threads,
         weight_format="+".join(sorted(formats)),
@@ -106,9 +100,9 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
 
 
 def load_network(
-    source: ModelSource, options: LocalBackend
-) -> tuple[Architecture, LoadedWeights, dict[str, str]]:
-    """The network, its weights, and the format of each weight.
+    source: ModelSource, device: Device, options: LocalBackend
+) -> tuple[Architecture, DeviceWeights, dict[str, str]]:
+    """The network, its weights on the device, and the format of each weight.
 
     If config.json ties the output head to the embedding table, but the checkpoint has a different
     head, the stored head is used.
@@ -118,18 +112,19 @@ def load_network(
         architecture = load_architecture(source, stored=stored)
         tied = architecture.tied_pair(stored)
         try:
-            return load_weights(architecture, checkpoint, options, tied)
+            return load_weights(architecture, checkpoint, device, options, tied)
         except UnequalError:  # as in transformers
             architecture = load_architecture(source, stored=stored, own_head=True)
-            return load_weights(architecture, checkpoint, options)
+            return load_weights(architecture, checkpoint, device, options)
 
 
 def load_weights(
     architecture: Architecture,
     checkpoint: Checkpoint,
+    device: Device,
     options: LocalBackend,
     tied: tuple[str, str] | None = None,
-) -> tuple[Architecture, LoadedWeights, dict[str, str]]:
+) -> tuple[Architecture, DeviceWeights, dict[str, str]]:
     """The network, its weights, and their formats; ``tied`` are tensors that must be equal."""
     wanted = architecture.graph.weights
     tensors = checkpoint.renamed(architecture.names_in(checkpoint.names))
@@ -139,23 +134,9 @@ def load_weights(
         Role(name=n, shape=s, multiplied=n in products, generates=architecture.generates)
         for n, s in wanted.items()
     ]
-    layout = choose_layout(roles, tensors, options, _native.formats())
-    weights = load_packed(
-        tensors,
-        layout,
-        same=(checkpoint[tied[0]], checkpoint[tied[1]]) if tied else None,
-        use_mmap=options.use_mmap,
-        num_threads=options.num_threads,
-    )
-    return architecture, weights, layout
-
-
-def check_target() -> None:
-    """Refuse an unsupported ``TALU_CPU`` before anything is read."""
-    try:
-        _native.target()
-    except ValueError as error:
-        raise ValidationError(str(error), details={"param": "TALU_CPU"}) from None
+    layout = choose_layout(roles, tensors, options, device.formats)
+    same = (checkpoint[tied[0]], checkpoint[tied[1]]) if tied else None
+    return architecture, device.pack(tensors, layout, same=same), layout
 
 
 def multiplied(graph: Graph) -> set[str]:

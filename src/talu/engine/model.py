@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from talu.engine.budget import CachePlan
+from talu.engine.devices import DeviceWeights
 from talu.engine.embedding import EmbedderPlan
 from talu.engine.vectors import Head
 from talu.models import Architecture
 from talu.protocols import Executor
 from talu.tokenizer.tokenizer import Tokenizer
-from talu.weights.pack import LoadedWeights
 
 __all__ = ["LoadedModel", "ModelInfo"]
 
@@ -65,7 +65,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     chat_templates: Mapping[str, str]
     executor: Executor
-    weights: LoadedWeights
+    weights: DeviceWeights
     cache: CachePlan
     info: ModelInfo
     embedder: EmbedderPlan

@@ -1,4 +1,4 @@
-"""Shares open engines, one for each model, version of its files and options, through leases."""
+"""Shares open engines, one for each model, version of its files, device and options."""
 
 import atexit
 import gc
@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from talu._native import return_free_memory
+from talu.engine.devices import device_for
 from talu.engine.engine import Engine
 from talu.engine.loading import load_model
 from talu.exceptions import StateError
@@ -23,6 +24,7 @@ __all__ = ["EngineLease", "acquire"]
 class _Key:
     location: str
     files: tuple[FileVersion, ...]
+    device: str
     options: LocalBackend
 
 
@@ -107,7 +109,8 @@ def acquire(ref: str, options: LocalBackend | None = None, *, offline: bool = Fa
             handler may (code ``STATE_BUSY``).
     """
     source = open_model(ref, offline=offline, check=load_architecture)
-    key = _Key(source.location, source.files, options or LocalBackend())
+    options = options or LocalBackend()
+    key = _Key(source.location, source.files, device_for(options).name, options)
     with _changed:
         while (entry := _entries.get(key)) is not None and entry.leases == 0:
             _check_not_interrupted(entry, "closed")

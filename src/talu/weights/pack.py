@@ -13,15 +13,11 @@ from talu.weights.checkpoint import Checkpoint
 from talu.weights.layout import VECTOR
 from talu.weights.packed_file import Bytes, Packed, Slot, UnusableError
 from talu.weights.progress import Progress
-from talu.weights.tensors import Tensor, as_float32, equal
+from talu.weights.tensors import Tensor, as_float32, check_equal
 
-__all__ = ["CACHE_FROM_BYTES", "LoadedWeights", "UnequalError", "load_packed"]
+__all__ = ["CACHE_FROM_BYTES", "LoadedWeights", "load_packed"]
 
 CACHE_FROM_BYTES = 16 << 20  # packing less takes at most 25 ms and is not worth a file
-
-
-class UnequalError(Exception):
-    """Two tensors that must be equal are not."""
 
 
 class LoadedWeights(Mapping[str, PackedTensor]):
@@ -118,8 +114,8 @@ def load_packed(
         pack_tensor(checkpoint[name], slots[name].format, out, num_threads)
         progress.add(len(out))
 
-    if same and not equal(*same):
-        raise UnequalError(f"tensors {key['equal']} in {checkpoint.place} differ")
+    if same:
+        check_equal(*same)
     saved: Packed | str | None = None
     if cached and size >= CACHE_FROM_BYTES:
         with Progress("preparing the weights of the model, once", size) as progress:

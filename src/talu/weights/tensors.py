@@ -14,11 +14,26 @@ from numpy.typing import NDArray
 from talu.exceptions import ModelError
 from talu.weights.files import Bytes, OpenFile
 
-__all__ = ["ENCODINGS", "NUMBERS", "Encoding", "FileRows", "Rows", "Tensor", "as_float32", "equal"]
+__all__ = [
+    "ENCODINGS",
+    "NUMBERS",
+    "Encoding",
+    "FileRows",
+    "Rows",
+    "Tensor",
+    "UnequalError",
+    "as_float32",
+    "check_equal",
+    "equal",
+]
 
 NUMBERS = "numbers"  # the part of an encoding that has only one
 ARRAY_TYPES = {"F32": "<f4", "F16": "<u2", "BF16": "<u2"}  # 16-bit floats as their raw bits
 CHUNK = 1 << 24  # bytes compared at once
+
+
+class UnequalError(Exception):
+    """Two tensors that must be equal are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +177,17 @@ def as_float32(tensor: Tensor) -> NDArray[np.float32]:
         return (array.astype(np.uint32) << 16).view(np.float32)
     kind = np.float16 if tensor.encoding.name == "F16" else np.float32
     return array.view(kind).astype(np.float32)
+
+
+def check_equal(one: Tensor, other: Tensor) -> None:
+    """Check that two tensors are equal.
+
+    Raises:
+        UnequalError: they are not.
+        ModelError: a file cannot be read.
+    """
+    if not equal(one, other):
+        raise UnequalError(f"tensors {one.name!r} and {other.name!r} in {one.file} differ")
 
 
 def equal(one: Tensor, other: Tensor) -> bool:

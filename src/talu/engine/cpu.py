@@ -1,0 +1,87 @@
+"""Runs models on the processor: packs weights for the native kernels and opens executors."""
+
+from collections.abc import Collection, Mapping
+
+from talu import _native
+from talu.engine.budget import available_memory
+from talu.exceptions import ValidationError
+from talu.graph.native_executor import NativeExecutor
+from talu.graph.record import Graph
+from talu.types import LocalBackend
+from talu.weights.checkpoint import Checkpoint
+from talu.weights.pack import LoadedWeights, load_packed
+from talu.weights.tensors import Tensor
+
+__all__ = ["CpuDevice", "CpuWeights"]
+
+
+class CpuWeights:
+    """Weights in tiles for the native kernels; see ``DeviceWeights``.
+
+    Attributes:
+        packed: the tensors by name.
+    """
+
+    def __init__(self, packed: LoadedWeights, num_threads: int) -> None:
+        self.packed = packed
+        self.bytes = packed.bytes
+        self.mapped = packed.mapped
+        self.from_cache = packed.from_cache
+        self.note = packed.note
+        self._num_threads = num_threads
+
+    def executor(
+        self, graph: Graph, *, blocks: int, block_size: int, kv_format: str
+    ) -> NativeExecutor:
+        """A native executor over these weights."""
+        return NativeExecutor(
+            graph,
+            self.packed,
+            blocks=blocks,
+            block_size=block_size,
+            num_threads=self._num_threads,
+            kv_format=kv_format,
+        )
+
+    def close(self) -> None:
+        """Release the tensors; idempotent."""
+        self.packed.close()
+
+
+class CpuDevice:
+    """The processor; see ``Device``."""
+
+    name = "cpu"
+
+    def __init__(self, options: LocalBackend) -> None:
+        self._options = options
+
+    @property
+    def formats(self) -> Collection[str]:
+        """The formats of the native kernels."""
+        return _native.formats()
+
+    def check(self) -> None:
+        """Refuse an unsupported ``TALU_CPU``."""
+        try:
+            _native.target()
+        except ValueError as error:
+            raise ValidationError(str(error), details={"param": "TALU_CPU"}) from None
+
+    def free_memory(self) -> int:
+        """What the machine and the process's control groups have left."""
+        return available_memory()
+
+    def pack(
+        self,
+        tensors: Checkpoint,
+        layout: Mapping[str, str],
+        *,
+        same: tuple[Tensor, Tensor] | None = None,
+    ) -> CpuWeights:
+        """Pack the tensors into tiles, or map the packed file."""
+        threads = self._options.num_threads
+        packed = load_packed(
+            tensors, layout, same=same, use_mmap=self._options.use_mmap, num_threads=threads
+        )
+        return CpuWeights(packed, threads)
