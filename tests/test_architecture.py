@@ -97,6 +97,7 @@ PURE = [  # pure files: no input, output, threads or clocks
     "template/regions.py",
     "types.py",
 ]
+WITHOUT_FOLDERS = ["backends/local", "engine", "graph", "models"]  # they ask the ModelSource
 IMPURE_MODULES = {"asyncio", "os", "pathlib", "socket", "subprocess", "threading", "time"}
 
 
@@ -174,6 +175,13 @@ def test_no_file_imports_itself_indirectly_even_for_type_annotations() -> None:
 def test_a_pure_file_has_no_side_effects(name: str) -> None:
     imported = {m.split(".")[0] for m in imported_modules(SRC / name)}
     assert imported & IMPURE_MODULES == set()
+
+
+@pytest.mark.parametrize("part", WITHOUT_FOLDERS)
+def test_parts_below_the_source_of_a_model_know_no_paths(part: str) -> None:
+    files = [path for path in FILES if name_of(path).startswith(part + "/")]
+    found = {name_of(path) for path in files if "pathlib" in imported_modules(path)}
+    assert found - {"engine/budget.py"} == set()  # the budget reads /proc
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
