@@ -77,6 +77,8 @@ PURE = [  # pure files: no input, output, threads or clocks
     "error_text.py",
     "exceptions.py",
     "gguf/encodings.py",
+    "gguf/settings.py",
+    "gguf/tensor_names.py",
     "graph/record.py",
     "hooks/ending.py",
     "hooks/measures.py",

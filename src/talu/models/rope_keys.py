@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from talu.error_text import shown
 from talu.models.keys import Number, Section, Whole
 from talu.models.rope import default_frequencies, linear_scaling, llama3_scaling
 from talu.sources.settings import Settings
@@ -23,6 +24,7 @@ FACTORS: Mapping[str, tuple[str, ...]] = {  # required keys by type
     "default": (),
     "linear": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "factors": (),  # of GGUF files, which have a number for each frequency
 }
 MAX_FACTOR = 1e6
 
@@ -54,6 +56,8 @@ def rotary_frequencies(
         source = settings if settings.names(key) else nested  # for this key the top level wins
         original = ORIGINAL_CONTEXT.read(source, key)
         frequencies = llama3_scaling(frequencies, *factors, context=original or context)
+    if kind == "factors":
+        frequencies = frequencies / _factors(nested, len(frequencies))
     if kind != "default":
         key = "partial_rotary_factor"
         source = nested if nested.names(key) else settings
@@ -62,6 +66,18 @@ def rotary_frequencies(
     settings.ignore("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
     nested.ignore("type", "partial_rotary_factor", "original_max_position_embeddings")
     return frequencies, nested.unread_names()
+
+
+def _factors(nested: Settings, count: int) -> NDArray[np.float32]:
+    """A number for each frequency."""
+    values = nested.value("factors")
+    given = values if isinstance(values, list) else []
+    if len(given) != count or not all(
+        isinstance(value, float) and 0 < value <= MAX_FACTOR for value in given
+    ):
+        limits = f"{count} numbers above 0 and at most {MAX_FACTOR}"
+        raise nested.error("factors", f"must be {limits}, got {shown(values)}")
+    return np.array(given, np.float32)
 
 
 def _kind(nested: Settings) -> str:

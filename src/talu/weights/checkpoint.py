@@ -67,9 +67,13 @@ class Checkpoint:
         It shares the open files.
         """
         kept = {new: self._tensors[name] for new, name in names.items() if name in self._tensors}
+        return self.replaced(kept)
+
+    def replaced(self, tensors: Mapping[str, Tensor]) -> "Checkpoint":
+        """Other tensors, by name, that read the same open files."""
         return Checkpoint(
             self.place,
-            kept,
+            tensors,
             files=self.files,
             now=self._now,
             close=self._close,
