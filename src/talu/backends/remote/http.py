@@ -15,6 +15,7 @@ from typing import Generic, TypeVar, cast
 
 import httpx2
 
+from talu.backends.remote.connections import Connections, proxy_for
 from talu.backends.remote.endpoint import Endpoint
 from talu.backends.remote.options import RemoteBackend, Secret
 from talu.error_text import shown
@@ -37,7 +38,6 @@ MAX_HEADERS = 64
 MAX_HEADER = 10_000  # characters of a value
 MAX_ANSWER = 1 << 28  # bytes
 MAX_LINE = 1 << 24  # bytes of a line of a stream
-CONNECTIONS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)
 
 
 def tls_of(endpoint: Endpoint) -> ssl.SSLContext:
@@ -71,15 +71,15 @@ def http_client(
     """A client that sends these headers, to this endpoint only, and follows no redirect."""
     guard = _Guard(endpoint, headers)
     try:
+        # A proxy would see the requests to a server on this machine, with their key.
+        proxy = None if endpoint.is_local else proxy_for(httpx2.URL(endpoint.url))
         return httpx2.AsyncClient(
             event_hooks={"request": [guard.sends], "response": [guard.receives]},
             follow_redirects=False,
-            limits=CONNECTIONS,
-            # A proxy would see the requests to a server on this machine, with their key.
-            trust_env=not endpoint.is_local,
-            verify=tls,
+            transport=Connections(tls, proxy),
+            trust_env=False,
         )
-    except (ImportError, ValueError, httpx2.InvalidURL):
+    except (ValueError, httpx2.InvalidURL):
         pass  # its text may hold the password of a proxy
     named = [f"{name}_proxy" for name in ("http", "https", "all", "no")]
     variables = [name for both in named for name in (both, both.upper()) if os.environ.get(name)]
