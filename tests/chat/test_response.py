@@ -89,7 +89,7 @@ def test_a_second_iteration_gives_nothing(faces) -> None:
 
 
 def test_a_stream_read_to_the_end_has_all_attributes_of_a_whole_answer(faces) -> None:
-    done = Done(FinishReason.LENGTH, Usage(3, 1), Timings(1.0, 2.0, 3.0), "m", "the prompt")
+    done = Done(FinishReason.LENGTH, Usage(3, 1), Timings(1.0, 2.0, 3.0), "x", "the prompt")
     for stream in (True, False):
         answer = answer_of(faces, "a", done, stream=stream)
         assert (answer.finish_reason, answer.usage, answer.timings) == (
@@ -97,7 +97,7 @@ def test_a_stream_read_to_the_end_has_all_attributes_of_a_whole_answer(faces) ->
             Usage(3, 1),
             Timings(1.0, 2.0, 3.0),
         )
-        assert (answer.model, answer.prompt, answer.tokens) == ("m", "the prompt", [0])
+        assert (answer.model, answer.prompt, answer.tokens) == ("scripted", "the prompt", [0])
 
 
 def test_an_unfinished_stream_has_only_text_and_model(faces) -> None:

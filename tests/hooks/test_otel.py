@@ -18,7 +18,7 @@ from talu.exceptions import GenerationError, ValidationError
 from talu.hooks import OpenTelemetryHook
 from talu.types import Done, FinishReason, ReasoningDelta, Timings, ToolCallEvent, Usage
 
-FAST = Done(FinishReason.LENGTH, Usage(7, 3, 5), Timings(tokens_per_second=60.0), "the-model")
+FAST = Done(FinishReason.LENGTH, Usage(7, 3, 5), Timings(tokens_per_second=60.0), "scripted")
 COMMON = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "talu"}
 
 
@@ -72,7 +72,7 @@ def test_a_generation_is_a_span_with_settings_and_results(faces, telemetry) -> N
         "gen_ai.request.top_k": 40.0,
         "gen_ai.request.top_p": 0.9,
         "gen_ai.response.finish_reasons": ("length",),
-        "gen_ai.response.model": "the-model",
+        "gen_ai.response.model": "scripted",
         "gen_ai.usage.cache_read.input_tokens": 5,
         "gen_ai.usage.input_tokens": 7,
         "gen_ai.usage.output_tokens": 3,
@@ -135,7 +135,7 @@ def test_a_cancelled_stream_is_not_an_error(faces, telemetry) -> None:
 
 def test_duration_and_tokens_are_histograms(faces, telemetry) -> None:
     faces.run(faces.client(["one", FAST], hooks=[telemetry.hook()]).ask("Hi"))
-    known = {"gen_ai.request.model": "scripted", "gen_ai.response.model": "the-model"}
+    known = {"gen_ai.request.model": "scripted", "gen_ai.response.model": "scripted"}
     (duration,) = telemetry.metrics["gen_ai.client.operation.duration"]
     assert duration.attributes == COMMON | known
     assert 0 < duration.sum < 10

@@ -129,6 +129,29 @@ def test_a_stop_flag_ends_all_answers(faces: Any) -> None:
     assert answer.finish_reason is FinishReason.CANCELLED
 
 
+def test_a_race_whose_flag_is_signalled_already_gives_an_answer_that_is_cut_short(
+    faces: Any,
+) -> None:
+    flag = StopFlag()
+    flag.signal()
+    client = faces.client_of(model("a", "never"), model("b", "never"))
+    answer = faces.run(client.race("hi", stop_flag=flag))
+    assert (answer, answer.finish_reason) == ("", FinishReason.CANCELLED)
+    assert {each.error for each in answer.attempts} == {None, "CANCELLED"}
+
+
+def test_answers_name_their_model_as_the_client_does(faces: Any) -> None:
+    specs = [ModelSpec("one", model("x", *["hi"] * 4)), ModelSpec("two", model("x", *["hi"] * 4))]
+    client = faces.face.client_class(specs, policy=Fallback())
+    answers = faces.run(client.ask_all("hi", models=["two", "fallback", "one"]))
+    assert [answer.model for answer in answers] == ["two", "one", "one"]
+    answer = faces.run(client.race("hi", models=["two"]))
+    assert (answer.model, answer.attempts[0].model) == ("two", "two")
+    assert faces.run(client.ask("hi", model="two")).model == "two"
+    chat = client.chat(model="two")
+    assert (faces.run(chat.send("hi")).model, chat.items[-1].generation["model"]) == ("two", "two")
+
+
 def test_the_time_limit_counts_for_all_models_together(faces: Any) -> None:
     def late() -> Any:
         return asyncio.sleep(0.05) if faces.name == "async" else threading.Event().wait(0.05)

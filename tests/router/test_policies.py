@@ -144,7 +144,10 @@ def test_the_target_of_a_policy_is_its_backend() -> None:
     ("policy", "message"),
     [
         (lambda: Fallback(name="a"), "the policy has the name of a model, 'a'"),
-        (lambda: Fallback(models=["a", "longname2"]), r"'longname2'.*did you mean 'longname'"),
+        (
+            lambda: Fallback(models=["a", "longname2"]),
+            r"models= of the policy.*'longname2'.*did you mean 'longname'",
+        ),
         (lambda: Fallback(models="a"), "models must be a list"),
         (lambda: Fallback(models=[]), "models must be a list"),
         (lambda: Fallback(models=["a", "a"]), "different names"),
@@ -153,13 +156,16 @@ def test_the_target_of_a_policy_is_its_backend() -> None:
         (lambda: Fallback(wait=-1), "wait must be seconds"),
         (lambda: Fallback(wait=float("nan")), "wait must be seconds"),
         (lambda: Cheapest({"a": 1.0}), "no price for 'longname'"),
-        (lambda: Cheapest({"a": 1.0, "longname": 1.0, "x": 2.0}), "names the model 'x'"),
+        (
+            lambda: Cheapest({"a": 1.0, "longnam": 2.0}, models=["a"]),
+            "prices= of the policy names the model 'longnam'.*did you mean 'longname'",
+        ),
         (lambda: Cheapest({"a": -1.0, "longname": 1.0}), "the price of 'a' must be a number"),
         (lambda: Cheapest({"a": (1.0, True), "longname": 1.0}), "the price of 'a' must be"),
         (lambda: Cheapest([1.0]), "prices must be a dictionary"),
         (lambda: ByCapability(["tool_caling"]), r"did you mean 'tool_calling'"),
         (lambda: ByCapability("tools"), "needs must be a list"),
-        (lambda: Fallback, "policy must be a policy of talu.router"),
+        (lambda: Fallback, r"policy is the class Fallback: create a policy, as in Fallback\(\)"),
         (lambda: "fallback", "policy must be a policy of talu.router"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeVa
 from weakref import ref
 
 from talu.chat.builder import Builder
-from talu.chat.fields import ResultFields
+from talu.chat.fields import ResultFields, answered_by
 from talu.chat.items import ContentPart, Item, OutputText
 from talu.exceptions import StateError
 from talu.other_names import no_attribute
@@ -34,7 +34,7 @@ class Outcome(Generic[ChatT]):
 
     Attributes:
         chat: the chat of the turn, None for a raw completion.
-        model: the requested model's name, used until the backend reports one.
+        model: the name of the model or the policy that was asked.
         answer: the response that presents this turn; a whole one once the text is complete.
         past: the history up to and including this turn; empty before the commit.
         finish_reason: None until the turn has ended, and when it failed without a partial answer.
@@ -116,8 +116,9 @@ class Answer(ResultFields, Generic[ChatT]):
 
     def _set_attempts(self, attempts: tuple[Attempt, ...]) -> None:
         """Name the models that were asked together with this one."""
+        model = answered_by(self._turn)
         if (done := self._turn.builder.done) is not None:
-            self._turn.builder.done = replace(done, attempts=attempts)
+            self._turn.builder.done = replace(done, attempts=attempts, model=model)
 
     def _detach(self) -> None:
         """Drop the reference to the chat, whose client is closed."""

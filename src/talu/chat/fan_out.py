@@ -20,7 +20,7 @@ from talu.exceptions import StateError, TaluError, ValidationError
 from talu.router.failures import no_answer
 from talu.router.router import Router
 from talu.threads import thread_starts
-from talu.types import Attempt, StopFlag, check_stop_flag
+from talu.types import Attempt, FinishReason, StopFlag, check_stop_flag
 
 __all__ = ["AsyncFanOut", "FanOut"]
 
@@ -35,6 +35,7 @@ class _Contest:
         self._began_at = perf_counter()
         self._results: dict[int, Any] = {}
         self._times_ms: dict[int, float] = {}
+        self._unfinished = ("SLOWER", "another model was faster")
 
     def add(self, number: int, result: Any) -> bool:
         """Record an answer or an error; returns whether it is an answer."""
@@ -45,6 +46,8 @@ class _Contest:
     def winner(self, number: int) -> Any:
         """The answer of this model, with the attempts of all."""
         answer = self._results[number]
+        if answer.finish_reason is FinishReason.CANCELLED:
+            self._unfinished = ("CANCELLED", "the request was cancelled")
         answer._set_attempts(tuple(map(self._attempt, range(len(self.models)))))
         return answer
 
@@ -56,7 +59,7 @@ class _Contest:
 
     def _attempt(self, number: int) -> Attempt:
         ended = (perf_counter() - self._began_at) * 1000
-        error, reason = "SLOWER", "another model was faster"
+        error, reason = self._unfinished
         result = self._results.get(number)
         attempt = Attempt(model=self.models[number], duration_ms=self._times_ms.get(number, ended))
         if isinstance(result, BaseException):
@@ -131,8 +134,9 @@ class FanOut:
     ) -> Response:
         """Ask several models the same question at once, and return the first complete answer.
 
-        The other models are cancelled. The answer's ``attempts`` show all models. See ``ask_all``
-        for the arguments.
+        The other models are cancelled. The answer's ``attempts`` show all models. A stop flag that
+        is signalled, also before the call, gives an answer that is cut short (``CANCELLED``) as in
+        ``ask``. See ``ask_all`` for the arguments.
 
         Raises:
             GenerationError: no model answered; the message says what each of them said.

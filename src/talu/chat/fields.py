@@ -7,20 +7,26 @@ from typing import Any, Protocol
 from talu.chat.builder import Builder
 from talu.types import Attempt, FinishReason, Timings, TokenLogprob, Usage
 
-__all__ = ["Progress", "ResultFields", "ToolCall"]
+__all__ = ["Progress", "ResultFields", "ToolCall", "answered_by"]
 
 
 class Progress(Protocol):
     """What a turn has produced so far.
 
     Attributes:
-        model: the requested model's name, used until the backend reports one.
+        model: the name of the model or the policy that was asked.
         finish_reason: None until the turn has ended, and when it failed without a partial answer.
     """
 
     model: str
     builder: Builder
     finish_reason: FinishReason | None
+
+
+def answered_by(turn: Progress) -> str:
+    """The name, in the client, of the model that answered: of a policy's, the chosen one."""
+    done = turn.builder.done
+    return done.model if done is not None and done.attempts else turn.model
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +111,8 @@ class ResultFields(ABC):
 
     @property
     def model(self) -> str | None:
-        """The name of the model."""
-        done = self._turn.builder.done
-        return done.model if done else self._turn.model
+        """The name, in the client, of the model that answered."""
+        return answered_by(self._turn)
 
     @property
     def prompt(self) -> str | None:

@@ -17,6 +17,7 @@ from typing import Self
 
 from talu.chat.answer import Answer, ChatT, Outcome
 from talu.chat.builder import Token
+from talu.chat.fields import answered_by
 from talu.chat.history import History
 from talu.chat.io import IO, Reading, run
 from talu.chat.items import Item, ItemStatus, MessageItem
@@ -267,7 +268,7 @@ class Turn(Outcome[ChatT]):
         cut_short = self.finish_reason in (FinishReason.CANCELLED, FinishReason.ERROR)
         status = ItemStatus.INCOMPLETE if cut_short else ItemStatus.COMPLETED
         generation: dict[str, object] = {
-            "model": done.model if done else self.model,
+            "model": answered_by(self),
             "finish_reason": self.finish_reason,
             "config": self.request.config.to_dict(only_given=True),
         }

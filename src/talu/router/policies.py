@@ -207,7 +207,7 @@ class Cheapest(Policy):
         """See ``Policy.check``; every model of the policy needs a price."""
         checked = super().check(models)
         for name in self.prices:
-            _check_known(name, models)
+            _check_known(name, models, "prices")
         if missing := [name for name in checked if name not in self.prices]:
             raise ValidationError(
                 f"prices has no price for {', '.join(map(shown, missing))}: add it, or name the "
@@ -344,13 +344,13 @@ def _names(models: object) -> list[str]:
     return names
 
 
-def _check_known(name: object, models: Sequence[str]) -> None:
+def _check_known(name: object, models: Sequence[str], param: str = "models") -> None:
     if name not in models:
         hint = nearest(name, list(models)) if isinstance(name, str) else ""
         raise ValidationError(
-            f"the policy names the model {shown(name)}, which the client does not have{hint}; its "
-            f"models are {', '.join(map(shown, models[:10]))}",
-            details={"param": "models", "value": name},
+            f"{param}= of the policy names the model {shown(name)}, which the client does not have"
+            f"{hint}; its models are {', '.join(map(shown, models[:10]))}",
+            details={"param": param, "value": name},
         )
 
 

@@ -56,6 +56,9 @@ class Routing:
         """
         if policy is not None and not isinstance(policy, Policy):
             wrong = f"policy must be a policy of talu.router, as in Fallback(), got {shown(policy)}"
+            if isinstance(policy, type) and issubclass(policy, Policy):
+                name = policy.__name__
+                wrong = f"policy is the class {name}: create a policy, as in {name}()"
             raise ValidationError(wrong, details={"param": "policy"})
         self.policy = policy
         self.models = list(limits) if policy is None else policy.check(list(limits))
