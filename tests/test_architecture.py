@@ -58,6 +58,7 @@ THIRD_PARTY_HOME = {  # a package from outside: the only files or folders that i
 PURE = [  # pure files: no input, output, threads or clocks
     "backends/remote/anthropic_messages.py",
     "backends/remote/answers.py",
+    "backends/remote/checks.py",
     "backends/remote/encoding.py",
     "backends/remote/endpoint.py",
     "backends/remote/openai_chat.py",

@@ -169,3 +169,15 @@ def test_many_streams_at_once_lose_nothing(awaiting: Any, llama: LlamaCpp) -> No
 
 def test_the_server_is_known_by_its_list_of_models(llama: LlamaCpp) -> None:
     assert (check_endpoint(llama.base_url), get_model_ids(llama.base_url)) == (True, [ALIAS])
+
+
+@pytest.mark.parametrize("settings", [{"logprobs": True}, {"logprobs": True, "top_logprobs": 0}])
+def test_logprobs_without_alternatives_come_from_chats_and_raw_completions(
+    remote: Any, client: Any, settings: dict[str, Any]
+) -> None:
+    few = {"temperature": 0, "max_tokens": 3}
+    for call in (client.ask, client.raw_complete):
+        answer = remote.run(call("The capital of France is", **few, **settings))
+        assert len(answer.logprobs) == 3
+        assert {one.top_logprobs for one in answer.logprobs} == {None}
+        assert answer.notes == ()

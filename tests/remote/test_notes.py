@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from tests.remote import replies
 from tests.remote.replies import DONE, delta, failure, usage_chunk
-from tests.remote.server import Reply
+from tests.remote.server import Cut, Reply
 
-from talu import ValidationError
+from talu import EndpointError, ValidationError
 from talu.backends.remote import retries
 
 
@@ -61,3 +61,139 @@ def test_a_template_is_sent_refused_or_left_out_with_a_note(
     answer = ask(remote, remote.client_of("m", **address, on_unsupported="warn"))
     assert answer.notes == ("compatible has no chat_template: it was left out",)
     assert "chat_template" not in server.requests[-1].json
+
+
+def test_an_answer_without_the_log_probabilities_asked_for_says_so(remote: Any, serve: Any) -> None:
+    client = remote.client(serve(always=lambda _: replies.chat("one")))
+    for settings in ({"logprobs": True}, {"top_logprobs": 3}):
+        answer = remote.run(client.ask("hi", **settings))
+        assert answer.logprobs is None
+        assert answer.notes == ("the server sent no log-probabilities, which logprobs asked for",)
+    assert remote.run(client.ask("hi", logprobs=False, top_logprobs=3)).notes == ()
+
+
+def test_fewer_alternatives_than_asked_for_are_a_note_and_more_are_left_out(
+    remote: Any, serve: Any
+) -> None:
+    token = replies.token_logprob("a", -0.5, ("a", -0.5), ("b", -1.5))
+    events = (replies.logprob_delta(token), delta(finish="stop"), DONE)
+    client = remote.client(serve(always=lambda _: replies.stream(*events)))
+    fewer = remote.run(client.ask("hi", top_logprobs=3))
+    assert len(fewer.logprobs[0].top_logprobs) == 2
+    assert fewer.notes == ("the server sent 2 alternatives at most, although top_logprobs is 3",)
+    more = remote.run(client.ask("hi", top_logprobs=1))
+    assert [text for _, text, _ in more.logprobs[0].top_logprobs] == ["a"]
+    assert more.notes == ()
+    assert remote.run(client.ask("hi", logprobs=True)).logprobs[0].top_logprobs is None
+
+
+def test_an_answer_that_is_longer_than_allowed_says_so(remote: Any, serve: Any) -> None:
+    client = remote.client(serve(always=lambda _: replies.chat("one two three")))
+    answer = remote.run(client.ask("hi", max_tokens=2))
+    assert answer.notes == ("the server generated 3 tokens, although max_tokens is 2",)
+    assert remote.run(client.ask("hi", max_tokens=3)).notes == ()
+
+
+NOT_STOPPED = ("the server did not stop at the stop sequence 'STOP': the answer was cut there",)
+
+
+@pytest.mark.parametrize("pieces", [("one STOP two",), ("one S", "TO", "P two"), tuple("one STOP")])
+def test_an_answer_is_cut_at_a_stop_sequence_that_the_server_went_beyond(
+    remote: Any, serve: Any, pieces: tuple[str, ...]
+) -> None:
+    client = remote.client(serve(replies.chat(*pieces)))
+    answer = remote.run(client.ask("hi", stop_sequences=["STOP", "never"]))
+    assert (answer, answer.finish_reason) == ("one ", "stop")
+    assert answer.stop_sequence == "STOP"
+    assert answer.notes == NOT_STOPPED
+
+
+def test_an_answer_in_one_body_is_cut_as_well(remote: Any, serve: Any) -> None:
+    client = remote.client(serve(replies.chat_body("one STOP two")))
+    answer = remote.run(client.ask("hi", stop_sequences=["STOP"]))
+    assert (answer, answer.notes) == ("one ", NOT_STOPPED)
+
+
+def test_text_that_is_only_the_beginning_of_a_stop_sequence_is_kept(
+    remote: Any, serve: Any
+) -> None:
+    breaking = replies.stream(delta("one STO"), Cut())
+    server = serve(replies.chat("one ", "STO"), breaking)
+    client = remote.client(server, max_retries=0)
+    assert remote.run(client.ask("hi", stop_sequences=["STOP"])) == "one STO"
+    with pytest.raises(EndpointError) as caught:
+        remote.run(client.ask("hi", stop_sequences=["STOP"]))
+    assert caught.value.details["response"].text == "one STO"
+
+
+def test_stop_sequences_that_the_server_is_asked_to_keep_are_kept(remote: Any, serve: Any) -> None:
+    client = remote.client(serve(replies.chat("one STOP")))
+    extra = {"include_stop_str_in_output": True}
+    answer = remote.run(client.ask("hi", stop_sequences=["STOP"], extra_body=extra))
+    assert (answer, answer.notes) == ("one STOP", ())
+
+
+@pytest.mark.parametrize(
+    ("asked", "served"),
+    [
+        ("gpt-4o", "gpt-4o-2024-08-06"),
+        ("gpt-4", "gpt-4-0613"),
+        ("claude-3-5-sonnet-latest", "claude-3-5-sonnet-20241022"),
+        ("mistral-large-latest", "mistral-large-2411"),
+        ("llama3.2", "llama3.2:latest"),
+        ("gemini-2.0-flash", "models/gemini-2.0-flash"),
+        ("Qwen/Qwen3", "qwen/qwen3"),
+    ],
+)
+def test_the_dated_name_of_a_model_is_no_other_model(
+    remote: Any, serve: Any, asked: str, served: str
+) -> None:
+    client = remote.client_of(asked, base_url=serve(answered_by(served)).base_url)
+    assert remote.run(client.ask("hi")).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "served"),
+    [
+        ("gpt-4o", "gpt-4o-mini"),
+        ("gpt-4o", "ft:gpt-4o:evil"),
+        ("gpt-4o", "llama"),
+        ("gpt-4o-2024-08-06", "gpt-4o-2024-05-13"),
+        ("qwen3", "qwen3-4096"),
+    ],
+)
+def test_another_model_that_answers_is_named(
+    remote: Any, serve: Any, asked: str, served: str
+) -> None:
+    client = remote.client_of(asked, base_url=serve(answered_by(served)).base_url)
+    (note,) = remote.run(client.ask("hi")).notes
+    assert note == f"the server says that the model {served!r} answered"
+
+
+KEY = "sk-" + "0123456789" * 20
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        replies.stream(delta("x", finish=KEY), DONE),
+        replies.stream(delta([{"type": KEY, "text": "x"}]), delta("x", "stop"), DONE),
+        answered_by(KEY),
+    ],
+    ids=["finish reason", "part", "model"],
+)
+def test_a_key_that_the_server_repeats_is_not_in_the_notes(
+    remote: Any, serve: Any, reply: Reply
+) -> None:
+    answer = remote.run(remote.client(serve(reply), api_key=KEY).ask("hi"))
+    assert answer.notes
+    assert "012345" not in "".join(answer.notes)
+
+
+def test_a_key_in_the_reason_of_a_failure_is_not_in_the_error(remote: Any, serve: Any) -> None:
+    client = remote.client(
+        serve(replies.stream(delta("x", f"error {KEY}"))), api_key=KEY, max_retries=0
+    )
+    with pytest.raises(EndpointError) as caught:
+        remote.run(client.ask("hi"))
+    assert "012345" not in str(caught.value)

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 MAX_NOTES = 20
+MAX_NOTE = 10_000  # characters, more than a key has
 MAX_KEPT = 900_000  # characters of what a provider wants back, as JSON
 MAX_COUNT = 2**53
 TEXT_PARTS = ("text", "output_text")
@@ -77,7 +78,8 @@ class Decoded:
         self.notes: tuple[str, ...] = ()
 
     def note(self, text: str) -> None:
-        """Add a note, once."""
+        """Add a note, once; it is shortened for the user when no secret is in it any more."""
+        text = text[:MAX_NOTE]
         if text not in self.notes and len(self.notes) < MAX_NOTES:
             self.notes = (*self.notes, text)
 
@@ -92,11 +94,11 @@ class Decoded:
         if name.lower() in UNFINISHED:
             return
         if name.lower().startswith(FAILED):
-            raise Ended(f"the server ended it with {name[:100]!r}")
+            raise Ended(f"the server ended it with {name[:MAX_NOTE]!r}")
         self.reason = REASONS.get(name.lower())
         if self.reason is None:
             self.reason = FinishReason.STOP
-            self.note(f"the server named the finish reason {name[:100]!r}")
+            self.note(f"the server named the finish reason {name!r}")
 
 
 class Decoder(Protocol):

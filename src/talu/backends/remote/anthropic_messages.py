@@ -197,7 +197,7 @@ class MessagesDecoder(Decoded):
                 opened["name"] = string(block.get("name"), "the name of a tool call")
                 opened["input"] = json_text(block.get("input") or {}, "the input of a tool call")
             case kind:
-                self.note(f"the answer has a part of type {str(kind)[:50]!r}, which is left out")
+                self.note(f"the answer has a part of type {str(kind)!r}, which is left out")
         return []
 
     def _delta(self, index: int, delta: Mapping[str, Any]) -> list[Event]:
@@ -214,7 +214,7 @@ class MessagesDecoder(Decoded):
             case "input_json_delta":
                 block["arguments"] += string(delta.get("partial_json"), "partial_json")
             case kind:
-                self.note(f"the answer has pieces of type {str(kind)[:50]!r}, which are left out")
+                self.note(f"the answer has pieces of type {str(kind)!r}, which are left out")
         return []
 
     def _close(self, index: int) -> list[Event]:

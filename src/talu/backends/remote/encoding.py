@@ -15,7 +15,7 @@ from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.types import Request
 
-__all__ = ["Body", "Target", "extras", "honoured", "set_values"]
+__all__ = ["Body", "Target", "extras", "honoured", "set_values", "wanted_logprobs"]
 
 FIXED = (
     "model",
@@ -78,6 +78,13 @@ def set_values(
         values[known[name]] = _plain(name, value)
     _check_stops(target, request.config)
     return values, tuple(notes)
+
+
+def wanted_logprobs(settings: Mapping[str, Any]) -> int | None:
+    """The number of alternatives to report for each token; None for no log-probabilities."""
+    top: int | None = settings.get("top_logprobs")
+    wanted = settings.get("logprobs", top is not None)
+    return (top or 0) if wanted else None
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -14,10 +14,10 @@ import httpx2
 
 from talu.backends.remote.answers import Decoder, Ended, Malformed
 from talu.backends.remote.attempts import Cancelled, Limits, Waiting, repeated
+from talu.backends.remote.checks import Checks, is_same_model
 from talu.backends.remote.encoding import Body
 from talu.backends.remote.failures import Failures
 from talu.deadline import Deadline
-from talu.error_text import shown
 from talu.exceptions import EndpointError, TaluError
 from talu.types import Done, Event, FinishReason, TextDelta, Timings, Usage
 
@@ -26,6 +26,7 @@ __all__ = ["Exchange", "RemoteGeneration", "Stream"]
 LAST_S = 2.0  # for what may come after the finish reason
 NOT_JSON = object()
 STREAMED = "text/event-stream"
+NOTE = 300  # characters
 EVENTS_AHEAD = 10_000  # that may have been read and not looked at
 UNWINDING: set["asyncio.Task[None]"] = set()  # a loop refers to its tasks weakly
 
@@ -51,6 +52,7 @@ class Exchange:
     Attributes:
         open: sends the body; the answer's status was good when it returns.
         decoder: makes a decoder for each attempt.
+        checks: makes the checks of the answer for each attempt.
         echo: a text before the first piece.
         notes: notes for ``Done``.
     """
@@ -58,6 +60,7 @@ class Exchange:
     body: Body
     open: Callable[[Body], Awaitable[Stream]]
     decoder: Callable[[], Decoder]
+    checks: Callable[[], Checks]
     failures: Failures
     limits: Limits
     model: str
@@ -90,6 +93,8 @@ class RemoteGeneration:
         self._events: deque[Event] = deque()
         self._waiting: Waiting | None = None
         self._decoder: Decoder | None = None
+        self._checks: Checks | None = None
+        self._failure: TaluError | None = None  # raised after the events before it
         self._notes: tuple[str, ...] = ()
         self._began_at = self._first_at = self._last_at = 0.0
 
@@ -125,6 +130,7 @@ class RemoteGeneration:
     async def _attempt(self, exchange: Exchange, waiting: Waiting) -> None:
         """Send the request once, and read until there is an event."""
         self._decoder = decoder = exchange.decoder()
+        self._checks = exchange.checks()
         seconds = exchange.limits.first_token_s
         try:
             async with waiting.within(seconds, self._too_late("first_token_timeout_ms", seconds)):
@@ -133,6 +139,8 @@ class RemoteGeneration:
                     await self._read_whole(stream.response, decoder)
                 else:
                     await self._read_first(stream, decoder)
+            if self._ended:
+                await self._drop_stream()
         except BaseException:
             await self._drop_stream()
             raise
@@ -161,7 +169,8 @@ class RemoteGeneration:
             )
         for data in pieces:
             self._add(self._decoded(partial(self._pushed, decoder, data)))
-        self._finish(decoder)
+        if not self._ended:
+            self._finish(decoder)
 
     def _pushed(self, decoder: Decoder, data: Any) -> list[Event]:
         if data is NOT_JSON:
@@ -180,7 +189,7 @@ class RemoteGeneration:
         except Malformed as malformed:
             failure = failures.bad_answer(f"the server sent {malformed}")
         except Ended as ended:
-            failure = failures.broken(str(ended))
+            failure = failures.broken(_short(failures.safe(str(ended))))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             if isinstance(error, TaluError):
                 raise
@@ -193,14 +202,35 @@ class RemoteGeneration:
         if events and not self._first_at:
             self._first_at = now
         self._last_at = now
-        self._events += events
+        if (checks := self._checks) is None:
+            return
+        for event in events:
+            self._events.append(checks.seen(event))
+            if checks.stopped is not None:
+                self._stop()
+                return
+
+    def _stop(self) -> None:
+        """End the answer at a stop sequence that the server went beyond."""
+        self._ended = True
+        self._events.append(self._done(FinishReason.STOP))
+
+    def _add_rest(self) -> None:
+        """Add the text that was held back at the end of an answer."""
+        rest = None if self._checks is None else self._checks.rest()
+        if rest is not None:
+            self._events.append(rest)
 
     def _finish(self, decoder: Decoder) -> None:
         if decoder.reason is None:
             raise self._exchange.failures.broken("it has no finish reason")
+        self._add_rest()
+        if self._checks is not None and self._checks.stopped is not None:
+            self._stop()
+            return
         self._add(self._decoded(decoder.finish))
-        self._ended = True
         self._last_at = perf_counter()
+        self._ended = True
         self._events.append(self._done(decoder.reason))
 
     def __aiter__(self) -> Self:
@@ -208,6 +238,9 @@ class RemoteGeneration:
 
     async def __anext__(self) -> Event:
         while not self._events:
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
             if self._ended:
                 raise StopAsyncIteration
             await self._read()
@@ -226,6 +259,8 @@ class RemoteGeneration:
             async with waiting.within(seconds, self._stalled):
                 data = await _next(stream)
             self._add(self._decoded(partial(self._pushed, decoder, data)))
+            if self._ended:
+                await self._drop_stream()
         except StopAsyncIteration:
             await self._end(decoder)
         except Cancelled:
@@ -249,7 +284,8 @@ class RemoteGeneration:
             await self._end(decoder)
             return
         await self._close()
-        raise failure
+        self._failure = failure
+        self._add_rest()
 
     async def _end(self, decoder: Decoder) -> None:
         """Add the last event; raises when the answer is not complete."""
@@ -265,6 +301,7 @@ class RemoteGeneration:
 
     async def _cancel_now(self) -> None:
         await self._drop_stream()
+        self._add_rest()
         self._ended = True
         self._events.append(self._done(FinishReason.CANCELLED))
 
@@ -279,22 +316,24 @@ class RemoteGeneration:
         return self._done(FinishReason.CANCELLED)
 
     def _done(self, reason: FinishReason) -> Done:
-        decoder = self._decoder
-        usage = Usage() if decoder is None else decoder.usage
-        notes = self._notes
-        if decoder is not None:
-            safe = self._exchange.failures.safe
-            notes += tuple(map(safe, decoder.notes))
-            asked, served = self._exchange.body.values.get("model"), decoder.model
-            if served and str(asked).lower() not in served.lower():
-                notes += (f"the server says that the model {shown(safe(served))} answered",)
+        decoder, checks = self._decoder, self._checks
+        if decoder is None or checks is None:
+            usage = Usage()
+            return Done(reason, usage, self._timings(usage), self._model, notes=self._notes)
+        notes, safe = list(decoder.notes), self._exchange.failures.safe
+        asked, served = str(self._exchange.body.values.get("model")), decoder.model
+        if served and not is_same_model(asked, served):
+            notes.append(f"the server says that the model {served!r} answered")
+        if reason is not FinishReason.CANCELLED:
+            notes += checks.notes(decoder.usage)
         return Done(
             finish_reason=reason,
-            usage=usage,
-            timings=self._timings(usage),
+            usage=decoder.usage,
+            timings=self._timings(decoder.usage),
             model=self._model,
-            stop_sequence=None if decoder is None else decoder.stop_sequence,
-            notes=notes,
+            stop_sequence=checks.stopped or decoder.stop_sequence,
+            # A key is looked for in the whole note, and a part of it is shown.
+            notes=(*self._notes, *(_short(safe(note)) for note in notes)),
         )
 
     def _timings(self, usage: Usage) -> Timings:
@@ -313,6 +352,7 @@ class RemoteGeneration:
 
     async def _close(self) -> None:
         self._cancelled = self._ended = True
+        self._failure = None
         self._events.clear()
         await self._drop_stream()
 
@@ -327,6 +367,10 @@ class RemoteGeneration:
         if stream is not None and loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and its connections
                 loop.call_soon_threadsafe(lambda: loop.create_task(_closed(stream)))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= NOTE else text[:NOTE] + "…"
 
 
 async def _next(stream: Stream) -> Any:

@@ -22,6 +22,7 @@ import httpx2
 from talu.backends.remote.answers import Decoder
 from talu.backends.remote.anthropic_messages import MessagesDecoder, encode_messages
 from talu.backends.remote.attempts import Limits, Waiting, repeated
+from talu.backends.remote.checks import Checks
 from talu.backends.remote.embeddings import RemoteTexts
 from talu.backends.remote.encoding import Body, Target, honoured
 from talu.backends.remote.endpoint import endpoint_of
@@ -151,6 +152,7 @@ class RemoteModel:
             body=body,
             open=self._opened,
             decoder=partial(decode, self._target),
+            checks=partial(Checks, request, self._target, body.values),
             failures=self._failures,
             limits=self._limits,
             model=self._name,

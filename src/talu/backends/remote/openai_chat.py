@@ -22,7 +22,7 @@ from talu.backends.remote.answers import (
     string,
     text_of,
 )
-from talu.backends.remote.encoding import Body, Target, extras, set_values
+from talu.backends.remote.encoding import Body, Target, extras, set_values, wanted_logprobs
 from talu.types import (
     Event,
     FinishReason,
@@ -50,8 +50,11 @@ def encode_chat(request: Request, target: Target) -> Body:
     """
     provider = target.provider
     values, notes = set_values(target, request, raw=False)
-    if "top_logprobs" in values and request.config.given.get("logprobs") is not False:
+    wanted = wanted_logprobs(values)
+    if wanted is not None:
         values["logprobs"] = True
+    if values.pop("top_logprobs", None) is not None and wanted is not None:
+        values["top_logprobs"] = max(1, wanted)  # llama.cpp reads 0 as no log-probabilities
     body: dict[str, Any] = {
         "model": target.name,
         "messages": [_message(message, target) for message in request.messages or ()],
@@ -212,7 +215,7 @@ class ChatDecoder(Decoded):
         for part in content if isinstance(content, list) else ():
             kind = part.get("type")
             if kind not in PARTS:
-                self.note(f"the answer has a part of type {str(kind)[:50]!r}, which is left out")
+                self.note(f"the answer has a part of type {str(kind)!r}, which is left out")
         if refusal := text_of(delta.get("refusal"), "refusal"):
             self.note("the model refused: its answer is the refusal")
             text += refusal

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from talu.backends.remote.answers import Decoded, Malformed, member, real, string
-from talu.backends.remote.encoding import Body, Target, extras, set_values
+from talu.backends.remote.encoding import Body, Target, extras, set_values, wanted_logprobs
 from talu.backends.remote.openai_chat import logprobs_of, usage_of
 from talu.exceptions import ValidationError
 from talu.types import Event, FinishReason, Request, TextDelta, TokenLogprob, Usage
@@ -29,10 +29,11 @@ def encode_completion(request: Request, target: Target) -> Body:
         wrong = f"{provider.name} has no raw completions: use ask or a chat"
         raise ValidationError(wrong, "UNSUPPORTED", {"param": "prompt"})
     values, notes = set_values(target, request, raw=True)
-    wants = values.pop("logprobs", None)
-    top = values.pop("top_logprobs", None)
-    if wants or (top is not None and wants is not False):
-        values["logprobs"] = top or 0
+    wanted = wanted_logprobs(values)
+    values.pop("top_logprobs", None)
+    values.pop("logprobs", None)
+    if wanted is not None:
+        values["logprobs"] = max(1, wanted)  # llama.cpp reads 0 as no log-probabilities
     body: dict[str, Any] = {"model": target.name, "prompt": _prompt(request, target)}
     body["stream"] = True
     if provider.counts_streams:

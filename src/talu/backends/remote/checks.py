@@ -1,0 +1,103 @@
+"""Checks that an answer is what was asked, for what a server may ignore without saying so.
+
+This module is pure.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from talu.backends.remote.encoding import Target, wanted_logprobs
+from talu.engine.stops import StopMatcher
+from talu.types import Event, ReasoningDelta, Request, TextDelta, TokenLogprob, Usage
+
+__all__ = ["Checks", "is_same_model"]
+
+KEEP_STOPS = ("include_stop_str_in_output", "no_stop_trim")  # fields of a body that ask for it
+DATE = re.compile(  # at the end of a model's name: 2024-08-06, 20240806, 0806 or 2408
+    r"[-@](20\d\d-(0[1-9]|1[0-2])-\d\d|20\d\d(0[1-9]|1[0-2])\d\d"
+    r"|(0[1-9]|1[0-2])([0-2]\d|3[01])|2\d(0[1-9]|1[0-2]))$"
+)
+
+
+def is_same_model(asked: str, served: str) -> bool:
+    """Whether two names mean one model: the dated name of a version is that of its model."""
+    return asked.lower() == served.lower() or _undated(asked) == _undated(served, served=True)
+
+
+def _undated(name: str, *, served: bool = False) -> str:
+    """The name without what may differ between the question and the answer."""
+    plain = name.lower().removeprefix("models/")
+    plain = plain.removesuffix(":latest").removesuffix("-latest")
+    return DATE.sub("", plain) if served else plain
+
+
+class Checks:
+    """Compares the answer to one request with its settings, while it arrives."""
+
+    def __init__(self, request: Request, target: Target, body: Mapping[str, Any]) -> None:
+        """Prepare the checks.
+
+        Args:
+            request: what was asked.
+            target: the model; settings that its provider does not have were left out.
+            body: what was sent.
+        """
+        known = target.provider.settings(raw=request.messages is None)
+        asked = {name: value for name, value in request.settings.items() if name in known}
+        self._logprobs = wanted_logprobs(asked)
+        self._max_tokens: int | None = asked.get("max_tokens")
+        keeps = any(body.get(name) for name in KEEP_STOPS)
+        self._stops = StopMatcher(() if keeps else asked.get("stop_sequences", ()))
+        self._has_text = False
+        self._has_logprobs = False
+        self._most = 0  # alternatives of a token
+
+    @property
+    def stopped(self) -> str | None:
+        """The stop sequence that the server did not stop at; the text ends before it."""
+        return self._stops.matched
+
+    def seen(self, event: Event) -> Event:
+        """The event as the user gets it: up to a stop sequence, with the alternatives asked for."""
+        if isinstance(event, TextDelta | ReasoningDelta):
+            self._has_text = self._has_text or bool(event.text)
+            event = replace(event, logprobs=tuple(map(self._shown, event.logprobs)))
+        if isinstance(event, TextDelta):
+            event = replace(event, text=self._stops.push(event.text))
+        return event
+
+    def rest(self) -> TextDelta | None:
+        """The text that was held back because it could have been a part of a stop sequence."""
+        text = self._stops.flush()
+        return TextDelta(text) if text else None
+
+    def notes(self, usage: Usage) -> tuple[str, ...]:
+        """What the server did not do, once the answer has ended.
+
+        Args:
+            usage: the server's token counts.
+        """
+        notes = []
+        if self._has_text and self._logprobs is not None:
+            if not self._has_logprobs:
+                notes.append("the server sent no log-probabilities, which logprobs asked for")
+            elif self._most < self._logprobs:
+                wanted = f"although top_logprobs is {self._logprobs}"
+                notes.append(f"the server sent {self._most} alternatives at most, {wanted}")
+        if self.stopped is not None:
+            cut = "the answer was cut there"
+            notes.append(f"the server did not stop at the stop sequence {self.stopped!r}: {cut}")
+        count, most = usage.completion_tokens, self._max_tokens
+        if count is not None and most is not None and count > most:
+            notes.append(f"the server generated {count} tokens, although max_tokens is {most}")
+        return tuple(notes)
+
+    def _shown(self, entry: TokenLogprob) -> TokenLogprob:
+        """The entry with as many alternatives as were asked for."""
+        self._has_logprobs = True
+        if self._logprobs is None:
+            return entry
+        self._most = max(self._most, len(entry.top_logprobs or ()))
+        return replace(entry, top_logprobs=(entry.top_logprobs or [])[: self._logprobs] or None)
