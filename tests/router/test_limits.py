@@ -197,7 +197,7 @@ def test_a_wait_is_a_number_of_seconds(wait: Any) -> None:
 def test_a_request_that_waits_for_one_of_a_closed_loop_gets_its_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("talu.router.race.RECHECK_S", 0.01)
+    monkeypatch.setattr("talu.router.dispatch.RECHECK_S", 0.01)
     client = AsyncClient(ModelSpec("a", ScriptedModel("x"), limits=Limits(concurrency=1)))
     target = client.router._routing._targets["a"]
     other = asyncio.new_event_loop()

@@ -49,7 +49,8 @@ def not_in_time(
     parts += [_waits(model, wait, attempts) for model, wait in waits.items()]
     limits = {model: wait.limits.given for model, wait in waits.items() if wait.limits is not None}
     known = {model: wait.seconds for model, wait in waits.items() if wait.seconds < inf}
-    details: dict[str, object] = {"waits": known, "models": list(waits), "seconds": within}
+    models = dict.fromkeys([*(each.model for each in attempts), *waits])
+    details: dict[str, object] = {"waits": known, "models": list(models), "seconds": within}
     message = f"no model can be asked within {within:g} seconds: {'; '.join(parts)}"
     error: GenerationError
     if limits:

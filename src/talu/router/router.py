@@ -63,22 +63,22 @@ class Router(Handle):
                 that is not here.
         """
         specs = specs_from(models, backend)
-        self._targets: dict[str, _Target] = {}
+        self._models: dict[str, _Model] = {}
         for spec in specs:
-            if spec.name in self._targets:
+            if spec.name in self._models:
                 raise ValidationError(
                     f"model {shown(spec.name)} is given twice: give one of them another name, as "
                     "in ModelSpec(ref, backend, name='second')",
                     details={"param": "model", "value": spec.name},
                 )
-            self._targets[spec.name] = _Target(spec)
+            self._models[spec.name] = _Model(spec)
         self._default = specs[0].name
         self._closed = False
         self._routing = Routing(
             policy,
             {spec.name: spec.limits for spec in specs},
             self._aopened,
-            lambda name: self._targets[name].backend,
+            lambda name: self._models[name].backend,
         )
         if policy is not None:
             self._default = policy.name
@@ -89,7 +89,7 @@ class Router(Handle):
     @property
     def models(self) -> list[str]:
         """The names of all models, in the order in which they were given."""
-        return list(self._targets)
+        return list(self._models)
 
     @property
     def names(self) -> list[str]:
@@ -103,7 +103,7 @@ class Router(Handle):
 
     def models_of(self, model: ModelInput | None) -> list[str]:
         """The models among which the policy chooses, if that is what ``model`` names; else none."""
-        return [] if self.name_of(model) in self._targets else self._routing.models
+        return [] if self.name_of(model) in self._models else self._routing.models
 
     def status(self) -> RouterStatus:
         """The state of the models of the policy, and of those with limits.
@@ -125,7 +125,7 @@ class Router(Handle):
     @property
     def targets(self) -> list[ModelTarget]:
         """The target of each of ``models``; see ``resolve``."""
-        return [self.resolve(name) for name in self._targets]
+        return [self.resolve(name) for name in self._models]
 
     def resolve(self, model: str | None = None) -> ModelTarget:
         """The target of a name; opens nothing.
@@ -136,10 +136,10 @@ class Router(Handle):
         Raises:
             ValidationError: an unknown name, or a reference with an unknown provider.
         """
-        if (name := self.name_of(model)) not in self._targets:
+        if (name := self.name_of(model)) not in self._models:
             return self._policy_target(name)
-        target = self._targets[name]
-        spec, opened = target.spec, target.backend
+        entry = self._models[name]
+        spec, opened = entry.spec, entry.backend
         backend, provider = spec.backend, None
         name = spec.ref
         if backend is None or isinstance(backend, LocalBackend):
@@ -166,7 +166,7 @@ class Router(Handle):
             provider=None,
             name=name,
             location=None,
-            is_open=any(target.backend is not None for target in self._targets.values()),
+            is_open=any(model.backend is not None for model in self._models.values()),
         )
 
     @property
@@ -218,12 +218,12 @@ class Router(Handle):
             GenerationError: the deadline has passed.
         """
         name = self.name_of(model)
-        if name not in self._targets:
+        if name not in self._models:
             return self._policy_backend(offline=offline)
         return self._routing.limited(name, self._opened_by(name, deadline, offline=offline))
 
     def _opened_by(self, name: str, deadline: Deadline | None, *, offline: bool) -> Backend:
-        if deadline is None or not self._targets[name].takes_time:
+        if deadline is None or not self._models[name].takes_time:
             return self._opened(name, offline=offline)
         opening = self._opening(name, offline=offline)
         wait([opening], deadline.left)
@@ -237,21 +237,21 @@ class Router(Handle):
 
     def _opened(self, name: str, *, offline: bool) -> Backend:
         """Open the model unless it is open."""
-        target = self._targets[name]
-        with target.gate.lock:
+        model = self._models[name]
+        with model.gate.lock:
             self._check_open()
-            if target.backend is None:
+            if model.backend is None:
                 backend = _open(self.resolve(name), offline=offline)
                 if self._closed:  # while it was opened
                     backend.close()
                 self._check_open()
-                target.backend = backend
-            return target.backend
+                model.backend = backend
+            return model.backend
 
     def _opening(self, name: str, *, offline: bool) -> "Future[Backend]":
         """The opening of a model in a thread, which all callers with a deadline share."""
         self._check_open()
-        openings = self._targets[name].openings
+        openings = self._models[name].openings
         with self._starts.lock:
             opening = openings.get(offline)
             if opening is not None and opening.under_way:
@@ -271,7 +271,7 @@ class Router(Handle):
             opening.future.set_result(self._opened(name, offline=offline))
         except BaseException as error:  # noqa: BLE001 - the waiting callers raise it
             opening.future.set_exception(error)
-        openings = self._targets[name].openings
+        openings = self._models[name].openings
         with self._starts.lock:
             if openings.get(offline) is opening:  # not a later one
                 del openings[offline]  # it keeps the model in memory
@@ -291,16 +291,16 @@ class Router(Handle):
     ) -> Backend:
         """Like ``backend``, awaited; a thread opens the model if necessary."""
         name = self.name_of(model)
-        if name not in self._targets:
+        if name not in self._models:
             return self._policy_backend(offline=offline)
         opened = await self._aopened(name, offline=offline, deadline=deadline)
         return self._routing.limited(name, opened)
 
     async def _aopened(self, name: str, *, offline: bool, deadline: Deadline | None) -> Backend:
-        opened = self._targets[name].backend
+        opened = self._models[name].backend
         if opened is not None:
             return opened
-        if deadline is None or not self._targets[name].takes_time:
+        if deadline is None or not self._models[name].takes_time:
             return await beside_loop(self._opened, name, offline=offline)
         opening = self._opening(name, offline=offline)
         waiting = asyncio.wrap_future(opening)
@@ -317,13 +317,13 @@ class Router(Handle):
         """
         self._closed = True
         self._routing.close()
-        for target in self._targets.values():
-            if any(opening.under_way for opening in list(target.openings.values())):
+        for model in self._models.values():
+            if any(opening.under_way for opening in list(model.openings.values())):
                 continue
-            with target.gate.lock:
-                if target.backend is not None:
-                    target.backend.close()
-                    target.backend = None
+            with model.gate.lock:
+                if model.backend is not None:
+                    model.backend.close()
+                    model.backend = None
 
     def __enter__(self) -> Self:
         return self
@@ -336,7 +336,7 @@ class Router(Handle):
         return f"Router({self.models}, default_model={self._default!r}{state})"
 
 
-class _Target:
+class _Model:
     """A model of the router, opened or not."""
 
     def __init__(self, spec: ModelSpec) -> None:

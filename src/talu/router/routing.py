@@ -11,9 +11,9 @@ from talu.protocols import Backend
 from talu.router.hedging import Hedging
 from talu.router.limits import Limits
 from talu.router.policies import Policy
+from talu.router.policy_backend import LimitedBackend, PolicyBackend
 from talu.router.status import RouterStatus
 from talu.router.targets import Target
-from talu.router.virtual import LimitedBackend, PolicyBackend
 from talu.types import Request
 
 __all__ = ["Opener", "Routing"]
@@ -100,6 +100,8 @@ class Routing:
 
     def status(self) -> RouterStatus:
         """The state of the models."""
+        for target in self._targets.values():
+            target.sweep()
         return RouterStatus(
             policy=None if self.policy is None else self.policy.name,
             requests=self._hedging.requests,

@@ -22,6 +22,7 @@ from talu.router.times import Average, Times
 __all__ = ["Lease", "Target", "Wait"]
 
 MAX_WAITING = 10_000  # requests
+SWEEP_S = 1.0  # between two searches for requests whose event loop was closed
 SERVER_SAID = "its server takes no request until then"
 
 
@@ -61,6 +62,7 @@ class Target:
         self._last_error: str | None = None
         self._cooling_reason: str | None = None
         self._closed = False
+        self._swept_at = -inf
         self._forget_requests()
 
     def _forget_requests(self) -> None:
@@ -115,6 +117,13 @@ class Target:
             return None
         return Wait(delay or inf, self._limits)
 
+    def sweep(self) -> None:
+        """Forget all requests whose event loop was closed, so that they are not counted."""
+        with self._state():
+            self._swept_at = self._clock()
+            self._drop_dead()
+            self._queue.drop_dead()
+
     def _drop_dead(self) -> bool:
         """Release attempts whose event loop was closed; returns whether there were any."""
         dead = [lease for lease in self._leases if lease.dead]
@@ -130,7 +139,7 @@ class Target:
         """
         with self._state():
             if len(self._queue) >= MAX_WAITING:
-                self._queue.drop_dead()
+                self.sweep()
             if len(self._queue) >= MAX_WAITING:
                 raise ResourceError(
                     f"{MAX_WAITING:,} requests wait for model {shown(self.name)} already: send "
@@ -172,9 +181,9 @@ class Target:
     def status(self) -> TargetStatus:
         """The state now."""
         with self._state():
-            self._drop_dead()
-            self._queue.drop_dead()
             now = self._clock()
+            if now - self._swept_at >= SWEEP_S:
+                self.sweep()
             cooling_s = max(0.0, self._health.until - now)
             return TargetStatus(
                 model=self.name,

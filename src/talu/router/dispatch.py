@@ -1,4 +1,4 @@
-"""Asks models for one answer until one of them has given its first token."""
+"""Sends a request to models, one after the other, until one has given its first token."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -19,14 +19,14 @@ from talu.router.targets import Lease, Target, Wait
 from talu.router.trial import Trial
 from talu.types import Attempt, Request
 
-__all__ = ["Race"]
+__all__ = ["Dispatch"]
 
 RECHECK_S = 2.0  # while waiting: a loop that is closed by hand tells nobody
 
 CLOSING: set["asyncio.Task[None]"] = set()  # attempts that are being closed; a loop keeps no task
 
 
-class Race:
+class Dispatch:
     """The attempts of one request, up to the first token of one of them.
 
     Attributes:
@@ -42,7 +42,7 @@ class Race:
         open_model: Callable[[str], Awaitable[Backend]],
         hedging: Hedging,
     ) -> None:
-        """Prepare the race.
+        """Prepare the attempts.
 
         Args:
             request: what to ask.
@@ -70,12 +70,12 @@ class Race:
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def stop(self) -> None:
-        """Give up. For the race's own event loop."""
+        """Give up; to be called on the event loop of the request."""
         if not self._stop.done():
             self._stop.set_result(None)
 
     async def run(self) -> None:
-        """Ask until there is a winner, or the race is stopped.
+        """Ask until there is a winner, or ``stop`` was called.
 
         Raises:
             TaluError: no model gave a token; ``attempts`` of the error says what went wrong.

@@ -12,9 +12,9 @@ from talu.config import FIELDS
 from talu.error_text import shown
 from talu.exceptions import TaluError, ValidationError
 from talu.protocols import AsyncGeneration, Backend, Generation
+from talu.router.dispatch import Dispatch
 from talu.router.hedging import Hedging
 from talu.router.policies import First, Policy
-from talu.router.race import Race
 from talu.router.status import TargetStatus
 from talu.router.targets import Target
 from talu.router.trial import Trial
@@ -158,7 +158,7 @@ class RoutedGeneration:
         self._cancelled = False
         self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._race: Race | None = None
+        self._dispatch: Dispatch | None = None
         self._trial: Trial | None = None
         self._events: deque[Event] = deque()
         self._attempts: tuple[Attempt, ...] = ()
@@ -170,7 +170,7 @@ class RoutedGeneration:
         self._loop = asyncio.get_running_loop()
         states = {target.name: target for target in backend.targets}
         order = await self._order()
-        self._race = race = Race(
+        self._dispatch = dispatch = Dispatch(
             request,
             backend.policy,
             [states[name] for name in order],
@@ -178,13 +178,13 @@ class RoutedGeneration:
             backend.hedging,
         )
         if self._cancelled:
-            race.stop()
+            dispatch.stop()
         try:
-            await race.run()
+            await dispatch.run()
         finally:
-            self._attempts = tuple(race.attempts)
-            self._trial = trial = race.winner
-            self._race = None  # with the errors of the other models
+            self._attempts = tuple(dispatch.attempts)
+            self._trial = trial = dispatch.winner
+            self._dispatch = None  # with the errors of the other models
         if trial is None:
             self._ended = True
             self._events.append(self.so_far())
@@ -241,12 +241,12 @@ class RoutedGeneration:
     def cancel(self) -> None:
         """Let it end soon; see ``talu.protocols.Generation``."""
         self._cancelled = True
-        race, loop, trial = self._race, self._loop, self._trial
+        dispatch, loop, trial = self._dispatch, self._loop, self._trial
         if trial is not None and trial.generation is not None:
             trial.generation.cancel()
-        elif race is not None and loop is not None:
+        elif dispatch is not None and loop is not None:
             with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(race.stop)
+                loop.call_soon_threadsafe(dispatch.stop)
 
     def so_far(self) -> Done:
         """The last event as if the generation was cancelled now."""
