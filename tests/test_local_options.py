@@ -8,7 +8,7 @@ from shutil import copytree
 import pytest
 
 from talu import Client, _native
-from talu.weights.resolve import BUNDLED_FOLDER
+from talu.sources.resolve import BUNDLED_FOLDER
 
 COMPUTING = """
 import os, sys, threading

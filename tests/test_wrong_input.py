@@ -22,7 +22,7 @@ from talu.exceptions import (
     TokenizerError,
     ValidationError,
 )
-from talu.weights.resolve import BUNDLED_FOLDER
+from talu.sources.resolve import BUNDLED_FOLDER
 
 WEIGHTS = "model.safetensors"
 

@@ -21,9 +21,9 @@ from talu.exceptions import (
     ValidationError,
 )
 from talu.protocols import Generation
+from talu.sources.resolve import BUNDLED, resolve
 from talu.template.prompt_template import PromptTemplate
 from talu.types import Done, Event, FinishReason, LocalBackend, Request, TextDelta
-from talu.weights.resolve import BUNDLED, resolve
 
 ASK = ({"role": "user", "content": "What is 2+2?"},)
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from talu import Client
 from talu.models import load_architecture
 from talu.sources.folder import FolderSource
-from talu.weights.resolve import BUNDLED
+from talu.sources.resolve import BUNDLED
 
 TEMPLATE = "{{ messages[-1].content }}"
 RESIDENT = """

@@ -13,7 +13,7 @@ from talu.client import Client
 from talu.exceptions import ModelNotFoundError, StateError, ValidationError
 from talu.router import LocalBackend, ModelSpec, OpenAICompatibleBackend, Router
 from talu.router.router import BACKENDS
-from talu.weights.resolve import BUNDLED_FOLDER
+from talu.sources.resolve import BUNDLED_FOLDER
 
 
 def scripted(*names: str) -> Router:

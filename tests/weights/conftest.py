@@ -1,9 +1,7 @@
 """Writes valid and invalid safetensors files without the reference implementation."""
 
-import importlib.util
 import json
 import struct
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,15 +45,3 @@ def save_tensors() -> Callable[[Path, dict[str, np.ndarray[Any, Any]]], Path]:
         return path
 
     return save
-
-
-@pytest.fixture(scope="session")
-def hub_module() -> Any:
-    """The module hub_server.py in this folder."""
-    spec = importlib.util.spec_from_file_location(
-        "hub_server", Path(__file__).with_name("hub_server.py")
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["hub_server"] = module  # its dataclasses need it there
-    spec.loader.exec_module(module)
-    return module

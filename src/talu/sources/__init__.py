@@ -10,8 +10,8 @@ from pathlib import Path
 
 from talu.error_text import reason, shown
 from talu.exceptions import ModelError
+from talu.sources.resolve import resolve
 from talu.sources.source import ModelSource
-from talu.weights.resolve import resolve
 
 __all__ = ["KINDS", "ModelSource", "open_model", "open_path"]
 

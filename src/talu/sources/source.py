@@ -1,13 +1,15 @@
 """Declares what every kind of model file offers to the parts that open a model."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from talu.sources.embedding import EmbeddingSettings
 from talu.sources.settings import Settings
-from talu.tokenizer.loading import Loaded
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.files import FileVersion
+
+if TYPE_CHECKING:  # finding a model does not import the package of the tokenizers
+    from talu.tokenizer.loading import Loaded
 
 __all__ = ["ModelSource"]
 
@@ -58,7 +60,7 @@ class ModelSource(Protocol):
             ModelError: the settings are damaged or out of range.
         """
 
-    def tokenizer(self, *, lower_case: bool = False) -> Loaded:
+    def tokenizer(self, *, lower_case: bool = False) -> "Loaded":
         """The tokenizer.
 
         Args:

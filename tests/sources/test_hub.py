@@ -27,7 +27,7 @@ PROGRAM = """
 import contextlib, io, json, os, sys, traceback
 from pathlib import Path
 from talu.exceptions import ModelError, TaluError
-from talu.weights.resolve import resolve
+from talu.sources.resolve import resolve
 
 sockets = []
 sys.addaudithook(lambda event, _: sockets.append(event) if event.startswith("socket.") else None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from talu.error_text import shown
 from talu.exceptions import ModelError, ModelNotFoundError, ValidationError
-from talu.weights import hub
+from talu.sources import hub
 
 __all__ = ["BUNDLED", "resolve"]
 

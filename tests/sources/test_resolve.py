@@ -9,7 +9,7 @@ import pytest
 import talu
 from talu.exceptions import ModelError, ModelNotFoundError, ValidationError
 from talu.sources import open_model
-from talu.weights.resolve import BUNDLED_FOLDER, resolve
+from talu.sources.resolve import BUNDLED_FOLDER, resolve
 
 
 def test_the_bundled_model_is_in_the_package() -> None:
@@ -130,7 +130,7 @@ def test_a_gguf_file_is_not_supported_yet(tmp_path: Path) -> None:
 
 def test_a_local_folder_does_not_import_the_hub_client(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom talu.weights.resolve import resolve\nresolve(sys.argv[1])\n"
+        "import sys\nfrom talu.sources.resolve import resolve\nresolve(sys.argv[1])\n"
         "assert not {m for m in sys.modules if m.startswith(('huggingface_hub', 'httpx'))}\n"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path)}
