@@ -6,7 +6,7 @@ tensors under other names, one of them with its rows in another order.
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tokenizers import AddedToken
 
-from talu import sources
 from talu.client import Client
 from talu.engine.registry import acquire
 from talu.exceptions import ModelError
 from talu.models import load_architecture
+from talu.sources import kinds
 from talu.sources.embedding import EmbeddingSettings, TextSettings
+from talu.sources.folder_on_hub import FolderOnHub
+from talu.sources.hub import files_of, find_in
 from talu.sources.settings import Settings
 from talu.tokenizer.files import TokenSettings
 from talu.tokenizer.loading import Loaded, build
@@ -112,6 +114,25 @@ class ToySource:
         )
 
 
+class ToyOnHub:
+    """One file is the whole model."""
+
+    small = ()
+    optional = ()
+
+    def refusal(self, place: str, names: Collection[str]) -> ModelError | None:
+        toys = [name for name in names if name.endswith(".toy")]
+        return None if len(toys) == 1 else ModelError(f"{place} has {len(toys)} toys")
+
+    def weights(self, place: str, names: Collection[str], folder: Path) -> Any:
+        return {name for name in names if name.endswith(".toy")}, ()
+
+    def find(self, folder: Path) -> Path:
+        for path in folder.glob("*.toy"):
+            return path
+        raise ModelError("no toy")
+
+
 def tokenizer_json() -> bytes:
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: number for number, character in enumerate(alphabet)}
@@ -138,10 +159,11 @@ def toy(
 ) -> Path:
     """A file of the toy kind, which is in the list of kinds."""
     kind: Any = ModuleType("talu.sources.toy")
+    kind.HUB = ToyOnHub()
     kind.matches = lambda path: path.suffix == ".toy"
     kind.open_source = lambda path: ToySource(str(path), versions_of([path]), arrays)
     monkeypatch.setitem(sys.modules, "talu.sources.toy", kind)
-    monkeypatch.setattr(sources, "KINDS", [*sources.KINDS, "toy"])
+    monkeypatch.setattr(kinds, "KINDS", [*kinds.KINDS, "toy"])
     path = tmp_path / "model.toy"
     path.write_text("a toy")
     return path
@@ -211,6 +233,19 @@ def test_a_toy_is_named_where_it_does_not_fit_its_network(
     monkeypatch.delitem(arrays, PERMUTED)
     with pytest.raises(ModelError, match=r"lack .*; the toy may belong to another model"):
         acquire(str(toy))
+
+
+def test_a_repository_has_the_files_of_the_first_kind_that_it_holds(
+    toy: Path, folder: Path, tmp_path: Path
+) -> None:
+    both = ["config.json", "model.safetensors", "m.toy"]
+    assert isinstance(files_of("org/m", both), FolderOnHub)
+    files = files_of("org/m", ["README.md", "m.toy"])
+    assert files.weights("org/m", ["README.md", "m.toy"], tmp_path)[0] == {"m.toy"}
+    with pytest.raises(ModelError, match=r"org/m has no config\.json"):
+        files_of("org/m", ["README.md"])
+    found = [find_in(place) for place in (toy.parent, folder, tmp_path / "none")]
+    assert [place and place[0] for place in found] == [toy, folder, None]
 
 
 def test_a_file_of_no_kind_is_refused(tmp_path: Path) -> None:

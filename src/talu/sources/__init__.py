@@ -1,21 +1,15 @@
-"""Opens the files of a model, whatever their kind.
+"""Opens the files of a model, whatever their kind."""
 
-A kind is one module listed in ``KINDS`` with two functions: ``matches`` (whether a path is of this
-kind; it reads as little as possible) and ``open_source`` (a path to a ``ModelSource``).
-"""
-
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 from talu.error_text import reason, shown
 from talu.exceptions import ModelError
+from talu.sources.kinds import all_kinds
 from talu.sources.resolve import resolve
 from talu.sources.source import ModelSource
 
-__all__ = ["KINDS", "ModelSource", "open_model", "open_path"]
-
-KINDS = ["folder"]
+__all__ = ["ModelSource", "open_model", "open_path"]
 
 
 def open_model(
@@ -48,10 +42,9 @@ def open_path(path: Path) -> ModelSource:
         raise ModelError(f"{path} cannot be opened: {reason(error)}") from error
     except RuntimeError as error:
         raise ModelError(f"{path} cannot be opened: {error}") from error
-    for kind in (importlib.import_module(f"talu.sources.{name}") for name in KINDS):
+    for kind in all_kinds():
         if kind.matches(path):
-            source: ModelSource = kind.open_source(path)
-            return source
+            return kind.open_source(path)
     if path.suffix == ".gguf":
         raise ModelError(
             f"{shown(str(path))} is a GGUF file, which is not supported yet; give a folder with "

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from talu.sources.embedding import EmbeddingSettings
+from talu.sources.folder_on_hub import FolderOnHub
 from talu.sources.sentence_transformers import network_folder, read_embedding_settings
 from talu.sources.settings import Settings
 from talu.tokenizer.files import read_templates
@@ -15,8 +16,9 @@ from talu.weights.checkpoint import Checkpoint
 from talu.weights.files import FileVersion, version_of
 from talu.weights.safetensors_folder import open_folder
 
-__all__ = ["FolderSource", "matches", "open_source"]
+__all__ = ["HUB", "FolderSource", "matches", "open_source"]
 
+HUB = FolderOnHub()
 READ = (".jinja", ".json", ".safetensors")  # suffixes of a model's files
 
 

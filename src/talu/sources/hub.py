@@ -22,39 +22,19 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from talu.exceptions import IOError as TaluIOError
 from talu.exceptions import ModelError, ModelNotFoundError, TaluError
-from talu.weights.checkpoint import listed
-from talu.weights.safetensors_folder import INDEX, SINGLE, read_index, refusal, weight_files
+from talu.sources.kinds import HubFiles, all_kinds
 
 __all__ = ["ACCESS_DENIED", "NETWORK_FAILED", "WRITE_FAILED", "cached_models", "fetch"]
 
 ACCESS_DENIED = "MODEL_ACCESS_DENIED"
 NETWORK_FAILED = "IO_NETWORK_FAILED"
 WRITE_FAILED = "IO_WRITE_FAILED"
-REQUIRED = "config.json"
-OPTIONAL = (  # the tokenizer reports its missing files
-    "1_Pooling/config.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "config_sentence_transformers.json",
-    "generation_config.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-)
-MODULES = ("[0-9]_*/config.json",)  # folders of modules.json
-STEPS = (  # weights after the pooling, of a few megabytes
-    "[0-9]_Dense/model.safetensors",
-    "[0-9]_LayerNorm/model.safetensors",
-)
-SMALL = (REQUIRED, INDEX, *OPTIONAL, *MODULES)
 REVISION = "main"
 TIMEOUT_S = 10.0  # for the first response; the hub client retries later requests
 
@@ -64,7 +44,7 @@ logger = logging.getLogger("talu.weights")
 def fetch(
     model_id: str, *, offline: bool = False, check: Callable[[Path], object] | None = None
 ) -> Path:
-    """The folder of a hub model in the hub's cache, downloaded first if necessary.
+    """The folder or file of a hub model in the hub's cache, downloaded first if necessary.
 
     A cached model is not checked for updates; ``hf download`` gets newer versions.
 
@@ -108,7 +88,7 @@ def cached_models() -> list[str]:
 
 
 def find_cached(cache: Path, model_id: str) -> tuple[Path | None, bool]:
-    """The model's folder in the cache if it holds configuration and weights.
+    """The model's folder or file in the cache if it is complete enough to be opened.
 
     The second value says whether every optional file is cached or known not to exist.
     """
@@ -116,19 +96,45 @@ def find_cached(cache: Path, model_id: str) -> tuple[Path | None, bool]:
     try:
         commit = (home / "refs" / REVISION).read_text("ascii", "replace")
         folder = home / "snapshots" / commit
-        if re.fullmatch("[0-9a-f]{40}", commit) is None or not (folder / REQUIRED).is_file():
-            return None, False
-        weight_files(folder)
-    except (OSError, ModelError):
+    except OSError:
         return None, False
+    if re.fullmatch("[0-9a-f]{40}", commit) is None:
+        return None, False
+    found = find_in(folder)
+    if found is None:
+        return None, False
+    path, files = found
     absent = home / ".no_exist" / commit
     known = os.path.exists  # False for an inaccessible path
-    unknown = [n for n in OPTIONAL if not known(folder / n) and not known(absent / n)]
+    unknown = [n for n in files.optional if not known(folder / n) and not known(absent / n)]
     if unknown:
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             files = json.loads((home / "trees" / f"{commit}.json").read_bytes())["files"]
             unknown = [name for name in unknown if name in files]
-    return folder, not unknown
+    return path, not unknown
+
+
+def find_in(folder: Path) -> tuple[Path, HubFiles] | None:
+    """The path to open in a folder with a complete model, and the files of its kind."""
+    for kind in all_kinds():
+        with contextlib.suppress(OSError, ModelError):
+            return kind.HUB.find(folder), kind.HUB
+    return None
+
+
+def files_of(place: str, names: Collection[str]) -> HubFiles:
+    """The files of the first kind of which a repository holds a model.
+
+    Raises:
+        ModelError: it holds none; the error is that of the first kind.
+    """
+    refusals = []
+    for kind in all_kinds():
+        refusal = kind.HUB.refusal(place, names)
+        if refusal is None:
+            return kind.HUB
+        refusals.append(refusal)
+    raise refusals[0]
 
 
 def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
@@ -141,42 +147,26 @@ def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
         )
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         place = f"the repository {model_id} on {address(hub)}"
-        if REQUIRED not in sizes:
-            _check_subfolder(place, sizes)
-            raise ModelError(f"{place} has no {REQUIRED}: it holds no model that can be opened")
-        if SINGLE not in sizes and INDEX not in sizes:
-            raise refusal(place, sizes)
-        folder = snapshot(hub, model_id, SMALL, progress=False)
-        if check is not None:
+        files = files_of(place, sizes)
+        folder = snapshot(hub, model_id, files.small, progress=False)
+        if check is not None and files.small:
             check(folder)
-        weights = {SINGLE} if SINGLE in sizes else set(read_index(folder / INDEX).values())
-        if missing := sorted(weights - sizes.keys()):
-            raise ModelError(f"{place} lacks {listed(missing)}, which its {INDEX} names")
+        weights, others = files.weights(place, sizes, folder)
         needed = sum(sizes[name] for name in weights if not os.path.exists(folder / name))
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise no_space(hub, f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
         folder = snapshot(
-            hub, model_id, [*SMALL, *STEPS, *map(glob.escape, weights)], progress=True
+            hub, model_id, [*files.small, *others, *map(glob.escape, weights)], progress=True
         )
-        weight_files(folder)
+        path = files.find(folder)
         absent = (
             folder.parents[1] / ".no_exist" / folder.name
         )  # where the hub client marks missing files
-        for name in set(OPTIONAL) - sizes.keys():
+        for name in set(files.optional) - sizes.keys():
             (absent / name).parent.mkdir(parents=True, exist_ok=True)
             (absent / name).touch()
-        return folder
-
-
-def _check_subfolder(place: str, names: Iterable[str]) -> None:
-    """Refuse the old layout of sentence-transformers, whose weights are in a subfolder."""
-    folder = "0_Transformer"
-    if f"{folder}/{REQUIRED}" in names:
-        raise ModelError(
-            f"{place} has its model in the subfolder {folder!r}, which is supported for local "
-            "folders only: download the whole repository and open its folder"
-        )
+        return path
 
 
 def snapshot(hub: Any, model_id: str, patterns: Iterable[str], *, progress: bool) -> Path:
