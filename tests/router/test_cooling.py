@@ -121,6 +121,20 @@ def test_the_time_limit_of_the_caller_ends_the_request_and_no_other_model_is_ask
     assert other.requests == []
 
 
+def test_a_model_that_hangs_until_the_time_of_the_caller_is_over_pauses(
+    faces: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late() -> None:
+        await asyncio.sleep(0.1)
+
+    monkeypatch.setattr("talu.router.health.STALL_S", 0.05)
+    client = faces.client_of(model("a", [late, "x"]), model("b", "yes"), policy=Fallback())
+    with pytest.raises(GenerationError) as caught:
+        faces.run(client.ask("hi", timeout=0.09))
+    assert caught.value.code == "GENERATION_TIMEOUT"
+    assert faces.run(client.ask("hi")) == "yes"
+
+
 def hedged(client: Any) -> Any:
     """The client's hedging, which knows twenty fast answers and has saved up some requests."""
     hedging = client.router._routing._hedging

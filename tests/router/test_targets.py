@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from talu.exceptions import EndpointError, ResourceError
+from talu.exceptions import EndpointError, GenerationError, ResourceError
 from talu.router import Limits
+from talu.router.health import Verdict
 from talu.router.queue import Ticket
 from talu.router.targets import Lease, Target, Wait
 
@@ -93,6 +94,24 @@ def test_a_probe_that_was_cancelled_lets_the_next_request_probe(
     del probe
     gc.collect()
     assert isinstance(target.begin(Ticket(), lone=False), Lease)
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds", "answering", "failures"),
+    [(True, 5.0, False, 1), (True, 4.9, False, 0), (True, 9.0, True, 0), (False, 9.0, False, 0)],
+    ids=["a stall", "a short time limit", "after the first token", "while it was opened"],
+)
+def test_a_caller_whose_time_runs_out_at_a_model_that_stalls_has_seen_a_failure(
+    target: Target, clock: Clock, asked: bool, seconds: float, answering: bool, failures: int
+) -> None:
+    lease = begun(target)
+    if asked:
+        lease.asked()
+    if answering:
+        lease.first_token(1.0)
+    clock.now += seconds
+    assert lease.failed(GenerationError("late", "GENERATION_TIMEOUT")) is Verdict.RAISE
+    assert (target.status().failures, target.status().cooling_s) == (failures, failures)
 
 
 def test_a_lone_model_is_asked_while_it_would_cool(target: Target) -> None:

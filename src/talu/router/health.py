@@ -16,11 +16,12 @@ from talu.exceptions import (
     TokenizerError,
 )
 
-__all__ = ["Health", "Verdict", "verdict_on"]
+__all__ = ["Health", "Verdict", "is_stall", "verdict_on"]
 
 FIRST_PAUSE_S = 1.0  # doubled for each further pause without a complete answer between them
 MAX_PAUSE_S = 60.0
 MAX_ASKED_S = 3600.0  # of a pause that a server asks for
+STALL_S = 5.0  # without a first token, when the time of the caller is over
 TOLERATED = 3  # failures in a row, after a success
 RECENT_S = 60.0  # age of a success that excuses a failure
 PASSED_ON = {
@@ -67,6 +68,16 @@ def verdict_on(error: BaseException) -> Verdict:
         case ModelError() | TokenizerError() | DependencyError() | IOError():
             return Verdict.BROKEN
     return Verdict.RAISE
+
+
+def is_stall(error: BaseException, waited_s: float) -> bool:
+    """Whether the caller's time limit ended an attempt that its model kept waiting for long.
+
+    The request fails. But a model that hangs would stay the first choice for ever if that was no
+    failure of the model.
+    """
+    timed_out = isinstance(error, GenerationError) and error.code == "GENERATION_TIMEOUT"
+    return timed_out and waited_s >= STALL_S
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from weakref import WeakSet
 from talu.error_text import shortened, shown
 from talu.exceptions import EndpointError, ResourceError, StateError
 from talu.forks import ForkSafeLock
-from talu.router.health import Health, Verdict, verdict_on
+from talu.router.health import Health, Verdict, is_stall, verdict_on
 from talu.router.limits import Gate, Limits, Slot
 from talu.router.queue import Queue, Ticket
 from talu.router.status import TargetStatus
@@ -258,6 +258,7 @@ class Lease:
         self._process = os.getpid()
         self._tokens = tokens
         self._probe = probe
+        self._asked_at: float | None = None
         self._answering = False
         self._released = False
 
@@ -265,6 +266,10 @@ class Lease:
     def dead(self) -> bool:
         """Whether nothing can end the attempt: its event loop was closed."""
         return self._ticket.dead
+
+    def asked(self) -> None:
+        """The model is open, and gets the request now."""
+        self._asked_at = self.target._clock()
 
     def used(self, tokens: int) -> None:
         """The number of tokens is known now."""
@@ -283,13 +288,19 @@ class Lease:
     def failed(self, error: BaseException) -> Verdict:
         """The attempt has failed; returns what that means."""
         verdict = verdict_on(error)
-        if verdict.counts:
+        counted = Verdict.FAILED if self._stalled(error) else verdict
+        if counted.counts:
             probe, self._probe = self._probe, False
             self.target._failed(
-                error, verdict, began_at=self._began_at, probe=probe, answering=self._answering
+                error, counted, began_at=self._began_at, probe=probe, answering=self._answering
             )
         self.release()
         return verdict
+
+    def _stalled(self, error: BaseException) -> bool:
+        if self._asked_at is None or self._answering:
+            return False
+        return is_stall(error, self.target._clock() - self._asked_at)
 
     def release(self) -> None:
         """The attempt has ended; idempotent."""

@@ -44,6 +44,7 @@ class Trial:
             backend = await open_model(self.model)
             self._location = backend.location
             await self._check(backend)
+            self.lease.asked()
             self.generation = generation = backend.agenerate(self._request)
             await generation.start()
             async for event in generation:
