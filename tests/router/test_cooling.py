@@ -161,6 +161,25 @@ def test_a_slow_model_is_hedged_by_the_next_one_and_cancelled(faces: Any) -> Non
     assert [target.failures for target in status.targets] == [0, 0]  # being slow is no failure
 
 
+def test_the_wait_for_its_turn_does_not_make_a_model_slow() -> None:
+    async def main() -> None:
+        going = asyncio.Event()
+        scripted = model("a", ["x", going.wait], "y")
+        spec = ModelSpec("a", scripted, limits=Limits(concurrency=1))
+        async with AsyncClient(spec, policy=Fallback(hedge=True)) as client:
+            hedging = client.router._routing._hedging
+            asked = [asyncio.create_task(client.ask("hi")) for _ in range(2)]
+            while client.router.status().targets[0].waiting == 0:
+                await asyncio.sleep(0)
+            asyncio.get_running_loop().call_later(0.5, going.set)
+            assert [answer.text for answer in await asyncio.gather(*asked)] == ["x", "y"]
+            slowest = hedging._times.percentile(1.0)
+            assert slowest is not None
+            assert slowest < 0.4
+
+    asyncio.run(main())
+
+
 def test_without_hedge_nothing_is_asked_twice(faces: Any) -> None:
     async def slow() -> None:
         await asyncio.sleep(0.01)

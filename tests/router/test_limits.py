@@ -334,6 +334,17 @@ def test_the_pause_that_a_server_asks_for_is_bounded_by_wait_and_seen_in_the_sta
     assert (target.cooling_reason, target.failures) == ("its server takes no request until then", 0)
 
 
+@pytest.mark.parametrize(("wait", "bound"), [(0.05, "0.05"), (40, "40")])
+def test_without_a_policy_the_limits_bound_the_wait_that_a_server_asks_for(
+    faces: Any, wait: float, bound: str
+) -> None:
+    spec = ModelSpec("a", Reporting("one", model="a"), limits=Limits(concurrency=1, wait=wait))
+    client = faces.face.client_class(spec)
+    faces.run(client.ask("hi"))
+    with pytest.raises(EndpointError, match=f"within {bound} seconds: 'a' is cooling down"):
+        faces.run(client.ask("hi"))
+
+
 def test_the_usage_of_an_answer_counts(faces: Any) -> None:
     done = Done(FinishReason.STOP, Usage(400, 600), Timings(), "a")
     client = limited_client(faces.face, Limits(tokens_per_minute=1000), ["x", done], ["y"])

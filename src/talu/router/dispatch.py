@@ -65,7 +65,7 @@ class Dispatch:
         self._running: dict[asyncio.Task[None], Trial] = {}
         self._errors: list[TaluError] = []
         self._held: BaseException | None = None  # raised unless a running attempt succeeds
-        self._began_at = perf_counter()
+        self._began_at = self._asked_at = perf_counter()
         self._tokens = prompt_tokens(request) + (request.config.max_tokens or USUAL_TOKENS)
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -99,6 +99,8 @@ class Dispatch:
         place.remove(lease.target)
         request = replace(self._request, has_alternatives=bool(self._left))
         trial = Trial(lease, request, self._policy, self._began_at)
+        if not self._running and not self.attempts:
+            self._asked_at = perf_counter()  # so that a wait for its turn makes no model slow
         task = asyncio.create_task(trial.run(self._open))
         self._running[task] = trial
 
@@ -112,7 +114,7 @@ class Dispatch:
             error = _error_of(task)
             if error is None and self.winner is None:
                 self.winner = trial
-                self._hedging.observe(perf_counter() - self._began_at)
+                self._hedging.observe(perf_counter() - self._asked_at)
             elif error is None:  # two at once
                 self._lose(trial)
             else:
@@ -121,7 +123,7 @@ class Dispatch:
             self._hedge()
 
     def _failed(self, trial: Trial, error: BaseException) -> None:
-        """Record a failed attempt; raises when no other model can help."""
+        """Record a failed attempt, and its error for the case that no other model can help."""
         code = error.code if isinstance(error, TaluError) else type(error).__name__
         self.attempts.append(trial.attempt(code, str(error)))
         verdict = trial.lease.failed(error)
@@ -147,7 +149,7 @@ class Dispatch:
         delay = self._hedging.delay()
         if delay is None:
             return None
-        return max(0.0, self._began_at + delay - perf_counter())
+        return max(0.0, self._asked_at + delay - perf_counter())
 
     def _hedge(self) -> None:
         """Ask a second model, if one is free and the budget allows it; once for each request."""

@@ -110,7 +110,8 @@ class LimitedBackend(PolicyBackend):
     def __init__(self, backend: Backend, target: Target) -> None:
         """Put a backend behind the limits of its model."""
         self._backend = backend
-        super().__init__(First(), [target], self._opened, Hedging())
+        policy = First(wait=target.limits.wait)
+        super().__init__(policy, [target], self._opened, Hedging())
 
     async def _opened(self, name: str, request: Request) -> Backend:
         return self._backend

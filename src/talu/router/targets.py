@@ -46,6 +46,7 @@ class Target:
 
     Attributes:
         name: the model's name in the router.
+        limits: of its requests.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Target:
     ) -> None:
         """Start without any request; ``clock`` gives the time in seconds."""
         self.name = name
-        self._limits = limits or Limits()
+        self.limits = limits or Limits()
         self._clock = clock
         self._lock = ForkSafeLock(reentrant=True)  # finalizers and signal handlers may call in
         self._health = Health()
@@ -67,7 +68,7 @@ class Target:
 
     def _forget_requests(self) -> None:
         self._process = os.getpid()
-        self._gate = Gate(self._limits)
+        self._gate = Gate(self.limits)
         self._queue = Queue()
         self._leases: WeakSet[Lease] = WeakSet()
         self._running = 0
@@ -115,7 +116,7 @@ class Target:
         delay = self._gate.delay(now, tokens)
         if delay == 0 and not self._queue.others_first(ticket):
             return None
-        return Wait(delay or inf, self._limits)
+        return Wait(delay or inf, self.limits)
 
     def sweep(self) -> None:
         """Forget all requests whose event loop was closed, so that they are not counted."""
