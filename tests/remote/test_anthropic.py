@@ -82,7 +82,7 @@ def test_the_tokens_of_thinking_are_counted_apart(serve: Serve) -> None:
 )
 def test_every_reason_has_a_meaning(serve: Serve, reason: str, expected: str) -> None:
     with client_of(serve(replies.message("Hi", stop=reason))) as client:
-        answer = client.ask("Hello?")
+        answer = client.ask("Hello?", max_tokens=9)
     assert answer.finish_reason == expected
     assert bool(answer.notes) == (reason in ("pause_turn", "something_new"))
 

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 from tests.remote import replies
 from tests.remote.replies import DONE, delta, failure, usage_chunk
-from tests.remote.server import Cut, Reply
+from tests.remote.server import Cut, Reply, Server
 
-from talu import EndpointError, ValidationError
+from talu import EndpointError, ModelSpec, ValidationError
 from talu.backends.remote import retries
+from talu.exceptions import EmptyPromptError
+from talu.router import AnthropicBackend
 
 
 def answered_by(model: str) -> Reply:
@@ -197,3 +199,95 @@ def test_a_key_in_the_reason_of_a_failure_is_not_in_the_error(remote: Any, serve
     with pytest.raises(EndpointError) as caught:
         remote.run(client.ask("hi"))
     assert "012345" not in str(caught.value)
+
+
+SET = {
+    "temperature": ({"temperature": 0}, {"temperature": 1.9}),
+    "seed": ({"seed": 1}, {"seed": 2}),
+    "stop sequences": ({"stop_sequences": ["a"]}, {"stop": None}),
+    "the limit": ({"max_tokens": 5}, {"max_tokens": 500}),
+    "the other name of the limit": ({"max_tokens": 5}, {"max_completion_tokens": 500}),
+    "alternatives": ({"top_logprobs": 2}, {"logprobs": False}),
+}
+
+
+@pytest.mark.parametrize("name", SET)
+def test_extra_body_cannot_replace_another_argument(remote: Any, serve: Any, name: str) -> None:
+    settings, extra = SET[name]
+    (field,) = extra
+    server = serve(always=lambda _: replies.chat("x"))
+    client = remote.client(server)
+    with pytest.raises(ValidationError, match=f"extra_body has '{field}'"):
+        remote.run(client.ask("hi", extra_body=extra, **settings))
+    assert not server.requests
+    remote.run(client.ask("hi", extra_body=extra))
+    assert server.request.json[field] == extra[field]
+
+
+def test_an_argument_of_a_call_takes_precedence_over_the_extra_params_of_the_backend(
+    remote: Any, serve: Any
+) -> None:
+    server = serve(always=lambda _: replies.chat("x"))
+    params = {"temperature": 1.9, "max_completion_tokens": 500}
+    client = remote.client(server, extra_params=params)
+    remote.run(client.ask("hi", temperature=0, max_tokens=5))
+    remote.run(client.ask("hi", extra_body={"max_tokens": 7}))
+    first, second = (request.json for request in server.requests)
+    assert (first["temperature"], first["max_tokens"]) == (0, 5)
+    assert (second["temperature"], second["max_tokens"]) == (1.9, 7)
+    assert not {"max_completion_tokens"} & (first.keys() | second.keys())
+
+
+def test_two_names_of_one_field_are_refused(remote: Any, serve: Any) -> None:
+    both = {"max_tokens": 5, "max_completion_tokens": 6}
+    with pytest.raises(ValidationError, match="mean the same"):
+        remote.run(remote.client(serve()).ask("hi", extra_body=both))
+
+
+def claude(remote: Any, server: Server, **options: Any) -> Any:
+    return remote.client_of(ModelSpec("m", AnthropicBackend(server.url, **options)))
+
+
+def test_extra_body_cannot_replace_the_system_message(remote: Any, serve: Any) -> None:
+    client = claude(remote, serve())
+    with pytest.raises(ValidationError, match="extra_body has 'system'"):
+        remote.run(client.ask("hi", system="Be good.", extra_body={"system": "Be evil."}))
+
+
+def test_an_answer_cut_at_the_limit_that_the_protocol_needs_says_so(
+    remote: Any, serve: Any
+) -> None:
+    server = serve(always=lambda _: replies.message("ab", stop="max_tokens"))
+    client = claude(remote, server)
+    (note,) = remote.run(client.ask("hi")).notes
+    assert server.request.json["max_tokens"] == 256
+    assert note.startswith("max_tokens was not set: the answer was cut at 256 tokens")
+    assert remote.run(client.ask("hi", max_tokens=256)).notes == ()
+    assert remote.run(client.ask("hi", extra_body={"max_tokens": 9})).notes == ()
+
+
+def test_an_empty_question_is_refused_where_the_protocol_has_none(remote: Any, serve: Any) -> None:
+    client = claude(remote, serve())
+    for ask in (client.ask, client.chat("Be good.", messages=[QUESTION, ANSWER]).send):
+        with pytest.raises(EmptyPromptError, match="takes no empty message"):
+            remote.run(ask(""))
+
+
+QUESTION = {"role": "user", "content": "one"}
+ANSWER = {"role": "assistant", "content": ""}
+
+
+def test_an_empty_answer_that_is_left_out_of_the_history_is_a_note(remote: Any, serve: Any) -> None:
+    server = serve(replies.message("ab"))
+    chat = claude(remote, server).chat(messages=[QUESTION, ANSWER])
+    answer = remote.run(chat.send("two"))
+    assert [one["role"] for one in server.request.json["messages"]] == ["user"]
+    assert answer.notes == ("anthropic_compatible takes no empty message: it was left out",)
+
+
+def test_an_answer_has_the_seed_that_was_sent(remote: Any, serve: Any) -> None:
+    client = remote.client(serve(always=lambda _: replies.chat("x")), on_unsupported="warn")
+    assert remote.run(client.ask("hi", seed=5)).seed == 5
+    assert remote.run(client.ask("hi")).seed is None
+    other = claude(remote, serve(replies.message("x")), on_unsupported="warn")
+    assert remote.run(other.ask("hi", seed=5)).seed is None

@@ -124,7 +124,8 @@ class ResultFields(ABC):
     def seed(self) -> int | None:
         """The seed that was given or drawn; repeating the request with it repeats the answer.
 
-        None before the end, and when the backend does not report it.
+        Of a remote model the one that was sent: the server decides whether the answer is the same.
+        None before the end, and when it is unknown.
         """
         done = self._turn.builder.done
         return done.seed if done else None

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from talu.backends.remote.answers import Decoded, Malformed, count, json_text, kept, member, string
-from talu.backends.remote.encoding import Body, Target, extras, set_values
-from talu.exceptions import ValidationError
+from talu.backends.remote.encoding import Body, Target, set_values, with_extras
+from talu.exceptions import EmptyPromptError, ValidationError
 from talu.types import (
     Event,
     FinishReason,
@@ -34,6 +34,7 @@ def encode_messages(request: Request, target: Target) -> Body:
 
     Raises:
         ValidationError: it is a raw completion, or has settings that cannot be sent.
+        EmptyPromptError: its last message is empty.
     """
     if request.messages is None:
         wrong = f"{target.provider.name} has no raw completions: use ask or a chat"
@@ -46,10 +47,16 @@ def encode_messages(request: Request, target: Target) -> Body:
     if any("name" in message for message in messages if message["role"] != "tool"):
         notes += (f"{target.provider.name} has no names of authors: they were left out",)
     system = "\n\n".join(m["content"] for m in messages if m["role"] in SYSTEM and m["content"])
+    turns = [_message(message, target) for message in messages if message["role"] not in SYSTEM]
+    if not turns or not turns[-1]["content"]:
+        name = target.provider.name
+        raise EmptyPromptError(f"{name} takes no empty message: give at least one character")
+    if not all(turn["content"] for turn in turns):
+        notes += (f"{target.provider.name} takes no empty message: it was left out",)
     body: dict[str, Any] = {
         "model": target.name,
         "max_tokens": request.config.max_tokens,
-        "messages": _joined(m for m in (_message(m, target) for m in messages) if m["content"]),
+        "messages": _joined(turn for turn in turns if turn["content"]),
         "stream": True,
     }
     if system:
@@ -58,12 +65,15 @@ def encode_messages(request: Request, target: Target) -> Body:
         body["tools"] = [_tool(tool) for tool in request.tools]
     body |= target.provider.body
     body |= values
-    body |= extras(target, request)
-    return Body("v1/messages", body, notes)
+    given = {*values, *({"system", "tools"} & body.keys())}
+    extra = request.config.given.get("extra_body")
+    full = with_extras(body, target, extra_body=extra, given=given)
+    is_default = "max_tokens" not in values and full.get("max_tokens") == body["max_tokens"]
+    return Body("v1/messages", full, notes, body["max_tokens"] if is_default else None)
 
 
 def _message(message: Mapping[str, Any], target: Target) -> dict[str, Any]:
-    """A message with content blocks; without any for one of the system."""
+    """A message with content blocks; without any for an empty one."""
     role, text = message["role"], message.get("content") or ""
     blocks: list[dict[str, Any]] = []
     if role == "tool":
@@ -71,7 +81,7 @@ def _message(message: Mapping[str, Any], target: Target) -> dict[str, Any]:
         return {"role": "user", "content": [result]}
     if role == "assistant":
         blocks += _thoughts(message.get("provider_data") or {}, target)
-    if text and role not in SYSTEM:
+    if text:
         blocks.append({"type": "text", "text": text})
     for call in message.get("tool_calls") or ():
         function = call["function"]

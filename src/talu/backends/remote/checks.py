@@ -4,13 +4,11 @@ This module is pure.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from talu.backends.remote.encoding import Target, wanted_logprobs
+from talu.backends.remote.encoding import Body, Target, wanted_logprobs
 from talu.engine.stops import StopMatcher
-from talu.types import Event, ReasoningDelta, Request, TextDelta, TokenLogprob, Usage
+from talu.types import Event, FinishReason, ReasoningDelta, Request, TextDelta, TokenLogprob, Usage
 
 __all__ = ["Checks", "is_same_model"]
 
@@ -34,9 +32,13 @@ def _undated(name: str, *, served: bool = False) -> str:
 
 
 class Checks:
-    """Compares the answer to one request with its settings, while it arrives."""
+    """Compares the answer to one request with its settings, while it arrives.
 
-    def __init__(self, request: Request, target: Target, body: Mapping[str, Any]) -> None:
+    Attributes:
+        seed: the seed that was sent.
+    """
+
+    def __init__(self, request: Request, target: Target, body: Body) -> None:
         """Prepare the checks.
 
         Args:
@@ -48,8 +50,10 @@ class Checks:
         asked = {name: value for name, value in request.settings.items() if name in known}
         self._logprobs = wanted_logprobs(asked)
         self._max_tokens: int | None = asked.get("max_tokens")
-        keeps = any(body.get(name) for name in KEEP_STOPS)
+        keeps = any(body.values.get(name) for name in KEEP_STOPS)
         self._stops = StopMatcher(() if keeps else asked.get("stop_sequences", ()))
+        self._default_max_tokens = body.default_max_tokens
+        self.seed: int | None = asked.get("seed")
         self._has_text = False
         self._has_logprobs = False
         self._most = 0  # alternatives of a token
@@ -73,13 +77,17 @@ class Checks:
         text = self._stops.flush()
         return TextDelta(text) if text else None
 
-    def notes(self, usage: Usage) -> tuple[str, ...]:
+    def notes(self, usage: Usage, reason: FinishReason | None) -> tuple[str, ...]:
         """What the server did not do, once the answer has ended.
 
         Args:
             usage: the server's token counts.
+            reason: the server's finish reason.
         """
         notes = []
+        if (default := self._default_max_tokens) is not None and reason is FinishReason.LENGTH:
+            cut = f"the answer was cut at {default} tokens, the default"
+            notes.append(f"max_tokens was not set: {cut}, because the protocol needs a limit")
         if self._has_text and self._logprobs is not None:
             if not self._has_logprobs:
                 notes.append("the server sent no log-probabilities, which logprobs asked for")

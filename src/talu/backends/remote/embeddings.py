@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talu.backends.remote.answers import Malformed
-from talu.backends.remote.encoding import Body, Target, extras
+from talu.backends.remote.encoding import Body, Target, with_extras
 from talu.backends.remote.failures import Failures
 from talu.bridge import run_in_background
 from talu.deadline import Deadline
@@ -127,7 +127,7 @@ def encode_embedding(texts: Sequence[str], target: Target, options: EmbeddingOpt
         "input": [f"{options.prompt or ''}{text}" for text in texts],
         "encoding_format": "float",
     }
-    return Body("embeddings", body | extras(target))
+    return Body("embeddings", with_extras(body, target))
 
 
 def parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:

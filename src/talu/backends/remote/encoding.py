@@ -4,7 +4,7 @@ This module is pure.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.types import Request
 
-__all__ = ["Body", "Target", "extras", "honoured", "set_values", "wanted_logprobs"]
+__all__ = ["Body", "Target", "honoured", "set_values", "wanted_logprobs", "with_extras"]
 
 FIXED = (
     "model",
@@ -24,6 +24,12 @@ FIXED = (
     "prompt",
     "input",
 )  # fields of a body that the request decides
+SAME = (  # names of one field at different servers
+    {"max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"},
+    {"repetition_penalty", "repeat_penalty"},
+    {"seed", "random_seed"},
+    {"stop", "stop_sequences"},
+)
 MAX_EXTRA = 1_000_000  # characters of a body's extra fields, as JSON
 
 
@@ -48,11 +54,13 @@ class Body:
         path: relative to the endpoint's address.
         values: the JSON object to send.
         notes: sentences about what was not sent as it was asked.
+        default_max_tokens: the limit of tokens that was sent although it was not set, if any.
     """
 
     path: str
     values: dict[str, Any]
     notes: tuple[str, ...] = field(default=())
+    default_max_tokens: int | None = None
 
 
 def honoured(target: Target, *, raw: bool) -> frozenset[str]:
@@ -105,38 +113,78 @@ def _check_stops(target: Target, config: GenerationConfig) -> None:
         )
 
 
-def extras(target: Target, request: Request | None = None) -> dict[str, Any]:
-    """The fields that the user adds to a body: those of the backend, then those of the call.
+def with_extras(
+    body: Mapping[str, Any],
+    target: Target,
+    *,
+    extra_body: object = None,
+    given: Collection[str] = (),
+) -> dict[str, Any]:
+    """The body with the fields that the user adds.
 
-    Without a request they are those of the backend.
+    The fields of one call take precedence over those of the backend, and so do its settings.
+
+    Args:
+        body: the body without them.
+        target: the model, whose options have the fields for all requests (``extra_params``).
+        extra_body: the fields of this request.
+        given: the fields that other arguments of the call have set.
 
     Raises:
-        ValidationError: they are not plain JSON, or they replace what the request decides.
+        ValidationError: they are not plain JSON, or they replace what the call decides.
     """
-    both: dict[str, Any] = {}
-    for name, fields in (
-        ("extra_params", target.options.extra_params),
-        ("extra_body", request.config.given.get("extra_body") if request else None),
-    ):
-        if fields is None:
-            continue
-        if not isinstance(fields, Mapping) or not all(isinstance(key, str) for key in fields):
-            wrong = f"{name} must be a dictionary of JSON fields whose names are texts"
+    params = _fields("extra_params", target.options.extra_params)
+    extra = _fields("extra_body", extra_body)
+    _check_size(params | extra)
+    set_twice = [name for name in extra if not _names_of(name).isdisjoint(given)]
+    if set_twice:
+        wrong = (
+            f"extra_body has {shown(set_twice[0])}, which another argument of the call sets as "
+            "well: leave one of them out"
+        )
+        raise ValidationError(wrong, details={"param": "extra_body", "field": set_twice[0]})
+    params = {
+        name: value
+        for name, value in params.items()
+        if _names_of(name).isdisjoint({*given, *extra})
+    }
+    added = params | extra
+    replaced = {each for name in added for each in _names_of(name)}
+    return {name: value for name, value in body.items() if name not in replaced} | added
+
+
+def _names_of(field: str) -> set[str]:
+    """All names of a field, which differ between servers."""
+    return next((names for names in SAME if field in names), {field})
+
+
+def _fields(name: str, fields: object) -> dict[str, Any]:
+    """The fields that an argument adds, checked."""
+    if fields is None:
+        return {}
+    if not isinstance(fields, Mapping) or not all(isinstance(key, str) for key in fields):
+        wrong = f"{name} must be a dictionary of JSON fields whose names are texts"
+        raise ValidationError(wrong, details={"param": name})
+    for fixed in FIXED:
+        if fixed in fields:
+            wrong = f"{name} must not replace {shown(fixed)}, which the request decides"
             raise ValidationError(wrong, details={"param": name})
-        for fixed in FIXED:
-            if fixed in fields:
-                wrong = f"{name} must not replace {shown(fixed)}, which the request decides"
-                raise ValidationError(wrong, details={"param": name})
-        if fields.get("n", 1) != 1:
-            wrong = f"{name} must not ask for several answers (n): ask several times"
+    if fields.get("n", 1) != 1:
+        wrong = f"{name} must not ask for several answers (n): ask several times"
+        raise ValidationError(wrong, details={"param": name})
+    for names in SAME:
+        if len(twice := sorted(names & fields.keys())) > 1:
+            wrong = f"{name} has {' and '.join(twice)}, which mean the same: give one of them"
             raise ValidationError(wrong, details={"param": name})
-        both |= fields
+    return dict(fields)
+
+
+def _check_size(fields: Mapping[str, Any]) -> None:
     try:
-        size = len(json.dumps(both, allow_nan=False))
+        size = len(json.dumps(fields, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         wrong = f"extra_params and extra_body must be plain JSON: {error}"
         raise ValidationError(wrong, details={"param": "extra_body"}) from None
     if size > MAX_EXTRA:
         wrong = f"extra_params and extra_body have at most {MAX_EXTRA:,} characters as JSON"
         raise ValidationError(wrong, details={"param": "extra_body"})
-    return both

@@ -325,7 +325,7 @@ class RemoteGeneration:
         if served and not is_same_model(asked, served):
             notes.append(f"the server says that the model {served!r} answered")
         if reason is not FinishReason.CANCELLED:
-            notes += checks.notes(decoder.usage)
+            notes += checks.notes(decoder.usage, decoder.reason)
         return Done(
             finish_reason=reason,
             usage=decoder.usage,
@@ -333,6 +333,7 @@ class RemoteGeneration:
             model=self._model,
             stop_sequence=checks.stopped or decoder.stop_sequence,
             # A key is looked for in the whole note, and a part of it is shown.
+            seed=checks.seed,
             notes=(*self._notes, *(_short(safe(note)) for note in notes)),
         )
 

@@ -152,7 +152,7 @@ class RemoteModel:
             body=body,
             open=self._opened,
             decoder=partial(decode, self._target),
-            checks=partial(Checks, request, self._target, body.values),
+            checks=partial(Checks, request, self._target, body),
             failures=self._failures,
             limits=self._limits,
             model=self._name,

@@ -22,7 +22,7 @@ from talu.backends.remote.answers import (
     string,
     text_of,
 )
-from talu.backends.remote.encoding import Body, Target, extras, set_values, wanted_logprobs
+from talu.backends.remote.encoding import Body, Target, set_values, wanted_logprobs, with_extras
 from talu.types import (
     Event,
     FinishReason,
@@ -66,8 +66,9 @@ def encode_chat(request: Request, target: Target) -> Body:
         body["tools"] = [dict(tool) for tool in request.tools]
     body |= provider.body
     body |= values
-    body |= extras(target, request)
-    return Body(NAMED_PATH, body, notes)
+    given = {*values, *(("tools",) if request.tools else ())}
+    extra = request.config.given.get("extra_body")
+    return Body(NAMED_PATH, with_extras(body, target, extra_body=extra, given=given), notes)
 
 
 def _message(message: Mapping[str, Any], target: Target) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from talu.backends.remote.answers import Decoded, Malformed, member, real, string
-from talu.backends.remote.encoding import Body, Target, extras, set_values, wanted_logprobs
+from talu.backends.remote.encoding import Body, Target, set_values, wanted_logprobs, with_extras
 from talu.backends.remote.openai_chat import logprobs_of, usage_of
 from talu.exceptions import ValidationError
 from talu.types import Event, FinishReason, Request, TextDelta, TokenLogprob, Usage
@@ -39,8 +39,8 @@ def encode_completion(request: Request, target: Target) -> Body:
     if provider.counts_streams:
         body["stream_options"] = {"include_usage": True}
     body |= values
-    body |= extras(target, request)
-    return Body("completions", body, notes)
+    extra = request.config.given.get("extra_body")
+    return Body("completions", with_extras(body, target, extra_body=extra, given=values), notes)
 
 
 def _prompt(request: Request, target: Target) -> str | list[int]:
