@@ -224,6 +224,18 @@ def test_a_toy_is_shared_until_its_file_changes(toy: Path) -> None:
         lease.release()
 
 
+def test_a_file_that_is_a_link_keeps_its_name(toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    blob = toy.rename(tmp_path / "blobs" / "a9f3")
+    toy.symlink_to(blob)
+    (tmp_path / "folder").symlink_to(tmp_path)
+    first, second = acquire(str(toy)), acquire(str(tmp_path / "folder" / toy.name))
+    assert first.location == str(toy)
+    assert first.engine is second.engine
+    for lease in (first, second):
+        lease.release()
+
+
 def test_a_toy_is_named_where_it_does_not_fit_its_network(
     toy: Path, arrays: dict[str, NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,13 +31,17 @@ def open_model(
 
 
 def open_path(path: Path) -> ModelSource:
-    """The source at an existing path, symbolic links resolved.
+    """The source at an existing path.
+
+    Symbolic links are resolved, so that a model has one location. That of a file keeps its own
+    name, because the hub's cache has links to files whose names are checksums.
 
     Raises:
         ModelError: the path is inaccessible, or of no known kind.
     """
     try:
-        path = path.resolve(strict=True)
+        real = path.resolve(strict=True)
+        path = real if real.is_dir() else path.parent.resolve() / path.name
     except OSError as error:
         raise ModelError(f"{path} cannot be opened: {reason(error)}") from error
     except RuntimeError as error:
