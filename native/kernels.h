@@ -21,7 +21,9 @@ constexpr std::size_t kTokensInCache = 96;
 struct Format {
   const char* name;
   const char* activation;    // number format that `quantize_activations` rounds to
-  std::size_t source_bytes;  // of an element of the source: 4 for float, 2 for 16-bit formats
+  // The source is row-major; `source_columns` columns of a row take `source_bytes` bytes: 1 and 4
+  // for floats, 1 and 2 for 16-bit formats, a block for quantized ones.
+  std::size_t source_columns, source_bytes;
   // The columns must be a multiple of this for `multiply` to read a row of floats directly; 0 if
   // activations are always converted.
   std::size_t read_as_it_is;

@@ -35,8 +35,17 @@ using ReadOnlyBytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig,
 
 std::vector<std::string> format_names() {
   std::vector<std::string> names;
-  for (const Format& format : chosen_target().formats) names.emplace_back(format.name);
+  for (const Format& format : chosen_target().formats)
+    if (format.source_columns == 1) names.emplace_back(format.name);
   return names;
+}
+
+nb::dict block_formats() {
+  nb::dict formats;
+  for (const Format& format : chosen_target().formats)
+    if (format.source_columns > 1)
+      formats[format.name] = nb::make_tuple(format.source_columns, format.source_bytes);
+  return formats;
 }
 
 std::vector<std::string> target_names() {
@@ -70,18 +79,29 @@ void check_packed(const Format& format, std::size_t rows, std::size_t columns, s
     throw std::invalid_argument("packed bytes must begin at a multiple of 64");
 }
 
+// The type of a source's elements, and its name.
+std::pair<nb::dlpack::dtype, const char*> source_type(const Format& format) {
+  if (format.source_columns > 1) return {nb::dtype<std::uint8_t>(), "uint8"};
+  if (format.source_bytes == 4) return {nb::dtype<float>(), "float32"};
+  return {nb::dtype<std::uint16_t>(), "uint16"};
+}
+
 void pack_matrix(const std::string& format_name, const Matrix& source, const Bytes& out,
                  int num_threads, const std::string& target) {
   const Format& format = format_named(target_named(target), format_name);
-  const nb::dlpack::dtype expected =
-      format.source_bytes == 4 ? nb::dtype<float>() : nb::dtype<std::uint16_t>();
+  const auto [expected, type_name] = source_type(format);
   if (source.dtype() != expected)
-    throw std::invalid_argument(format_name + " is packed from an array of " +
-                                (format.source_bytes == 4 ? "float32" : "uint16"));
-  check_packed(format, source.shape(0), source.shape(1), out.size(), out.data());
+    throw std::invalid_argument(format_name + " is packed from an array of " + type_name);
+  const std::size_t row_bytes = source.shape(1) * expected.bits / 8;
+  if (row_bytes % format.source_bytes != 0)
+    throw std::invalid_argument("a row of " + std::to_string(row_bytes) + " bytes has no whole " +
+                                "number of blocks of " + format_name + ", " +
+                                std::to_string(format.source_bytes) + " bytes each");
+  const std::size_t columns = row_bytes / format.source_bytes * format.source_columns;
+  check_packed(format, source.shape(0), columns, out.size(), out.data());
   const int threads = threads_or_all(num_threads);
   const nb::gil_scoped_release released;
-  pack(format, source.data(), source.shape(0), source.shape(1), out.data(), threads);
+  pack(format, source.data(), source.shape(0), columns, out.data(), threads);
 }
 
 // A float matrix that Python owns.
@@ -260,7 +280,9 @@ NB_MODULE(_native, m) {
   nb::set_leak_warnings(false);
   m.doc() = "Kernels and executor of talu.";
   m.attr("PACKING_VERSION") = kPackingVersion;
-  m.def("formats", format_names, "Weight formats of matrices.");
+  m.def("formats", format_names, "Weight formats of matrices that are packed from numbers.");
+  m.def("block_formats", block_formats,
+        "Weight formats that are packed from the blocks of files: columns and bytes of a block.");
   m.def("targets", target_names, "CPU targets that this processor supports, best first.");
   m.def(
       "target", [] { return std::string(chosen_target().name); },

@@ -5,36 +5,47 @@
 //   name, activation    names of the number formats of weights and activations
 //   block, group        columns of a block, and columns that are multiplied at once
 //   blocks_in_cache     blocks of a tile that the first cache has room for, beside activations
-//   Integers            of a row of activations
+//   panels              numbers of rows of activations that are multiplied at once, descending
+//   source_columns      of a block of the source
+//   source_bytes(n)     of n columns of a row of the source
 //   block_bytes(n)      size of a block of n columns of a tile
-//   pack_block          writes a block from rows of floats
+//   pack_block          writes a block from rows of the source
 //   dequantize_block    computes one row of a block
-//   quantize_block      writes a block of a row of activations
 //   add_block           adds the products of a block, for several rows of activations
+//   Row                 the layout of a row of activations, and how it is computed
 //
 // A fragment of kernels.inc, which includes it for each target, in an order that matters.
 
-// A row of activations: the scales of its blocks, an integer sum of each block, then the integers.
-template <class F>
-struct BlockRow {
-  static std::size_t blocks(std::size_t columns) {
-    return round_up((columns + F::block - 1) / F::block, kTileRows);
+// A row of activations: scales, one for each SCALED columns; integer sums, one for each SUMMED; then
+// the integers.
+template <class INTEGER, std::size_t SCALED, std::size_t SUMMED>
+struct IntegerRow {
+  using Integer = INTEGER;
+  static constexpr std::size_t scaled = SCALED, summed = SUMMED;
+
+  static std::size_t sums_at(std::size_t columns) {
+    return round_up((columns + scaled - 1) / scaled, kTileRows) * sizeof(float);
   }
-  static std::size_t sums_at(std::size_t columns) { return blocks(columns) * sizeof(float); }
   static std::size_t integers_at(std::size_t columns) {
-    return blocks(columns) * (sizeof(float) + sizeof(std::int32_t));
+    return sums_at(columns) +
+           round_up((columns + summed - 1) / summed, kTileRows) * sizeof(std::int32_t);
   }
   static std::size_t bytes(std::size_t columns) {
-    return integers_at(columns) + round_up(columns, kTileRows) * sizeof(typename F::Integers);
+    return round_up(integers_at(columns) + round_up(columns, kTileRows) * sizeof(Integer), 64);
   }
 };
 
-// The activations of one block: those of the next row are `stride` bytes further.
+// The activations of one block of weights: those of the next row are `stride` bytes further.
 struct BlockActivations {
-  const std::byte* integers;
-  const std::byte* scale;
-  std::size_t to_sum;  // from the scale to the sum, in bytes
+  const std::byte *integers, *scales, *sums;
   std::size_t stride;
+
+  float scale(std::size_t token, std::size_t number = 0) const {
+    return reinterpret_cast<const float*>(scales + token * stride)[number];
+  }
+  std::int32_t sum(std::size_t token, std::size_t number = 0) const {
+    return reinterpret_cast<const std::int32_t*>(sums + token * stride)[number];
+  }
 };
 
 template <class F>
@@ -47,12 +58,14 @@ template <class F>
 static void pack_blocks(const void* source, std::size_t rows, std::size_t columns,
                         std::size_t first, std::size_t last, void* packed) {
   auto* out = static_cast<std::byte*>(packed) + first * block_tile_bytes<F>(columns);
+  const std::size_t stride = F::source_bytes(columns);
   for (std::size_t tile = first; tile < last; ++tile)
     for (std::size_t begin = 0; begin < columns; begin += F::block) {
       const std::size_t count = smaller(F::block, columns - begin);
       __builtin_memset(out, 0, F::block_bytes(count));
-      F::pack_block(static_cast<const float*>(source) + tile * kTileRows * columns + begin, columns,
-                    smaller(kTileRows, rows - tile * kTileRows), count, out);
+      F::pack_block(static_cast<const std::byte*>(source) + tile * kTileRows * stride +
+                        F::source_bytes(begin),
+                    stride, smaller(kTileRows, rows - tile * kTileRows), count, out);
       out += F::block_bytes(count);
     }
 }
@@ -69,17 +82,6 @@ static void dequantize_blocks(const void* packed, std::size_t row, std::size_t c
   }
 }
 
-template <class F>
-static void quantize_blocks(const float* x, std::size_t columns, void* out) {
-  auto* const scales = static_cast<float*>(out);
-  auto* const sums = reinterpret_cast<std::int32_t*>(scales + BlockRow<F>::blocks(columns));
-  auto* const integers =
-      reinterpret_cast<typename F::Integers*>(sums + BlockRow<F>::blocks(columns));
-  for (std::size_t begin = 0; begin < columns; begin += F::block)
-    F::quantize_block(x + begin, smaller(F::block, columns - begin), integers + begin,
-                      scales[begin / F::block], sums[begin / F::block]);
-}
-
 // sums += several blocks, columns first .. last - 1 of a tile, times any number of rows of
 // activations: panels of as many rows as possible, then fewer. The first block of a tile begins the
 // sums.
@@ -87,13 +89,15 @@ template <class F, std::size_t SIZE = 0>
 static void add_blocks(std::size_t tokens, const std::byte* tile, std::size_t first,
                        std::size_t last, std::size_t columns, const std::byte* x,
                        std::size_t x_stride, float* sums, std::size_t sums_stride) {
-  constexpr std::size_t TOKENS = kIntegerPanels[SIZE];
+  using Row = typename F::Row;
+  constexpr std::size_t TOKENS = F::panels[SIZE];
   for (; tokens >= TOKENS; tokens -= TOKENS) {
     for (std::size_t begin = first; begin < last; begin += F::block) {
       const std::byte* const block = tile + begin / F::block * F::block_bytes(F::block);
       const BlockActivations activations = {
-          x + BlockRow<F>::integers_at(columns) + begin * sizeof(typename F::Integers),
-          x + begin / F::block * sizeof(float), BlockRow<F>::sums_at(columns), x_stride};
+          x + Row::integers_at(columns) + begin * sizeof(typename Row::Integer),
+          x + begin / Row::scaled * sizeof(float),
+          x + Row::sums_at(columns) + begin / Row::summed * sizeof(std::int32_t), x_stride};
       const std::size_t count = round_up(smaller(F::block, last - begin), F::group);
       if (count == F::block)
         F::template add_block<TOKENS, F::block>(block, count, activations, begin == 0, sums,
@@ -127,11 +131,12 @@ template <class F>
 constexpr Format format_of_blocks() {
   return {F::name,
           F::activation,
-          sizeof(float),
+          F::source_columns,
+          F::source_bytes(F::source_columns),
           0,
           block_tile_bytes<F>,
-          BlockRow<F>::bytes,
-          quantize_blocks<F>,
+          F::Row::bytes,
+          F::Row::quantize,
           pack_blocks<F>,
           dequantize_blocks<F>,
           multiply_blocks<F>};

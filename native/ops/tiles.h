@@ -156,7 +156,15 @@ static std::size_t row_bytes(std::size_t columns) {
 template <class F>
 constexpr Format format_of() {
   constexpr bool floats = sizeof(typename F::activation) == sizeof(float);
-  return {F::name,       floats ? "f32" : "bf16", sizeof(typename F::element),
-          floats ? F::group : 0, tile_bytes<F>, row_bytes<F>, quantize_row<F>, pack<F>,
-          dequantize_row<F>, multiply_tiles<F>};
+  return {F::name,
+          floats ? "f32" : "bf16",
+          1,
+          sizeof(typename F::element),
+          floats ? F::group : 0,
+          tile_bytes<F>,
+          row_bytes<F>,
+          quantize_row<F>,
+          pack<F>,
+          dequantize_row<F>,
+          multiply_tiles<F>};
 }

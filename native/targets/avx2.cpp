@@ -241,6 +241,91 @@ TALU_INLINE f32x16 to_floats(i32x16 x) {
   return {_mm256_cvtepi32_ps(x.low), _mm256_cvtepi32_ps(x.high)};
 }
 
+// Codes of four columns of sixteen rows, one in a byte.
+struct codes {
+  __m256i low, high;
+};
+constexpr std::size_t kCodePanels[] = {4, 3, 2, 1};
+constexpr std::size_t kUnrolledGroups = 8;  // of a part of a block
+// Sums of products in 16 bits: a pair of the largest code and the largest activation fits.
+constexpr int kLargestCode = 127;
+constexpr std::size_t groups_before_overflow(int largest_code) {
+  std::size_t groups = 1;
+  while (groups < 8 && 4 * groups * static_cast<std::size_t>(largest_code) * 127 <= 32767) groups *= 2;
+  return groups;
+}
+struct partial {
+  __m256i low, high;
+};
+TALU_INLINE partial no_products() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+
+template <int WIDTH>
+TALU_INLINE codes load_codes(const std::byte* plane, std::size_t group) {
+  if constexpr (WIDTH == 8) {
+    const auto* const two = as_256(plane + group * 64);
+    return {_mm256_loadu_si256(two), _mm256_loadu_si256(two + 1)};
+  } else {
+    constexpr std::size_t in_vector = 4 / WIDTH;  // groups
+    const __m256i all = _mm256_loadu_si256(as_256(plane + group / in_vector * 32));
+    const int shift = static_cast<int>(group % in_vector) * 2 * WIDTH;
+    const __m256i mask = _mm256_set1_epi8((1 << WIDTH) - 1);
+    return {_mm256_and_si256(_mm256_srli_epi16(all, shift), mask),
+            _mm256_and_si256(_mm256_srli_epi16(all, shift + WIDTH), mask)};
+  }
+}
+template <int SHIFT>
+TALU_INLINE codes combine(codes low, codes high) {
+  return {_mm256_or_si256(low.low, _mm256_slli_epi16(high.low, SHIFT)),
+          _mm256_or_si256(low.high, _mm256_slli_epi16(high.high, SHIFT))};
+}
+TALU_INLINE codes look_up(codes x, const std::uint8_t (&table)[16]) {
+  const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128(as_128(table)));
+  return {_mm256_shuffle_epi8(both, x.low), _mm256_shuffle_epi8(both, x.high)};
+}
+TALU_INLINE codes low_bits(codes x) {
+  const __m256i mask = _mm256_set1_epi8(15);
+  return {_mm256_and_si256(x.low, mask), _mm256_and_si256(x.high, mask)};
+}
+TALU_INLINE codes high_bits(codes x) {
+  return low_bits({_mm256_srli_epi16(x.low, 4), _mm256_srli_epi16(x.high, 4)});
+}
+// sum + codes · x, for four numbers of x in 8 bits.
+TALU_INLINE partial add_codes(codes w, const std::byte* x, partial sum) {
+  const __m256i four = splat_32_bits(x);
+  return {_mm256_add_epi16(sum.low, _mm256_maddubs_epi16(w.low, four)),
+          _mm256_add_epi16(sum.high, _mm256_maddubs_epi16(w.high, four))};
+}
+TALU_INLINE i32x16 widen(partial x) {
+  const __m256i one = _mm256_set1_epi16(1);
+  return {_mm256_madd_epi16(x.low, one), _mm256_madd_epi16(x.high, one)};
+}
+TALU_INLINE i32x16 add(i32x16 a, i32x16 b) {
+  return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
+}
+// a + 16 b
+TALU_INLINE i32x16 add_shifted(i32x16 a, i32x16 b) {
+  return add(a, {_mm256_slli_epi32(b.low, 4), _mm256_slli_epi32(b.high, 4)});
+}
+TALU_INLINE i32x16 subtract(i32x16 a, std::int32_t b) {
+  const __m256i all = _mm256_set1_epi32(b);
+  return {_mm256_sub_epi32(a.low, all), _mm256_sub_epi32(a.high, all)};
+}
+TALU_INLINE f32x16 load_i8(const std::byte* p) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(as_128(p)))),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(as_128(p + 8))))};
+}
+TALU_INLINE f32x16 load_u8(const std::byte* p) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(as_128(p)))),
+          _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(as_128(p + 8))))};
+}
+// To the nearest; NaN and values out of range become the smallest integer.
+TALU_INLINE void store_i8(std::int8_t* p, f32x16 x) {
+  const __m256i low = _mm256_cvtps_epi32(x.low), high = _mm256_cvtps_epi32(x.high);
+  const __m256i mixed = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm_packs_epi16(_mm256_castsi256_si128(mixed), _mm256_extracti128_si256(mixed, 1)));
+}
+
 bool supported() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
          __builtin_cpu_supports("f16c");

@@ -146,3 +146,83 @@ TALU_INLINE void add_products(const std::int16_t* weights, const std::byte* x, s
   }
 }
 TALU_INLINE f32x16 to_floats(i32x16 x) { return {_mm512_cvtepi32_ps(x.v)}; }
+
+// Codes of four columns of sixteen rows, one in a byte.
+struct codes {
+  __m512i v;
+};
+constexpr std::size_t kCodePanels[] = {8, 4, 2, 1};
+constexpr std::size_t kUnrolledGroups = 8;  // of a part of a block
+struct partial {
+  __m512i v;
+};
+TALU_INLINE partial no_products() { return {_mm512_setzero_si512()}; }
+
+TALU_INLINE __m256i load_half(const std::byte* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+template <int WIDTH>
+TALU_INLINE codes load_codes(const std::byte* plane, std::size_t group) {
+  if constexpr (WIDTH == 8) {
+    return {_mm512_loadu_si512(plane + group * 64)};
+  } else {
+    constexpr std::size_t in_vector = 4 / WIDTH;  // groups
+    const __m256i all = load_half(plane + group / in_vector * 32);
+    const int shift = static_cast<int>(group % in_vector) * 2 * WIDTH;
+    const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_srli_epi16(all, shift)),
+                                            _mm256_srli_epi16(all, shift + WIDTH), 1);
+    return {_mm512_and_si512(both, _mm512_set1_epi8((1 << WIDTH) - 1))};
+  }
+}
+template <int SHIFT>
+TALU_INLINE codes combine(codes low, codes high) {
+  return {_mm512_or_si512(low.v, _mm512_slli_epi16(high.v, SHIFT))};
+}
+TALU_INLINE codes look_up(codes x, const std::uint8_t (&table)[16]) {
+  const __m128i sixteen = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(sixteen), x.v)};
+}
+TALU_INLINE codes low_bits(codes x) { return {_mm512_and_si512(x.v, _mm512_set1_epi8(15))}; }
+TALU_INLINE codes high_bits(codes x) { return low_bits({_mm512_srli_epi16(x.v, 4)}); }
+#if TALU_INTEGER_PRODUCTS
+// Sums of products in 32 bits.
+constexpr int kLargestCode = 255;
+constexpr std::size_t groups_before_overflow(int) { return 8; }
+// sum + codes · x, for four numbers of x in 8 bits.
+TALU_INLINE partial add_codes(codes w, const std::byte* x, partial sum) {
+  return {_mm512_dpbusd_epi32(sum.v, w.v, splat_32_bits(x))};
+}
+TALU_INLINE i32x16 widen(partial x) { return {x.v}; }
+#else
+// Sums of products in 16 bits: a pair of the largest code and the largest activation fits.
+constexpr int kLargestCode = 127;
+constexpr std::size_t groups_before_overflow(int largest_code) {
+  std::size_t groups = 1;
+  while (groups < 8 && 4 * groups * static_cast<std::size_t>(largest_code) * 127 <= 32767) groups *= 2;
+  return groups;
+}
+// sum + codes · x, for four numbers of x in 8 bits.
+TALU_INLINE partial add_codes(codes w, const std::byte* x, partial sum) {
+  return {_mm512_add_epi16(sum.v, _mm512_maddubs_epi16(w.v, splat_32_bits(x)))};
+}
+TALU_INLINE i32x16 widen(partial x) { return {_mm512_madd_epi16(x.v, _mm512_set1_epi16(1))}; }
+#endif
+TALU_INLINE i32x16 add(i32x16 a, i32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+// a + 16 b
+TALU_INLINE i32x16 add_shifted(i32x16 a, i32x16 b) { return add(a, {_mm512_slli_epi32(b.v, 4)}); }
+TALU_INLINE i32x16 subtract(i32x16 a, std::int32_t b) {
+  return {_mm512_sub_epi32(a.v, _mm512_set1_epi32(b))};
+}
+TALU_INLINE __m128i load_quarter(const std::byte* p) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
+TALU_INLINE f32x16 load_i8(const std::byte* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_quarter(p)))};
+}
+TALU_INLINE f32x16 load_u8(const std::byte* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load_quarter(p)))};
+}
+// To the nearest; NaN and values out of range become the smallest integer.
+TALU_INLINE void store_i8(std::int8_t* p, f32x16 x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x.v)));
+}

@@ -178,6 +178,14 @@ TALU_INLINE void store_i16(std::int16_t* p, f32x16 x) {
         fits ? static_cast<std::int16_t>(std::nearbyintf(x.lane[i])) : std::int16_t{-32768};
   }
 }
+// To the nearest; NaN and values out of range become the smallest integer.
+TALU_INLINE void store_i8(std::int8_t* p, f32x16 x) {
+  for (std::size_t i = 0; i < 16; ++i) {
+    const float nearest = std::nearbyintf(x.lane[i]);
+    const bool fits = nearest >= -128.0f && nearest <= 127.0f;
+    p[i] = fits ? static_cast<std::int8_t>(nearest) : std::int8_t{-128};
+  }
+}
 // Without crossed products (formats/i16.h).
 TALU_INLINE std::int32_t crossed_sum(const std::int16_t*, std::size_t) { return 0; }
 TALU_INLINE i32x16 first_sum(const void*, const void*) { return {}; }
@@ -199,6 +207,69 @@ TALU_INLINE f32x16 to_floats(i32x16 x) {
   return lanes([&](std::size_t i) {
     return static_cast<float>(static_cast<std::int32_t>(x.lane[i]));
   });
+}
+
+// Codes of four columns of sixteen rows, one in a byte. All formats share these functions, which are
+// not inlined: the compiler would take minutes.
+struct codes {
+  std::uint8_t lane[64];
+};
+constexpr std::size_t kCodePanels[] = {1};
+constexpr std::size_t kUnrolledGroups = 1;  // of a part of a block
+// Sums of products in 32 bits.
+constexpr int kLargestCode = 255;
+constexpr std::size_t groups_before_overflow(int) { return 8; }
+using partial = i32x16;
+TALU_INLINE partial no_products() { return {}; }
+
+template <class Function>
+TALU_INLINE codes each_code(Function function) {
+  codes out;
+  for (std::size_t i = 0; i < 64; ++i) out.lane[i] = static_cast<std::uint8_t>(function(i));
+  return out;
+}
+template <int WIDTH>
+[[gnu::noinline]] codes load_codes(const std::byte* plane, std::size_t group) {
+  return each_code([&](std::size_t i) {
+    constexpr std::size_t in_vector = 8 / WIDTH;  // of the halves of a group
+    const std::size_t half = 2 * group + i / 32;
+    const auto byte = static_cast<unsigned>(plane[half / in_vector * 32 + i % 32]);
+    return byte >> (half % in_vector * WIDTH) & ((1u << WIDTH) - 1);
+  });
+}
+template <int SHIFT>
+[[gnu::noinline]] codes combine(codes low, codes high) {
+  return each_code([&](std::size_t i) { return low.lane[i] | high.lane[i] << SHIFT; });
+}
+[[gnu::noinline]] codes look_up(codes x, const std::uint8_t (&table)[16]) {
+  return each_code([&](std::size_t i) { return table[x.lane[i]]; });
+}
+TALU_INLINE codes low_bits(codes x) { return x; }   // never used: no product overflows
+TALU_INLINE codes high_bits(codes x) { return x; }
+// sum + codes · x, for four numbers of x in 8 bits.
+[[gnu::noinline]] partial add_codes(codes w, const std::byte* x, partial sum) {
+  std::int8_t four[4];
+  __builtin_memcpy(four, x, sizeof four);
+  for (std::size_t i = 0; i < 16; ++i)
+    for (std::size_t c = 0; c < 4; ++c)
+      sum.lane[i] += static_cast<std::uint32_t>(w.lane[4 * i + c] * four[c]);
+  return sum;
+}
+TALU_INLINE i32x16 widen(partial x) { return x; }
+TALU_INLINE i32x16 add(i32x16 a, i32x16 b) {
+  for (std::size_t i = 0; i < 16; ++i) a.lane[i] += b.lane[i];
+  return a;
+}
+TALU_INLINE i32x16 add_shifted(i32x16 a, i32x16) { return a; }
+TALU_INLINE i32x16 subtract(i32x16 a, std::int32_t b) {
+  for (std::size_t i = 0; i < 16; ++i) a.lane[i] -= static_cast<std::uint32_t>(b);
+  return a;
+}
+TALU_INLINE f32x16 load_i8(const std::byte* p) {
+  return lanes([&](std::size_t i) { return static_cast<float>(static_cast<std::int8_t>(p[i])); });
+}
+TALU_INLINE f32x16 load_u8(const std::byte* p) {
+  return lanes([&](std::size_t i) { return static_cast<float>(static_cast<std::uint8_t>(p[i])); });
 }
 
 bool supported() { return true; }

@@ -212,9 +212,16 @@ def test_blocks_become_integers_of_one_scale_whose_products_fit_in_32_bits(
         assert (np.abs(block - exact) <= scale * 0.51).all()
 
 
+def test_activations_in_8_bits_have_a_scale_for_32_columns() -> None:
+    x = normal(20, 96) * np.logspace(-3, 3, 20, dtype=np.float32)[:, None]
+    parts, rounded = x.reshape(20, 3, 32), round_to(x, "i8").reshape(20, 3, 32)
+    scales = np.abs(parts).max(axis=2, keepdims=True) / 127
+    np.testing.assert_allclose(rounded / scales, np.rint(parts / scales), rtol=0, atol=1e-4)
+
+
 def test_a_format_that_is_not_known_is_named() -> None:
-    with pytest.raises(ValidationError, match=r"'i8' is none of .*'i16', 'i15'"):
-        round_to(normal(1, 1), "i8")
+    with pytest.raises(ValidationError, match=r"'i9' is none of .*'i16', 'i15', 'i8'"):
+        round_to(normal(1, 1), "i9")
 
 
 def test_a_missing_or_misshapen_tensor_is_named(record: Any, make_tensors: Any) -> None:

@@ -29,7 +29,8 @@ __all__ = [
     "round_to",
 ]
 
-BLOCK = 128  # columns of a row that share a scale, in integer formats
+# Integer formats: columns of a row that share a scale, and the largest integer.
+BLOCKS: Mapping[str, tuple[int, int]] = {"i16": (128, 16383), "i15": (128, 16383), "i8": (32, 127)}
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
@@ -45,9 +46,9 @@ ACTIVATIONS: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] 
 def round_to(x: Floats, number_format: str) -> Floats:
     """The nearest numbers that a format can represent, ties to even.
 
-    ``"f32"``, ``"f16"`` and ``"bf16"`` round each number alone. ``"i16"`` is for weights and
-    ``"i15"`` for the activations multiplied by them: integers with one scale for each ``BLOCK``
-    columns.
+    ``"f32"``, ``"f16"`` and ``"bf16"`` round each number alone. The others are integers with one
+    scale for a block of columns: ``"i16"`` is for weights, ``"i15"`` for the activations multiplied
+    by them, and ``"i8"`` for activations multiplied by codes of a few bits.
     """
     if number_format == "f32":
         return x
@@ -58,28 +59,28 @@ def round_to(x: Floats, number_format: str) -> Floats:
         bits = np.ascontiguousarray(x).view(np.uint32)
         bits = (bits + (0x7FFF + (bits >> 16 & 1))) & np.uint32(0xFFFF0000)
         return bits.view(np.float32)
-    if number_format in ("i16", "i15"):
+    if number_format in BLOCKS:
         return _round_blocks(x, number_format)
-    known = "'f32', 'f16', 'bf16', 'i16', 'i15'"
+    known = ", ".join(repr(name) for name in ("f32", "f16", "bf16", *BLOCKS))
     raise ValidationError(f"number format {number_format!r} is none of {known}")
 
 
 def _round_blocks(x: Floats, number_format: str) -> Floats:
-    """Integers times the scale of their block.
+    """Integers times the scale of their block, which limits them to the largest integer.
 
-    The scale limits them to 16383, and the weights of a block to a sum of 2^17, including rounding,
-    so that no sum of products in a block exceeds 32 bits.
+    The weights of an ``"i16"`` block are also limited to a sum of 2^17, including rounding, so that
+    no sum of products in a block exceeds 32 bits.
     """
-    starts = range(0, x.shape[1], BLOCK)
+    columns, largest_integer = BLOCKS[number_format]
+    starts = range(0, x.shape[1], columns)
     sizes = np.abs(x)
-    largest = np.maximum.reduceat(sizes, starts, axis=1)
-    scales = largest / np.float32(16383)
+    scales = np.maximum.reduceat(sizes, starts, axis=1) / np.float32(largest_integer)
     if number_format == "i16":
         total = np.add.reduceat(sizes.astype(np.float64), starts, axis=1)
-        scales = np.maximum(scales, (total / (2**17 - BLOCK / 2)).astype(np.float32))
+        scales = np.maximum(scales, (total / (2**17 - columns / 2)).astype(np.float32))
     scales = np.where(scales < np.float32(1e-30), np.float32(0), scales)
     inverses = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > 0)
-    repeated = [np.repeat(a, BLOCK, axis=1)[:, : x.shape[1]] for a in (inverses, scales)]
+    repeated = [np.repeat(a, columns, axis=1)[:, : x.shape[1]] for a in (inverses, scales)]
     rounded: Floats = np.rint(x * repeated[0]) * repeated[1]
     return rounded
 

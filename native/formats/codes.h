@@ -1,0 +1,318 @@
+// Formats whose weights are codes of a few bits, in blocks with scales: those of GGUF files. A file's
+// description of a format becomes a format of blocks:
+//   weight = scale · (code - offset) + minimum · sign
+// scale and minimum are those of a block, or of a block times small integers of its parts.
+//
+// A description is a structure with
+//   name, bits, offset    of the codes
+//   block, part           columns of a block, and columns with one scale: 16 or 32
+//   Scale                 how a block's scale is stored: HalfScale, FloatScale
+//   integers              whether each part has an integer that multiplies the scale
+//   minimum               the sign of the minimum, or 0 for none; with `integers`, each part has one
+//   table                 if the codes are indexes: the values + offset, unsigned
+//   bytes                 of a block in the file
+//   read(from, out)       reads a block of the file
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
+
+// A block as the file describes it.
+template <class D>
+struct CodeBlock {
+  std::uint8_t codes[D::block];
+  typename D::Scale::type scale, minimum;
+  std::int8_t scales[D::block / D::part];
+  std::uint8_t minimums[D::block / D::part];
+};
+
+struct HalfScale {
+  using type = std::uint16_t;
+  static f32x16 load(const std::byte* p) {
+    return load_f16(reinterpret_cast<const std::uint16_t*>(p));
+  }
+  static float widen(type x) { return widen_f16(x); }
+};
+struct FloatScale {
+  using type = float;
+  static f32x16 load(const std::byte* p) {
+    return ::talu::load(reinterpret_cast<const float*>(p));
+  }
+  static float widen(type x) { return x; }
+};
+
+// Activations in 8 bits: a scale for 32 columns, a sum of integers for 16.
+struct I8Row : IntegerRow<std::int8_t, 32, 16> {
+  // A smaller scale becomes zero, so that the inverse stays finite.
+  static constexpr float kSmallestScale = 1e-30f;
+
+  static void quantize(const float* x, std::size_t columns, void* out) {
+    auto* const scales = static_cast<float*>(out);
+    auto* const sums =
+        reinterpret_cast<std::int32_t*>(static_cast<std::byte*>(out) + sums_at(columns));
+    auto* const integers =
+        reinterpret_cast<Integer*>(static_cast<std::byte*>(out) + integers_at(columns));
+    for (std::size_t begin = 0; begin < columns; begin += scaled) {
+      const f32x16 first = load(x + begin), second = load(x + begin + kTileRows);
+      const f32x16 sizes = larger_size(larger_size(splat(0.0f), first), second);
+      const float step = largest(sizes) / 127.0f;
+      const bool none = step < kSmallestScale;
+      const f32x16 inverse = splat(none ? 0.0f : 1.0f / step);
+      scales[begin / scaled] = (none ? 0.0f : step) + sum(multiply(sizes, splat(0.0f)));
+      store_i8(integers + begin, multiply(first, inverse));
+      store_i8(integers + begin + kTileRows, multiply(second, inverse));
+      for (std::size_t half = 0; half < 2; ++half) {
+        std::int32_t total = 0;
+        for (std::size_t c = 0; c < summed; ++c) total += integers[begin + half * summed + c];
+        sums[begin / summed + half] = total;
+      }
+    }
+  }
+};
+
+// Codes are stored as planes of 8, 4, 2 and 1 bits, those that `bits` is a sum of; the lowest bits
+// are in the widest plane. A vector of a plane has 32 bytes, each with the bits of several codes: of
+// rows 0 to 7 of four columns, then of rows 8 to 15, then of the next columns.
+template <class D>
+struct Coded {
+  static constexpr auto& name = D::name;
+  static constexpr char activation[] = "i8";
+  static constexpr std::size_t block = D::block, part = D::part, parts = block / part;
+  static constexpr std::size_t group = 4, source_columns = block;
+  static constexpr std::size_t blocks_in_cache = 2048 / block;
+  static constexpr auto& panels = kCodePanels;
+  using Row = I8Row;
+  using Scale = typename D::Scale;
+  static_assert(part == 16 || part == 32);
+
+  static constexpr bool indexed = requires { D::table; };
+  static constexpr int largest_code() {
+    int largest = (1 << D::bits) - 1;
+    if constexpr (indexed) {
+      largest = 0;
+      for (const std::uint8_t value : D::table) largest = value > largest ? value : largest;
+    }
+    return largest;
+  }
+
+  // A block in a tile: sixteen scales, sixteen minimums; for each part sixteen integers, then those
+  // of the minimums; the planes.
+  static constexpr std::size_t kScaleBytes = kTileRows * sizeof(typename Scale::type);
+  static constexpr std::size_t kMinimums = kScaleBytes;
+  static constexpr std::size_t kIntegers = kMinimums + (D::minimum != 0 ? kScaleBytes : 0);
+  static constexpr std::size_t kMinimumIntegers =
+      kIntegers + (D::integers ? parts * kTileRows : 0);
+  static constexpr std::size_t kPlanes =
+      kMinimumIntegers + (D::integers && D::minimum != 0 ? parts * kTileRows : 0);
+  static constexpr std::size_t kGroupBits = 4 * kTileRows;  // of one plane of one bit
+
+  static constexpr std::size_t block_bytes(std::size_t) {
+    return kPlanes + block / group * kGroupBits * D::bits / 8;
+  }
+  static constexpr std::size_t source_bytes(std::size_t columns) {
+    return columns / block * D::bytes;
+  }
+  // Where the plane of `width` bits begins, and the bits of the planes before it.
+  static constexpr std::size_t bits_before(int width) {
+    std::size_t before = 0;
+    for (int w = 8; w > width; w /= 2) before += D::bits & w;
+    return before;
+  }
+  static constexpr std::size_t plane(int width) {
+    return kPlanes + block / group * kGroupBits * bits_before(width) / 8;
+  }
+
+  // Byte and shift of a code within a plane.
+  struct Place {
+    std::size_t byte, shift;
+  };
+  static Place place(int width, std::size_t column, std::size_t lane) {
+    const std::size_t half = column / group * 2 + lane / 8, in_vector = 8 / width;
+    return {half / in_vector * 32 + lane % 8 * group + column % group,
+            half % in_vector * static_cast<std::size_t>(width)};
+  }
+
+  static void pack_block(const std::byte* source, std::size_t stride, std::size_t rows,
+                         std::size_t, std::byte* out) {
+    CodeBlock<D> read;
+    for (std::size_t lane = 0; lane < rows; ++lane, source += stride) {
+      D::read(reinterpret_cast<const std::uint8_t*>(source), read);
+      constexpr std::size_t size = sizeof read.scale;
+      __builtin_memcpy(out + lane * size, &read.scale, size);
+      if constexpr (D::minimum != 0)
+        __builtin_memcpy(out + kMinimums + lane * size, &read.minimum, size);
+      for (std::size_t p = 0; p < parts; ++p) {
+        if constexpr (D::integers)
+          out[kIntegers + p * kTileRows + lane] = static_cast<std::byte>(read.scales[p]);
+        if constexpr (D::integers && D::minimum != 0)
+          out[kMinimumIntegers + p * kTileRows + lane] = static_cast<std::byte>(read.minimums[p]);
+      }
+      for (std::size_t c = 0; c < block; ++c)
+        for (int width = 8; width > 0; width /= 2)
+          if (D::bits & width) {
+            const Place at = place(width, c, lane);
+            const unsigned bits = read.codes[c] >> bits_before(width) & ((1u << width) - 1);
+            out[plane(width) + at.byte] |= static_cast<std::byte>(bits << at.shift);
+          }
+    }
+  }
+
+  static unsigned code(const std::byte* from, std::size_t column, std::size_t lane) {
+    unsigned code = 0;
+    for (int width = 8; width > 0; width /= 2)
+      if (D::bits & width) {
+        const Place at = place(width, column, lane);
+        const auto bits = static_cast<unsigned>(from[plane(width) + at.byte]) >> at.shift;
+        code |= (bits & ((1u << width) - 1)) << bits_before(width);
+      }
+    if constexpr (indexed) code = D::table[code];
+    return code;
+  }
+
+  static void dequantize_block(const std::byte* from, std::size_t lane, std::size_t, float* out) {
+    typename Scale::type stored;
+    __builtin_memcpy(&stored, from + lane * sizeof stored, sizeof stored);
+    const float whole = Scale::widen(stored);
+    float minimum = 0;
+    if constexpr (D::minimum != 0) {
+      __builtin_memcpy(&stored, from + kMinimums + lane * sizeof stored, sizeof stored);
+      minimum = Scale::widen(stored);
+    }
+    for (std::size_t p = 0; p < parts; ++p) {
+      float scale = whole, least = minimum;
+      if constexpr (D::integers) {
+        const auto* const integers = reinterpret_cast<const std::int8_t*>(from + kIntegers);
+        scale = whole * static_cast<float>(integers[p * kTileRows + lane]);
+        if constexpr (D::minimum != 0)
+          least = minimum *
+                  static_cast<float>(static_cast<unsigned>(from[kMinimumIntegers + p * kTileRows + lane]));
+      }
+      for (std::size_t c = p * part; c < (p + 1) * part; ++c) {
+        const float weight =
+            scale * static_cast<float>(static_cast<int>(code(from, c, lane)) - D::offset);
+        if constexpr (D::minimum > 0)
+          out[c] = weight + least;
+        else if constexpr (D::minimum < 0)
+          out[c] = weight - least;
+        else
+          out[c] = weight;
+      }
+    }
+  }
+
+  // The codes of four columns of all rows.
+  template <int WIDTH>
+  [[gnu::always_inline]] static codes plane_codes(const std::byte* from, std::size_t group_number) {
+    return load_codes<WIDTH>(from + plane(WIDTH), group_number);
+  }
+  [[gnu::always_inline]] static codes group_codes(const std::byte* from, std::size_t number) {
+    codes all;
+    if constexpr ((D::bits & 8) != 0) all = plane_codes<8>(from, number);
+    if constexpr ((D::bits & 4) != 0) all = plane_codes<4>(from, number);
+    if constexpr ((D::bits & 7) == 2 || (D::bits & 7) == 3) all = plane_codes<2>(from, number);
+    if constexpr (D::bits == 1) all = plane_codes<1>(from, number);
+    if constexpr ((D::bits & 6) == 6)
+      all = combine<4>(all, plane_codes<2>(from, number));
+    if constexpr ((D::bits & 1) != 0 && D::bits > 1)
+      all = combine<D::bits - 1>(all, plane_codes<1>(from, number));
+    if constexpr (indexed) all = look_up(all, D::table);
+    return all;
+  }
+
+  // sum[token] = codes of one part · x, exactly.
+  template <std::size_t TOKENS>
+  [[gnu::always_inline]] static void add_part(const std::byte* from, std::size_t number, const std::byte* x,
+                                   std::size_t stride, i32x16 (&sum)[TOKENS]) {
+    constexpr std::size_t groups = part / group;
+    constexpr bool split = largest_code() > kLargestCode;
+    constexpr std::size_t at_once =
+        smaller(groups, groups_before_overflow(split ? 15 : largest_code()));
+#pragma GCC unroll kUnrolledGroups
+    for (std::size_t begin = 0; begin < groups; begin += at_once) {
+      partial low[TOKENS], high[TOKENS];
+#pragma GCC unroll 12
+      for (std::size_t t = 0; t < TOKENS; ++t) low[t] = high[t] = no_products();
+#pragma GCC unroll kUnrolledGroups
+      for (std::size_t g = begin; g < begin + at_once; ++g) {
+        const codes all = group_codes(from, number * groups + g);
+#pragma GCC unroll 12
+        for (std::size_t t = 0; t < TOKENS; ++t) {
+          const std::byte* const four = x + t * stride + g * group;
+          low[t] = add_codes(split ? low_bits(all) : all, four, low[t]);
+          if constexpr (split) high[t] = add_codes(high_bits(all), four, high[t]);
+        }
+      }
+#pragma GCC unroll 12
+      for (std::size_t t = 0; t < TOKENS; ++t) {
+        i32x16 products = widen(low[t]);
+        if constexpr (split) products = add_shifted(products, widen(high[t]));
+        sum[t] = begin == 0 ? products : add(sum[t], products);
+      }
+    }
+  }
+
+  template <std::size_t TOKENS, std::size_t COLUMNS>
+  [[gnu::noinline]] static void add_block(const std::byte* from, std::size_t,
+                                          const BlockActivations& x, bool first, float* sums,
+                                          std::size_t sums_stride) {
+    const f32x16 whole = Scale::load(from);
+    f32x16 minimum = splat(0.0f);
+    if constexpr (D::minimum != 0) minimum = Scale::load(from + kMinimums);
+#pragma GCC unroll 1
+    for (std::size_t p = 0; p < parts; ++p) {
+      i32x16 sum[TOKENS];
+      add_part<TOKENS>(from, p, x.integers + p * part, x.stride, sum);
+      f32x16 scale = whole, least = minimum;
+      if constexpr (D::integers) {
+        scale = multiply(whole, load_i8(from + kIntegers + p * kTileRows));
+        if constexpr (D::minimum != 0)
+          least = multiply(minimum, load_u8(from + kMinimumIntegers + p * kTileRows));
+      }
+#pragma GCC unroll 12
+      for (std::size_t t = 0; t < TOKENS; ++t) {
+        float* const to = sums + t * sums_stride;
+        const float step = x.scale(t, p * part / Row::scaled);
+        std::int32_t all = x.sum(t, p * part / Row::summed);
+        if constexpr (part == 2 * Row::summed) all += x.sum(t, p * part / Row::summed + 1);
+        f32x16 y = first && p == 0 ? splat(0.0f) : ::talu::load(to);
+        y = fma(to_floats(subtract(sum[t], D::offset * all)), multiply(scale, splat(step)), y);
+        if constexpr (D::minimum != 0)
+          y = fma(least, splat(D::minimum * step * static_cast<float>(all)), y);
+        store(to, y);
+      }
+    }
+  }
+};
+
+// Reads numbers of a file, which are not aligned.
+TALU_INLINE std::uint16_t read_u16(const std::uint8_t* p) {
+  return static_cast<std::uint16_t>(p[0] | p[1] << 8);
+}
+TALU_INLINE std::uint32_t read_u32(const std::uint8_t* p) {
+  return read_u16(p) | static_cast<std::uint32_t>(read_u16(p + 2)) << 16;
+}
+
+// 16 bytes: the first 16 codes in the lower halves, the next 16 in the upper halves.
+TALU_INLINE void read_nibbles(const std::uint8_t* from, std::uint8_t* codes) {
+  for (std::size_t i = 0; i < 16; ++i) {
+    codes[i] = from[i] & 15;
+    codes[16 + i] = from[i] >> 4;
+  }
+}
+TALU_INLINE void add_fifth_bits(std::uint32_t bits, std::uint8_t* codes) {
+  for (std::size_t i = 0; i < 32; ++i)
+    codes[i] = static_cast<std::uint8_t>(codes[i] | (bits >> i & 1) << 4);
+}
+// 64 bytes for 256 codes: in each half, 32 codes in the lowest bits of 32 bytes, then 32 in the next.
+TALU_INLINE void read_pairs_of_bits(const std::uint8_t* from, std::uint8_t* codes) {
+  for (std::size_t c = 0; c < 256; ++c)
+    codes[c] = from[c / 128 * 32 + c % 32] >> (c / 32 % 4 * 2) & 3;
+}
+// 12 bytes: eight scales and eight minimums in 6 bits.
+TALU_INLINE void read_six_bits(const std::uint8_t* from, std::int8_t* scales,
+                               std::uint8_t* minimums) {
+  for (std::size_t p = 0; p < 4; ++p) {
+    scales[p] = static_cast<std::int8_t>(from[p] & 63);
+    minimums[p] = from[p + 4] & 63;
+    scales[p + 4] = static_cast<std::int8_t>((from[p + 8] & 15) | from[p] >> 6 << 4);
+    minimums[p + 4] = static_cast<std::uint8_t>(from[p + 8] >> 4 | from[p + 4] >> 6 << 4);
+  }
+}

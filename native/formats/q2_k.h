@@ -1,0 +1,21 @@
+// Blocks of 256 weights in 2 bits; each 16 have a scale and a minimum in 4 bits, integers that
+// multiply those of the block.
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
+struct q2_k {
+  static constexpr char name[] = "q2_k";
+  static constexpr int bits = 2, offset = 0, minimum = -1;
+  static constexpr std::size_t block = 256, part = 16, bytes = 84;
+  static constexpr bool integers = true;
+  using Scale = HalfScale;
+
+  static void read(const std::uint8_t* from, CodeBlock<q2_k>& out) {
+    out.scale = read_u16(from + 80);
+    out.minimum = read_u16(from + 82);
+    for (std::size_t p = 0; p < 16; ++p) {
+      out.scales[p] = static_cast<std::int8_t>(from[p] & 15);
+      out.minimums[p] = from[p] >> 4;
+    }
+    read_pairs_of_bits(from + 16, out.codes);
+  }
+};

@@ -1,0 +1,17 @@
+// Blocks of 32 weights in 5 bits with a scale and a minimum.
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
+struct q5_1 {
+  static constexpr char name[] = "q5_1";
+  static constexpr int bits = 5, offset = 0, minimum = 1;
+  static constexpr std::size_t block = 32, part = 32, bytes = 24;
+  static constexpr bool integers = false;
+  using Scale = HalfScale;
+
+  static void read(const std::uint8_t* from, CodeBlock<q5_1>& out) {
+    out.scale = read_u16(from);
+    out.minimum = read_u16(from + 2);
+    read_nibbles(from + 8, out.codes);
+    add_fifth_bits(read_u32(from + 4), out.codes);
+  }
+};
