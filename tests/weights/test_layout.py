@@ -1,14 +1,27 @@
 """The one place that chooses formats: a function of what the file, the network and options say."""
 
+from typing import Any
+
 import pytest
 
 from talu import _native
+from talu.exceptions import ModelError
 from talu.types import LocalBackend
-from talu.weights.layout import Role, choose_format, choose_kv_format
-from talu.weights.tensors import ENCODINGS, Encoding
+from talu.weights.checkpoint import Checkpoint
+from talu.weights.layout import Role, choose_format, choose_kv_format, choose_layout
+from talu.weights.tensors import ENCODINGS, NUMBERS, Encoding, Tensor
 
 AUTO, STORED = LocalBackend(), LocalBackend(weight_format="stored")
 MATRIX, NORM = (8, 64), (64,)
+
+
+class Halves:
+    """Rows that nobody reads."""
+
+    count, width = 8, 128
+
+    def read(self, start: int, stop: int) -> Any:
+        raise NotImplementedError
 
 
 def chosen(
@@ -46,6 +59,15 @@ def test_vectors_are_floats_for_every_executor() -> None:
 def test_an_executor_gets_no_format_that_it_does_not_offer() -> None:
     assert chosen(offered=("f32",)) == "f32"
     assert chosen("F16", offered=("f32",)) is None
+
+
+def test_the_error_for_a_tensor_names_the_encodings_that_the_executor_can_store() -> None:
+    encoding = ENCODINGS["F16"]
+    parts = {NUMBERS: Halves()}
+    half = Tensor(name="w", file="f", shape=MATRIX, encoding=encoding, parts=parts)
+    role = Role(name="w", shape=MATRIX, multiplied=True, generates=True)
+    with pytest.raises(ModelError, match=r"'w' has type F16; supported are F32, BF16$"):
+        choose_layout([role], Checkpoint("f", {"w": half}), AUTO, ("f32", "bf16"))
 
 
 @pytest.mark.parametrize("shape", [MATRIX, NORM])

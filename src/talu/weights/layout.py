@@ -79,7 +79,8 @@ def choose_layout(
         tensor = tensors[role.name]
         chosen = choose_format(role, tensor.encoding, options, offered)
         if chosen is None:
-            raise tensor.unreadable(OWN_FORMATS)
+            readable = [name for name, own in OWN_FORMATS.items() if own in offered]
+            raise tensor.unreadable(readable)
         if len(role.shape) > 2:
             raise ModelError(
                 f"tensor {role.name!r} of shape {role.shape} is neither matrix nor vector"

@@ -3,7 +3,7 @@
 Sources of models make them, and executors read them to pack them in a layout of their own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Protocol
@@ -155,7 +155,7 @@ class Tensor:
         flat = data.view(ARRAY_TYPES[self.encoding.name])
         return np.require(flat, requirements="A").reshape(self.shape)
 
-    def unreadable(self, supported: Mapping[str, object]) -> ModelError:
+    def unreadable(self, supported: Iterable[str]) -> ModelError:
         """The error for an encoding other than the supported ones."""
         return self.error(
             f"has type {self.encoding.name[:40]}; supported are {', '.join(supported)}"
