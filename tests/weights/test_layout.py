@@ -75,6 +75,13 @@ def test_an_unknown_encoding_has_no_format(shape: tuple[int, ...]) -> None:
     assert chosen("Q9", shape=shape) is None
 
 
+def test_blocks_are_stored_as_the_file_has_them_where_the_executor_can() -> None:
+    assert chosen("Q4_K", generates=True, offered=("f32", "q4_k")) == "q4_k"
+    assert chosen("Q4_K", multiplied=False, offered=("f32", "q4_k")) == "q4_k"
+    assert chosen("Q4_K", offered=("f32",)) is None
+    assert chosen("Q4_K", shape=NORM, offered=("f32", "q4_k")) is None
+
+
 def test_the_native_kernels_have_a_format_for_every_encoding_that_is_read() -> None:
     for encoding in ENCODINGS:
         assert chosen(encoding, STORED, offered=tuple(_native.formats())) is not None

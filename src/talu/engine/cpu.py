@@ -59,7 +59,7 @@ class CpuDevice:
     @property
     def formats(self) -> Collection[str]:
         """The formats of the native kernels."""
-        return _native.formats()
+        return [*_native.formats(), *_native.block_formats()]
 
     def check(self) -> None:
         """Refuse an unsupported ``TALU_CPU``."""

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from talu.weights.tensors import ENCODINGS, Encoding
+from talu.weights.tensors import BLOCKS, ENCODINGS, Encoding
 
-__all__ = ["BLOCKS", "READABLE", "TYPES", "Type", "encoding"]
-
-BLOCKS = "blocks"  # the part of a tensor whose blocks hold codes and scales together
+__all__ = ["READABLE", "TYPES", "Type", "encoding"]
 
 
 @dataclass(frozen=True, slots=True)

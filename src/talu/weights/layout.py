@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from talu.exceptions import ModelError
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
-from talu.weights.tensors import Encoding
+from talu.weights.tensors import ARRAY_TYPES, Encoding
 
 __all__ = ["VECTOR", "Role", "choose_format", "choose_kv_format", "choose_layout"]
 
 VECTOR = "vector"  # the format of one-dimensional tensors: float32
 INTEGERS = "i16"
 EXACT = {"f32", INTEGERS}  # formats whose models get keys and values in f32
-OWN_FORMATS = {"F32": "f32", "F16": "f16", "BF16": "bf16"}  # of encodings: nothing is lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +47,9 @@ def choose_format(
         options: what the caller asks for.
         offered: the formats of matrices that the executor has.
     """
-    own = OWN_FORMATS.get(encoding.name)
     if len(role.shape) == 1:
-        return VECTOR if own else None
+        return VECTOR if encoding.name in ARRAY_TYPES else None
+    own = encoding.name.lower()  # stores exactly what the file has
     rounds = options.weight_format == "auto" and role.multiplied and not role.generates
     if own == "f32" and rounds and INTEGERS in offered:
         return INTEGERS
@@ -79,14 +78,20 @@ def choose_layout(
         tensor = tensors[role.name]
         chosen = choose_format(role, tensor.encoding, options, offered)
         if chosen is None:
-            readable = [name for name, own in OWN_FORMATS.items() if own in offered]
-            raise tensor.unreadable(readable)
+            raise tensor.unreadable(
+                ARRAY_TYPES if len(role.shape) == 1 else offered_encodings(offered)
+            )
         if len(role.shape) > 2:
             raise ModelError(
                 f"tensor {role.name!r} of shape {role.shape} is neither matrix nor vector"
             )
         layout[role.name] = chosen
     return layout
+
+
+def offered_encodings(offered: Collection[str]) -> list[str]:
+    """The encodings that an executor stores as they are."""
+    return [name.upper() for name in offered if name != INTEGERS]
 
 
 def choose_kv_format(options: LocalBackend, layout: Mapping[str, str]) -> str:

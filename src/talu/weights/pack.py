@@ -13,7 +13,7 @@ from talu.weights.checkpoint import Checkpoint
 from talu.weights.layout import VECTOR
 from talu.weights.packed_file import Bytes, Packed, Slot, UnusableError
 from talu.weights.progress import Progress
-from talu.weights.tensors import Tensor, as_float32, check_equal
+from talu.weights.tensors import BLOCKS, Tensor, as_float32, check_equal
 
 __all__ = ["CACHE_FROM_BYTES", "LoadedWeights", "load_packed"]
 
@@ -142,10 +142,12 @@ def _packed(slot: Slot, data: Bytes) -> PackedTensor:
 
 def pack_tensor(tensor: Tensor, packed_format: str, out: Bytes, num_threads: int) -> None:
     """Pack a tensor into ``out``, which has the size for this format."""
-    if packed_format != VECTOR:
-        _native.pack(packed_format, tensor.array(), out, num_threads)
-    else:
+    if packed_format == VECTOR:
         out.view(np.float32)[:] = as_float32(tensor)
+    elif BLOCKS in tensor.parts:
+        _native.pack(packed_format, tensor.parts[BLOCKS].read(0, tensor.rows), out, num_threads)
+    else:
+        _native.pack(packed_format, tensor.array(), out, num_threads)
 
 
 def _size(tensor: Tensor, packed_format: str) -> tuple[str, tuple[int, ...], int]:

@@ -15,6 +15,8 @@ from talu.exceptions import ModelError
 from talu.weights.files import Bytes, OpenFile
 
 __all__ = [
+    "ARRAY_TYPES",
+    "BLOCKS",
     "ENCODINGS",
     "NUMBERS",
     "Encoding",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 NUMBERS = "numbers"  # the part of an encoding that has only one
+BLOCKS = "blocks"  # the part of an encoding whose blocks hold codes and scales together
 ARRAY_TYPES = {"F32": "<f4", "F16": "<u2", "BF16": "<u2"}  # 16-bit floats as their raw bits
 CHUNK = 1 << 24  # bytes compared at once
 
