@@ -11,6 +11,7 @@ from talu.backends.scripted import ScriptedModel, Step
 from talu.bridge import run_in_background
 from talu.exceptions import EndpointError, GenerationError, StateError
 from talu.router import Fallback, Limits, ModelSpec, RoundRobin
+from talu.types import Done, FinishReason, Timings, Usage
 
 Script = str | list[Step]
 
@@ -45,6 +46,20 @@ def test_a_model_that_failed_is_not_asked_and_the_note_says_why(faces: Any) -> N
     assert "'b' answered instead of 'a': it is not asked for" in answer.notes[0]
     assert "s (it is down)" in answer.notes[0]
     assert len(first.requests) == 1
+
+
+def test_a_complete_answer_makes_failures_forgotten_and_one_that_is_stopped_does_not(
+    faces: Any,
+) -> None:
+    stopped = Done(FinishReason.CANCELLED, Usage(), Timings(), "a")
+    scripted = model("a", [down()], ["cut short", stopped], "whole")
+    client = faces.client_of(scripted, model("b", "x"), policy=Fallback())
+    faces.run(client.ask("hi"))
+    client.router._routing._targets["a"]._health.until = 0.0  # the pause is over
+    assert faces.run(client.ask("hi")) == "cut short"
+    assert client.router.status().targets[0].failures_in_a_row == 1
+    assert faces.run(client.ask("hi")) == "whole"
+    assert client.router.status().targets[0].failures_in_a_row == 0
 
 
 def test_a_request_waits_as_long_as_the_server_asks_for_and_asks_again(faces: Any) -> None:

@@ -110,6 +110,7 @@ def test_a_server_that_is_down_or_asks_for_it_pauses_despite_recent_successes(
         ask(health, 1.0, None)
     ask(health, 1.0, verdict, retry_after)
     assert health.until == until
+    assert health.begin()  # the next one is a probe
 
 
 def test_a_success_of_more_than_a_minute_ago_excuses_nothing() -> None:
@@ -158,6 +159,14 @@ def test_first_tokens_do_not_excuse_answers_that_break() -> None:
         assert not health.blocked(now, lone=False)
     broken_off(health, 4.0)
     assert health.until == 5.0
+
+
+def test_an_answer_that_breaks_after_a_pause_continues_it_despite_older_successes() -> None:
+    health = Health()
+    ask(health, 0.0, None)
+    ask(health, 1.0, DOWN)
+    broken_off(health, 2.0)
+    assert health.until == 4.0
 
 
 def test_answers_that_began_before_a_pause_do_not_end_it() -> None:

@@ -144,6 +144,20 @@ def test_the_end_of_an_attempt_wakes_those_who_wait_in_every_loop(target: Target
     asyncio.run(wait())
 
 
+def test_a_request_that_leaves_the_queue_wakes_the_next_one() -> None:
+    target = Target("a", Limits(concurrency=1))
+
+    async def wait() -> None:
+        first, second = Ticket(), Ticket()
+        target.enter(first)
+        target.enter(second)
+        changed = target.changed(second)
+        target.leave(first)
+        await asyncio.wait_for(changed, 30)
+
+    asyncio.run(wait())
+
+
 def test_a_waiter_of_a_closed_loop_does_not_disturb_the_others(target: Target) -> None:
     async def register() -> None:
         target.changed(Ticket())
