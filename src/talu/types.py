@@ -7,7 +7,7 @@ stream read to its end.
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, cast, get_args
 from weakref import WeakMethod
 
 from talu.config import GenerationConfig
@@ -49,6 +49,15 @@ __all__ = [
 
 
 Pooling = Literal["last", "mean", "first"]
+
+
+class _Default(str):
+    """A default that is equal to a text, and differs from the same text given by a caller."""
+
+    __slots__ = ()
+
+
+DEFAULT_POOLING = cast("Pooling", _Default("last"))
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 WeightFormat = Literal["auto", "stored"]
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = get_args(WeightFormat)
@@ -133,6 +142,7 @@ class EmbeddingOptions:
 
     Attributes:
         pooling: None uses the model's.
+        pooling_given: the caller named it; otherwise it is the default.
         prompt: prefix of each text; None uses the prompt called ``prompt_name``.
         prompt_name: one of the model's prompts; None uses its default, if it has one.
         deadline: the time by which the call has to finish.
@@ -144,6 +154,7 @@ class EmbeddingOptions:
     prompt: str | None = None
     prompt_name: str | None = None
     deadline: Deadline | None = None
+    pooling_given: bool = False
 
 
 class Embeddings(list[list[float]]):
@@ -307,8 +318,9 @@ class Attempt:
         duration_ms: to its last token, or to its failure.
         first_token_ms: from the start of the attempt to its first token; None if there was none.
         error: code of the error that ended it, ``UNSUITABLE`` for a model that cannot do what the
-            request asks, ``SLOWER`` for one that was overtaken by another; None for the attempt
-            that gave the answer.
+            request asks, ``SLOWER`` for one that was overtaken by another,
+            ``INCOMPLETE`` for one whose answer in a ``race`` was filtered, cut or empty; None for
+            the attempt that gave the answer.
         reason: the error's message.
     """
 

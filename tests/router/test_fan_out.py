@@ -9,9 +9,10 @@ import pytest
 
 from talu import Client, ModelSpec
 from talu.backends.scripted import ScriptedModel, Step
+from talu.chat import Hook
 from talu.exceptions import EndpointError, GenerationError, StateError, ValidationError
 from talu.router import Fallback
-from talu.types import FinishReason, StopFlag
+from talu.types import Done, FinishReason, StopFlag, Timings, Usage
 
 Script = str | list[Step]
 
@@ -209,3 +210,48 @@ def test_ctrl_c_stops_all_models() -> None:
     ):
         client.ask_all("hi")
     assert entered.is_set()
+
+
+class Release(Hook):
+    """Lets a model go on when a generation has ended."""
+
+    def __init__(self, wait: Waiting) -> None:
+        self._wait = wait
+
+    def on_generation_end(self, chat: Any, response: Any, *, error: Any = None) -> None:
+        self._wait.go_on()
+
+
+def ending(reason: FinishReason, *steps: Step) -> list[Step]:
+    return [*steps, Done(reason, Usage(), Timings(), "m")]
+
+
+FLAWED = {
+    "filtered": ending(FinishReason.CONTENT_FILTER, "part"),
+    "empty": ending(FinishReason.STOP),
+    "blank": ending(FinishReason.STOP, " \n"),
+    "cut": ending(FinishReason.LENGTH, "part"),
+}
+
+
+@pytest.mark.parametrize("name", FLAWED)
+def test_an_incomplete_answer_does_not_win_a_race(faces: Any, name: str) -> None:
+    wait = Waiting(faces)
+    models = (model("flawed", FLAWED[name]), model("good", [wait, "good"]))
+    answer = faces.run(faces.client_of(*models, hooks=[Release(wait)]).race("hi"))
+    assert (answer, answer.model, answer.notes) == ("good", "good", ())
+
+
+def test_an_answer_of_the_length_that_the_call_allows_wins_a_race(faces: Any) -> None:
+    client = faces.client_of(model("cut", FLAWED["cut"]))
+    answer = faces.run(client.race("hi", max_tokens=5))
+    assert (answer, answer.notes) == ("part", ())
+
+
+def test_without_a_complete_answer_a_race_returns_one_with_text_and_a_note(faces: Any) -> None:
+    client = faces.client_of(model("empty", FLAWED["empty"]), model("cut", FLAWED["cut"]))
+    answer = faces.run(client.race("hi"))
+    assert (answer, answer.finish_reason) == ("part", "length")
+    (note,) = answer.notes
+    assert note.startswith("no model gave a complete answer")
+    assert [attempt.error for attempt in answer.attempts] == ["INCOMPLETE", None]

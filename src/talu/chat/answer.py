@@ -120,6 +120,10 @@ class Answer(ResultFields, Generic[ChatT]):
         if (done := self._turn.builder.done) is not None:
             self._turn.builder.done = replace(done, attempts=attempts, model=model)
 
+    def _add_note(self, note: str) -> None:
+        if (done := self._turn.builder.done) is not None:
+            self._turn.builder.done = replace(done, notes=(*done.notes, note))
+
     def _detach(self) -> None:
         """Drop the reference to the chat, whose client is closed."""
         self._turn.chat = None

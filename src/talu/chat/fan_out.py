@@ -30,28 +30,59 @@ MAX_MODELS = 1000
 class _Contest:
     """The models that answer one question, and what has become of each."""
 
-    def __init__(self, models: Sequence[str]) -> None:
+    def __init__(self, models: Sequence[str], *, may_be_cut: bool) -> None:
+        """Begin; ``may_be_cut`` means that an answer of ``max_tokens`` tokens is complete."""
         self.models = models
+        self._may_be_cut = may_be_cut
         self._began_at = perf_counter()
         self._results: dict[int, Any] = {}
         self._times_ms: dict[int, float] = {}
+        self._winner: int | None = None
         self._unfinished = ("SLOWER", "another model was faster")
 
     def add(self, number: int, result: Any) -> bool:
-        """Record an answer or an error; returns whether it is an answer."""
+        """Record an answer or an error; returns whether it is a complete answer."""
         self._results[number] = result
         self._times_ms[number] = (perf_counter() - self._began_at) * 1000
-        return not isinstance(result, BaseException)
+        return not isinstance(result, BaseException) and self._flaw(result) is None
+
+    def _flaw(self, answer: Any) -> str | None:
+        """What an answer lacks; None for a complete one."""
+        reason = answer.finish_reason
+        if reason is FinishReason.CANCELLED:  # the caller has stopped all of them
+            return None
+        if reason is FinishReason.LENGTH and not self._may_be_cut:
+            return "its answer was cut, and max_tokens was not set"
+        if reason not in (FinishReason.STOP, FinishReason.TOOL_CALLS, FinishReason.LENGTH):
+            return f"its answer ended with the finish reason {str(reason)!r}"
+        if not answer.text.strip() and not answer.tool_calls:
+            return "its answer is empty"
+        return None
+
+    def result(self) -> Any:
+        """The first answer when none is complete, one with text if there is any.
+
+        Raises:
+            TaluError: no model answered.
+        """
+        numbers = [n for n, one in self._results.items() if not isinstance(one, BaseException)]
+        if not numbers:
+            raise self._failure()
+        best = next((n for n in numbers if self._results[n].text.strip()), numbers[0])
+        answer = self.winner(best)
+        answer._add_note(f"no model gave a complete answer: {self._flaw(answer)}")
+        return answer
 
     def winner(self, number: int) -> Any:
         """The answer of this model, with the attempts of all."""
+        self._winner = number
         answer = self._results[number]
         if answer.finish_reason is FinishReason.CANCELLED:
             self._unfinished = ("CANCELLED", "the request was cancelled")
         answer._set_attempts(tuple(map(self._attempt, range(len(self.models)))))
         return answer
 
-    def failure(self) -> TaluError:
+    def _failure(self) -> TaluError:
         """The error when no model answered."""
         errors = [self._results[number] for number in range(len(self.models))]
         attempts = [self._attempt(number) for number in range(len(self.models))]
@@ -66,7 +97,8 @@ class _Contest:
             error = result.code if isinstance(result, TaluError) else type(result).__name__
             reason = str(result)
         elif result is not None:
-            return attempt
+            flaw = None if number == self._winner else self._flaw(result)
+            return attempt if flaw is None else replace(attempt, error="INCOMPLETE", reason=flaw)
         return replace(attempt, error=error, reason=reason)
 
 
@@ -134,9 +166,12 @@ class FanOut:
     ) -> Response:
         """Ask several models the same question at once, and return the first complete answer.
 
-        The other models are cancelled. The answer's ``attempts`` show all models. A stop flag that
-        is signalled, also before the call, gives an answer that is cut short (``CANCELLED``) as in
-        ``ask``. See ``ask_all`` for the arguments.
+        An answer is complete if it has text or tool calls and ended by itself, or was cut at a
+        ``max_tokens`` that the call has set. One that was filtered or cut otherwise, or is empty,
+        is only returned when no model gave a complete one, with a note. The other models are
+        cancelled. The answer's ``attempts`` show all models. A stop flag that is signalled, also
+        before the call, gives an answer that is cut short (``CANCELLED``) as in ``ask``. See
+        ``ask_all`` for the arguments.
 
         Raises:
             GenerationError: no model answered; the message says what each of them said.
@@ -147,7 +182,8 @@ class FanOut:
         names, ask = _prepared(
             self, "race", prompt, models, config, system=system, timeout=timeout, settings=settings
         )
-        stop, contest = _stop_like(stop_flag), _Contest(names)
+        stop = _stop_like(stop_flag)
+        contest = _Contest(names, may_be_cut=_may_be_cut(config, settings))
         with _threads(names, ask, stop) as futures:
             running = set(futures)
             while running:
@@ -156,7 +192,7 @@ class FanOut:
                     number = futures.index(future)
                     if contest.add(number, _result(future)):
                         return cast("Response", contest.winner(number))
-            raise contest.failure()
+            return cast("Response", contest.result())
 
 
 class AsyncFanOut:
@@ -210,7 +246,8 @@ class AsyncFanOut:
         names, ask = _prepared(
             self, "race", prompt, models, config, system=system, timeout=timeout, settings=settings
         )
-        contest, tasks = _Contest(names), _tasks(names, partial(ask, stop_flag=stop_flag))
+        contest = _Contest(names, may_be_cut=_may_be_cut(config, settings))
+        tasks = _tasks(names, partial(ask, stop_flag=stop_flag))
         running = set(tasks)
         try:
             while running:
@@ -219,7 +256,7 @@ class AsyncFanOut:
                     number = tasks.index(task)
                     if contest.add(number, _outcome(task)):
                         return cast("AsyncResponse", contest.winner(number))
-            raise contest.failure()
+            return cast("AsyncResponse", contest.result())
         finally:
             await _cancelled(tasks)
 
@@ -258,6 +295,11 @@ def _prepared(
         timeout=Deadline.after(timeout),
     )
     return [router.name_of(name) for name in names], ask
+
+
+def _may_be_cut(config: GenerationConfig | None, settings: GenerationSettings) -> bool:
+    """Whether the call sets the limit of tokens."""
+    return merged(config, settings=settings).given.get("max_tokens") is not None
 
 
 def _stop_like(flag: StopFlag | None) -> StopFlag:

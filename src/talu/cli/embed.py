@@ -3,12 +3,13 @@
 import sys
 
 import click
+from click.core import ParameterSource
 
 from talu.cli.answer import write_json
 from talu.cli.options import model_option, open_client
 from talu.cli.stdin import mention_unread, read_text
 from talu.cli.text import MAYBE_EMPTY, TEXT
-from talu.types import POOLINGS, Pooling
+from talu.types import DEFAULT_POOLING, POOLINGS, Pooling
 
 __all__ = ["command"]
 
@@ -49,10 +50,12 @@ def command(
         lines = read_text().splitlines()
     if not lines:
         raise click.UsageError("There is nothing to embed: give a TEXT, or pipe lines in.")
+    source = click.get_current_context().get_parameter_source("pooling")
+    is_default = source is ParameterSource.DEFAULT
     with open_client(model) as client:
         vectors = client.embed_batch(
             lines,
-            pooling=CHOICES[pooling],
+            pooling=DEFAULT_POOLING if is_default else CHOICES[pooling],
             normalize=not no_normalize,
             truncate=truncate,
             prompt_name=prompt_name,

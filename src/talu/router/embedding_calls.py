@@ -11,7 +11,7 @@ from talu.deadline import Deadline
 from talu.error_text import shown
 from talu.exceptions import GenerationError, StateError, TaluError, ValidationError
 from talu.protocols import Embedded
-from talu.types import POOLINGS, EmbeddingOptions, Embeddings, Pooling
+from talu.types import DEFAULT_POOLING, POOLINGS, EmbeddingOptions, Embeddings, Pooling
 
 if TYPE_CHECKING:  # creating a client does not import numpy
     import numpy as np
@@ -45,7 +45,8 @@ def checked_options(
         check_boolean(name, switch)
     _check_prompts(prompt, prompt_name)
     return EmbeddingOptions(
-        pooling=pooling,
+        pooling="last" if pooling is DEFAULT_POOLING else pooling,
+        pooling_given=pooling is not DEFAULT_POOLING,
         normalize=normalize,
         truncate=truncate,
         prompt=prompt,

@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 
 from talu.backends.remote.options import RemoteBackend
 from talu.backends.remote.providers import provider_named
-from talu.exceptions import StateError
+from talu.exceptions import GenerationError, StateError
 from talu.protocols import Embedded
 from talu.router.abilities import embedder
 from talu.router.batches import Progress, abatches, batches, check_texts, reporter, single
@@ -24,7 +24,7 @@ from talu.router.embedding_calls import (
 )
 from talu.router.router import Router
 from talu.router.spec import ModelInput, path_reference
-from talu.types import Capabilities, Embeddings, Pooling
+from talu.types import DEFAULT_POOLING, Capabilities, Embeddings, Pooling
 
 __all__ = ["AsyncModelMethods", "ModelMethods"]
 
@@ -38,7 +38,7 @@ class ModelMethods:
         self,
         text: str,
         model: str | None = None,
-        pooling: Pooling | None = "last",
+        pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
         truncate: bool = False,
@@ -63,7 +63,7 @@ class ModelMethods:
         self,
         texts: Iterable[str],
         model: str | None = None,
-        pooling: Pooling | None = "last",
+        pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
         truncate: bool = False,
@@ -79,7 +79,7 @@ class ModelMethods:
         self,
         texts: Iterable[str],
         model: str | None = None,
-        pooling: Pooling | None = "last",
+        pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
         truncate: bool = False,
@@ -94,7 +94,7 @@ class ModelMethods:
         self,
         texts: Iterable[str],
         model: str | None = None,
-        pooling: Pooling | None = "last",
+        pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
         truncate: bool = False,
@@ -117,7 +117,8 @@ class ModelMethods:
             pooling: how hidden states become the vector: ``"last"`` (as decoders are trained),
                 ``"mean"`` or ``"first"``; None for the pooling in the model's
                 ``1_Pooling/config.json``. Most encoders, such as MiniLM, need ``"mean"``.
-                ``2_Dense`` modules of the folder are applied after any pooling.
+                ``2_Dense`` modules of the folder are applied after any pooling. A model behind an
+                endpoint has the pooling of its server, so that an explicit one is refused.
             normalize: scale to length 1, so that a dot product is the cosine.
             truncate: truncate texts that are too long for the model, instead of raising; the
                 indices of these texts are in ``truncated`` of the result.
@@ -161,7 +162,7 @@ class ModelMethods:
         self,
         texts: Iterable[str],
         model: str | None = None,
-        pooling: Pooling | None = "last",
+        pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
         truncate: bool = False,
@@ -177,7 +178,7 @@ class ModelMethods:
         self,
         texts: Iterable[str],
         model: str | None = None,
-        pooling: Pooling | None = "last",
+        pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
         truncate: bool = False,
@@ -192,7 +193,7 @@ class ModelMethods:
         self,
         texts: Iterable[str],
         model: str | None = None,
-        pooling: Pooling | None = "last",
+        pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
         truncate: bool = False,
@@ -229,7 +230,7 @@ class ModelMethods:
             StateError: the client is closed.
         """
         self._check_open()
-        name = self._router.name_of(model)
+        name = self._embedding_model(model)
         with failures(name):
             return embedder(self._router.backend(name)).embedding_dim
 
@@ -276,7 +277,18 @@ class ModelMethods:
         options = checked_options(
             pooling, normalize, truncate, prompt, prompt_name, as_numpy=as_numpy, timeout=timeout
         )
-        return Call(self._router.name_of(model), options)
+        return Call(self._embedding_model(model), options)
+
+    def _embedding_model(self, model: str | None) -> str:
+        """The name of the model to embed with, which no policy chooses."""
+        if several := self._router.models_of(model):
+            raise GenerationError(
+                f"a policy does not choose among models for embeddings, because vectors of "
+                f"different models cannot be compared: name one, as in model={several[0]!r}",
+                "GENERATION_UNSUPPORTED",
+                {"param": "model"},
+            )
+        return self._router.name_of(model)
 
     def _embedded(self, texts: Generator[list[str]], call: Call) -> Generator[Embedded]:
         """The vectors of each batch; a failing model raises ``GenerationError``."""
@@ -309,7 +321,7 @@ class AsyncModelMethods(ModelMethods):
         self,
         text: str,
         model: str | None = None,
-        pooling: Pooling | None = "last",
+        pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
         truncate: bool = False,
@@ -335,7 +347,7 @@ class AsyncModelMethods(ModelMethods):
         self,
         texts: Iterable[str] | AsyncIterable[str],
         model: str | None = None,
-        pooling: Pooling | None = "last",
+        pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
         truncate: bool = False,
@@ -351,7 +363,7 @@ class AsyncModelMethods(ModelMethods):
         self,
         texts: Iterable[str] | AsyncIterable[str],
         model: str | None = None,
-        pooling: Pooling | None = "last",
+        pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
         truncate: bool = False,
@@ -366,7 +378,7 @@ class AsyncModelMethods(ModelMethods):
         self,
         texts: Iterable[str] | AsyncIterable[str],
         model: str | None = None,
-        pooling: Pooling | None = "last",
+        pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
         truncate: bool = False,
@@ -401,7 +413,7 @@ class AsyncModelMethods(ModelMethods):
         self,
         texts: Iterable[str] | AsyncIterable[str],
         model: str | None = None,
-        pooling: Pooling | None = "last",
+        pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
         truncate: bool = False,
@@ -417,7 +429,7 @@ class AsyncModelMethods(ModelMethods):
         self,
         texts: Iterable[str] | AsyncIterable[str],
         model: str | None = None,
-        pooling: Pooling | None = "last",
+        pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
         truncate: bool = False,
@@ -432,7 +444,7 @@ class AsyncModelMethods(ModelMethods):
         self,
         texts: Iterable[str] | AsyncIterable[str],
         model: str | None = None,
-        pooling: Pooling | None = "last",
+        pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
         truncate: bool = False,

@@ -98,13 +98,11 @@ class RemoteTexts:
 def check_options(target: Target, options: EmbeddingOptions) -> None:
     """Refuse options that only a model in this process has.
 
-    The default pooling of ``embed``, ``"last"``, means the server's own here.
-
     Raises:
         ValidationError: the server cannot do it; the message names the option.
     """
     named = {
-        "pooling": options.pooling not in (None, "last"),
+        "pooling": options.pooling_given and options.pooling is not None,
         "truncate": options.truncate,
         "prompt_name": options.prompt_name is not None,
     }

@@ -31,7 +31,8 @@ MAX_ID = 200  # characters of a request's identifier
 MAX_RETRY_AFTER_S = 86_400.0
 OVERFLOW = re.compile(
     r"context[ _-]?(length|window|size)|maximum (context|prompt|input)|(prompt|input) is too long"
-    r"|too many (input )?tokens|exceeds the (model's )?(maximum|available)",
+    r"|too many (input )?tokens|exceeds the (model's )?(maximum|available)"
+    r"|is too large to process",
     re.IGNORECASE,
 )
 QUOTA = re.compile(r"insufficient_quota|insufficient credits|billing|exceeded your current quota")
