@@ -99,6 +99,8 @@ PURE = [  # pure files: no input, output, threads or clocks
     "storage/rows.py",
     "storage/words.py",
     "template/regions.py",
+    "tokenizer/gguf_vocabulary.py",
+    "tokenizer/gguf_words.py",
     "types.py",
 ]
 WITHOUT_FOLDERS = ["backends/local", "engine", "graph", "models"]  # they ask the ModelSource

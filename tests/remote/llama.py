@@ -31,9 +31,9 @@ def gguf() -> Path:
 class LlamaCpp:
     """A running server; use it in a ``with`` statement."""
 
-    def __init__(self, threads: int = 2) -> None:
+    def __init__(self, threads: int = 2, *, model: Path | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, str(gguf()), str(threads)],
+            [sys.executable, __file__, str(model or gguf()), str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -1,0 +1,158 @@
+"""Reads the vocabulary of a GGUF file: tokens, their types and scores, and those with a role."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from talu.error_text import shown
+from talu.exceptions import TokenizerError
+
+__all__ = [
+    "BYTE", "CONTROL", "NORMAL", "UNKNOWN", "UNUSED", "USER_DEFINED", "Vocabulary",
+    "end_token_ids", "read_vocabulary", "wrong",
+]  # fmt: skip
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # types of tokens
+MAX_TOKENS = 2**22
+MAX_CHARACTERS = 2**24  # of all tokens together; the largest known vocabularies have 2 million
+KEY = "tokenizer.ggml."
+ROLES = {  # in files, with their known misspelling: names that templates use
+    "bos": "bos_token",
+    "eos": "eos_token",
+    "unknown": "unk_token",
+    "seperator": "sep_token",
+    "padding": "pad_token",
+    "cls": "cls_token",
+    "mask": "mask_token",
+}
+ENDS = ("eos", "eot", "eom")  # roles of tokens that end a generation
+END_TEXTS = (  # tokens that end a generation in every model that has them
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>",
+    "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]",
+    "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "[e~[",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+)  # fmt: skip
+VISIBLE = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")  # part of the answer
+PLAIN_IF = {  # an end text that is not one if a model has all tokens of a set
+    "<|end|>": (("<|return|>", "<|call|>"), ("<|flush|>", "<|calls|>")),
+    "</s>": (("<|tool_response>",),),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """The tokens of a file.
+
+    Attributes:
+        tokens: their texts, by id; all different.
+        types: by id.
+        scores: by id; 0 if the file has none.
+        roles: ids by the names in ``ROLES``, as far as the file has them.
+        notes: what the file says and is not followed.
+    """
+
+    tokens: list[str]
+    types: list[int]
+    scores: list[float]
+    roles: Mapping[str, int]
+    notes: tuple[str, ...]
+
+    def ids(self, *types: int) -> list[int]:
+        """The ids of the tokens of these types."""
+        return [number for number, kind in enumerate(self.types) if kind in types]
+
+
+def read_vocabulary(metadata: Mapping[str, Any], place: str) -> Vocabulary:
+    """The vocabulary.
+
+    Args:
+        metadata: the file's.
+        place: the file, for messages.
+
+    Raises:
+        TokenizerError: it is missing, damaged, or far larger than any known one.
+    """
+    tokens = _tokens(metadata, place)
+    types = _numbers(metadata, "token_type", "iu", len(tokens), place)
+    scores = _numbers(metadata, "scores", "fiu", len(tokens), place)
+    notes = []
+    roles = {}
+    for role in ROLES:
+        number = metadata.get(f"{KEY}{role}_token_id")
+        if type(number) is int and number < len(tokens):
+            roles[role] = number
+        elif number is not None:
+            notes.append(f"{KEY}{role}_token_id is {shown(number)}, which is not a token")
+    kinds = [NORMAL] * len(tokens) if types is None else [int(kind) for kind in types]
+    known = {text: number for number, text in enumerate(tokens)}
+    for text in END_TEXTS:
+        if text in known and _ends(text, known):
+            kinds[known[text]] = CONTROL
+    for text in VISIBLE:
+        if text in known:
+            kinds[known[text]] = USER_DEFINED
+    return Vocabulary(
+        tokens=tokens,
+        types=kinds,
+        scores=[0.0] * len(tokens) if scores is None else [float(score) for score in scores],
+        roles=roles,
+        notes=tuple(notes),
+    )
+
+
+def end_token_ids(metadata: Mapping[str, Any], place: str) -> list[int]:
+    """The tokens that end a generation, sorted.
+
+    Besides those that the file names, they are the tokens that do so in every model; files often
+    name one of several.
+
+    Raises:
+        TokenizerError: the vocabulary is missing or damaged.
+    """
+    tokens = _tokens(metadata, place)
+    known = {text: number for number, text in enumerate(tokens)}
+    named = [metadata.get(f"{KEY}{role}_token_id") for role in ENDS]
+    ids = {number for number in named if type(number) is int and number < len(tokens)}
+    return sorted(ids | {known[text] for text in END_TEXTS if text in known and _ends(text, known)})
+
+
+def wrong(place: str, what: str) -> TokenizerError:
+    """The error for a tokenizer that cannot be used."""
+    return TokenizerError(f"the tokenizer in {place} cannot be used: {what}")
+
+
+def _ends(text: str, known: Mapping[str, int]) -> bool:
+    sets = PLAIN_IF.get(text, ())
+    return not any(all(other in known for other in others) for others in sets)
+
+
+def _tokens(metadata: Mapping[str, Any], place: str) -> list[str]:
+    tokens = metadata.get(f"{KEY}tokens")
+    if not isinstance(tokens, list) or not tokens:
+        raise wrong(place, f"it has no {KEY + 'tokens'!r}; use another file of the model")
+    if len(tokens) > MAX_TOKENS or sum(map(len, tokens)) > MAX_CHARACTERS:
+        limits = f"{MAX_TOKENS} tokens of {MAX_CHARACTERS} characters in total"
+        raise wrong(place, f"it has more than {limits}")
+    texts = [text or f"[EMPTY_{number}]" for number, text in enumerate(tokens)]
+    if len(set(texts)) != len(texts):
+        twice = next(text for text, count in Counter(texts).items() if count > 1)
+        raise wrong(place, f"the token {shown(twice)} occurs twice")
+    return texts
+
+
+def _numbers(
+    metadata: Mapping[str, Any], name: str, kinds: str, count: int, place: str
+) -> list[Any] | None:
+    """An array with a number for each token; None if there is none."""
+    values = metadata.get(KEY + name)
+    if values is None:
+        return None
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in kinds:
+        raise wrong(place, f"{KEY + name!r} is not an array of numbers")
+    if len(values) < count:
+        raise wrong(place, f"{KEY + name!r} has {len(values)} values for {count} tokens")
+    numbers: list[Any] = values[:count].tolist()
+    return numbers
