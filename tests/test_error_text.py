@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from talu.error_text import nearest, shown
-from talu.exceptions import TaluError
+from talu.exceptions import TaluError, ValidationError
 
 
 class Broken:
@@ -124,3 +124,18 @@ def test_an_error_shortens_a_very_long_message_in_the_middle() -> None:
 def test_the_nearest_name_is_proposed() -> None:
     assert nearest("temprature", ["temperature", "top_k"]) == "; did you mean 'temperature'?"
     assert nearest("x" * 1_000_000, ["temperature"]) == ""
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["sk-CANARY-123456789", "sk-proj-" + "a1B2" * 40, "gsk_0123456789abcdef", "AIza" + "x1" * 17],
+)
+def test_what_looks_like_a_key_is_in_no_message_and_in_no_details(key: str) -> None:
+    error = ValidationError("wrong", details={"value": key, "nested": {"a": [key]}})
+    texts = (shown(key), shown([{"a": key}]), shown("x" * 95 + f" {key}"), str(error.details))
+    assert not any(key[8:] in text or key[:12] in text for text in texts)
+
+
+def test_names_of_models_are_not_taken_for_keys() -> None:
+    for name in ("sk-learn-embeddings", "Meta-Llama-3-8B-Instruct", "hf-internal-testing/tiny"):
+        assert shown(name) == repr(name)

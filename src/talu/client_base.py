@@ -9,7 +9,7 @@ from talu.chat.completion import raw_request
 from talu.chat.observers import Hook, HookManager
 from talu.config import GenerationConfig, merged
 from talu.deadline import Deadline
-from talu.error_text import shown
+from talu.error_text import kind_of, shown
 from talu.exceptions import ValidationError
 from talu.profile import Profile
 from talu.router.model_methods import ModelMethods
@@ -60,7 +60,7 @@ class BaseClient(ModelMethods, Handle):
         policy: Policy | None = None,
     ) -> None:
         if profile is not None and not isinstance(profile, Profile):
-            wrong = f"profile must be a Profile, such as Profile('work'), got {shown(profile)}"
+            wrong = f"profile must be a Profile, such as Profile('work'), got {kind_of(profile)}"
             raise ValidationError(wrong, details={"param": "profile"})
         local = {"gpu_layers": gpu_layers, "use_mmap": use_mmap, "num_threads": num_threads}
         remote = {
@@ -147,6 +147,6 @@ def _check_types(options: Mapping[str, object]) -> None:
         if value is not None and not fits:
             local = name in LocalBackend.__dataclass_fields__
             # A value of a remote option may be the key in a wrong place.
-            given = shown(value) if local else f"a value of type {type(value).__name__}"
+            given = shown(value) if local else kind_of(value)
             wrong = f"{name} must be {NAMES[kind]} or None, got {given}"
             raise ValidationError(wrong, details={"param": name})

@@ -19,7 +19,7 @@ from typing import (
     runtime_checkable,
 )
 
-from talu.error_text import NOT_YET, nearest, shown
+from talu.error_text import NOT_YET, kind_of, nearest, shown
 from talu.exceptions import ValidationError
 from talu.json_values import json_copy
 
@@ -227,7 +227,9 @@ def _context(name: str, value: object) -> dict[str, object]:
 
 def _body(name: str, value: object) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise _wrong(name, value, "a dictionary from names of fields to plain JSON values")
+        expected = "a dictionary from names of fields to plain JSON values"
+        wrong = f"{name} must be {expected}, got {kind_of(value)}"  # it may be a key
+        raise ValidationError(wrong, details={"param": name, "expected": expected})
     copied: dict[str, Any] = json_copy(name, dict(value), max_length=MAX_BODY)
     return copied
 

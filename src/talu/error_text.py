@@ -2,10 +2,21 @@
 
 import difflib
 import errno
+import re
 from collections.abc import Collection, Iterable
 from itertools import islice
 
-__all__ = ["NOT_YET", "NO_THREAD", "bounded", "nearest", "reason", "shortened", "shown"]
+__all__ = [
+    "NOT_YET",
+    "NO_THREAD",
+    "bounded",
+    "kind_of",
+    "nearest",
+    "reason",
+    "shortened",
+    "shown",
+    "without_keys",
+]
 
 NOT_YET = {  # names of features that later versions have
     "allow_thinking": "structured output",
@@ -27,6 +38,11 @@ FULL = {
     errno.ENOSPC: "no space is left on the disk; free some space",
     errno.EDQUOT: "the disk quota is used up; free some space",
 }
+KEY = re.compile(  # the keys of the common providers, and of the hubs
+    r"(?<![A-Za-z0-9])(?:(?:sk|pk|rk|gsk|xai|hf|ghp|gho|fw|tgp|csk|pplx|nvapi)[-_]"
+    r"(?=[\w-]*\d)[\w-]{12,}|AIza[\w-]{20,}|AKIA[A-Z0-9]{12,})"
+)
+NOT_CUT = 1_000  # characters of a text that are searched for a key
 BUILT_IN = {kind.__repr__ for kind in (list, tuple, set, frozenset, dict)}
 
 
@@ -37,9 +53,25 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def shown(value: object) -> str:
-    """The ``repr`` of a value for an error message, about 100 characters at most; never raises."""
-    text = _repr(value, DEPTH)
+    """The ``repr`` of a value for an error message, about 100 characters at most; never raises.
+
+    What looks like a key of a provider is hidden: it may have been given in a wrong place.
+    """
+    text = without_keys(_repr(value, DEPTH))
     return text if len(text) <= LENGTH else text[:LENGTH] + "…"
+
+
+def without_keys(text: str) -> str:
+    """The text without what looks like a key of a provider."""
+    return KEY.sub("***", text)
+
+
+def kind_of(value: object) -> str:
+    """A value for an error message, without a content that may be secret."""
+    if value is None or isinstance(value, int | float):
+        return shown(value)
+    name = "str" if isinstance(value, str) else type(value).__name__
+    return f"a value of type {name}"
 
 
 def reason(error: OSError) -> str:
@@ -48,8 +80,12 @@ def reason(error: OSError) -> str:
 
 
 def bounded(value: object) -> object:
-    """The value if it is plain and small, else its text as in a message; for an error's details."""
-    return value if _is_small(value) else shown(value)
+    """The value if it is plain, small and no key, else its text as in a message; for details."""
+    if not _is_small(value):
+        return shown(value)
+    if KEY.search(repr(value)) is None:
+        return value
+    return without_keys(value) if isinstance(value, str) else shown(value)
 
 
 def shortened(message: str) -> str:
@@ -84,7 +120,8 @@ def _repr(value: object, depth: int) -> str:
     """Like ``repr``, without the cost of long texts, large numbers and large collections."""
     match value:
         case str() | bytes():
-            return repr(value) if len(value) <= LENGTH else repr(value[:LENGTH])
+            start = value[:NOT_CUT]
+            return repr((without_keys(start) if isinstance(start, str) else start)[:LENGTH])
         case int() if value.bit_length() > 3 * LENGTH:
             return f"a whole number of {value.bit_length()} bits"
         case list() | tuple() | set() | frozenset() | dict() if type(value).__repr__ in BUILT_IN:

@@ -16,7 +16,7 @@ from tests.remote.server import Reply, Server
 
 from talu import AnthropicBackend, Client, ModelSpec, OpenAICompatibleBackend, Profile
 from talu.chat import Hook
-from talu.exceptions import TaluError
+from talu.exceptions import StateError, TaluError, ValidationError
 
 KEY = "sk-canary-7d41f0-key"
 OTHER = "sk-canary-7d41f0-other"
@@ -209,3 +209,29 @@ def test_the_open_backend_does_not_show_its_key(remote: Any, serve: Any) -> None
     remote.run(client.ask("hi"))
     backend = client.router.backend()
     assert KEY not in repr(backend) + repr(vars(backend)) + str(vars(backend))
+
+
+MISPLACED = "CANARY0123456789abcdefghij"  # no known beginning
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Client("openai::m", MISPLACED),
+        lambda: Client("openai::m", None, MISPLACED),
+        lambda: Client("openai::m", policy=MISPLACED),
+        lambda: Client("openai::m", max_retries=MISPLACED),
+        lambda: Client("m", base_url="http://localhost:1").ask("x", extra_body=MISPLACED),
+        lambda: Client("m", base_url="http://localhost:1").chat().send("x", extra_body=MISPLACED),
+    ],
+)
+def test_a_key_in_the_place_of_another_argument_is_not_shown(make: Any) -> None:
+    with pytest.raises(ValidationError) as caught:
+        make()
+    assert MISPLACED not in f"{caught.value} {caught.value.details}"
+    assert "a value of type str" in str(caught.value)
+
+
+def test_an_organisation_is_not_pickled() -> None:
+    with pytest.raises(StateError, match="an organisation"):
+        pickle.dumps(OpenAICompatibleBackend(org_id="org-1"))

@@ -39,6 +39,7 @@ def test_a_reference_is_split_into_provider_and_name(ref, meant) -> None:
         ("zzz::gpt", "known are native, openai, anthropic"),
         ("s3://bucket/model", "unknown provider 's3://'"),
         ("week::day", "write ./ in front of the name of a folder"),
+        ("http://localhost:8000/v1", "give it as base_url="),
         ("openai::", "names a provider but no model"),
     ],
 )

@@ -212,7 +212,7 @@ def test_a_backend_shows_everything_else() -> None:
 
 
 def test_a_backend_without_secrets_is_pickled_and_every_one_is_copied() -> None:
-    plain = OpenAICompatibleBackend("http://host/v1", org_id="o")
+    plain = OpenAICompatibleBackend("http://host/v1", timeout_ms=9)
     assert pickle.loads(pickle.dumps(ModelSpec("a", plain))) == ModelSpec("a", plain)
     assert copy.deepcopy(ModelSpec("a", REMOTE)) == ModelSpec("a", REMOTE)
     assert copy.copy(REMOTE) == REMOTE

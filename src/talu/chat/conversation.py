@@ -29,7 +29,7 @@ from talu.chat.turn import OnToken, Turn
 from talu.chat.user_message import Message, user_items
 from talu.config import GenerationConfig, TemplateSource, check_boolean, merged, source_of
 from talu.deadline import Deadline, checked
-from talu.error_text import shown
+from talu.error_text import kind_of, shown
 from talu.exceptions import StateError, ValidationError
 from talu.json_values import json_copy
 from talu.protocols import Backend
@@ -84,7 +84,7 @@ class Conversation(Editable):
     ) -> None:
         check_host(client)
         if profile is not None and not hasattr(profile, "database"):
-            wrong = f"profile must be a Profile, got {shown(profile)}"
+            wrong = f"profile must be a Profile, got {kind_of(profile)}"
             raise ValidationError(wrong, details={"param": "profile"})
         self._own: OwnHost | None = None
         if client is None and model is not None:

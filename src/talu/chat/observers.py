@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from talu.chat.answer import Answer
 from talu.config import GenerationConfig
-from talu.error_text import shown
+from talu.error_text import kind_of, shown
 from talu.exceptions import ValidationError
 from talu.forks import ForkSafeLock
 from talu.types import Attempt, Handle, is_iterable
@@ -172,7 +172,7 @@ class HookManager(Handle):
         if hooks is None:
             return
         if not is_iterable(hooks) or isinstance(hooks, str | bytes | Mapping):
-            wrong = f"hooks must be a list of hooks, got {shown(hooks)}"
+            wrong = f"hooks must be a list of hooks, got {kind_of(hooks)}"
             raise ValidationError(wrong, details={"param": "hooks"})
         for hook in hooks:
             self.add(hook)

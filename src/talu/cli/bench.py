@@ -18,6 +18,7 @@ from rich.text import Text
 
 from talu.cli.completion import complete_model
 from talu.cli.text import NOT_EMPTY
+from talu.client import Client
 from talu.engine.engine import Engine
 from talu.engine.registry import acquire
 from talu.engine.ticket import Result
@@ -62,6 +63,9 @@ def command(model: str, threads: int, repetitions: int, as_json: bool) -> None:
 
     MODEL is a folder or a hub id. A shorter context makes a shorter prefill.
     """
+    with Client(model) as client:
+        if client.router.resolve().provider is not None:
+            raise click.UsageError(f"{model} runs behind an endpoint: bench measures this machine.")
     lease = acquire(model, LocalBackend(num_threads=threads))
     try:
         engine = lease.engine

@@ -42,7 +42,10 @@ class Ability(Generic[T]):
         if all(callable(getattr(backend, name, None)) for name in self.methods):
             return cast("T", backend)
         details = {"param": "model", "value": backend.model}
-        raise self.error(f"model {shown(backend.model)} {self.missing}", self.code, details)
+        wrong = f"model {shown(backend.model)} {self.missing}"
+        if names := getattr(backend, "choices", ()):
+            wrong += f"; it is a policy: name one of its models, as in model={shown(names[0])}"
+        raise self.error(wrong, self.code, details)
 
 
 embedder: Ability[Embedder] = Ability(

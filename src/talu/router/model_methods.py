@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 
 from talu.backends.remote.options import RemoteBackend
 from talu.backends.remote.providers import provider_named
-from talu.exceptions import GenerationError, StateError
+from talu.exceptions import StateError
 from talu.protocols import Embedded
 from talu.router.abilities import embedder
 from talu.router.batches import Progress, abatches, batches, check_texts, reporter, single
@@ -230,7 +230,7 @@ class ModelMethods:
             StateError: the client is closed.
         """
         self._check_open()
-        name = self._embedding_model(model)
+        name = self._router.name_of(model)
         with failures(name):
             return embedder(self._router.backend(name)).embedding_dim
 
@@ -277,18 +277,7 @@ class ModelMethods:
         options = checked_options(
             pooling, normalize, truncate, prompt, prompt_name, as_numpy=as_numpy, timeout=timeout
         )
-        return Call(self._embedding_model(model), options)
-
-    def _embedding_model(self, model: str | None) -> str:
-        """The name of the model to embed with, which no policy chooses."""
-        if several := self._router.models_of(model):
-            raise GenerationError(
-                f"a policy does not choose among models for embeddings, because vectors of "
-                f"different models cannot be compared: name one, as in model={several[0]!r}",
-                "GENERATION_UNSUPPORTED",
-                {"param": "model"},
-            )
-        return self._router.name_of(model)
+        return Call(self._router.name_of(model), options)
 
     def _embedded(self, texts: Generator[list[str]], call: Call) -> Generator[Embedded]:
         """The vectors of each batch; a failing model raises ``GenerationError``."""

@@ -73,6 +73,11 @@ class PolicyBackend:
         return self.policy.name
 
     @property
+    def choices(self) -> list[str]:
+        """The names of the models that the policy chooses from."""
+        return [target.name for target in self.targets]
+
+    @property
     def location(self) -> str | None:
         """None: its models have their own."""
         return None
@@ -120,6 +125,11 @@ class LimitedBackend(PolicyBackend):
     def model(self) -> str:
         """The name of the model."""
         return self._backend.model
+
+    @property
+    def choices(self) -> list[str]:
+        """Nothing: it is one model."""
+        return []
 
     @property
     def location(self) -> str | None:

@@ -71,6 +71,13 @@ def protocol_of(ref: str, backend: RemoteBackend) -> str:
 def _provider(ref: str, prefix: str, mark: str) -> str | None:
     if prefix == LOCAL:
         return None
+    if prefix.lower() in ("http", "https"):
+        raise ValidationError(
+            f"{shown(without_secrets(ref))} is an address, not the name of a model: give it as "
+            "base_url=, as in Client('name', base_url='http://localhost:8000/v1')",
+            "AMBIGUOUS_BACKEND",
+            {"param": "model", "value": without_secrets(ref)},
+        )
     remote = (*PROVIDERS, *ALIASES)
     if prefix in remote and (mark == "::" or prefix in URLS):
         return provider_named(prefix).name

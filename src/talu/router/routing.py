@@ -5,7 +5,7 @@ from functools import partial
 from typing import Protocol
 
 from talu.deadline import Deadline
-from talu.error_text import shown
+from talu.error_text import kind_of
 from talu.exceptions import ValidationError
 from talu.protocols import Backend
 from talu.router.hedging import Hedging
@@ -55,7 +55,9 @@ class Routing:
             ValidationError: it is not a policy, or names a model that the router does not have.
         """
         if policy is not None and not isinstance(policy, Policy):
-            wrong = f"policy must be a policy of talu.router, as in Fallback(), got {shown(policy)}"
+            wrong = (
+                f"policy must be a policy of talu.router, as in Fallback(), got {kind_of(policy)}"
+            )
             if isinstance(policy, type) and issubclass(policy, Policy):
                 name = policy.__name__
                 wrong = f"policy is the class {name}: create a policy, as in {name}()"

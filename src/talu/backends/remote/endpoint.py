@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from talu.backends.remote.options import RemoteBackend, Secret
 from talu.backends.remote.providers import PLAIN, PROVIDERS, Provider
 from talu.backends.remote.urls import Address, shown_address
-from talu.error_text import shown
+from talu.error_text import kind_of, shown
 from talu.exceptions import ValidationError
 
 __all__ = ["Endpoint", "endpoint_of", "is_loopback", "provider_at"]
@@ -106,8 +106,7 @@ def _check_types(options: RemoteBackend) -> None:
     """Refuse keys of a wrong type, before they are variables that a traceback shows."""
     for name in ("api_key", "org_id"):
         if not isinstance(getattr(options, name), str | None):
-            kind = type(getattr(options, name)).__name__
-            wrong = f"{name} must be a text, got a value of type {kind}"
+            wrong = f"{name} must be a text, got {kind_of(getattr(options, name))}"
             raise ValidationError(wrong, details={"param": name})
 
 

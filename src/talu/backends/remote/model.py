@@ -38,7 +38,7 @@ from talu.backends.remote.sdk import SdkClient
 from talu.bridge import Bridged
 from talu.config import check_boolean
 from talu.deadline import Deadline
-from talu.error_text import shown
+from talu.error_text import kind_of, shown
 from talu.exceptions import EndpointError, StateError, ValidationError
 from talu.forks import import_whole
 from talu.protocols import AsyncGeneration, Embedded, Generation
@@ -295,5 +295,5 @@ def _whole(value: object, low: int, high: int) -> bool:
 
 def _wrong(name: str, value: object, wanted: str) -> ValidationError:
     # A value of a wrong type may be the key in a wrong place.
-    got = value if isinstance(value, int) else f"a value of type {type(value).__name__}"
+    got = shown(value) if isinstance(value, int) else kind_of(value)
     return ValidationError(f"{name} must be {wanted}, got {got}", details={"param": name})

@@ -111,11 +111,12 @@ class RemoteBackend:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        secrets = (self.api_key, self.extra_params, self.headers)
+        secrets = (self.api_key, self.org_id, self.extra_params, self.headers)
         if any(secrets) or self.shown_url != self.base_url:
             raise StateError(
-                "a backend with a key, a password, headers or extra_params is not pickled, so that "
-                "no secret is written: give them to the other process by its environment",
+                "a backend with a key, an organisation, a password, headers or extra_params is not "
+                "pickled, so that no secret is written: give them to the other process by its "
+                "environment",
                 "STATE_NOT_COPYABLE",
             )
         return _restored, (

@@ -2,7 +2,7 @@
 
 import re
 
-from talu.error_text import shown
+from talu.error_text import kind_of, shown
 
 __all__ = ["SECRET", "Address", "shown_address", "without_secrets"]
 
@@ -24,7 +24,7 @@ def shown_address(url: object) -> str:
     A text without a scheme may be a key in a wrong place, and is not shown.
     """
     if not isinstance(url, str):
-        return f"a value of type {type(url).__name__}"
+        return kind_of(url)
     if not re.match(r"[a-zA-Z][\w+.-]{0,20}://", url):
         return "a text without http:// or https:// at its start"
     return shown(without_secrets(url))
