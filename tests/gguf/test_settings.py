@@ -1,18 +1,21 @@
 """The settings of GGUF files, compared with those of config.json for the same networks."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.remote.llama import gguf as smollm
 
 from talu.exceptions import ModelError
 from talu.gguf.network import rope_factors
 from talu.gguf.reader import open_gguf
-from talu.gguf.settings import ARCHITECTURES, pooling_mode, settings_of
+from talu.gguf.settings import ARCHITECTURES, WINDOW, pooling_mode, sampling_of, settings_of
 from talu.models import bert, llama, qwen
 from talu.models.rope import default_frequencies
 from talu.sources.settings import Settings
@@ -258,6 +261,49 @@ def test_equal_values_for_all_layers_are_one_value() -> None:
 def test_an_unknown_key_keeps_its_name_so_that_a_note_lists_it() -> None:
     found = settings_of(metadata("llama", DECODER | {"favourite_colour": 3}), SHAPES, "file")
     assert found["llama.favourite_colour"] == 3
+
+
+def test_defaults_for_sampling_have_the_names_of_generation_config_json() -> None:
+    values = {
+        "general.sampling.temp": float(np.float32(0.7)),
+        "general.sampling.top_k": 20,
+        "general.sampling.penalty_repeat": float(np.float32(1.1)),
+        "general.sampling.mirostat": 1,
+        "general.name": "a",
+    }
+    assert sampling_of(values) == {
+        "temperature": 0.7,
+        "top_k": 20,
+        "repetition_penalty": 1.1,
+        "general.sampling.mirostat": 1,
+    }
+
+
+KEYS = [*DECODER, *WINDOW, "attention.key_length", "rope.dimension_count", "rope.scaling.type"]
+KEYS += ["attention.sliding_window_pattern", "rope.scaling.factor", "pooling_type", "vocab_size"]
+VALUES = (
+    st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.booleans()
+    | st.text(max_size=3)
+    | st.lists(st.text(max_size=2), max_size=2)
+    | st.lists(st.integers(-1, 3), max_size=4).map(np.array)
+)
+
+
+@settings(deadline=2000, max_examples=300)
+@given(
+    architecture=st.sampled_from(sorted(ARCHITECTURES)),
+    changes=st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=3),
+)
+def test_any_value_is_read_or_refused(architecture: str, changes: dict[str, Any]) -> None:
+    keys = metadata(architecture, DECODER | BERT | changes)
+    with suppress(ModelError):
+        found = settings_of(keys, SHAPES, "file")
+        if found["model_type"] in FAMILIES:
+            read(found)
+    with suppress(ModelError):
+        pooling_mode(keys, "file")
 
 
 def test_the_nearest_architecture_is_named() -> None:

@@ -5,11 +5,14 @@ import random
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.gguf.llama import (
     byte_characters,
     digest,
@@ -293,6 +296,56 @@ def test_a_wrong_tokenizer_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(TokenizerError, match=words) as caught:
         build_from_metadata(metadata, "file")
     assert len(str(caught.value)) < 1500
+
+
+SMALL = {
+    "bpe": {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "llama-bpe",
+        "tokenizer.ggml.tokens": [*byte_characters(), "ab", "abc", "<s>"],
+        "tokenizer.ggml.merges": ["a b", "ab c"],
+        "tokenizer.ggml.bos_token_id": 258,
+    },
+    "scores": SPM,
+    "unigram": UNIGRAM,
+    "words": {
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.tokens": ["[UNK]", "[CLS]", "[SEP]", "▁a", "b", "▁ab"],
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.cls_token_id": 1,
+        "tokenizer.ggml.seperator_token_id": 2,
+    },
+}
+FIELDS = [
+    *("model", "pre", "tokens", "token_type", "scores", "merges", "add_bos_token", "mask_token_id"),
+    *("bos_token_id", "eos_token_id", "unknown_token_id", "seperator_token_id", "cls_token_id"),
+    *("add_space_prefix", "remove_extra_whitespaces", "precompiled_charsmap", "add_eos_token"),
+    *("normalizer.lowercase", "normalizer.strip_accents"),
+]
+TEXTS = st.text("ab▁ <>\n\0é", max_size=4)
+VALUES = (
+    st.integers(-1, 2**64 - 1)
+    | st.integers(0, 5)
+    | st.booleans()
+    | TEXTS
+    | st.sampled_from(["gpt2", "llama", "t5", "bert", "whitespace", "gemma4"])
+    | st.lists(TEXTS, max_size=8)
+    | st.lists(st.integers(-1, 9), max_size=300).map(lambda n: np.array(n, np.int32))
+    | st.lists(st.floats(width=32), max_size=300).map(lambda n: np.array(n, np.float32))
+    | st.binary(max_size=20).map(lambda data: np.frombuffer(data, np.uint8))
+)
+
+
+@settings(deadline=5000, max_examples=300)
+@given(
+    kind=st.sampled_from(sorted(SMALL)),
+    changes=st.dictionaries(st.sampled_from(FIELDS), VALUES, min_size=1, max_size=3),
+)
+def test_a_changed_tokenizer_is_built_or_refused(kind: str, changes: dict[str, Any]) -> None:
+    with suppress(TokenizerError):
+        made = tokenizer(changed(SMALL[kind], **changes))
+        made.decode(made.encode("ab <s> é\n"))
+        made.encode_parts([("<s>", False), ("<s>ab", True)])
 
 
 def test_every_pre_tokenizer_makes_a_tokenizer() -> None:

@@ -13,7 +13,14 @@ from talu.error_text import nearest, shown
 from talu.exceptions import ModelError
 from talu.gguf.header import Metadata
 
-__all__ = ["ARCHITECTURES", "Architecture", "architecture_of", "pooling_mode", "settings_of"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "architecture_of",
+    "pooling_mode",
+    "sampling_of",
+    "settings_of",
+]
 
 Shapes = Mapping[str, tuple[int, ...]]  # of the tensors by name
 
@@ -62,6 +69,13 @@ CHANGE_THE_NETWORK = (  # beginnings of keys; 0, false and empty arrays have no 
     *("shortconv.", "ssm.", "swiglu_", "swin_norm", "use_parallel_residual"),
 )
 WIDE_HEADS = {"gemma2": 46, "gemma3": 62}  # layers of the models that scale by width / heads
+SAMPLING = {  # after general.sampling: names in generation_config.json
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_repeat": "repetition_penalty",
+}
 POOLING = {0: None, 1: "mean", 2: "first", 3: "last"}
 
 
@@ -193,6 +207,20 @@ def pooling_mode(metadata: Metadata, place: str) -> str | None:
         return POOLING[int(mode or 0)]
     what = "that of a reranker, which is" if mode == 4 else "unknown; 0 to 3 are"
     raise own.error("pooling_type", f"is {shown(mode)}: {what} not supported")
+
+
+def sampling_of(metadata: Metadata) -> dict[str, object]:
+    """Defaults for sampling, by the names of generation_config.json; unknown ones keep their own.
+
+    They are checked by the reader of that file's values.
+    """
+    prefix = "general.sampling."
+    values: dict[str, object] = {}
+    for key, value in metadata.items():
+        if key.startswith(prefix):
+            name = SAMPLING.get(key.removeprefix(prefix), key)
+            values[name] = shortest(value) if isinstance(value, float) else value
+    return values
 
 
 class _Own:
