@@ -19,6 +19,7 @@ from talu import (
     ModelSpec,
     ScriptedModel,
     StateError,
+    StopFlag,
     ValidationError,
 )
 from talu.chat import ItemStatus
@@ -183,10 +184,10 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[SlowModel]]:
 
 
 CALLS = {
-    "ask": lambda client: client.ask("q", timeout=0.2),
-    "many questions": lambda client: client.ask(["q", "r"], timeout=0.2),
-    "raw_complete": lambda client: client.raw_complete("q", timeout=0.2),
-    "chat": lambda client: client.chat().send("q", timeout=0.2),
+    "ask": lambda client, **limits: client.ask("q", **limits),
+    "many questions": lambda client, **limits: client.ask(["q", "r"], **limits),
+    "raw_complete": lambda client, **limits: client.raw_complete("q", **limits),
+    "chat": lambda client, **limits: client.chat().send("q", **limits),
 }
 
 
@@ -195,7 +196,7 @@ def test_a_call_waits_no_longer_for_a_model_that_is_being_opened(faces, slow, ca
     client = faces.face.client_class("slow")
     for _ in range(2):
         with pytest.raises(GenerationError, match=r"timeout=0\.2 .*still being opened") as caught:
-            faces.run(CALLS[call](client))
+            faces.run(CALLS[call](client, timeout=0.2))
         assert caught.value.code == "GENERATION_TIMEOUT"
     assert [each.name for each in threading.enumerate()].count("talu-opening") == 1
     slow.go.set()
@@ -203,6 +204,18 @@ def test_a_call_waits_no_longer_for_a_model_that_is_being_opened(faces, slow, ca
     assert len(slow.made) == 1
     faces.run(client.close()) if faces.name == "async" else client.close()
     assert slow.made[0].closed
+
+
+@pytest.mark.parametrize("call", ["ask", "raw_complete", "chat"])
+def test_a_stop_flag_ends_the_wait_for_a_model_that_is_being_opened(faces, slow, call: str) -> None:
+    client = faces.face.client_class("slow")
+    flag = StopFlag()
+    threading.Timer(0.05, flag.signal).start()
+    answer = faces.run(CALLS[call](client, stop_flag=flag))
+    assert (answer.text, answer.finish_reason) == ("", "cancelled")
+    assert answer.notes == ("it was stopped while its model was being opened",)
+    slow.go.set()
+    assert faces.run(client.ask("q")).finish_reason == "stop"
 
 
 def test_embedding_waits_no_longer_either(slow) -> None:

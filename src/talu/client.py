@@ -268,7 +268,7 @@ class Client(BaseClient, FanOut, TokenMethods):
         """
         request = self._raw(prompt, system, config, completion_opts, settings, timeout)
         name = self._router.name_of(model)
-        io = SyncIO(partial(self._router.backend, name, deadline=request.deadline))
+        io = SyncIO(partial(self._router.backend, name, deadline=request.deadline, stop=stop_flag))
         turn: Turn[Chat] = raw_turn(self, name, io, request, stop_flag)
         turn.make_answer = Response
         try:
@@ -436,7 +436,9 @@ class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods)
         """Like ``Client.raw_complete``, awaited."""
         request = self._raw(prompt, system, config, completion_opts, settings, timeout)
         name = self._router.name_of(model)
-        io = AsyncIO(partial(self._router.abackend, name, deadline=request.deadline))
+        io = AsyncIO(
+            partial(self._router.abackend, name, deadline=request.deadline, stop=stop_flag)
+        )
         turn: Turn[AsyncChat] = raw_turn(self, name, io, request, stop_flag)
         turn.make_answer = AsyncResponse
         await answer(turn)

@@ -36,6 +36,7 @@ __all__ = [
     "ReasoningEnd",
     "Request",
     "StopFlag",
+    "Stopped",
     "TextDelta",
     "Timings",
     "TokenLogprob",
@@ -430,6 +431,10 @@ class StopFlag(Handle):
         known[id(reference)] = reference
         if self._signalled:
             callback()
+
+
+class Stopped(Exception):
+    """A stop flag ended the wait for a model that is being opened."""
 
 
 def check_stop_flag(flag: object) -> None:

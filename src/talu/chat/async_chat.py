@@ -458,14 +458,14 @@ class AsyncChat(Conversation):
         return await (self._streamed(draft) if streamed else self._whole(draft))
 
     async def _streamed(self, draft: Draft) -> AsyncStreamingResponse:
-        io = AsyncIO(partial(self._abackend, draft.deadline))
+        io = AsyncIO(partial(self._abackend, draft.deadline, draft.stop_flag))
         turn = await self._begin(draft, io, stream=True)
         response = AsyncStreamingResponse(turn)
         self._latest.set(response)
         return response
 
     async def _whole(self, draft: Draft) -> AsyncResponse:
-        io = AsyncIO(partial(self._abackend, draft.deadline))
+        io = AsyncIO(partial(self._abackend, draft.deadline, draft.stop_flag))
         turn = await self._begin(draft, io, stream=False)
         turn.make_answer = AsyncResponse
         try:

@@ -331,13 +331,13 @@ class Conversation(Editable):
             )
         return self._client
 
-    def _backend(self, deadline: Deadline | None = None) -> Backend:
+    def _backend(self, deadline: Deadline | None = None, stop: StopFlag | None = None) -> Backend:
         router = self._host().router
-        return router.backend(self._model, offline=self._offline, deadline=deadline)
+        return router.backend(self._model, offline=self._offline, deadline=deadline, stop=stop)
 
-    async def _abackend(self, deadline: Deadline | None) -> Backend:
-        router = self._host().router
-        return await router.abackend(self._model, offline=self._offline, deadline=deadline)
+    async def _abackend(self, deadline: Deadline | None, stop: StopFlag | None) -> Backend:
+        router, offline = self._host().router, self._offline
+        return await router.abackend(self._model, offline=offline, deadline=deadline, stop=stop)
 
     def _request(
         self, items: Iterable[Item], config: GenerationConfig, deadline: Deadline | None = None

@@ -19,12 +19,13 @@ from talu.exceptions import StateError, ValidationError
 from talu.protocols import AsyncGeneration, Backend, Generation
 from talu.router.abilities import check_settings
 from talu.threads import beside_loop
-from talu.types import Done, Event, Request
+from talu.types import Done, Event, FinishReason, Request, Timings, Usage
 
 __all__ = [
     "IO",
     "AsyncIO",
     "Ending",
+    "NeverStarted",
     "Reading",
     "SyncIO",
     "iterate",
@@ -45,6 +46,7 @@ class IO(Protocol):
 
         Raises:
             ValidationError: the model does not honour a setting of the request.
+            Stopped: the stop flag was signalled while the model was being opened.
         """
 
     async def call(self, function: Callable[..., object], *args: object, **kwargs: object) -> None:
@@ -170,6 +172,37 @@ class AsyncIO:
         task.add_done_callback(
             lambda done: run_without_loop(ending()) if done.cancelled() else None
         )
+
+
+class NeverStarted:
+    """A generation that was cancelled before its model was open."""
+
+    def __init__(self, model: str, notes: tuple[str, ...]) -> None:
+        self._done = Done(FinishReason.CANCELLED, Usage(), Timings(), model, notes=notes)
+        self._ended = False
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._ended:
+            raise StopAsyncIteration
+        self._ended = True
+        return self._done
+
+    def cancel(self) -> None:
+        """Do nothing: it is cancelled."""
+
+    def so_far(self) -> Done:
+        """Its only event."""
+        return self._done
+
+    async def aclose(self) -> None:
+        """Give no event any more."""
+        self._ended = True
 
 
 class _NeverSuspended:

@@ -505,7 +505,7 @@ class Chat(Conversation):
             raise
 
     def _streamed(self, draft: Draft) -> StreamingResponse:
-        io = SyncIO(partial(self._backend, draft.deadline))
+        io = SyncIO(partial(self._backend, draft.deadline, draft.stop_flag))
         return self._run(io, self._opened(draft, io))
 
     async def _opened(self, draft: Draft, io: SyncIO) -> StreamingResponse:
@@ -517,7 +517,7 @@ class Chat(Conversation):
         return response
 
     def _whole(self, draft: Draft) -> Response:
-        io = SyncIO(partial(self._backend, draft.deadline))
+        io = SyncIO(partial(self._backend, draft.deadline, draft.stop_flag))
         return self._run(io, self._completed(draft, io))
 
     async def _completed(self, draft: Draft, io: SyncIO) -> Response:

@@ -19,13 +19,22 @@ from talu.chat.answer import Answer, ChatT, Outcome
 from talu.chat.builder import Token
 from talu.chat.fields import answered_by
 from talu.chat.history import History
-from talu.chat.io import IO, Reading, run
+from talu.chat.io import IO, NeverStarted, Reading, run
 from talu.chat.items import Item, ItemStatus, MessageItem
 from talu.chat.messages import without_provider_data
 from talu.chat.observers import Generation, HookManager, Observation
 from talu.exceptions import EndpointError, GenerationError, StorageError, TaluError
 from talu.protocols import AsyncGeneration
-from talu.types import Attempt, Done, Event, FinishReason, Request, StopFlag, check_stop_flag
+from talu.types import (
+    Attempt,
+    Done,
+    Event,
+    FinishReason,
+    Request,
+    StopFlag,
+    Stopped,
+    check_stop_flag,
+)
 
 __all__ = ["OnToken", "Turn", "answer", "drain"]
 
@@ -79,7 +88,7 @@ class Turn(Outcome[ChatT]):
         self._began_at = time.perf_counter()
         try:
             await self._observation.start()
-            self._running = generation = await self.io.open(self.request)
+            self._running = generation = await self._opened()
             await self._save_question()
             self.stop.when_signalled(self._cancel)
             await generation.start()
@@ -88,6 +97,13 @@ class Turn(Outcome[ChatT]):
             await self._fail(error)
             raise
         return self
+
+    async def _opened(self) -> AsyncGeneration:
+        try:
+            return await self.io.open(self.request)
+        except Stopped:
+            note = "it was stopped while its model was being opened"
+            return NeverStarted(self.model, (*self.request.notes, note))
 
     async def pieces(self) -> AsyncGenerator[Token]:
         """Yield the generated pieces; the last one is empty and has the finish reason."""

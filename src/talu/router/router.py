@@ -1,10 +1,9 @@
 """Opens the backends of a client's models on first use, shares them, and closes them together."""
 
-import asyncio
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from functools import partial
 from typing import Self
 
@@ -16,13 +15,14 @@ from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
 from talu.forks import ForkSafeLock, import_whole
 from talu.protocols import Backend
+from talu.router.opening import await_opening, wait_for_opening
 from talu.router.policies import Policy
 from talu.router.reference import remote_reference, split_reference
 from talu.router.routing import Routing
 from talu.router.spec import ModelInput, ModelSpec, ModelTarget, path_reference, specs_from
 from talu.router.status import RouterStatus
 from talu.threads import beside_loop, thread_starts
-from talu.types import Handle, LocalBackend
+from talu.types import Handle, LocalBackend, StopFlag
 
 __all__ = ["Router"]
 
@@ -203,6 +203,7 @@ class Router(Handle):
         *,
         offline: bool = False,
         deadline: Deadline | None = None,
+        stop: StopFlag | None = None,
     ) -> Backend:
         """The opened backend of a model; the first call opens it, and blocks while it does.
 
@@ -210,26 +211,26 @@ class Router(Handle):
             model: one of ``models``, None for the default one.
             offline: opening the model must not use the network.
             deadline: time until which to wait; the opening goes on in a thread after it.
+            stop: ends the wait when it is signalled, like the deadline.
 
         Raises:
             StateError: the router is closed.
             ValidationError: an unknown name, or a backend that does not exist yet.
             ModelError: the model is missing or cannot be used.
             GenerationError: the deadline has passed.
+            Stopped: the flag was signalled.
         """
         name = self.name_of(model)
         if name not in self._models:
             return self._policy_backend(offline=offline)
-        return self._routing.limited(name, self._opened_by(name, deadline, offline=offline))
+        return self._routing.limited(name, self._opened_by(name, deadline, stop, offline=offline))
 
-    def _opened_by(self, name: str, deadline: Deadline | None, *, offline: bool) -> Backend:
-        if deadline is None or not self._models[name].takes_time:
+    def _opened_by(
+        self, name: str, deadline: Deadline | None, stop: StopFlag | None, *, offline: bool
+    ) -> Backend:
+        if (deadline is None and stop is None) or not self._models[name].takes_time:
             return self._opened(name, offline=offline)
-        opening = self._opening(name, offline=offline)
-        wait([opening], deadline.left)
-        if not opening.done():
-            raise deadline.error(opening=True)
-        return opening.result()
+        return wait_for_opening(self._opening(name, offline=offline), deadline, stop)
 
     def _policy_backend(self, *, offline: bool) -> Backend:
         self._check_open()
@@ -288,27 +289,24 @@ class Router(Handle):
         *,
         offline: bool = False,
         deadline: Deadline | None = None,
+        stop: StopFlag | None = None,
     ) -> Backend:
         """Like ``backend``, awaited; a thread opens the model if necessary."""
         name = self.name_of(model)
         if name not in self._models:
             return self._policy_backend(offline=offline)
-        opened = await self._aopened(name, offline=offline, deadline=deadline)
+        opened = await self._aopened(name, offline=offline, deadline=deadline, stop=stop)
         return self._routing.limited(name, opened)
 
-    async def _aopened(self, name: str, *, offline: bool, deadline: Deadline | None) -> Backend:
+    async def _aopened(
+        self, name: str, *, offline: bool, deadline: Deadline | None, stop: StopFlag | None = None
+    ) -> Backend:
         opened = self._models[name].backend
         if opened is not None:
             return opened
-        if deadline is None or not self._models[name].takes_time:
+        if (deadline is None and stop is None) or not self._models[name].takes_time:
             return await beside_loop(self._opened, name, offline=offline)
-        opening = self._opening(name, offline=offline)
-        waiting = asyncio.wrap_future(opening)
-        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # retrieved
-        await asyncio.wait([waiting], timeout=deadline.left)
-        if not opening.done():
-            raise deadline.error(opening=True)
-        return opening.result()
+        return await await_opening(self._opening(name, offline=offline), deadline, stop)
 
     def close(self) -> None:
         """Close every model that was opened; idempotent.
