@@ -37,7 +37,8 @@ class TaluError(Exception):
         code: stable upper-case name of the failure, for programs.
         details: the values mentioned in the message; empty when there are none. A value that is
             large, or of a type other than Python's plain ones, is replaced by a short text.
-        attempts: the models that a router asked, as ``talu.types.Attempt``; empty without one.
+        attempts: the models that a router asked, or the requests if they were repeated, each as
+            ``talu.types.Attempt``; empty without any of both.
     """
 
     default_code: ClassVar[str] = "INTERNAL_ERROR"

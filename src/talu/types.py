@@ -310,7 +310,7 @@ class ToolCallEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """A model that a router asked, or wanted to ask, for an answer.
+    """A model that a router asked, or wanted to ask, for an answer; or one of several requests.
 
     Attributes:
         model: the name of the model.
@@ -343,7 +343,7 @@ class Done:
         stop_sequence: the stop sequence that matched, if one did.
         notes: sentences that describe each deviation from the request.
         seed: the sampler's seed, given or drawn; None when it is unknown.
-        attempts: the models that a router asked, in order; empty without one.
+        attempts: the models that a router asked, and each repeated request, in order.
     """
 
     finish_reason: FinishReason

@@ -9,8 +9,11 @@ from tests.remote import replies
 from tests.remote.replies import delta, failure
 from tests.remote.server import Cut, Reply
 
+from talu import ModelSpec, OpenAICompatibleBackend
 from talu.backends.remote import retries
+from talu.chat import Hook
 from talu.exceptions import EndpointError, GenerationError
+from talu.types import Attempt
 
 TRANSIENT = {
     **{str(status): failure(status) for status in (408, 409, 425, 429, 500, 502, 503, 529)},
@@ -106,3 +109,44 @@ def test_a_connection_that_the_server_dropped_meanwhile_is_no_failure(
     assert remote.run(client.ask("hi")) == "a"
     server.drop_connections()
     assert remote.run(client.ask("hi")) == "b"
+
+
+class Attempts(Hook):
+    """Keeps the attempts of every generation."""
+
+    def __init__(self) -> None:
+        self.seen: list[Attempt] = []
+
+    def on_attempt(self, chat: Any, attempt: Attempt) -> None:
+        self.seen.append(attempt)
+
+
+def client_with(remote: Any, server: Any, hook: Hook) -> Any:
+    spec = ModelSpec("m", OpenAICompatibleBackend(server.base_url))
+    return remote.client_of(spec, hooks=[hook])
+
+
+@pytest.mark.usefixtures("quick")
+def test_hooks_and_the_answer_see_every_request_that_was_repeated(remote: Any, serve: Any) -> None:
+    hook = Attempts()
+    server = serve(failure(503), failure(429), replies.chat("ab"), replies.chat("c"))
+    client = client_with(remote, server, hook)
+    answer = remote.run(client.ask("hi"))
+    assert tuple(hook.seen) == answer.attempts
+    assert [each.error for each in hook.seen] == ["SERVER_ERROR", "RATE_LIMITED", None]
+    assert {each.model for each in hook.seen} == {"m"}
+    assert {each.location for each in hook.seen} == {server.base_url}
+    starts = [each.started_ms for each in hook.seen]
+    assert starts == sorted(starts)
+    assert hook.seen[-1].first_token_ms > 0
+    assert remote.run(client.ask("hi")).attempts == ()
+    assert len(hook.seen) == 3
+
+
+@pytest.mark.usefixtures("quick")
+def test_hooks_see_the_requests_of_a_call_that_failed(remote: Any, serve: Any) -> None:
+    hook = Attempts()
+    client = client_with(remote, serve(always=lambda _: failure(503)), hook)
+    error = failed(lambda: remote.run(client.ask("hi")))
+    assert [each.error for each in hook.seen] == ["SERVER_ERROR"] * 3
+    assert tuple(hook.seen) == error.attempts

@@ -138,7 +138,10 @@ class ResultFields(ABC):
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """The models that a router asked for this answer, in order; empty without a policy."""
+        """The models that a policy asked for this answer, in order.
+
+        Without a policy, the requests to a remote model if they were repeated, else nothing.
+        """
         done = self._turn.builder.done
         return done.attempts if done else ()
 

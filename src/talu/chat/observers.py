@@ -105,7 +105,9 @@ class Hook:
         return None
 
     def on_attempt(self, chat: Any, attempt: Attempt) -> Awaitable[None] | None:
-        """Called at the end for each model that a router has asked, in order; never without one.
+        """Called at the end for each model that a router has asked, in order.
+
+        Without a policy, called for each request to a remote model if it was repeated.
 
         Args:
             chat: as at the start.
@@ -261,7 +263,7 @@ class Observation:
 
     Attributes:
         first_token_ms: milliseconds from the start to the first token; None before it.
-        attempts: the models that a router asked; set before ``ending``.
+        attempts: those of the answer or the error; set before ``ending``.
         ending: the answer or the error; None before the end.
     """
 

@@ -19,7 +19,7 @@ from talu.backends.remote.encoding import Body
 from talu.backends.remote.failures import Failures
 from talu.deadline import Deadline
 from talu.exceptions import EndpointError, TaluError
-from talu.types import Done, Event, FinishReason, TextDelta, Timings, Usage
+from talu.types import Attempt, Done, Event, FinishReason, TextDelta, Timings, Usage
 
 __all__ = ["Exchange", "RemoteGeneration", "Stream"]
 
@@ -96,6 +96,8 @@ class RemoteGeneration:
         self._checks: Checks | None = None
         self._failure: TaluError | None = None  # raised after the events before it
         self._notes: tuple[str, ...] = ()
+        self._failed: list[Attempt] = []  # the attempts before this one
+        self._tried_at = 0.0
         self._began_at = self._first_at = self._last_at = 0.0
 
     async def start(self) -> None:
@@ -117,11 +119,31 @@ class RemoteGeneration:
             await repeated(attempt, waiting, failures, exchange.retries, self._repeating)
         except Cancelled:
             await self._cancel_now()
+        except EndpointError as error:
+            error.attempts = self._attempts(error)
+            raise
 
     def _repeating(self, failure: EndpointError, failed: int) -> None:
+        self._failed.append(self._attempted(failure))
         times = "once" if failed == 1 else f"{failed} times"
         again = f"the request was repeated {times}: {failure.code}"
         self._notes = (*self._exchange.notes, again)
+
+    def _attempted(self, failure: TaluError | None) -> Attempt:
+        """A record of the current attempt, ended now."""
+        return Attempt(
+            model=self._model,
+            location=self._exchange.failures.endpoint.url,
+            started_ms=(self._tried_at - self._began_at) * 1000,
+            duration_ms=(perf_counter() - self._tried_at) * 1000,
+            first_token_ms=(self._first_at - self._tried_at) * 1000 if self._first_at else None,
+            error=None if failure is None else failure.code,
+            reason=None if failure is None else str(failure),
+        )
+
+    def _attempts(self, failure: TaluError | None = None) -> tuple[Attempt, ...]:
+        """All attempts, if the request was repeated; one alone says nothing new."""
+        return (*self._failed, self._attempted(failure)) if self._failed else ()
 
     def _too_late(self, option: str, seconds: float | None) -> Callable[[], Exception]:
         what = "the end of the answer" if option == "total_timeout_ms" else "the first token"
@@ -129,6 +151,7 @@ class RemoteGeneration:
 
     async def _attempt(self, exchange: Exchange, waiting: Waiting) -> None:
         """Send the request once, and read until there is an event."""
+        self._tried_at = perf_counter()
         self._decoder = decoder = exchange.decoder()
         self._checks = exchange.checks()
         seconds = exchange.limits.first_token_s
@@ -284,6 +307,7 @@ class RemoteGeneration:
             await self._end(decoder)
             return
         await self._close()
+        failure.attempts = self._attempts(failure)
         self._failure = failure
         self._add_rest()
 
@@ -334,6 +358,7 @@ class RemoteGeneration:
             stop_sequence=checks.stopped or decoder.stop_sequence,
             # A key is looked for in the whole note, and a part of it is shown.
             seed=checks.seed,
+            attempts=self._attempts(),
             notes=(*self._notes, *(_short(safe(note)) for note in notes)),
         )
 
