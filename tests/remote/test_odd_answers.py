@@ -1,5 +1,6 @@
 """Answers with values that no protocol allows: a typed error, or a note, and never a guess."""
 
+import asyncio
 import gc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from tests.remote.server import Gate, Reply, Server
 
 from talu import (
     AnthropicBackend,
+    AsyncClient,
     Client,
     CompletionOptions,
     EndpointError,
@@ -217,16 +219,38 @@ def test_closing_a_client_cancels_what_it_waits_for(faces, serve: Serve) -> None
     assert answer.finish_reason is FinishReason.CANCELLED
 
 
-def test_closing_a_client_ends_its_embeddings(serve: Serve) -> None:
-    gate = Gate()
-    server = serve(Reply(before=(gate,)))
-    client = client_of(server)
+SILENT = Reply(before=(Gate(),))
+BUSY = replies.failure(503, headers=[("retry-after", "60")])
+WAITING = pytest.mark.parametrize("reply", [SILENT, BUSY], ids=["for a server", "to repeat"])
+
+
+@WAITING
+def test_closing_a_client_ends_its_embeddings_at_once(serve: Serve, reply: Reply) -> None:
+    server = serve(always=lambda _: reply)
+    client = Client(ModelSpec("m", OpenAICompatibleBackend(server.base_url, max_retries=5)))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.embed, "Hi")
-        gate.wait_reached()
+        server.wait_for(1)
         client.close()
         with pytest.raises(StateError, match="is closed"):
             waiting.result(30)
+    assert len(server.requests) == 1
+
+
+@WAITING
+def test_closing_a_client_ends_its_awaited_embeddings_at_once(serve: Serve, reply: Reply) -> None:
+    server = serve(always=lambda _: reply)
+    client = AsyncClient(ModelSpec("m", OpenAICompatibleBackend(server.base_url, max_retries=5)))
+
+    async def close() -> None:
+        waiting = asyncio.ensure_future(client.aembed("Hi"))
+        await asyncio.to_thread(server.wait_for, 1)
+        await client.close()
+        await asyncio.wait_for(waiting, 30)
+
+    with pytest.raises(StateError, match="is closed"):
+        asyncio.run(close())
+    assert len(server.requests) == 1
 
 
 def test_many_answers_that_break_leave_nothing_to_the_garbage_collector(serve: Serve) -> None:

@@ -21,7 +21,7 @@ import httpx2
 
 from talu.backends.remote.answers import Decoder
 from talu.backends.remote.anthropic_messages import MessagesDecoder, encode_messages
-from talu.backends.remote.attempts import Limits, Waiting, repeated
+from talu.backends.remote.attempts import Cancelled, Limits, Waiting, repeated
 from talu.backends.remote.checks import Checks
 from talu.backends.remote.embeddings import RemoteTexts
 from talu.backends.remote.encoding import Body, Target, honoured
@@ -107,6 +107,7 @@ class RemoteModel:
         self._texts = RemoteTexts(self._target, self._answer, self._failures)
         self._paused_until = 0.0
         self._generations: WeakSet[RemoteGeneration] = WeakSet()
+        self._waits: WeakSet[Waiting] = WeakSet()  # of requests that are not streamed
         self._closed = False
 
     @property
@@ -202,6 +203,7 @@ class RemoteModel:
         seconds, failures = self._limits.first_token_s, self._failures
         total = partial(failures.timeout, "the answer", self._limits.total_s or 0.0)
         waiting = Waiting(deadline, self._limits.total_s, partial(total, "total_timeout_ms"))
+        self._waits.add(waiting)
 
         async def attempt() -> object:
             late = partial(failures.timeout, "the answer", seconds, "timeout_ms")
@@ -213,18 +215,21 @@ class RemoteModel:
 
         try:
             return await repeated(attempt, waiting, failures, self._limits.retries_of())
-        except EndpointError:
+        except (Cancelled, EndpointError):
             self._check_open()  # it may have failed because the model was closed
             raise
 
     def close(self) -> None:
         """Cancel the requests of this object and close all connections; idempotent.
 
-        Waiting readers get the text so far and the finish reason ``cancelled``.
+        Waiting readers get the text so far and the finish reason ``cancelled``; embeddings raise
+        ``StateError``.
         """
         self._closed = True
         for generation in list(self._generations):
             generation.cancel()
+        for waiting in list(self._waits):
+            waiting.cancel()
         for loop, client in self._clients.drain():
             _close_on(loop, client)
 
