@@ -6,6 +6,7 @@ A value of a wrong type is never guessed at: it raises ``Malformed``. This modul
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from talu.exceptions import ValidationError
@@ -17,14 +18,17 @@ __all__ = [
     "Decoded",
     "Decoder",
     "Ended",
+    "Joined",
     "Malformed",
     "count",
     "json_text",
     "kept",
     "member",
+    "raw",
     "real",
     "string",
     "text_of",
+    "whole",
 ]
 
 MAX_NOTES = 20
@@ -83,6 +87,26 @@ class Decoded:
         if text not in self.notes and len(self.notes) < MAX_NOTES:
             self.notes = (*self.notes, text)
 
+    def take_usage(self, usage: Usage) -> None:
+        """Take counts, which are cumulative; those that are unknown stay as they were."""
+        known = {
+            name: value
+            for name in ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+            if (value := getattr(usage, name)) is not None
+        }
+        self.usage = replace(self.usage, **known)
+
+    def check_call(self, name: str, arguments: str) -> None:
+        """Note that a tool call cannot be used, because its arguments are not a JSON object."""
+        try:
+            is_whole = isinstance(json.loads(arguments), dict)
+        except (ValueError, RecursionError):
+            is_whole = False
+        if not is_whole:
+            cut = "; max_tokens cut the answer" if self.reason is FinishReason.LENGTH else ""
+            wrong = f"is incomplete: its arguments are not a JSON object{cut}"
+            self.note(f"the tool call {name!r} {wrong}")
+
     def finished(self, reason: object) -> None:
         """Take a finish reason, unless it says that the answer goes on.
 
@@ -129,8 +153,34 @@ class Decoder(Protocol):
         """Add a note, once."""
 
 
-def string(value: object, what: str) -> str:
-    """A text, "" for null; halves of surrogate pairs, which no text has, are replaced.
+class Joined:
+    """Joins the pieces of a text: a server may cut a surrogate pair between two of them."""
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def add(self, piece: str) -> str:
+        """The piece as valid text, without a half at its end, which begins the next one."""
+        piece, self._half = self._half + piece, ""
+        if piece and "\ud800" <= piece[-1] <= "\udbff":
+            piece, self._half = piece[:-1], piece[-1]
+        return whole(piece)
+
+    def rest(self) -> str:
+        """What is left at the end of the text: a replaced half, or nothing."""
+        half, self._half = self._half, ""
+        return whole(half)
+
+
+def whole(text: str) -> str:
+    """The text with joined surrogate pairs; single halves, which no text has, are replaced."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def raw(value: object, what: str) -> str:
+    """A text, "" for null, which may have halves of surrogate pairs.
 
     Raises:
         Malformed: it is anything else.
@@ -139,27 +189,30 @@ def string(value: object, what: str) -> str:
         return ""
     if not isinstance(value, str):
         raise Malformed(f"{what} that is not text")
-    return (
-        value
-        if value.isascii()
-        else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    )
+    return value
+
+
+def string(value: object, what: str) -> str:
+    """A valid text, "" for null.
+
+    Raises:
+        Malformed: it is anything else.
+    """
+    return whole(raw(value, what))
 
 
 def text_of(value: object, what: str = "content") -> str:
-    """A text, "" for null; that of a list of text parts, without the parts of other types.
+    """A raw text, "" for null; that of a list of text parts, without the parts of other types.
 
     Raises:
         Malformed: it is anything else.
     """
     if not isinstance(value, list):
-        return string(value, what)
+        return raw(value, what)
     parts = [part for part in value if isinstance(part, Mapping)]
     if len(parts) < len(value):
         raise Malformed(f"{what} with a part that is not an object")
-    return "".join(
-        string(part.get("text"), what) for part in parts if part.get("type") in TEXT_PARTS
-    )
+    return "".join(raw(part.get("text"), what) for part in parts if part.get("type") in TEXT_PARTS)
 
 
 def member(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -197,13 +250,13 @@ def count(value: object) -> int | None:
 
 
 def json_text(value: object, what: str) -> str:
-    """A JSON object as text: the text itself, or an object that was not sent as text.
+    """A JSON object as raw text: the text itself, or an object that was not sent as text.
 
     Raises:
         Malformed: it is anything else.
     """
     if not isinstance(value, Mapping):
-        return string(value, what)
+        return raw(value, what)
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (RecursionError, TypeError, ValueError):

@@ -7,7 +7,18 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from talu.backends.remote.answers import Decoded, Malformed, count, json_text, kept, member, string
+from talu.backends.remote.answers import (
+    Decoded,
+    Joined,
+    Malformed,
+    count,
+    json_text,
+    kept,
+    member,
+    raw,
+    string,
+    whole,
+)
 from talu.backends.remote.encoding import Body, Target, set_values, with_extras
 from talu.exceptions import EmptyPromptError, ValidationError
 from talu.types import (
@@ -140,7 +151,8 @@ class MessagesDecoder(Decoded):
         self._provider = target.provider.name
         self._blocks: dict[int, dict[str, Any]] = {}
         self._reason: object = None
-        self._called = False
+        self._calls: list[ToolCallEvent] = []
+        self._texts, self._thoughts = Joined(), Joined()
 
     def push(self, data: Mapping[str, Any]) -> list[Event]:
         """See ``Decoder.push``."""
@@ -160,13 +172,18 @@ class MessagesDecoder(Decoded):
             case "message":
                 return self._whole(data)
             case None:
+                if "choices" in data:
+                    other = "an answer of OpenAI's protocol, not Anthropic's: "
+                    raise Malformed(other + "use OpenAICompatibleBackend")
                 raise Malformed("an event without a type")
         return []  # a ping, or an event of a later version
 
     def finish(self) -> list[Event]:
         """See ``Decoder.finish``."""
-        if self.reason is FinishReason.TOOL_CALLS and not self._called:
+        if self.reason is FinishReason.TOOL_CALLS and not self._calls:
             raise Malformed("an answer that ends with tool calls and has none")
+        for call in self._calls:
+            self.check_call(call.name, call.arguments)
         return []
 
     def _start(self, message: Mapping[str, Any]) -> None:
@@ -180,14 +197,8 @@ class MessagesDecoder(Decoded):
         prompt = count(usage.get("input_tokens"))
         if prompt is not None:
             prompt += (cached or 0) + (count(usage.get("cache_creation_input_tokens")) or 0)
-        before, completion = self.usage, count(usage.get("output_tokens"))
         thinking = count(member(usage, "output_tokens_details").get("thinking_tokens"))
-        self.usage = Usage(
-            before.prompt_tokens if prompt is None else prompt,
-            before.completion_tokens if completion is None else completion,
-            before.cached_tokens if cached is None else cached,
-            before.reasoning_tokens if thinking is None else thinking,
-        )
+        self.take_usage(Usage(prompt, count(usage.get("output_tokens")), cached, thinking))
 
     def _open(self, index: int, block: Mapping[str, Any]) -> list[Event]:
         if index in self._blocks:
@@ -196,7 +207,7 @@ class MessagesDecoder(Decoded):
         self._blocks[index] = opened
         match block.get("type"):
             case "text":
-                return _text(block.get("text"))
+                return self._text(block.get("text"))
             case "thinking":
                 opened["signature"] = string(block.get("signature"), "a signature")
                 return self._thought(block.get("thinking"))
@@ -216,13 +227,13 @@ class MessagesDecoder(Decoded):
             raise Malformed("a piece of a block that has not been opened")
         match delta.get("type"):
             case "text_delta":
-                return _text(delta.get("text"))
+                return self._text(delta.get("text"))
             case "thinking_delta":
                 return self._thought(delta.get("thinking"))
             case "signature_delta":
                 block["signature"] += string(delta.get("signature"), "a signature")
             case "input_json_delta":
-                block["arguments"] += string(delta.get("partial_json"), "partial_json")
+                block["arguments"] += raw(delta.get("partial_json"), "partial_json")
             case kind:
                 self.note(f"the answer has pieces of type {str(kind)!r}, which are left out")
         return []
@@ -232,22 +243,32 @@ class MessagesDecoder(Decoded):
         if block is None:
             raise Malformed("the end of a block that has not been opened")
         match block["type"]:
+            case "text":
+                rest = self._texts.rest()
+                return [TextDelta(rest)] if rest else []
             case "thinking":
+                rest = self._thoughts.rest()
                 data = {"provider": self._provider, "signature": block["signature"]}
-                return [ReasoningEnd(kept(data))]
+                thought = [ReasoningDelta(rest, provider=self._provider)] if rest else []
+                return [*thought, ReasoningEnd(kept(data))]
             case "redacted_thinking":
                 data = {"provider": self._provider, "redacted": block["redacted"]}
                 return [ReasoningEnd(kept(data))]
             case "tool_use":
                 if not block["name"]:
                     raise Malformed("a tool call without a name")
-                self._called = True
                 call_id = block["id"] or f"call_{index}"
-                return [ToolCallEvent(call_id, block["name"], block["arguments"] or block["input"])]
+                arguments = whole(block["arguments"] or block["input"])
+                self._calls.append(ToolCallEvent(call_id, block["name"], arguments))
+                return [self._calls[-1]]
         return []
 
+    def _text(self, text: object) -> list[Event]:
+        found = self._texts.add(raw(text, "text"))
+        return [TextDelta(found)] if found else []
+
     def _thought(self, text: object) -> list[Event]:
-        found = string(text, "thinking")
+        found = self._thoughts.add(raw(text, "thinking"))
         return [ReasoningDelta(found, provider=self._provider)] if found else []
 
     def _end(self, delta: Mapping[str, Any], usage: object) -> None:
@@ -282,11 +303,6 @@ class MessagesDecoder(Decoded):
             events += self._close(index)
         self._end(message, None)
         return [*events, *self._stop()]
-
-
-def _text(text: object) -> list[Event]:
-    found = string(text, "text")
-    return [TextDelta(found)] if found else []
 
 
 def _object(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:

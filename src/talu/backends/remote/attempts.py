@@ -25,6 +25,7 @@ class Limits:
     """Time limits in seconds, and the number of retries; see ``RemoteBackend``.
 
     Attributes:
+        first_token_option: the option that sets the limit of the first token.
         retries: None for the default.
     """
 
@@ -33,6 +34,7 @@ class Limits:
     piece_s: float
     total_s: float | None
     retries: int | None
+    first_token_option: str = "first_token_timeout_ms"
 
     def retries_of(self, *, has_alternatives: bool = False) -> int:
         """How often to repeat a request; not at all by default if another model can be asked."""

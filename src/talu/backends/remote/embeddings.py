@@ -26,6 +26,7 @@ from talu.deadline import Deadline
 from talu.exceptions import GenerationError, ValidationError
 from talu.protocols import Embedded
 from talu.types import EmbeddingOptions
+from talu.unicode import check_unicode
 
 __all__ = ["RemoteTexts", "encode_embedding", "parts", "vectors_of"]
 
@@ -88,11 +89,18 @@ class RemoteTexts:
 
     async def _part(self, texts: Sequence[str], options: EmbeddingOptions) -> NDArray[np.float32]:
         body = encode_embedding(texts, self._target, options)
-        answer = await self._send(body, options.deadline)
-        try:
-            return vectors_of(answer, len(texts), normalize=options.normalize)
-        except Malformed as malformed:
-            raise self._failures.bad_answer(f"the server sent {malformed}") from None
+        found = _checked(await self._send(body, options.deadline), len(texts), options)
+        if isinstance(found, str):
+            raise self._failures.bad_answer(f"the server sent {found}")
+        return found
+
+
+def _checked(answer: object, count: int, options: EmbeddingOptions) -> NDArray[np.float32] | str:
+    """The vectors of an answer, or what is wrong with it: an error would hold the answer."""
+    try:
+        return vectors_of(answer, count, normalize=options.normalize)
+    except Malformed as malformed:
+        return str(malformed)
 
 
 def check_options(target: Target, options: EmbeddingOptions) -> None:
@@ -119,7 +127,14 @@ def check_options(target: Target, options: EmbeddingOptions) -> None:
 
 
 def encode_embedding(texts: Sequence[str], target: Target, options: EmbeddingOptions) -> Body:
-    """The body of a request for the embeddings of these texts."""
+    """The body of a request for the embeddings of these texts.
+
+    Raises:
+        TokenizerError: a text has a lone surrogate.
+    """
+    check_unicode("prompt", options.prompt or "")
+    for place, text in enumerate(texts):
+        check_unicode(f"text {place}" if place else "text", text)
     body: dict[str, Any] = {
         "model": target.name,
         "input": [f"{options.prompt or ''}{text}" for text in texts],

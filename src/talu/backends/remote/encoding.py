@@ -14,6 +14,7 @@ from talu.config import FIELDS, GenerationConfig, source_of
 from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.types import Request
+from talu.unicode import check_unicode
 
 __all__ = ["Body", "Target", "honoured", "set_values", "wanted_logprobs", "with_extras"]
 
@@ -83,7 +84,10 @@ def set_values(
         if name not in known:
             notes.append(f"{target.provider.name} has no {name}: it was left out")
             continue
-        values[known[name]] = _plain(name, value)
+        values[known[name]] = plain = _plain(name, value)
+        for text in plain if isinstance(plain, list | tuple) else (plain,):
+            if isinstance(text, str):
+                check_unicode(name, text)
     _check_stops(target, request.config)
     return values, tuple(notes)
 
@@ -181,10 +185,11 @@ def _fields(name: str, fields: object) -> dict[str, Any]:
 
 def _check_size(fields: Mapping[str, Any]) -> None:
     try:
-        size = len(json.dumps(fields, allow_nan=False))
+        text = json.dumps(fields, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
         wrong = f"extra_params and extra_body must be plain JSON: {error}"
         raise ValidationError(wrong, details={"param": "extra_body"}) from None
-    if size > MAX_EXTRA:
+    check_unicode("extra_body", text)
+    if len(text) > MAX_EXTRA:
         wrong = f"extra_params and extra_body have at most {MAX_EXTRA:,} characters as JSON"
         raise ValidationError(wrong, details={"param": "extra_body"})

@@ -1,11 +1,9 @@
 """Turns everything that can go wrong at an endpoint into one typed error.
 
-The servers word their failures differently: OpenAI's error object, the same within an answer of
-status 200, vLLM's object without the key ``error``, plain text, HTML of a proxy. The SDKs raise
-their own errors, those of the HTTP library, and those of the JSON reader.
+The SDKs raise their own errors and those of the HTTP library; ``server_errors`` reads what the
+servers say.
 """
 
-import html
 import json
 import math
 import re
@@ -19,7 +17,18 @@ from typing import Any
 
 import httpx2
 
+from talu.backends.remote.answers import Malformed
 from talu.backends.remote.endpoint import Endpoint
+from talu.backends.remote.events import Part
+from talu.backends.remote.server_errors import (
+    code_of,
+    error_in,
+    is_page,
+    is_transient,
+    meant_status,
+    message_of,
+    name_of,
+)
 from talu.backends.remote.urls import SECRET, without_secrets
 from talu.error_text import shown
 from talu.exceptions import EndpointError, TaluError
@@ -27,62 +36,31 @@ from talu.exceptions import EndpointError, TaluError
 __all__ = ["Failures"]
 
 MAX_MESSAGE = 2_000  # characters of a server's message
+MAX_NAME = 50  # characters of the name of a failure
 MAX_ID = 200  # characters of a request's identifier
 MAX_RETRY_AFTER_S = 86_400.0
-OVERFLOW = re.compile(
-    r"context[ _-]?(length|window|size)|maximum (context|prompt|input)|(prompt|input) is too long"
-    r"|too many (input )?tokens|exceeds the (model's )?(maximum|available)"
-    r"|is too large to process",
-    re.IGNORECASE,
-)
-QUOTA = re.compile(r"insufficient_quota|insufficient credits|billing|exceeded your current quota")
-FILTERED = re.compile(  # in a message; names of fields have underscores
-    r"content (filter|management polic|polic)|content-filter|usage polic|responsible ai polic"
-    r"|safety (system|filter|polic|reasons?|settings?)\b|(flagged|blocked) (by|for|as|because)",
-    re.IGNORECASE,
-)
-FILTER_NAMES = {
-    "content_filter",
-    "content_filtered",
-    "content_management_policy",
-    "content_policy_violation",
-    "moderation_blocked",
-    "responsibleaipolicyviolation",
-}
+SHOWN = 100_000  # bytes of an answer that is not of the protocol
 HTTPS_WANTED = re.compile(r"http request\b.{0,40}\bhttps (server|port)", re.IGNORECASE)
 CONTROLS = re.compile(  # of terminals, of writing directions, and halves of characters
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
-MODEL = re.compile(r"model", re.IGNORECASE)
-KINDS = {  # names of failures in error objects: the HTTP status that means the same
-    "api_error": 500,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "invalid_api_key": 401,
-    "invalid_request_error": 400,
-    "not_found_error": 404,
-    "overloaded_error": 529,
-    "permission_error": 403,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "request_too_large": 413,
-    "server_error": 500,
-    "service_unavailable": 503,
-    "timeout_error": 504,
-    "unavailable_error": 503,
-}
-CODES = {
-    401: "AUTHENTICATION_FAILED",
-    402: "OUT_OF_CREDITS",
-    403: "AUTHENTICATION_FAILED",
-    404: "MODEL_NOT_FOUND",
-    429: "RATE_LIMITED",
-}
-TRANSIENT = {408, 409, 425, 429}  # beside all from 500
+REDIRECTS = (301, 302, 303, 307, 308)
 FINAL = ("CONTENT_FILTERED", "GENERATION_CONTEXT_OVERFLOW", "OUT_OF_CREDITS")
 NOT_TLS = {"HTTP_REQUEST", "RECORD_LAYER_FAILURE", "WRONG_VERSION_NUMBER", "UNEXPECTED_MESSAGE"}
 NOT_YET, EXPIRED = 9, 10  # OpenSSL's numbers of what is wrong with a certificate
 OTHER_HOST = (62, 64)
+REFUSED_BETWEEN = "a proxy or firewall before the server may have refused the request"
+TLS_ALERT = re.compile(r"\\x15\\x03")  # the answer to plain HTTP at a port of https
+HTTP_FAULTS = (  # beginnings of the HTTP library's messages, and what they mean
+    ("Server disconnected", "the server closed it without an answer"),
+    ("illegal status line", "what answers does not speak HTTP"),
+    ("illegal header line", "the answer has a malformed header"),
+    ("Receive buffer too long", "the headers of the answer are too long"),
+    ("peer closed connection", "the connection was cut"),
+    ("peer unexpectedly closed", "the connection was cut"),
+    ("illegal chunk header", "the answer has a malformed chunk"),
+    ("malformed chunk", "the answer has a malformed chunk"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +83,25 @@ class Failures:
         status, response = getattr(error, "status_code", None), getattr(error, "response", None)
         if isinstance(status, int) and status >= 300 and isinstance(response, httpx2.Response):
             return self.of_status(status, response.headers, _text_of(response))
-        body = getattr(error, "body", None)  # of an error in an event
-        if isinstance(body, Mapping):
-            return self.of_object(body)
-        if isinstance(body, str | bool | int | float | list) and body:
-            return self.of_object({"error": body})
         causes = list(_chain(error))
+        if any(isinstance(cause, httpx2.ConnectTimeout) for cause in causes):
+            wrong = "no connection in time; see connect_timeout_ms"
+            return self._not_connected(wrong, "ENDPOINT_TIMEOUT")
         for cause in causes:
             if (known := self._of_cause(cause, doing)) is not None:
                 return known
         for cause in causes:
             if isinstance(cause, httpx2.TransportError):
-                return self.unreachable(cause, first=doing == "the request")
+                return self.unreachable(cause)
         return self._error(f"{doing} failed: {type(error).__name__}: {error}", "SERVER_ERROR")
+
+    def of_reading(self, error: Exception) -> EndpointError:
+        """The typed error for what the HTTP library raised after the headers of an answer."""
+        cut = httpx2.NetworkError | httpx2.ProtocolError | OSError
+        found = next((each for each in _chain(error) if isinstance(each, cut)), None)
+        if found is None or isinstance(error, TaluError):
+            return self.of(error, doing="the answer")
+        return self.broken(_http_fault(found) or "the connection was cut")
 
     def _of_cause(self, cause: BaseException, doing: str) -> EndpointError | None:
         match cause:
@@ -129,26 +113,21 @@ class Failures:
                 host = self.endpoint.origin[1]
                 wrong = f"the name {shown(host)} is unknown ({cause.strerror}): check base_url"
                 return self._not_connected(wrong)
-            case httpx2.ConnectTimeout():
-                wrong = "no connection in time; see connect_timeout_ms"
-                return self._not_connected(wrong, "ENDPOINT_TIMEOUT")
+            case httpx2.ProxyError():
+                return self._not_connected(f"the proxy refused the connection: {cause}")
             case httpx2.TimeoutException():
                 return self._error(f"{doing} took too long", "ENDPOINT_TIMEOUT", transient=True)
             case ConnectionRefusedError():
                 wrong = "the connection was refused: is the server running, and the port right?"
                 return self._not_connected(wrong)
-            case RecursionError():
-                return self._error("the server sent JSON that is too deep", "ENDPOINT_BAD_ANSWER")
-            case json.JSONDecodeError() | UnicodeDecodeError():
-                wrong = f"the server sent something that is not JSON: {cause}"
-                return self._error(wrong, "ENDPOINT_BAD_ANSWER")
         return None
 
-    def unreachable(self, error: BaseException, *, first: bool = False) -> EndpointError:
-        """The error for a connection that could not be made, or was cut, perhaps at first."""
-        wrong = f"the connection failed: {str(error) or type(error).__name__}"
-        cut = isinstance(error, httpx2.ReadError | httpx2.RemoteProtocolError)
-        if first and cut and self.endpoint.origin[0] == "http":
+    def unreachable(self, error: BaseException) -> EndpointError:
+        """The error for a connection that could not be made, or was cut before an answer."""
+        text = str(error)
+        wrong = f"the connection failed: {_http_fault(error) or text or type(error).__name__}"
+        cut = isinstance(error, httpx2.ReadError) or text.startswith("Server disconnected")
+        if (cut or TLS_ALERT.search(text)) and self.endpoint.origin[0] == "http":
             wrong += "; if the server speaks https, write https:// in base_url"
         if isinstance(error, httpx2.ConnectError):
             return self._not_connected(wrong)
@@ -174,65 +153,79 @@ class Failures:
         """The error for an answer that is not the protocol's."""
         return self._error(wrong, "ENDPOINT_BAD_ANSWER", **about)
 
-    def of_object(self, body: Mapping[str, Any]) -> EndpointError:
-        """The error for an error object in an answer or an event of status 200."""
-        inner = body.get("error", body)
-        if not isinstance(inner, Mapping):
-            inner = {"message": str(inner)}
-        found = (_status_in(inner.get(name)) for name in ("code", "type"))
-        status = next((each for each in found if each is not None), None)
+    def foreign(self, body: bytes) -> EndpointError:
+        """The error for an answer of status 200 that is not JSON and no stream of events."""
+        text = self.safe(body[:SHOWN].decode(errors="replace")).strip()
+        if not text:
+            what = "nothing"
+        elif is_page(text):
+            what = message_of(text)
+        else:
+            what = f"text that is not of its protocol: {shown(text)}"
+        wrong = f"the server answered with {what}; {self.path_advice}"
+        return self._error(wrong, "ENDPOINT_BAD_ANSWER", status=200)
+
+    def read(self, part: Part) -> object:
+        """The JSON of an answer that is not streamed, or the error that it is."""
         try:
-            text = json.dumps(body, default=str)
+            value: object = part.value()
+        except Malformed as malformed:
+            if part.data.lstrip()[:1] not in (b"{", b"["):
+                return self.foreign(part.data)
+            return self.bad_answer(f"the server sent {malformed}")
+        return (self.in_answer(value) if isinstance(value, Mapping) else None) or value
+
+    def in_answer(self, data: Mapping[str, Any]) -> EndpointError | None:
+        """The error for an error object in an answer of status 200; None without one."""
+        found = error_in(data)
+        return None if found is None else self.of_object(found)
+
+    def of_object(self, body: Mapping[str, Any]) -> EndpointError:
+        """The error for an error object in an answer of status 200."""
+        try:
+            text = json.dumps(body)
         except (ValueError, RecursionError):
             text = ""
-        said = "reported an error" if status is None else f"reported status {status}"
-        return self.of_status(status or 500, {}, text, said)
+        status, name = meant_status(body), self.safe(name_of(body))[:MAX_NAME]
+        said = f"status {status}" if status and not name else "an error"
+        said += f" ({name})" if name else ""
+        message = self.safe(message_of(text))[:MAX_MESSAGE]
+        code = code_of(status, text, in_answer=True)
+        wrong = f"the server reported {said}" + (f": {message}" if message else "")
+        transient = code not in FINAL and (status is None or is_transient(status))
+        return self._error(wrong + self._advice(code), code, transient=transient, status=200)
 
-    def of_status(
-        self, status: int, headers: Mapping[str, str], body: str, said: str = ""
-    ) -> EndpointError:
-        """The error for a status and the text of the answer; ``said`` is what the server did."""
-        message = self.safe(_message(body))[:MAX_MESSAGE]
+    def of_status(self, status: int, headers: Mapping[str, str], body: str) -> EndpointError:
+        """The error for a status and the text of the answer."""
+        message = self.safe(message_of(body))[:MAX_MESSAGE]
         request_id = _request_id(headers)
         about: dict[str, Any] = {
             "status": status,
             "request_id": request_id and self.safe(request_id)[:MAX_ID],
             "retry_after": retry_after(headers, time.time()),
         }
-        if 300 <= status < 400:
+        if status in REDIRECTS:
             location = without_secrets(self.safe(headers.get("location", "")))
             wrong = (
                 f"the server redirects to {shown(location)}: redirects are not followed, so that "
                 "no key reaches another host; give the final address as base_url"
             )
             return self._error(wrong, "ENDPOINT_REDIRECT", **about)
-        code = self._code(status, body)
-        transient = status in TRANSIENT or status >= 500
+        code = code_of(status, body) if status >= 400 else "ENDPOINT_BAD_ANSWER"
+        transient = is_transient(status)
         wish = headers.get("x-should-retry", "").strip().lower()
         if wish in ("true", "false"):
             transient = wish == "true"
-        wrong = f"the server {said or f'answered with status {status}'}"
+        wrong = f"the server answered with status {status}"
         wrong += f": {message}" if message else ""
-        advice = self._advice(code)
         if HTTPS_WANTED.search(message) and self.endpoint.origin[0] == "http":
             advice = "; write https:// in base_url"
+        elif code == "ENDPOINT_BAD_ANSWER" and status == 403:
+            advice = f"; {REFUSED_BETWEEN}"
+        else:
+            advice = self._advice(code)
         transient = transient and code not in FINAL
         return self._error(wrong + advice, code, transient=transient, **about)
-
-    def _code(self, status: int, body: str) -> str:
-        if status == 404 and (_is_page(body) or not MODEL.search(body)):
-            return "ENDPOINT_BAD_ANSWER"
-        if status in (402, 429) and QUOTA.search(body):
-            return "OUT_OF_CREDITS"
-        if status in CODES:
-            return CODES[status]
-        if status >= 500:
-            return "GENERATION_CONTEXT_OVERFLOW" if OVERFLOW.search(body) else "SERVER_ERROR"
-        if OVERFLOW.search(body) or status == 413:
-            return "GENERATION_CONTEXT_OVERFLOW"
-        if _is_filtered(body):
-            return "CONTENT_FILTERED"
-        return "BAD_REQUEST" if status not in TRANSIENT else "SERVER_ERROR"
 
     def _advice(self, code: str) -> str:
         provider = self.endpoint.provider
@@ -323,42 +316,10 @@ def _text_of(response: httpx2.Response) -> str:
         return ""
 
 
-def _message(body: str) -> str:
-    """The message of an error, from JSON in any of the known shapes, HTML or plain text."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        found = _page_title(body) if _is_page(body) else body
-    for _ in range(4):
-        if not isinstance(found, Mapping):
-            break
-        found = next(
-            (found[key] for key in ("error", "message", "detail", "title") if found.get(key)), ""
-        )
-    text = found if isinstance(found, str) else json.dumps(found, default=str)
-    return " ".join(text.split())
-
-
-def _status_in(name: object) -> int | None:
-    """The HTTP status of an error that a code or type in an error object means, if any."""
-    if isinstance(name, str):
-        known = KINDS.get(name.lower())
-        digits = len(name) == 3 and name.isascii() and name.isdecimal()
-        name = known or (int(name) if digits else None)
-    return name if isinstance(name, int) and 400 <= name < 600 else None
-
-
-def _is_filtered(body: str) -> bool:
-    """Whether the body of an error says that the content was refused."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        found = None
-    inner = found.get("error", found) if isinstance(found, Mapping) else None
-    names = [inner.get(name) for name in ("code", "type")] if isinstance(inner, Mapping) else []
-    if any(isinstance(name, str) and name.lower() in FILTER_NAMES for name in names):
-        return True
-    return FILTERED.search(_message(body)) is not None
+def _http_fault(error: BaseException) -> str:
+    """What a message of the HTTP library means; "" for any other."""
+    text = str(error)
+    return next((means for start, means in HTTP_FAULTS if text.startswith(start)), "")
 
 
 def _tls_fault(error: ssl.SSLError, host: str) -> str:
@@ -380,19 +341,9 @@ def _tls_fault(error: ssl.SSLError, host: str) -> str:
 
 
 def _detached(error: EndpointError) -> EndpointError:
-    """The error without the HTTP library's errors, whose frames hold the headers sent."""
-    error.__cause__ = error.__context__ = None
+    """The error without other errors and frames, which hold the headers and what was read."""
+    error.__cause__ = error.__context__ = error.__traceback__ = None
     return error
-
-
-def _is_page(body: str) -> bool:
-    start = body.lstrip()[:100].lower()
-    return start.startswith(("<!doctype", "<html", "<?xml", "<head"))
-
-
-def _page_title(page: str) -> str:
-    title = re.search(r"<title[^>]{0,200}>([^<]{0,500})", page, re.IGNORECASE)
-    return f"a web page ({html.unescape(title[1]).strip()})" if title else "a web page"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -2,47 +2,34 @@
 
 import asyncio
 import contextlib
-import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import Any, Protocol, Self
-
-import httpx2
+from typing import Self
 
 from talu.backends.remote.answers import Decoder, Ended, Malformed
 from talu.backends.remote.attempts import Cancelled, Limits, Waiting, repeated
 from talu.backends.remote.checks import Checks, is_same_model
 from talu.backends.remote.encoding import Body
+from talu.backends.remote.events import Part
 from talu.backends.remote.failures import Failures
+from talu.backends.remote.reading import Reading
 from talu.deadline import Deadline
 from talu.exceptions import EndpointError, TaluError
-from talu.types import Attempt, Done, Event, FinishReason, TextDelta, Timings, Usage
+from talu.types import Attempt, Done, Event, FinishReason, TextDelta, Timings, ToolCallEvent, Usage
 
-__all__ = ["Exchange", "RemoteGeneration", "Stream"]
+__all__ = ["Exchange", "RemoteGeneration"]
 
 LAST_S = 2.0  # for what may come after the finish reason
-NOT_JSON = object()
-STREAMED = "text/event-stream"
+DRAIN_S = 0.25  # for the end of a stream that has said that nothing comes any more
 NOTE = 300  # characters
-EVENTS_AHEAD = 10_000  # that may have been read and not looked at
-UNWINDING: set["asyncio.Task[None]"] = set()  # a loop refers to its tasks weakly
-
-
-class Stream(Protocol):
-    """A streamed answer, as the SDKs return it when they are asked for plain objects."""
-
-    @property
-    def response(self) -> httpx2.Response:
-        """Status and headers of the answer."""
-
-    async def __anext__(self) -> Any:
-        """The JSON of the next event."""
-
-    async def close(self) -> None:
-        """Close the connection if the answer has not been read to its end."""
+UNFINISHED = (
+    f"the server did not end the stream within {LAST_S:g} seconds after the finish reason: what "
+    "it sent later, such as the numbers of tokens, was not read"
+)
+CUT = "the connection broke after the end of the answer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +45,7 @@ class Exchange:
     """
 
     body: Body
-    open: Callable[[Body], Awaitable[Stream]]
+    open: Callable[[Body], Awaitable[Reading]]
     decoder: Callable[[], Decoder]
     checks: Callable[[], Checks]
     failures: Failures
@@ -76,7 +63,7 @@ class RemoteGeneration:
     The start waits for the first piece, because until then a failed attempt can be repeated.
     """
 
-    _stream: Stream | None = None  # also if an interrupt hits the constructor
+    _reading: Reading | None = None  # also if an interrupt hits the constructor
     _loop: asyncio.AbstractEventLoop | None = None
 
     def __init__(self, prepare: Callable[[], Exchange], model: str) -> None:
@@ -154,71 +141,69 @@ class RemoteGeneration:
         self._tried_at = perf_counter()
         self._decoder = decoder = exchange.decoder()
         self._checks = exchange.checks()
-        seconds = exchange.limits.first_token_s
+        seconds, option = exchange.limits.first_token_s, exchange.limits.first_token_option
         try:
-            async with waiting.within(seconds, self._too_late("first_token_timeout_ms", seconds)):
-                self._stream = stream = await exchange.open(exchange.body)
-                if _is_whole(stream.response):
-                    await self._read_whole(stream.response, decoder)
-                else:
-                    await self._read_first(stream, decoder)
+            async with waiting.within(seconds, self._too_late(option, seconds)):
+                self._reading = reading = await exchange.open(exchange.body)
+                await self._read_first(reading, decoder)
             if self._ended:
-                await self._drop_stream()
+                await self._drop()
         except BaseException:
-            await self._drop_stream()
+            await self._drop()
             raise
 
-    async def _read_first(self, stream: Stream, decoder: Decoder) -> None:
-        """Read until there is an event."""
-        while not self._ended:
+    async def _read_first(self, reading: Reading, decoder: Decoder) -> None:
+        """Read until there is an event, or the finish reason."""
+        before = len(self._events)  # such as the echo of the prompt
+        while len(self._events) == before and decoder.reason is None:
             try:
-                data = await _next(stream)
+                self._take(decoder, await self._next(reading))
             except StopAsyncIteration:
-                self._finish(decoder)
-                return
-            if events := self._decoded(partial(self._pushed, decoder, data)):
-                self._add(events)
+                await self._end(decoder)
                 return
 
-    async def _read_whole(self, response: httpx2.Response, decoder: Decoder) -> None:
-        """Read an answer that is not marked as a stream: an error, a web page, or all in one."""
-        body = (await response.aread()).decode(errors="replace")
-        pieces = _json_in(body)
-        if not pieces:
-            raise self._exchange.failures.bad_answer(
-                "the server answered with a web page, nothing, or another text that is not of its "
-                "protocol; " + self._exchange.failures.path_advice,
-                status=response.status_code,
-            )
-        for data in pieces:
-            self._add(self._decoded(partial(self._pushed, decoder, data)))
-        if not self._ended:
-            self._finish(decoder)
-
-    def _pushed(self, decoder: Decoder, data: Any) -> list[Event]:
-        if data is NOT_JSON:
-            raise Malformed("text that is not JSON")
-        if not isinstance(data, Mapping):
-            raise Malformed("an event that is not an object")
-        if _is_error(data):
-            raise self._exchange.failures.of_object(data)
-        return decoder.push(data)
-
-    def _decoded(self, decode: Callable[[], list[Event]]) -> list[Event]:
-        """The events of a decoder, or a typed error without the server's value in its cause."""
+    async def _next(self, reading: Reading) -> Part:
+        """The next part; raises a typed error that does not hold what was read."""
         failures = self._exchange.failures
         try:
-            return decode()
+            return await anext(reading)
+        except StopAsyncIteration:
+            raise
         except Malformed as malformed:
             failure = failures.bad_answer(f"the server sent {malformed}")
+        except Exception as error:  # noqa: BLE001 - raised below, as a typed error
+            failure = failures.of_reading(error)
+        raise failure
+
+    def _take(self, decoder: Decoder, part: Part) -> None:
+        """Add the events of a part; raises a typed error that does not hold the part."""
+        events = self._decoded(decoder, part)
+        del part
+        if isinstance(events, Exception):
+            raise events
+        self._add(events)
+
+    def _decoded(self, decoder: Decoder, part: Part) -> list[Event] | Exception:
+        """The events of a part, or why there are none."""
+        failures = self._exchange.failures
+        try:
+            value = part.value()
+            if not part.is_event and not isinstance(value, Mapping):
+                return failures.foreign(part.data)
+            if not isinstance(value, Mapping):
+                return failures.bad_answer("the server sent an event that is not an object")
+            return failures.in_answer(value) or decoder.push(value)
+        except Malformed as malformed:
+            if not part.is_event and not part.data.lstrip().startswith(b"{"):
+                return failures.foreign(part.data)
+            return failures.bad_answer(f"the server sent {malformed}")
         except Ended as ended:
-            failure = failures.broken(_short(failures.safe(str(ended))))
+            return failures.broken(_short(failures.safe(str(ended))))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             if isinstance(error, TaluError):
-                raise
+                return error
             wrong = f"the server sent an event with a wrong value ({type(error).__name__})"
-            failure = failures.bad_answer(wrong)
-        raise failure
+            return failures.bad_answer(wrong)
 
     def _add(self, events: list[Event]) -> None:
         now = perf_counter()
@@ -245,13 +230,24 @@ class RemoteGeneration:
             self._events.append(rest)
 
     def _finish(self, decoder: Decoder) -> None:
+        failures = self._exchange.failures
         if decoder.reason is None:
-            raise self._exchange.failures.broken("it has no finish reason")
+            raise failures.broken("it has no finish reason")
+        failure, last = None, []
+        try:
+            last = decoder.finish()
+        except Malformed as malformed:
+            failure = failures.bad_answer(f"the server sent {malformed}")
+        if failure is not None:
+            raise failure
+        self._add([event for event in last if not isinstance(event, ToolCallEvent)])
+        if self._ended:  # at a stop sequence
+            return
         self._add_rest()
         if self._checks is not None and self._checks.stopped is not None:
             self._stop()
             return
-        self._add(self._decoded(decoder.finish))
+        self._add([event for event in last if isinstance(event, ToolCallEvent)])
         self._last_at = perf_counter()
         self._ended = True
         self._events.append(self._done(decoder.reason))
@@ -271,39 +267,39 @@ class RemoteGeneration:
 
     async def _read(self) -> None:
         """Read until there are events, or raise."""
-        waiting, stream, decoder = self._waiting, self._stream, self._decoder
-        if waiting is None or stream is None or decoder is None:
+        waiting, reading, decoder = self._waiting, self._reading, self._decoder
+        if waiting is None or reading is None or decoder is None:
             raise RuntimeError("the generation has not been started")
-        seconds = self._exchange.limits.piece_s
-        if decoder.reason is not None:  # only counts of tokens may still come
-            seconds = min(seconds, LAST_S)
         failure: TaluError | None = None
         try:
-            async with waiting.within(seconds, self._stalled):
-                data = await _next(stream)
-            self._add(self._decoded(partial(self._pushed, decoder, data)))
+            async with waiting.within(self._patience(reading, decoder), self._stalled):
+                self._take(decoder, await self._next(reading))
             if self._ended:
-                await self._drop_stream()
+                await self._drop()
         except StopAsyncIteration:
             await self._end(decoder)
         except Cancelled:
             await self._cancel_now()
         except TaluError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001 - raised below, as a typed error
-            failure = self._exchange.failures.of(error, doing="the answer")
-            if failure.status is None and failure.code in ("ENDPOINT_UNREACHABLE", "SERVER_ERROR"):
-                failure = self._exchange.failures.broken("the connection was cut")
         except BaseException:
             await self._close()
             raise
-        if failure is not None:  # after the handlers, so that the SDK's error is not attached
-            await self._break(failure, decoder)
+        if failure is not None:
+            await self._break(failure, reading, decoder)
 
-    async def _break(self, failure: TaluError, decoder: Decoder) -> None:
+    def _patience(self, reading: Reading, decoder: Decoder) -> float:
+        """How long to wait for the next part, in seconds."""
+        limits = self._exchange.limits
+        if reading.ended:
+            return min(limits.piece_s, DRAIN_S)
+        return limits.piece_s if decoder.reason is None else min(limits.piece_s, LAST_S)
+
+    async def _break(self, failure: TaluError, reading: Reading, decoder: Decoder) -> None:
         """Raise the failure, unless the answer was complete before it."""
         if decoder.reason is not None and failure.code in ("ENDPOINT_TIMEOUT", "STREAM_BROKEN"):
-            decoder.note("the connection broke after the end of the answer")
+            if not reading.ended:
+                decoder.note(CUT if failure.code == "STREAM_BROKEN" else UNFINISHED)
             await self._end(decoder)
             return
         await self._close()
@@ -316,7 +312,7 @@ class RemoteGeneration:
         try:
             self._finish(decoder)
         finally:
-            await self._drop_stream()
+            await self._drop()
 
     def _stalled(self) -> Exception:
         seconds = self._exchange.limits.piece_s
@@ -324,7 +320,7 @@ class RemoteGeneration:
         return self._exchange.failures.broken(reason, timed_out=True)
 
     async def _cancel_now(self) -> None:
-        await self._drop_stream()
+        await self._drop()
         self._add_rest()
         self._ended = True
         self._events.append(self._done(FinishReason.CANCELLED))
@@ -380,75 +376,20 @@ class RemoteGeneration:
         self._cancelled = self._ended = True
         self._failure = None
         self._events.clear()
-        await self._drop_stream()
+        await self._drop()
 
-    async def _drop_stream(self) -> None:
+    async def _drop(self) -> None:
         """Close the connection, unless the answer was read to its end."""
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            await _closed(stream)
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            await reading.aclose()
 
     def __del__(self) -> None:
-        stream, loop = self._stream, self._loop
-        if stream is not None and loop is not None:
+        reading, loop = self._reading, self._loop
+        if reading is not None and loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and its connections
-                loop.call_soon_threadsafe(lambda: loop.create_task(_closed(stream)))
+                loop.call_soon_threadsafe(lambda: loop.create_task(reading.aclose()))
 
 
 def _short(text: str) -> str:
     return text if len(text) <= NOTE else text[:NOTE] + "…"
-
-
-async def _next(stream: Stream) -> Any:
-    """The next event; ``NOT_JSON`` for one that cannot be read, whose error may hold its text."""
-    try:
-        return await stream.__anext__()
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, TaluError):
-            raise
-    return NOT_JSON
-
-
-async def _closed(stream: Stream) -> None:
-    """Close a stream; a failure to close a connection concerns nobody."""
-    with contextlib.suppress(httpx2.HTTPError, OSError, RuntimeError):
-        await stream.close()
-    with contextlib.suppress(RuntimeError):  # no event loop runs any more
-        task = asyncio.get_running_loop().create_task(_unwound(stream))
-        UNWINDING.add(task)
-        task.add_done_callback(UNWINDING.discard)
-
-
-async def _unwound(stream: Stream) -> None:
-    """End the generators of the SDK and the HTTP library, which are inside each other.
-
-    Reading on, which fails now, ends all of them; otherwise the garbage collector would end them,
-    in no order.
-    """
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(0):
-            for _ in range(EVENTS_AHEAD):
-                await stream.__anext__()
-
-
-def _json_in(body: str) -> list[Any]:
-    """The JSON of an answer without a usual type: one object, or events; empty for other text."""
-    events = [line[5:].strip() for line in body.splitlines() if line.startswith("data:")]
-    try:
-        if not events:
-            return [json.loads(body)]
-        return [json.loads(event) for event in events if event != "[DONE]"]
-    except (ValueError, RecursionError):
-        return []
-
-
-def _is_error(data: Mapping[str, Any]) -> bool:
-    """Whether an event is an error, in the form of any known server."""
-    if data.get("error") or data.get("object") == "error" or data.get("type") == "error":
-        return True
-    return "choices" not in data and isinstance(data.get("message"), str)
-
-
-def _is_whole(response: httpx2.Response) -> bool:
-    kind: str = response.headers.get("content-type", "").lower()
-    return not kind.startswith(STREAMED)

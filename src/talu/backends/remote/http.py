@@ -6,7 +6,6 @@ and adds the endpoint's.
 """
 
 import asyncio
-import contextlib
 import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -37,7 +36,6 @@ ENCODINGS = ("br", "compress", "deflate", "gzip", "zstd")
 MAX_HEADERS = 64
 MAX_HEADER = 10_000  # characters of a value
 MAX_ANSWER = 1 << 28  # bytes
-MAX_LINE = 1 << 24  # bytes of a line of a stream
 
 
 def tls_of(endpoint: Endpoint) -> ssl.SSLContext:
@@ -178,38 +176,26 @@ class _Guard:
             wrong += "which was not asked for"
             del encoding, known
             raise EndpointError(wrong, "ENDPOINT_BAD_ANSWER", status=response.status_code)
-        kind = response.headers.get("content-type", "").lower()
-        longest = MAX_LINE if kind.startswith("text/event-stream") else MAX_ANSWER
         stream = cast("httpx2.AsyncByteStream", response.stream)  # as the client is an async one
-        response.stream = _Bounded(stream, longest, self._endpoint.url)
+        response.stream = _Bounded(stream, self._endpoint.url)
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """The body of an answer, which raises when it, or one of its lines, gets too long."""
+    """The body of an answer, which raises when it gets too long."""
 
-    def __init__(self, stream: httpx2.AsyncByteStream, longest_line: int, url: str) -> None:
+    def __init__(self, stream: httpx2.AsyncByteStream, url: str) -> None:
         self._stream = stream
-        self._longest_line = longest_line
-        self._reading: list[AsyncGenerator[bytes]] = []
         self._url = url
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        reading = self._read()
-        self._reading.append(reading)
-        return reading
-
-    async def _read(self) -> AsyncGenerator[bytes]:
-        read = line = 0
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        read = 0
         parts = aiter(self._stream)
         try:
             async for part in parts:
                 read += len(part)
-                end = part.rfind(b"\n")
-                line = line + len(part) if end < 0 else len(part) - end - 1
-                if read > MAX_ANSWER or line > self._longest_line:
-                    what, most = ("answer", MAX_ANSWER) if read > MAX_ANSWER else ("line", MAX_LINE)
+                if read > MAX_ANSWER:
                     raise EndpointError(
-                        f"the server at {self._url} sent more than {most:,} bytes in one {what}",
+                        f"the server at {self._url} sent more than {MAX_ANSWER:,} bytes",
                         "ENDPOINT_BAD_ANSWER",
                     )
                 yield part
@@ -219,11 +205,6 @@ class _Bounded(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-        # Generators that are left to the garbage collector may outlive their event loop.
-        reading, self._reading = self._reading, []
-        for each in reading:
-            with contextlib.suppress(RuntimeError):  # it is being read
-                await each.aclose()
 
 
 class PerLoop(Generic[T]):

@@ -10,7 +10,6 @@ from collections.abc import (
     Collection,
     Generator,
     Iterable,
-    Mapping,
     Sequence,
 )
 from concurrent.futures import TimeoutError as LateError
@@ -27,13 +26,14 @@ from talu.backends.remote.embeddings import RemoteTexts
 from talu.backends.remote.encoding import Body, Target, honoured
 from talu.backends.remote.endpoint import endpoint_of
 from talu.backends.remote.failures import Failures
-from talu.backends.remote.generation import Exchange, RemoteGeneration, Stream
+from talu.backends.remote.generation import Exchange, RemoteGeneration
 from talu.backends.remote.http import PerLoop, http_client, own_headers, tls_of
 from talu.backends.remote.openai_chat import ChatDecoder, encode_chat
 from talu.backends.remote.openai_completions import CompletionDecoder, encode_completion
 from talu.backends.remote.options import RemoteBackend
 from talu.backends.remote.providers import provider_named
 from talu.backends.remote.rate_limits import paused_for
+from talu.backends.remote.reading import Reading
 from talu.backends.remote.sdk import SdkClient
 from talu.bridge import Bridged
 from talu.config import check_boolean
@@ -163,11 +163,11 @@ class RemoteModel:
             retries=self._limits.retries_of(has_alternatives=request.has_alternatives),
         )
 
-    async def _opened(self, body: Body) -> Stream:
-        stream = await self._clients.get().stream(body)
-        pause = paused_for(stream.response.headers, time.time())
+    async def _opened(self, body: Body) -> Reading:
+        reading = await self._clients.get().stream(body)
+        pause = paused_for(reading.response.headers, time.time())
         self._paused_until = max(self._paused_until, time.monotonic() + pause)
-        return stream
+        return reading
 
     def closed_for(self) -> float:
         """Seconds for which the server takes no further request, as its last answers say."""
@@ -206,11 +206,11 @@ class RemoteModel:
         self._waits.add(waiting)
 
         async def attempt() -> object:
-            late = partial(failures.timeout, "the answer", seconds, "timeout_ms")
+            late = partial(failures.timeout, "the answer", seconds, self._limits.first_token_option)
             async with waiting.within(seconds, late):
-                answer = await self._clients.get().post(body)
-            if isinstance(answer, Mapping) and answer.get("error"):
-                raise failures.of_object(answer)
+                answer = failures.read(await self._clients.get().post(body))
+            if isinstance(answer, EndpointError):
+                raise answer
             return answer
 
         try:
@@ -275,10 +275,11 @@ def limits_of(options: RemoteBackend, first_token_s: float) -> Limits:
     if options.on_unsupported not in ("error", "warn"):
         raise _wrong("on_unsupported", options.on_unsupported, "'error' or 'warn'")
     check_boolean("allow_insecure", options.allow_insecure)
-    piece = given["timeout_ms"]
+    piece, first = given["timeout_ms"], given["first_token_timeout_ms"]
     return Limits(
         connect_s=given["connect_timeout_ms"] or CONNECT_S,
-        first_token_s=given["first_token_timeout_ms"] or piece or first_token_s,
+        first_token_s=first or piece or first_token_s,
+        first_token_option="timeout_ms" if piece and not first else "first_token_timeout_ms",
         piece_s=piece or PIECE_S,
         total_s=given["total_timeout_ms"],
         retries=retries,

@@ -6,13 +6,14 @@ https://docs.ollama.com, https://openrouter.ai/docs.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from talu.backends.remote.answers import (
     TEXT_PARTS,
     Decoded,
+    Joined,
     Malformed,
     count,
     json_text,
@@ -21,6 +22,7 @@ from talu.backends.remote.answers import (
     real,
     string,
     text_of,
+    whole,
 )
 from talu.backends.remote.encoding import Body, Target, set_values, wanted_logprobs, with_extras
 from talu.types import (
@@ -35,11 +37,26 @@ from talu.types import (
     Usage,
 )
 
-__all__ = ["ChatDecoder", "encode_chat", "logprobs_of", "usage_of"]
+__all__ = ["ChatDecoder", "encode_chat", "logprobs_of", "ours", "usage_of"]
 
 PARTS = (*TEXT_PARTS, "thinking")
 NAMED_PATH = "chat/completions"
 MAX_CALLS = 1_000
+MESSAGES = {"message_start", "message", "content_block_start", "content_block_delta", "ping"}
+READ = {  # fields of a delta that are read, or say nothing about the answer
+    "content",
+    "function_call",
+    "name",
+    "object",
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+    "refusal",
+    "role",
+    "token_ids",
+    "tool_calls",
+    "type",
+}
 
 
 def encode_chat(request: Request, target: Target) -> Body:
@@ -138,7 +155,7 @@ class Call:
         data = None
         if self.extra is not None:
             data = kept({"provider": provider, "extra_content": self.extra})
-        arguments = "".join(self.arguments) or "{}"
+        arguments = whole("".join(self.arguments)) or "{}"
         return ToolCallEvent(self.id or f"call_{number}", self.name, arguments, data)
 
 
@@ -152,6 +169,7 @@ class ChatDecoder(Decoded):
         self._open: dict[int, Call] = {}  # by the server's number of the call
         self._details: list[Any] = []
         self._reasons = False  # reasoning has come, and not ended
+        self._texts, self._thoughts = Joined(), Joined()
 
     def push(self, data: Mapping[str, Any]) -> list[Event]:
         """See ``Decoder.push``."""
@@ -160,30 +178,27 @@ class ChatDecoder(Decoded):
         if choices is None and "choices" not in data and self.usage != Usage():
             return []
         if not isinstance(choices, list):
+            if data.get("type") in MESSAGES:
+                other = "an answer of Anthropic's protocol, not OpenAI's: use AnthropicBackend"
+                raise Malformed(other)
             raise Malformed("an answer without choices")
         events: list[Event] = []
-        for choice in choices:
-            if not isinstance(choice, Mapping):
-                raise Malformed("a choice that is not an object")
-            events += self._choice(choice) if self._is_ours(choice.get("index")) else []
+        for choice in ours(choices, self):
+            events += self._choice(choice)
         return events
-
-    def _is_ours(self, index: object) -> bool:
-        if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
-            raise Malformed("a choice whose index is not a number")
-        if index:
-            self.note("the server gave several answers: only the first one was read")
-        return not index
 
     def _note_usage(self, data: Mapping[str, Any]) -> None:
         for found in (data.get("usage"), member(data, "x_groq").get("usage")):
             if isinstance(found, Mapping):
-                self.usage = usage_of(found)
+                self.take_usage(usage_of(found))
         if isinstance(data.get("model"), str):
             self.model = string(data["model"], "model")
 
     def _choice(self, choice: Mapping[str, Any]) -> list[Event]:
         delta = member(choice, "delta") or member(choice, "message")
+        if not delta and choice.get("text"):
+            raise Malformed("a part of a raw completion in place of one of a chat")
+        self._note_others(delta)
         logprobs, tokens = logprobs_of(choice), _token_ids(choice)
         events = self._reasoning(delta)
         text = self._text(delta)
@@ -199,14 +214,24 @@ class ChatDecoder(Decoded):
         self.finished(reason)
         return events
 
+    def _note_others(self, delta: Mapping[str, Any]) -> None:
+        """Note the fields that have something and are not read."""
+        for name in delta.keys() - READ:
+            if isinstance(delta[name], str | list | Mapping) and delta[name]:
+                self.note(f"the answer has the field {name!r}, which is left out")
+
     def _reasoning(self, delta: Mapping[str, Any]) -> list[Event]:
         details = delta.get("reasoning_details")
         if isinstance(details, list):
             self._details += details
         thought = text_of(delta.get("reasoning_content"), "reasoning_content")
-        thought = thought or text_of(delta.get("reasoning"), "reasoning")
+        other = text_of(delta.get("reasoning"), "reasoning")
+        if thought and other and thought != other:
+            self.note("the answer has two texts of reasoning: the field 'reasoning' is left out")
+        thought = thought or other
         if isinstance(delta.get("content"), list):
             thought += "".join(_thinking(part) for part in delta["content"])
+        thought = self._thoughts.add(thought)
         self._reasons = self._reasons or bool(thought)
         return [ReasoningDelta(thought, provider=self._provider.name)] if thought else []
 
@@ -220,7 +245,7 @@ class ChatDecoder(Decoded):
         if refusal := text_of(delta.get("refusal"), "refusal"):
             self.note("the model refused: its answer is the refusal")
             text += refusal
-        return text
+        return self._texts.add(text)
 
     def _end_of_reasoning(self) -> list[Event]:
         if not self._reasons and not self._details:
@@ -257,14 +282,39 @@ class ChatDecoder(Decoded):
 
     def finish(self) -> list[Event]:
         """See ``Decoder.finish``."""
-        events = self._end_of_reasoning()
+        events: list[Event] = []
+        if thought := self._thoughts.rest():
+            events.append(ReasoningDelta(thought, provider=self._provider.name))
+        events += self._end_of_reasoning()
+        if text := self._texts.rest():
+            events.append(TextDelta(text))
         calls = [call.event(number, self._provider.name) for number, call in enumerate(self._calls)]
         if self.reason is FinishReason.TOOL_CALLS and not calls:
             raise Malformed("an answer that ends with tool calls and has none")
         if calls and self.reason is FinishReason.STOP:
             self.reason = FinishReason.TOOL_CALLS
         self._calls = []
+        for call in calls:
+            self.check_call(call.name, call.arguments)
         return [*events, *calls]
+
+
+def ours(choices: list[Any], decoded: Decoded) -> Iterator[Mapping[str, Any]]:
+    """The choices of the first answer; the others are noted. A choice's place is its default index.
+
+    Raises:
+        Malformed: they are not choices.
+    """
+    for place, choice in enumerate(choices):
+        if not isinstance(choice, Mapping):
+            raise Malformed("a choice that is not an object")
+        index = choice.get("index")
+        if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
+            raise Malformed("a choice whose index is not a number")
+        if index or (index is None and place):
+            decoded.note("the server gave several answers: only the first one was read")
+        else:
+            yield choice
 
 
 def _thinking(part: object) -> str:

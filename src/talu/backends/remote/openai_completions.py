@@ -6,11 +6,12 @@ https://platform.openai.com/docs/api-reference/completions. This module is pure.
 from collections.abc import Mapping
 from typing import Any
 
-from talu.backends.remote.answers import Decoded, Malformed, member, real, string
+from talu.backends.remote.answers import Decoded, Joined, Malformed, member, raw, real, string
 from talu.backends.remote.encoding import Body, Target, set_values, wanted_logprobs, with_extras
-from talu.backends.remote.openai_chat import logprobs_of, usage_of
+from talu.backends.remote.openai_chat import logprobs_of, ours, usage_of
 from talu.exceptions import ValidationError
 from talu.types import Event, FinishReason, Request, TextDelta, TokenLogprob, Usage
+from talu.unicode import check_unicode
 
 __all__ = ["CompletionDecoder", "encode_completion"]
 
@@ -20,6 +21,7 @@ def encode_completion(request: Request, target: Target) -> Body:
 
     Raises:
         ValidationError: the provider has no raw completions, or takes no token ids.
+        TokenizerError: the prompt has a lone surrogate.
     """
     provider = target.provider
     if request.echo_prompt and request.token_ids is not None:
@@ -44,6 +46,7 @@ def encode_completion(request: Request, target: Target) -> Body:
 
 
 def _prompt(request: Request, target: Target) -> str | list[int]:
+    check_unicode("prompt", request.prompt or "")
     ids, more = request.token_ids, request.continue_from_token_id
     if ids is None and more is None:
         return request.prompt or ""
@@ -64,11 +67,12 @@ class CompletionDecoder(Decoded):
 
     def __init__(self, target: Target) -> None:
         super().__init__()
+        self._joined = Joined()
 
     def push(self, data: Mapping[str, Any]) -> list[Event]:
         """See ``Decoder.push``."""
         if isinstance(data.get("usage"), Mapping):
-            self.usage = usage_of(data["usage"])
+            self.take_usage(usage_of(data["usage"]))
         if isinstance(data.get("model"), str):
             self.model = string(data["model"], "model")
         choices = data.get("choices")
@@ -77,10 +81,10 @@ class CompletionDecoder(Decoded):
         if not isinstance(choices, list):
             raise Malformed("an answer without choices")
         events: list[Event] = []
-        for choice in choices:
-            if not isinstance(choice, Mapping):
-                raise Malformed("a choice that is not an object")
-            text, logprobs = string(choice.get("text"), "text"), _logprobs(choice)
+        for choice in ours(choices, self):
+            if "text" not in choice and (choice.get("delta") or choice.get("message")):
+                raise Malformed("a part of a chat in place of one of a raw completion")
+            text, logprobs = self._joined.add(raw(choice.get("text"), "text")), _logprobs(choice)
             if text or logprobs:
                 events.append(TextDelta(text, (), logprobs))
             stop = choice.get("stop_reason")
@@ -91,7 +95,8 @@ class CompletionDecoder(Decoded):
 
     def finish(self) -> list[Event]:
         """See ``Decoder.finish``."""
-        return []
+        rest = self._joined.rest()
+        return [TextDelta(rest)] if rest else []
 
 
 def _logprobs(choice: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:

@@ -1,12 +1,15 @@
 """Sends requests through a client of either SDK, whose common base is generated code.
 
-The client is asked for plain objects in place of its typed ones: servers deviate from the types.
+The answers are read without the SDK: servers deviate from its types, and from its event streams.
 """
 
 from typing import Any
 
+import httpx2
+
 from talu.backends.remote.encoding import Body
-from talu.backends.remote.generation import Stream
+from talu.backends.remote.events import Part
+from talu.backends.remote.reading import Reading
 
 __all__ = ["SdkClient"]
 
@@ -23,21 +26,21 @@ class SdkClient:
         self._sdk = sdk
         self._stream_class = stream_class
 
-    async def stream(self, body: Body) -> Stream:
+    async def stream(self, body: Body) -> Reading:
         """Send a request whose answer is streamed."""
-        answer: Stream = await self._sdk.post(
+        answer = await self._sdk.post(
             f"/{body.path}",
             cast_to=object,
             body=body.values,
             stream=True,
             stream_cls=self._stream_class,
         )
-        return answer
+        return Reading(answer.response)
 
-    async def post(self, body: Body) -> object:
-        """Send a request; returns the JSON of the answer."""
-        answer: object = await self._sdk.post(f"/{body.path}", cast_to=object, body=body.values)
-        return answer
+    async def post(self, body: Body) -> Part:
+        """Send a request; returns the whole answer."""
+        answer = await self._sdk.post(f"/{body.path}", cast_to=httpx2.Response, body=body.values)
+        return Part(answer.content, is_event=False)
 
     async def close(self) -> None:
         """Close the connections."""
