@@ -61,7 +61,7 @@ class Wrong(Hook):
 def test_an_override_that_names_the_public_classes_passes_a_strict_check(tmp_path: Path) -> None:
     code = tmp_path / "overrides.py"
     code.write_text(OVERRIDES)
-    options = ["--strict", "--follow-imports=silent", f"--cache-dir={ROOT / '.mypy_cache'}"]
+    options = [f"--cache-dir={ROOT / '.mypy_cache'}"]  # that of the check of all files
     found, failures, _ = api.run([f"--config-file={ROOT / 'pyproject.toml'}", *options, str(code)])
     errors = [line for line in found.splitlines() if ": error:" in line]
     assert failures == ""
