@@ -112,7 +112,7 @@ def replicas() -> Iterator[list[LlamaCpp]]:
     """Three llama.cpp servers that a test may kill."""
     with ExitStack() as servers:
         # One thread each: those of a server wait for each other by spinning.
-        yield [servers.enter_context(LlamaCpp(threads=1)) for _ in range(3)]
+        yield [servers.enter_context(LlamaCpp()) for _ in range(3)]
 
 
 class Remote:

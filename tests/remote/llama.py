@@ -15,6 +15,7 @@ from typing import Any, Self
 ALIAS = "smollm2"
 CONTEXT = 512  # tokens of one request
 SLOTS = 4
+THREADS = 1  # its threads wait for each other in a loop: more take minutes on a busy machine
 HIDDEN = 576  # length of an embedding
 START = "listening on "
 
@@ -31,9 +32,9 @@ def gguf() -> Path:
 class LlamaCpp:
     """A running server; use it in a ``with`` statement."""
 
-    def __init__(self, threads: int = 2, *, model: Path | None = None) -> None:
+    def __init__(self, *, model: Path | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__, str(model or gguf()), str(threads)],
+            [sys.executable, __file__, str(model or gguf())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -85,14 +86,14 @@ class LlamaCpp:
         self.close()
 
 
-def serve(path: str, threads: int) -> None:
+def serve(path: str) -> None:
     """Serve a model until the standard input ends."""
     import xllamacpp  # noqa: PLC0415 - only the process of the server loads it
 
     params: Any = xllamacpp.CommonParams()
     params.model.path = path
     params.model_alias = {ALIAS}
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = THREADS
     params.n_ctx, params.n_parallel = CONTEXT * SLOTS, SLOTS
     params.embedding = True  # chats go on as before
     params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
@@ -105,4 +106,4 @@ def serve(path: str, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    serve(sys.argv[1])
