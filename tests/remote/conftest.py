@@ -111,7 +111,6 @@ def proxies(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Server:
 def replicas() -> Iterator[list[LlamaCpp]]:
     """Three llama.cpp servers that a test may kill."""
     with ExitStack() as servers:
-        # One thread each: those of a server wait for each other by spinning.
         yield [servers.enter_context(LlamaCpp()) for _ in range(3)]
 
 
