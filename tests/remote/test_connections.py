@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 from tests.remote import replies
-from tests.remote.llama import LlamaCpp
+from tests.remote.llama import ALIAS, LlamaCpp
 from tests.remote.server import Cut, Raw, Received, Reply
 
+from talu import ModelSpec, OpenAICompatibleBackend
 from talu.exceptions import EndpointError
 
 
@@ -72,7 +73,8 @@ def test_what_follows_an_answer_is_not_the_answer_to_the_next_request(
 def test_a_server_that_closes_after_each_answer_loses_no_request(
     remote: Any, llama: LlamaCpp
 ) -> None:
-    client = remote.client(llama, max_retries=0)
+    backend = OpenAICompatibleBackend(llama.base_url, max_retries=0)
+    client = remote.client_of(ModelSpec(ALIAS, backend))
     for _ in range(12):
         assert remote.run(client.ask("hi", max_tokens=1)).notes == ()
 
