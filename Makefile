@@ -24,8 +24,9 @@ INSTALL := -m pip install -qq --disable-pip-version-check
 demo: $(INSTALLED)
 	$(BIN)/python examples/quickstart.py
 
+# Two processes; each takes whole files, so that what the tests of a file share is made once.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint types test
 
