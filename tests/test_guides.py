@@ -28,7 +28,7 @@ BLOCK = re.compile(
     r"(?:\n```text\n(?P<printed>.*?)^```\n)?",
     re.MULTILINE | re.DOTALL,
 )
-MOST_COMPILED_ONLY = 4  # in all pages together
+MOST_COMPILED_ONLY = 5  # in all pages together
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from talu.chat import (
 from talu.client import AsyncClient, Client
 
 ONLY_ASYNC = {
+    "acapabilities",  # the plain methods may ask a server or open a model
+    "aembedding_dim",
     "aembed",  # ``embed`` is a plain method of both clients
     "aembed_batch",
     "aembed_iter",

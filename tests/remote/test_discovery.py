@@ -1,5 +1,6 @@
 """Which models an endpoint has, and what kind of server it is."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 from tests.remote import replies
 from tests.remote.server import Gate, Reply, Server
 
-from talu import Client, EndpointError, IOError, ValidationError
+from talu import Capabilities, Client, EndpointError, IOError, ValidationError
 from talu.router import RemoteModelInfo, check_endpoint, get_model_ids, list_endpoint_models
 
 Serve = Callable[..., Server]
@@ -112,6 +113,25 @@ def test_a_server_that_lists_nothing_is_taken_for_a_plain_one(serve: Serve, repl
         assert client.capabilities().logprobs
     with Client("m", base_url=NOWHERE) as client:
         assert client.capabilities().streaming
+
+
+def test_an_event_loop_goes_on_while_a_server_is_asked_what_it_is(
+    awaiting: Any, serve: Serve
+) -> None:
+    gate = Gate()
+    listed = owned("vllm")
+    server = serve(Reply((gate, *listed.steps), headers=listed.headers, framing="close"))
+    client = awaiting.client_of("m", base_url=server.base_url)
+
+    async def ask() -> Capabilities:
+        asking = asyncio.create_task(client.acapabilities())
+        while not server.requests:
+            await asyncio.sleep(0)
+        gate.open()
+        return await asking
+
+    assert awaiting.run(ask()).logprobs
+    assert isinstance(awaiting.run(client.acapabilities("vllm::m")), Capabilities)
 
 
 @pytest.mark.parametrize("model", ["groq::m", "ollama::m", "anthropic::m", "openai::m"])

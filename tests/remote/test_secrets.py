@@ -212,6 +212,7 @@ def test_the_open_backend_does_not_show_its_key(remote: Any, serve: Any) -> None
 
 
 MISPLACED = "CANARY0123456789abcdefghij"  # no known beginning
+TIMED: Any = OpenAICompatibleBackend("http://localhost:1", timeout_ms=MISPLACED)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -221,6 +222,7 @@ MISPLACED = "CANARY0123456789abcdefghij"  # no known beginning
         lambda: Client("openai::m", None, MISPLACED),
         lambda: Client("openai::m", policy=MISPLACED),
         lambda: Client("openai::m", max_retries=MISPLACED),
+        lambda: Client(ModelSpec("m", TIMED)).ask("x"),
         lambda: Client("m", base_url="http://localhost:1").ask("x", extra_body=MISPLACED),
         lambda: Client("m", base_url="http://localhost:1").chat().send("x", extra_body=MISPLACED),
     ],
@@ -235,3 +237,9 @@ def test_a_key_in_the_place_of_another_argument_is_not_shown(make: Any) -> None:
 def test_an_organisation_is_not_pickled() -> None:
     with pytest.raises(StateError, match="an organisation"):
         pickle.dumps(OpenAICompatibleBackend(org_id="org-1"))
+
+
+def test_a_huge_number_in_an_option_is_not_written_out() -> None:
+    with pytest.raises(ValidationError, match="max_retries must be") as caught:
+        Client("m", base_url="http://localhost:1", max_retries=10**400).ask("x")
+    assert len(str(caught.value)) < 200

@@ -24,6 +24,7 @@ from talu.router.embedding_calls import (
 )
 from talu.router.router import Router
 from talu.router.spec import ModelInput, path_reference
+from talu.threads import beside_loop
 from talu.types import DEFAULT_POOLING, Capabilities, Embeddings, Pooling
 
 __all__ = ["AsyncModelMethods", "ModelMethods"]
@@ -305,6 +306,14 @@ class ModelMethods:
 
 class AsyncModelMethods(ModelMethods):
     """The methods that the async client adds."""
+
+    async def acapabilities(self, model: ModelInput | None = None) -> Capabilities:
+        """Like ``capabilities``, awaited: it never blocks the event loop."""
+        return await beside_loop(self.capabilities, model)
+
+    async def aembedding_dim(self, model: str | None = None) -> int:
+        """Like ``embedding_dim``, awaited: it never blocks the event loop."""
+        return await beside_loop(self.embedding_dim, model)
 
     async def aembed(
         self,
