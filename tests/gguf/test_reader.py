@@ -201,6 +201,12 @@ def test_a_part_with_another_name_is_refused(parts: list[Path]) -> None:
         open_gguf(other)
 
 
+def test_the_files_of_a_model_in_one_file_are_known_without_reading_it(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"damaged")
+    assert model_files(path) == (path,)
+
+
 def test_a_part_in_the_place_of_another_is_refused(parts: list[Path]) -> None:
     parts[1].write_bytes(parts[0].read_bytes())
     with pytest.raises(ModelError, match="says that it is part 1 of 2, expected part 2"):

@@ -263,7 +263,23 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "pre-tokenizer that is a number": (changed(BPE, pre=3), "pre-tokenizer 3 is unknown"),
     "no tokens": (changed(BPE, tokens=None), "it has no 'tokenizer.ggml.tokens'"),
     "token twice": (changed(BPE, tokens=["a", "b", "a"]), "the token 'a' occurs twice"),
-    "huge token": (changed(BPE, tokens=["a" * 2**25]), "has more than 4194304 tokens of 16777216"),
+    "huge token": (
+        changed(BPE, tokens=["a" * 2**25]),
+        "more than 4194304 tokens, or 16777",
+    ),
+    "long piece": (
+        changed(SPM, tokens=["<unk>", "a", "b", "a" * 2**15], token_type=None),
+        "a token has 32768 characters; the maximum is 1024",
+    ),
+    "many special tokens": (
+        changed(
+            SPM,
+            tokens=[f"{number}" for number in range(70_000)],
+            token_type=np.full(70_000, CONTROL, np.int32),
+            scores=None,
+        ),
+        "it has more than 65536 special tokens",
+    ),
     "no merges": (changed(BPE, merges=None), "it has no 'tokenizer.ggml.merges'"),
     "merge of one token": (changed(BPE, merges=["ab"]), "the merge 'ab' is not of tokens"),
     "merge to no token": (changed(BPE, merges=["ab ab"]), "the merge 'ab ab' is not of tokens"),
@@ -346,6 +362,14 @@ def test_a_changed_tokenizer_is_built_or_refused(kind: str, changes: dict[str, A
         made = tokenizer(changed(SMALL[kind], **changes))
         made.decode(made.encode("ab <s> é\n"))
         made.encode_parts([("<s>", False), ("<s>ab", True)])
+
+
+def test_far_more_pairs_than_known_vocabularies_have_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("talu.tokenizer.gguf.MAX_MERGES", 50)
+    with pytest.raises(TokenizerError, match="more than 50 pairs of its tokens form a token"):
+        build_from_metadata(SPM, "file")
 
 
 def test_every_pre_tokenizer_makes_a_tokenizer() -> None:

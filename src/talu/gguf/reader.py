@@ -55,11 +55,12 @@ def read_metadata(path: Path) -> Metadata:
 def model_files(path: Path) -> tuple[Path, ...]:
     """All files of the model that the file at ``path`` is a part of, the first part first.
 
+    A file that does not have the name of a part is not read; ``open_gguf`` refuses it if it is one.
+
     Raises:
-        ModelError: the file cannot be read, it is a part and does not have the name of one, or a
-            part is missing.
+        ModelError: the file cannot be read, or a part is missing.
     """
-    return _parts(path, _header(path))
+    return (path,) if PART.fullmatch(path.name) is None else _parts(path, _header(path))
 
 
 def open_gguf(path: Path, *, use_mmap: bool = True) -> GgufModel:

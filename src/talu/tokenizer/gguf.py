@@ -18,7 +18,6 @@ from talu.error_text import nearest, shown
 from talu.exceptions import TokenizerError
 from talu.tokenizer.classes import lower_first
 from talu.tokenizer.gguf_vocabulary import (
-    BYTE,
     CONTROL,
     KEY,
     NORMAL,
@@ -40,6 +39,9 @@ __all__ = ["build_from_metadata", "chat_templates"]
 
 SPACE = "▁"
 TEMPLATE = "tokenizer.chat_template"
+MAX_PIECE = 1024  # characters of a token that merges make; the longest known has 32
+MAX_MERGES = 2**22  # Gemma's vocabulary has half a million
+MAX_ADDED = 2**16, 2**20  # added tokens and their characters; Gemma has 6,414
 MAX_WORD = 100  # characters of a word that WordPiece looks up, as in BERT
 NO_PRE_TOKENIZER = (
     "the file does not name its pre-tokenizer (tokenizer.ggml.pre), so a general one is used and "
@@ -86,6 +88,7 @@ def build_from_metadata(metadata: Metadata, place: str, *, lower_case: bool = Fa
         known = ", ".join(map(repr, KINDS))
         raise wrong(place, f"its kind is {shown(kind)}{nearest(kind, KINDS)} (supported: {known})")
     vocabulary = read_vocabulary(metadata, place)
+    _check_added(vocabulary, place)
     try:
         parts = KINDS[kind](metadata, vocabulary, place)
         backend = guarded(_assembled, metadata, vocabulary, parts)
@@ -111,6 +114,14 @@ def chat_templates(metadata: Metadata, place: str) -> dict[str, str]:
                 raise wrong(place, f"{shown(key)} is not a text")
             templates[name[1:] or "default"] = value
     return templates
+
+
+def _check_added(vocabulary: Vocabulary, place: str) -> None:
+    """Refuse far more added tokens than known files have: each takes memory in the search."""
+    texts = [vocabulary.tokens[n] for n in vocabulary.ids(CONTROL, UNKNOWN, USER_DEFINED)]
+    most, characters = MAX_ADDED
+    if len(texts) > most or sum(map(len, texts)) > characters:
+        raise wrong(place, f"it has more than {most} special tokens, or {characters} characters")
 
 
 def _assembled(metadata: Metadata, vocabulary: Vocabulary, parts: Parts) -> tokenizers.Tokenizer:
@@ -253,7 +264,7 @@ def _sentencepiece(metadata: Metadata, vocabulary: Vocabulary, place: str) -> Pa
     model = guarded(
         BPE,
         ids,
-        merges_of(vocabulary),
+        merges_of(vocabulary, place),
         unk_token=None if unknown is None else vocabulary.tokens[unknown],
         fuse_unk=True,
         byte_fallback=True,
@@ -282,20 +293,27 @@ def _note_on_unused(vocabulary: Vocabulary) -> list[str]:
     ]
 
 
-def merges_of(vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """All pairs of tokens whose joined text is a token, the one with the highest score first."""
-    whole = {vocabulary.tokens[n] for n in vocabulary.ids(CONTROL, UNKNOWN, BYTE)}
-    texts = {text for text in vocabulary.tokens if text not in whole}
-    order = sorted(
-        (n for n in vocabulary.ids(NORMAL, USER_DEFINED, UNUSED)),
-        key=lambda number: -vocabulary.scores[number],
-    )
-    merges = []
-    for number in order:
-        text = vocabulary.tokens[number]
+def merges_of(vocabulary: Vocabulary, place: str) -> list[tuple[str, str]]:
+    """All pairs of tokens whose joined text is a token, the one with the highest score first.
+
+    Raises:
+        TokenizerError: a token is far longer, or there are far more pairs, than in any known file.
+    """
+    tokens = vocabulary.tokens
+    usual = vocabulary.ids(NORMAL, USER_DEFINED, UNUSED)
+    longest = max((len(tokens[number]) for number in usual), default=0)
+    if longest > MAX_PIECE:
+        raise wrong(place, f"a token has {longest} characters; the maximum is {MAX_PIECE}")
+    texts = {tokens[number]: tokens[number] for number in usual}
+    merges: list[tuple[str, str]] = []
+    for number in sorted(usual, key=lambda number: -vocabulary.scores[number]):
+        text = tokens[number]
         for at in range(len(text) - 1, 0, -1):
-            if text[:at] in texts and text[at:] in texts:
-                merges.append((text[:at], text[at:]))
+            right = texts.get(text[at:])
+            if right is not None and (left := texts.get(text[:at])) is not None:
+                merges.append((left, right))
+        if len(merges) > MAX_MERGES:
+            raise wrong(place, f"more than {MAX_MERGES} pairs of its tokens form a token")
     return merges
 
 

@@ -134,7 +134,7 @@ def _tokens(metadata: Mapping[str, Any], place: str) -> list[str]:
     if not isinstance(tokens, list) or not tokens:
         raise wrong(place, f"it has no {KEY + 'tokens'!r}; use another file of the model")
     if len(tokens) > MAX_TOKENS or sum(map(len, tokens)) > MAX_CHARACTERS:
-        limits = f"{MAX_TOKENS} tokens of {MAX_CHARACTERS} characters in total"
+        limits = f"{MAX_TOKENS} tokens, or {MAX_CHARACTERS} characters in all of them"
         raise wrong(place, f"it has more than {limits}")
     texts = [text or f"[EMPTY_{number}]" for number, text in enumerate(tokens)]
     if len(set(texts)) != len(texts):
