@@ -10,6 +10,7 @@ from tests.remote import replies
 from tests.remote.server import Gate, Reply, Server
 
 from talu import Capabilities, Client, EndpointError, IOError, ValidationError
+from talu.backends.remote import listing
 from talu.router import RemoteModelInfo, check_endpoint, get_model_ids, list_endpoint_models
 
 Serve = Callable[..., Server]
@@ -89,10 +90,43 @@ def test_a_wrong_address_is_refused(wrong: Any) -> None:
     assert caught.value.details["param"] == "base_url"
 
 
-@pytest.mark.parametrize("wrong", [0, -1, "soon", None])
-def test_a_wrong_time_limit_is_refused(wrong: Any) -> None:
+@pytest.mark.parametrize("wrong", [0, -1, "soon"])
+@pytest.mark.parametrize("ask", [list_endpoint_models, get_model_ids, check_endpoint])
+def test_a_wrong_time_limit_is_refused(ask: Any, wrong: Any) -> None:
     with pytest.raises(ValidationError, match="timeout must be a number of seconds"):
-        list_endpoint_models(NOWHERE, timeout=wrong)
+        ask(NOWHERE, timeout=wrong)
+
+
+def test_there_may_be_no_time_limit(serve: Serve) -> None:
+    server = serve(always=lambda _: owned("a"))
+    assert get_model_ids(server.base_url, timeout=None) == ["m"]
+    assert check_endpoint(server.base_url, timeout=None)
+
+
+def page(*ids: str, **fields: Any) -> Reply:
+    return replies.json_reply({"data": [{"id": each} for each in ids], **fields})
+
+
+def test_all_pages_of_a_list_are_read(serve: Serve) -> None:
+    first, second = page("a", "b", has_more=True, last_id="b"), page("c", has_more=True)
+    server = serve(first, second, page("d", has_more=False))
+    assert get_model_ids(server.base_url) == ["a", "b", "c", "d"]
+    targets = [request.target for request in server.requests]
+    assert targets == ["/v1/models", "/v1/models?after=b", "/v1/models?after=c"]
+
+
+def test_pages_that_the_server_does_not_send_are_an_error(serve: Serve) -> None:
+    server = serve(always=lambda _: page("a", has_more=True, last_id="a"))
+    with pytest.raises(ValidationError, match="has further pages"):
+        list_endpoint_models(server.base_url)
+    assert len(server.requests) == 2
+    assert check_endpoint(server.base_url)  # it does list models
+
+
+def test_too_many_models_are_an_error(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "MAX_MODELS", 2)
+    with pytest.raises(ValidationError, match="more than 2 models"):
+        list_endpoint_models(serve(page("a", "b", "c")).base_url)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Asks an endpoint which models it has, and recognizes what kind of server it is."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +29,6 @@ __all__ = [
 ]
 
 LISTING = "talu.backends.remote.listing"  # imported on first use, with the HTTP library
-MAX_MODELS = 100_000
 MAX_TEXT = 1_000  # characters of an id
 UNREACHABLE = ("ENDPOINT_UNREACHABLE", "ENDPOINT_TLS", "ENDPOINT_TIMEOUT")
 RECOGNIZING_S = 5.0
@@ -54,7 +54,7 @@ class RemoteModelInfo:
 def list_endpoint_models(
     base_url: str,
     api_key: str | None = None,
-    timeout: float = 10.0,
+    timeout: float | None = 10.0,
     *,
     allow_insecure: bool = False,
 ) -> list[RemoteModelInfo]:
@@ -63,7 +63,7 @@ def list_endpoint_models(
     Args:
         base_url: its address; ``/v1`` is added to one without a path.
         api_key: None reads the variable of the provider at this address.
-        timeout: seconds to wait.
+        timeout: seconds to wait for the list, or each page of it; None for no limit.
         allow_insecure: let the key travel over plain ``http`` to another machine.
 
     Raises:
@@ -73,12 +73,18 @@ def list_endpoint_models(
     """
     options = _options(base_url, api_key, allow_insecure)
     del base_url, api_key  # a traceback that shows variables would show the key
+    return _models(options, timeout)
+
+
+def _models(
+    options: OpenAICompatibleBackend, timeout: float | None, *, first_page: bool = False
+) -> list[RemoteModelInfo]:
     row, url = provider_at(options.base_url), str(options.base_url)
     url = Address(url)
     endpoint_of(row, options, environ)  # checks the address
     if row.protocol == "openai" and not urlsplit(url).path.strip("/"):
         options = replace(options, base_url=url.rstrip("/") + "/v1")
-    return _listed(endpoint_of(row, options, environ), options, timeout)
+    return _listed(endpoint_of(row, options, environ), options, timeout, first_page=first_page)
 
 
 def _options(base_url: str, api_key: str | None, allow_insecure: bool) -> OpenAICompatibleBackend:
@@ -92,12 +98,13 @@ def _options(base_url: str, api_key: str | None, allow_insecure: bool) -> OpenAI
     return options
 
 
-def _listed(endpoint: Endpoint, options: RemoteBackend, timeout: float) -> list[RemoteModelInfo]:
+def _listed(
+    endpoint: Endpoint, options: RemoteBackend, timeout: float | None, *, first_page: bool
+) -> list[RemoteModelInfo]:
     limit = Deadline.after(timeout)
-    if limit is None:
-        wrong = "timeout must be a number of seconds"
-        raise ValidationError(wrong, details={"param": "timeout"})
-    work = partial(import_whole(LISTING).models_at, endpoint, options, limit.seconds)
+    seconds = math.inf if limit is None else limit.seconds
+    models_at = import_whole(LISTING).models_at
+    work = partial(models_at, endpoint, options, seconds, first_page=first_page)
     try:
         answer = run_in_background(work)
     except EndpointError as error:
@@ -119,7 +126,7 @@ def _listed(endpoint: Endpoint, options: RemoteBackend, timeout: float) -> list[
 def _models_in(answer: object) -> list[RemoteModelInfo] | None:
     """The models of a list; None for an answer that is not one."""
     entries = answer.get("data") if isinstance(answer, Mapping) else answer
-    if not isinstance(entries, list) or len(entries) > MAX_MODELS:
+    if not isinstance(entries, list):
         return None
     return [
         RemoteModelInfo(
@@ -141,7 +148,7 @@ def _text(entry: Mapping[str, Any], name: str) -> str:
 def check_endpoint(
     base_url: str,
     api_key: str | None = None,
-    timeout: float = 5.0,
+    timeout: float | None = 5.0,
     *,
     allow_insecure: bool = False,
 ) -> bool:
@@ -154,9 +161,7 @@ def check_endpoint(
     del base_url, api_key
     Deadline.after(timeout)
     try:
-        list_endpoint_models(
-            str(options.base_url), options.api_key, timeout, allow_insecure=allow_insecure
-        )
+        _models(options, timeout, first_page=True)
     except ValidationError as error:
         about_key = error.details.get("param") == "api_key" and error.code != "MISSING_KEY"
         if about_key or error.code == "INSECURE_KEY":
@@ -170,17 +175,14 @@ def check_endpoint(
 def get_model_ids(
     base_url: str,
     api_key: str | None = None,
-    timeout: float = 10.0,
+    timeout: float | None = 10.0,
     *,
     allow_insecure: bool = False,
 ) -> list[str]:
     """The names of the models of an endpoint; see ``list_endpoint_models``."""
     options = _options(base_url, api_key, allow_insecure)
     del base_url, api_key
-    models = list_endpoint_models(
-        options.base_url or "", options.api_key, timeout, allow_insecure=allow_insecure
-    )
-    return [model.id for model in models]
+    return [model.id for model in _models(options, timeout)]
 
 
 def capabilities_of(row: Provider, options: RemoteBackend) -> Capabilities:
@@ -202,7 +204,7 @@ def recognized(options: RemoteBackend) -> Provider:
     row = provider_at(options.base_url)
     endpoint = endpoint_of(row, options, environ)
     try:
-        models = _listed(endpoint, options, RECOGNIZING_S)
+        models = _listed(endpoint, options, RECOGNIZING_S, first_page=True)
     except (EndpointError, IOError, ValidationError):
         return row
     owners = {model.owned_by for model in models}
