@@ -4,8 +4,10 @@ A server may close an idle connection at any moment, also while the next request
 That says nothing about the server, so it does not count as a failed attempt.
 """
 
+import contextlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, cast
 from urllib.request import getproxies, proxy_bypass
@@ -18,6 +20,7 @@ __all__ = ["Connections", "proxy_for"]
 MAX_CONNECTIONS = 1000
 MAX_IDLE = 100
 IDLE_S = 5.0  # a connection that was not used for so long is not used again
+IMPORTED_LATE = "anyio._backends._asyncio"  # at the first connection, where it blocks the loop
 FAILURES = (
     httpcore2.NetworkError,
     httpcore2.ProtocolError,
@@ -147,6 +150,8 @@ class _Network(httpcore2.AsyncNetworkBackend):
     """Opens connections that know whether they have answered."""
 
     def __init__(self) -> None:
+        with contextlib.suppress(ImportError):
+            import_module(IMPORTED_LATE)
         self._inner = httpcore2.AnyIOBackend()
 
     async def connect_tcp(
