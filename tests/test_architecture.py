@@ -38,7 +38,7 @@ MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always
     "backends": {"engine", "template", "tokenizer"},
     "engine": {"graph", "models", "sources", "weights", "tokenizer", "_native"},
     "models": {"graph", "sources"},
-    "sources": {"tokenizer", "weights"},
+    "sources": {"gguf", "tokenizer", "weights"},
     "graph": {"_native"},
     "weights": {"_native"},
     "gguf": {"weights"},

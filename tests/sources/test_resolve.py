@@ -122,12 +122,6 @@ def test_a_file_of_a_model_names_its_folder(tmp_path: Path, name: str) -> None:
         open_model(str(tmp_path / name))
 
 
-def test_a_gguf_file_is_not_supported_yet(tmp_path: Path) -> None:
-    (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    with pytest.raises(ModelError, match=r"not supported yet; give a folder with config.json"):
-        open_model(str(tmp_path / "m.gguf"))
-
-
 def test_a_local_folder_does_not_import_the_hub_client(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom talu.sources.resolve import resolve\nresolve(sys.argv[1])\n"

@@ -6,6 +6,7 @@ table is refused by name; other unknown keys keep their names, so that a note li
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -76,7 +77,8 @@ SAMPLING = {  # after general.sampling: names in generation_config.json
     "min_p": "min_p",
     "penalty_repeat": "repetition_penalty",
 }
-POOLING = {0: None, 1: "mean", 2: "first", 3: "last"}
+Pooling = Literal["mean", "first", "last"]
+POOLING: Mapping[int, Pooling | None] = {0: None, 1: "mean", 2: "first", 3: "last"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +197,7 @@ def settings_of(
     return values | own.unknown(about)
 
 
-def pooling_mode(metadata: Metadata, place: str) -> str | None:
+def pooling_mode(metadata: Metadata, place: str) -> Pooling | None:
     """How the model was trained to pool hidden states; None if the file does not say it.
 
     Raises:

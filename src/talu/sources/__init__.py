@@ -49,11 +49,6 @@ def open_path(path: Path) -> ModelSource:
     for kind in all_kinds():
         if kind.matches(path):
             return kind.open_source(path)
-    if path.suffix == ".gguf":
-        raise ModelError(
-            f"{shown(str(path))} is a GGUF file, which is not supported yet; give a folder with "
-            "config.json and safetensors weights"
-        )
     raise ModelError(
         f"{shown(str(path))} is a file; give the folder that holds it: {shown(str(path.parent))}"
     )

@@ -10,7 +10,7 @@ from talu.sources.source import ModelSource
 
 __all__ = ["KINDS", "HubFiles", "Kind", "all_kinds"]
 
-KINDS = ["folder"]  # modules of this folder; the first that matches is used
+KINDS = ["folder", "gguf"]  # modules of this folder; the first that matches is used
 
 
 class HubFiles(Protocol):

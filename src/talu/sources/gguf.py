@@ -1,0 +1,116 @@
+"""Reads a model from a GGUF file, or from all files that it is split into.
+
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from talu.gguf.header import Metadata
+from talu.gguf.network import network_tensors, rope_factors
+from talu.gguf.reader import GgufModel, model_files, open_gguf, read_metadata
+from talu.gguf.settings import architecture_of, pooling_mode, sampling_of, settings_of
+from talu.sources.embedding import EmbeddingSettings, TextSettings
+from talu.sources.gguf_on_hub import GgufOnHub
+from talu.sources.settings import Settings
+from talu.tokenizer.gguf import build_from_metadata, chat_templates
+from talu.weights.checkpoint import Checkpoint
+from talu.weights.files import versions_of
+
+if TYPE_CHECKING:
+    from talu.tokenizer.loading import Loaded
+
+__all__ = ["HUB", "GgufSource", "matches", "open_source"]
+
+HUB = GgufOnHub()
+MAGIC = b"GGUF"
+ENDS = ("eos", "eot", "eom")  # tokens that end an answer: of the text, of a turn, of a message
+TOKEN = "tokenizer.ggml.{}_token_id"
+
+
+class GgufSource:
+    """A GGUF file; see ``ModelSource``."""
+
+    def __init__(self, path: Path) -> None:
+        """Find the files of the model, and read what says how many they are.
+
+        Raises:
+            ModelError: the file is damaged, or parts are missing.
+        """
+        self.location = str(path)
+        self.files = versions_of(model_files(path))
+        self._path = path
+
+    def settings(self) -> Settings:
+        """What the metadata says about the network, by the names of config.json."""
+        return Settings(self._path, self._network)
+
+    def generation(self) -> Settings | None:
+        """The tokens that begin a text and end an answer, and defaults for sampling."""
+        numbers = {name: self._metadata.get(TOKEN.format(name)) for name in (*ENDS, "bos")}
+        ends = [number for name in ENDS if (number := numbers[name]) is not None]
+        values = {**sampling_of(self._metadata), "bos_token_id": numbers["bos"]}
+        return Settings(self._path, values | ({"eos_token_id": ends} if ends else {}))
+
+    def embedding(self, width: int, context: int) -> EmbeddingSettings:
+        """How the metadata says that hidden states are pooled."""
+        mode = pooling_mode(self._metadata, self.location)
+        return EmbeddingSettings(
+            pooling=None if mode is None else (mode,),
+            dimension=width,
+            texts=TextSettings(max_tokens=context),
+        )
+
+    def tokenizer(self, *, lower_case: bool = False) -> "Loaded":
+        """The tokenizer that the metadata describes."""
+        return build_from_metadata(self._metadata, self.location, lower_case=lower_case)
+
+    def chat_templates(self) -> Mapping[str, str]:
+        """The templates in the metadata."""
+        return chat_templates(self._metadata, self.location)
+
+    def tensors(self, *, use_mmap: bool = True) -> Checkpoint:
+        """The tensors under the names, and in the order of rows, of the networks."""
+        tensors = open_gguf(self._path, use_mmap=use_mmap).tensors
+        try:
+            architecture = architecture_of(self._metadata, self.location)
+            head_size = self._network.get("head_dim")
+            return network_tensors(
+                tensors, architecture, head_size if isinstance(head_size, int) else 0
+            )
+        except BaseException:
+            tensors.close()
+            raise
+
+    @cached_property
+    def _metadata(self) -> Metadata:
+        return read_metadata(self._path)
+
+    @cached_property
+    def _network(self) -> dict[str, object]:
+        model: GgufModel = open_gguf(self._path, use_mmap=False)
+        with model.tensors as tensors:
+            shapes = {name: tensors[name].shape for name in tensors.names}
+            return settings_of(
+                self._metadata, shapes, self.location, rope_factors=rope_factors(tensors)
+            )
+
+
+def matches(path: Path) -> bool:
+    """Whether the path is a file that begins as GGUF files do, or is named like one."""
+    try:
+        with path.open("rb") as file:
+            return path.suffix == ".gguf" or file.read(4) == MAGIC
+    except OSError:
+        return False
+
+
+def open_source(path: Path) -> GgufSource:
+    """The source of a file.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    return GgufSource(path)
