@@ -26,7 +26,7 @@ demo: $(INSTALLED)
 
 # Two processes; each takes whole files, so that what the tests of a file share is made once.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint types test
 
