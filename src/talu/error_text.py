@@ -68,7 +68,7 @@ def without_keys(text: str) -> str:
 
 def kind_of(value: object) -> str:
     """A value for an error message, without a content that may be secret."""
-    if value is None or isinstance(value, int | float):
+    if value is None or isinstance(value, int | float) or (isinstance(value, str) and not value):
         return shown(value)
     name = "str" if isinstance(value, str) else type(value).__name__
     return f"a value of type {name}"
