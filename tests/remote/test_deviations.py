@@ -110,6 +110,15 @@ asyncio.run(main())
     assert (done.stdout, done.stderr, done.returncode) == ("a\n", "", 0)
 
 
+@pytest.mark.parametrize("end", [(), (DONE,), (Cut(),), (event("{garbage"),)])
+def test_text_that_could_begin_a_stop_sequence_is_in_the_answer_that_breaks_off(
+    serve: Serve, end: tuple[Any, ...]
+) -> None:
+    server = serve(stream(delta("abX"), *end))
+    error = failure_of(lambda: client_of(server).ask("hi", stop_sequences=["XYZ"]))
+    assert error.details["response"].text == "abX"
+
+
 # Several answers, and parts that are not read
 
 SEVERAL = {

@@ -158,9 +158,12 @@ class RemoteGeneration:
         while len(self._events) == before and decoder.reason is None:
             try:
                 self._take(decoder, await self._next(reading))
+                continue
             except StopAsyncIteration:
-                await self._end(decoder)
-                return
+                failure = await self._end(decoder)
+            if failure is not None:
+                raise failure
+            return
 
     async def _next(self, reading: Reading) -> Part:
         """The next part; raises a typed error that does not hold what was read."""
@@ -277,7 +280,7 @@ class RemoteGeneration:
             if self._ended:
                 await self._drop()
         except StopAsyncIteration:
-            await self._end(decoder)
+            failure = await self._end(decoder)
         except Cancelled:
             await self._cancel_now()
         except TaluError as error:
@@ -307,12 +310,15 @@ class RemoteGeneration:
         self._failure = failure
         self._add_rest()
 
-    async def _end(self, decoder: Decoder) -> None:
-        """Add the last event; raises when the answer is not complete."""
+    async def _end(self, decoder: Decoder) -> TaluError | None:
+        """Add the last event; returns why the answer is not complete, if it is not."""
         try:
             self._finish(decoder)
+        except TaluError as error:
+            return error
         finally:
             await self._drop()
+        return None
 
     def _stalled(self) -> Exception:
         seconds = self._exchange.limits.piece_s
