@@ -29,6 +29,7 @@ from talu.router import (
     Fallback,
     First,
     ModelSpec,
+    OpenAICompatibleBackend,
     Policy,
     RoundRobin,
 )
@@ -199,6 +200,37 @@ class Narrow(ScriptedModel):
 
     settings = ("max_tokens", "temperature")
     capabilities = Capabilities.of(settings)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        (ModelSpec("openai::m", name="x"), "MISSING_KEY"),
+        (ModelSpec("vllm::m", OpenAICompatibleBackend("ftp://a/v1"), name="x"), "INVALID_ARGUMENT"),
+        (ModelSpec("vlmm::m", name="x"), "AMBIGUOUS_BACKEND"),
+    ],
+)
+def test_a_model_with_a_wrong_configuration_fails_and_the_next_one_is_asked(
+    faces: Any, monkeypatch: pytest.MonkeyPatch, wrong: ModelSpec, code: str
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    first, last = model("a", [down()]), model("c", "one", "two")
+    specs = [ModelSpec("a", first), wrong, ModelSpec("c", last)]
+    client = faces.face.client_class(specs, policy=Fallback())
+    answer = faces.run(client.ask("hi"))
+    assert tried(answer) == [("a", "ENDPOINT_UNREACHABLE"), ("x", code), ("c", None)]
+    state = client.router.status().targets[1]
+    assert (state.failures, state.cooling_s > 50) == (1, True)
+    assert state.cooling_reason == answer.attempts[1].reason
+    assert tried(faces.run(client.ask("hi"))) == [("c", None)]
+
+
+def test_a_lone_model_with_a_wrong_configuration_raises_its_own_error(faces: Any) -> None:
+    client = faces.face.client_class(ModelSpec("vlmm::m", name="x"), policy=Fallback())
+    for _ in range(2):
+        with pytest.raises(ValidationError) as caught:
+            faces.run(client.ask("hi"))
+        assert caught.value.code == "AMBIGUOUS_BACKEND"
 
 
 def test_a_model_that_does_not_honour_a_setting_is_passed_over(faces: Any) -> None:

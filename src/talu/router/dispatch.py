@@ -126,7 +126,7 @@ class Dispatch:
         """Record a failed attempt, and its error for the case that no other model can help."""
         code = error.code if isinstance(error, TaluError) else type(error).__name__
         self.attempts.append(trial.attempt(code, str(error)))
-        verdict = trial.lease.failed(error)
+        verdict = trial.lease.failed(error, opening=not trial.opened)
         deadline = self._request.deadline
         late = deadline is not None and deadline.expired
         if verdict is Verdict.RAISE or late or not isinstance(error, TaluError):

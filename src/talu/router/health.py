@@ -14,6 +14,7 @@ from talu.exceptions import (
     ResourceError,
     TemplateError,
     TokenizerError,
+    ValidationError,
 )
 
 __all__ = ["Health", "Verdict", "is_stall", "verdict_on"]
@@ -48,9 +49,17 @@ class Verdict(Enum):
         return self not in (Verdict.RAISE, Verdict.PASS_ON)
 
 
-def verdict_on(error: BaseException) -> Verdict:
-    """What to do after this error of an attempt."""
+def verdict_on(error: BaseException, *, opening: bool = False) -> Verdict:
+    """What to do after this error of an attempt.
+
+    Args:
+        error: the error.
+        opening: it was raised while the model was opened, before it saw the request: a wrong
+            argument is then one of the model's configuration.
+    """
     match error:
+        case ValidationError() if opening:
+            return Verdict.BROKEN
         case EmptyPromptError():
             return Verdict.RAISE
         case GenerationError(code=code) if code in RAISED:

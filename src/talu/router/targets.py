@@ -286,9 +286,9 @@ class Lease:
         """The answer is complete."""
         self.target._completed(began_at=self._began_at)
 
-    def failed(self, error: BaseException) -> Verdict:
-        """The attempt has failed; returns what that means."""
-        verdict = verdict_on(error)
+    def failed(self, error: BaseException, *, opening: bool = False) -> Verdict:
+        """The attempt has failed, perhaps while its model was opened; returns what that means."""
+        verdict = verdict_on(error, opening=opening)
         counted = Verdict.FAILED if self._stalled(error) else verdict
         if counted.counts:
             probe, self._probe = self._probe, False

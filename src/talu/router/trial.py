@@ -19,6 +19,7 @@ class Trial:
     Attributes:
         model: the model's name.
         lease: what the model's state knows of the attempt.
+        opened: whether the model is open.
         held: the events up to the first token.
         generation: None until the model is open.
         first_token_ms: from the start of the attempt; None before the first token.
@@ -28,6 +29,7 @@ class Trial:
         """Prepare the attempt; ``began_at`` is the start of the whole request."""
         self.model = lease.target.name
         self.lease = lease
+        self.opened = False
         self.held: list[Event] = []
         self.generation: AsyncGeneration | None = None
         self.first_token_ms: float | None = None
@@ -42,6 +44,7 @@ class Trial:
         backend: Backend | None = None
         try:
             backend = await open_model(self.model)
+            self.opened = True
             self._location = backend.location
             await self._check(backend)
             self.lease.asked()
