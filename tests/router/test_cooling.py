@@ -10,7 +10,7 @@ from talu import AsyncClient, Client
 from talu.backends.scripted import ScriptedModel, Step
 from talu.bridge import run_in_background
 from talu.exceptions import EndpointError, GenerationError, StateError
-from talu.router import Fallback, Limits, ModelSpec, RoundRobin
+from talu.router import Fallback, Fastest, Limits, ModelSpec, RoundRobin
 from talu.types import Done, FinishReason, Timings, Usage
 
 Script = str | list[Step]
@@ -174,6 +174,24 @@ def test_a_slow_model_is_hedged_by_the_next_one_and_cancelled(faces: Any) -> Non
     assert slow.active == 0
     assert (status.hedged, [target.running for target in status.targets]) == (1, [0, 0])
     assert [target.failures for target in status.targets] == [0, 0]  # being slow is no failure
+
+
+def test_the_fastest_model_is_no_longer_the_one_that_hangs_when_another_one_overtakes_it(
+    faces: Any,
+) -> None:
+    hanging, other = model("a", [hang, "never"], "back"), model("b", "one", "two")
+    client = hedged(faces.client_of(hanging, other, policy=Fastest(hedge=True)))
+    targets = client.router._routing._targets
+    targets["b"]._average.add(1.0, targets["b"]._clock())
+    targets["a"]._average.add(0.1, targets["a"]._clock())
+    for _ in range(30):
+        client.router._routing._hedging.observe(0.05)
+    first = faces.run(client.ask("hi"))
+    assert tried(first) == [("a", "SLOWER"), ("b", None)]
+    state = client.router.status().targets[0]
+    assert state.first_token_ms is not None
+    assert state.first_token_ms > 5.0  # a fifth of the new time counts
+    assert tried(faces.run(client.ask("hi"))) == [("b", None)]
 
 
 def test_the_wait_for_its_turn_does_not_make_a_model_slow() -> None:

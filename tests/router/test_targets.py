@@ -133,6 +133,17 @@ def test_the_average_forgets_times_that_are_older_than_five_minutes(
     assert target.status().first_token_ms == 30.0
 
 
+def test_an_attempt_that_was_overtaken_never_lowers_the_average_of_its_model(
+    target: Target,
+) -> None:
+    begun(target).overtaken(10.0)
+    assert target.status().first_token_ms == 10.0
+    begun(target).overtaken(5.0)
+    assert target.status().first_token_ms == 10.0
+    begun(target).overtaken(20.0)
+    assert target.status().first_token_ms == pytest.approx(12.0)
+
+
 def test_the_end_of_an_attempt_wakes_those_who_wait_in_every_loop(target: Target) -> None:
     lease = begun(target)
 

@@ -226,6 +226,7 @@ class Dispatch:
         """Cancel the attempts that are still running."""
         for task, trial in self._running.items():
             if self.winner is not None:
+                trial.overtaken_by(self.winner)
                 self.attempts.append(trial.attempt("SLOWER", "another model was faster"))
             else:
                 self.attempts.append(trial.attempt("CANCELLED", "the request was cancelled"))

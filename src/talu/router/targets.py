@@ -217,6 +217,13 @@ class Target:
             self._average.add(first_token_ms, now)
             self._wake()
 
+    def _waited(self, ms: float) -> None:
+        """An attempt had no first token after this time, which it would have exceeded."""
+        with self._state():
+            now = self._clock()
+            self._times.add(ms)
+            self._average.add(max(ms, self._average.at(now) or 0.0), now)
+
     def _completed(self, *, began_at: float) -> None:
         with self._state():
             self._health.complete(self._clock(), began_at=began_at)
@@ -281,6 +288,10 @@ class Lease:
         """The first token has come."""
         self._probe, self._answering = False, True
         self.target._first_token(first_token_ms, began_at=self._began_at)
+
+    def overtaken(self, ms: float) -> None:
+        """Another model was faster; this one had no first token after this time."""
+        self.target._waited(ms)
 
     def completed(self) -> None:
         """The answer is complete."""

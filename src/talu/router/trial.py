@@ -80,6 +80,11 @@ class Trial:
         if seconds is not None and seconds > 0:
             self.lease.target.server_said(seconds)
 
+    def overtaken_by(self, other: "Trial") -> None:
+        """Count the time so far as the time to the first token, unless the other began first."""
+        if self._started_at < other._started_at:
+            self.lease.overtaken(self._elapsed_ms())
+
     def attempt(self, error: str | None = None, reason: str | None = None) -> Attempt:
         """A record of this attempt, ended now."""
         return Attempt(
