@@ -280,6 +280,36 @@ def test_a_hedge_that_fails_leaves_the_first_model_its_time(faces: Any) -> None:
     assert (answer.text, tried(answer)) == ("slow", [("a", None), ("b", "SERVER_ERROR")])
 
 
+def refusing() -> EndpointError:
+    details = {"connected": False}
+    return EndpointError("no connection", "ENDPOINT_UNREACHABLE", details, transient=True)
+
+
+class Narrow(ScriptedModel):
+    """A model without the setting top_k."""
+
+    settings = ("max_tokens",)
+
+
+@pytest.mark.parametrize(
+    ("second", "error", "hedged_requests"),
+    [
+        (Narrow("never", model="b"), "UNSUITABLE", 1),
+        (model("b", [refusing()]), "ENDPOINT_UNREACHABLE", 1),
+        (model("b", [down()]), "SERVER_ERROR", 2),
+    ],
+)
+def test_a_hedge_that_fails_is_replaced_and_pays_only_for_what_was_sent(
+    awaited: Any, second: ScriptedModel, error: str, hedged_requests: int
+) -> None:
+    models = [model("a", [hang, "never"]), second, model("c", "fast")]
+    client = hedged(awaited.client_of(*models, policy=Fallback(hedge=True)))
+    answer = awaited.run(client.ask("hi", top_k=3))
+    assert (answer.text, tried(answer)) == ("fast", [("a", "SLOWER"), ("b", error), ("c", None)])
+    assert client.router.status().hedged == hedged_requests
+    assert client.router._routing._hedging._saved == 21 - 10 * hedged_requests
+
+
 def test_only_one_of_many_requests_probes_a_model_that_was_down() -> None:
     async def main() -> None:
         release = asyncio.Event()

@@ -62,6 +62,7 @@ class Dispatch:
         self._open = open_model
         self._hedging = hedging
         self._may_hedge = policy.hedge
+        self._hedge: Trial | None = None  # the last one
         self._running: dict[asyncio.Task[None], Trial] = {}
         self._errors: list[TaluError] = []
         self._held: BaseException | None = None  # raised unless a running attempt succeeds
@@ -94,7 +95,7 @@ class Dispatch:
         finally:
             self._drop_others()
 
-    def _begin(self, lease: Lease) -> None:
+    def _begin(self, lease: Lease) -> Trial:
         place = self._left if lease.target in self._left else self._again
         place.remove(lease.target)
         request = replace(self._request, has_alternatives=bool(self._left))
@@ -103,6 +104,7 @@ class Dispatch:
             self._asked_at = perf_counter()  # so that a wait for its turn makes no model slow
         task = asyncio.create_task(trial.run(self._open))
         self._running[task] = trial
+        return trial
 
     async def _progress(self) -> None:
         """Wait until an attempt has ended, or ask a second model when the first one is slow."""
@@ -120,7 +122,7 @@ class Dispatch:
             else:
                 self._failed(trial, error)
         if not done and delay is not None:
-            self._hedge()
+            self._ask_second()
 
     def _failed(self, trial: Trial, error: BaseException) -> None:
         """Record a failed attempt, and its error for the case that no other model can help."""
@@ -132,6 +134,10 @@ class Dispatch:
         if verdict is Verdict.RAISE or late or not isinstance(error, TaluError):
             self._held = self._held or self._with_attempts(error)
             return
+        if trial is self._hedge and (not trial.lease.was_asked or verdict is Verdict.DOWN):
+            self._hedging.refund()
+        if self._hedge is not None:
+            self._may_hedge = True  # the next model takes the place of this one
         self._errors.append(error)
         if isinstance(error, EndpointError) and error.retry_after is not None:
             self._left.append(trial.lease.target)  # once the server allows it
@@ -151,15 +157,15 @@ class Dispatch:
             return None
         return max(0.0, self._asked_at + delay - perf_counter())
 
-    def _hedge(self) -> None:
-        """Ask a second model, if one is free and the budget allows it; once for each request."""
+    def _ask_second(self) -> None:
+        """Ask a second model, if one is free and the budget allows it."""
         self._may_hedge = False
         ticket = Ticket()
         for target in self._left:
             lease = target.begin(ticket, lone=False, tokens=self._tokens)
             if isinstance(lease, Lease):
                 if self._hedging.spend():
-                    self._begin(lease)
+                    self._hedge = self._begin(lease)
                 else:
                     lease.release()
                 return

@@ -45,3 +45,8 @@ class Hedging:
         self._saved -= COST
         self.hedged += 1
         return True
+
+    def refund(self) -> None:
+        """Undo ``spend``: nothing was sent."""
+        self._saved = min(self._saved + COST, SAVED)
+        self.hedged -= 1

@@ -275,6 +275,11 @@ class Lease:
         """Whether nothing can end the attempt: its event loop was closed."""
         return self._ticket.dead
 
+    @property
+    def was_asked(self) -> bool:
+        """Whether the model has got the request."""
+        return self._asked_at is not None
+
     def asked(self) -> None:
         """The model is open, and gets the request now."""
         self._asked_at = self.target._clock()
