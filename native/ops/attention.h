@@ -25,7 +25,7 @@ struct PanelLayout {
 struct Attention {
   static constexpr char kind[] = "attention";
   std::size_t head_size, layer, window;  // a window of 0 positions is all of them
-  float scale;
+  float scale, soft_cap;  // of the scores; a cap of 0 is none
   bool causal;  // rows do not attend to later rows
 
 #if TALU_PREPARES
@@ -37,6 +37,8 @@ struct Attention {
     check_heads(op, head_size, layer);
     const double scale = op.number("scale");
     op.require(scale > 0, "scale is " + std::to_string(scale) + ", expected more than 0");
+    const double cap = op.number("soft_cap");
+    op.require(cap >= 0, "soft_cap is " + std::to_string(cap) + ", expected 0 or more");
     const std::size_t window = op.integer("window");
     const bool causal = op.integer("causal") != 0;
     op.require(causal || window == 0, "it is not causal and has a window of " +
@@ -44,7 +46,8 @@ struct Attention {
                                           "; a window needs causal attention");
     if (!causal) op.whole_sequences();
     op.reads_back(window);
-    return {head_size, layer, window, static_cast<float>(scale), causal};
+    return {head_size, layer, window, static_cast<float>(scale), static_cast<float>(cap),
+            causal};
   }
   static void check_heads(const Preparation& op, std::size_t size, std::size_t layer) {
     const std::size_t keys = op.width_of(1), values = op.width_of(2);
@@ -219,10 +222,18 @@ static void attend_panel(const Node& node, const Step& step, const HeadCache<F>&
   add_panels<F>(count, tiles, columns / kTileRows, head_size, panel.queries, head_size,
                        panel.scores, columns);
 
+  float scale = op.scale;
+  if (op.soft_cap != 0) {
+    for (std::size_t i = 0; i < count * columns; i += kTileRows) {
+      const f32x16 score = multiply(load(panel.scores + i), splat(op.scale));
+      store(panel.scores + i, soft_capped(score, op.soft_cap));
+    }
+    scale = 1;
+  }
   float totals[kPanels[0]];
   for (std::size_t i = 0; i < count; ++i)
     totals[i] = softmax(panel.scores + i * columns, columns, begin_of(first + i) - begin,
-                        end_of(first + i) - begin, op.scale);
+                        end_of(first + i) - begin, scale);
 
   for (std::size_t i = 0; i < count * padded; i += kTileRows)
     store(panel.outputs + i, splat(0.0f));

@@ -1,9 +1,9 @@
-// x / sqrt(mean(x²) + eps) · weight, over groups of columns.
+// x / sqrt(mean(x²) + eps) · (weight + offset), over groups of columns.
 //
 // A fragment of operations.inc.
 struct RmsNorm {
   static constexpr char kind[] = "rms_norm";
-  float eps;
+  float eps, offset;
   std::size_t group;  // columns that are normalised together
 
 #if TALU_PREPARES
@@ -12,7 +12,7 @@ struct RmsNorm {
     op.same_width(0);
     const std::size_t group = op.divides_width("size");
     op.vector(0, group);
-    return {static_cast<float>(op.number("eps")), group};
+    return {static_cast<float>(op.number("eps")), static_cast<float>(op.number("offset")), group};
   }
 #else
   void run(const Node& node, const Step& step) const {
@@ -31,8 +31,8 @@ struct RmsNorm {
         const float mean = sum(squares) / static_cast<float>(group);
         const f32x16 scale = splat(1.0f / __builtin_sqrtf(mean + eps));
         for_columns(group, [&](std::size_t c, std::size_t n) {
-          store_some(to + c,
-                     multiply(multiply(load_some(from + c, n), scale), load_some(weight + c, n)), n);
+          const f32x16 gain = add(load_some(weight + c, n), splat(offset));
+          store_some(to + c, multiply(multiply(load_some(from + c, n), scale), gain), n);
         });
       }
     });

@@ -32,6 +32,9 @@ networks = st.fixed_dictionaries(
         "group": st.integers(1, 3),
         "windows": st.lists(st.sampled_from([0, 1, 5, 18]), min_size=1, max_size=2),
         "head_norms": st.booleans(),
+        "offset": st.sampled_from([0.0, 1.0]),
+        "score_cap": st.sampled_from([0.0, 3.0]),
+        "logit_cap": st.sampled_from([0.0, 3.0]),
         "biased": st.booleans(),
         "tied": st.booleans(),
         "activation": st.sampled_from(["silu", "gelu_tanh", "quick_gelu", "relu"]),
@@ -45,9 +48,9 @@ def record(network: dict[str, Any]) -> Graph:
     graph = Graph()
     n, size = network, network["head_size"]
     frequencies = 100.0 ** -np.linspace(0, 1, max(1, size // 2 - 1))
-    x = graph.embed("embed", VOCABULARY, n["width"])
+    x = graph.scale(graph.embed("embed", VOCABULARY, n["width"]), 1.5)
     for i, window in enumerate(n["windows"]):
-        h = graph.rms_norm(x, f"{i}.norm", 1e-5)
+        h = graph.rms_norm(x, f"{i}.norm", 1e-5, offset=n["offset"])
         bias = f"{i}.bias" if n["biased"] else None
         q = graph.linear(h, f"{i}.q", n["kv_heads"] * n["group"] * size, bias=bias)
         k = graph.linear(h, f"{i}.k", n["kv_heads"] * size)
@@ -55,7 +58,7 @@ def record(network: dict[str, Any]) -> Graph:
         if n["head_norms"]:
             q = graph.rms_norm(q, f"{i}.q_norm", 1e-5, size=size)
         q, k = (graph.rope(y, size, frequencies.astype(np.float32)) for y in (q, k))
-        a = graph.attention(q, k, v, size, scale=size**-0.5, window=window)
+        a = graph.attention(q, k, v, size, scale=size**-0.5, window=window, soft_cap=n["score_cap"])
         if i == len(n["windows"]) - 1:
             x, a = graph.output_rows(x), graph.output_rows(a)
         x = graph.add(x, graph.linear(a, f"{i}.o", n["width"]))
@@ -63,7 +66,8 @@ def record(network: dict[str, Any]) -> Graph:
         h = graph.gated(gate, up, n["activation"])
         x = graph.add(x, graph.linear(h, f"{i}.down", n["width"]))
     x = graph.rms_norm(x, "norm", 1e-5)
-    graph.output(graph.linear(x, "embed" if n["tied"] else "head", VOCABULARY))
+    x = graph.linear(x, "embed" if n["tied"] else "head", VOCABULARY)
+    graph.output(graph.soft_cap(x, n["logit_cap"]) if n["logit_cap"] else x)
     return graph
 
 

@@ -15,6 +15,7 @@ from talu.graph.numpy_executor import (
     rms_norm,
     rope,
     round_to,
+    soft_cap,
 )
 
 RNG = np.random.default_rng(1)
@@ -44,6 +45,18 @@ def test_rms_norm_scales_every_group_to_the_root_mean_square_of_the_weight() -> 
 def test_rms_norm_adds_eps_under_the_root() -> None:
     y = rms_norm(np.full((1, 2), 3.0, np.float32), np.ones(2, np.float32), 16.0, 2)
     np.testing.assert_allclose(y, [[0.6, 0.6]], rtol=1e-6)
+
+
+def test_rms_norm_adds_the_offset_to_the_weight() -> None:
+    weight = np.array([0.25, -0.5], np.float32)
+    y = rms_norm(np.full((1, 2), 3.0, np.float32), weight, 0.0, 2, offset=1.0)
+    np.testing.assert_allclose(y, [[1.25, 0.5]], rtol=1e-6)
+
+
+def test_soft_cap_limits_large_numbers_and_keeps_small_ones() -> None:
+    x = np.array([[1e-3, 2.0, -2.0, 900.0]], np.float32)
+    expected = [[1e-3, 2 * 0.761594156, -2 * 0.761594156, 2.0]]
+    np.testing.assert_allclose(soft_cap(x, 2.0), expected, rtol=1e-6)
 
 
 def test_linear_is_a_dot_product_with_each_weight_row_plus_bias() -> None:
@@ -95,6 +108,16 @@ def test_attention_weighs_by_the_exponential_of_the_scaled_score() -> None:
     at = np.arange(2, dtype=np.int32)
     y = attention(q, k, v, at[1:], at, scale=0.5, window=0)
     np.testing.assert_allclose(y, 1 / (1 + np.exp(-2.0)), rtol=1e-6)
+
+
+def test_attention_limits_the_scaled_scores() -> None:
+    q = np.full((1, 1, 1), 2.0, np.float32)
+    k = np.array([3.0, 1.0], np.float32).reshape(2, 1, 1)
+    v = np.array([1.0, 0.0], np.float32).reshape(2, 1, 1)
+    at = np.arange(2, dtype=np.int32)
+    y = attention(q, k, v, at[1:], at, scale=0.5, window=0, soft_cap=4.0)
+    difference = 4 * (np.tanh(3 / 4) - np.tanh(1 / 4))
+    np.testing.assert_allclose(y, 1 / (1 + np.exp(-difference)), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,11 @@ MISFITS: dict[str, tuple[Callable[[Graph, Value, Value], Any], str]] = {
     ),
     "gate and up of two widths": (lambda g, x, y: g.gated(x, y), "gated: gate has width 8, up 4"),
     "an unknown activation": (lambda g, x, _: g.gated(x, x, "mish"), "'mish'"),
+    "a cap of 0": (lambda g, x, _: g.soft_cap(x, 0.0), "soft_cap: cap 0.0"),
+    "scores limited to less than 0": (
+        lambda g, x, _: g.attention(x, x, x, 4, scale=1.0, soft_cap=-1.0),
+        "attention: soft_cap -1.0, expected 0 or more",
+    ),
     "a sum of two widths": (lambda g, x, y: g.add(x, y), "add: widths"),
     "one name for two shapes": (lambda g, x, _: g.linear(x, "table", 3), "table is read as"),
     "a result of all rows": (lambda g, x, _: g.output(x), r"output: value \d has all rows"),

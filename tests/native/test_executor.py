@@ -217,7 +217,8 @@ def test_a_missing_or_misshapen_tensor_is_named(network: tuple, pack: Callable) 
         NativeExecutor(graph, tensors, blocks=4, block_size=16)
 
 
-NORM = ("rms_norm", [0], [("vector", (4,), np.ones(4, np.float32))], 4, {"eps": 1e-6, "size": 4})
+RMS = {"eps": 1e-6, "size": 4, "offset": 0.0}
+NORM = ("rms_norm", [0], [("vector", (4,), np.ones(4, np.float32))], 4, RMS)
 
 
 @pytest.mark.parametrize(
@@ -252,10 +253,10 @@ def test_a_field_of_an_operation_with_a_wrong_type_is_named(
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"size": 4}, "rms_norm has no parameter 'eps'"),
-        ({"eps": "small", "size": 4}, "eps is not a number"),
-        ({"eps": 1e-6, "size": 4, "epsilon": 1e-6}, "the parameter 'epsilon' is unknown"),
-        ({"eps": 1e-6, "size": -1}, "size is -1.0*, expected 0 to 999999999"),
+        ({"size": 4, "offset": 0.0}, "rms_norm has no parameter 'eps'"),
+        ({**RMS, "eps": "small"}, "eps is not a number"),
+        ({**RMS, "epsilon": 1e-6}, "the parameter 'epsilon' is unknown"),
+        ({**RMS, "size": -1}, "size is -1.0*, expected 0 to 999999999"),
     ],
 )
 def test_parameters_that_an_operation_does_not_know_or_cannot_read_are_refused(

@@ -187,6 +187,7 @@ def attention_pair(
     kv_heads: int = 2,
     size: int = 12,
     window: int = 0,
+    soft_cap: float = 0.0,
     **options: object,
 ) -> object:
     g = Graph()
@@ -194,7 +195,7 @@ def attention_pair(
         table(g, n * size, name=f"table_{name}")
         for name, n in [("q", heads), ("k", kv_heads), ("v", kv_heads)]
     )
-    finish(g, g.attention(q, k, v, size, scale=0.7, window=window))
+    finish(g, g.attention(q, k, v, size, scale=0.7, window=window, soft_cap=soft_cap))
     return pair(g, random(g, rng), **options)
 
 
@@ -409,6 +410,83 @@ def test_gelu_of_numbers_that_are_not_finite_follows_its_definition(
     values = np.array([[np.inf, -np.inf, np.nan]], np.float32)
     found = run(pair(g, {"table": values}, target=target).native, rows([0]))
     np.testing.assert_array_equal(found, [[np.inf, 0, np.nan]])
+
+
+@per_target
+@pytest.mark.parametrize("width", WIDTHS)
+def test_scale_and_soft_cap_equal_their_definitions(
+    target: str, width: int, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    g = Graph()
+    finish(g, g.soft_cap(g.scale(table(g, width), 3.3), 2.5))
+    pair(g, random(g, rng), target=target).compare(rows(range(40)), tolerance=5e-7)
+
+
+@per_target
+def test_soft_cap_is_relatively_exact_everywhere(
+    target: str, pair: Callable, rows: type, run: Callable
+) -> None:
+    g = Graph()
+    finish(g, g.soft_cap(table(g, 1000, rows=16), 1.0))
+    sizes = np.concatenate([np.linspace(0, 12, 7000), np.geomspace(1e-12, 1, 1000)])
+    values = np.concatenate([sizes, -sizes]).astype(np.float32).reshape(16, 1000)
+    both = pair(g, {"table": values}, target=target)
+    found, expected = (run(each, rows(range(16))) for each in (both.native, both.oracle))
+    np.testing.assert_allclose(found, expected, rtol=4e-7, atol=0)
+    assert np.abs(found).max() <= 1
+
+
+@per_target
+def test_soft_cap_of_numbers_that_are_not_finite_follows_its_definition(
+    target: str, pair: Callable, rows: type, run: Callable
+) -> None:
+    g = Graph()
+    finish(g, g.soft_cap(table(g, 3, rows=1), 30.0))
+    values = np.array([[np.inf, -np.inf, np.nan]], np.float32)
+    found = run(pair(g, {"table": values}, target=target).native, rows([0]))
+    np.testing.assert_array_equal(found, [[30, -30, np.nan]])
+
+
+@per_target
+@pytest.mark.parametrize("offset", [1.0, -0.5])
+def test_rms_norm_adds_the_offset_to_its_weight(
+    target: str, offset: float, pair: Callable, rows: type, rng: np.random.Generator
+) -> None:
+    g = Graph()
+    finish(g, g.rms_norm(table(g, 36), "norm", 1e-3, size=12, offset=offset))
+    pair(g, random(g, rng), target=target).compare(rows(range(11)), tolerance=1e-6)
+
+
+def test_an_offset_gives_the_bits_of_a_weight_that_it_was_added_to_before(
+    pair: Callable, rows: type, run: Callable
+) -> None:
+    found = []
+    for offset in (1.0, 0.0):
+        g = Graph()
+        finish(g, g.rms_norm(table(g, 50), "norm", 1e-6, offset=offset))
+        weights = random(g, np.random.default_rng(5))
+        weights["norm"] += np.float32(1.0 - offset)
+        found.append(run(pair(g, weights).native, rows(range(30))))
+    assert found[0].tobytes() == found[1].tobytes()
+
+
+@per_target
+@pytest.mark.parametrize("kv_format", KV_FORMATS)
+@pytest.mark.parametrize(("cap", "window"), [(0.5, 0), (2.0, 17), (50.0, 0)])
+def test_attention_with_limited_scores_equals_its_definition(
+    target: str,
+    kv_format: str,
+    cap: float,
+    window: int,
+    pair: Callable,
+    rows: type,
+    rng: np.random.Generator,
+) -> None:
+    both = attention_pair(
+        pair, rng, soft_cap=cap, window=window, target=target, kv_format=kv_format
+    )
+    both.compare(rows(range(40)), tolerance=3e-6)
+    both.compare(rows([40], start=40), tolerance=3e-6)
 
 
 @per_target

@@ -27,6 +27,8 @@ __all__ = [
     "rms_norm",
     "rope",
     "round_to",
+    "scale",
+    "soft_cap",
 ]
 
 # Integer formats: columns of a row that share a scale, and the largest integer.
@@ -85,11 +87,11 @@ def _round_blocks(x: Floats, number_format: str) -> Floats:
     return rounded
 
 
-def rms_norm(x: Floats, weight: Floats, eps: float, size: int) -> Floats:
-    """x / sqrt(mean(x²) + eps) · weight over groups of ``size`` columns."""
+def rms_norm(x: Floats, weight: Floats, eps: float, size: int, offset: float = 0.0) -> Floats:
+    """x / sqrt(mean(x²) + eps) · (weight + offset) over groups of ``size`` columns."""
     groups = x.astype(np.float64).reshape(len(x), x.shape[1] // size, size)
     groups /= np.sqrt(np.mean(groups**2, axis=-1, keepdims=True) + eps)
-    return (groups * weight).reshape(x.shape).astype(np.float32)
+    return (groups * (weight + np.float32(offset))).reshape(x.shape).astype(np.float32)
 
 
 def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
@@ -128,16 +130,20 @@ def attention(
     scale: float,
     window: int,
     causal: bool = True,
+    soft_cap: float = 0.0,
 ) -> Floats:
     """Attention of one sequence: q (n, heads, size) over k and v (m, kv_heads, size).
 
     A row attends to the keys up to its position, with a window only to the last ``window`` of them;
-    to all keys if attention is not causal. Returns (n, heads, size).
+    to all keys if attention is not causal. ``soft_cap`` limits the scores; 0 does not.
+    Returns (n, heads, size).
     """
     groups = q.shape[1] // k.shape[1]
     keys = np.repeat(k.astype(np.float64), groups, axis=1)
     values = np.repeat(v.astype(np.float64), groups, axis=1)
     scores = np.einsum("nhd,mhd->hnm", q.astype(np.float64), keys) * scale
+    if soft_cap:
+        scores = np.tanh(scores / soft_cap) * soft_cap
     distance = np.subtract.outer(q_positions, k_positions)
     hidden = (distance < 0) | ((window > 0) & (distance >= window))
     scores[:, hidden & causal] = -np.inf
@@ -156,6 +162,28 @@ def activate(x: Floats, activation: str) -> Floats:
 def gated(gate: Floats, up: Floats, activation: str) -> Floats:
     """activation(gate) · up."""
     return (ACTIVATIONS[activation](gate.astype(np.float64)) * up).astype(np.float32)
+
+
+def soft_cap(x: Floats, cap: float) -> Floats:
+    """tanh(x / cap) · cap."""
+    return (np.tanh(x.astype(np.float64) / cap) * cap).astype(np.float32)
+
+
+def scale(x: Floats, factor: float) -> Floats:
+    """x · factor."""
+    return x * np.float32(factor)
+
+
+# Operations that depend on nothing but their inputs, weights and parameters.
+ROW_BY_ROW: Mapping[str, Callable[..., Floats]] = {
+    "activate": activate,
+    "add": np.add,
+    "gated": gated,
+    "layer_norm": layer_norm,
+    "rms_norm": rms_norm,
+    "scale": scale,
+    "soft_cap": soft_cap,
+}
 
 
 class NumpyExecutor:
@@ -226,15 +254,11 @@ class NumpyExecutor:
     def _run(self, op: Op, inputs: list[Floats], rows: "_Rows") -> Floats:
         weights = [self._tensors[name] for name in op.weights]
         params = op.params
+        if op.kind in ROW_BY_ROW:
+            return ROW_BY_ROW[op.kind](*inputs, *weights, **params)
         match op.kind:
             case "embed" | "embed_position" | "embed_row":
                 return weights[0][rows.places(op)].astype(np.float32)
-            case "layer_norm":
-                return layer_norm(inputs[0], weights[0], weights[1], params["eps"])
-            case "activate":
-                return activate(inputs[0], params["activation"])
-            case "rms_norm":
-                return rms_norm(inputs[0], weights[0], params["eps"], params["size"])
             case "linear":
                 rounding = self._activation_formats.get(op.weights[0], "f32")
                 return linear(round_to(inputs[0], rounding), *weights)
@@ -242,10 +266,6 @@ class NumpyExecutor:
                 return rope(inputs[0], rows.positions, params["head_size"], params["frequencies"])
             case "attention":
                 return self._attention(op, inputs, rows)
-            case "gated":
-                return gated(inputs[0], inputs[1], params["activation"])
-            case "add":
-                return inputs[0] + inputs[1]
             case "output_rows":
                 return inputs[0][rows.outputs]
         raise ModelError(f"operation {op.kind!r} is not defined")
@@ -275,6 +295,7 @@ class NumpyExecutor:
             result[chunk] = attention(
                 q[chunk], keys[slots], values[slots], own, seen,
                 scale=op.params["scale"], window=window, causal=op.params["causal"],
+                soft_cap=op.params["soft_cap"],
             )  # fmt: skip
         return result.reshape(len(q), -1)
 

@@ -107,17 +107,21 @@ class Graph:
         shape = (x.width,)
         return self._op("layer_norm", (x,), {weight: shape, bias: shape}, x.width, eps=eps)
 
-    def rms_norm(self, x: Value, weight: str, eps: float, *, size: int | None = None) -> Value:
-        """x / sqrt(mean(x²) + eps) · weight, over groups of ``size`` columns (default: all).
+    def rms_norm(
+        self, x: Value, weight: str, eps: float, *, size: int | None = None, offset: float = 0.0
+    ) -> Value:
+        """x / sqrt(mean(x²) + eps) · (weight + offset), over groups of ``size`` columns.
 
-        A smaller size normalises each attention head separately with the same weight (Qwen3).
+        By default a group is the whole row; a smaller size normalises each attention head
+        separately with the same weight (Qwen3). weight + offset is rounded to float32.
         Zhang and Sennrich, 2019, https://arxiv.org/abs/1910.07467
         """
         size = size or x.width
         self._check(
             x.width % size == 0, f"rms_norm: width {x.width} is not a multiple of size {size}"
         )
-        return self._op("rms_norm", (x,), {weight: (size,)}, x.width, eps=eps, size=size)
+        params = {"eps": eps, "size": size, "offset": offset}
+        return self._op("rms_norm", (x,), {weight: (size,)}, x.width, **params)
 
     def linear(self, x: Value, weight: str, width: int, *, bias: str | None = None) -> Value:
         """x · weightᵀ (+ bias) with a weight of shape (width, x.width)."""
@@ -153,14 +157,17 @@ class Graph:
         scale: float,
         window: int = 0,
         causal: bool = True,
+        soft_cap: float = 0.0,
     ) -> Value:
         """softmax(q · kᵀ · scale) · v; keys and values are stored in a layer of the KV cache.
 
         Query head h reads key-value head h · kv_heads // heads (grouped heads, Ainslie et al.,
         2023, https://arxiv.org/abs/2305.13245). With a window w > 0 a row at position p attends
         to the positions p - w + 1 .. p. If not ``causal``, every row attends to the whole sequence,
-        and a step must contain its sequences from position 0.
+        and a step must contain its sequences from position 0. A ``soft_cap`` other than 0 is
+        applied to the scaled scores as by the method ``soft_cap``.
         """
+        self._check(soft_cap >= 0, f"attention: soft_cap {soft_cap}, expected 0 or more")
         self._check_heads("attention", q, head_size)
         self._check_heads("attention", k, head_size)
         self._check(
@@ -187,6 +194,7 @@ class Graph:
             scale=scale,
             window=window,
             causal=causal,
+            soft_cap=soft_cap,
         )
 
     def gated(self, gate: Value, up: Value, activation: str = "silu") -> Value:
@@ -215,6 +223,18 @@ class Graph:
         """x + y."""
         self._check(x.width == y.width, f"add: widths {x.width} and {y.width}, expected equal ones")
         return self._op("add", (x, y), {}, x.width)
+
+    def scale(self, x: Value, factor: float) -> Value:
+        """x · factor, with ``factor`` rounded to float32."""
+        return self._op("scale", (x,), {}, x.width, factor=factor)
+
+    def soft_cap(self, x: Value, cap: float) -> Value:
+        """tanh(x / cap) · cap, which limits x to the range from -cap to cap.
+
+        Bello et al., 2016, https://arxiv.org/abs/1611.09940
+        """
+        self._check(cap > 0, f"soft_cap: cap {cap}, expected more than 0")
+        return self._op("soft_cap", (x,), {}, x.width, cap=cap)
 
     def output_rows(self, x: Value) -> Value:
         """Only the rows that the step returns; later operations run only for them."""
