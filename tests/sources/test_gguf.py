@@ -63,6 +63,8 @@ def write(folder: Path, path: Path, architecture: str) -> dict[str, np.ndarray]:
     writer.add_value_length(size)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(config.get("rope_theta", 10_000.0))
+    writer.add_token_list([f"token {number}" for number in range(config["vocab_size"])])
+    writer.add_eos_token_id(3)
     with FolderSource(folder).tensors() as stored_tensors:
         tensors = {name: as_float32(stored_tensors[name]) for name in stored_tensors.names}
     for name, tensor in tensors.items():
@@ -94,6 +96,7 @@ def test_a_file_has_the_network_and_the_weights_of_the_folder(
     )
     assert [repr(op) for op in found.graph.ops] == [repr(op) for op in known.graph.ops]
     assert found.context_length == known.context_length
+    assert found.end_token_ids == {3}
     with GgufSource(path).tensors() as tensors:
         for weight in found.graph.weights:
             np.testing.assert_array_equal(as_float32(tensors[weight]), expected[weight])

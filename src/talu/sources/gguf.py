@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from talu.gguf.header import Metadata
 from talu.gguf.network import network_tensors, rope_factors
-from talu.gguf.reader import GgufModel, model_files, open_gguf, read_metadata
+from talu.gguf.reader import model_files, open_gguf
 from talu.gguf.settings import architecture_of, pooling_mode, sampling_of, settings_of
 from talu.sources.embedding import EmbeddingSettings, TextSettings
 from talu.sources.gguf_on_hub import GgufOnHub
 from talu.sources.settings import Settings
 from talu.tokenizer.gguf import build_from_metadata, chat_templates
+from talu.tokenizer.gguf_vocabulary import end_token_ids
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.files import versions_of
 
@@ -26,8 +27,6 @@ __all__ = ["HUB", "GgufSource", "matches", "open_source"]
 
 HUB = GgufOnHub()
 MAGIC = b"GGUF"
-ENDS = ("eos", "eot", "eom")  # tokens that end an answer: of the text, of a turn, of a message
-TOKEN = "tokenizer.ggml.{}_token_id"
 
 
 class GgufSource:
@@ -49,10 +48,12 @@ class GgufSource:
 
     def generation(self) -> Settings | None:
         """The tokens that begin a text and end an answer, and defaults for sampling."""
-        numbers = {name: self._metadata.get(TOKEN.format(name)) for name in (*ENDS, "bos")}
-        ends = [number for name in ENDS if (number := numbers[name]) is not None]
-        values = {**sampling_of(self._metadata), "bos_token_id": numbers["bos"]}
-        return Settings(self._path, values | ({"eos_token_id": ends} if ends else {}))
+        values = {
+            **sampling_of(self._metadata),
+            "bos_token_id": self._metadata.get("tokenizer.ggml.bos_token_id"),
+            "eos_token_id": end_token_ids(self._metadata, self.location) or None,
+        }
+        return Settings(self._path, values)
 
     def embedding(self, width: int, context: int) -> EmbeddingSettings:
         """How the metadata says that hidden states are pooled."""
@@ -84,18 +85,23 @@ class GgufSource:
             tensors.close()
             raise
 
-    @cached_property
+    @property
     def _metadata(self) -> Metadata:
-        return read_metadata(self._path)
+        return self._headers[0]
+
+    @property
+    def _network(self) -> Mapping[str, object]:
+        return self._headers[1]
 
     @cached_property
-    def _network(self) -> dict[str, object]:
-        model: GgufModel = open_gguf(self._path, use_mmap=False)
+    def _headers(self) -> tuple[Metadata, Mapping[str, object]]:
+        """The metadata, and the settings of the network."""
+        model = open_gguf(self._path, use_mmap=False)
         with model.tensors as tensors:
             shapes = {name: tensors[name].shape for name in tensors.names}
-            return settings_of(
-                self._metadata, shapes, self.location, rope_factors=rope_factors(tensors)
-            )
+            factors = rope_factors(tensors)
+        network = settings_of(model.metadata, shapes, self.location, rope_factors=factors)
+        return model.metadata, network
 
 
 def matches(path: Path) -> bool:
