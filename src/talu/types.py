@@ -464,6 +464,9 @@ class Request:
         deadline: the time by which the call has to finish, or fail with ``GenerationError``.
         has_alternatives: another model is asked if this one fails, so that a backend repeats a
             failed attempt only if it was told to.
+        asked_before: how often the backend has sent this request before. Its caller waits when the
+            server names a time, so that the backend raises such a failure at once. None when the
+            backend has to wait.
     """
 
     messages: tuple[Mapping[str, Any], ...] | None = None
@@ -478,6 +481,7 @@ class Request:
     notes: tuple[str, ...] = ()
     deadline: Deadline | None = field(default=None, compare=False, repr=False)
     has_alternatives: bool = field(default=False, compare=False, repr=False)
+    asked_before: int | None = field(default=None, compare=False, repr=False)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from tests.remote.server import Cut, Received, Reply, Server
 
 from talu import AsyncClient, ModelSpec, OpenAICompatibleBackend
 from talu.exceptions import EndpointError
-from talu.router import Fallback, Limits, Policy, RoundRobin, TargetStatus
+from talu.router import Fallback, First, Limits, Policy, RoundRobin, TargetStatus
 
 
 @pytest.fixture
@@ -21,8 +21,17 @@ def servers() -> Iterator[ExitStack]:
         yield stack
 
 
-def spec(server: Server, name: str, limits: Limits | None = None) -> ModelSpec:
-    return ModelSpec("m", OpenAICompatibleBackend(server.base_url), name=name, limits=limits)
+def spec(
+    server: Server, name: str, limits: Limits | None = None, retries: int | None = None
+) -> ModelSpec:
+    backend = OpenAICompatibleBackend(server.base_url, max_retries=retries)
+    return ModelSpec("m", backend, name=name, limits=limits)
+
+
+def busy_for(seconds: float) -> Reply:
+    """A refusal with the time of the server."""
+    error = {"error": {"message": "slow down"}}
+    return replies.json_reply(error, 429, (("retry-after", str(seconds)),))
 
 
 def first(client: Any) -> TargetStatus:
@@ -104,3 +113,62 @@ def test_a_server_whose_headers_say_that_nothing_is_left_is_not_asked_until_then
         faces.run(client.ask("hi"))
     assert caught.value.code == "MODELS_COOLING"
     faces.run(client.close())
+
+
+LONE: list[tuple[Policy | None, Limits | None]] = [(None, Limits(concurrency=1)), (First(), None)]
+
+
+@pytest.mark.parametrize(("policy", "limits"), LONE)
+@pytest.mark.parametrize(("retries", "requests"), [(0, 1), (1, 2), (None, 3)])
+def test_a_request_is_repeated_after_the_time_of_the_server_as_often_as_max_retries_allows(
+    awaited: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    servers: ExitStack,
+    policy: Policy | None,
+    limits: Limits | None,
+    retries: int | None,
+    requests: int,
+) -> None:
+    server = servers.enter_context(Server(always=lambda _: busy_for(0.01)))
+    client = awaited.face.client_class(spec(server, "a", limits, retries), policy=policy)
+    monkeypatch.setattr("talu.router.health.FIRST_PAUSE_S", 0.0)  # only the server's own times
+    with pytest.raises(EndpointError) as caught:
+        awaited.run(client.ask("hi", timeout=20))
+    assert len(server.requests) == requests
+    assert len(caught.value.attempts) == requests
+    awaited.run(client.close())
+
+
+def test_failures_of_both_kinds_are_counted_together(awaited: Any, servers: ExitStack) -> None:
+    both = (replies.failure(503), busy_for(0.01))
+    server = servers.enter_context(Server(always=lambda asked: both[asked.number % 2]))
+    client = awaited.face.client_class(spec(server, "a", Limits(concurrency=1), 2))
+    with pytest.raises(EndpointError):
+        awaited.run(client.ask("hi", timeout=20))
+    assert len(server.requests) == 3
+    awaited.run(client.close())
+
+
+@pytest.mark.parametrize("wait", [1, 20])
+def test_the_wait_for_the_last_model_is_bounded_and_seen_and_takes_no_slot(
+    awaited: Any, servers: ExitStack, wait: float
+) -> None:
+    server = servers.enter_context(Server(busy_for(6), replies.chat("ok")))
+    specs = [ModelSpec("vlmm::m", name="x"), spec(server, "a", Limits(concurrency=1))]
+    client = awaited.face.client_class(specs, policy=Fallback(wait=wait))
+
+    async def main() -> TargetStatus:
+        asked = asyncio.create_task(client.ask("hi"))
+        while not (asked.done() or client.router.status().targets[1].cooling_s):
+            await asyncio.sleep(0.01)
+        status: TargetStatus = client.router.status().targets[1]
+        asked.cancel()
+        (result,) = await asyncio.gather(asked, return_exceptions=True)
+        assert isinstance(result, EndpointError if wait == 1 else asyncio.CancelledError)
+        return status
+
+    status = awaited.run(main())
+    assert 4 < status.cooling_s <= 6
+    assert "slow down" in (status.cooling_reason or "")
+    assert status.running == 0
+    awaited.run(client.close())

@@ -1,6 +1,7 @@
 """Sends a request to models, one after the other, until one has given its first token."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -21,6 +22,7 @@ from talu.types import Attempt, Request
 
 __all__ = ["Dispatch"]
 
+RETRIES = 2  # after the times that a server names, of a model without max_retries
 RECHECK_S = 2.0  # while waiting: a loop that is closed by hand tells nobody
 
 CLOSING: set["asyncio.Task[None]"] = set()  # attempts that are being closed; a loop keeps no task
@@ -61,6 +63,7 @@ class Dispatch:
         self._again: list[Target] = []  # models that failed, to ask if all others pause
         self._open = open_model
         self._hedging = hedging
+        self._sent: Counter[str] = Counter()  # requests to each model
         self._may_hedge = policy.hedge
         self._hedge: Trial | None = None  # the last one
         self._running: dict[asyncio.Task[None], Trial] = {}
@@ -98,7 +101,8 @@ class Dispatch:
     def _begin(self, lease: Lease) -> Trial:
         place = self._left if lease.target in self._left else self._again
         place.remove(lease.target)
-        request = replace(self._request, has_alternatives=bool(self._left))
+        sent = self._sent[lease.target.name]
+        request = replace(self._request, has_alternatives=bool(self._left), asked_before=sent)
         trial = Trial(lease, request, self._policy, self._began_at)
         if not self._running and not self.attempts:
             self._asked_at = perf_counter()  # so that a wait for its turn makes no model slow
@@ -139,14 +143,15 @@ class Dispatch:
         if self._hedge is not None:
             self._may_hedge = True  # the next model takes the place of this one
         self._errors.append(error)
+        self._sent[trial.model] += _requests_of(error)
         if isinstance(error, EndpointError) and error.retry_after is not None:
-            self._left.append(trial.lease.target)  # once the server allows it
-        elif verdict is Verdict.FAILED and self._asked(trial.model) == 1:
+            retries = RETRIES if trial.max_retries is None else trial.max_retries
+            if self._sent[trial.model] <= retries:
+                self._left.append(trial.lease.target)  # once the server allows it
+        elif (
+            verdict is Verdict.FAILED and trial.max_retries is None and self._sent[trial.model] == 1
+        ):
             self._again.append(trial.lease.target)
-
-    def _asked(self, model: str) -> int:
-        """How often this model was asked and has failed."""
-        return sum(attempt.model == model for attempt in self.attempts)
 
     def _hedge_delay(self) -> float | None:
         """Seconds until a second model is asked; None for never."""
@@ -277,6 +282,12 @@ def _entered(targets: Sequence[Target], ticket: Ticket) -> list[Target]:
 
 def _any_limited(waits: Mapping[str, Wait]) -> bool:
     return any(wait.limits is not None for wait in waits.values())
+
+
+def _requests_of(error: TaluError) -> int:
+    """The number of requests that an attempt has sent, as its error says."""
+    sent = error.details.get("attempts")
+    return sent if isinstance(sent, int) else 1
 
 
 def _error_of(task: "asyncio.Task[None]") -> BaseException | None:

@@ -20,6 +20,7 @@ class Trial:
         model: the model's name.
         lease: what the model's state knows of the attempt.
         opened: whether the model is open.
+        max_retries: how often a request to the model may be repeated; None if it does not say.
         held: the events up to the first token.
         generation: None until the model is open.
         first_token_ms: from the start of the attempt; None before the first token.
@@ -30,6 +31,7 @@ class Trial:
         self.model = lease.target.name
         self.lease = lease
         self.opened = False
+        self.max_retries: int | None = None
         self.held: list[Event] = []
         self.generation: AsyncGeneration | None = None
         self.first_token_ms: float | None = None
@@ -45,6 +47,7 @@ class Trial:
         try:
             backend = await open_model(self.model)
             self.opened = True
+            self.max_retries = getattr(backend, "max_retries", None)
             self._location = backend.location
             await self._check(backend)
             self.lease.asked()

@@ -118,6 +118,8 @@ async def repeated(
     failures: Failures,
     retries: int,
     repeating: Callable[[EndpointError, int], None] = lambda failure, failed: None,
+    *,
+    waits_for_server: bool = True,
 ) -> T:
     """The result of an attempt, repeated while its failures allow that.
 
@@ -127,6 +129,7 @@ async def repeated(
         failures: words what an attempt raised.
         retries: how often to repeat it.
         repeating: told of each failure before the next attempt, with the number of failures.
+        waits_for_server: repeat it also after the time that the server names.
 
     Raises:
         EndpointError: the last failure; ``details["attempts"]`` is the number of attempts.
@@ -145,6 +148,8 @@ async def repeated(
         # After the handler, so that the SDK's error is not attached: servers repeat keys in bodies.
         failed += 1
         wait = wait_before_retry(failure, failed, retries, random.random)
+        if failure.retry_after is not None and not waits_for_server:
+            wait = None
         if wait is None or not await waiting.pause(wait):
             failure.details["attempts"] = failed
             raise failure

@@ -54,6 +54,7 @@ class Exchange:
     echo: str = ""
     notes: tuple[str, ...] = ()
     retries: int = 0
+    waits_for_server: bool = True
     deadline: Deadline | None = None
 
 
@@ -103,7 +104,14 @@ class RemoteGeneration:
             self._events.append(TextDelta(exchange.echo))
         attempt = partial(self._attempt, exchange, waiting)
         try:
-            await repeated(attempt, waiting, failures, exchange.retries, self._repeating)
+            await repeated(
+                attempt,
+                waiting,
+                failures,
+                exchange.retries,
+                self._repeating,
+                waits_for_server=exchange.waits_for_server,
+            )
         except Cancelled:
             await self._cancel_now()
         except EndpointError as error:

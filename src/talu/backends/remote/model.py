@@ -126,6 +126,11 @@ class RemoteModel:
         return None
 
     @property
+    def max_retries(self) -> int | None:
+        """How often a request may be repeated; None if the options do not say."""
+        return self._limits.retries
+
+    @property
     def settings(self) -> Collection[str]:
         """The settings that the provider takes in chats or raw completions."""
         return honoured(self._target, raw=False) | honoured(self._target, raw=True)
@@ -160,7 +165,9 @@ class RemoteModel:
             echo=request.prompt or "" if request.echo_prompt else "",
             notes=(*request.notes, *body.notes),
             deadline=request.deadline,
-            retries=self._limits.retries_of(has_alternatives=request.has_alternatives),
+            retries=self._limits.retries_of(has_alternatives=request.has_alternatives)
+            - (request.asked_before or 0),
+            waits_for_server=request.asked_before is None,
         )
 
     async def _opened(self, body: Body) -> Reading:
