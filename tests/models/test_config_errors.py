@@ -31,6 +31,11 @@ QWEN3: dict[str, Any] = {
 LLAMA = {k: v for k, v in QWEN3.items() if k not in ("architectures", "head_dim")} | {
     "model_type": "llama"
 }
+GEMMA3 = {k: v for k, v in QWEN3.items() if k != "architectures"} | {
+    "model_type": "gemma3_text",
+    "sliding_window": 8,
+}
+GEMMA2 = GEMMA3 | {"model_type": "gemma2"}
 LLAMA3_SCALING = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -54,7 +59,7 @@ def changed(base: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {k: v for k, v in (base | changes).items() if v is not ABSENT}
 
 
-@pytest.mark.parametrize("base", [QWEN3, LLAMA], ids=["qwen3", "llama"])
+@pytest.mark.parametrize("base", [QWEN3, LLAMA, GEMMA2, GEMMA3], ids=lambda b: b["model_type"])
 def test_the_unchanged_settings_are_accepted(tmp_path: Path, base: dict[str, Any]) -> None:
     assert load_architecture(write(tmp_path, base)).layer_count == 2
 
@@ -154,7 +159,8 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         QWEN3,
         {"model_type": "qwen4"},
         "model_type",
-        "is 'qwen4'; did you mean 'qwen3'? (supported: 'bert', 'distilbert', 'llama', 'mistral', "
+        "is 'qwen4'; did you mean 'qwen3'? (supported: 'bert', 'distilbert', 'gemma', 'gemma2', "
+        "'gemma3_text', 'llama', 'mistral', "
         "'qwen2', 'qwen3', 'roberta', 'xlm-roberta')",
     ),
     "model type of a wrong type": (QWEN3, {"model_type": ["qwen3"]}, "model_type", "a text"),
@@ -309,6 +315,77 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "quantization",
         "quantised weights",
     ),
+    "a window of 1 in Gemma": (GEMMA2, {"sliding_window": 1}, "sliding_window", "from 2"),
+    "no window in Gemma": (GEMMA2, {"sliding_window": None}, "sliding_window", "is null"),
+    "a layer of an unknown kind in Gemma": (
+        GEMMA3,
+        {"layer_types": ["full_attention", "chunked_attention"]},
+        "layer_types",
+        "is 'chunked_attention'",
+    ),
+    "too few layers in Gemma": (GEMMA3, {"layer_types": []}, "layer_types", "0 entries for 2"),
+    "a pattern of 0": (GEMMA3, {"sliding_window_pattern": 0}, "sliding_window_pattern", "from 1"),
+    "scores limited to 0": (
+        GEMMA2,
+        {"attn_logit_softcapping": 0.0},
+        "attn_logit_softcapping",
+        "must be above 0",
+    ),
+    "logits limited to less than 0": (
+        GEMMA3,
+        {"final_logit_softcapping": -30.0},
+        "final_logit_softcapping",
+        "decimal number from 0.0",
+    ),
+    "a scale of queries that is not whole": (
+        GEMMA3,
+        {"query_pre_attn_scalar": 256.5},
+        "query_pre_attn_scalar",
+        "whole number",
+    ),
+    "Gemma in both directions": (
+        GEMMA3,
+        {"use_bidirectional_attention": True},
+        "use_bidirectional_attention",
+        "both directions is not supported",
+    ),
+    "an unknown type of numbers": (GEMMA3, {"dtype": "float8"}, "dtype", "supported: 'float32'"),
+    "a local base of 0": (
+        GEMMA3,
+        {"rope_local_base_freq": 0.0},
+        "rope_local_base_freq",
+        "above 0",
+    ),
+    "a window that the first Gemma lacks": (
+        GEMMA2,
+        {"model_type": "gemma"},
+        "sliding_window",
+        "not supported",
+    ),
+    "the old name of the rotation's type": (
+        GEMMA3,
+        {"rope_scaling": {"type": "linear", "factor": 2.0}},
+        "rope_scaling.type",
+        "write 'rope_type'",
+    ),
+    "two descriptions of the rotation": (
+        GEMMA3,
+        {"rope_scaling": {"factor": 2.0}, "rope_parameters": {"full_attention": {}}},
+        "rope_scaling",
+        "beside 'rope_parameters'",
+    ),
+    "rotation by kind of layer in Gemma 2": (
+        GEMMA2,
+        {"rope_parameters": {"full_attention": {"rope_theta": 1e6}}},
+        "rope_parameters.full_attention",
+        "one kind of layer",
+    ),
+    "a rotation of an unknown type in one kind of layer": (
+        GEMMA3,
+        {"rope_parameters": {"sliding_attention": {"rope_type": "yarn"}}},
+        "rope_parameters.sliding_attention.rope_type",
+        "is 'yarn'",
+    ),
     "bidirectional within a window": (
         LLAMA,
         {"model_type": "mistral", "is_causal": False, "sliding_window": 8},
@@ -392,13 +469,21 @@ JSON = st.recursive(
     ),
     max_leaves=5,
 )
-KEYS = [*QWEN3, "rope_scaling", "rope_parameters", "layer_types", "eos_token_id", "hidden_act"]
+KEYS = [
+    *QWEN3,
+    *("rope_scaling", "rope_parameters", "layer_types", "eos_token_id", "hidden_act"),
+    *("hidden_activation", "sliding_window", "sliding_window_pattern", "rope_local_base_freq"),
+    *("attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "dtype"),
+]
 
 
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(base=st.sampled_from([QWEN3, LLAMA]), change=st.dictionaries(st.sampled_from(KEYS), JSON))
+@given(
+    base=st.sampled_from([QWEN3, LLAMA, GEMMA2, GEMMA3]),
+    change=st.dictionaries(st.sampled_from(KEYS), JSON),
+)
 def test_any_json_gives_a_network_or_a_model_error(
     tmp_path: Path, base: dict[str, Any], change: dict[str, Any]
 ) -> None:

@@ -26,8 +26,13 @@ ROOT = Path(__file__).parents[2]
 FILES = {"mistral": "llama", "qwen2": "qwen", "qwen3": "qwen", "roberta": "bert"} | {
     "xlm-roberta": "bert",
     "distilbert": "bert",
+    "gemma2": "gemma",
+    "gemma3_text": "gemma",
 }
-DECODERS = ("llama", "mistral", "qwen2", "qwen3")
+DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
+GEMMAS = ("gemma", "gemma2", "gemma3_text")
+PLAIN = ("llama", "gemma")  # decoders without windows
+ACTIVATION = {"distilbert": "activation"} | dict.fromkeys(GEMMAS[1:], "hidden_activation")
 NO_EFFECT = {  # transformers validates these, but the network does not depend on them
     "attention_dropout", "bos_token_id", "chunk_size_feed_forward", "classifier_dropout",
     "eos_token_id", "hidden_dropout_prob", "initializer_range", "pretraining_tp",
@@ -39,17 +44,19 @@ NO_EFFECT_HERE = {  # the same, in some families
     - ({"pad_token_id"} if "roberta" in family else set())
     for family in RECORDED
 }
+NO_EFFECT_HERE["gemma3_text"].add("attn_logit_softcapping")
 
 
 def lacks(family: str, key: str, value: Any, change: dict[str, Any]) -> bool:
     """Whether talu refuses, naming the key, a setting that transformers supports."""
     decoder, distilled = family in DECODERS, family == "distilbert"
     match key:
-        case "hidden_act" | "activation":
-            read = key == ("activation" if distilled else "hidden_act")
+        case "hidden_act" | "activation" | "hidden_activation":
+            read = key == ACTIVATION.get(family, "hidden_act")
             return read and value in ("tanh", "mish")
         case "rope_scaling" | "rope_parameters" if isinstance(value, dict):
-            return value.get("rope_type") in ("yarn", "dynamic")
+            read = (family, key) != ("gemma3_text", "rope_parameters")  # there by kind of layer
+            return read and value.get("rope_type") in ("yarn", "dynamic")
         case "num_hidden_layers" | "n_layers" if distilled or key == "num_hidden_layers":
             return value is True or (isinstance(value, int) and value < 1)
         case "num_attention_heads":
@@ -61,13 +68,33 @@ def lacks(family: str, key: str, value: Any, change: dict[str, Any]) -> bool:
         case "position_embedding_type":
             return value not in ("missing", None, "absolute")
         case "is_causal" if decoder:
-            return not value and family != "llama" and "sliding_window" not in change
+            return not value and family not in PLAIN and "sliding_window" not in change
         case "is_causal" | "is_decoder" | "add_cross_attention":
             return not decoder and value != "missing" and bool(value)
-        case "sliding_window" if family == "llama":
+        case "sliding_window" if family in PLAIN:
             return value not in ("missing", None) and "layer_types" not in change
         case "attention_chunk_size":
-            return family == "llama" and value == 1
+            return family in PLAIN and value == 1
+    return False
+
+
+def lacks_in_gemma(family: str, key: str, value: Any) -> bool:
+    """The same, for keys that only Gemma has."""
+    match key:
+        case "use_bidirectional_attention":
+            return value is True
+        case "attn_logit_softcapping" if family == "gemma2":
+            return isinstance(value, float) and value <= 0
+        case "final_logit_softcapping" if family in GEMMAS[1:]:
+            return isinstance(value, float) and value <= 0
+        case "query_pre_attn_scalar":
+            return family in GEMMAS[1:] and value == -1
+        case "sliding_window_pattern" if family == "gemma3_text":
+            return isinstance(value, float) or value == -1
+        case "rope_scaling" if family == "gemma3_text":
+            return isinstance(value, dict) and "type" in value and "rope_type" not in value
+        case "rope_parameters" if family == "gemma3_text" and isinstance(value, dict):
+            return bool((value.get("full_attention") or {}).get("rope_type") == "yarn")
     return False
 
 
@@ -80,7 +107,10 @@ def cases() -> list[Any]:
             expected = recorded["outcomes"][outcome]
             if set(change) <= NO_EFFECT | NO_EFFECT_HERE[family]:
                 expected = base
-            if any(lacks(family, key, value, change) for key, value in change.items()):
+            if any(
+                lacks(family, key, value, change) or lacks_in_gemma(family, key, value)
+                for key, value in change.items()
+            ):
                 expected = "refused"
             key = next(iter(change)) if len(change) == 1 else "several"
             found.setdefault((family, key), []).append((change, expected))

@@ -21,6 +21,9 @@ TOLERANCE = 1e-4  # of logits whose standard deviation is about 2; float32 alone
 # shows when it rounds in the same places (0.015 with only the f16 cache, 0.14 with bf16).
 BLUR = {"f32": 0.03, "f16": 0.03, "bf16": 0.28}
 MODELS = [  # one row per checkpoint of golden/: name, model type, tied
+    ("gemma", "gemma", True),
+    ("gemma2", "gemma2", False),
+    ("gemma3", "gemma3_text", True),
     ("llama2", "llama", False),
     ("llama31", "llama", True),
     ("llama_bias", "llama", False),

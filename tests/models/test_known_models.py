@@ -49,6 +49,46 @@ LLAMA3 = LLAMA | {
 }
 
 
+GEMMA = SAVED | {
+    "architectures": ["GemmaForCausalLM"],
+    "model_type": "gemma",
+    "attention_bias": False,
+    "bos_token_id": 2,
+    "eos_token_id": 1,
+    "head_dim": 256,
+    "hidden_act": "gelu",
+    "hidden_activation": None,
+    "max_position_embeddings": 8192,
+    "pad_token_id": 0,
+    "rms_norm_eps": 1e-6,
+    "rope_scaling": None,
+    "rope_theta": 10000.0,
+    "vocab_size": 256000,
+}
+GEMMA2 = GEMMA | {
+    "architectures": ["Gemma2ForCausalLM"],
+    "model_type": "gemma2",
+    "attn_logit_softcapping": 50.0,
+    "cache_implementation": "hybrid",
+    "final_logit_softcapping": 30.0,
+    "hidden_act": "gelu_pytorch_tanh",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+}
+GEMMA3 = {key: value for key, value in GEMMA2.items() if key != "hidden_act"} | {
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+    "max_position_embeddings": 32768,
+    "rope_local_base_freq": 10000.0,
+    "rope_theta": 1000000.0,
+    "sliding_window": 512,
+    "vocab_size": 262144,
+}
+
+
 def sizes(width: int, inner: int, layers: int, heads: int, kv_heads: int) -> dict[str, int]:
     return {
         "hidden_size": width,
@@ -121,6 +161,22 @@ MODELS: dict[str, tuple[dict[str, Any], int]] = {
         | {"head_dim": 64, "tie_word_embeddings": True},
         1_235_814_400,
     ),
+    "Gemma-2B": (GEMMA | sizes(2048, 16384, 18, 8, 1), 2_506_172_416),
+    "Gemma-2-2B": (GEMMA2 | sizes(2304, 9216, 26, 8, 4), 2_614_341_888),
+    "Gemma-3-270M": (
+        GEMMA3
+        | sizes(640, 2048, 18, 4, 1)
+        | {
+            "_sliding_window_pattern": 6,
+            "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 3,
+            "use_bidirectional_attention": False,
+        },
+        268_098_176,
+    ),
+    "Gemma-3-1B": (
+        GEMMA3 | sizes(1152, 6912, 26, 4, 1) | {"sliding_window_pattern": 6},
+        999_885_952,
+    ),
     "Mistral-7B-v0.1": (
         SAVED
         | sizes(4096, 14336, 32, 32, 8)
@@ -144,4 +200,6 @@ def test_a_published_model_has_its_number_of_parameters(
     tmp_path: Path, config: dict[str, Any], parameters: int
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_architecture(FolderSource(tmp_path)).parameter_count == parameters
+    architecture = load_architecture(FolderSource(tmp_path))
+    assert architecture.parameter_count == parameters
+    assert architecture.notes == ()

@@ -2,7 +2,7 @@
 
 Needs torch and transformers (neither is a dependency of talu)::
 
-    python tools/golden/make_configs.py
+    python tools/golden/make_configs.py [FAMILY ...]
 
 For each family a small base configuration is changed one key at a time: the key is missing, null,
 false, 0 or 1, or has one of the values listed here. The result is the shapes of the tensors and a
@@ -11,6 +11,7 @@ few hidden states for weights that the test makes again from the tensors' names.
 
 import hashlib
 import json
+import sys
 import tempfile
 import warnings
 import zlib
@@ -22,6 +23,7 @@ import torch
 import transformers
 
 TARGET = Path(__file__).parents[2] / "tests" / "models" / "golden" / "configs.json"
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")  # decoders
 MISSING = "missing"
 PROMPT = [5, 9, 1, 33, 7, 1, 1, 12, 30, 21, 8, 2, 17, 6]  # 1 is RoBERTa's padding token
 SHOWN = [0, 2, 3, 8, -1]  # rows of the hidden states that are recorded
@@ -52,12 +54,21 @@ ENCODER = {
     "layer_norm_eps": 0.05,
     "hidden_act": "silu",
 }
+GEMMA = DECODER | {"head_dim": 6}
+GEMMA_WINDOWS = {key: value for key, value in GEMMA.items() if key != "hidden_act"} | {
+    "hidden_activation": "silu",
+    "query_pre_attn_scalar": 9,
+    "sliding_window": 5,
+}
 BASES: dict[str, dict[str, Any]] = {
     "llama": DECODER,
     "mistral": DECODER | {"sliding_window": 5},
     "qwen2": DECODER | {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2},
     "qwen3": DECODER
     | {"head_dim": 6, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2},
+    "gemma": GEMMA,
+    "gemma2": GEMMA_WINDOWS | {"attn_logit_softcapping": 2.0},
+    "gemma3_text": GEMMA_WINDOWS | {"sliding_window_pattern": 2, "rope_local_base_freq": 10.0},
     "bert": ENCODER,
     "roberta": ENCODER,
     "xlm-roberta": ENCODER,
@@ -175,6 +186,22 @@ DECODERS: dict[str, list[Any]] = {
     "embedding_multiplier": [12],
     "num_experts": [8],
 }
+GEMMAS: dict[str, list[Any]] = {
+    "hidden_activation": ACTIVATIONS,
+    "query_pre_attn_scalar": [16, *SIZES],
+    "attn_logit_softcapping": [3.0, -3.0, 3, "3.0"],
+    "final_logit_softcapping": [3.0, 0.0, -3.0, "3.0"],
+    "sliding_window_pattern": [3, 4, -1, 2.0],
+    "rope_local_base_freq": [1000, 1000.0, "1000"],
+    "use_bidirectional_attention": [True],
+}
+GEMMA_ROPES: list[Any] = [
+    {FULL: {"rope_theta": 50.0}},
+    {FULL: None, SLIDING: {"rope_theta": 50.0}},
+    {FULL: LINEAR, SLIDING: None},
+    {FULL: {"rope_type": "default"}, SLIDING: LINEAR | {"rope_theta": 50.0}},
+    {FULL: {"rope_type": "yarn", "factor": 2.0}},
+]
 ENCODERS: dict[str, list[Any]] = {
     "hidden_size": [32, *SIZES],
     "intermediate_size": [32, *SIZES],
@@ -197,7 +224,7 @@ ENCODERS: dict[str, list[Any]] = {
     "n_layers": [3, *SIZES],
     "n_heads": [8, 3, *SIZES],
 }
-TOO_SMALL = {("vocab_size", 1), ("max_position_embeddings", 0), ("max_position_embeddings", 1)}
+TOO_SMALL = [("vocab_size", 1), ("max_position_embeddings", 0), ("max_position_embeddings", 1)]
 TOGETHER: dict[str, list[dict[str, Any]]] = {  # changes of several keys
     "all decoders": [
         {"rope_scaling": LINEAR, "rope_parameters": LLAMA3},
@@ -224,14 +251,19 @@ TOGETHER: dict[str, list[dict[str, Any]]] = {  # changes of several keys
 
 def variants(family: str) -> list[dict[str, Any]]:
     """The changes that are tried; a key with the value ``MISSING`` is left out."""
-    decoder = family in ("llama", "mistral", "qwen2", "qwen3")
+    decoder = family in FAMILIES
     changes: list[dict[str, Any]] = [{}]
-    for key, values in (COMMON | (DECODERS if decoder else ENCODERS)).items():
+    table = COMMON | (DECODERS if decoder else ENCODERS)
+    if family.startswith("gemma"):
+        table |= GEMMAS | {"rope_parameters": [*ROPES, *GEMMA_ROPES]}
+    for key, values in table.items():
         changes += [
             {key: value}
             for value in (MISSING, None, False, 0, 1, *values)
             if (key, value) not in TOO_SMALL
         ]
+    if family in ("gemma2", "gemma3_text"):
+        changes.remove({"num_hidden_layers": MISSING})  # 26 random layers are never steady
     return changes + TOGETHER["all decoders"] * decoder + TOGETHER.get(family, [])
 
 
@@ -265,7 +297,7 @@ def outcome(config: dict[str, Any]) -> Any:
         (Path(folder) / "config.json").write_text(json.dumps(config))
         try:
             read = transformers.AutoConfig.from_pretrained(folder)
-            decoder = config["model_type"] in ("llama", "mistral", "qwen2", "qwen3")
+            decoder = config["model_type"] in FAMILIES
             kind = transformers.AutoModelForCausalLM if decoder else transformers.AutoModel
             with torch.device("meta"):
                 model = kind.from_config(read, attn_implementation="eager", dtype=torch.float32)
@@ -305,8 +337,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity(50)
     torch.set_num_threads(1)
-    recorded: dict[str, Any] = {}
-    for family, base in BASES.items():
+    recorded: dict[str, Any] = json.loads(TARGET.read_text())
+    for family in sys.argv[1:] or BASES:
+        base = BASES[family]
         outcomes: list[Any] = []
         cases = []
         for change in variants(family):
@@ -318,7 +351,7 @@ def main() -> None:
                 outcomes.append(result)
             cases.append([change, outcomes.index(result)])
         recorded[family] = {"base": base, "outcomes": outcomes, "cases": cases}
-    TARGET.write_text(as_text(recorded))
+    TARGET.write_text(as_text({family: recorded[family] for family in BASES}))
 
 
 def as_text(recorded: dict[str, Any]) -> str:

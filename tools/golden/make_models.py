@@ -84,6 +84,35 @@ MODELS: dict[str, tuple[str, str, int, dict[str, Any]]] = {  # family, type, pro
             "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0},
         },
     ),
+    "gemma": ("Gemma", "bfloat16", 24, {"head_dim": 10, "tie_word_embeddings": True}),
+    "gemma2": (
+        "Gemma2",
+        "float16",
+        40,
+        {
+            "head_dim": 12,
+            "sliding_window": 8,
+            "query_pre_attn_scalar": 7,
+            "attn_logit_softcapping": 2.0,  # small, so that limits change scores and logits
+            "final_logit_softcapping": 8.0,
+        },
+    ),
+    "gemma3": (
+        "Gemma3Text",
+        "bfloat16",
+        60,
+        {
+            "head_dim": 16,
+            "sliding_window": 8,
+            "query_pre_attn_scalar": 20,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 20.0},
+                "full_attention": {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0},
+            },
+            "tie_word_embeddings": True,
+        },
+    ),
     "mistral": ("Mistral", "bfloat16", 40, {"sliding_window": 8, "num_key_value_heads": 3}),
 }
 
@@ -118,6 +147,7 @@ DISTILLED = {  # what DistilBERT calls them; its eps is a constant
 
 def randomize(model: torch.nn.Module, seed: int) -> None:
     """Fill every tensor so that attention is selective and the logits are well spread."""
+    gemma = type(model).__name__.startswith("Gemma")  # scales its embeddings
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.named_parameters():
         noise = torch.randn(tensor.shape, generator=generator)
@@ -126,7 +156,7 @@ def randomize(model: torch.nn.Module, seed: int) -> None:
         elif "norm" in name.lower():
             tensor.data = 1 + 0.3 * noise
         elif "embed" in name:  # weaker than what the layers add, or a tied model repeats itself
-            tensor.data = 0.3 * noise
+            tensor.data = (0.15 if gemma else 0.3) * noise
         else:
             selective = ("head", ".q_proj", ".k_proj", "query", "key", "q_lin", "k_lin")
             gain = 1.7 if any(part in name for part in selective) else 1.0
@@ -155,12 +185,16 @@ def make(name: str) -> None:
     family, dtype, length, settings = MODELS[name]
     config = getattr(transformers, f"{family}Config")(**COMMON | settings)
     config._attn_implementation = "eager"
+    network = getattr(transformers, f"{family.removesuffix('Text')}ForCausalLM")
     for seed in range(1000):
-        model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+        model = network(config).eval()
         randomize(model, seed)
         model = model.to(getattr(torch, dtype))
-        rounded = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+        rounded = network(config).eval()
         rounded.load_state_dict(model.state_dict())
+        for module in rounded.modules():
+            if hasattr(module, "embed_scale"):  # rounded to the type of the weights
+                module.embed_scale.data = module.embed_scale.to(getattr(torch, dtype)).float()
         prompt = np.random.default_rng(seed).integers(3, config.vocab_size, length)
         tokens, margin = greedy(rounded, prompt.tolist(), NEW_TOKENS)
         if margin > MARGIN and len(set(tokens)) > NEW_TOKENS // 2:

@@ -98,7 +98,11 @@ class Architecture:
     pattern: int = 0
 
 
-GELU = {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh"}
+GEMMA = {
+    "hidden_act": "gelu_pytorch_tanh",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "norms_have_one_added": True,
+}
 WINDOW = {"attention.sliding_window": "sliding_window"}
 LOGIT_CAP = {"final_logit_softcapping": "final_logit_softcapping"}
 SCORE_CAP = {"attn_logit_softcapping": "attn_logit_softcapping"}
@@ -106,17 +110,17 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": Architecture(model_type="llama"),
     "qwen2": Architecture(model_type="qwen2"),
     "qwen3": Architecture(model_type="qwen3"),
-    "gemma": Architecture(model_type="gemma", constants=GELU),
+    "gemma": Architecture(model_type="gemma", constants=GEMMA),
     "gemma2": Architecture(
         model_type="gemma2",
         keys={**DECODER, **WINDOW, **LOGIT_CAP, **SCORE_CAP},
-        constants={**GELU, "sliding_window": 4096},
+        constants={**GEMMA, "sliding_window": 4096},
         pattern=2,
     ),
     "gemma3": Architecture(
         model_type="gemma3_text",
         keys={**DECODER, **WINDOW, **LOGIT_CAP},
-        constants=GELU,
+        constants=GEMMA,
         pattern=6,
     ),
     "bert": Architecture(

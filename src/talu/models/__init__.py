@@ -24,7 +24,7 @@ from talu.sources.source import ModelSource
 
 __all__ = ["FAMILIES", "Architecture", "load_architecture"]
 
-FAMILIES = ["bert", "llama", "qwen"]
+FAMILIES = ["bert", "gemma", "llama", "qwen"]
 SHOWN = 12  # names in a note
 OWN_HEAD = (
     "ties the output head to the embedding table ('tie_word_embeddings'), but the checkpoint has a "

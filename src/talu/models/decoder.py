@@ -1,6 +1,6 @@
 """Defines the configuration keys and sizes that all decoders share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,8 +11,19 @@ from talu.models.keys import ALL_FAMILIES, Choice, Decimal, Flag, Key, Off, Trut
 from talu.models.rope_keys import MAX_CONTEXT, rotary_frequencies
 from talu.sources.settings import Settings
 
-__all__ = ["HEAD", "MAX_CONTEXT", "SHORT_WINDOW", "TABLE", "Sizes", "decoder_keys"]
+__all__ = [
+    "ACTIVATIONS",
+    "HEAD",
+    "MAX_CONTEXT",
+    "NO_CHUNKS",
+    "SHORT_WINDOW",
+    "TABLE",
+    "Sizes",
+    "check_layers_without_window",
+    "decoder_keys",
+]
 
+Rotation = tuple[NDArray[np.float32], list[str]]  # frequencies, and keys without effect
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 ACTIVATIONS = {  # names in config.json: names of Graph.gated
     "silu": "silu",
@@ -28,6 +39,8 @@ ACTIVATIONS = {  # names in config.json: names of Graph.gated
     "relu": "relu",
 }
 SHORT_WINDOW = "transformers gives other results for it with a cache than without"
+NO_WINDOW = Off(why="a sliding window is not supported for this model type")
+NO_CHUNKS = Off(why="chunked attention is not supported")
 SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 
 
@@ -54,6 +67,26 @@ def decoder_keys(
         "is_causal": Truth(missing=True, null=False),
         "kv_sharing_modes": Off(why="layers that share their keys and values are not supported"),
     }
+
+
+def check_layers_without_window(
+    settings: Settings, kinds: Collection[object] | None, layers: int
+) -> None:
+    """Check the keys of a model type whose layers attend to all positions.
+
+    Args:
+        settings: config.json.
+        kinds: of the layers, as ``layer_types`` lists them; None if it is missing.
+        layers: their number.
+
+    Raises:
+        ModelError: there is a window, or ``layer_types`` has another length.
+    """
+    if kinds is None:
+        NO_WINDOW.read(settings, "sliding_window")
+        NO_CHUNKS.read(settings, "attention_chunk_size")
+    elif len(kinds) != layers:
+        raise settings.error("layer_types", f"has {len(kinds)} entries for {layers} layers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +124,17 @@ class Sizes:
     without_effect: list[str]
 
     @classmethod
-    def read(cls, settings: Settings, values: Mapping[str, Any]) -> Self:
-        """Check the values of ``decoder_keys`` against each other; ``ModelError`` names the key."""
+    def read(
+        cls,
+        settings: Settings,
+        values: Mapping[str, Any],
+        *,
+        rotary: Callable[[Settings, int, int], Rotation] = rotary_frequencies,
+    ) -> Self:
+        """Check the values of ``decoder_keys`` against each other; ``ModelError`` names the key.
+
+        ``rotary`` reads the frequencies as ``rotary_frequencies`` does.
+        """
         if not any(settings.names(key) for key in SIZES):
             raise settings.error("hidden_size", "is missing, as are all other sizes")
         width, heads = values["hidden_size"], values["num_attention_heads"]
@@ -107,7 +149,7 @@ class Sizes:
         if head_size % 2 or not head_size:
             raise settings.error("head_dim", f"is {head_size}; rotary embedding needs pairs")
         context = values["max_position_embeddings"]
-        frequencies, without_effect = rotary_frequencies(settings, head_size, context)
+        frequencies, without_effect = rotary(settings, head_size, context)
         return cls(
             vocabulary=values["vocab_size"],
             context=context,
@@ -124,6 +166,12 @@ class Sizes:
             causal=values["is_causal"],
             without_effect=without_effect,
         )
+
+    def refuse_rotation_by_kind(self, settings: Settings, kinds: Collection[str]) -> None:
+        """Refuse settings of the rotary embedding that are for one of the kinds of layers."""
+        for name in self.without_effect:
+            if name.endswith(tuple(f".{kind}" for kind in kinds)):
+                raise settings.error(name, "applies to one kind of layer, which is not supported")
 
     def window(self, settings: Settings, window: int) -> int:
         """The sliding window of a layer, in the form that ``Graph.attention`` expects.

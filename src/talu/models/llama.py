@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from talu.graph.record import Graph, Value
-from talu.models.decoder import MAX_CONTEXT, SHORT_WINDOW, TABLE, Sizes, decoder_keys
+from talu.models.decoder import (
+    MAX_CONTEXT,
+    NO_CHUNKS,
+    SHORT_WINDOW,
+    TABLE,
+    Sizes,
+    check_layers_without_window,
+    decoder_keys,
+)
 from talu.models.keys import INVALID, Choices, Flag, Key, Off, Whole, read_keys
 from talu.sources.settings import Settings
 
@@ -21,8 +29,6 @@ ARCHITECTURES = {
     "mistral": ("MistralForCausalLM", "MistralModel"),
 }
 PREFIXES = dict.fromkeys(ARCHITECTURES, "model.")
-NO_WINDOW = Off(why="a sliding window is not supported for this model type")
-NO_CHUNKS = Off(why="chunked attention is not supported")
 KEYS: Mapping[str, Mapping[str, Key]] = {
     "llama": decoder_keys(vocabulary=32_000, inner=11_008, context=2048, kv_heads=None)
     | {
@@ -69,13 +75,7 @@ def read(settings: Settings, model_type: str) -> Config:
     if sizes.width % sizes.heads:
         message = f"is {sizes.width}, not a multiple of {sizes.heads} heads"
         raise settings.error("hidden_size", message)
-    kinds = values["layer_types"]
-    if kinds is None:
-        NO_WINDOW.read(settings, "sliding_window")
-        NO_CHUNKS.read(settings, "attention_chunk_size")
-    elif len(kinds) != sizes.layers:
-        message = f"has {len(kinds)} entries for {sizes.layers} layers"
-        raise settings.error("layer_types", message)
+    check_layers_without_window(settings, values["layer_types"], sizes.layers)
     return Config(sizes=sizes, attention_bias=values["attention_bias"], mlp_bias=values["mlp_bias"])
 
 

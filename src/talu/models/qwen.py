@@ -62,9 +62,7 @@ def read(settings: Settings, model_type: str) -> Config:
     """Read and check config.json."""
     values = read_keys(settings, KEYS[model_type])
     sizes = Sizes.read(settings, values)
-    for name in sizes.without_effect:
-        if name.endswith(tuple(f".{kind}" for kind in SLIDES)):
-            raise settings.error(name, "applies to one kind of layer, which is not supported")
+    sizes.refuse_rotation_by_kind(settings, SLIDES)
     windows = tuple(sizes.window(settings, w) for w in _windows(settings, values))
     qwen2 = model_type == "qwen2"
     bias = values.get("attention_bias", False)

@@ -14,10 +14,9 @@ from talu.models.keys import Number, Section, Whole
 from talu.models.rope import default_frequencies, linear_scaling, llama3_scaling
 from talu.sources.settings import Settings
 
-__all__ = ["rotary_frequencies"]
+__all__ = ["frequencies_of", "rotary_frequencies"]
 
 MAX_CONTEXT = 2**27
-THETA = Number(missing=10_000.0, high=1e12)
 PARTIAL = Number(missing=1.0, null=1.0, high=1.0)
 ORIGINAL_CONTEXT = Whole(high=MAX_CONTEXT)
 FACTORS: Mapping[str, tuple[str, ...]] = {  # required keys by type
@@ -44,16 +43,43 @@ def rotary_frequencies(
     """
     scaling = Section(null=None, falsy=True).read(settings, "rope_scaling")
     nested = scaling or Section(null=None).read(settings, "rope_parameters")
+    return frequencies_of(settings, nested, head_size, context)
+
+
+def frequencies_of(
+    settings: Settings,
+    nested: Settings | None,
+    head_size: int,
+    context: int,
+    *,
+    base: str = "rope_theta",
+    missing: float = 10_000.0,
+    original_at_top: bool = True,
+) -> tuple[NDArray[np.float32], list[str]]:
+    """The frequencies that one section describes; see ``rotary_frequencies``.
+
+    Args:
+        settings: config.json.
+        nested: the section; None if there is none.
+        head_size: columns of a head.
+        context: positions that the model was trained for.
+        base: the key at the top level of the file for a base that the section lacks.
+        missing: the base if that key is missing, too.
+        original_at_top: an ``original_max_position_embeddings`` at the top level takes precedence.
+    """
     nested = nested or Settings(settings.path, {}, "rope_parameters.")
     kind = _kind(nested)
-    theta = THETA.read(nested if nested.names("rope_theta") else settings, "rope_theta")
+    own = nested.names("rope_theta")
+    theta = Number(missing=missing, high=1e12).read(
+        nested if own else settings, "rope_theta" if own else base
+    )
     factors = [nested.number(key, above=0.0, up_to=MAX_FACTOR) for key in FACTORS[kind]]
     frequencies = default_frequencies(theta, head_size)
     if kind == "linear":
         frequencies = linear_scaling(frequencies, *factors)
     if kind == "llama3":
         key = "original_max_position_embeddings"
-        source = settings if settings.names(key) else nested  # for this key the top level wins
+        source = settings if original_at_top and settings.names(key) else nested
         original = ORIGINAL_CONTEXT.read(source, key)
         frequencies = llama3_scaling(frequencies, *factors, context=original or context)
     if kind == "factors":
@@ -63,7 +89,7 @@ def rotary_frequencies(
         source = nested if nested.names(key) else settings
         if PARTIAL.read(source, key) != 1.0:
             raise source.error(key, "is not 1, which is not supported")
-    settings.ignore("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
+    settings.ignore(base, "partial_rotary_factor", "original_max_position_embeddings")
     nested.ignore("type", "partial_rotary_factor", "original_max_position_embeddings")
     return frequencies, nested.unread_names()
 
