@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from math import inf
 from typing import Any
 
 import pytest
@@ -198,8 +199,9 @@ def test_the_wait_for_its_turn_does_not_make_a_model_slow() -> None:
     async def main() -> None:
         going = asyncio.Event()
         scripted = model("a", ["x", going.wait], "y")
-        spec = ModelSpec("a", scripted, limits=Limits(concurrency=1))
-        async with AsyncClient(spec, policy=Fallback(hedge=True)) as client:
+        specs = [ModelSpec("a", scripted, limits=Limits(concurrency=1)), "b"]
+        async with AsyncClient(specs, policy=Fallback(hedge=True)) as client:
+            client.router._routing._targets["b"]._health.until = inf  # it cools
             hedging = client.router._routing._hedging
             asked = [asyncio.create_task(client.ask("hi")) for _ in range(2)]
             while client.router.status().targets[0].waiting == 0:

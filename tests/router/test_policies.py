@@ -153,6 +153,7 @@ def test_the_target_of_a_policy_is_its_backend() -> None:
         (lambda: Fallback(models=["a", "a"]), "different names"),
         (lambda: Fallback(name=" "), "name of a policy must be printable text"),
         (lambda: Fallback(hedge=1), "hedge must be True or False"),
+        (lambda: First(hedge=True), "First asks no second model: leave out hedge=True"),
         (lambda: Fallback(wait=-1), "wait must be seconds"),
         (lambda: Fallback(wait=float("nan")), "wait must be seconds"),
         (lambda: Cheapest({"a": 1.0}), "no price for 'longname'"),
@@ -202,3 +203,45 @@ def test_a_wrong_question_to_several_models_is_an_error_and_no_answer() -> None:
         for ask in (client.ask_all, client.race):
             with pytest.raises(ValidationError, match="a message cannot hold"):
                 ask(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("models", "policy"),
+    [(["a"], Fallback(hedge=True)), (["a", "b"], Fallback(hedge=True, models=["b"]))],
+)
+def test_hedging_needs_a_second_model(models: list[str], policy: Policy) -> None:
+    with pytest.raises(ValidationError, match="hedge=True needs a second model"):
+        Client(models, policy=policy)
+
+
+class Unprepared(Policy):
+    """Does not call the constructor of its base."""
+
+    def __init__(self) -> None:
+        pass
+
+
+def test_a_policy_has_to_call_the_constructor_of_its_base() -> None:
+    with pytest.raises(ValidationError, match=r"Unprepared.__init__ must call super\(\).__init__"):
+        Client(["a"], policy=Unprepared())
+
+
+@pytest.mark.parametrize("checked", [None, [], "a", ["c"], ["a", "a"], [3], [["a"]], {"a"}])
+def test_a_check_that_returns_no_models_of_the_client_is_refused(checked: Any) -> None:
+    class Own(Policy):
+        def check(self, models: Any) -> Any:
+            return checked
+
+    with pytest.raises(ValidationError, match=r"Own.check must return .* 'a', 'b', each once"):
+        Client(["a", "b"], policy=Own())
+
+
+@pytest.mark.parametrize("reason", [True, False, 0, ["no"], ""])
+def test_a_reason_of_unfit_that_is_no_text_is_refused(awaited: Any, reason: Any) -> None:
+    class Own(Policy):
+        def unfit(self, backend: Any, request: Any) -> Any:
+            return reason
+
+    client = awaited.client_of(ScriptedModel("x", model="a"), policy=Own())
+    with pytest.raises(ValidationError, match=r"Own.unfit must return a text .* or None"):
+        awaited.run(client.ask("hi"))

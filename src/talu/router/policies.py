@@ -89,6 +89,9 @@ class Policy:
             raise ValidationError(wrong, details={"param": "name"})
         check_boolean("hedge", hedge)
         check_wait(wait)
+        if hedge and not self.falls_back:
+            wrong = f"{type(self).__name__} asks no second model: leave out hedge=True"
+            raise ValidationError(wrong, details={"param": "hedge"})
 
     def order(self, request: Request, targets: Sequence[TargetStatus]) -> list[str]:
         """The names of the models to ask, best first.
@@ -327,6 +330,14 @@ def _text(message: Mapping[str, Any]) -> str:
     parts = content if isinstance(content, list | tuple) else ()
     texts = (part.get("text") for part in parts if isinstance(part, Mapping))
     return "".join(text for text in texts if isinstance(text, str))
+
+
+def choice(chosen: object, known: Collection[str]) -> list[str] | None:
+    """The names, if they are a list of some of the known ones, each once; else None."""
+    if not isinstance(chosen, list | tuple) or not chosen:
+        return None
+    named = all(isinstance(name, str) and name in known for name in chosen)
+    return list(chosen) if named and len(set(chosen)) == len(chosen) else None
 
 
 def _by(targets: Sequence[TargetStatus], key: Callable[[TargetStatus], float]) -> list[str]:

@@ -14,7 +14,7 @@ from talu.exceptions import TaluError, ValidationError
 from talu.protocols import AsyncGeneration, Backend, Generation
 from talu.router.dispatch import Dispatch
 from talu.router.hedging import Hedging
-from talu.router.policies import First, Policy
+from talu.router.policies import First, Policy, choice
 from talu.router.status import TargetStatus
 from talu.router.targets import Target
 from talu.router.trial import Trial
@@ -214,10 +214,9 @@ class RoutedGeneration:
         chosen: object = policy.order(
             self._request, [target.status() for target in backend.targets]
         )
-        order = list(chosen) if isinstance(chosen, list | tuple) else []
         known = {target.name for target in backend.targets}
-        named = all(isinstance(name, str) and name in known for name in order)
-        if not order or not named or len(set(order)) < len(order):
+        order = choice(chosen, known)
+        if order is None:
             raise ValidationError(
                 f"{type(policy).__name__}.order must return some of the models "
                 f"{', '.join(map(shown, sorted(known)))}, each once, and returned {shown(chosen)}",

@@ -5,12 +5,12 @@ from functools import partial
 from typing import Protocol
 
 from talu.deadline import Deadline
-from talu.error_text import kind_of
+from talu.error_text import kind_of, shown
 from talu.exceptions import ValidationError
 from talu.protocols import Backend
 from talu.router.hedging import Hedging
 from talu.router.limits import Limits
-from talu.router.policies import Policy
+from talu.router.policies import Policy, choice
 from talu.router.policy_backend import LimitedBackend, PolicyBackend
 from talu.router.status import RouterStatus
 from talu.router.targets import Target
@@ -54,16 +54,8 @@ class Routing:
         Raises:
             ValidationError: it is not a policy, or names a model that the router does not have.
         """
-        if policy is not None and not isinstance(policy, Policy):
-            wrong = (
-                f"policy must be a policy of talu.router, as in Fallback(), got {kind_of(policy)}"
-            )
-            if isinstance(policy, type) and issubclass(policy, Policy):
-                name = policy.__name__
-                wrong = f"policy is the class {name}: create a policy, as in {name}()"
-            raise ValidationError(wrong, details={"param": "policy"})
         self.policy = policy
-        self.models = list(limits) if policy is None else policy.check(list(limits))
+        self.models = list(limits) if policy is None else _checked(policy, list(limits))
         self._limited = {name for name, each in limits.items() if each is not None}
         asked = self._limited if policy is None else {*self._limited, *self.models}
         self._targets = {name: Target(name, limits[name]) for name in limits if name in asked}
@@ -110,3 +102,31 @@ class Routing:
             hedged=self._hedging.hedged,
             targets=tuple(target.status() for target in self._targets.values()),
         )
+
+
+def _checked(policy: object, known: list[str]) -> list[str]:
+    """The names of the policy's models; ``ValidationError`` for a policy that cannot be used."""
+    wrong = None
+    if isinstance(policy, type) and issubclass(policy, Policy):
+        wrong = f"policy is the class {policy.__name__}: create a policy, as in {policy.__name__}()"
+    elif not isinstance(policy, Policy):
+        wrong = f"policy must be a policy of talu.router, as in Fallback(), got {kind_of(policy)}"
+    elif not all(hasattr(policy, name) for name in ("name", "models", "hedge", "wait")):
+        wrong = f"{type(policy).__name__}.__init__ must call super().__init__()"
+    if wrong is not None or not isinstance(policy, Policy):
+        raise ValidationError(wrong or "", details={"param": "policy"})
+    checked: object = policy.check(list(known))
+    chosen = choice(checked, known)
+    if chosen is None:
+        raise ValidationError(
+            f"{type(policy).__name__}.check must return a list of some of the models "
+            f"{', '.join(map(shown, known[:10]))}, each once, and returned {shown(checked)}",
+            details={"param": "policy"},
+        )
+    if policy.hedge and len(chosen) == 1:
+        raise ValidationError(
+            f"hedge=True needs a second model, and the policy has only {shown(chosen[0])}: leave "
+            "it out, or add a model",
+            details={"param": "hedge"},
+        )
+    return chosen

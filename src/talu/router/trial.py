@@ -3,7 +3,8 @@
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 
-from talu.exceptions import GenerationError
+from talu.error_text import shown
+from talu.exceptions import GenerationError, ValidationError
 from talu.protocols import AsyncGeneration, Backend
 from talu.router.policies import Policy
 from talu.router.targets import Lease
@@ -70,7 +71,13 @@ class Trial:
 
     async def _check(self, backend: Backend) -> None:
         """Refuse a model that cannot answer the request."""
-        reason = self._policy.unfit(backend, self._request)
+        reason: object = self._policy.unfit(backend, self._request)
+        if reason is not None and (not isinstance(reason, str) or not reason):
+            raise ValidationError(
+                f"{type(self._policy).__name__}.unfit must return a text that says why the model "
+                f"cannot answer, or None if it can, and returned {shown(reason)}",
+                details={"param": "policy"},
+            )
         if reason is None and self._policy.needs_room:
             reason = await _lack_of_room(backend, self._request)
         if reason is not None:
