@@ -9,7 +9,7 @@ import pytest
 from tests.remote import replies
 from tests.remote.server import Cut, Received, Reply, Server
 
-from talu import AsyncClient, ModelSpec, OpenAICompatibleBackend
+from talu import AsyncClient, ModelSpec, OpenAICompatibleBackend, ScriptedModel
 from talu.exceptions import EndpointError
 from talu.router import Fallback, First, Limits, Policy, RoundRobin, TargetStatus
 
@@ -171,4 +171,38 @@ def test_the_wait_for_the_last_model_is_bounded_and_seen_and_takes_no_slot(
     assert 4 < status.cooling_s <= 6
     assert "slow down" in (status.cooling_reason or "")
     assert status.running == 0
+    awaited.run(client.close())
+
+
+def test_a_request_that_a_server_refuses_gives_its_estimated_tokens_back(
+    awaited: Any, servers: ExitStack
+) -> None:
+    server = servers.enter_context(Server(*[replies.failure(400)] * 3, replies.chat("ok")))
+    limits = Limits(tokens_per_minute=1000, wait=0.05)
+    client = awaited.face.client_class(spec(server, "a", limits))
+    for _ in range(3):
+        with pytest.raises(EndpointError):
+            awaited.run(client.ask("hi", max_tokens=900))
+    assert awaited.run(client.ask("hi", max_tokens=900)) == "ok"
+    awaited.run(client.close())
+
+
+def test_a_model_that_gets_nothing_uses_none_of_its_requests_and_tokens(
+    awaited: Any, servers: ExitStack
+) -> None:
+    class Narrow(ScriptedModel):
+        settings = ("max_tokens",)
+
+    limits = Limits(requests_per_minute=1, tokens_per_minute=500)
+    narrow = ModelSpec("a", Narrow("yes", model="a"), limits=limits)
+    gone = Server()
+    gone.close()
+    other = ScriptedModel("other", "other", "other", model="c")
+    specs = [narrow, spec(gone, "b", limits), ModelSpec("c", other)]
+    client = awaited.face.client_class(specs, policy=Fallback())
+    answer = awaited.run(client.ask("hi", seed=3))
+    assert [each.error for each in answer.attempts] == ["UNSUITABLE", "ENDPOINT_UNREACHABLE", None]
+    gates = [client.router._routing._targets[name]._gate for name in ("a", "b")]
+    assert [gate.delay(gate._slots[-1].at, 500) for gate in gates] == [0.0, 0.0]
+    assert awaited.run(client.ask("hi")).model == "a"
     awaited.run(client.close())

@@ -172,6 +172,7 @@ class Dispatch:
                 if self._hedging.spend():
                     self._hedge = self._begin(lease)
                 else:
+                    lease.sent_nothing()
                     lease.release()
                 return
 

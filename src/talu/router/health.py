@@ -17,7 +17,7 @@ from talu.exceptions import (
     ValidationError,
 )
 
-__all__ = ["Health", "Verdict", "is_stall", "verdict_on"]
+__all__ = ["Health", "Verdict", "is_refused", "is_stall", "verdict_on"]
 
 FIRST_PAUSE_S = 1.0  # doubled for each further pause without a complete answer between them
 MAX_PAUSE_S = 60.0
@@ -25,6 +25,7 @@ MAX_ASKED_S = 3600.0  # of a pause that a server asks for
 STALL_S = 5.0  # without a first token, when the time of the caller is over
 TOLERATED = 3  # failures in a row, after a success
 RECENT_S = 60.0  # age of a success that excuses a failure
+REQUEST_TIMEOUT = 408  # a status; such a server may have worked on the request
 PASSED_ON = {
     "BAD_REQUEST",
     "GENERATION_CONTEXT_OVERFLOW",
@@ -87,6 +88,16 @@ def is_stall(error: BaseException, waited_s: float) -> bool:
     """
     timed_out = isinstance(error, GenerationError) and error.code == "GENERATION_TIMEOUT"
     return timed_out and waited_s >= STALL_S
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether a server answered before it computed anything, so that no tokens were used."""
+    return (
+        isinstance(error, EndpointError)
+        and error.status is not None
+        and 400 <= error.status < 500
+        and error.status != REQUEST_TIMEOUT
+    )
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from weakref import WeakSet
 from talu.error_text import shortened, shown
 from talu.exceptions import EndpointError, ResourceError, StateError
 from talu.forks import ForkSafeLock
-from talu.router.health import Health, Verdict, is_stall, verdict_on
+from talu.router.health import Health, Verdict, is_refused, is_stall, verdict_on
 from talu.router.limits import Gate, Limits, Slot
 from talu.router.queue import Queue, Ticket
 from talu.router.status import TargetStatus
@@ -311,8 +311,17 @@ class Lease:
             self.target._failed(
                 error, counted, began_at=self._began_at, probe=probe, answering=self._answering
             )
+        if not self.was_asked or verdict is Verdict.DOWN:
+            self.sent_nothing()
+        elif not self._answering and is_refused(error):
+            self.used(0)
         self.release()
         return verdict
+
+    def sent_nothing(self) -> None:
+        """The attempt does not count for the limits; to be called once."""
+        self._slot.requests -= 1
+        self.used(0)
 
     def _stalled(self, error: BaseException) -> bool:
         if self._asked_at is None or self._answering:
