@@ -68,6 +68,7 @@ def test_a_request_waits_as_long_as_the_server_asks_for_and_asks_again(faces: An
     answer = faces.run(client.ask("hi"))
     assert (answer.text, tried(answer)) == ("now", [("a", "RATE_LIMITED"), ("a", None)])
     assert answer.attempts[1].started_ms >= 20
+    assert answer.notes == ("the request was repeated once: RATE_LIMITED",)
 
 
 def test_a_request_waits_for_the_first_of_several_models_that_cool(faces: Any) -> None:

@@ -57,7 +57,7 @@ def not_in_time(
         message += "; raise its limits, or allow more time: timeout=, or wait= of its Limits"
         error = GenerationError(message, "GENERATION_TIMEOUT", {**details, "limits": limits})
     else:
-        message += "; allow more time: timeout="
+        message += "; allow more time: timeout=, or wait= of the policy or the Limits"
         after = min(known.values(), default=None)
         error = EndpointError(message, "MODELS_COOLING", details, retry_after=after, transient=True)
     error.attempts = tuple(attempts)

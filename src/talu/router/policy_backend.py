@@ -203,6 +203,9 @@ class RoutedGeneration:
         first = states[order[0]]
         if trial.model != first.name:
             self._notes = (_note(first.status(), trial.model, self._attempts),)
+        if again := [each.error for each in self._attempts if each.model == trial.model]:
+            times = "once" if len(again) == 1 else f"{len(again)} times"
+            self._notes += (f"the request was repeated {times}: {again[-1]}",)
         self._events += map(self._seen, trial.held)
         trial.held.clear()
         if self._cancelled and trial.generation is not None:
