@@ -274,6 +274,19 @@ def test_the_shards_in_the_index_of_a_sharded_model_are_downloaded(
     assert f"lacks '{second}', which its model.safetensors.index.json names" in torn.message
 
 
+@pytest.mark.parametrize(
+    "names", [["model-q4.gguf"], ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]]
+)
+def test_the_one_gguf_model_of_a_repository_is_downloaded(
+    resolve: Resolve, hub: Any, repository: Any, names: list[str]
+) -> None:
+    repository.files = {"README.md": b"", **{name: name.encode() for name in names}}
+    outcome = resolve()
+    assert outcome.folder is not None, outcome.message
+    assert outcome.folder.name == names[0]
+    assert sorted(hub.fetched()) == names
+
+
 def test_the_weights_of_a_refused_model_are_not_downloaded(
     resolve: Resolve, hub: Any, repository: Any
 ) -> None:
@@ -286,7 +299,7 @@ def test_the_weights_of_a_refused_model_are_not_downloaded(
     ("files", "words"),
     [
         ({"config.json": b"{}", "pytorch_model.bin": b""}, "as pickled objects"),
-        ({"config.json": b"{}", "model-q4.gguf": b""}, "GGUF weights ('model-q4.gguf')"),
+        ({"a.gguf": b"", "b.gguf": b""}, "GGUF weights ('a.gguf', 'b.gguf')"),
         ({"config.json": b"{}"}, "no weights in the repository org/model-"),
         ({"model.safetensors": WEIGHTS}, "has no config.json"),
         (

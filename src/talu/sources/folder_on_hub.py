@@ -38,7 +38,8 @@ class FolderOnHub:
     def refusal(self, place: str, names: Collection[str]) -> ModelError | None:
         """A repository needs config.json and safetensors weights beside it."""
         if REQUIRED not in names:
-            return _no_config(place, names)
+            has_gguf = any(name.endswith(".gguf") for name in names)
+            return refusal(place, names) if has_gguf else _no_config(place, names)
         return None if SINGLE in names or INDEX in names else refusal(place, names)
 
     def weights(

@@ -149,6 +149,7 @@ def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
         place = f"the repository {model_id} on {address(hub)}"
         files = files_of(place, sizes)
         folder = snapshot(hub, model_id, files.small, progress=False)
+        folder.mkdir(parents=True, exist_ok=True)  # missing if there are no small files
         if check is not None and files.small:
             check(folder)
         weights, others = files.weights(place, sizes, folder)

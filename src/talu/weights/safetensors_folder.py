@@ -136,8 +136,8 @@ def refusal(place: str, found: Iterable[str]) -> ModelError:
         )
     if ggufs:
         return ModelError(
-            f"{place} holds GGUF weights ({listed(ggufs)}), which are not supported yet; "
-            f"{looked_for}"
+            f"{place} holds GGUF weights ({listed(ggufs)}), not {SINGLE}; give the path of one of "
+            "these files, downloaded first if it is on the hub"
         )
     return ModelError(f"no weights in {place}: {looked_for}, found {listed(names) or 'nothing'}")
 
