@@ -138,9 +138,9 @@ def test_pickled_weights_are_refused_with_advice(tmp_path: Path, name: str) -> N
         open_folder(tmp_path)
 
 
-def test_gguf_weights_are_refused_for_now(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_of_gguf_files_says_to_give_the_path_of_one(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(ModelError, match=r"'model.gguf'\), which are not supported yet"):
+    with pytest.raises(ModelError, match=r"'model.gguf'\), not .*; give the path of one of these"):
         open_folder(tmp_path)
 
 
