@@ -20,6 +20,7 @@ __all__ = ["Connections", "proxy_for"]
 MAX_CONNECTIONS = 1000
 MAX_IDLE = 100
 IDLE_S = 5.0  # a connection that was not used for so long is not used again
+SURPLUS_S = 0.001  # wait for bytes that follow an answer, before a connection is used again
 IMPORTED_LATE = "anyio._backends._asyncio"  # at the first connection, where it blocks the loop
 FAILURES = (
     httpcore2.NetworkError,
@@ -193,7 +194,20 @@ class _Connection(httpcore2.AsyncNetworkStream):
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if self.has_answered:  # a request was sent before this one
             self._is_kept, self.has_answered = True, False
+            if await self._has_more():
+                await self.aclose()
+                raise _DeadError
         await self._stream.write(buffer, timeout)
+
+    async def _has_more(self) -> bool:
+        """Whether something follows the last answer: bytes that are not ours, or the end."""
+        try:
+            await self._stream.read(1, SURPLUS_S)
+        except httpcore2.ReadTimeout:
+            return False
+        except httpcore2.ReadError:
+            return True
+        return True
 
     async def aclose(self) -> None:
         await self._stream.aclose()
