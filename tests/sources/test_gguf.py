@@ -1,6 +1,7 @@
 """A GGUF file is a model: the same network as in a folder, and the answers of llama.cpp."""
 
 import json
+import os
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,4 +156,11 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     with smollm2().open("rb") as file:
         path.write_bytes(file.read(4 << 20))
     with pytest.raises(ModelError, match=r"cut\.gguf"), Client(str(path)) as client:
+        client.ask("Hi")
+
+
+def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    pipe = tmp_path / "model.gguf"
+    os.mkfifo(pipe)
+    with pytest.raises(ModelError, match=r"model\.gguf"), Client(str(pipe)) as client:
         client.ask("Hi")

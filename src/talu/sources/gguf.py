@@ -107,8 +107,10 @@ class GgufSource:
 def matches(path: Path) -> bool:
     """Whether the path is a file that begins as GGUF files do, or is named like one."""
     try:
+        if not path.is_file():  # opening a pipe would block for ever
+            return False
         with path.open("rb") as file:
-            return path.suffix == ".gguf" or file.read(4) == MAGIC
+            return path.suffix == ".gguf" or file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
 
