@@ -2,6 +2,10 @@
 
 import struct
 from collections.abc import Sequence
+from pathlib import Path
+
+from talu.gguf.header import Metadata
+from talu.gguf.reader import open_gguf
 
 
 def u32(number: int) -> bytes:
@@ -49,3 +53,10 @@ def whole(
     header = magic + version + u64(numbers[0]) + u64(numbers[1])
     header += b"".join(entries) + b"".join(tensors)
     return header + bytes(-len(header) % alignment) + data
+
+
+def metadata_of(path: Path) -> Metadata:
+    """The metadata of a file's model."""
+    model = open_gguf(path, use_mmap=False)
+    with model.tensors:
+        return model.metadata

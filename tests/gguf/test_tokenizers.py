@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.gguf.bytes import metadata_of
 from tests.gguf.llama import (
     byte_characters,
     digest,
@@ -27,7 +28,6 @@ from tests.remote.llama import LlamaCpp
 from tests.remote.llama import gguf as smollm
 
 from talu.exceptions import TokenizerError
-from talu.gguf.reader import read_metadata
 from talu.tokenizer.gguf import build_from_metadata, chat_templates
 from talu.tokenizer.gguf_vocabulary import end_token_ids
 from talu.tokenizer.gguf_words import PRE_TOKENIZERS
@@ -47,7 +47,7 @@ def vocabulary(name: str) -> Path:
 
 
 def tokenizer(metadata: dict[str, Any] | Path) -> Tokenizer:
-    values = read_metadata(metadata) if isinstance(metadata, Path) else metadata
+    values = metadata_of(metadata) if isinstance(metadata, Path) else metadata
     return Tokenizer(build_from_metadata(values, "file"))
 
 
@@ -207,7 +207,7 @@ def test_roles_have_the_names_that_templates_use() -> None:
 
 
 def test_texts_can_be_lower_cased_first() -> None:
-    metadata = read_metadata(smollm())
+    metadata = metadata_of(smollm())
     made = Tokenizer(build_from_metadata(metadata, "file", lower_case=True))
     assert made.encode("HELLO<|im_end|>") == tokenizer(smollm()).encode("hello<|im_end|>")
 
@@ -241,7 +241,7 @@ def test_tokens_that_can_never_be_formed_are_noted() -> None:
 
 
 def test_the_end_tokens_are_those_named_and_those_known_to_end_a_reply() -> None:
-    assert end_token_ids(read_metadata(smollm()), "file") == [0, 2]
+    assert end_token_ids(metadata_of(smollm()), "file") == [0, 2]
     tokens = ["a", "<eos>", "<end_of_turn>", "<|end|>", "stop"]
     values = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.eos_token_id": 4}
     assert end_token_ids(values, "file") == [1, 2, 3, 4]
@@ -256,7 +256,7 @@ def test_chat_templates_have_names() -> None:
         "tokenizer.chat_templates": ["tool_use"],
     }
     assert chat_templates(values, "file") == {"default": "a", "tool_use": "b"}
-    assert chat_templates(read_metadata(smollm()), "file")["default"].startswith("{% for")
+    assert chat_templates(metadata_of(smollm()), "file")["default"].startswith("{% for")
     with pytest.raises(TokenizerError, match=r"'tokenizer.chat_template' is not a text"):
         chat_templates({"tokenizer.chat_template": 1}, "file")
 

@@ -20,7 +20,7 @@ from talu.weights.checkpoint import Checkpoint
 from talu.weights.files import OpenFile, versions_of
 from talu.weights.tensors import FileRows, Tensor
 
-__all__ = ["GgufModel", "model_files", "open_gguf", "read_metadata"]
+__all__ = ["GgufModel", "model_files", "open_gguf"]
 
 PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 NUMBER, COUNT, TENSORS = "split.no", "split.count", "split.tensors.count"
@@ -39,17 +39,6 @@ class GgufModel:
 
     metadata: Metadata
     tensors: Checkpoint
-
-
-def read_metadata(path: Path) -> Metadata:
-    """The metadata of the model that the file at ``path`` is, or is a part of.
-
-    Raises:
-        ModelError: the file, or the first part of the model, cannot be read.
-    """
-    header = _header(path)
-    first = _parts(path, header)[0]
-    return header.metadata if first == path else _header(first).metadata
 
 
 def model_files(path: Path) -> tuple[Path, ...]:
