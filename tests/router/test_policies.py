@@ -1,5 +1,7 @@
 """The order in which policies ask their models, as values; and what is wrong in a policy."""
 
+import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from talu import Client
 from talu.backends.scripted import ScriptedModel
 from talu.config import GenerationConfig
-from talu.exceptions import ValidationError
+from talu.exceptions import EndpointError, GenerationError, ValidationError
 from talu.router import (
     ByCapability,
     Cheapest,
@@ -188,7 +190,10 @@ def test_an_order_that_names_no_models_is_refused(order: object) -> None:
             return order
 
     client = Client([ModelSpec(n, ScriptedModel("x")) for n in ("a", "b")], policy=Odd())
-    with client, pytest.raises(ValidationError, match="order must return some of the models"):
+    with (
+        client,
+        pytest.raises(ValidationError, match="order must return a list of some"),
+    ):
         client.ask("hi")
 
 
@@ -245,3 +250,84 @@ def test_a_reason_of_unfit_that_is_no_text_is_refused(awaited: Any, reason: Any)
     client = awaited.client_of(ScriptedModel("x", model="a"), policy=Own())
     with pytest.raises(ValidationError, match=r"Own.unfit must return a text .* or None"):
         awaited.run(client.ask("hi"))
+
+
+class Raises(Policy):
+    """Raises in the method that the test names."""
+
+    def __init__(self, method: str, error: Exception) -> None:
+        super().__init__()
+        self._method, self._error = method, error
+
+    def order(self, request: Any, targets: Any) -> list[str]:
+        if self._method == "order":
+            raise self._error
+        return ["a", "b"]
+
+    def unfit(self, backend: Any, request: Any) -> str | None:
+        if self._method == "unfit":
+            raise self._error
+        return None
+
+    def check(self, models: Any) -> list[str]:
+        if self._method == "check":
+            raise self._error
+        return list(models)
+
+
+RAISED = [KeyError("x"), TimeoutError(), EndpointError("elsewhere", transient=True)]
+
+
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("method", ["order", "unfit"])
+def test_an_error_of_a_method_names_it_and_asks_no_model(
+    faces: Any, method: str, error: Exception
+) -> None:
+    models = [ScriptedModel("x", model=name) for name in "ab"]
+    client = faces.client_of(*models, policy=Raises(method, error))
+    with pytest.raises(
+        GenerationError,
+        match=rf"Raises\.{method} of the policy raised {type(error).__name__}|elsew",
+    ) as caught:
+        faces.run(client.ask("hi", timeout=60))
+    assert (caught.value.code, caught.value.__cause__) == ("POLICY_FAILED", error)
+    assert [len(each.requests) for each in models] == [0, 0]
+    assert [each.failures for each in client.router.status().targets] == [0, 0]
+
+
+def test_an_error_of_a_check_names_it() -> None:
+    with pytest.raises(ValidationError, match=r"Raises\.check of the policy raised KeyError: 'x'"):
+        Client(["a", "b"], policy=Raises("check", KeyError("x")))
+
+
+class Slow(Policy):
+    """Its order waits until the test ends it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end = threading.Event()
+
+    def order(self, request: Any, targets: Any) -> list[str]:
+        self.end.wait(60)
+        return ["a"]
+
+
+def test_a_slow_order_does_not_block_the_event_loop(awaited: Any) -> None:
+    policy = Slow()
+    client = awaited.client_of(ScriptedModel("x", model="a"), policy=policy)
+
+    async def main() -> Any:
+        task = asyncio.ensure_future(client.ask("hi"))
+        await asyncio.sleep(0.01)  # the loop runs although the order does not return
+        policy.end.set()
+        return await task
+
+    assert awaited.run(main()).model == "a"
+
+
+def test_a_slow_order_does_not_outlast_the_time_limit(faces: Any) -> None:
+    policy = Slow()
+    client = faces.client_of(ScriptedModel("x", model="a"), policy=policy)
+    with pytest.raises(GenerationError, match=r"within timeout=0\.05 seconds"):
+        faces.run(client.ask("hi", timeout=0.05))
+    policy.end.set()

@@ -313,7 +313,7 @@ def test_what_depends_on_the_model_needs_the_name_of_one(ask: str) -> None:
 def test_a_named_model_is_asked_directly(faces: Any) -> None:
     client = faces.client_of(model("a", [down()]), model("b", "Hello."), policy=Fallback())
     answer = faces.run(client.ask("hi", model="b"))
-    assert (answer.text, answer.attempts) == ("Hello.", ())
+    assert (answer.text, tried(answer)) == ("Hello.", [("b", None)])
     with pytest.raises(EndpointError):
         faces.run(client.ask("hi", model="a"))
 

@@ -106,7 +106,7 @@ class Orders(Policy):
 @pytest.mark.parametrize("order", [[], ["d"], ["a", "a"]])
 def test_a_policy_that_returns_wrong_names_is_an_error(faces: Any, order: list[str]) -> None:
     client = faces.face.client_class(models("a", "b"), policy=Orders(order))
-    with pytest.raises(ValidationError, match=r"Orders.order must return some of the models 'a'"):
+    with pytest.raises(ValidationError, match=r"Orders.order must return .* models 'a'"):
         faces.run(client.ask("hi"))
 
 

@@ -10,11 +10,12 @@ from typing import Any, Self
 from talu.bridge import Bridged
 from talu.config import FIELDS
 from talu.error_text import shown
-from talu.exceptions import TaluError, ValidationError
+from talu.exceptions import TaluError
 from talu.protocols import AsyncGeneration, Backend, Generation
 from talu.router.dispatch import Dispatch
 from talu.router.hedging import Hedging
-from talu.router.policies import First, Policy, choice
+from talu.router.policies import First, Policy
+from talu.router.policy_calls import order_of
 from talu.router.status import TargetStatus
 from talu.router.targets import Target
 from talu.router.trial import Trial
@@ -30,7 +31,7 @@ from talu.types import (
     Usage,
 )
 
-__all__ = ["LimitedBackend", "PolicyBackend", "RoutedGeneration"]
+__all__ = ["DirectBackend", "PolicyBackend", "RoutedGeneration"]
 
 
 class PolicyBackend:
@@ -109,14 +110,19 @@ class PolicyBackend:
         """Do nothing: the router closes its models."""
 
 
-class LimitedBackend(PolicyBackend):
-    """A backend whose generations wait for the limits of its model; else the backend itself."""
+class DirectBackend(PolicyBackend):
+    """A backend that is asked without the policy; its generations count for its model as well."""
 
-    def __init__(self, backend: Backend, target: Target) -> None:
-        """Put a backend behind the limits of its model."""
+    def __init__(self, backend: Backend, target: Target, wait: float) -> None:
+        """Make it of an open backend.
+
+        Args:
+            backend: the backend, which does everything but generate.
+            target: the state of its model.
+            wait: seconds for which a request without a time limit waits for its turn.
+        """
         self._backend = backend
-        policy = First(wait=target.limits.wait)
-        super().__init__(policy, [target], self._opened, Hedging())
+        super().__init__(First(wait=wait), [target], self._opened, Hedging())
 
     async def _opened(self, name: str, request: Request) -> Backend:
         return self._backend
@@ -214,17 +220,9 @@ class RoutedGeneration:
     async def _order(self) -> list[str]:
         """The names of the models to ask, best first."""
         backend, policy = self._backend, self._backend.policy
-        chosen: object = policy.order(
-            self._request, [target.status() for target in backend.targets]
+        order = await order_of(
+            policy, self._request, [target.status() for target in backend.targets]
         )
-        known = {target.name for target in backend.targets}
-        order = choice(chosen, known)
-        if order is None:
-            raise ValidationError(
-                f"{type(policy).__name__}.order must return some of the models "
-                f"{', '.join(map(shown, sorted(known)))}, each once, and returned {shown(chosen)}",
-                details={"param": "policy"},
-            )
         if not policy.prefers_cached:
             return order
         cached = await beside_loop(_cached, [backend.opened(name) for name in order], self._request)

@@ -223,7 +223,9 @@ class Router(Handle):
         name = self.name_of(model)
         if name not in self._models:
             return self._policy_backend(offline=offline)
-        return self._routing.limited(name, self._opened_by(name, deadline, stop, offline=offline))
+        with self._routing.opening(name):
+            opened = self._opened_by(name, deadline, stop, offline=offline)
+        return self._routing.counted(name, opened)
 
     def _opened_by(
         self, name: str, deadline: Deadline | None, stop: StopFlag | None, *, offline: bool
@@ -295,8 +297,9 @@ class Router(Handle):
         name = self.name_of(model)
         if name not in self._models:
             return self._policy_backend(offline=offline)
-        opened = await self._aopened(name, offline=offline, deadline=deadline, stop=stop)
-        return self._routing.limited(name, opened)
+        with self._routing.opening(name):
+            opened = await self._aopened(name, offline=offline, deadline=deadline, stop=stop)
+        return self._routing.counted(name, opened)
 
     async def _aopened(
         self, name: str, *, offline: bool, deadline: Deadline | None, stop: StopFlag | None = None

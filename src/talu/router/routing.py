@@ -1,17 +1,19 @@
 """Connects a policy with the models of its router."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
 from talu.deadline import Deadline
 from talu.error_text import kind_of, shown
-from talu.exceptions import ValidationError
+from talu.exceptions import TaluError, ValidationError
 from talu.protocols import Backend
 from talu.router.hedging import Hedging
 from talu.router.limits import Limits
-from talu.router.policies import Policy, choice
-from talu.router.policy_backend import LimitedBackend, PolicyBackend
+from talu.router.policies import Policy
+from talu.router.policy_backend import DirectBackend, PolicyBackend
+from talu.router.policy_calls import checked_models
 from talu.router.status import RouterStatus
 from talu.router.targets import Target
 from talu.types import Request
@@ -56,8 +58,8 @@ class Routing:
         """
         self.policy = policy
         self.models = list(limits) if policy is None else _checked(policy, list(limits))
-        self._limited = {name for name, each in limits.items() if each is not None}
-        asked = self._limited if policy is None else {*self._limited, *self.models}
+        limited = {name for name, each in limits.items() if each is not None}
+        asked = limited if policy is None else {*limited, *self.models}
         self._targets = {name: Target(name, limits[name]) for name in limits if name in asked}
         self._opener = opener
         self._opened = opened
@@ -85,9 +87,22 @@ class Routing:
         for target in self._targets.values():
             target.close()
 
-    def limited(self, name: str, backend: Backend) -> Backend:
-        """The backend of a model, behind the limits of the model if it has any."""
-        return LimitedBackend(backend, self._targets[name]) if name in self._limited else backend
+    def counted(self, name: str, backend: Backend) -> Backend:
+        """The backend of a model, with generations that count if the model has a state here."""
+        if (target := self._targets.get(name)) is None:
+            return backend
+        wait = target.limits.wait if self.policy is None else self.policy.wait
+        return DirectBackend(backend, target, wait)
+
+    @contextmanager
+    def opening(self, name: str) -> Generator[None]:
+        """Count a failure to open a model that is asked directly."""
+        try:
+            yield
+        except TaluError as error:
+            if (target := self._targets.get(name)) is not None:
+                target.not_opened(error)
+            raise
 
     def _open(self, name: str, request: Request, *, offline: bool) -> Awaitable[Backend]:
         return self._opener(name, offline=offline, deadline=request.deadline)
@@ -115,14 +130,7 @@ def _checked(policy: object, known: list[str]) -> list[str]:
         wrong = f"{type(policy).__name__}.__init__ must call super().__init__()"
     if wrong is not None or not isinstance(policy, Policy):
         raise ValidationError(wrong or "", details={"param": "policy"})
-    checked: object = policy.check(list(known))
-    chosen = choice(checked, known)
-    if chosen is None:
-        raise ValidationError(
-            f"{type(policy).__name__}.check must return a list of some of the models "
-            f"{', '.join(map(shown, known[:10]))}, each once, and returned {shown(checked)}",
-            details={"param": "policy"},
-        )
+    chosen = checked_models(policy, known)
     if policy.hedge and len(chosen) == 1:
         raise ValidationError(
             f"hedge=True needs a second model, and the policy has only {shown(chosen[0])}: leave "

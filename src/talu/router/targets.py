@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakSet
 
 from talu.error_text import shortened, shown
-from talu.exceptions import EndpointError, ResourceError, StateError
+from talu.exceptions import EndpointError, ResourceError, StateError, TaluError
 from talu.forks import ForkSafeLock
 from talu.router.health import Health, Verdict, is_refused, is_stall, verdict_on
 from talu.router.limits import Gate, Limits, Slot
@@ -223,6 +223,12 @@ class Target:
             now = self._clock()
             self._times.add(ms)
             self._average.add(max(ms, self._average.at(now) or 0.0), now)
+
+    def not_opened(self, error: TaluError) -> None:
+        """The model could not be opened for a request that asks it directly."""
+        verdict = verdict_on(error, opening=True)
+        if verdict.counts:
+            self._failed(error, verdict, began_at=self._clock())
 
     def _completed(self, *, began_at: float) -> None:
         with self._state():

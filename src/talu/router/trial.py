@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 
-from talu.error_text import shown
-from talu.exceptions import GenerationError, ValidationError
+from talu.exceptions import GenerationError
 from talu.protocols import AsyncGeneration, Backend
 from talu.router.policies import Policy
+from talu.router.policy_calls import reason_against
 from talu.router.targets import Lease
 from talu.threads import beside_loop
 from talu.types import Attempt, Done, Event, ReasoningEnd, Request, TextDelta
@@ -71,13 +71,7 @@ class Trial:
 
     async def _check(self, backend: Backend) -> None:
         """Refuse a model that cannot answer the request."""
-        reason: object = self._policy.unfit(backend, self._request)
-        if reason is not None and (not isinstance(reason, str) or not reason):
-            raise ValidationError(
-                f"{type(self._policy).__name__}.unfit must return a text that says why the model "
-                f"cannot answer, or None if it can, and returned {shown(reason)}",
-                details={"param": "policy"},
-            )
+        reason = await reason_against(self._policy, backend, self._request)
         if reason is None and self._policy.needs_room:
             reason = await _lack_of_room(backend, self._request)
         if reason is not None:
