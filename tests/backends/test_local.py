@@ -43,7 +43,7 @@ def model() -> Iterator[LocalModel]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(resolve(BUNDLED), tmp_path / "model"))
+    return Path(shutil.copytree(resolve(BUNDLED).path, tmp_path / "model"))
 
 
 def edit(path: Path, **changes: object) -> None:

@@ -41,12 +41,12 @@ def model() -> Iterator[LocalModel]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer(load(resolve(BUNDLED)))
+    return Tokenizer(load(resolve(BUNDLED).path))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(resolve(BUNDLED), tmp_path / "model"))
+    return Path(shutil.copytree(resolve(BUNDLED).path, tmp_path / "model"))
 
 
 def edit(path: Path, **changes: object) -> None:

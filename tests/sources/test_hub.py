@@ -45,7 +45,8 @@ for line in sys.stdin:
     result = {}
     with contextlib.redirect_stderr(captured):
         try:
-            result["folder"] = str(resolve(**asked, check=check))
+            found = resolve(**asked, check=check)
+            result |= {"folder": str(found.path), "note": found.note or ""}
         except TaluError as error:
             result |= {"error": type(error).__name__, "code": error.code, "message": str(error)}
             result["traceback"] = traceback.format_exc()
@@ -79,6 +80,7 @@ class Outcome:
     """The result of a process that resolved a reference."""
 
     folder: Path | None = None
+    note: str = ""
     error: str = ""
     code: str = ""
     message: str = ""
@@ -287,6 +289,77 @@ def test_the_one_gguf_model_of_a_repository_is_downloaded(
     assert sorted(hub.fetched()) == names
 
 
+SEVERAL = {
+    "config.json": b"{}",
+    "m-Q4_K_M.gguf": b"four",
+    "m-Q8_0.gguf": b"eight",
+    "big/m-F16-00001-of-00002.gguf": b"first",
+    "big/m-F16-00002-of-00002.gguf": b"second",
+}
+
+
+@pytest.mark.parametrize(
+    ("tag", "names"),
+    [
+        ("Q8_0", ["m-Q8_0.gguf"]),
+        ("m-Q4_K_M.gguf", ["m-Q4_K_M.gguf"]),
+        ("F16", ["big/m-F16-00001-of-00002.gguf", "big/m-F16-00002-of-00002.gguf"]),
+    ],
+)
+def test_a_tag_downloads_the_files_of_one_model_and_opens_it_offline_afterwards(
+    resolve: Resolve, hub: Any, repository: Any, tag: str, names: list[str]
+) -> None:
+    repository.files = SEVERAL
+    ref = f"{repository.id}:{tag}"
+    before = resolve(ref, offline=True)
+    assert before.error == "ModelNotFoundError"
+    outcome = resolve(ref)
+    assert outcome.folder is not None, outcome.message
+    assert outcome.folder.read_bytes() == SEVERAL[names[0]]
+    assert sorted(hub.fetched()) == names
+    assert outcome.note == ""
+    hub.requests.clear()
+    assert resolve(ref).folder == resolve(ref, offline=True).folder == outcome.folder
+    assert hub.requests == []
+
+
+def test_without_a_tag_the_default_is_downloaded_with_a_note_even_if_another_one_is_cached(
+    resolve: Resolve, hub: Any, repository: Any
+) -> None:
+    repository.files = SEVERAL
+    assert resolve(f"{repository.id}:Q8_0").folder is not None
+    hub.requests.clear()
+    outcome = resolve()
+    assert hub.fetched() == ["m-Q4_K_M.gguf"]
+    assert "has 3 GGUF models; m-Q4_K_M.gguf is used" in outcome.note
+    again = resolve(offline=True)
+    assert (again.folder, again.note) == (outcome.folder, outcome.note)
+
+
+@pytest.mark.parametrize(
+    ("tag", "error", "words"),
+    [
+        ("Q5_K_M", "ModelNotFoundError", "has no model 'Q5_K_M'; did you mean 'Q4_K_M'? it has :"),
+        ("x.gguf", "ModelNotFoundError", "it has :F16, :Q4_K_M, :Q8_0"),
+    ],
+)
+def test_a_tag_that_the_repository_lacks_lists_what_it_has_before_any_download(
+    resolve: Resolve, hub: Any, repository: Any, tag: str, error: str, words: str
+) -> None:
+    repository.files = SEVERAL
+    outcome = resolve(f"{repository.id}:{tag}")
+    assert outcome.error == error
+    assert words in outcome.message
+    assert f"the repository {repository.id} on {hub.url}" in outcome.message
+    assert hub.fetched() == []
+
+
+def test_a_tag_on_a_repository_without_gguf_files_is_refused(resolve: Resolve, hub: Any) -> None:
+    outcome = resolve(f"{next(reversed(hub.repositories))}:Q4_K_M")
+    assert outcome.error == "ModelNotFoundError"
+    assert "has no GGUF file to take 'Q4_K_M' of" in outcome.message
+
+
 def test_the_weights_of_a_refused_model_are_not_downloaded(
     resolve: Resolve, hub: Any, repository: Any
 ) -> None:
@@ -299,7 +372,7 @@ def test_the_weights_of_a_refused_model_are_not_downloaded(
     ("files", "words"),
     [
         ({"config.json": b"{}", "pytorch_model.bin": b""}, "as pickled objects"),
-        ({"a.gguf": b"", "b.gguf": b""}, "GGUF weights ('a.gguf', 'b.gguf')"),
+        ({"a.gguf": b"", "b.gguf": b""}, "add one of these to the reference: :a.gguf, :b.gguf"),
         ({"config.json": b"{}"}, "no weights in the repository org/model-"),
         ({"model.safetensors": WEIGHTS}, "has no config.json"),
         (

@@ -26,7 +26,8 @@ from talu.models import load_architecture
 from talu.sources import kinds
 from talu.sources.embedding import EmbeddingSettings, TextSettings
 from talu.sources.folder_on_hub import FolderOnHub
-from talu.sources.hub import files_of, find_in
+from talu.sources.hub import files_of
+from talu.sources.hub_cache import find_in
 from talu.sources.settings import Settings
 from talu.tokenizer.files import TokenSettings
 from talu.tokenizer.loading import Loaded, build
@@ -120,6 +121,9 @@ class ToyOnHub:
     small = ()
     optional = ()
 
+    def holds(self, names: Collection[str]) -> bool:
+        return any(name.endswith(".toy") for name in names)
+
     def refusal(self, place: str, names: Collection[str]) -> ModelError | None:
         toys = [name for name in names if name.endswith(".toy")]
         return None if len(toys) == 1 else ModelError(f"{place} has {len(toys)} toys")
@@ -127,7 +131,10 @@ class ToyOnHub:
     def weights(self, place: str, names: Collection[str], folder: Path) -> Any:
         return {name for name in names if name.endswith(".toy")}, ()
 
-    def find(self, folder: Path) -> Path:
+    def note(self, place: str, names: Collection[str]) -> str | None:
+        return None
+
+    def find(self, folder: Path, names: Collection[str] | None = None) -> Path:
         for path in folder.glob("*.toy"):
             return path
         raise ModelError("no toy")
@@ -159,7 +166,7 @@ def toy(
 ) -> Path:
     """A file of the toy kind, which is in the list of kinds."""
     kind: Any = ModuleType("talu.sources.toy")
-    kind.HUB = ToyOnHub()
+    kind.on_hub = lambda tag: ToyOnHub() if tag is None else None
     kind.matches = lambda path: path.suffix == ".toy"
     kind.open_source = lambda path: ToySource(str(path), versions_of([path]), arrays)
     monkeypatch.setitem(sys.modules, "talu.sources.toy", kind)

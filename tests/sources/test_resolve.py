@@ -13,7 +13,7 @@ from talu.sources.resolve import BUNDLED_FOLDER, resolve
 
 
 def test_the_bundled_model_is_in_the_package() -> None:
-    folder = resolve("talu/pocket", offline=True)
+    folder = resolve("talu/pocket", offline=True).path
     assert folder == Path(talu.__file__).parent / "models" / "pocket"
     assert folder.is_dir()
 
@@ -23,8 +23,8 @@ def test_a_local_folder_does_not_replace_the_bundled_model(
 ) -> None:
     (tmp_path / "talu" / "pocket").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert resolve("talu/pocket").is_absolute()
-    assert resolve("./talu/pocket") == Path("talu/pocket")
+    assert resolve("talu/pocket").path.is_absolute()
+    assert resolve("./talu/pocket").path == Path("talu/pocket")
 
 
 @pytest.mark.parametrize("ref", ["{tmp}/m", "./m", "../{name}/m", "~/m", "m", ".", "m/", "org/m"])
@@ -35,7 +35,7 @@ def test_a_folder_is_found_in_every_form_of_its_path(
     (tmp_path / "org" / "m").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    found = resolve(ref.format(tmp=tmp_path, name=tmp_path.name), offline=True)
+    found = resolve(ref.format(tmp=tmp_path, name=tmp_path.name), offline=True).path
     assert found.resolve() in (tmp_path / "m", tmp_path, tmp_path / "org" / "m")
 
 
@@ -50,9 +50,29 @@ def test_a_path_that_does_not_exist_is_named_without_asking_the_hub(ref: str) ->
     "ref", ["word", "a/b/c", "a b/c", "hf://org/name", "https://hub/org/name", "org/näme", "org/"]
 )
 def test_a_reference_of_no_known_form_is_refused_with_the_accepted_forms(ref: str) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"no folder of that path.*talu/pocket") as caught:
+    with pytest.raises(
+        ModelNotFoundError, match=r"no folder or file of that path.*talu/pocket"
+    ) as caught:
         resolve(ref)
     assert repr(ref) in str(caught.value)
+
+
+def test_a_missing_gguf_file_is_not_looked_for_on_the_hub() -> None:
+    with pytest.raises(ModelNotFoundError, match="no folder or file of that path"):
+        resolve("models/m.gguf")
+
+
+def test_a_file_of_a_repository_with_a_slash_is_told_how_it_is_named() -> None:
+    with pytest.raises(ModelNotFoundError, match=r"is named org/m-GGUF:m-Q8_0\.gguf"):
+        resolve("org/m-GGUF/m-Q8_0.gguf")
+
+
+def test_a_folder_with_a_colon_in_its_name_takes_precedence_over_a_tag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "org" / "m:Q8_0").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert resolve("org/m:Q8_0").path == Path("org/m:Q8_0")
 
 
 @pytest.mark.parametrize("ref", ["", "  ", "a\0b", None, 7, Path("m")])
@@ -79,7 +99,7 @@ def test_a_lone_surrogate_in_a_path_is_a_typed_error(ref: str) -> None:
 def test_a_folder_whose_name_is_not_utf_8_is_found(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     shutil.copytree(BUNDLED_FOLDER, folder)
-    assert resolve(str(folder)) == folder
+    assert resolve(str(folder)).path == folder
     with talu.Client(folder) as client:
         assert client.ask("Hi", max_tokens=1).usage.completion_tokens == 1
 

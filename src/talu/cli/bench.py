@@ -20,6 +20,7 @@ from talu.cli.completion import complete_model
 from talu.cli.text import NOT_EMPTY
 from talu.client import Client
 from talu.engine.engine import Engine
+from talu.engine.model import ModelInfo
 from talu.engine.registry import acquire
 from talu.engine.ticket import Result
 from talu.exceptions import GenerationError
@@ -76,10 +77,10 @@ def command(model: str, threads: int, repetitions: int, as_json: bool) -> None:
         # The first run of each test is a warm-up.
         rates = [Rate("prefill", length, prefill[1:]), Rate("decode", count, decode[1:])]
         if as_json:
-            facts = asdict(engine.info) | {rate.test: _figures(rate) for rate in rates}
+            facts = asdict(lease.info) | {rate.test: _figures(rate) for rate in rates}
             sys.stdout.write(json.dumps({"model": model} | facts) + "\n")
         else:
-            _print_table(model, engine, rates)
+            _print_table(model, lease.info, rates)
     finally:
         lease.release()
 
@@ -120,8 +121,7 @@ def _figures(rate: Rate) -> dict[str, object]:
     return {"tokens": rate.tokens, "tokens_per_second": rate.tokens_per_second} | figures
 
 
-def _print_table(model: str, engine: Engine, rates: list[Rate]) -> None:
-    info = engine.info
+def _print_table(model: str, info: ModelInfo, rates: list[Rate]) -> None:
     table = Table(box=box.MARKDOWN, header_style="")
     for name in ("model", "size", "parameters", "threads", "CPU", "test", "tokens/s"):
         numeric = name in ("size", "parameters", "threads", "tokens/s")

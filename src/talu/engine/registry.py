@@ -5,7 +5,7 @@ import gc
 import os
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from talu._native import return_free_memory
 from talu.engine.devices import device_for
@@ -58,11 +58,15 @@ class EngineLease:
 
     Attributes:
         location: the folder or file of the model.
+        info: describes the model; the notes say what was chosen because the reference leaves it
+            open.
     """
 
-    def __init__(self, key: _Key, entry: _Entry) -> None:
+    def __init__(self, key: _Key, entry: _Entry, note: str | None) -> None:
         self.location = key.location
         self._engine: Engine | None = entry.opened.result()
+        info = self._engine.info
+        self.info = info if note is None else replace(info, notes=(note, *info.notes))
         self._key = key
         self._entry: _Entry | None = entry
         self._process = os.getpid()
@@ -108,7 +112,7 @@ def acquire(ref: str, options: LocalBackend | None = None, *, offline: bool = Fa
         StateError: this call interrupts the opening or closing of the same model, as a signal
             handler may (code ``STATE_BUSY``).
     """
-    source = open_model(ref, offline=offline, check=load_architecture)
+    source, note = open_model(ref, offline=offline, check=load_architecture)
     options = options or LocalBackend()
     key = _Key(source.location, source.files, device_for(options).name, options)
     with _changed:
@@ -126,7 +130,7 @@ def acquire(ref: str, options: LocalBackend | None = None, *, offline: bool = Fa
         entry.leases += 1
     if first:
         _open(key, entry, source)
-    return EngineLease(key, entry)
+    return EngineLease(key, entry, note)
 
 
 def _check_not_interrupted(entry: _Entry, doing: str) -> None:

@@ -41,8 +41,10 @@ class ModelSpec:
     """A model reference, and where the model runs.
 
     Attributes:
-        ref: folder, hub id, ``talu/pocket``, or a name with a provider (``openai::gpt-4o``). A
-            ``Path`` is always a folder; here it is text, ``./`` in front of it if it is relative.
+        ref: folder, GGUF file, hub id, possibly with the quantisation or the file of a GGUF model
+            (``org/name-GGUF:Q4_K_M``), ``talu/pocket``, or a name with a provider
+            (``openai::gpt-4o``). A ``Path`` is always a folder or file; here it is text, ``./`` in
+            front of it if it is relative.
         backend: None is derived from ``ref``. A backend object, such as ``ScriptedModel``, is used
             directly and closed by the client.
         name: the name of the model in its client; ``ref`` if it is not given. One model in two

@@ -14,8 +14,8 @@ __all__ = ["ModelSource", "open_model", "open_path"]
 
 def open_model(
     ref: str, *, offline: bool = False, check: Callable[[ModelSource], object] = lambda source: None
-) -> ModelSource:
-    """The source of the model that ``ref`` names.
+) -> tuple[ModelSource, str | None]:
+    """The source of the model that ``ref`` names, and a note if ``ref`` left a choice.
 
     Args:
         ref: see ``resolve``.
@@ -26,8 +26,8 @@ def open_model(
     Raises:
         TaluError: any error of ``resolve`` and ``open_path``.
     """
-    path = resolve(ref, offline=offline, check=lambda folder: check(open_path(folder)))
-    return open_path(path)
+    found = resolve(ref, offline=offline, check=lambda folder: check(open_path(folder)))
+    return open_path(found.path), found.note
 
 
 def open_path(path: Path) -> ModelSource:

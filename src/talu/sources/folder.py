@@ -16,9 +16,8 @@ from talu.weights.checkpoint import Checkpoint
 from talu.weights.files import FileVersion, version_of
 from talu.weights.safetensors_folder import open_folder
 
-__all__ = ["HUB", "FolderSource", "matches", "open_source"]
+__all__ = ["FolderSource", "matches", "on_hub", "open_source"]
 
-HUB = FolderOnHub()
 READ = (".jinja", ".json", ".safetensors")  # suffixes of a model's files
 
 
@@ -64,6 +63,11 @@ class FolderSource:
 def matches(path: Path) -> bool:
     """Whether the path is a folder."""
     return path.is_dir()
+
+
+def on_hub(tag: str | None) -> FolderOnHub | None:
+    """The files of a model folder in a hub repository, which has one at most."""
+    return FolderOnHub() if tag is None else None
 
 
 def open_source(path: Path) -> FolderSource:

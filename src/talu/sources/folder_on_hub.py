@@ -35,12 +35,15 @@ class FolderOnHub:
     small: Sequence[str] = (REQUIRED, INDEX, *OPTIONAL, *MODULES)
     optional: Sequence[str] = OPTIONAL
 
+    def holds(self, names: Collection[str]) -> bool:
+        """Whether there are safetensors weights."""
+        return SINGLE in names or INDEX in names
+
     def refusal(self, place: str, names: Collection[str]) -> ModelError | None:
         """A repository needs config.json and safetensors weights beside it."""
         if REQUIRED not in names:
-            has_gguf = any(name.endswith(".gguf") for name in names)
-            return refusal(place, names) if has_gguf else _no_config(place, names)
-        return None if SINGLE in names or INDEX in names else refusal(place, names)
+            return _no_config(place, names)
+        return None if self.holds(names) else refusal(place, names)
 
     def weights(
         self, place: str, names: Collection[str], folder: Path
@@ -51,12 +54,16 @@ class FolderOnHub:
             raise ModelError(f"{place} lacks {listed(missing)}, which its {INDEX} names")
         return weights, STEPS
 
-    def find(self, folder: Path) -> Path:
+    def find(self, folder: Path, names: Collection[str] | None = None) -> Path:
         """The folder itself."""
         if not (folder / REQUIRED).is_file():
             raise ModelError(f"{folder} has no {REQUIRED}")
         weight_files(folder)
         return folder
+
+    def note(self, place: str, names: Collection[str]) -> str | None:
+        """A repository has one model of this kind."""
+        return None
 
 
 def _no_config(place: str, names: Collection[str]) -> ModelError:

@@ -23,9 +23,8 @@ from talu.weights.files import versions_of
 if TYPE_CHECKING:
     from talu.tokenizer.loading import Loaded
 
-__all__ = ["HUB", "GgufSource", "matches", "open_source"]
+__all__ = ["GgufSource", "matches", "on_hub", "open_source"]
 
-HUB = GgufOnHub()
 MAGIC = b"GGUF"
 
 
@@ -113,6 +112,11 @@ def matches(path: Path) -> bool:
             return path.suffix == ".gguf" or file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
+
+
+def on_hub(tag: str | None) -> GgufOnHub:
+    """The files of a model in a hub repository."""
+    return GgufOnHub(tag)
 
 
 def open_source(path: Path) -> GgufSource:

@@ -17,7 +17,6 @@ import contextlib
 import errno
 import glob
 import importlib
-import json
 import logging
 import os
 import re
@@ -28,28 +27,33 @@ from typing import Any
 
 from talu.exceptions import IOError as TaluIOError
 from talu.exceptions import ModelError, ModelNotFoundError, TaluError
-from talu.sources.kinds import HubFiles, all_kinds
+from talu.sources.hub_cache import REVISION, cache_folder, constants, find_cached, hub_files
+from talu.sources.kinds import Found, HubFiles
 
-__all__ = ["ACCESS_DENIED", "NETWORK_FAILED", "WRITE_FAILED", "cached_models", "fetch"]
+__all__ = ["ACCESS_DENIED", "NETWORK_FAILED", "WRITE_FAILED", "fetch", "files_of"]
 
 ACCESS_DENIED = "MODEL_ACCESS_DENIED"
 NETWORK_FAILED = "IO_NETWORK_FAILED"
 WRITE_FAILED = "IO_WRITE_FAILED"
-REVISION = "main"
 TIMEOUT_S = 10.0  # for the first response; the hub client retries later requests
 
 logger = logging.getLogger("talu.weights")
 
 
 def fetch(
-    model_id: str, *, offline: bool = False, check: Callable[[Path], object] | None = None
-) -> Path:
+    model_id: str,
+    tag: str | None = None,
+    *,
+    offline: bool = False,
+    check: Callable[[Path], object] | None = None,
+) -> Found:
     """The folder or file of a hub model in the hub's cache, downloaded first if necessary.
 
     A cached model is not checked for updates; ``hf download`` gets newer versions.
 
     Args:
         model_id: ``"organisation/name"``.
+        tag: which of several models of the repository is meant: a quantisation or a file name.
         offline: only use the cache; no socket is opened.
         check: called with a folder that holds all small files before the weights are downloaded;
             an exception from it ends the download.
@@ -57,87 +61,46 @@ def fetch(
     Raises:
         ModelNotFoundError: there is no such model, access to it is refused, or it is not in the
             cache and ``offline`` is set.
-        ModelError: the repository has no usable weights.
+        ModelError: the repository has no usable weights, or several models that the tag matches.
         IOError: the hub cannot be reached, or the cache cannot be written.
     """
-    constants = importlib.import_module("huggingface_hub.constants")
-    cache = Path(constants.HF_HUB_CACHE)
-    cached, complete = find_cached(cache, model_id)
-    if cached is not None and (complete or offline or constants.HF_HUB_OFFLINE):
-        return cached
-    if offline or constants.HF_HUB_OFFLINE:
+    cache, forbidden = cache_folder(), offline or constants().HF_HUB_OFFLINE
+    cached = find_cached(cache, model_id, tag)
+    if cached is not None and (cached.complete or forbidden):
+        return cached.found
+    if forbidden:
+        ref = model_id if tag is None else f"{model_id}:{tag}"
         raise ModelNotFoundError(
-            f"the model {model_id!r} is not complete in {cache}, and offline=True or "
+            f"the model {ref!r} is not complete in {cache}, and offline=True or "
             f"HF_HUB_OFFLINE forbids the network; get it once with: hf download {model_id}"
         )
     try:
-        return download(model_id, check)
+        return download(model_id, tag, check)
     except TaluIOError as error:
         if cached is None or error.code != NETWORK_FAILED:
             raise
-        logger.warning("%s; the cached %s is used", error, cached)
-        return cached
+        logger.warning("%s; the cached %s is used", error, cached.found.path)
+        return cached.found
 
 
-def cached_models() -> list[str]:
-    """The ids of the models that can be opened from the hub's cache."""
-    cache = Path(importlib.import_module("huggingface_hub.constants").HF_HUB_CACHE)
-    folders = sorted(cache.glob("models--*--*"))
-    names = [folder.name.removeprefix("models--").replace("--", "/") for folder in folders]
-    return [name for name in names if find_cached(cache, name)[0] is not None]
-
-
-def find_cached(cache: Path, model_id: str) -> tuple[Path | None, bool]:
-    """The model's folder or file in the cache if it is complete enough to be opened.
-
-    The second value says whether every optional file is cached or known not to exist.
-    """
-    home = cache / f"models--{model_id.replace('/', '--')}"
-    try:
-        commit = (home / "refs" / REVISION).read_text("ascii", "replace")
-        folder = home / "snapshots" / commit
-    except OSError:
-        return None, False
-    if re.fullmatch("[0-9a-f]{40}", commit) is None:
-        return None, False
-    found = find_in(folder)
-    if found is None:
-        return None, False
-    path, files = found
-    absent = home / ".no_exist" / commit
-    known = os.path.exists  # False for an inaccessible path
-    unknown = [n for n in files.optional if not known(folder / n) and not known(absent / n)]
-    if unknown:
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            files = json.loads((home / "trees" / f"{commit}.json").read_bytes())["files"]
-            unknown = [name for name in unknown if name in files]
-    return path, not unknown
-
-
-def find_in(folder: Path) -> tuple[Path, HubFiles] | None:
-    """The path to open in a folder with a complete model, and the files of its kind."""
-    for kind in all_kinds():
-        with contextlib.suppress(OSError, ModelError):
-            return kind.HUB.find(folder), kind.HUB
-    return None
-
-
-def files_of(place: str, names: Collection[str]) -> HubFiles:
-    """The files of the first kind of which a repository holds a model.
+def files_of(place: str, names: Collection[str], tag: str | None = None) -> HubFiles:
+    """The files of the first kind of which a repository holds the model.
 
     Raises:
-        ModelError: it holds none; the error is that of the first kind.
+        ModelError: it holds none; the error is that of the last kind of which it has weights.
     """
-    refusals = []
-    for kind in all_kinds():
-        refusal = kind.HUB.refusal(place, names)
+    error: ModelError | None = None
+    for files in hub_files(tag):
+        refusal = files.refusal(place, names)
         if refusal is None:
-            return kind.HUB
-        refusals.append(refusal)
-    raise refusals[0]
+            return files
+        if error is None or files.holds(names):
+            error = refusal
+    assert error is not None  # there are kinds for every tag
+    raise error
 
 
-def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
+def download(model_id: str, tag: str | None, check: Callable[[Path], object] | None) -> Found:
     """Download what is missing of a model: the small files, then the weights."""
     hub = importlib.import_module("huggingface_hub")
     importlib.import_module("huggingface_hub.errors")  # makes it available as hub.errors
@@ -147,7 +110,7 @@ def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
         )
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         place = f"the repository {model_id} on {address(hub)}"
-        files = files_of(place, sizes)
+        files = files_of(place, sizes, tag)
         folder = snapshot(hub, model_id, files.small, progress=False)
         folder.mkdir(parents=True, exist_ok=True)  # missing if there are no small files
         if check is not None and files.small:
@@ -160,14 +123,14 @@ def download(model_id: str, check: Callable[[Path], object] | None) -> Path:
         folder = snapshot(
             hub, model_id, [*files.small, *others, *map(glob.escape, weights)], progress=True
         )
-        path = files.find(folder)
+        path = files.find(folder, sizes)
         absent = (
             folder.parents[1] / ".no_exist" / folder.name
         )  # where the hub client marks missing files
         for name in set(files.optional) - sizes.keys():
             (absent / name).parent.mkdir(parents=True, exist_ok=True)
             (absent / name).touch()
-        return path
+        return Found(path, files.note(model_id, sizes))
 
 
 def snapshot(hub: Any, model_id: str, patterns: Iterable[str], *, progress: bool) -> Path:

@@ -3,18 +3,30 @@
 import importlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from talu.exceptions import ModelError
 from talu.sources.source import ModelSource
 
-__all__ = ["KINDS", "HubFiles", "Kind", "all_kinds"]
+__all__ = ["KINDS", "Found", "HubFiles", "Kind", "all_kinds"]
 
 KINDS = ["folder", "gguf"]  # modules of this folder; the first that matches is used
 
 
+class Found(NamedTuple):
+    """Where a model is.
+
+    Attributes:
+        path: its folder or file.
+        note: what was chosen because the reference does not say it; None if nothing was.
+    """
+
+    path: Path
+    note: str | None = None
+
+
 class HubFiles(Protocol):
-    """Which files of a hub repository make a model of one kind.
+    """Which files of a hub repository make the model of one kind that a reference means.
 
     Attributes:
         small: patterns of the files that are downloaded first, so that a model that cannot be used
@@ -26,8 +38,11 @@ class HubFiles(Protocol):
     small: Sequence[str]
     optional: Sequence[str]
 
+    def holds(self, names: Collection[str]) -> bool:
+        """Whether there are files with weights of this kind."""
+
     def refusal(self, place: str, names: Collection[str]) -> ModelError | None:
-        """Why a repository holds no model of this kind; None if it holds one.
+        """Why a repository does not hold the model; None if it does.
 
         Args:
             place: the repository, for messages.
@@ -48,18 +63,39 @@ class HubFiles(Protocol):
             ModelError: the repository lacks a file.
         """
 
-    def find(self, folder: Path) -> Path:
+    def find(self, folder: Path, names: Collection[str] | None = None) -> Path:
         """The path to open in a folder that holds all of these files; none is opened.
+
+        Args:
+            folder: holds files of the repository, possibly of other models too.
+            names: all files of the repository; None if only those in the folder are known.
 
         Raises:
             ModelError: the folder does not hold them.
+        """
+
+    def note(self, place: str, names: Collection[str]) -> str | None:
+        """What was chosen because the reference does not say it; None if nothing was.
+
+        Args:
+            place: the repository, for messages.
+            names: its files.
         """
 
 
 class Kind(Protocol):
     """The module of a kind."""
 
-    HUB: HubFiles
+    def on_hub(self, tag: str | None) -> HubFiles | None:
+        """The files of the model in a hub repository.
+
+        Args:
+            tag: what a reference names after a colon, such as a quantisation; None if there is no
+                colon.
+
+        Returns:
+            None if there is a tag, and models of this kind have none.
+        """
 
     def matches(self, path: Path) -> bool:
         """Whether a path is of this kind; reads as little as possible."""

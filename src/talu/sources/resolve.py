@@ -12,31 +12,38 @@ from pathlib import Path
 from talu.error_text import shown
 from talu.exceptions import ModelError, ModelNotFoundError, ValidationError
 from talu.sources import hub
+from talu.sources.kinds import Found
 
-__all__ = ["BUNDLED", "resolve"]
+__all__ = ["BUNDLED", "resolve", "split_tag"]
 
 BUNDLED = "talu/pocket"
 BUNDLED_FOLDER = Path(__file__).parents[1] / "models" / "pocket"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+FILE_ON_HUB = re.compile(r"([\w.-]+/[\w.-]+)/([^:]+\.gguf)", re.ASCII)
+LONGEST_TAG = 1000  # characters of a quantisation or a file name
 LONGEST_HUB_ID = 193  # 96 characters for either part
 PATH_STARTS = ("/", "./", "../", "~")
-FORMS = f"a folder (./path/to/model), a hub id (Qwen/Qwen3-0.6B) or {BUNDLED}"
+FORMS = (
+    "a folder (./path/to/model), a GGUF file (./model.gguf), a hub id (Qwen/Qwen3-0.6B), a hub id "
+    f"with a quantisation (org/name-GGUF:Q4_K_M) or {BUNDLED}"
+)
 
 
 def resolve(
     ref: str, *, offline: bool = False, check: Callable[[Path], object] | None = None
-) -> Path:
+) -> Found:
     """The folder or file of the model that ``ref`` names.
 
     Args:
-        ref: ``"talu/pocket"``, a folder, or a hub id ``"organisation/name"``. A folder of that name
-            takes precedence over a hub id; a reference that starts with ``./`` is always a folder.
+        ref: ``"talu/pocket"``, a folder or file, or a hub id ``"organisation/name"``, after which
+            a colon and a quantisation or file name may follow. A path that exists takes precedence
+            over a hub id; a reference that starts with ``./`` is always a path.
         offline: open no socket; a hub id must be in the hub's cache.
         check: called with a folder that has the small files of a hub model before its weights are
             downloaded; an exception from it ends the download.
 
     Returns:
-        an existing path, whose content has not been checked.
+        an existing path, whose content has not been checked, and what was chosen.
 
     Raises:
         ModelNotFoundError: there is no such model.
@@ -49,15 +56,31 @@ def resolve(
             f"a model reference must name {FORMS}; got {shown(ref)}", details={"param": "model"}
         )
     if ref == BUNDLED:
-        return bundled()
+        return Found(bundled())
     if ref.startswith(PATH_STARTS) or ref in (".", "..") or exists(ref):
-        return local(ref)
-    if len(ref) <= LONGEST_HUB_ID and HUB_ID.fullmatch(ref):
-        return hub.fetch(ref, offline=offline, check=check)
+        return Found(local(ref))
+    if (named := split_tag(ref)) is not None:
+        return hub.fetch(*named, offline=offline, check=check)
+    hint = ""
+    if (file := FILE_ON_HUB.fullmatch(ref[:LONGEST_TAG])) is not None:
+        hint = f" (a file in a hub repository is named {shown(f'{file[1]}:{file[2]}')[1:-1]})"
     raise ModelNotFoundError(
-        f"no model {shown(ref)}: there is no folder of that path, and it is not a hub id; give "
-        f"{FORMS}"
+        f"no model {shown(ref)}: there is no folder or file of that path, and it is not a hub "
+        f"id{hint}; give {FORMS}"
     )
+
+
+def split_tag(ref: str) -> tuple[str, str | None] | None:
+    """The hub id and the tag of a reference; None if it cannot be a model on the hub.
+
+    A missing file with the ending ``.gguf`` is not looked for on the hub.
+    """
+    model_id, colon, tag = ref.partition(":")
+    if len(model_id) > LONGEST_HUB_ID or not HUB_ID.fullmatch(model_id):
+        return None
+    if (colon and not tag) or len(tag) > LONGEST_TAG or model_id.endswith(".gguf"):
+        return None
+    return model_id, tag or None
 
 
 def exists(ref: str) -> bool:

@@ -62,7 +62,7 @@ class LocalModel:
         """Open the model, or acquire a lease on it if it is already open.
 
         Args:
-            ref: ``"talu/pocket"``, a folder, or a hub id.
+            ref: see ``talu.sources.resolve.resolve``.
             options: execution options; None for the defaults of ``LocalBackend``.
             name: the name of the model in answers; None for ``ref``.
             offline: open no socket.
@@ -79,10 +79,10 @@ class LocalModel:
         self._name = ref if name is None else name
         _release_dropped()
         self._lease = acquire(ref, options, offline=offline)
-        self._info = self._lease.engine.info
+        self._info = self._lease.info
         self._gate = ForkSafeLock(reentrant=True)  # a signal handler may call in
         self._closed = False
-        self._texts = Texts(ref, lambda: self._engine, self._track)
+        self._texts = Texts(ref, lambda: self._engine, self._track, self._info.notes)
         self._tickets: weakref.WeakSet[Ticket | EmbeddingTicket] = weakref.WeakSet()
         self._releasing = weakref.finalize(self, _let_go, self._lease)
         self._releasing.atexit = False

@@ -39,6 +39,7 @@ class Texts:
         ref: the model's name for messages.
         engine: returns the open engine, or raises ``StateError``.
         track: called with every ticket before it is waited for.
+        notes: on the model, for every result.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Texts:
         ref: str,
         engine: Callable[[], Engine],
         track: Callable[[EmbeddingTicket], None],
+        notes: tuple[str, ...],
     ) -> None:
         self._ref = ref
         self._engine = engine
         self._track = track
+        self._notes = notes
         self._gate = ForkSafeLock(reentrant=True)
         self._warned = False
 
@@ -116,7 +119,7 @@ class Texts:
         pooled = batch.ticket.wait()
         engine = self._engine()
         vectors = engine.head.vectors(pooled, normalize=options.normalize, first=batch.first)
-        return Embedded(vectors, batch.cut, engine.info.notes)
+        return Embedded(vectors, batch.cut, self._notes)
 
     async def _afinish(self, batch: _Batch, options: EmbeddingOptions) -> Embedded:
         pooled = await batch.ticket.wait_async()
@@ -124,7 +127,7 @@ class Texts:
         vectors = await TOKENIZING.call(
             engine.head.vectors, pooled, normalize=options.normalize, first=batch.first
         )
-        return Embedded(vectors, batch.cut, engine.info.notes)
+        return Embedded(vectors, batch.cut, self._notes)
 
     def _supported(self) -> Engine:
         engine = self._engine()

@@ -1,0 +1,144 @@
+"""Finds models in the local cache of the Hugging Face hub; opens no socket.
+
+Of the hub's client, only the module of constants is imported.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from talu.exceptions import ModelError
+from talu.sources.gguf_on_hub import GgufOnHub, models_in, quantisation
+from talu.sources.kinds import Found, HubFiles, all_kinds
+
+__all__ = [
+    "REVISION",
+    "Cached",
+    "cache_folder",
+    "cached_models",
+    "find_cached",
+    "find_in",
+    "home_of",
+    "hub_files",
+    "references",
+    "snapshot_of",
+]
+
+REVISION = "main"
+COMMIT = re.compile("[0-9a-f]{40}")
+HOME = "models--"
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """A model in the cache that is complete enough to be opened.
+
+    Attributes:
+        complete: every optional file is cached or known not to exist.
+    """
+
+    found: Found
+    complete: bool
+
+
+def cache_folder() -> Path:
+    """The folder of the hub's cache; it need not exist."""
+    return Path(constants().HF_HUB_CACHE)
+
+
+def constants() -> Any:
+    """The settings of the hub's client."""
+    return importlib.import_module("huggingface_hub.constants")
+
+
+def home_of(cache: Path, model_id: str) -> Path:
+    """The folder of a model in the cache."""
+    return cache / (HOME + model_id.replace("/", "--"))
+
+
+def snapshot_of(home: Path) -> Path | None:
+    """The folder with the files of the current version; None if there is none."""
+    try:
+        commit = (home / "refs" / REVISION).read_text("ascii", "replace")
+    except OSError:
+        return None
+    return home / "snapshots" / commit if COMMIT.fullmatch(commit) else None
+
+
+def find_cached(cache: Path, model_id: str, tag: str | None = None) -> Cached | None:
+    """A model in the cache; None if it is not complete enough to be opened."""
+    home = home_of(cache, model_id)
+    folder = snapshot_of(home)
+    if folder is None:
+        return None
+    names = listing(home, folder.name)
+    found = find_in(folder, tag, names)
+    if found is None:
+        return None
+    path, files = found
+    absent = home / ".no_exist" / folder.name
+    known = os.path.exists  # False for an inaccessible path
+    unknown = [n for n in files.optional if not known(folder / n) and not known(absent / n)]
+    if unknown and names is not None:
+        unknown = [name for name in unknown if name in names]
+    note = files.note(model_id, names) if names else None
+    return Cached(Found(path, note), complete=not unknown)
+
+
+def cached_models() -> list[str]:
+    """The references of all models that can be opened from the cache."""
+    cache = cache_folder()
+    names = []
+    for home in sorted(cache.glob(HOME + "*--*")):
+        model_id = home.name.removeprefix(HOME).replace("--", "/")
+        names += [
+            ref
+            for ref in references(model_id, snapshot_of(home))
+            if find_cached(cache, *ref) is not None
+        ]
+    return [model_id if tag is None else f"{model_id}:{tag}" for model_id, tag in names]
+
+
+def references(model_id: str, folder: Path | None) -> list[tuple[str, str | None]]:
+    """The id and the tag of each model that may be in a folder of the cache."""
+    if folder is None:
+        return []
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*.gguf")]
+    models = models_in(files)
+    found: list[tuple[str, str | None]] = [(model_id, None)] if not models else []
+    if (folder / "config.json").exists() and models:
+        found.append((model_id, None))
+    for name in models:
+        tag = quantisation(name)
+        unclear = tag is None or GgufOnHub(tag).refusal("", files) is not None
+        found.append((model_id, name if unclear else tag))
+    return found
+
+
+def listing(home: Path, commit: str) -> Collection[str] | None:
+    """The names of all files of a version, if the hub's client has stored them."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        files = json.loads((home / "trees" / f"{commit}.json").read_bytes())["files"]
+        return [name for name in files if isinstance(name, str)]
+    return None
+
+
+def find_in(
+    folder: Path, tag: str | None = None, names: Collection[str] | None = None
+) -> tuple[Path, HubFiles] | None:
+    """The path to open in a folder with a complete model, and the files of its kind."""
+    for files in hub_files(tag):
+        with contextlib.suppress(OSError, ModelError):
+            return files.find(folder, names), files
+    return None
+
+
+def hub_files(tag: str | None) -> Iterable[HubFiles]:
+    """The files of each kind of model that may have this tag."""
+    return [files for kind in all_kinds() if (files := kind.on_hub(tag)) is not None]
