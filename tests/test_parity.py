@@ -12,6 +12,7 @@ from talu.chat import (
     Response,
     StreamingResponse,
 )
+from talu.chat.pieces import AsyncPieces, Pieces
 from talu.client import AsyncClient, Client
 
 ONLY_ASYNC = {
@@ -52,3 +53,8 @@ def test_both_faces_have_the_same_members_and_parameters(sync: type, awaited: ty
         assert [(p.name, p.kind, p.default) for p in here.parameters.values()] == [
             (p.name, p.kind, p.default) for p in there.parameters.values()
         ], name
+
+
+def test_both_kinds_of_pieces_have_the_same_members() -> None:
+    named = {"asend": "send", "athrow": "throw", "aclose": "close"}  # Python's own names
+    assert {named.get(name, name) for name in public(AsyncPieces)} == public(Pieces).keys()

@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -246,6 +247,19 @@ def test_closing_a_client_does_not_wait_for_a_model_that_is_being_opened(slow) -
     slow.go.set()
     opening.join()
     assert [model.closed for model in slow.made] == [True]
+
+
+def test_a_request_whose_client_is_closed_while_its_model_is_opened_is_cancelled(slow) -> None:
+    client = Client("slow")
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(client.ask, "q", timeout=60)
+        while not any(thread.name == "talu-opening" for thread in threading.enumerate()):
+            pass
+        client.close()
+        slow.go.set()
+        answer = asking.result(60)
+    assert (answer.text, answer.finish_reason) == ("", "cancelled")
+    assert "its client was closed while it ran" in answer.notes
 
 
 def test_the_time_of_an_iteration_over_embeddings_is_limited(faces) -> None:

@@ -4,11 +4,12 @@ Creating a client does not access the disk or the network. A model is opened on 
 shared by all its users in this process.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self, Unpack, overload
 
-from talu.chat.async_chat import AsyncChat, AsyncResponse
+from talu.chat.async_chat import AsyncChat, AsyncResponse, AsyncStreamingResponse
 from talu.chat.completion import raw_turn
 from talu.chat.fan_out import AsyncFanOut, FanOut
 from talu.chat.io import AsyncIO, SyncIO
@@ -385,7 +386,13 @@ class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods)
         messages = conversation_of(prompt, deadline)
         chat = AsyncChat(model, client=self, system=system, messages=messages)
         draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=deadline)
-        return AsyncPieces(lambda: chat._streamed(draft), chat.model)
+
+        def begin(cancelled: StopFlag) -> Awaitable[AsyncStreamingResponse]:
+            if stop_flag is not None:
+                stop_flag.when_signalled(cancelled.signal)
+            return chat._streamed(replace(draft, stop_flag=cancelled))
+
+        return AsyncPieces(begin, chat.model)
 
     def chat(
         self,

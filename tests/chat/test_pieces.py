@@ -1,15 +1,18 @@
 """What ``stream`` of the clients returns: an iterator that shows its model and its state."""
 
+import asyncio
 import pickle
 import threading
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, get_type_hints
 
 import pytest
 
 import talu
 from talu import AsyncClient, Client, ModelSpec, ScriptedModel, StateError, Token
+from talu.chat import Hook
 from talu.chat.pieces import AsyncPieces, Pieces
+from talu.router import Limits
 
 
 async def closed(pieces: Any) -> None:
@@ -127,6 +130,95 @@ def test_a_stream_is_closed_while_another_thread_reads_it() -> None:
     go.set()
     reader.join(30)
     assert "".join(read) == "a"
+
+
+def test_a_stream_is_cancelled_while_another_thread_reads_it() -> None:
+    reached, go, read = threading.Event(), threading.Event(), []
+    client = Client(ModelSpec("m", ScriptedModel(["a", reached.set, go.wait, "b"])))
+    stream = client.stream("q")
+    reader = threading.Thread(target=lambda: read.extend(stream))
+    reader.start()
+    assert reached.wait(30)
+    stream.cancel()
+    go.set()
+    reader.join(30)
+    assert ("".join(read), stream.finish_reason) == ("a", "cancelled")
+
+
+async def read(stream: AsyncPieces) -> str:
+    return "".join([piece async for piece in stream])
+
+
+async def stopped(stream: AsyncPieces, until: Callable[[], bool]) -> str:
+    """Close a stream that another task reads, once this is true; the text that the task read."""
+    reading = asyncio.create_task(read(stream))
+    while not (until() or reading.done()):
+        await asyncio.sleep(0)
+    await stream.aclose()
+    return await asyncio.wait_for(reading, 30)
+
+
+def test_a_stream_that_waits_for_its_turn_is_closed_by_another_task() -> None:
+    async def main() -> None:
+        model = ModelSpec("m", ScriptedModel("one", "two"), limits=Limits(requests_per_minute=1))
+        client = AsyncClient(model)
+        await client.ask("q")
+        stream = client.stream("q")
+        waits = lambda: any(target.waiting for target in client.router.status().targets)  # noqa: E731
+        assert await stopped(stream, waits) == ""
+        assert stream.finish_reason == "cancelled"
+
+    asyncio.run(main())
+
+
+def test_a_stream_of_a_local_model_is_closed_by_another_task() -> None:
+    async def main() -> None:
+        async with AsyncClient("talu/pocket") as client:
+            stream = client.stream("Hi", stop_token_ids=[], max_tokens=900)
+            text = await stopped(stream, lambda: bool(stream.text))
+            assert text == stream.text
+            assert stream.finish_reason == "cancelled"
+            assert stream.usage is not None
+            assert stream.usage.completion_tokens < 900
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_begins_is_closed_by_another_task() -> None:
+    async def main() -> None:
+        begins = asyncio.Event()
+        closed = asyncio.Event()
+
+        class Slow(Hook):
+            async def on_generation_start(self, *_: object, **__: object) -> None:
+                begins.set()
+                await closed.wait()
+
+        client = AsyncClient(ModelSpec("m", ScriptedModel("one")), hooks=[Slow()])
+        stream = client.stream("q")
+        reading = asyncio.ensure_future(read(stream))
+        await begins.wait()
+        await stream.aclose()
+        closed.set()
+        assert await reading == ""
+        assert stream.finish_reason == "cancelled"
+
+    asyncio.run(main())
+
+
+def test_two_tasks_that_read_at_once_are_refused_and_submit_one_request() -> None:
+    async def main() -> None:
+        refused = asyncio.Event()
+        model = ScriptedModel([refused.wait, "one"], "two")
+        stream = AsyncClient(ModelSpec("m", model)).stream("q")
+        first, second = (asyncio.create_task(read(stream)) for _ in range(2))
+        with pytest.raises(StateError, match="being read already"):
+            await second
+        refused.set()
+        assert await first == "one"
+        assert len(model.requests) == 1
+
+    asyncio.run(main())
 
 
 RESULTS = (

@@ -159,6 +159,32 @@ def test_closing_a_stream_closes_the_connection(remote: Any, amid: Held) -> None
     assert (stream.text, str(stream.finish_reason)) == ("ab", "cancelled")
 
 
+@pytest.mark.parametrize("close", [True, False], ids=["aclose", "cancel"])
+def test_a_stream_that_a_task_reads_is_stopped_by_another_task(
+    awaiting: Any, held: Held, close: bool
+) -> None:
+    async def main() -> None:
+        stream = awaiting.client(held.server).stream("hi")
+
+        async def read() -> None:
+            async for _ in stream:
+                held.read.set()
+
+        reading = asyncio.create_task(read())
+        await asyncio.to_thread(held.gate.wait_reached)
+        if held.text:
+            await asyncio.to_thread(held.read.wait, PATIENCE)
+        if close:
+            await stream.aclose()
+        else:
+            stream.cancel()
+        await asyncio.wait_for(reading, PATIENCE)
+        assert (stream.text, str(stream.finish_reason)) == (held.text, "cancelled")
+        await asyncio.to_thread(held.server.request.wait_closed)
+
+    awaiting.run(main())
+
+
 def test_leaving_the_loop_closes_the_connection(remote: Any, amid: Held) -> None:
     client = remote.client(amid.server)
     stream = client.stream("hi")

@@ -74,6 +74,7 @@ def raw_turn(
         request=request,
         io=io,
         hooks=client.hooks,
+        closing=client.router.closing,
     )
     turn.stop_with(stop_flag)
     return turn

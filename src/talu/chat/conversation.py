@@ -430,6 +430,7 @@ class Conversation(Editable):
                 request=self._request([*items[:keep], *question], draft.config, draft.deadline),
                 io=io,
                 hooks=client.hooks,
+                closing=client.router.closing,
                 stream=stream,
                 on_token=draft.on_token,
             )

@@ -1,9 +1,10 @@
 """The iterators that ``stream`` of the sync and the async client returns."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self
+from types import AsyncGeneratorType, TracebackType
+from typing import Any, Self, cast
 
 from talu.chat.answer import Outcome
 from talu.chat.async_chat import AsyncStreamingResponse
@@ -12,7 +13,7 @@ from talu.chat.fields import Progress, ResultFields
 from talu.chat.stream import not_json
 from talu.chat.sync_chat import StreamingResponse
 from talu.exceptions import StateError
-from talu.types import Handle
+from talu.types import FinishReason, Handle, StopFlag
 
 __all__ = ["AsyncPieces", "Pieces"]
 
@@ -20,8 +21,9 @@ __all__ = ["AsyncPieces", "Pieces"]
 class Pieces(ResultFields, Handle, Generator[Token, None, None]):
     """The pieces of an answer, read with ``for``, ``next`` or ``"".join(pieces)``.
 
-    Leaving the loop, ``close`` and dropping the object stop the generation. It has the properties
-    of an answer, such as ``usage`` and ``notes``: until it has ended they show what has arrived.
+    Leaving the loop, ``close``, ``cancel`` and dropping the object stop the generation. It has the
+    properties of an answer, such as ``usage`` and ``notes``: until it has ended they show what has
+    arrived.
     """
 
     __slots__ = ("__weakref__", "_reading", "_release", "_response", "_turn")
@@ -59,6 +61,10 @@ class Pieces(ResultFields, Handle, Generator[Token, None, None]):
         self.close()
         raise kind if value is None else value
 
+    def cancel(self) -> None:
+        """Stop the generation, from any thread, even while another one reads the stream."""
+        self._response.cancel()
+
     def close(self) -> None:
         """Stop the generation if it is not finished; idempotent."""
         self._response.close()
@@ -82,32 +88,52 @@ class AsyncPieces(ResultFields, Handle, AsyncGenerator[Token, None]):
 
     Awaiting it first opens the model and submits the request, so that an invalid request raises
     there and not at the first piece, when a web handler has already sent its headers. Leaving the
-    loop, calling ``aclose`` or dropping the object stops the generation. It has the properties of
-    an answer, as ``Pieces`` has them.
+    loop, ``aclose``, ``cancel`` and dropping the object stop the generation. It has the properties
+    of an answer, as ``Pieces`` has them.
     """
 
-    __slots__ = ("__weakref__", "_begin", "_closed", "_reading", "_response", "_turn")
+    __slots__ = (
+        "__weakref__",
+        "_begin",
+        "_closed",
+        "_reading",
+        "_response",
+        "_starting",
+        "_stop",
+        "_turn",
+    )
     _instead = "read it with async for; its pieces are text"
     keys = not_json
 
     def __init__(
-        self, begin: Callable[[], Awaitable[AsyncStreamingResponse]], model: str | None
+        self, begin: Callable[[StopFlag], Awaitable[AsyncStreamingResponse]], model: str | None
     ) -> None:
-        """Create a stream whose request to ``model`` is submitted by ``begin``."""
-        self._begin = begin
+        """Create a stream.
+
+        Args:
+            begin: submits the request, which the flag cancels from then on.
+            model: the name of the model that is asked.
+        """
+        self._begin: Callable[[StopFlag], Awaitable[AsyncStreamingResponse]] | None = begin
         self._turn: Progress = Outcome(chat=None, model=model or "")
         self._response: AsyncStreamingResponse | None = None
-        self._reading: AsyncGenerator[Token, None] | None = None
+        self._reading: AsyncGeneratorType[Token, None] | None = None
+        self._starting = asyncio.Lock()
+        self._stop = StopFlag()
         self._closed = False
 
     def __await__(self) -> Generator[Any, None, Self]:
         return self._started().__await__()
 
     async def _started(self) -> Self:
-        if self._response is None and not self._closed:
-            self._response = response = await self._begin()
+        """Submit the request once, whoever asks first; a closed stream submits nothing."""
+        async with self._starting:
+            begin, self._begin = self._begin, None
+            if begin is None or self._closed:
+                return self
+            self._response = response = await begin(self._stop)
             self._turn = response._turn
-        return self
+            return self
 
     async def __aenter__(self) -> Self:
         return await self._started()
@@ -122,13 +148,24 @@ class AsyncPieces(ResultFields, Handle, AsyncGenerator[Token, None]):
         return await self.asend(None)
 
     async def asend(self, value: None) -> Token:
-        """The next piece; the value is ignored."""
+        """The next piece; the value is ignored.
+
+        Raises:
+            StateError: another task is waiting for a piece.
+        """
         if self._reading is None:
             await self._started()
             if self._response is None:
                 raise StopAsyncIteration
-            self._reading = _read(self._response)
+            reading = self._reading or _read(self._response)
+            self._reading = cast("AsyncGeneratorType[Token, None]", reading)
+        if self._is_being_read:
+            raise StateError("this stream is being read already", "STATE_BUSY")
         return await self._reading.asend(value)
+
+    @property
+    def _is_being_read(self) -> bool:
+        return self._reading is not None and self._reading.ag_running
 
     async def athrow(
         self,
@@ -140,10 +177,24 @@ class AsyncPieces(ResultFields, Handle, AsyncGenerator[Token, None]):
         await self.aclose()
         raise kind if value is None else value
 
+    def cancel(self) -> None:
+        """Stop the generation, from any thread, even while a task reads the stream.
+
+        A stream that has not begun ends with its first piece.
+        """
+        self._stop.signal()
+
     async def aclose(self) -> None:
-        """Stop the generation if it is not finished; idempotent."""
+        """Stop the generation if it is not finished; idempotent.
+
+        A task that is reading the stream, or waiting for it to begin, gets what has arrived and
+        then the end.
+        """
         self._closed = True
-        if self._reading is not None:
+        self.cancel()
+        if self._begin is not None:
+            self._turn.finish_reason = FinishReason.CANCELLED
+        if self._reading is not None and not self._is_being_read:
             await self._reading.aclose()
         elif self._response is not None:
             await self._response.close()

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Self
 
@@ -23,7 +23,7 @@ from talu.chat.io import IO, NeverStarted, Reading, run
 from talu.chat.items import Item, ItemStatus, MessageItem
 from talu.chat.messages import without_provider_data
 from talu.chat.observers import Generation, HookManager, Observation
-from talu.exceptions import EndpointError, GenerationError, StorageError, TaluError
+from talu.exceptions import EndpointError, GenerationError, StateError, StorageError, TaluError
 from talu.protocols import AsyncGeneration
 from talu.types import (
     Attempt,
@@ -38,6 +38,7 @@ from talu.types import (
 
 __all__ = ["OnToken", "Turn", "answer", "drain"]
 
+CLOSED = "its client was closed while it ran"
 OnToken = Callable[[Token], object]
 
 
@@ -51,6 +52,7 @@ class Turn(Outcome[ChatT]):
         save: replaces the stored history; None for a chat without a profile.
         stream: the answer is read while it is generated.
         make_answer: creates the answer when the text is complete; None for a stream, which has one.
+        closing: signalled when the client is closed, which cancels the turn.
         stop: cancels the generation when it is signalled, also before the start.
         superseded: it was cancelled unread, because its chat was used or edited again.
         on_end: called when the turn has ended and the hooks have been notified.
@@ -65,6 +67,7 @@ class Turn(Outcome[ChatT]):
     request: Request
     io: IO
     hooks: HookManager
+    closing: StopFlag = field(default_factory=StopFlag)
     stream: bool = False
     on_token: OnToken | None = None
     make_answer: Callable[[Outcome[ChatT]], Answer[ChatT]] | None = None
@@ -78,9 +81,12 @@ class Turn(Outcome[ChatT]):
     _process: int = field(default_factory=os.getpid)
     _observation: Observation = field(init=False)
     _question_is_saved: bool = False
+    _client_closed: bool = False
     _error: BaseException | None = None
 
     def __post_init__(self) -> None:
+        if not self.closing.is_set():  # a turn of a closed client fails when it opens its model
+            self.closing.when_signalled(self._end_with_client)
         self._observation = self.hooks.observe(self._generation(), self.io.call)
 
     async def begin(self) -> Self:
@@ -88,15 +94,24 @@ class Turn(Outcome[ChatT]):
         self._began_at = time.perf_counter()
         try:
             await self._observation.start()
-            self._running = generation = await self._opened()
-            await self._save_question()
-            self.stop.when_signalled(self._cancel)
-            await generation.start()
-            self._unread = generation
+            try:
+                await self._submit()
+            except StateError as error:
+                if not self._client_closed or error.code != "STATE_CLOSED":
+                    raise
+                self._running = NeverStarted(self.model, self.request.notes)
+            self._unread = self._running
         except BaseException as error:
             await self._fail(error)
             raise
         return self
+
+    async def _submit(self) -> None:
+        """Open the model, and start the generation."""
+        self._running = generation = await self._opened()
+        await self._save_question()
+        self.stop.when_signalled(self._cancel)
+        await generation.start()
 
     async def _opened(self) -> AsyncGeneration:
         try:
@@ -150,6 +165,11 @@ class Turn(Outcome[ChatT]):
         check_stop_flag(flag)
         if flag is not None:
             flag.when_signalled(self.stop.signal)
+
+    def _end_with_client(self) -> None:
+        """Cancel the turn because its client is being closed."""
+        self._client_closed = True
+        self.stop.signal()
 
     def _cancel(self) -> None:
         if self._running is not None:
@@ -298,6 +318,11 @@ class Turn(Outcome[ChatT]):
         """The last event, as it would be if the generation was cancelled now."""
         if self.builder.done is None and self._running is not None:
             self.builder.add(self._running.so_far())
+        done = self.builder.done
+        if done is None or not self._client_closed:
+            return done
+        if done.finish_reason is FinishReason.CANCELLED and CLOSED not in done.notes:
+            self.builder.done = replace(done, notes=(*done.notes, CLOSED))
         return self.builder.done
 
     async def _commit(self) -> None:

@@ -38,6 +38,9 @@ class Router(Handle):
     """The models of a client by name; usable from any thread.
 
     A name is that of the model's ``ModelSpec``, by default the reference of the model.
+
+    Attributes:
+        closing: signalled by ``close``, which cancels the running requests.
     """
 
     _instead = "make another one, or a client, of the same models"
@@ -74,6 +77,7 @@ class Router(Handle):
             self._models[spec.name] = _Model(spec)
         self._default = specs[0].name
         self._closed = False
+        self.closing = StopFlag()
         self._routing = Routing(
             policy,
             {spec.name: spec.limits for spec in specs},
@@ -317,6 +321,7 @@ class Router(Handle):
         A model that is being opened for a call with a time limit closes when it is open.
         """
         self._closed = True
+        self.closing.signal()
         self._routing.close()
         for model in self._models.values():
             if any(opening.under_way for opening in list(model.openings.values())):
