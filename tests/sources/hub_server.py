@@ -22,6 +22,8 @@ class Repository:
         token: without it the server answers 401.
         refusal: status and X-Error-Code of every answer.
         cut_after: bytes of a file after which the connection is dropped, the first time only.
+        held_after: bytes of a file after which the server sends nothing more until ``release``.
+        damaged: other content that the server sends for a file.
         answer: what the interface answers instead of a listing.
         claimed_sizes: what the listing says instead of the true size.
         moved_to: address of a file elsewhere, with {path} in it, to which requests are redirected.
@@ -32,6 +34,9 @@ class Repository:
     token: str | None = None
     refusal: tuple[int, str] | None = None
     cut_after: dict[str, int] = field(default_factory=dict)
+    held_after: dict[str, int] = field(default_factory=dict)
+    release: threading.Event = field(default_factory=threading.Event)
+    damaged: dict[str, bytes] = field(default_factory=dict)
     claimed_sizes: dict[str, int] = field(default_factory=dict)
     moved_to: str | None = None
     answer: Any = None
@@ -110,7 +115,8 @@ class Handler(BaseHTTPRequestHandler):
         if content is None:
             self.send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
             return
-        etag = hashlib.sha256(content).hexdigest()
+        etag = identity(name, content)
+        content = repository.damaged.get(name, content)
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         if repository.moved_to:
             headers |= {"X-Linked-ETag": f'"{etag}"', "X-Linked-Size": str(len(content))}
@@ -120,21 +126,34 @@ class Handler(BaseHTTPRequestHandler):
         if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             start, status = int(asked[1]), 206
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        cut = repository.cut_after.pop(name, None) if self.command == "GET" else None
-        self.send(status, headers, content[start:], cut)
+        get = self.command == "GET"
+        cut = repository.cut_after.pop(name, None) if get else None
+        held = repository.held_after.pop(name, None) if get else None
+        hold = None if held is None else (held, repository.release)
+        self.send(status, headers, content[start:], cut, hold)
 
     def send_json(self, value: Any) -> None:
         self.send(200, {"Content-Type": "application/json"}, json.dumps(value).encode())
 
     def send(
-        self, status: int, headers: dict[str, str], body: bytes = b"", cut: int | None = None
+        self,
+        status: int,
+        headers: dict[str, str],
+        body: bytes = b"",
+        cut: int | None = None,
+        hold: tuple[int, threading.Event] | None = None,
     ) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body[:cut])
+            start = 0
+            if hold is not None:
+                start, release = hold
+                self.wfile.write(body[:start])
+                release.wait(60)
+            self.wfile.write(body[start:cut])
         if cut is not None:
             self.close_connection = True
 
@@ -144,14 +163,33 @@ def listing(repository: Repository, what: str) -> Any:
     if what == "revision":
         sizes = {name: len(content) for name, content in repository.files.items()}
         sizes |= repository.claimed_sizes
-        siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
+        siblings = [
+            {"rfilename": name, "size": size, **stored(name, repository.files[name], "sha256")}
+            for name, size in sizes.items()
+        ]
         return {"id": repository.id, "modelId": repository.id, "sha": COMMIT, "siblings": siblings}
     return [
-        {
-            "type": "file",
-            "path": name,
-            "oid": hashlib.sha1(content).hexdigest(),
-            "size": len(content),
-        }
+        {"type": "file", "path": name, "size": len(content), **stored(name, content, "oid")}
         for name, content in repository.files.items()
     ]
+
+
+def is_large(name: str) -> bool:
+    """Whether a file is in large file storage."""
+    return name.endswith((".safetensors", ".gguf"))
+
+
+def identity(name: str, content: bytes) -> str:
+    """What identifies the content of a file, and is its ETag."""
+    if is_large(name):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def stored(name: str, content: bytes, key: str) -> dict[str, Any]:
+    """How a listing describes the content of a file; ``key`` is that of a SHA-256."""
+    oid = {"oid": identity("", content), "blobId": identity("", content)}
+    if not is_large(name):
+        return oid
+    lfs = {key: identity(name, content), "size": len(content), "pointerSize": 130}
+    return {**oid, "lfs": lfs}

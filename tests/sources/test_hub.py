@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -27,7 +28,8 @@ PROGRAM = """
 import contextlib, io, json, os, sys, traceback
 from pathlib import Path
 from talu.exceptions import ModelError, TaluError
-from talu.sources.resolve import resolve
+from talu.sources.hub import update
+from talu.sources.resolve import resolve, split_tag
 
 sockets = []
 sys.addaudithook(lambda event, _: sockets.append(event) if event.startswith("socket.") else None)
@@ -45,7 +47,10 @@ for line in sys.stdin:
     result = {}
     with contextlib.redirect_stderr(captured):
         try:
-            found = resolve(**asked, check=check)
+            if asked.pop("update", False):
+                found = update(*split_tag(asked["ref"]), check=check)
+            else:
+                found = resolve(**asked, check=check)
             result |= {"folder": str(found.path), "note": found.note or ""}
         except TaluError as error:
             result |= {"error": type(error).__name__, "code": error.code, "message": str(error)}
@@ -209,8 +214,8 @@ def test_a_terminal_shows_the_progress_of_the_weights(resolve_anew: Resolve) -> 
     os.close(terminal)
     shown = os.read(controller, 65536).decode()
     os.close(controller)
-    assert "Fetching 6 files: 100%" in shown
-    assert "Fetching 5 files" not in shown
+    assert "model.safetensors: 100%" in shown
+    assert "Fetching" not in shown
 
 
 @pytest.mark.parametrize(
@@ -256,6 +261,120 @@ def test_a_cut_connection_is_resumed_where_it_broke(
         if seen.method == "GET" and seen.path.endswith("/model.safetensors")
     ]
     assert ranges == [None, "bytes=10485760-"]  # the client keeps complete chunks of 10 MiB
+
+
+LARGE = safetensors.numpy.save({"w": np.arange(6_000_000, dtype=np.float32)})  # 24 MB
+KEPT = 2 * 10 * 2**20  # the client writes chunks of 10 MiB
+
+
+def held(repository: Any) -> None:
+    """Make the server send no more than the first bytes of the weights, until it is released."""
+    repository.files = FILES | {"model.safetensors": LARGE}
+    repository.held_after["model.safetensors"] = KEPT + 1000
+
+
+def partial_file(home: Path, repository: Any) -> Path:
+    """The incomplete file of the weights, once it has what the server sent."""
+    blobs = home / "hub" / f"models--{repository.id.replace('/', '--')}" / "blobs"
+    while True:
+        for path in blobs.glob("*.talu.incomplete"):
+            if path.stat().st_size == KEPT:
+                return path
+        threading.Event().wait(0.02)
+
+
+def gets(hub: Any, name: str) -> list[str | None]:
+    """The ranges that were requested of a file."""
+    return [
+        seen.headers.get("range")
+        for seen in hub.requests
+        if seen.method == "GET" and seen.path.endswith("/" + name)
+    ]
+
+
+def test_a_download_of_a_killed_process_is_continued(
+    resolve: Resolve, hub: Any, home: Path, repository: Any
+) -> None:
+    held(repository)
+    with start(home, hub.url) as process:
+        process.stdin.write(json.dumps({"ref": repository.id, "env": {}}) + "\n")
+        process.stdin.flush()
+        partial = partial_file(home, repository)
+        process.kill()
+    repository.release.set()
+    assert resolve(offline=True).error == "ModelNotFoundError"
+    assert resolve().files()["model.safetensors"] == LARGE
+    assert gets(hub, "model.safetensors") == [None, f"bytes={KEPT}-"]
+    assert not partial.exists()
+
+
+def test_two_processes_share_one_download(
+    resolve: Resolve, hub: Any, home: Path, repository: Any
+) -> None:
+    held(repository)
+    controller, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (25, 100))
+    with (
+        start(home, hub.url) as first,
+        start(home, hub.url, stderr=terminal) as second,
+    ):
+        asked = json.dumps({"ref": repository.id, "env": {}}) + "\n"
+        first.stdin.write(asked)
+        first.stdin.flush()
+        partial_file(home, repository)
+        second.stdin.write(asked)
+        second.stdin.flush()
+        shown = ""
+        while "another process downloads model.safetensors" not in shown:
+            shown += os.read(controller, 65536).decode()
+        repository.release.set()
+        folders = [json.loads(each.stdout.readline())["folder"] for each in (first, second)]
+    os.close(terminal)
+    os.close(controller)
+    assert folders[0] == folders[1]
+    assert (Path(folders[0]) / "model.safetensors").read_bytes() == LARGE
+    assert gets(hub, "model.safetensors") == [None]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_file_that_is_damaged_on_its_way_is_refused_and_not_kept(
+    resolve: Resolve, repository: Any, name: str
+) -> None:
+    right = repository.files[name]
+    repository.damaged[name] = bytes(len(right))
+    outcome = resolve()
+    assert (outcome.error, outcome.code) == ("IOError", "IO_NETWORK_FAILED")
+    assert repr(name) in outcome.message
+    assert "SHA-256" in outcome.message or "git checksum" in outcome.message
+    assert resolve(offline=True).error == "ModelNotFoundError"
+    repository.damaged.clear()
+    assert resolve().files()[name] == right
+
+
+def test_an_update_gets_the_new_version_and_repairs_what_is_damaged_in_the_cache(
+    resolve: Resolve, hub: Any, repository: Any
+) -> None:
+    folder = resolve().folder
+    assert folder is not None
+    for name in ("model.safetensors", "tokenizer.json"):
+        blob = (folder / name).resolve()
+        blob.write_bytes(bytes(blob.stat().st_size))
+    assert resolve().files() != FILES  # opening does not read all weights
+    hub.requests.clear()
+    outcome = resolve(update=True)
+    assert outcome.files() == FILES
+    assert hub.fetched() == ["model.safetensors", "tokenizer.json"]
+    assert outcome.stderr.count("is damaged: its SHA-256 is") == 1
+    assert outcome.stderr.count("is damaged: its git checksum is") == 1
+
+
+def test_names_outside_of_the_folder_are_not_read(
+    resolve: Resolve, repository: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    repository.files |= {f"{'../' * 20}{tmp_path}/config.json": b"x", f"{tmp_path}/a.json": b"x"}
+    assert resolve(update=True).files() == FILES
+    assert (tmp_path / "config.json").read_text() == "{}"
 
 
 def test_the_shards_in_the_index_of_a_sharded_model_are_downloaded(

@@ -6,8 +6,8 @@ opens no socket. ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_ENDPOINT``, ``HF_HUB_OFFLIN
 ``HF_TOKEN`` have their usual meaning; all but the token are read once in a process. The hub
 client's progress bar is shown on stderr if that is a terminal.
 
-An interrupted connection is resumed. A killed process loses only the file that it was downloading,
-because the hub client gives every download a unique name.
+Large files are downloaded by ``blobs.py``, which continues what was interrupted and verifies what
+it has. The hub client does the rest.
 
 Only the files that a model needs are downloaded, small ones first, so that a model that cannot be
 used is refused before its weights are downloaded.
@@ -21,20 +21,25 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from talu.error_text import shown
 from talu.exceptions import IOError as TaluIOError
 from talu.exceptions import ModelError, ModelNotFoundError, TaluError
+from talu.sources import blobs
+from talu.sources.blobs import RemoteFile
 from talu.sources.hub_cache import REVISION, cache_folder, constants, find_cached, hub_files
 from talu.sources.kinds import Found, HubFiles
 
-__all__ = ["ACCESS_DENIED", "NETWORK_FAILED", "WRITE_FAILED", "fetch", "files_of"]
+__all__ = ["ACCESS_DENIED", "NETWORK_FAILED", "WRITE_FAILED", "fetch", "files_of", "update"]
 
 ACCESS_DENIED = "MODEL_ACCESS_DENIED"
 NETWORK_FAILED = "IO_NETWORK_FAILED"
 WRITE_FAILED = "IO_WRITE_FAILED"
+SHA256 = re.compile("[0-9a-f]{64}")
 TIMEOUT_S = 10.0  # for the first response; the hub client retries later requests
 
 logger = logging.getLogger("talu.weights")
@@ -100,7 +105,28 @@ def files_of(place: str, names: Collection[str], tag: str | None = None) -> HubF
     raise error
 
 
-def download(model_id: str, tag: str | None, check: Callable[[Path], object] | None) -> Found:
+def update(
+    model_id: str, tag: str | None = None, *, check: Callable[[Path], object] | None = None
+) -> Found:
+    """Download the current version of a model, and verify what the cache has of it.
+
+    A damaged file is downloaded again. The arguments and errors are those of ``fetch``.
+    """
+    if constants().HF_HUB_OFFLINE:
+        raise TaluIOError(
+            f"{model_id!r} cannot be downloaded: HF_HUB_OFFLINE forbids the network",
+            code=NETWORK_FAILED,
+        )
+    return download(model_id, tag, check, verify=True)
+
+
+def download(
+    model_id: str,
+    tag: str | None,
+    check: Callable[[Path], object] | None,
+    *,
+    verify: bool = False,
+) -> Found:
     """Download what is missing of a model: the small files, then the weights."""
     hub = importlib.import_module("huggingface_hub")
     importlib.import_module("huggingface_hub.errors")  # makes it available as hub.errors
@@ -108,29 +134,98 @@ def download(model_id: str, tag: str | None, check: Callable[[Path], object] | N
         info = hub.HfApi(library_name="talu").model_info(
             model_id, revision=REVISION, files_metadata=True, timeout=TIMEOUT_S
         )
-        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        remote = listing(info)
         place = f"the repository {model_id} on {address(hub)}"
-        files = files_of(place, sizes, tag)
-        folder = snapshot(hub, model_id, files.small, progress=False)
-        folder.mkdir(parents=True, exist_ok=True)  # missing if there are no small files
+        files = files_of(place, remote, tag)
+        folder = small_files(hub, model_id, files.small, remote)
         if check is not None and files.small:
             check(folder)
-        weights, others = files.weights(place, sizes, folder)
-        needed = sum(sizes[name] for name in weights if not os.path.exists(folder / name))
+        weights, others = files.weights(place, remote, folder)
+        if any(fnmatchcase(name, pattern) for name in remote for pattern in others):
+            small_files(hub, model_id, others, remote)
+        large = [remote[name] for name in sorted(weights) if is_large(hub, remote[name])]
+        bars = progress_bar(shown=True)
+        if verify:
+            discard_damaged(folder, [remote[name] for name in sorted(weights)], bars)
+        rest = weights - {file.name for file in large}
+        needed = blobs.missing_bytes(large, folder.parents[1])
+        needed += sum(remote[name].size for name in rest if not os.path.exists(folder / name))
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise no_space(hub, f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
-        folder = snapshot(
-            hub, model_id, [*files.small, *others, *map(glob.escape, weights)], progress=True
-        )
-        path = files.find(folder, sizes)
+        blobs.download(large, model_id, info.sha, folder.parents[1], bars)
+        patterns = [*files.small, *map(glob.escape, weights)]
+        folder = snapshot(hub, model_id, patterns, progress=bool(rest))
+        path = files.find(folder, remote)
         absent = (
             folder.parents[1] / ".no_exist" / folder.name
         )  # where the hub client marks missing files
-        for name in set(files.optional) - sizes.keys():
+        for name in set(files.optional) - remote.keys():
             (absent / name).parent.mkdir(parents=True, exist_ok=True)
             (absent / name).touch()
-        return Found(path, files.note(model_id, sizes))
+        return Found(path, files.note(model_id, remote))
+
+
+def small_files(
+    hub: Any, model_id: str, patterns: Collection[str], remote: Mapping[str, RemoteFile]
+) -> Path:
+    """Download the files that match the patterns, and return their folder.
+
+    A damaged file is downloaded once more.
+    """
+    wanted = [
+        file for name, file in remote.items() if any(fnmatchcase(name, each) for each in patterns)
+    ]
+    for _ in range(2):
+        folder = snapshot(hub, model_id, patterns, progress=False)
+        folder.mkdir(parents=True, exist_ok=True)  # missing if no file matches
+        damaged = discard_damaged(folder, wanted)
+        if not damaged:
+            return folder
+    raise TaluIOError(f"{damaged}; it was removed; try again", code=NETWORK_FAILED)
+
+
+def discard_damaged(folder: Path, files: Iterable[RemoteFile], bars: Any = None) -> str | None:
+    """Remove damaged files from the cache; what is wrong with the first one, None if none is."""
+    first = None
+    for file in files:
+        path = folder / file.name
+        if not path.exists():
+            continue
+        bar = bars and bars(
+            total=file.size, unit="B", unit_scale=True, desc=f"checking {path.name}"
+        )
+        problem = file.problem(path, bar)
+        if bar:
+            bar.close()
+        if problem is not None:
+            problem = f"{shown(file.name)} in the hub's cache is damaged: {problem}"
+            logger.warning("%s; it is downloaded again", problem)
+            blobs.discard(path, folder.parents[1])
+            first = first or problem
+    return first
+
+
+def listing(info: Any) -> dict[str, RemoteFile]:
+    """The files of a repository by name, from the client's description of it.
+
+    Names that are not paths inside of a folder are left out.
+    """
+    return {
+        file.rfilename: RemoteFile(
+            name=file.rfilename,
+            size=file.size or 0,
+            sha256=file.lfs.sha256 if file.lfs and SHA256.fullmatch(file.lfs.sha256) else None,
+            blob_id=file.blob_id,
+        )
+        for file in info.siblings or ()
+        if not {"", ".", ".."}.intersection(file.rfilename.split("/"))
+    }
+
+
+def is_large(hub: Any, file: RemoteFile) -> bool:
+    """Whether the file has a SHA-256, and the hub serves it over HTTP."""
+    return file.sha256 is not None and file.size <= hub.constants.MAX_HTTP_DOWNLOAD_SIZE
 
 
 def snapshot(hub: Any, model_id: str, patterns: Iterable[str], *, progress: bool) -> Path:
@@ -208,7 +303,7 @@ def failure(hub: Any, where: str, error: Exception) -> TaluError:
                 code=NETWORK_FAILED,
             )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return no_space(hub, "the download could not be written")
+        return no_space(hub, "the download could not be written, and will be continued")
     if isinstance(error, OSError) and error.errno is not None:
         return TaluIOError(
             f"cannot write to the hub's cache {hub.constants.HF_HUB_CACHE}: {error.strerror}; "
