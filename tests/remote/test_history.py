@@ -7,14 +7,17 @@ import pytest
 from tests.remote import replies
 from tests.remote.server import Cut, Gate, Server
 
-from talu import AnthropicBackend, ModelSpec, OpenAICompatibleBackend
+from talu import AnthropicBackend, ModelSpec, OpenAICompatibleBackend, ScriptedModel
 from talu.chat import ItemStatus, ReasoningItem
 from talu.exceptions import EndpointError
+from talu.types import ReasoningDelta
 
 Serve = Callable[..., Server]
 CUT = replies.stream(replies.delta("Once"), replies.delta(" upon"), Cut())
 THOUGHT = replies.delta(reasoning_content="secret thought")
 TOOL = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"a": 1}}
+
+NOT_SENT = "the reasoning of other models in the history was not sent"
 
 
 def chat_spec(server: Server, name: str = "chat") -> ModelSpec:
@@ -100,7 +103,8 @@ def test_another_provider_gets_the_tool_calls_and_no_reasoning(faces: Any, serve
     chat = client.chat()
     faces.run(chat.send("Where?"))
     chat.model = "chat"
-    assert faces.run(chat.send("Go on.")).text == "Found."
+    found = faces.run(chat.send("Go on."))
+    assert (found.text, NOT_SENT in found.notes) == ("Found.", True)
     assert second.requests[0].json["messages"][1] == {
         "role": "assistant",
         "content": "Let me look.",
@@ -113,7 +117,8 @@ def test_another_provider_gets_the_tool_calls_and_no_reasoning(faces: Any, serve
         ],
     }
     chat.model = "messages"
-    assert faces.run(chat.send("And?")).text == "Well."
+    well = faces.run(chat.send("And?"))
+    assert (well.text, NOT_SENT in well.notes) == ("Well.", True)
     sent = first.requests[1].json["messages"]
     assert sent[1]["content"] == [
         {"type": "thinking", "thinking": "secret thought", "signature": "sig-1"},
@@ -122,4 +127,30 @@ def test_another_provider_gets_the_tool_calls_and_no_reasoning(faces: Any, serve
     ]
     assert sent[3]["content"] == [{"type": "text", "text": "Found."}]
     assert b"secret" not in second.requests[0].body
+    faces.run(client.close())
+
+
+def test_reasoning_that_its_own_server_does_not_want_back_is_left_out_without_a_note(
+    faces: Any, serve: Serve
+) -> None:
+    server = serve(replies.stream(THOUGHT, *replies.chat_events("Hi")), replies.chat("Well."))
+    client = faces.face.client_class(chat_spec(server))
+    chat = client.chat()
+    faces.run(chat.send("Hi"))
+    assert NOT_SENT not in faces.run(chat.send("And?")).notes
+    assert b"secret" not in server.requests[1].body
+    faces.run(client.close())
+
+
+def test_the_reasoning_of_a_local_model_is_not_sent_and_a_note_says_so(
+    faces: Any, serve: Serve
+) -> None:
+    server = serve(replies.chat("Well."))
+    local = ModelSpec("local", ScriptedModel([ReasoningDelta("secret thought"), "Hi"]))
+    client = faces.face.client_class([local, chat_spec(server)])
+    chat = client.chat()
+    faces.run(chat.send("Hi"))
+    chat.model = "chat"
+    assert NOT_SENT in faces.run(chat.send("And?")).notes
+    assert b"secret" not in server.requests[0].body
     faces.run(client.close())

@@ -19,7 +19,7 @@ from talu.backends.remote.answers import (
     string,
     whole,
 )
-from talu.backends.remote.encoding import Body, Target, set_values, with_extras
+from talu.backends.remote.encoding import Body, Target, reasoning_notes, set_values, with_extras
 from talu.exceptions import EmptyPromptError, ValidationError
 from talu.types import (
     Event,
@@ -51,6 +51,7 @@ def encode_messages(request: Request, target: Target) -> Body:
         wrong = f"{target.provider.name} has no raw completions: use ask or a chat"
         raise ValidationError(wrong, "UNSUPPORTED", {"param": "prompt"})
     values, notes = set_values(target, request, raw=False)
+    notes += reasoning_notes(request, target)
     messages = list(request.messages)
     first = next((i for i, one in enumerate(messages) if one["role"] not in SYSTEM), len(messages))
     if any(message["role"] in SYSTEM for message in messages[first:]):

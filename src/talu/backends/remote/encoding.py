@@ -16,7 +16,15 @@ from talu.exceptions import ValidationError
 from talu.types import Request
 from talu.unicode import check_unicode
 
-__all__ = ["Body", "Target", "honoured", "set_values", "wanted_logprobs", "with_extras"]
+__all__ = [
+    "Body",
+    "Target",
+    "honoured",
+    "reasoning_notes",
+    "set_values",
+    "wanted_logprobs",
+    "with_extras",
+]
 
 FIXED = (
     "model",
@@ -90,6 +98,19 @@ def set_values(
                 check_unicode(name, text)
     _check_stops(target, request.config)
     return values, tuple(notes)
+
+
+def reasoning_notes(request: Request, target: Target) -> tuple[str, ...]:
+    """A note if the history has reasoning of other providers' models, which is not sent.
+
+    The provider's own is sent back where it wants that, and left out without a note elsewhere.
+    """
+    for message in request.messages or ():
+        data = message.get("provider_data") or {}
+        reasons = bool(message.get("reasoning_content") or data.get("reasoning"))
+        if reasons and data.get("provider") != target.provider.name:
+            return ("the reasoning of other models in the history was not sent",)
+    return ()
 
 
 def wanted_logprobs(settings: Mapping[str, Any]) -> int | None:

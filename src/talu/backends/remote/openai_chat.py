@@ -24,7 +24,14 @@ from talu.backends.remote.answers import (
     text_of,
     whole,
 )
-from talu.backends.remote.encoding import Body, Target, set_values, wanted_logprobs, with_extras
+from talu.backends.remote.encoding import (
+    Body,
+    Target,
+    reasoning_notes,
+    set_values,
+    wanted_logprobs,
+    with_extras,
+)
 from talu.types import (
     Event,
     FinishReason,
@@ -67,6 +74,7 @@ def encode_chat(request: Request, target: Target) -> Body:
     """
     provider = target.provider
     values, notes = set_values(target, request, raw=False)
+    notes += reasoning_notes(request, target)
     wanted = wanted_logprobs(values)
     if wanted is not None:
         values["logprobs"] = True
