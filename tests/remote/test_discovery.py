@@ -9,8 +9,18 @@ import pytest
 from tests.remote import replies
 from tests.remote.server import Gate, Reply, Server
 
-from talu import Capabilities, Client, EndpointError, IOError, ValidationError
+from talu import (
+    AnthropicBackend,
+    Capabilities,
+    Client,
+    EndpointError,
+    IOError,
+    ValidationError,
+)
 from talu.backends.remote import listing
+from talu.backends.remote.endpoint import endpoint_of
+from talu.backends.remote.providers import provider_named
+from talu.bridge import run_in_background
 from talu.router import RemoteModelInfo, check_endpoint, get_model_ids, list_endpoint_models
 
 Serve = Callable[..., Server]
@@ -181,3 +191,18 @@ def test_no_key_reaches_the_list_of_another_host(serve: Serve, canaries: dict[st
     list_endpoint_models(server.base_url)
     assert [secret for secret in canaries.values() if secret.encode() in server.raw] == []
     assert json.loads(server.request.body or b"null") is None
+
+
+def test_the_list_of_an_anthropic_server_is_asked_for_with_its_version_and_key(
+    serve: Serve,
+) -> None:
+    server = serve(replies.json_reply({"data": [{"id": "claude"}], "has_more": False}))
+    options = AnthropicBackend(base_url=server.url, api_key="sk-canary-7d41f0")
+    endpoint = endpoint_of(provider_named("anthropic"), options, {})
+    assert run_in_background(lambda: listing.models_at(endpoint, options, 30.0)) == [
+        {"id": "claude"}
+    ]
+    assert server.request.target == "/v1/models?limit=1000"
+    assert server.request.values("anthropic-version") == ["2023-06-01"]
+    assert server.request.values("x-api-key") == ["sk-canary-7d41f0"]
+    assert server.request.values("authorization") == ["Bearer sk-canary-7d41f0"]

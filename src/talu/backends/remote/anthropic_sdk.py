@@ -6,17 +6,7 @@ from anthropic import AsyncAnthropic, AsyncStream
 from talu.backends.remote.endpoint import Endpoint
 from talu.backends.remote.sdk import SdkClient
 
-__all__ = ["client", "headers"]
-
-VERSION = "2023-06-01"  # of the protocol, which every server knows
-
-
-def headers(endpoint: Endpoint) -> dict[str, str]:
-    """The headers of every request, beside those of all endpoints."""
-    # Servers of others look for the key in the older header only.
-    own = endpoint.url != endpoint.provider.base_url
-    key = {"x-api-key": endpoint.key} if own and endpoint.key else {}
-    return {"anthropic-version": VERSION} | key
+__all__ = ["client"]
 
 
 def client(endpoint: Endpoint, http: httpx2.AsyncClient, timeout: httpx2.Timeout) -> SdkClient:

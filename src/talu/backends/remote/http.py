@@ -33,6 +33,7 @@ KEPT = {  # headers of HTTP itself, which the HTTP library or the SDK computes
 }
 RESERVED = {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
 ENCODINGS = ("br", "compress", "deflate", "gzip", "zstd")
+ANTHROPIC_VERSION = "2023-06-01"  # of the protocol, which every server knows
 MAX_HEADERS = 64
 MAX_HEADER = 10_000  # characters of a value
 MAX_ANSWER = 1 << 28  # bytes
@@ -104,6 +105,10 @@ def own_headers(endpoint: Endpoint, options: RemoteBackend) -> dict[str, str]:
         raise ValidationError(wrong, details={"param": "org_id"})
     if endpoint.key:
         own["authorization"] = Secret(f"Bearer {endpoint.key!s}")
+    if endpoint.provider.protocol == "anthropic":
+        own["anthropic-version"] = ANTHROPIC_VERSION
+        if endpoint.key and endpoint.url != endpoint.provider.base_url:
+            own["x-api-key"] = endpoint.key  # other servers know only this older header
     if options.org_id is not None:
         own["openai-organization"] = options.org_id
     given = {name.lower(): Secret(value) for name, value in (options.headers or {}).items()}

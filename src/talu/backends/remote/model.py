@@ -98,7 +98,7 @@ class RemoteModel:
         self._target = Target(ref, row, options)
         self._failures = Failures(self._endpoint, self._name)
         sdk = import_whole(SDKS[row.protocol])
-        headers = sdk.headers(self._endpoint) | own_headers(self._endpoint, options)
+        headers = own_headers(self._endpoint, options)
         timeout = httpx2.Timeout(None, connect=self._limits.connect_s)
         tls = tls_of(self._endpoint)
         self._clients: PerLoop[SdkClient] = PerLoop(

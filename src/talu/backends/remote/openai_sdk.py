@@ -6,12 +6,7 @@ from openai import AsyncOpenAI, AsyncStream
 from talu.backends.remote.endpoint import Endpoint
 from talu.backends.remote.sdk import SdkClient
 
-__all__ = ["client", "headers"]
-
-
-def headers(endpoint: Endpoint) -> dict[str, str]:
-    """The headers of every request, beside those of all endpoints: none."""
-    return {}
+__all__ = ["client"]
 
 
 def client(endpoint: Endpoint, http: httpx2.AsyncClient, timeout: httpx2.Timeout) -> SdkClient:
