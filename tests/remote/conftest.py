@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import json
 import re
+import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
@@ -93,6 +94,14 @@ def canaries(
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
     return secrets
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
 
 
 @pytest.fixture

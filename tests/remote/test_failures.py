@@ -1,8 +1,7 @@
 """What goes wrong at an endpoint: each failure is one typed error with what the server said."""
 
 import re
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -256,14 +255,6 @@ def test_a_key_that_the_server_repeats_is_not_shown(remote: Any, serve: Any) -> 
     server = serve(failure(401, f"Incorrect API key provided: {KEY}."))
     error = failed(lambda: remote.run(remote.client(server, api_key=KEY).ask("hi")))
     assert "Incorrect API key provided: ***." in str(error)
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port at which nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield int(taken.getsockname()[1])
 
 
 def test_a_server_that_does_not_run_is_unreachable(remote: Any, closed_port: int) -> None:

@@ -8,14 +8,12 @@ import contextlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, cast
-from urllib.request import getproxies, proxy_bypass
 
 import httpcore2
 import httpx2
 
-__all__ = ["Connections", "proxy_for"]
+__all__ = ["Connections"]
 
 MAX_CONNECTIONS = 1000
 MAX_IDLE = 100
@@ -34,9 +32,10 @@ FAILURES = (
 class Connections(httpx2.AsyncBaseTransport):
     """The connections to one server, perhaps through a proxy; see ``httpx2.AsyncBaseTransport``."""
 
-    def __init__(self, tls: ssl.SSLContext, proxy: httpcore2.Proxy | None) -> None:
-        self._kept = _pool(tls, proxy, MAX_IDLE)
-        self._new = _pool(tls, proxy, 0)
+    def __init__(self, tls: ssl.SSLContext, proxy: httpx2.Proxy | None) -> None:
+        through = None if proxy is None else httpcore2.Proxy(_url(proxy.url), auth=proxy.raw_auth)
+        self._kept = _pool(tls, through, MAX_IDLE)
+        self._new = _pool(tls, through, 0)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request, and once more over a new connection if the kept one was dead."""
@@ -50,22 +49,6 @@ class Connections(httpx2.AsyncBaseTransport):
         """Close all connections."""
         await self._kept.aclose()
         await self._new.aclose()
-
-
-def proxy_for(url: httpx2.URL) -> httpcore2.Proxy | None:
-    """The proxy that the environment names for a server; None without one.
-
-    Raises:
-        ValueError: it is not the address of a proxy, or one of a kind that is not supported.
-    """
-    named = getproxies()
-    address = named.get(url.scheme) or named.get("all")
-    if not address or proxy_bypass(url.netloc.decode()):
-        return None
-    proxy = httpx2.Proxy(address if "://" in address else f"http://{address}")
-    if proxy.url.scheme.startswith("socks") and find_spec("socksio") is None:
-        raise ValueError("a SOCKS proxy needs the package socksio")
-    return httpcore2.Proxy(_url(proxy.url), auth=proxy.raw_auth)
 
 
 def _pool(

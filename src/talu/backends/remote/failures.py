@@ -20,6 +20,7 @@ import httpx2
 from talu.backends.remote.answers import Malformed
 from talu.backends.remote.endpoint import Endpoint
 from talu.backends.remote.events import Part
+from talu.backends.remote.proxies import shown_proxy
 from talu.backends.remote.server_errors import (
     code_of,
     error_in,
@@ -45,6 +46,8 @@ CONTROLS = re.compile(  # of terminals, of writing directions, and halves of cha
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 REDIRECTS = (301, 302, 303, 307, 308)
+UNANSWERED = ("ENDPOINT_UNREACHABLE", "ENDPOINT_TLS", "ENDPOINT_TIMEOUT", "STREAM_BROKEN")
+ALSO_OF_PROXIES = (403, 502, 503, 504)  # a status that a proxy may answer with
 FINAL = ("CONTENT_FILTERED", "GENERATION_CONTEXT_OVERFLOW", "OUT_OF_CREDITS")
 NOT_TLS = {"HTTP_REQUEST", "RECORD_LAYER_FAILURE", "WRONG_VERSION_NUMBER", "UNEXPECTED_MESSAGE"}
 NOT_YET, EXPIRED = 9, 10  # OpenSSL's numbers of what is wrong with a certificate
@@ -69,10 +72,12 @@ class Failures:
 
     Attributes:
         model: None for a request that is not about one model.
+        proxy: through which the endpoint is reached, if any.
     """
 
     endpoint: Endpoint
     model: str | None
+    proxy: httpx2.Proxy | None = None
 
     def of(self, error: Exception, *, doing: str = "the request") -> EndpointError:
         """The typed error for anything that the SDK, the HTTP library or a reader raised."""
@@ -110,17 +115,33 @@ class Failures:
             case ssl.SSLError():
                 return self._error(_tls_fault(cause, self.endpoint.origin[1]), "ENDPOINT_TLS")
             case socket.gaierror():
-                host = self.endpoint.origin[1]
-                wrong = f"the name {shown(host)} is unknown ({cause.strerror}): check base_url"
+                host, where = self.endpoint.origin[1], "base_url"
+                if self.proxy is not None:
+                    host, where = self.proxy.url.host, "the variable that names the proxy"
+                wrong = f"the name {shown(host)} is unknown ({cause.strerror}): check {where}"
                 return self._not_connected(wrong)
             case httpx2.ProxyError():
-                return self._not_connected(f"the proxy refused the connection: {cause}")
+                return self._refused_by_proxy(str(cause)[:3])
             case httpx2.TimeoutException():
                 return self._error(f"{doing} took too long", "ENDPOINT_TIMEOUT", transient=True)
             case ConnectionRefusedError():
-                wrong = "the connection was refused: is the server running, and the port right?"
+                what = "server" if self.proxy is None else "proxy"
+                wrong = f"the connection was refused: is the {what} running, and the port right?"
                 return self._not_connected(wrong)
         return None
+
+    def _refused_by_proxy(self, status: str) -> EndpointError:
+        """The error for a proxy that makes no connection to the server."""
+        proxy = "the proxy" if self.proxy is None else f"the proxy {shown_proxy(self.proxy)}"
+        number = int(status) if status.isdecimal() else None
+        wrong = f"{proxy} made no connection to the server (status {status})"
+        if number == 407:
+            wrong += ": it wants another user or password, as in http://user:password@host:port"
+        elif number == 403:
+            wrong += ": it does not allow this host; add hosts that need no proxy to NO_PROXY"
+        error = self._not_connected(wrong)
+        error.transient = number is None or is_transient(number)
+        return error
 
     def unreachable(self, error: BaseException) -> EndpointError:
         """The error for a connection that could not be made, or was cut before an answer."""
@@ -204,6 +225,8 @@ class Failures:
             "request_id": request_id and self.safe(request_id)[:MAX_ID],
             "retry_after": retry_after(headers, time.time()),
         }
+        if status == 407 and self.proxy is not None:
+            return self._refused_by_proxy("407")
         if status in REDIRECTS:
             location = without_secrets(self.safe(headers.get("location", "")))
             wrong = (
@@ -262,6 +285,11 @@ class Failures:
     ) -> EndpointError:
         about = "the list of models" if self.model is None else f"model {shown(self.model)}"
         of = {} if self.model is None else {"model": self.model}
+        is_plain = self.endpoint.origin[0] == "http"
+        may_be_its = code in UNANSWERED or (is_plain and status in ALSO_OF_PROXIES)
+        if self.proxy is not None and may_be_its:
+            proxy = shown_proxy(self.proxy)
+            wrong += "" if proxy in wrong else f"; the request went through the proxy {proxy}"
         return EndpointError(
             self.safe(f"{about} at {self.endpoint.url}: {wrong}"),
             code,

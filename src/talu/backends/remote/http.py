@@ -14,9 +14,10 @@ from typing import Generic, TypeVar, cast
 
 import httpx2
 
-from talu.backends.remote.connections import Connections, proxy_for
+from talu.backends.remote.connections import Connections
 from talu.backends.remote.endpoint import Endpoint
 from talu.backends.remote.options import RemoteBackend, Secret
+from talu.backends.remote.proxies import proxy_of
 from talu.error_text import shown
 from talu.exceptions import EndpointError, ValidationError
 
@@ -69,24 +70,11 @@ def http_client(
 ) -> httpx2.AsyncClient:
     """A client that sends these headers, to this endpoint only, and follows no redirect."""
     guard = _Guard(endpoint, headers)
-    try:
-        # A proxy would see the requests to a server on this machine, with their key.
-        proxy = None if endpoint.is_local else proxy_for(httpx2.URL(endpoint.url))
-        return httpx2.AsyncClient(
-            event_hooks={"request": [guard.sends], "response": [guard.receives]},
-            follow_redirects=False,
-            transport=Connections(tls, proxy),
-            trust_env=False,
-        )
-    except (ValueError, httpx2.InvalidURL):
-        pass  # its text may hold the password of a proxy
-    named = [f"{name}_proxy" for name in ("http", "https", "all", "no")]
-    variables = [name for both in named for name in (both, both.upper()) if os.environ.get(name)]
-    raise EndpointError(
-        f"the proxy in {' or '.join(variables) or 'the system'} cannot be used for {endpoint.url}: "
-        "it must be the address of an HTTP proxy, http://host:port; add hosts that need no proxy "
-        "to NO_PROXY",
-        "ENDPOINT_UNREACHABLE",
+    return httpx2.AsyncClient(
+        event_hooks={"request": [guard.sends], "response": [guard.receives]},
+        follow_redirects=False,
+        transport=Connections(tls, proxy_of(endpoint)),
+        trust_env=False,
     )
 
 

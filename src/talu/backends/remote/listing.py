@@ -13,6 +13,7 @@ from talu.backends.remote.events import Part
 from talu.backends.remote.failures import Failures
 from talu.backends.remote.http import http_client, own_headers, tls_of
 from talu.backends.remote.options import RemoteBackend
+from talu.backends.remote.proxies import proxy_of
 from talu.exceptions import EndpointError
 
 __all__ = ["models_at"]
@@ -64,7 +65,7 @@ async def _answer(
     Its traceback would have this function's variables: the headers that were sent, with the key,
     and what came back, in which some servers repeat it.
     """
-    failures = Failures(endpoint, None)
+    failures = Failures(endpoint, None, proxy_of(endpoint))
     headers = own_headers(endpoint, options) | {"accept": "application/json"}
     is_openai = endpoint.provider.protocol == "openai"
     path, after = ("models", "after") if is_openai else ("v1/models", "after_id")

@@ -32,6 +32,7 @@ from talu.backends.remote.openai_chat import ChatDecoder, encode_chat
 from talu.backends.remote.openai_completions import CompletionDecoder, encode_completion
 from talu.backends.remote.options import RemoteBackend
 from talu.backends.remote.providers import provider_named
+from talu.backends.remote.proxies import proxy_of
 from talu.backends.remote.rate_limits import paused_for
 from talu.backends.remote.reading import Reading
 from talu.backends.remote.sdk import SdkClient
@@ -96,7 +97,7 @@ class RemoteModel:
         self._limits = limits_of(options, row.first_token_s)
         self._endpoint = endpoint_of(row, options, os.environ)
         self._target = Target(ref, row, options)
-        self._failures = Failures(self._endpoint, self._name)
+        self._failures = Failures(self._endpoint, self._name, proxy_of(self._endpoint))
         sdk = import_whole(SDKS[row.protocol])
         headers = own_headers(self._endpoint, options)
         timeout = httpx2.Timeout(None, connect=self._limits.connect_s)
