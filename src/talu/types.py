@@ -35,6 +35,7 @@ __all__ = [
     "ReasoningDelta",
     "ReasoningEnd",
     "Request",
+    "Restart",
     "StopFlag",
     "Stopped",
     "TextDelta",
@@ -357,7 +358,15 @@ class Done:
     attempts: tuple[Attempt, ...] = ()
 
 
-Event = TextDelta | ReasoningDelta | ReasoningEnd | ToolCallEvent | Done
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """All events before this one are void: another model answers.
+
+    Only a router sends it, and only for a request with ``unseen``.
+    """
+
+
+Event = TextDelta | ReasoningDelta | ReasoningEnd | ToolCallEvent | Restart | Done
 
 
 def is_iterable(value: Any) -> bool:
@@ -462,6 +471,8 @@ class Request:
         add_generation_prompt: end the prompt of messages with the start of the model's turn.
         notes: notes that the backend includes in those of ``Done``.
         deadline: the time by which the call has to finish, or fail with ``GenerationError``.
+        unseen: nobody sees the answer before its end, so that a router may ask another model when
+            it breaks; see ``Restart``.
         has_alternatives: another model is asked if this one fails, so that a backend repeats a
             failed attempt only if it was told to.
         asked_before: how often the backend has sent this request before. Its caller waits when the
@@ -480,6 +491,7 @@ class Request:
     add_generation_prompt: bool = True
     notes: tuple[str, ...] = ()
     deadline: Deadline | None = field(default=None, compare=False, repr=False)
+    unseen: bool = field(default=False, compare=False, repr=False)
     has_alternatives: bool = field(default=False, compare=False, repr=False)
     asked_before: int | None = field(default=None, compare=False, repr=False)
 

@@ -26,10 +26,8 @@ def test_another_model_is_asked_at_once_unless_retries_were_asked_for(
     client = faces.face.client_class(models, policy=Fallback())
     answer = faces.run(client.ask("Hello?"))
     assert (answer, answer.model, len(broken.requests)) == ("Hi", "b", asked)
-    assert [(each.model, each.error) for each in answer.attempts] == [
-        ("a", "SERVER_ERROR"),
-        ("b", None),
-    ]
+    tried = [(each.model, each.error) for each in answer.attempts]
+    assert tried == [("a", "SERVER_ERROR")] * asked + [("b", None)]
     faces.run(client.close())
 
 

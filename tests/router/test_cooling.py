@@ -11,7 +11,7 @@ from talu import AsyncClient, Client
 from talu.backends.scripted import ScriptedModel, Step
 from talu.bridge import run_in_background
 from talu.exceptions import EndpointError, GenerationError
-from talu.router import Fallback, Fastest, Limits, ModelSpec, RoundRobin
+from talu.router import Fallback, Fastest, First, Limits, ModelSpec, RoundRobin
 from talu.types import Done, FinishReason, Timings, Usage
 
 Script = str | list[Step]
@@ -31,6 +31,11 @@ def model(name: str, *scripts: Script) -> ScriptedModel:
 
 def tried(answer: Any) -> list[tuple[str, str | None]]:
     return [(attempt.model, attempt.error) for attempt in answer.attempts]
+
+
+async def slow() -> None:
+    """Wait for longer than some callers."""
+    await asyncio.sleep(0.05)
 
 
 async def hang() -> None:
@@ -123,19 +128,61 @@ def test_a_lone_model_raises_its_own_error_when_the_server_asks_for_too_long_a_p
         faces.run(client.ask("hi"))
 
 
-def test_the_time_limit_of_the_caller_ends_the_request_and_no_other_model_is_asked(
-    faces: Any,
-) -> None:
-    async def slow() -> None:
-        await asyncio.sleep(0.02)
-
-    other = model("b", "never")
-    client = faces.client_of(model("a", [slow, "late"]), other, policy=Fallback())
+def test_the_time_limit_of_the_caller_ends_the_request(faces: Any) -> None:
+    client = faces.client_of(model("a", [slow, "late"]), policy=Fallback())
     with pytest.raises(GenerationError) as caught:
         faces.run(client.ask("hi", timeout=0.01))
     assert caught.value.code == "GENERATION_TIMEOUT"
     assert tried(caught.value) == [("a", "GENERATION_TIMEOUT")]
+
+
+def test_another_model_is_asked_when_half_of_the_callers_time_is_over(faces: Any) -> None:
+    client = faces.client_of(model("a", [hang]), model("b", "in time"), policy=Fallback())
+    answer = faces.run(client.ask("hi", timeout=2))
+    assert (answer.text, tried(answer)) == ("in time", [("a", "SLOWER"), ("b", None)])
+    assert 1000 <= answer.attempts[1].started_ms < 2000
+    assert client.router.status().hedged == 1
+
+
+def test_the_first_model_may_still_answer_after_half_of_the_callers_time(faces: Any) -> None:
+    other_is_asked = asyncio.Event()
+
+    def second() -> Any:
+        other_is_asked.set()
+        return hang()
+
+    client = faces.client_of(
+        model("a", [other_is_asked.wait, "slow"]), model("b", [second]), policy=Fallback()
+    )
+    answer = faces.run(client.ask("hi", timeout=1))
+    assert (answer.text, tried(answer)) == ("slow", [("a", None), ("b", "SLOWER")])
+
+
+def test_a_policy_without_fallback_asks_no_other_model_in_the_callers_time(faces: Any) -> None:
+    other = model("b", "never")
+    client = faces.client_of(model("a", [slow, "late"]), other, policy=First())
+    with pytest.raises(GenerationError):
+        faces.run(client.ask("hi", timeout=0.01))
     assert other.requests == []
+
+
+@pytest.mark.parametrize("how", ["the policy", "the model itself"])
+def test_a_model_that_hangs_pauses_although_its_callers_have_little_time(
+    faces: Any, how: str
+) -> None:
+    slow_answer: list[Step] = [lambda: asyncio.sleep(0.3), "late"]
+    models = model("a", *[slow_answer] * 3), model("b", *["b"] * 4)
+    client = faces.client_of(*models, policy=Fallback())
+    for number in range(3):
+        assert client.router.status().targets[0].cooling_s == 0
+        if how == "the policy":
+            answer = faces.run(client.ask("hi", timeout=0.1))
+            assert tried(answer) == [("a", "SLOWER"), ("b", None)], number
+        else:
+            with pytest.raises(GenerationError):
+                faces.run(client.ask("hi", timeout=0.1, model="a"))
+    assert client.router.status().targets[0].cooling_s > 0
+    assert tried(faces.run(client.ask("hi", timeout=5))) == [("b", None)]
 
 
 def test_a_model_that_hangs_until_the_time_of_the_caller_is_over_pauses(
@@ -147,7 +194,7 @@ def test_a_model_that_hangs_until_the_time_of_the_caller_is_over_pauses(
     monkeypatch.setattr("talu.router.health.STALL_S", 0.05)
     client = faces.client_of(model("a", [late, "x"]), model("b", "yes"), policy=Fallback())
     with pytest.raises(GenerationError) as caught:
-        faces.run(client.ask("hi", timeout=0.09))
+        faces.run(client.ask("hi", timeout=0.09, model="a"))
     assert caught.value.code == "GENERATION_TIMEOUT"
     assert faces.run(client.ask("hi")) == "yes"
 
@@ -393,3 +440,20 @@ def test_closing_a_client_ends_the_wait_of_its_requests() -> None:
         assert answer.finish_reason == "cancelled"
 
     asyncio.run(main())
+
+
+def test_a_request_whose_models_have_all_failed_waits_for_the_first_probe(faces: Any) -> None:
+    failed = [EndpointError("gone", "ENDPOINT_UNREACHABLE", {"connected": False}, transient=True)]
+    client = faces.client_of(model("a", failed, "back"), model("b", failed), policy=Fallback())
+    answer = faces.run(client.ask("hi", timeout=60))
+    assert [each.model for each in answer.attempts] == ["a", "b", "a"]
+    assert (answer.text, answer.attempts[2].started_ms >= 1000) == ("back", True)
+
+
+def test_a_request_that_cannot_wait_for_a_probe_says_at_once_why_its_models_failed(
+    faces: Any,
+) -> None:
+    models = model("a", [down()]), model("b", [down()])
+    client = faces.client_of(*models, policy=Fallback())
+    with pytest.raises(EndpointError, match="no model answered: 'a' and 'b': it is down"):
+        faces.run(client.ask("hi", timeout=0.9))

@@ -78,7 +78,7 @@ def test_a_server_whose_answers_always_break_is_not_asked_for_longer_and_longer(
     client = faces.face.client_class(specs, policy=Fallback())
     for pause in (1.0, 2.0, 4.0):
         with pytest.raises(EndpointError, match="broke off"):
-            faces.run(client.ask("hi"))
+            faces.run(client.chat().send("hi", on_token=lambda piece: None))
         assert [faces.run(client.ask("hi")) for _ in range(3)] == ["b"] * 3
         assert pause / 2 < first(client).cooling_s <= pause
         client.router._routing._targets[breaking.url]._health.until = 0.0  # the pause is over
@@ -206,3 +206,74 @@ def test_a_model_that_gets_nothing_uses_none_of_its_requests_and_tokens(
     assert [gate.delay(gate._slots[-1].at, 500) for gate in gates] == [0.0, 0.0]
     assert awaited.run(client.ask("hi")).model == "a"
     awaited.run(client.close())
+
+
+def test_wrong_keys_are_the_error_of_later_requests_as_well_and_at_once(
+    faces: Any, servers: ExitStack
+) -> None:
+    error = {"error": {"message": "no such key"}}
+    refusing = [Server(always=lambda _: replies.json_reply(error, 401)) for _ in range(2)]
+    specs = [spec(servers.enter_context(server), server.url) for server in refusing]
+    client = faces.face.client_class(specs, policy=Fallback())
+    for _ in range(2):
+        with pytest.raises(EndpointError, match="no such key") as caught:
+            faces.run(client.ask("hi"))
+        assert (caught.value.code, caught.value.status) == ("AUTHENTICATION_FAILED", 401)
+        assert caught.value.transient is False
+    assert "again after" in str(caught.value)
+    assert [len(server.requests) for server in refusing] == [1, 1]
+    faces.run(client.close())
+
+
+def test_a_wrong_key_of_one_server_does_not_hide_that_another_one_is_busy(
+    faces: Any, servers: ExitStack
+) -> None:
+    refusing = Server(always=lambda _: replies.failure(401))
+    busy = Server(busy_for(0.2), replies.chat("later"))
+    specs = [spec(servers.enter_context(server), server.url) for server in (refusing, busy)]
+    client = faces.face.client_class(specs, policy=Fallback())
+    assert faces.run(client.ask("hi")) == "later"
+    faces.run(client.close())
+
+
+def test_requests_that_wait_for_the_reset_of_a_limit_begin_few_at_a_time(
+    servers: ExitStack,
+) -> None:
+    at_once: list[int] = []
+
+    def answer(request: Received) -> Reply:
+        running = first(client).running
+        at_once.append(running)
+        left = [("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "100ms")]
+        return replies.stream(*replies.chat_events("x"), headers=left if request.number < 2 else [])
+
+    server = servers.enter_context(Server(always=answer))
+    client = AsyncClient(spec(server, "a"), policy=Fallback())
+
+    async def main() -> None:
+        await client.ask("hi")
+        await asyncio.gather(*(client.ask("hi") for _ in range(12)))
+        await client.close()
+
+    asyncio.run(main())
+    assert len(at_once) == 13
+    assert at_once[1:3] == [1, 1]  # the second answer says again that nothing is left
+    assert max(at_once[3:6]) <= 4
+
+
+def test_every_request_that_a_model_repeats_is_an_attempt(faces: Any, servers: ExitStack) -> None:
+    flaky = servers.enter_context(Server(replies.failure(503), replies.chat("b")))
+    gone = Server()
+    gone.close()
+    specs = [spec(gone, "a"), spec(flaky, "b")]
+    client = faces.face.client_class(specs, policy=Fallback())
+    answer = faces.run(client.ask("hi"))
+    assert [(each.model, each.error) for each in answer.attempts] == [
+        ("a", "ENDPOINT_UNREACHABLE"),
+        ("b", "SERVER_ERROR"),
+        ("b", None),
+    ]
+    starts = [each.started_ms for each in answer.attempts]
+    assert starts == sorted(starts)
+    assert all(each.location for each in answer.attempts)
+    faces.run(client.close())

@@ -248,3 +248,31 @@ def test_an_older_attempt_does_not_end_a_probe() -> None:
     assert health.begin()
     health.fail(2.0, FAILED, began_at=-1.0)
     assert health.probing
+
+
+def test_one_caller_who_gives_up_says_nothing_and_three_in_a_row_do() -> None:
+    health = Health()
+    assert [health.cut_off(now, began_at=now - 1) for now in (1.0, 2.0, 3.0)] == [
+        False,
+        False,
+        True,
+    ]
+    health.first_token(4.0, began_at=3.5)
+    assert not health.cut_off(5.0, began_at=4.0)
+
+
+def test_callers_who_gave_up_beside_each_other_count_once() -> None:
+    health = Health()
+    assert not any(health.cut_off(1.0 + number / 10, began_at=0.5) for number in range(9))
+
+
+def test_after_a_pause_that_the_server_asked_for_requests_begin_few_at_a_time() -> None:
+    health = Health()
+    assert not health.blocked(0.0, lone=True, starting=1000)
+    health.close(0.0, 5.0)
+    for room in range(1, 65):
+        assert not health.blocked(6.0, lone=True, starting=room - 1)
+        assert health.blocked(6.0, lone=True, starting=room)
+        health.first_token(6.0, began_at=4.0)  # it began before the pause, and says nothing
+        health.first_token(6.0, began_at=6.0)
+    assert not health.blocked(6.0, lone=True, starting=1000)

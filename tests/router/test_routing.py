@@ -116,14 +116,16 @@ def test_a_stream_falls_back_until_its_first_token(faces: Any) -> None:
     ],
     ids=["text", "token without text", "reasoning", "tool call"],
 )
-def test_no_other_model_continues_an_answer_that_has_begun(faces: Any, first: Step) -> None:
+def test_no_other_model_continues_an_answer_that_is_read_as_it_comes(
+    faces: Any, first: Step
+) -> None:
     hook = Recorder()
     broken = EndpointError("it broke", "STREAM_BROKEN", transient=True)
     client = faces.client_of(
         model("a", [first, broken]), model("b", "never"), policy=Fallback(), hooks=[hook]
     )
     with pytest.raises(EndpointError, match="it broke") as caught:
-        faces.run(client.ask("hi"))
+        faces.run(client.chat().send("hi", on_token=lambda piece: None))
     assert tried(caught.value) == [("a", "STREAM_BROKEN")]
     assert hook.events == ["start", "first token", ("a", "STREAM_BROKEN"), "EndpointError"]
     status = client.router.status().targets
@@ -156,7 +158,7 @@ def test_when_all_models_fail_the_error_says_what_each_of_them_said(faces: Any) 
     client = faces.client_of(
         model("a", [down(status=503)]),
         model("b", [EndpointError("no such key", "AUTHENTICATION_FAILED")]),
-        policy=Fallback(),
+        policy=Fallback(wait=0),
         hooks=[hook],
     )
     with pytest.raises(EndpointError) as caught:
@@ -170,7 +172,7 @@ def test_when_all_models_fail_the_error_says_what_each_of_them_said(faces: Any) 
 
 def test_errors_of_different_kinds_are_an_error_of_the_generation(faces: Any) -> None:
     client = faces.client_of(
-        model("a", [ModelNotFoundError("no folder")]), model("b", [down()]), policy=Fallback()
+        model("a", [ModelNotFoundError("no folder")]), model("b", [down()]), policy=Fallback(wait=0)
     )
     with pytest.raises(GenerationError, match="'a': no folder; 'b': it is down") as caught:
         faces.run(client.ask("hi"))

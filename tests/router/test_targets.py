@@ -11,7 +11,8 @@ from talu.exceptions import EndpointError, GenerationError, ResourceError
 from talu.router import Limits
 from talu.router.health import Verdict
 from talu.router.queue import Ticket
-from talu.router.targets import Lease, Target, Wait
+from talu.router.targets import Lease, Target
+from talu.router.waits import Wait
 
 DOWN = EndpointError("it is down", "SERVER_ERROR", transient=True)
 

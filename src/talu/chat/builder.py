@@ -25,6 +25,7 @@ from talu.types import (
     FinishReason,
     ReasoningDelta,
     ReasoningEnd,
+    Restart,
     TextDelta,
     TokenLogprob,
     ToolCallEvent,
@@ -102,6 +103,9 @@ class Builder:
     """
 
     def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
         self._texts: list[str] = []
         self._blocks: list[_Block] = []
         self.tokens: list[int] = []
@@ -130,6 +134,9 @@ class Builder:
                     data = checked_provider_data(event.provider_data)
                     event = replace(event, provider_data=data)
                 self.calls.append(event)
+                return None
+            case Restart():
+                self._reset()
                 return None
             case Done():
                 self.done = event

@@ -92,6 +92,8 @@ class Turn(Outcome[ChatT]):
     async def begin(self) -> Self:
         """Open the model and start the generation; an invalid request raises."""
         self._began_at = time.perf_counter()
+        unseen = not self.stream and self.on_token is None
+        self.request = replace(self.request, unseen=unseen)
         try:
             await self._observation.start()
             try:

@@ -11,13 +11,14 @@ from typing import Any
 
 from talu.exceptions import EndpointError, GenerationError, ResourceError, TaluError
 from talu.protocols import Backend
-from talu.router.failures import no_answer, not_in_time
+from talu.router.failures import no_answer, no_model_works, not_in_time
 from talu.router.health import Verdict
 from talu.router.hedging import Hedging
 from talu.router.policies import USUAL_TOKENS, Policy, prompt_tokens
 from talu.router.queue import Ticket
-from talu.router.targets import Lease, Target, Wait
+from talu.router.targets import Lease, Target
 from talu.router.trial import Trial
+from talu.router.waits import Wait
 from talu.types import Attempt, Request
 
 __all__ = ["Dispatch"]
@@ -30,6 +31,8 @@ CLOSING: set["asyncio.Task[None]"] = set()  # attempts that are being closed; a 
 
 class Dispatch:
     """The attempts of one request, up to the first token of one of them.
+
+    ``resume`` continues them when the answer of that one breaks and nobody has seen a part of it.
 
     Attributes:
         attempts: those that have failed.
@@ -60,13 +63,17 @@ class Dispatch:
         self._targets = list(targets if policy.falls_back else targets[:1])
         self._lone = len(self._targets) == 1
         self._left = list(self._targets)
-        self._again: list[Target] = []  # models that failed, to ask if all others pause
+        self._again: list[Target] = []  # models that failed, to ask once more if all others pause
         self._open = open_model
         self._hedging = hedging
+        self._asked: Counter[str] = Counter()  # attempts at each model
         self._sent: Counter[str] = Counter()  # requests to each model
         self._may_hedge = policy.hedge
         self._hedge: Trial | None = None  # the last one
         self._running: dict[asyncio.Task[None], Trial] = {}
+        self._half_time: float | None = None  # of what the last attempt has of the caller's time
+        self._overdue: set[Trial] = set()  # those that had no first token then
+        self._fresh = True  # no model was asked since the start or ``resume``
         self._errors: list[TaluError] = []
         self._held: BaseException | None = None  # raised unless a running attempt succeeds
         self._began_at = self._asked_at = perf_counter()
@@ -85,6 +92,21 @@ class Dispatch:
             TaluError: no model gave a token; ``attempts`` of the error says what went wrong.
         """
         self._hedging.request()
+        await self._run()
+
+    async def resume(self, error: TaluError) -> None:
+        """Ask until there is another winner: the answer of this one has ended with an error.
+
+        Raises:
+            TaluError: as ``run``.
+        """
+        broken, self.winner = self.winner, None
+        self._fresh = True
+        if broken is not None:
+            self._failed(broken, error)
+        await self._run()
+
+    async def _run(self) -> None:
         try:
             while self.winner is None and not self._stop.done():
                 if not self._running:
@@ -102,17 +124,20 @@ class Dispatch:
         place = self._left if lease.target in self._left else self._again
         place.remove(lease.target)
         sent = self._sent[lease.target.name]
+        self._asked[lease.target.name] += 1
         request = replace(self._request, has_alternatives=bool(self._left), asked_before=sent)
         trial = Trial(lease, request, self._policy, self._began_at)
-        if not self._running and not self.attempts:
-            self._asked_at = perf_counter()  # so that a wait for its turn makes no model slow
+        now, deadline = perf_counter(), self._request.deadline
+        if self._fresh:
+            self._fresh, self._asked_at = False, now  # a wait for its turn makes no model slow
+        self._half_time = None if deadline is None else now + deadline.left / 2
         task = asyncio.create_task(trial.run(self._open))
         self._running[task] = trial
         return trial
 
     async def _progress(self) -> None:
         """Wait until an attempt has ended, or ask a second model when the first one is slow."""
-        delay = self._hedge_delay()
+        delay = self._delay()
         waiting = {*self._running, self._stop}
         done, _ = await asyncio.wait(waiting, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
         for task in [task for task in self._running if task in done]:
@@ -131,7 +156,8 @@ class Dispatch:
     def _failed(self, trial: Trial, error: BaseException) -> None:
         """Record a failed attempt, and its error for the case that no other model can help."""
         code = error.code if isinstance(error, TaluError) else type(error).__name__
-        self.attempts.append(trial.attempt(code, str(error)))
+        requests = error.attempts if isinstance(error, TaluError) else ()
+        self.attempts += trial.attempts(code, str(error), requests)
         verdict = trial.lease.failed(error, opening=not trial.opened)
         deadline = self._request.deadline
         late = deadline is not None and deadline.expired
@@ -148,33 +174,49 @@ class Dispatch:
             retries = RETRIES if trial.max_retries is None else trial.max_retries
             if self._sent[trial.model] <= retries:
                 self._left.append(trial.lease.target)  # once the server allows it
-        elif (
-            verdict is Verdict.FAILED and trial.max_retries is None and self._sent[trial.model] == 1
-        ):
+        elif self._may_ask_again(trial, verdict):
             self._again.append(trial.lease.target)
 
-    def _hedge_delay(self) -> float | None:
-        """Seconds until a second model is asked; None for never."""
-        if not self._may_hedge or not self._left:
+    def _may_ask_again(self, trial: Trial, verdict: Verdict) -> bool:
+        """Whether the model may be asked once more, if no other one can be asked."""
+        if self._lone or trial.max_retries is not None or self._asked[trial.model] > 1:
+            return False
+        return verdict in (Verdict.FAILED, Verdict.DOWN)
+
+    def _delay(self) -> float | None:
+        """Seconds until another model is asked beside those that run; None for never."""
+        times = [time for time in (self._hedge_at(), self._half_time) if time is not None]
+        if not self._left or not times:
             return None
-        delay = self._hedging.delay()
-        if delay is None:
-            return None
-        return max(0.0, self._asked_at + delay - perf_counter())
+        return max(0.0, min(times) - perf_counter())
+
+    def _hedge_at(self) -> float | None:
+        """When to ask a second model because the first one is slower than usual."""
+        delay = self._hedging.delay() if self._may_hedge else None
+        return None if delay is None else self._asked_at + delay
 
     def _ask_second(self) -> None:
-        """Ask a second model, if one is free and the budget allows it."""
+        """Ask another model that is free: half of the caller's time is over, or as a hedge."""
+        if self._half_time is not None and self._half_time <= perf_counter():
+            self._half_time = None
+            if (lease := self._free()) is not None:
+                self._overdue |= set(self._running.values())
+                self._hedging.hedged += 1
+                self._begin(lease)
+            return
         self._may_hedge = False
-        ticket = Ticket()
-        for target in self._left:
-            lease = target.begin(ticket, lone=False, tokens=self._tokens)
-            if isinstance(lease, Lease):
-                if self._hedging.spend():
-                    self._hedge = self._begin(lease)
-                else:
-                    lease.sent_nothing()
-                    lease.release()
-                return
+        if (lease := self._free()) is None:
+            return
+        if self._hedging.spend():
+            self._hedge = self._begin(lease)
+        else:
+            lease.sent_nothing()
+            lease.release()
+
+    def _free(self) -> Lease | None:
+        """An attempt at the best model that can be asked now; None if there is none."""
+        found = self._try(self._left, Ticket())
+        return found if isinstance(found, Lease) else None
 
     async def _next(self) -> Lease | None:
         """The best model that can be asked; waits until one can be. None when stopped.
@@ -182,20 +224,20 @@ class Dispatch:
         Raises:
             TaluError: no model is left, or none can be asked in time.
         """
-        if not self._left:
+        if not self._left and not any(target.pauses for target in self._again):
             raise self._with_attempts(self._failure())
         ticket = Ticket()
-        queued = _entered(self._left, ticket)
+        queued = _entered([*self._left, *self._again], ticket)
         try:
             while not self._stop.done():
                 changes = [target.changed(ticket) for target in queued]
-                found = self._try(queued, ticket)
-                if not isinstance(found, Lease) and not _any_limited(found):
+                waits = self._try(self._left, ticket)
+                if not isinstance(waits, Lease) and not _any_limited(waits):
                     again = self._try(self._again, ticket)
-                    found = again if isinstance(again, Lease) else found
-                if isinstance(found, Lease):
-                    return found
-                seconds = self._patience(found)
+                    waits = again if isinstance(again, Lease) else {**again, **waits}
+                if isinstance(waits, Lease):
+                    return waits
+                seconds = self._patience(waits)
                 await asyncio.wait(
                     {self._stop, *changes}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -221,13 +263,15 @@ class Dispatch:
         Raises:
             TaluError: the request may not wait that long.
         """
+        if all(wait.broken is not None for wait in waits.values()):
+            raise self._with_attempts(no_model_works(waits, self.attempts, self._errors))
         deadline, waited = self._request.deadline, perf_counter() - self._began_at
         allowed = max(self._allowed(wait) for wait in waits.values())
         left = allowed - waited if deadline is None else deadline.left
         seconds = [wait.seconds for wait in waits.values()]
         if left <= 0 or (left < min(seconds) and max(seconds) < inf):
             within = allowed if deadline is None else deadline.seconds
-            raise self._with_attempts(self._failure(waits, within))
+            raise self._with_attempts(self._failure(waits if self._left else None, within))
         return min(left, RECHECK_S, *seconds)
 
     def _allowed(self, wait: Wait) -> float:
@@ -239,12 +283,22 @@ class Dispatch:
         for task, trial in self._running.items():
             if self.winner is not None:
                 trial.overtaken_by(self.winner)
+                if trial in self._overdue:
+                    trial.lease.gave_up(self._too_slow())
                 self.attempts.append(trial.attempt("SLOWER", "another model was faster"))
             else:
                 self.attempts.append(trial.attempt("CANCELLED", "the request was cancelled"))
             task.cancel()
             _close_later(_ended(task, trial))
         self._running.clear()
+
+    def _too_slow(self) -> GenerationError:
+        deadline = self._request.deadline
+        seconds = 0.0 if deadline is None else deadline.seconds
+        return GenerationError(
+            f"its first token did not come in half of the time that the caller had, {seconds:g} s",
+            "GENERATION_TIMEOUT",
+        )
 
     def _lose(self, trial: Trial) -> None:
         self.attempts.append(trial.attempt("SLOWER", "another model was faster"))

@@ -5,10 +5,10 @@ from math import inf
 
 from talu.error_text import shown
 from talu.exceptions import EndpointError, GenerationError
-from talu.router.targets import Wait
+from talu.router.waits import Wait
 from talu.types import Attempt
 
-__all__ = ["no_answer", "not_in_time"]
+__all__ = ["no_answer", "no_model_works", "not_in_time"]
 
 
 def no_answer(attempts: Sequence[Attempt], errors: Sequence[BaseException]) -> GenerationError:
@@ -24,6 +24,40 @@ def no_answer(attempts: Sequence[Attempt], errors: Sequence[BaseException]) -> G
     elif codes == {"UNSUITABLE"}:
         message += "; leave out what they do not have, or add a model that has it"
         error = GenerationError(message, "UNSUITABLE", details)
+    else:
+        error = GenerationError(message, details=details)
+    error.attempts = tuple(attempts)
+    error.__cause__ = errors[-1] if errors else None
+    return error
+
+
+def no_model_works(
+    waits: Mapping[str, Wait], attempts: Sequence[Attempt], errors: Sequence[BaseException]
+) -> GenerationError:
+    """The error when each of the models has an error that only a change of its settings can end.
+
+    Args:
+        waits: for each model that is left, why it cannot be asked; all have a cause.
+        attempts: at other models.
+        errors: of these attempts.
+    """
+    causes = {model: wait.broken for model, wait in waits.items() if wait.broken is not None}
+    parts = [_said(attempts)] if attempts else []
+    known = [Attempt(model=model, reason=cause.message) for model, cause in causes.items()]
+    parts.append(_said(known))
+    again = min(wait.seconds for wait in waits.values())
+    message = (
+        f"no model can answer: {'; '.join(parts)}; correct that, and make a new client, or wait: "
+        f"the models are asked again after {again:.3g} s"
+    )
+    models = dict.fromkeys([*(each.model for each in attempts), *waits])
+    seconds = {model: wait.seconds for model, wait in waits.items()}
+    details: dict[str, object] = {"waits": seconds, "models": list(models)}
+    last = list(causes.values())[-1]
+    remote = all(each.remote for each in causes.values())
+    error: GenerationError
+    if remote and all(isinstance(each, EndpointError) for each in errors):
+        error = EndpointError(message, last.code, details, status=last.status)
     else:
         error = GenerationError(message, details=details)
     error.attempts = tuple(attempts)

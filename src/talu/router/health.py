@@ -17,7 +17,7 @@ from talu.exceptions import (
     ValidationError,
 )
 
-__all__ = ["Health", "Verdict", "is_refused", "is_stall", "verdict_on"]
+__all__ = ["STALL_S", "Health", "Verdict", "is_cut_off", "is_refused", "verdict_on"]
 
 FIRST_PAUSE_S = 1.0  # doubled for each further pause without a complete answer between them
 MAX_PAUSE_S = 60.0
@@ -25,6 +25,8 @@ MAX_ASKED_S = 3600.0  # of a pause that a server asks for
 STALL_S = 5.0  # without a first token, when the time of the caller is over
 TOLERATED = 3  # failures in a row, after a success
 RECENT_S = 60.0  # age of a success that excuses a failure
+CUT_OFFS = 3  # in a row, before any success
+ENOUGH_ROOM = 64  # requests at once, which need no further bound
 REQUEST_TIMEOUT = 408  # a status; such a server may have worked on the request
 PASSED_ON = {
     "BAD_REQUEST",
@@ -42,6 +44,7 @@ class Verdict(Enum):
     PASS_ON = "another model may answer this request; nothing is wrong with this one"
     FAILED = "another model may answer; this one pauses if it fails often"
     DOWN = "another model may answer; this one cannot be reached, and pauses"
+    HANGS = "the time of several callers in a row was over before its first token; it pauses"
     BROKEN = "another model may answer; this one does not work until somebody repairs it"
 
     @property
@@ -80,14 +83,13 @@ def verdict_on(error: BaseException, *, opening: bool = False) -> Verdict:
     return Verdict.RAISE
 
 
-def is_stall(error: BaseException, waited_s: float) -> bool:
-    """Whether the caller's time limit ended an attempt that its model kept waiting for long.
+def is_cut_off(error: BaseException) -> bool:
+    """Whether the caller's time limit ended the attempt. The request fails.
 
-    The request fails. But a model that hangs would stay the first choice for ever if that was no
-    failure of the model.
+    But a model that hangs would stay the first choice for ever if that was never a failure of the
+    model; see ``Health.cut_off``.
     """
-    timed_out = isinstance(error, GenerationError) and error.code == "GENERATION_TIMEOUT"
-    return timed_out and waited_s >= STALL_S
+    return isinstance(error, GenerationError) and error.code == "GENERATION_TIMEOUT"
 
 
 def is_refused(error: BaseException) -> bool:
@@ -130,12 +132,18 @@ class Health:
         until: end of the pause. It only grows.
         not_before: the part of it that the server asked for.
         probing: a request is finding out whether the model works again.
+        room: requests that may wait for their first token at the same time. It is 1 after a pause
+            that the server asked for, and one more with every first token, so that the requests
+            that have waited do not all begin at the same moment.
     """
 
     failures: int = 0
     until: float = -inf
     not_before: float = -inf
     probing: bool = False
+    room: float = inf
+    _cut_offs: int = 0  # since the last first token
+    _cut_off_at: float = -inf  # the last one
     _pauses: int = 0  # since the last complete answer
     _paused_at: float = -inf  # start of the last one
     _unproven: bool = False  # there was no first token since
@@ -146,9 +154,11 @@ class Health:
         """The end of the pause; a lone model only waits when its server asks for it."""
         return self.not_before if lone else self.until
 
-    def blocked(self, now: float, *, lone: bool) -> bool:
-        """Whether it cannot be asked now."""
-        return now < self.ready_at(lone=lone) or (self.probing and not lone)
+    def blocked(self, now: float, *, lone: bool, starting: int = 0) -> bool:
+        """Whether it cannot be asked now, when so many requests wait for their first token."""
+        if now < self.ready_at(lone=lone) or starting >= self.room:
+            return True
+        return self.probing and not lone
 
     def begin(self) -> bool:
         """An attempt begins; returns whether it is a probe."""
@@ -157,6 +167,9 @@ class Health:
 
     def first_token(self, now: float, *, began_at: float) -> None:
         """An attempt that began at this time has given its first token: others may follow it."""
+        self._cut_offs = 0
+        if began_at >= self.not_before:
+            self.room = self.room + 1 if self.room < ENOUGH_ROOM else inf
         if began_at >= self._paused_at:
             self._starts.succeed(now)
             self.probing = self._unproven = False
@@ -171,6 +184,18 @@ class Health:
         """Pause because the server said that it takes no request for so long."""
         self.not_before = max(self.not_before, now + min(max(seconds, 0.0), MAX_ASKED_S))
         self.until = max(self.until, self.not_before)
+        self.room = 1
+
+    def cut_off(self, now: float, *, began_at: float) -> bool:
+        """A caller gave up an attempt before its first token; returns whether that says something.
+
+        One says little: the caller may have little time. Several in a row, one after the other,
+        mean that the model hangs.
+        """
+        if began_at >= self._cut_off_at:  # those beside the last one have the same cause
+            self._cut_offs += 1
+            self._cut_off_at = now
+        return self._cut_offs >= CUT_OFFS
 
     def fail(
         self,

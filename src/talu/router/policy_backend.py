@@ -27,6 +27,7 @@ from talu.types import (
     Event,
     FinishReason,
     Request,
+    Restart,
     Timings,
     Usage,
 )
@@ -176,7 +177,10 @@ class RoutedGeneration:
         self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dispatch: Dispatch | None = None
+        self._first: Target | None = None  # the policy's first choice
         self._trial: Trial | None = None
+        self._asking = False
+        self._is_recorded = False  # the attempt of ``_trial`` is among ``_attempts``
         self._events: deque[Event] = deque()
         self._attempts: tuple[Attempt, ...] = ()
         self._notes: tuple[str, ...] = ()
@@ -194,28 +198,43 @@ class RoutedGeneration:
             lambda name: backend.open_model(name, request),
             backend.hedging,
         )
+        self._first = states[order[0]]
+        await self._take(dispatch.run())
+
+    async def _take(self, asking: Awaitable[None]) -> None:
+        """Let models be asked until one has given its first token, and take its events."""
+        dispatch = self._dispatch
+        if dispatch is None:
+            raise RuntimeError("the generation has not been started")
+        self._trial, self._asking = None, True
         if self._cancelled:
             dispatch.stop()
         try:
-            await dispatch.run()
+            await asking
         finally:
+            self._asking = False
             self._attempts = tuple(dispatch.attempts)
             self._trial = trial = dispatch.winner
-            self._dispatch = None  # with the errors of the other models
+            if not self._request.unseen:
+                self._dispatch = None  # with the errors of the other models
         if trial is None:
             self._ended = True
             self._events.append(self.so_far())
             return
-        first = states[order[0]]
-        if trial.model != first.name:
-            self._notes = (_note(first.status(), trial.model, self._attempts),)
-        if again := [each.error for each in self._attempts if each.model == trial.model]:
-            times = "once" if len(again) == 1 else f"{len(again)} times"
-            self._notes += (f"the request was repeated {times}: {again[-1]}",)
+        self._notes = self._notes_on(trial)
         self._events += map(self._seen, trial.held)
         trial.held.clear()
         if self._cancelled and trial.generation is not None:
             trial.generation.cancel()
+
+    def _notes_on(self, trial: Trial) -> tuple[str, ...]:
+        notes = []
+        if self._first is not None and trial.model != self._first.name:
+            notes.append(_note(self._first.status(), trial.model, self._attempts))
+        if again := [each.error for each in self._attempts if each.model == trial.model]:
+            times = "once" if len(again) == 1 else f"{len(again)} times"
+            notes.append(f"the request was repeated {times}: {again[-1]}")
+        return tuple(notes)
 
     async def _order(self) -> list[str]:
         """The names of the models to ask, best first."""
@@ -244,16 +263,39 @@ class RoutedGeneration:
         except StopAsyncIteration:
             self._end()
             raise
-        except BaseException as error:
-            self._break(trial, error)
+        except TaluError as error:
+            if self._dispatch is None:
+                self._break(trial, error)
+                raise
+            broken = error
+        except BaseException:
+            self._end()
             raise
-        return self._seen(event)
+        else:
+            return self._seen(event)
+        await self._resume(trial, broken)
+        return await anext(self)
+
+    async def _resume(self, trial: Trial, error: TaluError) -> None:
+        """Let another model answer; nobody has seen the answer that has ended with this error."""
+        dispatch = self._dispatch
+        if dispatch is None or trial.generation is None:
+            raise error
+        await trial.generation.aclose()
+        try:
+            await self._take(dispatch.resume(error))
+        except BaseException:
+            self._trial, self._is_recorded = trial, True  # its text stays
+            self._end()
+            raise
+        if self._trial is not None:
+            self._events.appendleft(Restart())
 
     def cancel(self) -> None:
         """Let it end soon; see ``talu.protocols.Generation``."""
         self._cancelled = True
         dispatch, loop, trial = self._dispatch, self._loop, self._trial
-        if trial is not None and trial.generation is not None:
+        if trial is not None and trial.generation is not None and not self._asking:
             trial.generation.cancel()
         elif dispatch is not None and loop is not None:
             with suppress(RuntimeError):  # the loop is closed
@@ -288,20 +330,23 @@ class RoutedGeneration:
         """The last event, with the model that answered and those that were asked."""
         if done.usage.total_tokens is not None:
             trial.lease.used(done.usage.total_tokens)
-        attempts = sorted((*self._attempts, trial.attempt()), key=lambda each: each.started_ms)
+        answered = () if self._is_recorded else trial.attempts(None, None, done.attempts)
+        attempts = sorted((*self._attempts, *answered), key=lambda each: each.started_ms)
         notes = (*done.notes, *self._notes)
         return replace(done, model=trial.model, attempts=tuple(attempts), notes=notes)
 
     def _end(self) -> None:
         self._ended = True
+        self._dispatch = None
         if self._trial is not None:
             self._trial.lease.release()
 
-    def _break(self, trial: Trial, error: BaseException) -> None:
+    def _break(self, trial: Trial, error: TaluError) -> None:
         """The answer has ended with an error; no other model may continue it."""
-        if isinstance(error, TaluError):
-            error.attempts = (*self._attempts, trial.attempt(error.code, str(error)))
-            trial.lease.failed(error)
+        requests = trial.attempts(error.code, str(error), error.attempts)
+        self._attempts = error.attempts = (*self._attempts, *requests)
+        self._is_recorded = True
+        trial.lease.failed(error)
         self._end()
 
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import inf
 from time import monotonic
 from typing import Any
@@ -13,32 +12,18 @@ from weakref import WeakSet
 from talu.error_text import shortened, shown
 from talu.exceptions import EndpointError, ResourceError, StateError, TaluError
 from talu.forks import ForkSafeLock
-from talu.router.health import Health, Verdict, is_refused, is_stall, verdict_on
+from talu.router.health import STALL_S, Health, Verdict, is_cut_off, is_refused, verdict_on
 from talu.router.limits import Gate, Limits, Slot
 from talu.router.queue import Queue, Ticket
 from talu.router.status import TargetStatus
 from talu.router.times import Average, Times
+from talu.router.waits import Cause, Wait
 
-__all__ = ["Lease", "Target", "Wait"]
+__all__ = ["Lease", "Target"]
 
 MAX_WAITING = 10_000  # requests
 SWEEP_S = 1.0  # between two searches for requests whose event loop was closed
 SERVER_SAID = "its server takes no request until then"
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """A model cannot be asked now.
-
-    Attributes:
-        seconds: until it is worth trying again; infinite when that depends on another request.
-        limits: the limits that it has reached; None when it pauses, or is being probed.
-        reason: why it pauses.
-    """
-
-    seconds: float
-    limits: Limits | None = None
-    reason: str | None = None
 
 
 class Target:
@@ -62,6 +47,8 @@ class Target:
         self._requests = self._failures = 0
         self._last_error: str | None = None
         self._cooling_reason: str | None = None
+        self._broken: Cause | None = None  # until ``_broken_until``
+        self._broken_until = -inf
         self._closed = False
         self._swept_at = -inf
         self._forget_requests()
@@ -72,6 +59,7 @@ class Target:
         self._queue = Queue()
         self._leases: WeakSet[Lease] = WeakSet()
         self._running = 0
+        self._starting = 0  # those without a first token
         self._health.probing = False
 
     @contextmanager
@@ -101,6 +89,7 @@ class Target:
                 return wait
             self._requests += 1
             self._running += 1
+            self._starting += 1
             slot = self._gate.begin(now, tokens)
             lease = Lease(self, ticket, slot, tokens, began_at=now, probe=self._health.begin())
             self._leases.add(lease)
@@ -108,15 +97,24 @@ class Target:
 
     def _wait(self, now: float, ticket: Ticket, tokens: int, *, lone: bool) -> Wait | None:
         """Why a request cannot begin now; None when it can."""
-        if self._health.blocked(now, lone=lone):
+        if self._health.blocked(now, lone=lone, starting=self._starting):
             left = self._health.ready_at(lone=lone) - now
-            return Wait(left, reason=self._cooling_reason) if left > 0 else Wait(inf)
+            if left <= 0:
+                return Wait(inf)
+            broken = self._broken if now < self._broken_until else None
+            return Wait(left, reason=self._cooling_reason, broken=broken)
         if not self._gate.limited:
             return None
         delay = self._gate.delay(now, tokens)
         if delay == 0 and not self._queue.others_first(ticket):
             return None
         return Wait(delay or inf, self.limits)
+
+    @property
+    def pauses(self) -> bool:
+        """Whether it is not asked now because of failures, or because its server said so."""
+        with self._state():
+            return self._clock() < self._health.until
 
     def sweep(self) -> None:
         """Forget all requests whose event loop was closed, so that they are not counted."""
@@ -209,10 +207,16 @@ class Target:
         else:
             self._queue.wake_all()
 
-    def _first_token(self, first_token_ms: float, *, began_at: float) -> None:
+    def _first_token(
+        self, first_token_ms: float, closed_for: float | None, *, began_at: float
+    ) -> None:
         with self._state():
             now = self._clock()
+            self._starting -= 1
             self._health.first_token(now, began_at=began_at)
+            self._broken = None
+            if closed_for:
+                self.server_said(closed_for)
             self._times.add(first_token_ms)
             self._average.add(first_token_ms, now)
             self._wake()
@@ -242,10 +246,21 @@ class Target:
             self._failures += 1
             self._last_error = message
             self._health.fail(self._clock(), verdict, retry_after, **about)
+            if verdict is Verdict.BROKEN:
+                self._broken, self._broken_until = Cause.of(error), self._health.until
 
-    def _ended(self, *, probe: bool) -> None:
+    def _cut_off(self, waited_s: float, *, began_at: float) -> Verdict | None:
+        """What it means that a caller gave up after this time without a first token."""
+        with self._state():
+            now = self._clock()
+            if self._health.cut_off(now, began_at=began_at):
+                return Verdict.HANGS
+            return Verdict.FAILED if waited_s >= STALL_S else None
+
+    def _ended(self, *, probe: bool, answering: bool) -> None:
         with self._state():
             self._running -= 1
+            self._starting -= not answering
             self._gate.end()
             if probe:  # one that ended without a result
                 self._health.probing = False
@@ -295,10 +310,10 @@ class Lease:
         self._slot.tokens += tokens - self._tokens
         self._tokens = tokens
 
-    def first_token(self, first_token_ms: float) -> None:
-        """The first token has come."""
+    def first_token(self, first_token_ms: float, closed_for: float | None = None) -> None:
+        """The first token has come; the server takes no other request for so many seconds."""
         self._probe, self._answering = False, True
-        self.target._first_token(first_token_ms, began_at=self._began_at)
+        self.target._first_token(first_token_ms, closed_for, began_at=self._began_at)
 
     def overtaken(self, ms: float) -> None:
         """Another model was faster; this one had no first token after this time."""
@@ -311,12 +326,9 @@ class Lease:
     def failed(self, error: BaseException, *, opening: bool = False) -> Verdict:
         """The attempt has failed, perhaps while its model was opened; returns what that means."""
         verdict = verdict_on(error, opening=opening)
-        counted = Verdict.FAILED if self._stalled(error) else verdict
-        if counted.counts:
-            probe, self._probe = self._probe, False
-            self.target._failed(
-                error, counted, began_at=self._began_at, probe=probe, answering=self._answering
-            )
+        counted = self._of_caller() if is_cut_off(error) else verdict
+        if counted is not None and counted.counts:
+            self._count(error, counted)
         if not self.was_asked or verdict is Verdict.DOWN:
             self.sent_nothing()
         elif not self._answering and is_refused(error):
@@ -329,16 +341,29 @@ class Lease:
         self._slot.requests -= 1
         self.used(0)
 
-    def _stalled(self, error: BaseException) -> bool:
+    def gave_up(self, error: BaseException) -> None:
+        """The caller's time is running out without a first token; another model is asked."""
+        if (counted := self._of_caller()) is not None:
+            self._count(error, counted)
+
+    def _count(self, error: BaseException, verdict: Verdict) -> None:
+        probe, self._probe = self._probe, False
+        self.target._failed(
+            error, verdict, began_at=self._began_at, probe=probe, answering=self._answering
+        )
+
+    def _of_caller(self) -> Verdict | None:
+        """What it says about the model that the caller's time was over; None for nothing."""
         if self._asked_at is None or self._answering:
-            return False
-        return is_stall(error, self.target._clock() - self._asked_at)
+            return None
+        waited = self.target._clock() - self._asked_at
+        return self.target._cut_off(waited, began_at=self._began_at)
 
     def release(self) -> None:
         """The attempt has ended; idempotent."""
         if not self._released and self._process == os.getpid():
             self._released = True
-            self.target._ended(probe=self._probe)
+            self.target._ended(probe=self._probe, answering=self._answering)
 
     def __del__(self) -> None:
         self.release()

@@ -1,6 +1,7 @@
 """Runs one attempt at a model until its first token."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from time import perf_counter
 
 from talu.exceptions import GenerationError
@@ -40,6 +41,7 @@ class Trial:
         self._policy = policy
         self._started_at = perf_counter()
         self._started_ms = (self._started_at - began_at) * 1000
+        self._asked_ms = self._started_ms
         self._location: str | None = None
 
     async def run(self, open_model: Callable[[str], Awaitable[Backend]]) -> None:
@@ -52,18 +54,19 @@ class Trial:
             self._location = backend.location
             await self._check(backend)
             self.lease.asked()
+            self._asked_ms = self._started_ms + self._elapsed_ms()
             self.generation = generation = backend.agenerate(self._request)
             await generation.start()
             async for event in generation:
                 self.held.append(event)
                 if _commits(event, echo=self._request.echo_prompt):
                     self.first_token_ms = self._elapsed_ms()
-                    self.lease.first_token(self.first_token_ms)
-                    self._heed_server(backend)
+                    self.lease.first_token(self.first_token_ms, _closed_for(backend))
                     return
             raise GenerationError("the backend's stream ended without its last event")
         except BaseException:
-            self._heed_server(backend)
+            if closed_for := _closed_for(backend):
+                self.lease.target.server_said(closed_for)
             begun, self.generation = self.generation, None
             if begun is not None:
                 await begun.aclose()
@@ -77,17 +80,27 @@ class Trial:
         if reason is not None:
             raise GenerationError(reason, "UNSUITABLE")
 
-    def _heed_server(self, backend: Backend | None) -> None:
-        """Pause the model if its server has said that it takes no further request now."""
-        asked = getattr(backend, "closed_for", None)
-        seconds = asked() if callable(asked) else None
-        if seconds is not None and seconds > 0:
-            self.lease.target.server_said(seconds)
-
     def overtaken_by(self, other: "Trial") -> None:
         """Count the time so far as the time to the first token, unless the other began first."""
         if self._started_at < other._started_at:
             self.lease.overtaken(self._elapsed_ms())
+
+    def attempts(
+        self, error: str | None, reason: str | None, requests: Sequence[Attempt]
+    ) -> list[Attempt]:
+        """Records of this attempt, ended now: one for each request, if its backend has repeated it.
+
+        Args:
+            error: as in ``Attempt``.
+            reason: as in ``Attempt``.
+            requests: the records of the backend, from the start of its generation.
+        """
+        if not requests:
+            return [self.attempt(error, reason)]
+        return [
+            replace(each, model=self.model, started_ms=self._asked_ms + each.started_ms)
+            for each in requests
+        ]
 
     def attempt(self, error: str | None = None, reason: str | None = None) -> Attempt:
         """A record of this attempt, ended now."""
@@ -103,6 +116,13 @@ class Trial:
 
     def _elapsed_ms(self) -> float:
         return (perf_counter() - self._started_at) * 1000
+
+
+def _closed_for(backend: Backend | None) -> float | None:
+    """Seconds for which the server of the model takes no further request, if it has said so."""
+    asked = getattr(backend, "closed_for", None)
+    seconds: float | None = asked() if callable(asked) else None
+    return seconds if seconds is not None and seconds > 0 else None
 
 
 async def _lack_of_room(backend: Backend, request: Request) -> str | None:
