@@ -40,7 +40,17 @@ struct Format {
   // x_stride is the number of bytes between rows of activations.
   void (*multiply)(const void* packed, std::size_t tiles, std::size_t columns, const std::byte* x,
                    std::size_t x_stride, std::size_t tokens, float* sums);
+  std::size_t multiple = 1;  // the columns must be a multiple of this
+  // Packs the tiles first .. last - 1 of a row-major matrix of floats in a format whose codes have to
+  // be chosen, with a factor from `factorize` or without; such a format has no `pack`.
+  void (*choose)(const float* source, std::size_t rows, std::size_t columns, const float* factor,
+                 std::size_t first, std::size_t last, void* packed, float* work) = nullptr;
 };
+
+// Tiles of which one call of `choose` chooses the codes, at most, and the floats that it works with
+// for each column.
+constexpr std::size_t kTilesChosen = 8;
+constexpr std::size_t kWorkOfChoosing = kTilesChosen * kTileRows + 32;
 
 // Layout of keys and values in the KV cache.
 struct KvFormat {
@@ -70,6 +80,9 @@ struct Kernels {
   List<Format> formats;
   List<KvFormat> kv_formats;
   List<Op> ops;
+  // Factors a matrix that the operation "gram" has summed, in place; `work` has room for 64 floats
+  // for each column. False if it has no factor, because it is not finite, or zero.
+  bool (*factorize)(float* matrix, std::size_t columns, float* work, int threads);
 };
 
 extern const Kernels generic_kernels;

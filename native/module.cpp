@@ -1,6 +1,7 @@
 // Python bindings of the native module: checks shapes and manages lifetimes and the GIL.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -12,6 +13,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -36,8 +38,15 @@ using ReadOnlyBytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig,
 std::vector<std::string> format_names() {
   std::vector<std::string> names;
   for (const Format& format : chosen_target().formats)
-    if (format.source_columns == 1) names.emplace_back(format.name);
+    if (format.source_columns == 1 && format.choose == nullptr) names.emplace_back(format.name);
   return names;
+}
+
+nb::dict rotated_formats() {
+  nb::dict formats;
+  for (const Format& format : chosen_target().formats)
+    if (format.choose != nullptr) formats[format.name] = format.multiple;
+  return formats;
 }
 
 nb::dict block_formats() {
@@ -89,6 +98,8 @@ std::pair<nb::dlpack::dtype, const char*> source_type(const Format& format) {
 void pack_matrix(const std::string& format_name, const Matrix& source, const Bytes& out,
                  int num_threads, const std::string& target) {
   const Format& format = format_named(target_named(target), format_name);
+  if (format.choose != nullptr)
+    throw std::invalid_argument("the codes of " + format_name + " are chosen; it is not packed");
   const auto [expected, type_name] = source_type(format);
   if (source.dtype() != expected)
     throw std::invalid_argument(format_name + " is packed from an array of " + type_name);
@@ -121,6 +132,42 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> unpack_matrix(const std::string& form
   const nb::gil_scoped_release released;
   unpack(format, packed.data(), rows, columns, out.data());
   return out;
+}
+
+using Square = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Floats = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+void check_square(const char* what, std::size_t rows, std::size_t columns, std::size_t expected) {
+  if (rows != expected || columns != expected)
+    throw std::invalid_argument(std::string(what) + " has the shape (" + std::to_string(rows) + ", " +
+                                std::to_string(columns) + "), expected (" +
+                                std::to_string(expected) + ", " + std::to_string(expected) + ")");
+}
+
+void choose_codes(const std::string& format_name, const Floats& source, const Bytes& out,
+                  const std::optional<Floats>& factor, int num_threads, const std::string& target) {
+  const Format& format = format_named(target_named(target), format_name);
+  if (format.choose == nullptr)
+    throw std::invalid_argument("the codes of " + format_name + " are not chosen; it is packed");
+  const std::size_t rows = source.shape(0), columns = source.shape(1);
+  check_packed(format, rows, columns, out.size(), out.data());
+  if (factor) check_square("the factor", factor->shape(0), factor->shape(1), columns);
+  const float* const factors = factor ? factor->data() : nullptr;
+  const int threads = threads_or_all(num_threads);
+  const nb::gil_scoped_release released;
+  choose(format, source.data(), rows, columns, factors, out.data(), threads);
+}
+
+bool factorize_matrix(const Square& matrix, int num_threads, const std::string& target) {
+  const Kernels& kernels = target_named(target);
+  const std::size_t columns = matrix.shape(1);
+  check_square("the matrix", matrix.shape(0), columns, columns);
+  if (columns % 64 != 0)
+    throw std::invalid_argument("a matrix of " + std::to_string(columns) +
+                                " columns has no whole number of blocks of 64");
+  const int threads = threads_or_all(num_threads);
+  const nb::gil_scoped_release released;
+  return factorize(kernels, matrix.data(), columns, threads);
 }
 
 using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -300,6 +347,14 @@ NB_MODULE(_native, m) {
       "format"_a, "rows"_a, "columns"_a, "Size of a packed matrix.");
   m.def("pack", pack_matrix, "format"_a, "source"_a.noconvert(), "out"_a.noconvert(),
         "num_threads"_a = 0, "target"_a = "", "Pack a (rows, columns) matrix into tiles.");
+  m.def("rotated_formats", rotated_formats,
+        "Weight formats whose codes are chosen, and what their columns are a multiple of.");
+  m.def("choose", choose_codes, "format"_a, "source"_a.noconvert(), "out"_a.noconvert(),
+        "factor"_a.noconvert() = nb::none(), "num_threads"_a = 0, "target"_a = "",
+        "Choose the codes of a (rows, columns) matrix of float32, and pack it into tiles.");
+  m.def("factorize", factorize_matrix, "matrix"_a.noconvert(), "num_threads"_a = 0,
+        "target"_a = "",
+        "Replace the sums of the operation gram by their factor; False if there is none.");
   m.def("unpack", unpack_matrix, "format"_a, "packed"_a.noconvert(), "rows"_a, "columns"_a,
         "target"_a = "",
         "The logical matrix of packed tiles, as float32.");

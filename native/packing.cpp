@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "threads.h"
 
@@ -15,12 +16,39 @@ std::size_t tiles_of(std::size_t rows) { return (rows + kTileRows - 1) / kTileRo
 
 std::size_t packed_bytes(const Format& format, std::size_t rows, std::size_t columns) {
   constexpr std::size_t kLargest = std::size_t{1} << 47;
+  if (columns % format.multiple != 0)
+    throw std::invalid_argument("a matrix with " + std::to_string(columns) +
+                                " columns cannot be stored as " + format.name +
+                                ", which needs a multiple of " + std::to_string(format.multiple));
   if (rows > kLargest || columns > kLargest ||
       static_cast<double>(tiles_of(rows)) * static_cast<double>(format.tile_bytes(columns)) >
           static_cast<double>(kLargest))
     throw std::invalid_argument("a matrix of shape (" + std::to_string(rows) + ", " +
                                 std::to_string(columns) + ") does not fit in memory");
   return tiles_of(rows) * format.tile_bytes(columns);
+}
+
+void choose(const Format& format, const float* source, std::size_t rows, std::size_t columns,
+            const float* factor, void* packed, int threads) {
+  if (rows == 0 || columns == 0) return;
+  std::vector<std::vector<float>> work(static_cast<std::size_t>(threads));
+  for (std::vector<float>& floats : work) floats.resize(columns * kWorkOfChoosing);
+  auto choose_some = [&](std::size_t item, int worker) {
+    format.choose(source, rows, columns, factor, item * kTilesChosen,
+                  std::min(tiles_of(rows), (item + 1) * kTilesChosen), packed,
+                  work[static_cast<std::size_t>(worker)].data());
+  };
+  run_parallel(
+      threads, (tiles_of(rows) + kTilesChosen - 1) / kTilesChosen,
+      [](void* context, std::size_t item, int worker) {
+        (*static_cast<decltype(choose_some)*>(context))(item, worker);
+      },
+      &choose_some);
+}
+
+bool factorize(const Kernels& kernels, float* matrix, std::size_t columns, int threads) {
+  std::vector<float> work(columns * 64);
+  return kernels.factorize(matrix, columns, work.data(), threads);
 }
 
 void pack(const Format& format, const void* source, std::size_t rows, std::size_t columns,

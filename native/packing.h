@@ -13,6 +13,13 @@ std::size_t packed_bytes(const Format& format, std::size_t rows, std::size_t col
 void pack(const Format& format, const void* source, std::size_t rows, std::size_t columns,
           void* packed, int threads);
 
+// The same for a format whose codes are chosen: with a factor of its columns, or null.
+void choose(const Format& format, const float* source, std::size_t rows, std::size_t columns,
+            const float* factor, void* packed, int threads);
+
+// Replaces sums of the operation "gram" by their factor. False if there is none.
+bool factorize(const Kernels& kernels, float* matrix, std::size_t columns, int threads);
+
 void unpack(const Format& format, const void* packed, std::size_t rows, std::size_t columns,
             float* out);
 

@@ -326,6 +326,64 @@ TALU_INLINE void store_i8(std::int8_t* p, f32x16 x) {
                    _mm_packs_epi16(_mm256_castsi256_si128(mixed), _mm256_extracti128_si256(mixed, 1)));
 }
 
+
+// Lane i becomes x[i] + x[i ^ STRIDE]; x[i ^ STRIDE] - x[i] if i has that bit.
+template <int STRIDE>
+TALU_INLINE __m256 butterfly(__m256 x) {
+  __m256 other;
+  if constexpr (STRIDE == 4)
+    other = _mm256_permute2f128_ps(x, x, 1);
+  else
+    other = _mm256_permute_ps(x, STRIDE == 2 ? 0x4e : 0xb1);
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  const __m256i signs = _mm256_slli_epi32(_mm256_and_si256(lanes, _mm256_set1_epi32(STRIDE)),
+                                          STRIDE == 4 ? 29 : STRIDE == 2 ? 30 : 31);
+  return _mm256_add_ps(other, _mm256_xor_ps(x, _mm256_castsi256_ps(signs)));
+}
+template <int STRIDE>
+TALU_INLINE f32x16 butterfly(f32x16 x) {
+  if constexpr (STRIDE == 8)
+    return {_mm256_add_ps(x.low, x.high), _mm256_sub_ps(x.low, x.high)};
+  else
+    return {butterfly<STRIDE>(x.low), butterfly<STRIDE>(x.high)};
+}
+TALU_INLINE i32x16 load(const std::int32_t* p) {
+  return {_mm256_loadu_si256(as_256(p)), _mm256_loadu_si256(as_256(p + 8))};
+}
+TALU_INLINE void store(std::int32_t* p, i32x16 x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.low);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.high);
+}
+TALU_INLINE i32x16 splat_integer(std::int32_t x) {
+  return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)};
+}
+// Integer scales of sixteen rows, for both halves of a partial sum.
+using scales = partial;
+TALU_INLINE __m256i twice(__m128i eight) {
+  const __m256i once = _mm256_cvtepu8_epi32(eight);
+  return _mm256_or_si256(once, _mm256_slli_epi32(once, 16));
+}
+TALU_INLINE scales load_scales(const std::byte* p) {
+  return {twice(_mm_loadl_epi64(as_128(p))), twice(_mm_loadl_epi64(as_128(p + 8)))};
+}
+TALU_INLINE i32x16 scaled(partial x, scales by) {
+  return {_mm256_madd_epi16(x.low, by.low), _mm256_madd_epi16(x.high, by.high)};
+}
+// Pairs of bytes of sixteen rows times FACTOR, in 16 bits.
+using pairs = partial;
+template <int FACTOR>
+TALU_INLINE pairs load_pairs(const std::byte* p) {
+  const __m256i factor = _mm256_set1_epi16(FACTOR);
+  const auto* const from = as_128(p);
+  return {_mm256_mullo_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(from)), factor),
+          _mm256_mullo_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(from + 1)), factor)};
+}
+// sum + the products with the pair at x.
+TALU_INLINE i32x16 add_pairs(i32x16 sum, pairs w, const std::byte* x) {
+  const __m256i pair = splat_32_bits(x);
+  return add(sum, {_mm256_madd_epi16(w.low, pair), _mm256_madd_epi16(w.high, pair)});
+}
+
 bool supported() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
          __builtin_cpu_supports("f16c");

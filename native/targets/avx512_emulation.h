@@ -25,6 +25,19 @@
 #define _mm512_cvtps_epi32 talu::to_integers
 #define _mm512_cvtepi32_ps talu::to_floats
 #define _mm512_madd_epi16 talu::multiply_pairs
+#define _mm512_cvtepu8_epi32 talu::widen_bytes<std::uint8_t>
+#define _mm512_cvtepi8_epi32 talu::widen_bytes<std::int8_t>
+#define _mm512_cvtepu8_epi16 talu::widen_bytes_to_shorts
+#undef _mm512_permute_ps
+#define _mm512_permute_ps(x, order) \
+  talu::sixteen_floats([&, from = talu::lanes_of(x)](int i) { \
+    return from.lane[i / 4 * 4 + ((order) >> i % 4 * 2 & 3)]; \
+  })
+#undef _mm512_shuffle_f32x4
+#define _mm512_shuffle_f32x4(x, y, order) \
+  talu::sixteen_floats([&, first = talu::lanes_of(x), second = talu::lanes_of(y)](int i) { \
+    return (i < 8 ? first : second).lane[((order) >> i / 4 * 2 & 3) * 4 + i % 4]; \
+  })
 
 namespace talu {
 
@@ -33,6 +46,29 @@ TALU_INLINE __m512 sixteen_floats(Function function) {
   float lanes[16];
   for (int i = 0; i < 16; ++i) lanes[i] = function(i);
   return _mm512_loadu_ps(lanes);
+}
+struct SixteenLanes {
+  float lane[16];
+};
+TALU_INLINE SixteenLanes lanes_of(__m512 x) {
+  SixteenLanes lanes;
+  _mm512_storeu_ps(lanes.lane, x);
+  return lanes;
+}
+template <class Byte>
+TALU_INLINE __m512i widen_bytes(__m128i x) {
+  Byte bytes[16];
+  std::int32_t lanes[16];
+  std::memcpy(bytes, &x, sizeof bytes);
+  for (int i = 0; i < 16; ++i) lanes[i] = bytes[i];
+  return _mm512_loadu_si512(lanes);
+}
+TALU_INLINE __m512i widen_bytes_to_shorts(__m256i x) {
+  std::uint8_t bytes[32];
+  std::uint16_t shorts[32];
+  std::memcpy(bytes, &x, sizeof bytes);
+  for (int i = 0; i < 32; ++i) shorts[i] = bytes[i];
+  return _mm512_loadu_si512(shorts);
 }
 TALU_INLINE __m512 masked_load(__mmask16 mask, const float* p) {
   return sixteen_floats([&](int i) { return mask >> i & 1 ? p[i] : 0.0f; });

@@ -226,3 +226,46 @@ TALU_INLINE f32x16 load_u8(const std::byte* p) {
 TALU_INLINE void store_i8(std::int8_t* p, f32x16 x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x.v)));
 }
+
+// Lane i becomes x[i] + x[i ^ STRIDE]; x[i ^ STRIDE] - x[i] if i has that bit.
+template <int STRIDE>
+TALU_INLINE f32x16 butterfly(f32x16 x) {
+  __m512 other;
+  if constexpr (STRIDE >= 4)
+    other = _mm512_shuffle_f32x4(x.v, x.v, STRIDE == 8 ? 0x4e : 0xb1);
+  else
+    other = _mm512_permute_ps(x.v, STRIDE == 2 ? 0x4e : 0xb1);
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  constexpr int kShift = STRIDE == 8 ? 28 : STRIDE == 4 ? 29 : STRIDE == 2 ? 30 : 31;
+  const __m512i signs =
+      _mm512_slli_epi32(_mm512_and_si512(lanes, _mm512_set1_epi32(STRIDE)), kShift);
+  const __m512i turned = _mm512_xor_si512(_mm512_castps_si512(x.v), signs);
+  return {_mm512_add_ps(other, _mm512_castsi512_ps(turned))};
+}
+TALU_INLINE i32x16 load(const std::int32_t* p) { return {_mm512_loadu_si512(p)}; }
+TALU_INLINE void store(std::int32_t* p, i32x16 x) { _mm512_storeu_si512(p, x.v); }
+TALU_INLINE i32x16 splat_integer(std::int32_t x) { return {_mm512_set1_epi32(x)}; }
+// Integer scales of sixteen rows, for partial sums.
+using scales = partial;
+#if TALU_INTEGER_PRODUCTS
+TALU_INLINE scales load_scales(const std::byte* p) {
+  return {_mm512_cvtepu8_epi32(load_quarter(p))};
+}
+TALU_INLINE i32x16 scaled(partial x, scales by) { return {_mm512_mullo_epi32(x.v, by.v)}; }
+#else
+TALU_INLINE scales load_scales(const std::byte* p) {
+  const __m512i once = _mm512_cvtepu8_epi32(load_quarter(p));
+  return {_mm512_or_si512(once, _mm512_slli_epi32(once, 16))};
+}
+TALU_INLINE i32x16 scaled(partial x, scales by) { return {_mm512_madd_epi16(x.v, by.v)}; }
+#endif
+// Pairs of bytes of sixteen rows times FACTOR, in 16 bits.
+using pairs = partial;
+template <int FACTOR>
+TALU_INLINE pairs load_pairs(const std::byte* p) {
+  return {_mm512_mullo_epi16(_mm512_cvtepu8_epi16(load_half(p)), _mm512_set1_epi16(FACTOR))};
+}
+// sum + the products with the pair at x.
+TALU_INLINE i32x16 add_pairs(i32x16 sum, pairs w, const std::byte* x) {
+  return {add_pairs(w.v, splat_32_bits(x), sum.v)};
+}

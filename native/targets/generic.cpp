@@ -272,6 +272,55 @@ TALU_INLINE f32x16 load_u8(const std::byte* p) {
   return lanes([&](std::size_t i) { return static_cast<float>(static_cast<std::uint8_t>(p[i])); });
 }
 
+// Lane i becomes x[i] + x[i ^ STRIDE]; x[i ^ STRIDE] - x[i] if i has that bit.
+template <std::size_t STRIDE>
+TALU_INLINE f32x16 butterfly(f32x16 x) {
+  return lanes([&](std::size_t i) {
+    return x.lane[i ^ STRIDE] + ((i & STRIDE) == 0 ? x.lane[i] : -x.lane[i]);
+  });
+}
+TALU_INLINE i32x16 load(const std::int32_t* p) {
+  i32x16 x;
+  __builtin_memcpy(x.lane, p, sizeof x.lane);
+  return x;
+}
+TALU_INLINE void store(std::int32_t* p, i32x16 x) { __builtin_memcpy(p, x.lane, sizeof x.lane); }
+TALU_INLINE i32x16 splat_integer(std::int32_t x) {
+  i32x16 all;
+  for (std::uint32_t& lane : all.lane) lane = static_cast<std::uint32_t>(x);
+  return all;
+}
+// Integer scales of sixteen rows, for partial sums.
+using scales = i32x16;
+TALU_INLINE scales load_scales(const std::byte* p) {
+  scales x;
+  for (std::size_t i = 0; i < 16; ++i) x.lane[i] = static_cast<std::uint32_t>(p[i]);
+  return x;
+}
+TALU_INLINE i32x16 scaled(partial x, scales by) {
+  for (std::size_t i = 0; i < 16; ++i) x.lane[i] *= by.lane[i];
+  return x;
+}
+// Pairs of bytes of sixteen rows times FACTOR.
+struct pairs {
+  std::int32_t lane[32];
+};
+template <int FACTOR>
+TALU_INLINE pairs load_pairs(const std::byte* p) {
+  pairs x;
+  for (std::size_t i = 0; i < 32; ++i) x.lane[i] = FACTOR * static_cast<std::int32_t>(p[i]);
+  return x;
+}
+// sum + the products with the pair at x.
+TALU_INLINE i32x16 add_pairs(i32x16 sum, const pairs& w, const std::byte* x) {
+  std::int16_t pair[2];
+  __builtin_memcpy(pair, x, sizeof pair);
+  for (std::size_t i = 0; i < 16; ++i)
+    sum.lane[i] +=
+        static_cast<std::uint32_t>(w.lane[2 * i] * pair[0] + w.lane[2 * i + 1] * pair[1]);
+  return sum;
+}
+
 bool supported() { return true; }
 constexpr char kName[] = "generic";
 

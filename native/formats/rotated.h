@@ -1,0 +1,259 @@
+// Formats of rotated weights: each 64 columns of weights and of activations are multiplied by an
+// orthonormal Hadamard matrix, which spreads outliers and keeps the products of rows. All products
+// of a row with one row of activations are then summed exactly, as integers.
+//   r4  4-bit codes with an integer scale and minimum for 32 columns and a float for a row:
+//       weight = unit · (scale · code - 8 · minimum)
+//   r8  8-bit codes with a float for a row: weight = unit · (code - 128)
+//
+// A description is a structure with
+//   name, bits     of the codes
+//   integers       whether 32 columns have a scale and a minimum
+//
+// A fragment of kernels.inc, which includes it for each target, in an order that matters.
+
+constexpr std::size_t kRotated = 64;  // columns of a block, which are rotated together
+constexpr std::size_t kScaled = 32;   // columns with one scale and one minimum
+// Scales are at most 127, and eight minimums at most 15 scales. A product of codes of r4 with
+// activations is at most 15 · 127, so a sum of 32 columns is at most 15 · 127 · 127 · 32 < 2^23; of
+// r8, 255 · 127 · 32 < 2^20. Sums of 8192 columns, 256 times as many, fit in 32 bits. They are then
+// converted to floats and added in order.
+constexpr int kLargestScale = 127, kMinimumUnit = 8;
+constexpr std::size_t kSummedColumns = 8192;
+
+// The same additions in the same order on every target.
+TALU_INLINE void rotate(f32x16 (&x)[4]) {
+  for (f32x16& v : x) v = butterfly<1>(butterfly<2>(butterfly<4>(butterfly<8>(v))));
+  const f32x16 a = add(x[0], x[1]), b = subtract(x[0], x[1]);
+  const f32x16 c = add(x[2], x[3]), d = subtract(x[2], x[3]);
+  x[0] = add(a, c);
+  x[1] = add(b, d);
+  x[2] = subtract(a, c);
+  x[3] = subtract(b, d);
+}
+constexpr float kNorm = 0.125f;  // makes the rotation orthonormal
+// `out` may be `x`.
+static void rotate_block(const float* x, float* out) {
+  f32x16 block[4];
+  for (std::size_t i = 0; i < 4; ++i) block[i] = load(x + i * kTileRows);
+  rotate(block);
+  for (std::size_t i = 0; i < 4; ++i)
+    store(out + i * kTileRows, multiply(block[i], splat(kNorm)));
+}
+
+// Rotated activations in 8 bits: one scale for the row; sums of 32 integers in 16 bits; the integers.
+struct RotatedRow {
+  static constexpr float kSmallestScale = 1e-30f;  // a smaller one becomes zero
+  static constexpr std::size_t kSumsAt = 64;
+
+  static std::size_t integers_at(std::size_t columns) {
+    return kSumsAt + round_up(columns / kScaled * sizeof(std::int16_t), 64);
+  }
+  static std::size_t bytes(std::size_t columns) {
+    return integers_at(columns) + round_up(columns, kRotated);
+  }
+  static void quantize(const float* x, std::size_t columns, void* out) {
+    auto* const sums =
+        reinterpret_cast<std::int16_t*>(static_cast<std::byte*>(out) + kSumsAt);
+    auto* const integers =
+        reinterpret_cast<std::int8_t*>(static_cast<std::byte*>(out) + integers_at(columns));
+    f32x16 sizes = splat(0.0f);
+    for (std::size_t begin = 0; begin < columns; begin += kRotated) {
+      f32x16 block[4];
+      for (std::size_t i = 0; i < 4; ++i) block[i] = load(x + begin + i * kTileRows);
+      rotate(block);
+      for (const f32x16& v : block) sizes = larger_size(sizes, v);
+    }
+    const float step = largest(sizes) / 127.0f;
+    const bool none = step < kSmallestScale;
+    const f32x16 inverse = splat(none ? 0.0f : 1.0f / step);
+    *static_cast<float*>(out) =
+        (none ? 0.0f : step * kNorm) + sum(multiply(sizes, splat(0.0f)));
+    for (std::size_t begin = 0; begin < columns; begin += kRotated) {
+      f32x16 block[4];
+      for (std::size_t i = 0; i < 4; ++i) block[i] = load(x + begin + i * kTileRows);
+      rotate(block);
+      for (std::size_t i = 0; i < 4; ++i)
+        store_i8(integers + begin + i * kTileRows, multiply(block[i], inverse));
+      for (std::size_t half = 0; half < 2; ++half) {
+        int total = 0;
+        for (std::size_t c = 0; c < kScaled; ++c) total += integers[begin + half * kScaled + c];
+        sums[begin / kScaled + half] = static_cast<std::int16_t>(total);
+      }
+    }
+  }
+};
+
+// A tile begins with the sixteen floats of its rows. A block of 64 columns follows after the other:
+// sixteen scales of its first 32 columns, sixteen of its second; pairs of minimums of the rows; the
+// planes of the codes, as in codes.h.
+template <class D>
+struct Rotated {
+  static constexpr std::size_t kHeader = kTileRows * sizeof(float);
+  static constexpr std::size_t kMinimums = 2 * kTileRows, kPlanes = D::integers ? 4 * kTileRows : 0;
+  static constexpr std::size_t kGroupBytes = 4 * kTileRows * D::bits / 8;  // four columns
+  static constexpr std::size_t kBlock = kPlanes + kRotated / 4 * kGroupBytes;
+  static constexpr int kOffset = D::integers ? 0 : 1 << (D::bits - 1);
+  static constexpr int kLargest = (1 << D::bits) - 1;
+
+  static std::size_t tile_bytes(std::size_t columns) {
+    return kHeader + columns / kRotated * kBlock;
+  }
+
+  // Byte and shift of a code within a block.
+  struct Place {
+    std::size_t byte, shift;
+  };
+  static Place place(std::size_t column, std::size_t lane) {
+    const std::size_t half = column / 4 * 2 + lane / 8, in_vector = 8 / D::bits;
+    return {kPlanes + half / in_vector * 32 + lane % 8 * 4 + column % 4,
+            half % in_vector * static_cast<std::size_t>(D::bits)};
+  }
+  static unsigned code(const std::byte* block, std::size_t column, std::size_t lane) {
+    const Place at = place(column, lane);
+    return static_cast<unsigned>(block[at.byte]) >> at.shift & kLargest;
+  }
+  // A weight before its rotation, in units of the row: an integer below 2^11.
+  static int integer(const std::byte* block, std::size_t column, std::size_t lane) {
+    const int value = static_cast<int>(code(block, column, lane)) - kOffset;
+    if constexpr (!D::integers) return value;
+    const std::size_t half = column / kScaled;
+    return static_cast<int>(block[half * kTileRows + lane]) * value -
+           kMinimumUnit * static_cast<int>(block[kMinimums + lane * 2 + half]);
+  }
+
+  static void dequantize_row(const void* packed, std::size_t row, std::size_t columns,
+                             float* out) {
+    const auto* const tile =
+        static_cast<const std::byte*>(packed) + row / kTileRows * tile_bytes(columns);
+    const std::size_t lane = row % kTileRows;
+    const f32x16 unit = splat(reinterpret_cast<const float*>(tile)[lane]);
+    for (std::size_t begin = 0; begin < columns; begin += kRotated) {
+      const std::byte* const block = tile + kHeader + begin / kRotated * kBlock;
+      for (std::size_t c = 0; c < kRotated; ++c)
+        out[begin + c] = static_cast<float>(integer(block, c, lane));
+      rotate_block(out + begin, out + begin);  // exact: integers below 2^17, divided by 8
+      for (std::size_t c = 0; c < kRotated; c += kTileRows)
+        store(out + begin + c, multiply(load(out + begin + c), unit));
+    }
+  }
+
+  // sums[token] += the products of 32 columns.
+  template <std::size_t TOKENS>
+  [[gnu::always_inline]] static void add_part(const std::byte* block, std::size_t part,
+                                              const std::byte* x, std::size_t stride,
+                                              std::int32_t* sums) {
+    constexpr std::size_t groups = kScaled / 4;
+    constexpr bool split = kLargest > kLargestCode;
+    constexpr std::size_t at_once = smaller(groups, groups_before_overflow(split ? 15 : kLargest));
+    i32x16 sum[TOKENS];
+#pragma GCC unroll kUnrolledGroups
+    for (std::size_t begin = 0; begin < groups; begin += at_once) {
+      partial low[TOKENS], high[TOKENS];
+#pragma GCC unroll 12
+      for (std::size_t t = 0; t < TOKENS; ++t) low[t] = high[t] = no_products();
+#pragma GCC unroll kUnrolledGroups
+      for (std::size_t g = begin; g < begin + at_once; ++g) {
+        const codes all = load_codes<D::bits>(block + kPlanes, part * groups + g);
+#pragma GCC unroll 12
+        for (std::size_t t = 0; t < TOKENS; ++t) {
+          const std::byte* const four = x + t * stride + g * 4;
+          low[t] = add_codes(split ? low_bits(all) : all, four, low[t]);
+          if constexpr (split) high[t] = add_codes(high_bits(all), four, high[t]);
+        }
+      }
+#pragma GCC unroll 12
+      for (std::size_t t = 0; t < TOKENS; ++t) {
+        i32x16 products;
+        if constexpr (D::integers) {
+          products = scaled(low[t], load_scales(block + part * kTileRows));
+        } else {
+          products = widen(low[t]);
+          if constexpr (split) products = add_shifted(products, widen(high[t]));
+        }
+        sum[t] = begin == 0 ? products : add(sum[t], products);
+      }
+    }
+#pragma GCC unroll 12
+    for (std::size_t t = 0; t < TOKENS; ++t)
+      store(sums + t * kTileRows, add(load(sums + t * kTileRows), sum[t]));
+  }
+
+  // sums[token] += the products of a block: `x` are its integers, `sums_of_x` the pairs of their sums.
+  template <std::size_t TOKENS>
+  [[gnu::noinline]] static void add_block(const std::byte* block, const std::byte* x,
+                                          const std::byte* sums_of_x, std::size_t stride,
+                                          std::int32_t* sums) {
+    add_part<TOKENS>(block, 0, x, stride, sums);
+    add_part<TOKENS>(block, 1, x + kScaled, stride, sums);
+    if constexpr (D::integers) {
+      const pairs minimums = load_pairs<-kMinimumUnit>(block + kMinimums);
+#pragma GCC unroll 12
+      for (std::size_t t = 0; t < TOKENS; ++t)
+        store(sums + t * kTileRows,
+              add_pairs(load(sums + t * kTileRows), minimums, sums_of_x + t * stride));
+    }
+  }
+  template <std::size_t SIZE = 0>
+  static void add_panels(std::size_t tokens, const std::byte* block, const std::byte* x,
+                         const std::byte* sums_of_x, std::size_t stride, std::int32_t* sums) {
+    constexpr std::size_t TOKENS = kCodePanels[SIZE];
+    for (; tokens >= TOKENS; tokens -= TOKENS) {
+      add_block<TOKENS>(block, x, sums_of_x, stride, sums);
+      x += TOKENS * stride;
+      sums_of_x += TOKENS * stride;
+      sums += TOKENS * kTileRows;
+    }
+    if constexpr (TOKENS > 1) add_panels<SIZE + 1>(tokens, block, x, sums_of_x, stride, sums);
+  }
+
+  // What all codes of these columns are too large by, times the activations.
+  static std::int32_t excess(const std::byte* sums_of_x, std::size_t columns) {
+    std::int32_t total = 0;
+    for (std::size_t part = 0; part < columns / kScaled; ++part)
+      total += reinterpret_cast<const std::int16_t*>(sums_of_x)[part];
+    return kOffset * total;
+  }
+
+  static void multiply_tile(const std::byte* tile, std::size_t columns, const std::byte* x,
+                            std::size_t stride, std::size_t tokens, float* out,
+                            std::size_t out_stride) {
+    alignas(64) std::int32_t sums[kTokensInCache * kTileRows];
+    const f32x16 unit = load(reinterpret_cast<const float*>(tile));
+    for (std::size_t begin = 0; begin < columns; begin += kSummedColumns) {
+      const std::size_t count = smaller(kSummedColumns, columns - begin);
+      const std::byte* const integers = x + RotatedRow::integers_at(columns) + begin;
+      const std::byte* const sums_of_x =
+          x + RotatedRow::kSumsAt + begin / kScaled * sizeof(std::int16_t);
+      for (std::size_t t = 0; t < tokens; ++t)
+        store(sums + t * kTileRows,
+              splat_integer(kOffset == 0 ? 0 : -excess(sums_of_x + t * stride, count)));
+      for (std::size_t c = 0; c < count; c += kRotated)
+        add_panels(tokens, tile + kHeader + (begin + c) / kRotated * kBlock, integers + c,
+                   sums_of_x + c / kScaled * sizeof(std::int16_t), stride, sums);
+      for (std::size_t t = 0; t < tokens; ++t) {
+        const float step = *reinterpret_cast<const float*>(x + t * stride);
+        float* const to = out + t * out_stride;
+        store(to, fma(to_floats(load(sums + t * kTileRows)), multiply(unit, splat(step)),
+                      begin == 0 ? splat(0.0f) : load(to)));
+      }
+    }
+  }
+  static void multiply_tiles(const void* packed, std::size_t tiles, std::size_t columns,
+                             const std::byte* x, std::size_t x_stride, std::size_t tokens,
+                             float* sums) {
+    for (std::size_t r = 0; r < tiles; ++r)
+      multiply_tile(static_cast<const std::byte*>(packed) + r * tile_bytes(columns), columns, x,
+                    x_stride, tokens, sums + r * kTileRows, kTilesAtOnce * kTileRows);
+  }
+};
+
+struct r4 {
+  static constexpr char name[] = "r4";
+  static constexpr int bits = 4;
+  static constexpr bool integers = true;
+};
+struct r8 {
+  static constexpr char name[] = "r8";
+  static constexpr int bits = 8;
+  static constexpr bool integers = false;
+};
