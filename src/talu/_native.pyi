@@ -22,6 +22,16 @@ def pack(
     num_threads: int = 0,
     target: str = "",
 ) -> None: ...
+def rotated_formats() -> dict[str, int]: ...
+def choose(
+    format: str,
+    source: NDArray[np.float32],
+    out: NDArray[np.uint8],
+    factor: NDArray[np.float32] | None = None,
+    num_threads: int = 0,
+    target: str = "",
+) -> None: ...
+def factorize(matrix: NDArray[np.float32], num_threads: int = 0, target: str = "") -> bool: ...
 def unpack(
     format: str, packed: NDArray[np.uint8], rows: int, columns: int, target: str = ""
 ) -> NDArray[np.float32]: ...

@@ -26,6 +26,7 @@ __all__ = [
     "linear",
     "rms_norm",
     "rope",
+    "rotate",
     "round_to",
     "scale",
     "soft_cap",
@@ -33,6 +34,7 @@ __all__ = [
 
 # Integer formats: columns of a row that share a scale, and the largest integer.
 BLOCKS: Mapping[str, tuple[int, int]] = {"i16": (128, 16383), "i15": (128, 16383), "i8": (32, 127)}
+ROTATED = "rotated"
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
@@ -50,7 +52,8 @@ def round_to(x: Floats, number_format: str) -> Floats:
 
     ``"f32"``, ``"f16"`` and ``"bf16"`` round each number alone. The others are integers with one
     scale for a block of columns: ``"i16"`` is for weights, ``"i15"`` for the activations multiplied
-    by them, and ``"i8"`` for activations multiplied by codes of a few bits.
+    by them, and ``"i8"`` for activations multiplied by codes of a few bits. ``"rotated"`` rounds
+    rotated activations to 8 bits with one scale for a row.
     """
     if number_format == "f32":
         return x
@@ -63,7 +66,9 @@ def round_to(x: Floats, number_format: str) -> Floats:
         return bits.view(np.float32)
     if number_format in BLOCKS:
         return _round_blocks(x, number_format)
-    known = ", ".join(repr(name) for name in ("f32", "f16", "bf16", *BLOCKS))
+    if number_format == ROTATED:
+        return _round_rotated(x)
+    known = ", ".join(repr(name) for name in ("f32", "f16", "bf16", *BLOCKS, ROTATED))
     raise ValidationError(f"number format {number_format!r} is none of {known}")
 
 
@@ -84,6 +89,26 @@ def _round_blocks(x: Floats, number_format: str) -> Floats:
     inverses = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > 0)
     repeated = [np.repeat(a, columns, axis=1)[:, : x.shape[1]] for a in (inverses, scales)]
     rounded: Floats = np.rint(x * repeated[0]) * repeated[1]
+    return rounded
+
+
+def rotate(x: Floats) -> Floats:
+    """Each 64 columns times a Hadamard matrix of ones, by additions in a fixed order."""
+    y = x
+    for stride in (8, 4, 2, 1, 16, 32):
+        pairs = y.reshape(len(y), -1, 2, stride)
+        first, second = pairs[:, :, 0], pairs[:, :, 1]
+        y = np.stack([first + second, first - second], axis=2).reshape(x.shape)
+    return y
+
+
+def _round_rotated(x: Floats) -> Floats:
+    """Integers up to 127 times the scale of their row, after a rotation, which is then undone."""
+    y = rotate(x)
+    scales = np.abs(y).max(axis=1, keepdims=True) / np.float32(127)
+    scales = np.where(scales < np.float32(1e-30), np.float32(0), scales)
+    inverses = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > 0)
+    rounded: Floats = rotate(np.rint(y * inverses)) * (scales / np.float32(64))
     return rounded
 
 
@@ -268,6 +293,10 @@ class NumpyExecutor:
                 return self._attention(op, inputs, rows)
             case "output_rows":
                 return inputs[0][rows.outputs]
+            case "gram":
+                x = rotate(inputs[0]).astype(np.float64) / 8
+                weights[0] += np.tril(x.T @ x).ravel().astype(np.float32)
+                return inputs[0]
         raise ModelError(f"operation {op.kind!r} is not defined")
 
     def _attention(self, op: Op, inputs: list[Floats], rows: "_Rows") -> Floats:
