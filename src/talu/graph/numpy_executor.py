@@ -106,7 +106,7 @@ def _round_rotated(x: Floats) -> Floats:
     """Integers up to 127 times the scale of their row, after a rotation, which is then undone."""
     y = rotate(x)
     scales = np.abs(y).max(axis=1, keepdims=True) / np.float32(127)
-    scales = np.where(scales < np.float32(1e-30), np.float32(0), scales)
+    scales[scales < np.float32(1e-30)] = 0
     inverses = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > 0)
     rounded: Floats = rotate(np.rint(y * inverses)) * (scales / np.float32(64))
     return rounded
