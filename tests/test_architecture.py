@@ -46,7 +46,7 @@ MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always
 THIRD_PARTY_HOME = {  # a package from outside: the only files or folders that import it
     "anthropic": {"backends/remote/anthropic_sdk.py"},
     "click": {"cli"},
-    "httpcore2": {"backends/remote/connections.py"},
+    "httpcore2": {"backends/remote/connections.py", "backends/remote/network.py"},
     "httpx2": {"backends/remote"},
     "huggingface_hub": {"sources/hub.py"},
     "jinja2": {"template/language.py", "template/sandbox.py"},

@@ -96,7 +96,7 @@ def test_an_answer_that_is_longer_than_allowed_says_so(remote: Any, serve: Any) 
     assert remote.run(client.ask("hi", max_tokens=3)).notes == ()
 
 
-NOT_STOPPED = ("the server did not stop at the stop sequence 'STOP': the answer was cut there",)
+NOT_STOPPED = "the server did not stop at the stop sequence 'STOP': the answer was cut there"
 
 
 @pytest.mark.parametrize("pieces", [("one STOP two",), ("one S", "TO", "P two"), tuple("one STOP")])
@@ -107,13 +107,15 @@ def test_an_answer_is_cut_at_a_stop_sequence_that_the_server_went_beyond(
     answer = remote.run(client.ask("hi", stop_sequences=["STOP", "never"]))
     assert (answer, answer.finish_reason) == ("one ", "stop")
     assert answer.stop_sequence == "STOP"
-    assert answer.notes == NOT_STOPPED
+    assert answer.notes == (f"{NOT_STOPPED}, and its numbers of tokens are unknown",)
+    assert answer.usage.completion_tokens is None
 
 
 def test_an_answer_in_one_body_is_cut_as_well(remote: Any, serve: Any) -> None:
     client = remote.client(serve(replies.chat_body("one STOP two")))
     answer = remote.run(client.ask("hi", stop_sequences=["STOP"]))
-    assert (answer, answer.notes) == ("one ", NOT_STOPPED)
+    assert (answer, answer.notes) == ("one ", (NOT_STOPPED,))
+    assert answer.usage.completion_tokens is not None
 
 
 def test_text_that_is_only_the_beginning_of_a_stop_sequence_is_kept(

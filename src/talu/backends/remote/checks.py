@@ -96,6 +96,8 @@ class Checks:
                 notes.append(f"the server sent {self._most} alternatives at most, {wanted}")
         if self.stopped is not None:
             cut = "the answer was cut there"
+            if usage.completion_tokens is None:
+                cut += ", and its numbers of tokens are unknown"
             notes.append(f"the server did not stop at the stop sequence {self.stopped!r}: {cut}")
         count, most = usage.completion_tokens, self._max_tokens
         if count is not None and most is not None and count > most:

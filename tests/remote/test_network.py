@@ -1,0 +1,126 @@
+"""Connections to a host: its addresses, long answers, and encryption."""
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpcore2
+import pytest
+from tests.remote.server import PATIENCE
+
+from talu.backends.remote.network import Connection, Network
+
+ANSWER = bytes(range(256)) * 8192  # 2 MiB, more than is taken unread
+Start = Callable[..., int]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a server at an address, which sends the answer to everybody; its port."""
+    with ExitStack() as sockets:
+
+        def answer(server: socket.socket, tls: ssl.SSLContext | None) -> None:
+            try:
+                plain, _ = server.accept()
+            except OSError:  # the test has ended
+                return
+            with tls.wrap_socket(plain, server_side=True) if tls else plain as opened:
+                opened.sendall(ANSWER)
+
+        def started(host: str = "127.0.0.1", port: int = 0, tls: Any = None) -> int:
+            server = sockets.enter_context(socket.create_server((host, port)))
+            threading.Thread(target=answer, args=(server, tls), daemon=True).start()
+            return int(server.getsockname()[1])
+
+        yield started
+
+
+@pytest.fixture
+def full() -> Iterator[int]:
+    """A port of 127.0.0.2 that answers nobody."""
+    with ExitStack() as sockets:
+        listening = sockets.enter_context(socket.create_server(("127.0.0.2", 0), backlog=0))
+        for _ in range(4):
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield int(listening.getsockname()[1])
+
+
+def run(work: Callable[[], Awaitable[Any]], *hosts: str) -> Any:
+    """Run it on a loop on which every host has these addresses."""
+
+    async def main() -> Any:
+        async def addresses(_: Any, port: int, **__: Any) -> list[Any]:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in hosts]
+
+        if hosts:
+            asyncio.get_running_loop().getaddrinfo = addresses  # type: ignore[assignment,method-assign]
+        return await asyncio.wait_for(work(), PATIENCE)
+
+    return asyncio.run(main())
+
+
+async def whole(port: int, tls: ssl.SSLContext | None = None) -> bytes:
+    """Everything that a server sends."""
+    connection = await Network().connect_tcp("localhost", port)
+    if tls is not None:
+        connection = await connection.start_tls(tls, "localhost")
+    assert isinstance(connection, Connection)
+    parts = []
+    while part := await connection.read(1 << 16):
+        parts.append(part)
+        await asyncio.sleep(0)
+    await connection.aclose()
+    return b"".join(parts)
+
+
+def test_an_answer_longer_than_what_is_taken_unread_arrives_whole(start: Start) -> None:
+    port = start()
+    assert run(lambda: whole(port)) == ANSWER
+
+
+def test_an_encrypted_answer_arrives_whole(
+    start: Start, tls: ssl.SSLContext, certificate: Path
+) -> None:
+    port = start(tls=tls)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    assert run(lambda: whole(port, trusting)) == ANSWER
+
+
+def test_the_next_address_of_a_host_is_tried_when_one_refuses(start: Start) -> None:
+    port = start()
+    assert run(lambda: whole(port), "127.0.0.2", "127.0.0.1") == ANSWER
+
+
+def test_the_next_address_of_a_host_is_tried_when_one_does_not_answer(
+    start: Start, full: int
+) -> None:
+    start("127.0.0.1", full)
+    assert run(lambda: whole(full), "127.0.0.2", "127.0.0.1") == ANSWER
+
+
+def test_a_host_whose_addresses_all_refuse_has_refused(closed_port: int) -> None:
+    with pytest.raises(httpcore2.ConnectError) as caught:
+        run(lambda: whole(closed_port), "127.0.0.1", "127.0.0.2")
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+
+def test_bytes_that_nobody_has_read_are_seen_without_waiting(start: Start) -> None:
+    port = start()
+
+    async def readable() -> bool:
+        connection = await Network().connect_tcp("127.0.0.1", port)
+        while not connection.get_extra_info("is_readable"):
+            await asyncio.sleep(0)
+        await connection.read(1)
+        seen = bool(connection.get_extra_info("is_readable"))
+        await connection.aclose()
+        return seen
+
+    assert run(readable)
