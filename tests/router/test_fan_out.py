@@ -255,3 +255,63 @@ def test_without_a_complete_answer_a_race_returns_one_with_text_and_a_note(faces
     (note,) = answer.notes
     assert note.startswith("no model gave a complete answer")
     assert [attempt.error for attempt in answer.attempts] == ["INCOMPLETE", None]
+
+
+class Placed(ScriptedModel):
+    """A model with a location."""
+
+    @property
+    def location(self) -> Any:
+        return f"/models/{self.model}"
+
+
+class Attempts(Hook):
+    """Records the attempts of all generations."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str | None, str | None]] = []
+
+    def on_attempt(self, chat: Any, attempt: Any) -> None:
+        self.seen.append((attempt.model, attempt.location, attempt.error))
+
+
+def test_the_attempts_of_a_race_have_a_location_and_the_time_of_the_first_token(
+    faces: Any,
+) -> None:
+    hook, begun, waiting = Attempts(), Waiting(faces), Waiting(faces)
+
+    def begin() -> None:
+        begun.go_on()
+
+    client = faces.client_of(
+        Placed(["one", begin, waiting, "two"], model="slow"),
+        Placed([begun, "done"], model="fast"),
+        hooks=[hook],
+    )
+    answer = faces.run(client.race("hi"))
+    slow, fast = answer.attempts
+    assert [each.location for each in (slow, fast)] == ["/models/slow", "/models/fast"]
+    assert (slow.error, fast.error) == ("SLOWER", None)
+    for each in (slow, fast):
+        assert 0 < each.first_token_ms <= each.duration_ms
+    assert ("fast", "/models/fast", None) in hook.seen
+    waiting.go_on()
+
+
+def test_the_attempts_of_a_race_with_a_policy_name_the_models_that_it_asked(faces: Any) -> None:
+    client = faces.client_of(
+        model("a", [down()]), model("b", "done"), policy=Fallback(models=["a", "b"])
+    )
+    answer = faces.run(client.race("hi", models=["fallback"]))
+    assert [(each.model, each.error) for each in answer.attempts] == [
+        ("a", "SERVER_ERROR"),
+        ("b", None),
+    ]
+    assert answer.model == "b"
+
+
+def test_questions_to_all_models_report_no_attempts_without_a_router(faces: Any) -> None:
+    hook = Attempts()
+    client = faces.client_of(model("a", "x"), model("b", "y"), hooks=[hook])
+    answers = faces.run(client.ask_all("hi"))
+    assert ([answer.attempts for answer in answers], hook.seen) == ([(), ()], [])

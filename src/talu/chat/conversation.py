@@ -25,7 +25,7 @@ from talu.chat.serialization import (
     item_from_dict,
     item_to_dict,
 )
-from talu.chat.turn import OnToken, Turn
+from talu.chat.turn import OnToken, Racer, Turn
 from talu.chat.user_message import Message, user_items
 from talu.config import GenerationConfig, TemplateSource, check_boolean, merged, source_of
 from talu.deadline import Deadline, checked
@@ -51,6 +51,7 @@ class Draft:
         stop_flag: the stop flag of the caller.
         deadline: the time by which the answer has to be finished.
         replaces: the first item that the turn replaces; None appends to the history.
+        racer: see ``Turn``.
     """
 
     question: tuple[MessageItem, ...]
@@ -59,6 +60,7 @@ class Draft:
     stop_flag: StopFlag | None
     deadline: Deadline | None = None
     replaces: MessageItem | None = None
+    racer: Racer | None = None
 
 
 class Conversation(Editable):
@@ -433,6 +435,7 @@ class Conversation(Editable):
                 closing=client.router.closing,
                 stream=stream,
                 on_token=draft.on_token,
+                racer=draft.racer,
             )
             turn.stop_with(draft.stop_flag)
             self._turn = turn

@@ -1,7 +1,7 @@
 """Defines the client methods that ask one question to several models at once."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,9 +9,11 @@ from functools import partial
 from time import perf_counter
 from typing import Any, Unpack, cast
 
-from talu.chat.async_chat import AsyncResponse
-from talu.chat.questions import conversation_of, single
-from talu.chat.sync_chat import Response
+from talu.chat.async_chat import AsyncChat, AsyncResponse
+from talu.chat.conversation import Conversation, Draft
+from talu.chat.questions import conversation_of, draft_of, single
+from talu.chat.sync_chat import Chat, Response
+from talu.chat.turn import Racer
 from talu.chat.user_message import Message, user_items
 from talu.config import GenerationConfig, GenerationSettings, merged
 from talu.deadline import Deadline
@@ -27,13 +29,93 @@ __all__ = ["AsyncFanOut", "FanOut"]
 MAX_MODELS = 1000
 
 
+class _Questions:
+    """One question to several models, each in a chat that is used for nothing else.
+
+    Attributes:
+        models: the names of the models.
+        config: the settings of the call.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        method: str,
+        prompt: Message,
+        models: Sequence[str] | None,
+        config: GenerationConfig,
+        system: str | None,
+        timeout: float | None,
+    ) -> None:
+        """Check the arguments.
+
+        Raises:
+            ValidationError: one is wrong.
+            StateError: the client is closed.
+        """
+        self._router: Router = client._router
+        if self._router.closed:
+            raise StateError("the client has been closed", "STATE_CLOSED")
+        names = self._router.models if models is None else models
+        many = not isinstance(names, str) and isinstance(names, Sequence)
+        if not many or not 0 < len(names) <= MAX_MODELS:
+            wrong = f"models must be a list of 1 to {MAX_MODELS:,} names of models, got "
+            raise ValidationError(wrong + shown(models), details={"param": "models"})
+        question = single(prompt, method)
+        if conversation_of(question) is None:
+            user_items(question)  # a wrong one is an error here, and not the answer of every model
+        self.models = [self._router.name_of(name) for name in names]
+        self.config = config
+        self._is_race = method == "race"
+        self._client, self._question, self._system = client, question, system
+        self._deadline = Deadline.after(timeout)
+        self._racers: dict[int, Racer] = {}
+
+    def ask(self, number: int, stop_flag: StopFlag | None) -> Response:
+        """The answer of one of the models."""
+        chat = Chat(**self._arguments(number))
+        return chat._whole(self._draft(chat, number, stop_flag))
+
+    async def aask(self, number: int, stop_flag: StopFlag | None) -> AsyncResponse:
+        """Like ``ask``, awaited."""
+        chat = AsyncChat(**self._arguments(number))
+        return await chat._whole(self._draft(chat, number, stop_flag))
+
+    def attempts(self, number: int) -> tuple[Attempt, ...]:
+        """The attempts at one of the models so far."""
+        racer = self._racers.get(number)
+        return () if racer is None or racer.turn is None else racer.turn.attempts
+
+    def _arguments(self, number: int) -> dict[str, Any]:
+        messages = conversation_of(self._question, self._deadline)
+        return {
+            "model": self.models[number],
+            "client": self._client,
+            "system": self._system,
+            "messages": messages,
+        }
+
+    def _draft(self, chat: Conversation, number: int, stop_flag: StopFlag | None) -> Draft:
+        draft = draft_of(
+            chat, self._question, self.config, stop_flag=stop_flag, timeout=self._deadline
+        )
+        if not self._is_race:
+            return draft
+        racer = self._racers[number] = Racer(partial(self._location, self.models[number]))
+        return replace(draft, racer=racer)
+
+    def _location(self, model: str) -> str | None:
+        return self._router.resolve(model).location
+
+
 class _Contest:
     """The models that answer one question, and what has become of each."""
 
-    def __init__(self, models: Sequence[str], *, may_be_cut: bool) -> None:
-        """Begin; ``may_be_cut`` means that an answer of ``max_tokens`` tokens is complete."""
-        self.models = models
-        self._may_be_cut = may_be_cut
+    def __init__(self, asked: _Questions) -> None:
+        """Begin; an answer of ``max_tokens`` tokens is complete if the call has set it."""
+        self.models = asked.models
+        self._asked = asked
+        self._may_be_cut = asked.config.given.get("max_tokens") is not None
         self._began_at = perf_counter()
         self._results: dict[int, Any] = {}
         self._times_ms: dict[int, float] = {}
@@ -79,27 +161,41 @@ class _Contest:
         answer = self._results[number]
         if answer.finish_reason is FinishReason.CANCELLED:
             self._unfinished = ("CANCELLED", "the request was cancelled")
-        answer._set_attempts(tuple(map(self._attempt, range(len(self.models)))))
+        answer._set_attempts(self._attempts())
         return answer
 
     def _failure(self) -> TaluError:
         """The error when no model answered."""
         errors = [self._results[number] for number in range(len(self.models))]
-        attempts = [self._attempt(number) for number in range(len(self.models))]
-        return no_answer(attempts, errors)
+        return no_answer(self._attempts(), errors)
 
-    def _attempt(self, number: int) -> Attempt:
+    def _attempts(self) -> tuple[Attempt, ...]:
+        """The attempts at all models; those of a policy are several."""
+        each = [self._attempts_of(number) for number in range(len(self.models))]
+        return tuple(attempt for attempts in each for attempt in attempts)
+
+    def _attempts_of(self, number: int) -> list[Attempt]:
         ended = (perf_counter() - self._began_at) * 1000
-        error, reason = self._unfinished
+        known = self._asked.attempts(number)
+        *before, last = known or [
+            Attempt(model=self.models[number], duration_ms=self._times_ms.get(number, ended))
+        ]
+        if last.error not in (None, "CANCELLED"):  # it has failed, whoever has won since
+            return [*before, last]
+        error, reason = self._ending(number)
+        return [*before, replace(last, error=error, reason=reason)]
+
+    def _ending(self, number: int) -> tuple[str | None, str | None]:
+        """The error and the reason of the last attempt at a model."""
         result = self._results.get(number)
-        attempt = Attempt(model=self.models[number], duration_ms=self._times_ms.get(number, ended))
+        error, reason = self._unfinished
         if isinstance(result, BaseException):
             error = result.code if isinstance(result, TaluError) else type(result).__name__
             reason = str(result)
         elif result is not None:
             flaw = None if number == self._winner else self._flaw(result)
-            return attempt if flaw is None else replace(attempt, error="INCOMPLETE", reason=flaw)
-        return replace(attempt, error=error, reason=reason)
+            return (None, None) if flaw is None else ("INCOMPLETE", flaw)
+        return error, reason
 
 
 class FanOut:
@@ -138,18 +234,9 @@ class FanOut:
             StateError: the client is closed.
         """
         check_stop_flag(stop_flag)
-        names, ask = _prepared(
-            self,
-            "ask_all",
-            prompt,
-            models,
-            config,
-            system=system,
-            timeout=timeout,
-            settings=settings,
-        )
-        stop = _stop_like(stop_flag)
-        with _threads(names, ask, stop) as futures:
+        full = merged(config, settings=settings)
+        asked = _Questions(self, "ask_all", prompt, models, full, system, timeout)
+        with _threads(asked, stop_flag) as futures:
             wait(futures)
             return [_result(future) for future in futures]
 
@@ -179,12 +266,10 @@ class FanOut:
             StateError: the client is closed.
         """
         check_stop_flag(stop_flag)
-        names, ask = _prepared(
-            self, "race", prompt, models, config, system=system, timeout=timeout, settings=settings
-        )
-        stop = _stop_like(stop_flag)
-        contest = _Contest(names, may_be_cut=_may_be_cut(config, settings))
-        with _threads(names, ask, stop) as futures:
+        full = merged(config, settings=settings)
+        asked = _Questions(self, "race", prompt, models, full, system, timeout)
+        contest = _Contest(asked)
+        with _threads(asked, stop_flag) as futures:
             running = set(futures)
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -213,17 +298,9 @@ class AsyncFanOut:
     ) -> list[AsyncResponse | Exception]:
         """Like ``Client.ask_all``, awaited."""
         check_stop_flag(stop_flag)
-        names, ask = _prepared(
-            self,
-            "ask_all",
-            prompt,
-            models,
-            config,
-            system=system,
-            timeout=timeout,
-            settings=settings,
-        )
-        tasks = _tasks(names, partial(ask, stop_flag=stop_flag))
+        full = merged(config, settings=settings)
+        asked = _Questions(self, "ask_all", prompt, models, full, system, timeout)
+        tasks = _tasks(asked, stop_flag)
         try:
             await asyncio.wait(tasks)
             return [_outcome(task) for task in tasks]
@@ -243,11 +320,10 @@ class AsyncFanOut:
     ) -> AsyncResponse:
         """Like ``Client.race``, awaited."""
         check_stop_flag(stop_flag)
-        names, ask = _prepared(
-            self, "race", prompt, models, config, system=system, timeout=timeout, settings=settings
-        )
-        contest = _Contest(names, may_be_cut=_may_be_cut(config, settings))
-        tasks = _tasks(names, partial(ask, stop_flag=stop_flag))
+        full = merged(config, settings=settings)
+        asked = _Questions(self, "race", prompt, models, full, system, timeout)
+        contest = _Contest(asked)
+        tasks = _tasks(asked, stop_flag)
         running = set(tasks)
         try:
             while running:
@@ -261,75 +337,27 @@ class AsyncFanOut:
             await _cancelled(tasks)
 
 
-def _prepared(
-    client: Any,
-    method: str,
-    prompt: Message,
-    models: Sequence[str] | None,
-    config: GenerationConfig | None,
-    *,
-    system: str | None,
-    timeout: float | None,
-    settings: GenerationSettings,
-) -> tuple[list[str], Callable[..., Any]]:
-    """The checked names of the models, and the function to ask one of them."""
-    router: Router = client._router
-    if router.closed:
-        raise StateError("the client has been closed", "STATE_CLOSED")
-    names = router.models if models is None else models
-    if (
-        isinstance(names, str)
-        or not isinstance(names, Sequence)
-        or not 0 < len(names) <= MAX_MODELS
-    ):
-        wrong = f"models must be a list of 1 to {MAX_MODELS:,} names of models, got {shown(models)}"
-        raise ValidationError(wrong, details={"param": "models"})
-    question = single(prompt, method)
-    if conversation_of(question) is None:
-        user_items(question)  # a wrong one is an error here, and not the answer of every model
-    ask = partial(
-        client.ask,
-        question,
-        config=merged(config, settings=settings),
-        system=system,
-        timeout=Deadline.after(timeout),
-    )
-    return [router.name_of(name) for name in names], ask
-
-
-def _may_be_cut(config: GenerationConfig | None, settings: GenerationSettings) -> bool:
-    """Whether the call sets the limit of tokens."""
-    return merged(config, settings=settings).given.get("max_tokens") is not None
-
-
-def _stop_like(flag: StopFlag | None) -> StopFlag:
-    stop = StopFlag()
-    if flag is not None:
-        flag.when_signalled(stop.signal)
-    return stop
-
-
 @contextmanager
-def _threads(
-    names: Sequence[str], ask: Callable[..., Response], stop: StopFlag
-) -> Generator[list["Future[Response]"]]:
+def _threads(asked: _Questions, stop_flag: StopFlag | None) -> Generator[list["Future[Response]"]]:
     """A thread for each model; those that are still running at the end are told to stop."""
-    pool = ThreadPoolExecutor(len(names), "talu-ask")
+    stop = StopFlag()
+    if stop_flag is not None:
+        stop_flag.when_signalled(stop.signal)
+    pool = ThreadPoolExecutor(len(asked.models), "talu-ask")
     futures: list[Future[Response]] = []
     try:
         with thread_starts():
-            for name in names:
-                futures.append(pool.submit(ask, model=name, stop_flag=stop))
+            for number in range(len(asked.models)):
+                futures.append(pool.submit(asked.ask, number, stop))
         yield futures
     finally:
         stop.signal()
         pool.shutdown(wait=False, cancel_futures=True)  # a model may still be opening
 
 
-def _tasks(
-    names: Sequence[str], ask: Callable[..., Coroutine[Any, Any, AsyncResponse]]
-) -> list["asyncio.Task[AsyncResponse]"]:
-    return [asyncio.create_task(ask(model=name)) for name in names]
+def _tasks(asked: _Questions, stop_flag: StopFlag | None) -> list["asyncio.Task[AsyncResponse]"]:
+    numbers = range(len(asked.models))
+    return [asyncio.create_task(asked.aask(number, stop_flag)) for number in numbers]
 
 
 async def _cancelled(tasks: Sequence["asyncio.Task[AsyncResponse]"]) -> None:

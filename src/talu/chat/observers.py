@@ -107,7 +107,8 @@ class Hook:
     def on_attempt(self, chat: Any, attempt: Attempt) -> Awaitable[None] | None:
         """Called at the end for each model that a router has asked, in order.
 
-        Without a policy, called for each request to a remote model if it was repeated.
+        Without a policy, called for each request to a remote model if it was repeated, and for
+        each model of a race, at its own end: one that was slower is ``CANCELLED``.
 
         Args:
             chat: as at the start.

@@ -9,11 +9,12 @@ Backend, store and event loop are accessed through ``IO`` and ``save`` only.
 
 import os
 import time
+from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 from talu.chat.answer import Answer, ChatT, Outcome
 from talu.chat.builder import Token
@@ -36,10 +37,23 @@ from talu.types import (
     check_stop_flag,
 )
 
-__all__ = ["OnToken", "Turn", "answer", "drain"]
+__all__ = ["OnToken", "Racer", "Turn", "answer", "drain"]
 
 CLOSED = "its client was closed while it ran"
 OnToken = Callable[[Token], object]
+
+
+@dataclass(slots=True, eq=False)
+class Racer:
+    """A model that takes part in a race.
+
+    Attributes:
+        locate: finds its location.
+        turn: the turn that asks it, once there is one.
+    """
+
+    locate: Callable[[], str | None]
+    turn: "Turn[Any] | None" = None
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -55,6 +69,7 @@ class Turn(Outcome[ChatT]):
         closing: signalled when the client is closed, which cancels the turn.
         stop: cancels the generation when it is signalled, also before the start.
         superseded: it was cancelled unread, because its chat was used or edited again.
+        racer: set in a race of models, where a turn reports its attempt even without a router.
         on_end: called when the turn has ended and the hooks have been notified.
         reading: the reader of a sync stream, once the stream was returned.
     """
@@ -71,6 +86,7 @@ class Turn(Outcome[ChatT]):
     stream: bool = False
     on_token: OnToken | None = None
     make_answer: Callable[[Outcome[ChatT]], Answer[ChatT]] | None = None
+    racer: Racer | None = None
     on_end: Callable[[], None] = lambda: None
     reading: Reading | None = None
     stop: StopFlag = field(default_factory=StopFlag)
@@ -85,6 +101,8 @@ class Turn(Outcome[ChatT]):
     _error: BaseException | None = None
 
     def __post_init__(self) -> None:
+        if self.racer is not None:
+            self.racer.turn = self
         if not self.closing.is_set():  # a turn of a closed client fails when it opens its model
             self.closing.when_signalled(self._end_with_client)
         self._observation = self.hooks.observe(self._generation(), self.io.call)
@@ -279,7 +297,7 @@ class Turn(Outcome[ChatT]):
         """Report the end, after the first token if an interrupt prevented its report."""
         self._notice_first_token()
         answer = self._made_answer() if self._error is None else None
-        self._observation.attempts = self._attempts()
+        self._observation.attempts = self.attempts
         self._observation.ending = answer, self._error
         self.ended = True
         self._error = self._running = None
@@ -288,11 +306,36 @@ class Turn(Outcome[ChatT]):
             self.answer = None
         self.on_end()
 
-    def _attempts(self) -> tuple[Attempt, ...]:
-        """The models that a router asked."""
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The models that a router asked; in a race this model."""
+        if self.ended:
+            return self._observation.attempts
         if isinstance(self._error, TaluError) and self._error.attempts:
             return self._error.attempts
-        return self.builder.done.attempts if self.builder.done else ()
+        known = self.builder.done.attempts if self.builder.done else ()
+        return known or self._own_attempt()
+
+    def _own_attempt(self) -> tuple[Attempt, ...]:
+        """The attempt at this model so far, in a race."""
+        if self.racer is None:
+            return ()
+        error = self._error
+        code = error.code if isinstance(error, TaluError) else type(error).__name__
+        if self.finish_reason is FinishReason.CANCELLED or isinstance(error, CancelledError):
+            code, reason = "CANCELLED", "the request was cancelled"
+        else:
+            reason = str(error)
+        failed = error is not None or self.finish_reason is FinishReason.CANCELLED
+        attempt = Attempt(
+            model=self.model,
+            location=self.racer.locate(),
+            duration_ms=(time.perf_counter() - self._began_at) * 1000,
+            first_token_ms=self._observation.first_token_ms,
+            error=code if failed else None,
+            reason=reason if failed else None,
+        )
+        return (attempt,)
 
     def _made_answer(self) -> Answer[ChatT] | None:
         if self.answer is None and self.make_answer is not None:
