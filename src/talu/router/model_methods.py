@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import fields
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from talu.backends.remote.options import RemoteBackend
 from talu.backends.remote.providers import provider_named
@@ -28,6 +28,16 @@ from talu.threads import beside_loop
 from talu.types import DEFAULT_POOLING, Capabilities, Embeddings, Pooling
 
 __all__ = ["AsyncModelMethods", "ModelMethods"]
+
+
+class Keywords(TypedDict, total=False):
+    """The keywords that the overloads of the methods share; see ``ModelMethods.embed_batch``."""
+
+    truncate: bool
+    prompt: str | None
+    prompt_name: str | None
+    progress: Progress
+    timeout: float | None
 
 
 class ModelMethods:
@@ -67,12 +77,8 @@ class ModelMethods:
         pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
-        truncate: bool = False,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
         as_numpy: Literal[False] = False,
-        progress: Progress = False,
-        timeout: float | None = None,
+        **options: Unpack[Keywords],
     ) -> Embeddings: ...
 
     @overload
@@ -83,12 +89,8 @@ class ModelMethods:
         pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
-        truncate: bool = False,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
         as_numpy: Literal[True],
-        progress: Progress = False,
-        timeout: float | None = None,
+        **options: Unpack[Keywords],
     ) -> Array: ...
 
     def embed_batch(
@@ -142,14 +144,7 @@ class ModelMethods:
             StateError: the client is closed, or was closed during the call.
         """
         call = self._call(
-            model,
-            pooling,
-            normalize,
-            truncate,
-            prompt,
-            prompt_name,
-            as_numpy=as_numpy,
-            timeout=timeout,
+            model, pooling, normalize, truncate, prompt, prompt_name, as_numpy, timeout
         )
         check_texts(texts)
         collected = Collected(reporter(progress, texts), as_numpy=as_numpy)
@@ -166,12 +161,8 @@ class ModelMethods:
         pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
-        truncate: bool = False,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
         as_numpy: Literal[False] = False,
-        progress: Progress = False,
-        timeout: float | None = None,
+        **options: Unpack[Keywords],
     ) -> Generator[list[float]]: ...
 
     @overload
@@ -182,12 +173,8 @@ class ModelMethods:
         pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
-        truncate: bool = False,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
         as_numpy: Literal[True],
-        progress: Progress = False,
-        timeout: float | None = None,
+        **options: Unpack[Keywords],
     ) -> Generator[Array]: ...
 
     def embed_iter(
@@ -211,14 +198,7 @@ class ModelMethods:
         to the last vector, including the time that the caller takes between vectors.
         """
         call = self._call(
-            model,
-            pooling,
-            normalize,
-            truncate,
-            prompt,
-            prompt_name,
-            as_numpy=as_numpy,
-            timeout=timeout,
+            model, pooling, normalize, truncate, prompt, prompt_name, as_numpy, timeout
         )
         check_texts(texts)
         return self._vectors(batches(texts), call, reporter(progress, texts), as_numpy=as_numpy)
@@ -270,9 +250,8 @@ class ModelMethods:
         truncate: bool,
         prompt: str | None,
         prompt_name: str | None,
-        *,
-        as_numpy: bool = False,
-        timeout: float | None = None,
+        as_numpy: bool,
+        timeout: float | None,
     ) -> Call:
         self._check_open()
         options = checked_options(
@@ -348,12 +327,8 @@ class AsyncModelMethods(ModelMethods):
         pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
-        truncate: bool = False,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
         as_numpy: Literal[False] = False,
-        progress: Progress = False,
-        timeout: float | None = None,
+        **options: Unpack[Keywords],
     ) -> Embeddings: ...
 
     @overload
@@ -364,12 +339,8 @@ class AsyncModelMethods(ModelMethods):
         pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
-        truncate: bool = False,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
         as_numpy: Literal[True],
-        progress: Progress = False,
-        timeout: float | None = None,
+        **options: Unpack[Keywords],
     ) -> Array: ...
 
     async def aembed_batch(
@@ -391,14 +362,7 @@ class AsyncModelMethods(ModelMethods):
         ``texts`` may be an asynchronous iterable; others are read on the event loop.
         """
         call = self._call(
-            model,
-            pooling,
-            normalize,
-            truncate,
-            prompt,
-            prompt_name,
-            as_numpy=as_numpy,
-            timeout=timeout,
+            model, pooling, normalize, truncate, prompt, prompt_name, as_numpy, timeout
         )
         check_texts(texts)
         collected = Collected(reporter(progress, texts), as_numpy=as_numpy)
@@ -414,12 +378,8 @@ class AsyncModelMethods(ModelMethods):
         pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
-        truncate: bool = False,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
         as_numpy: Literal[False] = False,
-        progress: Progress = False,
-        timeout: float | None = None,
+        **options: Unpack[Keywords],
     ) -> AsyncGenerator[list[float]]: ...
 
     @overload
@@ -430,12 +390,8 @@ class AsyncModelMethods(ModelMethods):
         pooling: Pooling | None = DEFAULT_POOLING,
         normalize: bool = True,
         *,
-        truncate: bool = False,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
         as_numpy: Literal[True],
-        progress: Progress = False,
-        timeout: float | None = None,
+        **options: Unpack[Keywords],
     ) -> AsyncGenerator[Array]: ...
 
     def aembed_iter(
@@ -454,14 +410,7 @@ class AsyncModelMethods(ModelMethods):
     ) -> AsyncGenerator[list[float]] | AsyncGenerator[Array]:
         """Like ``embed_iter``, read with ``async for``."""
         call = self._call(
-            model,
-            pooling,
-            normalize,
-            truncate,
-            prompt,
-            prompt_name,
-            as_numpy=as_numpy,
-            timeout=timeout,
+            model, pooling, normalize, truncate, prompt, prompt_name, as_numpy, timeout
         )
         check_texts(texts)
         return self._avectors(abatches(texts), call, reporter(progress, texts), as_numpy=as_numpy)
