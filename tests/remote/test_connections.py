@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.remote import replies
 from tests.remote.llama import ALIAS, LlamaCpp
-from tests.remote.server import Cut, Raw, Received, Reply
+from tests.remote.server import PATIENCE, Cut, Gate, Raw, Received, Reply
 
 from talu import ModelSpec, OpenAICompatibleBackend
 from talu.exceptions import EndpointError
@@ -68,6 +68,20 @@ def test_what_follows_an_answer_is_not_the_answer_to_the_next_request(
 
     client = remote.client(serve(always=echo), max_retries=0)
     assert [remote.run(client.ask(each)) for each in "abc"] == ["a", "b", "c"]
+
+
+def test_what_comes_later_than_an_answer_ends_its_connection(remote: Any, serve: Any) -> None:
+    gate, first, other = Gate(), replies.chat_body("a"), replies.chat_body("of somebody else")
+    surplus = Raw(other.starts() + b"".join(s for s in other.steps if isinstance(s, bytes)))
+    server = serve(
+        Reply((*first.steps, gate, surplus), headers=first.headers), replies.chat_body("b")
+    )
+    client = remote.client(server, max_retries=0)
+    assert remote.run(client.ask("hi")) == "a"
+    gate.open()
+    assert server.requests[0].answered.wait(PATIENCE)
+    assert remote.run(client.ask("hi")) == "b"
+    assert connections(server) == [0, 1]
 
 
 def test_a_server_that_closes_after_each_answer_loses_no_request(

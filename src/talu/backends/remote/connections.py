@@ -110,7 +110,7 @@ async def _sent(pool: httpcore2.AsyncConnectionPool, request: httpx2.Request) ->
     body = _Body(response.stream)
     connection = response.extensions.get("network_stream")
     if isinstance(connection, Connection) and not connection.has_answered:
-        # The bytes came after the end of the last answer, before this request: they are not its.
+        # Its bytes arrived with the last answer, before this request, so they do not answer it.
         await connection.aclose()
         await body.aclose()
         raise DeadError

@@ -230,8 +230,8 @@ class RemoteModel:
     def close(self) -> None:
         """Cancel the requests of this object and close all connections; idempotent.
 
-        Waiting readers get the text so far and the finish reason ``cancelled``; embeddings raise
-        ``StateError``.
+        Waiting readers get the text so far and the finish reason ``cancelled``, and embeddings
+        raise ``StateError``.
         """
         self._closed = True
         for generation in list(self._generations):

@@ -1,7 +1,7 @@
-"""Opens network connections that know whether something has arrived that nobody has read.
+"""Opens network connections for the HTTP library, on top of asyncio's transports.
 
-The HTTP library reads and writes through these, with asyncio's transports below them. That tells,
-without waiting, whether a kept connection can take another request.
+A connection knows at any time whether unread bytes have arrived. That shows, without waiting,
+whether a kept connection can take another request.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ Connected = tuple[asyncio.Transport, "_Arrivals"]
 
 
 class DeadError(Exception):
-    """A kept connection ended, or got bytes of nobody, before it had answered a request."""
+    """A kept connection ended, or received unexpected bytes, before it had answered a request."""
 
 
 class Network(httpcore2.AsyncNetworkBackend):
@@ -234,7 +234,10 @@ def _errors(failed: type[Exception], late: type[Exception]) -> Generator[None]:
 
 
 async def _connected(host: str, port: int) -> Connected:
-    """Connect to the first address of a host that answers; a slow one is joined by the next."""
+    """Connect to the first address of a host that answers.
+
+    An address that does not answer soon is not given up: the next one is tried beside it.
+    """
     loop = asyncio.get_running_loop()
     found = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[:MAX_ADDRESSES]
     attempts: list[asyncio.Task[Connected]] = []

@@ -56,7 +56,7 @@ class Reading:
     async def aclose(self) -> None:
         """Close the connection, unless the answer was read to its end.
 
-        A failure to close it concerns nobody.
+        Failures to close it are ignored.
         """
         with contextlib.suppress(httpx2.HTTPError, OSError, RuntimeError):
             await self.response.aclose()
