@@ -26,9 +26,7 @@ def no_answer(attempts: Sequence[Attempt], errors: Sequence[BaseException]) -> G
         error = GenerationError(message, "UNSUITABLE", details)
     else:
         error = GenerationError(message, details=details)
-    error.attempts = tuple(attempts)
-    error.__cause__ = errors[-1] if errors else None
-    return error
+    return _with(error, attempts, errors)
 
 
 def no_model_works(
@@ -60,9 +58,7 @@ def no_model_works(
         error = EndpointError(message, last.code, details, status=last.status)
     else:
         error = GenerationError(message, details=details)
-    error.attempts = tuple(attempts)
-    error.__cause__ = errors[-1] if errors else None
-    return error
+    return _with(error, attempts, errors)
 
 
 def not_in_time(
@@ -94,6 +90,12 @@ def not_in_time(
         message += "; allow more time: timeout=, or wait= of the policy or the Limits"
         after = min(known.values(), default=None)
         error = EndpointError(message, "MODELS_COOLING", details, retry_after=after, transient=True)
+    return _with(error, attempts, errors)
+
+
+def _with(
+    error: GenerationError, attempts: Sequence[Attempt], errors: Sequence[BaseException]
+) -> GenerationError:
     error.attempts = tuple(attempts)
     error.__cause__ = errors[-1] if errors else None
     return error
