@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from talu.chat.sync_chat import Chat, Response, StreamingResponse
     from talu.client import AsyncClient, Client
     from talu.config import GenerationConfig
+    from talu.descriptions import ModelDescription
     from talu.exceptions import (
         DependencyError,
         EmptyPromptError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     )
     from talu.oneshot import ask, raw_complete, stream
     from talu.profile import Profile, list_sessions
+    from talu.router.description import describe
     from talu.router.router import Router
     from talu.router.spec import (
         AnthropicBackend,
@@ -75,6 +77,7 @@ __all__ = [
     "IOError",
     "LocalBackend",
     "Marker",
+    "ModelDescription",
     "ModelError",
     "ModelNotFoundError",
     "ModelSpec",
@@ -100,6 +103,7 @@ __all__ = [
     "ValidationError",
     "__version__",
     "ask",
+    "describe",
     "list_sessions",
     "raw_complete",
     "stream",
@@ -115,6 +119,7 @@ HOMES = {
     "talu.chat.sync_chat": ("Chat", "Response", "StreamingResponse"),
     "talu.client": ("AsyncClient", "Client"),
     "talu.config": ("GenerationConfig",),
+    "talu.descriptions": ("ModelDescription",),
     "talu.exceptions": (
         "DependencyError",
         "EmptyPromptError",
@@ -136,6 +141,7 @@ HOMES = {
     ),
     "talu.oneshot": ("ask", "raw_complete", "stream"),
     "talu.profile": ("Profile", "list_sessions"),
+    "talu.router.description": ("describe",),
     "talu.router.router": ("Router",),
     "talu.router.spec": (
         "AnthropicBackend",

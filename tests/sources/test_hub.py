@@ -242,7 +242,7 @@ def test_an_uncached_model_offline_is_an_error_without_opening_a_socket(
     outcome = resolve_anew(**asked)
     assert outcome.error == "ModelNotFoundError"
     assert f"'{repository.id}' is not complete in" in outcome.message
-    assert f"hf download {repository.id}" in outcome.message
+    assert f"talu get {repository.id}" in outcome.message
     assert outcome.sockets == []
     assert hub.requests == []
 

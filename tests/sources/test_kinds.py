@@ -79,6 +79,9 @@ class ToySource:
     files: tuple[FileVersion, ...]
     arrays: Mapping[str, NDArray[np.float32]]
 
+    def licence(self) -> str | None:
+        return None
+
     def settings(self) -> Settings:
         return Settings(Path(self.location), CONFIG)
 

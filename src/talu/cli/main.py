@@ -19,7 +19,19 @@ from talu.exceptions import EmptyPromptError, TaluError, ValidationError
 
 __all__ = ["COMMANDS", "run"]
 
-COMMANDS = ("ask", "chat", "embed", "tokenize", "chats", "bench", "completion")
+COMMANDS = (
+    "ask",
+    "chat",
+    "embed",
+    "tokenize",
+    "chats",
+    "get",
+    "ls",
+    "rm",
+    "describe",
+    "bench",
+    "completion",
+)
 COMPLETE = "_TALU_COMPLETE"  # set by the scripts of ``talu completion``
 STATUSES = """\b
 Exit status:

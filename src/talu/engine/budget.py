@@ -10,7 +10,7 @@ from pathlib import Path
 
 from talu.exceptions import ResourceError
 
-__all__ = ["BLOCK_SIZE", "CachePlan", "available_memory", "plan_cache"]
+__all__ = ["BLOCK_SIZE", "CachePlan", "available_memory", "cache_bytes", "plan_cache"]
 
 BLOCK_SIZE = 16  # positions
 SHARE = 4  # the cache takes at most 1 / SHARE of the available memory
@@ -56,7 +56,7 @@ def plan_cache(
         ResourceError: there is too little memory for 256 tokens, or for the full context if that is
             shorter.
     """
-    position = 2 * sum(heads * size for heads, size in layers) * NUMBER_BYTES[kv_format]
+    position = _position_bytes(layers, kv_format)
     block = position * BLOCK_SIZE
     whole = -(-context_length // BLOCK_SIZE)
     # In the smallest models, a block's bookkeeping takes more memory than its keys and values.
@@ -71,6 +71,15 @@ def plan_cache(
         )
     reduced = context_length if fits < context_length else None
     return CachePlan(blocks, BLOCK_SIZE, kv_format, fits, blocks * block, reduced)
+
+
+def cache_bytes(layers: Sequence[tuple[int, int]], tokens: int, kv_format: str) -> int:
+    """Bytes of the keys and values of a number of tokens; see ``plan_cache``."""
+    return -(-tokens // BLOCK_SIZE) * BLOCK_SIZE * _position_bytes(layers, kv_format)
+
+
+def _position_bytes(layers: Sequence[tuple[int, int]], kv_format: str) -> int:
+    return 2 * sum(heads * size for heads, size in layers) * NUMBER_BYTES[kv_format]
 
 
 def available_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:

@@ -9,7 +9,7 @@ from talu.graph.native_executor import NativeExecutor
 from talu.graph.record import Graph
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
-from talu.weights.pack import LoadedWeights, load_packed
+from talu.weights.pack import LoadedWeights, load_packed, packed_bytes
 from talu.weights.tensors import Tensor
 
 __all__ = ["CpuDevice", "CpuWeights"]
@@ -71,6 +71,10 @@ class CpuDevice:
     def free_memory(self) -> int:
         """What the machine and the process's control groups have left."""
         return available_memory()
+
+    def packed_bytes(self, tensors: Checkpoint, layout: Mapping[str, str]) -> int:
+        """Size of the tiles."""
+        return packed_bytes(tensors, layout)
 
     def pack(
         self,

@@ -81,6 +81,9 @@ class Device(Protocol):
     def free_memory(self) -> int:
         """Bytes that weights and cache may still take."""
 
+    def packed_bytes(self, tensors: Checkpoint, layout: Mapping[str, str]) -> int:
+        """Size of the tensors as ``pack`` would store them; reads none."""
+
     def pack(
         self,
         tensors: Checkpoint,

@@ -15,7 +15,7 @@ from talu.weights.checkpoint import Checkpoint
 from talu.weights.layout import VECTOR, Role, choose_kv_format, choose_layout
 from talu.weights.tensors import UnequalError
 
-__all__ = ["load_model"]
+__all__ = ["load_model", "plan_layout"]
 
 
 def load_model(source: ModelSource, options: LocalBackend | None = None) -> LoadedModel:
@@ -126,6 +126,19 @@ def load_weights(
     tied: tuple[str, str] | None = None,
 ) -> tuple[Architecture, DeviceWeights, dict[str, str]]:
     """The network, its weights, and their formats; ``tied`` are tensors that must be equal."""
+    tensors, layout = plan_layout(architecture, checkpoint, device, options)
+    same = (checkpoint[tied[0]], checkpoint[tied[1]]) if tied else None
+    return architecture, device.pack(tensors, layout, same=same), layout
+
+
+def plan_layout(
+    architecture: Architecture, checkpoint: Checkpoint, device: Device, options: LocalBackend
+) -> tuple[Checkpoint, dict[str, str]]:
+    """The tensors of a network by its own names, and the format in which each is stored.
+
+    Raises:
+        ModelError: a tensor is missing, has another shape, or cannot be stored.
+    """
     wanted = architecture.graph.weights
     tensors = checkpoint.renamed(architecture.names_in(checkpoint.names))
     tensors.check(wanted)
@@ -134,9 +147,7 @@ def load_weights(
         Role(name=n, shape=s, multiplied=n in products, generates=architecture.generates)
         for n, s in wanted.items()
     ]
-    layout = choose_layout(roles, tensors, options, device.formats)
-    same = (checkpoint[tied[0]], checkpoint[tied[1]]) if tied else None
-    return architecture, device.pack(tensors, layout, same=same), layout
+    return tensors, choose_layout(roles, tensors, options, device.formats)
 
 
 def multiplied(graph: Graph) -> set[str]:

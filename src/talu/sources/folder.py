@@ -1,11 +1,13 @@
 """Reads a model folder as Hugging Face lays it out: JSON settings, tokenizer.json, safetensors."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 
+from talu.exceptions import ModelError
 from talu.sources.embedding import EmbeddingSettings
 from talu.sources.folder_on_hub import FolderOnHub
 from talu.sources.sentence_transformers import network_folder, read_embedding_settings
@@ -13,11 +15,14 @@ from talu.sources.settings import Settings
 from talu.tokenizer.files import read_templates
 from talu.tokenizer.loading import Loaded, load
 from talu.weights.checkpoint import Checkpoint
-from talu.weights.files import FileVersion, version_of
+from talu.weights.files import FileVersion, OpenFile, version_of
 from talu.weights.safetensors_folder import open_folder
 
 __all__ = ["FolderSource", "matches", "on_hub", "open_source"]
 
+CARD, MAX_CARD = "README.md", 1 << 16  # bytes that are read of it
+FRONT_MATTER = re.compile(r"---\r?\n(.*?)\n---", re.DOTALL)
+LICENCE = re.compile(r"^license(?:_name)?: *['\"]?([^\s'\"]+)", re.MULTILINE)
 READ = (".jinja", ".json", ".safetensors")  # suffixes of a model's files
 
 
@@ -29,6 +34,14 @@ class FolderSource:
         self.location = str(folder)
         self.files = tuple(sorted(_versions(folder)))
         self._folder = folder
+
+    def licence(self) -> str | None:
+        """The licence in the model card, README.md."""
+        with suppress(ModelError), closing(OpenFile(self._folder / CARD, use_mmap=False)) as file:
+            text = file.read(0, min(file.size, MAX_CARD)).tobytes().decode(errors="replace")
+            if (head := FRONT_MATTER.match(text)) and (found := LICENCE.search(head[1])):
+                return found[1]
+        return None
 
     def settings(self) -> Settings:
         """The content of config.json."""

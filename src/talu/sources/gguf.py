@@ -41,6 +41,11 @@ class GgufSource:
         self.files = versions_of(model_files(path))
         self._path = path
 
+    def licence(self) -> str | None:
+        """The licence in the metadata."""
+        value = self._metadata.get("general.license")
+        return value if isinstance(value, str) else None
+
     def settings(self) -> Settings:
         """What the metadata says about the network, by the names of config.json."""
         return Settings(self._path, self._network)

@@ -13,7 +13,7 @@ from talu.exceptions import ModelError, ModelNotFoundError
 from talu.gguf.reader import PART
 from talu.weights.checkpoint import listed
 
-__all__ = ["DEFAULT_TAG", "GgufOnHub", "models_in", "quantisation"]
+__all__ = ["DEFAULT_TAG", "GgufOnHub", "models_in", "quantisation", "tag_of"]
 
 DEFAULT_TAG = "Q4_K_M"
 SUFFIX = ".gguf"
@@ -77,11 +77,11 @@ class GgufOnHub:
             "none (others are named like :Q8_0 or :file-name.gguf at its end)"
         )
 
-    def _choose(self, place: str, names: Collection[str]) -> list[str]:
-        """The files of the model, the first part first.
+    def model(self, place: str, names: Collection[str]) -> str:
+        """The name of the model's file, or of its first part.
 
         Raises:
-            ModelError: several models match, or parts are missing.
+            ModelError: several models match.
             ModelNotFoundError: none matches.
         """
         models = models_in(names)
@@ -89,12 +89,20 @@ class GgufOnHub:
             matching = [*models] if len(models) == 1 else _matching(models, DEFAULT_TAG)
         else:
             matching = _named(names, self._tag) or _matching(models, self._tag)
-        if len(matching) == 1:
-            (first,) = matching
-            files = models.get(first, [first])
-            _check_parts(place, files)
-            return files
-        raise self._unclear(place, models, matching)
+        if len(matching) != 1:
+            raise self._unclear(place, models, matching)
+        return matching[0]
+
+    def _choose(self, place: str, names: Collection[str]) -> list[str]:
+        """The files of the model, the first part first.
+
+        Raises:
+            ModelError: see ``model``, or parts are missing.
+        """
+        first = self.model(place, names)
+        files = models_in(names).get(first, [first])
+        _check_parts(place, files)
+        return files
 
     def _unclear(
         self, place: str, models: Mapping[str, list[str]], matching: Sequence[str]
@@ -140,6 +148,12 @@ def quantisation(name: str) -> str | None:
     return found[-1] if found else None
 
 
+def tag_of(name: str, names: Collection[str]) -> str:
+    """The shortest tag that means the model of a name among those of a repository's files."""
+    tag = quantisation(name)
+    return tag if tag is not None and _matching(models_in(names), tag) == [name] else name
+
+
 def _first_part(name: str) -> str:
     match = PART.fullmatch(name)
     return f"{match[1]}-00001-of-{match[3]}{SUFFIX}" if match else name
@@ -167,11 +181,7 @@ def _matching(models: Collection[str], tag: str) -> list[str]:
 
 def _tags(models: Collection[str]) -> list[str]:
     """What names each of the models: its quantisation if no other one has it, else its file."""
-    found = {name: quantisation(name) for name in models}
-    return [
-        tag if tag is not None and _matching(models, tag) == [name] else name
-        for name, tag in found.items()
-    ]
+    return [tag_of(name, models) for name in models]
 
 
 def _check_parts(place: str, files: Sequence[str]) -> None:

@@ -54,7 +54,7 @@ def fetch(
 ) -> Found:
     """The folder or file of a hub model in the hub's cache, downloaded first if necessary.
 
-    A cached model is not checked for updates; ``hf download`` gets newer versions.
+    A cached model is not checked for updates; ``talu get`` gets newer versions.
 
     Args:
         model_id: ``"organisation/name"``.
@@ -77,7 +77,7 @@ def fetch(
         ref = model_id if tag is None else f"{model_id}:{tag}"
         raise ModelNotFoundError(
             f"the model {ref!r} is not complete in {cache}, and offline=True or "
-            f"HF_HUB_OFFLINE forbids the network; get it once with: hf download {model_id}"
+            f"HF_HUB_OFFLINE forbids the network; get it once with: talu get {ref}"
         )
     try:
         return download(model_id, tag, check)

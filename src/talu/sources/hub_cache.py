@@ -14,17 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from talu.exceptions import ModelError
-from talu.sources.gguf_on_hub import GgufOnHub, models_in, quantisation
+from talu.sources.gguf_on_hub import models_in, tag_of
 from talu.sources.kinds import Found, HubFiles, all_kinds
 
 __all__ = [
     "REVISION",
     "Cached",
+    "Files",
     "cache_folder",
     "cached_models",
+    "files_by_model",
     "find_cached",
     "find_in",
     "home_of",
+    "homes",
     "hub_files",
     "references",
     "snapshot_of",
@@ -55,6 +58,12 @@ def cache_folder() -> Path:
 def constants() -> Any:
     """The settings of the hub's client."""
     return importlib.import_module("huggingface_hub.constants")
+
+
+def homes() -> dict[str, Path]:
+    """The folders of all models in the cache, by their ids."""
+    folders = sorted(cache_folder().glob(HOME + "*--*"))
+    return {each.name.removeprefix(HOME).replace("--", "/"): each for each in folders}
 
 
 def home_of(cache: Path, model_id: str) -> Path:
@@ -95,8 +104,7 @@ def cached_models() -> list[str]:
     """The references of all models that can be opened from the cache."""
     cache = cache_folder()
     names = []
-    for home in sorted(cache.glob(HOME + "*--*")):
-        model_id = home.name.removeprefix(HOME).replace("--", "/")
+    for model_id, home in homes().items():
         names += [
             ref
             for ref in references(model_id, snapshot_of(home))
@@ -114,11 +122,38 @@ def references(model_id: str, folder: Path | None) -> list[tuple[str, str | None
     found: list[tuple[str, str | None]] = [(model_id, None)] if not models else []
     if (folder / "config.json").exists() and models:
         found.append((model_id, None))
-    for name in models:
-        tag = quantisation(name)
-        unclear = tag is None or GgufOnHub(tag).refusal("", files) is not None
-        found.append((model_id, name if unclear else tag))
-    return found
+    return [*found, *((model_id, tag_of(name, files)) for name in models)]
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files of a model in all versions of its repository.
+
+    Attributes:
+        links: names in the folders of the versions.
+        contents: what they are links to.
+    """
+
+    links: list[Path]
+    contents: set[Path]
+
+
+def files_by_model(home: Path) -> dict[str | None, Files]:
+    """The files in the folder of a repository, by model.
+
+    Those of a GGUF model are under the name of its first part, and all others under None.
+    """
+    models: dict[str | None, Files] = {}
+    for snapshot in sorted(home.glob("snapshots/*")):
+        paths = [path for path in snapshot.rglob("*") if not path.is_dir()]
+        names = {path.relative_to(snapshot).as_posix(): path for path in paths}
+        first = {part: name for name, parts in models_in(names).items() for part in parts}
+        for name, path in names.items():
+            files = models.setdefault(first.get(name), Files([], set()))
+            files.links.append(path)
+            with contextlib.suppress(OSError):
+                files.contents.add(path.resolve(strict=True))
+    return models
 
 
 def listing(home: Path, commit: str) -> Collection[str] | None:

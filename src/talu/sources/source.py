@@ -33,6 +33,9 @@ class ModelSource(Protocol):
         is shared.
         """
 
+    def licence(self) -> str | None:
+        """The name of the model's licence if the files say it."""
+
     def settings(self) -> Settings:
         """The settings of the network, by the names that config.json has for them.
 

@@ -14,15 +14,17 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from talu.error_text import reason
 from talu.weights import packed_file
 from talu.weights.files import FileVersion, version_of
+from talu.weights.layout import VECTOR
 from talu.weights.packed_file import Bytes, Check, Packed, Slot, UnusableError
 
-__all__ = ["cache_folder", "find", "save"]
+__all__ = ["PackedFile", "cache_folder", "find", "packed_files", "save"]
 
 SUFFIX = ".packed"
 SPARE_BYTES = 1 << 30  # of disk space that the cache leaves free
@@ -93,6 +95,37 @@ def cache_folder() -> Path:
         return caches / "talu" / "packed"
     except RuntimeError as error:
         raise OSError(f"{error}; set TALU_CACHE to a folder") from error
+
+
+@dataclass(frozen=True, slots=True)
+class PackedFile:
+    """A file of the cache.
+
+    Attributes:
+        path: where it is.
+        bytes: its size.
+        sources: the files that were packed.
+        formats: the number formats of the matrices.
+    """
+
+    path: Path
+    bytes: int
+    sources: tuple[str, ...]
+    formats: tuple[str, ...]
+
+
+def packed_files() -> list[PackedFile]:
+    """The files of the cache that are valid."""
+    found = []
+    with contextlib.suppress(OSError):
+        for path in sorted(cache_folder().glob("*" + SUFFIX)):
+            with contextlib.suppress(OSError, UnusableError, LookupError, TypeError, ValueError):
+                key = packed_file.read_key(path)
+                formats = {str(kind) for kind, _ in key["layout"].values()} - {VECTOR}
+                sources = tuple(str(file[0]) for file in key["source"])
+                size = path.stat().st_size
+                found.append(PackedFile(path, size, sources, tuple(sorted(formats))))
+    return found
 
 
 def path_of(key: Mapping[str, Any]) -> Path:

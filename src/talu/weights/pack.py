@@ -15,7 +15,7 @@ from talu.weights.packed_file import Bytes, Packed, Slot, UnusableError
 from talu.weights.progress import Progress
 from talu.weights.tensors import BLOCKS, Tensor, as_float32, check_equal
 
-__all__ = ["CACHE_FROM_BYTES", "LoadedWeights", "load_packed"]
+__all__ = ["CACHE_FROM_BYTES", "LoadedWeights", "load_packed", "packed_bytes"]
 
 CACHE_FROM_BYTES = 16 << 20  # packing less takes at most 25 ms and is not worth a file
 
@@ -130,6 +130,12 @@ def load_packed(
         loaded = LoadedWeights(slots, data, from_cache=False, mapped=False, note=saved)
     checkpoint.check_unchanged()
     return loaded
+
+
+def packed_bytes(checkpoint: Checkpoint, layout: Mapping[str, str]) -> int:
+    """Size of the tensors in these formats, by name; reads none of them."""
+    sizes = {name: _size(checkpoint[name], kind) for name, kind in layout.items()}
+    return packed_file.place(sizes)[1]
 
 
 def _packed(slot: Slot, data: Bytes) -> PackedTensor:

@@ -36,7 +36,7 @@ from talu.types import (
     Request,
 )
 
-__all__ = ["LocalModel"]
+__all__ = ["SETTINGS", "LocalModel"]
 
 MAX_THREADS = 1024
 SETTINGS = tuple(name for name in FIELDS if name != "extra_body")

@@ -1,0 +1,158 @@
+"""Removes models from the caches, and never a file elsewhere."""
+
+import importlib
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from talu.error_text import reason, shown
+from talu.exceptions import IOError as TaluIOError
+from talu.exceptions import ModelError, ModelNotFoundError
+from talu.sources.gguf_on_hub import GgufOnHub
+from talu.sources.hub_cache import Files, cache_folder, files_by_model, home_of
+from talu.sources.resolve import BUNDLED, PATH_STARTS, exists, split_tag
+from talu.weights.cache import packed_files
+
+__all__ = ["Removal", "removal_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """What is removed with a model.
+
+    Attributes:
+        ref: the model.
+        files: links and files; those of a ``home`` are left out.
+        home: the folder of a repository that is removed as a whole, else None.
+        bytes: disk space that becomes free.
+    """
+
+    ref: str
+    files: tuple[Path, ...]
+    home: Path | None = None
+    bytes: int
+
+    def execute(self) -> None:
+        """Remove the files.
+
+        Raises:
+            IOError: one cannot be removed; others may be.
+        """
+        try:
+            if self.home is not None:
+                _remove_repository(self.home)
+            for path in self.files:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise TaluIOError(
+                f"cannot remove {error.filename}: {reason(error)}", code="IO_WRITE_FAILED"
+            ) from error
+
+
+def removal_of(ref: str, *, packed_only: bool = False) -> Removal:
+    """What removing a model means; nothing is removed yet.
+
+    Args:
+        ref: a hub id, with a tag to remove one of the GGUF models of a repository. With
+            ``packed_only`` also the path of a model.
+        packed_only: remove the packed weights only, which the next open makes again.
+
+    Raises:
+        ModelNotFoundError: no such model is in a cache.
+        ModelError: it is not in a cache but elsewhere, or several models match the tag.
+    """
+    if ref == BUNDLED:
+        raise ModelError(f"{BUNDLED} is a part of talu, and cannot be removed")
+    if ref.startswith(PATH_STARTS) or ref in (".", "..") or exists(ref):
+        if packed_only:
+            return _of_packed(ref, _files_at(Path(ref).expanduser()))
+        raise ModelError(
+            f"{shown(ref)} is a file or folder of your own; only what is in the caches is removed. "
+            "--packed removes its packed weights"
+        )
+    named = split_tag(ref)
+    if named is None:
+        raise ModelNotFoundError(f"{shown(ref)} is not the hub id of a model")
+    model_id, tag = named
+    home = home_of(cache_folder(), model_id)
+    if not home.is_dir():
+        raise ModelNotFoundError(f"the model {shown(model_id)} is not in {cache_folder()}")
+    if home.is_symlink():
+        raise ModelError(f"{home} is a link to a folder elsewhere; remove that yourself")
+    models = files_by_model(home)
+    chosen = models if tag is None else _tagged(home, models, tag)
+    contents = {path for files in chosen.values() for path in files.contents}
+    if packed_only:
+        return _of_packed(ref, contents)
+    packed = _packed(contents)
+    if chosen.keys() == models.keys():
+        own = {path for path in _files_at(home) if path.is_relative_to(home)}
+        return Removal(ref=ref, files=packed, home=home, bytes=_bytes({*own, *packed}))
+    shared = {path for name in models.keys() - chosen.keys() for path in models[name].contents}
+    own = {path for path in contents - shared if path.is_relative_to(home)}
+    links = [path for files in chosen.values() for path in files.links]
+    return Removal(ref=ref, files=(*links, *own, *packed), bytes=_bytes({*own, *packed}))
+
+
+def _tagged(home: Path, models: dict[str | None, Files], tag: str) -> dict[str | None, Files]:
+    """The model that a tag means.
+
+    Raises:
+        ModelError: none does, or several do.
+    """
+    names = [path.relative_to(home).as_posix().split("/", 2)[2] for path in _links(models)]
+    name = GgufOnHub(tag).model(str(home), names)
+    if name not in models:  # a file that is no model of its own
+        raise ModelNotFoundError(f"{home} has no model {shown(tag)}")
+    return {name: models[name]}
+
+
+def _links(models: dict[str | None, Files]) -> list[Path]:
+    return [path for files in models.values() for path in files.links]
+
+
+def _of_packed(ref: str, contents: Iterable[Path]) -> Removal:
+    files = _packed(contents)
+    if not files:
+        raise ModelNotFoundError(f"there are no packed weights of {shown(ref)}")
+    return Removal(ref=ref, files=files, bytes=_bytes(files))
+
+
+def _packed(contents: Iterable[Path]) -> tuple[Path, ...]:
+    """The packed weights of these files."""
+    names = {str(path) for path in contents}
+    return tuple(each.path for each in packed_files() if names & {*each.sources})
+
+
+def _files_at(path: Path) -> set[Path]:
+    """The file, or all files in the folder, with links resolved."""
+    paths = [path, *path.rglob("*")] if path.is_dir() else [path]
+    return {each.resolve() for each in paths if each.is_file()}
+
+
+def _bytes(paths: Iterable[Path]) -> int:
+    total = 0
+    for path in paths:
+        with suppress(OSError):
+            total += path.stat().st_size
+    return total
+
+
+def _remove_repository(home: Path) -> None:
+    """Remove the folder of a repository, and its locks.
+
+    The hub's client removes what it shares between repositories, if nothing else needs it.
+    """
+    blobs = home / "blobs"
+    if blobs.is_dir() and any(os.path.islink(path) for path in blobs.iterdir()):
+        hub = importlib.import_module("huggingface_hub")
+        for repository in hub.scan_cache_dir(home.parent).repos:
+            if repository.repo_path == home:
+                revisions = [each.commit_hash for each in repository.revisions]
+                hub.scan_cache_dir(home.parent).delete_revisions(*revisions).execute()
+    if home.exists():
+        shutil.rmtree(home)
+    shutil.rmtree(home.parent / ".locks" / home.name, ignore_errors=True)
