@@ -99,10 +99,10 @@ static void add_blocks(std::size_t tokens, const std::byte* tile, std::size_t fi
           x + begin / Row::scaled * sizeof(float),
           x + Row::sums_at(columns) + begin / Row::summed * sizeof(std::int32_t), x_stride};
       const std::size_t count = round_up(smaller(F::block, last - begin), F::group);
-      if (count == F::block)
+      if (F::source_columns == F::block || count == F::block)  // no block of the source is cut
         F::template add_block<TOKENS, F::block>(block, count, activations, begin == 0, sums,
                                                 sums_stride);
-      else
+      else if constexpr (F::source_columns != F::block)
         F::template add_block<TOKENS, 0>(block, count, activations, begin == 0, sums, sums_stride);
     }
     x += TOKENS * x_stride;

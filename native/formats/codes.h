@@ -68,20 +68,15 @@ struct I8Row : IntegerRow<std::int8_t, 32, 16> {
   }
 };
 
-// Codes are stored as planes of 8, 4, 2 and 1 bits, those that `bits` is a sum of; the lowest bits
-// are in the widest plane. A vector of a plane has 32 bytes, each with the bits of several codes: of
-// rows 0 to 7 of four columns, then of rows 8 to 15, then of the next columns.
+// The codes of a block, as planes of 8, 4, 2 and 1 bits, those that `bits` is a sum of; the lowest
+// bits are in the widest plane. A vector of a plane has 32 bytes, each with the bits of several
+// codes: of rows 0 to 7 of four columns, then of rows 8 to 15, then of the next columns. Of the
+// description D, this uses bits, block, part and table.
 template <class D>
-struct Coded {
-  static constexpr auto& name = D::name;
-  static constexpr char activation[] = "i8";
-  static constexpr std::size_t block = D::block, part = D::part, parts = block / part;
-  static constexpr std::size_t group = 4, source_columns = block;
-  static constexpr std::size_t blocks_in_cache = 2048 / block;
-  static constexpr auto& panels = kCodePanels;
-  using Row = I8Row;
-  using Scale = typename D::Scale;
-  static_assert(part == 16 || part == 32);
+struct Planes {
+  static constexpr std::size_t group = 4, block = D::block, part = D::part;
+  static constexpr std::size_t kGroupBits = group * kTileRows;  // of one plane of one bit
+  static constexpr std::size_t bytes = block / group * kGroupBits * D::bits / 8;
 
   static constexpr bool indexed = requires { D::table; };
   static constexpr int largest_code() {
@@ -93,23 +88,6 @@ struct Coded {
     return largest;
   }
 
-  // A block in a tile: sixteen scales, sixteen minimums; for each part sixteen integers, then those
-  // of the minimums; the planes.
-  static constexpr std::size_t kScaleBytes = kTileRows * sizeof(typename Scale::type);
-  static constexpr std::size_t kMinimums = kScaleBytes;
-  static constexpr std::size_t kIntegers = kMinimums + (D::minimum != 0 ? kScaleBytes : 0);
-  static constexpr std::size_t kMinimumIntegers =
-      kIntegers + (D::integers ? parts * kTileRows : 0);
-  static constexpr std::size_t kPlanes =
-      kMinimumIntegers + (D::integers && D::minimum != 0 ? parts * kTileRows : 0);
-  static constexpr std::size_t kGroupBits = 4 * kTileRows;  // of one plane of one bit
-
-  static constexpr std::size_t block_bytes(std::size_t) {
-    return kPlanes + block / group * kGroupBits * D::bits / 8;
-  }
-  static constexpr std::size_t source_bytes(std::size_t columns) {
-    return columns / block * D::bytes;
-  }
   // Where the plane of `width` bits begins, and the bits of the planes before it.
   static constexpr std::size_t bits_before(int width) {
     std::size_t before = 0;
@@ -117,7 +95,7 @@ struct Coded {
     return before;
   }
   static constexpr std::size_t plane(int width) {
-    return kPlanes + block / group * kGroupBits * bits_before(width) / 8;
+    return block / group * kGroupBits * bits_before(width) / 8;
   }
 
   // Byte and shift of a code within a plane.
@@ -128,6 +106,109 @@ struct Coded {
     const std::size_t half = column / group * 2 + lane / 8, in_vector = 8 / width;
     return {half / in_vector * 32 + lane % 8 * group + column % group,
             half % in_vector * static_cast<std::size_t>(width)};
+  }
+
+  // Writes the codes of one row; the bytes were zero.
+  static void write(const std::uint8_t* row, std::size_t lane, std::byte* planes) {
+    for (std::size_t c = 0; c < block; ++c)
+      for (int width = 8; width > 0; width /= 2)
+        if (D::bits & width) {
+          const Place at = place(width, c, lane);
+          const unsigned bits = row[c] >> bits_before(width) & ((1u << width) - 1);
+          planes[plane(width) + at.byte] |= static_cast<std::byte>(bits << at.shift);
+        }
+  }
+  static unsigned read(const std::byte* planes, std::size_t column, std::size_t lane) {
+    unsigned code = 0;
+    for (int width = 8; width > 0; width /= 2)
+      if (D::bits & width) {
+        const Place at = place(width, column, lane);
+        const auto bits = static_cast<unsigned>(planes[plane(width) + at.byte]) >> at.shift;
+        code |= (bits & ((1u << width) - 1)) << bits_before(width);
+      }
+    if constexpr (indexed) code = D::table[code];
+    return code;
+  }
+
+  // The codes of four columns of all rows.
+  template <int WIDTH>
+  [[gnu::always_inline]] static codes plane_codes(const std::byte* planes, std::size_t number) {
+    return load_codes<WIDTH>(planes + plane(WIDTH), number);
+  }
+  [[gnu::always_inline]] static codes group_codes(const std::byte* planes, std::size_t number) {
+    codes all;
+    if constexpr ((D::bits & 8) != 0) all = plane_codes<8>(planes, number);
+    if constexpr ((D::bits & 4) != 0) all = plane_codes<4>(planes, number);
+    if constexpr ((D::bits & 7) == 2 || (D::bits & 7) == 3) all = plane_codes<2>(planes, number);
+    if constexpr (D::bits == 1) all = plane_codes<1>(planes, number);
+    if constexpr ((D::bits & 6) == 6)
+      all = combine<4>(all, plane_codes<2>(planes, number));
+    if constexpr ((D::bits & 1) != 0 && D::bits > 1)
+      all = combine<D::bits - 1>(all, plane_codes<1>(planes, number));
+    if constexpr (indexed) all = look_up(all, D::table);
+    return all;
+  }
+
+  // sum[token] = codes of one part · x, exactly.
+  template <std::size_t TOKENS>
+  [[gnu::always_inline]] static void add_part(const std::byte* planes, std::size_t number,
+                                              const std::byte* x, std::size_t stride,
+                                              i32x16 (&sum)[TOKENS]) {
+    constexpr std::size_t groups = part / group;
+    constexpr bool split = largest_code() > kLargestCode;
+    constexpr std::size_t at_once =
+        smaller(groups, groups_before_overflow(split ? 15 : largest_code()));
+#pragma GCC unroll kUnrolledGroups
+    for (std::size_t begin = 0; begin < groups; begin += at_once) {
+      partial low[TOKENS], high[TOKENS];
+#pragma GCC unroll 12
+      for (std::size_t t = 0; t < TOKENS; ++t) low[t] = high[t] = no_products();
+#pragma GCC unroll kUnrolledGroups
+      for (std::size_t g = begin; g < begin + at_once; ++g) {
+        const codes all = group_codes(planes, number * groups + g);
+#pragma GCC unroll 12
+        for (std::size_t t = 0; t < TOKENS; ++t) {
+          const std::byte* const four = x + t * stride + g * group;
+          low[t] = add_codes(split ? low_bits(all) : all, four, low[t]);
+          if constexpr (split) high[t] = add_codes(high_bits(all), four, high[t]);
+        }
+      }
+#pragma GCC unroll 12
+      for (std::size_t t = 0; t < TOKENS; ++t) {
+        i32x16 products = widen(low[t]);
+        if constexpr (split) products = add_shifted(products, widen(high[t]));
+        sum[t] = begin == 0 ? products : add(sum[t], products);
+      }
+    }
+  }
+};
+
+template <class D>
+struct Coded {
+  static constexpr auto& name = D::name;
+  static constexpr char activation[] = "i8";
+  static constexpr std::size_t block = D::block, part = D::part, parts = block / part;
+  static constexpr std::size_t group = 4, source_columns = block;
+  static constexpr std::size_t blocks_in_cache = 2048 / block;
+  static constexpr auto& panels = kCodePanels;
+  using Row = I8Row;
+  using Codes = Planes<D>;
+  using Scale = typename D::Scale;
+  static_assert(part == 16 || part == 32);
+
+  // A block in a tile: sixteen scales, sixteen minimums; for each part sixteen integers, then those
+  // of the minimums; the planes.
+  static constexpr std::size_t kScaleBytes = kTileRows * sizeof(typename Scale::type);
+  static constexpr std::size_t kMinimums = kScaleBytes;
+  static constexpr std::size_t kIntegers = kMinimums + (D::minimum != 0 ? kScaleBytes : 0);
+  static constexpr std::size_t kMinimumIntegers =
+      kIntegers + (D::integers ? parts * kTileRows : 0);
+  static constexpr std::size_t kPlanes =
+      kMinimumIntegers + (D::integers && D::minimum != 0 ? parts * kTileRows : 0);
+
+  static constexpr std::size_t block_bytes(std::size_t) { return kPlanes + Codes::bytes; }
+  static constexpr std::size_t source_bytes(std::size_t columns) {
+    return columns / block * D::bytes;
   }
 
   static void pack_block(const std::byte* source, std::size_t stride, std::size_t rows,
@@ -145,26 +226,8 @@ struct Coded {
         if constexpr (D::integers && D::minimum != 0)
           out[kMinimumIntegers + p * kTileRows + lane] = static_cast<std::byte>(read.minimums[p]);
       }
-      for (std::size_t c = 0; c < block; ++c)
-        for (int width = 8; width > 0; width /= 2)
-          if (D::bits & width) {
-            const Place at = place(width, c, lane);
-            const unsigned bits = read.codes[c] >> bits_before(width) & ((1u << width) - 1);
-            out[plane(width) + at.byte] |= static_cast<std::byte>(bits << at.shift);
-          }
+      Codes::write(read.codes, lane, out + kPlanes);
     }
-  }
-
-  static unsigned code(const std::byte* from, std::size_t column, std::size_t lane) {
-    unsigned code = 0;
-    for (int width = 8; width > 0; width /= 2)
-      if (D::bits & width) {
-        const Place at = place(width, column, lane);
-        const auto bits = static_cast<unsigned>(from[plane(width) + at.byte]) >> at.shift;
-        code |= (bits & ((1u << width) - 1)) << bits_before(width);
-      }
-    if constexpr (indexed) code = D::table[code];
-    return code;
   }
 
   static void dequantize_block(const std::byte* from, std::size_t lane, std::size_t, float* out) {
@@ -186,65 +249,14 @@ struct Coded {
                   static_cast<float>(static_cast<unsigned>(from[kMinimumIntegers + p * kTileRows + lane]));
       }
       for (std::size_t c = p * part; c < (p + 1) * part; ++c) {
-        const float weight =
-            scale * static_cast<float>(static_cast<int>(code(from, c, lane)) - D::offset);
+        const int code = static_cast<int>(Codes::read(from + kPlanes, c, lane)) - D::offset;
+        const float weight = scale * static_cast<float>(code);
         if constexpr (D::minimum > 0)
           out[c] = weight + least;
         else if constexpr (D::minimum < 0)
           out[c] = weight - least;
         else
           out[c] = weight;
-      }
-    }
-  }
-
-  // The codes of four columns of all rows.
-  template <int WIDTH>
-  [[gnu::always_inline]] static codes plane_codes(const std::byte* from, std::size_t group_number) {
-    return load_codes<WIDTH>(from + plane(WIDTH), group_number);
-  }
-  [[gnu::always_inline]] static codes group_codes(const std::byte* from, std::size_t number) {
-    codes all;
-    if constexpr ((D::bits & 8) != 0) all = plane_codes<8>(from, number);
-    if constexpr ((D::bits & 4) != 0) all = plane_codes<4>(from, number);
-    if constexpr ((D::bits & 7) == 2 || (D::bits & 7) == 3) all = plane_codes<2>(from, number);
-    if constexpr (D::bits == 1) all = plane_codes<1>(from, number);
-    if constexpr ((D::bits & 6) == 6)
-      all = combine<4>(all, plane_codes<2>(from, number));
-    if constexpr ((D::bits & 1) != 0 && D::bits > 1)
-      all = combine<D::bits - 1>(all, plane_codes<1>(from, number));
-    if constexpr (indexed) all = look_up(all, D::table);
-    return all;
-  }
-
-  // sum[token] = codes of one part · x, exactly.
-  template <std::size_t TOKENS>
-  [[gnu::always_inline]] static void add_part(const std::byte* from, std::size_t number, const std::byte* x,
-                                   std::size_t stride, i32x16 (&sum)[TOKENS]) {
-    constexpr std::size_t groups = part / group;
-    constexpr bool split = largest_code() > kLargestCode;
-    constexpr std::size_t at_once =
-        smaller(groups, groups_before_overflow(split ? 15 : largest_code()));
-#pragma GCC unroll kUnrolledGroups
-    for (std::size_t begin = 0; begin < groups; begin += at_once) {
-      partial low[TOKENS], high[TOKENS];
-#pragma GCC unroll 12
-      for (std::size_t t = 0; t < TOKENS; ++t) low[t] = high[t] = no_products();
-#pragma GCC unroll kUnrolledGroups
-      for (std::size_t g = begin; g < begin + at_once; ++g) {
-        const codes all = group_codes(from, number * groups + g);
-#pragma GCC unroll 12
-        for (std::size_t t = 0; t < TOKENS; ++t) {
-          const std::byte* const four = x + t * stride + g * group;
-          low[t] = add_codes(split ? low_bits(all) : all, four, low[t]);
-          if constexpr (split) high[t] = add_codes(high_bits(all), four, high[t]);
-        }
-      }
-#pragma GCC unroll 12
-      for (std::size_t t = 0; t < TOKENS; ++t) {
-        i32x16 products = widen(low[t]);
-        if constexpr (split) products = add_shifted(products, widen(high[t]));
-        sum[t] = begin == 0 ? products : add(sum[t], products);
       }
     }
   }
@@ -259,7 +271,7 @@ struct Coded {
 #pragma GCC unroll 1
     for (std::size_t p = 0; p < parts; ++p) {
       i32x16 sum[TOKENS];
-      add_part<TOKENS>(from, p, x.integers + p * part, x.stride, sum);
+      Codes::template add_part<TOKENS>(from + kPlanes, p, x.integers + p * part, x.stride, sum);
       f32x16 scale = whole, least = minimum;
       if constexpr (D::integers) {
         scale = multiply(whole, load_i8(from + kIntegers + p * kTileRows));
