@@ -79,7 +79,9 @@ class LocalBackend:
         num_threads: 0 uses as many as affinity and cgroup allow.
         weight_format: ``"stored"`` uses all weights in the checkpoint's format. ``"auto"`` converts
             the f32 matrices of an encoder to ``i16``, 16-bit integers with one scale per 128
-            columns: faster, with a cosine similarity of about 1 - 1e-6 to embeddings in f32.
+            columns: faster, with a cosine similarity of about 1 - 1e-6 to embeddings in f32. A
+            quantised matrix that no format can hold exactly is ``i16`` with ``"auto"``, and f32
+            with ``"stored"``.
         kv_format: format of cached keys and values. ``"auto"`` is f32 for f32 weights and f16 for
             others. A model with keys or values above 65,504 needs ``"bf16"``, or ``"f32"``, which
             takes twice the memory.

@@ -303,17 +303,11 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "per_layer_config",
         "differ in size",
     ),
-    "quantised weights": (
+    "weights quantised by a method that talu lacks": (
         QWEN3,
-        {"quantization_config": {"quant_method": "awq"}},
-        "quantization_config",
-        "quantised weights",
-    ),
-    "weights quantised for MLX": (
-        QWEN3,
-        {"quantization": {"bits": 4, "group_size": 64}},
-        "quantization",
-        "quantised weights",
+        {"quantization_config": {"quant_method": "hqq"}},
+        "quantization_config.quant_method",
+        "is 'hqq', which is not supported",
     ),
     "a window of 1 in Gemma": (GEMMA2, {"sliding_window": 1}, "sliding_window", "from 2"),
     "no window in Gemma": (GEMMA2, {"sliding_window": None}, "sliding_window", "is null"),

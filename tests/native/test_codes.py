@@ -1,4 +1,4 @@
-"""Weights in the blocks of GGUF files: what they stand for, and their products."""
+"""Weights in codes of a few bits: what they stand for, and their products."""
 
 from collections.abc import Callable
 
@@ -21,9 +21,23 @@ HALVES = {
     "q3_k": (108,), "q4_k": (0, 2), "q5_k": (0, 2), "q6_k": (208,), "iq4_nl": (0,),
     "iq4_xs": (0,), "mxfp4": (),
 }  # fmt: skip
+GGUF = list(HALVES)
+GROUPS = [name for name in FORMATS if name not in GGUF]
+HALVES |= {name: (0, 2) if name.startswith("affine") else (0,) for name in GROUPS}
+# Groups of every number of bits, number of columns, type of scale, and minimums or zero points.
+SOME = [
+    "affine2_32_f16", "affine3_64_bf16", "affine4_32_bf16", "affine4_64_f16", "affine4_128_bf16",
+    "affine5_128_f16", "affine6_32_bf16", "affine8_64_bf16", "zeros4_32_bf16", "zeros4_128_f16",
+    "zeros8_64_f16",
+]  # fmt: skip
 per_format = pytest.mark.parametrize("number_format", FORMATS)
+per_product = pytest.mark.parametrize("number_format", [*GGUF, *SOME])
 per_target = pytest.mark.parametrize("target", TARGETS)
 Raw = NDArray[np.uint8]
+
+
+def f16(floats: NDArray[np.float32]) -> NDArray[np.uint16]:
+    return floats.astype(np.float16).view(np.uint16)
 
 
 def blocks(number_format: str, rows: int, columns: int, seed: int = 0) -> Raw:
@@ -32,8 +46,9 @@ def blocks(number_format: str, rows: int, columns: int, seed: int = 0) -> Raw:
     block, size = FORMATS[number_format]
     raw = rng.integers(0, 256, (rows, columns // block, size), dtype=np.uint8)
     for at in HALVES[number_format]:
-        scales = (rng.standard_normal(raw.shape[:2]) * 0.1).astype(np.float16)
-        raw[:, :, at : at + 2] = scales.view(np.uint8).reshape(*raw.shape[:2], 2)
+        scales = (rng.standard_normal(raw.shape[:2]) * 0.1).astype(np.float32)
+        halves = scales.view(np.uint32) >> 16 if "bf16" in number_format else f16(scales)
+        raw[:, :, at : at + 2] = halves.astype("<u2").view(np.uint8).reshape(*raw.shape[:2], 2)
     if number_format == "mxfp4":
         raw[:, :, 0] = rng.integers(118, 130, raw.shape[:2])
     return raw.reshape(rows, -1)
@@ -41,7 +56,33 @@ def blocks(number_format: str, rows: int, columns: int, seed: int = 0) -> Raw:
 
 def meant(number_format: str, raw: Raw) -> NDArray[np.float32]:
     """The weights that the reference implementation reads."""
+    if number_format in GROUPS:
+        return meant_by_groups(number_format, raw)
     return quants.dequantize(raw, GGMLQuantizationType[number_format.upper()])
+
+
+def meant_by_groups(number_format: str, raw: Raw) -> NDArray[np.float32]:
+    """What MLX, GPTQ and AWQ define: scale · code + minimum, and scale · (code - zero point)."""
+    columns, size = FORMATS[number_format]
+    kind, bits = number_format.split("_")[0][:-1], int(number_format.split("_")[0][-1])
+    blocks = raw.reshape(len(raw), -1, size)
+
+    def floats(at: int) -> NDArray[np.float32]:
+        halves = blocks[:, :, at : at + 2].copy().view("<u2")
+        if "bf16" in number_format:
+            return (halves.astype(np.uint32) << 16).view(np.float32)
+        return halves.view(np.float16).astype(np.float32)
+
+    first = 4 if kind == "affine" else 3
+    numbers = [int.from_bytes(block[first:].tobytes(), "little") for row in blocks for block in row]
+    codes = np.array(
+        [[number >> bits * c & (1 << bits) - 1 for c in range(columns)] for number in numbers]
+    ).reshape(*blocks.shape[:2], columns)
+    if kind == "affine":
+        weights = floats(0) * codes.astype(np.float32) + floats(2)
+    else:
+        weights = floats(0) * (codes - blocks[:, :, 2:3].astype(int)).astype(np.float32)
+    return weights.reshape(len(raw), -1)
 
 
 def packed(
@@ -70,6 +111,8 @@ def test_the_weights_are_those_of_the_reference_to_the_last_bit(
 def test_odd_scales_keep_their_meaning(number_format: str, bits: int, aligned: Callable) -> None:
     raw = blocks(number_format, 3, 256)
     _, size = FORMATS[number_format]
+    if "bf16" in number_format:
+        bits = {0x7BFF: 0x7A7F, 0x7C00: 0x7F80, 0x7E01: 0x7FC1}.get(bits, bits)
     for at in HALVES[number_format]:
         raw.reshape(3, -1, size)[1, 0, at : at + 2] = np.array([bits], "<u2").view(np.uint8)
     if number_format == "mxfp4":
@@ -82,7 +125,7 @@ def test_odd_scales_keep_their_meaning(number_format: str, bits: int, aligned: C
     )
 
 
-@per_format
+@per_product
 def test_the_layout_does_not_depend_on_the_number_of_threads(
     number_format: str, aligned: Callable
 ) -> None:
@@ -102,7 +145,7 @@ def product(
     return NativeExecutor(g, tensors, blocks=8, block_size=16, target=target, num_threads=threads)
 
 
-@per_format
+@per_product
 @per_target
 def test_products_are_those_of_the_weights_and_the_rounded_activations(
     target: str, number_format: str, pack: Callable, aligned: Callable, rows: type, run: Callable
@@ -118,7 +161,7 @@ def test_products_are_those_of_the_weights_and_the_rounded_activations(
     assert (np.abs(found - exact) <= 1e-6 * sizes.max()).all()
 
 
-@per_format
+@per_product
 @per_target
 def test_the_largest_products_do_not_overflow(
     target: str, number_format: str, pack: Callable, aligned: Callable, rows: type, run: Callable
@@ -140,7 +183,7 @@ def test_the_largest_products_do_not_overflow(
             assert np.abs(found - exact).max() <= 2e-6 * np.abs(weights).sum(axis=1).max()
 
 
-@per_format
+@per_product
 def test_a_product_has_the_same_bits_everywhere(
     number_format: str, pack: Callable, aligned: Callable, rows: type, run: Callable
 ) -> None:
@@ -156,7 +199,7 @@ def test_a_product_has_the_same_bits_everywhere(
                 np.testing.assert_array_equal(run(executor, some), first[20 : 20 + count])
 
 
-@per_format
+@per_product
 @per_target
 def test_numbers_that_are_not_finite_affect_only_their_own_row(
     target: str, number_format: str, pack: Callable, aligned: Callable, rows: type, run: Callable

@@ -91,11 +91,7 @@ def _formats(tensors: Checkpoint) -> tuple[TensorFormat, ...]:
             name=name,
             tensors=len(group),
             parameters=sum(prod(tensor.shape) for tensor in group.values()),
-            bytes=sum(
-                part.count * part.width
-                for tensor in group.values()
-                for part in tensor.parts.values()
-            ),
+            bytes=sum(tensor.bytes for tensor in group.values()),
         )
         for name, group in groups.items()
     ]

@@ -1,5 +1,7 @@
 """Loads a model from its files: network, weights, tokenizer, cache and executor."""
 
+from dataclasses import replace
+
 from talu.engine.budget import CachePlan, plan_cache
 from talu.engine.devices import Device, DeviceExecutor, DeviceWeights, device_for
 from talu.engine.embedding import plan_embedder
@@ -12,7 +14,7 @@ from talu.sources.source import ModelSource
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
-from talu.weights.layout import VECTOR, Role, choose_kv_format, choose_layout
+from talu.weights.layout import VECTOR, Role, choose_kv_format, choose_layout, conversions
 from talu.weights.tensors import UnequalError
 
 __all__ = ["load_model", "plan_layout"]
@@ -59,11 +61,6 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
         return open_executor(graph.up_to(architecture.hidden), embedder.blocks)
 
     notes = [weights.note] if weights.note else []
-    if "i16" in formats:
-        notes.append(
-            "the f32 matrices of linear layers are stored and multiplied as 16-bit integers "
-            "with one scale for 128 columns; LocalBackend(weight_format='stored') keeps f32"
-        )
     if options.num_threads > executor.num_threads:
         notes.append(
             f"num_threads={options.num_threads} was requested, but this process may use only "
@@ -128,7 +125,8 @@ def load_weights(
     """The network, its weights, and their formats; ``tied`` are tensors that must be equal."""
     tensors, layout = plan_layout(architecture, checkpoint, device, options)
     same = (checkpoint[tied[0]], checkpoint[tied[1]]) if tied else None
-    return architecture, device.pack(tensors, layout, same=same), layout
+    notes = (*architecture.notes, *conversions(tensors, layout))
+    return replace(architecture, notes=notes), device.pack(tensors, layout, same=same), layout
 
 
 def plan_layout(

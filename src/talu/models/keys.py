@@ -187,9 +187,6 @@ class Off(Key):
 
 
 ALL_FAMILIES: Mapping[str, Key] = {
-    "compression_config": Off(neutral=({},), why="quantised weights are not supported"),
-    "quantization": Off(neutral=({},), why="quantised weights (MLX) are not supported"),
-    "quantization_config": Off(neutral=({},), why="quantised weights are not supported"),
     "per_layer_config": Off(neutral=({},), why="layers that differ in size are not supported"),
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from talu.exceptions import ModelError
 from talu.sources.embedding import EmbeddingSettings
 from talu.sources.folder_on_hub import FolderOnHub
+from talu.sources.quantised.methods import logical_tensors, read_method
 from talu.sources.sentence_transformers import network_folder, read_embedding_settings
 from talu.sources.settings import Settings
 from talu.tokenizer.files import read_templates
@@ -44,8 +45,10 @@ class FolderSource:
         return None
 
     def settings(self) -> Settings:
-        """The content of config.json."""
-        return Settings.from_file(self._network / "config.json")
+        """The content of config.json. A method of quantisation that talu lacks is refused."""
+        settings = Settings.from_file(self._network / "config.json")
+        read_method(settings)
+        return settings
 
     def generation(self) -> Settings | None:
         """The content of generation_config.json."""
@@ -64,8 +67,13 @@ class FolderSource:
         return read_templates(self._network)
 
     def tensors(self, *, use_mmap: bool = True) -> Checkpoint:
-        """The tensors of the safetensors files."""
-        return open_folder(self._network, use_mmap=use_mmap)
+        """The tensors of the safetensors files; quantised ones as config.json describes them."""
+        stored = open_folder(self._network, use_mmap=use_mmap)
+        try:
+            return logical_tensors(stored, self.settings())
+        except BaseException:
+            stored.close()
+            raise
 
     @cached_property
     def _network(self) -> Path:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from talu.exceptions import ModelError
+from talu.sources.folder import open_source
 from talu.sources.gguf_on_hub import models_in, quantisation, tag_of
 from talu.sources.hub_cache import cache_folder, files_by_model, find_cached, homes
 from talu.weights.cache import PackedFile, packed_files
-from talu.weights.safetensors_folder import open_folder
 
 __all__ = ["StoredModel", "stored_models"]
 
@@ -115,7 +115,7 @@ def _format(path: Path) -> str | None:
     if path.is_file():
         return quantisation(path.name)
     sizes: dict[str, int] = {}
-    with suppress(ModelError), open_folder(path, use_mmap=False) as tensors:
+    with suppress(ModelError), open_source(path).tensors(use_mmap=False) as tensors:
         for name in tensors.names:
             kind = tensors[name].encoding.name
             sizes[kind] = sizes.get(kind, 0) + tensors[name].rows * tensors[name].columns

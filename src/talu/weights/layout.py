@@ -4,6 +4,7 @@ This is the only place that chooses: sources say how a file has the numbers, and
 is chosen here.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -12,10 +13,20 @@ from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.tensors import ARRAY_TYPES, Encoding
 
-__all__ = ["VECTOR", "Role", "choose_format", "choose_kv_format", "choose_layout"]
+__all__ = [
+    "VECTOR",
+    "Role",
+    "choose_computed",
+    "choose_format",
+    "choose_kv_format",
+    "choose_layout",
+    "conversions",
+]
 
 VECTOR = "vector"  # the format of one-dimensional tensors: float32
 INTEGERS = "i16"
+GROUPED = ("affine", "zeros")  # formats of matrices that files store as several tensors
+AS_INTEGERS = "stored and multiplied as 16-bit integers with one scale for 128 columns"
 EXACT = {"f32", INTEGERS}  # formats whose models get keys and values in f32
 
 
@@ -53,7 +64,16 @@ def choose_format(
     rounds = options.weight_format == "auto" and role.multiplied and not role.generates
     if own == "f32" and rounds and INTEGERS in offered:
         return INTEGERS
-    return own if own in offered else None
+    return own if own in offered and own != INTEGERS else None
+
+
+def choose_computed(options: LocalBackend, offered: Collection[str]) -> str | None:
+    """The format of a matrix whose numbers are computed because its encoding has no format.
+
+    16-bit integers have half the bytes of float32, and are closer to it than 16-bit floats.
+    """
+    wanted = "f32" if options.weight_format == "stored" else INTEGERS
+    return next((each for each in (wanted, "f32") if each in offered), None)
 
 
 def choose_layout(
@@ -77,6 +97,8 @@ def choose_layout(
     for role in roles:
         tensor = tensors[role.name]
         chosen = choose_format(role, tensor.encoding, options, offered)
+        if chosen is None and tensor.floats is not None and len(role.shape) == 2:
+            chosen = choose_computed(options, offered)
         if chosen is None:
             raise tensor.unreadable(
                 ARRAY_TYPES if len(role.shape) == 1 else offered_encodings(offered)
@@ -89,9 +111,34 @@ def choose_layout(
     return layout
 
 
+def conversions(tensors: Checkpoint, layout: Mapping[str, str]) -> list[str]:
+    """Notes on the matrices that are not stored with the numbers of their file.
+
+    Args:
+        tensors: the logical tensors by the names of the network.
+        layout: from ``choose_layout``.
+    """
+    changed = Counter(
+        (tensors[name].encoding.name, chosen)
+        for name, chosen in layout.items()
+        if chosen not in (VECTOR, tensors[name].encoding.name.lower())
+    )
+    notes = []
+    for (encoding, chosen), count in sorted(changed.items()):
+        if encoding == "F32":
+            notes.append(
+                f"the f32 matrices of linear layers are {AS_INTEGERS}; "
+                "LocalBackend(weight_format='stored') keeps f32"
+            )
+        else:
+            how = AS_INTEGERS if chosen == INTEGERS else f"stored as {chosen}"
+            notes.append(f"{count} matrices in {encoding}, which has no kernels, are {how}")
+    return notes
+
+
 def offered_encodings(offered: Collection[str]) -> list[str]:
     """The encodings that an executor stores as they are."""
-    return [name.upper() for name in offered if name != INTEGERS]
+    return [name.upper() for name in offered if name != INTEGERS and not name.startswith(GROUPED)]
 
 
 def choose_kv_format(options: LocalBackend, layout: Mapping[str, str]) -> str:

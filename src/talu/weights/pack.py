@@ -13,11 +13,13 @@ from talu.weights.checkpoint import Checkpoint
 from talu.weights.layout import VECTOR
 from talu.weights.packed_file import Bytes, Packed, Slot, UnusableError
 from talu.weights.progress import Progress
-from talu.weights.tensors import BLOCKS, Tensor, as_float32, check_equal
+from talu.weights.tensors import ARRAY_TYPES, BLOCKS, Tensor, as_float32, check_equal
 
 __all__ = ["CACHE_FROM_BYTES", "LoadedWeights", "load_packed", "packed_bytes"]
 
 CACHE_FROM_BYTES = 16 << 20  # packing less takes at most 25 ms and is not worth a file
+ROWS = 64  # whose tiles have a multiple of 64 bytes, in every format
+CHUNK = 32 << 20  # bytes, as float32, of the rows that are computed at once
 
 
 class LoadedWeights(Mapping[str, PackedTensor]):
@@ -147,13 +149,48 @@ def _packed(slot: Slot, data: Bytes) -> PackedTensor:
 
 
 def pack_tensor(tensor: Tensor, packed_format: str, out: Bytes, num_threads: int) -> None:
-    """Pack a tensor into ``out``, which has the size for this format."""
+    """Pack a tensor into ``out``, which has the size for this format.
+
+    What has to be computed or put together first is done for a part of the rows at a time.
+    """
     if packed_format == VECTOR:
         out.view(np.float32)[:] = as_float32(tensor)
     elif BLOCKS in tensor.parts:
         _native.pack(packed_format, tensor.parts[BLOCKS].read(0, tensor.rows), out, num_threads)
-    else:
+    elif tensor.encoding.name in ARRAY_TYPES:
         _native.pack(packed_format, tensor.array(), out, num_threads)
+    else:
+        for start, stop, packed in _slices(tensor, packed_format, out):
+            _native.pack(
+                packed_format, _source(tensor, packed_format, start, stop), packed, num_threads
+            )
+
+
+def _slices(tensor: Tensor, packed_format: str, out: Bytes) -> Iterator[tuple[int, int, Bytes]]:
+    """Neighbouring rows of a tensor, and their place in ``out``."""
+    step = max(1, CHUNK // (4 * max(1, tensor.columns) * ROWS)) * ROWS
+    size = _native.packed_bytes(packed_format, ROWS, tensor.columns)
+    for start in range(0, tensor.rows, step):
+        stop = min(start + step, tensor.rows)
+        begin = start // ROWS * size
+        end = begin + _native.packed_bytes(packed_format, stop - start, tensor.columns)
+        yield start, stop, out[begin:end]
+
+
+def _source(tensor: Tensor, packed_format: str, start: int, stop: int) -> NDArray[Any]:
+    """Rows in the form that the native module packs: blocks of all parts, or float32."""
+    if packed_format == tensor.encoding.name.lower():
+        size, blocks = tensor.encoding.parts, tensor.columns // tensor.encoding.columns
+        parts = [
+            tensor.parts[name].read(start, stop).reshape(stop - start, blocks, size[name])
+            for name in size
+        ]
+        return np.concatenate(parts, axis=2).reshape(stop - start, -1)
+    if tensor.floats is None:
+        raise tensor.error(
+            f"has type {tensor.encoding.name}, which is not stored as {packed_format}"
+        )
+    return tensor.floats.read(start, stop).view(np.float32)
 
 
 def _size(tensor: Tensor, packed_format: str) -> tuple[str, tuple[int, ...], int]:

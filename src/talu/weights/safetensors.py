@@ -14,7 +14,7 @@ from typing import Any
 
 from talu.exceptions import ModelError
 from talu.weights.files import OpenFile
-from talu.weights.tensors import ENCODINGS, Encoding, FileRows, Tensor
+from talu.weights.tensors import ENCODINGS, NUMBERS, Encoding, FileRows, Tensor
 
 __all__ = ["MAX_JSON_BYTES", "SafetensorsFile", "TensorInfo", "parse_json"]
 
@@ -64,9 +64,9 @@ class SafetensorsFile:
             raise
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor ``name``; without parts if its type is one that talu cannot read."""
+        """The tensor ``name``; without parts if its numbers have no known number of bytes."""
         info = self.tensors[name]
-        encoding = ENCODINGS.get(info.dtype, Encoding(info.dtype))
+        encoding = encoding_of(info.dtype)
         rows, columns = math.prod(info.shape[:-1]), info.shape[-1] if info.shape else 1
         parts = {
             part: FileRows(self._file, info.start, rows, size * columns)
@@ -130,6 +130,13 @@ class SafetensorsFile:
 
     def _damaged(self, why: str) -> ModelError:
         return ModelError(f"{self.path} is not a valid safetensors file: {why[:MAX_WHY]}")
+
+
+def encoding_of(dtype: str) -> Encoding:
+    """How the numbers of a type are stored, also of types that no network reads as they are."""
+    size, rest = divmod(BITS.get(dtype, 0), 8)
+    parts = {NUMBERS: size} if size and not rest else {}
+    return ENCODINGS.get(dtype) or Encoding(dtype, 1, parts)
 
 
 def is_list_of_sizes(value: object) -> bool:

@@ -47,7 +47,7 @@ class Encoding:
         name: in capitals, as files and their specifications write it.
         columns: numbers in a block.
         parts: bytes of a block in each part of the tensor, such as codes and scales. Empty if talu
-            cannot read the encoding.
+            cannot read the encoding, or if it has no blocks of neighbouring columns.
     """
 
     name: str
@@ -107,6 +107,9 @@ class Tensor:
         file: the file, for messages.
         shape: the dimensions that the network reads, whatever the encoding.
         parts: by the names in ``encoding.parts``.
+        floats: the numbers as float32, computed as they are read, for executors that cannot store
+            the encoding; None if only those that can may use the tensor.
+        stored_bytes: bytes in the file if the encoding has no blocks; otherwise the parts show it.
     """
 
     name: str
@@ -114,6 +117,8 @@ class Tensor:
     shape: tuple[int, ...]
     encoding: Encoding
     parts: Mapping[str, Rows]
+    floats: Rows | None = None
+    stored_bytes: int = 0
 
     def __post_init__(self) -> None:
         """Check that the parts hold as many blocks as the shape needs.
@@ -141,6 +146,11 @@ class Tensor:
     def columns(self) -> int:
         """Numbers in a row."""
         return self.shape[-1] if self.shape else 1
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in the file."""
+        return sum(part.count * part.width for part in self.parts.values()) or self.stored_bytes
 
     def array(self) -> NDArray[Any]:
         """All numbers as float32, or as uint16 raw bits if they are F16 or BF16.
@@ -201,6 +211,8 @@ def equal(one: Tensor, other: Tensor) -> bool:
     """
     if one.encoding != other.encoding or one.shape != other.shape:
         return False
+    if not one.parts and one.floats is not None and other.floats is not None:
+        return _equal_rows(one.floats, other.floats)
     return all(_equal_rows(part, other.parts[name]) for name, part in one.parts.items())
 
 

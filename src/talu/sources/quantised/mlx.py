@@ -1,0 +1,131 @@
+"""Reads matrices as MLX quantises them: codes with a scale and a minimum for a group of columns.
+
+https://ml-explore.github.io/mlx/build/html/python/_autosummary/mlx.core.quantize.html
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from talu.error_text import shown
+from talu.exceptions import ModelError
+from talu.sources.quantised.groups import Groups
+from talu.sources.quantised.modules import FLOATS, Module
+from talu.sources.settings import Settings
+from talu.weights.tensors import NUMBERS, Tensor
+
+__all__ = ["Mlx"]
+
+BITS, SIZES = (2, 3, 4, 5, 6, 8), (32, 64, 128)
+KEYS = ("group_size", "bits", "mode", "quant_method")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """How a module is quantised."""
+
+    bits: int
+    size: int
+
+
+class Mlx:
+    """A folder that mlx-lm wrote; see ``Method``."""
+
+    words: Final = ("weight", "scales", "biases")
+
+    def __init__(self, section: Settings) -> None:
+        """Read bits and group sizes: those of all modules, and of modules that have their own.
+
+        Raises:
+            ModelError: a setting is missing, out of range or not supported.
+        """
+        self._section = section
+        self._usual = read_layer(section, None)
+        self._own: Mapping[str, Layer | None] = {
+            name: self._read_own(name, value)
+            for name, value in section.unread().items()
+            if name not in KEYS
+        }
+
+    def matrix(self, module: Module) -> Tensor | None:
+        """See ``Method``."""
+        stored = module.tensors.get("weight")
+        is_packed = stored is not None and stored.encoding.name == "U32"
+        if "scales" not in module.tensors and not is_packed:
+            return None
+        layer = self._own.get(module.name, self._usual)
+        if layer is None:
+            raise self._section.error(
+                module.name, "is false, but the weights of this module are quantised"
+            )
+        return matrix(module, layer)
+
+    def _read_own(self, name: str, value: object) -> Layer | None:
+        """The settings of one module; None if it is not quantised."""
+        if isinstance(value, bool):
+            return self._usual if value else None
+        if not isinstance(value, dict):
+            raise self._section.error(
+                name,
+                f"must be an object with group_size and bits, true or false; got {shown(value)}",
+            )
+        return read_layer(self._section.section(name), self._usual)
+
+
+def read_layer(section: Settings, usual: Layer | None) -> Layer:
+    """Bits and group size.
+
+    Raises:
+        ModelError: a value is missing, or not supported.
+    """
+    section.word("mode", ["affine"], default="affine")
+    bits = section.integer("bits", 1, 32, default=usual.bits if usual else None)
+    size = section.integer("group_size", 1, 2**20, default=usual.size if usual else None)
+    if bits not in BITS:
+        raise section.error("bits", f"is {bits}; supported are {listed(BITS)}")
+    if size not in SIZES:
+        raise section.error("group_size", f"is {size}; supported are {listed(SIZES)}")
+    return Layer(bits, size)
+
+
+def listed(numbers: tuple[int, ...]) -> str:
+    """Numbers, for a message."""
+    return ", ".join(map(str, numbers))
+
+
+def matrix(module: Module, layer: Layer) -> Tensor:
+    """The matrix of a module.
+
+    Raises:
+        ModelError: a tensor is missing, or the tensors contradict each other or the settings.
+    """
+    weight = module.tensor("weight", ["U32"])
+    rows, words = weight.shape
+    columns, rest = divmod(words * 32, layer.bits)
+    if rest or columns % layer.size:
+        raise wrong(weight, layer, "a row would not be a whole number of groups")
+    scales = module.tensor("scales", FLOATS)
+    groups = (rows, columns // layer.size)
+    if scales.shape != groups:
+        raise wrong(weight, layer, f"that needs scales of shape {groups}, found {scales.shape}")
+    minimums = module.shaped("biases", [scales.encoding.name], groups)
+    return Groups(
+        name=weight.name,
+        file=weight.file,
+        shape=(rows, columns),
+        bits=layer.bits,
+        size=layer.size,
+        kind="AFFINE",
+        scale_type=scales.encoding.name,
+        scales=scales.parts[NUMBERS],
+        offsets=minimums.parts[NUMBERS],
+        codes=weight.parts[NUMBERS],
+    ).tensor()
+
+
+def wrong(weight: Tensor, layer: Layer, why: str) -> ModelError:
+    """The error for a matrix that is not stored as config.json says."""
+    return weight.error(
+        f"has shape {weight.shape}, but config.json says {layer.bits} bits in groups of "
+        f"{layer.size}: {why}"
+    )
