@@ -76,7 +76,7 @@ def test_every_shell_gets_a_script_with_valid_syntax(
         subprocess.run([found, "-n", script], check=True)
 
 
-def test_a_path_is_completed_with_folders(path: dict[str, str]) -> None:
+def test_a_path_is_completed_with_files_and_folders(path: dict[str, str]) -> None:
     asked = {"COMP_WORDS": "talu ask --model ./m", "COMP_CWORD": "3"}
     done = subprocess.run(
         ["talu"],
@@ -86,7 +86,7 @@ def test_a_path_is_completed_with_folders(path: dict[str, str]) -> None:
         check=True,
         timeout=60,
     )
-    assert done.stdout == "dir,./m\n"
+    assert done.stdout == "file,./m\n"
 
 
 def test_the_zsh_script_starts_the_completion_system_if_it_is_not_running(talu: Talu) -> None:

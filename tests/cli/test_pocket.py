@@ -2,11 +2,16 @@
 
 import json
 import os
+import platform
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.remote.llama import gguf
+
+from talu.cli.bench import processor
 
 Process = Callable[..., subprocess.CompletedProcess[str]]
 Talu = Callable[..., Any]
@@ -58,12 +63,25 @@ def test_bench_measures_the_tests_that_it_reports(talu: Talu) -> None:
     assert outcome.status == 0
     assert (figures["model"], figures["threads"]) == ("talu/pocket", 1)
     assert figures["parameters"] > 1_000_000
+    assert figures["processor"] == processor()
     for test, tokens in (("prefill", 512), ("decode", 64)):
         assert figures[test]["tokens"] == tokens
         rates = figures[test]["tokens_per_second"]
         assert len(rates) == 3
         assert min(rates) > 0
         assert min(rates) <= figures[test]["mean"] <= max(rates)
+
+
+def test_the_name_of_the_processor_is_what_the_system_says(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("flags: x\nmodel name\t: Some CPU 3\nmodel name\t: x\n")
+    assert processor(tmp_path / "cpuinfo") == "Some CPU 3"
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\n")
+    assert processor(tmp_path / "cpuinfo") == processor(tmp_path / "none") == platform.machine()
+
+
+def test_bench_measures_a_gguf_file_under_its_name(talu: Talu) -> None:
+    lines = talu("bench", str(gguf()), "--repetitions", "1").out.splitlines()
+    assert lines[2].startswith("| SmolLM2-135M-Instruct.Q4_1.gguf (llama q4_1+q8_0) | ")
 
 
 def test_bench_prints_a_table_with_a_line_for_each_test(
@@ -75,5 +93,7 @@ def test_bench_prints_a_table_with_a_line_for_each_test(
     assert len(lines) == 4
     assert not {"\x1b", "…"} & set("".join(lines))
     assert all(name in lines[0] for name in ("model", "size", "threads", "CPU", "tokens/s"))
+    assert lines[2].startswith("| talu/pocket (qwen3 bf16) | ")
+    assert f"| {processor()} (" in lines[2]
     assert "prefill 512" in lines[2]
     assert "decode 64" in lines[3]

@@ -4,11 +4,13 @@ It measures single requests to the engine, so that programs get the same speed.
 """
 
 import json
+import platform
 import random
 import statistics
 import sys
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import click
 from rich import box
@@ -27,7 +29,7 @@ from talu.exceptions import GenerationError
 from talu.sampling import SamplingParams
 from talu.types import LocalBackend
 
-__all__ = ["Rate", "command", "decode_rate", "prefill_rate"]
+__all__ = ["Rate", "command", "decode_rate", "prefill_rate", "processor"]
 
 PREFILL = 512
 DECODE = 64
@@ -62,7 +64,7 @@ class Rate:
 def command(model: str, threads: int, repetitions: int, as_json: bool) -> None:
     """Measure a model: prefill of 512 tokens, decode of 64.
 
-    MODEL is a folder or a hub id. A shorter context makes a shorter prefill.
+    MODEL is a folder, a GGUF file or a hub id. A shorter context makes a shorter prefill.
     """
     with Client(model) as client:
         if client.router.resolve().provider is not None:
@@ -78,11 +80,22 @@ def command(model: str, threads: int, repetitions: int, as_json: bool) -> None:
         rates = [Rate("prefill", length, prefill[1:]), Rate("decode", count, decode[1:])]
         if as_json:
             facts = asdict(lease.info) | {rate.test: _figures(rate) for rate in rates}
-            sys.stdout.write(json.dumps({"model": model} | facts) + "\n")
+            about = {"model": model, "processor": processor()}
+            sys.stdout.write(json.dumps(about | facts) + "\n")
         else:
             _print_table(model, lease.info, rates)
     finally:
         lease.release()
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The name of the processor, or its architecture if the system does not know the name."""
+    try:
+        lines = cpuinfo.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.machine()
 
 
 def prefill_rate(engine: Engine, length: int, seed: int) -> float:
@@ -123,18 +136,20 @@ def _figures(rate: Rate) -> dict[str, object]:
 
 def _print_table(model: str, info: ModelInfo, rates: list[Rate]) -> None:
     table = Table(box=box.MARKDOWN, header_style="")
-    for name in ("model", "size", "parameters", "threads", "CPU", "test", "tokens/s"):
-        numeric = name in ("size", "parameters", "threads", "tokens/s")
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    path = Path(model)
+    name = path.name if path.exists() and path.name else model
+    for title in ("model", "size", "parameters", "threads", "CPU", "test", "tokens/s"):
+        numeric = title in ("size", "parameters", "threads", "tokens/s")
+        table.add_column(title, justify="right" if numeric else "left", no_wrap=True)
     for rate in rates:
         table.add_row(
-            Text(f"{model} ({info.model_type} {info.weight_format})"),
+            Text(f"{name} ({info.model_type} {info.weight_format})"),
             f"{info.weight_bytes / 2**20:,.1f} MiB",
             f"{info.parameters / 1e6:,.2f} M",
             str(info.threads),
-            info.target,
+            f"{processor()} ({info.target})",
             f"{rate.test} {rate.tokens}",
-            f"{rate.mean:,.1f} ± {rate.spread:,.1f}",
+            f"{rate.mean:,.1f}" + (f" ± {rate.spread:,.1f}" if rate.spread else ""),
         )
     console = Console(width=1000)  # a narrow terminal may wrap a row, but no figure is cut
     with console.capture() as captured:

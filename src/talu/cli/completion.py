@@ -31,12 +31,12 @@ REPAIRS = {
 def complete_model(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The models on this machine whose names begin like this, or else folders."""
+    """The models on this machine whose names begin like this, or else files and folders."""
     # It loads NumPy, which other commands do not need.
     hub = importlib.import_module("talu.sources.hub_cache")
     names = [BUNDLED, *hub.cached_models()]
     matching = [CompletionItem(name) for name in names if name.startswith(incomplete)]
-    return matching or [CompletionItem(incomplete, type="dir")]
+    return matching or [CompletionItem(incomplete, type="file")]
 
 
 @click.command(name="completion", epilog=INSTALLING)

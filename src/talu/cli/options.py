@@ -27,7 +27,7 @@ model_option = click.option(
     envvar="TALU_MODEL",
     show_envvar=True,
     shell_complete=complete_model,
-    help="Folder, hub id, or provider::name.",
+    help="Folder, GGUF file, hub id, or provider::name.",
 )
 profile_option = click.option(
     "-p",
