@@ -15,6 +15,7 @@ __all__ = [
     "reason",
     "shortened",
     "shown",
+    "size_text",
     "without_keys",
 ]
 
@@ -59,6 +60,16 @@ def shown(value: object) -> str:
     """
     text = without_keys(_repr(value, DEPTH))
     return text if len(text) <= LENGTH else text[:LENGTH] + "…"
+
+
+def size_text(size: float) -> str:
+    """A number of bytes, such as ``1.53 GB``, with three digits."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 999.5 or unit == "GB":
+            break
+        size /= 1000
+    digits = 0 if unit == "bytes" or size >= 100 else 1 if size >= 10 else 2
+    return f"{size:,.{digits}f} {unit}"
 
 
 def without_keys(text: str) -> str:

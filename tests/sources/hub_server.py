@@ -24,6 +24,7 @@ class Repository:
         cut_after: bytes of a file after which the connection is dropped, the first time only.
         held_after: bytes of a file after which the server sends nothing more until ``release``.
         damaged: other content that the server sends for a file.
+        described: what the interface says about a GGUF model.
         answer: what the interface answers instead of a listing.
         claimed_sizes: what the listing says instead of the true size.
         moved_to: address of a file elsewhere, with {path} in it, to which requests are redirected.
@@ -39,6 +40,7 @@ class Repository:
     damaged: dict[str, bytes] = field(default_factory=dict)
     claimed_sizes: dict[str, int] = field(default_factory=dict)
     moved_to: str | None = None
+    described: Any = None
     answer: Any = None
 
 
@@ -167,7 +169,8 @@ def listing(repository: Repository, what: str) -> Any:
             {"rfilename": name, "size": size, **stored(name, repository.files[name], "sha256")}
             for name, size in sizes.items()
         ]
-        return {"id": repository.id, "modelId": repository.id, "sha": COMMIT, "siblings": siblings}
+        about = {"id": repository.id, "modelId": repository.id, "sha": COMMIT}
+        return about | {"siblings": siblings, "gguf": repository.described}
     return [
         {"type": "file", "path": name, "size": len(content), **stored(name, content, "oid")}
         for name, content in repository.files.items()

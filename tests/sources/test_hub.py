@@ -436,7 +436,7 @@ def test_a_tag_downloads_the_files_of_one_model_and_opens_it_offline_afterwards(
     assert outcome.folder is not None, outcome.message
     assert outcome.folder.read_bytes() == SEVERAL[names[0]]
     assert sorted(hub.fetched()) == names
-    assert outcome.note == ""
+    assert (outcome.note, outcome.stderr) == ("", "")
     hub.requests.clear()
     assert resolve(ref).folder == resolve(ref, offline=True).folder == outcome.folder
     assert hub.requests == []
@@ -477,6 +477,26 @@ def test_a_tag_on_a_repository_without_gguf_files_is_refused(resolve: Resolve, h
     outcome = resolve(f"{next(reversed(hub.repositories))}:Q4_K_M")
     assert outcome.error == "ModelNotFoundError"
     assert "has no GGUF file to take 'Q4_K_M' of" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("described", "words"),
+    [
+        ({"architecture": "qwen33"}, "the architecture is 'qwen33'; did you mean 'qwen3'?"),
+        ({"architecture": "llama"}, ""),
+        ({"architecture": 7}, ""),
+        ({}, ""),
+    ],
+)
+def test_an_architecture_that_the_hub_says_is_refused_before_any_download(
+    resolve: Resolve, hub: Any, repository: Any, described: dict[str, object], words: str
+) -> None:
+    repository.files = {"m.gguf": b"GGUF"}
+    repository.described = described
+    outcome = resolve()
+    assert words in outcome.message
+    assert (outcome.error == "ModelError") == bool(words)
+    assert hub.fetched() == ([] if words else ["m.gguf"])
 
 
 def test_the_weights_of_a_refused_model_are_not_downloaded(
@@ -576,7 +596,7 @@ def test_a_disk_that_is_too_small_is_reported_before_the_download(
     repository.claimed_sizes["model.safetensors"] = 10**16
     outcome = resolve()
     assert (outcome.error, outcome.code) == ("IOError", "IO_WRITE_FAILED")
-    assert "10000000.0 GB are needed" in outcome.message
+    assert "10,000,000 GB are needed" in outcome.message
     assert "HF_HOME" in outcome.message
     assert "model.safetensors" not in hub.fetched()
 

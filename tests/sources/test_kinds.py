@@ -134,6 +134,9 @@ class ToyOnHub:
     def weights(self, place: str, names: Collection[str], folder: Path) -> Any:
         return {name for name in names if name.endswith(".toy")}, ()
 
+    def unsupported(self, place: str, described: Mapping[str, object]) -> ModelError | None:
+        return None
+
     def note(self, place: str, names: Collection[str]) -> str | None:
         return None
 

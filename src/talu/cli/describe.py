@@ -6,9 +6,10 @@ import click
 
 from talu.cli.answer import write_json
 from talu.cli.completion import complete_model
-from talu.cli.terminal import counted, size_text, visible
+from talu.cli.terminal import counted, visible
 from talu.cli.text import NOT_EMPTY
 from talu.descriptions import ModelDescription
+from talu.error_text import size_text
 from talu.router.description import describe
 
 __all__ = ["command"]

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 import click
 
 from talu.cli.answer import write_json
-from talu.cli.terminal import counted, size_text, visible
+from talu.cli.terminal import counted, visible
+from talu.error_text import size_text
 from talu.sources.hub_cache import cache_folder
 from talu.sources.inventory import StoredModel, stored_models
 

@@ -5,8 +5,9 @@ import sys
 import click
 
 from talu.cli.completion import complete_model
-from talu.cli.terminal import size_text, visible
+from talu.cli.terminal import visible
 from talu.cli.text import NOT_EMPTY
+from talu.error_text import size_text
 from talu.sources.removal import Removal, removal_of
 
 __all__ = ["command"]

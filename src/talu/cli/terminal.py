@@ -5,7 +5,7 @@ A model can be made to write sequences that move the cursor, set the title or fi
 
 import re
 
-__all__ = ["VisibleText", "counted", "size_text", "visible"]
+__all__ = ["VisibleText", "counted", "visible"]
 
 _LONGEST = 64  # characters; a longer control sequence is text
 _SEQUENCE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]")
@@ -25,16 +25,6 @@ def visible(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """The number with its noun, such as ``1 chat`` and ``2 chats``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def size_text(size: float) -> str:
-    """A number of bytes, such as ``1.53 GB``, with three digits."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 999.5 or unit == "GB":
-            break
-        size /= 1000
-    digits = 0 if unit == "bytes" or size >= 100 else 1 if size >= 10 else 2
-    return f"{size:,.{digits}f} {unit}"
 
 
 class VisibleText:

@@ -1,6 +1,6 @@
 """Knows which files of a hub repository make a model folder."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from talu.exceptions import ModelError
@@ -44,6 +44,10 @@ class FolderOnHub:
         if REQUIRED not in names:
             return _no_config(place, names)
         return None if self.holds(names) else refusal(place, names)
+
+    def unsupported(self, place: str, described: Mapping[str, object]) -> ModelError | None:
+        """The small files say what the hub could."""
+        return None
 
     def weights(
         self, place: str, names: Collection[str], folder: Path

@@ -11,6 +11,7 @@ from pathlib import Path
 from talu.error_text import nearest, shown
 from talu.exceptions import ModelError, ModelNotFoundError
 from talu.gguf.reader import PART
+from talu.gguf.settings import architecture_of
 from talu.weights.checkpoint import listed
 
 __all__ = ["DEFAULT_TAG", "GgufOnHub", "models_in", "quantisation", "tag_of"]
@@ -50,6 +51,15 @@ class GgufOnHub:
             self._choose(place, names)
         except ModelError as error:
             return error
+        return None
+
+    def unsupported(self, place: str, described: Mapping[str, object]) -> ModelError | None:
+        """The hub knows the architecture."""
+        if isinstance(name := described.get("architecture"), str):
+            try:
+                architecture_of({"general.architecture": name}, place)
+            except ModelError as error:
+                return error
         return None
 
     def weights(

@@ -26,12 +26,20 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from talu.error_text import shown
+from talu.error_text import shown, size_text
 from talu.exceptions import IOError as TaluIOError
 from talu.exceptions import ModelError, ModelNotFoundError, TaluError
 from talu.sources import blobs
 from talu.sources.blobs import RemoteFile
-from talu.sources.hub_cache import REVISION, cache_folder, constants, find_cached, hub_files
+from talu.sources.hub_cache import (
+    COMMIT,
+    REVISION,
+    cache_folder,
+    constants,
+    find_cached,
+    home_of,
+    hub_files,
+)
 from talu.sources.kinds import Found, HubFiles
 
 __all__ = ["ACCESS_DENIED", "NETWORK_FAILED", "WRITE_FAILED", "fetch", "files_of", "update"]
@@ -134,15 +142,16 @@ def download(
         info = hub.HfApi(library_name="talu").model_info(
             model_id, revision=REVISION, files_metadata=True, timeout=TIMEOUT_S
         )
-        remote = listing(info)
+        commit, remote = commit_of(info), listing(info)
         place = f"the repository {model_id} on {address(hub)}"
         files = files_of(place, remote, tag)
-        folder = small_files(hub, model_id, files.small, remote)
+        if (unsupported := files.unsupported(place, info.gguf or {})) is not None:
+            raise unsupported
+        folder = small_files(hub, model_id, files.small, remote, commit)
         if check is not None and files.small:
             check(folder)
         weights, others = files.weights(place, remote, folder)
-        if any(fnmatchcase(name, pattern) for name in remote for pattern in others):
-            small_files(hub, model_id, others, remote)
+        small_files(hub, model_id, others, remote, commit)
         large = [remote[name] for name in sorted(weights) if is_large(hub, remote[name])]
         bars = progress_bar(shown=True)
         if verify:
@@ -152,8 +161,8 @@ def download(
         needed += sum(remote[name].size for name in rest if not os.path.exists(folder / name))
         free = shutil.disk_usage(folder).free
         if needed > free:
-            raise no_space(hub, f"{needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
-        blobs.download(large, model_id, info.sha, folder.parents[1], bars)
+            raise no_space(hub, f"{size_text(needed)} are needed, {size_text(free)} are free")
+        blobs.download(large, model_id, commit, folder.parents[1], bars)
         patterns = [*files.small, *map(glob.escape, weights)]
         folder = snapshot(hub, model_id, patterns, progress=bool(rest))
         path = files.find(folder, remote)
@@ -167,18 +176,25 @@ def download(
 
 
 def small_files(
-    hub: Any, model_id: str, patterns: Collection[str], remote: Mapping[str, RemoteFile]
+    hub: Any,
+    model_id: str,
+    patterns: Collection[str],
+    remote: Mapping[str, RemoteFile],
+    commit: str,
 ) -> Path:
-    """Download the files that match the patterns, and return their folder.
+    """Download the files that match the patterns, and return the folder of the version.
 
     A damaged file is downloaded once more.
     """
     wanted = [
         file for name, file in remote.items() if any(fnmatchcase(name, each) for each in patterns)
     ]
+    folder = home_of(cache_folder(), model_id) / "snapshots" / commit
+    folder.mkdir(parents=True, exist_ok=True)
+    if not wanted:
+        return folder
     for _ in range(2):
         folder = snapshot(hub, model_id, patterns, progress=False)
-        folder.mkdir(parents=True, exist_ok=True)  # missing if no file matches
         damaged = discard_damaged(folder, wanted)
         if not damaged:
             return folder
@@ -204,6 +220,13 @@ def discard_damaged(folder: Path, files: Iterable[RemoteFile], bars: Any = None)
             blobs.discard(path, folder.parents[1])
             first = first or problem
     return first
+
+
+def commit_of(info: Any) -> str:
+    """The version of a repository, from the client's description of it."""
+    if COMMIT.fullmatch(info.sha) is None:
+        raise ValueError("no commit")
+    return str(info.sha)
 
 
 def listing(info: Any) -> dict[str, RemoteFile]:

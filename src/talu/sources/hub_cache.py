@@ -18,6 +18,7 @@ from talu.sources.gguf_on_hub import models_in, tag_of
 from talu.sources.kinds import Found, HubFiles, all_kinds
 
 __all__ = [
+    "COMMIT",
     "REVISION",
     "Cached",
     "Files",

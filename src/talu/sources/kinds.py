@@ -1,7 +1,7 @@
 """Lists the kinds of model files, and declares what the module of a kind has."""
 
 import importlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
@@ -47,6 +47,14 @@ class HubFiles(Protocol):
         Args:
             place: the repository, for messages.
             names: its files.
+        """
+
+    def unsupported(self, place: str, described: Mapping[str, object]) -> ModelError | None:
+        """Why the model cannot run, as far as the hub knows it; None if it is not known.
+
+        Args:
+            place: the repository, for messages.
+            described: what the hub says about its GGUF models; empty if nothing.
         """
 
     def weights(
