@@ -24,6 +24,7 @@ from talu.graph.numpy_executor import NumpyExecutor, round_to
 from talu.sampling import SamplingParams
 from talu.sources.folder import FolderSource
 from talu.types import LocalBackend
+from talu.weights import pack
 from talu.weights.tensors import as_float32
 
 POCKET = Path(talu.__file__).parent / "models" / "pocket"
@@ -237,6 +238,26 @@ def test_the_network_computes_what_numpy_computes_with_these_weights(
         np.testing.assert_allclose(found, expected, rtol=0, atol=step * np.abs(expected).max())
 
 
+def test_weights_in_the_cache_are_not_used_with_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TALU_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pack, "CACHE_FROM_BYTES", 0)
+    folder = tmp_path / "model"
+    found = []
+    for version in ("gptq", "gptq", "gptq_v2"):
+        if not folder.exists():
+            write(folder, gptq(), in_layers(quantising.gptq))
+        (folder / "config.json").write_text(json.dumps(CONFIG | gptq(checkpoint_format=version)))
+        options = LocalBackend()
+        _, weights, _ = load_network(FolderSource(folder), CpuDevice(options), options)
+        packed = weights.packed["model.layers.0.mlp.up_proj.weight"]
+        found.append(_native.unpack(packed.format, packed.data, *packed.shape))
+        assert weights.from_cache == (len(found) == 2)
+    np.testing.assert_array_equal(found[0], found[1])
+    assert (found[0] != found[2]).any()
+
+
 def by_depth(name: str, w: Floats) -> Result | None:
     """Eight bits in the first layer, four in the second and the head, none in the embeddings."""
     if "embed" in name:
@@ -371,3 +392,20 @@ def test_the_information_on_a_model_says_which_weights_are_stored_in_another_way
     with Client(str(folder)) as client:
         answer = client.raw_complete("Once", max_tokens=1)
     assert any("42 matrices in F8_E4M3, which has no kernels" in note for note in answer.notes)
+
+
+GOLDEN = np.load(Path(__file__).with_name("mlx.npz"))
+
+
+@pytest.mark.parametrize("name", [key.removesuffix(".weight") for key in GOLDEN if "weight" in key])
+def test_the_numbers_are_those_of_mlx(name: str, tmp_path: Path) -> None:
+    bits, size, kind = name.split("_")
+    halves = {word: (kind.upper(), GOLDEN[f"{name}.{word}"]) for word in ("scales", "biases")}
+    stored = {"weight": ("U32", GOLDEN[f"{name}.weight"]), **halves}
+    quantising.save(tmp_path / "model.safetensors", {f"w.{n}": each for n, each in stored.items()})
+    settings = {"quantization": {"bits": int(bits), "group_size": int(size)}}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with FolderSource(tmp_path).tensors() as tensors:
+        packed = pack.load_packed(tensors, {"w.weight": f"affine{name}"})["w.weight"]
+    found = _native.unpack(packed.format, packed.data, *packed.shape)
+    np.testing.assert_array_equal(found, GOLDEN[f"{name}.numbers"])

@@ -1,12 +1,17 @@
 """Quantised folders that are damaged, contradict their settings, or use what talu does not have."""
 
 import json
+import math
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.sources import quantising
 from tests.sources.test_quantised import (
     AWQ,
@@ -248,8 +253,8 @@ CASES: dict[str, tuple[dict[str, Any], Change, Damage, str]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
-    settings, change, damage, message = CASES[name]
-    write(tmp_path, settings, change, damage)
+    given_settings, change, damage, message = CASES[name]
+    write(tmp_path, given_settings, change, damage)
     options = LocalBackend()
     with pytest.raises(ModelError, match=message):
         load_network(FolderSource(tmp_path), CpuDevice(options), options)
@@ -277,3 +282,59 @@ def test_a_zero_point_that_no_byte_can_hold_is_refused(tmp_path: Path) -> None:
     options = LocalBackend()
     with pytest.raises(ModelError, match="has a zero point of 256"):
         load_network(FolderSource(tmp_path), CpuDevice(options), options)
+
+
+ONE = np.random.default_rng(2).standard_normal((64, 128)).astype(np.float32)
+METHODS: dict[str, tuple[dict[str, Any], Stored]] = {
+    "mlx": (MLX, quantising.mlx(ONE)[0]),
+    "gptq": (gptq(), quantising.gptq(ONE, shuffled=True)[0]),
+    "awq": ({"quantization_config": AWQ}, quantising.awq(ONE)[0]),
+    "fp8": (BLOCKED, quantising.fp8(ONE, block=(128, 128))[0]),
+    "packed": (PACKED, quantising.packed_int(ONE, symmetric=False)[0]),
+    "int": (compressed("int-quantized"), quantising.plain_int(ONE)[0]),
+}
+TYPES = {
+    "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E8M0": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4,
+    "U32": 4, "I64": 8, "F64": 8, "BOOL": 1, "C64": 8,
+}  # fmt: skip
+values = (
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=4)
+)
+settings_values = st.recursive(
+    values, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_any_change_of_tensors_and_settings_is_read_or_refused(data: st.DataObject) -> None:
+    config, stored = (dict(each) for each in METHODS[data.draw(st.sampled_from(sorted(METHODS)))])
+    key = next(iter(config))
+    section = dict(config[key])
+    for _ in range(data.draw(st.integers(0, 2))):
+        name = data.draw(st.sampled_from([*section, "ignore", "dynamic"]))
+        section[name] = data.draw(settings_values)
+    for word in data.draw(st.lists(st.sampled_from(sorted(stored)), max_size=2, unique=True)):
+        number_type, numbers = stored.pop(word)
+        if data.draw(st.booleans()):
+            number_type = data.draw(st.sampled_from(sorted(TYPES)))
+            size = TYPES[number_type]
+            count = numbers.nbytes // size
+            shape = data.draw(
+                st.sampled_from([(count,), (1, count), (count, 1), (count // 4, 4), (1,), (0, 3)])
+            )
+            needed = size * math.prod(shape)
+            content = numbers.tobytes().ljust(needed, b"\1")[:needed]
+            raw = np.frombuffer(content, f"V{size}")
+            stored[word] = (number_type, raw.reshape(shape))
+    named = {f"w.{word}": each for word, each in stored.items()}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "config.json").write_text(json.dumps({key: section}))
+        quantising.save(folder / "model.safetensors", named)
+        with suppress(ModelError), FolderSource(folder).tensors() as tensors:
+            for each in tensors.names:
+                found = tensors[each]
+                for part in [*found.parts.values(), *([found.floats] if found.floats else [])]:
+                    assert part.read(0, part.count).shape == (part.count, part.width)

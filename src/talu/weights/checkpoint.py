@@ -18,6 +18,8 @@ class Checkpoint:
     Attributes:
         place: folder or file, for messages.
         files: the files and their content when they were opened; empty if there are none.
+        meaning: identifies settings of other files that decide which numbers the tensors stand for;
+            empty if there are none.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class Checkpoint:
         now: Callable[[], tuple[FileVersion, ...]] = tuple,
         close: Callable[[], None] = lambda: None,
         described_in: str = "config.json",
+        meaning: str = "",
     ) -> None:
         """Hold tensors.
 
@@ -39,9 +42,11 @@ class Checkpoint:
             now: returns what ``files`` would be now.
             close: closes the files; may be called more than once.
             described_in: what describes the network, for messages.
+            meaning: see the attribute.
         """
         self.place = place
         self.files = files
+        self.meaning = meaning
         self._tensors = dict(tensors)
         self._now = now
         self._close = close
@@ -69,8 +74,15 @@ class Checkpoint:
         kept = {new: self._tensors[name] for new, name in names.items() if name in self._tensors}
         return self.replaced(kept)
 
-    def replaced(self, tensors: Mapping[str, Tensor]) -> "Checkpoint":
-        """Other tensors, by name, that read the same open files."""
+    def replaced(
+        self, tensors: Mapping[str, Tensor], *, meaning: str | None = None
+    ) -> "Checkpoint":
+        """Other tensors, by name, that read the same open files.
+
+        Args:
+            tensors: by name.
+            meaning: see the attribute; None if it stays.
+        """
         return Checkpoint(
             self.place,
             tensors,
@@ -78,6 +90,7 @@ class Checkpoint:
             now=self._now,
             close=self._close,
             described_in=self._described_in,
+            meaning=self.meaning if meaning is None else meaning,
         )
 
     def check(self, wanted: Mapping[str, tuple[int, ...]]) -> None:

@@ -101,6 +101,8 @@ def load_packed(
         "source": [list(file) for file in checkpoint.files],
         "layout": {name: [kind, list(shape)] for name, (kind, shape, _) in sizes.items()},
     }
+    if checkpoint.meaning:
+        key["meaning"] = checkpoint.meaning
     if same:
         key["equal"] = sorted(tensor.name for tensor in same)
 

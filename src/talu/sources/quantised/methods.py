@@ -1,5 +1,7 @@
 """Finds out how the weights of a folder are quantised, and makes logical tensors of them."""
 
+import hashlib
+import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
@@ -123,7 +125,13 @@ def logical_tensors(stored: Checkpoint, settings: Settings) -> Checkpoint:
             if module.name in not_converted:
                 raise module.error("is named as not quantised in config.json")
             found[f"{prefix}weight"] = matrix
-    return stored.replaced(found)
+    return stored.replaced(found, meaning=digest(settings))
+
+
+def digest(settings: Settings) -> str:
+    """Identifies the settings that say how the weights are quantised."""
+    values = [settings.raw(key, None) for key in KEYS]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def names_of(section: Settings) -> Collection[str]:
