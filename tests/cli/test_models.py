@@ -109,8 +109,8 @@ def test_a_model_that_cannot_run_is_refused_before_its_weights_are_fetched(
     [
         ("org/smol:Q5_0", 1, "it has :Q4_1, :Q8_0"),
         ("org/none", 1, "there is no model 'org/none'"),
-        ("./folder", 2, "./folder is not the hub id of a model"),
-        ("talu/pocket", 2, "talu/pocket is not the hub id of a model"),
+        ("./folder", 2, "./folder is on this machine"),
+        ("talu/pocket", 2, "talu/pocket is on this machine"),
         ("openai::gpt-4o", 2, "is not the hub id of a model"),
     ],
 )

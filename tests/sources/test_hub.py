@@ -368,13 +368,29 @@ def test_an_update_gets_the_new_version_and_repairs_what_is_damaged_in_the_cache
     assert outcome.stderr.count("is damaged: its git checksum is") == 1
 
 
-def test_names_outside_of_the_folder_are_not_read(
+def test_names_outside_of_the_cache_are_left_alone(
     resolve: Resolve, repository: Any, tmp_path: Path
 ) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    repository.files |= {f"{'../' * 20}{tmp_path}/config.json": b"x", f"{tmp_path}/a.json": b"x"}
+    own = tmp_path / "own-Q4_0.gguf"
+    own.write_bytes(b"mine")
+    repository.files = {f"{'../' * 20}{str(own)[1:]}": b"other", "m-Q8_0.gguf": b"eight"}
+    for tag in ("Q4_0", "Q8_0"):
+        resolve(f"{repository.id}:{tag}", update=True)
+    assert own.read_bytes() == b"mine"
+
+
+def test_a_file_outside_of_the_cache_is_left_alone_if_a_link_to_it_is_damaged(
+    resolve: Resolve, repository: Any, tmp_path: Path
+) -> None:
+    folder = resolve().folder
+    assert folder is not None
+    own = tmp_path / "own"
+    own.write_bytes(b"mine")
+    link = folder / "model.safetensors"
+    link.unlink()
+    link.symlink_to(own)
     assert resolve(update=True).files() == FILES
-    assert (tmp_path / "config.json").read_text() == "{}"
+    assert own.read_bytes() == b"mine"
 
 
 def test_the_shards_in_the_index_of_a_sharded_model_are_downloaded(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.remote.llama import gguf as smollm2
 
+from talu import describe
 from talu.client import Client
 from talu.exceptions import ModelError, ModelNotFoundError
 from talu.sources.hub_cache import cached_models
@@ -110,6 +111,7 @@ def test_the_models_of_the_cache_are_listed_with_format_and_size(
     assert sizes["talu/copy"] > 5_000_000
     assert all(abs(each.last_used - time.time()) < 600 for each in stored_models())
     assert cached_models() == ["org/m:F16", "org/m:Q8_0", "talu/copy"]
+    assert describe("talu/copy").parameters == describe("talu/pocket").parameters
 
 
 @pytest.fixture
@@ -198,17 +200,47 @@ def test_files_of_a_user_are_never_removed(
         removal_of("./none", packed_only=True)
 
 
+@pytest.mark.parametrize("others", [[], ["m-Q8_0.gguf"]], ids=["whole", "one of two"])
 def test_a_link_out_of_the_cache_is_removed_without_what_it_refers_to(
-    cache: Path, tmp_path: Path
+    cache: Path, tmp_path: Path, others: list[str]
 ) -> None:
     kept = tmp_path / "kept.gguf"
-    kept.write_bytes(b"mine")
-    home = add(cache, "org/m", {"m-Q4_0.gguf": kept}).parents[1]
+    kept.write_bytes(b"mine" * 1000)
+    files = {name: blob(cache, "org/m", b"x") for name in others}
+    home = add(cache, "org/m", {"m-Q4_0.gguf": kept, **files}).parents[1]
     removal = removal_of("org/m:Q4_0")
     assert removal.bytes < 200  # the list of files
     removal.execute()
-    assert kept.read_bytes() == b"mine"
-    assert not home.exists()
+    assert kept.read_bytes() == b"mine" * 1000
+    assert [path.name for path in home.rglob("*.gguf")] == others
+    assert home.exists() == bool(others)
+
+
+@pytest.mark.parametrize("tag", ["", ":Q4_0"])
+def test_content_that_repositories_share_stays_until_the_last_is_removed(
+    cache: Path, tag: str
+) -> None:
+    client = importlib.import_module("huggingface_hub.utils._shared_blobs")
+    place = {"cache_dir": str(cache), "expected_size": 1000, "xet_hash": "cd" * 32}
+    others = [":Q8_0"] if tag else []
+    first = blob(cache, "org/a", b"x" * 1000)
+    assert client.publish_blob_to_shared_store(
+        blob_path=str(first), replace_existing=False, **place
+    )
+    second = cache / "models--org--b" / "blobs" / first.name
+    second.parent.mkdir(parents=True)
+    assert client.try_link_from_shared_store(blob_path=str(second), **place)
+    for model_id, path in (("org/a", first), ("org/b", second)):
+        rest = {f"m-{other[1:]}.gguf": blob(cache, model_id, b"") for other in others}
+        add(cache, model_id, {"m-Q4_0.gguf": path} | rest)
+    shared = first.resolve()
+    assert removal_of("org/a" + tag).bytes >= 1000
+    removal_of("org/a" + tag).execute()
+    assert shared.exists()
+    assert [each.ref for each in stored_models() if each.bytes] == ["org/b:Q4_0"]
+    removal_of("org/b" + tag).execute()
+    assert not shared.exists()
+    assert [each.ref for each in stored_models()] == [f"org/{x}{o}" for x in "ab" for o in others]
 
 
 def test_what_is_not_in_the_cache_is_not_found(several: Path) -> None:

@@ -25,8 +25,11 @@ def command(model: str) -> None:
     to date, and its files are verified.
     """
     named = split_tag(model)
-    if model == BUNDLED or model.startswith(PATH_STARTS) or exists(model) or named is None:
-        raise click.UsageError(f"{visible(model)[:100]} is not the hub id of a model.")
+    shown = visible(model)[:100]
+    if model == BUNDLED or model.startswith(PATH_STARTS) or exists(model):
+        raise click.UsageError(f"{shown} is on this machine; there is nothing to download.")
+    if named is None:
+        raise click.UsageError(f"{shown} is not the hub id of a model.")
     found = update(*named, check=_check)
     if found.note is not None:
         click.echo(f"talu: {visible(found.note)}", err=True)

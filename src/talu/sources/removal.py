@@ -3,10 +3,11 @@
 import importlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from talu.error_text import reason, shown
 from talu.exceptions import IOError as TaluIOError
@@ -27,12 +28,14 @@ class Removal:
         ref: the model.
         files: links and files; those of a ``home`` are left out.
         home: the folder of a repository that is removed as a whole, else None.
+        shared: content that is removed if no other repository needs it.
         bytes: disk space that becomes free.
     """
 
     ref: str
     files: tuple[Path, ...]
     home: Path | None = None
+    shared: tuple[Path, ...] = ()
     bytes: int
 
     def execute(self) -> None:
@@ -46,6 +49,7 @@ class Removal:
                 _remove_repository(self.home)
             for path in self.files:
                 path.unlink(missing_ok=True)
+            _sweep(self.shared, cache_folder())
         except OSError as error:
             raise TaluIOError(
                 f"cannot remove {error.filename}: {reason(error)}", code="IO_WRITE_FAILED"
@@ -88,13 +92,29 @@ def removal_of(ref: str, *, packed_only: bool = False) -> Removal:
     if packed_only:
         return _of_packed(ref, contents)
     packed = _packed(contents)
-    if chosen.keys() == models.keys():
-        own = {path for path in _files_at(home) if path.is_relative_to(home)}
-        return Removal(ref=ref, files=packed, home=home, bytes=_bytes({*own, *packed}))
-    shared = {path for name in models.keys() - chosen.keys() for path in models[name].contents}
-    own = {path for path in contents - shared if path.is_relative_to(home)}
-    links = [path for files in chosen.values() for path in files.links]
-    return Removal(ref=ref, files=(*links, *own, *packed), bytes=_bytes({*own, *packed}))
+    whole = chosen.keys() == models.keys()
+    if whole:
+        blobs = {*home.glob("blobs/*")}
+        own = {path for path in home.rglob("*") if path in blobs or not path.is_symlink()}
+    else:
+        kept = {name: files for name, files in models.items() if name not in chosen}
+        own = blobs = _blobs(home, chosen) - _blobs(home, kept)
+    return Removal(
+        ref=ref,
+        files=packed if whole else (*_links(chosen), *own, *packed),
+        home=home if whole else None,
+        shared=tuple(_shared(blobs, home.parent)),
+        bytes=_bytes({*own, *packed}),
+    )
+
+
+def _blobs(home: Path, models: Mapping[str | None, Files]) -> set[Path]:
+    """The blobs of a repository to which the links of these models lead."""
+    found = set()
+    for link in _links(models):
+        with suppress(OSError):
+            found.add(Path(os.path.normpath(link.parent / os.readlink(link))))
+    return {path for path in found if path.parent == home / "blobs"}
 
 
 def _tagged(home: Path, models: dict[str | None, Files], tag: str) -> dict[str | None, Files]:
@@ -110,7 +130,7 @@ def _tagged(home: Path, models: dict[str | None, Files], tag: str) -> dict[str |
     return {name: models[name]}
 
 
-def _links(models: dict[str | None, Files]) -> list[Path]:
+def _links(models: Mapping[str | None, Files]) -> list[Path]:
     return [path for files in models.values() for path in files.links]
 
 
@@ -137,22 +157,40 @@ def _bytes(paths: Iterable[Path]) -> int:
     total = 0
     for path in paths:
         with suppress(OSError):
-            total += path.stat().st_size
+            total += path.stat().st_size if path.is_file() else 0
     return total
 
 
 def _remove_repository(home: Path) -> None:
-    """Remove the folder of a repository, and its locks.
-
-    The hub's client removes what it shares between repositories, if nothing else needs it.
-    """
-    blobs = home / "blobs"
-    if blobs.is_dir() and any(os.path.islink(path) for path in blobs.iterdir()):
-        hub = importlib.import_module("huggingface_hub")
-        for repository in hub.scan_cache_dir(home.parent).repos:
-            if repository.repo_path == home:
-                revisions = [each.commit_hash for each in repository.revisions]
-                hub.scan_cache_dir(home.parent).delete_revisions(*revisions).execute()
-    if home.exists():
-        shutil.rmtree(home)
+    """Remove the folder of a repository, and its locks."""
+    shutil.rmtree(home)
     shutil.rmtree(home.parent / ".locks" / home.name, ignore_errors=True)
+
+
+def _shared(blobs: Iterable[Path], cache: Path) -> list[Path]:
+    """What the hub's client shares between repositories, of the blobs of one."""
+    if not any(path.is_symlink() for path in blobs):
+        return []
+    client = _client()
+    found = (client.shared_blob_target(path, cache) for path in blobs) if client else ()
+    return [path for path in found if path is not None]
+
+
+def _sweep(shared: Iterable[Path], cache: Path) -> None:
+    """Let the hub's client remove what no repository needs any more."""
+    for path in shared:
+        with suppress(OSError):
+            _client().sweep_shared_blob(path, cache_dir=cache)
+
+
+def _client() -> Any:
+    """The part of the hub's client that shares content; None in a version without it.
+
+    Then ``hf cache prune`` removes what is not needed.
+    """
+    try:
+        module = importlib.import_module("huggingface_hub.utils._shared_blobs")
+    except ImportError:
+        return None
+    known = hasattr(module, "shared_blob_target") and hasattr(module, "sweep_shared_blob")
+    return module if known else None
