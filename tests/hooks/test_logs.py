@@ -1,9 +1,11 @@
 """The logging hook writes one line at the start and one at the end."""
 
 import logging
+import time
 
 import pytest
 
+from talu.chat.observers import Generation, Hook
 from talu.exceptions import GenerationError, ValidationError
 from talu.hooks import LoggingHook, OpenTelemetryHook
 from talu.types import Done, FinishReason, Timings, Usage
@@ -15,6 +17,22 @@ LOGGER = "talu.generations"
 @pytest.fixture(autouse=True)
 def everything(caplog) -> None:
     caplog.set_level(logging.DEBUG, LOGGER)
+
+
+class SlowToOpen(Hook):
+    """Delays the hooks after it."""
+
+    def for_generation(self, generation: Generation) -> Hook:
+        while time.perf_counter() < generation.began_at + 0.05:
+            pass
+        return self
+
+
+def test_the_duration_and_the_first_token_count_from_the_same_start(faces, caplog) -> None:
+    client = faces.client(["one", FAST], hooks=[SlowToOpen(), LoggingHook()])
+    faces.run(client.chat().send("hello"))
+    end = caplog.records[-1].talu
+    assert 50 <= end["first_token_ms"] <= end["duration_ms"]
 
 
 def test_start_and_end_are_one_line_each(faces, caplog) -> None:

@@ -5,8 +5,9 @@ Each event reaches each hook once, and a failing hook does not affect the genera
 
 import inspect
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -38,6 +39,7 @@ class Generation:
             a raw completion. Without the ``provider_data`` of remote models.
         config: the merged settings of call and chat; the model supplies those that are unset.
         stream: the answer is read while it is generated.
+        began_at: the value of ``time.perf_counter()`` at the start, from which times count.
     """
 
     operation: Literal["chat", "text_completion"]
@@ -47,6 +49,7 @@ class Generation:
     messages: tuple[Mapping[str, Any], ...] | None
     config: GenerationConfig
     stream: bool
+    began_at: float = field(default_factory=time.perf_counter)
 
 
 class Hook:
@@ -279,6 +282,7 @@ class Observation:
 
     async def start(self) -> None:
         """Report the start."""
+        self._generation = replace(self._generation, began_at=time.perf_counter())
         observers = []
         for registered in self._hooks:
             opened = partial(_observer, registered.hook, self._generation)
@@ -286,6 +290,10 @@ class Observation:
                 observers.append(_Observer(registered, observer))
         self._observers = observers
         await self.deliver()
+
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the start."""
+        return (time.perf_counter() - self._generation.began_at) * 1000
 
     async def deliver(self) -> None:
         """Deliver pending events to every hook, even if an earlier hook is interrupted."""

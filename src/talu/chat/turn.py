@@ -8,7 +8,6 @@ Backend, store and event loop are accessed through ``IO`` and ``save`` only.
 """
 
 import os
-import time
 from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
@@ -93,7 +92,6 @@ class Turn(Outcome[ChatT]):
     superseded: bool = False
     _running: AsyncGeneration | None = None
     _unread: AsyncGeneration | None = None
-    _began_at: float = 0.0
     _process: int = field(default_factory=os.getpid)
     _observation: Observation = field(init=False)
     _question_is_saved: bool = False
@@ -109,7 +107,6 @@ class Turn(Outcome[ChatT]):
 
     async def begin(self) -> Self:
         """Open the model and start the generation; an invalid request raises."""
-        self._began_at = time.perf_counter()
         unseen = not self.stream and self.on_token is None
         self.request = replace(self.request, unseen=unseen)
         try:
@@ -290,7 +287,7 @@ class Turn(Outcome[ChatT]):
         text = not self.request.echo_prompt and (builder.text or builder.reasoning)
         if not (sampled or builder.tokens or builder.calls or text):
             return False
-        self._observation.first_token_ms = (time.perf_counter() - self._began_at) * 1000
+        self._observation.first_token_ms = self._observation.elapsed_ms()
         return True
 
     async def _end(self) -> None:
@@ -330,7 +327,7 @@ class Turn(Outcome[ChatT]):
         attempt = Attempt(
             model=self.model,
             location=self.racer.locate(),
-            duration_ms=(time.perf_counter() - self._began_at) * 1000,
+            duration_ms=self._observation.elapsed_ms(),
             first_token_ms=self._observation.first_token_ms,
             error=code if failed else None,
             reason=reason if failed else None,

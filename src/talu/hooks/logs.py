@@ -75,7 +75,6 @@ class _Observer(Hook):
         self._content = content
         self._generation = generation
         self._known: dict[str, object] = {"generation": next(NUMBERS), "model": generation.model}
-        self._began = time.perf_counter()
         self._first_token_ms: float | None = None
 
     def on_generation_start(self, chat: Any, input_text: str, *, config: object = None) -> None:
@@ -102,7 +101,7 @@ class _Observer(Hook):
         pairs: dict[str, object] = {
             "finish_reason": str(finish_reason(response, error)),
             "error": error_type(failure) if failure is not None else None,
-            "duration_ms": round((time.perf_counter() - self._began) * 1000, 3),
+            "duration_ms": round((time.perf_counter() - self._generation.began_at) * 1000, 3),
             "first_token_ms": self._first_token_ms,
         }
         if response is not None:

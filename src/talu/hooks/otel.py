@@ -133,7 +133,6 @@ class _Observer(Hook):
             "gen_ai.provider.name": "talu",
             "gen_ai.request.model": generation.model,
         }
-        self._began = time.perf_counter()
         self._span: Span | None = None
 
     def on_generation_start(self, chat: object, input_text: str, *, config: object = None) -> None:
@@ -160,7 +159,7 @@ class _Observer(Hook):
         *,
         error: BaseException | None = None,
     ) -> None:
-        seconds = time.perf_counter() - self._began
+        seconds = time.perf_counter() - self._generation.began_at
         ended = self._common.copy()
         if response is not None:
             ended["gen_ai.response.model"] = response.model
