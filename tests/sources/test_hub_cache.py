@@ -172,6 +172,16 @@ def test_removing_a_tag_leaves_the_other_models_of_the_repository(several: Path)
     assert sorted(names) == ["README.md", "m-Q8_0.gguf"]
 
 
+def test_what_an_interrupted_download_left_is_removed_by_its_tag(several: Path) -> None:
+    part = several / "blobs" / ("ab" * 32 + ".m%20x-Q4_0.gguf.talu.incomplete")
+    part.write_bytes(b"part")
+    assert [each.ref for each in stored_models()] == ["org/m:F16", "org/m:Q4_0", "org/m:Q8_0"]
+    removal = removal_of("org/m:Q4_0")
+    assert (removal.files, removal.home, removal.bytes) == ((part,), None, 4)
+    removal.execute()
+    assert [each.ref for each in stored_models()] == ["org/m:F16", "org/m:Q8_0"]
+
+
 def test_content_that_two_models_share_stays_with_the_other(cache: Path) -> None:
     same = blob(cache, "org/m", b"same")
     home = add(cache, "org/m", {"m-Q4_0.gguf": same, "m-Q8_0.gguf": same}).parents[1]

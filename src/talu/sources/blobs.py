@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 from talu.error_text import shown
 from talu.exceptions import IOError as TaluIOError
+from talu.sources.hub_cache import PARTIAL
 from talu.threads import thread_starts
 
-__all__ = ["PARTIAL", "DownloadStoppedError", "RemoteFile", "discard", "download", "missing_bytes"]
+__all__ = ["DownloadStoppedError", "RemoteFile", "discard", "download", "missing_bytes"]
 
-PARTIAL = ".talu.incomplete"  # of a file in the cache; the client's own ones end with .incomplete
+LONGEST_NAME = 120  # characters
 CONNECTIONS = 4
 WAIT_S = 0.5  # between two looks at the download of another process
 
@@ -168,7 +170,7 @@ def _present(file: RemoteFile, home: Path) -> int:
     if target.exists():
         return file.size
     try:
-        return min(_partial(target).stat().st_size, file.size)
+        return min(_partial(file, home).stat().st_size, file.size)
     except OSError:
         return 0
 
@@ -177,15 +179,18 @@ def _target(file: RemoteFile, home: Path) -> Path:
     return home / "blobs" / str(file.sha256)
 
 
-def _partial(target: Path) -> Path:
-    return target.with_name(target.name + PARTIAL)
+def _partial(file: RemoteFile, home: Path) -> Path:
+    """What there is of a file; its name says which one it is."""
+    target = _target(file, home)
+    name = quote(file.name.rpartition("/")[2], safe="")[-LONGEST_NAME:]
+    return target.with_name(f"{target.name}.{name}{PARTIAL}")
 
 
 def _fetch(file: RemoteFile, url: str, home: Path, bars: Any, stop: threading.Event) -> None:
     """Download one file to its place, unless another process does so."""
     client = importlib.import_module("huggingface_hub.file_download")
     target = _target(file, home)
-    partial = _partial(target)
+    partial = _partial(file, home)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(file, home, bars, stop):
         if target.exists():
@@ -238,7 +243,7 @@ def _locked(file: RemoteFile, home: Path, bars: Any, stop: threading.Event) -> I
                         desc="another process downloads " + file.name.rpartition("/")[2],
                     )  # fmt: skip
                 with suppress(OSError):
-                    bar.update(_partial(_target(file, home)).stat().st_size - bar.n)
+                    bar.update(_partial(file, home).stat().st_size - bar.n)
         if bar is not None:
             bar.close()
         yield

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from talu.exceptions import ModelError
 from talu.sources.gguf_on_hub import models_in, tag_of
@@ -19,6 +20,7 @@ from talu.sources.kinds import Found, HubFiles, all_kinds
 
 __all__ = [
     "COMMIT",
+    "PARTIAL",
     "REVISION",
     "Cached",
     "Files",
@@ -30,6 +32,7 @@ __all__ = [
     "home_of",
     "homes",
     "hub_files",
+    "incomplete_files",
     "references",
     "snapshot_of",
 ]
@@ -37,6 +40,7 @@ __all__ = [
 REVISION = "main"
 COMMIT = re.compile("[0-9a-f]{40}")
 HOME = "models--"
+PARTIAL = ".talu.incomplete"  # ends what talu has of a file; the client's own end with .incomplete
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,24 @@ def files_by_model(home: Path) -> dict[str | None, Files]:
             with contextlib.suppress(OSError):
                 files.contents.add(path.resolve(strict=True))
     return models
+
+
+def incomplete_files(home: Path) -> dict[Path, str]:
+    """What there is of files whose download was interrupted, with their names.
+
+    The name is empty if it is not known.
+    """
+    names: dict[str, str] = {}
+    for path in home.glob("trees/*.json"):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            files = json.loads(path.read_bytes())["files"]
+            names |= {str(about.get("lfs_sha256")): str(name) for name, about in files.items()}
+    found = {}
+    for path in sorted(home.glob("blobs/*.incomplete")):
+        content, _, rest = path.name.partition(".")
+        own = unquote(rest.removesuffix(PARTIAL)) if rest.endswith(PARTIAL) else ""
+        found[path] = names.get(content, own)
+    return found
 
 
 def listing(home: Path, commit: str) -> Collection[str] | None:

@@ -1,6 +1,5 @@
 """Lists the models in the caches: the hub's, which other programs use too, and that of weights."""
 
-import json
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,7 +8,13 @@ from pathlib import Path
 from talu.exceptions import ModelError
 from talu.sources.folder import open_source
 from talu.sources.gguf_on_hub import models_in, quantisation, tag_of
-from talu.sources.hub_cache import cache_folder, files_by_model, find_cached, homes
+from talu.sources.hub_cache import (
+    cache_folder,
+    files_by_model,
+    find_cached,
+    homes,
+    incomplete_files,
+)
 from talu.weights.cache import PackedFile, packed_files
 
 __all__ = ["StoredModel", "stored_models"]
@@ -88,9 +93,7 @@ def _complete(model_id: str, home: Path, packed: Collection[PackedFile]) -> Iter
 
 def _incomplete(model_id: str, home: Path) -> Iterator[StoredModel]:
     """The downloads that were interrupted, or are running."""
-    names = _names_of_contents(home)
-    for path in sorted(home.glob("blobs/*.incomplete")):
-        name = names.get(path.name.partition(".")[0], "")
+    for path, name in incomplete_files(home).items():
         first = next(iter(models_in([name])), None)
         yield StoredModel(
             ref=model_id if first is None else f"{model_id}:{quantisation(first) or first}",
@@ -98,16 +101,6 @@ def _incomplete(model_id: str, home: Path) -> Iterator[StoredModel]:
             bytes=path.stat().st_size,
             last_used=_used([path]),
         )
-
-
-def _names_of_contents(home: Path) -> dict[str, str]:
-    """The names of large files by their checksums, as far as the hub's client has stored them."""
-    names: dict[str, str] = {}
-    for path in home.glob("trees/*.json"):
-        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-            files = json.loads(path.read_bytes())["files"]
-            names |= {str(about.get("lfs_sha256")): str(name) for name, about in files.items()}
-    return names
 
 
 def _format(path: Path) -> str | None:

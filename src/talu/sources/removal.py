@@ -12,8 +12,14 @@ from typing import Any
 from talu.error_text import reason, shown
 from talu.exceptions import IOError as TaluIOError
 from talu.exceptions import ModelError, ModelNotFoundError
-from talu.sources.gguf_on_hub import GgufOnHub
-from talu.sources.hub_cache import Files, cache_folder, files_by_model, home_of
+from talu.sources.gguf_on_hub import GgufOnHub, models_in
+from talu.sources.hub_cache import (
+    Files,
+    cache_folder,
+    files_by_model,
+    home_of,
+    incomplete_files,
+)
 from talu.sources.resolve import BUNDLED, PATH_STARTS, exists, split_tag
 from talu.weights.cache import packed_files
 
@@ -87,18 +93,18 @@ def removal_of(ref: str, *, packed_only: bool = False) -> Removal:
     if home.is_symlink():
         raise ModelError(f"{home} is a link to a folder elsewhere; remove that yourself")
     models = files_by_model(home)
-    chosen = models if tag is None else _tagged(home, models, tag)
+    chosen, parts = (models, set()) if tag is None else _tagged(home, models, tag)
     contents = {path for files in chosen.values() for path in files.contents}
     if packed_only:
         return _of_packed(ref, contents)
     packed = _packed(contents)
-    whole = chosen.keys() == models.keys()
+    whole = tag is None or (chosen.keys() == models.keys() and parts == {*incomplete_files(home)})
     if whole:
         blobs = {*home.glob("blobs/*")}
         own = {path for path in home.rglob("*") if path in blobs or not path.is_symlink()}
     else:
         kept = {name: files for name, files in models.items() if name not in chosen}
-        own = blobs = _blobs(home, chosen) - _blobs(home, kept)
+        own = blobs = (_blobs(home, chosen) - _blobs(home, kept)) | parts
     return Removal(
         ref=ref,
         files=packed if whole else (*_links(chosen), *own, *packed),
@@ -117,17 +123,22 @@ def _blobs(home: Path, models: Mapping[str | None, Files]) -> set[Path]:
     return {path for path in found if path.parent == home / "blobs"}
 
 
-def _tagged(home: Path, models: dict[str | None, Files], tag: str) -> dict[str | None, Files]:
-    """The model that a tag means.
+def _tagged(
+    home: Path, models: Mapping[str | None, Files], tag: str
+) -> tuple[dict[str | None, Files], set[Path]]:
+    """The model that a tag means, and what there is of it if its download was interrupted.
 
     Raises:
         ModelError: none does, or several do.
     """
     names = [path.relative_to(home).as_posix().split("/", 2)[2] for path in _links(models)]
-    name = GgufOnHub(tag).model(str(home), names)
-    if name not in models:  # a file that is no model of its own
+    incomplete = incomplete_files(home)
+    name = GgufOnHub(tag).model(str(home), {*names, *incomplete.values()})
+    parts = {path for path, file in incomplete.items() if name in models_in([file])}
+    chosen: dict[str | None, Files] = {name: models[name]} if name in models else {}
+    if not chosen and not parts:  # a file that is no model of its own
         raise ModelNotFoundError(f"{home} has no model {shown(tag)}")
-    return {name: models[name]}
+    return chosen, parts
 
 
 def _links(models: Mapping[str | None, Files]) -> list[Path]:
