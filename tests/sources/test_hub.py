@@ -368,6 +368,13 @@ def test_an_update_gets_the_new_version_and_repairs_what_is_damaged_in_the_cache
     assert outcome.stderr.count("is damaged: its git checksum is") == 1
 
 
+def test_an_update_without_a_network_is_an_error(resolve_anew: Resolve, hub: Any) -> None:
+    outcome = resolve_anew(env={"HF_HUB_OFFLINE": "1"}, update=True)
+    assert (outcome.error, outcome.code) == ("IOError", "IO_NETWORK_FAILED")
+    assert "HF_HUB_OFFLINE forbids the network" in outcome.message
+    assert hub.requests == []
+
+
 def test_names_outside_of_the_cache_are_left_alone(
     resolve: Resolve, repository: Any, tmp_path: Path
 ) -> None:
