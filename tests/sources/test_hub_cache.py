@@ -182,6 +182,14 @@ def test_what_an_interrupted_download_left_is_removed_by_its_tag(several: Path) 
     assert [each.ref for each in stored_models()] == ["org/m:F16", "org/m:Q8_0"]
 
 
+@pytest.mark.parametrize("content", ["", "[", "[]", '{"files": 5}', "[" * 100_000, "\xff"])
+def test_a_damaged_list_of_files_is_as_good_as_none(several: Path, content: str) -> None:
+    (several / "trees" / f"{COMMIT}.json").write_text(content, "latin-1")
+    (several / "blobs" / "ab.incomplete").write_bytes(b"part")
+    listed = [(each.ref, each.status) for each in stored_models()]
+    assert listed == [("org/m", "incomplete"), ("org/m:F16", "ready"), ("org/m:Q8_0", "ready")]
+
+
 def test_content_that_two_models_share_stays_with_the_other(cache: Path) -> None:
     same = blob(cache, "org/m", b"same")
     home = add(cache, "org/m", {"m-Q4_0.gguf": same, "m-Q8_0.gguf": same}).parents[1]

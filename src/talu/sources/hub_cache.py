@@ -40,6 +40,7 @@ __all__ = [
 REVISION = "main"
 COMMIT = re.compile("[0-9a-f]{40}")
 HOME = "models--"
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 PARTIAL = ".talu.incomplete"  # ends what talu has of a file; the client's own end with .incomplete
 
 
@@ -168,7 +169,7 @@ def incomplete_files(home: Path) -> dict[Path, str]:
     """
     names: dict[str, str] = {}
     for path in home.glob("trees/*.json"):
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        with contextlib.suppress(*UNREADABLE):
             files = json.loads(path.read_bytes())["files"]
             names |= {str(about.get("lfs_sha256")): str(name) for name, about in files.items()}
     found = {}
@@ -181,7 +182,7 @@ def incomplete_files(home: Path) -> dict[Path, str]:
 
 def listing(home: Path, commit: str) -> Collection[str] | None:
     """The names of all files of a version, if the hub's client has stored them."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+    with contextlib.suppress(*UNREADABLE):
         files = json.loads((home / "trees" / f"{commit}.json").read_bytes())["files"]
         return [name for name in files if isinstance(name, str)]
     return None
