@@ -140,3 +140,16 @@ def test_a_broken_answer_leaves_its_place_to_the_next_request(faces: Any) -> Non
     client = faces.face.client_class(specs, policy=Fallback())
     assert faces.run(client.ask("hi", timeout=60)) == "whole"
     assert faces.run(client.ask("hi", timeout=60)) == "now"
+
+
+def test_the_time_of_an_answer_that_broke_does_not_count_as_waiting(faces: Any) -> None:
+    async def long() -> None:
+        await asyncio.sleep(0.55)
+
+    busy = EndpointError("later", "RATE_LIMITED", retry_after=0.01, transient=True)
+    client = faces.client_of(
+        model("a", ["half ", long, broken()]),
+        model("b", [busy], "whole"),
+        policy=Fallback(wait=0.5),
+    )
+    assert faces.run(client.ask("hi")) == "whole"

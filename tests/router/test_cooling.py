@@ -263,6 +263,41 @@ def test_the_wait_for_its_turn_does_not_make_a_model_slow() -> None:
     asyncio.run(main())
 
 
+def test_an_error_that_ends_the_request_lists_attempts_that_ended_after_it(awaited: Any) -> None:
+    begun, failing = asyncio.Event(), asyncio.Event()
+
+    async def tick() -> None:
+        await asyncio.sleep(0)
+
+    refused = GenerationError("filtered", "CONTENT_FILTERED")
+    client = hedged(
+        awaited.client_of(
+            model("a", [begun.wait, failing.set, refused]),
+            model("b", [begun.set, failing.wait, *[tick] * 9, limited(70)]),
+            policy=Fallback(hedge=True),
+        )
+    )
+    with pytest.raises(GenerationError, match="filtered") as caught:
+        awaited.run(client.ask("hi"))
+    assert tried(caught.value) == [("a", "CONTENT_FILTERED"), ("b", "RATE_LIMITED")]
+
+
+def test_a_request_that_asks_again_at_half_its_time_is_not_hedged_as_well(awaited: Any) -> None:
+    async def a_while() -> None:
+        await asyncio.sleep(0.2)
+
+    third = model("c", "never")
+    client = hedged(
+        awaited.client_of(
+            model("a", [hang]), model("b", [a_while, "b"]), third, policy=Fallback(hedge=True)
+        )
+    )
+    for _ in range(20):
+        client.router._routing._hedging.observe(1.05)
+    answer = awaited.run(client.ask("hi", timeout=2))
+    assert (tried(answer), third.requests) == ([("a", "SLOWER"), ("b", None)], [])
+
+
 def test_without_hedge_nothing_is_asked_twice(faces: Any) -> None:
     async def slow() -> None:
         await asyncio.sleep(0.01)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.remote import replies
-from tests.remote.server import Cut, Received, Reply, Server
+from tests.remote.server import Cut, Gate, Received, Reply, Server
 
 from talu import AsyncClient, ModelSpec, OpenAICompatibleBackend, ScriptedModel
 from talu.exceptions import EndpointError
@@ -277,3 +277,26 @@ def test_every_request_that_a_model_repeats_is_an_attempt(faces: Any, servers: E
     assert starts == sorted(starts)
     assert all(each.location for each in answer.attempts)
     faces.run(client.close())
+
+
+def test_the_repeated_requests_of_a_slower_model_are_attempts(servers: ExitStack) -> None:
+    flaky = servers.enter_context(Server(replies.failure(503), Reply(before=(Gate(),))))
+
+    async def repeated() -> None:
+        while len(flaky.requests) < 2:
+            await asyncio.sleep(0.01)
+
+    specs = [spec(flaky, "a", retries=1), ModelSpec("b", ScriptedModel([repeated, "b"]))]
+    client = AsyncClient(specs, policy=Fallback(hedge=True))
+    hedging = client.router._routing._hedging
+    for _ in range(20):
+        hedging.observe(0.001)
+        hedging.request()
+
+    async def main() -> None:
+        answer = await client.ask("hi")
+        errors = [each.error for each in answer.attempts if each.model == "a"]
+        assert errors == ["SERVER_ERROR", "SLOWER"]
+        await client.close()
+
+    asyncio.run(main())

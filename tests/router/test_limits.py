@@ -10,6 +10,7 @@ from talu import AsyncClient, Client, ModelSpec
 from talu.backends.scripted import ScriptedModel, Step
 from talu.exceptions import EndpointError, GenerationError, ResourceError, ValidationError
 from talu.router import Fallback, LeastBusy, Limits
+from talu.router.dispatch import CLOSING
 from talu.router.limits import Gate
 from talu.router.queue import Ticket
 from talu.router.targets import Lease, Target, Wait
@@ -379,8 +380,7 @@ def test_under_load_every_request_ends_and_nothing_stays_counted() -> None:
         specs = [ModelSpec(name, scripts(name), limits=limits) for name in ("a", "b", "c", "d")]
         async with AsyncClient(specs, policy=LeastBusy(hedge=True)) as client:
             results = await asyncio.gather(*(ask(client, number) for number in range(200)))
-            for _ in range(20):  # cancelled attempts close
-                await asyncio.sleep(0)
+            await asyncio.gather(*CLOSING)  # attempts that were cancelled
             counts = [(each.running, each.waiting) for each in client.router.status().targets]
             assert counts == [(0, 0)] * 4
             assert results.count("xy") >= 160

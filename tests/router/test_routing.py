@@ -33,6 +33,7 @@ from talu.router import (
     Policy,
     RoundRobin,
 )
+from talu.router.dispatch import CLOSING
 from talu.types import (
     Capabilities,
     FinishReason,
@@ -359,6 +360,31 @@ def test_a_stop_flag_ends_the_request_while_models_are_asked(faces: Any) -> None
     answer = faces.run(client.ask("hi", stop_flag=flag))
     assert answer.finish_reason is FinishReason.CANCELLED
     assert answer.text == ""
+    assert client.router.status().targets[0].running == 0
+
+
+@pytest.mark.parametrize("method", ["order", "unfit"])
+def test_a_stop_flag_ends_a_request_whose_policy_is_still_deciding(faces: Any, method: str) -> None:
+    flag, decided = StopFlag(), threading.Event()
+
+    def decide(*_: Any) -> Any:
+        flag.signal()
+        assert decided.wait(60)
+
+    policy = type("Slow", (Fallback,), {method: decide})()
+    other = model("a", "never")
+    client = faces.client_of(other, policy=policy)
+    try:
+        answer = faces.run(client.ask("hi", stop_flag=flag))
+    finally:
+        decided.set()
+    assert (answer, answer.finish_reason, other.requests) == ("", FinishReason.CANCELLED, [])
+
+    async def closed() -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(task for task in CLOSING if task.get_loop() is loop))
+
+    faces.run(closed() if faces.name == "async" else run_in_background(closed))
     assert client.router.status().targets[0].running == 0
 
 

@@ -46,6 +46,7 @@ class Dispatch:
         targets: Sequence[Target],
         open_model: Callable[[str], Awaitable[Backend]],
         hedging: Hedging,
+        stop: "asyncio.Future[None]",
     ) -> None:
         """Prepare the attempts.
 
@@ -55,6 +56,7 @@ class Dispatch:
             targets: the models, best first.
             open_model: opens a model by its name.
             hedging: when to ask a second one.
+            stop: done when no further model is to be asked.
         """
         self.attempts: list[Attempt] = []
         self.winner: Trial | None = None
@@ -76,17 +78,12 @@ class Dispatch:
         self._fresh = True  # no model was asked since the start or ``resume``
         self._errors: list[TaluError] = []
         self._held: BaseException | None = None  # raised unless a running attempt succeeds
-        self._began_at = self._asked_at = perf_counter()
+        self._began_at = self._asked_at = self._waits_from = perf_counter()
         self._tokens = prompt_tokens(request) + (request.config.max_tokens or USUAL_TOKENS)
-        self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def stop(self) -> None:
-        """Give up; to be called on the event loop of the request."""
-        if not self._stop.done():
-            self._stop.set_result(None)
+        self._stop = stop
 
     async def run(self) -> None:
-        """Ask until there is a winner, or ``stop`` was called.
+        """Ask until there is a winner, or ``stop`` is done.
 
         Raises:
             TaluError: no model gave a token; ``attempts`` of the error says what went wrong.
@@ -101,7 +98,7 @@ class Dispatch:
             TaluError: as ``run``.
         """
         broken, self.winner = self.winner, None
-        self._fresh = True
+        self._fresh, self._waits_from = True, perf_counter()  # the answer may have been long
         if broken is not None:
             self._failed(broken, error)
         await self._run()
@@ -111,7 +108,7 @@ class Dispatch:
             while self.winner is None and not self._stop.done():
                 if not self._running:
                     if self._held is not None:
-                        raise self._held
+                        raise self._with_attempts(self._held)
                     lease = await self._next()
                     if lease is None:
                         return
@@ -162,7 +159,7 @@ class Dispatch:
         deadline = self._request.deadline
         late = deadline is not None and deadline.expired
         if verdict is Verdict.RAISE or late or not isinstance(error, TaluError):
-            self._held = self._held or self._with_attempts(error)
+            self._held = self._held or error
             return
         if trial is self._hedge and (not trial.lease.was_asked or verdict is Verdict.DOWN):
             self._hedging.refund()
@@ -200,6 +197,7 @@ class Dispatch:
         if self._half_time is not None and self._half_time <= perf_counter():
             self._half_time = None
             if (lease := self._free()) is not None:
+                self._may_hedge = False  # one additional request is enough
                 self._overdue |= set(self._running.values())
                 self._hedging.hedged += 1
                 self._begin(lease)
@@ -265,7 +263,7 @@ class Dispatch:
         """
         if all(wait.broken is not None for wait in waits.values()):
             raise self._with_attempts(no_model_works(waits, self.attempts, self._errors))
-        deadline, waited = self._request.deadline, perf_counter() - self._began_at
+        deadline, waited = self._request.deadline, perf_counter() - self._waits_from
         allowed = max(self._allowed(wait) for wait in waits.values())
         left = allowed - waited if deadline is None else deadline.left
         seconds = [wait.seconds for wait in waits.values()]
@@ -285,9 +283,9 @@ class Dispatch:
                 trial.overtaken_by(self.winner)
                 if trial in self._overdue:
                     trial.lease.gave_up(self._too_slow())
-                self.attempts.append(trial.attempt("SLOWER", "another model was faster"))
+                self.attempts += trial.unfinished("SLOWER", "another model was faster")
             else:
-                self.attempts.append(trial.attempt("CANCELLED", "the request was cancelled"))
+                self.attempts += trial.unfinished("CANCELLED", "the request was cancelled")
             task.cancel()
             _close_later(_ended(task, trial))
         self._running.clear()
@@ -301,7 +299,7 @@ class Dispatch:
         )
 
     def _lose(self, trial: Trial) -> None:
-        self.attempts.append(trial.attempt("SLOWER", "another model was faster"))
+        self.attempts += trial.unfinished("SLOWER", "another model was faster")
         _close_later(_closed(trial))
 
     def _failure(

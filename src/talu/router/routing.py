@@ -14,6 +14,7 @@ from talu.router.limits import Limits
 from talu.router.policies import Policy
 from talu.router.policy_backend import DirectBackend, PolicyBackend
 from talu.router.policy_calls import checked_models
+from talu.router.routed_generation import Choices
 from talu.router.status import RouterStatus
 from talu.router.targets import Target
 from talu.types import Request
@@ -74,13 +75,8 @@ class Routing:
         if self.policy is None:
             raise RuntimeError("there is no policy")
         targets = [self._targets[name] for name in self.models]
-        return PolicyBackend(
-            self.policy,
-            targets,
-            partial(self._open, offline=offline),
-            self._hedging,
-            self._opened,
-        )
+        opener = partial(self._open, offline=offline)
+        return PolicyBackend(Choices(self.policy, targets, opener, self._hedging, self._opened))
 
     def close(self) -> None:
         """Wake the requests that wait for their turn; they fail, as later ones do."""

@@ -307,8 +307,9 @@ class Lease:
 
     def used(self, tokens: int) -> None:
         """The number of tokens is known now."""
-        self._slot.tokens += tokens - self._tokens
-        self._tokens = tokens
+        with self.target._state():  # attempts in several threads share a slot
+            self._slot.tokens += tokens - self._tokens
+            self._tokens = tokens
 
     def first_token(self, first_token_ms: float, closed_for: float | None = None) -> None:
         """The first token has come; the server takes no other request for so many seconds."""
@@ -338,8 +339,9 @@ class Lease:
 
     def sent_nothing(self) -> None:
         """The attempt does not count for the limits; to be called once."""
-        self._slot.requests -= 1
-        self.used(0)
+        with self.target._state():
+            self._slot.requests -= 1
+            self.used(0)
 
     def gave_up(self, error: BaseException) -> None:
         """The caller's time is running out without a first token; another model is asked."""
@@ -361,9 +363,12 @@ class Lease:
 
     def release(self) -> None:
         """The attempt has ended; idempotent."""
-        if not self._released and self._process == os.getpid():
-            self._released = True
-            self.target._ended(probe=self._probe, answering=self._answering)
+        if self._process != os.getpid():
+            return
+        with self.target._state():  # a sweep of another thread may release it at the same moment
+            released, self._released = self._released, True
+            if not released:
+                self.target._ended(probe=self._probe, answering=self._answering)
 
     def __del__(self) -> None:
         self.release()

@@ -102,6 +102,18 @@ class Trial:
             for each in requests
         ]
 
+    def unfinished(self, error: str, reason: str) -> list[Attempt]:
+        """Records of this attempt, ended now by the router, with those that its backend repeated.
+
+        Args:
+            error: as in ``Attempt``.
+            reason: as in ``Attempt``.
+        """
+        requests = () if self.generation is None else self.generation.so_far().attempts
+        if requests:
+            requests = (*requests[:-1], replace(requests[-1], error=error, reason=reason))
+        return self.attempts(error, reason, requests)
+
     def attempt(self, error: str | None = None, reason: str | None = None) -> Attempt:
         """A record of this attempt, ended now."""
         return Attempt(
