@@ -13,6 +13,7 @@ from tests.remote.server import Cut, Endless, Raw, Reply, Server
 from talu.exceptions import EndpointError, TaluError
 
 KEY = "sk-secret-0123456789"
+RESET = [("x-ratelimit-reset-tokens", "20s")]
 IDS = [("x-request-id", "req_7")]
 ENDED = "the engine died"
 
@@ -89,6 +90,18 @@ FAILURES: dict[str, tuple[Reply, Wrong]] = {
     "429, nonsense": (
         failure(429, headers=[("retry-after", "soon")]),
         Wrong("RATE_LIMITED", 429, transient=True),
+    ),
+    "429, the reset of a limit": (
+        failure(429, headers=[("x-ratelimit-remaining-tokens", "0"), *RESET]),
+        Wrong("RATE_LIMITED", 429, transient=True, retry_after=20.0),
+    ),
+    "429, a limit with something left": (
+        failure(429, headers=[("x-ratelimit-remaining-tokens", "5"), *RESET]),
+        Wrong("RATE_LIMITED", 429, transient=True),
+    ),
+    "503, the reset of a limit": (
+        failure(503, headers=[("x-ratelimit-remaining-tokens", "0"), *RESET]),
+        Wrong("SERVER_ERROR", 503, transient=True),
     ),
     "429, no credits": (spent(429), Wrong("OUT_OF_CREDITS", 429, says="quota")),
     "500": (failure(500, ENDED), Wrong("SERVER_ERROR", 500, True, ENDED)),

@@ -115,6 +115,19 @@ def test_an_error_names_all_pauses_when_waiting_would_take_too_long(faces: Any) 
     assert two.value.attempts == ()
 
 
+def test_a_model_that_needs_repair_is_told_apart_from_one_that_pauses(faces: Any) -> None:
+    refused = EndpointError("wrong key", "AUTHENTICATION_FAILED", status=401)
+    client = faces.client_of(model("a", [refused]), model("b", [limited(70)]), policy=Fallback())
+    for _ in range(2):
+        with pytest.raises(EndpointError) as caught:
+            faces.run(client.ask("hi"))
+    message = str(caught.value)
+    assert "'a' does not work until somebody repairs it (wrong key)" in message
+    assert "'b' is cooling down for" in message
+    assert caught.value.code == "MODELS_COOLING"
+    assert (caught.value.retry_after or 0) > 60  # of the model that pauses
+
+
 def test_a_lone_model_raises_its_own_error_when_the_server_asks_for_too_long_a_pause(
     faces: Any,
 ) -> None:

@@ -11,7 +11,7 @@ from talu import Client, ModelSpec
 from talu.backends.scripted import ScriptedModel, Step
 from talu.chat import Hook
 from talu.exceptions import EndpointError, GenerationError, StateError, ValidationError
-from talu.router import Fallback
+from talu.router import Fallback, Policy
 from talu.types import Done, FinishReason, StopFlag, Timings, Usage
 
 Script = str | list[Step]
@@ -270,9 +270,17 @@ class Attempts(Hook):
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str | None, str | None]] = []
+        self._changed = threading.Condition()
 
     def on_attempt(self, chat: Any, attempt: Any) -> None:
-        self.seen.append((attempt.model, attempt.location, attempt.error))
+        with self._changed:
+            self.seen.append((attempt.model, attempt.location, attempt.error))
+            self._changed.notify_all()
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many attempts have been seen."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.seen) >= count, 30)
 
 
 def test_the_attempts_of_a_race_have_a_location_and_the_time_of_the_first_token(
@@ -296,6 +304,37 @@ def test_the_attempts_of_a_race_have_a_location_and_the_time_of_the_first_token(
         assert 0 < each.first_token_ms <= each.duration_ms
     assert ("fast", "/models/fast", None) in hook.seen
     waiting.go_on()
+
+
+@pytest.mark.parametrize("policy", [None, Fallback()], ids=["no policy", "policy"])
+def test_hooks_and_the_answer_say_the_same_of_a_model_that_was_slower(
+    faces: Any, policy: Policy | None
+) -> None:
+    hook, begun, waiting = Attempts(), Waiting(faces), Waiting(faces)
+    if policy is not None:  # all models are asked on one event loop
+        begun._blocks = waiting._blocks = False
+
+    def begin() -> None:
+        begun.go_on()
+
+    client = faces.client_of(
+        model("slow", [begin, waiting, "late"]),
+        model("fast", [begun, "done"]),
+        policy=policy,
+        hooks=[hook],
+    )
+    answer = faces.run(client.race("hi", models=["slow", "fast"]))
+    assert [(each.model, each.error) for each in answer.attempts] == [
+        ("slow", "SLOWER"),
+        ("fast", None),
+    ]
+    waiting.go_on()
+    if faces.name == "sync":  # its thread ends after the call
+        hook.wait_for(2)
+    assert sorted((name, error) for name, _, error in hook.seen) == [
+        ("fast", None),
+        ("slow", "SLOWER"),
+    ]
 
 
 def test_the_attempts_of_a_race_with_a_policy_name_the_models_that_it_asked(faces: Any) -> None:

@@ -166,7 +166,7 @@ def test_when_all_models_fail_the_error_says_what_each_of_them_said(faces: Any) 
         faces.run(client.ask("hi"))
     error = caught.value
     assert str(error) == "no model answered: 'a': it is down; 'b': no such key"
-    assert (error.code, error.transient) == ("AUTHENTICATION_FAILED", True)
+    assert (error.code, error.status, error.transient) == ("ENDPOINT_UNREACHABLE", 503, True)
     assert tried(error) == [("a", "ENDPOINT_UNREACHABLE"), ("b", "AUTHENTICATION_FAILED")]
     assert hook.events == ["start", *tried(error), "EndpointError"]
 

@@ -86,6 +86,11 @@ class _Questions:
         racer = self._racers.get(number)
         return () if racer is None or racer.turn is None else racer.turn.attempts
 
+    def lost(self, winner: int) -> None:
+        """The other models are cancelled because this one was faster."""
+        for number, racer in self._racers.items():
+            racer.lost = number != winner
+
     def _arguments(self, number: int) -> dict[str, Any]:
         messages = conversation_of(self._question, self._deadline)
         return {
@@ -161,6 +166,8 @@ class _Contest:
         answer = self._results[number]
         if answer.finish_reason is FinishReason.CANCELLED:
             self._unfinished = ("CANCELLED", "the request was cancelled")
+        else:
+            self._asked.lost(number)
         answer._set_attempts(self._attempts())
         return answer
 

@@ -111,7 +111,7 @@ class Hook:
         """Called at the end for each model that a router has asked, in order.
 
         Without a policy, called for each request to a remote model if it was repeated, and for
-        each model of a race, at its own end: one that was slower is ``CANCELLED``.
+        each model of a race, at its own end: one that was slower is ``SLOWER``.
 
         Args:
             chat: as at the start.

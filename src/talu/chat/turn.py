@@ -49,10 +49,19 @@ class Racer:
     Attributes:
         locate: finds its location.
         turn: the turn that asks it, once there is one.
+        lost: another model was faster, which is why this one is cancelled.
     """
 
     locate: Callable[[], str | None]
     turn: "Turn[Any] | None" = None
+    lost: bool = False
+
+    def told(self, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
+        """The attempts; the last one of a model that lost says that another one was faster."""
+        if not self.lost or not attempts or attempts[-1].error not in (None, "CANCELLED"):
+            return attempts
+        slower = replace(attempts[-1], error="SLOWER", reason="another model was faster")
+        return (*attempts[:-1], slower)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -308,15 +317,15 @@ class Turn(Outcome[ChatT]):
         """The models that a router asked; in a race this model."""
         if self.ended:
             return self._observation.attempts
-        if isinstance(self._error, TaluError) and self._error.attempts:
-            return self._error.attempts
         known = self.builder.done.attempts if self.builder.done else ()
-        return known or self._own_attempt()
-
-    def _own_attempt(self) -> tuple[Attempt, ...]:
-        """The attempt at this model so far, in a race."""
+        if isinstance(self._error, TaluError) and self._error.attempts:
+            known = self._error.attempts
         if self.racer is None:
-            return ()
+            return known
+        return self.racer.told(known or self._own_attempt(self.racer))
+
+    def _own_attempt(self, racer: Racer) -> tuple[Attempt, ...]:
+        """The attempt at this model so far, in a race."""
         error = self._error
         code = error.code if isinstance(error, TaluError) else type(error).__name__
         if self.finish_reason is FinishReason.CANCELLED or isinstance(error, CancelledError):
@@ -326,7 +335,7 @@ class Turn(Outcome[ChatT]):
         failed = error is not None or self.finish_reason is FinishReason.CANCELLED
         attempt = Attempt(
             model=self.model,
-            location=self.racer.locate(),
+            location=racer.locate(),
             duration_ms=self._observation.elapsed_ms(),
             first_token_ms=self._observation.first_token_ms,
             error=code if failed else None,

@@ -19,8 +19,11 @@ def no_answer(attempts: Sequence[Attempt], errors: Sequence[BaseException]) -> G
     remote = [error for error in errors if isinstance(error, EndpointError)]
     error: GenerationError
     if remote and len(remote) == len(errors):
-        transient, last = any(each.transient for each in remote), remote[-1]
-        error = EndpointError(message, last.code, details, status=last.status, transient=transient)
+        transient = [each for each in remote if each.transient]
+        last = (transient or remote)[-1]  # the failure that may pass, if there is one
+        error = EndpointError(
+            message, last.code, details, status=last.status, transient=last.transient
+        )
     elif codes == {"UNSUITABLE"}:
         message += "; leave out what they do not have, or add a model that has it"
         error = GenerationError(message, "UNSUITABLE", details)
@@ -88,7 +91,8 @@ def not_in_time(
         error = GenerationError(message, "GENERATION_TIMEOUT", {**details, "limits": limits})
     else:
         message += "; allow more time: timeout=, or wait= of the policy or the Limits"
-        after = min(known.values(), default=None)
+        passing = [wait.seconds for wait in waits.values() if wait.broken is None]
+        after = min(passing) if passing and min(passing) < inf else None
         error = EndpointError(message, "MODELS_COOLING", details, retry_after=after, transient=True)
     return _with(error, attempts, errors)
 
@@ -125,4 +129,8 @@ def _waits(model: str, wait: Wait, attempts: Sequence[Attempt]) -> str:
     if not seconds:
         return f"{name} is being probed by another request"
     known = wait.reason in {each.reason for each in attempts}
+    if wait.broken is not None:
+        return f"{name} does not work until somebody repairs it" + (
+            "" if known else f" ({wait.reason})"
+        )
     return f"{name} is cooling down{seconds}" + ("" if known else f" ({wait.reason})")

@@ -21,6 +21,7 @@ from talu.backends.remote.answers import Malformed
 from talu.backends.remote.endpoint import Endpoint
 from talu.backends.remote.events import Part
 from talu.backends.remote.proxies import shown_proxy
+from talu.backends.remote.rate_limits import paused_for
 from talu.backends.remote.server_errors import (
     code_of,
     error_in,
@@ -45,6 +46,7 @@ HTTPS_WANTED = re.compile(r"http request\b.{0,40}\bhttps (server|port)", re.IGNO
 CONTROLS = re.compile(  # of terminals, of writing directions, and halves of characters
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
+TOO_MANY_REQUESTS = 429  # a status
 REDIRECTS = (301, 302, 303, 307, 308)
 UNANSWERED = ("ENDPOINT_UNREACHABLE", "ENDPOINT_TLS", "ENDPOINT_TIMEOUT", "STREAM_BROKEN")
 ALSO_OF_PROXIES = (403, 502, 503, 504)  # a status that a proxy may answer with
@@ -223,7 +225,7 @@ class Failures:
         about: dict[str, Any] = {
             "status": status,
             "request_id": request_id and self.safe(request_id)[:MAX_ID],
-            "retry_after": retry_after(headers, time.time()),
+            "retry_after": _asked_wait(status, headers, time.time()),
         }
         if status == 407 and self.proxy is not None:
             return self._refused_by_proxy("407")
@@ -326,6 +328,14 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+
+
+def _asked_wait(status: int, headers: Mapping[str, str], now: float) -> float | None:
+    """The seconds to wait that the server asks for, or those until its limits are reset."""
+    asked = retry_after(headers, now)
+    if asked is not None or status != TOO_MANY_REQUESTS:
+        return asked
+    return paused_for(headers, now) or None
 
 
 def _request_id(headers: Mapping[str, str]) -> str | None:
