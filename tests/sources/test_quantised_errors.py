@@ -106,7 +106,15 @@ CASES: dict[str, tuple[dict[str, Any], Change, Damage, str]] = {
     ),
     "MLX, another mode": (
         {"quantization": {"bits": 4, "group_size": 32, "mode": "nvfp4"}}, mlx, sound,
-        r"'quantization.mode' is 'nvfp4'.*supported: 'affine'",
+        r"'quantization.mode' is 'nvfp4'.*supported: 'affine', 'mxfp4'",
+    ),
+    "MLX, floats of 8 bits": (
+        {"quantization": {"bits": 8, "group_size": 32, "mode": "mxfp4"}}, mlx, sound,
+        "'quantization.bits' is 8; supported are 4",
+    ),
+    "MLX, floats with the scales of integers": (
+        {"quantization": {"bits": 4, "group_size": 32, "mode": "mxfp4"}}, mlx, sound,
+        "has type F16, expected U8",
     ),
     "MLX, bits of a module": (
         {"quantization": {"bits": 4, "group_size": 64, MODULE: {"bits": 9}}}, mlx, sound,

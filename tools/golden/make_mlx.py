@@ -28,6 +28,10 @@ def main() -> None:
                 f"{name}.biases": np.array(biases.view(mx.uint16)),
                 f"{name}.numbers": np.array(mx.dequantize(weight, *exact, size, bits)),
             }
+    weight, scales = mx.quantize(mx.array(random.standard_normal((3, 128))), mode="mxfp4")
+    exact = mx.dequantize(weight, scales, mode="mxfp4", dtype=mx.float32)
+    found |= {"mxfp4.weight": np.array(weight), "mxfp4.scales": np.array(scales)}
+    found["mxfp4.numbers"] = np.array(exact)
     np.savez_compressed(TARGET, **found)
 
 

@@ -1,4 +1,4 @@
-"""Reads matrices as MLX quantises them: codes with a scale and a minimum for a group of columns.
+"""Reads matrices as MLX quantises them: in groups of columns with a scale and a minimum, or MXFP4.
 
 https://ml-explore.github.io/mlx/build/html/python/_autosummary/mlx.core.quantize.html
 """
@@ -7,16 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from talu.error_text import shown
 from talu.exceptions import ModelError
 from talu.sources.quantised.groups import Groups
 from talu.sources.quantised.modules import FLOATS, Module
+from talu.sources.quantised.rows import Computed, Numbers, unpacked
 from talu.sources.settings import Settings
-from talu.weights.tensors import NUMBERS, Tensor
+from talu.weights.tensors import BLOCKS, NUMBERS, Encoding, Tensor
 
 __all__ = ["Mlx"]
 
-BITS, SIZES = (2, 3, 4, 5, 6, 8), (32, 64, 128)
+MODES = {  # the bits and the columns of a group
+    "affine": ((2, 3, 4, 5, 6, 8), (32, 64, 128)),
+    "mxfp4": ((4,), (32,)),
+}
+MXFP4 = Encoding("MXFP4", 32, {BLOCKS: 17})
 KEYS = ("group_size", "bits", "mode", "quant_method")
 
 
@@ -26,6 +33,7 @@ class Layer:
 
     bits: int
     size: int
+    mode: str
 
 
 class Mlx:
@@ -78,14 +86,15 @@ def read_layer(section: Settings, usual: Layer | None) -> Layer:
     Raises:
         ModelError: a value is missing, or not supported.
     """
-    section.word("mode", ["affine"], default="affine")
+    mode = section.word("mode", list(MODES), default=usual.mode if usual else "affine")
     bits = section.integer("bits", 1, 32, default=usual.bits if usual else None)
     size = section.integer("group_size", 1, 2**20, default=usual.size if usual else None)
-    if bits not in BITS:
-        raise section.error("bits", f"is {bits}; supported are {listed(BITS)}")
-    if size not in SIZES:
-        raise section.error("group_size", f"is {size}; supported are {listed(SIZES)}")
-    return Layer(bits, size)
+    known_bits, known_sizes = MODES[mode]
+    if bits not in known_bits:
+        raise section.error("bits", f"is {bits}; supported are {listed(known_bits)}")
+    if size not in known_sizes:
+        raise section.error("group_size", f"is {size}; supported are {listed(known_sizes)}")
+    return Layer(bits, size, mode)
 
 
 def listed(numbers: tuple[int, ...]) -> str:
@@ -104,10 +113,12 @@ def matrix(module: Module, layer: Layer) -> Tensor:
     columns, rest = divmod(words * 32, layer.bits)
     if rest or columns % layer.size:
         raise wrong(weight, layer, "a row would not be a whole number of groups")
-    scales = module.tensor("scales", FLOATS)
+    scales = module.tensor("scales", ["U8"] if layer.mode == "mxfp4" else FLOATS)
     groups = (rows, columns // layer.size)
     if scales.shape != groups:
         raise wrong(weight, layer, f"that needs scales of shape {groups}, found {scales.shape}")
+    if layer.mode == "mxfp4":
+        return float4_matrix(weight, scales, (rows, columns))
     minimums = module.shaped("biases", [scales.encoding.name], groups)
     return Groups(
         name=weight.name,
@@ -121,6 +132,31 @@ def matrix(module: Module, layer: Layer) -> Tensor:
         offsets=minimums.parts[NUMBERS],
         codes=weight.parts[NUMBERS],
     ).tensor()
+
+
+def float4_matrix(weight: Tensor, scales: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A matrix of 4-bit floats with a power of two for 32 columns, in the blocks of MXFP4.
+
+    In a block, the codes of columns 0 and 16 share the first byte.
+    """
+    rows, columns = shape
+    count = columns // MXFP4.columns
+
+    def blocks(start: int, stop: int) -> Numbers:
+        codes = unpacked(weight.parts[NUMBERS].read(start, stop), 4, columns)
+        halves = codes.reshape(stop - start, count, 2, 16)
+        pairs = halves[:, :, 0] | halves[:, :, 1] << np.uint8(4)
+        powers = scales.parts[NUMBERS].read(start, stop)[:, :, None]
+        return np.concatenate([powers, pairs], axis=2)
+
+    width = count * MXFP4.parts[BLOCKS]
+    return Tensor(
+        name=weight.name,
+        file=weight.file,
+        shape=shape,
+        encoding=MXFP4,
+        parts={BLOCKS: Computed(rows, width, blocks)},
+    )
 
 
 def wrong(weight: Tensor, layer: Layer, why: str) -> ModelError:
