@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from talu.backends.remote.failures import Failures
 from talu.backends.remote.retries import wait_before_retry
+from talu.backends.remote.time_limits import time_limit
 from talu.deadline import Deadline
 from talu.exceptions import EndpointError, TaluError
 
@@ -84,17 +85,25 @@ class Waiting:
             seconds, late = self._deadline.left, self._deadline.error
         if self._end is not None and self._end - perf_counter() < seconds:
             seconds, late = self._end - perf_counter(), self._late
+        async with self._cancellable(seconds, late):
+            yield
+
+    @asynccontextmanager
+    async def _cancellable(
+        self, seconds: float | None, late: Callable[[], Exception]
+    ) -> AsyncGenerator[None]:
+        """Limit the waits in the block to these seconds, or not at all; ``cancel`` ends them."""
         if self.cancelled:
             raise Cancelled
-        limit = asyncio.timeout(seconds)
+        limit: asyncio.Timeout | None = None
         try:
-            async with limit:
+            async with time_limit(seconds) as limit:
                 self._limit = limit
                 yield
         except TimeoutError:
             if self.cancelled:
                 raise Cancelled from None
-            if not limit.expired():
+            if limit is None or not limit.expired():
                 raise
             raise late() from None
         finally:
@@ -107,7 +116,7 @@ class Waiting:
             left.append(self._end - perf_counter())
         if left and min(left) <= seconds:
             return False
-        async with self.within(seconds + 1.0, self._late):
+        async with self._cancellable(None, self._late):
             await asyncio.sleep(seconds)
         return True
 

@@ -14,6 +14,8 @@ from typing import Any, cast
 
 import httpcore2
 
+from talu.backends.remote.time_limits import time_limit
+
 __all__ = ["Connection", "DeadError", "Network"]
 
 MAX_UNREAD = 1 << 18  # bytes that have arrived; more are not taken from the socket
@@ -39,7 +41,7 @@ class Network(httpcore2.AsyncNetworkBackend):
     ) -> httpcore2.AsyncNetworkStream:
         """Connect to a host."""
         with _errors(httpcore2.ConnectError, httpcore2.ConnectTimeout):
-            async with asyncio.timeout(timeout):
+            async with time_limit(timeout):
                 transport, arrivals = await _connected(host, port)
             for option in socket_options or ():
                 transport.get_extra_info("socket").setsockopt(*option)
@@ -68,7 +70,7 @@ class Connection(httpcore2.AsyncNetworkStream):
         try:
             with _errors(httpcore2.ReadError, httpcore2.ReadTimeout):
                 if self._arrivals.is_empty:
-                    async with asyncio.timeout(timeout):
+                    async with time_limit(timeout):
                         await self._arrivals.wait()
                 data = self._arrivals.take(max_bytes)
         except httpcore2.ReadError:
@@ -93,7 +95,7 @@ class Connection(httpcore2.AsyncNetworkStream):
                 raise DeadError
         with _errors(httpcore2.WriteError, httpcore2.WriteTimeout):
             self._transport.write(buffer)
-            async with asyncio.timeout(timeout):
+            async with time_limit(timeout):
                 await self._arrivals.written()
 
     @property
@@ -124,7 +126,7 @@ class Connection(httpcore2.AsyncNetworkStream):
         loop = asyncio.get_running_loop()
         try:
             with _errors(httpcore2.ConnectError, httpcore2.ConnectTimeout):
-                async with asyncio.timeout(timeout):
+                async with time_limit(timeout):
                     transport = await loop.start_tls(
                         self._transport,
                         self._arrivals,
