@@ -61,7 +61,7 @@ class _Default(str):
 
 DEFAULT_POOLING = cast("Pooling", _Default("last"))
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
-WeightFormat = Literal["auto", "stored"]
+WeightFormat = Literal["auto", "stored", "q8", "q4"]
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = get_args(WeightFormat)
 KVFormat = Literal["auto", "f32", "f16", "bf16"]
 KV_FORMATS: tuple[KVFormat, ...] = get_args(KVFormat)
@@ -82,6 +82,10 @@ class LocalBackend:
             columns: faster, with a cosine similarity of about 1 - 1e-6 to embeddings in f32. A
             quantised matrix that no format can hold exactly is ``i16`` with ``"auto"``, and f32
             with ``"stored"``.
+            columns: faster, with a cosine similarity of about 1 - 1e-6 to embeddings in f32.
+            ``"q8"`` and ``"q4"`` quantize a model that is not quantized yet, to 8 and to 4 to 5
+            bits a weight: less memory, faster generation. The first open takes from seconds to
+            minutes; the result is kept in the cache.
         kv_format: format of cached keys and values. ``"auto"`` is f32 for f32 weights and f16 for
             others. A model with keys or values above 65,504 needs ``"bf16"``, or ``"f32"``, which
             takes twice the memory.

@@ -264,7 +264,7 @@ def test_an_echoed_prompt_starts_the_text(model: LocalModel) -> None:
         ({"num_threads": 1025}, "to 1024"),
         ({"num_threads": 2.0}, "whole number"),
         ({"num_threads": 10**5000}, "a whole number of 16610 bits must be 0"),
-        ({"weight_format": "q4"}, "must be one of"),
+        ({"weight_format": "q5"}, "must be one of"),
         ({"kv_format": "i8"}, "must be one of"),
         ({"weight_format": ["auto"]}, "must be one of"),
     ],

@@ -129,4 +129,4 @@ def test_packing_a_checkpoint_reports_every_tensor(
         with open_folder(tmp_path / "m") as checkpoint:
             load_packed(checkpoint, dict.fromkeys("abc", "f32"))
     shares = [record.getMessage().split(": ")[1] for record in caplog.records]
-    assert shares == ["33 % of 0.0 GB", "66 % of 0.0 GB", "100 % of 0.0 GB"]
+    assert shares == ["33 % of 0 MB", "66 % of 0 MB", "100 % of 0 MB"]

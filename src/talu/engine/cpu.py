@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 
 from talu import _native
 from talu.engine.budget import available_memory
+from talu.engine.calibration import Calibration, Calibrator
 from talu.exceptions import ValidationError
 from talu.graph.native_executor import NativeExecutor
 from talu.graph.record import Graph
@@ -59,7 +60,7 @@ class CpuDevice:
     @property
     def formats(self) -> Collection[str]:
         """The formats of the native kernels."""
-        return [*_native.formats(), *_native.block_formats()]
+        return [*_native.formats(), *_native.block_formats(), *_native.rotated_formats()]
 
     def check(self) -> None:
         """Refuse an unsupported ``TALU_CPU``."""
@@ -82,10 +83,20 @@ class CpuDevice:
         layout: Mapping[str, str],
         *,
         same: tuple[Tensor, Tensor] | None = None,
+        calibration: Calibration | None = None,
     ) -> CpuWeights:
         """Pack the tensors into tiles, or map the packed file."""
         threads = self._options.num_threads
+        kind = self._options.weight_format
+        calibrator = (
+            Calibrator(calibration, tensors, layout, threads, kind) if calibration else None
+        )
         packed = load_packed(
-            tensors, layout, same=same, use_mmap=self._options.use_mmap, num_threads=threads
+            tensors,
+            layout,
+            same=same,
+            use_mmap=self._options.use_mmap,
+            num_threads=threads,
+            quantizer=calibrator,
         )
         return CpuWeights(packed, threads)

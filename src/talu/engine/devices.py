@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
+from talu.engine.calibration import Calibration
 from talu.engine.cpu import CpuDevice
 from talu.graph.record import Graph
 from talu.protocols import Executor
@@ -90,6 +91,7 @@ class Device(Protocol):
         layout: Mapping[str, str],
         *,
         same: tuple[Tensor, Tensor] | None = None,
+        calibration: Calibration | None = None,
     ) -> DeviceWeights:
         """Pack the tensors of a network, or find them packed by an earlier open.
 
@@ -97,6 +99,8 @@ class Device(Protocol):
             tensors: by the names of the network; their files are open.
             layout: the format of each tensor, from ``choose_layout`` with ``formats``.
             same: tensors that must be equal, which an earlier open may have found out.
+            calibration: how to find out which errors of quantized weights matter; None if the
+                layout quantizes nothing.
 
         Raises:
             UnequalError: the two tensors are not equal.

@@ -1,8 +1,10 @@
 """Loads a model from its files: network, weights, tokenizer, cache and executor."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from talu.engine.budget import CachePlan, plan_cache
+from talu.engine.calibration import Calibration
 from talu.engine.devices import Device, DeviceExecutor, DeviceWeights, device_for
 from talu.engine.embedding import plan_embedder
 from talu.engine.model import LoadedModel, ModelInfo
@@ -14,7 +16,16 @@ from talu.sources.source import ModelSource
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
-from talu.weights.layout import VECTOR, Role, choose_kv_format, choose_layout, conversions
+from talu.weights.layout import (
+    ROTATED,
+    ROTATED_COLUMNS,
+    VECTOR,
+    Role,
+    choose_kv_format,
+    choose_layout,
+    conversions,
+    quantizes,
+)
 from talu.weights.tensors import UnequalError
 
 __all__ = ["load_model", "plan_layout"]
@@ -40,7 +51,7 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
     lower_case = embedding.texts.lower_case and embedding.problem is None
     tokenizer = Tokenizer(source.tokenizer(lower_case=lower_case))
     chat_templates = source.chat_templates()
-    architecture, weights, layout = load_network(source, device, options)
+    architecture, weights, layout = load_network(source, device, options, tokenizer)
     graph, own = architecture.graph, architecture.embedding
     formats = {*layout.values()} - {VECTOR}
     kv_format = choose_kv_format(options, layout)
@@ -61,6 +72,7 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
         return open_executor(graph.up_to(architecture.hidden), embedder.blocks)
 
     notes = [weights.note] if weights.note else []
+    notes += quantization_notes(options, layout)
     if options.num_threads > executor.num_threads:
         notes.append(
             f"num_threads={options.num_threads} was requested, but this process may use only "
@@ -97,7 +109,10 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
 
 
 def load_network(
-    source: ModelSource, device: Device, options: LocalBackend
+    source: ModelSource,
+    device: Device,
+    options: LocalBackend,
+    tokenizer: Tokenizer | None = None,
 ) -> tuple[Architecture, DeviceWeights, dict[str, str]]:
     """The network, its weights on the device, and the format of each weight.
 
@@ -109,10 +124,10 @@ def load_network(
         architecture = load_architecture(source, stored=stored)
         tied = architecture.tied_pair(stored)
         try:
-            return load_weights(architecture, checkpoint, device, options, tied)
+            return load_weights(architecture, checkpoint, device, options, tokenizer, tied)
         except UnequalError:  # as in transformers
             architecture = load_architecture(source, stored=stored, own_head=True)
-            return load_weights(architecture, checkpoint, device, options)
+            return load_weights(architecture, checkpoint, device, options, tokenizer)
 
 
 def load_weights(
@@ -120,13 +135,18 @@ def load_weights(
     checkpoint: Checkpoint,
     device: Device,
     options: LocalBackend,
+    tokenizer: Tokenizer | None,
     tied: tuple[str, str] | None = None,
 ) -> tuple[Architecture, DeviceWeights, dict[str, str]]:
     """The network, its weights, and their formats; ``tied`` are tensors that must be equal."""
     tensors, layout = plan_layout(architecture, checkpoint, device, options)
     same = (checkpoint[tied[0]], checkpoint[tied[1]]) if tied else None
     notes = (*architecture.notes, *conversions(tensors, layout))
-    return replace(architecture, notes=notes), device.pack(tensors, layout, same=same), layout
+    calibration = None
+    if quantizes(options) and tokenizer is not None:
+        calibration = Calibration(architecture.graph, tokenizer, architecture.context_length)
+    packed = device.pack(tensors, layout, same=same, calibration=calibration)
+    return replace(architecture, notes=notes), packed, layout
 
 
 def plan_layout(
@@ -140,9 +160,16 @@ def plan_layout(
     wanted = architecture.graph.weights
     tensors = checkpoint.renamed(architecture.names_in(checkpoint.names))
     tensors.check(wanted)
-    products = multiplied(architecture.graph)
+    graph = architecture.graph
+    products, sensitive = multiplied(graph), protected(graph)
     roles = [
-        Role(name=n, shape=s, multiplied=n in products, generates=architecture.generates)
+        Role(
+            name=n,
+            shape=s,
+            multiplied=n in products,
+            generates=architecture.generates,
+            protected=n in sensitive,
+        )
         for n, s in wanted.items()
     ]
     return tensors, choose_layout(roles, tensors, options, device.formats)
@@ -152,6 +179,39 @@ def multiplied(graph: Graph) -> set[str]:
     """The matrices that are only used in products, not as embedding tables."""
     linear = {op.weights[0] for op in graph.ops if op.kind == "linear"}
     return linear.difference(*(op.weights for op in graph.ops if op.kind != "linear"))
+
+
+def protected(graph: Graph) -> set[str]:
+    """The matrices whose errors affect results most for their size.
+
+    They are those of attention's keys, values and output, and that of the result.
+    """
+    ops = graph.ops
+    values = {graph.result.id} if graph.result else set()
+    for i, op in enumerate(ops):
+        if op.kind == "attention":
+            values |= {source(graph, each) for each in op.inputs[1:]}
+        elif op.kind == "linear" and ops[source(graph, op.inputs[0])].kind == "attention":
+            values.add(i)
+    return {ops[i].weights[0] for i in values if ops[i].kind == "linear"}
+
+
+def source(graph: Graph, value: int) -> int:
+    """The value before rotary embeddings, norms, and the choice of rows."""
+    while graph.ops[value].kind in ("rope", "rms_norm", "output_rows"):
+        value = graph.ops[value].inputs[0]
+    return value
+
+
+def quantization_notes(options: LocalBackend, layout: Mapping[str, str]) -> list[str]:
+    """Names the matrices that are not quantized although the caller asks for it."""
+    left = [name for name, kind in layout.items() if kind not in (VECTOR, *ROTATED)]
+    if not quantizes(options) or not left:
+        return []
+    return [
+        f"weight_format={options.weight_format!r} leaves {len(left)} matrices as the file has "
+        f"them, such as {left[0][:100]!r}: their columns are not a multiple of {ROTATED_COLUMNS}"
+    ]
 
 
 def model_notes(architecture: Architecture, cache: CachePlan) -> list[str]:

@@ -46,6 +46,11 @@ class ModelInfo:
     model_context_length: int
     notes: tuple[str, ...] = ()
 
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits that a parameter takes on average, with scales, and padding of the matrices."""
+        return 8 * self.weight_bytes / self.parameters
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:

@@ -263,6 +263,23 @@ class Graph:
             )
         self.result, self.hidden = x, hidden
 
+    def has_only_outputs(self, x: Value) -> bool:
+        """Whether a value has only the rows that the step returns."""
+        return x.id in self._only_outputs
+
+    def repeat(self, op: Op, shapes: Mapping[str, tuple[int, ...]]) -> Value:
+        """An operation of another network, with values of this one as its inputs.
+
+        Args:
+            op: the operation; a layer of the cache that it names is one of this network.
+            shapes: of its weights, by name.
+        """
+        inputs = tuple(Value(i, self.ops[i].width) for i in op.inputs)
+        if op.kind == "output_rows":
+            return self.output_rows(inputs[0])
+        weights = {name: shapes[name] for name in op.weights}
+        return self._op(op.kind, inputs, weights, op.width, **op.params)
+
     def up_to(self, result: Value) -> "Graph":
         """The same network, ending at an earlier value."""
         graph = Graph()

@@ -2,7 +2,8 @@
 
 The folder is ``packed`` in ``TALU_CACHE``, else in ``$XDG_CACHE_HOME/talu``, else in
 ``~/.cache/talu``. It holds at most one file for each checkpoint on this machine: writing a file
-removes the others of the same checkpoint, and those whose checkpoint has changed or is gone.
+removes the others of the same checkpoint, and those whose checkpoint has changed or is gone. A
+checkpoint that is quantized at load has another file for each format.
 docs/decisions/0002-packed-weight-cache.md
 """
 
@@ -69,7 +70,7 @@ def save(
         path = path_of(key)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         packed_file.sweep_temporaries(path.parent)
-        remove_outdated(path, key["source"])
+        remove_outdated(path, key)
         size = max(slot.offset + slot.size for slot in slots.values())
         if shutil.disk_usage(path.parent).free < size + SPARE_BYTES:
             raise OSError(f"{size >> 20} MiB more would leave less than 1 GiB of the disk free")
@@ -134,14 +135,20 @@ def path_of(key: Mapping[str, Any]) -> Path:
     return cache_folder() / (hashlib.sha256(text.encode()).hexdigest()[:32] + SUFFIX)
 
 
-def remove_outdated(spared: Path, source: Iterable[FileVersion]) -> None:
-    """Remove other files of ``source``, and those whose checkpoint has changed or is gone."""
+def remove_outdated(spared: Path, key: Mapping[str, Any]) -> None:
+    """Remove other files of this checkpoint, and those whose checkpoint has changed or is gone.
+
+    Files that are quantized, or not, or in other formats, are kept beside each other.
+    """
+    source: Iterable[FileVersion] = key["source"]
     paths = {path for path, *_ in source}
     for path in set(spared.parent.glob("*" + SUFFIX)) - {spared}:
         try:
-            theirs = packed_file.read_key(path)["source"]
+            found = packed_file.read_key(path)
+            theirs = found["source"]
             current = theirs and all(version_of(Path(file[0])) == tuple(file) for file in theirs)
-            outdated = not current or paths == {file[0] for file in theirs}
+            alike = key.get("quantizer", [])[:1] == found.get("quantizer", [])[:1]
+            outdated = not current or (alike and paths == {file[0] for file in theirs})
         except (OSError, UnusableError, LookupError, TypeError, ValueError):
             outdated = True
         if outdated:

@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from talu.exceptions import ModelError
+from talu.exceptions import ModelError, ValidationError
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.tensors import ARRAY_TYPES, Encoding
 
 __all__ = [
+    "ROTATED",
+    "ROTATED_COLUMNS",
     "VECTOR",
     "Role",
     "choose_computed",
@@ -21,12 +23,15 @@ __all__ = [
     "choose_kv_format",
     "choose_layout",
     "conversions",
+    "quantizes",
 ]
 
 VECTOR = "vector"  # the format of one-dimensional tensors: float32
 INTEGERS = "i16"
 GROUPED = ("affine", "zeros")  # formats of matrices that files store as several tensors
 AS_INTEGERS = "stored and multiplied as 16-bit integers with one scale for 128 columns"
+ROTATED = ("r4", "r8")  # formats that quantize
+ROTATED_COLUMNS = 64  # the columns of a rotated matrix are a multiple of this
 EXACT = {"f32", INTEGERS}  # formats whose models get keys and values in f32
 
 
@@ -39,12 +44,14 @@ class Role:
         shape: as the network reads it.
         multiplied: it is only used in products, not as a table of embeddings.
         generates: the network computes logits.
+        protected: quantization to 4 bits keeps 8 for it.
     """
 
     name: str
     shape: tuple[int, ...]
     multiplied: bool
     generates: bool
+    protected: bool = False
 
 
 def choose_format(
@@ -61,6 +68,9 @@ def choose_format(
     if len(role.shape) == 1:
         return VECTOR if encoding.name in ARRAY_TYPES else None
     own = encoding.name.lower()  # stores exactly what the file has
+    if quantizes(options) and role.shape[-1] % ROTATED_COLUMNS == 0 and {*ROTATED} <= {*offered}:
+        eight = options.weight_format == "q8" or role.protected or not role.multiplied
+        return "r8" if eight else "r4"
     rounds = options.weight_format == "auto" and role.multiplied and not role.generates
     if own == "f32" and rounds and INTEGERS in offered:
         return INTEGERS
@@ -74,6 +84,11 @@ def choose_computed(options: LocalBackend, offered: Collection[str]) -> str | No
     """
     wanted = "f32" if options.weight_format == "stored" else INTEGERS
     return next((each for each in (wanted, "f32") if each in offered), None)
+
+
+def quantizes(options: LocalBackend) -> bool:
+    """Whether the caller asks for quantized weights."""
+    return options.weight_format in ("q8", "q4")
 
 
 def choose_layout(
@@ -96,6 +111,13 @@ def choose_layout(
     layout = {}
     for role in roles:
         tensor = tensors[role.name]
+        if quantizes(options) and len(role.shape) > 1 and tensor.encoding.name not in ARRAY_TYPES:
+            raise ValidationError(
+                f"weight_format={options.weight_format!r} cannot be done: the weights in "
+                f"{tensors.place} are quantized already (tensor {role.name[:100]!r} has type "
+                f"{tensor.encoding.name[:40]}); leave it at 'auto', or take the original files",
+                details={"param": "weight_format", "value": options.weight_format},
+            )
         chosen = choose_format(role, tensor.encoding, options, offered)
         if chosen is None and tensor.floats is not None and len(role.shape) == 2:
             chosen = choose_computed(options, offered)
@@ -121,7 +143,7 @@ def conversions(tensors: Checkpoint, layout: Mapping[str, str]) -> list[str]:
     changed = Counter(
         (tensors[name].encoding.name, chosen)
         for name, chosen in layout.items()
-        if chosen not in (VECTOR, tensors[name].encoding.name.lower())
+        if chosen not in (VECTOR, *ROTATED, tensors[name].encoding.name.lower())
     )
     notes = []
     for (encoding, chosen), count in sorted(changed.items()):
@@ -138,7 +160,8 @@ def conversions(tensors: Checkpoint, layout: Mapping[str, str]) -> list[str]:
 
 def offered_encodings(offered: Collection[str]) -> list[str]:
     """The encodings that an executor stores as they are."""
-    return [name.upper() for name in offered if name != INTEGERS and not name.startswith(GROUPED)]
+    own = (INTEGERS, *ROTATED)
+    return [name.upper() for name in offered if name not in own and not name.startswith(GROUPED)]
 
 
 def choose_kv_format(options: LocalBackend, layout: Mapping[str, str]) -> str:

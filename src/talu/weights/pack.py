@@ -1,7 +1,7 @@
 """Packs logical tensors for the native kernels, or maps a packed file."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +10,37 @@ from talu import _native
 from talu.protocols import PackedTensor
 from talu.weights import cache, packed_file
 from talu.weights.checkpoint import Checkpoint
-from talu.weights.layout import VECTOR
+from talu.weights.layout import ROTATED, VECTOR
 from talu.weights.packed_file import Bytes, Packed, Slot, UnusableError
 from talu.weights.progress import Progress
 from talu.weights.tensors import ARRAY_TYPES, BLOCKS, Tensor, as_float32, check_equal
 
-__all__ = ["CACHE_FROM_BYTES", "LoadedWeights", "load_packed", "packed_bytes"]
+__all__ = [
+    "CACHE_FROM_BYTES",
+    "LoadedWeights",
+    "Quantizer",
+    "load_packed",
+    "pack_in_memory",
+    "packed_bytes",
+]
 
 CACHE_FROM_BYTES = 16 << 20  # packing less takes at most 25 ms and is not worth a file
 ROWS = 64  # whose tiles have a multiple of 64 bytes, in every format
 CHUNK = 32 << 20  # bytes, as float32, of the rows that are computed at once
+
+
+class Quantizer(Protocol):
+    """Knows which errors of the weights matter, for formats whose codes are chosen."""
+
+    @property
+    def key(self) -> list[Any]:
+        """Identifies the codes that it leads to, in JSON types."""
+
+    def factor(self, name: str) -> NDArray[np.float32] | None:
+        """What ``_native.choose`` needs to know about the inputs of a weight; None if nothing is.
+
+        It is asked for the weights in the order of the network.
+        """
 
 
 class LoadedWeights(Mapping[str, PackedTensor]):
@@ -72,6 +93,7 @@ def load_packed(
     same: tuple[Tensor, Tensor] | None = None,
     use_mmap: bool = True,
     num_threads: int = 0,
+    quantizer: Quantizer | None = None,
 ) -> LoadedWeights:
     """Load tensors, packed for the native kernels.
 
@@ -83,10 +105,12 @@ def load_packed(
         use_mmap: map the packed file. Otherwise the packed file, or the checkpoint if there is
             none, is read into private memory.
         num_threads: number of packing threads; 0 for all that the process may use.
+        quantizer: needed for formats whose codes are chosen.
 
     Returns:
         the tensors. Less than 16 MiB is packed into private memory at every open, regardless of
         ``use_mmap``, because no packed file is saved; the same holds for tensors without a file.
+        Quantized tensors are saved whatever their size.
 
     Raises:
         UnequalError: the two tensors are not equal.
@@ -96,15 +120,7 @@ def load_packed(
     """
     sizes = {name: _size(checkpoint[name], kind) for name, kind in layout.items()}
     slots, size = packed_file.place(sizes)
-    key = {
-        "packing": _native.PACKING_VERSION,
-        "source": [list(file) for file in checkpoint.files],
-        "layout": {name: [kind, list(shape)] for name, (kind, shape, _) in sizes.items()},
-    }
-    if checkpoint.meaning:
-        key["meaning"] = checkpoint.meaning
-    if same:
-        key["equal"] = sorted(tensor.name for tensor in same)
+    key = _key(checkpoint, sizes, same, quantizer)
 
     def check(found: Mapping[str, Slot]) -> None:
         if found != slots:
@@ -115,20 +131,26 @@ def load_packed(
         return LoadedWeights(*found, from_cache=True, mapped=use_mmap)
 
     def fill(name: str, out: Bytes) -> None:
-        pack_tensor(checkpoint[name], slots[name].format, out, num_threads)
+        tensor, kind = checkpoint[name], slots[name].format
+        if kind in ROTATED:
+            factor = quantizer.factor(name) if quantizer else None
+            quantize_tensor(tensor, kind, out, factor, num_threads)
+        else:
+            pack_tensor(tensor, kind, out, num_threads)
         progress.add(len(out))
 
     if same:
         check_equal(*same)
     saved: Packed | str | None = None
-    if cached and size >= CACHE_FROM_BYTES:
-        with Progress("preparing the weights of the model, once", size) as progress:
+    what = "quantizing" if quantizer else "preparing"
+    if cached and (quantizer or size >= CACHE_FROM_BYTES):
+        with Progress(f"{what} the weights of the model, once", size) as progress:
             saved = cache.save(key, slots, fill, use_mmap=use_mmap)
     if isinstance(saved, tuple):
         loaded = LoadedWeights(*saved, from_cache=False, mapped=use_mmap)
     else:
         data = packed_file.aligned(size)
-        with Progress("preparing the weights of the model", size) as progress:
+        with Progress(f"{what} the weights of the model", size) as progress:
             for name, slot in slots.items():
                 fill(name, data[slot.offset : slot.offset + slot.size])
         loaded = LoadedWeights(slots, data, from_cache=False, mapped=False, note=saved)
@@ -140,6 +162,27 @@ def packed_bytes(checkpoint: Checkpoint, layout: Mapping[str, str]) -> int:
     """Size of the tensors in these formats, by name; reads none of them."""
     sizes = {name: _size(checkpoint[name], kind) for name, kind in layout.items()}
     return packed_file.place(sizes)[1]
+
+
+def _key(
+    checkpoint: Checkpoint,
+    sizes: Mapping[str, tuple[str, tuple[int, ...], int]],
+    same: tuple[Tensor, Tensor] | None,
+    quantizer: Quantizer | None,
+) -> dict[str, Any]:
+    """Identifies the content of a packed file, in JSON types."""
+    key: dict[str, Any] = {
+        "packing": _native.PACKING_VERSION,
+        "source": [list(file) for file in checkpoint.files],
+        "layout": {name: [kind, list(shape)] for name, (kind, shape, _) in sizes.items()},
+    }
+    if checkpoint.meaning:
+        key["meaning"] = checkpoint.meaning
+    if quantizer:
+        key["quantizer"] = quantizer.key
+    if same:
+        key["equal"] = sorted(tensor.name for tensor in same)
+    return key
 
 
 def _packed(slot: Slot, data: Bytes) -> PackedTensor:
@@ -193,6 +236,32 @@ def _source(tensor: Tensor, packed_format: str, start: int, stop: int) -> NDArra
             f"has type {tensor.encoding.name}, which is not stored as {packed_format}"
         )
     return tensor.floats.read(start, stop).view(np.float32)
+
+
+def quantize_tensor(
+    tensor: Tensor,
+    packed_format: str,
+    out: Bytes,
+    factor: NDArray[np.float32] | None,
+    num_threads: int,
+) -> None:
+    """Choose the codes of a matrix, some rows at a time."""
+    for start, stop, packed in _slices(tensor, packed_format, out):
+        rows = as_float32(tensor.some_rows(start, stop))
+        _native.choose(packed_format, rows, packed, factor, num_threads)
+
+
+def pack_in_memory(tensor: Tensor | NDArray[np.float32], num_threads: int) -> PackedTensor:
+    """A tensor in the format that stores exactly what it has, or a matrix of float32."""
+    if isinstance(tensor, Tensor):
+        kind = VECTOR if len(tensor.shape) == 1 else tensor.encoding.name.lower()
+        kind, shape, size = _size(tensor, kind)
+        out = packed_file.aligned(size)
+        pack_tensor(tensor, kind, out, num_threads)
+        return _packed(Slot(kind, shape, 0, size), out)
+    out = packed_file.aligned(_native.packed_bytes("f32", *tensor.shape))
+    _native.pack("f32", tensor, out, num_threads)
+    return PackedTensor("f32", tensor.shape, out)
 
 
 def _size(tensor: Tensor, packed_format: str) -> tuple[str, tuple[int, ...], int]:

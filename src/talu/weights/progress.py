@@ -16,6 +16,11 @@ CLEAR = "\r\x1b[K"  # go to the start of the line and clear it
 logger = logging.getLogger("talu.progress")
 
 
+def size_text(count: int) -> str:
+    """A number of bytes in GB or MB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
 class Progress:
     """Progress of a task in bytes, for use in a ``with`` block.
 
@@ -42,7 +47,7 @@ class Progress:
 
     def _show(self) -> None:
         share = 100 * self._done // max(self._total, 1)
-        text = f"{self._what}: {share} % of {self._total / 1e9:.1f} GB"
+        text = f"{self._what}: {share} % of {size_text(self._total)}"
         logger.info(text, extra={"done": self._done, "total": self._total})
         self._write(f"{CLEAR}talu: {text}")
         self._shown = True

@@ -4,7 +4,7 @@ Sources of models make them, and executors read them to pack them in a layout of
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Protocol
 
@@ -152,6 +152,11 @@ class Tensor:
         """Bytes in the file."""
         return sum(part.count * part.width for part in self.parts.values()) or self.stored_bytes
 
+    def some_rows(self, start: int, stop: int) -> "Tensor":
+        """Rows ``start`` to ``stop`` - 1 of a matrix, read when they are needed."""
+        parts = {name: _SomeRows(rows, start, stop - start) for name, rows in self.parts.items()}
+        return replace(self, shape=(stop - start, self.columns), parts=parts)
+
     def array(self) -> NDArray[Any]:
         """All numbers as float32, or as uint16 raw bits if they are F16 or BF16.
 
@@ -177,6 +182,22 @@ class Tensor:
     def error(self, what: str) -> ModelError:
         """An error about this tensor, to be raised."""
         return ModelError(f"{self.file}: tensor {self.name[:100]!r} {what}")
+
+
+@dataclass(frozen=True, slots=True)
+class _SomeRows:
+    """Some consecutive rows of others."""
+
+    rows: Rows
+    start: int
+    count: int
+
+    @property
+    def width(self) -> int:
+        return self.rows.width
+
+    def read(self, start: int, stop: int) -> Bytes:
+        return self.rows.read(self.start + start, self.start + stop)
 
 
 def as_float32(tensor: Tensor) -> NDArray[np.float32]:

