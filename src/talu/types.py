@@ -83,7 +83,7 @@ class LocalBackend:
             quantised matrix that no format can hold exactly is ``i16`` with ``"auto"``, and f32
             with ``"stored"``.
             columns: faster, with a cosine similarity of about 1 - 1e-6 to embeddings in f32.
-            ``"q8"`` and ``"q4"`` quantize a model that is not quantized yet, to 8 and to 4 to 5
+            ``"q8"`` and ``"q4"`` quantise a model that is not quantised yet, to 8 and to 4 to 5
             bits a weight: less memory, faster generation. The first open takes from seconds to
             minutes; the result is kept in the cache.
         kv_format: format of cached keys and values. ``"auto"`` is f32 for f32 weights and f16 for

@@ -51,7 +51,7 @@ def test_16_bit_weights_get_a_16_bit_cache(folder: Path) -> None:
     model.executor.close()
 
 
-def test_matrices_that_cannot_be_quantized_stay_as_they_are_and_are_named(
+def test_matrices_that_cannot_be_quantised_stay_as_they_are_and_are_named(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TALU_CACHE", str(tmp_path / "cache"))

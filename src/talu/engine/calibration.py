@@ -3,7 +3,7 @@
 ``calibration.txt`` has the texts: prose in several languages, dialogues, code, data, mathematics.
 The products of the inputs of each linear layer are summed and factored (native/formats/choose.h),
 so that the codes of its weights are chosen for inputs like these.
-docs/decisions/0026-rotated-weights.md
+docs/decisions/0028-rotated-weights.md
 """
 
 import hashlib
@@ -31,7 +31,7 @@ METHOD = 1  # changes when the codes that are chosen for the same texts do
 PIECE = 256  # tokens that are read together, at most
 PARAGRAPH = "\n\n"
 # Parameters of a network that reads the texts twice, in paragraphs and in one piece: small networks
-# lose more by quantization, and take less time.
+# lose more by quantisation, and take less time.
 SMALL = 200_000_000
 BLOCK_SIZE = 16
 

@@ -99,8 +99,8 @@ class Device(Protocol):
             tensors: by the names of the network; their files are open.
             layout: the format of each tensor, from ``choose_layout`` with ``formats``.
             same: tensors that must be equal, which an earlier open may have found out.
-            calibration: how to find out which errors of quantized weights matter; None if the
-                layout quantizes nothing.
+            calibration: how to find out which errors of quantised weights matter; None if the
+                layout quantises nothing.
 
         Raises:
             UnequalError: the two tensors are not equal.

@@ -204,7 +204,7 @@ def source(graph: Graph, value: int) -> int:
 
 
 def quantization_notes(options: LocalBackend, layout: Mapping[str, str]) -> list[str]:
-    """Names the matrices that are not quantized although the caller asks for it."""
+    """Names the matrices that are not quantised although the caller asks for it."""
     left = [name for name, kind in layout.items() if kind not in (VECTOR, *ROTATED)]
     if not quantizes(options) or not left:
         return []

@@ -3,7 +3,7 @@
 The folder is ``packed`` in ``TALU_CACHE``, else in ``$XDG_CACHE_HOME/talu``, else in
 ``~/.cache/talu``. It holds at most one file for each checkpoint on this machine: writing a file
 removes the others of the same checkpoint, and those whose checkpoint has changed or is gone. A
-checkpoint that is quantized at load has another file for each format.
+checkpoint that is quantised at load has another file for each format.
 docs/decisions/0002-packed-weight-cache.md
 """
 
@@ -138,7 +138,7 @@ def path_of(key: Mapping[str, Any]) -> Path:
 def remove_outdated(spared: Path, key: Mapping[str, Any]) -> None:
     """Remove other files of this checkpoint, and those whose checkpoint has changed or is gone.
 
-    Files that are quantized, or not, or in other formats, are kept beside each other.
+    Files that are quantised, or not, or in other formats, are kept beside each other.
     """
     source: Iterable[FileVersion] = key["source"]
     paths = {path for path, *_ in source}

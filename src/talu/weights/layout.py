@@ -30,7 +30,7 @@ VECTOR = "vector"  # the format of one-dimensional tensors: float32
 INTEGERS = "i16"
 GROUPED = ("affine", "zeros")  # formats of matrices that files store as several tensors
 AS_INTEGERS = "stored and multiplied as 16-bit integers with one scale for 128 columns"
-ROTATED = ("r4", "r8")  # formats that quantize
+ROTATED = ("r4", "r8")  # formats that quantise
 ROTATED_COLUMNS = 64  # the columns of a rotated matrix are a multiple of this
 EXACT = {"f32", INTEGERS}  # formats whose models get keys and values in f32
 
@@ -44,7 +44,7 @@ class Role:
         shape: as the network reads it.
         multiplied: it is only used in products, not as a table of embeddings.
         generates: the network computes logits.
-        protected: quantization to 4 bits keeps 8 for it.
+        protected: quantisation to 4 bits keeps 8 for it.
     """
 
     name: str
@@ -87,7 +87,7 @@ def choose_computed(options: LocalBackend, offered: Collection[str]) -> str | No
 
 
 def quantizes(options: LocalBackend) -> bool:
-    """Whether the caller asks for quantized weights."""
+    """Whether the caller asks for quantised weights."""
     return options.weight_format in ("q8", "q4")
 
 
@@ -114,7 +114,7 @@ def choose_layout(
         if quantizes(options) and len(role.shape) > 1 and tensor.encoding.name not in ARRAY_TYPES:
             raise ValidationError(
                 f"weight_format={options.weight_format!r} cannot be done: the weights in "
-                f"{tensors.place} are quantized already (tensor {role.name[:100]!r} has type "
+                f"{tensors.place} are quantised already (tensor {role.name[:100]!r} has type "
                 f"{tensor.encoding.name[:40]}); leave it at 'auto', or take the original files",
                 details={"param": "weight_format", "value": options.weight_format},
             )

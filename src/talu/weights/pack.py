@@ -110,7 +110,7 @@ def load_packed(
     Returns:
         the tensors. Less than 16 MiB is packed into private memory at every open, regardless of
         ``use_mmap``, because no packed file is saved; the same holds for tensors without a file.
-        Quantized tensors are saved whatever their size.
+        Quantised tensors are saved whatever their size.
 
     Raises:
         UnequalError: the two tensors are not equal.
@@ -142,7 +142,7 @@ def load_packed(
     if same:
         check_equal(*same)
     saved: Packed | str | None = None
-    what = "quantizing" if quantizer else "preparing"
+    what = "quantising" if quantizer else "preparing"
     if cached and (quantizer or size >= CACHE_FROM_BYTES):
         with Progress(f"{what} the weights of the model, once", size) as progress:
             saved = cache.save(key, slots, fill, use_mmap=use_mmap)
