@@ -49,6 +49,51 @@ def test_flat_arguments_apply_to_every_model_without_its_own_backend() -> None:
     ]
 
 
+REMOTE_ARGUMENTS: list[dict[str, Any]] = [
+    {"api_key": "k"},
+    {"org_id": "o"},
+    {"timeout_ms": 5000},
+    {"max_retries": 1},
+    {"on_unsupported": "warn"},
+    {"allow_insecure": False},
+]
+LOCAL_NAMES = ["talu/pocket", "./m", "../m", "~/m", "/m", "m.gguf", "here", ".", "Qwen/Qwen3-0.6B"]
+LOCAL_NAMES += ["org/name-GGUF:Q4_K_M", "native::gpt-4o"]
+
+
+@pytest.mark.parametrize("arguments", REMOTE_ARGUMENTS, ids=lambda given: next(iter(given)))
+@pytest.mark.parametrize("name", LOCAL_NAMES)
+def test_remote_arguments_do_not_make_a_name_of_a_local_model_one_of_a_server(
+    name: str, arguments: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(ValidationError, match="name the provider, as in 'openai::") as caught:
+        Client(["gpt-4o", name] if "api_key" in arguments else name, **arguments)
+    assert caught.value.code == "AMBIGUOUS_BACKEND"
+    with pytest.raises(ValidationError, match="is a model on this machine"):
+        Client(Path(name), base_url="http://localhost:1/v1", **arguments)
+
+
+@pytest.mark.parametrize("arguments", REMOTE_ARGUMENTS, ids=lambda given: next(iter(given)))
+def test_a_name_without_a_slash_is_one_of_openai_with_the_arguments_of_the_contract(
+    arguments: Any,
+) -> None:
+    if arguments.keys() & {"on_unsupported", "allow_insecure"}:
+        with pytest.raises(ValidationError, match="name the provider"):
+            Client("gpt-4o", **arguments)
+    else:
+        assert Client("gpt-4o", **arguments).router.resolve().provider == "openai"
+
+
+@pytest.mark.parametrize("arguments", REMOTE_ARGUMENTS, ids=lambda given: next(iter(given)))
+@pytest.mark.parametrize("name", ["talu/pocket", "/models/m", "Qwen/Qwen3-0.6B", "gpt-4o"])
+def test_a_provider_or_an_address_makes_any_name_one_of_a_server(name: str, arguments: Any) -> None:
+    url = "http://localhost:1/v1"
+    assert Client(name, base_url=url, **arguments).router.resolve().location == url
+    assert Client(f"vllm::{name}", **arguments).router.resolve().provider == "vllm"
+
+
 def test_a_model_with_its_own_backend_keeps_it_and_a_warning_says_so() -> None:
     spec = ModelSpec("a", LocalBackend())
     with pytest.warns(UserWarning, match="'a' has its own backend: the client's LocalBackend"):

@@ -1,5 +1,7 @@
 """Parses a model reference into provider and model name."""
 
+import os
+
 from talu.backends.remote.endpoint import provider_at
 from talu.backends.remote.options import AnthropicBackend, RemoteBackend
 from talu.backends.remote.providers import (
@@ -13,10 +15,18 @@ from talu.backends.remote.urls import without_secrets
 from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
 
-__all__ = ["PATH_STARTS", "protocol_of", "remote_reference", "split_reference"]
+__all__ = [
+    "PATH_STARTS",
+    "check_not_local",
+    "protocol_of",
+    "remote_reference",
+    "split_reference",
+]
 
 PATH_STARTS = ("/", "./", "../", "~")  # a reference with one of these prefixes is always a path
 LOCAL = "native"
+MAX_SHOWN = 80  # characters of a reference in an example
+PLACELESS = ("on_unsupported", "allow_insecure")  # arguments that do not say where a model runs
 URLS = ("openai",)  # prefixes that may be written as a scheme, ``openai://model``
 
 
@@ -56,6 +66,48 @@ def remote_reference(ref: str, backend: RemoteBackend) -> tuple[Provider, str]:
             {"param": "backend", "value": ref},
         )
     return provider, name
+
+
+def check_not_local(ref: str, backend: RemoteBackend, *, is_path: bool = False) -> None:
+    """Refuse a reference that may mean a local model, with remote arguments that name no server.
+
+    With ``base_url``, it is the name of the model there. Otherwise a name without a provider is one
+    of OpenAI's if it has no slash and nothing of that name is on the disk.
+
+    Args:
+        ref: the reference.
+        backend: the arguments.
+        is_path: it was given as a path.
+
+    Raises:
+        ValidationError: the arguments and the reference exclude each other.
+    """
+    provider, _ = split_reference(ref)
+    if provider is not None or (backend.base_url is not None and not is_path):
+        return
+    given = [name for name in backend.given if name != "base_url"] or list(backend.given)
+    placed = any(name not in PLACELESS for name in given)
+    if placed and not (is_path or _may_be_local(ref)):
+        return
+    arguments = ", ".join(f"{name}=" for name in given) or "the backend"
+    raise ValidationError(
+        f"{shown(ref)} {'is' if is_path else 'may be'} a model on this machine, and {arguments} "
+        "can only be used for a model behind an endpoint: name the provider, as in "
+        f"{shown(f'openai::{ref[:MAX_SHOWN]}')}, or the server (base_url=), or leave the arguments "
+        "out",
+        "AMBIGUOUS_BACKEND",
+        {"param": next(iter(given), "backend"), "value": ref},
+    )
+
+
+def _may_be_local(ref: str) -> bool:
+    """Whether a reference without a provider has the form of a path or hub id, or is a file."""
+    starts = (*PATH_STARTS, f"{LOCAL}::")
+    has_form = "/" in ref or os.sep in ref or ref in (".", "..") or ref.startswith(starts)
+    try:
+        return has_form or ref.lower().endswith(".gguf") or os.path.lexists(ref)
+    except ValueError:  # characters that no path has
+        return False
 
 
 PROTOCOLS = {"openai": "OpenAI", "anthropic": "Anthropic"}

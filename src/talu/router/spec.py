@@ -1,6 +1,7 @@
 """Defines which model a client uses and where it runs, from the client's arguments.
 
-Creating a spec does not access disk or network.
+Creating a spec does not access disk or network. With remote arguments, a client looks whether a
+model's name is that of a local file.
 """
 
 import os
@@ -14,7 +15,7 @@ from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.protocols import Backend
 from talu.router.limits import Limits
-from talu.router.reference import PATH_STARTS, protocol_of
+from talu.router.reference import PATH_STARTS, check_not_local, protocol_of
 from talu.types import LocalBackend
 
 __all__ = [
@@ -148,7 +149,8 @@ def specs_from(
         backend: for all models without an explicit backend.
 
     Raises:
-        ValidationError: there is no model, or a value is not a model.
+        ValidationError: there is no model, a value is not a model, or a remote ``backend`` does not
+            say where to find a model that may be local.
     """
     models = [model] if isinstance(model, str | os.PathLike | ModelSpec) else model
     if not isinstance(models, Sequence) or isinstance(models, bytes | bytearray | memoryview):
@@ -163,6 +165,8 @@ def specs_from(
                 f"{shown(spec.ref)} has its own backend: the client's {type(backend).__name__} "
                 "arguments are ignored for it"
             )
+        if spec.backend is None and isinstance(backend, RemoteBackend):
+            check_not_local(spec.ref, backend, is_path=isinstance(one, os.PathLike))
         specs.append(spec if spec.backend is not None else _with(spec, backend))
     return specs
 

@@ -82,6 +82,11 @@ class RemoteBackend:
         url = self.base_url  # without a scheme it may be a key in a wrong place
         return without_secrets(url) if isinstance(url, str) and "://" in url else SECRET
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of the options that differ from their defaults."""
+        return tuple(each.name for each in fields(self) if self._is_set(each.name))
+
     def __repr__(self) -> str:
         given = [each for each in fields(self) if not each.kw_only or self._is_set(each.name)]
         shown_fields = (f"{each.name}={self._shown(each.name)}" for each in given)
