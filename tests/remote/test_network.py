@@ -124,3 +124,32 @@ def test_bytes_that_nobody_has_read_are_seen_without_waiting(start: Start) -> No
         return seen
 
     assert run(readable)
+
+
+def test_what_a_socks_proxy_does_is_a_part_of_the_connection() -> None:
+    async def silent(server: socket.socket) -> None:
+        connection = await Network().connect_tcp(*server.getsockname(), timeout=0.1)
+        try:
+            await connection.write(b"\x05\x01\x00")
+            await connection.read(1)
+        finally:
+            await connection.aclose()
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        pytest.raises(httpcore2.ConnectTimeout),
+    ):
+        run(lambda: silent(server))
+
+
+def test_an_answer_is_no_part_of_the_connection() -> None:
+    async def late(server: socket.socket) -> None:
+        connection = await Network().connect_tcp(*server.getsockname(), timeout=0.1)
+        try:
+            await connection.write(b"GET / HTTP/1.1\r\n\r\n")
+            await connection.read(1, timeout=0.2)
+        finally:
+            await connection.aclose()
+
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(httpcore2.ReadTimeout):
+        run(lambda: late(server))

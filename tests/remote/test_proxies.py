@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.remote import replies
+from tests.remote.server import Gate, Reply
 
 from talu.exceptions import EndpointError
 
@@ -126,3 +128,81 @@ def test_a_status_of_a_server_reached_by_plain_http_may_be_the_proxys(
     error = failure(remote, "http://models.example/v1")
     assert (error.code, error.status) == ("SERVER_ERROR", 502)
     assert f"through the proxy {proxy}" in str(error)
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch, start: Start) -> Iterator[Callable[[bytes], str]]:
+    """Starts a proxy that sends this for the first request, and nothing more; its address."""
+    open_ones: list[socket.socket] = []
+
+    def serve(server: socket.socket, reply: bytes) -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:  # the test has ended
+                return
+            open_ones.append(connection)
+            if reply:
+                connection.recv(1 << 16)
+                connection.sendall(reply)
+
+    def started(reply: bytes) -> str:
+        start(None)  # sets the variables
+        server = socket.create_server(("127.0.0.1", 0))
+        open_ones.append(server)
+        threading.Thread(target=serve, args=(server, reply), daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, f"http://{address}")
+        return address
+
+    yield started
+    for opened in open_ones:
+        opened.close()
+
+
+@pytest.mark.parametrize(
+    "reply", [b"", b"HTTP/1.1 ", b"HTTP/1.1 200 Connected\r\n\r\n"], ids=["", "half", "no TLS"]
+)
+def test_the_limit_of_a_connection_holds_for_a_proxy_too(
+    remote: Any, silent: Callable[[bytes], str], reply: bytes
+) -> None:
+    address = silent(reply)
+    error = failure(remote, connect_timeout_ms=100)
+    assert error.code == "ENDPOINT_TIMEOUT"
+    assert error.details["connected"] is False
+    assert "connect_timeout_ms" in str(error)
+    assert address in str(error)
+
+
+@pytest.mark.parametrize("base_url", [FAR, FAR.replace("https", "http")], ids=["https", "http"])
+def test_it_holds_for_a_proxy_that_speaks_tls(
+    remote: Any, silent: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch, base_url: str
+) -> None:
+    address = silent(b"")
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, f"https://{address}")
+    assert "connect_timeout_ms" in str(failure(remote, base_url, connect_timeout_ms=100))
+
+
+def test_it_holds_for_the_handshake_with_a_server(
+    remote: Any, silent: Callable[[bytes], str]
+) -> None:
+    error = failure(remote, f"https://{silent(b'')}/v1", connect_timeout_ms=100)
+    assert "connect_timeout_ms" in str(error)
+
+
+def test_an_answer_through_a_proxy_is_not_limited_by_the_time_of_the_connection(
+    remote: Any, proxies: Any
+) -> None:
+    gate = Gate()
+    proxies.plan(replies.chat("a"), Reply((gate, *replies.chat("b").steps)))
+    client = remote.client(
+        type("Far", (), {"base_url": "http://models.example/v1"}),
+        connect_timeout_ms=100,
+        first_token_timeout_ms=300,
+        max_retries=0,
+    )
+    assert remote.run(client.ask("hi")) == "a"
+    with pytest.raises(EndpointError, match="first_token_timeout_ms"):
+        remote.run(client.ask("hi"))

@@ -32,13 +32,21 @@ FAILURES = (
 
 
 class Connections(httpx2.AsyncBaseTransport):
-    """The connections to one server, perhaps through a proxy; see ``httpx2.AsyncBaseTransport``."""
+    """The connections to one server, perhaps through a proxy; see ``httpx2.AsyncBaseTransport``.
 
-    def __init__(self, tls: ssl.SSLContext, proxy: httpx2.Proxy | None) -> None:
+    Args:
+        tls: what encrypted connections trust.
+        proxy: None for a direct connection.
+        encrypted: whether the server speaks https.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, proxy: httpx2.Proxy | None, *, encrypted: bool) -> None:
         _import_rest()
         through = None if proxy is None else httpcore2.Proxy(_url(proxy.url), auth=proxy.raw_auth)
-        self._kept = _pool(tls, through, MAX_IDLE)
-        self._new = _pool(tls, through, 0)
+        secure_proxy = proxy is not None and proxy.url.scheme == "https"
+        network = Network(handshakes=int(encrypted) + int(secure_proxy))
+        self._kept = _pool(tls, through, network, MAX_IDLE)
+        self._new = _pool(tls, through, network, 0)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request, and once more over a new connection if the kept one was dead."""
@@ -71,7 +79,7 @@ def _import_rest() -> None:
 
 
 def _pool(
-    tls: ssl.SSLContext, proxy: httpcore2.Proxy | None, idle: int
+    tls: ssl.SSLContext, proxy: httpcore2.Proxy | None, network: Network, idle: int
 ) -> httpcore2.AsyncConnectionPool:
     """A pool of connections that keeps at most ``idle`` of them."""
     return httpcore2.AsyncConnectionPool(
@@ -80,7 +88,7 @@ def _pool(
         max_connections=MAX_CONNECTIONS,
         max_keepalive_connections=idle,
         keepalive_expiry=IDLE_S,
-        network_backend=Network(),
+        network_backend=network,
     )
 
 

@@ -73,7 +73,7 @@ def http_client(
     return httpx2.AsyncClient(
         event_hooks={"request": [guard.sends], "response": [guard.receives]},
         follow_redirects=False,
-        transport=Connections(tls, proxy_of(endpoint)),
+        transport=Connections(tls, proxy_of(endpoint), encrypted=endpoint.origin[0] == "https"),
         trust_env=False,
     )
 

@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import httpcore2
@@ -20,6 +21,7 @@ __all__ = ["Connection", "DeadError", "Network"]
 
 MAX_UNREAD = 1 << 18  # bytes that have arrived; more are not taken from the socket
 MAX_ADDRESSES = 16  # of a host
+SOCKS = (b"\x01", b"\x05")  # the first bytes of what is sent to a SOCKS proxy itself
 NEXT_ADDRESS_S = 0.25  # before the next address of a host is tried as well
 Connected = tuple[asyncio.Transport, "_Arrivals"]
 
@@ -29,7 +31,17 @@ class DeadError(Exception):
 
 
 class Network(httpcore2.AsyncNetworkBackend):
-    """Opens connections; see ``httpcore2.AsyncNetworkBackend``."""
+    """Opens connections; see ``httpcore2.AsyncNetworkBackend``.
+
+    The time limit of a connection is for everything until the first request can be sent: also what
+    a proxy does, and the handshakes of TLS.
+
+    Args:
+        handshakes: of TLS before the first request: with the server, and with a proxy.
+    """
+
+    def __init__(self, handshakes: int = 0) -> None:
+        self._handshakes = handshakes
 
     async def connect_tcp(
         self,
@@ -40,12 +52,34 @@ class Network(httpcore2.AsyncNetworkBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         """Connect to a host."""
+        due = None if timeout is None else asyncio.get_running_loop().time() + timeout
         with _errors(httpcore2.ConnectError, httpcore2.ConnectTimeout):
             async with time_limit(timeout):
                 transport, arrivals = await _connected(host, port)
             for option in socket_options or ():
                 transport.get_extra_info("socket").setsockopt(*option)
-        return Connection(transport, arrivals)
+        return Connection(transport, arrivals, _Setup(due, self._handshakes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """What has to happen before a connection takes its first request.
+
+    Attributes:
+        due: until when, by the loop's clock; None for no limit.
+        handshakes: of TLS that are still to come.
+    """
+
+    due: float | None = None
+    handshakes: int = 0
+
+    def ends_with(self, sent: bytes) -> bool:
+        """Whether what is sent is the first request, and nothing for a proxy."""
+        return self.handshakes == 0 and sent[:1] not in SOCKS
+
+    def left(self) -> float | None:
+        """The seconds that are left."""
+        return None if self.due is None else self.due - asyncio.get_running_loop().time()
 
 
 class Connection(httpcore2.AsyncNetworkStream):
@@ -55,7 +89,13 @@ class Connection(httpcore2.AsyncNetworkStream):
         has_answered: whether bytes were read since the last request was sent.
     """
 
-    def __init__(self, transport: asyncio.Transport, arrivals: "_Arrivals") -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        arrivals: "_Arrivals",
+        setup: "_Setup | None" = None,
+    ) -> None:
+        self._setup = setup  # None once it is done
         self._transport = transport
         self._arrivals = arrivals
         self._is_kept = False
@@ -67,8 +107,11 @@ class Connection(httpcore2.AsyncNetworkStream):
         Raises:
             DeadError: it ended before an answer, and has answered an earlier request.
         """
+        late: type[Exception] = httpcore2.ReadTimeout
+        if self._setup is not None:
+            timeout, late = self._setup.left(), httpcore2.ConnectTimeout
         try:
-            with _errors(httpcore2.ReadError, httpcore2.ReadTimeout):
+            with _errors(httpcore2.ReadError, late):
                 if self._arrivals.is_empty:
                     async with time_limit(timeout):
                         await self._arrivals.wait()
@@ -88,6 +131,8 @@ class Connection(httpcore2.AsyncNetworkStream):
         Raises:
             DeadError: something follows the answer to the last request.
         """
+        if self._setup is not None and self._setup.ends_with(buffer):
+            self._setup = None
         if self.has_answered:  # a request was sent before this one
             self._is_kept, self.has_answered = True, False
             if self._is_readable:
@@ -123,7 +168,9 @@ class Connection(httpcore2.AsyncNetworkStream):
         timeout: float | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         """The same connection, encrypted from now on."""
-        loop = asyncio.get_running_loop()
+        loop, setup = asyncio.get_running_loop(), self._setup
+        if setup is not None:
+            timeout = setup.left()
         try:
             with _errors(httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 async with time_limit(timeout):
@@ -139,7 +186,8 @@ class Connection(httpcore2.AsyncNetworkStream):
             self._transport.abort()
             raise
         self._arrivals.transport = transport
-        return Connection(transport, self._arrivals)
+        rest = None if setup is None else replace(setup, handshakes=max(0, setup.handshakes - 1))
+        return Connection(transport, self._arrivals, rest)
 
     def get_extra_info(self, info: str) -> Any:
         """A fact that the HTTP library wants to know."""

@@ -44,7 +44,8 @@ class RemoteBackend:
             is 2, or 0 when a policy can ask another model instead.
         extra_params: fields added to the body of each request.
         headers: headers added to each request.
-        connect_timeout_ms: the longest wait for a connection; None is 5,000.
+        connect_timeout_ms: the longest wait for a connection, with its proxy and TLS; None is
+            5,000.
         first_token_timeout_ms: the longest wait for the first token; None is ``timeout_ms``.
         total_timeout_ms: the limit of a whole answer, with all attempts; None is none. A call's own
             ``timeout=`` holds as well.
