@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from talu.exceptions import GenerationError, StateError
 from talu.forks import ForkSafeLock, check_process
-from talu.threads import thread_starts
+from talu.threads import in_daemon_thread, thread_starts
 
 __all__ = ["CLOSING_SECONDS", "Background", "Outcome", "Work", "background_loop"]
 
@@ -183,27 +183,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
     async def getaddrinfo(self, *args: Any, **kwargs: Any) -> Any:
         """Look up a host in a daemon thread: the interpreter waits for those of executors."""
-        found = self.create_future()
-
-        def settle(outcome: Outcome[Any]) -> None:
-            if found.done():  # the connection was cancelled
-                return
-            if outcome.error is None:
-                found.set_result(outcome.value)
-            else:
-                found.set_exception(outcome.error)
-
-        def look_up() -> None:
-            try:
-                outcome = Outcome(socket.getaddrinfo(*args, **kwargs))
-            except Exception as error:  # noqa: BLE001 - it is raised on the loop
-                outcome = Outcome(error=error)
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                self.call_soon_threadsafe(settle, outcome)
-
-        with thread_starts():
-            threading.Thread(target=look_up, name="talu-lookup", daemon=True).start()
-        return await found
+        return await in_daemon_thread("talu-lookup", socket.getaddrinfo, *args, **kwargs)
 
 
 def background_loop() -> Background:

@@ -1,13 +1,17 @@
 """The order in which policies ask their models, as values; and what is wrong in a policy."""
 
 import asyncio
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from talu import Client
 from talu.backends.scripted import ScriptedModel
+from talu.bridge import run_in_background
 from talu.config import GenerationConfig
 from talu.exceptions import EndpointError, GenerationError, ValidationError
 from talu.router import (
@@ -24,6 +28,7 @@ from talu.router import (
     Sticky,
     TargetStatus,
 )
+from talu.router.policy_calls import MAX_CALLS
 from talu.types import Request
 
 NAMES = ["a", "b", "c"]
@@ -331,3 +336,103 @@ def test_a_slow_order_does_not_outlast_the_time_limit(faces: Any) -> None:
     with pytest.raises(GenerationError, match=r"within timeout=0\.05 seconds"):
         faces.run(client.ask("hi", timeout=0.05))
     policy.end.set()
+
+
+class Hanging(Slow):
+    """Its methods do not return before the test ends them; it counts the calls of ``order``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def order(self, request: Any, targets: Any) -> list[str]:
+        self.calls += 1
+        return super().order(request, targets)
+
+
+@pytest.fixture
+def hanging() -> Iterator[Hanging]:
+    policy = Hanging()
+    yield policy
+    policy.end.set()
+
+
+def test_a_policy_that_hangs_delays_no_other_client_and_no_thread_of_the_program(
+    faces: Any, hanging: Hanging
+) -> None:
+    client = faces.client_of(ScriptedModel("x", model="a"), policy=hanging)
+    for _ in range(12):  # the executor of an event loop has six threads on two processors
+        with pytest.raises(GenerationError, match="within timeout"):
+            faces.run(client.ask("hi", timeout=0.01))
+
+    async def beside() -> str:
+        return await asyncio.to_thread(str, "free")
+
+    waited = run_in_background(beside) if faces.name == "sync" else faces.run(beside())
+    assert waited == "free"
+    assert faces.run(faces.client("fine").ask("hi", timeout=30)).text == "fine"
+
+
+def test_a_policy_whose_calls_hang_is_not_called_again_until_one_returns(
+    faces: Any, hanging: Hanging
+) -> None:
+    client = faces.client_of(ScriptedModel("x", model="a"), policy=hanging)
+    for _ in range(MAX_CALLS):
+        with pytest.raises(GenerationError, match="within timeout"):
+            faces.run(client.ask("hi", timeout=0.01))
+    with pytest.raises(GenerationError, match=r"16 calls of Hanging have not returned") as caught:
+        faces.run(client.ask("hi"))
+    assert (caught.value.code, hanging.calls) == ("POLICY_FAILED", MAX_CALLS)
+    hanging.end.set()
+    threads = [thread for thread in threading.enumerate() if thread.name == "talu-policy"]
+    for thread in threads:
+        thread.join()
+    assert faces.run(client.ask("hi", timeout=30)).text == "x"
+
+
+def test_more_requests_than_calls_of_a_policy_wait_for_their_turn(
+    awaited: Any, hanging: Hanging
+) -> None:
+    client = awaited.client_of(ScriptedModel(*["x"] * 40, model="a"), policy=hanging)
+
+    async def main() -> list[Any]:
+        tasks = [asyncio.ensure_future(client.ask("hi")) for _ in range(40)]
+        while hanging.calls < MAX_CALLS:
+            await asyncio.sleep(0.001)
+        hanging.end.set()
+        return await asyncio.gather(*tasks)
+
+    assert [answer.text for answer in awaited.run(main())] == ["x"] * 40
+
+
+def test_requests_that_wait_for_a_policy_fail_when_all_of_its_calls_hang(
+    awaited: Any, hanging: Hanging
+) -> None:
+    client = awaited.client_of(ScriptedModel("x", model="a"), policy=hanging)
+
+    async def main() -> list[Any]:
+        early = [asyncio.ensure_future(client.ask("hi", timeout=0.2)) for _ in range(MAX_CALLS)]
+        await asyncio.sleep(0)
+        return await asyncio.gather(*early, client.ask("hi"), return_exceptions=True)
+
+    codes = [error.code for error in awaited.run(main())]
+    assert codes == ["GENERATION_TIMEOUT"] * MAX_CALLS + ["POLICY_FAILED"]
+
+
+def test_a_policy_that_hangs_does_not_delay_the_end_of_the_interpreter() -> None:
+    program = """
+import threading
+from talu import Client, ModelSpec, ScriptedModel
+from talu.exceptions import GenerationError
+from talu.router import Policy
+class Hanging(Policy):
+    def order(self, request, targets):
+        threading.Event().wait()
+try:
+    Client(ModelSpec("a", ScriptedModel("x")), policy=Hanging()).ask("x", timeout=0.05)
+except GenerationError as error:
+    print(error.code)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == ("GENERATION_TIMEOUT\n", "")

@@ -14,7 +14,8 @@ from talu.protocols import Backend
 from talu.router.failures import no_answer, no_model_works, not_in_time
 from talu.router.health import Verdict
 from talu.router.hedging import Hedging
-from talu.router.policies import USUAL_TOKENS, Policy, prompt_tokens
+from talu.router.policies import USUAL_TOKENS, prompt_tokens
+from talu.router.policy_calls import PolicyCalls
 from talu.router.queue import Ticket
 from talu.router.targets import Lease, Target
 from talu.router.trial import Trial
@@ -42,7 +43,7 @@ class Dispatch:
     def __init__(
         self,
         request: Request,
-        policy: Policy,
+        calls: PolicyCalls,
         targets: Sequence[Target],
         open_model: Callable[[str], Awaitable[Backend]],
         hedging: Hedging,
@@ -52,7 +53,7 @@ class Dispatch:
 
         Args:
             request: what to ask.
-            policy: how to treat failures.
+            calls: calls the policy, which decides how to treat failures.
             targets: the models, best first.
             open_model: opens a model by its name.
             hedging: when to ask a second one.
@@ -61,8 +62,8 @@ class Dispatch:
         self.attempts: list[Attempt] = []
         self.winner: Trial | None = None
         self._request = request
-        self._policy = policy
-        self._targets = list(targets if policy.falls_back else targets[:1])
+        self._calls, self._policy = calls, calls.policy
+        self._targets = list(targets if calls.policy.falls_back else targets[:1])
         self._lone = len(self._targets) == 1
         self._left = list(self._targets)
         self._again: list[Target] = []  # models that failed, to ask once more if all others pause
@@ -70,7 +71,7 @@ class Dispatch:
         self._hedging = hedging
         self._asked: Counter[str] = Counter()  # attempts at each model
         self._sent: Counter[str] = Counter()  # requests to each model
-        self._may_hedge = policy.hedge
+        self._may_hedge = calls.policy.hedge
         self._hedge: Trial | None = None  # the last one
         self._running: dict[asyncio.Task[None], Trial] = {}
         self._half_time: float | None = None  # of what the last attempt has of the caller's time
@@ -123,7 +124,7 @@ class Dispatch:
         sent = self._sent[lease.target.name]
         self._asked[lease.target.name] += 1
         request = replace(self._request, has_alternatives=bool(self._left), asked_before=sent)
-        trial = Trial(lease, request, self._policy, self._began_at)
+        trial = Trial(lease, request, self._calls, self._began_at)
         now, deadline = perf_counter(), self._request.deadline
         if self._fresh:
             self._fresh, self._asked_at = False, now  # a wait for its turn makes no model slow

@@ -8,6 +8,7 @@ from talu.config import FIELDS
 from talu.protocols import AsyncGeneration, Backend, Generation
 from talu.router.hedging import Hedging
 from talu.router.policies import First
+from talu.router.policy_calls import PolicyCalls
 from talu.router.routed_generation import Choices, RoutedGeneration
 from talu.router.targets import Target
 from talu.types import Capabilities, Request
@@ -29,7 +30,7 @@ class PolicyBackend:
     @property
     def model(self) -> str:
         """The policy's name."""
-        return self.asked.policy.name
+        return self.asked.calls.policy.name
 
     @property
     def choices(self) -> list[str]:
@@ -80,7 +81,8 @@ class DirectBackend(PolicyBackend):
             wait: seconds for which a request without a time limit waits for its turn.
         """
         self._backend = backend
-        super().__init__(Choices(First(wait=wait), [target], self._opened, Hedging()))
+        first = PolicyCalls(First(wait=wait))
+        super().__init__(Choices(first, [target], self._opened, Hedging()))
 
     async def _opened(self, name: str, request: Request) -> Backend:
         return self._backend
@@ -117,6 +119,8 @@ class DirectBackend(PolicyBackend):
 
     def __getattr__(self, name: str) -> Any:
         """What else the backend can do."""
+        if name == "_backend":  # of an object that ``__init__`` has not made
+            raise AttributeError(name)
         return getattr(self._backend, name)
 
     def close(self) -> None:

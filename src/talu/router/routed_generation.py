@@ -12,8 +12,7 @@ from talu.exceptions import TaluError
 from talu.protocols import Backend
 from talu.router.dispatch import Dispatch
 from talu.router.hedging import Hedging
-from talu.router.policies import Policy
-from talu.router.policy_calls import order_of
+from talu.router.policy_calls import PolicyCalls
 from talu.router.status import TargetStatus
 from talu.router.targets import Target
 from talu.router.trial import Trial
@@ -28,14 +27,14 @@ class Choices:
     """A policy, its models, and what their generations share.
 
     Attributes:
-        policy: decides the order of the models.
+        calls: calls the policy, which decides the order of the models.
         targets: the state of each model.
         open_model: opens a model by its name, for a request.
         hedging: the times and the budget of the policy.
         opened: the backend of a model if it is open.
     """
 
-    policy: Policy
+    calls: PolicyCalls
     targets: Sequence[Target]
     open_model: Callable[[str, Request], Awaitable[Backend]]
     hedging: Hedging
@@ -75,7 +74,7 @@ class RoutedGeneration:
             return
         self._dispatch = dispatch = Dispatch(
             request,
-            choices.policy,
+            choices.calls,
             [states[name] for name in order],
             lambda name: choices.open_model(name, request),
             choices.hedging,
@@ -141,9 +140,9 @@ class RoutedGeneration:
         return asking.result() if asking.done() else None
 
     async def _order(self) -> list[str]:
-        policy, targets = self._choices.policy, self._choices.targets
-        order = await order_of(policy, self._request, [target.status() for target in targets])
-        if not policy.prefers_cached:
+        calls, targets = self._choices.calls, self._choices.targets
+        order = await calls.order(self._request, [target.status() for target in targets])
+        if not calls.policy.prefers_cached:
             return order
         opened = [self._choices.opened(name) for name in order]
         cached = await beside_loop(_cached, opened, self._request)

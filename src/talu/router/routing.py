@@ -13,7 +13,7 @@ from talu.router.hedging import Hedging
 from talu.router.limits import Limits
 from talu.router.policies import Policy
 from talu.router.policy_backend import DirectBackend, PolicyBackend
-from talu.router.policy_calls import checked_models
+from talu.router.policy_calls import PolicyCalls, checked_models
 from talu.router.routed_generation import Choices
 from talu.router.status import RouterStatus
 from talu.router.targets import Target
@@ -65,6 +65,7 @@ class Routing:
         self._opener = opener
         self._opened = opened
         self._hedging = Hedging()
+        self._calls = None if policy is None else PolicyCalls(policy)
 
     def backend(self, *, offline: bool) -> Backend:
         """The policy as a backend.
@@ -72,11 +73,11 @@ class Routing:
         Args:
             offline: opening a model must not use the network.
         """
-        if self.policy is None:
+        if self._calls is None:
             raise RuntimeError("there is no policy")
         targets = [self._targets[name] for name in self.models]
         opener = partial(self._open, offline=offline)
-        return PolicyBackend(Choices(self.policy, targets, opener, self._hedging, self._opened))
+        return PolicyBackend(Choices(self._calls, targets, opener, self._hedging, self._opened))
 
     def close(self) -> None:
         """Wake the requests that wait for their turn; they fail, as later ones do."""

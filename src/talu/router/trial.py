@@ -6,8 +6,7 @@ from time import perf_counter
 
 from talu.exceptions import GenerationError
 from talu.protocols import AsyncGeneration, Backend
-from talu.router.policies import Policy
-from talu.router.policy_calls import reason_against
+from talu.router.policy_calls import PolicyCalls
 from talu.router.targets import Lease
 from talu.threads import beside_loop
 from talu.types import Attempt, Done, Event, ReasoningEnd, Request, TextDelta
@@ -28,7 +27,7 @@ class Trial:
         first_token_ms: from the start of the attempt; None before the first token.
     """
 
-    def __init__(self, lease: Lease, request: Request, policy: Policy, began_at: float) -> None:
+    def __init__(self, lease: Lease, request: Request, calls: PolicyCalls, began_at: float) -> None:
         """Prepare the attempt; ``began_at`` is the start of the whole request."""
         self.model = lease.target.name
         self.lease = lease
@@ -38,7 +37,7 @@ class Trial:
         self.generation: AsyncGeneration | None = None
         self.first_token_ms: float | None = None
         self._request = request
-        self._policy = policy
+        self._calls = calls
         self._started_at = perf_counter()
         self._started_ms = (self._started_at - began_at) * 1000
         self._asked_ms = self._started_ms
@@ -74,8 +73,8 @@ class Trial:
 
     async def _check(self, backend: Backend) -> None:
         """Refuse a model that cannot answer the request."""
-        reason = await reason_against(self._policy, backend, self._request)
-        if reason is None and self._policy.needs_room:
+        reason = await self._calls.reason_against(backend, self._request)
+        if reason is None and self._calls.policy.needs_room:
             reason = await _lack_of_room(backend, self._request)
         if reason is not None:
             raise GenerationError(reason, "UNSUITABLE")
