@@ -265,11 +265,15 @@ class TextDelta:
 
     ``text`` may be empty: a token may not complete a character, or its text may be held back
     because it could start a stop sequence.
+
+    Attributes:
+        echo: whether it repeats the prompt, for ``echo_prompt``, and was not generated.
     """
 
     text: str
     tokens: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    echo: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,17 +125,19 @@ def test_a_raw_completion_is_observed_with_no_chat(faces) -> None:
     assert seen == [(None, "one")]
 
 
-def test_an_echo_of_the_prompt_is_not_a_first_token(faces) -> None:
+@pytest.mark.parametrize("token", ["one", TextDelta("one")], ids=["with ids", "without ids"])
+def test_an_echo_of_the_prompt_is_not_a_first_token(faces, token: str | TextDelta) -> None:
     class First(Log):
         def on_first_token(self, chat, time_ms) -> None:
             told.append("token")
 
     told: list[str] = []
-    model = ScriptedModel([TextDelta("the prompt"), lambda: told.append("echoed"), "one"])
+    echo = TextDelta("the prompt", echo=True)
+    model = ScriptedModel([echo, lambda: told.append("echoed"), token, lambda: told.append("more")])
     options = CompletionOptions(echo_prompt=True)
     client = faces.client_of(model, hooks=[First()])
     faces.run(client.raw_complete("the prompt", completion_opts=options))
-    assert told == ["echoed", "token"]
+    assert told == ["echoed", "token", "more"]
 
 
 @pytest.mark.parametrize("error", [KeyError("a"), OSError("b"), GenerationError("c")])

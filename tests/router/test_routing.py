@@ -134,7 +134,7 @@ def test_no_other_model_continues_an_answer_that_is_read_as_it_comes(
 
 
 def test_an_echo_of_the_prompt_is_not_a_token(faces: Any) -> None:
-    echo = [TextDelta("Once upon"), down()]
+    echo = [TextDelta("Once upon", echo=True), down()]
     client = faces.client_of(model("a", echo), model("b", "a time"), policy=Fallback())
     options = CompletionOptions(echo_prompt=True)
     answer = faces.run(client.raw_complete("Once upon", completion_opts=options))

@@ -99,6 +99,7 @@ class Builder:
         tokens: ids of all sampled tokens, including reasoning tokens.
         logprobs: one entry per token, empty when none were requested.
         calls: tool calls in order of arrival.
+        has_text: whether text has arrived that is not the echo of the prompt.
         done: the last event of the stream, None before it arrives.
     """
 
@@ -107,6 +108,7 @@ class Builder:
 
     def _reset(self) -> None:
         self._texts: list[str] = []
+        self.has_text = False
         self._blocks: list[_Block] = []
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprob] = []
@@ -118,6 +120,7 @@ class Builder:
         match event:
             case TextDelta():
                 self._texts.append(event.text)
+                self.has_text |= bool(event.text) and not event.echo
                 self._count(event)
                 return _piece(event) if event.text else None
             case ReasoningDelta():

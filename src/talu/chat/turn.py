@@ -293,7 +293,7 @@ class Turn(Outcome[ChatT]):
         if self._observation.first_token_ms is not None:
             return False
         builder = self.builder
-        text = not self.request.echo_prompt and (builder.text or builder.reasoning)
+        text = builder.has_text or builder.reasoning
         if not (sampled or builder.tokens or builder.calls or text):
             return False
         self._observation.first_token_ms = self._observation.elapsed_ms()

@@ -58,7 +58,7 @@ class Trial:
             await generation.start()
             async for event in generation:
                 self.held.append(event)
-                if _commits(event, echo=self._request.echo_prompt):
+                if _commits(event):
                     self.first_token_ms = self._elapsed_ms()
                     self.lease.first_token(self.first_token_ms, _closed_for(backend))
                     return
@@ -147,15 +147,13 @@ async def _lack_of_room(backend: Backend, request: Request) -> str | None:
     return f"its context of {room:,} tokens has no room for a prompt of {tokens:,}"
 
 
-def _commits(event: Event, *, echo: bool) -> bool:
+def _commits(event: Event) -> bool:
     """Whether this event belongs to the answer, so that no other model may give it any more."""
     match event:
         case Done():
             return True
         case ReasoningEnd():
             return False
-        case TextDelta() if echo and not event.tokens:
-            return False
         case TextDelta():
-            return bool(event.text or event.tokens)
+            return not event.echo and bool(event.text or event.tokens)
     return True

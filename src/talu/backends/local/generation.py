@@ -89,7 +89,7 @@ class _Generation:
         if self._cancelled:
             submitted.ticket.cancel()
         if submitted.echo:
-            self._events.append(TextDelta(submitted.echo))
+            self._events.append(TextDelta(submitted.echo, echo=True))
 
     @property
     def _ticket(self) -> Ticket:

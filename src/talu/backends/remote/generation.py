@@ -101,7 +101,7 @@ class RemoteGeneration:
             waiting.cancelled = True
         self._notes = exchange.notes
         if exchange.echo:
-            self._events.append(TextDelta(exchange.echo))
+            self._events.append(TextDelta(exchange.echo, echo=True))
         attempt = partial(self._attempt, exchange, waiting)
         try:
             await repeated(
