@@ -144,6 +144,26 @@ def test_answers_do_not_depend_on_the_number_of_threads() -> None:
     assert np.array_equal(logits(one), logits(two))
 
 
+@pytest.mark.parametrize("weight_format", ["q8", "q4"])
+def test_a_token_has_the_same_logits_alone_in_chunks_and_in_a_batch(weight_format: str) -> None:
+    model = opened(weight_format)
+    ids = np.array(model.tokenizer.encode(TUTORIAL.read_text())[:45], np.int32)
+
+    def step(*parts: tuple[int, int, int]) -> Any:
+        """Rows start to stop - 1 of the text, in the cache blocks from ``first`` on."""
+        rows = [np.arange(start, stop, dtype=np.int32) for start, stop, _ in parts]
+        starts = np.cumsum([0, *(len(part) for part in rows)], dtype=np.int32)
+        tables = np.array([range(first, first + 4) for *_, first in parts], np.int32)
+        positions = np.concatenate(rows)
+        outputs = np.arange(len(positions), dtype=np.int32)
+        return model.executor.step(ids[positions], positions, starts, tables, outputs)
+
+    whole = step((0, 45, 0))
+    chunks = [step((0, 7, 4)), step((7, 30, 4)), *(step((i, i + 1, 4)) for i in range(30, 45))]
+    np.testing.assert_array_equal(np.concatenate(chunks), whole)
+    np.testing.assert_array_equal(step((0, 45, 8), (0, 45, 12), (44, 45, 4))[45:90], whole)
+
+
 def test_sample_texts_bring_a_model_closer_than_rounding(
     stored: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

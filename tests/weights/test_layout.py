@@ -82,6 +82,20 @@ def test_blocks_are_stored_as_the_file_has_them_where_the_executor_can() -> None
     assert chosen("Q4_K", shape=NORM, offered=("f32", "q4_k")) is None
 
 
+def quantised(weight_format: Any, **role: Any) -> str | None:
+    wanted = Role(**{"name": "w", "shape": MATRIX, "multiplied": True, "generates": True} | role)
+    options = LocalBackend(weight_format=weight_format)
+    return choose_format(wanted, ENCODINGS["BF16"], options, ("bf16", "r4", "r8"))
+
+
+def test_four_bits_are_for_matrices_that_are_only_multiplied_and_not_protected() -> None:
+    assert quantised("q4") == "r4"
+    assert quantised("q4", protected=True) == quantised("q4", multiplied=False) == "r8"
+    assert quantised("q8") == "r8"
+    assert quantised("q4", shape=(8, 96)) == "bf16"
+    assert quantised("q4", shape=NORM) == "vector"
+
+
 def test_the_native_kernels_have_a_format_for_every_encoding_that_is_read() -> None:
     for encoding in ENCODINGS:
         assert chosen(encoding, STORED, offered=tuple(_native.formats())) is not None
