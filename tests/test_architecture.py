@@ -13,6 +13,7 @@ LEAVES = {
     "callers",
     "config",
     "deadline",
+    "descriptors",
     "descriptions",
     "error_text",
     "exceptions",

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar, cast
 
+from talu.descriptors import descriptor_opens
 from talu.exceptions import GenerationError, StateError
 from talu.forks import ForkSafeLock, check_process
 from talu.threads import in_daemon_thread, thread_starts
@@ -76,7 +77,8 @@ class Background:
 
     def __init__(self) -> None:
         self._process = os.getpid()
-        self._loop = _Loop()
+        with descriptor_opens():
+            self._loop = _Loop()
         self._tasks: set[asyncio.Task[None]] = set()  # a loop refers to its tasks weakly
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="talu-loop", daemon=True)

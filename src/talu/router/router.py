@@ -11,6 +11,7 @@ from talu.backends.remote.options import AnthropicBackend, OpenAICompatibleBacke
 from talu.backends.remote.providers import PROVIDERS
 from talu.backends.remote.urls import without_secrets
 from talu.deadline import Deadline
+from talu.descriptors import descriptor_opens
 from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
 from talu.forks import ForkSafeLock, import_whole
@@ -391,7 +392,14 @@ def _open(target: ModelTarget, *, offline: bool) -> Backend:
             "AMBIGUOUS_BACKEND",
             {"param": "backend", "value": target.model},
         )
-    module, name = kind
+    with descriptor_opens():
+        return _made(target, options, *kind, offline=offline)
+
+
+def _made(
+    target: ModelTarget, options: object, module: str, name: str, *, offline: bool
+) -> Backend:
+    """The backend that a class of talu makes."""
     opener = getattr(import_whole(module), name, None)
     if opener is None:
         raise StateError(

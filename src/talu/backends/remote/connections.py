@@ -68,14 +68,20 @@ def _import_rest() -> None:
 
     It takes 50 ms, and needs an event loop, so that it runs in a thread without one.
     """
+    failures: list[OSError] = []
 
     def use() -> None:
-        asyncio.run(httpcore2.AsyncConnectionPool().aclose())
+        try:
+            asyncio.run(httpcore2.AsyncConnectionPool().aclose())
+        except OSError as error:  # the event loop needs file descriptors
+            failures.append(error)
 
     with thread_starts():
         importing = threading.Thread(target=use, name="talu-import")
         importing.start()
     importing.join()
+    if failures:
+        raise failures.pop()
 
 
 def _pool(

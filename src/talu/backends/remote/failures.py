@@ -32,6 +32,7 @@ from talu.backends.remote.server_errors import (
     name_of,
 )
 from talu.backends.remote.urls import SECRET, without_secrets
+from talu.descriptors import NO_DESCRIPTOR, lacks_descriptors
 from talu.error_text import shown
 from talu.exceptions import EndpointError, TaluError
 
@@ -97,6 +98,8 @@ class Failures:
         for cause in causes:
             if (known := self._of_cause(cause, doing)) is not None:
                 return known
+        if any(map(lacks_descriptors, causes)):
+            return self._not_connected(NO_DESCRIPTOR)
         for cause in causes:
             if isinstance(cause, httpx2.TransportError):
                 return self.unreachable(cause)

@@ -18,6 +18,7 @@ from talu.backends.remote.connections import Connections
 from talu.backends.remote.endpoint import Endpoint
 from talu.backends.remote.options import RemoteBackend, Secret
 from talu.backends.remote.proxies import proxy_of
+from talu.descriptors import lacks_descriptors
 from talu.error_text import shown
 from talu.exceptions import EndpointError, ValidationError
 
@@ -49,6 +50,8 @@ def tls_of(endpoint: Endpoint) -> ssl.SSLContext:
         try:
             return httpx2.create_ssl_context()
         except (OSError, ValueError) as error:  # errors of TLS are of the system's
+            if lacks_descriptors(error):
+                raise
             reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
         raise EndpointError(_no_authorities(reason), "ENDPOINT_TLS")
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and is not used
