@@ -150,3 +150,11 @@ def test_hooks_see_the_requests_of_a_call_that_failed(remote: Any, serve: Any) -
     error = failed(lambda: remote.run(client.ask("hi")))
     assert [each.error for each in hook.seen] == ["SERVER_ERROR"] * 3
     assert tuple(hook.seen) == error.attempts
+
+
+def test_an_attempt_lasts_until_its_failure_without_the_wait_after_it(
+    remote: Any, serve: Any
+) -> None:
+    server = serve(failure(503, headers=[("retry-after-ms", "400")]), replies.chat("ab"))
+    first, second = remote.run(remote.client(server).ask("hi")).attempts
+    assert second.started_ms - (first.started_ms + first.duration_ms) >= 399

@@ -39,21 +39,23 @@ def waiting(deadline: Deadline | None = None, total: float | None = None) -> Wai
 
 
 def test_a_wait_between_attempts_ends_well_after_the_loop_was_busy() -> None:
-    async def work(busy: Busy) -> bool:
+    async def work(busy: Busy) -> str:
         asyncio.get_running_loop().call_soon(busy, HOUR)
-        return await waiting().pause(0.5)
+        await waiting(Deadline.after(HOUR), HOUR).pause(0.5)
+        return "waited"
 
-    assert run(work)
+    assert run(work) == "waited"
 
 
 def test_a_wait_between_attempts_is_not_begun_when_the_time_ends_before_it() -> None:
     async def work(_: Busy) -> list[bool]:
         return [
-            await waiting(Deadline.after(5.0)).pause(HOUR),
-            await waiting(total=5.0).pause(HOUR),
+            waiting(Deadline.after(5.0)).allows(HOUR),
+            waiting(total=5.0).allows(HOUR),
+            waiting(Deadline.after(HOUR), 2 * HOUR).allows(5.0),
         ]
 
-    assert run(work) == [False, False]
+    assert run(work) == [False, False, True]
 
 
 def test_a_wait_between_attempts_can_be_cancelled() -> None:

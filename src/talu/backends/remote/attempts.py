@@ -109,16 +109,17 @@ class Waiting:
         finally:
             self._limit = None
 
-    async def pause(self, seconds: float) -> bool:
-        """Wait, unless the limits end before; whether the time has passed."""
+    def allows(self, seconds: float) -> bool:
+        """Whether a wait of these seconds ends before the limits."""
         left = [limit.left for limit in (self._deadline,) if limit is not None]
         if self._end is not None:
             left.append(self._end - perf_counter())
-        if left and min(left) <= seconds:
-            return False
+        return not left or min(left) > seconds
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for this time; ``cancel`` ends it."""
         async with self._cancellable(None, self._late):
             await asyncio.sleep(seconds)
-        return True
 
 
 async def repeated(
@@ -126,7 +127,7 @@ async def repeated(
     waiting: Waiting,
     failures: Failures,
     retries: int,
-    repeating: Callable[[EndpointError, int], None] = lambda failure, failed: None,
+    repeating: Callable[[EndpointError], None] = lambda failure: None,
     *,
     waits_for_server: bool = True,
 ) -> T:
@@ -137,7 +138,7 @@ async def repeated(
         waiting: bounds the waits between attempts.
         failures: words what an attempt raised.
         retries: how often to repeat it.
-        repeating: told of each failure before the next attempt, with the number of failures.
+        repeating: told of each failure after which there is another attempt, before the wait.
         waits_for_server: repeat it also after the time that the server names.
 
     Raises:
@@ -159,7 +160,8 @@ async def repeated(
         wait = wait_before_retry(failure, failed, retries, random.random)
         if failure.retry_after is not None and not waits_for_server:
             wait = None
-        if wait is None or not await waiting.pause(wait):
+        if wait is None or not waiting.allows(wait):
             failure.details["attempts"] = failed
             raise failure
-        repeating(failure, failed)
+        repeating(failure)
+        await waiting.pause(wait)

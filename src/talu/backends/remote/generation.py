@@ -85,7 +85,7 @@ class RemoteGeneration:
         self._failure: TaluError | None = None  # raised after the events before it
         self._notes: tuple[str, ...] = ()
         self._failed: list[Attempt] = []  # the attempts before this one
-        self._tried_at = 0.0
+        self._tried_at: float | None = None  # when the current attempt began, None between two
         self._began_at = self._first_at = self._last_at = 0.0
 
     async def start(self) -> None:
@@ -118,27 +118,28 @@ class RemoteGeneration:
             error.attempts = self._attempts(error)
             raise
 
-    def _repeating(self, failure: EndpointError, failed: int) -> None:
+    def _repeating(self, failure: EndpointError) -> None:
         self._failed.append(self._attempted(failure))
-        times = "once" if failed == 1 else f"{failed} times"
-        again = f"the request was repeated {times}: {failure.code}"
-        self._notes = (*self._exchange.notes, again)
+        self._tried_at = None
 
     def _attempted(self, failure: TaluError | None) -> Attempt:
         """A record of the current attempt, ended now."""
+        began_at = self._began_at if self._tried_at is None else self._tried_at
         return Attempt(
             model=self._model,
             location=self._exchange.failures.endpoint.url,
-            started_ms=(self._tried_at - self._began_at) * 1000,
-            duration_ms=(perf_counter() - self._tried_at) * 1000,
-            first_token_ms=(self._first_at - self._tried_at) * 1000 if self._first_at else None,
+            started_ms=(began_at - self._began_at) * 1000,
+            duration_ms=(perf_counter() - began_at) * 1000,
+            first_token_ms=(self._first_at - began_at) * 1000 if self._first_at else None,
             error=None if failure is None else failure.code,
             reason=None if failure is None else str(failure),
         )
 
     def _attempts(self, failure: TaluError | None = None) -> tuple[Attempt, ...]:
         """All attempts, if the request was repeated; one alone says nothing new."""
-        return (*self._failed, self._attempted(failure)) if self._failed else ()
+        if not self._failed or self._tried_at is None:
+            return tuple(self._failed)
+        return (*self._failed, self._attempted(failure))
 
     def _too_late(self, option: str, seconds: float | None) -> Callable[[], Exception]:
         what = "the end of the answer" if option == "total_timeout_ms" else "the first token"
@@ -147,6 +148,10 @@ class RemoteGeneration:
     async def _attempt(self, exchange: Exchange, waiting: Waiting) -> None:
         """Send the request once, and read until there is an event."""
         self._tried_at = perf_counter()
+        if failed := len(self._failed):
+            times = "once" if failed == 1 else f"{failed} times"
+            again = f"the request was repeated {times}: {self._failed[-1].error}"
+            self._notes = (*exchange.notes, again)
         self._decoder = decoder = exchange.decoder()
         self._checks = exchange.checks()
         seconds, option = exchange.limits.first_token_s, exchange.limits.first_token_option
