@@ -118,7 +118,9 @@ def test_an_error_that_every_model_would_raise_ends_the_request(faces: Any) -> N
     assert other.requests == []
 
 
-def test_an_answer_that_is_stopped_before_another_model_answers_keeps_its_text(faces: Any) -> None:
+def test_nothing_of_a_broken_answer_is_left_when_the_request_is_stopped_before_another_answers(
+    faces: Any,
+) -> None:
     flag = StopFlag()
 
     async def stop() -> None:
@@ -126,9 +128,26 @@ def test_an_answer_that_is_stopped_before_another_model_answers_keeps_its_text(f
         await asyncio.get_running_loop().create_future()
 
     client = faces.client_of(model("a", ["half ", broken()]), model("b", [stop]), policy=Fallback())
-    answer = faces.run(client.ask("hi", stop_flag=flag))
-    assert (answer, answer.finish_reason) == ("half ", FinishReason.CANCELLED)
+    chat = client.chat()
+    answer = faces.run(chat.send("hi", stop_flag=flag))
+    assert (answer.text, answer.finish_reason) == ("", FinishReason.CANCELLED)
+    assert answer.model == "fallback"  # as of every request that is stopped before its answer
     assert tried(answer) == [("a", "STREAM_BROKEN"), ("b", "CANCELLED")]
+    assert "half" not in str(chat.items)
+
+
+def test_a_request_whose_time_is_over_before_another_model_answers_names_the_broken_one(
+    faces: Any,
+) -> None:
+    async def hang() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    client = faces.client_of(model("a", ["half ", broken()]), model("b", [hang]), policy=Fallback())
+    with pytest.raises(GenerationError, match="within timeout") as caught:
+        faces.run(client.ask("hi", timeout=0.2))
+    answer = caught.value.details["response"]
+    assert (answer.text, answer.model) == ("half ", "a")
+    assert tried(answer) == [("a", "STREAM_BROKEN"), ("b", "GENERATION_TIMEOUT")]
 
 
 def test_a_broken_answer_leaves_its_place_to_the_next_request(faces: Any) -> None:

@@ -9,6 +9,7 @@ from talu import AsyncClient
 from talu.backends.scripted import ScriptedModel, Step
 from talu.exceptions import EndpointError, ModelNotFoundError
 from talu.router import Fallback, LeastBusy, ModelSpec
+from talu.router.policy_backend import DirectBackend
 
 
 def model(name: str, *scripts: str | list[Step]) -> ScriptedModel:
@@ -62,3 +63,8 @@ def test_a_model_that_cannot_be_opened_pauses_whoever_asked_for_it(faces: Any) -
         faces.run(client.ask("hi", model="a"))
     assert state(client).cooling_s > 50
     assert "/no/such/folder" in state(client).cooling_reason
+
+
+def test_a_backend_object_that_was_not_made_has_no_attributes() -> None:
+    with pytest.raises(AttributeError, match="_backend"):
+        _ = DirectBackend.__new__(DirectBackend).count

@@ -279,7 +279,9 @@ def test_every_request_that_a_model_repeats_is_an_attempt(faces: Any, servers: E
     faces.run(client.close())
 
 
-def test_the_repeated_requests_of_a_slower_model_are_attempts(servers: ExitStack) -> None:
+def test_the_repeated_requests_of_a_slower_model_are_attempts_and_a_failure(
+    servers: ExitStack,
+) -> None:
     flaky = servers.enter_context(Server(replies.failure(503), Reply(before=(Gate(),))))
 
     async def repeated() -> None:
@@ -295,8 +297,10 @@ def test_the_repeated_requests_of_a_slower_model_are_attempts(servers: ExitStack
 
     async def main() -> None:
         answer = await client.ask("hi")
-        errors = [each.error for each in answer.attempts if each.model == "a"]
-        assert errors == ["SERVER_ERROR", "SLOWER"]
+        refused, slower = [each for each in answer.attempts if each.model == "a"]
+        assert (refused.error, slower.error) == ("SERVER_ERROR", "SLOWER")
+        state = client.router.status().targets[0]
+        assert (state.failures, state.last_error) == (1, refused.reason)
         await client.close()
 
     asyncio.run(main())

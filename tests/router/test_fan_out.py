@@ -84,6 +84,22 @@ def test_settings_and_the_system_message_reach_every_model(faces: Any) -> None:
         assert [part["role"] for part in each.requests[0].messages] == ["system", "user"]
 
 
+def test_a_backend_that_cancels_its_own_task_is_a_failure_of_its_model_only(faces: Any) -> None:
+    def cancel() -> None:
+        raise asyncio.CancelledError
+
+    def client() -> Any:
+        return faces.client_of(model("a", [cancel]), model("b", "two"))
+
+    failed, answer = faces.run(client().ask_all("hi"))
+    assert isinstance(failed, GenerationError)
+    assert (str(failed), answer.text) == (
+        "the request was cancelled by the code that ran it",
+        "two",
+    )
+    assert faces.run(client().race("hi")).text == "two"
+
+
 def test_the_fastest_complete_answer_wins_a_race_and_the_others_are_cancelled(faces: Any) -> None:
     waiting = Waiting(faces)
     slow = model("a", ["I begin", waiting, "and never end"])

@@ -18,7 +18,7 @@ from talu.chat.user_message import Message, user_items
 from talu.config import GenerationConfig, GenerationSettings, merged
 from talu.deadline import Deadline
 from talu.error_text import shown
-from talu.exceptions import StateError, TaluError, ValidationError
+from talu.exceptions import GenerationError, StateError, TaluError, ValidationError
 from talu.router.failures import no_answer
 from talu.router.router import Router
 from talu.threads import thread_starts
@@ -378,12 +378,21 @@ def _result(future: "Future[Response]") -> Response | Exception:
     error = future.exception()
     if error is None:
         return future.result()
+    if isinstance(error, asyncio.CancelledError):
+        return _cancelled_itself()
     if isinstance(error, Exception):
         return error
     raise error
 
 
+def _cancelled_itself() -> GenerationError:
+    """The error of a request that was cancelled by its backend, and not by the caller."""
+    return GenerationError("the request was cancelled by the code that ran it")
+
+
 def _outcome(task: "asyncio.Task[AsyncResponse]") -> AsyncResponse | Exception:
+    if task.cancelled():
+        return _cancelled_itself()
     error = task.exception()
     if error is None:
         return task.result()

@@ -14,6 +14,7 @@ from talu.protocols import Backend
 from talu.router.failures import no_answer, no_model_works, not_in_time
 from talu.router.health import Verdict
 from talu.router.hedging import Hedging
+from talu.router.place import Place
 from talu.router.policies import USUAL_TOKENS, prompt_tokens
 from talu.router.policy_calls import PolicyCalls
 from talu.router.queue import Ticket
@@ -24,6 +25,8 @@ from talu.types import Attempt, Request
 
 __all__ = ["Dispatch"]
 
+MAX_ASKED = 100  # attempts of one request at a model
+GRACE_S = 0.1  # in which a backend may report itself that the time of the caller is over
 RETRIES = 2  # after the times that a server names, of a model without max_retries
 RECHECK_S = 2.0  # while waiting: a loop that is closed by hand tells nobody
 
@@ -66,7 +69,8 @@ class Dispatch:
         self._targets = list(targets if calls.policy.falls_back else targets[:1])
         self._lone = len(self._targets) == 1
         self._left = list(self._targets)
-        self._again: list[Target] = []  # models that failed, to ask once more if all others pause
+        self._again: list[Target] = []  # models that failed, to ask again if all others pause
+        self._overtaken: list[Target] = []  # models that were cancelled because they were slower
         self._open = open_model
         self._hedging = hedging
         self._asked: Counter[str] = Counter()  # attempts at each model
@@ -75,6 +79,7 @@ class Dispatch:
         self._hedge: Trial | None = None  # the last one
         self._running: dict[asyncio.Task[None], Trial] = {}
         self._half_time: float | None = None  # of what the last attempt has of the caller's time
+        self._place: Place | None = None  # half time is over, and no other model was free
         self._overdue: set[Trial] = set()  # those that had no first token then
         self._fresh = True  # no model was asked since the start or ``resume``
         self._errors: list[TaluError] = []
@@ -102,6 +107,8 @@ class Dispatch:
         self._fresh, self._waits_from = True, perf_counter()  # the answer may have been long
         if broken is not None:
             self._failed(broken, error)
+            self._left[:0] = self._overtaken
+            self._overtaken.clear()
         await self._run()
 
     async def _run(self) -> None:
@@ -119,8 +126,9 @@ class Dispatch:
             self._drop_others()
 
     def _begin(self, lease: Lease) -> Trial:
-        place = self._left if lease.target in self._left else self._again
-        place.remove(lease.target)
+        self._end_place()
+        models = self._left if lease.target in self._left else self._again
+        models.remove(lease.target)
         sent = self._sent[lease.target.name]
         self._asked[lease.target.name] += 1
         request = replace(self._request, has_alternatives=bool(self._left), asked_before=sent)
@@ -135,9 +143,14 @@ class Dispatch:
 
     async def _progress(self) -> None:
         """Wait until an attempt has ended, or ask a second model when the first one is slow."""
+        changes: list[asyncio.Future[None]] = []
         delay = self._delay()
-        waiting = {*self._running, self._stop}
-        done, _ = await asyncio.wait(waiting, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+        if self._place is not None:
+            changes = self._place.changes()
+            delay = self._ask_once_free(self._place)
+        waiting = {*self._running, self._stop, *changes}
+        limited = _smaller(delay, self._time_left())
+        done, _ = await asyncio.wait(waiting, timeout=limited, return_when=asyncio.FIRST_COMPLETED)
         for task in [task for task in self._running if task in done]:
             trial = self._running.pop(task)
             error = _error_of(task)
@@ -148,14 +161,35 @@ class Dispatch:
                 self._lose(trial)
             else:
                 self._failed(trial, error)
-        if not done and delay is not None:
+        if self._time_left() == 0:
+            self._run_out()
+        elif not done and delay is not None and self._place is None:
             self._ask_second()
+
+    def _time_left(self) -> float | None:
+        """Seconds until attempts are ended that do not heed the time limit of the caller."""
+        deadline = self._request.deadline
+        return None if deadline is None else max(0.0, deadline.at + GRACE_S - perf_counter())
+
+    def _run_out(self) -> None:
+        """End the attempts that still run although the time of the caller is over."""
+        deadline = self._request.deadline
+        if deadline is None or self.winner is not None:
+            return
+        for task, trial in self._running.items():
+            self._failed(trial, deadline.error())
+            task.cancel()
+            _close_later(_ended(task, trial))
+        self._running.clear()
 
     def _failed(self, trial: Trial, error: BaseException) -> None:
         """Record a failed attempt, and its error for the case that no other model can help."""
         code = error.code if isinstance(error, TaluError) else type(error).__name__
         requests = error.attempts if isinstance(error, TaluError) else ()
-        self.attempts += trial.attempts(code, str(error), requests)
+        if requests:
+            self.attempts += trial.attempts(code, str(error), requests)
+        else:
+            self.attempts += trial.unfinished(code, str(error))
         verdict = trial.lease.failed(error, opening=not trial.opened)
         deadline = self._request.deadline
         late = deadline is not None and deadline.expired
@@ -176,10 +210,14 @@ class Dispatch:
             self._again.append(trial.lease.target)
 
     def _may_ask_again(self, trial: Trial, verdict: Verdict) -> bool:
-        """Whether the model may be asked once more, if no other one can be asked."""
-        if self._lone or trial.max_retries is not None or self._asked[trial.model] > 1:
+        """Whether the model may be asked again, if no other one can be asked.
+
+        It may be once at any time, and again whenever it has paused.
+        """
+        target, asked = trial.lease.target, self._asked[trial.model]
+        if self._lone or trial.max_retries is not None or asked >= MAX_ASKED:
             return False
-        return verdict in (Verdict.FAILED, Verdict.DOWN)
+        return verdict in (Verdict.FAILED, Verdict.DOWN) and (asked == 1 or target.pauses)
 
     def _delay(self) -> float | None:
         """Seconds until another model is asked beside those that run; None for never."""
@@ -197,11 +235,8 @@ class Dispatch:
         """Ask another model that is free: half of the caller's time is over, or as a hedge."""
         if self._half_time is not None and self._half_time <= perf_counter():
             self._half_time = None
-            if (lease := self._free()) is not None:
-                self._may_hedge = False  # one additional request is enough
-                self._overdue |= set(self._running.values())
-                self._hedging.hedged += 1
-                self._begin(lease)
+            with suppress(ResourceError):  # too many requests wait for them already
+                self._place = Place(self._left)
             return
         self._may_hedge = False
         if (lease := self._free()) is None:
@@ -211,6 +246,22 @@ class Dispatch:
         else:
             lease.sent_nothing()
             lease.release()
+
+    def _ask_once_free(self, place: Place) -> float | None:
+        """Ask another model if one is free; returns the seconds until it is worth looking again."""
+        waits = self._try(self._left, place.ticket)
+        if isinstance(waits, Lease):
+            self._may_hedge = False  # one additional request is enough
+            self._overdue |= set(self._running.values())
+            self._hedging.hedged += 1
+            self._begin(waits)
+            return self._delay()
+        return min((RECHECK_S, *(wait.seconds for wait in waits.values())))
+
+    def _end_place(self) -> None:
+        if self._place is not None:
+            self._place.leave()
+            self._place = None
 
     def _free(self) -> Lease | None:
         """An attempt at the best model that can be asked now; None if there is none."""
@@ -225,14 +276,13 @@ class Dispatch:
         """
         if not self._left and not any(target.pauses for target in self._again):
             raise self._with_attempts(self._failure())
-        ticket = Ticket()
-        queued = _entered([*self._left, *self._again], ticket)
-        try:
+        self._end_place()
+        with Place([*self._left, *self._again]) as place:
             while not self._stop.done():
-                changes = [target.changed(ticket) for target in queued]
-                waits = self._try(self._left, ticket)
+                changes = place.changes()
+                waits = self._try(self._left, place.ticket)
                 if not isinstance(waits, Lease) and not _any_limited(waits):
-                    again = self._try(self._again, ticket)
+                    again = self._try(self._again, place.ticket)
                     waits = again if isinstance(again, Lease) else {**again, **waits}
                 if isinstance(waits, Lease):
                     return waits
@@ -240,10 +290,7 @@ class Dispatch:
                 await asyncio.wait(
                     {self._stop, *changes}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
                 )
-            return None
-        finally:
-            for target in queued:
-                target.leave(ticket)
+        return None
 
     def _try(self, targets: Sequence[Target], ticket: Ticket) -> Lease | dict[str, Wait]:
         """An attempt at the first of these models that can be asked now; else why none can."""
@@ -270,7 +317,7 @@ class Dispatch:
         seconds = [wait.seconds for wait in waits.values()]
         if left <= 0 or (left < min(seconds) and max(seconds) < inf):
             within = allowed if deadline is None else deadline.seconds
-            raise self._with_attempts(self._failure(waits if self._left else None, within))
+            raise self._with_attempts(self._failure(waits, within))
         return min(left, RECHECK_S, *seconds)
 
     def _allowed(self, wait: Wait) -> float:
@@ -279,17 +326,24 @@ class Dispatch:
 
     def _drop_others(self) -> None:
         """Cancel the attempts that are still running."""
+        self._end_place()
         for task, trial in self._running.items():
             if self.winner is not None:
-                trial.overtaken_by(self.winner)
-                if trial in self._overdue:
-                    trial.lease.gave_up(self._too_slow())
-                self.attempts += trial.unfinished("SLOWER", "another model was faster")
+                self._overtake(trial, self.winner)
             else:
                 self.attempts += trial.unfinished("CANCELLED", "the request was cancelled")
+            trial.count_refusals()
             task.cancel()
             _close_later(_ended(task, trial))
         self._running.clear()
+
+    def _overtake(self, trial: Trial, winner: Trial) -> None:
+        """Record that another model was faster than this one, which goes on if the other breaks."""
+        trial.overtaken_by(winner)
+        if trial in self._overdue:
+            trial.lease.gave_up(self._too_slow())
+        self._overtaken.append(trial.lease.target)
+        self.attempts += trial.unfinished("SLOWER", "another model was faster")
 
     def _too_slow(self) -> GenerationError:
         deadline = self._request.deadline
@@ -300,6 +354,7 @@ class Dispatch:
         )
 
     def _lose(self, trial: Trial) -> None:
+        self._overtaken.append(trial.lease.target)
         self.attempts += trial.unfinished("SLOWER", "another model was faster")
         _close_later(_closed(trial))
 
@@ -310,9 +365,9 @@ class Dispatch:
         only = self._errors[0] if len(self._errors) == 1 else None
         if only is not None and only.code != "UNSUITABLE" and (self._lone or not waits):
             return only
-        if waits:
+        if waits and self._left:
             return not_in_time(waits, within, self.attempts, self._errors)
-        return no_answer(self.attempts, self._errors)
+        return no_answer(self.attempts, self._errors, waits or {}, within)
 
     def _with_attempts(self, error: BaseException) -> BaseException:
         if isinstance(error, TaluError):
@@ -320,22 +375,13 @@ class Dispatch:
         return error
 
 
-def _entered(targets: Sequence[Target], ticket: Ticket) -> list[Target]:
-    """Those whose queue the request has joined; ``ResourceError`` when all queues are full."""
-    entered, full = [], []
-    for target in targets:
-        try:
-            target.enter(ticket)
-            entered.append(target)
-        except ResourceError as error:
-            full.append(error)
-    if not entered:
-        raise full[0]
-    return entered
-
-
 def _any_limited(waits: Mapping[str, Wait]) -> bool:
     return any(wait.limits is not None for wait in waits.values())
+
+
+def _smaller(one: float | None, other: float | None) -> float | None:
+    """The smaller number of those that are not None."""
+    return min((each for each in (one, other) if each is not None), default=None)
 
 
 def _requests_of(error: TaluError) -> int:

@@ -11,10 +11,28 @@ from talu.types import Attempt
 __all__ = ["no_answer", "no_model_works", "not_in_time"]
 
 
-def no_answer(attempts: Sequence[Attempt], errors: Sequence[BaseException]) -> GenerationError:
-    """The error after these attempts, each of which ended with an error."""
+def no_answer(
+    attempts: Sequence[Attempt],
+    errors: Sequence[BaseException],
+    waits: Mapping[str, Wait] | None = None,
+    within: float = 0.0,
+) -> GenerationError:
+    """The error after these attempts, each of which ended with an error.
+
+    Args:
+        attempts: at all models.
+        errors: of these attempts.
+        waits: for each model that could be asked again later, why it cannot be asked now.
+        within: the seconds for which the request could wait.
+    """
     message = f"no model answered: {_said(attempts)}"
-    details = {"models": [each.model for each in attempts]}
+    details: dict[str, object] = {"models": list(dict.fromkeys(each.model for each in attempts))}
+    known = {} if waits is None else _known(waits)
+    if waits:
+        details |= {"waits": known, "seconds": within}
+    if waits and within > 0:
+        later = "; ".join(_waits(model, wait, attempts) for model, wait in waits.items())
+        message += f"; none can be asked again within {within:g} seconds: {later}"
     codes = {getattr(error, "code", None) for error in errors}
     remote = [error for error in errors if isinstance(error, EndpointError)]
     error: GenerationError
@@ -22,7 +40,12 @@ def no_answer(attempts: Sequence[Attempt], errors: Sequence[BaseException]) -> G
         transient = [each for each in remote if each.transient]
         last = (transient or remote)[-1]  # the failure that may pass, if there is one
         error = EndpointError(
-            message, last.code, details, status=last.status, transient=last.transient
+            message,
+            last.code,
+            details,
+            status=last.status,
+            transient=last.transient,
+            retry_after=min(known.values(), default=None),
         )
     elif codes == {"UNSUITABLE"}:
         message += "; leave out what they do not have, or add a model that has it"
@@ -81,7 +104,7 @@ def not_in_time(
     parts = [_said(attempts)] if attempts else []
     parts += [_waits(model, wait, attempts) for model, wait in waits.items()]
     limits = {model: wait.limits.given for model, wait in waits.items() if wait.limits is not None}
-    known = {model: wait.seconds for model, wait in waits.items() if wait.seconds < inf}
+    known = _known(waits)
     models = dict.fromkeys([*(each.model for each in attempts), *waits])
     details: dict[str, object] = {"waits": known, "models": list(models), "seconds": within}
     message = f"no model can be asked within {within:g} seconds: {'; '.join(parts)}"
@@ -95,6 +118,11 @@ def not_in_time(
         after = min(passing) if passing and min(passing) < inf else None
         error = EndpointError(message, "MODELS_COOLING", details, retry_after=after, transient=True)
     return _with(error, attempts, errors)
+
+
+def _known(waits: Mapping[str, Wait]) -> dict[str, float]:
+    """The seconds until each model can be asked, where that is known."""
+    return {model: wait.seconds for model, wait in waits.items() if wait.seconds < inf}
 
 
 def _with(

@@ -1,4 +1,4 @@
-"""Calls the methods of policies, which users may have written, and checks what they return."""
+"""Calls the methods of policies, which users may have written, in threads of their own."""
 
 import asyncio
 import os

@@ -189,8 +189,7 @@ class RoutedGeneration:
             self._trial, self._is_recorded = trial, True  # its text stays
             self._end()
             raise
-        if self._trial is not None:
-            self._events.appendleft(Restart())
+        self._events.appendleft(Restart())  # also when it was stopped: nobody has the broken answer
 
     def cancel(self) -> None:
         """Let it end soon; see ``talu.protocols.Generation``."""

@@ -46,7 +46,8 @@ class RouterStatus:
     Attributes:
         policy: name of the policy; None without one.
         requests: requests to the policy so far.
-        hedged: additional requests that were sent because a model was slow.
+        hedged: additional requests that were sent because a model was slow: with ``hedge=True``, or
+            because half of the caller's time was over.
         targets: one entry for each model, in the router's order.
     """
 

@@ -348,6 +348,10 @@ class Lease:
         if (counted := self._of_caller()) is not None:
             self._count(error, counted)
 
+    def refused(self, error: BaseException) -> None:
+        """The attempt is cancelled after requests that failed, the last one with this error."""
+        self._count(error, Verdict.FAILED)
+
     def _count(self, error: BaseException, verdict: Verdict) -> None:
         probe, self._probe = self._probe, False
         self.target._failed(

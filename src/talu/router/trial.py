@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
 
-from talu.exceptions import GenerationError
+from talu.exceptions import EndpointError, GenerationError
 from talu.protocols import AsyncGeneration, Backend
 from talu.router.policy_calls import PolicyCalls
 from talu.router.targets import Lease
@@ -108,10 +108,21 @@ class Trial:
             error: as in ``Attempt``.
             reason: as in ``Attempt``.
         """
-        requests = () if self.generation is None else self.generation.so_far().attempts
+        requests = self._requests()
         if requests:
             requests = (*requests[:-1], replace(requests[-1], error=error, reason=reason))
         return self.attempts(error, reason, requests)
+
+    def count_refusals(self) -> None:
+        """Let the requests that failed, and were repeated by the backend, count as one failure."""
+        failed = [each for each in self._requests()[:-1] if each.error is not None]
+        if failed and self.first_token_ms is None:
+            code, reason = failed[-1].error, failed[-1].reason
+            self.lease.refused(EndpointError(reason or str(code), code, transient=True))
+
+    def _requests(self) -> tuple[Attempt, ...]:
+        """The requests of the backend so far, if it has repeated some."""
+        return () if self.generation is None else self.generation.so_far().attempts
 
     def attempt(self, error: str | None = None, reason: str | None = None) -> Attempt:
         """A record of this attempt, ended now."""
