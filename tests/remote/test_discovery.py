@@ -51,10 +51,16 @@ def test_the_key_is_sent_if_there_is_one(serve: Serve) -> None:
     assert server.request.values("authorization") == ["Bearer mine"]
 
 
-def test_entries_without_an_id_are_left_out(serve: Serve) -> None:
+def test_entries_without_an_id_are_left_out_with_a_warning(serve: Serve) -> None:
     odd = [{"id": "a"}, {"name": "b"}, "c", {"id": 4}, {"id": ""}, {"id": "d", "created": "x"}]
-    server = serve(replies.json_reply({"data": odd}))
-    assert list_endpoint_models(server.base_url) == [RemoteModelInfo("a"), RemoteModelInfo("d")]
+    server = serve(always=lambda _: replies.json_reply({"data": odd}))
+    with pytest.warns(UserWarning, match="4 entries in the list of models of .* have no id") as one:
+        models = list_endpoint_models(server.base_url)
+    assert models == [RemoteModelInfo("a"), RemoteModelInfo("d")]
+    assert one[0].filename == __file__
+    with pytest.warns(UserWarning, match="4 entries"):
+        assert get_model_ids(server.base_url) == ["a", "d"]
+    assert check_endpoint(server.base_url)
 
 
 @pytest.mark.parametrize(
@@ -90,13 +96,13 @@ def test_a_check_says_whether_the_models_are_listed(serve: Serve) -> None:
     assert not check_endpoint(serve(replies.html()).base_url)
     assert not check_endpoint(serve(replies.failure(500)).base_url)
     assert not check_endpoint(NOWHERE)
-    assert not check_endpoint("nowhere")
 
 
-@pytest.mark.parametrize("wrong", [None, 5, b"http://h/v1", "ftp://h", "http://u:p@h/v1"])
-def test_a_wrong_address_is_refused(wrong: Any) -> None:
+@pytest.mark.parametrize("wrong", [None, 5, b"http://h/v1", "bad", "ftp://h", "http://u:p@h/v1"])
+@pytest.mark.parametrize("ask", [list_endpoint_models, get_model_ids, check_endpoint])
+def test_a_wrong_address_is_refused(ask: Any, wrong: Any) -> None:
     with pytest.raises(ValidationError, match="base_url") as caught:
-        list_endpoint_models(wrong)
+        ask(wrong)
     assert caught.value.details["param"] == "base_url"
 
 

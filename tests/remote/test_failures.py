@@ -160,6 +160,14 @@ FAILURES: dict[str, tuple[Reply, Wrong]] = {
         Wrong("ENDPOINT_UNREACHABLE", transient=True),
     ),
     "no HTTP": (replies.not_http(), Wrong("ENDPOINT_UNREACHABLE", transient=True)),
+    "another protocol": (
+        Reply(head=b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\n\r\n", framing="close"),
+        Wrong("ENDPOINT_UNREACHABLE", transient=True, says="another protocol (status 101)"),
+    ),
+    "a length that is none": (
+        Reply(head=b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", framing="close"),
+        Wrong("ENDPOINT_UNREACHABLE", transient=True, says="does not follow HTTP"),
+    ),
     "compressed": (
         replies.zipped(replies.chat_body("ab")),
         Wrong("ENDPOINT_BAD_ANSWER", 200, says="compressed"),

@@ -13,6 +13,7 @@ from talu.backends.remote.options import OpenAICompatibleBackend, RemoteBackend
 from talu.backends.remote.providers import PROVIDERS, Provider
 from talu.backends.remote.urls import Address
 from talu.bridge import run_in_background
+from talu.callers import warn
 from talu.config import check_boolean
 from talu.deadline import Deadline
 from talu.exceptions import EndpointError, IOError, ValidationError
@@ -58,7 +59,7 @@ def list_endpoint_models(
     *,
     allow_insecure: bool = False,
 ) -> list[RemoteModelInfo]:
-    """The models of an endpoint, as it lists them; entries without an id are left out.
+    """The models of an endpoint, as it lists them; warns of entries without an id, left out.
 
     Args:
         base_url: its address; ``/v1`` is added to one without a path.
@@ -76,15 +77,28 @@ def list_endpoint_models(
     return _models(options, timeout)
 
 
-def _models(
-    options: OpenAICompatibleBackend, timeout: float | None, *, first_page: bool = False
-) -> list[RemoteModelInfo]:
+def _models(options: OpenAICompatibleBackend, timeout: float | None) -> list[RemoteModelInfo]:
+    """The models at an address; warns of the entries of its list that are left out."""
+    endpoint, options = _checked(options)
+    models, left_out = _listed(endpoint, options, timeout)
+    if left_out:
+        entries = "1 entry" if left_out == 1 else f"{left_out:,} entries"
+        warn(f"{entries} in the list of models of {endpoint.url} left out: they have no id")
+    return models
+
+
+def _checked(options: OpenAICompatibleBackend) -> tuple[Endpoint, OpenAICompatibleBackend]:
+    """The endpoint, and the options with ``/v1`` added to an address without a path.
+
+    Raises:
+        ValidationError: the address is not one, or a key is missing or must not be sent.
+    """
     row, url = provider_at(options.base_url), str(options.base_url)
     url = Address(url)
     endpoint_of(row, options, environ)  # checks the address
     if row.protocol == "openai" and not urlsplit(url).path.strip("/"):
         options = replace(options, base_url=url.rstrip("/") + "/v1")
-    return _listed(endpoint_of(row, options, environ), options, timeout, first_page=first_page)
+    return endpoint_of(row, options, environ), options
 
 
 def _options(base_url: str, api_key: str | None, allow_insecure: bool) -> OpenAICompatibleBackend:
@@ -99,8 +113,13 @@ def _options(base_url: str, api_key: str | None, allow_insecure: bool) -> OpenAI
 
 
 def _listed(
-    endpoint: Endpoint, options: RemoteBackend, timeout: float | None, *, first_page: bool
-) -> list[RemoteModelInfo]:
+    endpoint: Endpoint,
+    options: RemoteBackend,
+    timeout: float | None,
+    *,
+    first_page: bool = False,
+) -> tuple[list[RemoteModelInfo], int]:
+    """The models, and the number of entries that are none."""
     limit = Deadline.after(timeout)
     seconds = math.inf if limit is None else limit.seconds
     models_at = import_whole(LISTING).models_at
@@ -114,19 +133,19 @@ def _listed(
             raise ValidationError(str(error), details={"param": "base_url"}) from error
         raise
     models = _models_in(answer)
+    entries = len(answer) if isinstance(answer, list) else 0
     del answer  # a server may repeat the key in it
     if models is None:
         raise ValidationError(
             f"{endpoint.url} does not answer with a list of models, but with JSON of another form",
             details={"param": "base_url"},
         )
-    return models
+    return models, entries - len(models)
 
 
 def _models_in(answer: object) -> list[RemoteModelInfo] | None:
     """The models of a list; None for an answer that is not one."""
-    entries = answer.get("data") if isinstance(answer, Mapping) else answer
-    if not isinstance(entries, list):
+    if not isinstance(answer, list):
         return None
     return [
         RemoteModelInfo(
@@ -135,7 +154,7 @@ def _models_in(answer: object) -> list[RemoteModelInfo] | None:
             created=created if isinstance(created := entry.get("created"), int) else None,
             owned_by=_text(entry, "owned_by"),
         )
-        for entry in entries
+        for entry in answer
         if isinstance(entry, Mapping) and 0 < len(_text(entry, "id")) <= MAX_TEXT
     ]
 
@@ -155,19 +174,20 @@ def check_endpoint(
     """Whether an endpoint lists its models; one that does not, for any reason, is False.
 
     Raises:
-        ValidationError: an argument has a wrong type, or the key cannot or must not be sent.
+        ValidationError: an argument is wrong, or the key must not be sent.
     """
     options = _options(base_url, api_key, allow_insecure)
     del base_url, api_key
     Deadline.after(timeout)
     try:
-        _models(options, timeout, first_page=True)
+        endpoint, options = _checked(options)
     except ValidationError as error:
-        about_key = error.details.get("param") == "api_key" and error.code != "MISSING_KEY"
-        if about_key or error.code == "INSECURE_KEY":
+        if error.code != "MISSING_KEY":
             raise
         return False
-    except (EndpointError, IOError):
+    try:
+        _listed(endpoint, options, timeout, first_page=True)
+    except (EndpointError, IOError, ValidationError):
         return False
     return True
 
@@ -204,7 +224,7 @@ def recognized(options: RemoteBackend) -> Provider:
     row = provider_at(options.base_url)
     endpoint = endpoint_of(row, options, environ)
     try:
-        models = _listed(endpoint, options, RECOGNIZING_S, first_page=True)
+        models, _ = _listed(endpoint, options, RECOGNIZING_S, first_page=True)
     except (EndpointError, IOError, ValidationError):
         return row
     owners = {model.owned_by for model in models}

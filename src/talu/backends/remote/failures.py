@@ -65,6 +65,7 @@ HTTP_FAULTS = (  # beginnings of the HTTP library's messages, and what they mean
     ("peer closed connection", "the connection was cut"),
     ("peer unexpectedly closed", "the connection was cut"),
     ("illegal chunk header", "the answer has a malformed chunk"),
+    ("Received server _SWITCH_UPGRADE", "the server changes to another protocol (status 101)"),
     ("malformed chunk", "the answer has a malformed chunk"),
 )
 
@@ -358,9 +359,11 @@ def _text_of(response: httpx2.Response) -> str:
 
 
 def _http_fault(error: BaseException) -> str:
-    """What a message of the HTTP library means; "" for any other."""
+    """What an error of the HTTP library means; "" for one whose message says it."""
     text = str(error)
-    return next((means for start, means in HTTP_FAULTS if text.startswith(start)), "")
+    is_answer = isinstance(error, httpx2.RemoteProtocolError)
+    foreign = "the answer does not follow HTTP" if is_answer else ""
+    return next((means for start, means in HTTP_FAULTS if text.startswith(start)), foreign)
 
 
 def _tls_fault(error: ssl.SSLError, host: str) -> str:

@@ -107,7 +107,7 @@ async def _page(
     found = answer.get("data") if isinstance(answer, Mapping) else answer
     if not isinstance(found, list):
         return None
-    entries = [_cleaned(entry, failures.safe) for entry in found if isinstance(entry, Mapping)]
+    entries = [_cleaned(entry, failures.safe) for entry in found]
     return _Page(entries, _last(answer, entries) if isinstance(answer, Mapping) else None)
 
 
@@ -119,8 +119,10 @@ def _last(answer: Mapping[str, object], entries: list[dict[str, object]]) -> str
     return last[:MAX_ID] if isinstance(last, str) else None
 
 
-def _cleaned(entry: Mapping[str, object], safe: Callable[[str], str]) -> dict[str, object]:
+def _cleaned(entry: object, safe: Callable[[str], str]) -> dict[str, object]:
     """The values of an entry that are not objects, without secrets that the server repeats."""
+    if not isinstance(entry, Mapping):
+        return {}
     return {
         name: safe(value) if isinstance(value, str) else value
         for name, value in entry.items()
