@@ -103,6 +103,9 @@ def test_a_model_that_was_only_slower_is_asked_again_when_the_faster_answer_brea
     assert answer.text == "good"
     assert tried(answer) == [("a", "SLOWER"), ("b", "STREAM_BROKEN"), ("a", None)]
     assert [len(slow.requests), len(hasty.requests)] == [2, 1]
+    assert answer.notes == (
+        "the request was repeated once: the answer of a model that was faster broke off",
+    )
 
 
 def test_a_model_that_becomes_free_after_half_of_the_callers_time_is_asked_then(

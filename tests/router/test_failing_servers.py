@@ -10,6 +10,7 @@ from tests.remote import replies
 from tests.remote.server import Cut, Gate, Received, Reply, Server
 
 from talu import AsyncClient, ModelSpec, OpenAICompatibleBackend, ScriptedModel
+from talu.backends.remote.attempts import Waiting
 from talu.exceptions import EndpointError
 from talu.router import Fallback, First, Limits, Policy, RoundRobin, TargetStatus
 
@@ -304,3 +305,34 @@ def test_the_repeated_requests_of_a_slower_model_are_attempts_and_a_failure(
         await client.close()
 
     asyncio.run(main())
+
+
+def test_a_slower_model_that_waits_to_repeat_a_request_has_failed(servers: ExitStack) -> None:
+    failing = servers.enter_context(Server(replies.failure(503)))
+
+    async def main() -> None:
+        specs = [spec(failing, "a", retries=1), ModelSpec("b", ScriptedModel([refused, "b"]))]
+        client = AsyncClient(specs, policy=Fallback(hedge=True))
+        hedging = client.router._routing._hedging
+        for _ in range(20):
+            hedging.observe(0.001)
+            hedging.request()
+        answer = await client.ask("hi")
+        errors = [each.error for each in answer.attempts if each.model == "a"]
+        assert errors == ["SERVER_ERROR"]
+        assert client.router.status().targets[0].failures == 1
+        await client.close()
+
+    begun = asyncio.Event()
+    waits = Waiting.pause
+
+    async def pause(self: Waiting, seconds: float) -> None:
+        begun.set()
+        await waits(self, 60)
+
+    async def refused() -> None:
+        await begun.wait()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Waiting, "pause", pause)
+        asyncio.run(main())

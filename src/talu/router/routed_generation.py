@@ -124,7 +124,9 @@ class RoutedGeneration:
             notes.append(_note(self._first.status(), trial.model, self._attempts))
         if again := [each.error for each in self._attempts if each.model == trial.model]:
             times = "once" if len(again) == 1 else f"{len(again)} times"
-            notes.append(f"the request was repeated {times}: {again[-1]}")
+            slower = again[-1] == "SLOWER"
+            why = "the answer of a model that was faster broke off" if slower else again[-1]
+            notes.append(f"the request was repeated {times}: {why}")
         return tuple(notes)
 
     async def _order_unless(self, stop: "asyncio.Future[None]") -> list[str] | None:

@@ -109,13 +109,13 @@ class Trial:
             reason: as in ``Attempt``.
         """
         requests = self._requests()
-        if requests:
+        if requests and requests[-1].error is None:  # it was not waiting to repeat one
             requests = (*requests[:-1], replace(requests[-1], error=error, reason=reason))
         return self.attempts(error, reason, requests)
 
     def count_refusals(self) -> None:
         """Let the requests that failed, and were repeated by the backend, count as one failure."""
-        failed = [each for each in self._requests()[:-1] if each.error is not None]
+        failed = [each for each in self._requests() if each.error is not None]
         if failed and self.first_token_ms is None:
             code, reason = failed[-1].error, failed[-1].reason
             self.lease.refused(EndpointError(reason or str(code), code, transient=True))
