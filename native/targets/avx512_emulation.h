@@ -28,6 +28,8 @@
 #define _mm512_cvtepu8_epi32 talu::widen_bytes<std::uint8_t>
 #define _mm512_cvtepi8_epi32 talu::widen_bytes<std::int8_t>
 #define _mm512_cvtepu8_epi16 talu::widen_bytes_to_shorts
+#undef _mm512_fmadd_ps
+#define _mm512_fmadd_ps talu::fused_multiply_add
 #undef _mm512_permute_ps
 #define _mm512_permute_ps(x, order) \
   talu::sixteen_floats([&, from = talu::lanes_of(x)](int i) { \
@@ -54,6 +56,17 @@ TALU_INLINE SixteenLanes lanes_of(__m512 x) {
   SixteenLanes lanes;
   _mm512_storeu_ps(lanes.lane, x);
   return lanes;
+}
+// SIMDe rounds twice on a build without FMA. In a function of its own, because it needs the
+// instructions, which every processor with AVX2 has.
+__attribute__((target("fma"), noinline)) inline void fuse(const float* a, const float* b, float* c) {
+  for (int i = 0; i < 16; ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+}
+TALU_INLINE __m512 fused_multiply_add(__m512 a, __m512 b, __m512 c) {
+  const SixteenLanes first = lanes_of(a), second = lanes_of(b);
+  SixteenLanes sum = lanes_of(c);
+  fuse(first.lane, second.lane, sum.lane);
+  return _mm512_loadu_ps(sum.lane);
 }
 template <class Byte>
 TALU_INLINE __m512i widen_bytes(__m128i x) {
