@@ -5,7 +5,6 @@ import contextlib
 import contextvars
 import gc
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -429,19 +428,6 @@ def test_a_forked_child_starts_a_loop_of_its_own() -> None:
     made.bridged.close()
 
 
-def test_a_host_is_looked_up_beside_the_loop() -> None:
-    async def look_up() -> list[Any]:
-        return await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80, type=1)
-
-    assert run_in_background(look_up)[0][4] == ("127.0.0.1", 80)
-
-    async def fail() -> None:
-        await asyncio.get_running_loop().getaddrinfo("127.0.0.1", "no such service")
-
-    with pytest.raises(socket.gaierror):
-        run_in_background(fail)
-
-
 PROGRAM = """
 import asyncio, logging, os, socket, sys, threading
 # A step that takes long is no fault: the machine may be busy.
@@ -504,28 +490,6 @@ def test_the_interpreter_ends_without_a_message_and_closes_the_connections(endin
     printed = in_python(PROGRAM + ENDINGS[ending])
     # A daemon thread may print, or be ended before it does.
     assert printed.removesuffix("ended\n") == "closed\n"
-
-
-def test_a_host_that_is_never_found_does_not_delay_the_end_of_the_interpreter() -> None:
-    assert (
-        in_python(
-            PROGRAM
-            + """
-begun = threading.Event()
-def hang(*_, **__):
-    begun.set()
-    threading.Event().wait()
-socket.getaddrinfo = hang
-async def look_up():
-    asyncio.ensure_future(asyncio.get_running_loop().getaddrinfo("x", 1))
-    while not begun.is_set():
-        await asyncio.sleep(0)
-run_in_background(look_up)
-print("end")
-"""
-        )
-        == "end\n"
-    )
 
 
 def test_a_forked_child_that_ends_normally_is_silent() -> None:

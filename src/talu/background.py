@@ -8,7 +8,6 @@ import asyncio
 import atexit
 import contextlib
 import os
-import socket
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar, cast
@@ -16,7 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 from talu.descriptors import descriptor_opens
 from talu.exceptions import GenerationError, StateError
 from talu.forks import ForkSafeLock, check_process
-from talu.threads import in_daemon_thread, thread_starts
+from talu.threads import thread_starts
 
 __all__ = ["CLOSING_SECONDS", "Background", "Outcome", "Work", "background_loop"]
 
@@ -166,7 +165,7 @@ RUNNING: list[Background] = []  # in a forked child also the parent's, which mus
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """A loop that is silent in a forked child, and whose look-ups of hosts never delay an exit."""
+    """A loop that is silent in a forked child."""
 
     _getpid = staticmethod(os.getpid)  # modules are emptied before the last objects end
 
@@ -182,10 +181,6 @@ class _Loop(asyncio.SelectorEventLoop):
         """Report an error, but nothing about the tasks of the parent process."""
         if self._process == os.getpid():
             super().call_exception_handler(context)
-
-    async def getaddrinfo(self, *args: Any, **kwargs: Any) -> Any:
-        """Look up a host in a daemon thread: the interpreter waits for those of executors."""
-        return await in_daemon_thread("talu-lookup", socket.getaddrinfo, *args, **kwargs)
 
 
 def background_loop() -> Background:

@@ -3,6 +3,8 @@
 import asyncio
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
@@ -56,14 +58,17 @@ def run(work: Callable[[], Awaitable[Any]], *hosts: str) -> Any:
     """Run it on a loop on which every host has these addresses."""
 
     async def main() -> Any:
-        async def addresses(_: Any, port: int, **__: Any) -> list[Any]:
-            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in hosts]
-
-        if hosts:
-            asyncio.get_running_loop().getaddrinfo = addresses  # type: ignore[assignment,method-assign]
         return await asyncio.wait_for(work(), PATIENCE)
 
-    return asyncio.run(main())
+    def addresses(_: Any, port: int, **options: Any) -> list[Any]:
+        if "flags" in options:
+            raise socket.gaierror
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in hosts]
+
+    with pytest.MonkeyPatch.context() as patched:
+        if hosts:
+            patched.setattr(socket, "getaddrinfo", addresses)
+        return asyncio.run(main())
 
 
 async def whole(port: int, tls: ssl.SSLContext | None = None) -> bytes:
@@ -153,3 +158,62 @@ def test_an_answer_is_no_part_of_the_connection() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(httpcore2.ReadTimeout):
         run(lambda: late(server))
+
+
+def test_connections_that_are_made_at_once_look_a_host_up_once(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[str] = []
+    real = socket.getaddrinfo
+
+    def counted(host: str, *arguments: Any, **options: Any) -> Any:
+        if not options.get("flags"):
+            looked_up.append(host)
+        return real(host, *arguments, **options)
+
+    async def several(network: Network, *hosts: str) -> None:
+        connections = [network.connect_tcp(host, port) for host in hosts]
+        for connection in await asyncio.gather(*connections):
+            await connection.aclose()
+
+    async def work() -> None:
+        network = Network()
+        await several(network, *["localhost"] * 5, "127.0.0.1")
+        await several(network, "localhost")
+
+    monkeypatch.setattr(socket, "getaddrinfo", counted)
+    port = start()
+    run(work)
+    assert looked_up == ["localhost"] * 2
+
+
+ENDLESS = """
+import asyncio, socket, threading
+from talu import AsyncClient, Client, ModelSpec, OpenAICompatibleBackend
+from talu.exceptions import EndpointError
+
+def hang(*_, flags=0, **__):
+    if flags:
+        raise socket.gaierror
+    threading.Event().wait()
+
+socket.getaddrinfo = hang
+options = OpenAICompatibleBackend("http://host.invalid/v1", max_retries=0, connect_timeout_ms=100)
+
+async def main():
+    async with AsyncClient(ModelSpec("m", options)) as client:
+        await client.ask("hi")
+
+for ask in (lambda: asyncio.run(main()), lambda: Client(ModelSpec("m", options)).ask("hi")):
+    try:
+        ask()
+    except EndpointError as error:
+        print(error.code)
+"""
+
+
+def test_a_look_up_that_does_not_end_delays_neither_the_loop_nor_the_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENDLESS], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.stdout, done.stderr) == ("ENDPOINT_TIMEOUT\n" * 2, "")

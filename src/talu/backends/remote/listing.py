@@ -1,6 +1,5 @@
 """Lists the models of an endpoint."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from talu.backends.remote.http import http_client, own_headers, tls_of
 from talu.backends.remote.options import RemoteBackend
 from talu.backends.remote.proxies import proxy_of
 from talu.exceptions import EndpointError
+from talu.threads import in_daemon_thread
 
 __all__ = ["models_at"]
 
@@ -71,7 +71,7 @@ async def _answer(
     path, after = ("models", "after") if is_openai else ("v1/models", "after_id")
     query = {} if is_openai else {"limit": str(PAGE)}
     entries: list[dict[str, object]] = []
-    tls = await asyncio.to_thread(tls_of, endpoint)
+    tls = await in_daemon_thread("talu-tls", tls_of, endpoint)
     async with http_client(endpoint, headers, tls) as client:
         for _ in range(MAX_PAGES):
             url = httpx2.URL(f"{endpoint.url}/{path}", params=query)

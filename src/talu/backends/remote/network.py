@@ -11,11 +11,13 @@ import ssl
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import httpcore2
 
 from talu.backends.remote.time_limits import time_limit
+from talu.threads import in_daemon_thread
 
 __all__ = ["Connection", "DeadError", "Network"]
 
@@ -23,6 +25,7 @@ MAX_UNREAD = 1 << 18  # bytes that have arrived; more are not taken from the soc
 MAX_ADDRESSES = 16  # of a host
 SOCKS = (b"\x01", b"\x05")  # the first bytes of what is sent to a SOCKS proxy itself
 NEXT_ADDRESS_S = 0.25  # before the next address of a host is tried as well
+Found = list[tuple[Any, ...]]  # the addresses of a host
 Connected = tuple[asyncio.Transport, "_Arrivals"]
 
 
@@ -42,6 +45,7 @@ class Network(httpcore2.AsyncNetworkBackend):
 
     def __init__(self, handshakes: int = 0) -> None:
         self._handshakes = handshakes
+        self._look_ups: dict[tuple[str, int], asyncio.Task[Found]] = {}  # that are going on
 
     async def connect_tcp(
         self,
@@ -55,10 +59,29 @@ class Network(httpcore2.AsyncNetworkBackend):
         due = None if timeout is None else asyncio.get_running_loop().time() + timeout
         with _errors(httpcore2.ConnectError, httpcore2.ConnectTimeout):
             async with time_limit(timeout):
-                transport, arrivals = await _connected(host, port)
+                found = _numeric(host, port) or await self._looked_up(host, port)
+                transport, arrivals = await _connected(found[:MAX_ADDRESSES], port)
             for option in socket_options or ():
                 transport.get_extra_info("socket").setsockopt(*option)
         return Connection(transport, arrivals, _Setup(due, self._handshakes))
+
+    async def _looked_up(self, host: str, port: int) -> Found:
+        """The addresses of a host; connections that want the same ones share a look-up.
+
+        The program can end during it: nothing waits for its thread.
+        """
+        task = self._look_ups.get((host, port))
+        if task is None:
+            look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+            task = asyncio.ensure_future(in_daemon_thread("talu-lookup", look_up))
+            self._look_ups[host, port] = task
+            task.add_done_callback(partial(self._end, (host, port)))
+        return await asyncio.shield(task)
+
+    def _end(self, key: tuple[str, int], task: "asyncio.Task[Found]") -> None:
+        self._look_ups.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # known to be read, also if nobody waits for it any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,13 +306,20 @@ def _errors(failed: type[Exception], late: type[Exception]) -> Generator[None]:
         raise failed(str(error)) from error
 
 
-async def _connected(host: str, port: int) -> Connected:
-    """Connect to the first address of a host that answers.
+def _numeric(host: str, port: int) -> Found | None:
+    """The address that a host is; None if it is a name, which has to be looked up."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return None
+
+
+async def _connected(found: Found, port: int) -> Connected:
+    """Connect to the first of the addresses of a host that answers.
 
     An address that does not answer soon is not given up: the next one is tried beside it.
     """
     loop = asyncio.get_running_loop()
-    found = (await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))[:MAX_ADDRESSES]
     attempts: list[asyncio.Task[Connected]] = []
     running: set[asyncio.Task[Connected]] = set()
     try:
