@@ -60,11 +60,14 @@ def test_what_follows_an_answer_is_not_the_answer_to_the_next_request(
     remote: Any, serve: Any
 ) -> None:
     other = replies.chat_body("the answer of somebody else")
-    surplus = Raw(other.starts() + b"".join(s for s in other.steps if isinstance(s, bytes)))
+
+    def body(reply: Reply) -> bytes:
+        return b"".join(step for step in reply.steps if isinstance(step, bytes))
 
     def echo(request: Received) -> Reply:
         own = replies.chat_body(request.json["messages"][0]["content"])
-        return Reply((*own.steps, surplus), headers=own.headers)
+        # One write, so that the surplus is there when the next request is sent.
+        return Reply((Raw(body(own) + other.starts() + body(other)),), head=own.starts())
 
     client = remote.client(serve(always=echo), max_retries=0)
     assert [remote.run(client.ask(each)) for each in "abc"] == ["a", "b", "c"]
