@@ -161,7 +161,7 @@ def test_an_answer_is_no_part_of_the_connection() -> None:
 
 
 def test_connections_that_are_made_at_once_look_a_host_up_once(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked_up: list[str] = []
     real = socket.getaddrinfo
@@ -171,19 +171,19 @@ def test_connections_that_are_made_at_once_look_a_host_up_once(
             looked_up.append(host)
         return real(host, *arguments, **options)
 
-    async def several(network: Network, *hosts: str) -> None:
+    async def several(network: Network, port: int, *hosts: str) -> None:
         connections = [network.connect_tcp(host, port) for host in hosts]
         for connection in await asyncio.gather(*connections):
             await connection.aclose()
 
-    async def work() -> None:
+    async def work(port: int) -> None:
         network = Network()
-        await several(network, *["localhost"] * 5, "127.0.0.1")
-        await several(network, "localhost")
+        await several(network, port, *["localhost"] * 5, "127.0.0.1")
+        await several(network, port, "localhost")
 
     monkeypatch.setattr(socket, "getaddrinfo", counted)
-    port = start()
-    run(work)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        run(lambda: work(server.getsockname()[1]))
     assert looked_up == ["localhost"] * 2
 
 

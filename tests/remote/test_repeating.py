@@ -9,8 +9,8 @@ from tests.remote import replies
 from tests.remote.replies import delta, failure
 from tests.remote.server import Cut, Reply
 
-from talu import ModelSpec, OpenAICompatibleBackend
-from talu.backends.remote import retries
+from talu import ModelSpec, OpenAICompatibleBackend, StopFlag
+from talu.backends.remote import attempts, retries
 from talu.chat import Hook
 from talu.exceptions import EndpointError, GenerationError
 from talu.types import Attempt
@@ -158,3 +158,19 @@ def test_an_attempt_lasts_until_its_failure_without_the_wait_after_it(
     server = serve(failure(503, headers=[("retry-after-ms", "400")]), replies.chat("ab"))
     first, second = remote.run(remote.client(server).ask("hi")).attempts
     assert second.started_ms - (first.started_ms + first.duration_ms) >= 399
+
+
+def test_an_answer_that_is_stopped_in_a_wait_has_the_attempts_before_it(
+    remote: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = StopFlag()
+
+    def wait(*_: object) -> float:
+        flag.signal()
+        return 60.0
+
+    monkeypatch.setattr(attempts, "wait_before_retry", wait)
+    answer = remote.run(remote.client(serve(failure(503))).chat().send("hi", stop_flag=flag))
+    assert str(answer.finish_reason) == "cancelled"
+    assert [each.error for each in answer.attempts] == ["SERVER_ERROR"]
+    assert answer.notes == ()  # it was not repeated
