@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,10 @@ def start() -> Iterator[Start]:
                 plain, _ = server.accept()
             except OSError:  # the test has ended
                 return
-            with tls.wrap_socket(plain, server_side=True) if tls else plain as opened:
+            with (
+                tls.wrap_socket(plain, server_side=True) if tls else plain as opened,
+                suppress(ConnectionError),  # the client reads a part of it
+            ):
                 opened.sendall(ANSWER)
 
         def started(host: str = "127.0.0.1", port: int = 0, tls: Any = None) -> int:
