@@ -27,7 +27,7 @@ from talu.config import (
     merged,
 )
 from talu.deadline import Deadline
-from talu.router.model_methods import AsyncModelMethods
+from talu.router.async_model_methods import AsyncModelMethods
 from talu.router.spec import CompletionOptions, ModelInput
 from talu.threads import beside_loop
 from talu.types import Marker, StopFlag
