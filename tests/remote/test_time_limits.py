@@ -8,7 +8,7 @@ import pytest
 from tests.remote.server import PATIENCE
 
 from talu.backends.remote.attempts import Cancelled, Waiting
-from talu.backends.remote.time_limits import time_limit
+from talu.backends.remote.time_limits import TimeLimit
 from talu.deadline import Deadline
 
 HOUR = 3600.0
@@ -98,7 +98,7 @@ def test_a_busy_loop_delays_a_limit_only_once() -> None:
 
 def test_a_limit_of_a_loop_that_is_not_busy_ends_the_wait() -> None:
     async def work(_: Busy) -> None:
-        async with time_limit(0.01):
+        async with TimeLimit(0.01):
             await asyncio.Event().wait()
 
     with pytest.raises(TimeoutError):

@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
 
 from talu.backends.remote.failures import Failures
 from talu.backends.remote.retries import wait_before_retry
-from talu.backends.remote.time_limits import time_limit
+from talu.backends.remote.time_limits import TimeLimit
 from talu.deadline import Deadline
 from talu.exceptions import EndpointError, TaluError
 
@@ -64,7 +64,7 @@ class Waiting:
         self._end = None if total_s is None else perf_counter() + total_s
         self._late = late
         self._loop = asyncio.get_running_loop()
-        self._limit: asyncio.Timeout | None = None
+        self._limit: TimeLimit | None = None
         self.cancelled = False
 
     def cancel(self) -> None:
@@ -76,17 +76,17 @@ class Waiting:
     def _wake(self) -> None:
         if self._limit is not None:
             with contextlib.suppress(RuntimeError):  # it has just ended
-                self._limit.reschedule(self._loop.time())
+                self._limit.end()
 
-    @asynccontextmanager
-    async def within(self, seconds: float, late: Callable[[], Exception]) -> AsyncGenerator[None]:
+    def within(
+        self, seconds: float, late: Callable[[], Exception]
+    ) -> AbstractAsyncContextManager[None]:
         """Limit the waits in the block to these seconds; raises ``late()`` after them."""
         if self._deadline is not None and self._deadline.left < seconds:
             seconds, late = self._deadline.left, self._deadline.error
         if self._end is not None and self._end - perf_counter() < seconds:
             seconds, late = self._end - perf_counter(), self._late
-        async with self._cancellable(seconds, late):
-            yield
+        return self._cancellable(seconds, late)
 
     @asynccontextmanager
     async def _cancellable(
@@ -95,15 +95,14 @@ class Waiting:
         """Limit the waits in the block to these seconds, or not at all; ``cancel`` ends them."""
         if self.cancelled:
             raise Cancelled
-        limit: asyncio.Timeout | None = None
+        limit = self._limit = TimeLimit(seconds)
         try:
-            async with time_limit(seconds) as limit:
-                self._limit = limit
+            async with limit:
                 yield
         except TimeoutError:
             if self.cancelled:
                 raise Cancelled from None
-            if limit is None or not limit.expired():
+            if not limit.expired:
                 raise
             raise late() from None
         finally:

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import httpcore2
 
-from talu.backends.remote.time_limits import time_limit
+from talu.backends.remote.time_limits import TimeLimit
 from talu.threads import in_daemon_thread
 
 __all__ = ["Connection", "DeadError", "Network"]
@@ -58,7 +58,7 @@ class Network(httpcore2.AsyncNetworkBackend):
         """Connect to a host."""
         due = None if timeout is None else asyncio.get_running_loop().time() + timeout
         with _errors(httpcore2.ConnectError, httpcore2.ConnectTimeout):
-            async with time_limit(timeout):
+            async with TimeLimit(timeout):
                 found = _numeric(host, port) or await self._looked_up(host, port)
                 transport, arrivals = await _connected(found[:MAX_ADDRESSES], port)
             for option in socket_options or ():
@@ -136,7 +136,7 @@ class Connection(httpcore2.AsyncNetworkStream):
         try:
             with _errors(httpcore2.ReadError, late):
                 if self._arrivals.is_empty:
-                    async with time_limit(timeout):
+                    async with TimeLimit(timeout):
                         await self._arrivals.wait()
                 data = self._arrivals.take(max_bytes)
         except httpcore2.ReadError:
@@ -163,7 +163,7 @@ class Connection(httpcore2.AsyncNetworkStream):
                 raise DeadError
         with _errors(httpcore2.WriteError, httpcore2.WriteTimeout):
             self._transport.write(buffer)
-            async with time_limit(timeout):
+            async with TimeLimit(timeout):
                 await self._arrivals.written()
 
     @property
@@ -196,7 +196,7 @@ class Connection(httpcore2.AsyncNetworkStream):
             timeout = setup.left()
         try:
             with _errors(httpcore2.ConnectError, httpcore2.ConnectTimeout):
-                async with time_limit(timeout):
+                async with TimeLimit(timeout):
                     transport = await loop.start_tls(
                         self._transport,
                         self._arrivals,

@@ -5,17 +5,16 @@ meanwhile has arrived, and nobody could read it.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
 
-__all__ = ["time_limit"]
+__all__ = ["TimeLimit"]
 
 BUSY_S = 0.1  # a timer that fires later than this shows that the loop was busy
 
 
-@asynccontextmanager
-async def time_limit(seconds: float | None) -> AsyncGenerator[asyncio.Timeout]:
-    """Raise ``TimeoutError`` if the block takes longer; ``reschedule`` of the result ends it.
+class TimeLimit:
+    """Raises ``TimeoutError`` if the block takes longer; an asynchronous context manager.
 
     A block whose time ended while the loop was busy gets as much more time as the loop was late,
     once and at most doubled.
@@ -23,27 +22,45 @@ async def time_limit(seconds: float | None) -> AsyncGenerator[asyncio.Timeout]:
     Args:
         seconds: None for no limit.
     """
-    loop, limit = asyncio.get_running_loop(), asyncio.timeout(None)
-    timer: asyncio.TimerHandle | None = None
 
-    def end() -> None:
-        if not limit.expired():
-            limit.reschedule(loop.time())
+    _timer: asyncio.TimerHandle | None = None
 
-    def end_unless_busy(due: float, seconds: float) -> None:
-        nonlocal timer
-        late = loop.time() - due
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._limit = asyncio.timeout(None)
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def expired(self) -> bool:
+        """Whether the time has ended, or ``end`` was called."""
+        return self._limit.expired()
+
+    def end(self) -> None:
+        """End the block now, as if its time was over. On the loop."""
+        if not self.expired:
+            self._limit.reschedule(self._loop.time())
+
+    def _end_unless_busy(self, due: float, longest: float) -> None:
+        late = self._loop.time() - due
         if late < BUSY_S:
-            end()
+            self.end()
         else:
-            timer = loop.call_later(min(late, seconds), end)
+            self._timer = self._loop.call_later(min(late, longest), self.end)
 
-    try:
-        async with limit:
-            if seconds is not None:
-                due = loop.time() + seconds
-                timer = loop.call_at(due, end_unless_busy, due, max(seconds, BUSY_S))
-            yield limit
-    finally:
-        if timer is not None:
-            timer.cancel()
+    async def __aenter__(self) -> Self:
+        await self._limit.__aenter__()
+        if self._seconds is not None:
+            due = self._loop.time() + self._seconds
+            longest = max(self._seconds, BUSY_S)
+            self._timer = self._loop.call_at(due, self._end_unless_busy, due, longest)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._limit.__aexit__(kind, error, traceback)
