@@ -11,7 +11,7 @@ from tests.remote.server import Cut, Gate, Received, Reply, Server
 
 from talu import AsyncClient, ModelSpec, OpenAICompatibleBackend, ScriptedModel
 from talu.backends.remote.attempts import Waiting
-from talu.exceptions import EndpointError
+from talu.exceptions import EndpointError, GenerationError
 from talu.router import Fallback, First, Limits, Policy, RoundRobin, TargetStatus
 
 
@@ -336,3 +336,16 @@ def test_a_slower_model_that_waits_to_repeat_a_request_has_failed(servers: ExitS
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Waiting, "pause", pause)
         asyncio.run(main())
+
+
+def test_requests_that_failed_before_the_callers_time_was_over_are_attempts_and_a_failure(
+    faces: Any, servers: ExitStack
+) -> None:
+    flaky = servers.enter_context(Server(replies.failure(503), Reply(before=(Gate(),))))
+    client = faces.face.client_class(spec(flaky, "a", retries=1), policy=Fallback())
+    with pytest.raises(GenerationError, match="within timeout") as caught:
+        faces.run(client.ask("hi", timeout=2))
+    refused, late = caught.value.attempts
+    assert (refused.error, late.error) == ("SERVER_ERROR", "GENERATION_TIMEOUT")
+    assert (first(client).failures, first(client).last_error) == (1, refused.reason)
+    faces.run(client.close())

@@ -12,7 +12,7 @@ from typing import Any
 from talu.exceptions import EndpointError, GenerationError, ResourceError, TaluError
 from talu.protocols import Backend
 from talu.router.failures import no_answer, no_model_works, not_in_time
-from talu.router.health import Verdict
+from talu.router.health import Verdict, is_cut_off
 from talu.router.hedging import Hedging
 from talu.router.place import Place
 from talu.router.policies import USUAL_TOKENS, prompt_tokens
@@ -190,6 +190,8 @@ class Dispatch:
             self.attempts += trial.attempts(code, str(error), requests)
         else:
             self.attempts += trial.unfinished(code, str(error))
+        if is_cut_off(error):
+            trial.count_refusals()
         verdict = trial.lease.failed(error, opening=not trial.opened)
         deadline = self._request.deadline
         late = deadline is not None and deadline.expired

@@ -289,6 +289,7 @@ class Lease:
         self._probe = probe
         self._asked_at: float | None = None
         self._answering = False
+        self._counted = False  # it has failed
         self._released = False
 
     @property
@@ -349,10 +350,13 @@ class Lease:
             self._count(error, counted)
 
     def refused(self, error: BaseException) -> None:
-        """The attempt is cancelled after requests that failed, the last one with this error."""
+        """The attempt is ended after requests that failed, the last one with this error."""
         self._count(error, Verdict.FAILED)
 
     def _count(self, error: BaseException, verdict: Verdict) -> None:
+        if self._counted:
+            return
+        self._counted = True
         probe, self._probe = self._probe, False
         self.target._failed(
             error, verdict, began_at=self._began_at, probe=probe, answering=self._answering

@@ -1,6 +1,7 @@
 """Runs one attempt at a model until its first token."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
 
@@ -42,6 +43,7 @@ class Trial:
         self._started_ms = (self._started_at - began_at) * 1000
         self._asked_ms = self._started_ms
         self._location: str | None = None
+        self._sent: tuple[Attempt, ...] = ()  # the requests, once the generation has failed
 
     async def run(self, open_model: Callable[[str], Awaitable[Backend]]) -> None:
         """Read until the first token; what goes wrong before it is raised."""
@@ -66,6 +68,7 @@ class Trial:
         except BaseException:
             if closed_for := _closed_for(backend):
                 self.lease.target.server_said(closed_for)
+            self._sent = self._requests()
             begun, self.generation = self.generation, None
             if begun is not None:
                 await begun.aclose()
@@ -122,7 +125,11 @@ class Trial:
 
     def _requests(self) -> tuple[Attempt, ...]:
         """The requests of the backend so far, if it has repeated some."""
-        return () if self.generation is None else self.generation.so_far().attempts
+        if self.generation is None:
+            return self._sent
+        with suppress(Exception):  # of a backend that has not begun: the attempt has its own error
+            return self.generation.so_far().attempts
+        return ()
 
     def attempt(self, error: str | None = None, reason: str | None = None) -> Attempt:
         """A record of this attempt, ended now."""
