@@ -64,7 +64,14 @@ class ToyDevice:
     def packed_bytes(self, tensors: Checkpoint, layout: Mapping[str, str]) -> int:
         return 0
 
-    def pack(self, tensors: Checkpoint, layout: Mapping[str, str], *, same: Any = None) -> Any:
+    def pack(
+        self,
+        tensors: Checkpoint,
+        layout: Mapping[str, str],
+        *,
+        same: Any = None,
+        calibration: Any = None,
+    ) -> Any:
         self.layout = dict(layout)
         columns = {}
         for name in layout:

@@ -9,7 +9,7 @@ docs/decisions/0028-rotated-weights.md
 import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from math import prod
+from math import isqrt, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +130,7 @@ class Calibrator:
             executor.close()
         factors: dict[str, Floats | None] = {}
         for name, products in sums.items():
-            size = int(len(products) ** 0.5)
+            size = isqrt(len(products))
             square = products.reshape(size, size)
             factors[name] = square if _native.factorize(square, self._threads) else None
         self._factors = {weight: factors[name] for weight, name in segment.sums.items()}
