@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 from tests.remote.server import PATIENCE
@@ -24,12 +25,15 @@ def run(work: Callable[[Busy], Awaitable[Any]]) -> Any:
 
     async def main() -> Any:
         loop, moved, real = asyncio.get_running_loop(), [0.0], asyncio.get_running_loop().time
-        loop.time = lambda: real() + moved[0]  # type: ignore[method-assign]
 
         def busy(seconds: float) -> None:
             moved[0] += seconds
 
-        return await asyncio.wait_for(work(busy), PATIENCE + 2 * HOUR)
+        def later() -> float:
+            return real() + moved[0]
+
+        with mock.patch.object(loop, "time", later):
+            return await asyncio.wait_for(work(busy), PATIENCE + 2 * HOUR)
 
     return asyncio.run(main())
 
