@@ -247,11 +247,6 @@ class Ticket:
         """Ask the engine to stop; pieces already sent and a result can still be read."""
         self._mailbox.cancel()
 
-    @property
-    def canceller(self) -> Callable[[], None]:
-        """A function with the effect of ``cancel`` that does not refer to the ticket."""
-        return self._mailbox.cancel
-
     def close(self) -> None:
         """Cancel, and end the iteration; idempotent."""
         self.cancel()
