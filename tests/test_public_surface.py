@@ -22,6 +22,7 @@ SURFACE = {
         "Chat",
         "Client",
         "CompletionOptions",
+        "ConvertError",
         "DependencyError",
         "Embeddings",
         "EmptyPromptError",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from talu.config import GenerationConfig
     from talu.descriptions import ModelDescription
     from talu.exceptions import (
+        ConvertError,
         DependencyError,
         EmptyPromptError,
         EndpointError,
@@ -65,6 +66,7 @@ __all__ = [
     "Chat",
     "Client",
     "CompletionOptions",
+    "ConvertError",
     "DependencyError",
     "Embeddings",
     "EmptyPromptError",
@@ -121,6 +123,7 @@ HOMES = {
     "talu.config": ("GenerationConfig",),
     "talu.descriptions": ("ModelDescription",),
     "talu.exceptions": (
+        "ConvertError",
         "DependencyError",
         "EmptyPromptError",
         "EndpointError",

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from talu.error_text import bounded, shortened
 
 __all__ = [
+    "ConvertError",
     "DependencyError",
     "EmptyPromptError",
     "EndpointError",
@@ -137,6 +138,17 @@ class ModelNotFoundError(ModelError, FileNotFoundError):
     """No model was found for the given reference."""
 
     default_code = "MODEL_NOT_FOUND"
+
+
+class ConvertError(TaluError, RuntimeError):
+    """A model cannot be converted; nothing has been left at the destination.
+
+    The codes are: ``CONVERT_UNSUPPORTED_FORMAT`` (an unknown format, or one that cannot hold this
+    model), ``CONVERT_ALREADY_QUANTIZED``, ``CONVERT_OUTPUT_EXISTS``, and ``CONVERT_FAILED`` for all
+    else: no space, a folder that does not exist, a number that the format cannot hold.
+    """
+
+    default_code = "CONVERT_FAILED"
 
 
 class TokenizerError(TaluError, RuntimeError):

@@ -18,7 +18,19 @@ from talu.exceptions import ModelError
 from talu.gguf.encodings import TYPES
 from talu.weights.files import OpenFile
 
-__all__ = ["Header", "Metadata", "TensorInfo", "Value", "read_header"]
+__all__ = [
+    "ALIGNMENT",
+    "ARRAY",
+    "DEFAULT_ALIGNMENT",
+    "MAGIC",
+    "NUMBERS",
+    "STRING",
+    "Header",
+    "Metadata",
+    "TensorInfo",
+    "Value",
+    "read_header",
+]
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -69,10 +81,12 @@ class Header:
 
     Attributes:
         metadata: values by key.
+        types: numbers of the types of these values.
         tensors: the tensors of this file by name.
     """
 
     metadata: Metadata
+    types: Mapping[str, int]
     tensors: Mapping[str, TensorInfo]
 
 
@@ -89,13 +103,14 @@ def read_header(file: OpenFile) -> Header:
         if count * smallest > file.size:
             raise cursor.damaged(f"it claims {count} {what}, but has only {file.size} bytes")
     metadata: dict[str, Value] = {}
+    types: dict[str, int] = {}
     for _ in range(entries):
         key = cursor.name("a key")
         if not key or key in metadata:
             raise cursor.damaged(f"the key {shown(key)} {'occurs twice' if key else 'is empty'}")
-        metadata[key] = _value(cursor, key)
+        types[key], metadata[key] = _value(cursor, key)
     places = _tensors(cursor, tensors, _alignment(cursor, metadata))
-    return Header(metadata, places)
+    return Header(metadata, types, places)
 
 
 class _Cursor:
@@ -178,18 +193,18 @@ def _check_version(cursor: _Cursor) -> None:
     raise cursor.damaged(f"it has version {version}; supported are versions 2 and 3")
 
 
-def _value(cursor: _Cursor, key: str) -> Value:
-    """The value of a key."""
+def _value(cursor: _Cursor, key: str) -> tuple[int, Value]:
+    """The value of a key, after the number of its type."""
     what = f"the value of {shown(key)}"
     kind = cursor.u32(what)
     if kind == STRING:
-        return cursor.text(what)
+        return kind, cursor.text(what)
     if kind == ARRAY:
-        return _array(cursor, what)
+        return kind, _array(cursor, what)
     if kind not in NUMBERS:
         raise cursor.damaged(f"{what} has type {kind}, which does not exist")
     value: Scalar = _numbers(cursor, kind, 1, what)[0].item()
-    return value
+    return kind, value
 
 
 def _array(cursor: _Cursor, what: str) -> Value:

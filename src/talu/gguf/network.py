@@ -11,7 +11,7 @@ from talu.weights.checkpoint import Checkpoint, listed
 from talu.weights.files import Bytes
 from talu.weights.tensors import NUMBERS, Rows, Tensor
 
-__all__ = ["network_tensors", "rope_factors"]
+__all__ = ["interleaved", "network_tensors", "rope_factors"]
 
 MAX_FACTORS = 2**11  # half of the columns of the largest head
 
@@ -86,12 +86,29 @@ def order(count: int, head_size: int) -> list[int]:
     return [int(place) for place in places.reshape(-1)]
 
 
+def interleaved(tensor: Tensor, head_size: int) -> Tensor:
+    """The reverse of ``halves_apart``."""
+    parts: dict[str, Rows] = {}
+    for name, rows in tensor.parts.items():
+        if len(tensor.shape) == 1:
+            places = np.argsort(order(tensor.columns, head_size)).tolist()
+            parts[name] = Reordered(rows, places)
+        else:
+            parts[name] = HalvesApart(rows, head_size, reverse=True)
+    return replace(tensor, parts=parts)
+
+
 @dataclass(frozen=True, slots=True)
 class HalvesApart:
-    """The rows of a matrix; see ``halves_apart``. Only whole heads are read."""
+    """The rows of a matrix; see ``halves_apart``. Only whole heads are read.
+
+    Attributes:
+        reverse: the rows are as files have them, and those of ``stored`` are not.
+    """
 
     stored: Rows
     head_size: int
+    reverse: bool = False
 
     @property
     def count(self) -> int:
@@ -107,7 +124,8 @@ class HalvesApart:
         """See ``Rows.read``."""
         size = self.head_size
         first, last = start // size * size, -(-stop // size) * size
-        heads = self.stored.read(first, last).reshape(-1, size // 2, 2, self.width)
+        halves = (2, size // 2) if self.reverse else (size // 2, 2)
+        heads = self.stored.read(first, last).reshape(-1, *halves, self.width)
         rows = heads.swapaxes(1, 2).reshape(last - first, self.width)
         return np.ascontiguousarray(rows[start - first : stop - first])
 

@@ -33,11 +33,13 @@ class GgufModel:
 
     Attributes:
         metadata: values by key; an array of numbers is a read-only NumPy array.
+        types: numbers of the types of these values in the file.
         tensors: the tensors of all parts by the names that they have in the file, with shapes in C
             order. Closing them closes the files.
     """
 
     metadata: Metadata
+    types: Mapping[str, int]
     tensors: Checkpoint
 
 
@@ -93,7 +95,7 @@ def open_gguf(path: Path, *, use_mmap: bool = True) -> GgufModel:
         close=close,
         described_in="its metadata",
     )
-    return GgufModel(metadata, checkpoint)
+    return GgufModel(metadata, headers[paths[0]].types, checkpoint)
 
 
 def _parts(path: Path, header: Header) -> tuple[Path, ...]:

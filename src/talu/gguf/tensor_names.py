@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["ROPE_FACTORS", "Stored", "network_name"]
+__all__ = ["ROPE_FACTORS", "Stored", "network_name", "stored_name"]
 
 ROPE_FACTORS = "rope_freqs.weight"  # read with the settings, not by the network
 Change = Literal["none", "interleaved", "one added"]
@@ -68,10 +68,10 @@ NAME = re.compile(r"(?:blk\.(\d{1,4})\.)?([a-z_]+)\.(weight|bias)")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The name of a tensor in the network, and what differs from what the network reads.
+    """The name of a tensor in the network or in a file, and what differs between the two.
 
     Attributes:
-        name: as Hugging Face names it.
+        name: in the network as Hugging Face names it, in a file as GGUF does.
         change: "interleaved": row 2i + j of each head in the file is row i + j · size / 2 of the
             head in the network, for j = 0 and 1; "one added": every number is 1 larger than in a
             safetensors file of the model.
@@ -101,9 +101,35 @@ def network_name(architecture: str, name: str) -> Stored | None:
         return None
     if in_layer:
         ours = f"{LAYERS.get(architecture, 'model.layers')}.{int(match[1])}.{ours}"
-    change: Change = "none"
-    if architecture == "llama" and match[2] in ("attn_q", "attn_k"):
-        change = "interleaved"
-    elif architecture.startswith("gemma") and match[2].endswith("norm"):
-        change = "one added"
-    return Stored(f"{ours}.{match[3]}", change)
+    return Stored(f"{ours}.{match[3]}", _change(architecture, match[2]))
+
+
+def stored_name(architecture: str, name: str) -> Stored | None:
+    """A file's tensor for a tensor of the network; the reverse of ``network_name``.
+
+    Args:
+        architecture: one of ``talu.gguf.settings.ARCHITECTURES``.
+        name: in the network.
+
+    Returns:
+        None if files of the architecture have no such tensor.
+    """
+    stem, _, kind = name.rpartition(".")
+    layers = f"{LAYERS.get(architecture, 'model.layers')}."
+    prefix = ""
+    if stem.startswith(layers):
+        number, _, stem = stem.removeprefix(layers).partition(".")
+        prefix = f"blk.{number}."
+    for theirs, ours in NAMES[architecture].items():
+        if ours == stem and (theirs in OUTSIDE_LAYERS) != bool(prefix):
+            return Stored(f"{prefix}{theirs}.{kind}", _change(architecture, theirs))
+    return None
+
+
+def _change(architecture: str, name: str) -> Change:
+    """What differs in the tensors of a name in files."""
+    if architecture == "llama" and name in ("attn_q", "attn_k"):
+        return "interleaved"
+    if architecture.startswith("gemma") and name.endswith("norm"):
+        return "one added"
+    return "none"

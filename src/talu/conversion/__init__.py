@@ -1,0 +1,1 @@
+"""Converts models to the file formats of other programs."""

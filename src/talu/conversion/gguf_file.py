@@ -1,0 +1,120 @@
+"""Plans and writes a GGUF file, tensor by tensor."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talu.conversion.numbers import encoded, row_step
+from talu.gguf.writer import Entry, Layout, Typed, place
+from talu.weights.files import Bytes
+from talu.weights.tensors import ENCODINGS, NUMBERS, Tensor
+
+__all__ = ["FileTensor", "GgufPlan", "vector"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileTensor:
+    """A tensor that will be written.
+
+    Attributes:
+        name: in the file.
+        type: its name in ``talu.gguf.encodings.TYPES``.
+        tensor: its numbers, with the rows in the order of the file.
+        weight: its name in the network; None if the network does not read it.
+    """
+
+    name: str
+    type: str
+    tensor: Tensor
+    weight: str | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """What the header says about it."""
+        return Entry(name=self.name, type=self.type, shape=self.tensor.shape)
+
+
+class GgufPlan:
+    """A GGUF file; see ``Plan``."""
+
+    def __init__(
+        self,
+        metadata: Mapping[str, Typed],
+        tensors: Sequence[FileTensor],
+        notes: Sequence[str],
+    ) -> None:
+        self.notes = tuple(notes)
+        self._tensors = tensors
+        self._metadata = metadata
+
+    @property
+    def size(self) -> int:
+        """See ``Plan``."""
+        return self._layout.size
+
+    @property
+    def tensor_bytes(self) -> int:
+        """See ``Plan``."""
+        return sum(each.entry.bytes for each in self._tensors)
+
+    @property
+    def parameters(self) -> int:
+        """See ``Plan``."""
+        return sum(prod(each.tensor.shape) for each in self._tensors)
+
+    def write(self, path: Path, add: Callable[[int], None]) -> None:
+        """See ``Plan``."""
+        with path.open("xb") as file:
+            file.write(self._layout.header)
+            add(len(self._layout.header))
+            for each, start in zip(self._tensors, self._layout.starts, strict=True):
+                file.write(bytes(start - file.tell()))  # up to the alignment
+                step = row_step(each.tensor)
+                for first in range(0, each.tensor.rows, step):
+                    last = min(first + step, each.tensor.rows)
+                    rows = encoded(each.tensor, each.type, first, last)
+                    file.write(np.ascontiguousarray(rows).data)
+                    add(rows.size)
+            file.write(bytes(self._layout.size - file.tell()))
+
+    @cached_property
+    def _layout(self) -> Layout:
+        return place(self._metadata, [each.entry for each in self._tensors])
+
+
+def vector(name: str, numbers: NDArray[np.float32]) -> Tensor:
+    """A tensor with these numbers."""
+    row = numbers.view(np.uint8).reshape(1, -1)
+    return Tensor(
+        name=name,
+        file="the converted model",
+        shape=numbers.shape,
+        encoding=ENCODINGS["F32"],
+        parts={NUMBERS: MemoryRows(row)},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRows:
+    """Rows in memory; see ``Rows``."""
+
+    data: Bytes
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self.data)
+
+    @property
+    def width(self) -> int:
+        """Bytes of a row."""
+        return int(self.data.shape[1])
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """See ``Rows.read``."""
+        return self.data[start:stop]

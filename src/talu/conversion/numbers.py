@@ -1,0 +1,58 @@
+"""Encodes rows of a tensor in the number types of files."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from talu.exceptions import ConvertError
+from talu.weights.files import Bytes
+from talu.weights.tensors import NUMBERS, Tensor, as_float32
+
+__all__ = ["CHUNK", "encoded", "row_step"]
+
+CHUNK = 32 << 20  # bytes, as float32, of the rows that are encoded at once
+
+
+def row_step(tensor: Tensor) -> int:
+    """How many rows of a tensor are encoded at once."""
+    return max(1, CHUNK // (4 * max(1, tensor.columns)))
+
+
+def encoded(tensor: Tensor, kind: str, start: int, stop: int) -> Bytes:
+    """Rows ``start`` to ``stop`` - 1 of a tensor in F32, F16 or BF16.
+
+    Raises:
+        ConvertError: F16 cannot hold a number.
+        ModelError: the file cannot be read.
+    """
+    if tensor.encoding.name == kind:
+        return tensor.parts[NUMBERS].read(start, stop)
+    numbers = as_float32(tensor.some_rows(start, stop))
+    if kind == "BF16":
+        return _bytes(bfloat16(numbers))
+    if kind == "F16":
+        return _bytes(_float16(numbers, tensor))
+    return _bytes(numbers)
+
+
+def bfloat16(numbers: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The bits of the nearest BF16 numbers, ties to even; NaN stays NaN."""
+    bits = numbers.view(np.uint32)
+    rounded = (bits + (0x7FFF + (bits >> 16 & 1))) >> 16
+    return np.where(np.isnan(numbers), bits >> 16 | 0x40, rounded).astype(np.uint16)
+
+
+def _float16(numbers: NDArray[np.float32], tensor: Tensor) -> NDArray[np.float16]:
+    with np.errstate(over="ignore"):
+        halves = numbers.astype(np.float16)
+    if not np.array_equal(np.isfinite(halves), np.isfinite(numbers)):
+        largest = float(np.abs(numbers[np.isfinite(numbers)]).max())
+        raise ConvertError(
+            f"{tensor.file}: tensor {tensor.name[:100]!r} has the number {largest:g}, and F16 "
+            "holds none above 65504; convert to bf16 or f32",
+            details={"tensor": tensor.name},
+        )
+    return halves
+
+
+def _bytes(numbers: NDArray[np.generic]) -> Bytes:
+    return numbers.view(np.uint8).reshape(len(numbers), -1)
