@@ -88,6 +88,9 @@ class ToySource:
     def generation(self) -> Settings | None:
         return Settings(Path(self.location), {"eos_token_id": 259, "temperature": 0.5})
 
+    def other_files(self) -> Mapping[str, Path]:
+        return {}
+
     def embedding(self, width: int, context: int) -> EmbeddingSettings:
         texts = TextSettings(max_tokens=context)
         return EmbeddingSettings(pooling=("mean",), dimension=width, texts=texts)

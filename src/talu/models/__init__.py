@@ -112,6 +112,7 @@ class Architecture:
 
     Attributes:
         model_type: as in config.json.
+        sizes: those that the family has read.
         context_length: positions that the model was trained for.
         end_token_ids: tokens that end a generation.
         generation_defaults: from generation_config.json, by the names of that file; only known
@@ -125,6 +126,7 @@ class Architecture:
     """
 
     model_type: str
+    sizes: Any
     graph: Graph
     vocabulary_size: int
     context_length: int
@@ -201,6 +203,7 @@ def load_architecture(
     embedding = _embedding(source, sizes)
     return Architecture(
         model_type=model_type,
+        sizes=sizes,
         graph=graph,
         vocabulary_size=sizes.vocabulary,
         context_length=sizes.context,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from talu.exceptions import ModelError
 from talu.sources.embedding import EmbeddingSettings
+from talu.sources.folder_files import other_files
 from talu.sources.folder_on_hub import FolderOnHub
 from talu.sources.quantised.methods import logical_tensors, read_method
 from talu.sources.sentence_transformers import network_folder, read_embedding_settings
@@ -53,6 +54,10 @@ class FolderSource:
     def generation(self) -> Settings | None:
         """The content of generation_config.json."""
         return Settings.from_optional_file(self._network / "generation_config.json")
+
+    def other_files(self) -> Mapping[str, Path]:
+        """Files of the tokenizer, of templates, embeddings and the licence."""
+        return other_files(self._network)
 
     def embedding(self, width: int, context: int) -> EmbeddingSettings:
         """What the files of sentence-transformers say."""

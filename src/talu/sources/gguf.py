@@ -59,6 +59,10 @@ class GgufSource:
         }
         return Settings(self._path, values)
 
+    def other_files(self) -> Mapping[str, Path]:
+        """Everything is in one file."""
+        return {}
+
     def embedding(self, width: int, context: int) -> EmbeddingSettings:
         """How the metadata says that hidden states are pooled."""
         mode = pooling_mode(self._metadata, self.location)

@@ -75,6 +75,10 @@ class Settings:
             raise _unreadable(path, error) from error
         return cls.from_file(path)
 
+    def as_dict(self) -> dict[str, object]:
+        """All keys with their values, unchecked."""
+        return dict(self._values)
+
     def has(self, key: str) -> bool:
         """Whether the key is present and not null."""
         return self._values.get(key) is not None

@@ -1,6 +1,7 @@
 """Declares what every kind of model file offers to the parts that open a model."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from talu.sources.embedding import EmbeddingSettings
@@ -50,6 +51,15 @@ class ModelSource(Protocol):
 
         Raises:
             ModelError: they are damaged.
+        """
+
+    def other_files(self) -> Mapping[str, Path]:
+        """The files beside the settings and weights of the network, by their names in a folder.
+
+        Empty if the source is not a folder.
+
+        Raises:
+            ModelError: a file is a link to another place, or far larger than any known one.
         """
 
     def embedding(self, width: int, context: int) -> EmbeddingSettings:
