@@ -39,7 +39,14 @@ def name_in_file(name: str, architecture: str) -> str:
     return f"blk.{number}.{({'post_attention_layernorm': after} | LAYER)[part]}.weight"
 
 
-def write(config: dict[str, Any], tensors: dict[str, Any], path: Path, architecture: str) -> None:
+def write(
+    config: dict[str, Any],
+    tensors: dict[str, Any],
+    path: Path,
+    architecture: str,
+    *,
+    tokenizer: str | None = None,
+) -> None:
     """The model as llama.cpp's converter writes it: 1 is added to the weights of norms."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(config["num_hidden_layers"])
@@ -53,6 +60,8 @@ def write(config: dict[str, Any], tensors: dict[str, Any], path: Path, architect
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_token_list([f"token {number}" for number in range(config["vocab_size"])])
     writer.add_eos_token_id(3)
+    if tokenizer is not None:
+        writer.add_tokenizer_model(tokenizer)
     if architecture != "gemma":
         writer.add_sliding_window(config["sliding_window"])
     if architecture == "gemma2":

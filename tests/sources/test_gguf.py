@@ -3,7 +3,7 @@
 import json
 import os
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,14 @@ def name_in_file(name: str) -> str:
     return f"blk.{number}.{LAYER[part]}.{kind}"
 
 
-def write(folder: Path, path: Path, architecture: str) -> dict[str, np.ndarray]:
+def write(
+    folder: Path,
+    path: Path,
+    architecture: str,
+    *,
+    tokenizer: str | None = None,
+    templates: Mapping[str, str] = {},
+) -> dict[str, np.ndarray]:
     """The model of a folder as a GGUF file; its tensors by their names in the folder."""
     config = json.loads((folder / "config.json").read_text())
     size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
@@ -66,6 +73,11 @@ def write(folder: Path, path: Path, architecture: str) -> dict[str, np.ndarray]:
     writer.add_rope_freq_base(config.get("rope_theta", 10_000.0))
     writer.add_token_list([f"token {number}" for number in range(config["vocab_size"])])
     writer.add_eos_token_id(3)
+    if tokenizer is not None:
+        writer.add_tokenizer_model(tokenizer)
+    for name, template in templates.items():
+        key = "tokenizer.chat_template" + (f".{name}" if name != "default" else "")
+        writer.add_string(key, template)
     with FolderSource(folder).tensors() as stored_tensors:
         tensors = {name: as_float32(stored_tensors[name]) for name in stored_tensors.names}
     for name, tensor in tensors.items():

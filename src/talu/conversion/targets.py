@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 
 from talu.conversion.gguf_target import GGUF_TARGETS
+from talu.conversion.mlx_target import MLX_TARGETS
 from talu.conversion.plan import Target
 from talu.error_text import kind_of, nearest, shown
 from talu.exceptions import ConvertError, ValidationError
 
 __all__ = ["TARGETS", "target_named"]
 
-TARGETS: Mapping[str, Target] = {target.name: target for target in GGUF_TARGETS}
+TARGETS: Mapping[str, Target] = {target.name: target for target in (*GGUF_TARGETS, *MLX_TARGETS)}
 
 
 def target_named(name: object) -> Target:

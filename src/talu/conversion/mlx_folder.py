@@ -1,0 +1,138 @@
+"""Writes a folder for mlx-lm, tensor by tensor."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from talu.conversion.numbers import encoded, row_step
+from talu.exceptions import ModelError
+from talu.weights.files import Bytes, OpenFile
+from talu.weights.safetensors_writer import Planned, SafetensorsWriter, folder_bytes
+from talu.weights.tensors import Tensor
+
+__all__ = ["MlxPlan", "MlxTensor"]
+
+METADATA = {"format": "mlx"}
+CHUNK = 1 << 24  # bytes of a file that are copied at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MlxTensor:
+    """A tensor that will be written.
+
+    Attributes:
+        name: in the folder.
+        type: of its numbers.
+        tensor: its numbers.
+    """
+
+    name: str
+    type: str
+    tensor: Tensor
+
+    def planned(self) -> dict[str, Planned]:
+        """What is stored for it."""
+        return {self.name: Planned(self.type, self.tensor.shape)}
+
+    def rows(self) -> Iterator[dict[str, Bytes]]:
+        """What is stored for some rows, one after the other.
+
+        Raises:
+            TaluError: they cannot be read, or have numbers that the type cannot hold.
+        """
+        step = row_step(self.tensor)
+        for first in range(0, self.tensor.rows, step):
+            last = min(first + step, self.tensor.rows)
+            yield {self.name: encoded(self.tensor, self.type, first, last)}
+
+
+class MlxPlan:
+    """A folder; see ``Plan``."""
+
+    def __init__(
+        self,
+        tensors: Sequence[MlxTensor],
+        files: Mapping[str, bytes],
+        copied: Mapping[str, Path],
+        notes: Sequence[str],
+    ) -> None:
+        """Plan what is written.
+
+        Args:
+            tensors: the weights.
+            files: content of other files by their names.
+            copied: files that are copied, by their names.
+            notes: see ``Plan``.
+
+        Raises:
+            ModelError: a file that is to be copied cannot be read.
+        """
+        self.notes = tuple(notes)
+        self._tensors = tensors
+        self._files = files
+        self._copied = {name: (path, size_of(path)) for name, path in copied.items()}
+        self._planned = {
+            name: planned for each in tensors for name, planned in each.planned().items()
+        }
+
+    @property
+    def size(self) -> int:
+        """See ``Plan``."""
+        small = sum(map(len, self._files.values())) + sum(s for _, s in self._copied.values())
+        return small + folder_bytes(self._planned, METADATA)
+
+    @property
+    def tensor_bytes(self) -> int:
+        """See ``Plan``."""
+        return sum(planned.bytes for planned in self._planned.values())
+
+    @property
+    def parameters(self) -> int:
+        """See ``Plan``."""
+        return sum(prod(each.tensor.shape) for each in self._tensors)
+
+    def write(self, path: Path, add: Callable[[int], None]) -> None:
+        """See ``Plan``."""
+        for name, content in self._files.items():
+            (path / name).write_bytes(content)
+            add(len(content))
+        for name, (original, size) in self._copied.items():
+            (path / name).parent.mkdir(exist_ok=True)
+            copy(original, path / name, size)
+            add(size)
+        with SafetensorsWriter(path, self._planned, metadata=METADATA) as writer:
+            for tensor in self._tensors:
+                for parts in tensor.rows():
+                    for name, data in parts.items():
+                        writer.append(name, data)
+                        add(data.size)
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a file.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    file = OpenFile(path, use_mmap=False)
+    file.close()
+    return file.size
+
+
+def copy(path: Path, to: Path, size: int) -> None:
+    """Copy a file of a known size.
+
+    Raises:
+        ModelError: it cannot be read, or has changed.
+        OSError: the copy cannot be written.
+    """
+    file = OpenFile(path, use_mmap=False)
+    try:
+        if file.size != size:
+            raise ModelError(f"{path} changed while the model was converted; convert it again")
+        with to.open("xb") as target:
+            for start in range(0, size, CHUNK):
+                target.write(file.read(start, min(CHUNK, size - start)).data)
+    finally:
+        file.close()
