@@ -45,12 +45,17 @@ struct Format {
   // be chosen, with a factor from `factorize` or without; such a format has no `pack`.
   void (*choose)(const float* source, std::size_t rows, std::size_t columns, const float* factor,
                  std::size_t first, std::size_t last, void* packed, float* work) = nullptr;
+  // Writes the blocks that a file has of the rows of the tiles first .. last - 1; they were zero.
+  // Null if talu makes no files with this format.
+  void (*encode)(const float* source, std::size_t rows, std::size_t columns, const float* factor,
+                 std::size_t first, std::size_t last, void* encoded, float* work) = nullptr;
 };
 
-// Tiles of which one call of `choose` chooses the codes, at most, and the floats that it works with
-// for each column.
+// Tiles of which one call of `choose` or `encode` chooses the codes, at most, and the floats that it
+// works with for each column, and in addition.
 constexpr std::size_t kTilesChosen = 8;
 constexpr std::size_t kWorkOfChoosing = kTilesChosen * kTileRows + 32;
+constexpr std::size_t kMoreWorkOfChoosing = kTilesChosen * kTileRows * 256;
 
 // Layout of keys and values in the KV cache.
 struct KvFormat {

@@ -49,6 +49,14 @@ nb::dict rotated_formats() {
   return formats;
 }
 
+nb::dict encoded_formats() {
+  nb::dict formats;
+  for (const Format& format : chosen_target().formats)
+    if (format.encode != nullptr)
+      formats[format.name] = nb::make_tuple(format.source_columns, format.source_bytes);
+  return formats;
+}
+
 nb::dict block_formats() {
   nb::dict formats;
   for (const Format& format : chosen_target().formats)
@@ -156,6 +164,28 @@ void choose_codes(const std::string& format_name, const Floats& source, const By
   const int threads = threads_or_all(num_threads);
   const nb::gil_scoped_release released;
   choose(format, source.data(), rows, columns, factors, out.data(), threads);
+}
+
+void encode_rows(const std::string& format_name, const Floats& source, const Bytes& out,
+                 const std::optional<Floats>& factor, int num_threads, const std::string& target) {
+  const Format& format = format_named(target_named(target), format_name);
+  if (format.encode == nullptr)
+    throw std::invalid_argument("matrices cannot be encoded as " + format_name);
+  const std::size_t rows = source.shape(0), columns = source.shape(1);
+  if (columns % format.source_columns != 0)
+    throw std::invalid_argument("a matrix with " + std::to_string(columns) +
+                                " columns cannot be encoded as " + format_name +
+                                ", which needs a multiple of " +
+                                std::to_string(format.source_columns));
+  const std::size_t expected = rows * columns / format.source_columns * format.source_bytes;
+  if (out.size() != expected)
+    throw std::invalid_argument("the encoded rows have " + std::to_string(expected) +
+                                " bytes, not " + std::to_string(out.size()));
+  if (factor) check_square("the factor", factor->shape(0), factor->shape(1), columns);
+  const float* const factors = factor ? factor->data() : nullptr;
+  const int threads = threads_or_all(num_threads);
+  const nb::gil_scoped_release released;
+  encode(format, source.data(), rows, columns, factors, out.data(), threads);
 }
 
 bool factorize_matrix(const Square& matrix, int num_threads, const std::string& target) {
@@ -352,6 +382,11 @@ NB_MODULE(_native, m) {
   m.def("choose", choose_codes, "format"_a, "source"_a.noconvert(), "out"_a.noconvert(),
         "factor"_a.noconvert() = nb::none(), "num_threads"_a = 0, "target"_a = "",
         "Choose the codes of a (rows, columns) matrix of float32, and pack it into tiles.");
+  m.def("encoded_formats", encoded_formats,
+        "Formats of files in which matrices can be encoded: columns and bytes of a block.");
+  m.def("encode", encode_rows, "format"_a, "source"_a.noconvert(), "out"_a.noconvert(),
+        "factor"_a.noconvert() = nb::none(), "num_threads"_a = 0, "target"_a = "",
+        "Choose the codes of a (rows, columns) matrix of float32, in the blocks of files.");
   m.def("factorize", factorize_matrix, "matrix"_a.noconvert(), "num_threads"_a = 0,
         "target"_a = "",
         "Replace the sums of the operation gram by their factor; False if there is none.");

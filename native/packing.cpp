@@ -1,6 +1,7 @@
 #include "packing.h"
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -11,6 +12,26 @@ namespace talu {
 namespace {
 
 std::size_t tiles_of(std::size_t rows) { return (rows + kTileRows - 1) / kTileRows; }
+
+// Chooses the codes of all tiles, some at a time.
+void choose_with(decltype(Format::choose) function, const float* source, std::size_t rows,
+                 std::size_t columns, const float* factor, void* out, int threads) {
+  if (rows == 0 || columns == 0) return;
+  std::vector<std::vector<float>> work(static_cast<std::size_t>(threads));
+  for (std::vector<float>& floats : work)
+    floats.resize(columns * kWorkOfChoosing + kMoreWorkOfChoosing);
+  auto choose_some = [&](std::size_t item, int worker) {
+    function(source, rows, columns, factor, item * kTilesChosen,
+             std::min(tiles_of(rows), (item + 1) * kTilesChosen), out,
+             work[static_cast<std::size_t>(worker)].data());
+  };
+  run_parallel(
+      threads, (tiles_of(rows) + kTilesChosen - 1) / kTilesChosen,
+      [](void* context, std::size_t item, int worker) {
+        (*static_cast<decltype(choose_some)*>(context))(item, worker);
+      },
+      &choose_some);
+}
 
 }  // namespace
 
@@ -30,20 +51,13 @@ std::size_t packed_bytes(const Format& format, std::size_t rows, std::size_t col
 
 void choose(const Format& format, const float* source, std::size_t rows, std::size_t columns,
             const float* factor, void* packed, int threads) {
-  if (rows == 0 || columns == 0) return;
-  std::vector<std::vector<float>> work(static_cast<std::size_t>(threads));
-  for (std::vector<float>& floats : work) floats.resize(columns * kWorkOfChoosing);
-  auto choose_some = [&](std::size_t item, int worker) {
-    format.choose(source, rows, columns, factor, item * kTilesChosen,
-                  std::min(tiles_of(rows), (item + 1) * kTilesChosen), packed,
-                  work[static_cast<std::size_t>(worker)].data());
-  };
-  run_parallel(
-      threads, (tiles_of(rows) + kTilesChosen - 1) / kTilesChosen,
-      [](void* context, std::size_t item, int worker) {
-        (*static_cast<decltype(choose_some)*>(context))(item, worker);
-      },
-      &choose_some);
+  choose_with(format.choose, source, rows, columns, factor, packed, threads);
+}
+
+void encode(const Format& format, const float* source, std::size_t rows, std::size_t columns,
+            const float* factor, void* encoded, int threads) {
+  std::memset(encoded, 0, rows * columns / format.source_columns * format.source_bytes);
+  choose_with(format.encode, source, rows, columns, factor, encoded, threads);
 }
 
 bool factorize(const Kernels& kernels, float* matrix, std::size_t columns, int threads) {

@@ -17,6 +17,10 @@ void pack(const Format& format, const void* source, std::size_t rows, std::size_
 void choose(const Format& format, const float* source, std::size_t rows, std::size_t columns,
             const float* factor, void* packed, int threads);
 
+// Encodes the rows of a matrix in the blocks of a file, one row after the other.
+void encode(const Format& format, const float* source, std::size_t rows, std::size_t columns,
+            const float* factor, void* encoded, int threads);
+
 // Replaces sums of the operation "gram" by their factor. False if there is none.
 bool factorize(const Kernels& kernels, float* matrix, std::size_t columns, int threads);
 

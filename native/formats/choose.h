@@ -23,6 +23,36 @@ TALU_INLINE f32x16 b_if_negative(f32x16 x, f32x16 a, f32x16 b) {
   return add(multiply(a, keep), multiply(b, subtract(splat(1.0f), keep)));
 }
 
+// targets += the errors of later columns times their factors, for `width` columns. A row of factors
+// begins `stride` numbers after the one before.
+static void add_errors(const float* errors, const float* factors, std::size_t stride,
+                       std::size_t later, std::size_t width, float* targets) {
+  constexpr std::size_t kAtOnce = kSumsAtOnce >= 8 ? 8 : 4;
+  constexpr std::size_t kInCache = 128;  // columns of errors and factors
+  for (std::size_t first = 0; first < later; first += kInCache)
+    for (std::size_t k = 0; k < width; k += kAtOnce) {
+      f32x16 sums[kAtOnce];
+#pragma GCC unroll 8
+      for (std::size_t i = 0; i < kAtOnce; ++i) sums[i] = load(targets + (k + i) * kTileRows);
+      for (std::size_t j = first; j < smaller(later, first + kInCache); ++j) {
+        const f32x16 error = load(errors + j * kTileRows);
+        const float* const row = factors + j * stride + k;
+#pragma GCC unroll 8
+        for (std::size_t i = 0; i < kAtOnce; ++i) sums[i] = fma(error, splat(row[i]), sums[i]);
+      }
+#pragma GCC unroll 8
+      for (std::size_t i = 0; i < kAtOnce; ++i) store(targets + (k + i) * kTileRows, sums[i]);
+    }
+}
+
+// The factors of columns from `end` on for 32 columns from `begin` on, one row after the other.
+static void copy_panel(const float* factor, std::size_t columns, std::size_t begin, std::size_t end,
+                       float* panel) {
+  for (std::size_t j = end; j < columns; ++j)
+    __builtin_memcpy(panel + (j - end) * kScaled, factor + j * columns + begin,
+                     kScaled * sizeof(float));
+}
+
 template <class D>
 struct Chosen {
   using Layout = Rotated<D>;
@@ -116,30 +146,6 @@ struct Chosen {
       store(weights + c, multiply(load(weights + c), inverse));
   }
 
-  // targets = weights + the errors of later columns times the panel, which has their factors for
-  // 32 columns.
-  static void compensate(const float* weights, const float* errors, const float* panel,
-                         std::size_t later, float* targets) {
-    constexpr std::size_t kAtOnce = kSumsAtOnce >= 8 ? 8 : 4;
-    constexpr std::size_t kInCache = 128;  // columns of errors and panel
-    __builtin_memcpy(targets, weights, kScaled * kTileRows * sizeof(float));
-    for (std::size_t first = 0; first < later; first += kInCache)
-      for (std::size_t k = 0; k < kScaled; k += kAtOnce) {
-        f32x16 sums[kAtOnce];
-#pragma GCC unroll 8
-        for (std::size_t i = 0; i < kAtOnce; ++i) sums[i] = load(targets + (k + i) * kTileRows);
-        for (std::size_t j = first; j < smaller(later, first + kInCache); ++j) {
-          const f32x16 error = load(errors + j * kTileRows);
-          const float* const factors = panel + j * kScaled + k;
-#pragma GCC unroll 8
-          for (std::size_t i = 0; i < kAtOnce; ++i)
-            sums[i] = fma(error, splat(factors[i]), sums[i]);
-        }
-#pragma GCC unroll 8
-        for (std::size_t i = 0; i < kAtOnce; ++i) store(targets + (k + i) * kTileRows, sums[i]);
-      }
-  }
-
   static void write(std::byte* block, std::size_t column, f32x16 code) {
     alignas(16) std::int8_t codes[kTileRows];
     store_i8(codes, subtract(code, splat(kOffset)));
@@ -199,13 +205,12 @@ struct Chosen {
     }
     for (std::size_t end = columns; end > 0; end -= kScaled) {
       const std::size_t begin = end - kScaled, later = factor == nullptr ? 0 : columns - end;
-      for (std::size_t j = 0; j < later; ++j)
-        __builtin_memcpy(panel + j * kScaled, factor + (end + j) * columns + begin,
-                         kScaled * sizeof(float));
+      if (later > 0) copy_panel(factor, columns, begin, end, panel);
       for (std::size_t tile = first; tile < last; ++tile) {
         alignas(64) float targets[kScaled * kTileRows];
         float* const weights = work + (tile - first) * size;
-        compensate(weights + begin * kTileRows, weights + end * kTileRows, panel, later, targets);
+        __builtin_memcpy(targets, weights + begin * kTileRows, sizeof targets);
+        add_errors(weights + end * kTileRows, panel, kScaled, later, kScaled, targets);
         choose_part(weights + begin * kTileRows, targets, factor, columns, begin,
                     out + tile * bytes);
       }

@@ -12,6 +12,9 @@
 //   table                 if the codes are indexes: the values + offset, unsigned
 //   bytes                 of a block in the file
 //   read(from, out)       reads a block of the file
+// and, if talu makes such files (encode.h),
+//   write(in, to)         writes a block of the file, whose bytes are zero
+//   largest_integer       of those of the parts, which may be negative if there is no minimum
 //
 // A fragment of kernels.inc, which includes it for each target, in an order that matters.
 
@@ -294,12 +297,21 @@ struct Coded {
   }
 };
 
-// Reads numbers of a file, which are not aligned.
+// Reads and writes numbers of a file, which are not aligned.
 TALU_INLINE std::uint16_t read_u16(const std::uint8_t* p) {
   return static_cast<std::uint16_t>(p[0] | p[1] << 8);
 }
 TALU_INLINE std::uint32_t read_u32(const std::uint8_t* p) {
   return read_u16(p) | static_cast<std::uint32_t>(read_u16(p + 2)) << 16;
+}
+
+TALU_INLINE void write_u16(std::uint16_t x, std::uint8_t* p) {
+  p[0] = static_cast<std::uint8_t>(x);
+  p[1] = static_cast<std::uint8_t>(x >> 8);
+}
+// Adds bits to a byte in which they are zero.
+TALU_INLINE void add_bits(unsigned bits, std::size_t shift, std::uint8_t& byte) {
+  byte = static_cast<std::uint8_t>(byte | bits << shift);
 }
 
 // 16 bytes: the first 16 codes in the lower halves, the next 16 in the upper halves.
@@ -309,14 +321,25 @@ TALU_INLINE void read_nibbles(const std::uint8_t* from, std::uint8_t* codes) {
     codes[16 + i] = from[i] >> 4;
   }
 }
+TALU_INLINE void write_nibbles(const std::uint8_t* codes, std::uint8_t* to) {
+  for (std::size_t i = 0; i < 16; ++i)
+    to[i] = static_cast<std::uint8_t>((codes[i] & 15) | (codes[16 + i] & 15) << 4);
+}
 TALU_INLINE void add_fifth_bits(std::uint32_t bits, std::uint8_t* codes) {
   for (std::size_t i = 0; i < 32; ++i)
     codes[i] = static_cast<std::uint8_t>(codes[i] | (bits >> i & 1) << 4);
+}
+TALU_INLINE void write_fifth_bits(const std::uint8_t* codes, std::uint8_t* to) {
+  for (std::size_t i = 0; i < 32; ++i) add_bits(codes[i] >> 4 & 1, i % 8, to[i / 8]);
 }
 // 64 bytes for 256 codes: in each half, 32 codes in the lowest bits of 32 bytes, then 32 in the next.
 TALU_INLINE void read_pairs_of_bits(const std::uint8_t* from, std::uint8_t* codes) {
   for (std::size_t c = 0; c < 256; ++c)
     codes[c] = from[c / 128 * 32 + c % 32] >> (c / 32 % 4 * 2) & 3;
+}
+TALU_INLINE void write_pairs_of_bits(const std::uint8_t* codes, std::uint8_t* to) {
+  for (std::size_t c = 0; c < 256; ++c)
+    add_bits(codes[c] & 3, c / 32 % 4 * 2, to[c / 128 * 32 + c % 32]);
 }
 // 12 bytes: eight scales and eight minimums in 6 bits.
 TALU_INLINE void read_six_bits(const std::uint8_t* from, std::int8_t* scales,
@@ -326,5 +349,14 @@ TALU_INLINE void read_six_bits(const std::uint8_t* from, std::int8_t* scales,
     minimums[p] = from[p + 4] & 63;
     scales[p + 4] = static_cast<std::int8_t>((from[p + 8] & 15) | from[p] >> 6 << 4);
     minimums[p + 4] = static_cast<std::uint8_t>(from[p + 8] >> 4 | from[p + 4] >> 6 << 4);
+  }
+}
+TALU_INLINE void write_six_bits(const std::int8_t* scales, const std::uint8_t* minimums,
+                                std::uint8_t* to) {
+  for (std::size_t p = 0; p < 4; ++p) {
+    const auto scale = static_cast<unsigned>(scales[p + 4]);
+    to[p] = static_cast<std::uint8_t>(static_cast<unsigned>(scales[p]) | (scale >> 4) << 6);
+    to[p + 4] = static_cast<std::uint8_t>(minimums[p] | minimums[p + 4] >> 4 << 6);
+    to[p + 8] = static_cast<std::uint8_t>((scale & 15) | (minimums[p + 4] & 15) << 4);
   }
 }

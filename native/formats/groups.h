@@ -162,15 +162,3 @@ struct Group {
                                            sums_stride);
   }
 };
-
-#define TALU_GROUPS_OF(bits, offset)                                                          \
-  format_of_blocks<Group<bits, 32, NamedHalfScale, offset>>(),                                \
-      format_of_blocks<Group<bits, 64, NamedHalfScale, offset>>(),                            \
-      format_of_blocks<Group<bits, 128, NamedHalfScale, offset>>(),                           \
-      format_of_blocks<Group<bits, 32, BrainScale, offset>>(),                                \
-      format_of_blocks<Group<bits, 64, BrainScale, offset>>(),                                \
-      format_of_blocks<Group<bits, 128, BrainScale, offset>>()
-#define TALU_GROUPS                                                                           \
-  TALU_GROUPS_OF(2, Minimum), TALU_GROUPS_OF(3, Minimum), TALU_GROUPS_OF(4, Minimum),         \
-      TALU_GROUPS_OF(5, Minimum), TALU_GROUPS_OF(6, Minimum), TALU_GROUPS_OF(8, Minimum),     \
-      TALU_GROUPS_OF(4, ZeroPoint), TALU_GROUPS_OF(8, ZeroPoint)

@@ -7,6 +7,7 @@ struct q2_k {
   static constexpr int bits = 2, offset = 0, minimum = -1;
   static constexpr std::size_t block = 256, part = 16, bytes = 84;
   static constexpr bool integers = true;
+  static constexpr int largest_integer = 15;
   using Scale = HalfScale;
 
   static void read(const std::uint8_t* from, CodeBlock<q2_k>& out) {
@@ -17,5 +18,12 @@ struct q2_k {
       out.minimums[p] = from[p] >> 4;
     }
     read_pairs_of_bits(from + 16, out.codes);
+  }
+  static void write(const CodeBlock<q2_k>& in, std::uint8_t* to) {
+    write_u16(in.scale, to + 80);
+    write_u16(in.minimum, to + 82);
+    for (std::size_t p = 0; p < 16; ++p)
+      to[p] = static_cast<std::uint8_t>(in.scales[p] | in.minimums[p] << 4);
+    write_pairs_of_bits(in.codes, to + 16);
   }
 };

@@ -12,4 +12,8 @@ struct q4_0 {
     out.scale = read_u16(from);
     read_nibbles(from + 2, out.codes);
   }
+  static void write(const CodeBlock<q4_0>& in, std::uint8_t* to) {
+    write_u16(in.scale, to);
+    write_nibbles(in.codes, to + 2);
+  }
 };

@@ -13,4 +13,9 @@ struct q4_1 {
     out.minimum = read_u16(from + 2);
     read_nibbles(from + 4, out.codes);
   }
+  static void write(const CodeBlock<q4_1>& in, std::uint8_t* to) {
+    write_u16(in.scale, to);
+    write_u16(in.minimum, to + 2);
+    write_nibbles(in.codes, to + 4);
+  }
 };

@@ -7,6 +7,7 @@ struct q4_k {
   static constexpr int bits = 4, offset = 0, minimum = -1;
   static constexpr std::size_t block = 256, part = 32, bytes = 144;
   static constexpr bool integers = true;
+  static constexpr int largest_integer = 63;
   using Scale = HalfScale;
 
   static void read(const std::uint8_t* from, CodeBlock<q4_k>& out) {
@@ -15,5 +16,12 @@ struct q4_k {
     read_six_bits(from + 4, out.scales, out.minimums);
     for (std::size_t c = 0; c < block; ++c)
       out.codes[c] = from[16 + c / 64 * 32 + c % 32] >> (c / 32 % 2 * 4) & 15;
+  }
+  static void write(const CodeBlock<q4_k>& in, std::uint8_t* to) {
+    write_u16(in.scale, to);
+    write_u16(in.minimum, to + 2);
+    write_six_bits(in.scales, in.minimums, to + 4);
+    for (std::size_t c = 0; c < block; ++c)
+      add_bits(in.codes[c], c / 32 % 2 * 4, to[16 + c / 64 * 32 + c % 32]);
   }
 };

@@ -13,4 +13,9 @@ struct q5_0 {
     read_nibbles(from + 6, out.codes);
     add_fifth_bits(read_u32(from + 2), out.codes);
   }
+  static void write(const CodeBlock<q5_0>& in, std::uint8_t* to) {
+    write_u16(in.scale, to);
+    write_fifth_bits(in.codes, to + 2);
+    write_nibbles(in.codes, to + 6);
+  }
 };

@@ -14,4 +14,10 @@ struct q5_1 {
     read_nibbles(from + 8, out.codes);
     add_fifth_bits(read_u32(from + 4), out.codes);
   }
+  static void write(const CodeBlock<q5_1>& in, std::uint8_t* to) {
+    write_u16(in.scale, to);
+    write_u16(in.minimum, to + 2);
+    write_fifth_bits(in.codes, to + 4);
+    write_nibbles(in.codes, to + 8);
+  }
 };

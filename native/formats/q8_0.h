@@ -13,4 +13,9 @@ struct q8_0 {
     for (std::size_t c = 0; c < block; ++c)
       out.codes[c] = static_cast<std::uint8_t>(from[2 + c] ^ 0x80);
   }
+  static void write(const CodeBlock<q8_0>& in, std::uint8_t* to) {
+    write_u16(in.scale, to);
+    for (std::size_t c = 0; c < block; ++c)
+      to[2 + c] = static_cast<std::uint8_t>(in.codes[c] ^ 0x80);
+  }
 };

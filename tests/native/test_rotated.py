@@ -177,11 +177,12 @@ def test_rows_of_zeros_stay_zero(
 
 
 def sums_of(
-    x: Floats, target: str, threads: int, pack: Callable, run: Callable, rows: type
-) -> Floats:
+    x: Floats, target: str, threads: int, pack: Callable, run: Callable, rows: type, *,
+    rotated: bool = True,
+) -> Floats:  # fmt: skip
     """The sums that the operation gram makes of x, in two steps."""
     g = Graph()
-    g.output(g.output_rows(g.gram(g.embed("x", *x.shape), "sums")))
+    g.output(g.output_rows(g.gram(g.embed("x", *x.shape), "sums", rotated=rotated)))
     sums = np.zeros(x.shape[1] ** 2, np.float32)
     tensors = {
         "x": pack(x, "f32", target),
@@ -199,12 +200,13 @@ def sums_of(
 
 
 @per_target
-def test_gram_sums_the_products_of_rotated_activations(
-    target: str, pack: Callable, run: Callable, rows: type
+@pytest.mark.parametrize("rotated", [True, False])
+def test_gram_sums_the_products_of_activations_rotated_or_not(
+    target: str, rotated: bool, pack: Callable, run: Callable, rows: type
 ) -> None:
     x = activations(300, 128)
-    found = sums_of(x, target, 0, pack, run, rows)
-    exact = rotate(x).astype(np.float64) / 8
+    found = sums_of(x, target, 0, pack, run, rows, rotated=rotated)
+    exact = rotate(x).astype(np.float64) / 8 if rotated else x.astype(np.float64)
     exact = np.tril(exact.T @ exact)
     assert np.abs(found - exact).max() < 1e-6 * exact.max()
 

@@ -112,10 +112,12 @@ class Calibrator:
         rows = sum(len(piece) for piece in calibration.pieces)
         result = graph.ops[graph.result.id].weights[:1] if graph.result else ()
         observed = {
-            op.weights[0]
+            op.weights[0]: True
             for op in graph.ops
-            if op.kind == "linear" and layout[op.weights[0]] in ROTATED
-        } - {*result}
+            if op.kind == "linear"
+            and layout[op.weights[0]] in ROTATED
+            and op.weights[0] not in result
+        }
         self._left = segments(graph, rows, observed)
         self._pieces = calibration.pieces
         self._tensors = tensors

@@ -294,7 +294,9 @@ class NumpyExecutor:
             case "output_rows":
                 return inputs[0][rows.outputs]
             case "gram":
-                x = rotate(inputs[0]).astype(np.float64) / 8
+                x = inputs[0].astype(np.float64)
+                if params["rotated"]:
+                    x = rotate(inputs[0]).astype(np.float64) / 8
                 weights[0] += np.tril(x.T @ x).ravel().astype(np.float32)
                 return inputs[0]
         raise ModelError(f"operation {op.kind!r} is not defined")

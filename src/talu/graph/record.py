@@ -236,13 +236,14 @@ class Graph:
         self._check(cap > 0, f"soft_cap: cap {cap}, expected more than 0")
         return self._op("soft_cap", (x,), {}, x.width, cap=cap)
 
-    def gram(self, x: Value, sums: str) -> Value:
-        """Adds xᵀ·x, after a rotation of each 64 columns of x, to the numbers ``sums``; returns x.
+    def gram(self, x: Value, sums: str, *, rotated: bool) -> Value:
+        """Adds xᵀ·x to the numbers ``sums``; returns x.
 
-        Only the lower triangle is defined. ``sums`` is the only tensor that an operation changes.
+        ``rotated`` rotates each 64 columns of x first, for weights in formats that do so. Only the
+        lower triangle is defined. ``sums`` is the only tensor that an operation changes.
         """
         self._check(x.width % 64 == 0, f"gram: width {x.width} is not a multiple of 64")
-        return self._op("gram", (x,), {sums: (x.width * x.width,)}, x.width)
+        return self._op("gram", (x,), {sums: (x.width * x.width,)}, x.width, rotated=int(rotated))
 
     def output_rows(self, x: Value) -> Value:
         """Only the rows that the step returns; later operations run only for them."""

@@ -1,6 +1,6 @@
 """Divides a network where only one value lives on, so that it can run piece by piece."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -27,13 +27,14 @@ class Segment:
     sums: dict[str, str]
 
 
-def segments(graph: Graph, rows: int, observed: Collection[str]) -> list[Segment]:
+def segments(graph: Graph, rows: int, observed: Mapping[str, bool]) -> list[Segment]:
     """Divide a network into as many segments as have an observed weight, and a rest.
 
     Args:
         graph: the network.
         rows: of the table that stands for the input of a segment.
-        observed: weights of linear operations; their segments sum the products of their inputs.
+        observed: weights of linear operations, whose segments sum the products of their inputs,
+            and whether the inputs are rotated before.
     """
     found: list[Segment] = []
     start, needed = 0, False
@@ -62,7 +63,7 @@ class _Recorder:
     """Records the operations ``start`` to ``stop`` - 1 of a network again."""
 
     def __init__(
-        self, graph: Graph, start: int, stop: int, rows: int, observed: Collection[str]
+        self, graph: Graph, start: int, stop: int, rows: int, observed: Mapping[str, bool]
     ) -> None:
         self._whole, self._observed = graph, observed
         self._values: dict[int, Value] = {}
@@ -83,9 +84,10 @@ class _Recorder:
         own = self.segment.graph
         for weight in observed_inputs(op, self._observed):
             x = self._values[op.inputs[0]]
-            sums = f"sums of value {x.id}"
+            rotated = self._observed[weight]
+            sums = f"{'rotated ' if rotated else ''}sums of value {x.id}"
             if sums not in self.segment.sums.values():
-                own.gram(x, sums)
+                own.gram(x, sums, rotated=rotated)
             self.segment.sums[weight] = sums
         params: dict[str, Any] = dict(op.params)
         if op.kind == "attention":
