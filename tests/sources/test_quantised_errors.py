@@ -85,6 +85,9 @@ CASES: dict[str, tuple[dict[str, Any], Change, Damage, str]] = {
     "MLX, minimums of another type": (
         MLX, mlx, replaced("biases", "F32", np.ones((384, 4), "f4")), "has type F32, expected F16",
     ),
+    "MLX, a scale of the whole matrix": (
+        MLX, mlx, replaced("global_scale", "F32", np.ones(1, "f4")), "'global_scale'",
+    ),
     "MLX, codes that are signed": (
         MLX, mlx, replaced("weight", "I32", np.ones((384, 32), "i4")), "expected U32",
     ),
@@ -98,15 +101,15 @@ CASES: dict[str, tuple[dict[str, Any], Change, Damage, str]] = {
     ),
     "MLX, 7 bits": (
         {"quantization": {"bits": 7, "group_size": 64}}, mlx, sound,
-        "'quantization.bits' is 7; supported are 2, 3, 4, 5, 6, 8",
+        "'quantization.bits' is 7; supported are 1, 2, 3, 4, 5, 6, 8",
     ),
     "MLX, groups of 48": (
         {"quantization": {"bits": 4, "group_size": 48}}, mlx, sound,
         "'quantization.group_size' is 48; supported are 32, 64, 128",
     ),
     "MLX, another mode": (
-        {"quantization": {"bits": 4, "group_size": 32, "mode": "nvfp4"}}, mlx, sound,
-        r"'quantization.mode' is 'nvfp4'.*supported: 'affine', 'mxfp4'",
+        {"quantization": {"bits": 4, "group_size": 32, "mode": "nvfp5"}}, mlx, sound,
+        r"'quantization.mode' is 'nvfp5'; did you mean 'nvfp4'",
     ),
     "MLX, floats of 8 bits": (
         {"quantization": {"bits": 8, "group_size": 32, "mode": "mxfp4"}}, mlx, sound,

@@ -16,7 +16,7 @@ def main() -> None:
     """Quantise a small matrix with each number of bits, group size and type."""
     random = np.random.default_rng(1)
     found: dict[str, Any] = {}
-    for bits in (2, 3, 4, 5, 6, 8):
+    for bits in (1, 2, 3, 4, 5, 6, 8):
         for size, number_type in ((32, mx.float16), (64, mx.bfloat16), (128, mx.float16)):
             matrix = mx.array(random.standard_normal((3, 128)), number_type)
             weight, scales, biases = mx.quantize(matrix, size, bits)
@@ -28,10 +28,11 @@ def main() -> None:
                 f"{name}.biases": np.array(biases.view(mx.uint16)),
                 f"{name}.numbers": np.array(mx.dequantize(weight, *exact, size, bits)),
             }
-    weight, scales = mx.quantize(mx.array(random.standard_normal((3, 128))), mode="mxfp4")
-    exact = mx.dequantize(weight, scales, mode="mxfp4", dtype=mx.float32)
-    found |= {"mxfp4.weight": np.array(weight), "mxfp4.scales": np.array(scales)}
-    found["mxfp4.numbers"] = np.array(exact)
+    for mode in ("mxfp4", "mxfp8", "nvfp4"):
+        weight, scales = mx.quantize(mx.array(random.standard_normal((3, 128))), mode=mode)
+        exact = mx.dequantize(weight, scales, mode=mode, dtype=mx.float32)
+        found |= {f"{mode}.weight": np.array(weight), f"{mode}.scales": np.array(scales)}
+        found[f"{mode}.numbers"] = np.array(exact)
     np.savez_compressed(TARGET, **found)
 
 

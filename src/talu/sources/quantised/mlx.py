@@ -1,4 +1,6 @@
-"""Reads matrices as MLX quantises them: in groups of columns with a scale and a minimum, or MXFP4.
+"""Reads matrices as MLX quantises them: in groups of columns that share a scale.
+
+Affine groups have a minimum, too. The codes of the other modes are floats.
 
 https://ml-explore.github.io/mlx/build/html/python/_autosummary/mlx.core.quantize.html
 """
@@ -11,19 +13,25 @@ import numpy as np
 
 from talu.error_text import shown
 from talu.exceptions import ModelError
+from talu.sources.quantised.float8 import VALUES as FLOAT8
 from talu.sources.quantised.groups import Groups
 from talu.sources.quantised.modules import FLOATS, Module
-from talu.sources.quantised.rows import Computed, Numbers, unpacked
+from talu.sources.quantised.rows import Computed, Numbers, unpacked, widened
 from talu.sources.settings import Settings
 from talu.weights.tensors import BLOCKS, NUMBERS, Encoding, Tensor
 
 __all__ = ["Mlx"]
 
 MODES = {  # the bits and the columns of a group
-    "affine": ((2, 3, 4, 5, 6, 8), (32, 64, 128)),
+    "affine": ((1, 2, 3, 4, 5, 6, 8), (32, 64, 128)),
     "mxfp4": ((4,), (32,)),
+    "mxfp8": ((8,), (32,)),
+    "nvfp4": ((4,), (16,)),
 }
 MXFP4 = Encoding("MXFP4", 32, {BLOCKS: 17})
+FLOAT4 = np.array([*(half := (0, 0.5, 1, 1.5, 2, 3, 4, 6)), *(-x for x in half)], np.float32)
+POWERS = widened(np.arange(256, dtype=np.uint8), "F8_E8M0")
+TABLES = {"mxfp8": (FLOAT8, POWERS), "nvfp4": (FLOAT4, FLOAT8)}  # of codes, and of scales
 KEYS = ("group_size", "bits", "mode", "quant_method")
 
 
@@ -113,12 +121,16 @@ def matrix(module: Module, layer: Layer) -> Tensor:
     columns, rest = divmod(words * 32, layer.bits)
     if rest or columns % layer.size:
         raise wrong(weight, layer, "a row would not be a whole number of groups")
-    scales = module.tensor("scales", ["U8"] if layer.mode == "mxfp4" else FLOATS)
+    if "global_scale" in module.tensors:
+        raise module.error("has a tensor 'global_scale', which is not supported")
+    scales = module.tensor("scales", FLOATS if layer.mode == "affine" else ["U8"])
     groups = (rows, columns // layer.size)
     if scales.shape != groups:
         raise wrong(weight, layer, f"that needs scales of shape {groups}, found {scales.shape}")
     if layer.mode == "mxfp4":
         return float4_matrix(weight, scales, (rows, columns))
+    if layer.mode in TABLES:
+        return computed_matrix(weight, scales, (rows, columns), layer)
     minimums = module.shaped("biases", [scales.encoding.name], groups)
     return Groups(
         name=weight.name,
@@ -156,6 +168,27 @@ def float4_matrix(weight: Tensor, scales: Tensor, shape: tuple[int, int]) -> Ten
         shape=shape,
         encoding=MXFP4,
         parts={BLOCKS: Computed(rows, width, blocks)},
+    )
+
+
+def computed_matrix(weight: Tensor, scales: Tensor, shape: tuple[int, int], layer: Layer) -> Tensor:
+    """A matrix of floats of 4 or 8 bits with a scale for the columns of a group."""
+    rows, columns = shape
+    of_codes, of_scales = TABLES[layer.mode]
+
+    def compute(start: int, stop: int) -> Numbers:
+        codes = unpacked(weight.parts[NUMBERS].read(start, stop), layer.bits, columns)
+        sizes = of_scales[scales.parts[NUMBERS].read(start, stop)]
+        return of_codes[codes] * np.repeat(sizes, layer.size, axis=1)
+
+    return Tensor(
+        name=weight.name,
+        file=weight.file,
+        shape=shape,
+        encoding=Encoding(layer.mode.upper()),
+        parts={},
+        floats=Computed(rows, 4 * columns, compute),
+        stored_bytes=weight.bytes + scales.bytes,
     )
 
 

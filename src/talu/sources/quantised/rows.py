@@ -64,7 +64,7 @@ def widened(numbers: Numbers, number_type: str) -> NDArray[np.float32]:
         number_type: F32, F16, BF16 or F8_E8M0.
     """
     if number_type == "F8_E8M0":  # a power of two; 255 is no number
-        powers = np.ldexp(np.float32(1), numbers.astype(np.int32) - 127)
+        powers = np.ldexp(np.float32(1), np.minimum(numbers, 254).astype(np.int32) - 127)
         return np.where(numbers == 255, np.float32(np.nan), powers).astype(np.float32)
     if number_type == "BF16":
         return (numbers.astype(np.uint32) << 16).view(np.float32)
