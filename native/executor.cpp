@@ -1,6 +1,7 @@
 #include "executor.h"
 
 #include <algorithm>
+#include <chrono>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -56,7 +57,31 @@ void Executor::step(const Batch& batch, float* result) {
   step.scratch_bytes = scratch_bytes(batch);
   step.scratch = scratch_.of(step.scratch_bytes * static_cast<std::size_t>(threads_));
   step.quantized = quantized_.of(step.rows * plan_.quantized_bytes);
+  if (!seconds_.empty()) return run_timed(step);
   for (const Node& node : plan_.nodes) node.run(node, step);
+}
+
+void Executor::run_timed(const Step& step) {
+  auto before = std::chrono::steady_clock::now();
+  for (std::size_t i = 0; i < plan_.nodes.size(); ++i) {
+    plan_.nodes[i].run(plan_.nodes[i], step);
+    const auto after = std::chrono::steady_clock::now();
+    seconds_[i] += std::chrono::duration<double>(after - before).count();
+    before = after;
+  }
+}
+
+void Executor::start_timing() {
+  const std::lock_guard turn(turn_);
+  seconds_.assign(plan_.nodes.size(), 0.0);
+}
+
+std::vector<std::pair<std::vector<int>, double>> Executor::times() {
+  const std::lock_guard turn(turn_);
+  std::vector<std::pair<std::vector<int>, double>> times;
+  for (std::size_t i = 0; i < seconds_.size(); ++i)
+    times.emplace_back(plan_.recorded[i], seconds_[i]);
+  return times;
 }
 
 void Executor::check(const Batch& batch) const {

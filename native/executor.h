@@ -4,6 +4,7 @@
 #include <memory>
 #include <mutex>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kv_cache.h"
@@ -35,7 +36,14 @@ class Executor {
   // Concurrent calls run one at a time.
   void step(const Batch& batch, float* result);
 
+  // Measures the operations of all steps from now on.
+  void start_timing();
+  // The seconds that each node of the plan took in them, and the recorded operations that it
+  // computes. Empty if nothing is measured.
+  std::vector<std::pair<std::vector<int>, double>> times();
+
  private:
+  void run_timed(const Step& step);
   void check(const Batch& batch) const;
   void check_sequence(const Batch& batch, std::size_t sequence) const;
   void find_query_blocks(const Batch& batch);
@@ -54,6 +62,7 @@ class Executor {
   std::vector<Rotation> rotations_;
   std::vector<QueryBlock> query_blocks_;
   Memory scratch_, quantized_;
+  std::vector<double> seconds_;  // of each node, if they are measured
 };
 
 }  // namespace talu

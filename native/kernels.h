@@ -70,6 +70,13 @@ struct Op {
   void (*run)(const Node& node, const Step& step);
 };
 
+// Multiplications that show how fast the processor is at most; ceilings.h measures them.
+struct Ceiling {
+  const char* numbers;     // their format
+  std::size_t operations;  // multiplications, each with an addition, in one call
+  void (*multiply)(const std::byte* data, std::byte* out);  // 16 KiB, and room for 64 bytes
+};
+
 template <class T>
 struct List {
   const T* items;
@@ -88,6 +95,8 @@ struct Kernels {
   // Factors a matrix that the operation "gram" has summed, in place; `work` has room for 64 floats
   // for each column. False if it has no factor, because it is not finite, or zero.
   bool (*factorize)(float* matrix, std::size_t columns, float* work, int threads);
+  float (*read_bytes)(const std::byte* from, std::size_t bytes);
+  List<Ceiling> ceilings;
 };
 
 extern const Kernels generic_kernels;

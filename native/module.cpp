@@ -1,6 +1,7 @@
 // Python bindings of the native module: checks shapes and manages lifetimes and the GIL.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "bindings.h"
+#include "ceilings.h"
 #include "dispatch.h"
 #include "executor.h"
 #include "packing.h"
@@ -334,6 +336,17 @@ class PyExecutor {
     return result;
   }
 
+  void start_timing() {
+    const std::shared_ptr<Running> running = open();
+    const nb::gil_scoped_release released;
+    running->executor->start_timing();
+  }
+  std::vector<std::pair<std::vector<int>, double>> times() {
+    const std::shared_ptr<Running> running = open();
+    const nb::gil_scoped_release released;
+    return running->executor->times();
+  }
+
   void close() { running_.reset(); }
   int threads() const { return open()->executor->threads(); }
   std::string target() const { return open()->executor->kernels().name; }
@@ -390,6 +403,24 @@ NB_MODULE(_native, m) {
   m.def("factorize", factorize_matrix, "matrix"_a.noconvert(), "num_threads"_a = 0,
         "target"_a = "",
         "Replace the sums of the operation gram by their factor; False if there is none.");
+  m.def(
+      "read_rate",
+      [](std::size_t bytes, int num_threads, double seconds) {
+        const int threads = threads_or_all(num_threads);
+        const nb::gil_scoped_release released;
+        return read_rate(chosen_target(), bytes, threads, seconds);
+      },
+      "bytes"_a, "num_threads"_a = 0, "seconds"_a = 0.5,
+      "Bytes in a second that the threads read of so much memory.");
+  m.def(
+      "multiply_rates",
+      [](int num_threads, double seconds) {
+        const int threads = threads_or_all(num_threads);
+        const nb::gil_scoped_release released;
+        return multiply_rates(chosen_target(), threads, seconds);
+      },
+      "num_threads"_a = 0, "seconds"_a = 0.2,
+      "Multiplications with additions in a second, by the format of their numbers.");
   m.def("unpack", unpack_matrix, "format"_a, "packed"_a.noconvert(), "rows"_a, "columns"_a,
         "target"_a = "",
         "The logical matrix of packed tiles, as float32.");
@@ -408,6 +439,10 @@ NB_MODULE(_native, m) {
       .def("step", &PyExecutor::step, "tokens"_a.noconvert(), "positions"_a.noconvert(),
            "row_starts"_a.noconvert(), "block_tables"_a.noconvert(), "outputs"_a.noconvert(),
            "Run one step; see protocols.Executor.")
+      .def("start_timing", &PyExecutor::start_timing,
+           "Measure the operations of all steps from now on.")
+      .def("times", &PyExecutor::times,
+           "The recorded operations that each planned one computes, and its seconds.")
       .def("close", &PyExecutor::close, "Release cache and weights; idempotent.")
       .def_prop_ro("num_threads", &PyExecutor::threads, "Threads that a step uses.")
       .def_prop_ro("target", &PyExecutor::target, "The CPU target of its kernels.");

@@ -27,7 +27,7 @@ class Planner {
     for (std::size_t id = 0; id < ops_.size(); ++id)
       if (!done_[id]) add_node(id);
     for (std::size_t i = 0, group = 0; i < plan_.nodes.size(); ++i)
-      if (ops_[ids_[i]].kind == "linear") {
+      if (ops_[plan_.recorded[i][0]].kind == "linear") {
         plan_.nodes[i].linears = plan_.linears[group].data();
         plan_.nodes[i].linear_count = plan_.linears[group++].size();
       }
@@ -60,9 +60,12 @@ class Planner {
 
   void add_node(std::size_t id) {
     const OpSpec& op = ops_[id];
+    const std::vector<bool> before = done_;
     if (op.kind == "linear") add_linears(id);
     done_[id] = true;
-    ids_.push_back(id);
+    plan_.recorded.emplace_back();
+    for (std::size_t i = id; i < ops_.size(); ++i)
+      if (done_[i] && !before[i]) plan_.recorded.back().push_back(static_cast<int>(i));
     plan_.nodes.push_back(prepared_[id]);
     plan_.operations.push_back(&operation_named(op.kind));
   }
@@ -187,7 +190,6 @@ class Planner {
   std::vector<Node> prepared_;  // of each operation
   std::vector<bool> done_;
   std::vector<int> uses_;
-  std::vector<std::size_t> ids_;  // operation of each node
 };
 
 }  // namespace

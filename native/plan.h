@@ -35,6 +35,7 @@ struct PlannedValue {
 struct Plan {
   std::vector<Node> nodes;
   std::vector<const Operation*> operations;  // of the nodes
+  std::vector<std::vector<int>> recorded;    // the recorded operations that each node computes
   std::vector<std::vector<Linear>> linears;  // referenced by the nodes
   std::vector<PlannedValue> values;
   std::vector<std::size_t> slots;             // floats of a row in each
