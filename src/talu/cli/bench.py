@@ -14,11 +14,12 @@ from pathlib import Path
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from talu.cli.completion import complete_model
+from talu.cli.roofline import show_profile
+from talu.cli.tables import print_table
 from talu.cli.text import NOT_EMPTY
 from talu.client import Client
 from talu.engine.engine import Engine
@@ -61,7 +62,10 @@ class Rate:
     "--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Of each test."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with all figures.")
-def command(model: str, threads: int, repetitions: int, as_json: bool) -> None:
+@click.option(
+    "--profile", "profiles", is_flag=True, help="Show what takes the time, beside the roofline."
+)
+def command(model: str, threads: int, repetitions: int, as_json: bool, profiles: bool) -> None:
     """Measure a model: prefill of 512 tokens, decode of 64.
 
     MODEL is a folder, a GGUF file or a hub id. A shorter context makes a shorter prefill.
@@ -69,6 +73,16 @@ def command(model: str, threads: int, repetitions: int, as_json: bool) -> None:
     with Client(model) as client:
         if client.router.resolve().provider is not None:
             raise click.UsageError(f"{model} runs behind an endpoint: bench measures this machine.")
+    if profiles:
+        show_profile(
+            model,
+            threads=threads,
+            prompt=PREFILL,
+            steps=DECODE,
+            about=processor(),
+            as_json=as_json,
+        )
+        return
     lease = acquire(model, LocalBackend(num_threads=threads))
     try:
         engine = lease.engine
@@ -151,10 +165,6 @@ def _print_table(model: str, info: ModelInfo, rates: list[Rate]) -> None:
             f"{rate.test} {rate.tokens}",
             f"{rate.mean:,.1f}" + (f" ± {rate.spread:,.1f}" if rate.spread else ""),
         )
-    console = Console(width=1000)  # a narrow terminal may wrap a row, but no figure is cut
-    with console.capture() as captured:
-        console.print(table)
-    lines = captured.get().splitlines(keepends=True)
-    sys.stdout.writelines(line for line in lines if line.strip())
+    print_table(table)
     for note in info.notes:
         click.echo(f"talu: {note}", err=True)

@@ -106,6 +106,19 @@ class NativeExecutor:
         except RuntimeError as error:
             raise StateError(str(error)) from error
 
+    def start_timing(self) -> None:
+        """Measure the operations of all steps from now on."""
+        if self._native is not None:
+            self._native.start_timing()
+
+    def times(self) -> list[tuple[list[int], float]]:
+        """What the steps since ``start_timing`` took: seconds, by planned operation.
+
+        A planned operation computes several recorded ones, whose indices in ``Graph.ops`` come with
+        the seconds.
+        """
+        return self._native.times() if self._native is not None else []
+
     def close(self) -> None:
         """Free cache and weights; idempotent. Waits for a running step."""
         native, self._native = self._native, None
