@@ -64,6 +64,10 @@ CASES = [
     *((family, "mlx-bf16") for family in FAMILIES),
     ("pocket", "mlx-bf16"),
     ("llama2", "mlx-f16"),
+    *((family, "mlx-4bit") for family in FAMILIES),
+    *(("qwen3", f"mlx-{bits}bit") for bits in (2, 3, 5, 6, 8)),
+    ("pocket", "mlx-4bit"),
+    ("pocket", "mlx-8bit"),
 ]
 
 

@@ -29,18 +29,23 @@ from tests.conversion.mlx_models import (
 )
 from tests.gguf.test_gemma import CHANGES, computed
 from tests.gguf.test_gemma import write as write_gemma
-from tests.models.conftest import OPENERS, Runner
+from tests.models.conftest import Runner
 from tests.sources.test_gguf import write
 
+from talu import _native, describe
 from talu.client import Client
 from talu.conversion.convert import convert
 from talu.conversion.tokenizer_files import tokenizer_files
+from talu.engine.cpu import CpuDevice
+from talu.engine.loading import load_network
 from talu.exceptions import ConvertError, ModelError
+from talu.graph.numpy_executor import NumpyExecutor
 from talu.graph.record import Graph
 from talu.models import load_architecture
 from talu.sources.folder import FolderSource
 from talu.sources.gguf import GgufSource
-from talu.weights.tensors import as_float32
+from talu.types import LocalBackend
+from talu.weights.tensors import Tensor, as_float32
 
 ERRORS = {  # of logits; otherwise 2e-4, for sums in float32 in another order
     "gemma": 5e-2,  # mlx-lm computes GELU without the approximation
@@ -63,6 +68,11 @@ def folder(tmp_path: Path) -> Path:
     return make(tmp_path / "original", "qwen3")
 
 
+def made_once(work: Path, family: str, target: str) -> Path:
+    made = work / f"{family} {target}"
+    return made if made.exists() else converted(work, family, target)
+
+
 def edit(folder: Path, **values: Any) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
@@ -76,14 +86,24 @@ def refusal(model: Path, to: Path) -> str:
     return str(caught.value)
 
 
+def numbers(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """All tensors in float32, as the files define them."""
+    with FolderSource(folder).tensors() as tensors:
+        return {name: exact(tensors[name]) for name in tensors.names}
+
+
+def exact(tensor: Tensor) -> NDArray[np.float32]:
+    if tensor.floats is None:
+        return as_float32(tensor)
+    return tensor.floats.read(0, tensor.rows).view(np.float32).reshape(tensor.shape)
+
+
 def run(folder: Path) -> Runner:
     """The model, computed in float32."""
-    return Runner(OPENERS["numpy"](folder, 32), 32)
-
-
-def numbers(folder: Path) -> dict[str, NDArray[np.float32]]:
-    with FolderSource(folder).tensors() as tensors:
-        return {name: as_float32(tensors[name]) for name in tensors.names}
+    graph = load_architecture(FolderSource(folder)).graph
+    return Runner(
+        NumpyExecutor(graph, numbers(folder), blocks=4, block_size=16, kv_format="f32"), 4
+    )
 
 
 def described(graph: Graph) -> list[Any]:
@@ -98,8 +118,7 @@ def described(graph: Graph) -> list[Any]:
 @pytest.mark.parametrize(("family", "target"), CASES)
 def test_mlx_lm_computes_the_same_model(work: Path, family: str, target: str) -> None:
     answer = json.loads(ANSWERS.read_text())["models"][f"{family} {target}"]
-    made = work / f"{family} {target}"
-    made = made if made.exists() else converted(work, family, target)
+    made = made_once(work, family, target)
     assert digest(made) == answer["converted"], "run python -m tests.conversion.mlx_models PYTHON"
     logits = run(made)(PROMPT)[-1, : len(answer["logits"])]
     np.testing.assert_allclose(logits, answer["logits"], rtol=0, atol=ERRORS.get(family, 2e-4))
@@ -113,8 +132,7 @@ def test_mlx_lm_computes_the_same_model(work: Path, family: str, target: str) ->
 def test_a_converted_folder_is_the_same_network_with_the_same_numbers(
     work: Path, family: str
 ) -> None:
-    made = work / f"{family} mlx-bf16"
-    made = made if made.exists() else converted(work, family, "mlx-bf16")
+    made = made_once(work, family, "mlx-bf16")
     before, after = FolderSource(work / family), FolderSource(made)
     old, new = load_architecture(before), load_architecture(after)
     assert described(old.graph) == described(new.graph)
@@ -237,6 +255,77 @@ def test_the_gelu_of_the_first_gemma_and_lost_digits_are_notes(work: Path, tmp_p
     gelu, digits = convert(work / "gemma", to="mlx-f16", output=tmp_path / "made").notes
     assert "mlx-lm computes GELU exactly" in gelu
     assert digits == "weights of the type BF16 are rounded to F16"
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+def test_codes_are_close_to_the_weights_for_their_bits(work: Path, bits: int) -> None:
+    made = made_once(work, "qwen3", f"mlx-{bits}bit")
+    originals, found = numbers(work / "qwen3"), numbers(made)
+    for name, array in originals.items():
+        if array.ndim == 1:
+            np.testing.assert_array_equal(found[name], array)
+            continue
+        spread = (array.max() - array.min()) / (2**bits - 1)  # of uniform weights in a group
+        error = np.sqrt(np.mean((found[name] - array) ** 2))
+        assert error < 1.05 * spread / np.sqrt(12) + 1e-3
+
+
+def test_the_dequantised_numbers_are_those_that_the_engine_multiplies(work: Path) -> None:
+    made = made_once(work, "pocket", "mlx-4bit")
+    found = numbers(made)
+    options = LocalBackend()
+    _, weights, _ = load_network(FolderSource(made), CpuDevice(options), options)
+    for name, packed in weights.packed.items():
+        if packed.format != "vector":
+            assert packed.format == "affine4_64_bf16"
+            unpacked = _native.unpack(packed.format, packed.data, *packed.shape)
+            np.testing.assert_array_equal(unpacked, found[name])
+
+
+def test_a_quantised_model_is_opened_without_a_note(work: Path) -> None:
+    made = made_once(work, "pocket", "mlx-4bit")
+    with Client(str(made)) as client:
+        answer = client.chat().send("What is the capital of France?", temperature=0.0)
+    assert "Paris" in answer.text
+    assert answer.notes == ()
+    assert describe(str(made)).bits_per_weight == pytest.approx(4.5, abs=0.02)
+
+
+def test_quantised_weights_are_not_quantised_again(work: Path, tmp_path: Path) -> None:
+    made = made_once(work, "pocket", "mlx-4bit")
+    with pytest.raises(ConvertError, match="AFFINE4_64_BF16") as caught:
+        convert(made, to="mlx-8bit", output=tmp_path / "made")
+    assert caught.value.code == "CONVERT_ALREADY_QUANTIZED"
+
+
+def test_matrices_whose_rows_are_no_whole_number_of_groups_are_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES, "qwen3", ("qwen3_tied", {"intermediate_size": 200}))  # type: ignore[misc]
+    model = make(tmp_path / "original", "qwen3")
+    made = convert(model, to="mlx-4bit", output=tmp_path / "made")
+    assert made.notes == (
+        "2 matrices are stored in BF16, such as 'model.layers.0.mlp.down_proj.weight': their "
+        "columns are not a multiple of 64",
+    )
+    with FolderSource(made.path).tensors() as tensors:
+        assert tensors["model.layers.1.mlp.down_proj.weight"].encoding.name == "BF16"
+        assert tensors["model.layers.1.mlp.up_proj.weight"].encoding.name == "AFFINE4_64_BF16"
+
+
+def test_a_model_without_a_matrix_that_can_be_quantised_is_refused(tmp_path: Path) -> None:
+    original = tmp_path / "original.gguf"
+    write(GOLDEN / "qwen3", original, "qwen3", tokenizer="llama")
+    with pytest.raises(ConvertError, match="no matrix of 'original' can be quantised to mlx-4bit"):
+        convert(original, to="mlx-4bit", output=tmp_path / "made")
+
+
+def test_scales_are_f16_if_the_weights_are(work: Path, tmp_path: Path) -> None:
+    halves = made_once(work, "llama2", "mlx-f16")
+    made = convert(halves, to="mlx-4bit", output=tmp_path / "made").path
+    with FolderSource(made).tensors() as tensors:
+        kinds = {tensors[name].encoding.name for name in tensors.names}
+    assert kinds == {"AFFINE4_64_F16", "F16"}
 
 
 @pytest.mark.parametrize(("name", "architecture"), [("llama2", "llama"), ("qwen3", "qwen3")])

@@ -5,14 +5,19 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from talu.conversion.numbers import encoded, row_step
 from talu.exceptions import ModelError
+from talu.weights.encode import encode_rows
 from talu.weights.files import Bytes, OpenFile
 from talu.weights.safetensors_writer import Planned, SafetensorsWriter, folder_bytes
-from talu.weights.tensors import Tensor
+from talu.weights.tensors import Tensor, as_float32
 
-__all__ = ["MlxPlan", "MlxTensor"]
+__all__ = ["GROUP", "MlxMatrix", "MlxPlan", "MlxTensor"]
 
+GROUP = 64  # columns with the same scale and minimum
 METADATA = {"format": "mlx"}
 CHUNK = 1 << 24  # bytes of a file that are copied at once
 
@@ -47,12 +52,63 @@ class MlxTensor:
             yield {self.name: encoded(self.tensor, self.type, first, last)}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MlxMatrix:
+    """A matrix that will be written in groups of codes with a scale and a minimum.
+
+    Attributes:
+        name: of its weight in the folder.
+        bits: of a code.
+        type: of scales and minimums.
+        tensor: its numbers.
+        factor: gives the factor of its inputs when it is written; None if they are not known.
+    """
+
+    name: str
+    bits: int
+    type: str
+    tensor: Tensor
+    factor: Callable[[str], NDArray[np.float32] | None]
+
+    @property
+    def encoding(self) -> str:
+        """Its name in ``talu.weights.encode``."""
+        return f"AFFINE{self.bits}_{GROUP}_{self.type}"
+
+    def planned(self) -> dict[str, Planned]:
+        """What is stored for it."""
+        rows, columns = self.tensor.shape
+        groups = Planned(self.type, (rows, columns // GROUP))
+        codes = Planned("U32", (rows, columns * self.bits // 32))
+        return dict(zip(self._names, (groups, groups, codes), strict=True))
+
+    def rows(self) -> Iterator[dict[str, Bytes]]:
+        """What is stored for some rows, one after the other.
+
+        Raises:
+            TaluError: they cannot be read, or have numbers that cannot be encoded.
+        """
+        step, factor = row_step(self.tensor), self.factor(self.name)
+        for first in range(0, self.tensor.rows, step):
+            numbers = as_float32(self.tensor.some_rows(first, min(first + step, self.tensor.rows)))
+            parts = encode_rows(
+                self.encoding, numbers, name=self.tensor.name, start=first, factor=factor
+            )
+            found = (parts["scales"], parts["minimums"], parts["codes"])
+            yield dict(zip(self._names, found, strict=True))
+
+    @property
+    def _names(self) -> list[str]:
+        module = self.name.removesuffix(".weight")
+        return [f"{module}.scales", f"{module}.biases", self.name]
+
+
 class MlxPlan:
     """A folder; see ``Plan``."""
 
     def __init__(
         self,
-        tensors: Sequence[MlxTensor],
+        tensors: Sequence[MlxTensor | MlxMatrix],
         files: Mapping[str, bytes],
         copied: Mapping[str, Path],
         notes: Sequence[str],

@@ -1,6 +1,6 @@
 """Plans a folder for mlx-lm: its weights, settings and other files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,9 +8,11 @@ import numpy as np
 
 from talu.conversion.gguf_file import vector
 from talu.conversion.mlx_config import mlx_config
-from talu.conversion.mlx_folder import MlxPlan, MlxTensor
+from talu.conversion.mlx_folder import GROUP, MlxMatrix, MlxPlan, MlxTensor
 from talu.conversion.original import Original
 from talu.conversion.tokenizer_files import json_file, tokenizer_files
+from talu.error_text import shown
+from talu.exceptions import ConvertError
 from talu.models.decoder import TABLE
 from talu.models.gemma import ONE_ADDED
 from talu.weights.tensors import Tensor, as_float32
@@ -25,17 +27,19 @@ class MlxTarget:
     """A folder; see ``Target``.
 
     Attributes:
-        type: of all tensors.
+        bits: of the codes of matrices; None if they are not quantised.
+        type: of all other numbers; None for that of the embeddings if they are F16, else BF16.
     """
 
     name: str
     summary: str
-    type: str
+    bits: int | None = None
+    type: str | None = None
     is_folder: ClassVar[bool] = True
 
     def plan(self, original: Original) -> MlxPlan:
         """See ``Target``."""
-        values, notes = mlx_config(original, None)
+        values, notes = mlx_config(original, self._quantization)
         files = {CONFIG: json_file(values)}
         copied = dict(original.source.other_files())
         if TOKENIZER not in copied:
@@ -45,12 +49,47 @@ class MlxTarget:
             )
             files |= more
             notes += about_tokens
-        tensors = [
-            MlxTensor(name=name, type=self.type, tensor=tensor)
-            for name, tensor in network_tensors(original)
-        ]
-        notes += rounding_notes(original, self.type)
+        stored = original.tensors[TABLE].encoding.name
+        kind = self.type or ("F16" if stored == "F16" else "BF16")
+        tensors = [self._tensor(*each, kind) for each in network_tensors(original)]
+        if self.bits is None:
+            notes += [f"weights of the type {stored} are rounded to {kind}"] * (stored != kind)
+        else:
+            notes += self._left(original, tensors)
         return MlxPlan(tensors, files, copied, notes)
+
+    @property
+    def _quantization(self) -> dict[str, object] | None:
+        """How config.json says that matrices are quantised."""
+        if self.bits is None:
+            return None
+        return {"group_size": GROUP, "bits": self.bits, "mode": "affine"}
+
+    def _tensor(self, name: str, tensor: Tensor, kind: str) -> MlxTensor | MlxMatrix:
+        if self.bits is None or len(tensor.shape) == 1 or tensor.columns % GROUP:
+            return MlxTensor(name=name, type=kind, tensor=tensor)
+        return MlxMatrix(name=name, bits=self.bits, type=kind, tensor=tensor, factor=unknown)
+
+    def _left(self, original: Original, tensors: Sequence[MlxTensor | MlxMatrix]) -> list[str]:
+        """A note on the matrices that are not quantised.
+
+        Raises:
+            ConvertError: none is.
+        """
+        matrices = [each for each in tensors if len(each.tensor.shape) == 2]
+        left = [each for each in matrices if isinstance(each, MlxTensor)]
+        if not left:
+            return []
+        why = f"their columns are not a multiple of {GROUP}"
+        if len(left) == len(matrices):
+            raise ConvertError(
+                f"no matrix of {shown(original.name)} can be quantised to {self.name}: {why}; "
+                "convert it to mlx-bf16",
+                code="CONVERT_UNSUPPORTED_FORMAT",
+            )
+        return [
+            f"{len(left)} matrices are stored in {left[0].type}, such as {left[0].name!r}: {why}"
+        ]
 
 
 def network_tensors(original: Original) -> Iterator[tuple[str, Tensor]]:
@@ -64,15 +103,15 @@ def network_tensors(original: Original) -> Iterator[tuple[str, Tensor]]:
         yield name, tensor
 
 
-def rounding_notes(original: Original, kind: str) -> list[str]:
-    """A note if the matrices lose digits."""
-    stored = original.tensors[TABLE].encoding.name
-    if stored in (kind, "BF16" if kind == "F32" else kind):
-        return []
-    return [f"weights of the type {stored} are rounded to {kind}"]
+def unknown(_: str) -> None:
+    """The factor of inputs that are not known."""
 
 
 MLX_TARGETS = (
     MlxTarget(name="mlx-bf16", summary="MLX folder, 16-bit brain floats", type="BF16"),
     MlxTarget(name="mlx-f16", summary="MLX folder, 16-bit floats", type="F16"),
+    *(
+        MlxTarget(name=f"mlx-{bits}bit", summary=f"MLX folder, {bits} bits", bits=bits)
+        for bits in (8, 6, 5, 4, 3, 2)
+    ),
 )

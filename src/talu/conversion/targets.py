@@ -10,7 +10,8 @@ from talu.exceptions import ConvertError, ValidationError
 
 __all__ = ["TARGETS", "target_named"]
 
-TARGETS: Mapping[str, Target] = {target.name: target for target in (*GGUF_TARGETS, *MLX_TARGETS)}
+ALL: tuple[Target, ...] = (*GGUF_TARGETS, *MLX_TARGETS)
+TARGETS: Mapping[str, Target] = {target.name: target for target in ALL}
 
 
 def target_named(name: object) -> Target:
