@@ -21,7 +21,7 @@ LLAMA3 = {
 
 
 def frequencies(**values: Any) -> list[float]:
-    found, _ = rotary_frequencies(Settings(Path("config.json"), values), 128, 8192)
+    found = rotary_frequencies(Settings(Path("config.json"), values), 128, 8192).frequencies
     return found.astype(float).tolist()
 
 

@@ -22,7 +22,7 @@ from talu.sources.embedding import EmbeddingSettings
 from talu.sources.settings import Settings
 from talu.sources.source import ModelSource
 
-__all__ = ["FAMILIES", "Architecture", "load_architecture"]
+__all__ = ["FAMILIES", "Architecture", "families", "load_architecture"]
 
 FAMILIES = ["bert", "gemma", "llama", "qwen"]
 SHOWN = 12  # names in a note
@@ -112,7 +112,7 @@ class Architecture:
 
     Attributes:
         model_type: as in config.json.
-        sizes: those that the family has read.
+        config: the settings that the family has read; see ``Config`` of its module.
         context_length: positions that the model was trained for.
         end_token_ids: tokens that end a generation.
         generation_defaults: from generation_config.json, by the names of that file; only known
@@ -126,7 +126,7 @@ class Architecture:
     """
 
     model_type: str
-    sizes: Any
+    config: Any
     graph: Graph
     vocabulary_size: int
     context_length: int
@@ -140,6 +140,11 @@ class Architecture:
     parameter_count: int
     embedding: EmbeddingSettings
     embeds_only: str | None = None
+
+    @property
+    def sizes(self) -> Any:
+        """The sizes that the family has read."""
+        return self.config.sizes
 
     @property
     def hidden(self) -> Value:
@@ -167,6 +172,12 @@ class Architecture:
         return all(op.params.get("causal", True) for op in self.graph.ops)
 
 
+def families() -> dict[str, Any]:
+    """The module of each model type."""
+    modules = (importlib.import_module(f"talu.models.{each}") for each in FAMILIES)
+    return {model_type: module for module in modules for model_type in module.ARCHITECTURES}
+
+
 def load_architecture(
     source: ModelSource, *, stored: Collection[str] | None = None, own_head: bool = False
 ) -> Architecture:
@@ -185,13 +196,9 @@ def load_architecture(
     """
     settings = source.settings()
     name = settings.path.name
-    families = {
-        model_type: family
-        for family in (importlib.import_module(f"talu.models.{each}") for each in FAMILIES)
-        for model_type in family.ARCHITECTURES
-    }
-    model_type = settings.word("model_type", sorted(families))
-    family = families[model_type]
+    known = families()
+    model_type = settings.word("model_type", sorted(known))
+    family = known[model_type]
     unknown = _unknown_classes(settings, family.ARCHITECTURES[model_type])
     config = family.read(settings, model_type)
     sizes = config.sizes
@@ -203,7 +210,7 @@ def load_architecture(
     embedding = _embedding(source, sizes)
     return Architecture(
         model_type=model_type,
-        sizes=sizes,
+        config=config,
         graph=graph,
         vocabulary_size=sizes.vocabulary,
         context_length=sizes.context,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talu.models.keys import ALL_FAMILIES, Choice, Decimal, Flag, Key, Off, Truth, Whole
-from talu.models.rope_keys import MAX_CONTEXT, rotary_frequencies
+from talu.models.rope_keys import MAX_CONTEXT, Rotation, rotary_frequencies
 from talu.sources.settings import Settings
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "decoder_keys",
 ]
 
-Rotation = tuple[NDArray[np.float32], list[str]]  # frequencies, and keys without effect
 TABLE, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 ACTIVATIONS = {  # names in config.json: names of Graph.gated
     "silu": "silu",
@@ -102,10 +101,9 @@ class Sizes:
         inner: width of the hidden layer of the MLP.
         eps: added to the mean square in the norms.
         activation: its name in ``Graph.gated``.
-        frequencies: of the rotary embedding, for each pair of a head's columns.
+        rotation: of queries and keys.
         tied: config.json ties the output head to the embedding table.
         causal: rows do not attend to later rows; otherwise every row attends to the whole text.
-        without_effect: nested keys that were not read.
     """
 
     vocabulary: int
@@ -118,10 +116,19 @@ class Sizes:
     inner: int
     eps: float
     activation: str
-    frequencies: NDArray[np.float32]
+    rotation: Rotation
     tied: bool
     causal: bool
-    without_effect: list[str]
+
+    @property
+    def frequencies(self) -> NDArray[np.float32]:
+        """Of the rotary embedding, for each pair of a head's columns."""
+        return self.rotation.frequencies
+
+    @property
+    def without_effect(self) -> list[str]:
+        """Nested keys that were not read."""
+        return self.rotation.without_effect
 
     @classmethod
     def read(
@@ -149,7 +156,6 @@ class Sizes:
         if head_size % 2 or not head_size:
             raise settings.error("head_dim", f"is {head_size}; rotary embedding needs pairs")
         context = values["max_position_embeddings"]
-        frequencies, without_effect = rotary(settings, head_size, context)
         return cls(
             vocabulary=values["vocab_size"],
             context=context,
@@ -161,10 +167,9 @@ class Sizes:
             inner=values["intermediate_size"],
             eps=values["rms_norm_eps"],
             activation=values["hidden_act"],
-            frequencies=frequencies,
+            rotation=rotary(settings, head_size, context),
             tied=values["tie_word_embeddings"],
             causal=values["is_causal"],
-            without_effect=without_effect,
         )
 
     def refuse_rotation_by_kind(self, settings: Settings, kinds: Collection[str]) -> None:

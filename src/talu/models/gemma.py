@@ -29,7 +29,7 @@ from talu.models.decoder import (
     decoder_keys,
 )
 from talu.models.keys import Choice, Choices, Decimal, Flag, Key, Off, Section, Whole, read_keys
-from talu.models.rope_keys import frequencies_of, rotary_frequencies
+from talu.models.rope_keys import Rotation, frequencies_of, rotary_frequencies
 from talu.sources.settings import Settings
 
 __all__ = ["ARCHITECTURES", "KEYS", "PREFIXES", "Config", "build", "read"]
@@ -115,6 +115,7 @@ class Config:
         scale: of the scores of attention.
         score_cap, logit_cap: limits of scores and logits; 0 for none.
         windows: positions that each layer attends to; 0 for all.
+        local_base: the base of the rotary embedding in layers with a window.
         frequencies: of the rotary embedding of each layer.
     """
 
@@ -128,6 +129,7 @@ class Config:
     score_cap: float
     logit_cap: float
     windows: tuple[int, ...]
+    local_base: float
     frequencies: tuple[NDArray[np.float32], ...]
 
 
@@ -144,12 +146,10 @@ def read(settings: Settings, model_type: str) -> Config:
         message = f"is {sizes.width}, not a multiple of {sizes.heads} heads"
         raise settings.error("hidden_size", message)
     sliding = _sliding_layers(settings, values)
-    frequencies = {False: sizes.frequencies, True: sizes.frequencies}
+    local = sizes.rotation
     if gemma3:
-        frequencies[True], without_effect = _local_rotation(
-            settings, sizes.head_size, sizes.context
-        )
-        sizes.without_effect.extend(without_effect)
+        local = _local_rotation(settings, sizes.head_size, sizes.context)
+        sizes.without_effect.extend(local.without_effect)
     elif model_type == "gemma2":
         sizes.refuse_rotation_by_kind(settings, SLIDES)
     window = values.get("sliding_window", 0)
@@ -164,7 +164,8 @@ def read(settings: Settings, model_type: str) -> Config:
         score_cap=_cap(settings, values, "attn_logit_softcapping"),
         logit_cap=_cap(settings, values, "final_logit_softcapping"),
         windows=tuple(sizes.window(settings, window if slides else 0) for slides in sliding),
-        frequencies=tuple(frequencies[slides] for slides in sliding),
+        local_base=local.base,
+        frequencies=tuple(local.frequencies if slides else sizes.frequencies for slides in sliding),
     )
 
 
@@ -210,9 +211,7 @@ def _embedding_factor(width: int, number_type: str | None) -> float:
     return float(factor)
 
 
-def _global_rotation(
-    settings: Settings, head_size: int, context: int
-) -> tuple[NDArray[np.float32], list[str]]:
+def _global_rotation(settings: Settings, head_size: int, context: int) -> Rotation:
     """The rotary frequencies of Gemma 3's layers without a window, and keys without effect."""
     scaling = Section(null=None).read(settings, "rope_scaling")
     parameters = Section(null=None).read(settings, "rope_parameters")
@@ -225,15 +224,11 @@ def _global_rotation(
     if parameters:
         parameters.ignore(SLIDING)
         without_effect = parameters.unread_names()
-    frequencies, unread = frequencies_of(
-        settings, nested, head_size, context, missing=1e6, original_at_top=False
-    )
-    return frequencies, [*unread, *without_effect]
+    found = frequencies_of(settings, nested, head_size, context, missing=1e6, original_at_top=False)
+    return found._replace(without_effect=[*found.without_effect, *without_effect])
 
 
-def _local_rotation(
-    settings: Settings, head_size: int, context: int
-) -> tuple[NDArray[np.float32], list[str]]:
+def _local_rotation(settings: Settings, head_size: int, context: int) -> Rotation:
     """The rotary frequencies of Gemma 3's layers with a window, and keys without effect."""
     parameters = Section(null=None).read(settings, "rope_parameters")
     nested = parameters and Section(null=None).read(parameters, SLIDING)

@@ -5,6 +5,7 @@ read from the top level of the file. Only the keys of the chosen type matter.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from talu.models.keys import Number, Section, Whole
 from talu.models.rope import default_frequencies, linear_scaling, llama3_scaling
 from talu.sources.settings import Settings
 
-__all__ = ["frequencies_of", "rotary_frequencies"]
+__all__ = ["Rotation", "frequencies_of", "rotary_frequencies"]
 
 MAX_CONTEXT = 2**27
 PARTIAL = Number(missing=1.0, null=1.0, high=1.0)
@@ -28,9 +29,23 @@ FACTORS: Mapping[str, tuple[str, ...]] = {  # required keys by type
 MAX_FACTOR = 1e6
 
 
-def rotary_frequencies(
-    settings: Settings, head_size: int, context: int
-) -> tuple[NDArray[np.float32], list[str]]:
+class Rotation(NamedTuple):
+    """How a decoder rotates queries and keys.
+
+    Attributes:
+        frequencies: of each pair of a head's columns.
+        without_effect: nested keys that were not read.
+        base: the number whose powers the frequencies are before scaling.
+        factor: positions are divided by it; 1 if another scaling is used, or none.
+    """
+
+    frequencies: NDArray[np.float32]
+    without_effect: list[str]
+    base: float
+    factor: float = 1.0
+
+
+def rotary_frequencies(settings: Settings, head_size: int, context: int) -> Rotation:
     """The frequency of each pair of a head's columns, and the nested keys without effect.
 
     Args:
@@ -55,7 +70,7 @@ def frequencies_of(
     base: str = "rope_theta",
     missing: float = 10_000.0,
     original_at_top: bool = True,
-) -> tuple[NDArray[np.float32], list[str]]:
+) -> Rotation:
     """The frequencies that one section describes; see ``rotary_frequencies``.
 
     Args:
@@ -91,7 +106,8 @@ def frequencies_of(
             raise source.error(key, "is not 1, which is not supported")
     settings.ignore(base, "partial_rotary_factor", "original_max_position_embeddings")
     nested.ignore("type", "partial_rotary_factor", "original_max_position_embeddings")
-    return frequencies, nested.unread_names()
+    factor = factors[0] if kind == "linear" else 1.0
+    return Rotation(frequencies, nested.unread_names(), theta, factor)
 
 
 def _factors(nested: Settings, count: int) -> NDArray[np.float32]:
