@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from talu.chat.sync_chat import Chat, Response, StreamingResponse
     from talu.client import AsyncClient, Client
     from talu.config import GenerationConfig
-    from talu.descriptions import ModelDescription
+    from talu.descriptions import Conversion, ModelDescription
     from talu.exceptions import (
         ConvertError,
         DependencyError,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from talu.oneshot import ask, raw_complete, stream
     from talu.profile import Profile, list_sessions
+    from talu.router.conversion import convert
     from talu.router.description import describe
     from talu.router.router import Router
     from talu.router.spec import (
@@ -66,6 +67,7 @@ __all__ = [
     "Chat",
     "Client",
     "CompletionOptions",
+    "Conversion",
     "ConvertError",
     "DependencyError",
     "Embeddings",
@@ -105,6 +107,7 @@ __all__ = [
     "ValidationError",
     "__version__",
     "ask",
+    "convert",
     "describe",
     "list_sessions",
     "raw_complete",
@@ -121,7 +124,7 @@ HOMES = {
     "talu.chat.sync_chat": ("Chat", "Response", "StreamingResponse"),
     "talu.client": ("AsyncClient", "Client"),
     "talu.config": ("GenerationConfig",),
-    "talu.descriptions": ("ModelDescription",),
+    "talu.descriptions": ("Conversion", "ModelDescription"),
     "talu.exceptions": (
         "ConvertError",
         "DependencyError",
@@ -144,6 +147,7 @@ HOMES = {
     ),
     "talu.oneshot": ("ask", "raw_complete", "stream"),
     "talu.profile": ("Profile", "list_sessions"),
+    "talu.router.conversion": ("convert",),
     "talu.router.description": ("describe",),
     "talu.router.router": ("Router",),
     "talu.router.spec": (

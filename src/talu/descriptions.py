@@ -1,10 +1,11 @@
-"""Defines the values that describe a model on this machine."""
+"""Defines the values that describe a model on this machine, or its conversion."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from talu.types import Capabilities
 
-__all__ = ["Memory", "ModelDescription", "TemplateFeatures", "TensorFormat"]
+__all__ = ["Conversion", "Memory", "ModelDescription", "TemplateFeatures", "TensorFormat"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,4 +96,23 @@ class ModelDescription:
     licence: str | None
     memory: Memory | None
     problem: str | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """A converted model.
+
+    Attributes:
+        path: its file or folder.
+        format: the name of its format.
+        bytes: size of all its files together.
+        bits_per_weight: of all tensors together.
+        notes: what differs from what was asked for, or from the original.
+    """
+
+    path: Path
+    format: str
+    bytes: int
+    bits_per_weight: float
     notes: tuple[str, ...]

@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("words", "offers"),
     [
-        ("talu ''", "ask chat embed tokenize chats get ls rm describe bench completion"),
+        ("talu ''", "ask chat embed tokenize chats get ls rm describe convert bench completion"),
         ("talu em", "embed"),
         ("talu ask --max", "--max-tokens"),
         ("talu chats ''", "delete export import list show"),

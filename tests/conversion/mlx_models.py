@@ -19,9 +19,9 @@ from tests.gguf.llama import PLAIN
 from tests.remote.llama import gguf as smollm
 
 import talu
-from talu.conversion.convert import convert
 from talu.conversion.tokenizer_files import json_file, tokenizer_files
 from talu.models import load_architecture
+from talu.router.conversion import convert
 from talu.sources.folder import FolderSource
 from talu.sources.gguf import GgufSource
 from talu.weights.safetensors_writer import Planned, SafetensorsWriter

@@ -13,9 +13,9 @@ import pytest
 from tests.remote.llama import gguf as smollm2
 from tests.sources.test_gguf import GOLDEN, write
 
-from talu.conversion.convert import convert
 from talu.conversion.destination import Destination
 from talu.exceptions import ConvertError, ValidationError
+from talu.router.conversion import convert
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def run(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
 
 CONVERT = """
 import sys
-from talu.conversion.convert import convert
+from talu.router.conversion import convert
 from talu.exceptions import ConvertError
 try:
     convert(sys.argv[1], to="f32", output=sys.argv[2])

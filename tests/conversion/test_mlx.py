@@ -34,7 +34,6 @@ from tests.sources.test_gguf import write
 
 from talu import _native, describe
 from talu.client import Client
-from talu.conversion.convert import convert
 from talu.conversion.tokenizer_files import tokenizer_files
 from talu.engine.cpu import CpuDevice
 from talu.engine.loading import load_network
@@ -42,6 +41,7 @@ from talu.exceptions import ConvertError, ModelError
 from talu.graph.numpy_executor import NumpyExecutor
 from talu.graph.record import Graph
 from talu.models import load_architecture
+from talu.router.conversion import convert
 from talu.sources.folder import FolderSource
 from talu.sources.gguf import GgufSource
 from talu.types import LocalBackend

@@ -29,6 +29,7 @@ COMMANDS = (
     "ls",
     "rm",
     "describe",
+    "convert",
     "bench",
     "completion",
 )

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ __all__ = ["Destination"]
 RESULT, REPLACED = "result", "replaced"  # in the hidden folder: what is written, and the old one
 MAX_NAME = 255  # bytes, of most file systems
 CONFIG = "config.json"  # a folder without it is not a model, and is not replaced
+MODULE = re.compile(r"\d{1,3}_\w+")  # a folder in the folder of an embedding model: 1_Pooling
 
 
 class Destination:
@@ -139,7 +141,8 @@ class Destination:
         if is_folder:
             with os.scandir(self.path) as entries:
                 names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
-            if names and (CONFIG not in names or any(names.values())):
+            inner = [name for name, is_inner in names.items() if is_inner]
+            if names and (CONFIG not in names or not all(map(MODULE.fullmatch, inner))):
                 raise self._exists(
                     "is a folder that holds more than a model, and is not replaced; remove it"
                 )
@@ -212,10 +215,9 @@ def _restore(temporary: Path, path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Make sure that a file, or a folder and the files in it, is on the disk."""
-    if path.is_dir():
-        for entry in path.iterdir():
-            _sync_entry(entry)
+    """Make sure that a file, or a folder and all in it, is on the disk."""
+    for entry in path.rglob("*"):
+        _sync_entry(entry)
     _sync_entry(path)
 
 

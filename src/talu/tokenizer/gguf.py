@@ -35,7 +35,14 @@ from talu.tokenizer.guarded import BackendError, guarded
 from talu.tokenizer.loading import Loaded
 from talu.tokenizer.replaced import state_of
 
-__all__ = ["build_from_metadata", "chat_templates"]
+__all__ = [
+    "SPACE",
+    "TEMPLATE",
+    "build_from_metadata",
+    "chat_templates",
+    "merges_of",
+    "pre_tokenizer_of",
+]
 
 SPACE = "▁"
 TEMPLATE = "tokenizer.chat_template"
@@ -218,18 +225,10 @@ def _bpe(metadata: Metadata, vocabulary: Vocabulary, place: str) -> Parts:
         ignore_merges=words.whole_words,
         byte_fallback=not words.bytes,
     )
-    splits = [
-        pre_tokenizers.ByteLevel(add_prefix_space=False)
-        if pattern == GPT_2 and words.bytes and pattern == words.patterns[-1]
-        else pre_tokenizers.Split(Regex(pattern), "isolated")
-        for pattern in words.patterns
-    ]
-    if words.bytes and words.patterns[-1] != GPT_2:
-        splits.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
     roles = dict(vocabulary.roles)
     parts = Parts(
         model=model,
-        pre_tokenizer=splits[0] if len(splits) == 1 else pre_tokenizers.Sequence(splits),
+        pre_tokenizer=pre_tokenizer_of(words),
         decoder=decoders.ByteLevel(),
         roles=roles,
         ends=_ends(metadata, place, roles, bos=words.bos),
@@ -239,6 +238,19 @@ def _bpe(metadata: Metadata, vocabulary: Vocabulary, place: str) -> Parts:
         parts.normalizer = normalizers.Replace(" ", SPACE)
         parts.decoder = _sentencepiece_decoder(prefix=False)
     return parts
+
+
+def pre_tokenizer_of(words: Words) -> Any:
+    """What splits a text into words like these."""
+    splits = [
+        pre_tokenizers.ByteLevel(add_prefix_space=False)
+        if pattern == GPT_2 and words.bytes and pattern == words.patterns[-1]
+        else pre_tokenizers.Split(Regex(pattern), "isolated")
+        for pattern in words.patterns
+    ]
+    if words.bytes and words.patterns[-1] != GPT_2:
+        splits.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
+    return splits[0] if len(splits) == 1 else pre_tokenizers.Sequence(splits)
 
 
 def _merges(metadata: Metadata, ids: Mapping[str, int], place: str) -> list[tuple[str, str]]:
