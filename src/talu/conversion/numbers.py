@@ -9,7 +9,7 @@ from talu.weights.tensors import NUMBERS, Tensor, as_float32
 
 __all__ = ["CHUNK", "encoded", "row_step"]
 
-CHUNK = 32 << 20  # bytes, as float32, of the rows that are encoded at once
+CHUNK = 4 << 20  # bytes, as float32, of the rows that are encoded at once
 
 
 def row_step(tensor: Tensor) -> int:
@@ -37,8 +37,14 @@ def encoded(tensor: Tensor, kind: str, start: int, stop: int) -> Bytes:
 def bfloat16(numbers: NDArray[np.float32]) -> NDArray[np.uint16]:
     """The bits of the nearest BF16 numbers, ties to even; NaN stays NaN."""
     bits = numbers.view(np.uint32)
-    rounded = (bits + (0x7FFF + (bits >> 16 & 1))) >> 16
-    return np.where(np.isnan(numbers), bits >> 16 | 0x40, rounded).astype(np.uint16)
+    rounded = bits >> 16
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits
+    rounded >>= 16
+    if np.isnan(numbers).any():
+        rounded = np.where(np.isnan(numbers), bits >> 16 | 0x40, rounded)
+    return rounded.astype(np.uint16)
 
 
 def _float16(numbers: NDArray[np.float32], tensor: Tensor) -> NDArray[np.float16]:
