@@ -108,8 +108,6 @@ std::pair<nb::dlpack::dtype, const char*> source_type(const Format& format) {
 void pack_matrix(const std::string& format_name, const Matrix& source, const Bytes& out,
                  int num_threads, const std::string& target) {
   const Format& format = format_named(target_named(target), format_name);
-  if (format.choose != nullptr)
-    throw std::invalid_argument("the codes of " + format_name + " are chosen; it is not packed");
   const auto [expected, type_name] = source_type(format);
   if (source.dtype() != expected)
     throw std::invalid_argument(format_name + " is packed from an array of " + type_name);
@@ -157,8 +155,6 @@ void check_square(const char* what, std::size_t rows, std::size_t columns, std::
 void choose_codes(const std::string& format_name, const Floats& source, const Bytes& out,
                   const std::optional<Floats>& factor, int num_threads, const std::string& target) {
   const Format& format = format_named(target_named(target), format_name);
-  if (format.choose == nullptr)
-    throw std::invalid_argument("the codes of " + format_name + " are not chosen; it is packed");
   const std::size_t rows = source.shape(0), columns = source.shape(1);
   check_packed(format, rows, columns, out.size(), out.data());
   if (factor) check_square("the factor", factor->shape(0), factor->shape(1), columns);
@@ -171,15 +167,8 @@ void choose_codes(const std::string& format_name, const Floats& source, const By
 void encode_rows(const std::string& format_name, const Floats& source, const Bytes& out,
                  const std::optional<Floats>& factor, int num_threads, const std::string& target) {
   const Format& format = format_named(target_named(target), format_name);
-  if (format.encode == nullptr)
-    throw std::invalid_argument("matrices cannot be encoded as " + format_name);
   const std::size_t rows = source.shape(0), columns = source.shape(1);
-  if (columns % format.source_columns != 0)
-    throw std::invalid_argument("a matrix with " + std::to_string(columns) +
-                                " columns cannot be encoded as " + format_name +
-                                ", which needs a multiple of " +
-                                std::to_string(format.source_columns));
-  const std::size_t expected = rows * columns / format.source_columns * format.source_bytes;
+  const std::size_t expected = encoded_bytes(format, rows, columns);
   if (out.size() != expected)
     throw std::invalid_argument("the encoded rows have " + std::to_string(expected) +
                                 " bytes, not " + std::to_string(out.size()));
@@ -194,9 +183,6 @@ bool factorize_matrix(const Square& matrix, int num_threads, const std::string& 
   const Kernels& kernels = target_named(target);
   const std::size_t columns = matrix.shape(1);
   check_square("the matrix", matrix.shape(0), columns, columns);
-  if (columns % 64 != 0)
-    throw std::invalid_argument("a matrix of " + std::to_string(columns) +
-                                " columns has no whole number of blocks of 64");
   const int threads = threads_or_all(num_threads);
   const nb::gil_scoped_release released;
   return factorize(kernels, matrix.data(), columns, threads);

@@ -33,14 +33,18 @@ void choose_with(decltype(Format::choose) function, const float* source, std::si
       &choose_some);
 }
 
+void check_columns(const Format& format, std::size_t columns, const char* how) {
+  if (columns % format.multiple != 0)
+    throw std::invalid_argument("a matrix with " + std::to_string(columns) + " columns cannot be " +
+                                how + " as " + format.name + ", which needs a multiple of " +
+                                std::to_string(format.multiple));
+}
+
 }  // namespace
 
 std::size_t packed_bytes(const Format& format, std::size_t rows, std::size_t columns) {
   constexpr std::size_t kLargest = std::size_t{1} << 47;
-  if (columns % format.multiple != 0)
-    throw std::invalid_argument("a matrix with " + std::to_string(columns) +
-                                " columns cannot be stored as " + format.name +
-                                ", which needs a multiple of " + std::to_string(format.multiple));
+  check_columns(format, columns, "stored");
   if (rows > kLargest || columns > kLargest ||
       static_cast<double>(tiles_of(rows)) * static_cast<double>(format.tile_bytes(columns)) >
           static_cast<double>(kLargest))
@@ -49,24 +53,42 @@ std::size_t packed_bytes(const Format& format, std::size_t rows, std::size_t col
   return tiles_of(rows) * format.tile_bytes(columns);
 }
 
+std::size_t encoded_bytes(const Format& format, std::size_t rows, std::size_t columns) {
+  if (format.encode == nullptr)
+    throw std::invalid_argument(std::string("matrices cannot be encoded as ") + format.name);
+  check_columns(format, columns, "encoded");
+  return rows * (columns / format.source_columns) * format.source_bytes;
+}
+
 void choose(const Format& format, const float* source, std::size_t rows, std::size_t columns,
             const float* factor, void* packed, int threads) {
+  if (format.choose == nullptr)
+    throw std::invalid_argument(std::string("the codes of ") + format.name +
+                                " are not chosen; it is packed");
   choose_with(format.choose, source, rows, columns, factor, packed, threads);
 }
 
 void encode(const Format& format, const float* source, std::size_t rows, std::size_t columns,
             const float* factor, void* encoded, int threads) {
-  std::memset(encoded, 0, rows * columns / format.source_columns * format.source_bytes);
+  const std::size_t bytes = encoded_bytes(format, rows, columns);
+  if (bytes == 0) return;
+  std::memset(encoded, 0, bytes);
   choose_with(format.encode, source, rows, columns, factor, encoded, threads);
 }
 
 bool factorize(const Kernels& kernels, float* matrix, std::size_t columns, int threads) {
+  if (columns % 64 != 0)
+    throw std::invalid_argument("a matrix of " + std::to_string(columns) +
+                                " columns has no whole number of blocks of 64");
   std::vector<float> work(columns * 64);
   return kernels.factorize(matrix, columns, work.data(), threads);
 }
 
 void pack(const Format& format, const void* source, std::size_t rows, std::size_t columns,
           void* packed, int threads) {
+  if (format.pack == nullptr)
+    throw std::invalid_argument(std::string("the codes of ") + format.name +
+                                " are chosen; it is not packed");
   if (rows == 0 || columns == 0) return;  // shapes like (2^40, 0) have no bytes
   constexpr std::size_t kTilesInItem = 16;
   auto pack_some = [&](std::size_t item, int) {

@@ -139,5 +139,6 @@ constexpr Format format_of_blocks() {
           F::Row::quantize,
           pack_blocks<F>,
           dequantize_blocks<F>,
-          multiply_blocks<F>};
+          multiply_blocks<F>,
+          F::source_columns};
 }

@@ -119,6 +119,18 @@ def test_packed_bytes_that_are_not_aligned_are_refused(aligned: Aligned) -> None
         _native.pack("f32", np.zeros((16, 4), np.float32), aligned(320)[8:264])
 
 
+@pytest.mark.parametrize("number_format", _native.block_formats())
+def test_columns_without_a_whole_number_of_blocks_are_refused(
+    number_format: str, aligned: Aligned
+) -> None:
+    columns, _ = _native.block_formats()[number_format]
+    whole = _native.packed_bytes(number_format, 16, columns)
+    with pytest.raises(ValueError, match=f"which needs a multiple of {columns}$"):
+        _native.packed_bytes(number_format, 16, columns + 1)
+    with pytest.raises(ValueError, match=f"which needs a multiple of {columns}$"):
+        _native.unpack(number_format, aligned(whole), 16, columns - 1)
+
+
 def test_sizes_beyond_any_memory_are_refused() -> None:
     with pytest.raises(ValueError, match="does not fit in memory"):
         _native.packed_bytes("f32", 2**40, 2**40)
