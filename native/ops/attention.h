@@ -180,6 +180,25 @@ struct Panel {
   float* scores;       // (queries, columns)
 };
 
+// Adds the values of the positions from .. to - 1 to the outputs of several queries, each times the
+// query's weight. Columns of the weights are positions from `begin`.
+template <class F>
+static void add_values(const HeadCache<F>& cache, std::size_t query, std::size_t queries,
+                       std::size_t from, std::size_t to, std::size_t begin, std::size_t columns,
+                       std::size_t padded, const Panel& panel) {
+  auto* const tiles = reinterpret_cast<const typename F::element**>(panel.tiles);
+  while (from < to) {
+    const std::size_t next = smaller(to, (from / cache.block_size + 1) * cache.block_size);
+    const auto* const lanes = cache.value_lanes(from);
+    for (std::size_t c = 0; c < padded; c += kTileRows)
+      tiles[c / kTileRows] = lanes + c * cache.block_size;
+    add_panels<F>(queries, tiles, padded / kTileRows, next - from,
+                  panel.scores + query * columns + (from - begin), columns,
+                  panel.outputs + query * padded, padded);
+    from = next;
+  }
+}
+
 // The queries first .. last - 1 of one KV head's group in one block of rows; a query is a row and
 // one of the heads that share the KV head.
 template <class F>
@@ -237,15 +256,18 @@ static void attend_panel(const Node& node, const Step& step, const HeadCache<F>&
 
   for (std::size_t i = 0; i < count * padded; i += kTileRows)
     store(panel.outputs + i, splat(0.0f));
-  for (std::size_t position = begin; position < end;) {
-    const std::size_t next = smaller(end, (position / cache.block_size + 1) * cache.block_size);
-    const auto* const lanes = cache.value_lanes(position);
-    for (std::size_t c = 0; c < padded; c += kTileRows)
-      tiles[c / kTileRows] = lanes + c * cache.block_size;
-    add_panels<F>(count, tiles, padded / kTileRows, next - position,
-                         panel.scores + (position - begin), columns, panel.outputs, padded);
-    position = next;
-  }
+  // Positions that all queries see are added for all together, the others for each query alone: a
+  // weight of zero would not remove a value that is not finite.
+  const std::size_t shared_end = end_of(first);
+  const std::size_t shared_begin = smaller(begin_of(last - 1), shared_end);
+  auto add = [&](std::size_t query, std::size_t queries, std::size_t from, std::size_t to) {
+    add_values(cache, query, queries, from, to, begin, columns, padded, panel);
+  };
+  for (std::size_t i = 0; i < count; ++i) add(i, 1, begin_of(first + i), shared_begin);
+  add(0, count, shared_begin, shared_end);
+  for (std::size_t i = 0; i < count; ++i)
+    add(i, 1, begin_of(first + i) > shared_end ? begin_of(first + i) : shared_end,
+        end_of(first + i));
 
   for (std::size_t i = 0; i < count; ++i) {
     float* const to = out.row(row_of(first + i)) + column_of(first + i);

@@ -188,6 +188,7 @@ def attention_pair(
     size: int = 12,
     window: int = 0,
     soft_cap: float = 0.0,
+    spoil: tuple[str, int, float] | None = None,  # a number in all columns of a row of a table
     **options: object,
 ) -> object:
     g = Graph()
@@ -196,7 +197,10 @@ def attention_pair(
         for name, n in [("q", heads), ("k", kv_heads), ("v", kv_heads)]
     )
     finish(g, g.attention(q, k, v, size, scale=0.7, window=window, soft_cap=soft_cap))
-    return pair(g, random(g, rng), **options)
+    weights = random(g, rng)
+    if spoil is not None:
+        weights[spoil[0]][spoil[1]] = spoil[2]
+    return pair(g, weights, **options)
 
 
 @per_target
@@ -318,6 +322,31 @@ def test_a_value_that_overflows_the_f16_cache_affects_every_row_that_attends_to_
         assert np.isnan(later).any() == spoiled
         assert np.isfinite(later).all() == (not spoiled)
         assert np.isfinite(other).all()
+
+
+@per_target
+@pytest.mark.parametrize("kv_format", KV_FORMATS)
+@pytest.mark.parametrize("number", [np.inf, np.nan])
+def test_a_value_that_is_not_finite_does_not_affect_rows_that_do_not_attend_to_it(
+    target: str,
+    kv_format: str,
+    number: float,
+    pair: Callable,
+    rows: type,
+    run: Callable,
+    rng: np.random.Generator,
+) -> None:
+    both = attention_pair(pair, rng, window=5, kv_format=kv_format, target=target)
+    sound = both.compare(rows(range(40)), tolerance=1e-5)
+    spoiled = attention_pair(
+        pair, np.random.default_rng(0), window=5, kv_format=kv_format, target=target,
+        spoil=("table_v", 20, number),
+    )  # fmt: skip
+    for executor in (spoiled.native, spoiled.oracle):
+        found = run(executor, rows(range(40)))
+        assert not np.isfinite(found[20:25]).all(axis=1).any()
+        others = [*range(20), *range(25, 40)]
+        np.testing.assert_allclose(found[others], sound[others], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(25))

@@ -170,11 +170,13 @@ def attention(
     if soft_cap:
         scores = np.tanh(scores / soft_cap) * soft_cap
     distance = np.subtract.outer(q_positions, k_positions)
-    hidden = (distance < 0) | ((window > 0) & (distance >= window))
-    scores[:, hidden & causal] = -np.inf
+    hidden = causal & ((distance < 0) | ((window > 0) & (distance >= window)))
+    scores[:, hidden] = -np.inf
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    result: Floats = np.einsum("hnm,mhd->nhd", weights, values).astype(np.float32)
+    result = np.empty_like(q)
+    for row, seen in enumerate(~hidden):  # a weight of 0 would not hide a value that is not finite
+        result[row] = np.einsum("hm,mhd->hd", weights[:, row, seen], values[seen])
     return result
 
 
