@@ -4,6 +4,7 @@
 #include "target_region.h"
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 
 TALU_TARGET_BEGIN("avx2,fma,f16c")
@@ -187,6 +188,7 @@ TALU_INLINE i32x16 first_sum(const void* weights, const void* x) {
   return {_mm256_add_epi32(of_x, _mm256_loadu_si256(of_weights)),
           _mm256_add_epi32(of_x, _mm256_loadu_si256(of_weights + 1))};
 }
+#if !defined(__clang__)
 // All sixteen registers are used. Written in assembly, because GCC adds register moves. This order
 // of instructions is the fastest on Zen 3.
 #define TALU_ADD_TO_TOKEN(at, low, high)      \
@@ -219,11 +221,14 @@ TALU_INLINE void add_to_four(const std::int16_t* weights, const std::byte* x, st
           : "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 }
 #undef TALU_ADD_TO_TOKEN
+#endif
 // sums[token] += (x_even + odd) (x_odd + even), four columns of a tile for several tokens.
 template <std::size_t TOKENS>
 TALU_INLINE void add_products(const std::int16_t* weights, const std::byte* x, std::size_t stride,
                               i32x16 (&sums)[TOKENS]) {
+#if !defined(__clang__)
   if constexpr (TOKENS == kIntegerPanels[0]) return add_to_four(weights, x, stride, sums);
+#endif
   const auto* const w = as_256(weights);
   const __m256i even_low = _mm256_loadu_si256(w), even_high = _mm256_loadu_si256(w + 1);
   const __m256i odd_low = _mm256_loadu_si256(w + 2), odd_high = _mm256_loadu_si256(w + 3);
@@ -384,9 +389,13 @@ TALU_INLINE i32x16 add_pairs(i32x16 sum, pairs w, const std::byte* x) {
   return add(sum, {_mm256_madd_epi16(w.low, pair), _mm256_madd_epi16(w.high, pair)});
 }
 
+// Clang does not know this feature by name.
+bool has_half_precision() {
+  unsigned a, b, c = 0, d;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
 bool supported() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("f16c");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_half_precision();
 }
 constexpr char kName[] = "avx2";
 
