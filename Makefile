@@ -1,6 +1,6 @@
 # make demo  – set up everything and show the main features    make test – set up everything and run the tests
 # make check – format, lint, types, tests                      make sanitize – native tests under ASan and UBSan
-# make docs  – build the documentation into site/              make fuzz – damaged files for the readers, ten minutes
+# make docs  – build the documentation into site/              make fuzz – damaged files, hostile numbers, ten minutes
 # PYTHON=python3.13 VENV=.venv-313 chooses another interpreter and another environment.
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,7 +19,7 @@ INSTALL := -m pip install -qq --disable-pip-version-check
 # Where the packages of the environment are, for programs that must not run in it.
 PACKAGES = $(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
 
-.PHONY: demo test check format lint types docs bench sanitize fuzz emulate clean
+.PHONY: demo test check format lint types docs bench sanitize fuzz clang emulate clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -90,20 +90,47 @@ sanitize: $(INSTALLED)
 		ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)")
 
-# Damaged files for the readers; SECONDS for each of the four targets. A copy of the package, because
-# atheris does not instrument an editable one.
-SECONDS ?= 150
-fuzz: $(INSTALLED)
-	@rm -rf build/fuzz/site && mkdir -p build/fuzz/found
+# Damaged files for the readers and hostile numbers for the native core, ten minutes in all: SECONDS for
+# each target. A copy of the package, because atheris does not instrument an editable one.
+SECONDS ?= 75
+CLANG ?= clang++
+READERS := gguf safetensors config tokenizer
+CORE := $(patsubst fuzz/native/%.cpp,%,$(wildcard fuzz/native/*.cpp))
+# Without Python; the targets that need AVX-512 are tested by `make emulate`.
+CORE_OBJECTS := $(patsubst native/%.cpp,build/fuzz/objects/%.o,$(filter-out \
+	native/module.cpp native/bind_% native/dispatch.cpp native/targets/avx512%,\
+	$(wildcard native/*.cpp native/targets/*.cpp)))
+CORE_FLAGS := -std=c++20 -O1 -g1 -ffp-contract=off -Wall -Wextra -Wno-unused-function \
+	-Wno-unneeded-internal-declaration -Inative -fsanitize=address,undefined -fno-sanitize-recover=all
+# $(call fuzz_each,targets,command)
+define fuzz_each
+	@for target in $(1); do \
+		mkdir -p build/fuzz/found build/fuzz/$$target && echo "$$target, $(SECONDS) seconds" && \
+		$(2) -max_total_time=$(SECONDS) -len_control=0 -verbosity=0 \
+			-artifact_prefix=build/fuzz/found/$$target- build/fuzz/$$target || exit 1; \
+	done
+endef
+fuzz: clang $(INSTALLED) $(CORE:%=build/fuzz/bin/%)
+	$(call fuzz_each,$(CORE),build/fuzz/bin/$$target -max_len=4096 -timeout=60)
+	@rm -rf build/fuzz/site
 	@$(BIN)/python $(INSTALL) --target build/fuzz/site "atheris>=3,<4"
 	@cp -r src/talu $(shell $(BIN)/python -c "import talu._native as n; print(n.__file__)" 2>/dev/null) build/fuzz/site
 	@mv build/fuzz/site/_native*.so build/fuzz/site/talu
-	@for target in gguf safetensors config tokenizer; do \
-		echo "$$target, $(SECONDS) seconds" && \
-		PYTHONPATH=build/fuzz/site:$(PACKAGES) $(PYTHON) fuzz/readers.py $$target \
-			-max_total_time=$(SECONDS) -max_len=250000 -len_control=0 -verbosity=0 \
-			-artifact_prefix=build/fuzz/found/$$target- build/fuzz/$$target || exit 1; \
-	done
+	$(call fuzz_each,$(READERS),PYTHONPATH=build/fuzz/site:$(PACKAGES) $(PYTHON) fuzz/readers.py $$target -max_len=250000 -timeout=10)
+
+clang:
+	@echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }' | \
+		$(CLANG) -fsanitize=fuzzer,address -x c++ - -o /dev/null 2>/dev/null || \
+		{ echo "make fuzz needs clang++ with libFuzzer: apt-get install clang, or CLANG=clang++-19"; exit 1; }
+
+.SECONDARY: $(CORE_OBJECTS)
+build/fuzz/objects/%.o: native/%.cpp $(NATIVE) | clang
+	@mkdir -p $(@D) && echo "compiling $<"
+	@$(CLANG) $(CORE_FLAGS) -fsanitize=fuzzer-no-link -c $< -o $@
+
+build/fuzz/bin/%: fuzz/native/%.cpp fuzz/native/input.h $(CORE_OBJECTS)
+	@mkdir -p $(@D)
+	@$(CLANG) $(CORE_FLAGS) -fsanitize=fuzzer $< $(CORE_OBJECTS) -o $@
 
 # The AVX-512 targets on a processor without it; needs libsimde-dev.
 emulate: $(INSTALLED)
