@@ -1,6 +1,9 @@
 """``convert`` checks everything first, and writes a result completely or not at all."""
 
+import json
+import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +16,9 @@ import pytest
 from tests.remote.llama import gguf as smollm2
 from tests.sources.test_gguf import GOLDEN, write
 
+import talu
 from talu.conversion.destination import Destination
-from talu.exceptions import ConvertError, ValidationError
+from talu.exceptions import ConvertError, ModelError, ValidationError
 from talu.router.conversion import convert
 
 
@@ -24,6 +28,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("original") / "model.gguf"
     write(GOLDEN / "qwen3", path, "qwen3")
     return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model folder that a test can change."""
+    pocket = Path(talu.__file__).parent / "models" / "pocket"
+    return Path(shutil.copytree(pocket, tmp_path / "folder"))
+
+
+def change(path: Path, **values: object) -> None:
+    """Change values of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 @pytest.fixture
@@ -190,6 +206,7 @@ def test_a_disk_that_is_full_ends_the_conversion_without_a_trace(model: Path, ou
 WAITING = """
 import sys, time
 from pathlib import Path
+import talu
 from talu.conversion.destination import Destination
 with Destination(Path(sys.argv[1]), is_folder=False).writing() as path:
     path.write_text("half")
@@ -302,3 +319,28 @@ def test_a_place_in_the_folder_of_the_model_is_refused(old: Path) -> None:
     place = Destination(old, is_folder=True, force=True)
     with pytest.raises(ConvertError, match="belongs to the model"):
         place.check_apart(old, ())
+
+
+def test_a_lone_surrogate_in_the_settings_is_kept_in_a_folder(folder: Path, tmp_path: Path) -> None:
+    change(folder / "config.json", about=["\ud800 ä"])
+    convert(folder, to="mlx-bf16", output=tmp_path / "converted")
+    settings = json.loads((tmp_path / "converted" / "config.json").read_text())
+    assert settings["about"] == ["\ud800 ä"]
+
+
+def test_a_lone_surrogate_in_a_template_is_refused_for_a_gguf_file(
+    folder: Path, output: Path
+) -> None:
+    change(folder / "tokenizer_config.json", chat_template="{{ '\ud800' }}")
+    with pytest.raises(ModelError, match=r"'tokenizer\.chat_template' has a lone surrogate"):
+        convert(folder, to="f16", output=output)
+    assert not output.exists()
+
+
+def test_a_folder_whose_name_is_not_unicode_gives_a_readable_name(
+    folder: Path, output: Path
+) -> None:
+    strange = Path(os.fsdecode(os.fsencode(folder) + b"\xff"))
+    folder.rename(strange)
+    convert(strange, to="f16", output=output)
+    assert gguf.GGUFReader(output).fields["general.name"].contents() == "folder?"

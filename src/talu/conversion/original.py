@@ -91,4 +91,5 @@ def _left_out(unused: list[str]) -> list[str]:
 def _name(ref: str) -> str:
     """The last part of a reference, without the ending of a file."""
     name = Path(ref.rstrip("/")).name.partition(":")[0].removesuffix(".gguf")
-    return name or Path(ref).resolve().name or shown(ref)
+    name = name or Path(ref).resolve().name or shown(ref)
+    return name.encode(errors="replace").decode()  # the name of a folder can have any bytes

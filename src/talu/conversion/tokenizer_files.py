@@ -64,5 +64,6 @@ def tokenizer_files(
 
 
 def json_file(values: Mapping[str, object]) -> bytes:
-    """The content of a JSON file."""
-    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
+    """The content of a JSON file; lone surrogates, which UTF-8 does not have, are escaped."""
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")

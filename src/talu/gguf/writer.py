@@ -11,6 +11,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from talu.exceptions import ModelError
 from talu.gguf.encodings import TYPES
 from talu.gguf.header import (
     ALIGNMENT,
@@ -72,11 +73,20 @@ def place(metadata: Mapping[str, Typed], entries: Sequence[Entry]) -> Layout:
     Args:
         metadata: values by key; see ``typed``.
         entries: the tensors.
+
+    Raises:
+        ModelError: a text is not valid Unicode.
     """
     alignment = int(metadata.get(ALIGNMENT, DEFAULT_ALIGNMENT))  # type: ignore[arg-type]
     parts = [MAGIC, struct.pack("<IQQ", VERSION, len(entries), len(metadata))]
     for key, value in metadata.items():
-        parts += [_text(key), *_value(value)]
+        try:
+            parts += [_text(key), *_value(value)]
+        except UnicodeEncodeError as error:
+            raise ModelError(
+                f"the value of {key[:100]!r} has a lone surrogate, "
+                "which a GGUF file cannot hold; remove it from the files of the model"
+            ) from error
     offset, offsets = 0, []
     for entry in entries:
         dimensions = entry.shape[::-1]
