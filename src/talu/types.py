@@ -61,7 +61,10 @@ class _Default(str):
 
 DEFAULT_POOLING = cast("Pooling", _Default("last"))
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
-WeightFormat = Literal["auto", "stored", "q8", "q4"]
+WeightFormat = Literal[
+    "auto", "stored", "q8", "q4", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k_s", "q4_k_m",
+    "q5_k_s", "q5_k_m", "q6_k",
+]  # fmt: skip
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = get_args(WeightFormat)
 KVFormat = Literal["auto", "f32", "f16", "bf16"]
 KV_FORMATS: tuple[KVFormat, ...] = get_args(KVFormat)
@@ -84,7 +87,9 @@ class LocalBackend:
             with ``"stored"``.
             ``"q8"`` and ``"q4"`` quantise a model that is not quantised yet, to 8 bits a weight,
             and to 4.5 with 8 for what matters most: less memory, faster generation. The first open
-            takes from seconds to minutes; the result is kept in the cache.
+            takes from seconds to minutes; the result is kept in the cache. ``"q4_0"`` to
+            ``"q6_k"`` are the formats of GGUF files with these names, to compare with; ``"q4"`` is
+            closer to the exact model than all others of its size.
         kv_format: format of cached keys and values. ``"auto"`` is f32 for f32 weights and f16 for
             others. A model with keys or values above 65,504 needs ``"bf16"``, or ``"f32"``, which
             takes twice the memory.

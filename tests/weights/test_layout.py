@@ -9,6 +9,7 @@ from talu.exceptions import ModelError
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.layout import Role, choose_format, choose_kv_format, choose_layout
+from talu.weights.mixtures import Kind, Part
 from talu.weights.tensors import ENCODINGS, NUMBERS, Encoding, Tensor
 
 AUTO, STORED = LocalBackend(), LocalBackend(weight_format="stored")
@@ -33,7 +34,7 @@ def chosen(
     generates: bool = False,
     offered: tuple[str, ...] = ("f32", "f16", "bf16", "i16"),
 ) -> str | None:
-    role = Role(name="w", shape=shape, multiplied=multiplied, generates=generates)
+    role = Role(name="w", shape=shape, part=Part(multiplied=multiplied), generates=generates)
     return choose_format(role, ENCODINGS.get(encoding, Encoding(encoding)), options, offered)
 
 
@@ -65,7 +66,7 @@ def test_the_error_for_a_tensor_names_the_encodings_that_the_executor_can_store(
     encoding = ENCODINGS["F16"]
     parts = {NUMBERS: Halves()}
     half = Tensor(name="w", file="f", shape=MATRIX, encoding=encoding, parts=parts)
-    role = Role(name="w", shape=MATRIX, multiplied=True, generates=True)
+    role = Role(name="w", shape=MATRIX, part=Part(), generates=True)
     with pytest.raises(ModelError, match=r"'w' has type F16; supported are F32, BF16$"):
         choose_layout([role], Checkpoint("f", {"w": half}), AUTO, ("f32", "bf16"))
 
@@ -82,18 +83,33 @@ def test_blocks_are_stored_as_the_file_has_them_where_the_executor_can() -> None
     assert chosen("Q4_K", shape=NORM, offered=("f32", "q4_k")) is None
 
 
-def quantised(weight_format: Any, **role: Any) -> str | None:
-    wanted = Role(**{"name": "w", "shape": MATRIX, "multiplied": True, "generates": True} | role)
+def quantised(
+    weight_format: Any, part: Part | None = None, *, shape: tuple[int, ...] = MATRIX
+) -> str | None:
+    wanted = Role(name="w", shape=shape, part=part or Part(), generates=True)
+    offered = ("bf16", *_native.rotated_formats(), *_native.block_formats())
     options = LocalBackend(weight_format=weight_format)
-    return choose_format(wanted, ENCODINGS["BF16"], options, ("bf16", "r4", "r8"))
+    return choose_format(wanted, ENCODINGS["BF16"], options, offered)
 
 
 def test_four_bits_are_for_matrices_that_are_only_multiplied_and_not_protected() -> None:
-    assert quantised("q4") == "r4"
-    assert quantised("q4", protected=True) == quantised("q4", multiplied=False) == "r8"
+    assert (
+        quantised("q4") == quantised("q4", Part("down")) == quantised("q4", Part("query")) == "r4"
+    )
+    assert quantised("q4", Part("table", multiplied=False)) == "r8"
+    kinds: tuple[Kind, ...] = ("key", "value", "attention output", "output")
+    assert {quantised("q4", Part(kind)) for kind in kinds} == {"r8"}
     assert quantised("q8") == "r8"
     assert quantised("q4", shape=(8, 96)) == "bf16"
     assert quantised("q4", shape=NORM) == "vector"
+
+
+def test_a_mixture_of_gguf_gives_each_matrix_its_type() -> None:
+    assert quantised("q4_k_m", shape=(8, 256)) == "q4_k"
+    assert quantised("q4_k_m", Part("key"), shape=(8, 256)) == "q6_k"
+    assert quantised("q4_k_m") == "q5_0"
+    assert quantised("q4_k_m", shape=(8, 80)) == "bf16"
+    assert quantised("q4_k_m", shape=NORM) == "vector"
 
 
 def test_the_native_kernels_have_a_format_for_every_encoding_that_is_read() -> None:

@@ -18,6 +18,7 @@ from talu.graph.numpy_executor import round_to
 from talu.types import LocalBackend
 from talu.weights import cache, pack, packed_file
 from talu.weights.layout import Role, choose_layout
+from talu.weights.mixtures import Part
 from talu.weights.pack import CACHE_FROM_BYTES, LoadedWeights
 from talu.weights.safetensors_folder import open_folder
 
@@ -55,7 +56,12 @@ def load_packed(
     with open_folder(folder, use_mmap=use_mmap) as checkpoint:
         checkpoint.check(wanted)
         roles = [
-            Role(name=name, shape=shape, multiplied=name in as_integers, generates=False)
+            Role(
+                name=name,
+                shape=shape,
+                part=Part(multiplied=name in as_integers),
+                generates=False,
+            )
             for name, shape in wanted.items()
         ]
         layout = choose_layout(roles, checkpoint, LocalBackend(), _native.formats())

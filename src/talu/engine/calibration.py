@@ -22,7 +22,7 @@ from talu.graph.segments import INPUT, Segment, segments
 from talu.protocols import PackedTensor
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.weights.checkpoint import Checkpoint
-from talu.weights.layout import ROTATED, VECTOR
+from talu.weights.layout import ROTATED, SUMMED_COLUMNS, VECTOR, is_quantised
 from talu.weights.pack import pack_in_memory
 
 __all__ = ["Calibration", "Calibrator"]
@@ -81,7 +81,7 @@ def spread(pieces: Sequence[Tokens], most: int) -> Sequence[Tokens]:
 
 
 class Calibrator:
-    """Gives the factor of each weight that is stored in a rotated format.
+    """Gives the factor of the inputs of each weight that is quantised.
 
     It runs the network with the weights as they are, one segment after the other, and holds the
     sums of one segment at a time.
@@ -112,11 +112,11 @@ class Calibrator:
         rows = sum(len(piece) for piece in calibration.pieces)
         result = graph.ops[graph.result.id].weights[:1] if graph.result else ()
         observed = {
-            op.weights[0]: True
-            for op in graph.ops
-            if op.kind == "linear"
-            and layout[op.weights[0]] in ROTATED
-            and op.weights[0] not in result
+            name: layout[name] in ROTATED
+            for name in (op.weights[0] for op in graph.ops if op.kind == "linear")
+            if is_quantised(tensors[name], layout[name])
+            and graph.weights[name][-1] % SUMMED_COLUMNS == 0
+            and name not in result
         }
         self._left = segments(graph, rows, observed)
         self._pieces = calibration.pieces

@@ -1,6 +1,5 @@
 """Loads a model from its files: network, weights, tokenizer, cache and executor."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from talu.engine.budget import CachePlan, plan_cache
@@ -8,6 +7,7 @@ from talu.engine.calibration import Calibration
 from talu.engine.devices import Device, DeviceExecutor, DeviceWeights, device_for
 from talu.engine.embedding import plan_embedder
 from talu.engine.model import LoadedModel, ModelInfo
+from talu.engine.parts import parts
 from talu.engine.vectors import load_head
 from talu.graph.record import Graph
 from talu.models import Architecture, load_architecture
@@ -17,13 +17,12 @@ from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.layout import (
-    ROTATED,
-    ROTATED_COLUMNS,
     VECTOR,
     Role,
     choose_kv_format,
     choose_layout,
     conversions,
+    quantisation_notes,
     quantizes,
 )
 from talu.weights.tensors import UnequalError
@@ -72,7 +71,6 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
         return open_executor(graph.up_to(architecture.hidden), embedder.blocks)
 
     notes = [weights.note] if weights.note else []
-    notes += quantization_notes(options, layout)
     if options.num_threads > executor.num_threads:
         notes.append(
             f"num_threads={options.num_threads} was requested, but this process may use only "
@@ -141,7 +139,11 @@ def load_weights(
     """The network, its weights, and their formats; ``tied`` are tensors that must be equal."""
     tensors, layout = plan_layout(architecture, checkpoint, device, options)
     same = (checkpoint[tied[0]], checkpoint[tied[1]]) if tied else None
-    notes = (*architecture.notes, *conversions(tensors, layout))
+    notes = (
+        *quantisation_notes(options, roles_of(architecture), layout),
+        *architecture.notes,
+        *conversions(tensors, layout),
+    )
     calibration = None
     if quantizes(options) and tokenizer is not None:
         calibration = Calibration(architecture.graph, tokenizer, architecture.context_length)
@@ -160,57 +162,15 @@ def plan_layout(
     wanted = architecture.graph.weights
     tensors = checkpoint.renamed(architecture.names_in(checkpoint.names))
     tensors.check(wanted)
-    graph = architecture.graph
-    products, sensitive = multiplied(graph), protected(graph)
-    roles = [
-        Role(
-            name=n,
-            shape=s,
-            multiplied=n in products,
-            generates=architecture.generates,
-            protected=n in sensitive,
-        )
-        for n, s in wanted.items()
-    ]
-    return tensors, choose_layout(roles, tensors, options, device.formats)
+    return tensors, choose_layout(roles_of(architecture), tensors, options, device.formats)
 
 
-def multiplied(graph: Graph) -> set[str]:
-    """The matrices that are only used in products, not as embedding tables."""
-    linear = {op.weights[0] for op in graph.ops if op.kind == "linear"}
-    return linear.difference(*(op.weights for op in graph.ops if op.kind != "linear"))
-
-
-def protected(graph: Graph) -> set[str]:
-    """The matrices whose errors affect results most for their size.
-
-    They are those of attention's keys, values and output, and that of the result.
-    """
-    ops = graph.ops
-    values = {graph.result.id} if graph.result else set()
-    for i, op in enumerate(ops):
-        if op.kind == "attention":
-            values |= {source(graph, each) for each in op.inputs[1:]}
-        elif op.kind == "linear" and ops[source(graph, op.inputs[0])].kind == "attention":
-            values.add(i)
-    return {ops[i].weights[0] for i in values if ops[i].kind == "linear"}
-
-
-def source(graph: Graph, value: int) -> int:
-    """The value before rotary embeddings, norms, and the choice of rows."""
-    while graph.ops[value].kind in ("rope", "rms_norm", "output_rows"):
-        value = graph.ops[value].inputs[0]
-    return value
-
-
-def quantization_notes(options: LocalBackend, layout: Mapping[str, str]) -> list[str]:
-    """Names the matrices that are not quantised although the caller asks for it."""
-    left = [name for name, kind in layout.items() if kind not in (VECTOR, *ROTATED)]
-    if not quantizes(options) or not left:
-        return []
+def roles_of(architecture: Architecture) -> list[Role]:
+    """What the network does with each of its weights."""
+    found = parts(architecture.graph)
     return [
-        f"weight_format={options.weight_format!r} leaves {len(left)} matrices as the file has "
-        f"them, such as {left[0][:100]!r}: their columns are not a multiple of {ROTATED_COLUMNS}"
+        Role(name=name, shape=shape, part=found[name], generates=architecture.generates)
+        for name, shape in architecture.graph.weights.items()
     ]
 
 

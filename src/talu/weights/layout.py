@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from talu.exceptions import ModelError, ValidationError
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
-from talu.weights.tensors import ARRAY_TYPES, Encoding
+from talu.weights.mixtures import BLOCK, MIXTURES, Part, type_in
+from talu.weights.tensors import ARRAY_TYPES, Encoding, Tensor
 
 __all__ = [
     "ROTATED",
     "ROTATED_COLUMNS",
+    "SUMMED_COLUMNS",
     "VECTOR",
     "Role",
     "choose_computed",
@@ -23,6 +25,8 @@ __all__ = [
     "choose_kv_format",
     "choose_layout",
     "conversions",
+    "is_quantised",
+    "quantisation_notes",
     "quantizes",
 ]
 
@@ -32,6 +36,8 @@ GROUPED = ("affine", "zeros")  # formats of matrices that files store as several
 AS_INTEGERS = "stored and multiplied as 16-bit integers with one scale for 128 columns"
 ROTATED = ("r4", "r8")  # formats that quantise
 ROTATED_COLUMNS = 64  # the columns of a rotated matrix are a multiple of this
+SUMMED_COLUMNS = 64  # sample texts are used for matrices whose columns are a multiple of this
+PROTECTED = ("key", "value", "attention output", "output")  # parts that q4 keeps in 8 bits
 EXACT = {"f32", INTEGERS}  # formats whose models get keys and values in f32
 
 
@@ -42,16 +48,14 @@ class Role:
     Attributes:
         name: in the network.
         shape: as the network reads it.
-        multiplied: it is only used in products, not as a table of embeddings.
+        part: of the weight in it.
         generates: the network computes logits.
-        protected: quantisation to 4 bits keeps 8 for it.
     """
 
     name: str
     shape: tuple[int, ...]
-    multiplied: bool
+    part: Part
     generates: bool
-    protected: bool = False
 
 
 def choose_format(
@@ -68,10 +72,9 @@ def choose_format(
     if len(role.shape) == 1:
         return VECTOR if encoding.name in ARRAY_TYPES else None
     own = encoding.name.lower()  # stores exactly what the file has
-    if quantizes(options) and role.shape[-1] % ROTATED_COLUMNS == 0 and {*ROTATED} <= {*offered}:
-        eight = options.weight_format == "q8" or role.protected or not role.multiplied
-        return "r8" if eight else "r4"
-    rounds = options.weight_format == "auto" and role.multiplied and not role.generates
+    if quantizes(options) and (wanted := quantised(role, options.weight_format)) in offered:
+        return wanted
+    rounds = options.weight_format == "auto" and role.part.multiplied and not role.generates
     if own == "f32" and rounds and INTEGERS in offered:
         return INTEGERS
     return own if own in offered and own != INTEGERS else None
@@ -88,7 +91,25 @@ def choose_computed(options: LocalBackend, offered: Collection[str]) -> str | No
 
 def quantizes(options: LocalBackend) -> bool:
     """Whether the caller asks for quantised weights."""
-    return options.weight_format in ("q8", "q4")
+    return options.weight_format in ("q8", "q4", *MIXTURES)
+
+
+def is_quantised(tensor: Tensor, stored: str) -> bool:
+    """Whether storing a tensor in a format means to choose codes for it."""
+    floats = tensor.encoding.name in ARRAY_TYPES
+    return floats and stored not in (VECTOR, INTEGERS, *map(str.lower, ARRAY_TYPES))
+
+
+def quantised(role: Role, weight_format: str) -> str | None:
+    """The format in which a matrix is quantised; None if its columns do not divide into blocks."""
+    columns = role.shape[-1]
+    if weight_format in MIXTURES:
+        kind = type_in(weight_format, role.part, columns)
+        return kind.lower() if kind else None
+    if columns % ROTATED_COLUMNS:
+        return None
+    eight = weight_format == "q8" or role.part.kind in PROTECTED or not role.part.multiplied
+    return "r8" if eight else "r4"
 
 
 def choose_layout(
@@ -143,7 +164,8 @@ def conversions(tensors: Checkpoint, layout: Mapping[str, str]) -> list[str]:
     changed = Counter(
         (tensors[name].encoding.name, chosen)
         for name, chosen in layout.items()
-        if chosen not in (VECTOR, *ROTATED, tensors[name].encoding.name.lower())
+        if chosen not in (VECTOR, tensors[name].encoding.name.lower())
+        and not is_quantised(tensors[name], chosen)
     )
     notes = []
     for (encoding, chosen), count in sorted(changed.items()):
@@ -156,6 +178,49 @@ def conversions(tensors: Checkpoint, layout: Mapping[str, str]) -> list[str]:
             how = AS_INTEGERS if chosen == INTEGERS else f"stored as {chosen}"
             notes.append(f"{count} matrices in {encoding}, which has no kernels, are {how}")
     return notes
+
+
+def quantisation_notes(
+    options: LocalBackend, roles: Collection[Role], layout: Mapping[str, str]
+) -> list[str]:
+    """Notes on the matrices that are not quantised as the caller asks.
+
+    Args:
+        options: what the caller asks for.
+        roles: of all weights.
+        layout: from ``choose_layout``.
+    """
+    wanted = options.weight_format
+    if not quantizes(options):
+        return []
+    mixed = wanted in MIXTURES
+    matrices = [role for role in roles if len(role.shape) > 1]
+    left = [role for role in matrices if layout[role.name] != quantised(role, wanted)]
+    done = [role for role in matrices if role not in left]
+    other = [role for role in done if mixed and uses_small_blocks(wanted, role)]
+    unread = [role for role in done if role.part.multiplied and role.shape[-1] % SUMMED_COLUMNS]
+    kinds = ", ".join(sorted({layout[role.name] for role in other}))
+    columns = BLOCK if mixed else ROTATED_COLUMNS
+    found = [
+        (left, f"leaves {{}} as the file has them: their columns are not a multiple of {columns}"),
+        (other, f"stores {{}} in {kinds}: their columns are not a multiple of 256"),
+        (
+            unread,
+            "chooses the codes of {} without sample texts: their columns are not a multiple of "
+            f"{SUMMED_COLUMNS}",
+        ),
+    ]
+    return [
+        f"weight_format={wanted!r} "
+        + text.format(f"{len(some)} matrices, such as {some[0].name[:100]!r},")
+        for some, text in found
+        if some
+    ]
+
+
+def uses_small_blocks(mixture: str, role: Role) -> bool:
+    """Whether a matrix has another type than in a network whose rows large blocks divide."""
+    return type_in(mixture, role.part, role.shape[-1]) != type_in(mixture, role.part, 256)
 
 
 def offered_encodings(offered: Collection[str]) -> list[str]:

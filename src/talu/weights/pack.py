@@ -10,7 +10,8 @@ from talu import _native
 from talu.protocols import PackedTensor
 from talu.weights import cache, packed_file
 from talu.weights.checkpoint import Checkpoint
-from talu.weights.layout import ROTATED, VECTOR
+from talu.weights.encode import encode_rows
+from talu.weights.layout import ROTATED, VECTOR, is_quantised
 from talu.weights.packed_file import Bytes, Packed, Slot, UnusableError
 from talu.weights.progress import Progress
 from talu.weights.tensors import ARRAY_TYPES, BLOCKS, Tensor, as_float32, check_equal
@@ -37,7 +38,7 @@ class Quantizer(Protocol):
         """Identifies the codes that it leads to, in JSON types."""
 
     def factor(self, name: str) -> NDArray[np.float32] | None:
-        """What ``_native.choose`` needs to know about the inputs of a weight; None if nothing is.
+        """What choosing codes needs to know about the inputs of a weight; None if nothing is.
 
         It is asked for the weights in the order of the network.
         """
@@ -132,7 +133,7 @@ def load_packed(
 
     def fill(name: str, out: Bytes) -> None:
         tensor, kind = checkpoint[name], slots[name].format
-        if kind in ROTATED:
+        if is_quantised(tensor, kind):
             factor = quantizer.factor(name) if quantizer else None
             quantize_tensor(tensor, kind, out, factor, num_threads)
         else:
@@ -248,7 +249,18 @@ def quantize_tensor(
     """Choose the codes of a matrix, some rows at a time."""
     for start, stop, packed in _slices(tensor, packed_format, out):
         rows = as_float32(tensor.some_rows(start, stop))
-        _native.choose(packed_format, rows, packed, factor, num_threads)
+        if packed_format in ROTATED:
+            _native.choose(packed_format, rows, packed, factor, num_threads)
+            continue
+        parts = encode_rows(
+            packed_format.upper(),
+            rows,
+            name=tensor.name,
+            start=start,
+            factor=factor,
+            num_threads=num_threads,
+        )
+        _native.pack(packed_format, parts[BLOCKS], packed, num_threads)
 
 
 def pack_in_memory(tensor: Tensor | NDArray[np.float32], num_threads: int) -> PackedTensor:

@@ -21,7 +21,7 @@ from talu.engine.model import ModelInfo
 from talu.engine.registry import EngineLease, acquire
 from talu.engine.stops import ReplyForm
 from talu.engine.ticket import Ticket
-from talu.error_text import shown
+from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
 from talu.forks import ForkSafeLock
 from talu.protocols import Embedded
@@ -321,7 +321,8 @@ def _check_options(options: LocalBackend) -> None:
     }
     for name, (kind, known) in formats.items():
         if not isinstance(kind, str) or kind not in known:
-            raise _wrong(name, kind, f"must be one of {known}")
+            close = nearest(kind.lower(), known) if isinstance(kind, str) else ""
+            raise _wrong(name, kind, f"must be one of {known}{close}")
     check_boolean("use_mmap", options.use_mmap)
 
 
