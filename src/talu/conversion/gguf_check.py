@@ -55,7 +55,8 @@ def check_network(
     known = original.architecture.graph
     for ours, theirs in zip(known.ops, found.ops, strict=False):
         if _kind(ours) != _kind(theirs):
-            raise unsupported(f"GGUF cannot describe this network: {ours.kind} is {theirs.kind}")
+            what = f"{ours.kind} of {', '.join(ours.weights) or 'values'}"
+            raise unsupported(f"GGUF cannot describe this network: it would have no {what}")
         for name in ours.params:
             if not np.array_equal(ours.params[name], theirs.params[name]):
                 differences.setdefault((ours.kind, name), (ours.params[name], theirs.params[name]))

@@ -19,6 +19,11 @@ from talu.weights.tensors import Tensor, as_float32
 
 __all__ = ["Description", "describe"]
 
+UNREAD = {  # tensors that make llama.cpp refuse a file
+    "gemma": "output.weight",
+    "gemma2": "output.weight",
+    "qwen3": "attn_output.bias",
+}
 NOT_CARRIED = ("general.file_type", "general.quantization_version", "split.")  # beginnings of keys
 
 
@@ -58,6 +63,12 @@ def describe(original: Original) -> Description:
         stored = stored_name(network.architecture, weight)
         if stored is None:
             raise unsupported(f"GGUF has no name for the tensor {weight!r}")
+        part = ".".join(stored.name.split(".")[-2:])
+        if part == UNREAD.get(network.architecture):
+            raise unsupported(
+                f"llama.cpp reads no tensor {stored.name!r} in files of the architecture "
+                f"{network.architecture!r}"
+            )
         shapes[stored.name] = shape
     differences = check_network(original, network, shapes)
     words, notes = _tokenizer(original)
@@ -77,12 +88,10 @@ def describe(original: Original) -> Description:
 def _tokenizer(original: Original) -> tuple[dict[str, Any], list[str]]:
     """The metadata of the tokenizer, and what it cannot hold."""
     source, architecture = original.source, original.architecture
-    embedding = architecture.embedding
-    lower_case = embedding.texts.lower_case and embedding.problem is None
     text = files("talu.engine").joinpath("calibration.txt").read_text("utf-8")
     try:
         return tokenizer_metadata(
-            source.tokenizer(lower_case=lower_case),
+            source.tokenizer(lower_case=architecture.lower_case),
             architecture.vocabulary_size,
             ends=architecture.end_token_ids if architecture.generates else None,
             templates=source.chat_templates(),

@@ -1,6 +1,6 @@
 """Plans and writes a GGUF file, tensor by tensor."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -9,10 +9,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from talu.conversion.calibrated import Factor, unknown
 from talu.conversion.numbers import encoded, row_step
 from talu.gguf.writer import Entry, Layout, Typed, place
+from talu.weights.encode import encode_rows
 from talu.weights.files import Bytes
-from talu.weights.tensors import ENCODINGS, NUMBERS, Tensor
+from talu.weights.tensors import (
+    ARRAY_TYPES,
+    BLOCKS,
+    ENCODINGS,
+    NUMBERS,
+    Tensor,
+    as_float32,
+)
 
 __all__ = ["FileTensor", "GgufPlan", "vector"]
 
@@ -38,6 +47,24 @@ class FileTensor:
         """What the header says about it."""
         return Entry(name=self.name, type=self.type, shape=self.tensor.shape)
 
+    def rows(self, factor: Factor) -> Iterator[Bytes]:
+        """What is stored for some rows, one after the other.
+
+        Raises:
+            TaluError: they cannot be read, or have numbers that the type cannot hold.
+        """
+        tensor, step, known = self.tensor, row_step(self.tensor), None
+        if self.type not in ARRAY_TYPES and self.weight is not None:
+            known = factor(self.weight)
+        for first in range(0, tensor.rows, step):
+            last = min(first + step, tensor.rows)
+            if self.type in ARRAY_TYPES:
+                yield np.ascontiguousarray(encoded(tensor, self.type, first, last))
+                continue
+            numbers = as_float32(tensor.some_rows(first, last))
+            parts = encode_rows(self.type, numbers, name=tensor.name, start=first, factor=known)
+            yield parts[BLOCKS]
+
 
 class GgufPlan:
     """A GGUF file; see ``Plan``."""
@@ -47,8 +74,18 @@ class GgufPlan:
         metadata: Mapping[str, Typed],
         tensors: Sequence[FileTensor],
         notes: Sequence[str],
+        factor: Factor = unknown,
     ) -> None:
+        """Plan a file.
+
+        Args:
+            metadata: values by key.
+            tensors: in the order of the network.
+            notes: see ``Plan``.
+            factor: gives that of the inputs of a weight, if it is known.
+        """
         self.notes = tuple(notes)
+        self._factor = factor
         self._tensors = tensors
         self._metadata = metadata
 
@@ -74,11 +111,8 @@ class GgufPlan:
             add(len(self._layout.header))
             for each, start in zip(self._tensors, self._layout.starts, strict=True):
                 file.write(bytes(start - file.tell()))  # up to the alignment
-                step = row_step(each.tensor)
-                for first in range(0, each.tensor.rows, step):
-                    last = min(first + step, each.tensor.rows)
-                    rows = encoded(each.tensor, each.type, first, last)
-                    file.write(np.ascontiguousarray(rows).data)
+                for rows in each.rows(self._factor):
+                    file.write(rows.data)
                     add(rows.size)
             file.write(bytes(self._layout.size - file.tell()))
 

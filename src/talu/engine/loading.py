@@ -46,8 +46,7 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
     options = options or LocalBackend()
     device = device_for(options)
     device.check()
-    embedding = load_architecture(source).embedding  # report errors in the settings first
-    lower_case = embedding.texts.lower_case and embedding.problem is None
+    lower_case = load_architecture(source).lower_case  # report errors in the settings first
     tokenizer = Tokenizer(source.tokenizer(lower_case=lower_case))
     chat_templates = source.chat_templates()
     architecture, weights, layout = load_network(source, device, options, tokenizer)

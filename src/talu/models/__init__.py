@@ -147,6 +147,11 @@ class Architecture:
         return self.config.sizes
 
     @property
+    def lower_case(self) -> bool:
+        """Whether every text is lower-cased before it becomes tokens."""
+        return self.embedding.texts.lower_case and self.embedding.problem is None
+
+    @property
     def hidden(self) -> Value:
         """The value that embeddings are pooled from."""
         assert self.graph.hidden is not None  # every family sets it
