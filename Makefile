@@ -106,7 +106,7 @@ CORE_FLAGS := -std=c++20 -O1 -g1 -ffp-contract=off -Wall -Wextra -Wno-unused-fun
 define fuzz_each
 	@for target in $(1); do \
 		mkdir -p build/fuzz/found build/fuzz/$$target && echo "$$target, $(SECONDS) seconds" && \
-		$(2) -max_total_time=$(SECONDS) -len_control=0 -verbosity=0 \
+		$(2) -max_total_time=$(SECONDS) -len_control=0 -verbosity=0 -print_funcs=0 \
 			-artifact_prefix=build/fuzz/found/$$target- build/fuzz/$$target || exit 1; \
 	done
 endef
@@ -124,7 +124,7 @@ clang:
 		{ echo "make fuzz needs clang++ with libFuzzer: apt-get install clang, or CLANG=clang++-19"; exit 1; }
 
 .SECONDARY: $(CORE_OBJECTS)
-build/fuzz/objects/%.o: native/%.cpp $(NATIVE) | clang
+build/fuzz/objects/%.o: native/%.cpp $(filter-out %.cpp,$(NATIVE)) | clang
 	@mkdir -p $(@D) && echo "compiling $<"
 	@$(CLANG) $(CORE_FLAGS) -fsanitize=fuzzer-no-link -c $< -o $@
 

@@ -87,8 +87,12 @@ std::vector<std::pair<std::vector<int>, double>> Executor::times() {
 void Executor::check(const Batch& batch) const {
   const std::size_t rows = batch.tokens.size();
   require(batch.positions.size() == rows, "step: tokens and positions differ in length");
-  require(batch.row_starts.size() == batch.sequences + 1,
+  require(!batch.row_starts.empty() && batch.row_starts.size() - 1 == batch.sequences,
           "step: row_starts must have one number more than block_tables has rows");
+  require(batch.sequences == 0 ||
+              (batch.block_tables.size() % batch.sequences == 0 &&
+               batch.block_tables.size() / batch.sequences == batch.table_width),
+          "step: block_tables must have table_width numbers for each sequence");
   require(batch.row_starts.front() == 0 &&
               static_cast<std::size_t>(batch.row_starts.back()) == rows,
           "step: row_starts must begin with 0 and end with the number of rows");
