@@ -168,7 +168,8 @@ class Network {
       case 9: return void(add({"add", {from, wide(columns)}, {}, columns, {}}));
       case 10:
         if (columns == 64 || columns == 128 || input_.rarely())
-          add({"gram", {from}, {vector(columns * columns)}, columns, {}});
+          add({"gram", {from}, {vector(columns * columns)}, columns,
+               {{"rotated", double(input_.flip())}}});
         return;
       default: return void(linear(from, any_width()));
     }
