@@ -35,6 +35,7 @@ from tests.sources.test_gguf import write
 from talu import _native, describe
 from talu.client import Client
 from talu.conversion.tokenizer_files import tokenizer_files
+from talu.engine import calibration
 from talu.engine.cpu import CpuDevice
 from talu.engine.loading import load_network
 from talu.exceptions import ConvertError, ModelError
@@ -268,6 +269,23 @@ def test_codes_are_close_to_the_weights_for_their_bits(work: Path, bits: int) ->
         spread = (array.max() - array.min()) / (2**bits - 1)  # of uniform weights in a group
         error = np.sqrt(np.mean((found[name] - array) ** 2))
         assert error < 1.05 * spread / np.sqrt(12) + 1e-3
+
+
+def test_sample_texts_bring_quantised_weights_closer_to_the_model(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "MOST", 256)
+    text = "The guide explains how to ask a question, and what the answer is made of. " * 2
+    with Client("talu/pocket") as client:
+        ids = client.tokenize(text)
+    with_texts = convert("talu/pocket", to="mlx-4bit", output=tmp_path / "made").path
+
+    def distance(folder: Path) -> float:
+        found, right = run(folder)(ids), run(POCKET)(ids)
+        p, q = (x - np.logaddexp.reduce(x, axis=1, keepdims=True) for x in (right, found))
+        return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+    assert distance(with_texts) < 0.9 * distance(made_once(work, "pocket", "mlx-4bit"))
 
 
 def test_the_dequantised_numbers_are_those_that_the_engine_multiplies(work: Path) -> None:

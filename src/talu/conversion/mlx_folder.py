@@ -19,6 +19,7 @@ __all__ = ["GROUP", "MlxMatrix", "MlxPlan", "MlxTensor"]
 
 GROUP = 64  # columns with the same scale and minimum
 METADATA = {"format": "mlx"}
+Factor = Callable[[str], NDArray[np.float32] | None]
 CHUNK = 1 << 24  # bytes of a file that are copied at once
 
 
@@ -40,8 +41,8 @@ class MlxTensor:
         """What is stored for it."""
         return {self.name: Planned(self.type, self.tensor.shape)}
 
-    def rows(self) -> Iterator[dict[str, Bytes]]:
-        """What is stored for some rows, one after the other.
+    def rows(self, factor: Factor) -> Iterator[dict[str, Bytes]]:
+        """What is stored for some rows, one after the other; ``factor`` is not needed.
 
         Raises:
             TaluError: they cannot be read, or have numbers that the type cannot hold.
@@ -61,14 +62,12 @@ class MlxMatrix:
         bits: of a code.
         type: of scales and minimums.
         tensor: its numbers.
-        factor: gives the factor of its inputs when it is written; None if they are not known.
     """
 
     name: str
     bits: int
     type: str
     tensor: Tensor
-    factor: Callable[[str], NDArray[np.float32] | None]
 
     @property
     def encoding(self) -> str:
@@ -82,17 +81,20 @@ class MlxMatrix:
         codes = Planned("U32", (rows, columns * self.bits // 32))
         return dict(zip(self._names, (groups, groups, codes), strict=True))
 
-    def rows(self) -> Iterator[dict[str, Bytes]]:
+    def rows(self, factor: Factor) -> Iterator[dict[str, Bytes]]:
         """What is stored for some rows, one after the other.
+
+        Args:
+            factor: gives that of the inputs of a weight; None if they are not known.
 
         Raises:
             TaluError: they cannot be read, or have numbers that cannot be encoded.
         """
-        step, factor = row_step(self.tensor), self.factor(self.name)
+        step, known = row_step(self.tensor), factor(self.name)
         for first in range(0, self.tensor.rows, step):
             numbers = as_float32(self.tensor.some_rows(first, min(first + step, self.tensor.rows)))
             parts = encode_rows(
-                self.encoding, numbers, name=self.tensor.name, start=first, factor=factor
+                self.encoding, numbers, name=self.tensor.name, start=first, factor=known
             )
             found = (parts["scales"], parts["minimums"], parts["codes"])
             yield dict(zip(self._names, found, strict=True))
@@ -112,6 +114,7 @@ class MlxPlan:
         files: Mapping[str, bytes],
         copied: Mapping[str, Path],
         notes: Sequence[str],
+        factor: Factor,
     ) -> None:
         """Plan what is written.
 
@@ -120,12 +123,14 @@ class MlxPlan:
             files: content of other files by their names.
             copied: files that are copied, by their names.
             notes: see ``Plan``.
+            factor: see ``MlxMatrix.rows``.
 
         Raises:
             ModelError: a file that is to be copied cannot be read.
         """
         self.notes = tuple(notes)
         self._tensors = tensors
+        self._factor = factor
         self._files = files
         self._copied = {name: (path, size_of(path)) for name, path in copied.items()}
         self._planned = {
@@ -159,7 +164,7 @@ class MlxPlan:
             add(size)
         with SafetensorsWriter(path, self._planned, metadata=METADATA) as writer:
             for tensor in self._tensors:
-                for parts in tensor.rows():
+                for parts in tensor.rows(self._factor):
                     for name, data in parts.items():
                         writer.append(name, data)
                         add(data.size)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from talu.conversion.calibrated import calibrator
 from talu.conversion.gguf_file import vector
 from talu.conversion.mlx_config import mlx_config
 from talu.conversion.mlx_folder import GROUP, MlxMatrix, MlxPlan, MlxTensor
@@ -56,7 +57,9 @@ class MlxTarget:
             notes += [f"weights of the type {stored} are rounded to {kind}"] * (stored != kind)
         else:
             notes += self._left(original, tensors)
-        return MlxPlan(tensors, files, copied, notes)
+        encodings = {each.name: each.encoding for each in tensors if isinstance(each, MlxMatrix)}
+        factor = calibrator(original, encodings, self.name).factor if encodings else unknown
+        return MlxPlan(tensors, files, copied, notes, factor)
 
     @property
     def _quantization(self) -> dict[str, object] | None:
@@ -68,7 +71,7 @@ class MlxTarget:
     def _tensor(self, name: str, tensor: Tensor, kind: str) -> MlxTensor | MlxMatrix:
         if self.bits is None or len(tensor.shape) == 1 or tensor.columns % GROUP:
             return MlxTensor(name=name, type=kind, tensor=tensor)
-        return MlxMatrix(name=name, bits=self.bits, type=kind, tensor=tensor, factor=unknown)
+        return MlxMatrix(name=name, bits=self.bits, type=kind, tensor=tensor)
 
     def _left(self, original: Original, tensors: Sequence[MlxTensor | MlxMatrix]) -> list[str]:
         """A note on the matrices that are not quantised.
