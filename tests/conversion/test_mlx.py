@@ -1,5 +1,6 @@
 """An MLX folder is the same model: for mlx-lm, and when it is opened again."""
 
+import errno
 import hashlib
 import json
 import os
@@ -46,12 +47,14 @@ from talu.router.conversion import convert
 from talu.sources.folder import FolderSource
 from talu.sources.gguf import GgufSource
 from talu.types import LocalBackend
+from talu.weights.safetensors_writer import SafetensorsWriter
 from talu.weights.tensors import Tensor, as_float32
 
 ERRORS = {  # of logits; otherwise 2e-4, for sums in float32 in another order
     "gemma": 5e-2,  # mlx-lm computes GELU without the approximation
     "gemma2": 1e-3,  # it does not round the factor of the embeddings
 }
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "ask.md"
 CLOSE = 1e-3  # margins that may be decided otherwise
 
 
@@ -103,7 +106,7 @@ def run(folder: Path) -> Runner:
     """The model, computed in float32."""
     graph = load_architecture(FolderSource(folder)).graph
     return Runner(
-        NumpyExecutor(graph, numbers(folder), blocks=4, block_size=16, kv_format="f32"), 4
+        NumpyExecutor(graph, numbers(folder), blocks=16, block_size=16, kv_format="f32"), 16
     )
 
 
@@ -274,18 +277,17 @@ def test_codes_are_close_to_the_weights_for_their_bits(work: Path, bits: int) ->
 def test_sample_texts_bring_quantised_weights_closer_to_the_model(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "MOST", 256)
-    text = "The guide explains how to ask a question, and what the answer is made of. " * 2
+    monkeypatch.setattr(calibration, "MOST", 1024)
     with Client("talu/pocket") as client:
-        ids = client.tokenize(text)
-    with_texts = convert("talu/pocket", to="mlx-4bit", output=tmp_path / "made").path
-
-    def distance(folder: Path) -> float:
-        found, right = run(folder)(ids), run(POCKET)(ids)
-        p, q = (x - np.logaddexp.reduce(x, axis=1, keepdims=True) for x in (right, found))
-        return float((np.exp(p) * (p - q)).sum(axis=1).mean())
-
-    assert distance(with_texts) < 0.9 * distance(made_once(work, "pocket", "mlx-4bit"))
+        ids = client.tokenize(GUIDE.read_text())[:200]
+    without_texts = made_once(work, "pocket", "mlx-3bit")
+    with_texts = convert("talu/pocket", to="mlx-3bit", output=tmp_path / "made").path
+    right, one, other = (
+        x - np.logaddexp.reduce(x, axis=1, keepdims=True)
+        for x in (run(folder)(ids) for folder in (POCKET, without_texts, with_texts))
+    )
+    plain, chosen = (float((np.exp(right) * (right - q)).sum(axis=1).mean()) for q in (one, other))
+    assert chosen < 0.85 * plain
 
 
 def test_the_dequantised_numbers_are_those_that_the_engine_multiplies(work: Path) -> None:
@@ -412,17 +414,39 @@ def test_the_tokenizer_class_of_transformers_that_changes_qwen_is_a_note(tmp_pat
     assert "the normalizer (none) by NFC" in note
 
 
+@pytest.mark.parametrize(
+    ("call", "number", "message"),
+    [
+        ("pwrite", errno.EIO, "Input/output error"),
+        ("posix_fallocate", errno.ENOSPC, "no space is left"),
+    ],
+)
 def test_a_failed_write_leaves_nothing(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    call: str, number: int, message: str, folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     def failed(*_: Any) -> int:
-        raise OSError(5, os.strerror(5))
+        raise OSError(number, os.strerror(number))
 
     place = tmp_path / "here"
     place.mkdir()
-    monkeypatch.setattr(os, "pwrite", failed)
-    with pytest.raises(ConvertError, match="cannot be written: Input/output error"):
+    monkeypatch.setattr(os, call, failed)
+    with pytest.raises(ConvertError, match=f"cannot be written: {message}"):
         convert(folder, to="mlx-bf16", output=place / "made")
+    assert [*place.iterdir()] == []
+
+
+def test_an_interruption_leaves_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> int:
+        raise KeyboardInterrupt
+
+    place = tmp_path / "here"
+    place.mkdir()
+    monkeypatch.setattr(SafetensorsWriter, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert(folder, to="mlx-4bit", output=place / "made")
     assert [*place.iterdir()] == []
 
 

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from talu.conversion.calibrated import Factor
 from talu.conversion.numbers import encoded, row_step
 from talu.exceptions import ModelError
 from talu.weights.encode import encode_rows
@@ -19,7 +17,6 @@ __all__ = ["GROUP", "MlxMatrix", "MlxPlan", "MlxTensor"]
 
 GROUP = 64  # columns with the same scale and minimum
 METADATA = {"format": "mlx"}
-Factor = Callable[[str], NDArray[np.float32] | None]
 CHUNK = 1 << 24  # bytes of a file that are copied at once
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from talu.conversion.calibrated import calibrator
+from talu.conversion.calibrated import calibrator, unknown
 from talu.conversion.gguf_file import vector
 from talu.conversion.mlx_config import mlx_config
 from talu.conversion.mlx_folder import GROUP, MlxMatrix, MlxPlan, MlxTensor
@@ -104,10 +104,6 @@ def network_tensors(original: Original) -> Iterator[tuple[str, Tensor]]:
         if one_added and len(tensor.shape) == 1:
             tensor = vector(tensor.name, as_float32(tensor) - np.float32(1))
         yield name, tensor
-
-
-def unknown(_: str) -> None:
-    """The factor of inputs that are not known."""
 
 
 MLX_TARGETS = (
