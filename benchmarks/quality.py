@@ -4,18 +4,15 @@
 
 The models are pocket, minilm and smollm2 (whose weights already lie on a 4-bit grid: they are read
 from a Q4_1 file, and count as exact). With a program of llama.cpp that quantises GGUF files, the
-same weights are measured in its formats too: they are converted back to float32 and computed in
-float32, while talu's formats also round the activations to 8 bits. Texts: the guides of the
-documentation.
+same weights are measured in its formats too: as they run, with activations in 8 bits, and computed
+in float32. Texts: the guides of the documentation.
 """
 
 import argparse
 import importlib.util
-import json
-import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +21,20 @@ import numpy as np
 from gguf import quants
 from machine import machine
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
+from talu import convert
 from talu.engine.loading import load_model
 from talu.engine.model import LoadedModel
-from talu.models import load_architecture
 from talu.sources.folder import FolderSource
 from talu.sources.gguf import GgufSource
 from talu.sources.resolve import BUNDLED_FOLDER
 from talu.types import LocalBackend
-from talu.weights.tensors import as_float32
 
 GUIDES = Path(__file__).parents[1] / "docs" / "guides"
-TYPES = ("Q4_0", "Q4_K_M", "Q8_0")
+FORMATS = ("q8", "q4", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_k_s", "q4_0")
+TYPES = ("Q8_0", "Q4_K_M", "Q4_0")  # of llama.cpp
 Floats = NDArray[np.float64]
-DECODER = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-}  # fmt: skip
-ENCODER = {
-    "attention.self.query": "attn_q", "attention.self.key": "attn_k",
-    "attention.self.value": "attn_v", "attention.output.dense": "attn_output",
-    "attention.output.LayerNorm": "attn_output_norm", "intermediate.dense": "ffn_up",
-    "output.dense": "ffn_down", "output.LayerNorm": "layer_output_norm",
-}  # fmt: skip
+Change = Callable[[str, NDArray[np.float32]], tuple[Any, gguf.GGMLQuantizationType]]
 
 
 def paragraphs() -> list[str]:
@@ -103,82 +87,11 @@ def opened(path: Path, weight_format: Any) -> LoadedModel:
     return load_model(source_of(path), LocalBackend(weight_format=weight_format))
 
 
-def logical(path: Path) -> dict[str, NDArray[np.float32]]:
-    """All tensors of a network in float32, by its own names."""
-    source = source_of(path)
-    with source.tensors() as checkpoint:
-        architecture = load_architecture(source, stored=set(checkpoint.names))
-        tensors = checkpoint.renamed(architecture.names_in(checkpoint.names))
-        return {name: as_float32(tensors[name]) for name in architecture.graph.weights}
-
-
-def gguf_names(names: list[str]) -> dict[str, str]:
-    """The names of tensors in GGUF files, as llama.cpp's rules for choosing formats expect them."""
-    tables = {
-        "model.embed_tokens.weight": "token_embd.weight",
-        "model.norm.weight": "output_norm.weight",
-        "bert.embeddings.word_embeddings.weight": "token_embd.weight",
-        "bert.embeddings.position_embeddings.weight": "position_embd.weight",
-        "bert.embeddings.token_type_embeddings.weight": "token_types.weight",
-        "bert.embeddings.LayerNorm.weight": "token_embd_norm.weight",
-        "bert.embeddings.LayerNorm.bias": "token_embd_norm.bias",
-    }
-    found = {}
-    for name in names:
-        if name in tables:
-            found[name] = tables[name]
-            continue
-        _, _, rest = name.partition("layers." if name.startswith("model.") else "layer.")
-        layer, _, rest = rest.partition(".")
-        module, _, kind = rest.rpartition(".")
-        known = DECODER if name.startswith("model.") else ENCODER
-        found[name] = f"blk.{layer}.{known[module]}.{kind}"
-    return found
-
-
-def write_gguf(path: Path, to: Path) -> dict[str, str]:
-    """A folder's weights as a GGUF file in F32, with the settings that quantising needs."""
-    config = json.loads((path / "config.json").read_text())
-    tensors = logical(path)
-    names = gguf_names([*tensors])
-    decodes = "head_dim" in config
-    out = gguf.GGUFWriter(to, "qwen3" if decodes else "bert")
-    out.add_context_length(config["max_position_embeddings"])
-    out.add_embedding_length(config["hidden_size"])
-    out.add_block_count(config["num_hidden_layers"])
-    out.add_feed_forward_length(config["intermediate_size"])
-    out.add_head_count(config["num_attention_heads"])
-    out.add_head_count_kv(config.get("num_key_value_heads", config["num_attention_heads"]))
-    out.add_layer_norm_eps(1e-12)
-    out.add_layer_norm_rms_eps(1e-6)
-    if decodes:
-        out.add_key_length(config["head_dim"])
-        out.add_value_length(config["head_dim"])
-    else:
-        out.add_causal_attention(False)
-        out.add_token_type_count(2)
-    out.add_tokenizer_model("gpt2" if decodes else "bert")
-    out.add_token_list([f"t{i}" for i in range(config["vocab_size"])])
-    out.add_token_types([1] * config["vocab_size"])
-    out.add_token_merges(["a b"])
-    for name, array in tensors.items():
-        out.add_tensor(names[name], array)
-    finish(out)
-    return names
-
-
-def finish(out: gguf.GGUFWriter) -> None:
-    """Write the file."""
-    out.add_file_type(0)
-    out.write_header_to_file()
-    out.write_kv_data_to_file()
-    out.write_tensors_to_file()
-    out.close()
-
-
-def in_float32(path: Path, to: Path) -> Path:
-    """A GGUF file with all its tensors in F32."""
-    reader, out = gguf.GGUFReader(path), gguf.GGUFWriter(to, "llama")
+def rewritten(path: Path, to: Path, change: Change) -> Path:
+    """A GGUF file with other tensors, whose numbers in float32 `change` gets, by their names."""
+    reader = gguf.GGUFReader(path)
+    architecture = reader.fields["general.architecture"].contents()
+    out = gguf.GGUFWriter(to, architecture)
     for field in reader.fields.values():
         if field.name.startswith("GGUF.") or field.name in (
             "general.architecture",
@@ -188,43 +101,44 @@ def in_float32(path: Path, to: Path) -> Path:
         array = field.types[0] == gguf.GGUFValueType.ARRAY
         kind = field.types[-1] if array else None
         out.add_key_value(field.name, field.contents(), field.types[0], sub_type=kind)
+    out.add_file_type(0)
     for tensor in reader.tensors:
-        out.add_tensor(tensor.name, quants.dequantize(tensor.data, tensor.tensor_type))
-    finish(out)
+        numbers = quants.dequantize(tensor.data, tensor.tensor_type)
+        array, kind = change(tensor.name, numbers)
+        out.add_tensor(tensor.name, array, raw_dtype=kind)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
     return to
+
+
+def in_float32(path: Path, to: Path) -> Path:
+    """A GGUF file with all its tensors in F32."""
+    return rewritten(path, to, lambda _, numbers: (numbers, gguf.GGMLQuantizationType.F32))
+
+
+def rounded_to_nearest(path: Path, to: Path) -> Path:
+    """A GGUF file in 4 bits by the simplest rule.
+
+    Scale and minimum of 32 columns are those of their smallest and largest weight, and no matrix
+    has more bits than the others. llama.cpp keeps position and type embeddings in F32, and so does
+    this.
+    """
+
+    def change(name: str, numbers: NDArray[np.float32]) -> tuple[Any, gguf.GGMLQuantizationType]:
+        if numbers.ndim == 1 or name.startswith(("position_embd", "token_types")):
+            return numbers, gguf.GGMLQuantizationType.F32
+        kind = gguf.GGMLQuantizationType.Q4_1
+        return quants.quantize(numbers, kind), kind
+
+    return rewritten(path, to, change)
 
 
 def size_of(path: Path) -> tuple[int, int]:
     """Bytes and numbers of the tensors in a GGUF file."""
     tensors = gguf.GGUFReader(path).tensors
     return sum(int(t.n_bytes) for t in tensors), sum(int(t.n_elements) for t in tensors)
-
-
-def peers(program: str, exact: Path, work: Path) -> Iterator[tuple[str, Path, int, int]]:
-    """The weights of a model in the formats of llama.cpp, each as an exact model again."""
-    whole, names = exact, {}
-    if exact.is_dir():
-        whole = work / "whole.gguf"
-        names = write_gguf(exact, whole)
-    for kind in TYPES:
-        small = work / f"{kind}.gguf"
-        subprocess.run([program, str(whole), str(small), kind], check=True, capture_output=True)
-        size = size_of(small)
-        if not exact.is_dir():
-            yield kind, in_float32(small, work / f"{kind}-f32.gguf"), *size
-            continue
-        tensors = {t.name: t for t in gguf.GGUFReader(small).tensors}
-        folder = Path(shutil.copytree(exact, work / kind))
-        (folder / "model.safetensors").unlink()
-        arrays = {
-            name: quants.dequantize(tensors[other].data, tensors[other].tensor_type)
-            for name, other in names.items()
-        }
-        save_file(
-            {n.removeprefix("bert."): np.ascontiguousarray(a) for n, a in arrays.items()},
-            folder / "model.safetensors",
-        )
-        yield kind, folder, *size
 
 
 def measure(name: str, exact: Path, program: str | None, work: Path) -> None:
@@ -245,12 +159,27 @@ def measure(name: str, exact: Path, program: str | None, work: Path) -> None:
             flush=True,
         )
 
-    for kind in ("q8", "q4"):
+    for kind in FORMATS:
         model = opened(exact, kind)
         row(f"talu {kind}", model.info.weight_bytes, model.info.parameters, model)
-    if program:
-        for kind, path, size, count in peers(program, exact, work):
-            row(f"llama.cpp {kind}", size, count, opened(path, "stored"))
+    whole = exact
+    if exact.is_dir():
+        whole = work / "whole.gguf"
+        convert(exact, to="f32", output=whole)
+    if name != "minilm":
+        folder = work / "mlx"
+        written = convert(whole, to="mlx-4bit", output=folder)
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        count = round(8 * size / written.bits_per_weight)
+        row("talu mlx-4bit", size, count, opened(folder, "auto"))
+    plain = rounded_to_nearest(whole, work / "plain.gguf")
+    row("4 bits, rounded to nearest", *size_of(plain), opened(plain, "auto"))
+    for kind in TYPES if program else ():
+        small = work / f"{kind}.gguf"
+        subprocess.run([program, str(whole), str(small), kind], check=True, capture_output=True)
+        row(f"llama.cpp {kind}", *size_of(small), opened(small, "auto"))
+        floats = in_float32(small, work / "floats.gguf")
+        row(f"llama.cpp {kind}, in float32", *size_of(small), opened(floats, "stored"))
 
 
 def exact_models(work: Path) -> dict[str, Callable[[], Path]]:
