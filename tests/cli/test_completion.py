@@ -51,6 +51,7 @@ def path(tmp_path: Path) -> dict[str, str]:
         ("talu embed --pooling m", "mean model"),
         ("talu ask --model ''", "talu/pocket acme/lion"),
         ("talu bench ac", "acme/lion"),
+        ("talu convert acme/lion --to q4_k", "q4_k_s q4_k_m"),
     ],
 )
 def test_bash_completes_commands_options_and_values(

@@ -97,6 +97,34 @@ def test_quantised_weights_are_refused_by_name(output: Path) -> None:
     assert not output.exists()
 
 
+def test_a_quantised_folder_is_refused(tmp_path: Path, output: Path) -> None:
+    folder = convert("talu/pocket", to="mlx-8bit", output=tmp_path / "mlx").path
+    message = refused("CONVERT_ALREADY_QUANTIZED", folder, to="q8_0", output=output)
+    assert "convert the original" in message
+
+
+def test_a_split_file_becomes_one_file(tmp_path: Path, output: Path) -> None:
+    whole = tmp_path / "whole.gguf"
+    write(GOLDEN / "qwen3", whole, "qwen3")
+    reader = gguf.GGUFReader(whole)
+    writer = gguf.GGUFWriter(tmp_path / "part.gguf", "qwen3", split_max_tensors=8)
+    for key, field in reader.fields.items():
+        if not key.startswith(("GGUF.", "general.architecture")):
+            kind, inner = field.types[0], field.types[-1]
+            inner = inner if kind == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(key, field.contents(), kind, inner)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    convert(min(tmp_path.glob("part-*.gguf")), to="f32", output=output)
+    found = gguf.GGUFReader(output)
+    assert not [key for key in found.fields if key.startswith("split.")]
+    assert {t.name for t in found.tensors} == {t.name for t in reader.tensors}
+
+
 def test_an_existing_file_is_kept_unless_it_is_to_be_replaced(model: Path, output: Path) -> None:
     output.write_text("precious")
     assert "exists" in refused("CONVERT_OUTPUT_EXISTS", model, to="f16", output=output)

@@ -211,10 +211,32 @@ def test_llama_cpp_computes_what_the_original_does(
         assert one.logprob == pytest.approx(other["logprob"], abs=0.01)
 
 
+@pytest.mark.parametrize("name", ["bert", "gemma", "llama31", "qwen3_tied"])
+def test_a_file_that_is_converted_to_its_own_format_stays_as_it_is(
+    name: str, tmp_path: Path
+) -> None:
+    changes = {"dtype": "float32"} if name == "gemma" else {}
+    folder, first, second = (tmp_path / each for each in (name, "a.gguf", "b.gguf"))
+    convert(golden(name, folder, **changes), to="f32", output=first)
+    assert convert(first, to="f32", output=second).notes == ()
+    assert second.read_bytes() == first.read_bytes()
+
+
 def test_a_window_that_the_file_cannot_hold_is_noted(tmp_path: Path) -> None:
     folder = golden("mistral", tmp_path / "mistral")
     done = convert(folder, to="f32", output=tmp_path / "model.gguf")
     assert any("sliding window of 8 tokens" in note for note in done.notes)
+
+
+def test_a_tokenizer_of_another_kind_is_refused(tmp_path: Path) -> None:
+    folder, path = golden("qwen3", tmp_path / "qwen3"), tmp_path / "model.gguf"
+    tokenizer = toy_tokenizer(131)
+    vocab = tokenizer["model"]["vocab"]
+    tokenizer["model"] = {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ConvertError, match="cannot describe this tokenizer: it is a WordLevel"):
+        convert(folder, to="f32", output=path)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(
@@ -240,11 +262,9 @@ def test_a_network_that_the_file_cannot_hold_is_refused(
 def test_a_tokenizer_that_the_file_cannot_hold_is_refused(tmp_path: Path) -> None:
     folder, path = golden("qwen3", tmp_path / "qwen3"), tmp_path / "model.gguf"
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    tokenizer["pre_tokenizer"] = {"type": "CharDelimiterSplit", "delimiter": "e"}
-    tokenizer["pre_tokenizer"] = {
-        "type": "Sequence",
-        "pretokenizers": [tokenizer["pre_tokenizer"], toy_tokenizer(131)["pre_tokenizer"]],
-    }
+    split = {"type": "CharDelimiterSplit", "delimiter": "e"}
+    pretokenizers = [split, tokenizer["pre_tokenizer"]]
+    tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": pretokenizers}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(ConvertError, match="has no name in GGUF") as caught:
         convert(folder, to="f32", output=path)

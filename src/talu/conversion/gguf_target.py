@@ -16,6 +16,7 @@ from talu.exceptions import ConvertError
 from talu.gguf.network import interleaved
 from talu.gguf.tensor_names import stored_name
 from talu.gguf.writer import typed
+from talu.weights.layout import SUMMED_COLUMNS
 from talu.weights.mixtures import BLOCK, MIXTURES, Part, type_in
 from talu.weights.tensors import ARRAY_TYPES, Tensor, as_float32
 
@@ -61,7 +62,7 @@ class GgufTarget:
         if self.name in FLOATS:
             return GgufPlan(metadata, tensors, described.notes)
         metadata["general.quantization_version"] = typed(QUANTIZATION_VERSION)
-        notes = [*described.notes, *self._notes(original, tensors)]
+        notes = [*described.notes, *notes_on_types(self.name, original, tensors)]
         if self.name in WITHOUT_TEXTS:
             return GgufPlan(metadata, tensors, notes)
         encodings = {
@@ -81,42 +82,58 @@ class GgufTarget:
         elif stored.change == "one added" and not described.one_added:
             tensor = vector(tensor.name, as_float32(tensor) + np.float32(1))
         kind: str | None = "F32"
-        if len(tensor.shape) > 1 and stored.name not in KEPT:
+        if is_encoded(stored.name, tensor):
             floats = self.name in FLOATS
             kind = self.name.upper() if floats else type_in(self.name, part, tensor.columns)
         return FileTensor(name=stored.name, type=kind or UNDIVIDED, tensor=tensor, weight=weight)
 
-    def _notes(self, original: Original, tensors: Sequence[FileTensor]) -> Iterator[str]:
-        """Notes on matrices that have other types than the mixture has for them.
 
-        Raises:
-            ConvertError: none is quantised.
-        """
-        matrices = [
-            each for each in tensors if len(each.tensor.shape) > 1 and each.name not in KEPT
-        ]
-        left = [each for each in matrices if each.type in ARRAY_TYPES]
-        if len(left) == len(matrices):
-            raise ConvertError(
-                f"no matrix of {shown(original.name)} can be quantised to {self.name}: their "
-                f"columns are not a multiple of {BLOCK}; convert it to bf16",
-                code="CONVERT_UNSUPPORTED_FORMAT",
-            )
-        found = parts(original.architecture.graph)
-        other = [
-            each
-            for each in matrices
-            if each not in left
-            and each.type != type_in(self.name, found[each.weight or ""], LARGE_BLOCK)
-        ]
-        for some, block in ((left, BLOCK), (other, LARGE_BLOCK)):
-            if some:
-                kinds = ", ".join(sorted({each.type for each in some}))
-                count = "1 matrix is" if len(some) == 1 else f"{len(some)} matrices are"
-                yield (
-                    f"{count} stored in {kinds}, such as {some[0].name!r}, because columns are not "
-                    f"a multiple of {block}"
-                )
+def is_encoded(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor of a file has the type that is asked for, not always F32."""
+    return len(tensor.shape) > 1 and name not in KEPT
+
+
+def notes_on_types(
+    mixture: str, original: Original, tensors: Sequence[FileTensor]
+) -> Iterator[str]:
+    """Notes on matrices that are not quantised as the mixture has it.
+
+    Raises:
+        ConvertError: none is quantised.
+    """
+    found = parts(original.architecture.graph)
+    matrices = [
+        each for each in tensors if each.weight is not None and is_encoded(each.name, each.tensor)
+    ]
+    left = [each for each in matrices if each.type in ARRAY_TYPES]
+    if len(left) == len(matrices):
+        raise ConvertError(
+            f"no matrix of {shown(original.name)} can be quantised to {mixture}: their columns "
+            f"are not a multiple of {BLOCK}; convert it to bf16",
+            code="CONVERT_UNSUPPORTED_FORMAT",
+        )
+    other, unread = [], []
+    for each in matrices:
+        part = found[each.weight or ""]
+        if each not in left and each.type != type_in(mixture, part, LARGE_BLOCK):
+            other.append(each)
+        if each not in left and part.multiplied and each.tensor.columns % SUMMED_COLUMNS:
+            unread.append(each)
+    yield from _counted(left, "stored in {}", BLOCK)
+    yield from _counted(other, "stored in {}", LARGE_BLOCK)
+    if mixture not in WITHOUT_TEXTS:
+        yield from _counted(unread, "quantised without sample texts", SUMMED_COLUMNS)
+
+
+def _counted(some: Sequence[FileTensor], how: str, columns: int) -> Iterator[str]:
+    """A note if there are such matrices."""
+    if some:
+        count = "1 matrix is" if len(some) == 1 else f"{len(some)} matrices are"
+        kinds = ", ".join(sorted({each.type for each in some}))
+        yield (
+            f"{count} {how.format(kinds)}, such as {some[0].name!r}, because columns are not a "
+            f"multiple of {columns}"
+        )
 
 
 GGUF_TARGETS = (

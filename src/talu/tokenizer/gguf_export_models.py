@@ -91,8 +91,9 @@ def _ends(backend: tokenizers.Tokenizer, *, wordpiece: bool) -> dict[str, Any]:
     """The tokens around a text."""
     bare = backend.encode("a", add_special_tokens=False).ids
     whole = backend.encode("a").ids
-    at = next(n for n in range(len(whole) + 1) if whole[n : n + len(bare)] == bare)
-    before, after = whole[:at], whole[at + len(bare) :]
+    places = range(len(whole) - len(bare) + 1)
+    at = next((n for n in places if whole[n : n + len(bare)] == bare), None)
+    before, after = ([], whole) if at is None else (whole[:at], whole[at + len(bare) :])
     if len(before) > 1 or len(after) > 1:
         raise refused("it adds more than one token before or after a text")
     if wordpiece:
