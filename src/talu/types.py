@@ -88,8 +88,7 @@ class LocalBackend:
             ``"q8"`` and ``"q4"`` quantise a model that is not quantised yet, to 8 bits a weight,
             and to 4.5 with 8 for what matters most: less memory, faster generation. The first open
             takes from seconds to minutes; the result is kept in the cache. ``"q4_0"`` to
-            ``"q6_k"`` are the formats of GGUF files with these names, to compare with; ``"q4"`` is
-            closer to the exact model than all others of its size.
+            ``"q6_k"`` are the formats of GGUF files with these names.
         kv_format: format of cached keys and values. ``"auto"`` is f32 for f32 weights and f16 for
             others. A model with keys or values above 65,504 needs ``"bf16"``, or ``"f32"``, which
             takes twice the memory.
