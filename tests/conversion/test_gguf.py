@@ -13,9 +13,11 @@ from tests.gguf.llama import HARD, PLAIN, ids
 from tests.remote.llama import LlamaCpp
 
 from talu.client import Client
+from talu.conversion.gguf_metadata import rope_factors
 from talu.exceptions import ConvertError
 from talu.graph.record import Graph
 from talu.models import load_architecture
+from talu.models.rope import default_frequencies, llama3_scaling
 from talu.router.conversion import convert
 from talu.sources.folder import FolderSource
 from talu.sources.gguf import GgufSource
@@ -220,6 +222,15 @@ def test_a_file_that_is_converted_to_its_own_format_stays_as_it_is(
     convert(golden(name, folder, **changes), to="f32", output=first)
     assert convert(first, to="f32", output=second).notes == ()
     assert second.read_bytes() == first.read_bytes()
+
+
+def test_rotary_factors_give_the_frequencies_of_llama_3_to_the_last_bit() -> None:
+    frequencies = llama3_scaling(default_frequencies(5e5, 128), 8.0, 1.0, 4.0, context=8192)
+    factors = rope_factors(5e5, frequencies, "llama")
+    np.testing.assert_array_max_ulp(default_frequencies(5e5, 128) / factors, frequencies, 1)
+    assert rope_factors(5e5, default_frequencies(5e5, 128), "llama") is None
+    with pytest.raises(ConvertError, match="'qwen3' has no place for rotary frequencies"):
+        rope_factors(5e5, frequencies, "qwen3")
 
 
 def test_a_window_that_the_file_cannot_hold_is_noted(tmp_path: Path) -> None:

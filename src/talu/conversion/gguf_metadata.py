@@ -108,6 +108,8 @@ def unsupported(message: str) -> ConvertError:
 def rope_factors(base: float, frequencies: Floats, architecture: str) -> Floats | None:
     """The numbers that the plain frequencies are divided by; None if all are 1.
 
+    The quotients can differ from the frequencies in the last bit, because both are rounded.
+
     Raises:
         ConvertError: they are not, and files of the architecture have no place for them.
     """
@@ -119,12 +121,7 @@ def rope_factors(base: float, frequencies: Floats, architecture: str) -> Floats 
             f"a GGUF file of the architecture {architecture!r} has no place for rotary "
             "frequencies of this kind ('rope_scaling')"
         )
-    factors = plain / frequencies
-    for way in (np.float32(0), np.float32(np.inf)):  # the neighbours, where division rounds
-        other = np.nextafter(factors, way)
-        better = (plain / factors != frequencies) & (plain / other == frequencies)
-        factors = np.where(better, other, factors)
-    return factors
+    return plain / frequencies
 
 
 def _decoder(config: Any) -> dict[str, Any]:
