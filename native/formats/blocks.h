@@ -12,6 +12,8 @@
 //   pack_block          writes a block from rows of the source
 //   dequantize_block    computes one row of a block
 //   add_block           adds the products of a block, for several rows of activations
+//   Unpacked            optional: the same numbers in a form that is multiplied faster, with
+//                       block_bytes and add_block, and unpack, which makes it of a block
 //   Row                 the layout of a row of activations, and how it is computed
 //
 // A fragment of kernels.inc, which includes it for each target, in an order that matters.
@@ -86,14 +88,14 @@ static void dequantize_blocks(const void* packed, std::size_t row, std::size_t c
 // activations: panels of as many rows as possible, then fewer. The first block of a tile begins the
 // sums.
 template <class F, std::size_t SIZE = 0>
-static void add_blocks(std::size_t tokens, const std::byte* tile, std::size_t first,
+static void add_blocks(std::size_t tokens, const std::byte* blocks, std::size_t first,
                        std::size_t last, std::size_t columns, const std::byte* x,
                        std::size_t x_stride, float* sums, std::size_t sums_stride) {
   using Row = typename F::Row;
   constexpr std::size_t TOKENS = F::panels[SIZE];
   for (; tokens >= TOKENS; tokens -= TOKENS) {
     for (std::size_t begin = first; begin < last; begin += F::block) {
-      const std::byte* const block = tile + begin / F::block * F::block_bytes(F::block);
+      const std::byte* const block = blocks + (begin - first) / F::block * F::block_bytes(F::block);
       const BlockActivations activations = {
           x + Row::integers_at(columns) + begin * sizeof(typename Row::Integer),
           x + begin / Row::scaled * sizeof(float),
@@ -109,7 +111,26 @@ static void add_blocks(std::size_t tokens, const std::byte* tile, std::size_t fi
     sums += TOKENS * sums_stride;
   }
   if constexpr (TOKENS > 1)
-    add_blocks<F, SIZE + 1>(tokens, tile, first, last, columns, x, x_stride, sums, sums_stride);
+    add_blocks<F, SIZE + 1>(tokens, blocks, first, last, columns, x, x_stride, sums, sums_stride);
+}
+
+// The same for enough rows of activations that it pays to unpack the blocks before.
+template <class F>
+static void add_unpacked(std::size_t tokens, const std::byte* blocks, std::size_t first,
+                         std::size_t last, std::size_t columns, const std::byte* x,
+                         std::size_t x_stride, float* sums, std::size_t sums_stride) {
+  using U = typename F::Unpacked;
+  constexpr std::size_t kAtOnce = F::block >= 512 ? 1 : 512 / F::block;  // blocks
+  alignas(64) std::byte unpacked[kAtOnce * U::block_bytes(F::block)];
+  for (std::size_t begin = first; begin < last; begin += kAtOnce * F::block) {
+    const std::size_t end = smaller(last, begin + kAtOnce * F::block);
+    std::byte* to = unpacked;
+    for (std::size_t c = begin; c < end; c += F::block) {
+      U::unpack(blocks + (c - first) / F::block * F::block_bytes(F::block), to);
+      to += U::block_bytes(F::block);
+    }
+    add_blocks<U>(tokens, unpacked, begin, end, columns, x, x_stride, sums, sums_stride);
+  }
 }
 
 template <class F>
@@ -121,9 +142,16 @@ static void multiply_blocks(const void* packed, std::size_t tiles, std::size_t c
   for (std::size_t r = 0; r < tiles; ++r) {
     const auto* const tile =
         static_cast<const std::byte*>(packed) + r * block_tile_bytes<F>(columns);
+    if constexpr (requires { typename F::Unpacked; })
+      if (tokens >= 3 * F::panels[0]) {
+        add_unpacked<F>(tokens, tile, 0, columns, columns, x, x_stride, sums + r * kTileRows,
+                        kStride);
+        continue;
+      }
     for (std::size_t begin = 0; begin < columns; begin += kColumns)
-      add_blocks<F>(tokens, tile, begin, smaller(columns, begin + kColumns), columns, x, x_stride,
-                    sums + r * kTileRows, kStride);
+      add_blocks<F>(tokens, tile + begin / F::block * F::block_bytes(F::block), begin,
+                    smaller(columns, begin + kColumns), columns, x, x_stride, sums + r * kTileRows,
+                    kStride);
   }
 }
 

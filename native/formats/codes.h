@@ -152,13 +152,40 @@ struct Planes {
     return all;
   }
 
+  // Codes that are too large for products in 16 bits are multiplied in halves of 4 bits.
+  static constexpr bool split = largest_code() > kLargestCode;
+  struct Halves {
+    codes low, high;
+  };
+  [[gnu::always_inline]] static Halves halves(const std::byte* planes, std::size_t number) {
+    const codes all = group_codes(planes, number);
+    if constexpr (split) return {low_bits(all), high_bits(all)};
+    return {all, all};
+  }
+
+  // The codes of a block in bytes: sixteen rows of four columns, then the next columns; if they are
+  // split, the lower halves of four columns, then the upper ones.
+  static constexpr std::size_t kUnpackedGroup = group * kTileRows * (split ? 2 : 1);
+  static constexpr std::size_t unpacked_bytes = block / group * kUnpackedGroup;
+  static void unpack(const std::byte* planes, std::byte* to) {
+    for (std::size_t g = 0; g < block / group; ++g, to += kUnpackedGroup) {
+      const Halves both = halves(planes, g);
+      store_codes(to, both.low);
+      if constexpr (split) store_codes(to + group * kTileRows, both.high);
+    }
+  }
+  [[gnu::always_inline]] static Halves unpacked(const std::byte* from, std::size_t number) {
+    if constexpr (split) return {load_codes<8>(from, 2 * number), load_codes<8>(from, 2 * number + 1)};
+    const codes all = load_codes<8>(from, number);
+    return {all, all};
+  }
+
   // sum[token] = codes of one part · x, exactly.
-  template <std::size_t TOKENS>
+  template <std::size_t TOKENS, Halves (*READ)(const std::byte*, std::size_t) = halves>
   [[gnu::always_inline]] static void add_part(const std::byte* planes, std::size_t number,
                                               const std::byte* x, std::size_t stride,
                                               i32x16 (&sum)[TOKENS]) {
     constexpr std::size_t groups = part / group;
-    constexpr bool split = largest_code() > kLargestCode;
     constexpr std::size_t at_once =
         smaller(groups, groups_before_overflow(split ? 15 : largest_code()));
 #pragma GCC unroll kUnrolledGroups
@@ -168,12 +195,12 @@ struct Planes {
       for (std::size_t t = 0; t < TOKENS; ++t) low[t] = high[t] = no_products();
 #pragma GCC unroll kUnrolledGroups
       for (std::size_t g = begin; g < begin + at_once; ++g) {
-        const codes all = group_codes(planes, number * groups + g);
+        const Halves both = READ(planes, number * groups + g);
 #pragma GCC unroll 12
         for (std::size_t t = 0; t < TOKENS; ++t) {
           const std::byte* const four = x + t * stride + g * group;
-          low[t] = add_codes(split ? low_bits(all) : all, four, low[t]);
-          if constexpr (split) high[t] = add_codes(high_bits(all), four, high[t]);
+          low[t] = add_codes(both.low, four, low[t]);
+          if constexpr (split) high[t] = add_codes(both.high, four, high[t]);
         }
       }
 #pragma GCC unroll 12
@@ -264,37 +291,94 @@ struct Coded {
     }
   }
 
+  // Scale and minimum of a part.
+  struct Grid {
+    f32x16 scale, least;
+  };
+  static Grid grid(const std::byte* from, const Grid& whole, std::size_t p) {
+    Grid of_part = whole;
+    if constexpr (D::integers) {
+      of_part.scale = multiply(whole.scale, load_i8(from + kIntegers + p * kTileRows));
+      if constexpr (D::minimum != 0)
+        of_part.least = multiply(whole.least, load_u8(from + kMinimumIntegers + p * kTileRows));
+    }
+    return of_part;
+  }
+  static Grid whole_grid(const std::byte* from) {
+    Grid whole = {Scale::load(from), splat(0.0f)};
+    if constexpr (D::minimum != 0) whole.least = Scale::load(from + kMinimums);
+    return whole;
+  }
+
+  // sums += the weights of a part · x, of which `sum` are the products of codes and integers.
+  template <std::size_t TOKENS>
+  [[gnu::always_inline]] static void add_sums(const i32x16 (&sum)[TOKENS], const Grid& grid,
+                                              std::size_t p, const BlockActivations& x, bool first,
+                                              float* sums, std::size_t sums_stride) {
+#pragma GCC unroll 12
+    for (std::size_t t = 0; t < TOKENS; ++t) {
+      float* const to = sums + t * sums_stride;
+      const float step = x.scale(t, p * part / Row::scaled);
+      std::int32_t all = x.sum(t, p * part / Row::summed);
+      if constexpr (part == 2 * Row::summed) all += x.sum(t, p * part / Row::summed + 1);
+      f32x16 y = first && p == 0 ? splat(0.0f) : ::talu::load(to);
+      y = fma(to_floats(subtract(sum[t], D::offset * all)), multiply(grid.scale, splat(step)), y);
+      if constexpr (D::minimum != 0)
+        y = fma(grid.least, splat(D::minimum * step * static_cast<float>(all)), y);
+      store(to, y);
+    }
+  }
+
   template <std::size_t TOKENS, std::size_t COLUMNS>
   [[gnu::noinline]] static void add_block(const std::byte* from, std::size_t,
                                           const BlockActivations& x, bool first, float* sums,
                                           std::size_t sums_stride) {
-    const f32x16 whole = Scale::load(from);
-    f32x16 minimum = splat(0.0f);
-    if constexpr (D::minimum != 0) minimum = Scale::load(from + kMinimums);
+    const Grid whole = whole_grid(from);
 #pragma GCC unroll 1
     for (std::size_t p = 0; p < parts; ++p) {
       i32x16 sum[TOKENS];
       Codes::template add_part<TOKENS>(from + kPlanes, p, x.integers + p * part, x.stride, sum);
-      f32x16 scale = whole, least = minimum;
-      if constexpr (D::integers) {
-        scale = multiply(whole, load_i8(from + kIntegers + p * kTileRows));
-        if constexpr (D::minimum != 0)
-          least = multiply(minimum, load_u8(from + kMinimumIntegers + p * kTileRows));
-      }
-#pragma GCC unroll 12
-      for (std::size_t t = 0; t < TOKENS; ++t) {
-        float* const to = sums + t * sums_stride;
-        const float step = x.scale(t, p * part / Row::scaled);
-        std::int32_t all = x.sum(t, p * part / Row::summed);
-        if constexpr (part == 2 * Row::summed) all += x.sum(t, p * part / Row::summed + 1);
-        f32x16 y = first && p == 0 ? splat(0.0f) : ::talu::load(to);
-        y = fma(to_floats(subtract(sum[t], D::offset * all)), multiply(scale, splat(step)), y);
-        if constexpr (D::minimum != 0)
-          y = fma(least, splat(D::minimum * step * static_cast<float>(all)), y);
-        store(to, y);
-      }
+      add_sums(sum, grid(from, whole, p), p, x, first, sums, sums_stride);
     }
   }
+
+  // A block with its codes in bytes, and the scales and minimums of its parts in floats.
+  struct Unpacked {
+    static constexpr std::size_t block = Coded::block, group = Coded::group;
+    static constexpr std::size_t source_columns = block;
+    static constexpr auto& panels = kCodePanels;
+    using Row = I8Row;
+    static constexpr std::size_t kGrid = (D::minimum != 0 ? 2 : 1) * kTileRows * sizeof(float);
+
+    static constexpr std::size_t block_bytes(std::size_t) {
+      return parts * kGrid + Codes::unpacked_bytes;
+    }
+    [[gnu::noinline]] static void unpack(const std::byte* from, std::byte* to) {
+      const Grid whole = whole_grid(from);
+      for (std::size_t p = 0; p < parts; ++p, to += kGrid) {
+        const Grid of_part = grid(from, whole, p);
+        auto* const floats = reinterpret_cast<float*>(to);
+        ::talu::store(floats, of_part.scale);
+        if constexpr (D::minimum != 0) ::talu::store(floats + kTileRows, of_part.least);
+      }
+      Codes::unpack(from + kPlanes, to);
+    }
+    template <std::size_t TOKENS, std::size_t COLUMNS>
+    [[gnu::noinline]] static void add_block(const std::byte* from, std::size_t,
+                                            const BlockActivations& x, bool first, float* sums,
+                                            std::size_t sums_stride) {
+#pragma GCC unroll 1
+      for (std::size_t p = 0; p < parts; ++p) {
+        i32x16 sum[TOKENS];
+        Codes::template add_part<TOKENS, Codes::unpacked>(
+            from + parts * kGrid, p, x.integers + p * part, x.stride, sum);
+        const auto* const floats = reinterpret_cast<const float*>(from + p * kGrid);
+        Grid of_part = {::talu::load(floats), splat(0.0f)};
+        if constexpr (D::minimum != 0) of_part.least = ::talu::load(floats + kTileRows);
+        add_sums(sum, of_part, p, x, first, sums, sums_stride);
+      }
+    }
+  };
 };
 
 // Reads and writes numbers of a file, which are not aligned.

@@ -278,6 +278,11 @@ TALU_INLINE codes load_codes(const std::byte* plane, std::size_t group) {
             _mm256_and_si256(_mm256_srli_epi16(all, shift + WIDTH), mask)};
   }
 }
+TALU_INLINE void store_codes(std::byte* to, codes x) {
+  auto* const two = reinterpret_cast<__m256i*>(to);
+  _mm256_storeu_si256(two, x.low);
+  _mm256_storeu_si256(two + 1, x.high);
+}
 template <int SHIFT>
 TALU_INLINE codes combine(codes low, codes high) {
   return {_mm256_or_si256(low.low, _mm256_slli_epi16(high.low, SHIFT)),
@@ -297,8 +302,11 @@ TALU_INLINE codes high_bits(codes x) {
 // sum + codes · x, for four numbers of x in 8 bits.
 TALU_INLINE partial add_codes(codes w, const std::byte* x, partial sum) {
   const __m256i four = splat_32_bits(x);
-  return {_mm256_add_epi16(sum.low, _mm256_maddubs_epi16(w.low, four)),
-          _mm256_add_epi16(sum.high, _mm256_maddubs_epi16(w.high, four))};
+  sum = {_mm256_add_epi16(sum.low, _mm256_maddubs_epi16(w.low, four)),
+         _mm256_add_epi16(sum.high, _mm256_maddubs_epi16(w.high, four))};
+  // Without this, GCC computes many products before it adds them, and stores them on the stack.
+  __asm__ volatile("" : "+x"(sum.low), "+x"(sum.high));
+  return sum;
 }
 TALU_INLINE i32x16 widen(partial x) {
   const __m256i one = _mm256_set1_epi16(1);

@@ -174,6 +174,7 @@ TALU_INLINE codes load_codes(const std::byte* plane, std::size_t group) {
     return {_mm512_and_si512(both, _mm512_set1_epi8((1 << WIDTH) - 1))};
   }
 }
+TALU_INLINE void store_codes(std::byte* to, codes x) { _mm512_storeu_si512(to, x.v); }
 template <int SHIFT>
 TALU_INLINE codes combine(codes low, codes high) {
   return {_mm512_or_si512(low.v, _mm512_slli_epi16(high.v, SHIFT))};

@@ -237,6 +237,7 @@ template <int WIDTH>
     return byte >> (half % in_vector * WIDTH) & ((1u << WIDTH) - 1);
   });
 }
+TALU_INLINE void store_codes(std::byte* to, codes x) { __builtin_memcpy(to, x.lane, sizeof x.lane); }
 template <int SHIFT>
 [[gnu::noinline]] codes combine(codes low, codes high) {
   return each_code([&](std::size_t i) { return low.lane[i] | high.lane[i] << SHIFT; });
