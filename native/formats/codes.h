@@ -152,63 +152,51 @@ struct Planes {
     return all;
   }
 
-  // Codes that are too large for products in 16 bits are multiplied in halves of 4 bits.
-  static constexpr bool split = largest_code() > kLargestCode;
-  struct Halves {
-    codes low, high;
-  };
-  [[gnu::always_inline]] static Halves halves(const std::byte* planes, std::size_t number) {
-    const codes all = group_codes(planes, number);
-    if constexpr (split) return {low_bits(all), high_bits(all)};
-    return {all, all};
-  }
-
-  // The codes of a block in bytes: sixteen rows of four columns, then the next columns; if they are
-  // split, the lower halves of four columns, then the upper ones.
-  static constexpr std::size_t kUnpackedGroup = group * kTileRows * (split ? 2 : 1);
-  static constexpr std::size_t unpacked_bytes = block / group * kUnpackedGroup;
+  // The codes of a block in bytes: sixteen rows of four columns, then the next columns.
+  static constexpr std::size_t unpacked_bytes = block * kTileRows;
   static void unpack(const std::byte* planes, std::byte* to) {
-    for (std::size_t g = 0; g < block / group; ++g, to += kUnpackedGroup) {
-      const Halves both = halves(planes, g);
-      store_codes(to, both.low);
-      if constexpr (split) store_codes(to + group * kTileRows, both.high);
-    }
-  }
-  [[gnu::always_inline]] static Halves unpacked(const std::byte* from, std::size_t number) {
-    if constexpr (split) return {load_codes<8>(from, 2 * number), load_codes<8>(from, 2 * number + 1)};
-    const codes all = load_codes<8>(from, number);
-    return {all, all};
+    for (std::size_t g = 0; g < block / group; ++g, to += group * kTileRows)
+      store_codes(to, group_codes(planes, g));
   }
 
-  // sum[token] = codes of one part · x, exactly.
-  template <std::size_t TOKENS, Halves (*READ)(const std::byte*, std::size_t) = halves>
+  // Codes of which a pair of products exceeds 16 bits are multiplied as signed numbers: the sums are
+  // those of (code - bias) · x.
+  static constexpr bool wide = largest_code() > kLargestCode;
+  static constexpr int bias = wide ? 128 : 0;
+
+  // sum[token] = (codes - bias) of one part · x, exactly. READ gives the codes of a group.
+  template <std::size_t TOKENS, codes (*READ)(const std::byte*, std::size_t) = group_codes>
   [[gnu::always_inline]] static void add_part(const std::byte* planes, std::size_t number,
                                               const std::byte* x, std::size_t stride,
                                               i32x16 (&sum)[TOKENS]) {
     constexpr std::size_t groups = part / group;
-    constexpr std::size_t at_once =
-        smaller(groups, groups_before_overflow(split ? 15 : largest_code()));
+    if constexpr (wide) {
+      for (std::size_t t = 0; t < TOKENS; ++t) sum[t] = splat_integer(0);
+#pragma GCC unroll kUnrolledGroups
+      for (std::size_t g = 0; g < groups; ++g) {
+        const auto w = less_128(READ(planes, number * groups + g));
+#pragma GCC unroll 12
+        for (std::size_t t = 0; t < TOKENS; ++t)
+          sum[t] = add_signed(w, x + t * stride + g * group, sum[t]);
+      }
+      return;
+    }
+    constexpr std::size_t at_once = smaller(groups, groups_before_overflow(largest_code()));
 #pragma GCC unroll kUnrolledGroups
     for (std::size_t begin = 0; begin < groups; begin += at_once) {
-      partial low[TOKENS], high[TOKENS];
+      partial products[TOKENS];
 #pragma GCC unroll 12
-      for (std::size_t t = 0; t < TOKENS; ++t) low[t] = high[t] = no_products();
+      for (std::size_t t = 0; t < TOKENS; ++t) products[t] = no_products();
 #pragma GCC unroll kUnrolledGroups
       for (std::size_t g = begin; g < begin + at_once; ++g) {
-        const Halves both = READ(planes, number * groups + g);
+        const codes w = READ(planes, number * groups + g);
 #pragma GCC unroll 12
-        for (std::size_t t = 0; t < TOKENS; ++t) {
-          const std::byte* const four = x + t * stride + g * group;
-          low[t] = add_codes(both.low, four, low[t]);
-          if constexpr (split) high[t] = add_codes(both.high, four, high[t]);
-        }
+        for (std::size_t t = 0; t < TOKENS; ++t)
+          products[t] = add_codes(w, x + t * stride + g * group, products[t]);
       }
 #pragma GCC unroll 12
-      for (std::size_t t = 0; t < TOKENS; ++t) {
-        i32x16 products = widen(low[t]);
-        if constexpr (split) products = add_shifted(products, widen(high[t]));
-        sum[t] = begin == 0 ? products : add(sum[t], products);
-      }
+      for (std::size_t t = 0; t < TOKENS; ++t)
+        sum[t] = begin == 0 ? widen(products[t]) : add(sum[t], widen(products[t]));
     }
   }
 };
@@ -322,7 +310,8 @@ struct Coded {
       std::int32_t all = x.sum(t, p * part / Row::summed);
       if constexpr (part == 2 * Row::summed) all += x.sum(t, p * part / Row::summed + 1);
       f32x16 y = first && p == 0 ? splat(0.0f) : ::talu::load(to);
-      y = fma(to_floats(subtract(sum[t], D::offset * all)), multiply(grid.scale, splat(step)), y);
+      const i32x16 products = subtract(sum[t], (D::offset - Codes::bias) * all);
+      y = fma(to_floats(products), multiply(grid.scale, splat(step)), y);
       if constexpr (D::minimum != 0)
         y = fma(grid.least, splat(D::minimum * step * static_cast<float>(all)), y);
       store(to, y);
@@ -370,7 +359,7 @@ struct Coded {
 #pragma GCC unroll 1
       for (std::size_t p = 0; p < parts; ++p) {
         i32x16 sum[TOKENS];
-        Codes::template add_part<TOKENS, Codes::unpacked>(
+        Codes::template add_part<TOKENS, load_codes<8>>(
             from + parts * kGrid, p, x.integers + p * part, x.stride, sum);
         const auto* const floats = reinterpret_cast<const float*>(from + p * kGrid);
         Grid of_part = {::talu::load(floats), splat(0.0f)};

@@ -81,9 +81,10 @@ struct PartOfGroup {
       for (std::size_t t = 0; t < TOKENS; ++t) {
         float* const to = sums + t * sums_stride;
         const float step = x.scale(t, p);
-        const auto all = static_cast<float>(x.sum(t, 2 * p) + x.sum(t, 2 * p + 1));
+        const std::int32_t all = x.sum(t, 2 * p) + x.sum(t, 2 * p + 1);
         const f32x16 y = first && p == 0 ? splat(0.0f) : load(to);
-        store(to, OFFSET::add(to_floats(sum[t]), offset, scale, step, all, y));
+        const f32x16 products = to_floats(subtract(sum[t], -Codes::bias * all));
+        store(to, OFFSET::add(products, offset, scale, step, static_cast<float>(all), y));
       }
     }
   }

@@ -94,6 +94,8 @@ struct Rotated {
   static constexpr std::size_t kBlock = kPlanes + kRotated / 4 * kGroupBytes;
   static constexpr int kOffset = D::integers ? 0 : 1 << (D::bits - 1);
   static constexpr int kLargest = (1 << D::bits) - 1;
+  static constexpr bool kWide = kLargest > kLargestCode;  // multiplied as signed numbers, less 128
+  static constexpr int kExcess = kOffset - (kWide ? 128 : 0);
 
   static std::size_t tile_bytes(std::size_t columns) {
     return kHeader + columns / kRotated * kBlock;
@@ -143,34 +145,39 @@ struct Rotated {
                                               const std::byte* x, std::size_t stride,
                                               std::int32_t* sums) {
     constexpr std::size_t groups = kScaled / 4;
-    constexpr bool split = kLargest > kLargestCode;
-    constexpr std::size_t at_once = smaller(groups, groups_before_overflow(split ? 15 : kLargest));
+    constexpr std::size_t at_once = smaller(groups, groups_before_overflow(kLargest));
     i32x16 sum[TOKENS];
+    if constexpr (kWide) {
+      for (std::size_t t = 0; t < TOKENS; ++t) sum[t] = splat_integer(0);
 #pragma GCC unroll kUnrolledGroups
-    for (std::size_t begin = 0; begin < groups; begin += at_once) {
-      partial low[TOKENS], high[TOKENS];
+      for (std::size_t g = 0; g < groups; ++g) {
+        const auto w = less_128(load_codes<D::bits>(block + kPlanes, part * groups + g));
 #pragma GCC unroll 12
-      for (std::size_t t = 0; t < TOKENS; ++t) low[t] = high[t] = no_products();
+        for (std::size_t t = 0; t < TOKENS; ++t)
+          sum[t] = add_signed(w, x + t * stride + g * 4, sum[t]);
+      }
+    } else {
 #pragma GCC unroll kUnrolledGroups
-      for (std::size_t g = begin; g < begin + at_once; ++g) {
-        const codes all = load_codes<D::bits>(block + kPlanes, part * groups + g);
+      for (std::size_t begin = 0; begin < groups; begin += at_once) {
+        partial products[TOKENS];
+#pragma GCC unroll 12
+        for (std::size_t t = 0; t < TOKENS; ++t) products[t] = no_products();
+#pragma GCC unroll kUnrolledGroups
+        for (std::size_t g = begin; g < begin + at_once; ++g) {
+          const codes w = load_codes<D::bits>(block + kPlanes, part * groups + g);
+#pragma GCC unroll 12
+          for (std::size_t t = 0; t < TOKENS; ++t)
+            products[t] = add_codes(w, x + t * stride + g * 4, products[t]);
+        }
 #pragma GCC unroll 12
         for (std::size_t t = 0; t < TOKENS; ++t) {
-          const std::byte* const four = x + t * stride + g * 4;
-          low[t] = add_codes(split ? low_bits(all) : all, four, low[t]);
-          if constexpr (split) high[t] = add_codes(high_bits(all), four, high[t]);
+          i32x16 all;
+          if constexpr (D::integers)
+            all = scaled(products[t], load_scales(block + part * kTileRows));
+          else
+            all = widen(products[t]);
+          sum[t] = begin == 0 ? all : add(sum[t], all);
         }
-      }
-#pragma GCC unroll 12
-      for (std::size_t t = 0; t < TOKENS; ++t) {
-        i32x16 products;
-        if constexpr (D::integers) {
-          products = scaled(low[t], load_scales(block + part * kTileRows));
-        } else {
-          products = widen(low[t]);
-          if constexpr (split) products = add_shifted(products, widen(high[t]));
-        }
-        sum[t] = begin == 0 ? products : add(sum[t], products);
       }
     }
 #pragma GCC unroll 12
@@ -211,7 +218,7 @@ struct Rotated {
     std::int32_t total = 0;
     for (std::size_t part = 0; part < columns / kScaled; ++part)
       total += reinterpret_cast<const std::int16_t*>(sums_of_x)[part];
-    return kOffset * total;
+    return kExcess * total;
   }
 
   static void multiply_tile(const std::byte* tile, std::size_t columns, const std::byte* x,
@@ -226,7 +233,7 @@ struct Rotated {
           x + RotatedRow::kSumsAt + begin / kScaled * sizeof(std::int16_t);
       for (std::size_t t = 0; t < tokens; ++t)
         store(sums + t * kTileRows,
-              splat_integer(kOffset == 0 ? 0 : -excess(sums_of_x + t * stride, count)));
+              splat_integer(kExcess == 0 ? 0 : -excess(sums_of_x + t * stride, count)));
       for (std::size_t c = 0; c < count; c += kRotated)
         add_panels(tokens, tile + kHeader + (begin + c) / kRotated * kBlock, integers + c,
                    sums_of_x + c / kScaled * sizeof(std::int16_t), stride, sums);

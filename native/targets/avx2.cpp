@@ -292,13 +292,6 @@ TALU_INLINE codes look_up(codes x, const std::uint8_t (&table)[16]) {
   const __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128(as_128(table)));
   return {_mm256_shuffle_epi8(both, x.low), _mm256_shuffle_epi8(both, x.high)};
 }
-TALU_INLINE codes low_bits(codes x) {
-  const __m256i mask = _mm256_set1_epi8(15);
-  return {_mm256_and_si256(x.low, mask), _mm256_and_si256(x.high, mask)};
-}
-TALU_INLINE codes high_bits(codes x) {
-  return low_bits({_mm256_srli_epi16(x.low, 4), _mm256_srli_epi16(x.high, 4)});
-}
 // sum + codes · x, for four numbers of x in 8 bits.
 TALU_INLINE partial add_codes(codes w, const std::byte* x, partial sum) {
   const __m256i four = splat_32_bits(x);
@@ -315,9 +308,23 @@ TALU_INLINE i32x16 widen(partial x) {
 TALU_INLINE i32x16 add(i32x16 a, i32x16 b) {
   return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
 }
-// a + 16 b
-TALU_INLINE i32x16 add_shifted(i32x16 a, i32x16 b) {
-  return add(a, {_mm256_slli_epi32(b.low, 4), _mm256_slli_epi32(b.high, 4)});
+// Codes less 128, and their sizes.
+struct signed_codes {
+  codes value, size;
+};
+TALU_INLINE signed_codes less_128(codes x) {
+  const __m256i bit = _mm256_set1_epi8(static_cast<char>(0x80));
+  const codes value = {_mm256_xor_si256(x.low, bit), _mm256_xor_si256(x.high, bit)};
+  return {value, {_mm256_abs_epi8(value.low), _mm256_abs_epi8(value.high)}};
+}
+// sum + w · x, for four numbers of x, of sizes below 128, as |w| · (x with the sign of w).
+TALU_INLINE i32x16 add_signed(const signed_codes& w, const std::byte* x, i32x16 sum) {
+  const __m256i four = splat_32_bits(x), one = _mm256_set1_epi16(1);
+  const __m256i low = _mm256_maddubs_epi16(w.size.low, _mm256_sign_epi8(four, w.value.low));
+  const __m256i high = _mm256_maddubs_epi16(w.size.high, _mm256_sign_epi8(four, w.value.high));
+  sum = add(sum, {_mm256_madd_epi16(low, one), _mm256_madd_epi16(high, one)});
+  __asm__ volatile("" : "+x"(sum.low), "+x"(sum.high));  // as in add_codes
+  return sum;
 }
 TALU_INLINE i32x16 subtract(i32x16 a, std::int32_t b) {
   const __m256i all = _mm256_set1_epi32(b);

@@ -16,6 +16,7 @@
 #undef _mm512_cvtps_ph
 #undef _mm512_madd_epi16
 #define __mmask16 simde__mmask16
+#define __mmask64 simde__mmask64
 #define _mm512_maskz_loadu_ps talu::masked_load
 #define _mm512_mask_storeu_ps talu::masked_store
 #define _mm512_cvtph_ps talu::widen_halves

@@ -183,8 +183,6 @@ TALU_INLINE codes look_up(codes x, const std::uint8_t (&table)[16]) {
   const __m128i sixteen = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
   return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(sixteen), x.v)};
 }
-TALU_INLINE codes low_bits(codes x) { return {_mm512_and_si512(x.v, _mm512_set1_epi8(15))}; }
-TALU_INLINE codes high_bits(codes x) { return low_bits({_mm512_srli_epi16(x.v, 4)}); }
 #if TALU_INTEGER_PRODUCTS
 // Sums of products in 32 bits.
 constexpr int kLargestCode = 255;
@@ -209,8 +207,28 @@ TALU_INLINE partial add_codes(codes w, const std::byte* x, partial sum) {
 TALU_INLINE i32x16 widen(partial x) { return {_mm512_madd_epi16(x.v, _mm512_set1_epi16(1))}; }
 #endif
 TALU_INLINE i32x16 add(i32x16 a, i32x16 b) { return {_mm512_add_epi32(a.v, b.v)}; }
-// a + 16 b
-TALU_INLINE i32x16 add_shifted(i32x16 a, i32x16 b) { return add(a, {_mm512_slli_epi32(b.v, 4)}); }
+#if TALU_INTEGER_PRODUCTS
+// Never used: no product overflows.
+TALU_INLINE codes less_128(codes x) { return x; }
+TALU_INLINE i32x16 add_signed(codes, const std::byte*, i32x16 sum) { return sum; }
+#else
+// Codes less 128: their sizes, and which of them are negative.
+struct signed_codes {
+  __m512i size;
+  __mmask64 negative;
+};
+TALU_INLINE signed_codes less_128(codes x) {
+  const __m512i value = _mm512_xor_si512(x.v, _mm512_set1_epi8(static_cast<char>(0x80)));
+  return {_mm512_abs_epi8(value), _mm512_movepi8_mask(value)};
+}
+// sum + w · x, for four numbers of x, of sizes below 128, as |w| · (x with the sign of w).
+TALU_INLINE i32x16 add_signed(const signed_codes& w, const std::byte* x, i32x16 sum) {
+  const __m512i four = splat_32_bits(x);
+  const __m512i turned = _mm512_mask_sub_epi8(four, w.negative, _mm512_setzero_si512(), four);
+  const __m512i products = _mm512_maddubs_epi16(w.size, turned);
+  return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(products, _mm512_set1_epi16(1)))};
+}
+#endif
 TALU_INLINE i32x16 subtract(i32x16 a, std::int32_t b) {
   return {_mm512_sub_epi32(a.v, _mm512_set1_epi32(b))};
 }

@@ -245,8 +245,6 @@ template <int SHIFT>
 [[gnu::noinline]] codes look_up(codes x, const std::uint8_t (&table)[16]) {
   return each_code([&](std::size_t i) { return table[x.lane[i]]; });
 }
-TALU_INLINE codes low_bits(codes x) { return x; }   // never used: no product overflows
-TALU_INLINE codes high_bits(codes x) { return x; }
 // sum + codes · x, for four numbers of x in 8 bits.
 [[gnu::noinline]] partial add_codes(codes w, const std::byte* x, partial sum) {
   std::int8_t four[4];
@@ -257,11 +255,13 @@ TALU_INLINE codes high_bits(codes x) { return x; }
   return sum;
 }
 TALU_INLINE i32x16 widen(partial x) { return x; }
+// Never used: no product overflows.
+TALU_INLINE codes less_128(codes x) { return x; }
+TALU_INLINE i32x16 add_signed(codes, const std::byte*, i32x16 sum) { return sum; }
 TALU_INLINE i32x16 add(i32x16 a, i32x16 b) {
   for (std::size_t i = 0; i < 16; ++i) a.lane[i] += b.lane[i];
   return a;
 }
-TALU_INLINE i32x16 add_shifted(i32x16 a, i32x16) { return a; }
 TALU_INLINE i32x16 subtract(i32x16 a, std::int32_t b) {
   for (std::size_t i = 0; i < 16; ++i) a.lane[i] -= static_cast<std::uint32_t>(b);
   return a;
