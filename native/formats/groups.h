@@ -61,22 +61,28 @@ struct PartOfGroup {
     Codes::write(row, lane, out);
   }
 
+  [[gnu::noinline]] static void unpack(const std::byte* from, std::byte* to) {
+    Codes::unpack(from, to);
+  }
+
   [[gnu::noinline]] static void dequantize(const std::byte* from, std::size_t lane, float scale,
                                            float zero, float minimum, float* out) {
     for (std::size_t c = 0; c < block; ++c)
       out[c] = scale * (static_cast<float>(Codes::read(from, c, lane)) - zero) + minimum;
   }
 
-  // sums += weights · x, for `parts` neighbouring parts with the same scale and offset.
-  template <class OFFSET, std::size_t TOKENS>
+  // sums += weights · x, for `parts` neighbouring parts with the same scale and offset. A part has
+  // BYTES bytes, and READ gives the codes of four columns.
+  template <class OFFSET, std::size_t TOKENS, std::size_t BYTES,
+            codes (*READ)(const std::byte*, std::size_t)>
   [[gnu::noinline]] static void add(const std::byte* from, std::size_t parts, const f32x16& scale,
                                     const f32x16& offset, const BlockActivations& x, bool first,
                                     float* sums, std::size_t sums_stride) {
 #pragma GCC unroll 1
     for (std::size_t p = 0; p < parts; ++p) {
       i32x16 sum[TOKENS];
-      Codes::template add_part<TOKENS>(from + p * Codes::bytes, 0, x.integers + p * part, x.stride,
-                                       sum);
+      Codes::template add_part<TOKENS, READ>(from + p * BYTES, 0, x.integers + p * part, x.stride,
+                                             sum);
 #pragma GCC unroll 12
       for (std::size_t t = 0; t < TOKENS; ++t) {
         float* const to = sums + t * sums_stride;
@@ -159,7 +165,33 @@ struct Group {
   static void add_block(const std::byte* from, std::size_t, const BlockActivations& x, bool first,
                         float* sums, std::size_t sums_stride) {
     const f32x16 scale = SCALE::load(from), offset = Offset::load(from + kOffsets);
-    Part::template add<Multiplied, TOKENS>(from + kCodes, parts, scale, offset, x, first, sums,
-                                           sums_stride);
+    using Codes = typename Part::Codes;
+    Part::template add<Multiplied, TOKENS, Codes::bytes, Codes::group_codes>(
+        from + kCodes, parts, scale, offset, x, first, sums, sums_stride);
   }
+
+  // A group with its codes in bytes, and scales and offsets in floats.
+  struct Unpacked {
+    static constexpr std::size_t block = COLUMNS, group = 4, source_columns = COLUMNS;
+    static constexpr auto& panels = kCodePanels;
+    using Row = I8Row;
+    static constexpr std::size_t kGrid = 2 * kTileRows * sizeof(float);
+    static constexpr std::size_t kPart = Part::Codes::unpacked_bytes;
+
+    static constexpr std::size_t block_bytes(std::size_t) { return kGrid + parts * kPart; }
+    static void unpack(const std::byte* from, std::byte* to) {
+      store(reinterpret_cast<float*>(to), SCALE::load(from));
+      store(reinterpret_cast<float*>(to) + kTileRows, Offset::load(from + kOffsets));
+      for (std::size_t p = 0; p < parts; ++p)
+        Part::unpack(from + kCodes + p * Part::Codes::bytes, to + kGrid + p * kPart);
+    }
+    template <std::size_t TOKENS, std::size_t>
+    static void add_block(const std::byte* from, std::size_t, const BlockActivations& x, bool first,
+                          float* sums, std::size_t sums_stride) {
+      const auto* const floats = reinterpret_cast<const float*>(from);
+      const f32x16 scale = load(floats), offset = load(floats + kTileRows);
+      Part::template add<Multiplied, TOKENS, kPart, load_codes<8>>(
+          from + kGrid, parts, scale, offset, x, first, sums, sums_stride);
+    }
+  };
 };
