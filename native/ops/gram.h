@@ -78,8 +78,11 @@ static bool factor_block(float* matrix, std::size_t stride, double least) {
       double sum = static_cast<double>(row[k]);
       for (std::size_t m = 0; m < k; ++m)
         sum -= static_cast<double>(row[m]) * static_cast<double>(pivot[m]);
-      if (i == k && sum < least) sum = least;
-      if (i == k && !(sum > 0.0 && sum < 1e38)) return false;
+      if (i == k) {
+        if (!(sum > -1e38 && sum < 1e38)) return false;
+        if (sum < least) sum = least;
+        if (sum <= 0.0) return false;
+      }
       row[k] = static_cast<float>(i == k ? __builtin_sqrt(sum)
                                          : sum / static_cast<double>(pivot[k]));
     }

@@ -1,5 +1,6 @@
 """``talu convert`` prints where the result is, and names what the format cannot hold."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,12 @@ def test_wrong_usage_is_one_line_that_says_why(
     done = talu("convert", "talu/pocket", *arguments)
     assert (done.status, done.out) == (status, "")
     assert message in done.err
+
+
+def test_an_unsupported_processor_target_is_one_line(process: Any, tmp_path: Path) -> None:
+    arguments = ("convert", "talu/pocket", "--to", "q8_0", "-o", str(tmp_path / "x.gguf"))
+    done = process(*arguments, env=os.environ | {"TALU_CPU": "sse9"})
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "'sse9'" in done.stderr
+    assert [*tmp_path.iterdir()] == []

@@ -340,6 +340,19 @@ def test_a_folder_that_a_killed_conversion_moved_away_is_put_back(old: Path) -> 
     assert (old / "config.json").exists()
 
 
+def test_what_another_user_left_is_neither_put_back_nor_removed(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = old.parent / ".new.converting-killed"
+    hidden.mkdir()
+    (hidden / "replaced").mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: old.stat().st_uid + 1)
+    new = old.parent / "new"
+    with Destination(new, is_folder=True).writing() as path:
+        (path / "config.json").write_text("{}")
+    assert {*old.parent.iterdir()} == {hidden, new, old}
+
+
 def test_a_place_in_the_folder_of_the_model_is_refused(old: Path) -> None:
     place = Destination(old / "new.gguf", is_folder=False)
     with pytest.raises(ConvertError, match="belongs to the model"):

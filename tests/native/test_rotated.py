@@ -274,7 +274,7 @@ def test_four_bits_lose_little_of_weights_of_any_distribution(chosen: Chosen) ->
     assert np.linalg.norm(difference) < 0.07 * np.linalg.norm(weights)
 
 
-@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf, -np.inf])
 def test_sums_without_a_factor_are_recognized(value: float) -> None:
     assert not _native.factorize(np.full((64, 64), value, np.float32))
 

@@ -6,6 +6,8 @@ from talu.conversion.destination import Destination
 from talu.conversion.original import opened
 from talu.conversion.targets import target_named
 from talu.descriptions import Conversion
+from talu.engine.devices import device_for
+from talu.types import LocalBackend
 from talu.weights.progress import Progress
 
 __all__ = ["convert_model"]
@@ -17,9 +19,10 @@ def convert_model(ref: str, to: object, output: Path, *, force: bool, offline: b
     Raises:
         ConvertError: the format is unknown or cannot hold the model, the weights are quantised
             already, the output exists, or it cannot be written.
-        TaluError: the model cannot be found or opened.
+        TaluError: the model cannot be found or opened, or ``TALU_CPU`` is not supported.
     """
     target = target_named(to)
+    device_for(LocalBackend()).check()  # the native module encodes the weights
     destination = Destination(output, is_folder=target.is_folder, force=force)
     with opened(ref, offline=offline) as original:
         source = original.source

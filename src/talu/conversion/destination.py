@@ -161,13 +161,15 @@ class Destination:
             os.close(lock)
 
     def _sweep(self) -> None:
-        """Remove what killed conversions to this place have left."""
+        """Remove what killed conversions of this user to this place have left."""
         with os.scandir(self.path.parent) as entries:
             left = [Path(entry.path) for entry in entries if entry.name.startswith(self._prefix)]
         for folder in left:
             with contextlib.suppress(OSError):
                 lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW)
                 try:
+                    if os.fstat(lock).st_uid != os.geteuid():
+                        continue
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     _restore(folder, self.path)
                     shutil.rmtree(folder)

@@ -24,12 +24,13 @@ from talu.tokenizer.tokenizer import Tokenizer
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.layout import ROTATED, SUMMED_COLUMNS, VECTOR, is_quantised
 from talu.weights.pack import pack_in_memory
+from talu.weights.tensors import as_float32
 
 __all__ = ["Calibration", "Calibrator"]
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int32]
-METHOD = 2  # changes when the codes that are chosen for the same texts do
+METHOD = 3  # changes when the codes that are chosen for the same texts do
 PIECE = 256  # tokens that are read together, at most
 PARAGRAPH = "\n\n"
 # Parameters of a network that reads the texts twice, in paragraphs and in one piece: small networks
@@ -141,7 +142,8 @@ class Calibrator:
         """Run the next segment, and factor its sums."""
         graph = segment.graph
         sums = {name: np.zeros(graph.weights[name], np.float32) for name in segment.sums.values()}
-        tensors = {name: self._packed(name, sums) for name in graph.weights}
+        matrices = {op.weights[0] for op in graph.ops if op.kind == "linear"}
+        tensors = {name: self._packed(name, sums, name in matrices) for name in graph.weights}
         executor = NativeExecutor(
             graph,
             tensors,
@@ -184,10 +186,12 @@ class Calibrator:
             start += len(piece)
         return results
 
-    def _packed(self, name: str, sums: Mapping[str, Floats]) -> PackedTensor:
+    def _packed(self, name: str, sums: Mapping[str, Floats], multiplied: bool) -> PackedTensor:
+        """A tensor; matrices in float32, with which all processors compute the same products."""
         if name in sums:
             return PackedTensor(VECTOR, sums[name].shape, sums[name])
         if name == INPUT:
             assert self._hidden is not None
             return pack_in_memory(self._hidden, self._threads)
-        return pack_in_memory(self._tensors[name], self._threads)
+        tensor = self._tensors[name]
+        return pack_in_memory(as_float32(tensor) if multiplied else tensor, self._threads)
