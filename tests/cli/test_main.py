@@ -13,7 +13,7 @@ import pytest
 from talu import cli
 from talu.cli.main import COMMANDS, talu
 
-NO_COMMANDS = {"answer", "main", "options", "stdin", "terminal", "text"}
+NO_COMMANDS = {"answer", "main", "options", "roofline", "stdin", "tables", "terminal", "text"}
 Process = Callable[..., subprocess.CompletedProcess[str]]
 Talu = Callable[..., Any]
 

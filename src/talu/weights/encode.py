@@ -14,7 +14,7 @@ __all__ = ["encode_rows", "encoding_named", "encodings"]
 
 Floats = NDArray[np.float32]
 AFFINE = re.compile(r"AFFINE(\d)_(\d+)_(F16|BF16)")  # bits, columns of a group, type of the scales
-LARGEST = {"F16": 65504.0, "BF16": 2.0**100}  # weight, by the type of the scales
+LARGEST = {"F16": 65504.0, "BF16": float(1 << 100)}  # weight, by the type of the scales
 
 
 def encodings() -> list[str]:
