@@ -1,10 +1,16 @@
 """``talu convert`` prints where the result is, and names what the format cannot hold."""
 
 import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from talu.sources.resolve import BUNDLED_FOLDER
 
 
 def test_a_model_is_converted(talu: Any, tmp_path: Path) -> None:
@@ -46,3 +52,32 @@ def test_an_unsupported_processor_target_is_one_line(process: Any, tmp_path: Pat
     assert done.stderr.count("\n") == 1
     assert "'sse9'" in done.stderr
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_program_reads_a_path_that_it_can_open(tmp_path: Path) -> None:
+    output = os.fsencode(tmp_path) + b"/\xff\x1b[31m.gguf"
+    command = [sys.executable, "-m", "talu", "convert", "talu/pocket", "--to", "bf16", "-o", output]
+    done = subprocess.run(command, capture_output=True, check=True)
+    assert done.stdout == output + b"\n"
+    assert os.path.exists(output)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_a_conversion_without_a_trace(number: int, tmp_path: Path) -> None:
+    command = ["convert", str(tmp_path / "model"), "--to", "q8_0", "-o", str(tmp_path / "x.gguf")]
+    shutil.copytree(BUNDLED_FOLDER, tmp_path / "model")
+    script = f"""
+import os, sys
+from talu.weights import encode
+from talu import _native
+from talu.cli.main import run
+original = _native.encode
+def slow(*arguments):
+    os.kill(os.getpid(), {int(number)})
+    return original(*arguments)
+_native.encode = slow
+sys.exit(run({command!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode != 0
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -100,7 +100,7 @@ def test_quantised_weights_are_refused_by_name(output: Path) -> None:
 def test_a_quantised_folder_is_refused(tmp_path: Path, output: Path) -> None:
     folder = convert("talu/pocket", to="mlx-8bit", output=tmp_path / "mlx").path
     message = refused("CONVERT_ALREADY_QUANTIZED", folder, to="q8_0", output=output)
-    assert "convert the original" in message
+    assert "take the original" in message
 
 
 def test_a_split_file_becomes_one_file(tmp_path: Path, output: Path) -> None:
@@ -298,6 +298,7 @@ def old(tmp_path: Path) -> Path:
     folder = tmp_path / "old"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
     return folder
 
 
@@ -317,14 +318,53 @@ def test_a_folder_that_was_to_be_replaced_stays_after_an_error(old: Path) -> Non
         Destination(old, is_folder=True, force=True).writing(),
     ):
         raise OSError(28, "No space left on device")
-    assert [entry.name for entry in old.iterdir()] == ["config.json"]
+    assert {entry.name for entry in old.iterdir()} == {"config.json", "model.safetensors"}
     assert [*old.parent.iterdir()] == [old]
 
 
-def test_a_folder_that_holds_more_than_a_model_is_never_replaced(old: Path) -> None:
-    (old / "photos").mkdir()
+@pytest.mark.parametrize("name", ["photos/", "notes.md", "config.yaml"])
+def test_a_folder_that_holds_more_than_a_model_is_never_replaced(old: Path, name: str) -> None:
+    if name.endswith("/"):
+        (old / name).mkdir()
+    else:
+        (old / name).write_text("precious")
     with pytest.raises(ConvertError, match="more than a model"):
         Destination(old, is_folder=True, force=True)
+
+
+def test_a_folder_without_weights_is_never_replaced(old: Path) -> None:
+    (old / "model.safetensors").unlink()
+    with pytest.raises(ConvertError, match="more than a model"):
+        Destination(old, is_folder=True, force=True)
+
+
+@pytest.mark.parametrize("to", ["bf16", "mlx-4bit"])
+def test_what_was_converted_can_be_replaced_by_another_conversion(to: str, output: Path) -> None:
+    convert("talu/pocket", to=to, output=output)
+    assert convert("talu/pocket", to=to, output=output, force=True).path == output
+
+
+@pytest.mark.parametrize("option", ["force", "offline"])
+def test_an_option_that_is_not_a_bool_is_refused(option: str, output: Path) -> None:
+    options: dict[str, Any] = {option: "no"}
+    with pytest.raises(ValidationError, match=f"{option} must be True or False, got 'no'"):
+        convert("talu/pocket", to="bf16", output=output, **options)
+
+
+def test_a_weight_that_a_format_cannot_hold_is_an_error_with_its_file(
+    folder: Path, output: Path
+) -> None:
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    size = int.from_bytes(data[:8], "little")
+    entry = json.loads(data[8 : 8 + size])["model.layers.0.mlp.up_proj.weight"]
+    at = 8 + size + entry["data_offsets"][0]
+    data[at : at + 2] = b"\x80\x7f"  # infinity in bfloat16
+    path.write_bytes(data)
+    message = refused("CONVERT_FAILED", folder, to="q8_0", output=output)
+    assert str(path) in message
+    assert "row 0, column 0 is inf" in message
+    assert not output.exists()
 
 
 def test_a_folder_that_a_killed_conversion_moved_away_is_put_back(old: Path) -> None:

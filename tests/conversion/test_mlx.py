@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 from tests.conversion.mlx_models import (
     ANSWERS,
     CASES,
@@ -259,6 +260,30 @@ def test_the_gelu_of_the_first_gemma_and_lost_digits_are_notes(work: Path, tmp_p
     gelu, digits = convert(work / "gemma", to="mlx-f16", output=tmp_path / "made").notes
     assert "mlx-lm computes GELU exactly" in gelu
     assert digits == "weights of the type BF16 are rounded to F16"
+
+
+def test_every_type_of_weights_that_is_rounded_is_in_the_note(tmp_path: Path) -> None:
+    shutil.copytree(POCKET, tmp_path / "mixed")
+    with FolderSource(POCKET).tensors() as stored:
+        arrays = {name: as_float32(stored[name]) for name in stored.names}
+    norms = {name: array for name, array in arrays.items() if array.ndim == 1}
+    halves = {n: a.astype(np.float16) for n, a in arrays.items() if a.ndim == 2}
+    save_file(norms | halves, tmp_path / "mixed" / "model.safetensors")
+    for to, note in (
+        ("mlx-bf16", "weights of the types F16, F32 are rounded to BF16"),
+        ("mlx-f16", "weights of the type F32 are rounded to F16"),
+        ("mlx-8bit", "weights that are not quantised of the type F32 are rounded to F16"),
+    ):
+        assert convert(tmp_path / "mixed", to=to, output=tmp_path / to).notes == (note,)
+
+
+def test_the_licence_in_a_gguf_file_is_in_the_model_card(tmp_path: Path) -> None:
+    original = tmp_path / "original.gguf"
+    shutil.copytree(POCKET, tmp_path / "pocket")
+    (tmp_path / "pocket" / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    convert(tmp_path / "pocket", to="bf16", output=original)
+    made = convert(original, to="mlx-bf16", output=tmp_path / "made").path
+    assert FolderSource(made).licence() == describe(original).licence == "apache-2.0"
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])

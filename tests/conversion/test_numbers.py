@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from talu.conversion.gguf_file import vector
-from talu.conversion.numbers import bfloat16, encoded
+from talu.conversion.numbers import Encoder, bfloat16, encoded
 from talu.exceptions import ConvertError
 
 SPECIAL = [0.0, -0.0, 1.0, -2.5, 3.4e38, 1e-40, np.inf, -np.inf, 65504.0, 6e-8]
@@ -39,3 +39,14 @@ def test_infinity_and_nan_are_kept() -> None:
 def test_a_number_beyond_f16_is_an_error_that_shows_it() -> None:
     with pytest.raises(ConvertError, match=r"'a' has the number 65520, and F16 holds none above"):
         encoded(vector("a", np.array([1.0, 65519.0, -65520.0], np.float32)), "F16", 0, 1)
+
+
+def test_numbers_that_become_zero_are_counted() -> None:
+    encoder = Encoder()
+    small = vector("small", np.array([1e-9, -2e-8, 6e-8, 0.0], np.float32))
+    encoder.floats(small, "BF16", 0, 1)
+    assert [*encoder.notes()] == []
+    encoder.floats(small, "F16", 0, 1)
+    (note,) = encoder.notes()
+    assert note.startswith("2 weights that are not zero are zero in F16")
+    assert note.endswith("such as in 'small'")

@@ -71,7 +71,7 @@ def test_the_first_weight_that_cannot_be_encoded_is_named(name: str, value: floa
         encode_rows(name, rows, name="blk.0.up", start=100)
     assert str(caught.value) == (
         f"tensor 'blk.0.up': the weight in row 103, column 17 is {value:g}, but "
-        f"{name} has finite weights up to 65504"
+        f"in {name} weights are finite and at most 65504"
     )
 
 
@@ -80,7 +80,7 @@ def test_scales_in_bf16_hold_larger_weights() -> None:
     rows[0, 1] = 1e20
     encode_rows("AFFINE4_64_BF16", rows, name="w")
     rows[0, 1] = 1e31
-    with pytest.raises(ModelError, match=r"row 0, column 1 is 1e\+31, but AFFINE4_64_BF16 has"):
+    with pytest.raises(ModelError, match=r"row 0, column 1 is 1e\+31, but in AFFINE4_64_BF16"):
         encode_rows("AFFINE4_64_BF16", rows, name="w")
 
 

@@ -1,5 +1,12 @@
 """``talu convert``: converts a model to another format."""
 
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import click
 from click.shell_completion import CompletionItem
 
@@ -63,9 +70,41 @@ def command(model: str, name: str, output: str, force: bool, offline: bool) -> N
     MODEL is a folder, a GGUF file, or a hub id, with F32, F16 or BF16 weights. What the format
     cannot hold is named on standard error.
     """
-    done = convert(model, to=name, output=output, force=force, offline=offline)
+    with ended_by_signals():
+        done = convert(model, to=name, output=output, force=force, offline=offline)
     for note in done.notes:
         click.echo(f"talu: {visible(note)}", err=True)
     size = f"{size_text(done.bytes)}, {done.bits_per_weight:.2f} bits per weight"
     click.echo(f"talu: {size}", err=True)
-    click.echo(done.path)
+    print_path(done.path)
+
+
+def print_path(path: Path) -> None:
+    """Print a path so that people can read it on a terminal, and programs can open it."""
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None or sys.stdout.isatty():
+        click.echo(visible(str(path)))
+    else:
+        sys.stdout.flush()
+        buffer.write(os.fsencode(path) + b"\n")
+        buffer.flush()
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block like Ctrl-C does, so that nothing is left behind."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {
+        number: signal.signal(number, end)
+        for number in numbers
+        if signal.getsignal(number) != signal.SIG_IGN  # such as under nohup
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

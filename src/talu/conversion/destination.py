@@ -13,18 +13,26 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 from talu.error_text import reason, shown, size_text
 from talu.exceptions import ConvertError
+from talu.sources.folder_files import is_other_file
 from talu.weights.files import FileVersion
 
 __all__ = ["Destination"]
 
 RESULT, REPLACED = "result", "replaced"  # in the hidden folder: what is written, and the old one
 MAX_NAME = 255  # bytes, of most file systems
-CONFIG = "config.json"  # a folder without it is not a model, and is not replaced
-MODULE = re.compile(r"\d{1,3}_\w+")  # a folder in the folder of an embedding model: 1_Pooling
+CONFIG, WEIGHTS = "config.json", "model*.safetensors"  # what every replaced folder has
+INDEX = "model.safetensors.index.json"
+MODULE = re.compile(r"\d{1,3}_\w+|additional_chat_templates")  # a folder in that of a model
+
+
+def is_of_model(name: str) -> bool:
+    """Whether a file in a folder has the name of a model's file."""
+    return name in (CONFIG, INDEX) or fnmatch(name, WEIGHTS) or is_other_file(name)
 
 
 class Destination:
@@ -142,7 +150,9 @@ class Destination:
             with os.scandir(self.path) as entries:
                 names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
             inner = [name for name, is_inner in names.items() if is_inner]
-            if names and (CONFIG not in names or not all(map(MODULE.fullmatch, inner))):
+            other = [name for name in names if not is_of_model(name) and name not in inner]
+            is_model = CONFIG in names and any(fnmatch(name, WEIGHTS) for name in names)
+            if names and (other or not is_model or not all(map(MODULE.fullmatch, inner))):
                 raise self._exists(
                     "is a folder that holds more than a model, and is not replaced; remove it"
                 )

@@ -10,18 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talu.conversion.calibrated import Factor, unknown
-from talu.conversion.numbers import encoded, row_step
+from talu.conversion.numbers import Encoder, row_step
 from talu.gguf.writer import Entry, Layout, Typed, place
-from talu.weights.encode import encode_rows
 from talu.weights.files import Bytes
-from talu.weights.tensors import (
-    ARRAY_TYPES,
-    BLOCKS,
-    ENCODINGS,
-    NUMBERS,
-    Tensor,
-    as_float32,
-)
+from talu.weights.tensors import ARRAY_TYPES, BLOCKS, ENCODINGS, NUMBERS, Tensor
 
 __all__ = ["FileTensor", "GgufPlan", "vector"]
 
@@ -47,7 +39,7 @@ class FileTensor:
         """What the header says about it."""
         return Entry(name=self.name, type=self.type, shape=self.tensor.shape)
 
-    def rows(self, factor: Factor) -> Iterator[Bytes]:
+    def rows(self, encoder: Encoder, factor: Factor) -> Iterator[Bytes]:
         """What is stored for some rows, one after the other.
 
         Raises:
@@ -59,11 +51,9 @@ class FileTensor:
         for first in range(0, tensor.rows, step):
             last = min(first + step, tensor.rows)
             if self.type in ARRAY_TYPES:
-                yield np.ascontiguousarray(encoded(tensor, self.type, first, last))
-                continue
-            numbers = as_float32(tensor.some_rows(first, last))
-            parts = encode_rows(self.type, numbers, name=tensor.name, start=first, factor=known)
-            yield parts[BLOCKS]
+                yield np.ascontiguousarray(encoder.floats(tensor, self.type, first, last))
+            else:
+                yield encoder.codes(tensor, self.type, first, last, known)[BLOCKS]
 
 
 class GgufPlan:
@@ -84,10 +74,16 @@ class GgufPlan:
             notes: see ``Plan``.
             factor: gives that of the inputs of a weight, if it is known.
         """
-        self.notes = tuple(notes)
+        self._notes = tuple(notes)
+        self._encoder = Encoder()
         self._factor = factor
         self._tensors = tensors
         self._metadata = metadata
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """See ``Plan``."""
+        return (*self._notes, *self._encoder.notes())
 
     @property
     def size(self) -> int:
@@ -111,7 +107,7 @@ class GgufPlan:
             add(len(self._layout.header))
             for each, start in zip(self._tensors, self._layout.starts, strict=True):
                 file.write(bytes(start - file.tell()))  # up to the alignment
-                for rows in each.rows(self._factor):
+                for rows in each.rows(self._encoder, self._factor):
                     file.write(rows.data)
                     add(rows.size)
             file.write(bytes(self._layout.size - file.tell()))

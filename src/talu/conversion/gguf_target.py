@@ -23,7 +23,6 @@ from talu.weights.tensors import ARRAY_TYPES, Tensor, as_float32
 __all__ = ["GGUF_TARGETS", "GgufTarget"]
 
 KEPT = ("position_embd.weight", "token_types.weight")  # llama.cpp needs them, like vectors, in F32
-UNDIVIDED = "F16"  # the type of a matrix whose rows no block divides
 LARGE_BLOCK = 256
 QUANTIZATION_VERSION = 2
 FLOATS = {
@@ -85,7 +84,9 @@ class GgufTarget:
         if is_encoded(stored.name, tensor):
             floats = self.name in FLOATS
             kind = self.name.upper() if floats else type_in(self.name, part, tensor.columns)
-        return FileTensor(name=stored.name, type=kind or UNDIVIDED, tensor=tensor, weight=weight)
+        if kind is None:  # no block divides its rows
+            kind = "BF16" if tensor.encoding.name == "BF16" else "F16"
+        return FileTensor(name=stored.name, type=kind, tensor=tensor, weight=weight)
 
 
 def is_encoded(name: str, tensor: Tensor) -> bool:

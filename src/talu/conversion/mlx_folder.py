@@ -6,12 +6,11 @@ from math import prod
 from pathlib import Path
 
 from talu.conversion.calibrated import Factor
-from talu.conversion.numbers import encoded, row_step
+from talu.conversion.numbers import Encoder, row_step
 from talu.exceptions import ModelError
-from talu.weights.encode import encode_rows
 from talu.weights.files import Bytes, OpenFile
 from talu.weights.safetensors_writer import Planned, SafetensorsWriter, folder_bytes
-from talu.weights.tensors import Tensor, as_float32
+from talu.weights.tensors import Tensor
 
 __all__ = ["GROUP", "MlxMatrix", "MlxPlan", "MlxTensor"]
 
@@ -38,7 +37,7 @@ class MlxTensor:
         """What is stored for it."""
         return {self.name: Planned(self.type, self.tensor.shape)}
 
-    def rows(self, factor: Factor) -> Iterator[dict[str, Bytes]]:
+    def rows(self, encoder: Encoder, factor: Factor) -> Iterator[dict[str, Bytes]]:
         """What is stored for some rows, one after the other; ``factor`` is not needed.
 
         Raises:
@@ -47,7 +46,7 @@ class MlxTensor:
         step = row_step(self.tensor)
         for first in range(0, self.tensor.rows, step):
             last = min(first + step, self.tensor.rows)
-            yield {self.name: encoded(self.tensor, self.type, first, last)}
+            yield {self.name: encoder.floats(self.tensor, self.type, first, last)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +77,11 @@ class MlxMatrix:
         codes = Planned("U32", (rows, columns * self.bits // 32))
         return dict(zip(self._names, (groups, groups, codes), strict=True))
 
-    def rows(self, factor: Factor) -> Iterator[dict[str, Bytes]]:
+    def rows(self, encoder: Encoder, factor: Factor) -> Iterator[dict[str, Bytes]]:
         """What is stored for some rows, one after the other.
 
         Args:
+            encoder: encodes them.
             factor: gives that of the inputs of a weight; None if they are not known.
 
         Raises:
@@ -89,10 +89,8 @@ class MlxMatrix:
         """
         step, known = row_step(self.tensor), factor(self.name)
         for first in range(0, self.tensor.rows, step):
-            numbers = as_float32(self.tensor.some_rows(first, min(first + step, self.tensor.rows)))
-            parts = encode_rows(
-                self.encoding, numbers, name=self.tensor.name, start=first, factor=known
-            )
+            last = min(first + step, self.tensor.rows)
+            parts = encoder.codes(self.tensor, self.encoding, first, last, known)
             found = (parts["scales"], parts["minimums"], parts["codes"])
             yield dict(zip(self._names, found, strict=True))
 
@@ -125,7 +123,8 @@ class MlxPlan:
         Raises:
             ModelError: a file that is to be copied cannot be read.
         """
-        self.notes = tuple(notes)
+        self._notes = tuple(notes)
+        self._encoder = Encoder()
         self._tensors = tensors
         self._factor = factor
         self._files = files
@@ -133,6 +132,11 @@ class MlxPlan:
         self._planned = {
             name: planned for each in tensors for name, planned in each.planned().items()
         }
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """See ``Plan``."""
+        return (*self._notes, *self._encoder.notes())
 
     @property
     def size(self) -> int:
@@ -161,7 +165,7 @@ class MlxPlan:
             add(size)
         with SafetensorsWriter(path, self._planned, metadata=METADATA) as writer:
             for tensor in self._tensors:
-                for parts in tensor.rows(self._factor):
+                for parts in tensor.rows(self._encoder, self._factor):
                     for name, data in parts.items():
                         writer.append(name, data)
                         add(data.size)

@@ -1,5 +1,6 @@
 """Plans a folder for mlx-lm: its weights, settings and other files."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,7 +21,7 @@ from talu.weights.tensors import Tensor, as_float32
 
 __all__ = ["MLX_TARGETS", "MlxTarget"]
 
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+CONFIG, TOKENIZER, CARD = "config.json", "tokenizer.json", "README.md"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +51,14 @@ class MlxTarget:
             )
             files |= more
             notes += about_tokens
+            if (licence := original.source.licence()) is not None:
+                files[CARD] = f"---\nlicense: {json.dumps(licence)}\n---\n".encode()
         stored = original.tensors[TABLE].encoding.name
         kind = self.type or ("F16" if stored == "F16" else "BF16")
         tensors = [self._tensor(*each, kind) for each in network_tensors(original)]
-        if self.bits is None:
-            notes += [f"weights of the type {stored} are rounded to {kind}"] * (stored != kind)
-        else:
+        if self.bits is not None:
             notes += self._left(original, tensors)
+        notes += self._rounded(original, tensors)
         encodings = {each.name: each.encoding for each in tensors if isinstance(each, MlxMatrix)}
         factor = calibrator(original, encodings, self.name).factor if encodings else unknown
         return MlxPlan(tensors, files, copied, notes, factor)
@@ -72,6 +74,22 @@ class MlxTarget:
         if self.bits is None or len(tensor.shape) == 1 or tensor.columns % GROUP:
             return MlxTensor(name=name, type=kind, tensor=tensor)
         return MlxMatrix(name=name, bits=self.bits, type=kind, tensor=tensor)
+
+    def _rounded(
+        self, original: Original, tensors: Sequence[MlxTensor | MlxMatrix]
+    ) -> Iterator[str]:
+        """A note on the numbers that are rounded to another type of floats."""
+        names = zip(tensors, original.architecture.graph.weights, strict=True)
+        plain = [
+            (each, name)
+            for each, name in names
+            if isinstance(each, MlxTensor) and original.tensors[name].encoding.name != each.type
+        ]
+        types = sorted({original.tensors[name].encoding.name for _, name in plain})
+        if types:
+            what = "weights" if self.bits is None else "weights that are not quantised"
+            kinds = f"the type{'s' if len(types) > 1 else ''} {', '.join(types)}"
+            yield f"{what} of {kinds} are rounded to {plain[0][0].type}"
 
     def _left(self, original: Original, tensors: Sequence[MlxTensor | MlxMatrix]) -> list[str]:
         """A note on the matrices that are not quantised.

@@ -74,8 +74,8 @@ def _check_encodings(tensors: Checkpoint) -> None:
         kinds = sorted({tensors[name].encoding.name for name in quantised})
         raise ConvertError(
             f"the weights in {tensors.place} are quantised already ({listed(quantised)} as "
-            f"{listed(kinds)}), and quantising them again would add to their errors; convert the "
-            "original, which has F32, F16 or BF16 weights",
+            f"{listed(kinds)}); only models with F32, F16 or BF16 weights are converted, so take "
+            "the original",
             code="CONVERT_ALREADY_QUANTIZED",
             details={"formats": kinds},
         )

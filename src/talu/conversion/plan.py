@@ -26,7 +26,10 @@ class Plan(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What differs from what was asked for or from the original, in sentences."""
+        """What differs from what was asked for or from the original, in sentences.
+
+        After ``write``, also what was found while writing.
+        """
 
     def write(self, path: Path, add: Callable[[int], None]) -> None:
         """Write the files, a few rows of a tensor at a time.

@@ -28,7 +28,10 @@ def convert(
 
     Args:
         model: a folder, a GGUF file, ``"talu/pocket"``, or a hub id, with F32, F16 or BF16 weights.
-        to: the format, such as ``"q8_0"``; upper case is the same.
+        to: the format, in lower or upper case. GGUF files: ``"f32"``, ``"f16"``, ``"bf16"``,
+            ``"q8_0"``, ``"q6_k"``, ``"q5_k_m"``, ``"q5_k_s"``, ``"q4_k_m"``, ``"q4_k_s"``,
+            ``"q5_1"``, ``"q5_0"``, ``"q4_1"``, ``"q4_0"``. Folders for mlx-lm: ``"mlx-bf16"``,
+            ``"mlx-f16"``, ``"mlx-8bit"``, and the same with 6, 5, 4, 3 and 2 bits.
         output: the file or, for formats that are one, the folder to write. The folder that it is in
             must exist.
         force: replace an existing result.
@@ -43,6 +46,11 @@ def convert(
         TokenizerError: its tokenizer is missing or damaged.
     """
     ref, path = _reference(model), _path(output)
+    for name, flag in (("force", force), ("offline", offline)):
+        if not isinstance(flag, bool):
+            raise ValidationError(
+                f"{name} must be True or False, got {shown(flag)}", details={"param": name}
+            )
     module = importlib.import_module("talu.conversion.convert")
     done: Conversion = module.convert_model(ref, to, path, force=force, offline=offline)
     return done

@@ -1,13 +1,14 @@
 """Lists the files of a model folder other than config.json and the weights."""
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from talu.error_text import reason
 from talu.exceptions import ModelError
 from talu.sources.folder_on_hub import MODULES, OPTIONAL, STEPS
 
-__all__ = ["other_files"]
+__all__ = ["is_other_file", "other_files"]
 
 TEXTS = (  # for people: the model card and the licence
     *("LICENCE*", "LICENSE*", "MODEL_CARD.md", "NOTICE*", "README.md", "USE_POLICY.md"),
@@ -46,6 +47,11 @@ def other_files(folder: Path) -> Mapping[str, Path]:
     if len(files) > MAX_FILES:
         raise ModelError(f"{folder} has {len(files)} files beside its weights; it is not copied")
     return files
+
+
+def is_other_file(name: str) -> bool:
+    """Whether ``other_files`` would list a file of this name."""
+    return any(fnmatchcase(name, pattern) for pattern in PATTERNS)
 
 
 def allowed_places(folder: Path) -> list[Path]:

@@ -87,5 +87,5 @@ def _check_range(encoding: str, rows: Floats, name: str, start: int) -> None:
     row, column = divmod(int((~(np.abs(rows) <= largest)).argmax()), rows.shape[1])
     raise ModelError(
         f"tensor {name[:100]!r}: the weight in row {start + row}, column {column} is "
-        f"{rows[row, column]:g}, but {encoding} has finite weights up to {largest:g}"
+        f"{rows[row, column]:g}, but in {encoding} weights are finite and at most {largest:g}"
     )
