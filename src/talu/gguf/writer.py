@@ -77,7 +77,8 @@ def place(metadata: Mapping[str, Typed], entries: Sequence[Entry]) -> Layout:
     Raises:
         ModelError: a text is not valid Unicode.
     """
-    alignment = int(metadata.get(ALIGNMENT, DEFAULT_ALIGNMENT))  # type: ignore[arg-type]
+    chosen = metadata.get(ALIGNMENT)
+    alignment: int = chosen.item() if isinstance(chosen, np.generic) else DEFAULT_ALIGNMENT
     parts = [MAGIC, struct.pack("<IQQ", VERSION, len(entries), len(metadata))]
     for key, value in metadata.items():
         try:

@@ -7,8 +7,7 @@ from pathlib import Path
 from talu.descriptions import Conversion
 from talu.error_text import kind_of, shown
 from talu.exceptions import ValidationError
-from talu.router.reference import split_reference
-from talu.router.spec import path_reference
+from talu.router.description import local_reference
 
 __all__ = ["convert"]
 
@@ -61,15 +60,7 @@ def _reference(model: object) -> str:
         raise ValidationError(
             f"a model must be a text or a path, got {kind_of(model)}", details={"param": "model"}
         )
-    provider, ref = split_reference(
-        path_reference(model) if isinstance(model, os.PathLike) else model
-    )
-    if provider is not None:
-        raise ValidationError(
-            f"{shown(model)} runs behind an endpoint; only models on this machine are converted",
-            details={"param": "model"},
-        )
-    return ref
+    return local_reference(model, "converted")
 
 
 def _path(output: object) -> Path:

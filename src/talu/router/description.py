@@ -10,7 +10,7 @@ from talu.router.reference import split_reference
 from talu.router.spec import path_reference
 from talu.types import LocalBackend
 
-__all__ = ["describe"]
+__all__ = ["describe", "local_reference"]
 
 
 def describe(
@@ -35,14 +35,28 @@ def describe(
         raise ValidationError(
             f"context={shown(context)} must be a whole number above 0", details={"param": "context"}
         )
+    ref = local_reference(model, "described")
+    local = importlib.import_module("talu.backends.local.description")
+    about: ModelDescription = local.describe(ref, context, options)
+    return about
+
+
+def local_reference(model: str | os.PathLike[str], done: str) -> str:
+    """The reference of a model on this machine.
+
+    Args:
+        model: a reference or a path.
+        done: what only models on this machine are, for the error.
+
+    Raises:
+        ValidationError: the model runs behind an endpoint.
+    """
     provider, ref = split_reference(
         path_reference(model) if isinstance(model, os.PathLike) else model
     )
     if provider is not None:
         raise ValidationError(
-            f"{shown(model)} runs behind an endpoint; only models on this machine are described",
+            f"{shown(model)} runs behind an endpoint; only models on this machine are {done}",
             details={"param": "model"},
         )
-    local = importlib.import_module("talu.backends.local.description")
-    about: ModelDescription = local.describe(ref, context, options)
-    return about
+    return ref
