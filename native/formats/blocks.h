@@ -84,18 +84,29 @@ static void dequantize_blocks(const void* packed, std::size_t row, std::size_t c
   }
 }
 
+// Requests a block before it is needed. The processor's own prefetching loses track where a block's
+// scales and planes are read in turn, and at the end of a page.
+template <class F>
+TALU_INLINE void prefetch_after(const std::byte* block) {
+  constexpr std::size_t kDistance = 4096, kLine = 64;
+  for (std::size_t at = 0; at < F::block_bytes(F::block); at += kLine)
+    __builtin_prefetch(block + kDistance + at);
+}
+
 // sums += several blocks, columns first .. last - 1 of a tile, times any number of rows of
 // activations: panels of as many rows as possible, then fewer. The first block of a tile begins the
-// sums.
+// sums. `in_memory` says that the blocks may not be in a cache yet.
 template <class F, std::size_t SIZE = 0>
-static void add_blocks(std::size_t tokens, const std::byte* blocks, std::size_t first,
-                       std::size_t last, std::size_t columns, const std::byte* x,
-                       std::size_t x_stride, float* sums, std::size_t sums_stride) {
+static void add_blocks(std::size_t tokens, const std::byte* blocks, bool in_memory,
+                       std::size_t first, std::size_t last, std::size_t columns,
+                       const std::byte* x, std::size_t x_stride, float* sums,
+                       std::size_t sums_stride) {
   using Row = typename F::Row;
   constexpr std::size_t TOKENS = F::panels[SIZE];
   for (; tokens >= TOKENS; tokens -= TOKENS) {
     for (std::size_t begin = first; begin < last; begin += F::block) {
       const std::byte* const block = blocks + (begin - first) / F::block * F::block_bytes(F::block);
+      if (in_memory) prefetch_after<F>(block);
       const BlockActivations activations = {
           x + Row::integers_at(columns) + begin * sizeof(typename Row::Integer),
           x + begin / Row::scaled * sizeof(float),
@@ -109,9 +120,11 @@ static void add_blocks(std::size_t tokens, const std::byte* blocks, std::size_t 
     }
     x += TOKENS * x_stride;
     sums += TOKENS * sums_stride;
+    in_memory = false;
   }
   if constexpr (TOKENS > 1)
-    add_blocks<F, SIZE + 1>(tokens, blocks, first, last, columns, x, x_stride, sums, sums_stride);
+    add_blocks<F, SIZE + 1>(tokens, blocks, in_memory, first, last, columns, x, x_stride, sums,
+                            sums_stride);
 }
 
 // The same for enough rows of activations that it pays to unpack the blocks before.
@@ -126,10 +139,12 @@ static void add_unpacked(std::size_t tokens, const std::byte* blocks, std::size_
     const std::size_t end = smaller(last, begin + kAtOnce * F::block);
     std::byte* to = unpacked;
     for (std::size_t c = begin; c < end; c += F::block) {
-      U::unpack(blocks + (c - first) / F::block * F::block_bytes(F::block), to);
+      const std::byte* const block = blocks + (c - first) / F::block * F::block_bytes(F::block);
+      prefetch_after<F>(block);
+      U::unpack(block, to);
       to += U::block_bytes(F::block);
     }
-    add_blocks<U>(tokens, unpacked, begin, end, columns, x, x_stride, sums, sums_stride);
+    add_blocks<U>(tokens, unpacked, false, begin, end, columns, x, x_stride, sums, sums_stride);
   }
 }
 
@@ -149,7 +164,7 @@ static void multiply_blocks(const void* packed, std::size_t tiles, std::size_t c
         continue;
       }
     for (std::size_t begin = 0; begin < columns; begin += kColumns)
-      add_blocks<F>(tokens, tile + begin / F::block * F::block_bytes(F::block), begin,
+      add_blocks<F>(tokens, tile + begin / F::block * F::block_bytes(F::block), true, begin,
                     smaller(columns, begin + kColumns), columns, x, x_stride, sums + r * kTileRows,
                     kStride);
   }
