@@ -32,6 +32,7 @@ SETTINGS = {  # name: the largest value, and values that exceed it
         dict.fromkeys(range(10_000), 1e6),
         [dict.fromkeys(range(10_001), 1.0), {1: 1e7}, {1: HUGE}],
     ),
+    "cache_namespace": ("x" * 256, ["x" * 257, "x" * 10**7]),
     "extra_body": (
         {"x": "y" * 999_991},
         [{"x": "y" * 999_992}, {"x": HUGE}, {"y" * 10**6: 1}, {"x": NESTED}],

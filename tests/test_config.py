@@ -76,6 +76,11 @@ WRONG = [
     ("extra_context", {1: "x"}),
     ("extra_context", "x"),
     ("allow_special_tokens", 1),
+    ("cache_namespace", ""),
+    ("cache_namespace", "x" * 257),
+    ("cache_namespace", "\ud800"),
+    ("cache_namespace", b"tenant"),
+    ("cache_namespace", 7),
     ("extra_body", "x"),
     ("extra_body", {1: "x"}),
     ("extra_body", {"x": {1}}),
@@ -100,6 +105,7 @@ RIGHT = {
     "chat_template": "{{ messages }}",
     "extra_context": {"date": "today"},
     "allow_special_tokens": True,
+    "cache_namespace": "x" * 256,
     "extra_body": {"provider": {"order": ["a", "b"]}},
 }
 

@@ -22,6 +22,7 @@ from typing import (
 from talu.error_text import NOT_YET, kind_of, nearest, shown
 from talu.exceptions import ValidationError
 from talu.json_values import json_copy
+from talu.unicode import is_unicode
 
 __all__ = [
     "GenerationConfig",
@@ -46,6 +47,7 @@ MAX_PROMPT_IDS = 2**22  # more than any context
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1000
 MAX_BIAS = 1e6
+MAX_NAMESPACE = 256  # characters
 MAX_BODY = 1_000_000  # characters of extra_body as JSON
 ELSEWHERE = {  # names that are not settings: the right place for the value
     "completion_opts": "an argument of raw_complete",
@@ -92,6 +94,7 @@ class GenerationSettings(TypedDict, total=False):
     chat_template: str | TemplateSource | None
     extra_context: dict[str, object] | None
     allow_special_tokens: bool | None
+    cache_namespace: str | None
     extra_body: dict[str, Any] | None
 
 
@@ -149,6 +152,15 @@ def _strings(name: str, value: object) -> list[str]:
     if not all(isinstance(text, str) and 0 < len(text) <= MAX_STOP_LENGTH for text in value):
         raise _wrong(name, value, expected)
     return list(value)
+
+
+def _namespace(name: str, value: object) -> str:
+    expected = f"a text of 1 to {MAX_NAMESPACE} characters, or None for the shared cache"
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAMESPACE:
+        raise _wrong(name, value, expected)
+    if not is_unicode(value):
+        raise _wrong(name, value, f"{expected}, without lone surrogates")
+    return value
 
 
 def _too_many(name: str, count: int, expected: str) -> ValidationError:
@@ -299,6 +311,9 @@ class GenerationConfig:
         extra_context: variables for the chat template.
         allow_special_tokens: parse special tokens written in messages, such as ``<|im_end|>``, as
             tokens; otherwise they are plain text (False). Raw completions always parse them.
+        cache_namespace: the request shares computed prompts only with requests of the same
+            namespace, such as the name of a tenant: 1 to 256 characters. None is the namespace of
+            all requests that name none. With vLLM it is the ``cache_salt``.
         extra_body: additional fields of the requests to a remote model, as plain JSON values with
             at most 1,000,000 characters; it replaces that of a lower level as a whole. A local
             model refuses it.
@@ -324,6 +339,7 @@ class GenerationConfig:
     chat_template = Setting(None, _template)
     extra_context = Setting(None, _context)
     allow_special_tokens = Setting(False, check_boolean)
+    cache_namespace = Setting(None, _namespace)
     extra_body = Setting(None, _body)
 
     def __init__(self, **settings: Unpack[GenerationSettings]) -> None:

@@ -33,6 +33,7 @@ class SamplingParams:
         seed: key of the counter-based generator; never None here.
         stop_token_ids: tokens that end the generation, the model's own unless replaced.
         top_logprobs: alternatives to report for each token; -1 reports no log-probabilities.
+        cache_namespace: part of the prefix cache that the request reads and writes.
     """
 
     max_tokens: int = 256
@@ -48,6 +49,7 @@ class SamplingParams:
     stop_token_ids: frozenset[int] = frozenset()
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     top_logprobs: int = -1
+    cache_namespace: str = ""
 
     @property
     def has_penalty(self) -> bool:
@@ -91,6 +93,7 @@ def resolve_sampling(
         stop_token_ids=end_token_ids if ends is None else frozenset(ends),
         logit_bias=full.logit_bias or {},
         top_logprobs=(full.top_logprobs or 0) if wants_logprobs else -1,
+        cache_namespace=full.cache_namespace or "",
     )
 
 

@@ -52,6 +52,22 @@ def test_the_same_tokens_after_another_prefix_are_another_block() -> None:
     assert pool.reuse(blocks, [2, 2, 2, 2, 5, 6, 7, 8, 9], 0) == 4
 
 
+def test_a_namespace_never_gets_the_blocks_of_another_one() -> None:
+    pool = BlockPool(COUNT, SIZE)
+    tokens = [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    mine: list[int] = []
+    pool.grow(mine, 3)
+    pool.publish(mine, tokens, 0, 2, "a")
+    for other in ("", "b"):
+        assert pool.cached(tokens, other) == 0
+        assert pool.reuse([], tokens, 0, other) == 0
+    theirs: list[int] = []
+    pool.grow(theirs, 3)
+    pool.publish(theirs, tokens, 0, 2, "b")
+    assert not set(mine) & set(theirs)
+    assert pool.cached(tokens, "a") == pool.cached(tokens, "b") == 8
+
+
 def test_a_prefix_outlives_its_sequence() -> None:
     pool = BlockPool(COUNT, SIZE)
     blocks = computed_sequence(pool, [1, 2, 3, 4, 5])

@@ -76,6 +76,19 @@ def test_a_request_gives_the_same_tokens_with_its_prefix_in_the_cache(same: NewE
     assert ticket.result.usage.cached_tokens == 48
 
 
+def test_a_namespace_shares_its_prefix_with_no_other(same: NewEngine) -> None:
+    engine = same()
+    expected = numbers(engine.submit(PROMPT, LOGPROBS))
+    cached = []
+    for namespace in ("a", "b", "a"):
+        ticket = engine.submit(PROMPT, replace(LOGPROBS, cache_namespace=namespace))
+        assert numbers(ticket) == expected
+        assert ticket.result is not None
+        cached.append(ticket.result.usage.cached_tokens)
+    assert cached == [0, 0, 48]
+    assert [engine.cached(PROMPT, name) for name in ("", "a", "b", "c")] == [48, 48, 48, 0]
+
+
 def test_a_request_that_lost_its_blocks_gives_the_same_tokens(same: NewEngine) -> None:
     params = replace(PARAMS, max_tokens=150)
     prompts = [[n, *PROMPT] for n in range(3)]

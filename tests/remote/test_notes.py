@@ -65,6 +65,17 @@ def test_a_template_is_sent_refused_or_left_out_with_a_note(
     assert "chat_template" not in server.requests[-1].json
 
 
+def test_a_namespace_of_the_cache_is_sent_where_there_is_one_and_refused_elsewhere(
+    remote: Any, serve: Any
+) -> None:
+    server = serve(always=lambda _: replies.chat("x"))
+    vllm = remote.client_of("vllm::m", base_url=server.base_url)
+    assert remote.run(vllm.ask("hi", cache_namespace="tenant 7")).notes == ()
+    assert server.requests[-1].json["cache_salt"] == "tenant 7"
+    with pytest.raises(ValidationError, match="has no cache_namespace"):
+        remote.run(remote.client(server).ask("hi", cache_namespace="tenant 7"))
+
+
 def test_an_answer_without_the_log_probabilities_asked_for_says_so(remote: Any, serve: Any) -> None:
     client = remote.client(serve(always=lambda _: replies.chat("one")))
     for settings in ({"logprobs": True}, {"top_logprobs": 3}):

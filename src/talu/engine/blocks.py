@@ -1,7 +1,8 @@
 """Tracks the blocks of the paged KV cache: their content, users and order of eviction.
 
 The executor holds the keys and values. A full block is published under its parent block and its
-tokens, so that a lookup compares the tokens instead of a hash, which two prefixes could share.
+tokens, so that a lookup compares the tokens instead of a hash, which two prefixes could share. The
+parent of a sequence's first block is the name of its namespace: no other namespace finds it.
 """
 
 from collections import OrderedDict
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 __all__ = ["BlockPool"]
 
-ROOT = -1  # parent of a sequence's first block
+Key = tuple[int | str, tuple[int, ...]]  # parent block, or the namespace of a first block; tokens
 
 
 class BlockPool:
@@ -30,8 +31,8 @@ class BlockPool:
         self._untouched = 0  # the first block that was never used
         self._free: list[int] = []
         self._users: dict[int, int] = {}
-        self._published: dict[tuple[int, tuple[int, ...]], int] = {}
-        self._keys: dict[int, tuple[int, tuple[int, ...]]] = {}
+        self._published: dict[Key, int] = {}
+        self._keys: dict[int, Key] = {}
         self._unused: OrderedDict[int, None] = OrderedDict()  # published, least recently used first
 
     @property
@@ -51,7 +52,9 @@ class BlockPool:
         blocks.extend(self._take_blank() for _ in range(missing))
         return True
 
-    def reuse(self, blocks: list[int], tokens: Sequence[int], computed: int) -> int:
+    def reuse(
+        self, blocks: list[int], tokens: Sequence[int], computed: int, namespace: str = ""
+    ) -> int:
         """Use published blocks for the tokens after the first ``computed``.
 
         The last token is never reused, because its row must run to give the next token. Blocks that
@@ -63,19 +66,20 @@ class BlockPool:
         size = self.block_size
         while computed % size == 0 and computed + size < len(tokens):
             index = computed // size
-            found = self._published.get(self._key(blocks, tokens, index))
+            found = self._published.get(self._key(blocks, tokens, index, namespace))
             if found is None:
                 break
             self._enter(blocks, index, found)
             computed += size
         return computed
 
-    def cached(self, tokens: Sequence[int]) -> int:
+    def cached(self, tokens: Sequence[int], namespace: str = "") -> int:
         """The number of tokens that a new sequence of these tokens would reuse.
 
         Changes nothing; other threads may call it. What it finds may be evicted at any time.
         """
-        computed, parent = 0, ROOT
+        computed = 0
+        parent: int | str = namespace
         while computed + self.block_size < len(tokens):
             part = tuple(tokens[computed : computed + self.block_size])
             found = self._published.get((parent, part))
@@ -84,14 +88,21 @@ class BlockPool:
             computed, parent = computed + self.block_size, found
         return computed
 
-    def publish(self, blocks: list[int], tokens: Sequence[int], first: int, last: int) -> None:
-        """Share the full blocks ``first`` to ``last - 1`` of a sequence with all others.
+    def publish(
+        self,
+        blocks: list[int],
+        tokens: Sequence[int],
+        first: int,
+        last: int,
+        namespace: str = "",
+    ) -> None:
+        """Share the full blocks ``first`` to ``last - 1`` of a sequence within its namespace.
 
         The blocks before ``first`` must have been published. If another sequence has already
         published the same tokens, its block replaces this one, so that only one copy remains.
         """
         for index in range(first, last):
-            key = self._key(blocks, tokens, index)
+            key = self._key(blocks, tokens, index, namespace)
             found = self._published.get(key)
             if found is None:
                 self._published[key] = blocks[index]
@@ -104,11 +115,9 @@ class BlockPool:
         while blocks:
             self._leave(blocks.pop())
 
-    def _key(
-        self, blocks: list[int], tokens: Sequence[int], index: int
-    ) -> tuple[int, tuple[int, ...]]:
+    def _key(self, blocks: list[int], tokens: Sequence[int], index: int, namespace: str) -> Key:
         start = index * self.block_size
-        parent = blocks[index - 1] if index else ROOT
+        parent = blocks[index - 1] if index else namespace
         return parent, tuple(tokens[start : start + self.block_size])
 
     def _take_blank(self) -> int:

@@ -84,6 +84,7 @@ class Engine:
         mailbox = Mailbox(len(prompt_ids), self._worker.bell, deadline)
         sequence = Sequence(
             tokens=list(prompt_ids),
+            namespace=params.cache_namespace,
             context_length=self.context_length,
             context_note=self._context_note(),
             params=params,
@@ -155,9 +156,9 @@ class Engine:
         if count > self.text_limit:
             raise self._too_long(number, count, f"at least {count}")
 
-    def cached(self, ids: list[int]) -> int:
+    def cached(self, ids: list[int], namespace: str = "") -> int:
         """The number of these tokens at the beginning of a prompt that are in the prefix cache."""
-        return self._worker.cached(ids)
+        return self._worker.cached(ids, namespace)
 
     def check_ids(self, name: str, ids: Iterable[int]) -> None:
         """Refuse token ids outside the vocabulary; ``name`` is the argument in messages.

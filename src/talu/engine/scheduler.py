@@ -30,7 +30,7 @@ class Limits:
             running answers.
     """
 
-    jobs: int = 64
+    jobs: int = 256
     prefill_rows: int = 256
     prefill_rows_beside_decodes: int = 64
 
@@ -45,6 +45,7 @@ class Job:
         computed: number of tokens whose keys and values are in the cache.
         cached: number of tokens that another job had computed.
         recomputed: number of tokens evicted from the cache for older jobs.
+        namespace: part of the prefix cache that it uses.
     """
 
     tokens: list[int]
@@ -52,6 +53,7 @@ class Job:
     computed: int = 0
     cached: int = 0
     recomputed: int = 0
+    namespace: str = ""
     arrival: int = 0
     served: int = 0
 
@@ -102,9 +104,9 @@ class Scheduler(Generic[J]):
         """The number of jobs that hold no blocks yet."""
         return len(self._waiting)
 
-    def cached(self, tokens: list[int]) -> int:
+    def cached(self, tokens: list[int], namespace: str = "") -> int:
         """The number of these tokens that are in the cache; for any thread."""
-        return self._pool.cached(tokens)
+        return self._pool.cached(tokens, namespace)
 
     def __iter__(self) -> Iterator[J]:
         """All jobs, running ones first."""
@@ -152,7 +154,8 @@ class Scheduler(Generic[J]):
             job = chunk.job
             first = job.computed // size
             job.computed += chunk.count
-            self._pool.publish(job.blocks, job.tokens, first, job.computed // size)
+            last = job.computed // size
+            self._pool.publish(job.blocks, job.tokens, first, last, job.namespace)
 
     def _make_room(self) -> bool:
         """Give each running job a block for its next row, oldest first; True if a job was evicted.
@@ -191,6 +194,6 @@ class Scheduler(Generic[J]):
     def _reuse(self, job: J) -> None:
         """Let a job skip the tokens that other jobs have published."""
         before = job.computed
-        job.computed = self._pool.reuse(job.blocks, job.tokens, before)
+        job.computed = self._pool.reuse(job.blocks, job.tokens, before, job.namespace)
         if not job.recomputed:
             job.cached += job.computed - before

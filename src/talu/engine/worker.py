@@ -105,9 +105,9 @@ class Worker:
             self._inbox.put(request)
             self._check_alive()  # a worker that ends from now on ends everything in _open
 
-    def cached(self, tokens: list[int]) -> int:
+    def cached(self, tokens: list[int], namespace: str) -> int:
         """The number of these tokens that are in the prefix cache now."""
-        return self._scheduler.cached(tokens)
+        return self._scheduler.cached(tokens, namespace)
 
     def close(self) -> None:
         """Cancel all requests, end the thread, free weights and cache; idempotent.

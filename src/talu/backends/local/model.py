@@ -144,7 +144,7 @@ class LocalModel:
             TaluError: the request has no valid prompt for this model.
         """
         ids = self.render(request)[1]
-        return self._engine.cached(ids), len(ids)
+        return self._engine.cached(ids, request.config.cache_namespace or ""), len(ids)
 
     def tokenize(self, text: str, *, special_tokens: bool = True) -> list[int]:
         """The token ids of a text, with or without the special tokens at its ends."""

@@ -166,7 +166,8 @@ _ROWS = (
         needs_key=False,
         also=SAMPLING
         | TEMPLATE
-        | {"stop_token_ids": "stop_token_ids", "chat_template": "chat_template"},
+        | {"stop_token_ids": "stop_token_ids", "chat_template": "chat_template"}
+        | {"cache_namespace": "cache_salt"},
         completions=True,
         token_prompts=True,
         embeddings=True,
