@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "bindings.h"
+#include "dispatch.h"
 #include "sampler.h"
 
 namespace nb = nanobind;
@@ -76,7 +77,7 @@ nb::list sample(const Logits& logits, nb::sequence rows) {
   std::vector<talu::Sample> samples;
   {
     nb::gil_scoped_release unlocked;
-    thread_local talu::Sampler sampler;
+    thread_local talu::Sampler sampler(talu::chosen_target());
     for (size_t i = 0; i < count; ++i)
       samples.push_back(naming_row(i, [&] {
         return sampler.sample(logits.data() + i * vocabulary, vocabulary, read[i]);

@@ -64,6 +64,9 @@ struct KvFormat {
   void (*attention)(const Node& node, const Step& step);
 };
 
+// Weights of tokens that are summed together.
+constexpr std::size_t kWeighedTogether = 64;
+
 // How a target runs one kind of operation; operations.h describes the kind itself.
 struct Op {
   const char* kind;
@@ -95,6 +98,12 @@ struct Kernels {
   // Factors a matrix that the operation "gram" has summed, in place; `work` has room for 64 floats
   // for each column. False if it has no factor, because it is not finite, or zero.
   bool (*factorize)(float* matrix, std::size_t columns, float* work, int threads);
+  // weights[i] = e^((x[i] - peak) · factor) for x[i] <= peak, and zeros up to a multiple of kTileRows;
+  // sums has one sum for kWeighedTogether of them. The same bits on every target.
+  void (*weigh)(const float* x, std::size_t size, float peak, float factor, float* weights,
+                float* sums);
+  // The sum of `size` weights, a multiple of kTileRows, in the order of `weigh`.
+  float (*sum_weights)(const float* weights, std::size_t size);
   float (*read_bytes)(const std::byte* from, std::size_t bytes);
   List<Ceiling> ceilings;
 };

@@ -1,7 +1,6 @@
 #include "sampler.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -14,8 +13,8 @@
 namespace talu {
 namespace {
 
-constexpr size_t kBlock = 64;   // values that share a maximum, and a partial sum
-constexpr size_t kBins = 2048;  // of the histogram that finds the nucleus
+constexpr size_t kBlock = kWeighedTogether;  // values that share a maximum, and a partial sum
+constexpr size_t kBins = 2048;               // of the histogram that finds the nucleus
 constexpr double kLargestSetting = 1e30;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -68,23 +67,6 @@ inline void each4(const float* x, size_t begin, size_t end, Visit visit) {
   f32x4 rest = {-kInfinity, -kInfinity, -kInfinity, -kInfinity};
   std::memcpy(&rest, x + i, (end - i) * sizeof(float));
   visit(i, rest);
-}
-
-// e^x for x <= 0, relative error below 3e-7; 0 from -87 down.
-inline f32x4 exp_nonpositive(f32x4 x) {
-  const f32x4 bounded = x > -87.0f ? x : f32x4{} - 87.0f;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const f32x4 n = (bounded * 1.44269504f + kRound) - kRound;
-  const f32x4 r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
-  f32x4 sum = r * (1.0f / 5040) + 1.0f / 720;
-  sum = sum * r + 1.0f / 120;
-  sum = sum * r + 1.0f / 24;
-  sum = sum * r + 1.0f / 6;
-  sum = sum * r + 0.5f;
-  sum = sum * r + 1.0f;
-  sum = sum * r + 1.0f;
-  const i32x4 power = (__builtin_convertvector(n, i32x4) + 127) << 23;
-  return x > -87.0f ? sum * std::bit_cast<f32x4>(power) : f32x4{};
 }
 
 }  // namespace
@@ -289,16 +271,12 @@ int32_t Sampler::draw(const float* x, size_t size, float peak, const SampleRow& 
   return chosen ? candidates_[index].id : static_cast<int32_t>(index);
 }
 
-// Fills weights_, padded with zeros to a multiple of four, and returns their sum.
+// Fills weights_, padded with zeros to whole vectors, and returns their sum.
 double Sampler::weigh(const float* x, size_t size, float peak, float temperature) {
   const float inverse = std::min(1.0f / temperature, std::numeric_limits<float>::max());
-  weights_.resize((size + 3) / 4 * 4);
-  each4(x, 0, size, [&](size_t i, f32x4 v) {
-    const f32x4 weight = exp_nonpositive((v - peak) * inverse);
-    std::memcpy(&weights_[i], &weight, sizeof weight);
-  });
-  sums_.assign((weights_.size() + kBlock - 1) / kBlock, 1.0);
-  sum_blocks_again();
+  weights_.resize((size + kTileRows - 1) / kTileRows * kTileRows);
+  sums_.resize((size + kBlock - 1) / kBlock);
+  kernels_.weigh(x, size, peak, inverse, weights_.data(), sums_.data());
   return std::accumulate(sums_.begin(), sums_.end(), 0.0);
 }
 
@@ -306,10 +284,8 @@ double Sampler::weigh(const float* x, size_t size, float peak, float temperature
 void Sampler::sum_blocks_again() {
   for (size_t block = 0; block < sums_.size(); ++block) {
     if (sums_[block] == 0) continue;
-    f32x4 sum = {};
-    each4(weights_.data(), block * kBlock, std::min(weights_.size(), (block + 1) * kBlock),
-          [&](size_t, f32x4 w) { sum += w; });
-    sums_[block] = double{sum[0]} + sum[1] + (double{sum[2]} + sum[3]);
+    const size_t begin = block * kBlock;
+    sums_[block] = kernels_.sum_weights(&weights_[begin], std::min(weights_.size() - begin, kBlock));
   }
 }
 
@@ -329,22 +305,23 @@ void Sampler::keep_nucleus(const float* x, size_t size, float peak, float temper
   const double target = p * total;
   double mass = 0;
   size_t border = 0;
-  while (border < kBins && mass + mass_[border] < target) mass += mass_[border++];
+  while (border < kBins && mass + mass_of(border) < target) mass += mass_of(border++);
   if (border == kBins) return;  // p is within rounding of 1: nothing is removed
   cut_below(x, size, bins, static_cast<int32_t>(border));
   cut_within_border(mass, target);
   sum_blocks_again();
 }
 
-// Fills mass_ with the weights of each bin; those below `least` may be missing.
+// Fills mass_ with the weights of each bin, in four sums, so that equal logits are not added one
+// after the other; weights below `least` may be missing.
 void Sampler::fill_histogram(const float* x, size_t size, const Bins& bins, float least) {
-  mass_.assign(kBins, 0.0);
+  mass_.assign(4 * kBins, 0.0);
   for (size_t block = 0; block < tops_.size(); ++block) {
     if (bins.of(tops_[block]) == static_cast<int32_t>(kBins - 1)) continue;
     each4(x, block * kBlock, std::min(size, (block + 1) * kBlock), [&](size_t i, f32x4 v) {
       if (!any(load(&weights_[i]) >= least)) return;
       const i32x4 bin = bins.of(v);
-      for (size_t j = 0; j < 4; ++j) mass_[static_cast<size_t>(bin[j])] += weights_[i + j];
+      for (size_t j = 0; j < 4; ++j) mass_[4 * static_cast<size_t>(bin[j]) + j] += weights_[i + j];
     });
   }
 }
@@ -371,17 +348,42 @@ void Sampler::cut_below(const float* x, size_t size, const Bins& bins, int32_t b
   }
 }
 
-// Keeps the best tokens of border_ until the mass reaches the target, at least one.
+double Sampler::mass_of(size_t bin) const {
+  const double* const four = &mass_[4 * bin];
+  return four[0] + four[1] + (four[2] + four[3]);
+}
+
+// Keeps the best tokens of border_ until the mass reaches the target, at least one. Only the part in
+// which the mass reaches it is sorted: a vocabulary of equal logits is one bin.
 void Sampler::cut_within_border(double mass, double target) {
-  std::sort(border_.begin(), border_.end(), before);
-  for (const Candidate& candidate : border_) {
-    float& weight = weights_[static_cast<size_t>(candidate.id)];
-    if (mass >= target && &candidate != &border_.front()) {
-      weight = 0;
+  constexpr ptrdiff_t kSortedAtOnce = 64;
+  auto first = border_.begin(), last = border_.end();
+  const bool sorted = std::is_sorted(first, last, before);
+  while (!sorted && last - first > kSortedAtOnce) {
+    const auto middle = first + (last - first) / 2;
+    std::nth_element(first, middle, last, before);
+    const double upper = weight_of(first, middle);
+    if (mass + upper < target) {
+      mass += upper;
+      first = middle;
     } else {
-      mass += weight;
+      last = middle;
     }
   }
+  if (!sorted) std::sort(first, last, before);
+  // The first token of all stays, whatever its weight.
+  if (first == border_.begin() && first != last)
+    mass += weights_[static_cast<size_t>((first++)->id)];
+  for (; first != last && mass < target; ++first) mass += weights_[static_cast<size_t>(first->id)];
+  for (; first != border_.end(); ++first) weights_[static_cast<size_t>(first->id)] = 0;
+}
+
+// The sum of the weights of some candidates, exactly: they are of one bin, so that their exponents
+// hardly differ, and a double has room for all their digits.
+double Sampler::weight_of(Candidates::const_iterator first, Candidates::const_iterator last) const {
+  return std::accumulate(first, last, 0.0, [&](double sum, const Candidate& candidate) {
+    return sum + weights_[static_cast<size_t>(candidate.id)];
+  });
 }
 
 // Inverts the cumulative distribution of weights_ in the order of their indices. Blocks whose sum

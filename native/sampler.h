@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels.h"
+
 namespace talu {
 
 // How to choose the tokens of one sequence: what does not change from token to token.
@@ -46,9 +48,12 @@ struct Sample {
 // Salmon et al., 2011, https://doi.org/10.1145/2063384.2063405
 double philox_uniform(uint64_t seed, uint64_t position);
 
-// Keeps its buffers, so that the next row allocates nothing. Not safe for concurrent use.
+// Keeps its buffers, so that the next row allocates nothing. Not safe for concurrent use. The target
+// of the kernels does not change a bit of the result.
 class Sampler {
  public:
+  explicit Sampler(const Kernels& kernels) : kernels_(kernels) {}
+
   // Bias, repetition penalty, presence and frequency penalty, temperature, top-k, top-p, min-p, in
   // that order. Throws std::invalid_argument for token ids outside the vocabulary, logits that are
   // not numbers, and when no token is left. Ties go to the lower id everywhere.
@@ -60,6 +65,7 @@ class Sampler {
     float value;
     int32_t id;
   };
+  using Candidates = std::vector<Candidate>;
   static bool before(const Candidate& a, const Candidate& b) {
     return a.value != b.value ? a.value > b.value : a.id < b.id;
   }
@@ -77,19 +83,22 @@ class Sampler {
   void fill_histogram(const float* x, size_t size, const Bins& bins, float least);
   void cut_below(const float* x, size_t size, const Bins& bins, int32_t border);
   void cut_within_border(double mass, double target);
+  double mass_of(size_t bin) const;
+  double weight_of(Candidates::const_iterator first, Candidates::const_iterator last) const;
   void sum_blocks_again();
   size_t pick(double uniform);
 
+  const Kernels& kernels_;
   std::vector<float> tops_;            // largest value of each block of the row scanned last
   std::vector<float> sorted_tops_;
-  std::vector<Candidate> candidates_;  // result of best(), unordered
+  Candidates candidates_;              // result of best(), unordered
   std::vector<float> adjusted_;
-  std::vector<Candidate> border_;      // candidates for the end of the nucleus
+  Candidates border_;                  // candidates for the end of the nucleus
   std::vector<float> values_;          // survivors of top-k, by ascending id
   std::vector<float> weights_;         // exp((value - peak) / temperature), 0 when filtered out,
                                        // or anything where the block's sum is 0
-  std::vector<double> sums_;           // of weights_, by blocks
-  std::vector<double> mass_;           // histogram of the nucleus
+  std::vector<float> sums_;            // of weights_, by blocks
+  std::vector<double> mass_;           // histogram of the nucleus, in fours
   std::vector<bool> penalised_;
   std::vector<float> counts_;          // of each token in the answer so far
 };

@@ -101,7 +101,7 @@ def test_every_filter_draws_the_tokens_of_its_definition(name: str, vocabulary: 
     assert_same(sample(logits, rows), numpy_sampler.sample(logits, rows))
 
 
-@pytest.mark.parametrize("spread", [0.01, 1.0, 6.0])
+@pytest.mark.parametrize("spread", [0.0, 1e-4, 0.01, 1.0, 6.0])
 def test_a_large_vocabulary_draws_the_tokens_of_the_definition(spread: float) -> None:
     logits = logits_of(2, len(FILTERS), 151_936, spread)
     rows = [row_of(p, seed=4, **changes) for p, changes in enumerate(FILTERS.values())]
