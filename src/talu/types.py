@@ -19,6 +19,7 @@ from talu.other_names import no_attribute
 __all__ = [
     "KV_FORMATS",
     "POOLINGS",
+    "SPECULATIVE",
     "WEIGHT_FORMATS",
     "Attempt",
     "Capabilities",
@@ -36,6 +37,7 @@ __all__ = [
     "ReasoningEnd",
     "Request",
     "Restart",
+    "Speculative",
     "StopFlag",
     "Stopped",
     "TextDelta",
@@ -68,6 +70,8 @@ WeightFormat = Literal[
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = get_args(WeightFormat)
 KVFormat = Literal["auto", "f32", "f16", "bf16"]
 KV_FORMATS: tuple[KVFormat, ...] = get_args(KVFormat)
+Speculative = Literal["ngram"]
+SPECULATIVE: tuple[Speculative, ...] = get_args(Speculative)
 Marker = Literal["", "pinned", "archived", "deleted"]
 MARKERS: tuple[Marker, ...] = get_args(Marker)
 
@@ -92,6 +96,9 @@ class LocalBackend:
         kv_format: format of cached keys and values. ``"auto"`` is f32 for f32 weights and f16 for
             others. A model with keys or values above 65,504 needs ``"bf16"``, or ``"f32"``, which
             takes twice the memory.
+        speculative: ``"ngram"`` guesses the next tokens from earlier text, and checks several of
+            them in one step: the same tokens sooner, where an answer repeats its prompt or itself.
+            None, the default, is off.
     """
 
     gpu_layers: int = -1
@@ -99,6 +106,7 @@ class LocalBackend:
     num_threads: int = 0
     weight_format: WeightFormat = "auto"
     kv_format: KVFormat = "auto"
+    speculative: Speculative | None = None
 
 
 def check_marker(marker: object) -> None:
@@ -203,12 +211,17 @@ class Usage:
         completion_tokens: sampled tokens, including the end token and hidden reasoning.
         cached_tokens: the part of the prompt tokens that came from the prefix cache.
         reasoning_tokens: the part of the completion tokens that a server counts as reasoning.
+        draft_tokens: tokens that speculation guessed and the model checked; None without it.
+        accepted_draft_tokens: the part of them that the model confirmed: completion tokens that
+            took no step of their own.
     """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    draft_tokens: int | None = None
+    accepted_draft_tokens: int | None = None
 
     @property
     def total_tokens(self) -> int | None:

@@ -268,6 +268,9 @@ def test_an_echoed_prompt_starts_the_text(model: LocalModel) -> None:
         ({"weight_format": "Q4_K_L"}, r"must be one of .*; did you mean 'q4_k_\w'\?"),
         ({"kv_format": "i8"}, "must be one of"),
         ({"weight_format": ["auto"]}, "must be one of"),
+        ({"speculative": "mtp"}, "supports no model that has them; use 'ngram'"),
+        ({"speculative": "N-gram"}, r"None or one of \('ngram',\); did you mean 'ngram'\?"),
+        ({"speculative": True}, "must be None or one of"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

@@ -98,6 +98,7 @@ def new_engine(
         limits: Limits | None = None,
         wrap: Wrap = lambda executor: executor,
         max_requests: int = 10_000,
+        speculative: bool = False,
     ) -> Engine:
         options = LocalBackend()
         source, device = FolderSource(checkpoint), CpuDevice(options)
@@ -122,6 +123,7 @@ def new_engine(
             ),
             cache=cache,
             head=load_head((), architecture.hidden_size),
+            speculative=speculative,
             info=ModelInfo(
                 model_type="qwen3", parameters=0, device="cpu", target="numpy", threads=1,
                 weight_format="f32", weight_bytes=0, weights_mapped=False,

@@ -12,7 +12,13 @@ from safetensors.numpy import load_file, save_file
 from talu.engine import cpu
 from talu.engine.engine import Engine
 from talu.engine.loading import load_model
-from talu.exceptions import GenerationError, ModelError, ModelNotFoundError, TokenizerError
+from talu.exceptions import (
+    GenerationError,
+    ModelError,
+    ModelNotFoundError,
+    TokenizerError,
+    ValidationError,
+)
 from talu.models import load_architecture
 from talu.sampling import SamplingParams
 from talu.sources.folder import FolderSource
@@ -136,6 +142,11 @@ def test_an_f32_encoder_multiplies_integers_with_a_note(folder: Path) -> None:
     assert formats["bert.embeddings.word_embeddings.weight"] == "f32"
     assert formats["bert.encoder.layer.0.output.dense.weight"] == "i16"
     model.executor.close()
+
+
+def test_speculation_with_a_model_that_only_makes_embeddings_is_refused(folder: Path) -> None:
+    with pytest.raises(ValidationError, match=r"speculative='ngram' .* leave it out"):
+        load_model(FolderSource(encoder(folder)), LocalBackend(speculative="ngram"))
 
 
 def test_an_encoder_keeps_f32_where_that_is_asked(folder: Path) -> None:

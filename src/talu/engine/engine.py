@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from talu.deadline import Deadline
+from talu.engine.drafts import Drafts
 from talu.engine.embedding import EmbeddingRequest, EmbeddingTicket
 from talu.engine.model import LoadedModel
 from talu.engine.scheduler import Limits
@@ -47,6 +48,7 @@ class Engine:
         self.head = model.head
         self._cache = model.cache
         self._width = model.embedder.width
+        self._speculative = model.speculative
         self._worker = Worker(model, limits, max_requests)
 
     @property
@@ -82,8 +84,9 @@ class Engine:
         self._check_request(prompt_ids, params)
         self._worker.check_process()
         mailbox = Mailbox(len(prompt_ids), self._worker.bell, deadline)
+        tokens = list(prompt_ids)
         sequence = Sequence(
-            tokens=list(prompt_ids),
+            tokens=tokens,
             namespace=params.cache_namespace,
             context_length=self.context_length,
             context_note=self._context_note(),
@@ -97,6 +100,7 @@ class Engine:
                 form,
                 self.tokenizer.tag_text,
             ),
+            drafts=Drafts(tokens) if self._speculative else None,
         )
         self._worker.put(sequence)
         return Ticket(mailbox)

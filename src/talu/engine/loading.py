@@ -9,6 +9,7 @@ from talu.engine.embedding import plan_embedder
 from talu.engine.model import LoadedModel, ModelInfo
 from talu.engine.parts import parts
 from talu.engine.vectors import load_head
+from talu.exceptions import ValidationError
 from talu.graph.record import Graph
 from talu.models import Architecture, load_architecture
 from talu.protocols import Executor
@@ -41,7 +42,8 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
         ModelError: a file is missing or damaged, or the files do not match.
         TokenizerError: the tokenizer is missing or damaged.
         ResourceError: there is too little memory for the cache.
-        ValidationError: ``TALU_CPU`` names a target that this processor does not support.
+        ValidationError: ``TALU_CPU`` names a target that this processor does not support, or the
+            options ask for speculation, but the model does not generate.
     """
     options = options or LocalBackend()
     device = device_for(options)
@@ -102,6 +104,7 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
         embedder=embedder,
         open_embedder=open_embedder,
         head=load_head(own.steps, own.dimension),
+        speculative=options.speculative is not None,
     )
 
 
@@ -115,10 +118,19 @@ def load_network(
 
     If config.json ties the output head to the embedding table, but the checkpoint has a different
     head, the stored head is used.
+
+    Raises:
+        ValidationError: the options ask for speculation, but the model does not generate.
     """
     with source.tensors(use_mmap=options.use_mmap) as checkpoint:
         stored = set(checkpoint.names)
         architecture = load_architecture(source, stored=stored)
+        if options.speculative is not None and not architecture.generates:
+            raise ValidationError(
+                f"speculative={options.speculative!r} guesses tokens of an answer, but "
+                f"{architecture.embeds_only}; leave it out",
+                details={"param": "speculative", "value": options.speculative},
+            )
         tied = architecture.tied_pair(stored)
         try:
             return load_weights(architecture, checkpoint, device, options, tokenizer, tied)

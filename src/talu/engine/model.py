@@ -64,6 +64,7 @@ class LoadedModel:
         open_embedder: creates the executor for hidden states. It shares the weights with
             ``executor``, or is the same object.
         head: computes vectors from pooled states.
+        speculative: whether generations use drafts.
     """
 
     architecture: Architecture
@@ -76,3 +77,4 @@ class LoadedModel:
     embedder: EmbedderPlan
     open_embedder: Callable[[], Executor]
     head: Head
+    speculative: bool = False

@@ -68,14 +68,31 @@ J = TypeVar("J", bound=Job)
 
 @dataclass(frozen=True, slots=True)
 class Chunk(Generic[J]):
-    """``count`` rows of a job, starting at position ``job.computed``."""
+    """``count`` rows of a job, starting at position ``job.computed``, and rows of a draft.
+
+    Attributes:
+        draft: tokens that may follow those of the job. A row is computed for each of them; it is
+            valid if the tokens that are sampled from the rows before it are those of the draft.
+    """
 
     job: J
     count: int
+    draft: tuple[int, ...] = ()
+
+    @property
+    def tokens(self) -> list[int]:
+        """The token of each row."""
+        start = self.job.computed
+        return [*self.job.tokens[start : start + self.count], *self.draft]
+
+    @property
+    def is_decode(self) -> bool:
+        """Whether it only computes the last token of a job."""
+        return self.count == self.job.pending == 1
 
     @property
     def samples(self) -> bool:
-        """Whether the next token is sampled from the last row."""
+        """Whether the next token is sampled, from the last row before the draft."""
         return self.count == self.job.pending
 
 
@@ -83,7 +100,9 @@ class Scheduler(Generic[J]):
     """Continuous batching over one pool of cache blocks.
 
     A step consists of ``plan``, the computation, ``complete``, and then, for each chunk that
-    samples, one appended token or ``remove``. The pool must be able to hold any single job.
+    samples, one appended token or ``remove``. Drafts may be added to decode rows after ``plan``, as
+    far as there is ``room``; each of their tokens that turns out to be right is appended before
+    ``verified``. The pool must be able to hold any single job.
     """
 
     def __init__(self, pool: BlockPool, limits: Limits | None = None) -> None:
@@ -147,15 +166,31 @@ class Scheduler(Generic[J]):
             chunk.job.served = self._steps
         return chunks
 
+    def room(self, job: J, most: int) -> int:
+        """Allocate blocks for draft rows of a job; the number of rows that fit, up to ``most``.
+
+        No block is taken that another running job needs for its next row.
+        """
+        length = self._pool.needed(len(job.tokens) + most)
+        if self._pool.available - (length - len(job.blocks)) >= len(self._running):
+            self._pool.grow(job.blocks, length)
+        return min(most, len(job.blocks) * self._pool.block_size - len(job.tokens))
+
     def complete(self, chunks: list[Chunk[J]]) -> None:
-        """Record that the planned rows are in the cache."""
-        size = self._pool.block_size
+        """Record that the planned rows are in the cache; those of drafts are not valid yet."""
         for chunk in chunks:
-            job = chunk.job
-            first = job.computed // size
-            job.computed += chunk.count
-            last = job.computed // size
-            self._pool.publish(job.blocks, job.tokens, first, last, job.namespace)
+            self._advance(chunk.job, chunk.count)
+
+    def verified(self, job: J) -> None:
+        """Record that one more row of a job is in the cache: that of its last token."""
+        self._advance(job, 1)
+
+    def _advance(self, job: J, rows: int) -> None:
+        size = self._pool.block_size
+        first = job.computed // size
+        job.computed += rows
+        last = job.computed // size
+        self._pool.publish(job.blocks, job.tokens, first, last, job.namespace)
 
     def _make_room(self) -> bool:
         """Give each running job a block for its next row, oldest first; True if a job was evicted.

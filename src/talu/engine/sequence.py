@@ -3,11 +3,13 @@
 Only the engine's thread changes a sequence.
 """
 
+from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from talu.engine.drafts import Drafts
 from talu.engine.scheduler import Job
 from talu.engine.stops import Stops
 from talu.engine.ticket import Mailbox, Piece, Result
@@ -28,6 +30,7 @@ class Sequence(Job):
     Attributes:
         context_length: maximum tokens of prompt and answer together.
         context_note: why that is less than the model supports, if it is.
+        drafts: drafts the next tokens; None without speculation.
     """
 
     params: SamplingParams
@@ -37,8 +40,11 @@ class Sequence(Job):
     decoder: IncrementalDecoder
     stops: Stops
     context_note: str = ""
+    drafts: Drafts | None = None
 
     def __post_init__(self) -> None:
+        if self.drafts is not None:
+            self.mailbox.progress.draft()
         params, count = self.params, len(self.tokens)
         self._seen: NDArray[np.int32] | None = None  # the tokens as an array for the sampler
         if params.has_penalty:
@@ -76,11 +82,20 @@ class Sequence(Job):
         """Record that the first step with this sequence starts."""
         self.mailbox.progress.start(self.cached)
 
-    def sample_row(self) -> SampleRow:
-        """Sampling parameters of the next token."""
+    @property
+    def longest_draft(self) -> int:
+        """The number of tokens that may be sampled after the next one."""
+        left = self.params.max_tokens - self.sampled
+        return min(left, self.context_length - len(self.tokens)) - 1
+
+    def sample_rows(self, draft: Tokens[int] = ()) -> list[SampleRow]:
+        """Sampling parameters of the next token, and of the tokens after each token of a draft."""
         count = len(self.tokens)
-        seen = None if self._seen is None else self._seen[:count]
-        return SampleRow(self._settings, count, seen)
+        if self._seen is None:
+            return [SampleRow(self._settings, count + n) for n in range(len(draft) + 1)]
+        self._seen[count : count + len(draft)] = draft
+        lengths = range(count, count + len(draft) + 1)
+        return [SampleRow(self._settings, length, self._seen[:length]) for length in lengths]
 
     def accept(self, sampled: Sampled) -> FinishReason | None:
         """Add the next token and send its text; return the finish reason if it is the last one."""

@@ -53,12 +53,15 @@ Cancel = Callable[[], None]
 class Progress:
     """The progress of a generation; the engine's thread writes it, any thread may read it.
 
-    Times are from ``perf_counter``; None for a stage that was not reached.
+    Times are from ``perf_counter``; None for a stage that was not reached. The numbers of draft
+    tokens are None without speculation.
     """
 
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int = 0
+    draft_tokens: int | None = None
+    accepted_draft_tokens: int | None = None
     submitted: float = field(default_factory=perf_counter)
     started: float | None = None
     first: float | None = None
@@ -75,9 +78,20 @@ class Progress:
         self.last = perf_counter()
         self.first = self.first or self.last
 
+    def draft(self, tokens: int = 0, accepted: int = 0) -> None:
+        """Record that speculation is on, and how many tokens were drafted or accepted now."""
+        self.draft_tokens = (self.draft_tokens or 0) + tokens
+        self.accepted_draft_tokens = (self.accepted_draft_tokens or 0) + accepted
+
     def usage(self) -> Usage:
         """The counts so far."""
-        return Usage(self.prompt_tokens, self.completion_tokens, self.cached_tokens)
+        return Usage(
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.cached_tokens,
+            draft_tokens=self.draft_tokens,
+            accepted_draft_tokens=self.accepted_draft_tokens,
+        )
 
     def timings(self) -> Timings:
         """The durations so far; an unfinished stage is measured up to now."""

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 from queue import Empty, SimpleQueue
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,12 @@ from talu.engine.embedding import Embedder, EmbeddingRequest
 from talu.engine.model import LoadedModel
 from talu.engine.scheduler import Chunk, Limits, Scheduler
 from talu.engine.sequence import Sequence
+from talu.engine.speculation import Speculation
 from talu.engine.ticket import Doorbell
 from talu.error_text import NO_THREAD
 from talu.exceptions import GenerationError, ResourceError, StateError
 from talu.forks import check_process
-from talu.graph.sampler import sample
+from talu.graph.sampler import SampleRow, sample
 from talu.protocols import Sampled
 from talu.types import FinishReason
 
@@ -67,6 +69,7 @@ class Worker:
         self._weights = model.weights
         self._limits = limits
         self._scheduler = self._new_scheduler()
+        self._speculation = Speculation() if model.speculative else None
         self._embedder = Embedder(model.embedder, model.open_embedder)
         self._inbox: SimpleQueue[Request | None] = SimpleQueue()
         self._open: dict[Request, int] = {}  # unfinished requests and their weights
@@ -228,19 +231,25 @@ class Worker:
             return
         for chunk in chunks:
             chunk.job.start()
-        sampling = [chunk.job for chunk in chunks if chunk.samples]
+        if self._speculation:
+            chunks = self._speculation.with_drafts(chunks, self._scheduler.room)
+        sampling = [chunk for chunk in chunks if chunk.samples]
         arrays = step_arrays(chunks)
         self.bell.ring()  # after planning, so that readers run while the step releases the GIL
+        before = perf_counter()
         logits = self._executor.step(*arrays)
         self._scheduler.complete(chunks)
-        for sequence, sampled in zip(sampling, self._sample(logits, sampling), strict=True):
-            self._accept(sequence, sampled)
+        rows = [row for chunk in sampling for row in chunk.job.sample_rows(chunk.draft)]
+        sampled = iter(self._sample(logits, rows))
+        if self._speculation:
+            self._speculation.measured(perf_counter() - before)
+        for chunk in sampling:
+            self._accept(chunk, list(islice(sampled, 1 + len(chunk.draft))))
 
     def _sample(
-        self, logits: NDArray[np.float32], sequences: list[Sequence]
+        self, logits: NDArray[np.float32], rows: list[SampleRow]
     ) -> list[Sampled | GenerationError]:
-        """A token for each sequence, or an error if it cannot be sampled."""
-        rows = [sequence.sample_row() for sequence in sequences]
+        """A token for each row, or an error if it cannot be sampled."""
         try:
             return [*sample(logits, rows)]
         except ValueError as error:
@@ -248,8 +257,8 @@ class Worker:
                 return [failure(self._why_no_token(logits), error)]
         return [
             sampled
-            for number, sequence in enumerate(sequences)
-            for sampled in self._sample(logits[number : number + 1], [sequence])
+            for number, row in enumerate(rows)
+            for sampled in self._sample(logits[number : number + 1], [row])
         ]
 
     def _why_no_token(self, logits: NDArray[np.float32]) -> str:
@@ -263,8 +272,21 @@ class Worker:
             )
         return f"the model computed NaN or infinite logits: {causes}"
 
-    def _accept(self, sequence: Sequence, sampled: Sampled | GenerationError) -> None:
-        """Give a sequence its next token; an error ends only this sequence."""
+    def _accept(self, chunk: Chunk[Sequence], results: list[Sampled | GenerationError]) -> None:
+        """Give a sequence its next tokens: those that were drafted correctly, and one more."""
+        sequence = chunk.job
+        if chunk.draft:
+            sequence.mailbox.progress.draft(len(chunk.draft))
+        for sampled, drafted in zip(results, (*chunk.draft, None), strict=True):
+            correct = isinstance(sampled, Sampled) and sampled.token == drafted
+            if correct:
+                sequence.mailbox.progress.draft(accepted=1)
+            if not self._accept_token(sequence, sampled) or not correct:
+                break
+            self._scheduler.verified(sequence)
+
+    def _accept_token(self, sequence: Sequence, sampled: Sampled | GenerationError) -> bool:
+        """Give a sequence its next token, and say whether it continues; an error ends only it."""
         reason = None
         if not isinstance(sampled, GenerationError):
             try:
@@ -275,8 +297,11 @@ class Worker:
         if isinstance(sampled, GenerationError):
             sequence.mailbox.end(sampled)
             self._scheduler.remove(sequence)
-        elif reason:
+            return False
+        if reason:
             self._finish(sequence, reason)
+            return False
+        return True
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         sequence.end(reason)
@@ -321,14 +346,18 @@ def end_request(request: Request, error: BaseException | None) -> None:
 
 def step_arrays(chunks: list[Chunk[Sequence]]) -> tuple[Ints, ...]:
     """The arguments of ``Executor.step`` for a plan."""
-    jobs = [(chunk.job, chunk.job.computed, chunk.job.computed + chunk.count) for chunk in chunks]
-    tokens = list(chain.from_iterable(job.tokens[start:stop] for job, start, stop in jobs))
-    positions = list(chain.from_iterable(range(start, stop) for _, start, stop in jobs))
-    row_starts = list(accumulate((chunk.count for chunk in chunks), initial=0))
-    width = max(len(job.blocks) for job, *_ in jobs)
-    tables = [job.blocks + [-1] * (width - len(job.blocks)) for job, *_ in jobs]
+    jobs = [chunk.job for chunk in chunks]
+    rows = [chunk.tokens for chunk in chunks]
+    tokens = list(chain.from_iterable(rows))
+    starts = [job.computed for job in jobs]
+    spans = [range(start, start + len(row)) for start, row in zip(starts, rows, strict=True)]
+    positions = list(chain.from_iterable(spans))
+    row_starts = list(accumulate(map(len, rows), initial=0))
+    width = max(len(job.blocks) for job in jobs)
+    tables = [job.blocks + [-1] * (width - len(job.blocks)) for job in jobs]
     ends = zip(chunks, row_starts[1:], strict=True)
-    outputs = [end - 1 for chunk, end in ends if chunk.samples]
+    sampling = [(end - 1 - len(chunk.draft), end) for chunk, end in ends if chunk.samples]
+    outputs = list(chain.from_iterable(range(*rows) for rows in sampling))
     arrays = (tokens, positions, row_starts, tables, outputs)
     return tuple(np.array(values, dtype=np.int32) for values in arrays)
 

@@ -29,6 +29,7 @@ from talu.sampling import resolve_sampling
 from talu.tokenizer.decoding import TAG_MARK
 from talu.types import (
     KV_FORMATS,
+    SPECULATIVE,
     WEIGHT_FORMATS,
     Capabilities,
     EmbeddingOptions,
@@ -324,6 +325,18 @@ def _check_options(options: LocalBackend) -> None:
             close = nearest(kind.lower(), known) if isinstance(kind, str) else ""
             raise _wrong(name, kind, f"must be one of {known}{close}")
     check_boolean("use_mmap", options.use_mmap)
+    _check_speculative(options.speculative)
+
+
+def _check_speculative(value: object) -> None:
+    if value == "mtp":
+        raise _wrong(
+            "speculative", value, "needs draft heads, and this version of talu supports no model "
+            "that has them; use 'ngram', or leave it out"
+        )  # fmt: skip
+    if value is not None and value not in SPECULATIVE:
+        close = nearest(value.lower(), SPECULATIVE) if isinstance(value, str) else ""
+        raise _wrong("speculative", value, f"must be None or one of {SPECULATIVE}{close}")
 
 
 def _wrong(name: str, value: object, problem: str) -> ValidationError:
