@@ -329,14 +329,16 @@ def _check_options(options: LocalBackend) -> None:
 
 
 def _check_speculative(value: object) -> None:
-    if value == "mtp":
+    name = value if isinstance(value, str) else ""
+    if value is None or name in SPECULATIVE:
+        return
+    if name == "mtp":
         raise _wrong(
             "speculative", value, "needs draft heads, and this version of talu supports no model "
             "that has them; use 'ngram', or leave it out"
         )  # fmt: skip
-    if value is not None and value not in SPECULATIVE:
-        close = nearest(value.lower(), SPECULATIVE) if isinstance(value, str) else ""
-        raise _wrong("speculative", value, f"must be None or one of {SPECULATIVE}{close}")
+    close = nearest(name.lower(), SPECULATIVE) if name else ""
+    raise _wrong("speculative", value, f"must be None or one of {SPECULATIVE}{close}")
 
 
 def _wrong(name: str, value: object, problem: str) -> ValidationError:
