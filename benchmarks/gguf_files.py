@@ -1,9 +1,12 @@
 """Real GGUF files: prefill and decode of talu, llama.cpp and ik_llama.cpp, in turn.
 
     python benchmarks/gguf_files.py [--threads 2] [--rounds 5] [--json] [FILE ...]
+    python benchmarks/gguf_files.py --ours FOLDER --weight-format q4 FILE
 
 Each engine runs in a process of its own and sleeps while another one works. Without a file it
 takes the two that the tests use. ik_llama.cpp takes part if ``ik-llama-cpp-python`` is installed.
+``--ours`` gives talu the same network in another form, for example the folder that a file was made
+of, which it quantises itself.
 """
 
 import argparse
@@ -21,39 +24,55 @@ from typing import Any
 from machine import commit, machine
 from peers import IkLlamaCpp, LlamaCpp, Peer, Talu, random_prompt
 
-PREFILL = 512
+from talu.types import WEIGHT_FORMATS, WeightFormat
+
 DECODE = 64
-CONTEXT = 1024
 LIKELY = 20
 # Each engine rounds activations to 8 bits in its own way, and random prompts are unlike any text.
 # A network that is not the same has few of the likeliest tokens in common.
 COMMON = 12
 
-Maker = Callable[[Path, int], Peer]
+
+@dataclass(frozen=True)
+class Test:
+    """What is measured: numbers of tokens, and what talu opens instead of the file."""
+
+    prefill: int
+    after: int
+    ours: Path | None
+    weight_format: WeightFormat
+
+    @property
+    def context(self) -> int:
+        """The context that the peers are given."""
+        return max(1024, self.prefill + 8, self.after + 2 * DECODE)
 
 
-def talu(file: Path, threads: int) -> Peer:
+Maker = Callable[[Path, int, Test], Peer]
+
+
+def talu(file: Path, threads: int, test: Test) -> Peer:
     """talu, as a program gets it."""
-    return Talu(file, threads)
+    return Talu(test.ours or file, threads, test.weight_format)
 
 
-def llama_cpp(file: Path, threads: int) -> Peer:
+def llama_cpp(file: Path, threads: int, test: Test) -> Peer:
     """llama.cpp's own server code."""
-    return LlamaCpp(file, threads, CONTEXT)
+    return LlamaCpp(file, threads, test.context)
 
 
-def ik_llama_cpp(file: Path, threads: int) -> Peer:
+def ik_llama_cpp(file: Path, threads: int, test: Test) -> Peer:
     """ik_llama.cpp's library."""
-    return IkLlamaCpp(file, threads, CONTEXT)
+    return IkLlamaCpp(file, threads, test.context)
 
 
 class Worker:
     """An engine with the file open, in a process of its own."""
 
-    def __init__(self, make: Maker, file: Path, threads: int) -> None:
+    def __init__(self, make: Maker, file: Path, threads: int, test: Test) -> None:
         start = multiprocessing.get_context("spawn")
         self._pipe, other = start.Pipe()
-        self._process = start.Process(target=serve, args=(other, make, file, threads))
+        self._process = start.Process(target=serve, args=(other, make, file, threads, test))
         self._process.start()
         other.close()
         self.name: str = self._pipe.recv()
@@ -69,9 +88,9 @@ class Worker:
         self._process.join()
 
 
-def serve(pipe: Connection, make: Maker, file: Path, threads: int) -> None:
+def serve(pipe: Connection, make: Maker, file: Path, threads: int, test: Test) -> None:
     """Call methods of an engine until told to end. Runs in the process of the engine."""
-    engine = make(file, threads)
+    engine = make(file, threads, test)
     pipe.send(engine.name)
     while (call := pipe.recv()) is not None:
         method, arguments = call
@@ -90,9 +109,9 @@ class Rates:
     decode: list[float]
 
 
-def measure(file: Path, makers: list[Maker], threads: int, rounds: int) -> list[Rates]:
+def measure(file: Path, makers: list[Maker], threads: int, rounds: int, test: Test) -> list[Rates]:
     """Run every engine with the file, in turn in every round."""
-    workers = [Worker(make, file, threads) for make in makers]
+    workers = [Worker(make, file, threads, test) for make in makers]
     try:
         rates = [
             Rates(file.name, worker.name, agreement(workers[0], worker), [], [])
@@ -100,8 +119,8 @@ def measure(file: Path, makers: list[Maker], threads: int, rounds: int) -> list[
         ]
         for number in range(rounds + 1):
             for worker, rate in zip(workers, rates, strict=True):
-                prefill = worker.ask("prefill", PREFILL, number)
-                decode = worker.ask("decode", DECODE, number)
+                prefill = worker.ask("prefill", test.prefill, number)
+                decode = worker.ask("decode", DECODE, number, test.after)
                 if number > 0:  # the first round warms up
                     rate.prefill.append(prefill)
                     rate.decode.append(decode)
@@ -160,19 +179,26 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prefill", type=int, default=512, help="tokens of a prompt")
+    parser.add_argument("--after", type=int, default=1, help="tokens before the decoded ones")
+    parser.add_argument("--ours", type=Path, help="what talu opens instead of the file")
+    parser.add_argument("--weight-format", choices=WEIGHT_FORMATS, default="auto")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    test = Test(arguments.prefill, arguments.after, arguments.ours, arguments.weight_format)
     makers: list[Maker] = [talu, llama_cpp]
     if importlib.util.find_spec("ik_llama_cpp"):
         makers.append(ik_llama_cpp)
     where = {"machine": machine(), "commit": commit(), "threads": arguments.threads}
+    where |= {"prefill": test.prefill, "after": test.after}
     if not arguments.json:
-        print(f"prefill of {PREFILL} tokens and decode of {DECODE}, tokens per second")
+        print(f"prefill of {test.prefill} tokens, decode of {DECODE} after {test.after}")
+        print("tokens per second")
         print("median (minimum to maximum; talu's median divided by this one)")
         print(*(f"{name}: {value}" for name, value in where.items()), sep="\n")
     results = []
     for file in arguments.files or default_files():
-        rates = measure(file, makers, arguments.threads, arguments.rounds)
+        rates = measure(file, makers, arguments.threads, arguments.rounds, test)
         results += rates
         if not arguments.json:
             report(rates)

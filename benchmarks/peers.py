@@ -22,7 +22,7 @@ import xllamacpp
 from talu.cli.bench import decode_rate, prefill_rate
 from talu.engine.registry import acquire
 from talu.sampling import SamplingParams
-from talu.types import LocalBackend
+from talu.types import LocalBackend, WeightFormat
 
 
 class Peer(Protocol):
@@ -33,8 +33,8 @@ class Peer(Protocol):
     def prefill(self, length: int, seed: int) -> float:
         """Tokens per second for a prompt of random tokens that no cache knows."""
 
-    def decode(self, count: int, seed: int) -> float:
-        """Tokens per second for one token after the other, from an almost empty context on."""
+    def decode(self, count: int, seed: int, after: int = 1) -> float:
+        """Tokens per second for one token after the other, after a prompt of so many tokens."""
 
     def likely(self, prompt: list[int], count: int) -> dict[int, float]:
         """The likeliest next tokens and their log-probabilities."""
@@ -46,19 +46,21 @@ class Peer(Protocol):
 class Talu:
     """talu's engine, as a program gets it."""
 
-    def __init__(self, model: Path, threads: int) -> None:
-        self._lease = acquire(str(model), LocalBackend(num_threads=threads))
+    def __init__(self, model: Path, threads: int, weight_format: WeightFormat = "auto") -> None:
+        options = LocalBackend(num_threads=threads, weight_format=weight_format)
+        self._lease = acquire(str(model), options)
         self._engine = self._lease.engine
         info = self._engine.info
-        self.name = f"talu {importlib.metadata.version('talu')} ({info.target})"
+        version = importlib.metadata.version("talu")
+        self.name = f"talu {version} ({info.target}, {info.weight_format})"
 
     def prefill(self, length: int, seed: int) -> float:
         """See ``Peer``."""
         return prefill_rate(self._engine, length, seed)
 
-    def decode(self, count: int, seed: int) -> float:
+    def decode(self, count: int, seed: int, after: int = 1) -> float:
         """See ``Peer``."""
-        return decode_rate(self._engine, count, seed)
+        return decode_rate(self._engine, count, seed, after)
 
     def likely(self, prompt: list[int], count: int) -> dict[int, float]:
         """See ``Peer``."""
@@ -90,9 +92,9 @@ class LlamaCpp:
         """See ``Peer``."""
         return float(self._complete(random_prompt(length, seed), 1)["prompt_per_second"])
 
-    def decode(self, count: int, seed: int) -> float:
+    def decode(self, count: int, seed: int, after: int = 1) -> float:
         """See ``Peer``."""
-        timings = self._complete(random_prompt(1, seed), count + 1)
+        timings = self._complete(random_prompt(after, seed + 1000), count + 1)
         # The first token comes out of the prefill.
         return float(1000 * (timings["predicted_n"] - 1) / timings["predicted_ms"])
 
@@ -139,13 +141,12 @@ class IkLlamaCpp:
         self._step(random_prompt(length, seed), 0)
         return length / (time.perf_counter() - start)
 
-    def decode(self, count: int, seed: int) -> float:
+    def decode(self, count: int, seed: int, after: int = 1) -> float:
         """See ``Peer``."""
         self._context.kv_cache_clear()
-        (token,) = random_prompt(1, seed)
-        token = int(self._step([token], 0).argmax())
+        token = int(self._step(random_prompt(after, seed + 1000), 0).argmax())
         start = time.perf_counter()
-        for position in range(1, count + 1):
+        for position in range(after, after + count):
             token = int(self._step([token], position).argmax())
         return count / (time.perf_counter() - start)
 

@@ -118,9 +118,9 @@ def prefill_rate(engine: Engine, length: int, seed: int) -> float:
     return 1000 * length / _known(result.timings.prefill_ms)
 
 
-def decode_rate(engine: Engine, count: int, seed: int) -> float:
-    """Tokens per second for decoding ``count`` tokens, starting from an empty context."""
-    return _known(_generate(engine, 1, count + 1, seed).timings.tokens_per_second)
+def decode_rate(engine: Engine, count: int, seed: int, after: int = 1) -> float:
+    """Tokens per second for decoding ``count`` tokens, after a prompt of ``after`` tokens."""
+    return _known(_generate(engine, after, count + 1, seed).timings.tokens_per_second)
 
 
 def _known(time: float | None) -> float:
