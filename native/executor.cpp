@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -69,6 +70,28 @@ void Executor::run_timed(const Step& step) {
     seconds_[i] += std::chrono::duration<double>(after - before).count();
     before = after;
   }
+}
+
+void Executor::read_blocks(const std::vector<std::int32_t>& blocks, std::byte* to) {
+  const std::lock_guard turn(turn_);
+  for (const std::int32_t number : blocks) {
+    std::memcpy(to, block(number), block_bytes());
+    to += block_bytes();
+  }
+}
+
+void Executor::write_blocks(const std::vector<std::int32_t>& blocks, const std::byte* from) {
+  const std::lock_guard turn(turn_);
+  for (const std::int32_t number : blocks) {
+    std::memcpy(block(number), from, block_bytes());
+    from += block_bytes();
+  }
+}
+
+std::byte* Executor::block(std::int32_t number) const {
+  require(number >= 0 && static_cast<std::size_t>(number) < cache_.blocks(),
+          "there is no cache block " + std::to_string(number));
+  return cache_.view().data + static_cast<std::size_t>(number) * block_bytes();
 }
 
 void Executor::start_timing() {

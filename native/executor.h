@@ -36,6 +36,13 @@ class Executor {
   // Concurrent calls run one at a time.
   void step(const Batch& batch, float* result);
 
+  // Bytes of a block of the cache: keys and values of all layers.
+  std::size_t block_bytes() const { return cache_.view().block_bytes; }
+  // Copy the bytes of blocks, one after the other. Throw std::invalid_argument for a block that
+  // does not exist. They wait for a running step.
+  void read_blocks(const std::vector<std::int32_t>& blocks, std::byte* to);
+  void write_blocks(const std::vector<std::int32_t>& blocks, const std::byte* from);
+
   // Measures the operations of all steps from now on.
   void start_timing();
   // The seconds that each node of the plan took in them, and the recorded operations that it
@@ -45,6 +52,7 @@ class Executor {
  private:
   void run_timed(const Step& step);
   void check(const Batch& batch) const;
+  std::byte* block(std::int32_t number) const;
   void check_sequence(const Batch& batch, std::size_t sequence) const;
   void find_query_blocks(const Batch& batch);
   void place_values(const Batch& batch, float* result);

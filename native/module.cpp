@@ -322,6 +322,33 @@ class PyExecutor {
     return result;
   }
 
+  std::size_t block_bytes() const { return open()->executor->block_bytes(); }
+  nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<2>> read_blocks(const Integers& blocks) {
+    const std::shared_ptr<Running> running = open();
+    const std::vector<std::int32_t> numbers = copy_of(blocks);
+    const std::size_t bytes = running->executor->block_bytes();
+    auto* const data = new std::uint8_t[numbers.size() * bytes];
+    const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<std::uint8_t*>(p); });
+    {
+      const nb::gil_scoped_release released;
+      running->executor->read_blocks(numbers, reinterpret_cast<std::byte*>(data));
+    }
+    return {data, {numbers.size(), bytes}, owner};
+  }
+  void write_blocks(const Integers& blocks,
+                    const nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::c_contig,
+                                      nb::device::cpu>& content) {
+    const std::shared_ptr<Running> running = open();
+    const std::vector<std::int32_t> numbers = copy_of(blocks);
+    if (content.shape(0) != numbers.size() ||
+        content.shape(1) != running->executor->block_bytes())
+      throw std::invalid_argument("write_blocks: expected " + std::to_string(numbers.size()) +
+                                  " blocks of " +
+                                  std::to_string(running->executor->block_bytes()) + " bytes");
+    const nb::gil_scoped_release released;
+    running->executor->write_blocks(numbers, reinterpret_cast<const std::byte*>(content.data()));
+  }
+
   void start_timing() {
     const std::shared_ptr<Running> running = open();
     const nb::gil_scoped_release released;
@@ -425,6 +452,11 @@ NB_MODULE(_native, m) {
       .def("step", &PyExecutor::step, "tokens"_a.noconvert(), "positions"_a.noconvert(),
            "row_starts"_a.noconvert(), "block_tables"_a.noconvert(), "outputs"_a.noconvert(),
            "Run one step; see protocols.Executor.")
+      .def("read_blocks", &PyExecutor::read_blocks, "blocks"_a.noconvert(),
+           "The bytes of cache blocks, a row for each.")
+      .def("write_blocks", &PyExecutor::write_blocks, "blocks"_a.noconvert(),
+           "content"_a.noconvert(), "Replace the bytes of cache blocks.")
+      .def_prop_ro("block_bytes", &PyExecutor::block_bytes, "Bytes of a cache block.")
       .def("start_timing", &PyExecutor::start_timing,
            "Measure the operations of all steps from now on.")
       .def("times", &PyExecutor::times,
