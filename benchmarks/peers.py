@@ -13,6 +13,7 @@ import json
 import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,12 +78,12 @@ class Talu:
 class LlamaCpp:
     """llama.cpp's server, in this process."""
 
-    def __init__(self, file: Path, threads: int, context: int) -> None:
+    def __init__(self, file: Path, threads: int, context: int, slots: int = 1) -> None:
         params = xllamacpp.CommonParams()
         params.model.path = str(file)
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
         params.n_ctx = context
-        params.n_parallel = 1
+        params.n_parallel = slots
         params.cache_ram_mib = 0  # no prompt is sent twice
         params.verbosity = 0
         self._server = xllamacpp.Server(params)
@@ -90,11 +91,11 @@ class LlamaCpp:
 
     def prefill(self, length: int, seed: int) -> float:
         """See ``Peer``."""
-        return float(self._complete(random_prompt(length, seed), 1)["prompt_per_second"])
+        return float(self.complete(random_prompt(length, seed), 1)["prompt_per_second"])
 
     def decode(self, count: int, seed: int, after: int = 1) -> float:
         """See ``Peer``."""
-        timings = self._complete(random_prompt(after, seed + 1000), count + 1)
+        timings = self.complete(random_prompt(after, seed + 1000), count + 1)
         # The first token comes out of the prefill.
         return float(1000 * (timings["predicted_n"] - 1) / timings["predicted_ms"])
 
@@ -108,7 +109,14 @@ class LlamaCpp:
         """See ``Peer``."""
         del self._server
 
-    def _complete(self, prompt: list[int], count: int) -> dict[str, Any]:
+    def stream(self, prompt: list[int], count: int, arrived: Callable[[object], bool]) -> None:
+        """Answer a prompt, and call a function for each token until it returns True."""
+        request = {"prompt": prompt, "n_predict": count, "temperature": 0, "ignore_eos": True}
+        request |= {"cache_prompt": False, "stream": True}
+        self._server.handle_completions(request, arrived)
+
+    def complete(self, prompt: list[int], count: int) -> dict[str, Any]:
+        """Answer a prompt with exactly ``count`` tokens; the server's own timings."""
         timings: dict[str, Any] = self._answer(prompt, count)["timings"]
         if (timings["prompt_n"], timings["predicted_n"]) != (len(prompt), count):
             raise RuntimeError(f"llama.cpp did something else: {timings}")
