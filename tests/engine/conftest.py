@@ -99,6 +99,8 @@ def new_engine(
         wrap: Wrap = lambda executor: executor,
         max_requests: int = 10_000,
         speculative: bool = False,
+        threads: int = 0,
+        target: str = "",
     ) -> Engine:
         options = LocalBackend()
         source, device = FolderSource(checkpoint), CpuDevice(options)
@@ -108,7 +110,15 @@ def new_engine(
 
         def executor(graph: Graph, blocks: int) -> Executor:
             if kind == "native":
-                return wrap(NativeExecutor(graph, weights.packed, blocks=blocks, block_size=16))
+                native = NativeExecutor(
+                    graph,
+                    weights.packed,
+                    blocks=blocks,
+                    block_size=16,
+                    num_threads=threads,
+                    target=target,
+                )
+                return wrap(native)
             return wrap(NumpyExecutor(graph, tensors, blocks=blocks, block_size=16))
 
         model = LoadedModel(

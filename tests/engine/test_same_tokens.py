@@ -1,16 +1,19 @@
 """The same request gives the same tokens, whatever else the engine does."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from talu import _native
 from talu.engine.engine import Engine
 from talu.engine.scheduler import Limits
-from talu.engine.ticket import Ticket
+from talu.engine.ticket import Piece, Ticket
 from talu.graph.numpy_executor import NumpyExecutor
 from talu.graph.numpy_sampler import sample
 from talu.graph.sampler import SampleRow, SamplerSettings
@@ -45,8 +48,12 @@ def same(request: pytest.FixtureRequest, new_engine: NewEngine) -> NewEngine:
 
 def numbers(ticket: Ticket) -> list[tuple[int, float]]:
     """Tokens and their log-probabilities, which tell more than the tokens."""
-    logprobs = [logprob for piece in ticket for logprob in piece.logprobs]
-    return [(each.token, each.logprob) for each in logprobs]
+    return [number for piece in ticket for number in numbers_of(piece)]
+
+
+def numbers_of(piece: Piece | None) -> list[tuple[int, float]]:
+    """Those of one piece; none after the last one."""
+    return [(each.token, each.logprob) for each in piece.logprobs] if piece else []
 
 
 def test_a_request_gives_the_same_tokens_alone_and_among_sixteen(same: NewEngine) -> None:
@@ -100,6 +107,93 @@ def test_a_request_that_lost_its_blocks_gives_the_same_tokens(same: NewEngine) -
     assert any("the cache was full" in note for note in notes)
 
 
+@dataclass(frozen=True)
+class Arrival:
+    """A request of a schedule.
+
+    Attributes:
+        start, length: which part of the common text its prompt is.
+        after: pieces of earlier answers that are read before it is submitted.
+    """
+
+    start: int
+    length: int
+    seed: int
+    answer: int
+    namespace: str
+    after: int
+
+    @property
+    def prompt(self) -> list[int]:
+        return [40 + n % 100 for n in range(self.start, self.start + self.length)]
+
+    @property
+    def params(self) -> SamplingParams:
+        return replace(
+            LOGPROBS,
+            seed=self.seed,
+            max_tokens=self.answer,
+            cache_namespace=self.namespace,
+            temperature=float(self.seed > 0),
+        )
+
+
+ARRIVALS = st.builds(
+    Arrival,
+    start=st.sampled_from([0, 0, 0, 7]),
+    length=st.sampled_from([1, 16, 33, 90]),
+    seed=st.integers(0, 2),
+    answer=st.sampled_from([1, 9, 40]),
+    namespace=st.sampled_from(["", "", "tenant"]),
+    after=st.integers(0, 6),
+)
+LIMITS = st.builds(
+    Limits,
+    jobs=st.sampled_from([1, 2, 9]),
+    prefill_rows=st.sampled_from([1, 5, 16, 256]),
+    prefill_rows_beside_decodes=st.sampled_from([1, 3, 64]),
+)
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    arrivals=st.lists(ARRIVALS, min_size=2, max_size=6),
+    limits=LIMITS,
+    blocks=st.sampled_from([16, 20, 200]),
+    threads=st.sampled_from([1, 2]),
+    target=st.sampled_from(_native.targets()),
+)
+def test_a_request_gives_the_same_tokens_in_any_schedule(
+    new_engine: NewEngine,
+    arrivals: list[Arrival],
+    limits: Limits,
+    blocks: int,
+    threads: int,
+    target: str,
+) -> None:
+    engine = new_engine(kind="native", blocks=blocks, limits=limits, threads=threads, target=target)
+    tickets: list[Ticket] = []
+    found: list[list[tuple[int, float]]] = []
+    for number, arrival in enumerate(arrivals):
+        for turn in range(arrival.after if tickets else 0):
+            at = turn % number
+            found[at] += numbers_of(next(tickets[at], None))
+        tickets.append(engine.submit(arrival.prompt, arrival.params))
+        found.append([])
+    for ticket, so_far in zip(tickets, found, strict=True):
+        so_far += numbers(ticket)
+    engine.close()
+    alone = new_engine(kind="native", threads=1, target=target)
+    expected = [
+        numbers(alone.submit(each.prompt, replace(each.params, cache_namespace=str(number))))
+        for number, each in enumerate(arrivals)
+    ]
+    alone.close()
+    assert found == expected
+
+
 def test_another_seed_gives_other_tokens(new_engine: NewEngine) -> None:
     engine = new_engine()
     assert tokens_of(engine.submit(PROMPT, PARAMS)) != tokens_of(
@@ -119,10 +213,10 @@ def slow_tokens(folder: Path, tensors: dict[str, Any], params: SamplingParams) -
             np.array([0, count], np.int32), np.arange(16, dtype=np.int32)[None],
             np.array([count - 1], np.int32),
         )  # fmt: skip
-        settings = SamplerSettings(
+        chosen = SamplerSettings(
             temperature=params.temperature, top_k=params.top_k, top_p=params.top_p,
             repetition_penalty=params.repetition_penalty, seed=params.seed,
         )  # fmt: skip
-        row = SampleRow(settings, count, np.array(tokens, np.int32))
+        row = SampleRow(chosen, count, np.array(tokens, np.int32))
         tokens.append(sample(logits, [row])[0].token)
     return tokens[len(PROMPT) :]
