@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from talu import _native
 from talu.engine import cpu
 from talu.engine.engine import Engine
 from talu.engine.loading import load_model
@@ -181,10 +182,13 @@ def test_a_context_that_memory_does_not_allow_is_noted(
     model.executor.close()
 
 
-def test_more_threads_than_there_are_is_noted(folder: Path) -> None:
-    model = load_model(FolderSource(folder), LocalBackend(num_threads=1024))
-    assert model.info.threads < 1024
-    assert "num_threads=1024" in model.info.notes[0]
+def test_more_threads_than_the_process_may_use_are_refused(folder: Path) -> None:
+    available = _native.available_threads()
+    with pytest.raises(ValidationError, match=r"num_threads=1024 is more than the") as caught:
+        load_model(FolderSource(folder), LocalBackend(num_threads=1024))
+    assert caught.value.details["available"] == available
+    model = load_model(FolderSource(folder), LocalBackend(num_threads=available))
+    assert (model.info.threads, model.info.notes) == (available, ())
     model.executor.close()
 
 

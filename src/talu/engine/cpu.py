@@ -63,11 +63,18 @@ class CpuDevice:
         return [*_native.formats(), *_native.block_formats(), *_native.rotated_formats()]
 
     def check(self) -> None:
-        """Refuse an unsupported ``TALU_CPU``."""
+        """Refuse an unsupported ``TALU_CPU``, and more threads than the process has processors."""
         try:
             _native.target()
         except ValueError as error:
             raise ValidationError(str(error), details={"param": "TALU_CPU"}) from None
+        wanted, available = self._options.num_threads, _native.available_threads()
+        if wanted > available:
+            raise ValidationError(
+                f"num_threads={wanted} is more than the {available} that the CPU affinity and the "
+                "control groups of this process allow; 0 uses all of them",
+                details={"param": "num_threads", "value": wanted, "available": available},
+            )
 
     def free_memory(self) -> int:
         """What the machine and the process's control groups have left."""
