@@ -99,6 +99,9 @@ class LocalBackend:
         speculative: ``"ngram"`` guesses the next tokens from earlier text, and checks several of
             them in one step: the same tokens sooner, where an answer repeats its prompt or itself.
             None, the default, is off.
+        prefix_cache_bytes: disk space for computed beginnings of prompts, so that a chat of an
+            earlier process continues at once; 0, the default, keeps none. The files are in the
+            cache folder, readable only by their owner; those used longest ago are removed.
     """
 
     gpu_layers: int = -1
@@ -107,6 +110,7 @@ class LocalBackend:
     weight_format: WeightFormat = "auto"
     kv_format: KVFormat = "auto"
     speculative: Speculative | None = None
+    prefix_cache_bytes: int = 0
 
 
 def check_marker(marker: object) -> None:

@@ -348,3 +348,35 @@ assert os.waitpid(child, 0)[1] == 0
 """
     done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
     assert done.returncode == 0
+
+
+def test_copied_blocks_have_the_keys_and_values_of_the_tokens_that_ran(
+    network: tuple, pair: Callable, rows: type, run: Callable
+) -> None:
+    first = pair(*network, kv_format="f16").native
+    run(first, rows(PROMPT[:48]))
+    expected = run(first, rows(PROMPT[48:], start=48))
+    second = pair(*network, kv_format="f16").native
+    moved = np.array([0, 1, 2], np.int32)
+    second.write_blocks(np.array([5, 4, 3], np.int32), first.read_blocks(moved))
+    found = run(second, rows(PROMPT[48:], start=48, blocks=[5, 4, 3, 6]))
+    assert found.tobytes() == expected.tobytes()
+
+
+def test_a_block_that_does_not_exist_is_neither_read_nor_written(
+    network: tuple, pair: Callable
+) -> None:
+    native = pair(*network, blocks=16).native
+    content = native.read_blocks(np.array([15], np.int32))
+    assert content.shape == (1, native.block_bytes)
+    for number in (-1, 16):
+        block = np.array([number], np.int32)
+        with pytest.raises(ValueError, match=f"there is no cache block {number}"):
+            native.read_blocks(block)
+        with pytest.raises(ValueError, match=f"there is no cache block {number}"):
+            native.write_blocks(block, content)
+    with pytest.raises(ValueError, match="expected 2 blocks of"):
+        native.write_blocks(np.array([1, 2], np.int32), content)
+    native.close()
+    with pytest.raises(StateError, match="closed"):
+        native.read_blocks(np.array([1], np.int32))

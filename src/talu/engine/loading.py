@@ -6,6 +6,7 @@ from talu.engine.budget import CachePlan, plan_cache
 from talu.engine.calibration import Calibration
 from talu.engine.devices import Device, DeviceExecutor, DeviceWeights, device_for
 from talu.engine.embedding import plan_embedder
+from talu.engine.kept_prefixes import KeptPrefixes, open_kept
 from talu.engine.model import LoadedModel, ModelInfo
 from talu.engine.parts import parts
 from talu.engine.vectors import load_head
@@ -72,11 +73,12 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
         return open_executor(graph.up_to(architecture.hidden), embedder.blocks)
 
     notes = [weights.note] if weights.note else []
-    if options.num_threads > executor.num_threads:
-        notes.append(
-            f"num_threads={options.num_threads} was requested, but this process may use only "
-            f"{executor.num_threads}"
-        )
+    kept: KeptPrefixes | str | None = None
+    if options.prefix_cache_bytes and architecture.generates:
+        model = [source.files, sorted(layout.items()), repr(graph.ops), kv_format]
+        kept = open_kept(model, executor, cache.block_size, options.prefix_cache_bytes)
+        if isinstance(kept, str):
+            notes.append(kept)
     info = ModelInfo(
         model_type=architecture.model_type,
         parameters=architecture.parameter_count,
@@ -105,6 +107,7 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
         open_embedder=open_embedder,
         head=load_head(own.steps, own.dimension),
         speculative=options.speculative is not None,
+        kept=kept if isinstance(kept, KeptPrefixes) else None,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from talu.engine.budget import CachePlan
 from talu.engine.devices import DeviceWeights
 from talu.engine.embedding import EmbedderPlan
+from talu.engine.kept_prefixes import KeptPrefixes
 from talu.engine.vectors import Head
 from talu.models import Architecture
 from talu.protocols import Executor
@@ -65,6 +66,7 @@ class LoadedModel:
             ``executor``, or is the same object.
         head: computes vectors from pooled states.
         speculative: whether generations use drafts.
+        kept: keeps computed beginnings of prompts on disk; None if they are not kept.
     """
 
     architecture: Architecture
@@ -78,3 +80,4 @@ class LoadedModel:
     open_embedder: Callable[[], Executor]
     head: Head
     speculative: bool = False
+    kept: KeptPrefixes | None = None

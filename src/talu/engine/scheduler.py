@@ -10,7 +10,7 @@ the cache is full, the youngest job releases its blocks and is recomputed later.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -105,8 +105,22 @@ class Scheduler(Generic[J]):
     ``verified``. The pool must be able to hold any single job.
     """
 
-    def __init__(self, pool: BlockPool, limits: Limits | None = None) -> None:
-        self._pool = pool
+    def __init__(
+        self,
+        pool: BlockPool,
+        limits: Limits | None = None,
+        restore: Callable[[BlockPool, J], bool] | None = None,
+    ) -> None:
+        """Start without jobs.
+
+        Args:
+            pool: the blocks.
+            limits: budgets of a step.
+            restore: publishes blocks of a waiting job that are kept elsewhere. It is called in each
+                step until it returns True; the job is admitted after that.
+        """
+        self.pool = pool
+        self._restore = restore
         self._limits = limits or Limits()
         self._waiting: deque[J] = deque()
         self._running: list[J] = []  # in the order of arrival
@@ -125,7 +139,7 @@ class Scheduler(Generic[J]):
 
     def cached(self, tokens: list[int], namespace: str = "") -> int:
         """The number of these tokens that are in the cache; for any thread."""
-        return self._pool.cached(tokens, namespace)
+        return self.pool.cached(tokens, namespace)
 
     def __iter__(self) -> Iterator[J]:
         """All jobs, running ones first."""
@@ -142,12 +156,12 @@ class Scheduler(Generic[J]):
         """Remove a job, running or waiting, and free its blocks."""
         if job in self._running:
             self._running.remove(job)
-            self._pool.release(job.blocks)
+            self.pool.release(job.blocks)
         else:
             self._waiting.remove(job)
 
     def plan(self) -> list[Chunk[J]]:
-        """Choose the rows of the next step; empty only if there is no job."""
+        """Choose the rows of the next step; empty if there is no job, or only one to restore."""
         self._steps += 1
         if not self._make_room():
             self._admit()
@@ -171,10 +185,10 @@ class Scheduler(Generic[J]):
 
         No block is taken that another running job needs for its next row.
         """
-        length = self._pool.needed(len(job.tokens) + most)
-        if self._pool.available - (length - len(job.blocks)) >= len(self._running):
-            self._pool.grow(job.blocks, length)
-        return min(most, len(job.blocks) * self._pool.block_size - len(job.tokens))
+        length = self.pool.needed(len(job.tokens) + most)
+        if self.pool.available - (length - len(job.blocks)) >= len(self._running):
+            self.pool.grow(job.blocks, length)
+        return min(most, len(job.blocks) * self.pool.block_size - len(job.tokens))
 
     def complete(self, chunks: list[Chunk[J]]) -> None:
         """Record that the planned rows are in the cache; those of drafts are not valid yet."""
@@ -186,11 +200,11 @@ class Scheduler(Generic[J]):
         self._advance(job, 1)
 
     def _advance(self, job: J, rows: int) -> None:
-        size = self._pool.block_size
+        size = self.pool.block_size
         first = job.computed // size
         job.computed += rows
         last = job.computed // size
-        self._pool.publish(job.blocks, job.tokens, first, last, job.namespace)
+        self.pool.publish(job.blocks, job.tokens, first, last, job.namespace)
 
     def _make_room(self) -> bool:
         """Give each running job a block for its next row, oldest first; True if a job was evicted.
@@ -200,35 +214,37 @@ class Scheduler(Generic[J]):
         """
         before = len(self._running)
         for job in list(self._running):
-            length = self._pool.needed(len(job.tokens))
-            while job in self._running and not self._pool.grow(job.blocks, length):
+            length = self.pool.needed(len(job.tokens))
+            while job in self._running and not self.pool.grow(job.blocks, length):
                 self._preempt(self._running.pop())
         return len(self._running) < before
 
     def _preempt(self, job: J) -> None:
         job.recomputed += job.computed
         job.computed = 0
-        self._pool.release(job.blocks)
+        self.pool.release(job.blocks)
         self._waiting.appendleft(job)
 
     def _admit(self) -> None:
         """Start waiting jobs in order, keeping a free block for each running job."""
         while self._waiting and len(self._running) < self._limits.jobs:
             job = self._waiting[0]
+            if self._restore is not None and not self._restore(self.pool, job):
+                break
             cached = job.cached
             self._reuse(job)
-            length = self._pool.needed(len(job.tokens))
-            left = self._pool.available - (length - len(job.blocks))
+            length = self.pool.needed(len(job.tokens))
+            left = self.pool.available - (length - len(job.blocks))
             if left < len(self._running):
-                self._pool.release(job.blocks)
+                self.pool.release(job.blocks)
                 job.computed, job.cached = 0, cached
                 break
-            self._pool.grow(job.blocks, length)
+            self.pool.grow(job.blocks, length)
             self._running.append(self._waiting.popleft())
 
     def _reuse(self, job: J) -> None:
         """Let a job skip the tokens that other jobs have published."""
         before = job.computed
-        job.computed = self._pool.reuse(job.blocks, job.tokens, before, job.namespace)
+        job.computed = self.pool.reuse(job.blocks, job.tokens, before, job.namespace)
         if not job.recomputed:
             job.cached += job.computed - before

@@ -68,6 +68,7 @@ class Worker:
         self._executor = model.executor
         self._weights = model.weights
         self._limits = limits
+        self._kept = model.kept
         self._scheduler = self._new_scheduler()
         self._speculation = Speculation() if model.speculative else None
         self._embedder = Embedder(model.embedder, model.open_embedder)
@@ -159,7 +160,7 @@ class Worker:
 
     def _new_scheduler(self) -> Scheduler[Sequence]:
         pool = BlockPool(self._cache.blocks, self._cache.block_size)
-        return Scheduler(pool, self._limits)
+        return Scheduler(pool, self._limits, self._kept.restore if self._kept else None)
 
     # The methods below run in the worker's thread.
 
@@ -169,6 +170,8 @@ class Worker:
             while self._collect():
                 self._generate()
                 self._embed()
+                if self._kept is not None:
+                    self._kept.copy(self._scheduler.pool)
         except BaseException as error:
             failure = error
             logger.error("the engine of a %s model failed", self._name, exc_info=True)
@@ -180,7 +183,8 @@ class Worker:
         with suppress(Empty):
             while True:
                 busy = self._generating or self._embedder.busy
-                request = self._inbox.get_nowait() if busy else self._inbox.get()
+                pause = None if self._kept is None else self._kept.pause
+                request = self._inbox.get_nowait() if busy else self._inbox.get(timeout=pause)
                 if request is None:
                     return False
                 request.mailbox.received = True
@@ -304,6 +308,8 @@ class Worker:
         return True
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        if self._kept is not None:
+            self._kept.keep(sequence)
         sequence.end(reason)
         self._scheduler.remove(sequence)
 
@@ -319,6 +325,8 @@ class Worker:
         self._closed, self._failure = True, error  # must precede reading the inbox: see put
         for request in list(self._open):
             attempt(partial(end_request, request, error))
+        if self._kept is not None and error is None:
+            attempt(partial(self._kept.close, self._scheduler.pool))
         for close in (self.bell.ring, self._embedder.close, self._executor.close):
             attempt(close)
         attempt(self._weights.close)

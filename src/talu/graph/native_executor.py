@@ -94,9 +94,7 @@ class NativeExecutor:
                 not exist.
             StateError: the executor is closed.
         """
-        native = self._native
-        if native is None:
-            raise StateError("the executor is closed")
+        native = self._open
         try:
             return native.step(tokens, positions, row_starts, block_tables, outputs)
         except (ValueError, TypeError) as error:
@@ -105,6 +103,19 @@ class NativeExecutor:
             raise ResourceError(f"not enough memory for a step of {len(tokens)} rows") from error
         except RuntimeError as error:
             raise StateError(str(error)) from error
+
+    @property
+    def block_bytes(self) -> int:
+        """Size of a block of the cache."""
+        return self._open.block_bytes
+
+    def read_blocks(self, blocks: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """The bytes of blocks of the cache, a row for each."""
+        return self._open.read_blocks(blocks)
+
+    def write_blocks(self, blocks: NDArray[np.int32], content: NDArray[np.uint8]) -> None:
+        """Replace the bytes of blocks of the cache by those of an executor of the same model."""
+        self._open.write_blocks(blocks, content)
 
     def start_timing(self) -> None:
         """Measure the operations of all steps from now on."""
@@ -118,6 +129,12 @@ class NativeExecutor:
         the seconds.
         """
         return self._native.times() if self._native is not None else []
+
+    @property
+    def _open(self) -> _native.Executor:
+        if self._native is None:
+            raise StateError("the executor is closed")
+        return self._native
 
     def close(self) -> None:
         """Free cache and weights; idempotent. Waits for a running step."""

@@ -40,6 +40,7 @@ from talu.types import (
 __all__ = ["SETTINGS", "LocalModel"]
 
 MAX_THREADS = 1024
+MAX_DISK = 2**50  # bytes
 SETTINGS = tuple(name for name in FIELDS if name != "extra_body")
 
 _dropped: list[EngineLease] = []  # of models that were dropped and not closed
@@ -304,7 +305,8 @@ def _release_dropped() -> None:
 
 def _check_options(options: LocalBackend) -> None:
     gpu_layers, num_threads = options.gpu_layers, options.num_threads
-    for name, value in (("gpu_layers", gpu_layers), ("num_threads", num_threads)):
+    for name in ("gpu_layers", "num_threads", "prefix_cache_bytes"):
+        value = getattr(options, name)
         if not isinstance(value, int) or isinstance(value, bool):
             raise _wrong(name, value, "must be a whole number")
     if gpu_layers > 0:
@@ -316,6 +318,9 @@ def _check_options(options: LocalBackend) -> None:
         raise _wrong("gpu_layers", gpu_layers, "must be -1 (all that a GPU can), or 0 (none)")
     if not 0 <= num_threads <= MAX_THREADS:
         raise _wrong("num_threads", num_threads, f"must be 0 (choose) to {MAX_THREADS}")
+    disk = options.prefix_cache_bytes
+    if not 0 <= disk <= MAX_DISK:
+        raise _wrong("prefix_cache_bytes", disk, f"must be 0 (keep nothing) to {MAX_DISK}")
     formats = {
         "weight_format": (options.weight_format, WEIGHT_FORMATS),
         "kv_format": (options.kv_format, KV_FORMATS),
