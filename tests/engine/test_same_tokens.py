@@ -164,6 +164,7 @@ LIMITS = st.builds(
     blocks=st.sampled_from([16, 20, 200]),
     threads=st.sampled_from([1, 2]),
     target=st.sampled_from(_native.targets()),
+    speculative=st.booleans(),
 )
 def test_a_request_gives_the_same_tokens_in_any_schedule(
     new_engine: NewEngine,
@@ -172,8 +173,10 @@ def test_a_request_gives_the_same_tokens_in_any_schedule(
     blocks: int,
     threads: int,
     target: str,
+    speculative: bool,
 ) -> None:
-    engine = new_engine(kind="native", blocks=blocks, limits=limits, threads=threads, target=target)
+    options = {"threads": threads, "target": target, "speculative": speculative}
+    engine = new_engine(kind="native", blocks=blocks, limits=limits, **options)
     tickets: list[Ticket] = []
     found: list[list[tuple[int, float]]] = []
     for number, arrival in enumerate(arrivals):
