@@ -68,6 +68,22 @@ def test_only_the_last_chunk_of_a_prompt_samples() -> None:
     assert scheduler.plan()[0].samples
 
 
+@pytest.mark.parametrize(
+    ("seconds", "rows"), [(None, 64), (0.001, 64), (0.002, 49), (0.01, 16), (5.0, 16)]
+)
+def test_a_slow_model_computes_fewer_rows_of_a_prompt_beside_an_answer(
+    seconds: float | None, rows: int
+) -> None:
+    scheduler: Scheduler[Numbered] = Scheduler(BlockPool(1000, SIZE))
+    scheduler.add(job(1, answer=100))
+    step(scheduler)
+    if seconds is not None:
+        scheduler.took(100, 100 * seconds)
+    scheduler.took(1, 9.0)  # a single row costs as much as several
+    scheduler.add(job(1000, first=1))
+    assert [chunk.count for chunk in step(scheduler)] == [1, rows]
+
+
 def test_an_answer_gets_its_row_in_every_step_beside_a_long_prompt() -> None:
     scheduler = new()
     answering, long = job(3, answer=50, first=1), job(90, first=2)

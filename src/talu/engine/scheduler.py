@@ -28,11 +28,15 @@ class Limits:
         prefill_rows: prefill rows of a step without decode rows.
         prefill_rows_beside_decodes: prefill rows of a step with decode rows; limits the pauses in
             running answers.
+        seconds_beside_decodes: with decode rows, fewer prefill rows run if a step would take longer
+            than this, but not fewer than 16: a model computes 16 rows in little more than the time
+            of one.
     """
 
     jobs: int = 256
     prefill_rows: int = 256
     prefill_rows_beside_decodes: int = 64
+    seconds_beside_decodes: float = 0.1
 
 
 @dataclass(eq=False, kw_only=True)
@@ -62,6 +66,8 @@ class Job:
         """Number of tokens that must run before the next one can be sampled."""
         return len(self.tokens) - self.computed
 
+
+LEAST_ROWS = 16
 
 J = TypeVar("J", bound=Job)
 
@@ -126,6 +132,7 @@ class Scheduler(Generic[J]):
         self._running: list[J] = []  # in the order of arrival
         self._arrivals = 0
         self._steps = 0
+        self._row_seconds: float | None = None  # of a row, lately
 
     @property
     def running(self) -> int:
@@ -168,7 +175,7 @@ class Scheduler(Generic[J]):
         decodes = [job for job in self._running if job.pending == 1]
         chunks = [Chunk(job, 1) for job in decodes]
         limits = self._limits
-        rows = limits.prefill_rows_beside_decodes if decodes else limits.prefill_rows
+        rows = self._rows_beside(len(decodes)) if decodes else limits.prefill_rows
         prompts = [job for job in self._running if job.pending > 1]
         for job in sorted(prompts, key=lambda job: (job.served, job.arrival)):
             if rows == 0:
@@ -190,6 +197,15 @@ class Scheduler(Generic[J]):
             self.pool.grow(job.blocks, length)
         return min(most, len(job.blocks) * self.pool.block_size - len(job.tokens))
 
+    def took(self, rows: int, seconds: float) -> None:
+        """Record the time of a step; the size of later ones depends on it, and no result does."""
+        if rows < LEAST_ROWS:  # too few to tell what a row costs
+            return
+        measured = seconds / rows
+        if self._row_seconds is not None:
+            measured = self._row_seconds + (measured - self._row_seconds) / 4
+        self._row_seconds = measured
+
     def complete(self, chunks: list[Chunk[J]]) -> None:
         """Record that the planned rows are in the cache; those of drafts are not valid yet."""
         for chunk in chunks:
@@ -205,6 +221,14 @@ class Scheduler(Generic[J]):
         job.computed += rows
         last = job.computed // size
         self.pool.publish(job.blocks, job.tokens, first, last, job.namespace)
+
+    def _rows_beside(self, decodes: int) -> int:
+        """The prefill rows of a step with so many decode rows."""
+        most = self._limits.prefill_rows_beside_decodes
+        if not self._row_seconds:
+            return most
+        fit = int(self._limits.seconds_beside_decodes / self._row_seconds) - decodes
+        return min(most, max(LEAST_ROWS, fit))
 
     def _make_room(self) -> bool:
         """Give each running job a block for its next row, oldest first; True if a job was evicted.

@@ -242,6 +242,7 @@ class Worker:
         self.bell.ring()  # after planning, so that readers run while the step releases the GIL
         before = perf_counter()
         logits = self._executor.step(*arrays)
+        self._scheduler.took(len(arrays[0]), perf_counter() - before)
         self._scheduler.complete(chunks)
         rows = [row for chunk in sampling for row in chunk.job.sample_rows(chunk.draft)]
         sampled = iter(self._sample(logits, rows))
