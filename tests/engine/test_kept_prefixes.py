@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from talu import Client, ModelSpec, Profile
 from talu.backends.local import LocalModel
 from talu.config import GenerationConfig
 from talu.engine import kept_prefixes
@@ -216,3 +217,24 @@ def test_a_long_prompt_is_read_in_parts(
     assert pool.cached(tokens) == 16
     assert sorted(memory.blocks.values()) == [[10 + n] * 8 for n in range(4)]
     assert pool.available == 8
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["in memory", "on disk"])
+def test_a_fork_and_a_restored_chat_count_the_tokens_that_were_cached(
+    tmp_path: Path, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    profile = Profile("cache")
+    backend = LocalBackend(prefix_cache_bytes=BUDGET if kept else 0)
+    with Client(ModelSpec(BUNDLED, backend), profile=profile) as client:
+        chat = client.chat(session_id="s")
+        first = chat.send("Hello! " * 20, max_tokens=20).usage
+        known = (first.prompt_tokens or 0) - 16
+        assert (chat.fork().send("Bye!", max_tokens=1).usage.cached_tokens or 0) >= known
+        if not kept:
+            restored = client.chat(session_id="s")
+            assert (restored.send("And?", max_tokens=1).usage.cached_tokens or 0) >= known
+            return
+    with Client(ModelSpec(BUNDLED, backend), profile=profile) as client:
+        restored = client.chat(session_id="s")
+        assert (restored.send("And?", max_tokens=1).usage.cached_tokens or 0) >= known
