@@ -97,6 +97,17 @@ def test_options_reach_the_model(talu: Talu, scripted: Scripted) -> None:
     assert request.config.to_dict(only_given=True) == given
 
 
+def test_speculation_is_reported_in_the_usage(talu: Talu) -> None:
+    ask = ["ask", "What is 2+2?", "--model", "talu/pocket", "--temperature", "0", "--json"]
+    plain, speculative = (
+        json.loads(talu(*ask).out),
+        json.loads(talu(*ask, "--speculative", "ngram").out),
+    )
+    assert speculative["text"] == plain["text"]
+    assert plain["usage"]["draft_tokens"] is None
+    assert speculative["usage"]["draft_tokens"] >= speculative["usage"]["accepted_draft_tokens"]
+
+
 def test_json_holds_text_model_usage_timings_and_finish_reason(
     talu: Talu, scripted: Scripted
 ) -> None:
@@ -166,6 +177,9 @@ def test_the_environment_names_a_model(
         (["ask", "hi", "--colour"], None, 2, "--colour"),
         (["ask", "two", "words"], None, 2, "words"),
         (["ask", "two", "-", "words"], None, 2, "words"),
+        (["ask", "hi", "--speculative", "mtp"], None, 2, "'ngram'"),
+        (["ask", "hi", "-m", "openai::m", "--speculative", "ngram"], None, 2, "LocalBackend"),
+        (["chat", "-m", "openai::m", "--speculative", "ngram"], b"hi", 2, "LocalBackend"),
         (["embed"], None, 2, "nothing to embed"),
         (["embed"], b"", 2, "nothing to embed"),
         (["chat", "--model", "m"], b"\xff\n", 2, "not UTF-8"),

@@ -5,9 +5,16 @@ import sys
 import click
 
 from talu.cli.answer import report, write, write_json
-from talu.cli.options import config_from, generation_options, model_option, open_client
+from talu.cli.options import (
+    config_from,
+    generation_options,
+    model_option,
+    open_client,
+    speculative_option,
+)
 from talu.cli.stdin import DASH, mention_unread, read_text
 from talu.cli.text import MAYBE_EMPTY
+from talu.types import Speculative
 
 __all__ = ["command"]
 
@@ -16,6 +23,7 @@ __all__ = ["command"]
 @click.argument("prompt", type=MAYBE_EMPTY, nargs=-1, metavar="[PROMPT] [-]")
 @model_option
 @generation_options
+@speculative_option
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object, with usage and timings."
@@ -23,6 +31,7 @@ __all__ = ["command"]
 def command(
     prompt: tuple[str, ...],
     model: str | None,
+    speculative: Speculative | None,
     system: str | None,
     max_tokens: int | None,
     temperature: float | None,
@@ -47,7 +56,7 @@ def command(
         top_p=top_p,
         seed=seed,
     )
-    with open_client(model) as client:
+    with open_client(model, speculative=speculative) as client:
         chat = client.chat(system=system, config=config)
         if as_json:
             write_json(chat.send(question).to_dict())

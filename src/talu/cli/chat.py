@@ -19,6 +19,7 @@ from talu.cli.options import (
     model_option,
     open_client,
     profile_option,
+    speculative_option,
 )
 from talu.cli.stdin import decoded
 from talu.cli.terminal import visible
@@ -26,7 +27,7 @@ from talu.cli.text import TEXT
 from talu.exceptions import StateError, TaluError
 from talu.profile import Profile
 from talu.protocols import SessionRecord
-from talu.types import FinishReason
+from talu.types import FinishReason, Speculative
 
 __all__ = ["command"]
 
@@ -45,6 +46,7 @@ Ctrl-C          stop an answer"""
 @click.command(name="chat")
 @model_option
 @generation_options
+@speculative_option
 @profile_option
 @click.option("--store", is_flag=True, help="Store the chat; --profile does so as well.")
 @click.option("-c", "--continue", "latest", is_flag=True, help="Continue the latest stored chat.")
@@ -53,6 +55,7 @@ Ctrl-C          stop an answer"""
 def command(
     context: click.Context,
     model: str | None,
+    speculative: Speculative | None,
     system: str | None,
     max_tokens: int | None,
     temperature: float | None,
@@ -84,7 +87,7 @@ def command(
     if kept is not None and (latest or session):
         record = find_session(kept, session or "")
         session, model = record["session_id"], model or record["model"]
-    with open_client(model, kept) as client:
+    with open_client(model, kept, speculative=speculative) as client:
         chat = client.chat(system=system, config=config, session_id=session)
         _converse(chat)
         if kept is not None and len(chat.items):

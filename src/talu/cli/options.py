@@ -10,8 +10,17 @@ from talu.cli.text import NOT_EMPTY, TEXT
 from talu.client import Client
 from talu.config import GenerationConfig
 from talu.profile import Profile
+from talu.router.spec import ModelSpec
+from talu.types import SPECULATIVE, LocalBackend, Speculative
 
-__all__ = ["config_from", "generation_options", "model_option", "open_client", "profile_option"]
+__all__ = [
+    "config_from",
+    "generation_options",
+    "model_option",
+    "open_client",
+    "profile_option",
+    "speculative_option",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -28,6 +37,11 @@ model_option = click.option(
     show_envvar=True,
     shell_complete=complete_model,
     help="Folder, GGUF file, hub id, or provider::name.",
+)
+speculative_option = click.option(
+    "--speculative",
+    type=click.Choice(SPECULATIVE),
+    help="Guess tokens from earlier text: faster edits and quotations.",
 )
 profile_option = click.option(
     "-p",
@@ -69,8 +83,13 @@ def config_from(stop: tuple[str, ...], **given: float | None) -> GenerationConfi
     return config
 
 
-def open_client(model: str | None, profile: Profile | None = None) -> Client:
+def open_client(
+    model: str | None, profile: Profile | None = None, *, speculative: Speculative | None = None
+) -> Client:
     """A client for the chosen model, or for the bundled one, with a line on stderr."""
     if model is None:
         click.echo(NO_MODEL, err=True)
-    return Client(model or BUNDLED, profile=profile)
+    name = model or BUNDLED
+    if speculative is None:
+        return Client(name, profile=profile)
+    return Client(ModelSpec(name, LocalBackend(speculative=speculative)), profile=profile)
