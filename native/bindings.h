@@ -5,5 +5,6 @@
 namespace talu {
 
 void bind_sampler(nanobind::module_& module);
+void bind_texts(nanobind::module_& module);
 
 }  // namespace talu

@@ -465,4 +465,5 @@ NB_MODULE(_native, m) {
       .def_prop_ro("num_threads", &PyExecutor::threads, "Threads that a step uses.")
       .def_prop_ro("target", &PyExecutor::target, "The CPU target of its kernels.");
   bind_sampler(m);
+  bind_texts(m);
 }

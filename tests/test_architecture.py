@@ -21,6 +21,7 @@ LEAVES = {
     "json_values",
     "other_names",
     "protocols",
+    "records",
     "sampling",
     "threads",
     "types",
@@ -60,7 +61,8 @@ MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always
     "sources": {"gguf", "tokenizer", "weights"},
     "graph": {"_native"},
     "weights": {"_native"},
-    "gguf": {"weights"},
+    "gguf": {"weights", "_native"},
+    "tokenizer": {"_native"},
 }
 THIRD_PARTY_HOME = {  # a package from outside: the only files or folders that import it
     "anthropic": {"backends/remote/anthropic_sdk.py"},

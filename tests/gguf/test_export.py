@@ -14,6 +14,7 @@ from talu.tokenizer.gguf_samples import sample_texts
 from talu.tokenizer.gguf_vocabulary import end_token_ids
 from talu.tokenizer.gguf_words import PRE_TOKENIZERS
 from talu.tokenizer.loading import Loaded
+from talu.tokenizer.vocabulary import Vocabulary
 
 KEY = "tokenizer.ggml."
 VOCABULARIES = Path(sys.prefix) / "share" / "vocabularies"
@@ -64,13 +65,13 @@ def test_the_samples_tell_all_ways_to_split_texts_apart() -> None:
 
 def test_a_tokenizer_that_no_file_can_describe_is_refused() -> None:
     path = Path(__file__).parents[1] / "tokenizer" / "golden" / "qwen_prefix.tokenizer.json"
-    loaded = Loaded(tokenizers.Tokenizer.from_file(str(path)), {}, ())
+    loaded = Loaded(Vocabulary(tokenizers.Tokenizer.from_file(str(path))), {}, ())
     with pytest.raises(GgufTokenizerError, match="has no name in GGUF"):
         tokenizer_metadata(loaded, 1000, ends=None, templates={}, texts=[])
 
 
 def test_a_normal_form_that_the_file_cannot_say_is_noted() -> None:
     path = Path(__file__).parents[1] / "tokenizer" / "golden" / "qwen.tokenizer.json"
-    loaded = Loaded(tokenizers.Tokenizer.from_file(str(path)), {}, ())
+    loaded = Loaded(Vocabulary(tokenizers.Tokenizer.from_file(str(path))), {}, ())
     _, notes = tokenizer_metadata(loaded, 1000, ends=None, templates={}, texts=[])
     assert any("normal form C" in note for note in notes)

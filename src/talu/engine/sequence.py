@@ -3,9 +3,12 @@
 Only the engine's thread changes a sequence.
 """
 
+<<<<<<< HEAD
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 
+=======
+>>>>>>> 2fad965 (Open a model without building its whole vocabulary, and make dataclasses cheap to import)
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +18,7 @@ from talu.engine.stops import Stops
 from talu.engine.ticket import Mailbox, Piece, Result
 from talu.graph.sampler import SampleRow, SamplerSettings
 from talu.protocols import Sampled
+from talu.records import dataclass
 from talu.sampling import SamplingParams
 from talu.tokenizer.decoding import IncrementalDecoder
 from talu.tokenizer.tokenizer import Tokenizer

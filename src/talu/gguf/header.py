@@ -6,16 +6,17 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from talu._native import Texts
 from talu.error_text import shown
 from talu.exceptions import ModelError
 from talu.gguf.encodings import TYPES
+from talu.records import dataclass
 from talu.weights.files import OpenFile
 
 __all__ = [
@@ -43,7 +44,7 @@ MAX_DIMENSIONS = 4
 MAX_ELEMENTS = (1 << 63) - 1  # of a tensor
 MIN_ENTRY = 8 + 4 + 1  # bytes of the smallest entry of metadata
 MIN_TENSOR = 8 + 4 + 4 + 8  # bytes of the smallest entry of a tensor
-FIRST_READ = 1 << 16  # bytes; doubled as long as the header continues
+FIRST_READ = 1 << 16  # bytes; four times as many as long as the header continues
 
 STRING, ARRAY, BOOL = 8, 9, 7
 NUMBERS = {  # types of values with a fixed size, as NumPy names them
@@ -52,7 +53,8 @@ NUMBERS = {  # types of values with a fixed size, as NumPy names them
 }  # fmt: skip
 
 Scalar = bool | int | float | str
-Value = Scalar | list[str] | NDArray[np.generic]  # an array of numbers is read-only
+# an array of texts that was read is ``Texts``, one of numbers cannot be changed
+Value = Scalar | Sequence[str] | NDArray[np.generic]
 Metadata = Mapping[str, Value]
 
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
@@ -136,7 +138,7 @@ class _Cursor:
                 )
             if end > MAX_HEADER:
                 raise self.damaged(f"its header has more than {MAX_HEADER} bytes")
-            wanted = min(max(2 * end, FIRST_READ), MAX_HEADER, self.file.size)
+            wanted = min(max(4 * end, FIRST_READ), MAX_HEADER, self.file.size)
             self.data = self.file.read(0, wanted).tobytes()
         self.at = end
         return start
@@ -227,32 +229,24 @@ def _numbers(cursor: _Cursor, kind: int, count: int, what: str) -> NDArray[np.ge
     return np.frombuffer(data, dtype)
 
 
-def _texts(cursor: _Cursor, count: int, what: str) -> list[str]:
+def _texts(cursor: _Cursor, count: int, what: str) -> Texts:
     """An array of texts: a vocabulary can have a million."""
     if count * 8 > cursor.file.size - cursor.at:
         raise cursor.damaged(f"{what} claims {count} texts, but the file ends before")
-    texts: list[str] = []
-    length_at: Callable[[bytes, int], tuple[int]] = _U64.unpack_from
-    data, at = cursor.data, cursor.at
-    last = len(data) - 8
-    try:
-        for _ in range(count):
-            if at > last:
-                cursor.at = at
-                cursor.need(8, what)
-                data, last = cursor.data, len(cursor.data) - 8
-            end = at + 8 + length_at(data, at)[0]
-            if end > last + 8:
-                cursor.at = at
-                cursor.need(end - at, what)
-                data, last = cursor.data, len(cursor.data) - 8
-            texts.append(data[at + 8 : end].decode())
-            at = end
-    except UnicodeDecodeError as error:
-        place = f"text {len(texts)} of {what}"
-        raise cursor.damaged(f"{place} is not valid UTF-8: {error.reason}") from error
-    cursor.at = at
-    return texts
+    start = cursor.at
+    while True:
+        texts, read, cursor.at = Texts.read(cursor.data, start, count)
+        if read == count:
+            return texts
+        at = cursor.at
+        size = cursor.u64(what)
+        text = cursor.need(size, what)
+        try:
+            cursor.data[text : cursor.at].decode()
+        except UnicodeDecodeError as error:
+            place = f"text {read} of {what}"
+            raise cursor.damaged(f"{place} is not valid UTF-8: {error.reason}") from error
+        assert cursor.at > at  # the header has been read further, so there are more texts now
 
 
 def _alignment(cursor: _Cursor, metadata: Metadata) -> int:

@@ -1,12 +1,13 @@
 """Gives the tensors of a GGUF model the names, and the order of rows, that the networks read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from talu.exceptions import ModelError
 from talu.gguf.tensor_names import ROPE_FACTORS, network_name
+from talu.records import dataclass
 from talu.weights.checkpoint import Checkpoint, listed
 from talu.weights.files import Bytes
 from talu.weights.tensors import NUMBERS, Rows, Tensor

@@ -7,7 +7,6 @@ The first part holds the metadata of the model; every part holds tensors. Parts 
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -16,8 +15,9 @@ from talu.error_text import shown
 from talu.exceptions import ModelError
 from talu.gguf.encodings import encoding
 from talu.gguf.header import Header, Metadata, TensorInfo, read_header
+from talu.records import dataclass
 from talu.weights.checkpoint import Checkpoint
-from talu.weights.files import OpenFile, versions_of
+from talu.weights.files import FileVersion, OpenFile, versions_of
 from talu.weights.tensors import FileRows, Tensor
 
 __all__ = ["GgufModel", "model_files", "open_gguf"]
@@ -28,19 +28,40 @@ MAX_PARTS = 1000  # each is an open file
 
 
 @dataclass(frozen=True, slots=True)
+class Headers:
+    """The headers of the files of a model, with the versions of the files."""
+
+    parts: Mapping[Path, Header]
+    versions: tuple[FileVersion, ...]
+
+    @property
+    def first(self) -> Header:
+        """The header that holds the metadata of the model."""
+        return next(iter(self.parts.values()))
+
+
+@dataclass(frozen=True, slots=True)
 class GgufModel:
     """An open GGUF model.
 
     Attributes:
-        metadata: values by key; an array of numbers is a read-only NumPy array.
-        types: numbers of the types of these values in the file.
+        headers: what was read of each part, and of which versions of the files.
         tensors: the tensors of all parts by the names that they have in the file, with shapes in C
             order. Closing them closes the files.
     """
 
-    metadata: Metadata
-    types: Mapping[str, int]
+    headers: Headers
     tensors: Checkpoint
+
+    @property
+    def metadata(self) -> Metadata:
+        """Values by key; an array of numbers is a read-only NumPy array."""
+        return self.headers.first.metadata
+
+    @property
+    def types(self) -> Mapping[str, int]:
+        """Numbers of the types of these values in the file."""
+        return self.headers.first.types
 
 
 def model_files(path: Path) -> tuple[Path, ...]:
@@ -54,26 +75,32 @@ def model_files(path: Path) -> tuple[Path, ...]:
     return (path,) if PART.fullmatch(path.name) is None else _parts(path, _header(path))
 
 
-def open_gguf(path: Path, *, use_mmap: bool = True) -> GgufModel:
+def open_gguf(path: Path, *, use_mmap: bool = True, known: Headers | None = None) -> GgufModel:
     """Open a model.
 
     Args:
         path: its file, or any of its parts.
         use_mmap: map the files; otherwise what is read of a tensor is in its own memory.
+        known: the headers, if they have been read; read again if the files have changed since.
 
     Raises:
         ModelError: a file is missing, damaged, or does not belong to the others.
     """
     with ExitStack() as stack:
         given = stack.enter_context(closing(OpenFile(path, use_mmap=use_mmap)))
-        headers = {path: read_header(given)}
         files = {path: given}
+        headers: dict[Path, Header] = {}
+        if known is not None and known.versions == versions_of(known.parts):
+            headers.update(known.parts)
+        if path not in headers:
+            headers[path] = read_header(given)
         paths = _parts(path, headers[path])
         versions = versions_of(paths)
         for part in paths:
             if part != path:
                 files[part] = stack.enter_context(closing(OpenFile(part, use_mmap=use_mmap)))
-                headers[part] = read_header(files[part])
+                if part not in headers:
+                    headers[part] = read_header(files[part])
         tensors: dict[str, Tensor] = {}
         for number, part in enumerate(paths):
             if len(paths) > 1:
@@ -84,8 +111,7 @@ def open_gguf(path: Path, *, use_mmap: bool = True) -> GgufModel:
                     f"{part} has the tensor {shown(min(twice))}, which an earlier part has too"
                 )
             tensors |= {name: _tensor(files[part], name, info) for name, info in own.items()}
-        metadata = headers[paths[0]].metadata
-        _check_total(paths[0], metadata, tensors)
+        _check_total(paths[0], headers[paths[0]].metadata, tensors)
         close = stack.pop_all().close
     checkpoint = Checkpoint(
         str(path),
@@ -95,7 +121,7 @@ def open_gguf(path: Path, *, use_mmap: bool = True) -> GgufModel:
         close=close,
         described_in="its metadata",
     )
-    return GgufModel(metadata, headers[paths[0]].types, checkpoint)
+    return GgufModel(Headers({part: headers[part] for part in paths}, versions), checkpoint)
 
 
 def _parts(path: Path, header: Header) -> tuple[Path, ...]:

@@ -5,14 +5,16 @@ table is refused by name; other unknown keys keep their names, so that a note li
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 import numpy as np
 
+from talu._native import Texts
 from talu.error_text import nearest, shown
 from talu.exceptions import ModelError
 from talu.gguf.header import Metadata
+from talu.records import dataclass
 
 __all__ = [
     "ARCHITECTURES",
@@ -271,7 +273,7 @@ class _Own:
     def vocabulary(self) -> object:
         """The number of tokens, for a file without tensors."""
         tokens = self._metadata.get("tokenizer.ggml.tokens")
-        return len(tokens) if isinstance(tokens, list) else self.count("vocab_size")
+        return len(tokens) if isinstance(tokens, list | Texts) else self.count("vocab_size")
 
     def head_size(self) -> int | None:
         """Columns of a head; None if the width of the network says it."""

@@ -5,7 +5,6 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -22,6 +21,7 @@ from talu.gguf.header import (
     STRING,
     Metadata,
 )
+from talu.records import dataclass
 
 __all__ = ["Entry", "Layout", "place", "typed", "with_types"]
 
@@ -125,8 +125,10 @@ def with_types(metadata: Metadata, types: Mapping[str, int]) -> dict[str, Typed]
     for key, value in metadata.items():
         if isinstance(value, bool | int | float):
             found[key] = np.dtype(NUMBERS[types[key]]).type(value)
-        else:
+        elif isinstance(value, str | np.ndarray):
             found[key] = value
+        else:
+            found[key] = [*value]
     return found
 
 

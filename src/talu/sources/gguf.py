@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from talu.gguf.header import Metadata
 from talu.gguf.network import network_tensors, rope_factors
-from talu.gguf.reader import model_files, open_gguf
+from talu.gguf.reader import Headers, model_files, open_gguf
 from talu.gguf.settings import architecture_of, pooling_mode, sampling_of, settings_of
 from talu.sources.embedding import EmbeddingSettings, TextSettings
 from talu.sources.gguf_on_hub import GgufOnHub
@@ -82,7 +82,7 @@ class GgufSource:
 
     def tensors(self, *, use_mmap: bool = True) -> Checkpoint:
         """The tensors under the names, and in the order of rows, of the networks."""
-        tensors = open_gguf(self._path, use_mmap=use_mmap).tensors
+        tensors = open_gguf(self._path, use_mmap=use_mmap, known=self._read[0]).tensors
         try:
             architecture = architecture_of(self._metadata, self.location)
             head_size = self._network.get("head_dim")
@@ -95,21 +95,21 @@ class GgufSource:
 
     @property
     def _metadata(self) -> Metadata:
-        return self._headers[0]
+        return self._read[0].first.metadata
 
     @property
     def _network(self) -> Mapping[str, object]:
-        return self._headers[1]
+        return self._read[1]
 
     @cached_property
-    def _headers(self) -> tuple[Metadata, Mapping[str, object]]:
-        """The metadata, and the settings of the network."""
+    def _read(self) -> tuple[Headers, Mapping[str, object]]:
+        """The headers of the files, and the settings of the network."""
         model = open_gguf(self._path, use_mmap=False)
         with model.tensors as tensors:
             shapes = {name: tensors[name].shape for name in tensors.names}
             factors = rope_factors(tensors)
         network = settings_of(model.metadata, shapes, self.location, rope_factors=factors)
-        return model.metadata, network
+        return model.headers, network
 
 
 def matches(path: Path) -> bool:

@@ -17,6 +17,7 @@ from talu.tokenizer.replaced import state_of
 __all__ = [
     "adapt_parts",
     "adapt_post_processor",
+    "default_texts",
     "default_tokens",
     "effective_class",
     "lower_first",
@@ -88,6 +89,11 @@ def default_tokens(name: str) -> dict[str, AddedToken | None]:
         role: AddedToken(text, special=True, normalized=False)
         for role, text in _TOKENS.get(name, {}).items()
     }
+
+
+def default_texts() -> set[str]:
+    """The default tokens of all classes."""
+    return {text for tokens in _TOKENS.values() for text in tokens.values()}
 
 
 def adapt_parts(name: str, settings: TokenSettings, backend: tokenizers.Tokenizer) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from talu.exceptions import TokenizerError
 
-__all__ = ["TAG_MARK", "IncrementalDecoder"]
+__all__ = ["LEVEL_BYTES", "TAG_MARK", "IncrementalDecoder"]
 
 TAG_MARK = "\ufdd0"  # put before a tag that is one token; Unicode reserves it for internal use
 
@@ -114,7 +114,7 @@ def _byte_characters() -> dict[str, int]:
     return table | {chr(0x100 + place): byte for place, byte in enumerate(others)}
 
 
-_LEVEL_BYTES = _byte_characters()
+LEVEL_BYTES = _byte_characters()
 _FALLBACK_BYTES = {f"<0x{b:{case}}>": b for b in range(256) for case in ("02X", "02x")}
 
 
@@ -134,7 +134,7 @@ class _ByteLevel:
         if isinstance(token, _Verbatim):
             return token.encode()
         try:
-            return bytes(_LEVEL_BYTES[character] for character in token)
+            return bytes(LEVEL_BYTES[character] for character in token)
         except KeyError:  # an added token, written as it is
             return token.encode()
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 
 import tokenizers
 from tokenizers import pre_tokenizers
@@ -13,6 +13,7 @@ from talu.tokenizer.bounds import longest_piece
 from talu.tokenizer.guarded import guarded
 from talu.tokenizer.replaced import state_of
 from talu.tokenizer.splitting import PIECE, break_pattern, pieces
+from talu.tokenizer.vocabulary import Vocabulary, has_affixes
 from talu.unicode import check_unicode
 
 __all__ = ["MAX_TEXT", "TextEncoder", "Watch", "check_text"]
@@ -42,9 +43,10 @@ def check_text(text: str, name: str = "the text") -> None:
 class TextEncoder:
     """Encodes texts with a loaded tokenizer. Safe for use by several threads."""
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    def __init__(self, vocabulary: Vocabulary) -> None:
         """Encode with a tokenizer, which must not change afterwards."""
-        self._backend = backend
+        self._vocabulary = vocabulary
+        self._backend = vocabulary.tokenizer  # for all but its model
 
     def encode(
         self, text: str, *, special_tokens: bool = True, watch: Watch | None = None
@@ -108,8 +110,8 @@ class TextEncoder:
         return [*before, *ids, *after], False
 
     def fewest_tokens(self, text: str) -> int:
-        """The fewest tokens that a text of this length can have; 0 if there is no bound."""
-        longest = self._longest
+        """The fewest tokens that a long text of this length can have; 0 if there is no bound."""
+        longest = self._longest if len(text) >= _LONG else None
         return 0 if longest is None else -(-len(text) // longest)
 
     def _encoded_by(
@@ -117,11 +119,13 @@ class TextEncoder:
     ) -> list[int]:
         """The ids of a text that this function encodes, a long text piece by piece."""
         places = None if len(text) <= PIECE else self._places
-        return _watched((guarded(encode, piece) for piece in pieces(text, places)), watch)
+        run = self._vocabulary.run
+        found = (run(piece, partial(encode, piece)) for piece in pieces(text, places))
+        return _watched(found, watch)
 
     @cached_property
     def _longest(self) -> int | None:
-        backend = self._backend
+        backend = self._vocabulary.whole()
         tokens = backend.get_added_tokens_decoder().values()
         if not isinstance(backend.model, BPE) or any(t.lstrip or t.rstrip for t in tokens):
             return None
@@ -139,17 +143,18 @@ class TextEncoder:
     @cached_property
     def _places(self) -> re.Pattern[str] | None:
         """Where a text may be cut into pieces; None if it is tokenized as a whole."""
-        backend, model = self._backend, self._backend.model
+        backend = self._vocabulary.whole()
+        model = backend.model
         tokens = backend.get_added_tokens_decoder().values()
         vocabulary: Iterable[str] = ()
-        if isinstance(model, BPE) and not model.continuing_subword_prefix:
-            vocabulary = () if model.end_of_word_suffix else backend.get_vocab(False)
+        if isinstance(model, BPE) and not has_affixes(model):
+            vocabulary = backend.get_vocab(False)
         return break_pattern(backend.normalizer, backend.pre_tokenizer, tokens, vocabulary)
 
     @cached_property
     def _ends(self) -> tuple[list[int], list[int]] | None:
         """The special tokens that are put before and after a text; None if that is not known."""
-        encoding = guarded(self._backend.encode, "a", add_special_tokens=True)
+        encoding = self._encoding("a", True)
         own = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
         return (encoding.ids[: own[0]], encoding.ids[own[-1] + 1 :]) if own else None
 
@@ -162,10 +167,11 @@ class TextEncoder:
 
     def _encoding(self, text: str, special_tokens: bool) -> tokenizers.Encoding:
         if len(text) < _LONG:
-            return guarded(self._backend.encode, text, add_special_tokens=special_tokens)
+            encode = partial(self._backend.encode, text, add_special_tokens=special_tokens)
+            return self._vocabulary.run(text, encode)
         # the same ids without offsets; this call releases the GIL
-        batch = self._backend.encode_batch_fast
-        return guarded(batch, [text], add_special_tokens=special_tokens)[0]
+        batch = partial(self._backend.encode_batch_fast, [text], add_special_tokens=special_tokens)
+        return self._vocabulary.run(text, batch)[0]
 
 
 def _watched(

@@ -6,16 +6,19 @@ becomes a BPE model whose merges are ordered by the scores of their results; "t5
 model, "bert" WordPiece.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
+from functools import partial
 from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram, WordPiece
 
+from talu._native import Merges, Texts
 from talu.error_text import nearest, shown
 from talu.exceptions import TokenizerError
+from talu.records import dataclass
 from talu.tokenizer.classes import lower_first
 from talu.tokenizer.gguf_vocabulary import (
     CONTROL,
@@ -25,8 +28,9 @@ from talu.tokenizer.gguf_vocabulary import (
     UNKNOWN,
     UNUSED,
     USER_DEFINED,
-    Vocabulary,
+    GgufVocabulary,
     read_vocabulary,
+    texts_of,
     wrong,
 )
 from talu.tokenizer.gguf_words import DEFAULT, GPT_2, PRE_TOKENIZERS, Words
@@ -34,6 +38,7 @@ from talu.tokenizer.growth import check_growth
 from talu.tokenizer.guarded import BackendError, guarded
 from talu.tokenizer.loading import Loaded
 from talu.tokenizer.replaced import state_of
+from talu.tokenizer.vocabulary import Entries, Vocabulary, listed_merges
 
 __all__ = [
     "SPACE",
@@ -61,6 +66,7 @@ class Parts:
     """What becomes a tokenizer.
 
     Attributes:
+        entries: the vocabulary of a model that has only the added tokens so far.
         ends: roles of the tokens that are put before and after a text.
     """
 
@@ -68,13 +74,14 @@ class Parts:
     normalizer: Any = None
     pre_tokenizer: Any = None
     decoder: Any = None
+    entries: Entries | None = None
     roles: dict[str, int]
     ends: tuple[str | None, str | None] = (None, None)
     notes: list[str] = field(default_factory=list)
 
 
 Metadata = Mapping[str, Any]
-Build = Callable[[Metadata, Vocabulary, str], Parts]
+Build = Callable[[Metadata, GgufVocabulary, str], Parts]
 
 
 def build_from_metadata(metadata: Metadata, place: str, *, lower_case: bool = False) -> Loaded:
@@ -104,7 +111,8 @@ def build_from_metadata(metadata: Metadata, place: str, *, lower_case: bool = Fa
     except BackendError as error:
         raise wrong(place, str(error)[:200]) from error
     names = {ROLES[role]: vocabulary.tokens[number] for role, number in parts.roles.items()}
-    return Loaded(backend, names, (*vocabulary.notes, *parts.notes))
+    whole = Vocabulary(backend, parts.entries)
+    return Loaded(whole, names, (*vocabulary.notes, *parts.notes))
 
 
 def chat_templates(metadata: Metadata, place: str) -> dict[str, str]:
@@ -123,7 +131,7 @@ def chat_templates(metadata: Metadata, place: str) -> dict[str, str]:
     return templates
 
 
-def _check_added(vocabulary: Vocabulary, place: str) -> None:
+def _check_added(vocabulary: GgufVocabulary, place: str) -> None:
     """Refuse far more added tokens than known files have: each takes memory in the search."""
     texts = [vocabulary.tokens[n] for n in vocabulary.ids(CONTROL, UNKNOWN, USER_DEFINED)]
     most, characters = MAX_ADDED
@@ -131,7 +139,9 @@ def _check_added(vocabulary: Vocabulary, place: str) -> None:
         raise wrong(place, f"it has more than {most} special tokens, or {characters} characters")
 
 
-def _assembled(metadata: Metadata, vocabulary: Vocabulary, parts: Parts) -> tokenizers.Tokenizer:
+def _assembled(
+    metadata: Metadata, vocabulary: GgufVocabulary, parts: Parts
+) -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(parts.model)
     if hasattr(parts.model, "_resize_cache"):
         parts.model._resize_cache(0)  # each thread would keep the words until it ends
@@ -162,7 +172,7 @@ def _added(text: str, special: bool, strip: str | None) -> AddedToken:
     )
 
 
-def _strips(metadata: Metadata, ids: list[int], tokens: list[str]) -> dict[str, str]:
+def _strips(metadata: Metadata, ids: list[int], tokens: Sequence[str]) -> dict[str, str]:
     """The sides on which added tokens absorb white space; files do not say it."""
     pre, name = (str(metadata.get(key, "")) for key in (f"{KEY}pre", "general.name"))
     if pre in ("jina-v2-de", "jina-v2-es", "jina-v2-code"):
@@ -199,12 +209,12 @@ def _ends(
     return found[0], found[1]
 
 
-def _roles(vocabulary: Vocabulary, **defaults: int) -> dict[str, int]:
+def _roles(vocabulary: GgufVocabulary, **defaults: int) -> dict[str, int]:
     known = {role: n for role, n in defaults.items() if n < len(vocabulary.tokens)}
     return {**known, **vocabulary.roles}
 
 
-def _bpe(metadata: Metadata, vocabulary: Vocabulary, place: str) -> Parts:
+def _bpe(metadata: Metadata, vocabulary: GgufVocabulary, place: str) -> Parts:
     """Byte-level BPE, or the BPE of Gemma 4, which works on characters."""
     kind, notes = metadata.get(f"{KEY}pre"), []
     if metadata[f"{KEY}model"] == "gemma4":
@@ -217,17 +227,12 @@ def _bpe(metadata: Metadata, vocabulary: Vocabulary, place: str) -> Parts:
     if words is None:
         hint = nearest(str(kind), PRE_TOKENIZERS)
         raise wrong(place, f"its pre-tokenizer {shown(kind)} is unknown{hint}")
-    ids = {text: number for number, text in enumerate(vocabulary.tokens)}
-    model = guarded(
-        BPE,
-        ids,
-        _merges(metadata, ids, place),
-        ignore_merges=words.whole_words,
-        byte_fallback=not words.bytes,
-    )
     roles = dict(vocabulary.roles)
     parts = Parts(
-        model=model,
+        model=_added_only(
+            vocabulary, ignore_merges=words.whole_words, byte_fallback=not words.bytes
+        ),
+        entries=_listed(metadata, vocabulary, place),
         pre_tokenizer=pre_tokenizer_of(words),
         decoder=decoders.ByteLevel(),
         roles=roles,
@@ -253,38 +258,41 @@ def pre_tokenizer_of(words: Words) -> Any:
     return splits[0] if len(splits) == 1 else pre_tokenizers.Sequence(splits)
 
 
-def _merges(metadata: Metadata, ids: Mapping[str, int], place: str) -> list[tuple[str, str]]:
+def _added_only(vocabulary: GgufVocabulary, unknown: int | None = None, **options: bool) -> BPE:
+    """A model that has no tokens yet but the added ones, and that for unknown characters."""
+    tokens = vocabulary.tokens
+    numbers = vocabulary.ids(CONTROL, UNKNOWN, USER_DEFINED)
+    named: dict[str, Any] = {} if unknown is None else {"unk_token": tokens[unknown]}
+    numbers += [] if unknown is None else [unknown]
+    return guarded(BPE, {tokens[number]: number for number in numbers}, [], **named, **options)
+
+
+def _listed(metadata: Metadata, vocabulary: GgufVocabulary, place: str) -> Entries:
+    """The vocabulary with the merges that the file lists."""
     key = f"{KEY}merges"
-    lines = metadata.get(key)
-    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+    value = metadata.get(key)
+    lines = Texts([]) if isinstance(value, list | Texts) and not len(value) else texts_of(value)
+    if lines is None:
         raise wrong(place, f"it has no {key!r}; use another file of the model")
-    merges = []
-    for line in lines:
-        at = line.find(" ", 1)
-        pair = line[:at], line[at + 1 :]
-        if at < 0 or pair[0] not in ids or pair[1] not in ids or pair[0] + pair[1] not in ids:
-            raise wrong(place, f"the merge {shown(line)} is not of tokens")
-        merges.append(pair)
-    return merges
+    try:
+        merges = Merges(vocabulary.tokens, lines)
+    except IndexError as error:
+        line = lines[int(str(error))]
+        raise wrong(place, f"the merge {shown(line)} is not of tokens") from error
+    return Entries(vocabulary.tokens, partial(listed_merges, vocabulary.tokens, merges))
 
 
-def _sentencepiece(metadata: Metadata, vocabulary: Vocabulary, place: str) -> Parts:
+def _sentencepiece(metadata: Metadata, vocabulary: GgufVocabulary, place: str) -> Parts:
     """SentencePiece's BPE: the pair whose joined text has the highest score is merged first."""
     roles = _roles(vocabulary, bos=1, eos=2, unknown=0)
-    ids = {text: number for number, text in enumerate(vocabulary.tokens)}
-    unknown = roles.get("unknown")
-    model = guarded(
-        BPE,
-        ids,
-        merges_of(vocabulary, place),
-        unk_token=None if unknown is None else vocabulary.tokens[unknown],
-        fuse_unk=True,
-        byte_fallback=True,
-    )
+    tokens = vocabulary.tokens
+    if tokens.longest > MAX_PIECE or tokens.characters > MAX_MERGES:
+        merges_of(vocabulary, place)  # refuses most of such files
     prefix = _flag(metadata, "add_space_prefix", True, place)
     steps = [*[normalizers.Prepend(SPACE)] * prefix, normalizers.Replace(" ", SPACE)]
     return Parts(
-        model=model,
+        model=_added_only(vocabulary, roles.get("unknown"), fuse_unk=True, byte_fallback=True),
+        entries=Entries(tokens, lambda numbers: merges_of(vocabulary, place, numbers)),
         normalizer=normalizers.Sequence(steps),
         decoder=_sentencepiece_decoder(prefix=prefix),
         roles=roles,
@@ -293,33 +301,38 @@ def _sentencepiece(metadata: Metadata, vocabulary: Vocabulary, place: str) -> Pa
     )
 
 
-def _note_on_unused(vocabulary: Vocabulary) -> list[str]:
+def _note_on_unused(vocabulary: GgufVocabulary) -> list[str]:
     """A note if there are tokens that no merges can make."""
-    texts = [vocabulary.tokens[number] for number in vocabulary.ids(NORMAL, UNUSED)]
-    missing = set("".join(texts)) - set(texts)
-    unused = [text for text in texts if not missing.isdisjoint(text)] if missing else []
+    tokens = vocabulary.tokens
+    unused = tokens.incomplete(vocabulary.ids(NORMAL, UNUSED))
     return [
-        f"{len(unused)} tokens are never used, such as {shown(text)}, because their characters are "
-        "not tokens themselves"
-        for text in unused[:1]
+        f"{len(unused)} tokens are never used, such as {shown(tokens[number])}, because their "
+        "characters are not tokens themselves"
+        for number in unused[:1]
     ]
 
 
-def merges_of(vocabulary: Vocabulary, place: str) -> list[tuple[str, str]]:
+def merges_of(
+    vocabulary: GgufVocabulary, place: str, numbers: Sequence[int] | None = None
+) -> list[tuple[str, str]]:
     """All pairs of tokens whose joined text is a token, the one with the highest score first.
+
+    Args:
+        vocabulary: the file's.
+        place: the file, for messages.
+        numbers: the tokens to look at, in ascending order; None stands for all.
 
     Raises:
         TokenizerError: a token is far longer, or there are far more pairs, than in any known file.
     """
-    tokens = vocabulary.tokens
-    usual = vocabulary.ids(NORMAL, USER_DEFINED, UNUSED)
-    longest = max((len(tokens[number]) for number in usual), default=0)
+    usual = vocabulary.ids(NORMAL, USER_DEFINED, UNUSED, among=numbers)
+    texts = {text: text for text in map(vocabulary.tokens.__getitem__, usual)}
+    longest = max(map(len, texts), default=0)
     if longest > MAX_PIECE:
         raise wrong(place, f"a token has {longest} characters; the maximum is {MAX_PIECE}")
-    texts = {tokens[number]: tokens[number] for number in usual}
     merges: list[tuple[str, str]] = []
-    for number in sorted(usual, key=lambda number: -vocabulary.scores[number]):
-        text = tokens[number]
+    scores = dict(zip(texts, vocabulary.scores[usual].tolist(), strict=True))
+    for text in sorted(texts, key=lambda text: -scores[text]):
         for at in range(len(text) - 1, 0, -1):
             right = texts.get(text[at:])
             if right is not None and (left := texts.get(text[:at])) is not None:
@@ -334,13 +347,13 @@ def _sentencepiece_decoder(*, prefix: bool) -> Any:
     return decoders.Sequence([*steps, *[decoders.Strip(" ", 1, 0)] * prefix])
 
 
-def _unigram(metadata: Metadata, vocabulary: Vocabulary, place: str) -> Parts:
+def _unigram(metadata: Metadata, vocabulary: GgufVocabulary, place: str) -> Parts:
     roles = _roles(vocabulary, eos=1, unknown=2, padding=0)
     if "unknown" not in roles:
         raise wrong(place, "it has no unknown token")
-    usual = [vocabulary.scores[number] for number in vocabulary.ids(NORMAL)]
-    lowest = min(usual, default=0.0)
-    scores = [max(score, lowest) for score in vocabulary.scores]
+    values = vocabulary.scores.tolist()
+    lowest = min((values[number] for number in vocabulary.ids(NORMAL)), default=0.0)
+    scores = [max(score, lowest) for score in values]
     model = guarded(
         Unigram, list(zip(vocabulary.tokens, scores, strict=True)), roles["unknown"], False
     )
@@ -380,7 +393,7 @@ def _precompiled(table: Any, place: str) -> Any:
     return part
 
 
-def _wordpiece(metadata: Metadata, vocabulary: Vocabulary, place: str) -> Parts:
+def _wordpiece(metadata: Metadata, vocabulary: GgufVocabulary, place: str) -> Parts:
     """BERT's WordPiece; in the file, the beginnings of words are marked, not their rest."""
     roles = _roles(vocabulary, bos=101, unknown=100, seperator=102, padding=0, mask=103)
     roles["bos"] = roles["cls"] = vocabulary.roles.get("bos", vocabulary.roles.get("cls", 101))
@@ -414,13 +427,13 @@ def _wordpiece(metadata: Metadata, vocabulary: Vocabulary, place: str) -> Parts:
     )
 
 
-def _whitespace(metadata: Metadata, vocabulary: Vocabulary, place: str) -> Parts:
+def _whitespace(metadata: Metadata, vocabulary: GgufVocabulary, place: str) -> Parts:
     """BPE of characters, in words between white space, which is dropped."""
-    ids = {text: number for number, text in enumerate(vocabulary.tokens)}
     lower_case = _flag(metadata, "normalizer.lowercase", False, place)
     roles = dict(vocabulary.roles)
     return Parts(
-        model=guarded(BPE, ids, _merges(metadata, ids, place), byte_fallback=True),
+        model=_added_only(vocabulary, byte_fallback=True),
+        entries=_listed(metadata, vocabulary, place),
         normalizer=normalizers.Lowercase() if lower_case else None,
         pre_tokenizer=pre_tokenizers.WhitespaceSplit(),
         roles=roles,

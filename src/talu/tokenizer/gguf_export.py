@@ -10,6 +10,7 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken
 
+from talu._native import Texts
 from talu.error_text import shown
 from talu.tokenizer.gguf import TEMPLATE, build_from_metadata
 from talu.tokenizer.gguf_export_models import GgufTokenizerError, describe_model, refused
@@ -21,7 +22,7 @@ from talu.tokenizer.gguf_vocabulary import (
     ROLES,
     UNUSED,
     USER_DEFINED,
-    Vocabulary,
+    GgufVocabulary,
     end_token_ids,
 )
 from talu.tokenizer.loading import Loaded
@@ -60,7 +61,7 @@ def tokenizer_metadata(
     values: dict[str, Any] = {
         **{f"{role}_token_id": number for role, number in vocabulary.roles.items()},
         **described.metadata,
-        "tokens": described.tokens or vocabulary.tokens,
+        "tokens": described.tokens or [*vocabulary.tokens],
         "token_type": np.array(described.types, np.int32),
     }
     metadata = {f"{KEY}{key}": value for key, value in values.items()}
@@ -77,7 +78,7 @@ def tokenizer_metadata(
     return metadata, notes
 
 
-def _vocabulary(loaded: Loaded, size: int) -> tuple[Vocabulary, list[str]]:
+def _vocabulary(loaded: Loaded, size: int) -> tuple[GgufVocabulary, list[str]]:
     """The tokens in the order of their ids, with their types and roles."""
     backend = loaded.backend
     ids = backend.get_vocab(with_added_tokens=True)
@@ -101,7 +102,9 @@ def _vocabulary(loaded: Loaded, size: int) -> tuple[Vocabulary, list[str]]:
         notes.append(
             f"tokens without an embedding are left out: {_listed(names[n] for n in beyond)}"
         )
-    vocabulary = Vocabulary(tokens=tokens, types=types, scores=[0.0] * size, roles=roles, notes=())
+    vocabulary = GgufVocabulary(
+        tokens=Texts(tokens), types=np.array(types), scores=np.zeros(size), roles=roles, notes=()
+    )
     return vocabulary, notes
 
 
@@ -120,7 +123,7 @@ def _unused(number: int, known: Collection[str]) -> str:
 
 
 def _add_ends(
-    metadata: dict[str, Any], vocabulary: Vocabulary, ends: Collection[int] | None
+    metadata: dict[str, Any], vocabulary: GgufVocabulary, ends: Collection[int] | None
 ) -> list[str]:
     """Name the tokens that end a generation; return notes on differences."""
     if ends is None:

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,17 @@ import tokenizers
 from tokenizers.models import BPE
 
 from talu.exceptions import TokenizerError
+from talu.records import dataclass
 from talu.tokenizer.gguf import SPACE, merges_of, pre_tokenizer_of
 from talu.tokenizer.gguf_samples import sample_texts
-from talu.tokenizer.gguf_vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Vocabulary
+from talu.tokenizer.gguf_vocabulary import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    USER_DEFINED,
+    GgufVocabulary,
+)
 from talu.tokenizer.gguf_words import PRE_TOKENIZERS, Words
 from talu.tokenizer.replaced import state_of
 
@@ -46,7 +54,7 @@ class Described:
     notes: list[str] = field(default_factory=list)
 
 
-def describe_model(backend: tokenizers.Tokenizer, vocabulary: Vocabulary) -> Described:
+def describe_model(backend: tokenizers.Tokenizer, vocabulary: GgufVocabulary) -> Described:
     """Describe the model of a tokenizer.
 
     Raises:
@@ -110,7 +118,7 @@ def _ends(backend: tokenizers.Tokenizer, *, wordpiece: bool) -> dict[str, Any]:
 
 
 def _byte_level(
-    backend: tokenizers.Tokenizer, vocabulary: Vocabulary, state: Mapping[str, Any]
+    backend: tokenizers.Tokenizer, vocabulary: GgufVocabulary, state: Mapping[str, Any]
 ) -> Described:
     normalizers = [step["type"] for step in _steps(backend.normalizer)]
     if normalizers not in ([], ["NFC"]):
@@ -128,7 +136,7 @@ def _byte_level(
             "pre": _pre_tokenizer(backend, vocabulary, merges),
             "merges": [f"{left} {right}" for left, right in merges],
         },
-        types=vocabulary.types,
+        types=vocabulary.types.tolist(),
         composes=bool(normalizers),
         notes=notes,
     )
@@ -140,7 +148,7 @@ def _pairs(state: Mapping[str, Any]) -> Pairs:
     return [tuple(each) if isinstance(each, list) else tuple(each.split(" ", 1)) for each in merges]
 
 
-def _pre_tokenizer(backend: tokenizers.Tokenizer, vocabulary: Vocabulary, merges: Pairs) -> str:
+def _pre_tokenizer(backend: tokenizers.Tokenizer, vocabulary: GgufVocabulary, merges: Pairs) -> str:
     """The name of the pre-tokenizer that splits texts as the backend does."""
     samples = [*sample_texts()]
     own = [backend.pre_tokenizer.pre_tokenize_str(text) for text in samples]
@@ -168,7 +176,7 @@ def _pre_tokenizer(backend: tokenizers.Tokenizer, vocabulary: Vocabulary, merges
     raise refused("words that are tokens are, or are not, merged first, unlike in GGUF")
 
 
-def _merged_anyway(vocabulary: Vocabulary, merges: Pairs) -> bool:
+def _merged_anyway(vocabulary: GgufVocabulary, merges: Pairs) -> bool:
     """Whether merges alone make every token from its bytes."""
     ids = {text: number for number, text in enumerate(vocabulary.tokens)}
     model = BPE(ids, merges)
@@ -177,7 +185,7 @@ def _merged_anyway(vocabulary: Vocabulary, merges: Pairs) -> bool:
 
 
 def _sentencepiece(
-    backend: tokenizers.Tokenizer, vocabulary: Vocabulary, state: Mapping[str, Any]
+    backend: tokenizers.Tokenizer, vocabulary: GgufVocabulary, state: Mapping[str, Any]
 ) -> Described:
     """BPE with scores instead of merges: the result of an earlier merge has a higher one."""
     if not state.get("byte_fallback"):
@@ -195,7 +203,7 @@ def _sentencepiece(
         else BYTE
         if kind == NORMAL and text in bytes_
         else kind
-        for text, kind in zip(vocabulary.tokens, vocabulary.types, strict=True)
+        for text, kind in zip(vocabulary.tokens, vocabulary.types.tolist(), strict=True)
     ]
     notes = []
     if any(step.get("prepend_scheme") == "first" for step in steps):
@@ -203,8 +211,12 @@ def _sentencepiece(
             "programs that read the file also put a space before a text that follows a special "
             "token, not only at the beginning"
         )
-    made = Vocabulary(
-        tokens=vocabulary.tokens, types=types, scores=scores, roles=vocabulary.roles, notes=()
+    made = GgufVocabulary(
+        tokens=vocabulary.tokens,
+        types=np.array(types),
+        scores=np.array(scores),
+        roles=vocabulary.roles,
+        notes=(),
     )
     if set(merges_of(made, "the converted model")) != set(merges):
         notes.append(
@@ -231,7 +243,7 @@ def _first_piece(backend: tokenizers.Tokenizer) -> str:
 
 
 def _unigram(
-    backend: tokenizers.Tokenizer, vocabulary: Vocabulary, state: Mapping[str, Any]
+    backend: tokenizers.Tokenizer, vocabulary: GgufVocabulary, state: Mapping[str, Any]
 ) -> Described:
     scores = [0.0] * len(vocabulary.tokens)
     for number, (_, score) in enumerate(state["vocab"][: len(scores)]):
@@ -250,7 +262,7 @@ def _unigram(
         metadata["precompiled_charsmap"] = np.frombuffer(table, np.uint8)
     types = [
         UNKNOWN if number == state["unk_id"] else kind
-        for number, kind in enumerate(vocabulary.types)
+        for number, kind in enumerate(vocabulary.types.tolist())
     ]
     return Described(metadata=metadata, types=types)
 
@@ -262,7 +274,7 @@ def _merges_spaces(backend: tokenizers.Tokenizer) -> bool:
 
 
 def _wordpiece(
-    backend: tokenizers.Tokenizer, vocabulary: Vocabulary, state: Mapping[str, Any]
+    backend: tokenizers.Tokenizer, vocabulary: GgufVocabulary, state: Mapping[str, Any]
 ) -> Described:
     mark = state["continuing_subword_prefix"]
     steps = _steps(backend.normalizer)
@@ -277,7 +289,7 @@ def _wordpiece(
             "normalizer.lowercase": lower_case,
             "normalizer.strip_accents": lower_case if strips is None else strips,
         },
-        types=vocabulary.types,
+        types=vocabulary.types.tolist(),
         tokens=_marked(vocabulary.tokens, {*whole, *vocabulary.roles.values()}, mark),
     )
 

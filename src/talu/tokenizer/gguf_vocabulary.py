@@ -1,18 +1,19 @@
 """Reads the vocabulary of a GGUF file: tokens, their types and scores, and those with a role."""
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from talu._native import Texts
 from talu.error_text import shown
 from talu.exceptions import TokenizerError
+from talu.records import dataclass
 
 __all__ = [
-    "BYTE", "CONTROL", "NORMAL", "UNKNOWN", "UNUSED", "USER_DEFINED", "Vocabulary",
-    "end_token_ids", "read_vocabulary", "wrong",
+    "BYTE", "CONTROL", "NORMAL", "UNKNOWN", "UNUSED", "USER_DEFINED", "GgufVocabulary",
+    "end_token_ids", "read_vocabulary", "texts_of", "wrong",
 ]  # fmt: skip
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # types of tokens
@@ -43,7 +44,7 @@ PLAIN_IF = {  # an end text that is not one if a model has all tokens of a set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vocabulary:
+class GgufVocabulary:
     """The tokens of a file.
 
     Attributes:
@@ -54,18 +55,24 @@ class Vocabulary:
         notes: what the file says and is not followed.
     """
 
-    tokens: list[str]
-    types: list[int]
-    scores: list[float]
+    tokens: Texts
+    types: NDArray[np.integer[Any]]
+    scores: NDArray[np.floating[Any]]
     roles: Mapping[str, int]
     notes: tuple[str, ...]
 
-    def ids(self, *types: int) -> list[int]:
-        """The ids of the tokens of these types."""
-        return [number for number, kind in enumerate(self.types) if kind in types]
+    def ids(self, *types: int, among: Sequence[int] | None = None) -> list[int]:
+        """The ids of the tokens of these types, of all or among some."""
+        if among is not None:
+            return [number for number in among if self.types[number] in types]
+        chosen = np.zeros(len(self.types), bool)
+        for kind in types:
+            chosen |= self.types == kind
+        found: list[int] = np.flatnonzero(chosen).tolist()
+        return found
 
 
-def read_vocabulary(metadata: Mapping[str, Any], place: str) -> Vocabulary:
+def read_vocabulary(metadata: Mapping[str, Any], place: str) -> GgufVocabulary:
     """The vocabulary.
 
     Args:
@@ -86,18 +93,17 @@ def read_vocabulary(metadata: Mapping[str, Any], place: str) -> Vocabulary:
             roles[role] = number
         elif number is not None:
             notes.append(f"{KEY}{role}_token_id is {shown(number)}, which is not a token")
-    kinds = [NORMAL] * len(tokens) if types is None else [int(kind) for kind in types]
-    known = {text: number for number, text in enumerate(tokens)}
+    kinds = np.full(len(tokens), NORMAL) if types is None else types.astype(np.int64)
     for text in END_TEXTS:
-        if text in known and _ends(text, known):
-            kinds[known[text]] = CONTROL
+        if (place_of := tokens.find(text)) is not None and _ends(text, tokens):
+            kinds[place_of] = CONTROL
     for text in VISIBLE:
-        if text in known:
-            kinds[known[text]] = USER_DEFINED
-    return Vocabulary(
+        if (place_of := tokens.find(text)) is not None:
+            kinds[place_of] = USER_DEFINED
+    return GgufVocabulary(
         tokens=tokens,
         types=kinds,
-        scores=[0.0] * len(tokens) if scores is None else [float(score) for score in scores],
+        scores=np.zeros(len(tokens)) if scores is None else scores.astype(np.float64),
         roles=roles,
         notes=tuple(notes),
     )
@@ -113,10 +119,10 @@ def end_token_ids(metadata: Mapping[str, Any], place: str) -> list[int]:
         TokenizerError: the vocabulary is missing or damaged.
     """
     tokens = _tokens(metadata, place)
-    known = {text: number for number, text in enumerate(tokens)}
     named = [metadata.get(f"{KEY}{role}_token_id") for role in ENDS]
     ids = {number for number in named if type(number) is int and number < len(tokens)}
-    return sorted(ids | {known[text] for text in END_TEXTS if text in known and _ends(text, known)})
+    ending = (tokens.find(text) for text in END_TEXTS if _ends(text, tokens))
+    return sorted(ids | {number for number in ending if number is not None})
 
 
 def wrong(place: str, what: str) -> TokenizerError:
@@ -124,28 +130,35 @@ def wrong(place: str, what: str) -> TokenizerError:
     return TokenizerError(f"the tokenizer in {place} cannot be used: {what}")
 
 
-def _ends(text: str, known: Mapping[str, int]) -> bool:
+def texts_of(value: object) -> Texts | None:
+    """An array of texts; None if it is something else, or empty."""
+    if isinstance(value, list) and all(isinstance(text, str) for text in value):
+        value = Texts(value)
+    return value if isinstance(value, Texts) and len(value) else None
+
+
+def _ends(text: str, known: Texts) -> bool:
     sets = PLAIN_IF.get(text, ())
-    return not any(all(other in known for other in others) for others in sets)
+    return not any(all(known.find(other) is not None for other in others) for others in sets)
 
 
-def _tokens(metadata: Mapping[str, Any], place: str) -> list[str]:
-    tokens = metadata.get(f"{KEY}tokens")
-    if not isinstance(tokens, list) or not tokens:
+def _tokens(metadata: Mapping[str, Any], place: str) -> Texts:
+    tokens = texts_of(metadata.get(f"{KEY}tokens"))
+    if tokens is None:
         raise wrong(place, f"it has no {KEY + 'tokens'!r}; use another file of the model")
-    if len(tokens) > MAX_TOKENS or sum(map(len, tokens)) > MAX_CHARACTERS:
+    if len(tokens) > MAX_TOKENS or tokens.characters > MAX_CHARACTERS:
         limits = f"{MAX_TOKENS} tokens, or {MAX_CHARACTERS} characters in all of them"
         raise wrong(place, f"it has more than {limits}")
-    texts = [text or f"[EMPTY_{number}]" for number, text in enumerate(tokens)]
-    if len(set(texts)) != len(texts):
-        twice = next(text for text, count in Counter(texts).items() if count > 1)
-        raise wrong(place, f"the token {shown(twice)} occurs twice")
-    return texts
+    if tokens.find("") is not None:
+        tokens = Texts([text or f"[EMPTY_{number}]" for number, text in enumerate(tokens)])
+    if tokens.repeated is not None:
+        raise wrong(place, f"the token {shown(tokens[tokens.repeated])} occurs twice")
+    return tokens
 
 
 def _numbers(
     metadata: Mapping[str, Any], name: str, kinds: str, count: int, place: str
-) -> list[Any] | None:
+) -> NDArray[Any] | None:
     """An array with a number for each token; None if there is none."""
     values = metadata.get(KEY + name)
     if values is None:
@@ -154,5 +167,4 @@ def _numbers(
         raise wrong(place, f"{KEY + name!r} is not an array of numbers")
     if len(values) < count:
         raise wrong(place, f"{KEY + name!r} has {len(values)} values for {count} tokens")
-    numbers: list[Any] = values[:count].tolist()
-    return numbers
+    return values[:count]

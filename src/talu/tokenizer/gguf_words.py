@@ -5,7 +5,8 @@ because its engine does not tell the cases of letters apart.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from talu.records import dataclass
 
 __all__ = ["DEFAULT", "PRE_TOKENIZERS", "Words"]
 

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 import tokenizers
 from tokenizers import AddedToken
+from tokenizers.models import BPE
+
+from talu.tokenizer.vocabulary import Vocabulary
 
 __all__ = ["LiteralEncoder", "Part"]
 
@@ -20,22 +23,22 @@ Part = tuple[str, bool]  # a piece of a prompt, and whether its special tokens a
 class LiteralEncoder:
     """An encoder that is told which spellings are plain text. Safe for use by several threads."""
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    def __init__(self, vocabulary: Vocabulary) -> None:
         """Share the vocabulary, normalizer and pre-tokenizer of a tokenizer."""
-        self._twin = tokenizers.Tokenizer(backend.model)
+        backend = vocabulary.tokenizer
+        added = sorted(backend.get_added_tokens_decoder().items())
+        secret = secrets.token_hex(16)  # so that no text can spell a name
+        names = {number: f"<{secret}:{number}>" for number, _ in added}
+        self._names = {token.content: names[number] for number, token in added}
+        # added to a model that has them already, the tokens get its ids
+        ids = {name: number for number, name in names.items()}
+        self._twin = tokenizers.Tokenizer(BPE(ids, []))
         if backend.normalizer is not None:
             self._twin.normalizer = backend.normalizer
         if backend.pre_tokenizer is not None:
             self._twin.pre_tokenizer = backend.pre_tokenizer
-        secret = secrets.token_hex(16)  # so that no text can spell a name
-        self._names: dict[str, str] = {}
-        ids: dict[str, int] = {}
-        for number, token in sorted(backend.get_added_tokens_decoder().items()):
-            name = f"<{secret}:{number}>"
-            self._names[token.content] = name
-            ids[name] = number
-            self._twin.add_tokens([_renamed(token, name)])
-        self._ids = {self._twin.token_to_id(name): number for name, number in ids.items()}
+        self._twin.add_tokens([_renamed(token, names[number]) for number, token in added])
+        vocabulary.share_model(self._twin)
 
     def text_of(self, parts: Sequence[Part]) -> str:
         """The text to encode: special tokens replaced by their names, plain text unchanged."""
@@ -51,8 +54,7 @@ class LiteralEncoder:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text that ``text_of`` returned."""
-        ids = self._twin.encode_batch_fast([text], add_special_tokens=False)[0].ids
-        return [self._ids.get(number, number) for number in ids]
+        return list(self._twin.encode_batch_fast([text], add_special_tokens=False)[0].ids)
 
     def count(self, text: str, token: str) -> int:
         """How often a special token occurs in a text that ``text_of`` returned."""

@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import tokenizers
 from tokenizers import AddedToken
 from tokenizers.models import BPE
 
+from talu._native import Texts, read_tokenizer_json
 from talu.exceptions import TokenizerError
+from talu.records import dataclass
 from talu.tokenizer.classes import (
     adapt_parts,
     adapt_post_processor,
+    default_texts,
     default_tokens,
     effective_class,
     lower_first,
@@ -27,6 +30,8 @@ from talu.tokenizer.files import (
 from talu.tokenizer.growth import check_growth, check_model, normalizer_in
 from talu.tokenizer.guarded import BackendError, guarded
 from talu.tokenizer.replaced import note_on_replaced_parts, state_of
+from talu.tokenizer.vocabulary import Entries, Vocabulary, has_affixes, listed_merges
+from talu.unicode import is_unicode
 
 __all__ = ["Loaded", "build", "load"]
 
@@ -43,14 +48,19 @@ class Loaded:
     """A tokenizer of a model.
 
     Attributes:
-        backend: the tokenizer, with the settings of all files applied.
+        vocabulary: the tokenizer, with the settings of all files applied.
         names: special tokens by the names that templates use, such as ``bos_token``.
         notes: settings of the files that are not followed.
     """
 
-    backend: tokenizers.Tokenizer
+    vocabulary: Vocabulary
     names: dict[str, str]
     notes: tuple[str, ...]
+
+    @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """The tokenizer with its whole vocabulary."""
+        return self.vocabulary.whole()
 
 
 def load(folder: Path, *, lower_case: bool = False) -> Loaded:
@@ -90,13 +100,13 @@ def build(
         TokenizerError: the content is damaged, or could make a short text very long.
     """
     try:
-        backend = _load(content)
+        backend, entries = _load_part(content, settings) or (_load(content), None)
         names, notes = _configure(backend, settings)
         if lower_case:
             guarded(lower_first, backend)
     except BackendError as error:
         raise damaged(path, error) from error
-    return Loaded(backend, names, notes)
+    return Loaded(Vocabulary(backend, entries), names, notes)
 
 
 def _load(content: bytes) -> tokenizers.Tokenizer:
@@ -119,6 +129,64 @@ def _load(content: bytes) -> tokenizers.Tokenizer:
     )
     check_model(backend.model)
     return backend
+
+
+def _load_part(
+    content: bytes, settings: TokenSettings
+) -> tuple[tokenizers.Tokenizer, Entries] | None:
+    """Load ``tokenizer.json`` without the tokens that only texts need, if it is of the usual form.
+
+    Returns:
+        A tokenizer whose model has the tokens that the settings name, and its whole vocabulary;
+        None for a file that has to be loaded as a whole.
+    """
+    read = read_tokenizer_json(content)
+    if read is None:
+        return None
+    rest, texts, merges = read
+    try:
+        state = json.loads(rest)
+    except (ValueError, RecursionError):
+        return None
+    model, added = state["model"], _added_ids(state.get("added_tokens"), texts)
+    if model.get("type") != "BPE" or added is None:
+        return None
+    ids = dict(added)
+    for text in {*_texts_of(settings), model.get("unk_token")} - {None}:
+        number = texts.find(text) if isinstance(text, str) and is_unicode(text) else None
+        if number is not None:
+            ids.setdefault(text, number)
+        elif text not in ids:
+            return None  # a new token, whose id the whole vocabulary decides
+    for tokens in default_texts():
+        if (number := texts.find(tokens)) is not None:
+            ids.setdefault(tokens, number)
+    backend = _load(json.dumps(state | {"model": model | {"vocab": ids, "merges": []}}).encode())
+    if has_affixes(backend.model):
+        return None
+    return backend, Entries(texts, partial(listed_merges, texts, merges))
+
+
+def _added_ids(tokens: object, texts: Texts) -> dict[str, int] | None:
+    """The ids of the added tokens; None if they are not those that the vocabulary implies."""
+    ids: dict[str, int] = {}
+    for token in tokens if isinstance(tokens, list) else []:
+        match token:
+            case {"id": int(number), "content": str(text)} if text and is_unicode(text):
+                known = texts.find(text)
+                following = max([len(texts) - 1, *ids.values()]) + 1 if known is None else known
+                if text in ids or number != following:
+                    return None
+                ids[text] = number
+            case _:
+                return None
+    return ids
+
+
+def _texts_of(settings: TokenSettings) -> set[str]:
+    """The tokens that the settings add, or mark as special."""
+    tokens = [*settings.added, *settings.extra, *settings.named.values()]
+    return {token.content for token in tokens if token is not None}
 
 
 def _configure(

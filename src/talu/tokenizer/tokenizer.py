@@ -8,6 +8,7 @@ from functools import cached_property
 
 from tokenizers import pre_tokenizers
 
+from talu.error_text import shown
 from talu.exceptions import TokenizerError
 from talu.tokenizer.decoding import TAG_MARK, IncrementalDecoder
 from talu.tokenizer.encoding import TextEncoder, Watch, check_text
@@ -39,12 +40,12 @@ class Tokenizer(TextEncoder):
 
     def __init__(self, loaded: Loaded) -> None:
         """Wrap a loaded tokenizer."""
-        backend = loaded.backend
-        super().__init__(backend)
+        super().__init__(loaded.vocabulary)
+        backend = self._backend
         self.names, self.notes = loaded.names, loaded.notes
         self._texts: dict[int, str] = {}  # results of ``token_text``
         self._rules = state_of(backend.decoder)
-        self.vocabulary_size = backend.get_vocab_size(with_added_tokens=True)
+        self.vocabulary_size = loaded.vocabulary.size
         self._splits_special = backend.encode_special_tokens
         added = backend.get_added_tokens_decoder()
         self._added = {token.content: number for number, token in added.items()}
@@ -113,10 +114,11 @@ class Tokenizer(TextEncoder):
         if not self._verbatim.keys().isdisjoint(ids):
             decoder = self.decoder(skip_special_tokens=False)
             return "".join([*map(decoder.push, ids), decoder.flush()])
-        try:
-            return self._backend.decode(ids, skip_special_tokens=False)
-        except OverflowError as error:
-            raise TokenizerError(f"token ids must be from 0 to 2³² - 1: {error}") from error
+        if not all(0 <= number < 2**32 for number in ids):
+            raise TokenizerError(f"token ids must be from 0 to 2³² - 1, not {shown(list(ids))}")
+        tokens = [text for n in ids if (text := self._vocabulary.token(n)) is not None]
+        decoder = self._backend.decoder
+        return " ".join(tokens) if decoder is None else decoder.decode(tokens)
 
     def token_text(self, token_id: int) -> str:
         """The text of one token inside a longer text, leading space and special tokens included."""
@@ -130,7 +132,7 @@ class Tokenizer(TextEncoder):
         """Id of the vocabulary entry with exactly this spelling; None if there is none."""
         if not is_unicode(text):
             return None
-        return self._backend.token_to_id(text)
+        return self._vocabulary.token_id(text)
 
     def stop_token_id(self, sequence: str) -> int | None:
         """Id of the token that a stop sequence spells, if it is a single token.
@@ -165,7 +167,7 @@ class Tokenizer(TextEncoder):
             texts |= {number: TAG_MARK + tag for tag, number in self._tags.items()}
         return IncrementalDecoder(
             self._rules,
-            self._backend.id_to_token,
+            self._vocabulary.token,
             hidden=self.hidden_ids if skip_special_tokens else frozenset(),
             verbatim=texts,
             continues=continues,
@@ -173,7 +175,7 @@ class Tokenizer(TextEncoder):
 
     @cached_property
     def _literal(self) -> LiteralEncoder:
-        return guarded(LiteralEncoder, self._backend)
+        return guarded(LiteralEncoder, self._vocabulary)
 
 
 def _verbatim(rules: Mapping[str, object] | None, added: Mapping[str, int]) -> dict[int, str]:
