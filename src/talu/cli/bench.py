@@ -66,11 +66,26 @@ class Rate:
 @click.option(
     "--profile", "profiles", is_flag=True, help="Show what takes the time, beside the roofline."
 )
-def command(model: str, threads: int, repetitions: int, as_json: bool, profiles: bool) -> None:
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --profile: draw the roofline in a .png or .svg file.",
+)
+def command(
+    model: str,
+    threads: int,
+    repetitions: int,
+    as_json: bool,
+    profiles: bool,
+    plot: Path | None,
+) -> None:
     """Measure a model: prefill of 512 tokens, decode of 64.
 
     MODEL is a folder, a GGUF file or a hub id. A shorter context makes a shorter prefill.
     """
+    if plot is not None and not profiles:
+        raise click.UsageError("--plot draws what --profile measures: give both.")
     with Client(model) as client:
         if client.router.resolve().provider is not None:
             raise click.UsageError(f"{model} runs behind an endpoint: bench measures this machine.")
@@ -82,6 +97,7 @@ def command(model: str, threads: int, repetitions: int, as_json: bool, profiles:
             steps=DECODE,
             about=processor(),
             as_json=as_json,
+            plot=plot,
         )
         return
     lease = acquire(model, LocalBackend(num_threads=threads))

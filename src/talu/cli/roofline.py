@@ -4,11 +4,13 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 from rich import box
 from rich.table import Table
 
+from talu.cli.plot import check_plot, draw_roofline
 from talu.cli.tables import print_table
 from talu.engine.description import check_settings
 from talu.engine.loading import load_model
@@ -23,7 +25,14 @@ Costs = Mapping[str, Sequence[Cost]]  # by the name of the test
 
 
 def show_profile(
-    model: str, *, threads: int, prompt: int, steps: int, about: str, as_json: bool
+    model: str,
+    *,
+    threads: int,
+    prompt: int,
+    steps: int,
+    about: str,
+    as_json: bool,
+    plot: Path | None = None,
 ) -> None:
     """Measure and print the costs of a prompt and of decode steps after it.
 
@@ -34,7 +43,10 @@ def show_profile(
         steps: decode steps.
         about: the processor, for people.
         as_json: print one JSON object.
+        plot: a file in which the roofline is drawn.
     """
+    if plot is not None:
+        check_plot(plot)
     source, _ = open_model(model, check=check_settings)
     loaded = load_model(source, LocalBackend(num_threads=threads))
     try:
@@ -49,6 +61,8 @@ def show_profile(
     finally:
         loaded.executor.close()
         loaded.weights.close()
+    if plot is not None:
+        draw_roofline(plot, f"{Path(model).name}\n{about}", costs, ceilings)
     if as_json:
         _write_json(costs, ceilings)
     else:

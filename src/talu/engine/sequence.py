@@ -3,12 +3,8 @@
 Only the engine's thread changes a sequence.
 """
 
-<<<<<<< HEAD
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass
 
-=======
->>>>>>> 2fad965 (Open a model without building its whole vocabulary, and make dataclasses cheap to import)
 import numpy as np
 from numpy.typing import NDArray
 
