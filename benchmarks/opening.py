@@ -5,8 +5,8 @@
 Every process imports its library, opens the model, and generates one token after a short prompt.
 The files are in the page cache, and talu's packed weights and the .pyc files exist, because the
 first round is not counted. A chat also renders the model's template. llama.cpp takes part for GGUF
-files. "Own" memory has been written by the process; the rest are pages of files, which all processes
-with the same model share.
+files. "Own" memory has been written by the process; the rest are pages of files, which all
+processes with the same model share.
 """
 
 import argparse
