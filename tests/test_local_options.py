@@ -1,13 +1,15 @@
 """The options of a local model have the documented effect, as seen by the operating system."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
 from shutil import copytree
+from typing import Any
 
 import pytest
 
-from talu import Client, _native
+from talu import AsyncClient, Client, LocalBackend, ModelSpec, _native
 from talu.sources.resolve import BUNDLED_FOLDER
 
 COMPUTING = """
@@ -71,3 +73,23 @@ def test_as_many_threads_compute_as_num_threads_says_and_the_tokens_are_the_same
         assert int(helpers) == computing - 1  # the engine's thread also computes
         answers.add(tokens)
     assert len(answers) == 1
+
+
+def test_speculation_gives_the_same_answer_to_both_clients() -> None:
+    story = "Tell me a story about a dragon."
+    settings: dict[str, Any] = {"temperature": 0.9, "seed": 4, "stop_token_ids": []}
+
+    async def answer(model: ModelSpec | str) -> tuple[str, list[int], int | None]:
+        async with AsyncClient(model) as client:
+            stream = await client.chat()(story, stream=True, max_tokens=150, **settings)
+            text = "".join([str(token) async for token in stream])
+            assert stream.usage is not None
+            return text, list(stream.tokens or ()), stream.usage.draft_tokens
+
+    guessing = ModelSpec("talu/pocket", LocalBackend(speculative="ngram"))
+    text, tokens, drafted = asyncio.run(answer(guessing))
+    assert asyncio.run(answer("talu/pocket")) == (text, tokens, None)
+    assert drafted is not None
+    with Client(guessing) as client:
+        response = client.ask(story, max_tokens=150, **settings)
+        assert (response.text, list(response.tokens or ())) == (text, tokens)

@@ -9,12 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from talu.engine.drafts import ROWS, StepTimes
+from talu.engine.drafts import ROWS, Drafts, StepTimes
 from talu.engine.engine import Engine
-from talu.engine.scheduler import Limits
-from talu.engine.ticket import Piece, Result, Ticket
+from talu.engine.scheduler import Chunk, Limits
+from talu.engine.sequence import Sequence
+from talu.engine.speculation import LONGEST_PAUSE, Speculation
+from talu.engine.stops import Stops
+from talu.engine.ticket import Mailbox, Piece, Result, Ticket
 from talu.protocols import Executor
 from talu.sampling import SamplingParams
+from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import FinishReason, Usage
 
 NewEngine = Callable[..., Engine]
@@ -249,6 +253,38 @@ def test_a_row_after_a_rejected_token_cannot_end_the_answer(
     engine = new_engine(kind="native", speculative=True, wrap=lambda each: Broken(each, []))
     assert outcome(engine.submit(prompt, params)) == expected
     assert Broken.broken > 0
+
+
+def drafts_in_each_step(seconds: float, tokenizer: Tokenizer) -> list[int]:
+    """Draft tokens in steps of a text that repeats itself, after a step that had none."""
+    tokens = list(range(10))
+    sequence = Sequence(
+        tokens=tokens,
+        context_length=200,
+        params=GREEDY,
+        mailbox=Mailbox(10),
+        tokenizer=tokenizer,
+        decoder=tokenizer.decoder(),
+        stops=Stops(()),
+        drafts=Drafts(tokens),
+    )
+    speculation, counts = Speculation(), []
+    for step in range(LONGEST_PAUSE + 2):
+        sequence.computed = len(tokens) - 1
+        (chunk,) = speculation.with_drafts([Chunk(sequence, 1)], lambda _, most: most)
+        counts.append(len(chunk.draft))
+        speculation.measured(seconds)
+        tokens.append(step % 5)
+    return counts
+
+
+def test_drafts_are_looked_for_less_often_if_steps_take_less_time_than_that(
+    tokenizer: Tokenizer,
+) -> None:
+    short = drafts_in_each_step(1e-9, tokenizer)
+    assert short[:-1] == [0] * (LONGEST_PAUSE + 1)
+    assert short[-1] > 0
+    assert sum(map(bool, drafts_in_each_step(100.0, tokenizer))) > LONGEST_PAUSE // 2
 
 
 def test_cancelling_keeps_the_tokens_so_far_and_frees_the_blocks(new_engine: NewEngine) -> None:

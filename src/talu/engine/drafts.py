@@ -153,22 +153,21 @@ class Drafts:
 
     def _learn(self) -> None:
         """Compare the last guess with the tokens since then."""
-        new = self._tokens[self._position :]
+        start, end = self._position, len(self._tokens)
         saved = 0
-        for number, (guess, token) in enumerate(zip(self._guess, new, strict=False)):
+        for number, guess in enumerate(self._guess[: end - start]):
+            correct = guess == self._tokens[start + number]
             kind = CLASSES[min(self._length + number, MATCH)]
-            for counts, expected, count in (
-                (self._correct, TRUST * EXPECTED[kind], guess == token),
-                (self._seen, TRUST, 1),
-            ):
-                counts[kind] = DECAY * counts[kind] + (1 - DECAY) * expected + count
-            if guess != token:
+            self._correct[kind] *= DECAY
+            self._correct[kind] += (1 - DECAY) * TRUST * EXPECTED[kind] + correct
+            self._seen[kind] *= DECAY
+            self._seen[kind] += (1 - DECAY) * TRUST + 1
+            if not correct:
                 break
             saved += number < self._drafted
-        self._credit += CREDIT_PER_TOKEN * len(new) + saved
+        self._credit += CREDIT_PER_TOKEN * (end - start) + saved
         self._credit = min(self._credit, MOST_CREDIT)
-        self._position += len(new)
-        self._guess, self._drafted = [], 0
+        self._position, self._guess, self._drafted = end, [], 0
 
     def _chances(self) -> Iterator[float]:
         for length in range(self._length, self._length + LONGEST):
