@@ -1,6 +1,6 @@
 """Many chats at once, a long prompt beside running answers, and the prefix cache.
 
-    python benchmarks/batching.py [--threads 2] [--rounds 5] [--chats 16 64 256] [--json] [FILE]
+    python benchmarks/batching.py [FILE] [--threads 2] [--rounds 5] [--chats 16 64 256] [--json]
 
 Each engine runs in a process of its own and sleeps while another one works. llama.cpp is its own
 server with 16 slots and continuous batching. Without a file it takes SmolLM2-135M Q4_1.

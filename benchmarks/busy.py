@@ -16,8 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gguf_files import Worker, default_files, llama_cpp, talu
+from gguf_files import Worker, default_files
 from machine import commit, machine
+from peers import LlamaCpp, Talu
+
+CONTEXT = 1024
+
+
+def llama_cpp(file: Path, threads: int) -> LlamaCpp:
+    """llama.cpp's own server code."""
+    return LlamaCpp(file, threads, CONTEXT)
 
 
 def spin(core: int) -> None:
@@ -50,7 +58,7 @@ def main() -> None:
     arguments = parser.parse_args()
     file = arguments.file or default_files()[0]
     cores = sorted(os.sched_getaffinity(0))
-    workers = [Worker(make, file, arguments.threads) for make in (talu, llama_cpp)]
+    workers = [Worker(make, file, arguments.threads) for make in (Talu, llama_cpp)]
     quiet: dict[str, list[float]] = {worker.name: [] for worker in workers}
     loaded: dict[str, list[float]] = {worker.name: [] for worker in workers}
     for number in range(arguments.rounds + 1):

@@ -48,7 +48,7 @@ class Test:
         return max(1024, self.prefill + 8, self.after + 2 * DECODE)
 
 
-Maker = Callable[[Path, int, Test], Peer]
+Maker = Callable[..., Any]
 
 
 def talu(file: Path, threads: int, test: Test) -> Peer:
@@ -69,10 +69,11 @@ def ik_llama_cpp(file: Path, threads: int, test: Test) -> Peer:
 class Worker:
     """An engine with the file open, in a process of its own."""
 
-    def __init__(self, make: Maker, file: Path, threads: int, test: Test) -> None:
+    def __init__(self, make: Maker, file: Path, threads: int, *more: object) -> None:
+        """Call ``make`` with the other arguments in a new process."""
         start = multiprocessing.get_context("spawn")
         self._pipe, other = start.Pipe()
-        self._process = start.Process(target=serve, args=(other, make, file, threads, test))
+        self._process = start.Process(target=serve, args=(other, make, file, threads, *more))
         self._process.start()
         other.close()
         self.name: str = self._pipe.recv()
@@ -88,13 +89,13 @@ class Worker:
         self._process.join()
 
 
-def serve(pipe: Connection, make: Maker, file: Path, threads: int, test: Test) -> None:
+def serve(pipe: Connection, make: Maker, *arguments: object) -> None:
     """Call methods of an engine until told to end. Runs in the process of the engine."""
-    engine = make(file, threads, test)
+    engine = make(*arguments)
     pipe.send(engine.name)
     while (call := pipe.recv()) is not None:
-        method, arguments = call
-        pipe.send(getattr(engine, method)(*arguments))
+        method, given = call
+        pipe.send(getattr(engine, method)(*given))
     engine.close()
 
 

@@ -238,9 +238,12 @@ class Scheduler(Generic[J]):
         job, so there is always progress.
         """
         before = len(self._running)
-        for job in list(self._running):
-            length = self.pool.needed(len(job.tokens))
-            while job in self._running and not self.pool.grow(job.blocks, length):
+        index = 0
+        while index < len(self._running):
+            job = self._running[index]
+            if self.pool.grow(job.blocks, self.pool.needed(len(job.tokens))):
+                index += 1
+            else:
                 self._preempt(self._running.pop())
         return len(self._running) < before
 
