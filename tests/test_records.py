@@ -50,6 +50,20 @@ def classes(decorate: Callable[..., Any]) -> list[type]:
     return [Record, Checked, Derived, Empty]
 
 
+def test_a_class_cannot_be_frozen_unless_its_base_is() -> None:
+    @dataclasses.dataclass
+    class Base:
+        """A record that can be changed."""
+
+        value: int = 0
+
+    with pytest.raises(TypeError, match="cannot inherit frozen dataclass from a non-frozen one"):
+
+        @records.dataclass(frozen=True, slots=True)
+        class Derived(Base):
+            """A record that cannot."""
+
+
 PAIRS = [*zip(classes(records.dataclass), classes(dataclasses.dataclass), strict=True)]
 OURS, THEIRS = PAIRS[0]
 

@@ -28,8 +28,9 @@ else:
 def _made(cls: Any, options: Mapping[str, bool]) -> Any:
     own = cls.__dict__
     usual = options.keys() <= {"frozen", "slots", "kw_only", "repr"}
-    inherits = any(map(dataclasses.is_dataclass, cls.__mro__[1:]))
-    if not (usual and options.get("frozen") and options.get("slots")) or inherits:
+    bases = [base.__dict__["__dataclass_params__"] for base in cls.__mro__[1:] if _is_own(base)]
+    frozen = all(base.frozen for base in bases)
+    if not (usual and options.get("frozen") and options.get("slots") and frozen):
         return dataclasses.dataclass(**options)(cls)
     repr, kw_only = options.get("repr", True), options.get("kw_only", False)
     methods = {"__eq__": _eq, "__hash__": _hash, "__setattr__": _setattr, "__delattr__": _delattr}
@@ -38,7 +39,13 @@ def _made(cls: Any, options: Mapping[str, bool]) -> Any:
     process: Any = dataclasses.dataclass(
         init=False, repr=False, eq=False, slots=True, kw_only=kw_only
     )
-    made = process(cls)
+    for base in bases:
+        base.frozen = False  # as the class itself for now; else it would be refused
+    try:
+        made = process(cls)
+    finally:
+        for base in bases:
+            base.frozen = True
     names = tuple(field.name for field in dataclasses.fields(made))
     for name, make in methods.items():
         if name not in own or (name == "__hash__" and own[name] is None):
@@ -52,6 +59,10 @@ def _made(cls: Any, options: Mapping[str, bool]) -> Any:
     parameters.frozen = parameters.eq = parameters.init = True
     parameters.repr = repr
     return made
+
+
+def _is_own(cls: Any) -> bool:
+    return "__dataclass_params__" in cls.__dict__
 
 
 def _set(cls: Any, name: str, function: Any) -> None:

@@ -16,7 +16,7 @@ import time
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from importlib.metadata import version
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from talu.weights.cache import cache_folder
 from talu.weights.files import OpenFile, version_of
 
 __all__ = ["PrefixFiles", "build", "file_bytes", "prefix_folder"]
+
+VERSION = str(import_module("talu").__version__)
 
 MAGIC = b"talu kv\x01"
 HEADER = len(MAGIC) + 32 + 32  # name and checksum as bytes
@@ -55,7 +57,7 @@ def prefix_folder() -> Path:
 
 def build() -> list[str | int]:
     """Identifies the code that computes keys and values: another build may round differently."""
-    return [version("talu"), *version_of(Path(_native.__file__))[1:3]]
+    return [VERSION, *version_of(Path(_native.__file__))[1:3]]
 
 
 def file_bytes(block_bytes: int) -> int:

@@ -184,6 +184,19 @@ def families() -> dict[str, Any]:
     return {model_type: module for module in modules for model_type in module.ARCHITECTURES}
 
 
+def _family(settings: Settings) -> tuple[str, Any]:
+    """The model type and its module; as few others as possible are imported."""
+    given = settings.raw("model_type", None)
+    likely = sorted(FAMILIES, key=lambda name: not str(given).startswith(name))
+    for each in likely:
+        module = importlib.import_module(f"talu.models.{each}")
+        if isinstance(given, str) and given in module.ARCHITECTURES:
+            return given, module
+    known = families()
+    model_type = settings.word("model_type", sorted(known))  # says what is wrong
+    return model_type, known[model_type]
+
+
 def load_architecture(
     source: ModelSource, *, stored: Collection[str] | None = None, own_head: bool = False
 ) -> Architecture:
@@ -202,9 +215,7 @@ def load_architecture(
     """
     settings = source.settings()
     name = settings.path.name
-    known = families()
-    model_type = settings.word("model_type", sorted(known))
-    family = known[model_type]
+    model_type, family = _family(settings)
     unknown = _unknown_classes(settings, family.ARCHITECTURES[model_type])
     config = family.read(settings, model_type)
     sizes = config.sizes
