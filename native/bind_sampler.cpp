@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <exception>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "bindings.h"
 #include "dispatch.h"
 #include "sampler.h"
+#include "threads.h"
 
 namespace nb = nanobind;
 using namespace nanobind::literals;
@@ -20,6 +22,8 @@ using namespace nanobind::literals;
 namespace {
 
 using Logits = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+constexpr size_t kWorthWaking = 1 << 16;  // logits, for another thread to help
+
 using Seen = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 template <class T>
@@ -64,7 +68,29 @@ auto naming_row(size_t row, Work&& work) {
   }
 }
 
-nb::list sample(const Logits& logits, nb::sequence rows) {
+// The rows of one call, which several threads may sample.
+struct Rows {
+  const float* logits;
+  size_t vocabulary;
+  const std::vector<talu::SampleRow>& read;
+  std::vector<talu::Sample> samples;
+  std::vector<std::exception_ptr> errors;  // of the rows that are refused
+
+  static void sample_one(void* context, size_t row, int) {
+    thread_local talu::Sampler sampler(talu::chosen_target());
+    Rows& rows = *static_cast<Rows*>(context);
+    try {
+      rows.samples[row] = naming_row(row, [&] {
+        return sampler.sample(rows.logits + row * rows.vocabulary, rows.vocabulary,
+                              rows.read[row]);
+      });
+    } catch (...) {
+      rows.errors[row] = std::current_exception();
+    }
+  }
+};
+
+nb::list sample(const Logits& logits, nb::sequence rows, int num_threads) {
   const size_t count = logits.shape(0), vocabulary = logits.shape(1);
   if (nb::len(rows) != count)
     throw std::invalid_argument(std::to_string(count) + " rows of logits, but parameters for " +
@@ -74,19 +100,19 @@ nb::list sample(const Logits& logits, nb::sequence rows) {
   for (size_t i = 0; i < count; ++i)
     read.push_back(naming_row(i, [&] { return row_of(nb::object(rows[i]), owned); }));
 
-  std::vector<talu::Sample> samples;
+  Rows work{logits.data(), vocabulary, read, std::vector<talu::Sample>(count),
+            std::vector<std::exception_ptr>(count)};
   {
     nb::gil_scoped_release unlocked;
-    thread_local talu::Sampler sampler(talu::chosen_target());
-    for (size_t i = 0; i < count; ++i)
-      samples.push_back(naming_row(i, [&] {
-        return sampler.sample(logits.data() + i * vocabulary, vocabulary, read[i]);
-      }));
+    const int threads = count * vocabulary < kWorthWaking ? 1 : num_threads;
+    talu::run_parallel(threads, count, Rows::sample_one, &work);
   }
+  for (const std::exception_ptr& error : work.errors)
+    if (error) std::rethrow_exception(error);
 
   nb::list result;
   for (size_t i = 0; i < count; ++i) {
-    const talu::Sample& s = samples[i];
+    const talu::Sample& s = work.samples[i];
     const bool asked = read[i].settings->top_logprobs >= 0;
     const nb::object logprob = asked ? nb::cast(s.logprob) : nb::none();
     result.append(nb::make_tuple(s.token, logprob, nb::tuple(nb::cast(s.top_logprobs))));
@@ -139,5 +165,6 @@ void bind_settings(nb::module_& m) {
 void talu::bind_sampler(nb::module_& m) {
   bind_settings(m);
   m.def("sample", &sample, nb::arg("logits").noconvert(), nb::arg("rows"),
+        nb::arg("num_threads") = 1,
         "Sample a token from each row of (n, vocabulary) float32 logits; see talu.graph.sampler.");
 }

@@ -130,6 +130,7 @@ class SamplerSettings:
 def sample(
     logits: NDArray[np.float32],
     rows: Sequence[tuple[SamplerSettings, int, NDArray[np.int32] | None]],
+    num_threads: int = 1,
 ) -> list[tuple[int, float | None, tuple[tuple[int, float], ...]]]: ...
 
 class Texts(Sequence[str]):

@@ -145,6 +145,17 @@ def test_a_row_draws_the_same_alone_and_in_any_batch() -> None:
     assert together == backwards == alone
 
 
+@pytest.mark.parametrize("threads", [2, 5])
+def test_several_threads_draw_the_tokens_of_one(threads: int) -> None:
+    rows = [row_of(40 + i, seed=1, **changes) for i, changes in enumerate(FILTERS.values())] * 4
+    logits = logits_of(6, len(rows), 3000)
+    assert sample(logits, rows, num_threads=threads) == sample(logits, rows)
+    logits[7, 5] = logits[30, 6] = np.nan
+    for _ in range(20):
+        with pytest.raises(ValueError, match="row 7: the logit of token 5 is nan"):
+            sample(logits, rows, num_threads=threads)
+
+
 def test_greedy_takes_the_lowest_id_of_equal_logits() -> None:
     logits = np.array([[0, 2, 1, 2, 2]], np.float32)
     assert sample(logits, [row_of()]) == [Sampled(1)]

@@ -64,6 +64,7 @@ class Worker:
         """
         self.bell = Doorbell()
         self._name = model.info.model_type
+        self._threads = model.info.threads
         self._cache = model.cache
         self._executor = model.executor
         self._weights = model.weights
@@ -256,7 +257,7 @@ class Worker:
     ) -> list[Sampled | GenerationError]:
         """A token for each row, or an error if it cannot be sampled."""
         try:
-            return [*sample(logits, rows)]
+            return [*sample(logits, rows, num_threads=self._threads)]
         except ValueError as error:
             if len(rows) == 1:
                 return [failure(self._why_no_token(logits), error)]

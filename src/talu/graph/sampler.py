@@ -33,7 +33,9 @@ class SampleRow(NamedTuple):
     seen: NDArray[np.int32] | None = None
 
 
-def sample(logits: NDArray[np.float32], rows: Sequence[SampleRow]) -> list[Sampled]:
+def sample(
+    logits: NDArray[np.float32], rows: Sequence[SampleRow], *, num_threads: int = 1
+) -> list[Sampled]:
     """Sample one token from each row, as ``numpy_sampler`` defines it.
 
     A row's token depends only on its logits and parameters, not on other rows or earlier calls.
@@ -42,10 +44,11 @@ def sample(logits: NDArray[np.float32], rows: Sequence[SampleRow]) -> list[Sampl
     Args:
         logits: (n, vocabulary), C-contiguous; -inf is allowed.
         rows: n sets of parameters.
+        num_threads: threads that sample, each of them other rows.
 
     Raises:
         ValueError: a token id is outside the vocabulary, a logit is NaN or +inf, or no token is
             left; the message names the row.
         TypeError: ``logits`` has the wrong type or layout.
     """
-    return [Sampled(*sampled) for sampled in _native.sample(logits, rows)]
+    return [Sampled(*sampled) for sampled in _native.sample(logits, rows, num_threads)]
