@@ -200,7 +200,9 @@ def keep(tmp_path: Path) -> Callable[[], tuple[KeptPrefixes, BlockPool, Memory]]
 
 
 def test_a_long_prompt_is_read_in_parts(
-    keep: Callable[[], tuple[KeptPrefixes, BlockPool, Memory]], monkeypatch: pytest.MonkeyPatch
+    keep: Callable[[], tuple[KeptPrefixes, BlockPool, Memory]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tokens = list(range(18))
     kept, pool, memory = keep()
@@ -210,6 +212,10 @@ def test_a_long_prompt_is_read_in_parts(
     pool.publish(blocks, tokens, 0, 4)
     kept.keep(Job(tokens=tokens, computed=18))
     kept.close(pool)
+    ages = [path.stat().st_mtime_ns for path in tmp_path.glob("blocks/*.block")]
+    content = [path.read_bytes()[-1] for path in tmp_path.glob("blocks/*.block")]
+    oldest_first = [number for _, number in sorted(zip(ages, content, strict=True))]
+    assert oldest_first == [13, 12, 11, 10]  # the beginning is removed last
     monkeypatch.setattr(kept_prefixes, "AT_ONCE", 8)
     kept, pool, memory = keep()
     job = Job(tokens=tokens)

@@ -8,8 +8,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Protocol, runtime_checkable
 
@@ -124,7 +125,7 @@ class KeptPrefixes:
                 content = self._memory.read_blocks(np.array([block], np.int32))[0]
                 self._writer.put(name, content)
                 room -= len(content)
-            self._files.touch(names[: len(blocks)])
+            self._writer.touch(names[: len(blocks)])
         self._ended.popleft()
 
     def close(self, pool: BlockPool) -> None:
@@ -188,7 +189,7 @@ class _Writer:
     def __init__(self, files: PrefixFiles) -> None:
         self.writing: dict[str, int] = {}
         self._files = files
-        self._queue: SimpleQueue[tuple[str, Content] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._failed = False
         self._thread: threading.Thread | None = None
 
@@ -199,11 +200,14 @@ class _Writer:
 
     def put(self, name: str, content: Content) -> None:
         """Write a block soon."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="talu-prefixes", daemon=True)
-            self._thread.start()
+        self._start()
         self.writing[name] = len(content)
-        self._queue.put((name, content))
+        self._queue.put(partial(self._write, name, content))
+
+    def touch(self, names: list[str]) -> None:
+        """Record that these blocks are used, once those before them are written."""
+        self._start()
+        self._queue.put(partial(self._files.touch, names))
 
     def close(self, seconds: float) -> None:
         """Write what is left, if that takes at most so long, and end."""
@@ -211,14 +215,22 @@ class _Writer:
             self._queue.put(None)
             self._thread.join(seconds)
 
+    def _start(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="talu-prefixes", daemon=True)
+            thread.start()
+            self._thread = thread
+
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            name, content = item
-            try:
-                self._files.write(name, content)
-            except OSError as error:
-                level = logging.DEBUG if self._failed else logging.WARNING
-                logger.log(level, "a computed prompt is not kept on disk: %s", reason(error))
-                self._failed = True
-            finally:
-                self.writing.pop(name, None)
+        while (action := self._queue.get()) is not None:
+            action()
+
+    def _write(self, name: str, content: Content) -> None:
+        try:
+            self._files.write(name, content)
+        except OSError as error:
+            level = logging.DEBUG if self._failed else logging.WARNING
+            logger.log(level, "a computed prompt is not kept on disk: %s", reason(error))
+            self._failed = True
+        finally:
+            self.writing.pop(name, None)
