@@ -41,7 +41,7 @@ import json, xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path = model
 params.n_ctx, params.cpuparams.n_threads, params.warmup = 512, threads, False
-params.cpuparams_batch.n_threads, params.verbosity = threads, -1
+params.cpuparams_batch.n_threads, params.n_parallel, params.verbosity = threads, 1, 0
 mark("import")
 server = xllamacpp.Server(params)
 server.handle_completions({"prompt": "Hello", "n_predict": 1})
