@@ -25,10 +25,10 @@ void require(bool condition, const std::string& message) {
 
 Executor::Executor(const std::vector<OpSpec>& ops, const std::vector<CacheLayer>& layers,
                    int result, std::size_t blocks, std::size_t block_size, int threads,
-                   std::string_view kv_format, const Kernels& kernels)
+                   std::string_view kv_dtype, const Kernels& kernels)
     : kernels_(kernels),
       plan_(make_plan(ops, layers, result, kernels)),
-      cache_(layers, kv_format_named(kernels, kv_format), blocks, block_size),
+      cache_(layers, kv_dtype_named(kernels, kv_dtype), blocks, block_size),
       threads_(threads),
       slots_(plan_.slots.size()),
       values_(plan_.values.size()),
@@ -55,8 +55,10 @@ void Executor::step(const Batch& batch, float* result) {
   step.cache = cache_.view();
   step.rotations = rotations_.data();
   step.threads = threads_;
-  step.scratch_bytes = scratch_bytes(batch);
+  const StepSize size = size_of(batch);
+  step.scratch_bytes = largest(size, &Operation::scratch);
   step.scratch = scratch_.of(step.scratch_bytes * static_cast<std::size_t>(threads_));
+  step.shared_scratch = shared_scratch_.of(largest(size, &Operation::shared_scratch));
   step.quantized = quantized_.of(step.rows * plan_.quantized_bytes);
   if (!seconds_.empty()) return run_timed(step);
   for (const Node& node : plan_.nodes) node.run(node, step);
@@ -205,14 +207,20 @@ void Executor::turn_angles(const Batch& batch) {
   }
 }
 
-// The maximum scratch memory of a worker.
-std::size_t Executor::scratch_bytes(const Batch& batch) const {
-  StepSize size{batch.tokens.size(), 0, kernels_.tokens_at_once};
-  for (const std::int32_t position : batch.positions)
-    size.positions = std::max(size.positions, static_cast<std::size_t>(position) + 1);
+StepSize Executor::size_of(const Batch& batch) const {
+  StepSize size{batch.tokens.size(), 0, 0};
+  for (const QueryBlock& rows : query_blocks_) {
+    size.positions = std::max(size.positions, rows.positions);
+    size.block_rows = std::max(size.block_rows, rows.last - rows.first);
+  }
+  return size;
+}
+
+// The scratch memory that any operation needs, in whole cache lines.
+std::size_t Executor::largest(const StepSize& size, Operation::Scratch scratch) const {
   std::size_t bytes = 0;
   for (std::size_t i = 0; i < plan_.nodes.size(); ++i)
-    bytes = std::max(bytes, plan_.operations[i]->scratch(plan_.nodes[i], size));
+    bytes = std::max(bytes, (plan_.operations[i]->*scratch)(plan_.nodes[i], size));
   return (bytes + 127) / 128 * 128;
 }
 

@@ -9,6 +9,7 @@
 
 #include "kv_cache.h"
 #include "memory.h"
+#include "operations.h"
 #include "plan.h"
 
 namespace talu {
@@ -24,7 +25,7 @@ struct Batch {
 class Executor {
  public:
   Executor(const std::vector<OpSpec>& ops, const std::vector<CacheLayer>& layers, int result,
-           std::size_t blocks, std::size_t block_size, int threads, std::string_view kv_format,
+           std::size_t blocks, std::size_t block_size, int threads, std::string_view kv_dtype,
            const Kernels& kernels);
 
   std::size_t result_width() const { return plan_.values[plan_.result].width; }
@@ -57,7 +58,8 @@ class Executor {
   void find_query_blocks(const Batch& batch);
   void place_values(const Batch& batch, float* result);
   void turn_angles(const Batch& batch);
-  std::size_t scratch_bytes(const Batch& batch) const;
+  StepSize size_of(const Batch& batch) const;
+  std::size_t largest(const StepSize& size, Operation::Scratch scratch) const;
 
   const Kernels& kernels_;
   const Plan plan_;
@@ -69,7 +71,7 @@ class Executor {
   std::vector<Memory> angles_;
   std::vector<Rotation> rotations_;
   std::vector<QueryBlock> query_blocks_;
-  Memory scratch_, quantized_;
+  Memory scratch_, shared_scratch_, quantized_;
   std::vector<double> seconds_;  // of each node, if they are measured
 };
 

@@ -58,9 +58,9 @@ constexpr std::size_t kWorkOfChoosing = kTilesChosen * kTileRows + 32;
 constexpr std::size_t kMoreWorkOfChoosing = kTilesChosen * kTileRows * 256;
 
 // Layout of keys and values in the KV cache.
-struct KvFormat {
+struct KvDtype {
   const char* name;
-  std::size_t element_bytes;
+  std::size_t (*head_bytes)(std::size_t positions, std::size_t head_size);  // of a head in a block
   void (*attention)(const Node& node, const Step& step);
 };
 
@@ -91,9 +91,8 @@ struct List {
 struct Kernels {
   const char* name;
   bool (*supported)();
-  std::size_t tokens_at_once;  // queries that attention processes together
   List<Format> formats;
-  List<KvFormat> kv_formats;
+  List<KvDtype> kv_dtypes;
   List<Op> ops;
   // Factors a matrix that the operation "gram" has summed, in place; `work` has room for 64 floats
   // for each column. False if it has no factor, because it is not finite, or zero.

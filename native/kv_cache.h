@@ -16,7 +16,7 @@ class KvCache {
  public:
   // Reserves address space; a page is allocated when it is first written.
   // Throws std::invalid_argument for invalid sizes, std::bad_alloc if they are too large.
-  KvCache(const std::vector<CacheLayer>& layers, const KvFormat& format, std::size_t blocks,
+  KvCache(const std::vector<CacheLayer>& layers, const KvDtype& format, std::size_t blocks,
           std::size_t block_size);
   ~KvCache();
   KvCache(const KvCache&) = delete;
@@ -25,14 +25,15 @@ class KvCache {
   Cache view() const;
   std::size_t blocks() const { return blocks_; }
   std::size_t block_size() const { return block_size_; }
+  std::size_t block_bytes() const { return block_bytes_; }
 
  private:
-  const KvFormat& format_;
+  const KvDtype& format_;
   std::size_t blocks_, block_size_, block_bytes_ = 0;
-  std::vector<std::size_t> layer_offsets_, kv_heads_;
+  std::vector<std::size_t> layer_offsets_;
   void* data_ = nullptr;
 };
 
-const KvFormat& kv_format_named(const Kernels& kernels, std::string_view name);
+const KvDtype& kv_dtype_named(const Kernels& kernels, std::string_view name);
 
 }  // namespace talu

@@ -281,21 +281,26 @@ OpSpec op_of(nb::handle given, std::size_t number, const Kernels& kernels,
   return spec;
 }
 
+std::vector<CacheLayer> cache_layers(
+    const std::vector<std::pair<std::size_t, std::size_t>>& layers) {
+  std::vector<CacheLayer> found;
+  for (const auto& [kv_heads, head_size] : layers) found.push_back({kv_heads, head_size});
+  return found;
+}
+
 class PyExecutor {
  public:
   PyExecutor(const nb::list& ops, const std::vector<std::pair<std::size_t, std::size_t>>& layers,
              int result, std::size_t blocks, std::size_t block_size, int num_threads,
-             const std::string& kv_format, const std::string& target)
+             const std::string& kv_dtype, const std::string& target)
       : running_(std::make_shared<Running>()) {
     const Kernels& kernels = target_named(target);
     std::vector<OpSpec> specs;
     for (nb::handle op : ops)
       specs.push_back(op_of(op, specs.size(), kernels, running_->arrays));
-    std::vector<CacheLayer> cache_layers;
-    for (const auto& [kv_heads, head_size] : layers) cache_layers.push_back({kv_heads, head_size});
     running_->executor =
-        std::make_unique<Executor>(specs, cache_layers, result, blocks, block_size,
-                                   threads_or_all(num_threads), kv_format, kernels);
+        std::make_unique<Executor>(specs, cache_layers(layers), result, blocks, block_size,
+                                   threads_or_all(num_threads), kv_dtype, kernels);
   }
 
   nb::ndarray<nb::numpy, float, nb::ndim<2>> step(const Integers& tokens, const Integers& positions,
@@ -444,11 +449,29 @@ NB_MODULE(_native, m) {
       },
       "format"_a, "target"_a = "",
       "The number format of activations that are multiplied by weights of a format.");
+  m.def(
+      "kv_dtypes",
+      [] {
+        std::vector<std::string> names;
+        for (const KvDtype& dtype : chosen_target().kv_dtypes) names.emplace_back(dtype.name);
+        return names;
+      },
+      "The formats of keys and values in the cache.");
+  m.def(
+      "kv_block_bytes",
+      [](const std::vector<std::pair<std::size_t, std::size_t>>& layers, std::size_t block_size,
+         const std::string& kv_dtype) {
+        const Kernels& kernels = chosen_target();
+        return KvCache(cache_layers(layers), kv_dtype_named(kernels, kv_dtype), 0, block_size)
+            .block_bytes();
+      },
+      "layers"_a, "block_size"_a, "kv_dtype"_a,
+      "Bytes of a block of the cache, for layers with (KV heads, head size).");
   nb::class_<PyExecutor>(m, "Executor", "Runs a recorded graph for batches of rows.")
       .def(nb::init<const nb::list&, const std::vector<std::pair<std::size_t, std::size_t>>&, int,
                     std::size_t, std::size_t, int, const std::string&, const std::string&>(),
            "ops"_a, "layers"_a, "result"_a, "blocks"_a, "block_size"_a, "num_threads"_a = 0,
-           "kv_format"_a = "f16", "target"_a = "")
+           "kv_dtype"_a = "f16", "target"_a = "")
       .def("step", &PyExecutor::step, "tokens"_a.noconvert(), "positions"_a.noconvert(),
            "row_starts"_a.noconvert(), "block_tables"_a.noconvert(), "outputs"_a.noconvert(),
            "Run one step; see protocols.Executor.")

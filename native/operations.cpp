@@ -31,7 +31,15 @@ std::size_t scratch(const Node& node, const StepSize& size) {
     return 0;
 }
 
-#define TALU_OPERATION(T) {T::kind, prepare<T>, scratch<T>},
+template <class T>
+std::size_t shared_scratch(const Node& node, const StepSize& size) {
+  if constexpr (requires(const T& op) { op.shared_scratch(size); })
+    return node.as<T>().shared_scratch(size);
+  else
+    return 0;
+}
+
+#define TALU_OPERATION(T) {T::kind, prepare<T>, scratch<T>, shared_scratch<T>},
 constexpr Operation kOperations[] = {TALU_OPERATIONS};
 
 }  // namespace

@@ -11,8 +11,10 @@ struct Operation {
   const char* kind;
   // Checks an operation and stores its parameters in its node. Throws std::invalid_argument.
   void (*prepare)(Preparation& op, Node& node);
-  // Bytes of scratch memory of a worker, for a step of that size.
-  std::size_t (*scratch)(const Node& node, const StepSize& size);
+  // Bytes of scratch memory of a worker, and of all together, for a step of that size.
+  using Bytes = std::size_t (*)(const Node& node, const StepSize& size);
+  Bytes scratch, shared_scratch;
+  using Scratch = Bytes Operation::*;
 };
 
 // What a prepared "activate" computes, for a product that does it at once.

@@ -8,7 +8,7 @@
 namespace talu {
 
 struct Format;
-struct KvFormat;
+struct KvDtype;
 struct Node;
 struct Step;
 
@@ -61,15 +61,12 @@ struct Node {
   }
 };
 
-// Layout of the cache. A block holds, for each layer, the keys and then the values of
-// its positions; for each KV head, keys are tiles of 16 positions [position / 16][column][16],
-// values are tiles of 16 columns [column / 16][position][16].
+// A block of the cache holds the positions of all layers and their KV heads (kv_dtypes/head.h).
 struct Cache {
-  const KvFormat* format = nullptr;
+  const KvDtype* format = nullptr;
   std::byte* data = nullptr;
   std::size_t block_size = 0, block_bytes = 0;
   const std::size_t* layer_offsets = nullptr;
-  const std::size_t* kv_heads = nullptr;
 };
 
 // cos and sin of position · frequency: (rows, count) each.
@@ -88,7 +85,7 @@ struct QueryBlock {
 // What the scratch memory of a step depends on.
 struct StepSize {
   std::size_t rows, positions;  // the largest number of positions of a sequence after the step
-  std::size_t queries_at_once;  // that attention processes together
+  std::size_t block_rows;       // of the largest query block
 };
 
 struct Step {
@@ -106,6 +103,7 @@ struct Step {
   int threads;
   std::byte* scratch;         // scratch_bytes for each worker
   std::size_t scratch_bytes;
+  std::byte* shared_scratch;  // for all workers together
   std::byte* quantized;       // buffer for the quantized activations of any linear
 };
 

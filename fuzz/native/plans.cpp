@@ -215,12 +215,12 @@ Batch batch_of(Input& input, std::int32_t vocabulary, std::int32_t blocks, std::
 void run(Input& input) {
   const Network network(input);
   const std::int32_t blocks = input.number(1, 8), block_size = input.one_of({16, 32, 48}) - input.rarely();
-  const std::string kv_format = input.one_of({"f16", "bf16", "f32"});
+  const std::string kv_dtype = input.one_of({"f16", "bf16", "f32"});
   std::vector<std::unique_ptr<Executor>> executors;
   for (const Kernels* kernels : targets())
     executors.push_back(std::make_unique<Executor>(
         network.for_target(*kernels), network.layers, network.result, blocks, block_size, 1,
-        kv_format, *kernels));
+        kv_dtype, *kernels));
   for (int steps = input.number(1, 3); steps > 0; --steps) {
     const Batch batch = batch_of(input, network.vocabulary, blocks, block_size);
     std::vector<Buffer<float>> results;

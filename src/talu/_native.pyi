@@ -47,6 +47,8 @@ def unpack(
     format: str, packed: NDArray[np.uint8], rows: int, columns: int, target: str = ""
 ) -> NDArray[np.float32]: ...
 def activation_format(format: str, target: str = "") -> str: ...
+def kv_dtypes() -> list[str]: ...
+def kv_block_bytes(layers: Sequence[tuple[int, int]], block_size: int, kv_dtype: str) -> int: ...
 
 class Executor:
     num_threads: Final[int]
@@ -67,7 +69,7 @@ class Executor:
         blocks: int,
         block_size: int,
         num_threads: int = 0,
-        kv_format: str = "f16",
+        kv_dtype: str = "f16",
         target: str = "",
     ) -> None: ...
     def step(

@@ -266,7 +266,7 @@ def test_an_echoed_prompt_starts_the_text(model: LocalModel) -> None:
         ({"num_threads": 10**5000}, "a whole number of 16610 bits must be 0"),
         ({"weight_format": "q5"}, "must be one of"),
         ({"weight_format": "Q4_K_L"}, r"must be one of .*; did you mean 'q4_k_\w'\?"),
-        ({"kv_format": "i8"}, "must be one of"),
+        ({"kv_dtype": "i8"}, "must be one of"),
         ({"weight_format": ["auto"]}, "must be one of"),
         ({"speculative": "mtp"}, "supports no model that has them; use 'ngram'"),
         ({"speculative": "N-gram"}, r"None or one of \('ngram',\); did you mean 'ngram'\?"),

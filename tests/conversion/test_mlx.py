@@ -107,7 +107,7 @@ def run(folder: Path) -> Runner:
     """The model, computed in float32."""
     graph = load_architecture(FolderSource(folder)).graph
     return Runner(
-        NumpyExecutor(graph, numbers(folder), blocks=16, block_size=16, kv_format="f32"), 16
+        NumpyExecutor(graph, numbers(folder), blocks=16, block_size=16, kv_dtype="f32"), 16
     )
 
 

@@ -137,7 +137,7 @@ def new_engine(
             info=ModelInfo(
                 model_type="qwen3", parameters=0, device="cpu", target="numpy", threads=1,
                 weight_format="f32", weight_bytes=0, weights_mapped=False,
-                weights_from_cache=False, kv_format="f16", kv_bytes=0, context_length=CONTEXT,
+                weights_from_cache=False, kv_dtype="f16", kv_bytes=0, context_length=CONTEXT,
                 model_context_length=CONTEXT,
             ),
         )  # fmt: skip

@@ -40,7 +40,7 @@ class ToyWeights:
         self._columns = columns
         self.bytes = sum(array.nbytes for array in columns.values())
 
-    def executor(self, graph: Graph, *, blocks: int, block_size: int, kv_format: str) -> Any:
+    def executor(self, graph: Graph, *, blocks: int, block_size: int, kv_dtype: str) -> Any:
         tensors = {name: array.T for name, array in self._columns.items()}
         return ToyExecutor(graph, tensors, blocks=blocks, block_size=block_size)
 

@@ -118,7 +118,7 @@ def test_a_namespace_finds_only_its_own_files() -> None:
 def test_another_format_of_the_cache_finds_no_files() -> None:
     with opened() as model:
         answer(model)
-    with opened(kv_format="bf16") as model:
+    with opened(kv_dtype="bf16") as model:
         assert cached(answer(model)[1]) == 0
 
 

@@ -40,7 +40,7 @@ def edit(path: Path, **changes: object) -> None:
 def test_the_info_of_an_open_model_describes_it(folder: Path) -> None:
     model = load_model(FolderSource(folder))
     info = model.info
-    assert (info.model_type, info.device, info.weight_format, info.kv_format) == (
+    assert (info.model_type, info.device, info.weight_format, info.kv_dtype) == (
         "qwen3", "cpu", "f32", "f32",
     )  # fmt: skip
     assert info.parameters == sum(a.size for a in load_file(folder / "model.safetensors").values())
@@ -54,7 +54,7 @@ def test_16_bit_weights_get_a_16_bit_cache(folder: Path) -> None:
     path = folder / "model.safetensors"
     save_file({name: a.astype(np.float16) for name, a in load_file(path).items()}, path)
     model = load_model(FolderSource(folder))
-    assert (model.info.weight_format, model.info.kv_format) == ("f16", "f16")
+    assert (model.info.weight_format, model.info.kv_dtype) == ("f16", "f16")
     model.executor.close()
 
 
@@ -72,9 +72,9 @@ def test_matrices_that_cannot_be_quantised_stay_as_they_are_and_are_named(
     model.executor.close()
 
 
-@pytest.mark.parametrize("kv_format", ["f32", "bf16"])
+@pytest.mark.parametrize("kv_dtype", ["f32", "bf16"])
 def test_an_overflow_of_the_f16_cache_names_a_format_with_enough_range(
-    folder: Path, kv_format: Any
+    folder: Path, kv_dtype: Any
 ) -> None:
     path = folder / "model.safetensors"
     tensors = {name: a.astype(np.float16) for name, a in load_file(path).items()}
@@ -84,20 +84,20 @@ def test_an_overflow_of_the_f16_cache_names_a_format_with_enough_range(
     save_file(tensors, path)
     params = SamplingParams(max_tokens=3, temperature=0.0)
     with closing(Engine(load_model(FolderSource(folder)))) as engine:
-        assert engine.info.kv_format == "f16"
-        with pytest.raises(GenerationError, match=r"65,504.*LocalBackend\(kv_format='bf16'\)"):
+        assert engine.info.kv_dtype == "f16"
+        with pytest.raises(GenerationError, match=r"65,504.*LocalBackend\(kv_dtype='bf16'\)"):
             list(engine.submit([1, 2, 3], params))
-    model = load_model(FolderSource(folder), LocalBackend(kv_format=kv_format))
+    model = load_model(FolderSource(folder), LocalBackend(kv_dtype=kv_dtype))
     with closing(Engine(model)) as engine:
-        assert engine.info.kv_format == kv_format
+        assert engine.info.kv_dtype == kv_dtype
         assert len(list(engine.submit([1, 2, 3], params))) == 3
         with pytest.raises(GenerationError, match="no token could be sampled"):
             list(engine.submit([1], replace(params, logit_bias=dict.fromkeys(range(320), -100.0))))
 
 
-@pytest.mark.parametrize("kv_format", ["f16", "bf16"])
+@pytest.mark.parametrize("kv_dtype", ["f16", "bf16"])
 def test_a_key_that_overflows_to_a_low_score_is_an_error_and_not_another_answer(
-    folder: Path, kv_format: Any
+    folder: Path, kv_dtype: Any
 ) -> None:
     path = folder / "model.safetensors"
     tensors = {name: a.astype(np.float16) for name, a in load_file(path).items()}
@@ -115,12 +115,12 @@ def test_a_key_that_overflows_to_a_low_score_is_an_error_and_not_another_answer(
         norm[column] = 30_000
     save_file(tensors, path)
     params = SamplingParams(max_tokens=3, temperature=0.0)
-    model = load_model(FolderSource(folder), LocalBackend(kv_format=kv_format))
+    model = load_model(FolderSource(folder), LocalBackend(kv_dtype=kv_dtype))
     with closing(Engine(model)) as engine:
         assert len(list(engine.submit([1, 2, 3, 4], params))) == 3
         ticket = engine.submit([1, 2, 9, 3, 4], params)
-        if kv_format == "f16":
-            with pytest.raises(GenerationError, match=r"65,504.*LocalBackend\(kv_format='bf16'\)"):
+        if kv_dtype == "f16":
+            with pytest.raises(GenerationError, match=r"65,504.*LocalBackend\(kv_dtype='bf16'\)"):
                 list(ticket)
         else:
             assert len(list(ticket)) == 3
@@ -137,7 +137,7 @@ def encoder(folder: Path) -> Path:
 
 def test_an_f32_encoder_multiplies_integers_with_a_note(folder: Path) -> None:
     model = load_model(FolderSource(encoder(folder)))
-    assert (model.info.weight_format, model.info.kv_format) == ("f32+i16", "f32")
+    assert (model.info.weight_format, model.info.kv_dtype) == ("f32+i16", "f32")
     assert "16-bit integers" in model.info.notes[0]
     formats = {name: tensor.format for name, tensor in model.weights.packed.items()}
     assert formats["bert.embeddings.word_embeddings.weight"] == "f32"
@@ -152,7 +152,7 @@ def test_speculation_with_a_model_that_only_makes_embeddings_is_refused(folder: 
 
 def test_an_encoder_keeps_f32_where_that_is_asked(folder: Path) -> None:
     model = load_model(FolderSource(encoder(folder)), LocalBackend(weight_format="stored"))
-    assert (model.info.weight_format, model.info.kv_format) == ("f32", "f32")
+    assert (model.info.weight_format, model.info.kv_dtype) == ("f32", "f32")
     assert model.info.notes == ()
     model.executor.close()
 

@@ -20,7 +20,7 @@ CEILINGS = Ceilings(1e9, {"f32": 1e9, "bf16": 2e9, "i16": 4e9, "i8": 8e9})
 
 @pytest.fixture(scope="module")
 def pocket() -> Iterator[LoadedModel]:
-    model = load_model(FolderSource(BUNDLED_FOLDER), LocalBackend(kv_format="f16"))
+    model = load_model(FolderSource(BUNDLED_FOLDER), LocalBackend(kv_dtype="f16"))
     yield model
     model.executor.close()
     model.weights.close()

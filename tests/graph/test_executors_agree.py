@@ -1,5 +1,6 @@
 """Compares the native executor with NumPy over random networks and batches, step by step."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,7 @@ BLOCKS = 12
 VOCABULARY = 37
 # Largest difference relative to the largest logit, by the format of intermediate values: native
 # sums are float32, so a value is occasionally rounded to the other neighbour.
-TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 1.5e-2, "i15": 2e-3}
-KV_FORMATS = ["f32", "f16", "bf16"]
+TOLERANCE = {"f32": 1e-5, "f16": 2e-3, "bf16": 1.5e-2, "i15": 2e-3, "q8": 1.5e-2}
 
 networks = st.fixed_dictionaries(
     {
@@ -85,7 +85,7 @@ def pack(array: NDArray[np.float32], number_format: str) -> PackedTensor:
 
 
 def both(
-    graph: Graph, number_format: str, kv_format: str, rng: np.random.Generator
+    graph: Graph, number_format: str, kv_dtype: str, rng: np.random.Generator
 ) -> tuple[Executor, Executor]:
     stored = {
         name: (rng.standard_normal(shape) * shape[-1] ** -0.5).astype(np.float32)
@@ -98,7 +98,7 @@ def both(
     # Those of 16 bits are packed from bits; integers find their scales in the stored numbers.
     sources = stored if number_format == "i16" else weights
     packed = {name: pack(array, number_format) for name, array in sources.items()}
-    cache: dict[str, Any] = {"blocks": BLOCKS, "block_size": BLOCK, "kv_format": kv_format}
+    cache: dict[str, Any] = {"blocks": BLOCKS, "block_size": BLOCK, "kv_dtype": kv_dtype}
     rounding = _native.activation_format(number_format)
     return (
         NativeExecutor(graph, packed, **cache),
@@ -106,15 +106,17 @@ def both(
     )
 
 
-@pytest.mark.parametrize("kv_format", KV_FORMATS)
-@pytest.mark.parametrize("number_format", _native.formats())
+@pytest.mark.parametrize(
+    ("number_format", "kv_dtype"),
+    [*product(_native.formats(), ["f32", "f16", "bf16"]), ("f32", "q8")],
+)
 @settings(max_examples=25, deadline=None)
 @given(network=networks, steps=batches, seed=st.integers(0, 2**32 - 1))
 def test_the_native_executor_computes_what_numpy_defines(
-    number_format: str, kv_format: str, network: Any, steps: Any, seed: int
+    number_format: str, kv_dtype: str, network: Any, steps: Any, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    native, oracle = both(record(network), number_format, kv_format, rng)
+    native, oracle = both(record(network), number_format, kv_dtype, rng)
     tables = rng.permutation(BLOCKS).astype(np.int32).reshape(3, -1)
     lengths = np.zeros(3, np.int32)
     for counts in steps:
@@ -130,5 +132,5 @@ def test_the_native_executor_computes_what_numpy_defines(
         lengths += np.array(counts, np.int32)
         found, expected = native.step(*batch), oracle.step(*batch)
         rounding = _native.activation_format(number_format)
-        limit = max(TOLERANCE[rounding], TOLERANCE[kv_format]) * np.abs(expected).max(initial=1.0)
+        limit = max(TOLERANCE[rounding], TOLERANCE[kv_dtype]) * np.abs(expected).max(initial=1.0)
         np.testing.assert_allclose(found, expected, rtol=0, atol=limit)

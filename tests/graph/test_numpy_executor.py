@@ -31,7 +31,7 @@ def normal(*shape: int) -> Any:
 def execute(record: Any, make_tensors: Any) -> Callable[..., NumpyExecutor]:
     def opened(window: int = 0, **options: Any) -> NumpyExecutor:
         graph = record(window)
-        options = {"blocks": 12, "block_size": BLOCK, "kv_format": "f32"} | options
+        options = {"blocks": 12, "block_size": BLOCK, "kv_dtype": "f32"} | options
         return NumpyExecutor(graph, make_tensors(graph), **options)
 
     return opened
@@ -204,13 +204,13 @@ def test_a_position_without_a_block_is_an_error(execute: Any, step: Any, blocks:
         step(execute(), [(TOKENS[:5], 0, blocks)])
 
 
-@pytest.mark.parametrize(("kv_format", "error"), [("f16", 2e-3), ("bf16", 2e-2)])
+@pytest.mark.parametrize(("kv_dtype", "error"), [("f16", 2e-3), ("bf16", 2e-2)])
 def test_the_cache_rounds_to_its_format(
-    execute: Any, step: Any, kv_format: str, error: float
+    execute: Any, step: Any, kv_dtype: str, error: float
 ) -> None:
     chunks = [(TOKENS, 0, [0, 1, 2, 3])]
     exact = step(execute(), chunks)
-    difference = np.abs(step(execute(kv_format=kv_format), chunks) - exact).max()
+    difference = np.abs(step(execute(kv_dtype=kv_dtype), chunks) - exact).max()
     assert error / 30 < difference < error * np.abs(exact).max()
 
 

@@ -41,7 +41,7 @@ def weights_of(graph: Graph) -> dict[str, Floats]:
 
 
 def run(graph: Graph, tensors: dict[str, Floats], tokens: NDArray[np.int32]) -> Floats:
-    executor = NumpyExecutor(graph, tensors, blocks=2, block_size=16, kv_format="f32")
+    executor = NumpyExecutor(graph, tensors, blocks=2, block_size=16, kv_dtype="f32")
     rows = np.arange(len(tokens), dtype=np.int32)
     starts, table = np.array([0, len(tokens)], np.int32), np.array([[0, 1]], np.int32)
     return executor.step(tokens, rows, starts, table, rows)

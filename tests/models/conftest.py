@@ -36,7 +36,7 @@ def _plain(folder: Path) -> tuple[Graph, dict[str, NDArray[np.float32]]]:
 
 
 def _numpy(folder: Path, blocks: int) -> Executor:
-    return NumpyExecutor(*_plain(folder), blocks=blocks, block_size=BLOCK_SIZE, kv_format="f32")
+    return NumpyExecutor(*_plain(folder), blocks=blocks, block_size=BLOCK_SIZE, kv_dtype="f32")
 
 
 def _packed(array: NDArray[np.float32]) -> PackedTensor:
@@ -50,7 +50,7 @@ def _packed(array: NDArray[np.float32]) -> PackedTensor:
 def _native_f32(folder: Path, blocks: int) -> Executor:
     graph, tensors = _plain(folder)
     packed = {name: _packed(array) for name, array in tensors.items()}
-    return NativeExecutor(graph, packed, blocks=blocks, block_size=BLOCK_SIZE, kv_format="f32")
+    return NativeExecutor(graph, packed, blocks=blocks, block_size=BLOCK_SIZE, kv_dtype="f32")
 
 
 def _native_as_stored(folder: Path, blocks: int) -> Executor:

@@ -55,7 +55,7 @@ def computed(folder: Path, tokens: list[int]) -> tuple[Architecture, NDArray[np.
     """The network of a folder, and its result for all of the tokens."""
     architecture, weights = loaded(folder)
     executor = NativeExecutor(
-        architecture.graph, weights.packed, blocks=32, block_size=16, kv_format="f32"
+        architecture.graph, weights.packed, blocks=32, block_size=16, kv_dtype="f32"
     )
     rows = np.arange(len(tokens), dtype=np.int32)
     starts, table = np.array([0, len(tokens)], np.int32), np.arange(32, dtype=np.int32)[None]

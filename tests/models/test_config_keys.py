@@ -179,7 +179,7 @@ def states(graph: Graph, prefix: str) -> NDArray[np.float32]:
         tensors = {
             name: tensor(name.removeprefix(prefix), shape) for name, shape in graph.weights.items()
         }
-        executor = NumpyExecutor(graph, tensors, blocks=1, block_size=16, kv_format="f32")
+        executor = NumpyExecutor(graph, tensors, blocks=1, block_size=16, kv_dtype="f32")
         rows = np.arange(len(PROMPT), dtype=np.int32)
         starts, table = np.array([0, len(PROMPT)], np.int32), np.zeros((1, 1), np.int32)
         COMPUTED[name] = executor.step(PROMPT, rows, starts, table, rows)

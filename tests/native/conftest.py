@@ -91,7 +91,7 @@ def make_pair(
     *,
     number_format: str = "f32",
     target: str = "",
-    kv_format: str = "f32",
+    kv_dtype: str = "f32",
     num_threads: int = 0,
     blocks: int = 16,
 ) -> Pair:
@@ -107,7 +107,7 @@ def make_pair(
         blocks=blocks,
         block_size=BLOCK,
         num_threads=num_threads,
-        kv_format=kv_format,
+        kv_dtype=kv_dtype,
         target=target,
     )
     oracle = NumpyExecutor(
@@ -115,7 +115,7 @@ def make_pair(
         logical,
         blocks=blocks,
         block_size=BLOCK,
-        kv_format=kv_format,
+        kv_dtype=kv_dtype,
         activation_formats=dict.fromkeys(weights, _native.activation_format(number_format, target)),
     )
     return Pair(native, oracle)

@@ -27,14 +27,14 @@ OTHERS = [[int(t) for t in np.random.default_rng(s).integers(0, 67, 9 + s)] for 
 
 @per_target
 @per_format
-@pytest.mark.parametrize("kv_format", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("kv_dtype", ["f32", "f16", "bf16"])
 def test_a_network_computes_the_results_of_numpy(
-    target: str, number_format: str, kv_format: str, network: tuple, pair: Callable, rows: type
+    target: str, number_format: str, kv_dtype: str, network: tuple, pair: Callable, rows: type
 ) -> None:
-    both = pair(*network, number_format=number_format, kv_format=kv_format, target=target)
+    both = pair(*network, number_format=number_format, kv_dtype=kv_dtype, target=target)
     # A value of the network that lies on the edge between two numbers of a narrow format may be
     # rounded to either; f32 has no such edges.
-    rounds = _native.activation_format(number_format, target) != "f32" or kv_format != "f32"
+    rounds = _native.activation_format(number_format, target) != "f32" or kv_dtype != "f32"
     tolerance = 4e-3 if rounds else 3e-6
     both.compare(rows(PROMPT), rows(OTHERS[3], blocks=[9]), tolerance=tolerance)
     both.compare(rows([3], start=61), rows([5, 6], start=12, blocks=[9]), tolerance=tolerance)
@@ -45,7 +45,7 @@ def test_a_network_computes_the_results_of_numpy(
 def test_a_row_is_bit_identical_alone_and_in_a_batch_of_64(
     target: str, number_format: str, network: tuple, pair: Callable, rows: type, run: Callable
 ) -> None:
-    options = {"number_format": number_format, "kv_format": "f16", "target": target}
+    options = {"number_format": number_format, "kv_dtype": "f16", "target": target}
     alone = pair(*network, **options, num_threads=1).native
     batch = pair(*network, **options, blocks=400, num_threads=2).native
     expected = [run(alone, rows(PROMPT)), run(alone, rows([7], start=61))]
@@ -70,7 +70,7 @@ def test_a_row_is_bit_identical_however_the_prompt_is_chunked(
     rows: type,
     run: Callable,
 ) -> None:
-    executor = pair(*network, number_format=number_format, kv_format="f16", target=target).native
+    executor = pair(*network, number_format=number_format, kv_dtype="f16", target=target).native
     whole = run(executor, rows(PROMPT, blocks=[4, 5, 6, 7]))
     borders = [0, *chunks, len(PROMPT)]
     parts = [run(executor, rows(PROMPT[a:b], start=a)) for a, b in pairwise(borders) if a < b]
@@ -114,9 +114,9 @@ def test_infinite_weights_give_logits_that_are_not_finite_and_no_crash(
 ) -> None:
     graph, weights = network
     weights["0.v"] = np.full_like(weights["0.v"], np.inf)
-    for kv_format in ("f32", "f16", "bf16"):
+    for kv_dtype in _native.kv_dtypes():
         assert not np.isfinite(
-            run(pair(graph, weights, kv_format=kv_format).native, rows(PROMPT))
+            run(pair(graph, weights, kv_dtype=kv_dtype).native, rows(PROMPT))
         ).all()
 
 
@@ -184,7 +184,7 @@ def test_a_step_without_rows_has_no_logits(
         ({"block_size": 0}, "block_size must be a multiple of 16"),
         ({"blocks": -1}, "must not be negative"),
         ({"num_threads": -1}, "must not be negative"),
-        ({"kv_format": "q4"}, "'q4' is unknown; known: f16, bf16, f32"),
+        ({"kv_dtype": "q4"}, "kv_dtype 'q4' is unknown; known: f16, bf16, f32, q8"),
         ({"target": "mmx"}, "'mmx' is unknown; supported here: .*generic"),
     ],
 )
@@ -353,10 +353,10 @@ assert os.waitpid(child, 0)[1] == 0
 def test_copied_blocks_have_the_keys_and_values_of_the_tokens_that_ran(
     network: tuple, pair: Callable, rows: type, run: Callable
 ) -> None:
-    first = pair(*network, kv_format="f16").native
+    first = pair(*network, kv_dtype="f16").native
     run(first, rows(PROMPT[:48]))
     expected = run(first, rows(PROMPT[48:], start=48))
-    second = pair(*network, kv_format="f16").native
+    second = pair(*network, kv_dtype="f16").native
     moved = np.array([0, 1, 2], np.int32)
     second.write_blocks(np.array([5, 4, 3], np.int32), first.read_blocks(moved))
     found = run(second, rows(PROMPT[48:], start=48, blocks=[5, 4, 3, 6]))

@@ -14,7 +14,7 @@ from talu.graph.record import Graph, Value
 
 TARGETS = _native.targets()
 FORMATS = _native.formats()
-KV_FORMATS = ["f32", "f16", "bf16"]
+KV_DTYPES = _native.kv_dtypes()
 WIDTHS = [1, 7, 16, 33, 64]
 
 per_target = pytest.mark.parametrize("target", TARGETS)
@@ -204,12 +204,12 @@ def attention_pair(
 
 
 @per_target
-@pytest.mark.parametrize("kv_format", KV_FORMATS)
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 @pytest.mark.parametrize("size", [1, 12, 16, 40])
 def test_attention_over_prompt_and_decoded_tokens_equals_its_definition(
-    target: str, kv_format: str, size: int, pair: Callable, rows: type, rng: np.random.Generator
+    target: str, kv_dtype: str, size: int, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
-    both = attention_pair(pair, rng, size=size, target=target, kv_format=kv_format)
+    both = attention_pair(pair, rng, size=size, target=target, kv_dtype=kv_dtype)
     blocks = [7, 2, 11, 0]
     both.compare(rows(range(37), blocks=blocks), tolerance=3e-6)
     for i in range(37, 50):
@@ -285,7 +285,7 @@ def test_large_scores_do_not_overflow(
 
 
 @per_target
-@pytest.mark.parametrize("kv_format", KV_FORMATS)
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 @pytest.mark.parametrize(
     ("name", "number", "too_large"),
     [
@@ -298,7 +298,7 @@ def test_large_scores_do_not_overflow(
 )
 def test_a_value_that_overflows_the_f16_cache_affects_every_row_that_attends_to_it(
     target: str,
-    kv_format: str,
+    kv_dtype: str,
     name: str,
     number: float,
     too_large: bool,
@@ -313,33 +313,33 @@ def test_a_value_that_overflows_the_f16_cache_affects_every_row_that_attends_to_
     weights = random(g, rng)
     weights["table_q"] = np.abs(weights["table_q"]) + np.float32(0.1)
     weights[f"table_{name}"][5, 37] = number
-    both = pair(g, weights, kv_format=kv_format, target=target)
+    both = pair(g, weights, kv_dtype=kv_dtype, target=target)
     for executor in (both.native, both.oracle):
         with np.errstate(invalid="ignore"):
             other = run(executor, rows(range(20)), rows(range(20, 30), blocks=[8]))[20:]
             later = run(executor, rows([40], start=20))
-        spoiled = kv_format == "f16" and too_large
+        spoiled = kv_dtype == "f16" and too_large
         assert np.isnan(later).any() == spoiled
         assert np.isfinite(later).all() == (not spoiled)
         assert np.isfinite(other).all()
 
 
 @per_target
-@pytest.mark.parametrize("kv_format", KV_FORMATS)
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 @pytest.mark.parametrize("number", [np.inf, np.nan])
 def test_a_value_that_is_not_finite_does_not_affect_rows_that_do_not_attend_to_it(
     target: str,
-    kv_format: str,
+    kv_dtype: str,
     number: float,
     pair: Callable,
     rows: type,
     run: Callable,
     rng: np.random.Generator,
 ) -> None:
-    both = attention_pair(pair, rng, window=5, kv_format=kv_format, target=target)
+    both = attention_pair(pair, rng, window=5, kv_dtype=kv_dtype, target=target)
     sound = both.compare(rows(range(40)), tolerance=1e-5)
     spoiled = attention_pair(
-        pair, np.random.default_rng(0), window=5, kv_format=kv_format, target=target,
+        pair, np.random.default_rng(0), window=5, kv_dtype=kv_dtype, target=target,
         spoil=("table_v", 20, number),
     )  # fmt: skip
     for executor in (spoiled.native, spoiled.oracle):
@@ -500,33 +500,31 @@ def test_an_offset_gives_the_bits_of_a_weight_that_it_was_added_to_before(
 
 
 @per_target
-@pytest.mark.parametrize("kv_format", KV_FORMATS)
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 @pytest.mark.parametrize(("cap", "window"), [(0.5, 0), (2.0, 17), (50.0, 0)])
 def test_attention_with_limited_scores_equals_its_definition(
     target: str,
-    kv_format: str,
+    kv_dtype: str,
     cap: float,
     window: int,
     pair: Callable,
     rows: type,
     rng: np.random.Generator,
 ) -> None:
-    both = attention_pair(
-        pair, rng, soft_cap=cap, window=window, target=target, kv_format=kv_format
-    )
+    both = attention_pair(pair, rng, soft_cap=cap, window=window, target=target, kv_dtype=kv_dtype)
     both.compare(rows(range(40)), tolerance=3e-6)
     both.compare(rows([40], start=40), tolerance=3e-6)
 
 
 @per_target
-@pytest.mark.parametrize("kv_format", KV_FORMATS)
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 def test_attention_that_is_not_causal_reads_each_whole_sequence(
-    target: str, kv_format: str, pair: Callable, rows: type, rng: np.random.Generator
+    target: str, kv_dtype: str, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
     g = Graph()
     q, k, v = (table(g, 4 * 12, name=f"table_{name}") for name in "qkv")
     finish(g, g.attention(q, k, v, 12, scale=0.7, causal=False))
-    both = pair(g, random(g, rng), target=target, kv_format=kv_format)
+    both = pair(g, random(g, rng), target=target, kv_dtype=kv_dtype)
     for count in (1, 15, 16, 17, 60):
         both.compare(
             rows(range(count), blocks=[7, 2, 11, 0]),

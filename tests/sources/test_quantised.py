@@ -216,9 +216,9 @@ def test_the_network_computes_what_numpy_computes_with_these_weights(
 ) -> None:
     settings, change, formats = case
     means = write(tmp_path, settings, change)
-    options = LocalBackend(kv_format="f32")
+    options = LocalBackend(kv_dtype="f32")
     network, weights, layout = load_network(FolderSource(tmp_path), CpuDevice(options), options)
-    native = weights.executor(network.graph, blocks=4, block_size=16, kv_format="f32")
+    native = weights.executor(network.graph, blocks=4, block_size=16, kv_dtype="f32")
     rounded = {
         name: _native.activation_format(number_format)
         for name, number_format in layout.items()
@@ -231,7 +231,7 @@ def test_the_network_computes_what_numpy_computes_with_these_weights(
     step = 4e-3 if formats != {"i16"} else 1e-3
     for activations in (rounded, {}):
         oracle = NumpyExecutor(
-            network.graph, means, blocks=4, block_size=16, kv_format="f32",
+            network.graph, means, blocks=4, block_size=16, kv_dtype="f32",
             activation_formats=activations,
         )  # fmt: skip
         expected = logits(oracle, tokens)

@@ -8,7 +8,7 @@ from talu import _native
 from talu.exceptions import ModelError
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
-from talu.weights.layout import Role, choose_format, choose_kv_format, choose_layout
+from talu.weights.layout import Role, choose_format, choose_kv_dtype, choose_layout
 from talu.weights.mixtures import Kind, Part
 from talu.weights.tensors import ENCODINGS, NUMBERS, Encoding, Tensor
 
@@ -119,6 +119,6 @@ def test_the_native_kernels_have_a_format_for_every_encoding_that_is_read() -> N
 
 def test_the_cache_is_exact_where_the_weights_are_unless_told_otherwise() -> None:
     exact = {"a": "f32", "b": "i16", "c": "vector"}
-    assert choose_kv_format(AUTO, exact) == "f32"
-    assert choose_kv_format(AUTO, exact | {"d": "bf16"}) == "f16"
-    assert choose_kv_format(LocalBackend(kv_format="bf16"), exact) == "bf16"
+    assert choose_kv_dtype(AUTO, exact) == "f32"
+    assert choose_kv_dtype(AUTO, exact | {"d": "bf16"}) == "f16"
+    assert choose_kv_dtype(LocalBackend(kv_dtype="bf16"), exact) == "bf16"

@@ -7,6 +7,7 @@ docs/decisions/0004-scheduling-and-cache.md
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from talu import _native
 from talu.exceptions import ResourceError
 from talu.records import dataclass
 
@@ -17,7 +18,6 @@ SHARE = 4  # the cache takes at most 1 / SHARE of the available memory
 FULL_CONTEXTS = 16  # maximum size of the cache, in full contexts
 LEAST_CONTEXT = 256  # tokens; the minimum, unless the model's context is shorter
 RECORD_BYTES = 1024  # upper bound for the bookkeeping of a block in use, with its tokens
-NUMBER_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class CachePlan:
 
     blocks: int
     block_size: int
-    kv_format: str
+    kv_dtype: str
     context_length: int
     bytes: int
     reduced_from: int | None = None
 
 
 def plan_cache(
-    layers: Sequence[tuple[int, int]], context_length: int, kv_format: str, available: int
+    layers: Sequence[tuple[int, int]], context_length: int, kv_dtype: str, available: int
 ) -> CachePlan:
     """Size the cache: a quarter of ``available`` bytes, but at most 16 full contexts.
 
@@ -49,15 +49,15 @@ def plan_cache(
     Args:
         layers: (KV heads, head size) of each attention layer, from ``Graph.layers``.
         context_length: tokens that the model was trained for.
-        kv_format: ``"f32"``, ``"f16"`` or ``"bf16"``.
+        kv_dtype: format of keys and values, one of ``_native.kv_dtypes()``.
         available: bytes of free memory.
 
     Raises:
         ResourceError: there is too little memory for 256 tokens, or for the full context if that is
             shorter.
     """
-    position = _position_bytes(layers, kv_format)
-    block = position * BLOCK_SIZE
+    block = _native.kv_block_bytes(layers, BLOCK_SIZE, kv_dtype)
+    position = block // BLOCK_SIZE
     whole = -(-context_length // BLOCK_SIZE)
     # In the smallest models, a block's bookkeeping takes more memory than its keys and values.
     blocks = min(available // SHARE // max(block, RECORD_BYTES), FULL_CONTEXTS * whole)
@@ -70,16 +70,13 @@ def plan_cache(
             details={"available": available, "bytes_per_token": position},
         )
     reduced = context_length if fits < context_length else None
-    return CachePlan(blocks, BLOCK_SIZE, kv_format, fits, blocks * block, reduced)
+    return CachePlan(blocks, BLOCK_SIZE, kv_dtype, fits, blocks * block, reduced)
 
 
-def cache_bytes(layers: Sequence[tuple[int, int]], tokens: int, kv_format: str) -> int:
+def cache_bytes(layers: Sequence[tuple[int, int]], tokens: int, kv_dtype: str) -> int:
     """Bytes of the keys and values of a number of tokens; see ``plan_cache``."""
-    return -(-tokens // BLOCK_SIZE) * BLOCK_SIZE * _position_bytes(layers, kv_format)
-
-
-def _position_bytes(layers: Sequence[tuple[int, int]], kv_format: str) -> int:
-    return 2 * sum(heads * size for heads, size in layers) * NUMBER_BYTES[kv_format]
+    blocks = -(-tokens // BLOCK_SIZE)
+    return blocks * _native.kv_block_bytes(layers, BLOCK_SIZE, kv_dtype)
 
 
 def available_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:

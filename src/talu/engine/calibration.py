@@ -150,7 +150,7 @@ class Calibrator:
             blocks=-(-PIECE // BLOCK_SIZE),
             block_size=BLOCK_SIZE,
             num_threads=self._threads,
-            kv_format="f32",
+            kv_dtype="f32",
         )
         try:
             self._hidden = np.concatenate([*self._outputs(executor, INPUT in graph.weights)])

@@ -32,7 +32,7 @@ class CpuWeights:
         self._num_threads = num_threads
 
     def executor(
-        self, graph: Graph, *, blocks: int, block_size: int, kv_format: str
+        self, graph: Graph, *, blocks: int, block_size: int, kv_dtype: str
     ) -> NativeExecutor:
         """A native executor over these weights."""
         return NativeExecutor(
@@ -41,7 +41,7 @@ class CpuWeights:
             blocks=blocks,
             block_size=block_size,
             num_threads=self._num_threads,
-            kv_format=kv_format,
+            kv_dtype=kv_dtype,
         )
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from talu.records import dataclass
 from talu.sources.source import ModelSource
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
-from talu.weights.layout import choose_kv_format
+from talu.weights.layout import choose_kv_dtype
 from talu.weights.tensors import Tensor
 
 __all__ = ["Network", "check_settings", "describe_network"]
@@ -67,7 +67,7 @@ def describe_network(
                 architecture=architecture, formats=formats, memory=None, problem=str(error)
             )
         weights = device.packed_bytes(tensors, layout)
-    memory = _memory(architecture, weights, choose_kv_format(options, layout), device, context)
+    memory = _memory(architecture, weights, choose_kv_dtype(options, layout), device, context)
     return Network(architecture=architecture, formats=formats, memory=memory, problem=None)
 
 
@@ -99,16 +99,16 @@ def _formats(tensors: Checkpoint) -> tuple[TensorFormat, ...]:
 
 
 def _memory(
-    architecture: Architecture, weights: int, kv_format: str, device: Device, context: int | None
+    architecture: Architecture, weights: int, kv_dtype: str, device: Device, context: int | None
 ) -> Memory:
     layers, most = architecture.graph.layers, architecture.context_length
     free = device.free_memory()
     try:
-        usable = plan_cache(layers, most, kv_format, max(0, free - weights)).context_length
+        usable = plan_cache(layers, most, kv_dtype, max(0, free - weights)).context_length
     except ResourceError:
         usable = 0
     context = context or most
-    cache = cache_bytes(layers, context, kv_format)
+    cache = cache_bytes(layers, context, kv_dtype)
     return Memory(
         context=context,
         weights=weights,

@@ -46,7 +46,7 @@ class DeviceWeights(Protocol):
         """Why they could not be kept for the next open; None if they were, or need not be."""
 
     def executor(
-        self, graph: Graph, *, blocks: int, block_size: int, kv_format: str
+        self, graph: Graph, *, blocks: int, block_size: int, kv_dtype: str
     ) -> DeviceExecutor:
         """An executor that runs the network, or a part of it, over these weights.
 
@@ -54,7 +54,7 @@ class DeviceWeights(Protocol):
             graph: its weights are among those that were packed.
             blocks: cache blocks shared by all sequences.
             block_size: positions in a block.
-            kv_format: number format of keys and values.
+            kv_dtype: number format of keys and values.
         """
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from talu.weights.checkpoint import Checkpoint
 from talu.weights.layout import (
     VECTOR,
     Role,
-    choose_kv_format,
+    choose_kv_dtype,
     choose_layout,
     conversions,
     quantisation_notes,
@@ -55,13 +55,13 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
     architecture, weights, layout = load_network(source, device, options, tokenizer)
     graph, own = architecture.graph, architecture.embedding
     formats = {*layout.values()} - {VECTOR}
-    kv_format = choose_kv_format(options, layout)
+    kv_dtype = choose_kv_dtype(options, layout)
     context = architecture.context_length
-    cache = plan_cache(graph.layers, context, kv_format, device.free_memory())
+    cache = plan_cache(graph.layers, context, kv_dtype, device.free_memory())
 
     def open_executor(network: Graph, blocks: int) -> DeviceExecutor:
         return weights.executor(
-            network, blocks=blocks, block_size=cache.block_size, kv_format=kv_format
+            network, blocks=blocks, block_size=cache.block_size, kv_dtype=kv_dtype
         )
 
     executor = open_executor(graph, cache.blocks)
@@ -75,7 +75,7 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
     notes = [weights.note] if weights.note else []
     kept: KeptPrefixes | str | None = None
     if options.prefix_cache_bytes and architecture.generates:
-        model = [source.files, sorted(layout.items()), repr(graph.ops), kv_format]
+        model = [source.files, sorted(layout.items()), repr(graph.ops), kv_dtype]
         kept = open_kept(model, executor, cache.block_size, options.prefix_cache_bytes)
         if isinstance(kept, str):
             notes.append(kept)
@@ -89,7 +89,7 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
         weight_bytes=weights.bytes,
         weights_mapped=weights.mapped,
         weights_from_cache=weights.from_cache,
-        kv_format=kv_format,
+        kv_dtype=kv_dtype,
         kv_bytes=cache.bytes,
         context_length=cache.context_length,
         model_context_length=context,

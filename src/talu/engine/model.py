@@ -26,7 +26,7 @@ class ModelInfo:
         weight_format: number format of the matrices; several are joined by ``+``.
         weights_mapped: whether the weights are in a mapped file that other processes share.
         weights_from_cache: whether an earlier open packed the weights.
-        kv_format, kv_bytes: number format and size of the KV cache.
+        kv_dtype, kv_bytes: number format and size of the KV cache.
         context_length: maximum tokens of a request, prompt and answer together.
         model_context_length: tokens that the model was trained for.
         notes: what differs from what the model or the caller asked for.
@@ -41,7 +41,7 @@ class ModelInfo:
     weight_bytes: int
     weights_mapped: bool
     weights_from_cache: bool
-    kv_format: str
+    kv_dtype: str
     kv_bytes: int
     context_length: int
     model_context_length: int

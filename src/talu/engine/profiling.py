@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 
 from talu import _native
-from talu.engine.budget import BLOCK_SIZE, NUMBER_BYTES
+from talu.engine.budget import BLOCK_SIZE
 from talu.engine.cpu import CpuWeights
 from talu.engine.model import LoadedModel
 from talu.exceptions import ValidationError
@@ -111,12 +111,12 @@ def profile(model: LoadedModel, prompt: int, steps: int) -> tuple[list[Cost], li
         )
     if not isinstance(model.weights, CpuWeights):
         raise ValidationError("only models on the processor can be profiled")
-    blocks, kv_format = -(-total // BLOCK_SIZE), model.info.kv_format
+    blocks, kv_dtype = -(-total // BLOCK_SIZE), model.info.kv_dtype
     executor = model.weights.executor(
-        model.architecture.graph, blocks=blocks, block_size=BLOCK_SIZE, kv_format=kv_format
+        model.architecture.graph, blocks=blocks, block_size=BLOCK_SIZE, kv_dtype=kv_dtype
     )
     run = _Run(executor, blocks, model.architecture.vocabulary_size)
-    measured = _Measured(model.architecture.graph, model.weights.packed, NUMBER_BYTES[kv_format])
+    measured = _Measured(model.architecture.graph, model.weights.packed, kv_dtype)
     try:
         run.step(0, prompt)  # a warm-up
         of_prompt = run.times([(0, prompt)])
@@ -156,12 +156,10 @@ class _Run:
 class _Measured:
     """Turns the times of a network's operations into costs."""
 
-    def __init__(
-        self, graph: Graph, tensors: Mapping[str, PackedTensor], number_bytes: int
-    ) -> None:
+    def __init__(self, graph: Graph, tensors: Mapping[str, PackedTensor], kv_dtype: str) -> None:
         self._graph = graph
         self._tensors = tensors
-        self._number_bytes = number_bytes  # of keys and values
+        self._kv_dtype = kv_dtype
 
     def costs(self, times: Times, steps: int, position: int, rows: int) -> list[Cost]:
         """The costs of equal operations in a step, the dearest first.
@@ -203,9 +201,10 @@ class _Measured:
         """Attention reads all keys and values before a row, or those in its window."""
         window = op.params.get("window", 0)
         seen = [min(at + 1, window or at + 1) for at in range(position, position + rows)]
-        kv_heads, head_size = self._graph.layers[int(op.params["layer"])]
+        layer = self._graph.layers[int(op.params["layer"])]
+        block = _native.kv_block_bytes([layer], BLOCK_SIZE, self._kv_dtype)
         return Cost(
             name="attention",
-            bytes=2 * seen[-1] * kv_heads * head_size * self._number_bytes,
+            bytes=seen[-1] * block // BLOCK_SIZE,
             operations=2 * sum(seen) * op.width,
         )

@@ -93,7 +93,7 @@ class Head:
             raise GenerationError(
                 f"the vector of text {number} has infinite or NaN values; the weights of the model "
                 "are damaged, or a key or value exceeds 65,504, the largest number of an f16 "
-                "cache; LocalBackend(kv_format='bf16') supports larger ones",
+                "cache; LocalBackend(kv_dtype='bf16') supports larger ones",
                 details={"index": number},
             )
         return out

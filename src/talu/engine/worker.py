@@ -271,10 +271,10 @@ class Worker:
         if (logits < np.inf).all():  # -inf is a token that cannot occur
             return "no token could be sampled"
         causes = "its weights are damaged, or a value is too large for its format"
-        if self._cache.kv_format == "f16":
+        if self._cache.kv_dtype == "f16":
             causes = (
                 "its weights are damaged, or a key or value exceeds 65,504, the largest number of "
-                "its f16 cache; LocalBackend(kv_format='bf16') supports larger ones"
+                "its f16 cache; LocalBackend(kv_dtype='bf16') supports larger ones"
             )
         return f"the model computed NaN or infinite logits: {causes}"
 

@@ -30,7 +30,7 @@ class NativeExecutor:
         block_size: positions in a block, a multiple of 16.
         num_threads: threads of a step; 0 for all that this process may use, which is also the
             maximum. The executor's ``num_threads`` is the actual number.
-        kv_format: number format of keys and values: ``"f16"``, ``"bf16"`` or ``"f32"``.
+        kv_dtype: number format of keys and values: ``"f16"``, ``"bf16"``, ``"f32"`` or ``"q8"``.
         target: the CPU target; by default the one named by TALU_CPU, else the best supported one.
 
     Raises:
@@ -47,7 +47,7 @@ class NativeExecutor:
         blocks: int,
         block_size: int,
         num_threads: int = 0,
-        kv_format: str = "f16",
+        kv_dtype: str = "f16",
         target: str = "",
     ) -> None:
         if graph.result is None:
@@ -65,7 +65,7 @@ class NativeExecutor:
                 blocks,
                 block_size,
                 num_threads,
-                kv_format,
+                kv_dtype,
                 target,
             )
         except (ValueError, TypeError) as error:

@@ -94,11 +94,15 @@ def _round_blocks(x: Floats, number_format: str) -> Floats:
 
 def rotate(x: Floats) -> Floats:
     """Each 64 columns times a Hadamard matrix of ones, by additions in a fixed order."""
+    return _rotated(x, (8, 4, 2, 1, 16, 32))
+
+
+def _rotated(x: Floats, strides: tuple[int, ...]) -> Floats:
     y = x
-    for stride in (8, 4, 2, 1, 16, 32):
-        pairs = y.reshape(len(y), -1, 2, stride)
-        first, second = pairs[:, :, 0], pairs[:, :, 1]
-        y = np.stack([first + second, first - second], axis=2).reshape(x.shape)
+    for stride in strides:
+        pairs = y.reshape(-1, 2, stride)
+        first, second = pairs[:, 0], pairs[:, 1]
+        y = np.stack([first + second, first - second], axis=1).reshape(x.shape)
     return y
 
 
@@ -110,6 +114,44 @@ def _round_rotated(x: Floats) -> Floats:
     inverses = np.divide(np.float32(1), scales, out=np.zeros_like(scales), where=scales > 0)
     rounded: Floats = rotate(np.rint(y * inverses)) * (scales / np.float32(64))
     return rounded
+
+
+def cached(k: Floats, v: Floats, kv_dtype: str) -> tuple[Floats, Floats]:
+    """Keys and values (n, heads, size) as the cache has them.
+
+    In ``"q8"``, keys are rotated before they are rounded; this undoes the rotation. Where a number
+    is too large for the format, all values of the position are NaN, so that an infinite key cannot
+    drop out of the softmax.
+    """
+    if kv_dtype == "q8":
+        keys, values = _rotate_heads(_round_row(_rotate_heads(k))), _round_row(v)
+    else:
+        keys, values = round_to(k, kv_dtype), round_to(v, kv_dtype)
+    if kv_dtype in ("f16", "q8"):
+        infinite = ~np.isfinite(keys) | ~np.isfinite(values)
+        values = np.where(infinite.any(axis=-1, keepdims=True), np.float32(np.nan), values)
+    return keys, values
+
+
+def _round_row(x: Floats) -> Floats:
+    """Integers up to 127 with one scale for the last axis."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        size = np.abs(x).max(axis=-1, keepdims=True)
+        factors = np.zeros_like(size)
+        np.divide(np.float32(127), size, out=factors, where=size >= 2.0**-100)
+        rounded: Floats = np.rint(x * factors) * (size / np.float32(127))
+    return np.where(np.isfinite(size), rounded, np.float32(np.nan))
+
+
+def _rotate_heads(x: Floats) -> Floats:
+    """Each 64 columns of a head, and then each 16, times an orthonormal Hadamard matrix."""
+    y = x.copy()
+    whole = x.shape[-1] // 64 * 64
+    with np.errstate(invalid="ignore", over="ignore"):
+        y[..., :whole] = _rotated(x[..., :whole], (8, 4, 2, 1, 16, 32)) / 8
+        parts = slice(whole, x.shape[-1] // 16 * 16)
+        y[..., parts] = _rotated(x[..., parts], (8, 4, 2, 1)) / 4
+    return y
 
 
 def rms_norm(x: Floats, weight: Floats, eps: float, size: int, offset: float = 0.0) -> Floats:
@@ -221,7 +263,7 @@ class NumpyExecutor:
         tensors: its weights by name, in their logical shapes; other names are ignored.
         blocks: cache blocks shared by all sequences.
         block_size: positions in a block.
-        kv_format: number format of keys and values: ``"f32"``, ``"f16"`` or ``"bf16"``.
+        kv_dtype: number format of keys and values: ``"f32"``, ``"f16"``, ``"bf16"`` or ``"q8"``.
         activation_formats: number format that the input of a ``linear`` is rounded to, by the name
             of its weight; others are not rounded.
 
@@ -236,7 +278,7 @@ class NumpyExecutor:
         *,
         blocks: int,
         block_size: int,
-        kv_format: str = "f16",
+        kv_dtype: str = "f16",
         activation_formats: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         for name, shape in graph.weights.items():
@@ -249,7 +291,7 @@ class NumpyExecutor:
         self._result = graph.result
         self._tensors = tensors
         self._block_size = block_size
-        self._kv_format = kv_format
+        self._kv_dtype = kv_dtype
         self._activation_formats = activation_formats
         self._cache: list[Floats] | None = [
             np.full((2, blocks * block_size, kv_heads, size), np.nan, np.float32)
@@ -315,13 +357,7 @@ class NumpyExecutor:
             if not op.params["causal"] and len(own) and own[0] != 0:
                 raise ValidationError(f"sequence {s} does not start at position 0")
             slots = rows.slots(s, own)
-            keys[slots] = round_to(k[chunk], self._kv_format)
-            values[slots] = round_to(v[chunk], self._kv_format)
-            if self._kv_format == "f16":  # so that an infinite key cannot drop out of the softmax
-                infinite = ~np.isfinite(keys[slots]) | ~np.isfinite(values[slots])
-                values[slots] = np.where(
-                    infinite.any(axis=-1, keepdims=True), np.nan, values[slots]
-                )
+            keys[slots], values[slots] = cached(k[chunk], v[chunk], self._kv_dtype)
             first = max(0, own[0] - window + 1) if window else 0
             seen = np.arange(first, own[-1] + 1, dtype=np.int32)
             slots = rows.slots(s, seen)

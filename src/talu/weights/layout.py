@@ -22,7 +22,7 @@ __all__ = [
     "Role",
     "choose_computed",
     "choose_format",
-    "choose_kv_format",
+    "choose_kv_dtype",
     "choose_layout",
     "conversions",
     "is_quantised",
@@ -229,8 +229,8 @@ def offered_encodings(offered: Collection[str]) -> list[str]:
     return [name.upper() for name in offered if name not in own and not name.startswith(GROUPED)]
 
 
-def choose_kv_format(options: LocalBackend, layout: Mapping[str, str]) -> str:
+def choose_kv_dtype(options: LocalBackend, layout: Mapping[str, str]) -> str:
     """The format of keys and values in the cache, for weights of this layout."""
-    if options.kv_format != "auto":
-        return options.kv_format
+    if options.kv_dtype != "auto":
+        return options.kv_dtype
     return "f32" if {*layout.values()} <= {*EXACT, VECTOR} else "f16"

@@ -28,7 +28,7 @@ from talu.protocols import Embedded
 from talu.sampling import resolve_sampling
 from talu.tokenizer.decoding import TAG_MARK
 from talu.types import (
-    KV_FORMATS,
+    KV_DTYPES,
     SPECULATIVE,
     WEIGHT_FORMATS,
     Capabilities,
@@ -323,7 +323,7 @@ def _check_options(options: LocalBackend) -> None:
         raise _wrong("prefix_cache_bytes", disk, f"must be 0 (keep nothing) to {MAX_DISK}")
     formats = {
         "weight_format": (options.weight_format, WEIGHT_FORMATS),
-        "kv_format": (options.kv_format, KV_FORMATS),
+        "kv_dtype": (options.kv_dtype, KV_DTYPES),
     }
     for name, (kind, known) in formats.items():
         if not isinstance(kind, str) or kind not in known:
