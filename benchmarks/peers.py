@@ -23,7 +23,7 @@ import xllamacpp
 from talu.cli.bench import decode_rate, prefill_rate
 from talu.engine.registry import acquire
 from talu.sampling import SamplingParams
-from talu.types import LocalBackend, WeightFormat
+from talu.types import KVDtype, LocalBackend, WeightFormat
 
 
 class Peer(Protocol):
@@ -47,13 +47,20 @@ class Peer(Protocol):
 class Talu:
     """talu's engine, as a program gets it."""
 
-    def __init__(self, model: Path, threads: int, weight_format: WeightFormat = "auto") -> None:
-        options = LocalBackend(num_threads=threads, weight_format=weight_format)
+    def __init__(
+        self,
+        model: Path,
+        threads: int,
+        weight_format: WeightFormat = "auto",
+        kv_dtype: KVDtype = "auto",
+    ) -> None:
+        options = LocalBackend(num_threads=threads, weight_format=weight_format, kv_dtype=kv_dtype)
         self._lease = acquire(str(model), options)
         self._engine = self._lease.engine
         info = self._engine.info
         version = importlib.metadata.version("talu")
-        self.name = f"talu {version} ({info.target}, {info.weight_format})"
+        cache = "" if kv_dtype == "auto" else f", cache in {kv_dtype}"
+        self.name = f"talu {version} ({info.target}, {info.weight_format}{cache})"
 
     def prefill(self, length: int, seed: int) -> float:
         """See ``Peer``."""
@@ -78,8 +85,12 @@ class Talu:
 class LlamaCpp:
     """llama.cpp's server, in this process."""
 
-    def __init__(self, file: Path, threads: int, context: int, slots: int = 1) -> None:
+    def __init__(
+        self, file: Path, threads: int, context: int, slots: int = 1, kv_dtype: str | None = None
+    ) -> None:
         params = xllamacpp.CommonParams()
+        if kv_dtype == "q8":
+            params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_Q8_0
         params.model.path = str(file)
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
         params.n_ctx = context
@@ -87,7 +98,9 @@ class LlamaCpp:
         params.cache_ram_mib = 0  # no prompt is sent twice
         params.verbosity = 0
         self._server = xllamacpp.Server(params)
-        self.name = f"llama.cpp (xllamacpp {importlib.metadata.version('xllamacpp')})"
+        version = importlib.metadata.version("xllamacpp")
+        cache = "" if kv_dtype is None else f", cache in {kv_dtype}"
+        self.name = f"llama.cpp (xllamacpp {version}{cache})"
 
     def prefill(self, length: int, seed: int) -> float:
         """See ``Peer``."""
