@@ -21,7 +21,6 @@ LEAVES = {
     "json_values",
     "other_names",
     "protocols",
-    "records",
     "sampling",
     "threads",
     "types",

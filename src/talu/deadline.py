@@ -3,13 +3,13 @@
 import contextlib
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from numbers import Real
 from time import perf_counter
 from typing import TypeVar
 
 from talu.error_text import shown
 from talu.exceptions import GenerationError, ValidationError
-from talu.records import dataclass
 
 __all__ = ["Deadline", "checked"]
 

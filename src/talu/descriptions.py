@@ -1,14 +1,9 @@
 """Defines the values that describe a model on this machine, or its conversion."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from talu.types import Capabilities
-
-if not TYPE_CHECKING:
-    from talu.records import dataclass
-else:  # for documentation tools, which look for this name
-    from dataclasses import dataclass
 
 __all__ = ["Conversion", "Memory", "ModelDescription", "TemplateFeatures", "TensorFormat"]
 

@@ -9,9 +9,9 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict
 
-from talu.records import dataclass
 from talu.types import Capabilities, Done, EmbeddingOptions, Event, Request
 
 if TYPE_CHECKING:  # importing talu does not import numpy

@@ -1,16 +1,11 @@
 """Resolves the settings of one generation for the engine, with every field set."""
 
 from collections.abc import Mapping
-from dataclasses import field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 from talu.config import GenerationConfig
 from talu.exceptions import ModelError, ValidationError
-
-if not TYPE_CHECKING:
-    from talu.records import dataclass
-else:  # for documentation tools, which look for this name
-    from dataclasses import dataclass
 
 __all__ = ["SamplingParams", "resolve_sampling"]
 

@@ -5,7 +5,7 @@ stream read to its end.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, cast, get_args
 from weakref import WeakMethod
@@ -15,11 +15,6 @@ from talu.deadline import Deadline
 from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError
 from talu.other_names import no_attribute
-
-if not TYPE_CHECKING:
-    from talu.records import dataclass
-else:  # for documentation tools, which look for this name
-    from dataclasses import dataclass
 
 __all__ = [
     "KV_DTYPES",

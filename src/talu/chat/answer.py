@@ -1,7 +1,7 @@
 """The base classes of all responses, and the outcome of a turn, which they present."""
 
 from collections.abc import Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeVar
 from weakref import ref
@@ -11,7 +11,6 @@ from talu.chat.fields import ResultFields, answered_by
 from talu.chat.items import ContentPart, Item, OutputText
 from talu.exceptions import StateError
 from talu.other_names import no_attribute
-from talu.records import dataclass
 from talu.types import Attempt, FinishReason, Timings, Usage
 
 __all__ = ["Answer", "ChatT", "Latest", "Outcome", "WholeAnswer"]

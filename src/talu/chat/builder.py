@@ -5,7 +5,7 @@ This module is pure. Text is collected in lists and joined when it is read.
 
 import json
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from talu.chat.items import (
@@ -19,7 +19,6 @@ from talu.chat.items import (
     ReasoningText,
     checked_provider_data,
 )
-from talu.records import dataclass
 from talu.types import (
     Done,
     Event,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -33,7 +33,6 @@ from talu.error_text import kind_of, shown
 from talu.exceptions import StateError, ValidationError
 from talu.json_values import json_copy
 from talu.protocols import Backend
-from talu.records import dataclass
 from talu.router.abilities import counter, renderer
 from talu.router.router import Router
 from talu.router.spec import ModelInput

@@ -1,16 +1,11 @@
 """The properties of answers and streams that are read from what a turn has produced."""
 
 from abc import ABC
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 from talu.chat.builder import Builder
 from talu.types import Attempt, FinishReason, Timings, TokenLogprob, Usage
-
-if not TYPE_CHECKING:
-    from talu.records import dataclass
-else:  # for documentation tools, which look for this name
-    from dataclasses import dataclass
 
 __all__ = ["Progress", "ResultFields", "ToolCall", "answered_by"]
 

@@ -6,11 +6,11 @@ every coroutine and generator.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from talu.chat.items import Item
 from talu.exceptions import StateError
 from talu.forks import ForkSafeLock
-from talu.records import dataclass
 
 __all__ = ["Claim", "History"]
 

@@ -3,18 +3,13 @@
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, overload
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.json_values import json_copy
-
-if not TYPE_CHECKING:
-    from talu.records import dataclass
-else:  # for documentation tools, which look for this name
-    from dataclasses import dataclass
 
 __all__ = [
     "ContentPart",

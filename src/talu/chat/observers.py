@@ -7,10 +7,10 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from talu.chat.answer import Answer
 from talu.config import GenerationConfig
@@ -18,11 +18,6 @@ from talu.error_text import kind_of, shown
 from talu.exceptions import ValidationError
 from talu.forks import ForkSafeLock
 from talu.types import Attempt, Handle, is_iterable
-
-if not TYPE_CHECKING:
-    from talu.records import dataclass
-else:  # for documentation tools, which look for this name
-    from dataclasses import dataclass
 
 __all__ = ["Generation", "Hook", "HookManager", "Observation", "is_async"]
 

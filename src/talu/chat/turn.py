@@ -11,7 +11,7 @@ import os
 from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
 
@@ -25,7 +25,6 @@ from talu.chat.messages import without_provider_data
 from talu.chat.observers import Generation, HookManager, Observation
 from talu.exceptions import EndpointError, GenerationError, StateError, StorageError, TaluError
 from talu.protocols import AsyncGeneration
-from talu.records import dataclass
 from talu.types import (
     Attempt,
     Done,

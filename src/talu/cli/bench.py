@@ -9,7 +9,7 @@ import random
 import statistics
 import sys
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
@@ -27,7 +27,6 @@ from talu.engine.model import ModelInfo
 from talu.engine.registry import acquire
 from talu.engine.ticket import Result
 from talu.exceptions import GenerationError
-from talu.records import dataclass
 from talu.sampling import SamplingParams
 from talu.types import LocalBackend
 

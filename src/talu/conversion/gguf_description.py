@@ -1,5 +1,6 @@
 """Describes a model in the metadata of a GGUF file."""
 
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from talu.gguf.reader import open_gguf
 from talu.gguf.settings import architecture_of
 from talu.gguf.tensor_names import ROPE_FACTORS, stored_name
 from talu.gguf.writer import Typed, typed, with_types
-from talu.records import dataclass
 from talu.sources.gguf import GgufSource
 from talu.tokenizer.gguf_export import GgufTokenizerError, tokenizer_metadata
 from talu.weights.tensors import Tensor, as_float32

@@ -1,6 +1,7 @@
 """Plans and writes a GGUF file, tensor by tensor."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from talu.conversion.calibrated import Factor, unknown
 from talu.conversion.numbers import Encoder, row_step
 from talu.gguf.writer import Entry, Layout, Typed, place
-from talu.records import dataclass
 from talu.weights.files import Bytes
 from talu.weights.tensors import ARRAY_TYPES, BLOCKS, ENCODINGS, NUMBERS, Tensor
 

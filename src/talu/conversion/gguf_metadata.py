@@ -5,6 +5,7 @@ describes compared with the original: so nothing that the file cannot hold is lo
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from talu.gguf.settings import ARCHITECTURES, POOLING, SAMPLING
 from talu.gguf.writer import Typed, typed
 from talu.models import Architecture
 from talu.models.rope import default_frequencies
-from talu.records import dataclass
 
 __all__ = ["Network", "architecture_for", "describe_network"]
 

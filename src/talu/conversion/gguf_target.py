@@ -1,6 +1,7 @@
 """Plans a GGUF file for a model: the type of each tensor."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +16,6 @@ from talu.exceptions import ConvertError
 from talu.gguf.network import interleaved
 from talu.gguf.tensor_names import stored_name
 from talu.gguf.writer import typed
-from talu.records import dataclass
 from talu.weights.layout import SUMMED_COLUMNS
 from talu.weights.mixtures import BLOCK, MIXTURES, Part, type_in
 from talu.weights.tensors import ARRAY_TYPES, Tensor, as_float32

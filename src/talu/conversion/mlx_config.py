@@ -6,6 +6,7 @@ https://github.com/ml-explore/mlx-lm/tree/main/mlx_lm/models
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from talu.models import Architecture
 from talu.models.decoder import HEAD
 from talu.models.gemma import ONE_ADDED
 from talu.models.rope import default_frequencies, llama3_scaling
-from talu.records import dataclass
 
 __all__ = ["mlx_config"]
 

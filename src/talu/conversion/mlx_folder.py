@@ -1,13 +1,13 @@
 """Writes a folder for mlx-lm, tensor by tensor."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from talu.conversion.calibrated import Factor
 from talu.conversion.numbers import Encoder, row_step
 from talu.exceptions import ModelError
-from talu.records import dataclass
 from talu.weights.files import Bytes, OpenFile
 from talu.weights.safetensors_writer import Planned, SafetensorsWriter, folder_bytes
 from talu.weights.tensors import Tensor

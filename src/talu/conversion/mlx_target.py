@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +17,6 @@ from talu.error_text import shown
 from talu.exceptions import ConvertError
 from talu.models.decoder import TABLE
 from talu.models.gemma import ONE_ADDED
-from talu.records import dataclass
 from talu.weights.tensors import Tensor, as_float32
 
 __all__ = ["MLX_TARGETS", "MlxTarget"]

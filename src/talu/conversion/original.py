@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from talu.error_text import shown
 from talu.exceptions import ConvertError
 from talu.models import Architecture, load_architecture
 from talu.models.decoder import HEAD
-from talu.records import dataclass
 from talu.sources import ModelSource, open_model
 from talu.weights.checkpoint import Checkpoint, listed
 from talu.weights.tensors import ARRAY_TYPES, equal

@@ -5,11 +5,11 @@ docs/decisions/0004-scheduling-and-cache.md
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from talu import _native
 from talu.exceptions import ResourceError
-from talu.records import dataclass
 
 __all__ = ["BLOCK_SIZE", "CachePlan", "available_memory", "cache_bytes", "plan_cache"]
 

@@ -1,5 +1,6 @@
 """Describes a model and the memory that it needs from its files, without loading its weights."""
 
+from dataclasses import dataclass
 from math import prod
 
 from talu.descriptions import Memory, TensorFormat
@@ -8,7 +9,6 @@ from talu.engine.devices import Device, device_for
 from talu.engine.loading import plan_layout
 from talu.exceptions import ModelError, ResourceError, ValidationError
 from talu.models import Architecture, load_architecture
-from talu.records import dataclass
 from talu.sources.source import ModelSource
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint

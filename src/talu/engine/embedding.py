@@ -6,7 +6,7 @@ if the network allows it. Only the engine's thread uses this, except for the tic
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
@@ -20,7 +20,6 @@ from talu.engine.ticket import Channel
 from talu.exceptions import StateError, TaluError
 from talu.models import Architecture
 from talu.protocols import Executor
-from talu.records import dataclass
 from talu.sources.embedding import PoolingMode
 
 __all__ = ["Embedder", "EmbedderPlan", "EmbeddingRequest", "EmbeddingTicket", "plan_embedder"]

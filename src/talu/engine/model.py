@@ -1,6 +1,7 @@
 """Defines ``LoadedModel``, the parts of a loaded model, and ``ModelInfo``, which describes it."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from talu.engine.budget import CachePlan
 from talu.engine.devices import DeviceWeights
@@ -9,7 +10,6 @@ from talu.engine.kept_prefixes import KeptPrefixes
 from talu.engine.vectors import Head
 from talu.models import Architecture
 from talu.protocols import Executor
-from talu.records import dataclass
 from talu.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["LoadedModel", "ModelInfo"]

@@ -6,7 +6,7 @@ least the time to read its bytes from memory, and the time for its multiplicatio
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -19,7 +19,6 @@ from talu.exceptions import ValidationError
 from talu.graph.native_executor import NativeExecutor
 from talu.graph.record import Graph, Op, Value
 from talu.protocols import PackedTensor
-from talu.records import dataclass
 
 __all__ = ["Ceilings", "Cost", "measure_ceilings", "profile"]
 

@@ -5,7 +5,7 @@ import gc
 import os
 import threading
 from concurrent.futures import Future
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 from talu._native import return_free_memory
 from talu.engine.devices import device_for
@@ -13,7 +13,6 @@ from talu.engine.engine import Engine
 from talu.engine.loading import load_model
 from talu.exceptions import StateError
 from talu.models import load_architecture
-from talu.records import dataclass
 from talu.sources import ModelSource, open_model
 from talu.types import LocalBackend
 from talu.weights.files import FileVersion

@@ -11,11 +11,10 @@ the cache is full, the youngest job releases its blocks and is recomputed later.
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from talu.engine.blocks import BlockPool
-from talu.records import dataclass
 
 __all__ = ["Chunk", "Job", "Limits", "Scheduler"]
 

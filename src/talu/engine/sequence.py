@@ -4,6 +4,7 @@ Only the engine's thread changes a sequence.
 """
 
 from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,6 @@ from talu.engine.stops import Stops
 from talu.engine.ticket import Mailbox, Piece, Result
 from talu.graph.sampler import SampleRow, SamplerSettings
 from talu.protocols import Sampled
-from talu.records import dataclass
 from talu.sampling import SamplingParams
 from talu.tokenizer.decoding import IncrementalDecoder
 from talu.tokenizer.tokenizer import Tokenizer

@@ -5,9 +5,9 @@ Text is released once it cannot be part of a stop sequence; the caller checks ``
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from talu.exceptions import ValidationError
-from talu.records import dataclass
 from talu.unicode import REPLACE_SURROGATES
 
 __all__ = ["ReplyForm", "StopMatcher", "Stops"]

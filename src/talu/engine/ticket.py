@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Generic, Self, TypeVar
@@ -17,7 +17,6 @@ from typing import Generic, Self, TypeVar
 from talu.deadline import Deadline
 from talu.exceptions import TaluError
 from talu.forks import check_process
-from talu.records import dataclass
 from talu.types import FinishReason, Timings, TokenLogprob, Usage
 
 __all__ = ["Channel", "Doorbell", "Mailbox", "Piece", "Progress", "Result", "Ticket"]

@@ -6,12 +6,12 @@ their sums and functions differ in the last bits.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from talu.exceptions import GenerationError
-from talu.records import dataclass
 from talu.sources.embedding import Dense, LayerNorm, Step
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.tensors import as_float32

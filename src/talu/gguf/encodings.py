@@ -1,8 +1,8 @@
 """Lists the types of GGUF tensors: how many numbers and bytes a block of each has."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from talu.records import dataclass
 from talu.weights.tensors import BLOCKS, ENCODINGS, Encoding
 
 __all__ = ["READABLE", "TYPES", "Type", "encoding"]

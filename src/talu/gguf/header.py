@@ -7,6 +7,7 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -16,7 +17,6 @@ from talu._native import Texts
 from talu.error_text import shown
 from talu.exceptions import ModelError
 from talu.gguf.encodings import TYPES
-from talu.records import dataclass
 from talu.weights.files import OpenFile
 
 __all__ = [

@@ -1,13 +1,12 @@
 """Gives the tensors of a GGUF model the names, and the order of rows, that the networks read."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from talu.exceptions import ModelError
 from talu.gguf.tensor_names import ROPE_FACTORS, network_name
-from talu.records import dataclass
 from talu.weights.checkpoint import Checkpoint, listed
 from talu.weights.files import Bytes
 from talu.weights.tensors import NUMBERS, Rows, Tensor

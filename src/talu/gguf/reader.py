@@ -7,6 +7,7 @@ The first part holds the metadata of the model; every part holds tensors. Parts 
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -15,7 +16,6 @@ from talu.error_text import shown
 from talu.exceptions import ModelError
 from talu.gguf.encodings import encoding
 from talu.gguf.header import Header, Metadata, TensorInfo, read_header
-from talu.records import dataclass
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.files import FileVersion, OpenFile, versions_of
 from talu.weights.tensors import FileRows, Tensor

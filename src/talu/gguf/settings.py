@@ -5,7 +5,7 @@ table is refused by name; other unknown keys keep their names, so that a note li
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,6 @@ from talu._native import Texts
 from talu.error_text import nearest, shown
 from talu.exceptions import ModelError
 from talu.gguf.header import Metadata
-from talu.records import dataclass
 
 __all__ = [
     "ARCHITECTURES",

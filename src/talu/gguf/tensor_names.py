@@ -6,9 +6,8 @@ alternates between the rows of the first and the second half. The norms of Gemma
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
-
-from talu.records import dataclass
 
 __all__ = ["ROPE_FACTORS", "Stored", "network_name", "stored_name"]
 

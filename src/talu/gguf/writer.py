@@ -5,6 +5,7 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -21,7 +22,6 @@ from talu.gguf.header import (
     STRING,
     Metadata,
 )
-from talu.records import dataclass
 
 __all__ = ["Entry", "Layout", "place", "typed", "with_types"]
 

@@ -6,6 +6,7 @@ that reads an unwritten position gets NaN logits.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from math import erf
 from types import MappingProxyType
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 
 from talu.exceptions import ModelError, StateError, ValidationError
 from talu.graph.record import Graph, Op
-from talu.records import dataclass
 
 __all__ = [
     "NumpyExecutor",

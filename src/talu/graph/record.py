@@ -6,6 +6,7 @@ Every value is a float32 matrix of shape (rows of the step, width).
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talu.exceptions import ModelError
-from talu.records import dataclass
 
 __all__ = ["Graph", "Op", "Value"]
 

@@ -1,12 +1,11 @@
 """Divides a network where only one value lives on, so that it can run piece by piece."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from talu.graph.record import Graph, Op, Value
-from talu.records import dataclass
 
 __all__ = ["INPUT", "Segment", "segments"]
 

@@ -1,14 +1,9 @@
 """Immutable counts and histograms of one model's generations."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from talu.types import FinishReason
-
-if not TYPE_CHECKING:
-    from talu.records import dataclass
-else:  # for documentation tools, which look for this name
-    from dataclasses import dataclass
 
 __all__ = ["Histogram", "ModelMetrics"]
 

@@ -9,7 +9,7 @@ head), ``read`` (settings to a ``Config`` with ``sizes``) and ``build`` (a ``Con
 
 import importlib
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -18,7 +18,6 @@ from talu.models.bert import Sizes as EncoderSizes
 from talu.models.decoder import HEAD, TABLE
 from talu.models.generation import GENERATION_KEYS, read_generation
 from talu.models.names import stored_names
-from talu.records import dataclass
 from talu.sources.embedding import EmbeddingSettings
 from talu.sources.settings import Settings
 from talu.sources.source import ModelSource

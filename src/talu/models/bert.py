@@ -7,11 +7,11 @@ https://arxiv.org/abs/1810.04805, https://arxiv.org/abs/1907.11692, https://arxi
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from talu.graph.record import Graph, Value
 from talu.models.keys import ALL_FAMILIES, INVALID, Choice, Decimal, Key, Off, Whole, read_keys
-from talu.records import dataclass
 from talu.sources.settings import Settings
 
 __all__ = ["ARCHITECTURES", "KEYS", "PREFIXES", "Config", "build", "read"]

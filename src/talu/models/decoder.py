@@ -1,6 +1,7 @@
 """Defines the configuration keys and sizes that all decoders share."""
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -8,7 +9,6 @@ from numpy.typing import NDArray
 
 from talu.models.keys import ALL_FAMILIES, Choice, Decimal, Flag, Key, Off, Truth, Whole
 from talu.models.rope_keys import MAX_CONTEXT, Rotation, rotary_frequencies
-from talu.records import dataclass
 from talu.sources.settings import Settings
 
 __all__ = [

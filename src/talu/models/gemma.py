@@ -12,6 +12,7 @@ https://arxiv.org/abs/2503.19786
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,6 @@ from talu.models.decoder import (
 )
 from talu.models.keys import Choice, Choices, Decimal, Flag, Key, Off, Section, Whole, read_keys
 from talu.models.rope_keys import Rotation, frequencies_of, rotary_frequencies
-from talu.records import dataclass
 from talu.sources.settings import Settings
 
 __all__ = ["ARCHITECTURES", "KEYS", "PREFIXES", "Config", "build", "read"]

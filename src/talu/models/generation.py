@@ -5,13 +5,13 @@ folders use the names of these files' keys.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from talu.config import GenerationConfig
 from talu.error_text import shown
 from talu.exceptions import ValidationError
-from talu.records import dataclass
 from talu.sampling import FROM_MODEL
 from talu.sources.settings import Settings
 

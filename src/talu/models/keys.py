@@ -7,10 +7,10 @@ configuration classes of transformers, in which null is not the same as missing.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from talu.error_text import shown
-from talu.records import dataclass
 from talu.sources.settings import Settings
 
 __all__ = [

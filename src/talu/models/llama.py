@@ -7,6 +7,7 @@ https://arxiv.org/abs/2407.21783, https://arxiv.org/abs/2310.06825
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from talu.graph.record import Graph, Value
 from talu.models.decoder import (
@@ -19,7 +20,6 @@ from talu.models.decoder import (
     decoder_keys,
 )
 from talu.models.keys import INVALID, Choices, Flag, Key, Off, Whole, read_keys
-from talu.records import dataclass
 from talu.sources.settings import Settings
 
 __all__ = ["ARCHITECTURES", "KEYS", "PREFIXES", "Config", "build", "read"]

@@ -7,12 +7,12 @@ https://arxiv.org/abs/2407.10671, https://arxiv.org/abs/2505.09388
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from talu.graph.record import Graph, Value
 from talu.models.decoder import MAX_CONTEXT, SHORT_WINDOW, TABLE, Sizes, decoder_keys
 from talu.models.keys import Choices, Flag, Key, Whole, read_keys
-from talu.records import dataclass
 from talu.sources.settings import Settings
 
 __all__ = ["ARCHITECTURES", "KEYS", "PREFIXES", "Config", "build", "read"]

@@ -1,11 +1,11 @@
 """Asks a backend for what not every backend can do."""
 
+from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 from talu.error_text import shown
 from talu.exceptions import GenerationError, TaluError, ValidationError
 from talu.protocols import Backend, Counter, Embedder, Renderer, Vocabulary
-from talu.records import dataclass
 from talu.types import Request
 
 __all__ = [

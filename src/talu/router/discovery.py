@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from os import environ
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from talu.backends.remote.endpoint import Endpoint, endpoint_of, provider_at
@@ -19,11 +19,6 @@ from talu.deadline import Deadline
 from talu.exceptions import EndpointError, IOError, ValidationError
 from talu.forks import import_whole
 from talu.types import Capabilities
-
-if not TYPE_CHECKING:
-    from talu.records import dataclass
-else:  # for documentation tools, which look for this name
-    from dataclasses import dataclass
 
 __all__ = [
     "RemoteModelInfo",

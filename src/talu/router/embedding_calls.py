@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from talu.config import check_boolean
@@ -10,7 +11,6 @@ from talu.deadline import Deadline
 from talu.error_text import shown
 from talu.exceptions import GenerationError, StateError, TaluError, ValidationError
 from talu.protocols import Embedded
-from talu.records import dataclass
 from talu.types import DEFAULT_POOLING, POOLINGS, EmbeddingOptions, Embeddings, Pooling
 
 if TYPE_CHECKING:  # creating a client does not import numpy

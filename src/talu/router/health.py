@@ -1,6 +1,6 @@
 """Decides when a model that failed is asked again, as values without a clock."""
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
 
@@ -16,7 +16,6 @@ from talu.exceptions import (
     TokenizerError,
     ValidationError,
 )
-from talu.records import dataclass
 
 __all__ = ["STALL_S", "Health", "Verdict", "is_cut_off", "is_refused", "verdict_on"]
 

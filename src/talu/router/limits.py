@@ -1,16 +1,11 @@
 """Limits the requests to a model, as values without a clock."""
 
 from collections import deque
+from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
 
 from talu.error_text import shown
 from talu.exceptions import ValidationError
-
-if not TYPE_CHECKING:
-    from talu.records import dataclass
-else:  # for documentation tools, which look for this name
-    from dataclasses import dataclass
 
 __all__ = ["Gate", "Limits", "Slot", "check_wait"]
 

@@ -4,13 +4,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from talu.error_text import shown
 from talu.exceptions import TaluError
 from talu.protocols import Backend
-from talu.records import dataclass
 from talu.router.dispatch import Dispatch
 from talu.router.hedging import Hedging
 from talu.router.policy_calls import PolicyCalls

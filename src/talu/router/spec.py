@@ -6,8 +6,8 @@ model's name is that of a local file.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from typing import Any
 
 from talu.backends.remote.options import AnthropicBackend, OpenAICompatibleBackend, RemoteBackend
 from talu.callers import warn
@@ -17,11 +17,6 @@ from talu.protocols import Backend
 from talu.router.limits import Limits
 from talu.router.reference import PATH_STARTS, check_not_local, protocol_of
 from talu.types import LocalBackend
-
-if not TYPE_CHECKING:
-    from talu.records import dataclass
-else:  # for documentation tools, which look for this name
-    from dataclasses import dataclass
 
 __all__ = [
     "AnthropicBackend",

@@ -1,11 +1,6 @@
 """Describes the state of a router's models as values."""
 
-from typing import TYPE_CHECKING
-
-if not TYPE_CHECKING:
-    from talu.records import dataclass
-else:  # for documentation tools, which look for this name
-    from dataclasses import dataclass
+from dataclasses import dataclass
 
 __all__ = ["RouterStatus", "TargetStatus"]
 

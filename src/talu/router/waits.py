@@ -1,8 +1,9 @@
 """Describes why a model cannot be asked now, as values."""
 
+from dataclasses import dataclass
+
 from talu.error_text import shortened
 from talu.exceptions import EndpointError, TaluError
-from talu.records import dataclass
 from talu.router.limits import Limits
 
 __all__ = ["Cause", "Wait"]

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO
@@ -17,7 +18,6 @@ from urllib.parse import quote
 
 from talu.error_text import shown
 from talu.exceptions import IOError as TaluIOError
-from talu.records import dataclass
 from talu.sources.hub_cache import PARTIAL
 from talu.threads import thread_starts
 

@@ -1,11 +1,10 @@
 """Defines the settings that say how the hidden states of a network become embeddings."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from talu.records import dataclass
 from talu.weights.checkpoint import Checkpoint
 
 __all__ = [

@@ -9,12 +9,12 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from talu.exceptions import ModelError
-from talu.records import dataclass
 from talu.sources.gguf_on_hub import models_in, tag_of
 from talu.sources.kinds import Found, HubFiles, all_kinds
 

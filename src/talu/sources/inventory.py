@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from talu.exceptions import ModelError
-from talu.records import dataclass
 from talu.sources.folder import open_source
 from talu.sources.gguf_on_hub import models_in, quantisation, tag_of
 from talu.sources.hub_cache import (

@@ -5,13 +5,13 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from talu.error_text import reason, shown
 from talu.exceptions import IOError as TaluIOError
 from talu.exceptions import ModelError, ModelNotFoundError
-from talu.records import dataclass
 from talu.sources.gguf_on_hub import GgufOnHub, models_in
 from talu.sources.hub_cache import (
     Files,

@@ -8,12 +8,11 @@ https://sbert.net/docs/package_reference/base/modules.html
 
 import os
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from talu.error_text import shown
-from talu.records import dataclass
 from talu.sources.embedding import TextSettings
 from talu.sources.settings import Settings
 

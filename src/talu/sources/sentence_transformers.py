@@ -9,12 +9,12 @@ import os
 import re
 import reprlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from talu.error_text import reason
 from talu.exceptions import ModelError
-from talu.records import dataclass
 from talu.sources.embedding import (
     Dense,
     EmbeddingSettings,

@@ -7,10 +7,9 @@ character, so that any part of a sentence can be found.
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import islice
-
-from talu.records import dataclass
 
 __all__ = ["TOKENIZER", "Query", "index_form", "parse_query", "snippet"]
 

@@ -2,9 +2,9 @@
 
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from talu.error_text import reason, shown
 from talu.exceptions import TemplateError, TemplateNotFoundError, ValidationError
@@ -12,11 +12,6 @@ from talu.template.limits import MAX_SOURCE
 from talu.template.plain import plain
 from talu.template.render import render, traits
 from talu.template.sandbox import check_template, run_template, template_variables
-
-if not TYPE_CHECKING:
-    from talu.records import dataclass
-else:  # for documentation tools, which look for this name
-    from dataclasses import dataclass
 
 __all__ = ["PromptTemplate"]
 

@@ -5,6 +5,7 @@ The precedence of the files is that of transformers 5.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from tokenizers import AddedToken
 
 from talu.error_text import reason
 from talu.exceptions import TokenizerError
-from talu.records import dataclass
 
 __all__ = ["TokenSettings", "damaged", "read_settings", "read_templates"]
 

@@ -7,7 +7,7 @@ model, "bert" WordPiece.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,6 @@ from tokenizers.models import BPE, Unigram, WordPiece
 from talu._native import Merges, Texts
 from talu.error_text import nearest, shown
 from talu.exceptions import TokenizerError
-from talu.records import dataclass
 from talu.tokenizer.classes import lower_first
 from talu.tokenizer.gguf_vocabulary import (
     CONTROL,

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ import tokenizers
 from tokenizers.models import BPE
 
 from talu.exceptions import TokenizerError
-from talu.records import dataclass
 from talu.tokenizer.gguf import SPACE, merges_of, pre_tokenizer_of
 from talu.tokenizer.gguf_samples import sample_texts
 from talu.tokenizer.gguf_vocabulary import (

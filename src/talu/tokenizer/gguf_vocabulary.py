@@ -1,6 +1,7 @@
 """Reads the vocabulary of a GGUF file: tokens, their types and scores, and those with a role."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 from talu._native import Texts
 from talu.error_text import shown
 from talu.exceptions import TokenizerError
-from talu.records import dataclass
 
 __all__ = [
     "BYTE", "CONTROL", "NORMAL", "UNKNOWN", "UNUSED", "USER_DEFINED", "GgufVocabulary",

@@ -5,8 +5,7 @@ because its engine does not tell the cases of letters apart.
 """
 
 from collections.abc import Mapping
-
-from talu.records import dataclass
+from dataclasses import dataclass
 
 __all__ = ["DEFAULT", "PRE_TOKENIZERS", "Words"]
 

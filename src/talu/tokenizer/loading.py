@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from tokenizers.models import BPE
 
 from talu._native import Texts, read_tokenizer_json
 from talu.exceptions import TokenizerError
-from talu.records import dataclass
 from talu.tokenizer.classes import (
     adapt_parts,
     adapt_post_processor,

@@ -6,6 +6,7 @@ of these is built first, and grows with the texts; a long text, or many, get the
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import tokenizers
@@ -14,7 +15,6 @@ from tokenizers.models import BPE
 
 from talu._native import Merges, Texts
 from talu.forks import ForkSafeLock
-from talu.records import dataclass
 from talu.tokenizer.decoding import LEVEL_BYTES
 from talu.tokenizer.guarded import guarded
 from talu.tokenizer.replaced import steps_of

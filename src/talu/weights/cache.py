@@ -15,11 +15,11 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from talu.error_text import reason
-from talu.records import dataclass
 from talu.weights import packed_file
 from talu.weights.files import FileVersion, version_of
 from talu.weights.layout import VECTOR

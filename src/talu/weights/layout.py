@@ -6,9 +6,9 @@ is chosen here.
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from talu.exceptions import ModelError, ValidationError
-from talu.records import dataclass
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.mixtures import BLOCK, MIXTURES, Part, type_in

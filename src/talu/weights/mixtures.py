@@ -5,9 +5,8 @@ measured with codes chosen by talu (docs/decisions/0029-encoded-weights.md).
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
-
-from talu.records import dataclass
 
 __all__ = ["BLOCK", "MIXTURES", "Kind", "Mixture", "Part", "type_in"]
 

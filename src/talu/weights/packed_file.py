@@ -17,7 +17,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 
 from talu.error_text import shown
 from talu.exceptions import ResourceError
-from talu.records import dataclass
 
 __all__ = [
     "Slot",

@@ -8,11 +8,11 @@ that its type and shape require. https://github.com/huggingface/safetensors#form
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from talu.exceptions import ModelError
-from talu.records import dataclass
 from talu.weights.files import OpenFile
 from talu.weights.tensors import ENCODINGS, NUMBERS, Encoding, FileRows, Tensor
 

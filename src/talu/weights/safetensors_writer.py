@@ -8,12 +8,12 @@ https://github.com/huggingface/safetensors#format
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from talu.records import dataclass
 from talu.weights.files import Bytes
 from talu.weights.safetensors import BITS
 from talu.weights.safetensors_folder import INDEX, SINGLE

@@ -4,7 +4,7 @@ Sources of models make them, and executors read them to pack them in a layout of
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Protocol
 
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talu.exceptions import ModelError
-from talu.records import dataclass
 from talu.weights.files import Bytes, OpenFile
 
 __all__ = [

@@ -2,12 +2,12 @@
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Self
 
 from talu.backends.reply import ChatReply, RawReply
 from talu.engine.ticket import Piece, Result, Ticket
 from talu.exceptions import GenerationError
-from talu.records import dataclass
 from talu.threads import InTurn
 from talu.types import Done, Event, FinishReason, TextDelta, Timings, Usage
 

@@ -1,12 +1,12 @@
 """Converts a request to the prompt of a local model, as text and token ids."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from talu.deadline import checked
 from talu.engine.engine import Engine
 from talu.exceptions import EmptyPromptError, TemplateError, ValidationError
-from talu.records import dataclass
 from talu.template.adaptation import adapt
 from talu.template.limits import template_time
 from talu.template.masking import Mask, texts_of

@@ -4,6 +4,7 @@ The next batch is tokenized and queued while the engine computes the current one
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
 
 from talu.callers import warn
 from talu.engine.embedding import EmbeddingTicket
@@ -13,7 +14,6 @@ from talu.error_text import shown
 from talu.exceptions import GenerationError, ValidationError
 from talu.forks import ForkSafeLock
 from talu.protocols import Embedded
-from talu.records import dataclass
 from talu.threads import InTurn
 from talu.tokenizer.encoding import check_text
 from talu.types import POOLINGS, EmbeddingOptions, Pooling

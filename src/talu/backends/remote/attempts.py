@@ -5,6 +5,7 @@ import contextlib
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
 
@@ -13,7 +14,6 @@ from talu.backends.remote.retries import wait_before_retry
 from talu.backends.remote.time_limits import TimeLimit
 from talu.deadline import Deadline
 from talu.exceptions import EndpointError, TaluError
-from talu.records import dataclass
 
 __all__ = ["Cancelled", "Limits", "Waiting", "repeated"]
 

@@ -5,7 +5,7 @@ This module is pure.
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from talu.backends.remote.options import RemoteBackend
@@ -13,7 +13,6 @@ from talu.backends.remote.providers import Provider
 from talu.config import FIELDS, GenerationConfig, source_of
 from talu.error_text import shown
 from talu.exceptions import ValidationError
-from talu.records import dataclass
 from talu.types import Request
 from talu.unicode import check_unicode
 

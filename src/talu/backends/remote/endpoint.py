@@ -8,6 +8,7 @@ other. See ``docs/decisions/0016-keys-and-hosts.md``.
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from talu.backends.remote.options import RemoteBackend, Secret
@@ -15,7 +16,6 @@ from talu.backends.remote.providers import PLAIN, PROVIDERS, Provider
 from talu.backends.remote.urls import Address, shown_address
 from talu.error_text import kind_of, shown
 from talu.exceptions import ValidationError
-from talu.records import dataclass
 
 __all__ = ["Endpoint", "endpoint_of", "is_loopback", "provider_at"]
 

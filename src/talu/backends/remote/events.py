@@ -7,11 +7,10 @@ bytes: some servers name another content type. This module is pure.
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from talu.backends.remote.answers import Malformed
-from talu.records import dataclass
 
 __all__ = ["Part", "Parts"]
 

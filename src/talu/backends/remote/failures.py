@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -34,7 +35,6 @@ from talu.backends.remote.urls import SECRET, without_secrets
 from talu.descriptors import NO_DESCRIPTOR, lacks_descriptors
 from talu.error_text import shown
 from talu.exceptions import EndpointError, TaluError
-from talu.records import dataclass
 
 __all__ = ["Failures"]
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Self
@@ -17,7 +18,6 @@ from talu.backends.remote.failures import Failures
 from talu.backends.remote.reading import Reading
 from talu.deadline import Deadline
 from talu.exceptions import EndpointError, TaluError
-from talu.records import dataclass
 from talu.types import Attempt, Done, Event, FinishReason, TextDelta, Timings, ToolCallEvent, Usage
 
 __all__ = ["Exchange", "RemoteGeneration"]

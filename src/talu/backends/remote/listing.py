@@ -1,6 +1,7 @@
 """Lists the models of an endpoint."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import httpx2
@@ -13,7 +14,6 @@ from talu.backends.remote.http import http_client, own_headers, tls_of
 from talu.backends.remote.options import RemoteBackend
 from talu.backends.remote.proxies import proxy_of
 from talu.exceptions import EndpointError
-from talu.records import dataclass
 from talu.threads import in_daemon_thread
 
 __all__ = ["models_at"]

@@ -10,14 +10,13 @@ import socket
 import ssl
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
 import httpcore2
 
 from talu.backends.remote.time_limits import TimeLimit
-from talu.records import dataclass
 from talu.threads import in_daemon_thread
 
 __all__ = ["Connection", "DeadError", "Network"]

@@ -1,17 +1,12 @@
 """The options of a model behind an endpoint, as values that keep their secrets out of sight."""
 
 from collections.abc import Mapping
-from dataclasses import field, fields
-from typing import TYPE_CHECKING, Any, Literal, Self
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
 
 from talu.backends.remote.urls import SECRET, Address, without_secrets
 from talu.error_text import shown
 from talu.exceptions import StateError
-
-if not TYPE_CHECKING:
-    from talu.records import dataclass
-else:  # for documentation tools, which look for this name
-    from dataclasses import dataclass
 
 __all__ = ["AnthropicBackend", "OnUnsupported", "OpenAICompatibleBackend", "RemoteBackend"]
 

@@ -6,10 +6,9 @@ answers reads the flags; it has no names of providers.
 """
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Literal
 
-from talu.records import dataclass
 from talu.types import Capabilities
 
 __all__ = [

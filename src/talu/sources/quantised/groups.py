@@ -1,12 +1,12 @@
 """Makes logical tensors of codes that share a scale, and a minimum or zero point, in groups."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from talu.records import dataclass
 from talu.sources.quantised.rows import Computed, Numbers, repeated, unpacked, widened
 from talu.weights.tensors import Encoding, Rows, Tensor
 

@@ -6,13 +6,13 @@ https://ml-explore.github.io/mlx/build/html/python/_autosummary/mlx.core.quantiz
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from talu.error_text import shown
 from talu.exceptions import ModelError
-from talu.records import dataclass
 from talu.sources.quantised.float8 import VALUES as FLOAT8
 from talu.sources.quantised.groups import Groups
 from talu.sources.quantised.modules import FLOATS, Module

@@ -1,10 +1,10 @@
 """Collects the stored tensors of the modules of a network, and checks them."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from talu.error_text import shown
 from talu.exceptions import ModelError
-from talu.records import dataclass
 from talu.weights.tensors import Tensor
 
 __all__ = ["FLOATS", "Module", "modules_of"]

@@ -1,12 +1,12 @@
 """Reads numbers of stored tensors, and computes rows from them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from talu.records import dataclass
 from talu.weights.files import Bytes
 from talu.weights.tensors import NUMBERS, Rows, Tensor
 
