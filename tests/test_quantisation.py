@@ -29,9 +29,9 @@ assert PACKAGE is not None
 MINILM = Path(PACKAGE.origin or "").parent / "model"
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
 CODES = {
-    "q4": (3, "e1f9959d44e59e7d"),
-    "q4_0": (3, "7a40d77e35ec3ad6"),
-    "q4_k_m": (3, "4571db480a1efac9"),
+    "q4": (4, "e1f9959d44e59e7d"),
+    "q4_0": (4, "5c5824e53bb75a51"),
+    "q4_k_m": (4, "57b4dec726df593f"),
 }
 TEXTS = [
     "The boat left the harbour before the fog had lifted.",

@@ -13,7 +13,9 @@ import pytest
 from talu import cli
 from talu.cli.main import COMMANDS, talu
 
-NO_COMMANDS = {"answer", "main", "options", "roofline", "stdin", "tables", "terminal", "text"}
+NO_COMMANDS = {
+    "answer", "main", "options", "plot", "roofline", "stdin", "tables", "terminal", "text",
+}  # fmt: skip
 Process = Callable[..., subprocess.CompletedProcess[str]]
 Talu = Callable[..., Any]
 
