@@ -143,12 +143,14 @@ TALU_INLINE f32x16 zero_below(f32x16 x, float bound, f32x16 y) {
 TALU_INLINE f32x16 nearest_integer(f32x16 x) {
   return lanes([&](std::size_t i) { return std::nearbyintf(x.lane[i]); });
 }
-// 2 to the n for integers n from -126 to 127.
+// 2 to the n for integers n from -126 to 127. Lanes without a number may have any n: what exceeds 32
+// bits becomes 1, as on the other targets.
 TALU_INLINE f32x16 power_of_two(f32x16 n) {
   return lanes([&](std::size_t i) {
     // NaN must not be converted; it becomes 2^-126.
     const float bounded = n.lane[i] >= -126.0f ? n.lane[i] : -126.0f;
-    return as_float(static_cast<std::uint32_t>(static_cast<std::int32_t>(bounded) + 127) << 23);
+    const std::int32_t whole = bounded < 2147483648.0f ? static_cast<std::int32_t>(bounded) : 0;
+    return as_float((static_cast<std::uint32_t>(whole) + 127) << 23);
   });
 }
 TALU_INLINE float sum(f32x16 x) {
