@@ -215,7 +215,7 @@ Batch batch_of(Input& input, std::int32_t vocabulary, std::int32_t blocks, std::
 void run(Input& input) {
   const Network network(input);
   const std::int32_t blocks = input.number(1, 8), block_size = input.one_of({16, 32, 48}) - input.rarely();
-  const std::string kv_dtype = input.one_of({"f16", "bf16", "f32"});
+  const std::string kv_dtype = input.one_of({"f16", "bf16", "f32", "q8"});
   std::vector<std::unique_ptr<Executor>> executors;
   for (const Kernels* kernels : targets())
     executors.push_back(std::make_unique<Executor>(
