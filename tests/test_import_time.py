@@ -31,12 +31,3 @@ def test_import_talu_alone_loads_none_of_its_own_modules() -> None:
 def test_the_command_can_be_interrupted_before_it_loads_anything() -> None:
     loaded = loaded_by("import talu.__main__") - loaded_by("import talu, os, signal")
     assert loaded == {"talu.__main__"}
-
-
-def test_collections_are_suspended_only_while_a_module_is_imported() -> None:
-    code = (
-        "import gc, talu; talu.Client; print(gc.isenabled());"
-        "gc.disable(); talu.Chat; print(gc.isenabled())"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    assert shown.stdout.split() == ["True", "False"]

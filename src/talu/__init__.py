@@ -3,7 +3,6 @@
 The names are loaded on first use, so that ``import talu`` costs nothing.
 """
 
-import gc
 import importlib
 
 TYPE_CHECKING = False  # as in typing, which would be most of what this import costs
@@ -176,24 +175,13 @@ if not TYPE_CHECKING:  # a type checker would take any name for granted
     def __getattr__(name: str) -> object:
         for module, names in HOMES.items():
             if name in names:
-                value: object = getattr(_imported(module), name)
+                value: object = getattr(importlib.import_module(module), name)
                 globals()[name] = value
                 return value
         if name in MODULES:
             return importlib.import_module(f"talu.{name}")
         hint = "" if name.startswith("_") else _hint(name)
         raise AttributeError(f"module 'talu' has no attribute {name!r}{hint}")
-
-
-def _imported(module: str) -> object:
-    """Import a module without garbage collections, which would find nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return importlib.import_module(module)
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _hint(name: str) -> str:

@@ -5,11 +5,8 @@ never released in the child. So locks are replaced by new ones in the child, and
 imports have finished.
 """
 
-import gc
 import os
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from weakref import WeakSet
@@ -52,20 +49,8 @@ def import_whole(name: str) -> ModuleType:
     A child that is forked during an import cannot import the same modules, because Python's import
     locks stay locked in it.
     """
-    with IMPORTING, uncollected():
+    with IMPORTING:
         return import_module(name)
-
-
-@contextmanager
-def uncollected() -> Generator[None]:
-    """Suspend garbage collection; what an import makes is kept, so a collection finds nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def check_process(process: int, what: str, remedy: str) -> None:
