@@ -29,9 +29,9 @@ assert PACKAGE is not None
 MINILM = Path(PACKAGE.origin or "").parent / "model"
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial.md"
 CODES = {
-    "q4": (4, "e1f9959d44e59e7d"),
-    "q4_0": (4, "5c5824e53bb75a51"),
-    "q4_k_m": (4, "57b4dec726df593f"),
+    "q4": (5, "bc5d8ba1b64ff077"),
+    "q4_0": (5, "216dad672ab200d7"),
+    "q4_k_m": (5, "d1e6d056163b6246"),
 }
 TEXTS = [
     "The boat left the harbour before the fog had lifted.",

@@ -30,7 +30,7 @@ __all__ = ["Calibration", "Calibrator"]
 
 Floats = NDArray[np.float32]
 Tokens = NDArray[np.int32]
-METHOD = 4  # changes when the codes that are chosen for the same texts do
+METHOD = 5  # changes when the codes that are chosen for the same texts do
 PIECE = 256  # tokens that are read together, at most
 PARAGRAPH = "\n\n"
 # Parameters of a network that reads the texts twice, in paragraphs and in one piece: small networks
