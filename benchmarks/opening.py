@@ -9,18 +9,16 @@ files. "Own" memory has been written by the process; the rest are pages of files
 processes with the same model share.
 """
 
-import argparse
 import importlib.util
-import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from machine import commit, machine
+from command import Report, options, spread
 from make_checkpoint import default_folder
 
 MARK = """
@@ -110,42 +108,36 @@ def runs_llama_cpp(model: Path) -> bool:
     return model.suffix == ".gguf" and importlib.util.find_spec("xllamacpp") is not None
 
 
-def report(results: list[Times]) -> None:
-    """Print a table of one model: medians, minimum and maximum."""
-    print(f"\n{results[0].model}")
+def lines(results: list[Times]) -> list[str]:
+    """The table of one model."""
+    found = ["", results[0].model]
     for times in results:
-        wall, work = statistics.median(times.first_s), statistics.median(times.processor_s)
-        own = statistics.median(times.own_bytes) / 1e6
-        print(
-            f"  {times.program:17} first token {wall:.3f} s "
-            f"({min(times.first_s):.3f} to {max(times.first_s):.3f}), "
-            f"import {statistics.median(times.import_s):.3f} s, processor {work:.3f} s "
-            f"({min(times.processor_s):.3f} to {max(times.processor_s):.3f}), "
-            f"resident {statistics.median(times.resident_bytes) / 1e6:.0f} MB, "
-            f"own {own:.0f} MB"
+        resident, own = (
+            statistics.median(each) / 1e6 for each in (times.resident_bytes, times.own_bytes)
         )
+        found.append(
+            f"  {times.program:17} first token {spread(times.first_s, 3)} s, "
+            f"import {statistics.median(times.import_s):.3f} s, "
+            f"processor {spread(times.processor_s, 3)} s, "
+            f"resident {resident:.0f} MB, own {own:.0f} MB"
+        )
+    return found
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("models", nargs="*", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", action="store_true")
+    parser = options(__doc__, rounds=7)
+    parser.add_argument("models", nargs="*", type=Path, default=[default_folder()])
     arguments = parser.parse_args()
-    where = {"machine": machine(), "commit": commit(), "threads": arguments.threads}
-    if not arguments.json:
-        print("import, open and first token, from the start of the process: median (range)")
-        print(*(f"{name}: {value}" for name, value in where.items()), sep="\n")
+    title = "import, open and first token, from the start of the process: median (range)"
+    report = Report(arguments, title)
     results = []
-    for model in arguments.models or [default_folder()]:
+    for model in arguments.models:
         times = measure(model, arguments.threads, arguments.rounds)
         results += times
-        if times and not arguments.json:
-            report(times)
-    if arguments.json:
-        print(json.dumps(where | {"results": [asdict(times) for times in results]}))
+        for line in lines(times) if times else ():
+            report.line(line)
+    report.end(results)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+"""The command line and the output that the benchmarks share."""
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from machine import commit, machine
+
+
+def options(doc: str | None, *, rounds: int) -> argparse.ArgumentParser:
+    """A parser for a benchmark that runs engines in turn.
+
+    Args:
+        doc: the docstring of the benchmark; its first line describes it.
+        rounds: how many there are unless told.
+    """
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--threads", type=int, default=2, help="of each engine")
+    parser.add_argument("--rounds", type=int, default=rounds, help="after one that warms up")
+    with_json(parser)
+    return parser
+
+
+def with_json(parser: argparse.ArgumentParser) -> None:
+    """Let a benchmark print its figures as JSON."""
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON instead")
+
+
+class Report:
+    """Writes lines as they come, or with ``--json`` one document at the end."""
+
+    def __init__(self, arguments: argparse.Namespace, title: str, **more: object) -> None:
+        """Write the title, the machine, the commit, the options, and what else is given."""
+        given = {name: value for name, value in vars(arguments).items() if name != "json"}
+        self._json = arguments.json
+        self._about = {"machine": machine(), "commit": commit(), **given, **more}
+        self.line(title)
+        for name, value in self._about.items():
+            words = map(str, value) if isinstance(value, list) else (str(value),)
+            self.line(f"{name}: {' '.join(words)}")
+
+    def line(self, text: str = "") -> None:
+        """Write a line of text, unless everything is written as JSON."""
+        if not self._json:
+            print(text, flush=True)
+
+    def end(self, results: object) -> None:
+        """Write the machine, the options and all results, if JSON is wanted."""
+        if self._json:
+            print(json.dumps({**self._about, "results": results}, default=plain))
+
+
+def plain(value: object) -> Any:
+    """What JSON has for a result or an option."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Median, minimum and maximum."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
