@@ -5,14 +5,13 @@ tickets, with the prompt's ids made before the clock starts, and the streams of 
 everything that a chat does: template, tokenizer, regions, items, hooks.
 """
 
-import argparse
 import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from machine import commit, machine
+from command import Report, options
 
 from talu import AsyncClient
 from talu.engine.engine import Engine
@@ -63,8 +62,8 @@ async def one_round(measured: Measured, work: Callable[[], Awaitable[int]], expe
     measured.loop.append(MICROSECONDS * (time.thread_time() - thread) / count)
 
 
-async def measure(model: str, streams: int, tokens: int, rounds: int) -> None:
-    """Run both in turn, and print medians, minima and their differences."""
+async def measure(model: str, streams: int, tokens: int, rounds: int) -> tuple[Measured, Measured]:
+    """The engine and the client, in turn."""
     bare, full, expected = Measured(), Measured(), streams * tokens
     lease = acquire(model)
     async with AsyncClient(model) as client:
@@ -78,29 +77,35 @@ async def measure(model: str, streams: int, tokens: int, rounds: int) -> None:
             )
             await one_round(full, lambda: from_client(client, streams, tokens), expected)
     lease.release()
-    print(f"{'microseconds a token':44}{'engine':>9}{'client':>9}{'added':>9}")
+    return bare, full
+
+
+def lines(bare: Measured, full: Measured) -> list[str]:
+    """Medians, minima and their differences."""
+    found = [f"{'microseconds a token':44}{'engine':>9}{'client':>9}{'added':>9}"]
     for name, ours, theirs in (
         ("by the clock", bare.clock, full.clock),
         ("processor time of the loop's thread", bare.loop, full.loop),
     ):
         for kind, pick in (("median", statistics.median), ("minimum", min)):
             low, high = pick(ours), pick(theirs)
-            print(f"{name + ', ' + kind:44}{low:9.1f}{high:9.1f}{high - low:9.1f}")
+            found.append(f"{name + ', ' + kind:44}{low:9.1f}{high:9.1f}{high - low:9.1f}")
     pairs = statistics.median(b - a for a, b in zip(bare.clock, full.clock, strict=True))
-    print(f"{'by the clock, median of what a pair differs':62}{pairs:9.1f}")
+    return [*found, f"{'by the clock, median of what a pair differs':62}{pairs:9.1f}"]
 
 
 def main() -> None:
     """Command line of the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, rounds=15, threads=None)
     parser.add_argument("model", nargs="?", default="talu/pocket")
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
-    print(f"{given.streams} streams of {given.tokens} tokens, {given.rounds} rounds, {given.model}")
-    print(f"machine: {machine()}\ncommit: {commit()}")
-    asyncio.run(measure(given.model, given.streams, given.tokens, given.rounds))
+    report = Report(given, "streams through the engine and through AsyncClient")
+    found = asyncio.run(measure(given.model, given.streams, given.tokens, given.rounds))
+    for line in lines(*found):
+        report.line(line)
+    report.end(dict(zip(("engine", "client"), found, strict=True)))
 
 
 if __name__ == "__main__":

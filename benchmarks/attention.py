@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from gguf_files import Maker, Worker, default_files
+from files import default_files
 from machine import commit, machine
 from peers import LlamaCpp, Talu, random_prompt
 from quality import divergences, exact_models, paragraphs, source_of
+from workers import Maker, Worker
 
 from talu.engine.loading import load_model
 from talu.sampling import SamplingParams
@@ -66,7 +67,7 @@ class LongLlamaCpp(LlamaCpp, Resident):
 
     def long(self, length: int, seed: int) -> Figures:
         """See ``LongTalu``."""
-        times = self._complete(random_prompt(length, seed), DECODE + 1)
+        times = self.complete(random_prompt(length, seed), DECODE + 1)
         return {
             "prefill": float(times["prompt_per_second"]),
             "decode": 1000 * DECODE / times["predicted_ms"],

@@ -6,30 +6,31 @@ Each engine runs in a process of its own and sleeps while another one works. lla
 server with 16 slots and continuous batching. Without a file it takes SmolLM2-135M Q4_1.
 """
 
-import argparse
 import asyncio
-import json
 import os
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from gguf_files import Worker, default_files
-from machine import commit, machine
+from command import Report, options, spread
+from files import default_files
 from peers import LlamaCpp, random_prompt
+from workers import Worker
 
 from talu.cli.bench import prefill_rate
 from talu.engine.engine import Engine
+from talu.engine.loading import load_model
 from talu.engine.registry import acquire
 from talu.engine.ticket import Ticket
+from talu.protocols import Executor
 from talu.sampling import SamplingParams
+from talu.sources import open_model
 from talu.types import LocalBackend
 
 SLOTS = 16
@@ -47,8 +48,9 @@ class TaluServer:
     def __init__(self, file: Path, threads: int) -> None:
         self._file = str(file)
         self._options = LocalBackend(num_threads=threads)
-        self._lease = acquire(self._file, self._options)
-        self._engine = self._lease.engine
+        model = load_model(open_model(self._file)[0], self._options)
+        self._executor = Timed(model.executor)
+        self._engine = Engine(replace(model, executor=self._executor))
         self.name = f"talu ({self._engine.info.target}, {self._engine.info.weight_format})"
 
     def context(self) -> int:
@@ -100,11 +102,12 @@ class TaluServer:
         """
         history, turn = random_prompt(HISTORY, seed), random_prompt(TURN, seed)
         wait(self._engine, history)
-        with seconds_in_steps(self._engine) as steps:
-            second = wait(self._engine, history + turn)
+        self._executor.seconds.clear()
+        second = wait(self._engine, history + turn)
+        steps = sum(self._executor.seconds)
         # The first turn left whole blocks of 16 tokens; what is beyond them is computed again.
         alone = wait(self._engine, random_prompt(TURN + HISTORY % 16, seed + 1))
-        return second, sum(steps), alone
+        return second, steps, alone
 
     def yesterday(self, seed: int) -> tuple[float, float]:
         """Seconds to the first token of a chat that another engine computed, and without its files.
@@ -128,27 +131,26 @@ class TaluServer:
 
     def close(self) -> None:
         """Free the model."""
-        self._lease.release()
+        self._engine.close()
 
 
-@contextmanager
-def seconds_in_steps(engine: Engine) -> Iterator[list[float]]:
-    """The seconds of each step that the executor runs."""
-    worker = engine._worker
-    step, seconds = worker._executor.step, list[float]()
+class Timed:
+    """An executor that records the seconds of its steps."""
 
-    def timed(*arrays: Any) -> Any:
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self.seconds: list[float] = []
+
+    def step(self, *arrays: Any) -> Any:
+        """See ``Executor``."""
         start = time.perf_counter()
-        try:
-            return step(*arrays)
-        finally:
-            seconds.append(time.perf_counter() - start)
+        logits = self._executor.step(*arrays)
+        self.seconds.append(time.perf_counter() - start)
+        return logits
 
-    worker._executor.step = timed  # type: ignore[method-assign]
-    try:
-        yield seconds
-    finally:
-        worker._executor.step = step  # type: ignore[method-assign]
+    def close(self) -> None:
+        """See ``Executor``."""
+        self._executor.close()
 
 
 def wait(engine: Engine, prompt: list[int]) -> float:
@@ -272,51 +274,45 @@ def measure(worker: Worker, figures: Figures, length: int, number: int, *, whole
         figures.computed_ms.append(computed * 1e3)
 
 
-def report(results: list[Figures]) -> None:
-    """Print medians, minimum and maximum, and the ratio to the first engine."""
+def lines(results: list[Figures]) -> list[str]:
+    """All figures, and the ratio to the first engine."""
+    found = []
     for figures in results:
-        print(f"\n{figures.engine}")
+        found += ["", figures.engine]
         for count, rates in figures.tokens_per_second.items():
             ratio = statistics.median(results[0].tokens_per_second[count])
             ratio /= statistics.median(rates)
-            print(f"  {count:4} chats: {spread(rates)} tokens/s (talu / this: {ratio:.2f})")
-        for name, values in vars(figures).items():
-            if isinstance(values, list) and values:
-                print(f"  {name}: {spread(values)}")
-
-
-def spread(values: list[float]) -> str:
-    """Median, minimum and maximum."""
-    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+            found.append(f"  {count:4} chats: {spread(rates)} tokens/s (talu / this: {ratio:.2f})")
+        found += [
+            f"  {name}: {spread(values)}"
+            for name, values in vars(figures).items()
+            if isinstance(values, list) and values
+        ]
+    return found
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = options(__doc__, rounds=5)
     parser.add_argument("file", nargs="?", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--chats", type=int, nargs="+", default=[16, 64, 256])
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    file = arguments.file or default_files()[0]
-    where = vars(arguments) | {"machine": machine(), "commit": commit(), "file": file.name}
-    workers = [Worker(make, file, arguments.threads) for make in (TaluServer, LlamaServer)]
-    results = [Figures(each.name, {count: [] for count in arguments.chats}) for each in workers]
+    given = parser.parse_args()
+    file = given.file = given.file or default_files()[0]
+    title = f"{PROMPT} tokens in, {ANSWER} out; median (minimum to maximum)"
+    report = Report(given, title)
+    workers = [Worker(make, file, given.threads) for make in (TaluServer, LlamaServer)]
+    results = [Figures(each.name, {count: [] for count in given.chats}) for each in workers]
     length = min(LONG, workers[0].ask("context") - 64)
     for worker in workers:
         worker.ask("chats", SLOTS, 1_000_000)  # warms up
-    for number in range(arguments.rounds):
+    for number in range(given.rounds):
         for index, (worker, figures) in enumerate(zip(workers, results, strict=True)):
             measure(worker, figures, length, number, whole=index == 0)
     for worker in workers:
         worker.close()
-    if arguments.json:
-        print(json.dumps(where | {"results": [vars(each) for each in results]}, default=str))
-    else:
-        print(f"{PROMPT} tokens in, {ANSWER} out; median (minimum to maximum)")
-        print(*(f"{name}: {value}" for name, value in where.items()), sep="\n")
-        report(results)
+    for line in lines(results):
+        report.line(line)
+    report.end(results)
 
 
 if __name__ == "__main__":

@@ -7,18 +7,17 @@ round. Each engine runs in a process of its own and sleeps while another one wor
 it takes SmolLM2-135M Q4_1.
 """
 
-import argparse
-import json
 import multiprocessing
 import os
-import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from gguf_files import Worker, default_files
-from machine import commit, machine
+from command import Report, in_turn, options, spread
+from files import default_files
 from peers import LlamaCpp, Talu
+from workers import Worker
 
 CONTEXT = 1024
 
@@ -47,44 +46,33 @@ def busy(core: int) -> Iterator[None]:
         process.join()
 
 
+def decode(worker: Worker, tokens: int, core: int, number: int) -> tuple[float, float]:
+    """Tokens per second, alone and beside another process."""
+    quiet = worker.ask("decode", tokens, number)
+    with busy(core):
+        return quiet, worker.ask("decode", tokens, number)
+
+
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = options(__doc__, rounds=5)
     parser.add_argument("file", nargs="?", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    file = arguments.file or default_files()[0]
+    given = parser.parse_args()
+    given.file = given.file or default_files()[0]
     cores = sorted(os.sched_getaffinity(0))
-    workers = [Worker(make, file, arguments.threads) for make in (Talu, llama_cpp)]
-    quiet: dict[str, list[float]] = {worker.name: [] for worker in workers}
-    loaded: dict[str, list[float]] = {worker.name: [] for worker in workers}
-    for number in range(arguments.rounds + 1):
-        for worker in workers:
-            alone = worker.ask("decode", arguments.tokens, number)
-            with busy(cores[0]):
-                beside = worker.ask("decode", arguments.tokens, number)
-            if number > 0:  # the first round warms up
-                quiet[worker.name].append(alone)
-                loaded[worker.name].append(beside)
-    for worker in workers:
+    report = Report(given, "decode beside a process that takes one core", cores=len(cores))
+    workers = [Worker(make, given.file, given.threads) for make in (Talu, llama_cpp)]
+    measures = [partial(decode, worker, given.tokens, cores[0]) for worker in workers]
+    results = []
+    for worker, found in zip(workers, in_turn(measures, given.rounds), strict=True):
         worker.close()
-    where = {"machine": machine(), "commit": commit(), "file": file.name}
-    where |= {"threads": arguments.threads, "cores": len(cores)}
-    if arguments.json:
-        print(json.dumps(where | {"quiet": quiet, "busy": loaded}))
-        return
-    print(f"decode of {arguments.tokens} tokens beside a process that takes one core")
-    print(*(f"{name}: {value}" for name, value in where.items()), sep="\n")
-    for name, rates in quiet.items():
-        shares = [b / q for b, q in zip(loaded[name], rates, strict=True)]
-        print(
-            f"{name}: quiet {statistics.median(rates):.1f} tokens/s, busy "
-            f"{statistics.median(loaded[name]):.1f}, share {statistics.median(shares):.0%} "
-            f"({min(shares):.0%} to {max(shares):.0%})"
-        )
+        quiet, loaded = zip(*found, strict=True)
+        shares = [100 * busy / alone for alone, busy in found]
+        results.append({"engine": worker.name, "quiet": quiet, "busy": loaded})
+        report.line(f"{worker.name}: quiet {spread(quiet)} tokens/s, busy {spread(loaded)}")
+        report.line(f"  share {spread(shares, 0)} %")
+    report.end(results)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,34 @@
-"""The command line and the output that the benchmarks share."""
+"""The command line, the rounds and the output that the benchmarks share."""
 
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from machine import commit, machine
 
+Measured = TypeVar("Measured")
 
-def options(doc: str | None, *, rounds: int) -> argparse.ArgumentParser:
-    """A parser for a benchmark that runs engines in turn.
+
+def options(
+    doc: str | None, *, rounds: int | None = None, threads: int | None = 2
+) -> argparse.ArgumentParser:
+    """The parser of a benchmark, with the options that most have.
 
     Args:
         doc: the docstring of the benchmark; its first line describes it.
-        rounds: how many there are unless told.
+        rounds: how many there are unless told; None for a benchmark without rounds.
+        threads: of each engine unless told; None for a benchmark without engines.
     """
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
-    parser.add_argument("--threads", type=int, default=2, help="of each engine")
-    parser.add_argument("--rounds", type=int, default=rounds, help="after one that warms up")
-    with_json(parser)
-    return parser
-
-
-def with_json(parser: argparse.ArgumentParser) -> None:
-    """Let a benchmark print its figures as JSON."""
+    if threads is not None:
+        parser.add_argument("--threads", type=int, default=threads, help="of each engine")
+    if rounds is not None:
+        parser.add_argument("--rounds", type=int, default=rounds, help="after one that warms up")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON instead")
+    return parser
 
 
 class Report:
@@ -51,6 +53,21 @@ class Report:
         """Write the machine, the options and all results, if JSON is wanted."""
         if self._json:
             print(json.dumps({**self._about, "results": results}, default=plain))
+
+
+def in_turn(measures: Sequence[Callable[[int], Measured]], rounds: int) -> list[list[Measured]]:
+    """Call functions in turn in every round, with the number of the round.
+
+    Returns:
+        The results of each function, without those of the first round, which warms up.
+    """
+    found: list[list[Measured]] = [[] for _ in measures]
+    for number in range(rounds + 1):
+        for measure, results in zip(measures, found, strict=True):
+            result = measure(number)
+            if number > 0:
+                results.append(result)
+    return found
 
 
 def plain(value: object) -> Any:

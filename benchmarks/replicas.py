@@ -8,7 +8,6 @@ hedging. The replicas are servers that answer from memory, each in a process of 
 
 import argparse
 import asyncio
-import json
 import statistics
 import time
 from collections.abc import Iterator
@@ -16,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from command import Report, options
 from fast_server import MODEL, started
-from machine import commit, machine
 
 from talu import AsyncClient, ModelSpec, OpenAICompatibleBackend
 from talu.exceptions import EndpointError
@@ -126,23 +125,17 @@ async def stalling(given: argparse.Namespace) -> dict[str, float]:
 
 def main() -> None:
     """Command line of the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, threads=None)
     parser.add_argument("--rate", type=float, default=40.0, help="requests a second")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each part")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     given = parser.parse_args()
-    about = {"rate": given.rate, "seconds": given.seconds}
-    about |= {"machine": machine(), "commit": commit()}
+    report = Report(given, f"{REPLICAS} replicas under a steady load")
     figures = {"killed": asyncio.run(killed(given)), "stalling": asyncio.run(stalling(given))}
-    if given.json:
-        print(json.dumps({**about, **figures}))
-        return
-    print(f"{REPLICAS} replicas, {given.rate:g} requests a second, {given.seconds:g} s a part")
-    print(f"machine: {about['machine']}\ncommit: {about['commit']}")
     for part, values in figures.items():
-        print(part)
+        report.line(part)
         for name, value in values.items():
-            print(f"    {name.replace('_', ' '):24}{value:10.1f}")
+            report.line(f"    {name.replace('_', ' '):24}{value:10.1f}")
+    report.end(figures)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,13 @@ cost where they do not pay. The program ends if an answer with drafts has other 
 file it takes the two that the tests use.
 """
 
-import argparse
-import json
 import statistics
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from gguf_files import default_files
-from machine import commit, machine
+from command import Report, options, spread
+from files import default_files
 
 from talu.engine.engine import Engine
 from talu.engine.registry import acquire
@@ -118,53 +116,38 @@ def measure(file: Path, task: str, engines: list[Engine], tokens: int, rounds: i
     return measured
 
 
-def report(measured: Measured) -> None:
-    """Print one line."""
-    plain, fast = (
-        f"{statistics.median(rates):6.1f} ({min(rates):.0f} to {max(rates):.0f})"
-        for rates in (measured.plain, measured.speculative)
-    )
+def line(measured: Measured) -> str:
+    """The figures of a task."""
     drafts = f"{measured.accepted_draft_tokens} of {measured.draft_tokens} drafted tokens accepted"
-    print(
-        f"  {measured.task:<10} plain {plain:<20} speculative {fast:<20} ratio "
+    return (
+        f"  {measured.task:<10} plain {spread(measured.plain):<20} "
+        f"speculative {spread(measured.speculative):<20} ratio "
         f"{measured.ratio:.2f}; {drafts}, {measured.tokens} tokens in all"
     )
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__doc__, rounds=5)
     parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=200)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    where = {"machine": machine(), "commit": commit(), "threads": arguments.threads}
-    if not arguments.json:
-        print(f"{arguments.tokens} tokens after a prompt, tokens per second")
-        print("median (minimum to maximum); ratio: median of the ratios of the rounds")
-        print(*(f"{name}: {value}" for name, value in where.items()), sep="\n")
+    given = parser.parse_args()
+    given.files = given.files or default_files()
+    title = "tokens per second: median (minimum to maximum); ratio: median of those of the rounds"
+    report = Report(given, title)
+    plain = LocalBackend(num_threads=given.threads)
     results = []
-    for file in arguments.files or default_files():
-        threads = arguments.threads
-        options = (
-            LocalBackend(num_threads=threads),
-            LocalBackend(num_threads=threads, speculative="ngram"),
-        )
-        leases = [acquire(str(file), each) for each in options]
-        if not arguments.json:
-            print(f"\n{file.name}")
+    for file in given.files:
+        leases = [acquire(str(file), each) for each in (plain, replace(plain, speculative="ngram"))]
+        report.line(f"\n{file.name}")
         for task in TASKS:
             engines = [lease.engine for lease in leases]
-            results.append(measure(file, task, engines, arguments.tokens, arguments.rounds))
-            if not arguments.json:
-                report(results[-1])
+            measured = measure(file, task, engines, given.tokens, given.rounds)
+            results.append(asdict(measured) | {"ratio": measured.ratio})
+            report.line(line(measured))
         for lease in leases:
             lease.release()
-    if arguments.json:
-        facts = [asdict(each) | {"ratio": each.ratio} for each in results]
-        print(json.dumps(where | {"results": facts}))
+    report.end(results)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
 A scripted model answers, so that nothing but the chat and the store is measured.
 """
 
-import argparse
 import os
-import platform
 import sqlite3
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
+
+from command import Report, in_turn, options, spread
 
 from talu import Client, ModelSpec, Profile
 from talu.backends.scripted import ScriptedModel
@@ -56,33 +55,30 @@ def search(profile: Profile) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def show(what: str, measure: Callable[[], float], rounds: int) -> None:
-    """Run once to warm up, then some rounds; print minimum, median and maximum."""
-    measure()
-    found = sorted(measure() for _ in range(rounds))
-    print(f"{what:44} {found[0]:10.1f} {statistics.median(found):10.1f} {found[-1]:10.1f}")
-
-
 def main() -> None:
     """Measure everything in a home of its own, on the disk that the working folder is on."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = options(__doc__, rounds=5, threads=None)
     parser.add_argument("--turns", type=int, default=500)
     parser.add_argument("--items", type=int, default=10_000)
     given = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load", end=" ")
-    print(f"{os.getloadavg()[0]:.1f}, SQLite {sqlite3.sqlite_version}")
-    print(f"{'':44} {'minimum':>10} {'median':>10} {'maximum':>10}")
+    title = "a profile: median (minimum to maximum)"
+    report = Report(given, title, sqlite=sqlite3.sqlite_version)
+    results: dict[str, list[float]] = {}
+
+    def show(what: str, measure: Callable[[], float]) -> None:
+        (results[what],) = in_turn([lambda _: measure()], given.rounds)
+        report.line(f"{what:44} {spread(results[what])}")
+
     with tempfile.TemporaryDirectory(dir=".") as home:
         os.environ["HOME"] = os.path.realpath(home)
         profile = Profile("bench")
-        show("turns/s, not stored", lambda: talk(None, given.turns), given.rounds)
-        show("turns/s, stored", lambda: talk(profile, given.turns), given.rounds)
+        show("turns/s, not stored", lambda: talk(None, given.turns))
+        show("turns/s, stored", lambda: talk(profile, given.turns))
         talk(profile, 5000)
         fill(profile, given.items)
-        name = f"ms to restore {given.items:,} items"
-        show(name, lambda: restore(profile, given.items), given.rounds)
-        show("ms to search all of it", lambda: search(profile), given.rounds)
+        show(f"ms to restore {given.items:,} items", lambda: restore(profile, given.items))
+        show("ms to search all of it", lambda: search(profile))
+    report.end(results)
 
 
 if __name__ == "__main__":

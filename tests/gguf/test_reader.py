@@ -82,7 +82,8 @@ def test_values_of_all_types_are_read_as_the_reference_implementation_wrote_them
     assert (metadata["a.f32"], metadata["a.f64"]) == (0.5, 0.1)
     assert metadata["a.bool"] is True
     assert metadata["a.text"] == "grün ▁"
-    assert list(metadata["a.texts"]) == ["", "b", "▁the"]  # type: ignore[arg-type]
+    texts: Any = metadata["a.texts"]
+    assert list(texts) == ["", "b", "▁the"]
     assert np.asarray(metadata["a.numbers"]).tolist() == [1, -2, 3]
     assert np.asarray(metadata["a.decimals"]).tolist() == [0.5, float(np.float32(-1e30))]
     assert np.asarray(metadata["a.flags"]).tolist() == [True, False]
@@ -356,9 +357,9 @@ def test_a_vocabulary_of_a_million_texts_is_read_quickly(write: Write) -> None:
     texts = b"".join(text(f"token{number}") for number in range(1_000_000))
     path = write(whole([array("tokens", 8, 1_000_000, texts)]))
     start = time.process_time()
-    metadata = metadata_of(path)
+    tokens: Any = metadata_of(path)["tokens"]
     assert time.process_time() - start < 2  # 0.1 s on a quiet machine
-    assert metadata["tokens"][999_999] == "token999999"  # type: ignore[index]
+    assert tokens[999_999] == "token999999"
 
 
 @pytest.fixture(scope="module")

