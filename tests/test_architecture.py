@@ -99,6 +99,7 @@ PURE = [  # pure files: no input, output, threads or clocks
     "backends/remote/server_errors.py",
     "chat/builder.py",
     "chat/messages.py",
+    "chat/outcome.py",
     "chat/parsing.py",
     "chat/serialization.py",
     "chat/user_message.py",

@@ -6,18 +6,15 @@ shared by all its users in this process.
 
 from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, Self, Unpack, overload
 
 from talu.chat.async_chat import AsyncChat, AsyncResponse, AsyncStreamingResponse
-from talu.chat.completion import raw_turn
+from talu.chat.completion import acomplete, complete
 from talu.chat.fan_out import AsyncFanOut, FanOut
-from talu.chat.io import AsyncIO, SyncIO
 from talu.chat.pieces import AsyncPieces, Pieces
 from talu.chat.questions import aask_each, ask_each, batch_of, conversation_of, draft_of, single
 from talu.chat.sync_chat import Chat, Response
 from talu.chat.token_methods import AsyncTokenMethods, TokenMethods
-from talu.chat.turn import Turn, answer
 from talu.chat.user_message import Message
 from talu.client_base import BaseClient
 from talu.config import (
@@ -158,7 +155,7 @@ class Client(BaseClient, FanOut, TokenMethods):
                 model, client=self, system=system, messages=conversation_of(question, deadline)
             )
             draft = draft_of(chat, question, full, stop_flag=flag, timeout=deadline)
-            return chat._whole(draft)
+            return chat._answer(draft, stream=False)
 
         return ask(prompt, stop_flag) if texts is None else ask_each(texts, ask, stop_flag)
 
@@ -183,7 +180,7 @@ class Client(BaseClient, FanOut, TokenMethods):
         messages = conversation_of(prompt, deadline)
         chat = Chat(model, client=self, system=system, messages=messages)
         draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=deadline)
-        return Pieces(chat._streamed(draft))
+        return Pieces(chat._answer(draft, stream=True))
 
     def chat(
         self,
@@ -268,16 +265,7 @@ class Client(BaseClient, FanOut, TokenMethods):
             GenerationError: the prompt does not fit the context, or the model failed.
         """
         request = self._raw(prompt, system, config, completion_opts, settings, timeout)
-        name = self._router.name_of(model)
-        io = SyncIO(partial(self._router.backend, name, deadline=request.deadline, stop=stop_flag))
-        turn: Turn[Chat] = raw_turn(self, name, io, request, stop_flag)
-        turn.make_answer = Response
-        try:
-            io.run(answer(turn))
-        except BaseException:
-            turn.settle()
-            raise
-        return Response.of(turn)
+        return complete(self, request, model, stop_flag=stop_flag)
 
     def close(self) -> None:
         """Release the models; later calls raise ``StateError``, but attributes stay readable."""
@@ -360,7 +348,7 @@ class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods)
             messages = conversation_of(question, deadline)
             chat = AsyncChat(model, client=self, system=system, messages=messages)
             draft = draft_of(chat, question, full, stop_flag=stop_flag, timeout=deadline)
-            return await chat._whole(draft)
+            return await chat._answer(draft, stream=False)
 
         return await ask(prompt) if texts is None else await aask_each(texts, ask)
 
@@ -390,7 +378,7 @@ class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods)
         def begin(cancelled: StopFlag) -> Awaitable[AsyncStreamingResponse]:
             if stop_flag is not None:
                 stop_flag.when_signalled(cancelled.signal)
-            return chat._streamed(replace(draft, stop_flag=cancelled))
+            return chat._answer(replace(draft, stop_flag=cancelled), stream=True)
 
         return AsyncPieces(begin, chat.model)
 
@@ -442,14 +430,7 @@ class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods)
     ) -> AsyncResponse:
         """Like ``Client.raw_complete``, awaited."""
         request = self._raw(prompt, system, config, completion_opts, settings, timeout)
-        name = self._router.name_of(model)
-        io = AsyncIO(
-            partial(self._router.abackend, name, deadline=request.deadline, stop=stop_flag)
-        )
-        turn: Turn[AsyncChat] = raw_turn(self, name, io, request, stop_flag)
-        turn.make_answer = AsyncResponse
-        await answer(turn)
-        return AsyncResponse.of(turn)
+        return await acomplete(self, request, model, stop_flag=stop_flag)
 
     async def close(self) -> None:
         """Like ``Client.close``, awaited."""

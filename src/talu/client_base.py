@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from talu.backends.remote.options import OnUnsupported
-from talu.chat.completion import raw_request
 from talu.chat.observers import Hook, HookManager
+from talu.chat.requests import raw_request
 from talu.config import GenerationConfig, merged
 from talu.deadline import Deadline
 from talu.error_text import kind_of, shown

@@ -6,10 +6,11 @@ profile function sees these points. The frames of the interrupted call stay aliv
 interactive session.
 """
 
+import asyncio
 import gc
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from talu import Client, ModelSpec, Profile
 from talu.backends.scripted import ScriptedModel
 from talu.chat import Chat, Hook, StreamingResponse
+from talu.chat.interrupts import iterate, run
 from talu.exceptions import EndpointError
 
 pytestmark = [
@@ -134,7 +136,7 @@ def check(use: Callable[[Chat], None], profile: Profile | None, *, breaks: bool 
             alive = interrupted(use, chat, point)  # releases the frames as well
             connection["breaks"] = False
             latest = chat.last_response
-            if isinstance(latest, StreamingResponse) and latest._turn.unread:
+            if isinstance(latest, StreamingResponse) and latest._outcome.unread:
                 latest.close()  # interrupted while it was being returned
             chat.send("next")
             texts = [item.text for item in chat.items]
@@ -200,3 +202,59 @@ def test_an_interrupt_of_an_answer_without_a_chat_hides_nothing_from_the_hooks(
             for hook in hooks:
                 assert hook.told in TOLD, point
     assert point > 20
+
+
+async def numbers(log: list[str]) -> AsyncGenerator[int]:
+    try:
+        for number in range(3):
+            yield number
+    finally:
+        log.append("closed")
+
+
+def test_a_coroutine_that_never_suspends_gives_its_value() -> None:
+    async def value() -> int:
+        return 7
+
+    assert run(value()) == 7
+
+
+def test_a_coroutine_that_suspends_is_closed_and_an_error() -> None:
+    async def sleep() -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            log.append("closed")
+
+    log: list[str] = []
+    with pytest.raises(RuntimeError, match="suspended in a sync call"):
+        run(sleep())
+    assert log == ["closed"]
+
+
+def test_iterating_gives_every_item_and_closes_at_the_end() -> None:
+    log: list[str] = []
+    assert list(iterate(numbers(log))) == [0, 1, 2]
+    assert log == ["closed"]
+
+
+def test_closing_the_iterator_closes_the_async_generator_at_once_inside_a_loop_too() -> None:
+    async def main() -> None:
+        items = iterate(numbers(log))
+        next(items)
+        items.close()
+        assert log == ["closed"]
+
+    log: list[str] = []
+    asyncio.run(main())
+
+
+def test_an_exception_passes_through() -> None:
+    async def broken() -> AsyncGenerator[int]:
+        yield 1
+        raise KeyError("mine")
+
+    items = iterate(broken())
+    assert next(items) == 1
+    with pytest.raises(KeyError):
+        next(items)

@@ -1,64 +1,40 @@
-"""Tests of running coroutines without an event loop."""
+"""Calls of user functions return what the function returned."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 
 import pytest
 
-from talu.chat.io import iterate, run
+from talu.chat.interrupts import run
+from talu.chat.io import AsyncIO, SyncIO
+from talu.exceptions import ValidationError
 
 
-async def numbers(log: list[str]) -> AsyncGenerator[int]:
-    try:
-        for number in range(3):
-            yield number
-    finally:
-        log.append("closed")
+def unused() -> None:
+    raise AssertionError("no model is opened")
 
 
-def test_a_coroutine_that_never_suspends_gives_its_value() -> None:
-    async def value() -> int:
-        return 7
-
-    assert run(value()) == 7
+def double(number: int, *, plus: int = 0) -> int:
+    return 2 * number + plus
 
 
-def test_a_coroutine_that_suspends_is_closed_and_an_error() -> None:
-    async def sleep() -> None:
-        try:
-            await asyncio.sleep(0)
-        finally:
-            log.append("closed")
-
-    log: list[str] = []
-    with pytest.raises(RuntimeError, match="suspended in a sync call"):
-        run(sleep())
-    assert log == ["closed"]
+async def awaited(number: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * number
 
 
-def test_iterating_gives_every_item_and_closes_at_the_end() -> None:
-    log: list[str] = []
-    assert list(iterate(numbers(log))) == [0, 1, 2]
-    assert log == ["closed"]
+def test_a_blocking_caller_gets_the_result_of_a_plain_function() -> None:
+    assert run(SyncIO(unused).call(double, 3, plus=1)) == 7
 
 
-def test_closing_the_iterator_closes_the_async_generator_at_once_inside_a_loop_too() -> None:
+def test_a_blocking_caller_of_an_async_function_is_told_what_to_do() -> None:
+    with pytest.raises(ValidationError, match=r"awaited is async: give it to AsyncClient"):
+        run(SyncIO(unused).call(awaited, 3))
+
+
+def test_an_awaiting_caller_gets_the_result_of_either_kind_of_function() -> None:
     async def main() -> None:
-        items = iterate(numbers(log))
-        next(items)
-        items.close()
-        assert log == ["closed"]
+        io = AsyncIO(unused)
+        assert await io.call(double, 3, plus=1) == 7
+        assert await io.call(awaited, 3) == 6
 
-    log: list[str] = []
     asyncio.run(main())
-
-
-def test_an_exception_passes_through() -> None:
-    async def broken() -> AsyncGenerator[int]:
-        yield 1
-        raise KeyError("mine")
-
-    items = iterate(broken())
-    assert next(items) == 1
-    with pytest.raises(KeyError):
-        next(items)

@@ -7,7 +7,8 @@ import pytest
 
 from talu.backends.scripted import ScriptedModel
 from talu.chat import Hook, HookManager
-from talu.chat.io import SyncIO, run
+from talu.chat.interrupts import run
+from talu.chat.io import SyncIO
 from talu.chat.observers import Generation
 from talu.config import GenerationConfig
 from talu.exceptions import GenerationError, ValidationError

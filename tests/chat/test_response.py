@@ -554,7 +554,7 @@ def test_cancelling_races_with_a_reader_that_stops(monkeypatch) -> None:
             reading.result(30)
             return inspect.getgeneratorstate(generator)
 
-        monkeypatch.setattr("talu.chat.io.getgeneratorstate", state)
+        monkeypatch.setattr("talu.chat.interrupts.getgeneratorstate", state)
         stream.cancel()
     assert (stream.finish_reason, model.active) == ("cancelled", 0)
 

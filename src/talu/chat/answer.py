@@ -1,97 +1,49 @@
-"""The base classes of all responses, and the outcome of a turn, which they present."""
+"""The base classes of all responses, which present the outcome of a turn."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from html import escape
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 from weakref import ref
 
-from talu.chat.builder import Builder
-from talu.chat.fields import ResultFields, answered_by
-from talu.chat.items import ContentPart, Item, OutputText
+from talu.chat.fields import ResultFields
+from talu.chat.items import ContentPart, OutputText
+from talu.chat.outcome import ChatT, Outcome
 from talu.exceptions import StateError
 from talu.other_names import no_attribute
 from talu.types import Attempt, FinishReason, Timings, Usage
 
-__all__ = ["Answer", "ChatT", "Latest", "Outcome", "WholeAnswer"]
+__all__ = ["Answer", "Latest", "WholeAnswer"]
 
 T = TypeVar("T")
-
-
-class Continuable(Protocol):
-    """A chat, as an answer sees it."""
-
-    def _ending_with(self, past: Sequence[Item]) -> Self:
-        """This chat if its history ends with the last of these items, else a fork that does."""
-
-
-ChatT = TypeVar("ChatT", bound=Continuable)
-
-
-@dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
-class Outcome(Generic[ChatT]):
-    """The state of a turn.
-
-    Attributes:
-        chat: the chat of the turn, None for a raw completion.
-        model: the name of the model or the policy that was asked.
-        answer: the response that presents this turn; a whole one once the text is complete.
-        past: the history up to and including this turn; empty before the commit.
-        finish_reason: None until the turn has ended, and when it failed without a partial answer.
-    """
-
-    chat: ChatT | None
-    model: str
-    builder: Builder = field(default_factory=Builder)
-    answer: "Answer[ChatT] | None" = None
-    past: tuple[Item, ...] = ()
-    finish_reason: FinishReason | None = None
-    ended: bool = False
-
-    def without_chat(self) -> "Outcome[ChatT]":
-        """A copy without the chat and its history."""
-        return self.of_chat(None)
-
-    def of_chat(self, chat: ChatT | None) -> "Outcome[ChatT]":
-        """A copy for this chat; without a chat it has no history either."""
-        return Outcome(
-            chat=chat,
-            model=self.model,
-            builder=self.builder,
-            past=() if chat is None else self.past,
-            finish_reason=self.finish_reason,
-            ended=self.ended,
-        )
 
 
 class Answer(ResultFields, Generic[ChatT]):
     """Base of all answers. Before a stream has ended, its attributes show what has arrived."""
 
-    _turn: Outcome[ChatT]
+    _outcome: Outcome[ChatT]
 
-    def __init__(self, turn: Outcome[ChatT]) -> None:
-        self._turn = turn
+    def __init__(self, outcome: Outcome[ChatT]) -> None:
+        self._outcome = outcome
         self._content: list[ContentPart] | None = None
-        turn.answer = self
 
     @property
     def chat(self) -> ChatT | None:
         """The chat that this answer belongs to; None for a raw completion and for a copy."""
-        return self._turn.chat
+        return self._outcome.chat
 
     @property
     def content(self) -> list[ContentPart]:
         """The text as content parts; once the answer has ended, always the same list."""
-        if self._content is None or not self._turn.ended:
-            self._content = [OutputText(self._turn.builder.text)]
+        if self._content is None or not self._outcome.ended:
+            self._content = [OutputText(self._outcome.builder.text)]
         return self._content
 
     def __repr__(self) -> str:
-        text = self._turn.builder.text
+        text = self._outcome.builder.text
         shown = [repr(text[:50] + "…" if len(text) > 50 else text)]
         if self.model is not None:
             shown.append(f"model={self.model!r}")
-        done = self._turn.builder.done
+        done = self._outcome.builder.done
         if done is not None and done.usage.total_tokens is not None:
             shown.append(f"total_tokens={done.usage.total_tokens}")
         shown += self._state()
@@ -107,7 +59,7 @@ class Answer(ResultFields, Generic[ChatT]):
         return {"text/plain": text, "text/html": page}
 
     def _displayed(self) -> str:
-        return self._turn.builder.text
+        return self._outcome.builder.text
 
     if not TYPE_CHECKING:  # a type checker would take any name for granted
 
@@ -116,30 +68,32 @@ class Answer(ResultFields, Generic[ChatT]):
 
     def _set_attempts(self, attempts: tuple[Attempt, ...]) -> None:
         """Name the models that were asked together with this one."""
-        model = answered_by(self._turn)
-        if (done := self._turn.builder.done) is not None:
-            self._turn.builder.done = replace(done, attempts=attempts, model=model)
+        builder = self._outcome.builder
+        if builder.done is not None:
+            model = self._outcome.answered_by
+            builder.done = replace(builder.done, attempts=attempts, model=model)
 
     def _add_note(self, note: str) -> None:
-        if (done := self._turn.builder.done) is not None:
-            self._turn.builder.done = replace(done, notes=(*done.notes, note))
+        builder = self._outcome.builder
+        if builder.done is not None:
+            builder.done = replace(builder.done, notes=(*builder.done.notes, note))
 
     def _detach(self) -> None:
         """Drop the reference to the chat, whose client is closed."""
-        self._turn.chat = None
+        self._outcome.chat = None
 
     def _chat_to_continue(self) -> ChatT:
         """The chat itself if this is its latest answer, otherwise a fork that ends with it."""
-        turn = self._turn
-        if turn.chat is None:
+        outcome = self._outcome
+        if outcome.chat is None:
             raise StateError(
                 "this answer does not belong to a chat, because it is a one-shot or a copy: "
                 "continue an answer of client.chat() or client.ask()",
                 "STATE_NO_CHAT",
             )
-        if not turn.past:
+        if not outcome.past:
             raise StateError("this answer failed or was never read: there is nothing to continue")
-        return turn.chat._ending_with(turn.past)
+        return outcome.chat._ending_with(outcome.past)
 
 
 class WholeAnswer(Answer[ChatT], str):
@@ -148,19 +102,9 @@ class WholeAnswer(Answer[ChatT], str):
     It is not iterable, so that a forgotten ``stream=True`` is noticed; ``text`` is a plain ``str``.
     """
 
-    def __new__(cls, turn: Outcome[ChatT]) -> Self:
-        """Wrap a turn that has ended, so that its text no longer changes."""
-        return str.__new__(cls, turn.builder.text)
-
-    @classmethod
-    def of(cls, turn: Outcome[ChatT]) -> Self:
-        """The answer of this turn, created now unless the turn already has one.
-
-        The turn drops its reference, so that there is no reference cycle.
-        """
-        answer = turn.answer if isinstance(turn.answer, cls) else cls(turn)
-        turn.answer = None
-        return answer
+    def __new__(cls, outcome: Outcome[ChatT]) -> Self:
+        """Wrap the outcome of a turn that has ended, so that its text no longer changes."""
+        return str.__new__(cls, outcome.builder.text)
 
     def __iter__(self) -> NoReturn:
         raise TypeError(
@@ -175,12 +119,12 @@ class WholeAnswer(Answer[ChatT], str):
         return self  # immutable
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._turn.without_chat(),)
+        return type(self), (self._outcome.of_chat(None),)
 
     @property
     def finish_reason(self) -> FinishReason:
         """Why the answer ended."""
-        return self._known(self._turn.finish_reason)
+        return self._known(self._outcome.finish_reason)
 
     @property
     def usage(self) -> Usage:
@@ -232,8 +176,8 @@ class Latest:
         """Release a complete answer, keeping only its outcome."""
         if (answer := self._answer) is None:
             return
-        turn = answer._turn
-        if turn.ended and turn.past and turn.builder.done is not None:
-            outcome = turn.of_chat(None)
-            outcome.past = turn.past
+        outcome = answer._outcome
+        if outcome.ended and outcome.past and outcome.builder.done is not None:
+            past, outcome = outcome.past, outcome.of_chat(None)
+            outcome.past = past
             self._complete, self._answer = (ref(answer), outcome), None

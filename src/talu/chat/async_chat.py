@@ -12,16 +12,18 @@ from weakref import ref
 from talu.chat.answer import WholeAnswer
 from talu.chat.builder import Token
 from talu.chat.conversation import Conversation, Draft
+from talu.chat.interrupts import Claim
 from talu.chat.io import AsyncIO
+from talu.chat.outcome import State
 from talu.chat.stream import Stream
-from talu.chat.turn import OnToken, Turn, drain
+from talu.chat.turn import OnToken, Turn
 from talu.chat.user_message import Message
 from talu.config import GenerationConfig, GenerationSettings, check_boolean
 from talu.exceptions import StateError
 from talu.threads import beside_loop
 from talu.types import StopFlag
 
-__all__ = ["AsyncChat", "AsyncResponse", "AsyncStreamingResponse"]
+__all__ = ["AsyncChat", "AsyncResponse", "AsyncStreamingResponse", "presented"]
 
 
 class AsyncResponse(WholeAnswer["AsyncChat"]):
@@ -147,7 +149,7 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
         """
         self.cancel()
         await self._stop()
-        await self._turn.abandon()
+        await self._turn.cancel()
 
     async def _end(self) -> None:
         await self.close()
@@ -159,15 +161,21 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
             with suppress(RuntimeError):  # it waits for an event loop
                 await reader.aclose()
 
+    async def _give_way(self) -> None:
+        """End, because the chat is used again, unless a reader goes on reading."""
+        await self._settle()
+        if self._outcome.unread:
+            await self._turn.cancel(State.SUPERSEDED)
+
     async def _settle(self) -> None:
         """Stop a generation whose loop was left, without waiting for the event loop to do it."""
         gone = self._reader is not None and self._reader() is None
-        if gone and not self._turn.unread:
+        if gone and not self._outcome.unread:
             await self._stop()
 
     def _as_text(self) -> str:
         self._check_superseded()
-        if self._turn.unread:
+        if self._outcome.unread:
             wrong = "this answer has not been read: await it first, as in print(await response)"
             raise StateError(wrong, "STATE_UNREAD")
         return self.text
@@ -244,6 +252,11 @@ class AsyncStreamingResponse(Stream["AsyncChat"]):
             message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
         )
         return await chat._answer(draft, stream=stream)
+
+
+def presented(turn: Turn[Any]) -> AsyncResponse | AsyncStreamingResponse:
+    """The response that presents a turn of an awaited call."""
+    return AsyncStreamingResponse(turn) if turn.stream else AsyncResponse(turn.outcome)
 
 
 class AsyncChat(Conversation):
@@ -448,32 +461,23 @@ class AsyncChat(Conversation):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    @overload
+    async def _answer(self, draft: Draft, *, stream: Literal[False]) -> AsyncResponse: ...
+
+    @overload
+    async def _answer(self, draft: Draft, *, stream: Literal[True]) -> AsyncStreamingResponse: ...
+
+    @overload
+    async def _answer(
+        self, draft: Draft, *, stream: bool
+    ) -> AsyncResponse | AsyncStreamingResponse: ...
+
     async def _answer(
         self, draft: Draft, *, stream: bool
     ) -> AsyncResponse | AsyncStreamingResponse:
+        io, claim = AsyncIO(partial(self._abackend, draft.deadline, draft.stop_flag)), Claim()
         streamed = check_boolean("stream", stream)
         if isinstance(self.last_response, AsyncStreamingResponse):
-            await self.last_response._settle()
-            await self.last_response._turn.supersede()
-        return await (self._streamed(draft) if streamed else self._whole(draft))
-
-    async def _streamed(self, draft: Draft) -> AsyncStreamingResponse:
-        io = AsyncIO(partial(self._abackend, draft.deadline, draft.stop_flag))
-        turn = await self._begin(draft, io, stream=True)
-        response = AsyncStreamingResponse(turn)
-        self._latest.set(response)
-        return response
-
-    async def _whole(self, draft: Draft) -> AsyncResponse:
-        io = AsyncIO(partial(self._abackend, draft.deadline, draft.stop_flag))
-        turn = await self._begin(draft, io, stream=False)
-        turn.make_answer = AsyncResponse
-        try:
-            await drain(turn)
-        except BaseException:
-            if turn.past:  # it broke off, or could not be stored
-                self._latest.set(AsyncResponse.of(turn))
-            raise
-        response = AsyncResponse.of(turn)
-        self._latest.set(response)
-        return response
+            await self.last_response._give_way()
+        answer = await self._answered(draft, io, claim, presented, stream=streamed)
+        return cast("AsyncResponse | AsyncStreamingResponse", answer)

@@ -99,7 +99,6 @@ class Builder:
         tokens: ids of all sampled tokens, including reasoning tokens.
         logprobs: one entry per token, empty when none were requested.
         calls: tool calls in order of arrival.
-        has_text: whether text has arrived that is not the echo of the prompt.
         done: the last event of the stream, None before it arrives.
     """
 
@@ -108,7 +107,7 @@ class Builder:
 
     def _reset(self) -> None:
         self._texts: list[str] = []
-        self.has_text = False
+        self._has_text = False
         self._blocks: list[_Block] = []
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprob] = []
@@ -120,7 +119,7 @@ class Builder:
         match event:
             case TextDelta():
                 self._texts.append(event.text)
-                self.has_text |= bool(event.text) and not event.echo
+                self._has_text |= bool(event.text) and not event.echo
                 self._count(event)
                 return _piece(event) if event.text else None
             case ReasoningDelta():
@@ -154,6 +153,11 @@ class Builder:
     def has_content(self) -> bool:
         """Whether any text, reasoning or tool call has arrived."""
         return bool(self.calls or self._blocks or any(self._texts))
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the model has generated anything; an echo of the prompt does not count."""
+        return bool(self.tokens or self.calls or self._has_text or self.reasoning)
 
     def _open_block(self) -> _Block:
         """The block of reasoning that has not ended, a new one if there is none."""

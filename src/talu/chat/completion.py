@@ -1,80 +1,150 @@
-"""Builds the requests and turns of raw completions, which use no chat and no template."""
+"""Answers a request without a chat: a text to continue, or a list of messages."""
 
-from talu.chat.answer import ChatT
-from talu.chat.history import History
+from typing import Any, Literal, TypedDict, cast, overload
+
+from talu.chat import async_chat, sync_chat
+from talu.chat.answer import Answer
+from talu.chat.async_chat import AsyncResponse, AsyncStreamingResponse
 from talu.chat.hosts import Host
-from talu.chat.io import IO
-from talu.chat.turn import Turn
-from talu.config import GenerationConfig, check_boolean, check_token_id, check_token_ids
-from talu.error_text import shown
-from talu.exceptions import EmptyPromptError, ValidationError
-from talu.types import Request, StopFlag
+from talu.chat.interrupts import Claim, Guard
+from talu.chat.io import IO, AsyncIO, SyncIO
+from talu.chat.outcome import Outcome
+from talu.chat.sync_chat import Response, StreamingResponse
+from talu.chat.turn import Present, Turn
+from talu.config import check_boolean
+from talu.deadline import Deadline
+from talu.types import Request, StopFlag, check_stop_flag
 
-__all__ = ["raw_request", "raw_turn"]
+__all__ = ["acomplete", "complete"]
 
 
-def raw_request(
-    prompt: str,
-    system: str | None,
-    config: GenerationConfig,
+class _Limits(TypedDict):
+    """What may end the wait for a model."""
+
+    deadline: Deadline | None
+    stop: StopFlag | None
+
+
+@overload
+def complete(
+    client: Host,
+    request: Request,
+    model: str | None = None,
     *,
-    token_ids: list[int] | None,
-    continue_from_token_id: int | None,
-    echo_prompt: bool,
-) -> Request:
-    """The request of a raw completion; ``system`` precedes the prompt, with a blank line between.
+    stream: Literal[False] = False,
+    stop_flag: StopFlag | None = None,
+) -> Response: ...
 
-    Raises:
-        EmptyPromptError: the prompt has no characters and no tokens.
-        ValidationError: an argument is invalid, or has no meaning without a template.
+
+@overload
+def complete(
+    client: Host,
+    request: Request,
+    model: str | None = None,
+    *,
+    stream: bool,
+    stop_flag: StopFlag | None = None,
+) -> Response | StreamingResponse: ...
+
+
+def complete(
+    client: Host,
+    request: Request,
+    model: str | None = None,
+    *,
+    stream: bool = False,
+    stop_flag: StopFlag | None = None,
+) -> Response | StreamingResponse:
+    """The answer of one of the client's models; its hooks observe it, and nothing is stored.
+
+    Args:
+        client: the source of the models and the hooks.
+        request: see ``requests.raw_request`` and ``requests.chat_request``.
+        model: one of the client's models instead of the default one.
+        stream: return the answer before it is complete, to be read in pieces.
+        stop_flag: ends the answer when signalled, from any thread.
     """
-    for name, text in (("prompt", prompt), ("system", "" if system is None else system)):
-        if not isinstance(text, str):
-            wrong = f"{name} must be text, got {shown(text)}"
-            raise ValidationError(wrong, details={"param": name})
-    for name in ("chat_template", "extra_context"):
-        if config.given.get(name) is not None:
-            wrong = f"{name} has no meaning in a raw completion, which uses no template"
-            raise ValidationError(wrong, details={"param": name})
-    if config.given.get("allow_special_tokens") is False:
-        wrong = "a raw completion always recognises special tokens: leave allow_special_tokens out"
-        raise ValidationError(wrong, details={"param": "allow_special_tokens"})
-    check_boolean("echo_prompt", echo_prompt)
-    if continue_from_token_id is not None:
-        check_token_id("continue_from_token_id", continue_from_token_id)
-    if token_ids is not None:
-        token_ids = check_token_ids("token_ids", token_ids, ordered=True)
-    if system and token_ids is not None:
-        wrong = "system= is text and cannot go before token_ids: put its tokens there"
-        raise ValidationError(wrong, details={"param": "system"})
-    if system:
-        prompt = f"{system}\n\n{prompt}"
-    if not prompt and not token_ids and continue_from_token_id is None:
-        raise EmptyPromptError("the prompt is empty: give at least one character or token id")
-    unused = "the text of the prompt was not used: token_ids of completion_opts stand in its place"
-    return Request(
-        notes=(unused,) if prompt and token_ids is not None else (),
-        prompt=prompt,
-        token_ids=None if token_ids is None else tuple(token_ids),
-        continue_from_token_id=continue_from_token_id,
-        echo_prompt=echo_prompt,
-        config=config,
-    )
+    name = client.router.name_of(model)
+    limits: _Limits = {"deadline": request.deadline, "stop": stop_flag}
+    # The stream keeps the client, which closes its models when it is dropped.
+    io, guard = SyncIO(lambda: client.router.backend(name, **limits)), Guard()
+    turn = _turn(client, name, request, io, guard, sync_chat.presented, stream, stop_flag)
+    return cast("Response | StreamingResponse", guard.run(_answer(turn)))
 
 
-def raw_turn(
-    client: Host, model: str, io: IO, request: Request, stop_flag: StopFlag | None
-) -> Turn[ChatT]:
-    """A turn for the request, without a chat, that has not started."""
-    turn: Turn[ChatT] = Turn(
-        chat=None,
-        model=model,
-        history=History(),
-        input_text=request.prompt or "",
+@overload
+async def acomplete(
+    client: Host,
+    request: Request,
+    model: str | None = None,
+    *,
+    stream: Literal[False] = False,
+    stop_flag: StopFlag | None = None,
+) -> AsyncResponse: ...
+
+
+@overload
+async def acomplete(
+    client: Host,
+    request: Request,
+    model: str | None = None,
+    *,
+    stream: bool,
+    stop_flag: StopFlag | None = None,
+) -> AsyncResponse | AsyncStreamingResponse: ...
+
+
+async def acomplete(
+    client: Host,
+    request: Request,
+    model: str | None = None,
+    *,
+    stream: bool = False,
+    stop_flag: StopFlag | None = None,
+) -> AsyncResponse | AsyncStreamingResponse:
+    """Like ``complete``, awaited."""
+    name = client.router.name_of(model)
+    limits: _Limits = {"deadline": request.deadline, "stop": stop_flag}
+    io, claim = AsyncIO(lambda: client.router.abackend(name, **limits)), Claim()
+    turn = _turn(client, name, request, io, claim, async_chat.presented, stream, stop_flag)
+    return cast("AsyncResponse | AsyncStreamingResponse", await _answer(turn))
+
+
+def _turn(
+    client: Host,
+    model: str,
+    request: Request,
+    io: IO,
+    claim: Claim,
+    present: Present,
+    stream: bool,
+    stop_flag: StopFlag | None,
+) -> Turn[Any]:
+    check_stop_flag(stop_flag)
+    return Turn(
+        outcome=Outcome(chat=None, model=model),
         request=request,
+        input_text=_asked(request),
         io=io,
         hooks=client.hooks,
+        claim=claim,
         closing=client.router.closing,
+        present=present,
+        stream=check_boolean("stream", stream),
+        stop_flag=stop_flag,
     )
-    turn.stop_with(stop_flag)
-    return turn
+
+
+async def _answer(turn: Turn[Any]) -> Answer[Any]:
+    await turn.start()
+    return await turn.respond()
+
+
+def _asked(request: Request) -> str:
+    """The raw prompt, or the text of the last message."""
+    if request.messages is None:
+        return request.prompt or ""
+    content = request.messages[-1].get("content") if request.messages else None
+    if isinstance(content, str):
+        return content
+    return "".join(str(part.get("text", "")) for part in content or ())

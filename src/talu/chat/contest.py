@@ -9,8 +9,8 @@ from typing import Any
 from talu.chat.async_chat import AsyncChat, AsyncResponse
 from talu.chat.conversation import Conversation, Draft
 from talu.chat.questions import conversation_of, draft_of, single
+from talu.chat.racer import Racer
 from talu.chat.sync_chat import Chat, Response
-from talu.chat.turn import Racer
 from talu.chat.user_message import Message, user_items
 from talu.config import GenerationConfig, GenerationSettings, merged
 from talu.deadline import Deadline
@@ -71,17 +71,17 @@ class Questions:
     def ask(self, number: int, stop_flag: StopFlag | None) -> Response:
         """The answer of one of the models."""
         chat = Chat(**self._arguments(number))
-        return chat._whole(self._draft(chat, number, stop_flag))
+        return chat._answer(self._draft(chat, number, stop_flag), stream=False)
 
     async def aask(self, number: int, stop_flag: StopFlag | None) -> AsyncResponse:
         """Like ``ask``, awaited."""
         chat = AsyncChat(**self._arguments(number))
-        return await chat._whole(self._draft(chat, number, stop_flag))
+        return await chat._answer(self._draft(chat, number, stop_flag), stream=False)
 
     def attempts(self, number: int) -> tuple[Attempt, ...]:
         """The attempts at one of the models so far."""
         racer = self._racers.get(number)
-        return () if racer is None or racer.turn is None else racer.turn.attempts
+        return () if racer is None else racer.attempts()
 
     def lost(self, winner: int) -> None:
         """The other models are cancelled because this one was faster."""

@@ -4,20 +4,22 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar, Self
 
 from talu.callers import warn
-from talu.chat.answer import Latest
+from talu.chat.answer import Answer, Latest
 from talu.chat.attributes import StoreOwner
 from talu.chat.editing import Editable
-from talu.chat.history import Claim, History
+from talu.chat.history import History
 from talu.chat.hosts import Host, OwnHost, check_host
+from talu.chat.interrupts import Claim
 from talu.chat.io import IO
 from talu.chat.items import Item, MessageItem, MessageRole, distinct
-from talu.chat.messages import messages_from_items, without_unfinished_calls
 from talu.chat.observers import is_async
+from talu.chat.outcome import Outcome
 from talu.chat.parsing import items_from_messages
+from talu.chat.racer import Racer
+from talu.chat.requests import request_of
 from talu.chat.serialization import (
     FORMAT_VERSION,
     check_chat_dict,
@@ -25,10 +27,10 @@ from talu.chat.serialization import (
     item_from_dict,
     item_to_dict,
 )
-from talu.chat.turn import OnToken, Racer, Turn
+from talu.chat.turn import OnToken, Present, Turn
 from talu.chat.user_message import Message, user_items
 from talu.config import GenerationConfig, TemplateSource, check_boolean, merged, source_of
-from talu.deadline import Deadline, checked
+from talu.deadline import Deadline
 from talu.error_text import kind_of, shown
 from talu.exceptions import StateError, ValidationError
 from talu.json_values import json_copy
@@ -103,7 +105,6 @@ class Conversation(Editable):
             chat_template=chat_template,
         )
         self._client = client
-        self._turn: Turn[Self] | None = None  # the unfinished turn
         self._latest = Latest()
         self._offline = check_boolean("offline", offline)
         if system is not None and (not isinstance(system, str) or system):
@@ -344,15 +345,7 @@ class Conversation(Editable):
     def _request(
         self, items: Iterable[Item], config: GenerationConfig, deadline: Deadline | None = None
     ) -> Request:
-        template = config.chat_template if config.chat_template is not None else self._template
-        sent, notes = without_unfinished_calls(checked(items, deadline))
-        return Request(
-            messages=tuple(messages_from_items(sent)),
-            config=config,
-            deadline=deadline,
-            chat_template=source_of(template),
-            notes=notes,
-        )
+        return request_of(items, config, self._template, deadline)
 
     def _draft(
         self,
@@ -398,53 +391,55 @@ class Conversation(Editable):
     def _close(self) -> None:
         """Mark the chat as closed, and stop an answer that is being generated."""
         self._closed = True
-        if self._turn is not None:
-            self._turn.stop.signal()
+        self._history.stop()
 
-    def _turn_ended(self, claim: Claim) -> None:
-        """Drop the references to a turn that has ended.
+    async def _answered(
+        self, draft: Draft, io: IO, claim: Claim, present: Present, *, stream: bool
+    ) -> Answer[Any]:
+        """Claim the history, and run a turn; the response of a stream has only started."""
+        turn = self._claimed(draft, io, claim, present, stream=stream)
+        try:
+            await turn.start()
+            answer = await turn.respond()
+        except BaseException:
+            if turn.outcome.past:  # it broke off, or could not be stored
+                self._latest.set(turn.presented())
+            raise
+        self._latest.set(answer)
+        return answer
 
-        The turn refers to this chat. Without the cycle, dropping the chat releases its client, and
-        with it the model, immediately.
-        """
-        claim.active, claim.clean_up = lambda: False, lambda: None
-        if self._history.claimed_by(claim):
-            self._turn = None
-            self._latest.loosen()
-
-    async def _begin(self, draft: Draft, io: IO, *, stream: bool) -> Turn[Self]:
-        """Claim the history and submit the request to the backend."""
+    def _claimed(
+        self, draft: Draft, io: IO, claim: Claim, present: Present, *, stream: bool
+    ) -> Turn[Self]:
+        """A turn that holds the claim on the history."""
         client = self._host()
-        claim = Claim(lambda: io.working)
         self._history.claim(claim)
         try:
             items = self._history.items
             keep = _index_of(draft.replaces, items) if draft.replaces else len(items)
-            question = distinct(draft.question, items)
-            turn = Turn(
-                chat=self,
-                model=client.router.name_of(self._model),
-                history=self._history,
-                keep=keep,
-                question=tuple(question),
-                save=self._save if self._persistence is not None else None,
-                input_text="\n".join(item.text for item in question),
+            question = tuple(distinct(draft.question, items))
+            return Turn(
+                outcome=Outcome(chat=self, model=client.router.name_of(self._model)),
                 request=self._request([*items[:keep], *question], draft.config, draft.deadline),
+                input_text="\n".join(item.text for item in question),
                 io=io,
                 hooks=client.hooks,
+                claim=claim,
                 closing=client.router.closing,
+                present=present,
                 stream=stream,
+                history=self._history,
+                keep=keep,
+                question=question,
+                save=self._save if self._persistence is not None else None,
                 on_token=draft.on_token,
+                stop_flag=draft.stop_flag,
                 racer=draft.racer,
+                on_end=self._latest.loosen,
             )
-            turn.stop_with(draft.stop_flag)
-            self._turn = turn
-            claim.active, claim.clean_up = lambda: turn.holds_chat, turn.clean_up
-            turn.on_end = partial(self._turn_ended, claim)
         except BaseException:
-            claim.active = lambda: False
+            claim.release()
             raise
-        return await turn.begin()
 
 
 def _index_of(replaced: Item, items: Sequence[Item]) -> int:

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from talu.chat.attributes import ChatAttributes
-from talu.chat.history import Claim
-from talu.chat.io import run, runs
+from talu.chat.interrupts import Claim, Guard
 from talu.chat.items import ConversationItems, Item, MessageItem, MessageRole, distinct
 from talu.chat.messages import MessageList, messages_from_items
 from talu.error_text import shown
@@ -133,9 +132,8 @@ class Editable(ChatAttributes):
     def _edit(self, change: Callable[[list[Item]], object]) -> Self:
         """Change the items in the store and then in memory, or in neither."""
         self._check_open()
-        claim = Claim(lambda: runs(work))
-        work = self._changed(change, claim)
-        run(work)
+        guard = Guard()
+        guard.run(self._changed(change, guard))
         return self
 
     async def _changed(self, change: Callable[[list[Item]], object], claim: Claim) -> None:

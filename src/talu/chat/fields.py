@@ -2,31 +2,12 @@
 
 from abc import ABC
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from talu.chat.builder import Builder
+from talu.chat.outcome import Outcome
 from talu.types import Attempt, FinishReason, Timings, TokenLogprob, Usage
 
-__all__ = ["Progress", "ResultFields", "ToolCall", "answered_by"]
-
-
-class Progress(Protocol):
-    """What a turn has produced so far.
-
-    Attributes:
-        model: the name of the model or the policy that was asked.
-        finish_reason: None until the turn has ended, and when it failed without a partial answer.
-    """
-
-    model: str
-    builder: Builder
-    finish_reason: FinishReason | None
-
-
-def answered_by(turn: Progress) -> str:
-    """The name, in the client, of the model that answered: of a policy's, the chosen one."""
-    done = turn.builder.done
-    return done.model if done is not None and done.attempts else turn.model
+__all__ = ["ResultFields", "ToolCall"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,32 +32,32 @@ class ResultFields(ABC):
     """
 
     __slots__ = ()
-    _turn: Progress
+    _outcome: Outcome[Any]
 
     @property
     def text(self) -> str:
         """The answer's text, without reasoning and tool calls."""
-        return self._turn.builder.text
+        return self._outcome.builder.text
 
     @property
     def reasoning(self) -> str | None:
         """The model's reasoning before the answer; None when there is none."""
-        return self._turn.builder.reasoning or None
+        return self._outcome.builder.reasoning or None
 
     @property
     def tokens(self) -> list[int]:
         """Ids of all sampled tokens, including reasoning tokens and the end token."""
-        return list(self._turn.builder.tokens)
+        return list(self._outcome.builder.tokens)
 
     @property
     def logprobs(self) -> list[TokenLogprob] | None:
         """One entry per token; None when they were not requested."""
-        return list(self._turn.builder.logprobs) or None
+        return list(self._outcome.builder.logprobs) or None
 
     @property
     def tool_calls(self) -> list[ToolCall] | None:
         """The tool calls that the model requests; None when there are none."""
-        calls = self._turn.builder.calls
+        calls = self._outcome.builder.calls
         return [ToolCall(call.call_id, call.name, call.arguments) for call in calls] or None
 
     @property
@@ -85,12 +66,12 @@ class ResultFields(ABC):
 
         ``error`` for a partial answer whose time ran out or whose connection broke.
         """
-        return self._turn.finish_reason
+        return self._outcome.finish_reason
 
     @property
     def stop_sequence(self) -> str | None:
         """The stop sequence that ended the answer, if one did."""
-        done = self._turn.builder.done
+        done = self._outcome.builder.done
         return done.stop_sequence if done else None
 
     @property
@@ -100,24 +81,24 @@ class ResultFields(ABC):
         For a stream that was stopped early, they count what the model generated until then, which
         may be more than was read.
         """
-        done = self._turn.builder.done
+        done = self._outcome.builder.done
         return done.usage if done else None
 
     @property
     def timings(self) -> Timings | None:
         """Durations; available whenever ``usage`` is."""
-        done = self._turn.builder.done
+        done = self._outcome.builder.done
         return done.timings if done else None
 
     @property
     def model(self) -> str | None:
         """The name, in the client, of the model that answered."""
-        return answered_by(self._turn)
+        return self._outcome.answered_by
 
     @property
     def prompt(self) -> str | None:
         """The rendered prompt; None before the end and when the backend does not report it."""
-        done = self._turn.builder.done
+        done = self._outcome.builder.done
         return done.prompt if done else None
 
     @property
@@ -127,13 +108,13 @@ class ResultFields(ABC):
         Of a remote model the one that was sent: the server decides whether the answer is the same.
         None before the end, and when it is unknown.
         """
-        done = self._turn.builder.done
+        done = self._outcome.builder.done
         return done.seed if done else None
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences that describe each deviation from the request."""
-        done = self._turn.builder.done
+        done = self._outcome.builder.done
         return done.notes if done else ()
 
     @property
@@ -142,14 +123,14 @@ class ResultFields(ABC):
 
         Without a policy, the requests to a remote model if they were repeated, else nothing.
         """
-        done = self._turn.builder.done
+        done = self._outcome.builder.done
         return done.attempts if done else ()
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as a dictionary for JSON: text, finish reason and all other known values."""
         known: dict[str, Any] = {
             "text": self.text,
-            "finish_reason": str(reason) if (reason := self._turn.finish_reason) else None,
+            "finish_reason": str(reason) if (reason := self._outcome.finish_reason) else None,
             "model": self.model,
             "reasoning": self.reasoning,
             "stop_sequence": self.stop_sequence,
@@ -159,7 +140,7 @@ class ResultFields(ABC):
             "tokens": self.tokens or None,
             "seed": self.seed,
         }
-        if done := self._turn.builder.done:
+        if done := self._outcome.builder.done:
             known["usage"] = asdict(done.usage) | {"total_tokens": done.usage.total_tokens}
             known["timings"] = asdict(done.timings) | {"total_ms": done.timings.total_ms}
         if self.logprobs is not None:

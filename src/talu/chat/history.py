@@ -1,37 +1,19 @@
-"""The items of a chat, and the claim that lets one turn or edit at a time change them.
+"""The items of a chat, which one turn or edit at a time may change."""
 
-A claim is never released explicitly, because an interrupt (Ctrl-C) can hit any code, including the
-code that would release it. A claim is active while its work runs, which the interpreter knows for
-every coroutine and generator.
-"""
+from collections.abc import Iterable
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-
+from talu.chat.interrupts import Claim
 from talu.chat.items import Item
 from talu.exceptions import StateError
 from talu.forks import ForkSafeLock
 
-__all__ = ["Claim", "History"]
+__all__ = ["History"]
 
 BUSY = (
     "this chat has an answer that is not finished: read it to the end, or close it with "
     "chat.last_response.close() (awaited for an AsyncChat), or fork() the chat for a second "
     "conversation"
 )
-
-
-@dataclass(slots=True, eq=False)
-class Claim:
-    """The right of one turn or edit to change a history.
-
-    Attributes:
-        active: whether the work is still running.
-        clean_up: ends work that was interrupted; does nothing if the work has ended.
-    """
-
-    active: Callable[[], bool]
-    clean_up: Callable[[], None] = lambda: None
 
 
 class History:
@@ -42,9 +24,11 @@ class History:
         self._latest: Claim | None = None
         self._gate = ForkSafeLock(reentrant=True)  # a signal handler may use the chat
 
-    def claimed_by(self, claim: Claim) -> bool:
-        """Whether this is still the latest claim."""
-        return self._latest is claim
+    def stop(self) -> None:
+        """Stop the turn that is running, if there is one."""
+        turn = self._latest.turn if self._latest is not None else None
+        if turn is not None:
+            turn.stop.signal()
 
     def claim(self, claim: Claim) -> None:
         """Acquire the right to change the items, then clean up after interrupted work.
@@ -55,10 +39,10 @@ class History:
         with self._gate.lock:
             while True:
                 before = self._latest
-                if before is not None and before.active():
+                if before is not None and before.active:
                     raise StateError(BUSY, "STATE_BUSY")
+                claim.before = before
                 if before is self._latest:  # otherwise a signal handler has just claimed it
                     self._latest = claim
                     break
-        if before is not None:
-            before.clean_up()
+        claim.clean_up_before()

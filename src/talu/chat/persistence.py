@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Sequence
 from itertools import takewhile
 from typing import Any
 
-from talu.chat.io import run, runs
+from talu.chat.interrupts import run, runs
 from talu.chat.items import Item
 from talu.chat.serialization import config_from_dict, item_from_dict, item_to_dict
 from talu.exceptions import StateError, StorageError, ValidationError

@@ -6,10 +6,10 @@ from contextlib import suppress
 from types import AsyncGeneratorType, TracebackType
 from typing import Any, Self, cast
 
-from talu.chat.answer import Outcome
 from talu.chat.async_chat import AsyncStreamingResponse
 from talu.chat.builder import Token
-from talu.chat.fields import Progress, ResultFields
+from talu.chat.fields import ResultFields
+from talu.chat.outcome import Outcome
 from talu.chat.stream import not_json
 from talu.chat.sync_chat import StreamingResponse
 from talu.exceptions import StateError
@@ -26,7 +26,7 @@ class Pieces(ResultFields, Handle, Generator[Token, None, None]):
     arrived.
     """
 
-    __slots__ = ("__weakref__", "_reading", "_release", "_response", "_turn")
+    __slots__ = ("__weakref__", "_outcome", "_reading", "_release", "_response")
     _instead = 'read it: "".join(pieces) is plain text'
     keys = not_json
 
@@ -35,7 +35,7 @@ class Pieces(ResultFields, Handle, Generator[Token, None, None]):
     ) -> None:
         """Read this response; ``release`` is called when nothing is left to read."""
         self._response = response
-        self._turn = response._turn
+        self._outcome = response._outcome
         self._reading = iter(response)
         self._release = release
 
@@ -96,11 +96,11 @@ class AsyncPieces(ResultFields, Handle, AsyncGenerator[Token, None]):
         "__weakref__",
         "_begin",
         "_closed",
+        "_outcome",
         "_reading",
         "_response",
         "_starting",
         "_stop",
-        "_turn",
     )
     _instead = "read it with async for; its pieces are text"
     keys = not_json
@@ -115,7 +115,7 @@ class AsyncPieces(ResultFields, Handle, AsyncGenerator[Token, None]):
             model: the name of the model that is asked.
         """
         self._begin: Callable[[StopFlag], Awaitable[AsyncStreamingResponse]] | None = begin
-        self._turn: Progress = Outcome(chat=None, model=model or "")
+        self._outcome: Outcome[Any] = Outcome(chat=None, model=model or "")
         self._response: AsyncStreamingResponse | None = None
         self._reading: AsyncGeneratorType[Token, None] | None = None
         self._starting = asyncio.Lock()
@@ -132,7 +132,7 @@ class AsyncPieces(ResultFields, Handle, AsyncGenerator[Token, None]):
             if begin is None or self._closed:
                 return self
             self._response = response = await begin(self._stop)
-            self._turn = response._turn
+            self._outcome = response._outcome
             return self
 
     async def __aenter__(self) -> Self:
@@ -193,7 +193,7 @@ class AsyncPieces(ResultFields, Handle, AsyncGenerator[Token, None]):
         self._closed = True
         self.cancel()
         if self._begin is not None:
-            self._turn.finish_reason = FinishReason.CANCELLED
+            self._outcome.finish_reason = FinishReason.CANCELLED
         if self._reading is not None and not self._is_being_read:
             await self._reading.aclose()
         elif self._response is not None:
@@ -201,8 +201,8 @@ class AsyncPieces(ResultFields, Handle, AsyncGenerator[Token, None]):
 
     def __repr__(self) -> str:
         if self._closed and self._response is None:
-            return f"AsyncPieces(model={self._turn.model!r}, cancelled before it was read)"
-        return _shown(self, self._turn.model, self._response, "loop over it with async for")
+            return f"AsyncPieces(model={self._outcome.model!r}, cancelled before it was read)"
+        return _shown(self, self._outcome.model, self._response, "loop over it with async for")
 
 
 async def _read(response: AsyncStreamingResponse) -> AsyncGenerator[Token, None]:
@@ -218,6 +218,6 @@ def _shown(
     how_to_read: str,
 ) -> str:
     """The class, the model and the state."""
-    unread = response is None or response._turn.unread
+    unread = response is None or response._outcome.unread
     state = f"pending: {how_to_read}" if response is None or unread else response._state()[0]
     return f"{type(pieces).__name__}(model={model!r}, {state})"

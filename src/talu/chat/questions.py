@@ -18,8 +18,9 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from talu.chat.conversation import Conversation, Draft
-from talu.chat.items import FunctionCallOutputItem, InputText, MessageItem, MessageRole
+from talu.chat.items import InputText, MessageItem
 from talu.chat.parsing import check_count
+from talu.chat.requests import check_answerable
 from talu.chat.user_message import BYTES, Message
 from talu.config import GenerationConfig
 from talu.deadline import Deadline, checked
@@ -122,17 +123,11 @@ def draft_of(
 
     if conversation_of(prompt) is None:
         return draft(prompt)
-    last = chat.items[-1]
-    if isinstance(last, MessageItem) and last.role is MessageRole.USER:
+    last = check_answerable(chat.items, "prompt")
+    if isinstance(last, MessageItem):
         chat.pop()
         return draft(last)
-    if isinstance(last, FunctionCallOutputItem):
-        return replace(draft(""), question=())
-    raise ValidationError(
-        "the messages must end with a user message or a tool result, which the model answers; "
-        f"the last one is {shown(chat.messages[-1:] or last)}",
-        details={"param": "prompt"},
-    )
+    return replace(draft(""), question=())
 
 
 def ask_each(

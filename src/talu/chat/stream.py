@@ -9,9 +9,10 @@ from functools import cache, update_wrapper
 from typing import Any, ClassVar, Concatenate, NoReturn, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-from talu.chat.answer import Answer, ChatT
+from talu.chat.answer import Answer
 from talu.chat.builder import Token
-from talu.chat.io import run_without_loop
+from talu.chat.interrupts import run_without_loop
+from talu.chat.outcome import ChatT, State
 from talu.chat.turn import Turn
 from talu.exceptions import StateError
 from talu.types import FinishReason, Handle
@@ -152,7 +153,8 @@ class Stream(Answer[ChatT], TextLike, Handle):
     _turn: Turn[ChatT]
 
     def __init__(self, turn: Turn[ChatT]) -> None:
-        super().__init__(turn)
+        super().__init__(turn.outcome)
+        self._turn = turn
         self._process = os.getpid()
         OPEN[id(self)] = self
         _watch_exit()
@@ -160,7 +162,7 @@ class Stream(Answer[ChatT], TextLike, Handle):
     @property
     def _unfinished(self) -> bool:
         """Whether this process has to end it; a forked child leaves it to the parent."""
-        return not self._turn.ended and self._process == os.getpid()
+        return not self._outcome.ended and self._process == os.getpid()
 
     def __del__(self) -> None:
         if self._unfinished:
@@ -171,7 +173,7 @@ class Stream(Answer[ChatT], TextLike, Handle):
     async def _finalize(self) -> None:
         try:
             await self._end()
-            await self._turn.abandon()
+            await self._turn.cancel()
         except Exception:
             LOGGER.warning("the cleanup of a dropped stream failed", exc_info=True)
         finally:
@@ -193,7 +195,7 @@ class Stream(Answer[ChatT], TextLike, Handle):
 
     def __len__(self) -> int:
         """Length of the text; a ``TypeError`` before the end, which ``list`` ignores."""
-        if not self._turn.ended:
+        if not self._outcome.ended:
             raise TypeError("a stream has no length before it is read: use len(stream.text)")
         return super().__len__()
 
@@ -208,7 +210,7 @@ class Stream(Answer[ChatT], TextLike, Handle):
         raise AttributeError("__dict__")
 
     def _check_superseded(self) -> None:
-        if self._turn.superseded:
+        if self._outcome.state is State.SUPERSEDED:
             raise StateError(
                 "this answer ended unread when its chat was used or edited again: read a stream "
                 "first (print it, loop over it), or fork() the chat for a second conversation",
@@ -216,14 +218,16 @@ class Stream(Answer[ChatT], TextLike, Handle):
             )
 
     def _state(self) -> list[str]:
-        turn = self._turn
-        if not turn.ended:
-            return [f"pending: {self._how_to_read}"] if turn.unread else ["pending"]
-        if turn.superseded:
-            return ["cancelled before it was read"]
-        if turn.finish_reason in (None, FinishReason.ERROR):
-            return ["failed"]
-        return ["cancelled" if turn.finish_reason is FinishReason.CANCELLED else "exhausted"]
+        match self._outcome.state:
+            case State.UNREAD:
+                return [f"pending: {self._how_to_read}"]
+            case State.SUPERSEDED:
+                return ["cancelled before it was read"]
+            case State.FINISHED:
+                return ["exhausted"]
+            case State.CANCELLED | State.FAILED as state:
+                return [state.name.lower()]
+        return ["pending"]
 
 
 @cache

@@ -1,23 +1,22 @@
 """The sync chat and its responses."""
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, Self, TypeVar, Unpack, cast, overload
+from typing import Any, Literal, Self, Unpack, cast, overload
 
 from talu.chat.answer import WholeAnswer
 from talu.chat.builder import Token
 from talu.chat.conversation import Conversation, Draft
-from talu.chat.io import Reading, SyncIO, run
+from talu.chat.interrupts import Guard, Reading, run
+from talu.chat.io import SyncIO
 from talu.chat.stream import Stream
-from talu.chat.turn import OnToken, Turn, drain
+from talu.chat.turn import OnToken, Turn
 from talu.chat.user_message import Message
 from talu.config import GenerationConfig, GenerationSettings, check_boolean
 from talu.types import StopFlag
 
-__all__ = ["Chat", "Response", "StreamingResponse"]
-
-T = TypeVar("T")
+__all__ = ["Chat", "Response", "StreamingResponse", "presented"]
 
 
 class Response(WholeAnswer["Chat"]):
@@ -104,8 +103,10 @@ class StreamingResponse(Stream["Chat"]):
     _how_to_read = "print it, or loop over it"
 
     def __init__(self, turn: "Turn[Chat]") -> None:
+        self._guard = cast("Guard", turn.claim)
         self._reading = Reading(turn.pieces())
         super().__init__(turn)
+        self._guard.reading = self._reading  # last: a stream that is not whole is never read
 
     def __iter__(self) -> Generator[Token]:
         return self._reading.track(self._read())
@@ -126,7 +127,7 @@ class StreamingResponse(Stream["Chat"]):
         try:
             return self._reading.next()
         except BaseException:
-            self._turn.settle()
+            self._guard.settle()
             raise
 
     @property
@@ -143,31 +144,28 @@ class StreamingResponse(Stream["Chat"]):
         return self.text
 
     def _displayed(self) -> str:
-        if self._turn.unread:
+        if self._outcome.unread:
             self._read_rest()
         return super()._displayed() or repr(self)
 
     def _read_rest(self) -> None:
         self._check_superseded()
-        if not self._turn.ended:
+        if not self._outcome.ended:
             for _ in self:
                 pass
 
     def cancel(self) -> None:
         """Stop the generation, from any thread, even while another one reads the stream."""
         self._turn.stop.signal()
-        self._reading.close(unread=self._abandon)
-        self._turn.settle()
-
-    def _abandon(self) -> None:
-        run(self._turn.abandon())
+        self._reading.close(unread=lambda: run(self._turn.cancel()))
+        self._guard.settle()
 
     def close(self) -> None:
         """Like ``cancel``; idempotent."""
         self.cancel()
 
     def __del__(self) -> None:
-        if self._turn.unread:  # otherwise the generator of the pieces cleans up
+        if self._outcome.unread:  # otherwise the generator of the pieces cleans up
             super().__del__()
 
     async def _end(self) -> None:
@@ -236,6 +234,11 @@ class StreamingResponse(Stream["Chat"]):
             message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
         )
         return chat._answer(draft, stream=stream)
+
+
+def presented(turn: Turn[Any]) -> Response | StreamingResponse:
+    """The response that presents a turn of a blocking call."""
+    return StreamingResponse(turn) if turn.stream else Response(turn.outcome)
 
 
 class Chat(Conversation):
@@ -492,43 +495,16 @@ class Chat(Conversation):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @overload
+    def _answer(self, draft: Draft, *, stream: Literal[False]) -> Response: ...
+
+    @overload
+    def _answer(self, draft: Draft, *, stream: Literal[True]) -> StreamingResponse: ...
+
+    @overload
+    def _answer(self, draft: Draft, *, stream: bool) -> Response | StreamingResponse: ...
+
     def _answer(self, draft: Draft, *, stream: bool) -> Response | StreamingResponse:
-        streamed = check_boolean("stream", stream)
-        return self._streamed(draft) if streamed else self._whole(draft)
-
-    def _run(self, io: SyncIO, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            return io.run(work)
-        except BaseException:
-            if self._turn is not None:
-                self._turn.settle()
-            raise
-
-    def _streamed(self, draft: Draft) -> StreamingResponse:
-        io = SyncIO(partial(self._backend, draft.deadline, draft.stop_flag))
-        return self._run(io, self._opened(draft, io))
-
-    async def _opened(self, draft: Draft, io: SyncIO) -> StreamingResponse:
-        turn = await self._begin(draft, io, stream=True)
-        response = StreamingResponse(turn)
-        reading = response._reading
-        turn.reading = reading
-        self._latest.set(response)
-        return response
-
-    def _whole(self, draft: Draft) -> Response:
-        io = SyncIO(partial(self._backend, draft.deadline, draft.stop_flag))
-        return self._run(io, self._completed(draft, io))
-
-    async def _completed(self, draft: Draft, io: SyncIO) -> Response:
-        turn = await self._begin(draft, io, stream=False)
-        turn.make_answer = Response
-        try:
-            await drain(turn)
-        except BaseException:
-            if turn.past:  # it broke off, or could not be stored
-                self._latest.set(Response.of(turn))
-            raise
-        response = Response.of(turn)
-        self._latest.set(response)
-        return response
+        io, guard = SyncIO(partial(self._backend, draft.deadline, draft.stop_flag)), Guard()
+        work = self._answered(draft, io, guard, presented, stream=check_boolean("stream", stream))
+        return cast("Response | StreamingResponse", guard.run(work))

@@ -1,285 +1,280 @@
-"""Runs one user turn, for sync and async chats alike.
+"""Runs one turn, for sync and async callers alike.
 
-A turn is a transaction on the history: it is committed at its end, committed as incomplete when
-it is cancelled, runs out of time or the connection to a remote model breaks, and rolled back when
-it fails otherwise.
-The store gets the question before the generation starts.
+A turn is a transaction on the history. It ends in one of three ways: it finishes with the answer or
+with the part of it that was read; it is cancelled unread, which leaves no trace; or it fails, which
+rolls it back, except that a partial answer is kept when the time is up or the connection to a
+remote model breaks. The store gets the question before the generation starts.
 Backend, store and event loop are accessed through ``IO`` and ``save`` only.
 """
 
 import os
-from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, Generic, cast
 
-from talu.chat.answer import Answer, ChatT, Outcome
+from talu.chat.answer import Answer
 from talu.chat.builder import Token
-from talu.chat.fields import answered_by
 from talu.chat.history import History
-from talu.chat.io import IO, NeverStarted, Reading, run
+from talu.chat.interrupts import Claim
+from talu.chat.io import IO
 from talu.chat.items import Item, ItemStatus, MessageItem
 from talu.chat.messages import without_provider_data
 from talu.chat.observers import Generation, HookManager, Observation
-from talu.exceptions import EndpointError, GenerationError, StateError, StorageError, TaluError
-from talu.protocols import AsyncGeneration
-from talu.types import (
-    Attempt,
-    Done,
-    Event,
-    FinishReason,
-    Request,
-    StopFlag,
-    Stopped,
-    check_stop_flag,
-)
+from talu.chat.outcome import ChatT, Outcome, State
+from talu.chat.racer import Racer
+from talu.chat.round import Round
+from talu.exceptions import EndpointError, StateError, StorageError, TaluError
+from talu.types import Attempt, Done, Event, FinishReason, Request, StopFlag
 
-__all__ = ["OnToken", "Racer", "Turn", "answer", "drain"]
+__all__ = ["OnToken", "Present", "Turn"]
 
 CLOSED = "its client was closed while it ran"
+ENDINGS = {FinishReason.CANCELLED: State.CANCELLED, FinishReason.ERROR: State.FAILED}
 OnToken = Callable[[Token], object]
+Present = Callable[["Turn[Any]"], Answer[Any]]
 
 
-@dataclass(slots=True, eq=False)
-class Racer:
-    """A model that takes part in a race.
-
-    Attributes:
-        locate: finds its location.
-        turn: the turn that asks it, once there is one.
-        lost: another model was faster, which is why this one is cancelled.
-    """
-
-    locate: Callable[[], str | None]
-    turn: "Turn[Any] | None" = None
-    lost: bool = False
-
-    def told(self, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
-        """The attempts; the last one of a model that lost says that another one was faster."""
-        if not self.lost or not attempts or attempts[-1].error not in (None, "CANCELLED"):
-            return attempts
-        slower = replace(attempts[-1], error="SLOWER", reason="another model was faster")
-        return (*attempts[:-1], slower)
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Turn(Outcome[ChatT]):
-    """A generation whose claim on the history is already held, up to the commit.
+@dataclass(slots=True, kw_only=True, eq=False, weakref_slot=True)
+class Turn(Generic[ChatT]):
+    """A request and its answer, up to the commit; its claim on the history is already held.
 
     Attributes:
+        outcome: what it has produced so far.
+        request: the request of its first round.
         keep: number of items of the history that stay before the turn.
         question: the user's items, committed together with the answer's.
-        save: replaces the stored history; None for a chat without a profile.
+        save: replaces the stored history; None for a turn that is not stored.
+        closing: signalled when the client is closed, which stops the turn.
+        stop_flag: the caller's, which several turns may share.
         stream: the answer is read while it is generated.
-        make_answer: creates the answer when the text is complete; None for a stream, which has one.
-        closing: signalled when the client is closed, which cancels the turn.
-        stop: cancels the generation when it is signalled, also before the start.
-        superseded: it was cancelled unread, because its chat was used or edited again.
+        present: creates the response: of a stream after the start, a whole one at the end.
         racer: set in a race of models, where a turn reports its attempt even without a router.
         on_end: called when the turn has ended and the hooks have been notified.
-        reading: the reader of a sync stream, once the stream was returned.
+        stop: stops the generation when it is signalled, also before the start.
+        answer: the response that presents it; a whole one once the text is complete.
     """
 
-    history: History
+    outcome: Outcome[ChatT]
+    request: Request
+    input_text: str
+    io: IO
+    hooks: HookManager
+    claim: Claim
+    closing: StopFlag
+    present: Present
+    stream: bool
+    history: History = field(default_factory=History)
     keep: int = 0
     question: tuple[MessageItem, ...] = ()
     save: Callable[[Sequence[Item]], None] | None = None
-    input_text: str
-    request: Request
-    io: IO
-    hooks: HookManager
-    closing: StopFlag = field(default_factory=StopFlag)
-    stream: bool = False
     on_token: OnToken | None = None
-    make_answer: Callable[[Outcome[ChatT]], Answer[ChatT]] | None = None
+    stop_flag: StopFlag | None = None
     racer: Racer | None = None
-    on_end: Callable[[], None] = lambda: None
-    reading: Reading | None = None
+    on_end: Callable[[], object] = lambda: None
     stop: StopFlag = field(default_factory=StopFlag)
-    superseded: bool = False
-    _running: AsyncGeneration | None = None
-    _unread: AsyncGeneration | None = None
+    answer: Answer[ChatT] | None = None
     _process: int = field(default_factory=os.getpid)
+    _round: Round = field(init=False)
     _observation: Observation = field(init=False)
     _question_is_saved: bool = False
     _client_closed: bool = False
     _error: BaseException | None = None
+    _ending: State = State.FAILED
 
     def __post_init__(self) -> None:
-        if self.racer is not None:
-            self.racer.turn = self
-        if not self.closing.is_set():  # a turn of a closed client fails when it opens its model
-            self.closing.when_signalled(self._end_with_client)
-        self._observation = self.hooks.observe(self._generation(), self.io.call)
-
-    async def begin(self) -> Self:
-        """Open the model and start the generation; an invalid request raises."""
         unseen = not self.stream and self.on_token is None
-        self.request = replace(self.request, unseen=unseen)
+        request = replace(self.request, unseen=unseen)
+        self._round = Round(self.outcome.model, request, self.outcome.builder)
+        self._observation = self.hooks.observe(self._generation(), self.io.call)
+        if self.racer is not None:
+            self.racer.attempts = lambda: self.attempts
+        if self.stop_flag is not None:
+            self.stop_flag.when_signalled(self.stop.signal)
+        if not self.closing.is_set():  # a turn of a closed client fails when it opens its model
+            self.closing.when_signalled(self._stop_with_client)
+        self.claim.turn = self
+
+    async def start(self) -> None:
+        """Open the model and start the generation; an invalid request raises."""
         try:
             await self._observation.start()
             try:
-                await self._submit()
+                generation = await self._round.open(self.io)
+                await self._save_question()
+                self.stop.when_signalled(self._round.cancel)
+                await generation.start()
             except StateError as error:
                 if not self._client_closed or error.code != "STATE_CLOSED":
                     raise
-                self._running = NeverStarted(self.model, self.request.notes)
-            self._unread = self._running
+                self._round.cancel_unopened()
+            self.outcome.state = State.UNREAD
         except BaseException as error:
-            await self._fail(error)
+            await self.fail(error)
             raise
-        return self
 
-    async def _submit(self) -> None:
-        """Open the model, and start the generation."""
-        self._running = generation = await self._opened()
-        await self._save_question()
-        self.stop.when_signalled(self._cancel)
-        await generation.start()
-
-    async def _opened(self) -> AsyncGeneration:
-        try:
-            return await self.io.open(self.request)
-        except Stopped:
-            note = "it was stopped while its model was being opened"
-            return NeverStarted(self.model, (*self.request.notes, note))
+    async def respond(self) -> Answer[ChatT]:
+        """The stream of a turn that has started, or its answer when that is complete."""
+        if self.stream:
+            self.answer = stream = self.present(self)
+            return stream
+        async with aclosing(self.pieces()) as pieces:
+            async for _ in pieces:
+                pass
+        return cast("Answer[ChatT]", self.presented())
 
     async def pieces(self) -> AsyncGenerator[Token]:
         """Yield the generated pieces; the last one is empty and has the finish reason."""
-        generation, self._unread = self._unread, None
-        if generation is None:
+        generation = self._round.events
+        if generation is None or self.outcome.state is not State.UNREAD:
             return
+        self.outcome.state = State.READING
+        builder = self._round.builder
         try:
             async with aclosing(generation):
                 async for event in generation:
-                    piece = self.builder.add(event)
+                    piece = builder.add(event)
                     if self.on_token is not None or self._observation.first_token_ms is None:
                         await self._observe(event, piece)
                     if piece is not None:
                         yield piece
-            if self.builder.done is None:
-                raise GenerationError("the backend's stream ended without its last event")
+            self._round.check_done()
         except Exception as error:
-            if isinstance(error, TaluError) and self._is_cut_short(error):
-                await self._break_off(error)
-            else:
-                await self._fail(error)
+            await self.fail(error)
             raise
         except BaseException as stop:  # closed, dropped or interrupted: keep the text so far
             try:
-                await self._commit()
+                await self.finish()
             except StorageError as failure:
                 if isinstance(stop, GeneratorExit):
                     raise
                 raise stop from failure
             raise
-        await self._commit()
+        await self.finish()
 
-    @property
-    def unread(self) -> bool:
-        """Whether it has started and no piece was read."""
-        return self._unread is not None
+    async def finish(self) -> None:
+        """End with what has arrived; continues an end that was interrupted."""
+        if self.outcome.state is not State.READING:
+            await self._report()
+            return
+        self._commit()
+        try:
+            await self._save_items(self.outcome.past)
+        except StorageError as error:  # the error carries the answer, so that it is not lost
+            error.details["response"] = self.presented()
+            raise
+        finally:
+            await self._report()
 
-    def stop_with(self, flag: StopFlag | None) -> None:
-        """Let the caller's flag stop this turn; several turns may share a flag.
+    async def cancel(self, state: State = State.CANCELLED) -> None:
+        """Stop the generation, and end an unread turn; the reader of another one finishes it.
 
-        Raises:
-            ValidationError: it is not a ``StopFlag``.
+        Args:
+            state: the state of the unread turn when the hooks have been told.
         """
-        check_stop_flag(flag)
-        if flag is not None:
-            flag.when_signalled(self.stop.signal)
+        self.stop.signal()
+        if not self.outcome.unread:
+            return
+        self._ending, self.outcome.state = State.CANCELLED, State.ENDING
+        self.outcome.finish_reason = FinishReason.CANCELLED
+        try:
+            if self._round.events is not None:
+                await self._round.events.aclose()
+            if self._question_is_saved:
+                await self._save_items(self.history.items)
+        finally:
+            await self._report()
+        self.outcome.state = state
 
-    def _end_with_client(self) -> None:
-        """Cancel the turn because its client is being closed."""
+    async def fail(self, error: BaseException) -> None:
+        """End with an error.
+
+        A partial answer that was cut short is in the error, and as incomplete in the history. An
+        answer that it would have replaced stays there instead.
+        """
+        if self.outcome.state not in (State.STARTING, State.READING):
+            return
+        unsaved = "The question stays stored without an answer"
+        if isinstance(error, TaluError) and self._is_cut_short(error):
+            unsaved = "What had arrived of the answer could not be stored"
+            self._keep_partial_answer()
+            error.details["response"] = self.presented()
+        self._error, self._ending, self.outcome.state = error, State.FAILED, State.ENDING
+        try:
+            if self.outcome.past or self._question_is_saved:
+                await self._save_items(self.outcome.past or self.history.items)
+        except StorageError as failure:
+            error.add_note(f"{unsaved}: {failure}")
+        finally:
+            await self._report()
+
+    def _is_cut_short(self, error: TaluError) -> bool:
+        """Whether the connection broke, or the time ran out, after the first piece."""
+        ran_out = error.code == "GENERATION_TIMEOUT"
+        return (ran_out or isinstance(error, EndpointError)) and self._round.builder.has_content
+
+    def _keep_partial_answer(self) -> None:
+        if self.keep == len(self.history.items):
+            self._commit(FinishReason.ERROR)
+        else:
+            self._end_round()
+            self.outcome.finish_reason = FinishReason.ERROR
+
+    def _commit(self, reason: FinishReason | None = None) -> None:
+        """Put the question and the answer so far into the history; None keeps its own reason."""
+        done = self._end_round()
+        reason = reason or (done.finish_reason if done else FinishReason.CANCELLED)
+        self.outcome.finish_reason = reason
+        cut_short = reason in (FinishReason.CANCELLED, FinishReason.ERROR)
+        status = ItemStatus.INCOMPLETE if cut_short else ItemStatus.COMPLETED
+        generation: dict[str, object] = {
+            "model": self.outcome.answered_by,
+            "finish_reason": reason,
+            "config": self.request.config.to_dict(only_given=True),
+        }
+        if done is not None and done.seed is not None:
+            generation["seed"] = done.seed
+        items = self.question + self._round.builder.items(status, generation)
+        self._ending = ENDINGS.get(reason, State.FINISHED)
+        self.history.items[self.keep :] = items
+        # In one step: after an interrupt before it, the commit is made again.
+        self.outcome.past, self.outcome.state = tuple(self.history.items), State.ENDING
+
+    def _end_round(self) -> Done | None:
+        """The last event of the round, with a note if the client was closed."""
+        done = self._round.end()
+        if done is None or not self._client_closed:
+            return done
+        if done.finish_reason is FinishReason.CANCELLED and CLOSED not in done.notes:
+            done = self._round.builder.done = replace(done, notes=(*done.notes, CLOSED))
+        return done
+
+    async def _report(self) -> None:
+        """Report the end, after the first token if an interrupt prevented its report."""
+        if not self.outcome.ended:
+            self._notice_first_token()
+            answer = self.presented() if self._error is None else None
+            self._observation.attempts = self.attempts
+            self._observation.ending = answer, self._error
+            self.outcome.state = self._ending
+        self._error = self._round.events = None
+        await self._observation.deliver()
+        if self.stream:  # the answer refers to the turn
+            self.answer = None
+        self.claim.release()
+        self.on_end()
+
+    def presented(self) -> Answer[ChatT] | None:
+        """The response that presents the turn; None if an interrupt prevented that of a stream."""
+        if self.answer is None and not self.stream:
+            self.answer = self.present(self)
+        return self.answer
+
+    def _stop_with_client(self) -> None:
+        """Stop the generation because its client is being closed."""
         self._client_closed = True
         self.stop.signal()
-
-    def _cancel(self) -> None:
-        if self._running is not None:
-            self._running.cancel()
-
-    async def abandon(self) -> None:
-        """Cancel and roll back a turn of which no piece was read."""
-        generation, self._unread = self._unread, None
-        if generation is not None:
-            self.finish_reason = FinishReason.CANCELLED
-            try:
-                await generation.aclose()
-                await self._remove_question()
-            finally:
-                await self._end()
-
-    @property
-    def active(self) -> bool:
-        """Whether it is being generated or read, or can still be read."""
-        return not self.ended and self._has_reader
-
-    @property
-    def holds_chat(self) -> bool:
-        """Whether it blocks the next turn, because reading or a blocking call is in progress."""
-        return self.active and (self.io.working or not self.unread)
-
-    async def supersede(self) -> None:
-        """Cancel an unread answer, because its chat is used again."""
-        if self.unread:
-            self.stop.signal()
-            await self.abandon()
-            self.superseded = True
-
-    @property
-    def _has_reader(self) -> bool:
-        return self.io.working or (self.reading is not None and self.reading.has_reader)
-
-    def settle(self) -> None:
-        """End the turn if an interrupt has left it without a reader."""
-        if not self.active:
-            self.clean_up()
-
-    def clean_up(self) -> None:
-        """End a turn that was interrupted or never read, so that the next one can start."""
-        if self.ended:
-            if not self._has_reader:  # the interrupt may have hit the hooks' end event
-                run(self._observation.deliver())
-            return
-        self.stop.signal()
-        unread = self.unread
-        with suppress(StorageError):  # the next turn or edit saves it again
-            if self.reading is not None:
-                self.reading.close(unread=lambda: None)
-        run(self._clean_up())
-        self.superseded = unread and self.stream
-
-    async def _clean_up(self) -> None:
-        generation, self._unread = self._unread, None
-        if generation is not None:
-            await generation.aclose()
-            with suppress(StorageError):
-                await self._remove_question()
-        if self.ended:
-            return
-        if self._error is None and not self.past:
-            if self.builder.started:
-                self._add_to_history()
-            else:
-                self.finish_reason = FinishReason.CANCELLED
-        await self._end()
-
-    def _generation(self) -> Generation:
-        request = self.request
-        messages = request.messages
-        shown = None if messages is None else tuple(map(without_provider_data, messages))
-        return Generation(
-            operation="text_completion" if request.messages is None else "chat",
-            model=self.model,
-            chat=self.chat,
-            input_text=self.input_text,
-            messages=shown,
-            config=request.config,
-            stream=self.stream,
-        )
 
     async def _observe(self, event: Event, piece: Token | None) -> None:
         sampled = isinstance(event, Done) and bool(event.usage.completion_tokens)
@@ -292,139 +287,38 @@ class Turn(Outcome[ChatT]):
         """Whether this is the first token; an echo of the prompt does not count."""
         if self._observation.first_token_ms is not None:
             return False
-        builder = self.builder
-        text = builder.has_text or builder.reasoning
-        if not (sampled or builder.tokens or builder.calls or text):
+        if not sampled and not self._round.builder.has_output:
             return False
         self._observation.first_token_ms = self._observation.elapsed_ms()
         return True
 
-    async def _end(self) -> None:
-        """Report the end, after the first token if an interrupt prevented its report."""
-        self._notice_first_token()
-        answer = self._made_answer() if self._error is None else None
-        self._observation.attempts = self.attempts
-        self._observation.ending = answer, self._error
-        self.ended = True
-        self._error = self._running = None
-        await self._observation.deliver()
-        if self.stream:  # the answer refers to the turn
-            self.answer = None
-        self.on_end()
-
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """The models that a router asked; in a race this model."""
-        if self.ended:
+        if self.outcome.ended:
             return self._observation.attempts
-        known = self.builder.done.attempts if self.builder.done else ()
-        if isinstance(self._error, TaluError) and self._error.attempts:
-            known = self._error.attempts
+        done, error = self.outcome.builder.done, self._error
+        known = done.attempts if done else ()
+        if isinstance(error, TaluError) and error.attempts:
+            known = error.attempts
         if self.racer is None:
             return known
-        return self.racer.told(known or self._own_attempt(self.racer))
+        own = self.racer.attempt(self.outcome, error, self._observation)
+        return self.racer.told(known or (own,))
 
-    def _own_attempt(self, racer: Racer) -> tuple[Attempt, ...]:
-        """The attempt at this model so far, in a race."""
-        error = self._error
-        code = error.code if isinstance(error, TaluError) else type(error).__name__
-        if self.finish_reason is FinishReason.CANCELLED or isinstance(error, CancelledError):
-            code, reason = "CANCELLED", "the request was cancelled"
-        else:
-            reason = str(error)
-        failed = error is not None or self.finish_reason is FinishReason.CANCELLED
-        attempt = Attempt(
-            model=self.model,
-            location=racer.locate(),
-            duration_ms=self._observation.elapsed_ms(),
-            first_token_ms=self._observation.first_token_ms,
-            error=code if failed else None,
-            reason=reason if failed else None,
+    def _generation(self) -> Generation:
+        request = self.request
+        messages = request.messages
+        shown = None if messages is None else tuple(map(without_provider_data, messages))
+        return Generation(
+            operation="text_completion" if messages is None else "chat",
+            model=self.outcome.model,
+            chat=self.outcome.chat,
+            input_text=self.input_text,
+            messages=shown,
+            config=request.config,
+            stream=self.stream,
         )
-        return (attempt,)
-
-    def _made_answer(self) -> Answer[ChatT] | None:
-        if self.answer is None and self.make_answer is not None:
-            self.answer = self.make_answer(self)
-        return self.answer
-
-    def _add_to_history(self, reason: FinishReason | None = None) -> None:
-        """Put the question and the answer so far into the history; None keeps its own reason."""
-        done = self._ensure_done()
-        self.finish_reason = reason or (done.finish_reason if done else FinishReason.CANCELLED)
-        cut_short = self.finish_reason in (FinishReason.CANCELLED, FinishReason.ERROR)
-        status = ItemStatus.INCOMPLETE if cut_short else ItemStatus.COMPLETED
-        generation: dict[str, object] = {
-            "model": answered_by(self),
-            "finish_reason": self.finish_reason,
-            "config": self.request.config.to_dict(only_given=True),
-        }
-        if done is not None and done.seed is not None:
-            generation["seed"] = done.seed
-        items = self.question + self.builder.items(status, generation)
-        self.history.items[self.keep :] = items
-        self.past = tuple(self.history.items)
-
-    def _ensure_done(self) -> Done | None:
-        """The last event, as it would be if the generation was cancelled now."""
-        if self.builder.done is None and self._running is not None:
-            self.builder.add(self._running.so_far())
-        done = self.builder.done
-        if done is None or not self._client_closed:
-            return done
-        if done.finish_reason is FinishReason.CANCELLED and CLOSED not in done.notes:
-            self.builder.done = replace(done, notes=(*done.notes, CLOSED))
-        return self.builder.done
-
-    async def _commit(self) -> None:
-        if self.ended:  # cleaned up before its pieces were closed
-            return
-        self._add_to_history()
-        try:
-            await self._save_items(self.past)
-        except StorageError as error:  # the error carries the answer, so that it is not lost
-            error.details["response"] = self._made_answer()
-            raise
-        finally:
-            await self._end()
-
-    def _is_cut_short(self, error: TaluError) -> bool:
-        """Whether the connection broke, or the time ran out, after the first piece."""
-        ran_out = error.code == "GENERATION_TIMEOUT"
-        return (ran_out or isinstance(error, EndpointError)) and self.builder.has_content
-
-    async def _break_off(self, error: TaluError) -> None:
-        """End a turn that was cut short.
-
-        The partial answer is in the error, and as incomplete in the history. An answer that it
-        would have replaced stays there instead.
-        """
-        if self.ended:
-            return
-        if self.keep == len(self.history.items):
-            self._add_to_history(FinishReason.ERROR)
-        else:
-            self._ensure_done()
-            self.finish_reason = FinishReason.ERROR
-        self._error = error
-        error.details["response"] = self._made_answer()
-        try:
-            await (self._save_items(self.past) if self.past else self._remove_question())
-        except StorageError as failure:
-            error.add_note(f"What had arrived of the answer could not be stored: {failure}")
-        finally:
-            await self._end()
-
-    async def _fail(self, error: BaseException) -> None:
-        if self.ended:
-            return
-        self._error = error
-        try:
-            await self._remove_question()
-        except StorageError as failure:
-            error.add_note(f"The question stays stored without an answer: {failure}")
-        finally:
-            await self._end()
 
     async def _save_question(self) -> None:
         """Store the question after the current items; a replaced answer stays until the end.
@@ -445,24 +339,7 @@ class Turn(Outcome[ChatT]):
             if error.code != StorageError.default_code:
                 raise
 
-    async def _remove_question(self) -> None:
-        if self._question_is_saved:
-            await self._save_items(self.history.items)
-
     async def _save_items(self, items: Sequence[Item]) -> None:
         """Store the history, unless this is a forked child: the turn is its parent's."""
         if self.save is not None and self._process == os.getpid():
             await self.io.save(partial(self.save, tuple(items)))
-
-
-async def drain(turn: Turn[ChatT]) -> None:
-    """Run a started turn to its end."""
-    async with aclosing(turn.pieces()) as pieces:
-        async for _ in pieces:
-            pass
-
-
-async def answer(turn: Turn[ChatT]) -> None:
-    """Run a turn from start to end."""
-    await turn.begin()
-    await drain(turn)
