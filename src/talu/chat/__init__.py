@@ -3,10 +3,10 @@
 from talu.chat.async_chat import AsyncChat, AsyncResponse, AsyncStreamingResponse
 from talu.chat.builder import Token
 from talu.chat.fields import ToolCall
+from talu.chat.item_view import ConversationItems
 from talu.chat.items import (
     ContentPart,
     ContentType,
-    ConversationItems,
     FunctionCallItem,
     FunctionCallOutputItem,
     InputText,

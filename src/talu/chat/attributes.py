@@ -5,7 +5,8 @@ from copy import deepcopy
 from typing import Any, Protocol
 
 from talu.chat.history import History
-from talu.chat.items import ConversationItems, Item
+from talu.chat.item_view import ConversationItems
+from talu.chat.items import Item
 from talu.chat.metadata import Metadata
 from talu.chat.persistence import Persistence
 from talu.chat.serialization import config_from_dict

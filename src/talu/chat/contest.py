@@ -6,8 +6,8 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from talu.chat.answering import Answering, Draft
 from talu.chat.async_chat import AsyncChat, AsyncResponse
-from talu.chat.conversation import Conversation, Draft
 from talu.chat.questions import conversation_of, draft_of, single
 from talu.chat.racer import Racer
 from talu.chat.sync_chat import Chat, Response
@@ -97,7 +97,7 @@ class Questions:
             "messages": messages,
         }
 
-    def _draft(self, chat: Conversation, number: int, stop_flag: StopFlag | None) -> Draft:
+    def _draft(self, chat: Answering, number: int, stop_flag: StopFlag | None) -> Draft:
         draft = draft_of(
             chat, self._question, self.config, stop_flag=stop_flag, timeout=self._deadline
         )

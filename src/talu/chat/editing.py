@@ -5,7 +5,8 @@ from typing import Any, Self
 
 from talu.chat.attributes import ChatAttributes
 from talu.chat.interrupts import Claim, Guard
-from talu.chat.items import ConversationItems, Item, MessageItem, MessageRole, distinct
+from talu.chat.item_view import ConversationItems
+from talu.chat.items import Item, MessageItem, MessageRole, distinct
 from talu.chat.messages import MessageList, messages_from_items
 from talu.error_text import shown
 from talu.exceptions import StateError, ValidationError

@@ -17,7 +17,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
-from talu.chat.conversation import Conversation, Draft
+from talu.chat.answering import Answering, Draft
 from talu.chat.items import InputText, MessageItem
 from talu.chat.parsing import check_count
 from talu.chat.requests import check_answerable
@@ -100,7 +100,7 @@ def conversation_of(
 
 
 def draft_of(
-    chat: Conversation,
+    chat: Answering,
     prompt: Message,
     config: GenerationConfig,
     *,

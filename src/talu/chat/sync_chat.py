@@ -1,16 +1,14 @@
 """The sync chat and its responses."""
 
-from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self, Unpack, cast, overload
 
 from talu.chat.answer import WholeAnswer
-from talu.chat.builder import Token
-from talu.chat.conversation import Conversation, Draft
-from talu.chat.interrupts import Guard, Reading, run
+from talu.chat.answering import Answering, Draft
+from talu.chat.interrupts import Guard
 from talu.chat.io import SyncIO
-from talu.chat.stream import Stream
+from talu.chat.sync_stream import BlockingStream
 from talu.chat.turn import OnToken, Turn
 from talu.chat.user_message import Message
 from talu.config import GenerationConfig, GenerationSettings, check_boolean
@@ -91,7 +89,7 @@ class Response(WholeAnswer["Chat"]):
         return chat._answer(draft, stream=stream)
 
 
-class StreamingResponse(Stream["Chat"]):
+class StreamingResponse(BlockingStream["Chat"]):
     """An answer that is read while it is generated.
 
     Iterating yields each ``Token`` once; the last one is empty and has the finish reason. Leaving
@@ -99,83 +97,6 @@ class StreamingResponse(Stream["Chat"]):
     text so far stays here and, as an incomplete item, in the chat. Usage, timings and finish reason
     are available once the stream has ended or was stopped.
     """
-
-    _how_to_read = "print it, or loop over it"
-
-    def __init__(self, turn: "Turn[Chat]") -> None:
-        self._guard = cast("Guard", turn.claim)
-        self._reading = Reading(turn.pieces())
-        super().__init__(turn)
-        self._guard.reading = self._reading  # last: a stream that is not whole is never read
-
-    def __iter__(self) -> Generator[Token]:
-        return self._reading.track(self._read())
-
-    def _read(self) -> Generator[Token]:
-        last: Token | None = None
-        self._check_superseded()
-        while (piece := self._next()) is not None:
-            last = piece
-            try:
-                yield piece
-            except BaseException:  # the loop was left
-                self.cancel()
-                raise
-        yield from self._end_piece(last)
-
-    def _next(self) -> Token | None:
-        try:
-            return self._reading.next()
-        except BaseException:
-            self._guard.settle()
-            raise
-
-    @property
-    def text(self) -> str:
-        """The whole text; reads the rest of the stream first.
-
-        Raises:
-            StateError: the stream was not read before its chat was used or edited again.
-        """
-        self._read_rest()
-        return super().text
-
-    def _as_text(self) -> str:
-        return self.text
-
-    def _displayed(self) -> str:
-        if self._outcome.unread:
-            self._read_rest()
-        return super()._displayed() or repr(self)
-
-    def _read_rest(self) -> None:
-        self._check_superseded()
-        if not self._outcome.ended:
-            for _ in self:
-                pass
-
-    def cancel(self) -> None:
-        """Stop the generation, from any thread, even while another one reads the stream."""
-        self._turn.stop.signal()
-        self._reading.close(unread=lambda: run(self._turn.cancel()))
-        self._guard.settle()
-
-    def close(self) -> None:
-        """Like ``cancel``; idempotent."""
-        self.cancel()
-
-    def __del__(self) -> None:
-        if self._outcome.unread:  # otherwise the generator of the pieces cleans up
-            super().__del__()
-
-    async def _end(self) -> None:
-        self.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @overload
     def append(
@@ -241,7 +162,7 @@ def presented(turn: Turn[Any]) -> Response | StreamingResponse:
     return StreamingResponse(turn) if turn.stream else Response(turn.outcome)
 
 
-class Chat(Conversation):
+class Chat(Answering):
     """A conversation: calling it streams the answer, ``send`` returns the complete answer.
 
     The user's message and the answer are added to ``items`` together, when the answer ends. A

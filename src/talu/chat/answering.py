@@ -1,0 +1,152 @@
+"""Runs the turns of a chat: checks the arguments of a call, claims the history, and answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from talu.chat.answer import Answer
+from talu.chat.conversation import Conversation
+from talu.chat.interrupts import Claim
+from talu.chat.io import IO
+from talu.chat.items import Item, MessageItem, MessageRole, distinct
+from talu.chat.observers import is_async
+from talu.chat.outcome import Outcome
+from talu.chat.racer import Racer
+from talu.chat.turn import OnToken, Present, Turn
+from talu.chat.user_message import Message, user_items
+from talu.config import GenerationConfig, merged
+from talu.deadline import Deadline
+from talu.error_text import shown
+from talu.exceptions import StateError, ValidationError
+from talu.json_values import json_copy
+from talu.types import StopFlag, check_stop_flag
+
+__all__ = ["Answering", "Draft"]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The checked arguments of a turn that has not started.
+
+    Attributes:
+        question: the user's items.
+        on_token: called with each piece that has text.
+        stop_flag: the stop flag of the caller.
+        deadline: the time by which the answer has to be finished.
+        replaces: the first item that the turn replaces; None appends to the history.
+        racer: see ``Turn``.
+    """
+
+    question: tuple[MessageItem, ...]
+    config: GenerationConfig
+    on_token: OnToken | None
+    stop_flag: StopFlag | None
+    deadline: Deadline | None = None
+    replaces: MessageItem | None = None
+    racer: Racer | None = None
+
+
+class Answering(Conversation):
+    """The base of ``Chat`` and ``AsyncChat``, which answer messages."""
+
+    def _draft(
+        self,
+        message: Message,
+        config: GenerationConfig | None,
+        settings: Mapping[str, object],
+        *,
+        on_token: OnToken | None = None,
+        stop_flag: StopFlag | None = None,
+        timeout: float | Deadline | None = None,
+    ) -> Draft:
+        self._host()
+        deadline = Deadline.after(timeout)
+        full = merged(self.config, config, settings=settings)
+        if self._persistence is not None:  # the settings are stored with the answer
+            json_copy("config", full.to_dict(only_given=True))
+        check_stop_flag(stop_flag)
+        if on_token is not None:
+            self._check_on_token(on_token)
+        return Draft(tuple(user_items(message)), full, on_token, stop_flag, deadline)
+
+    def _check_on_token(self, on_token: OnToken) -> None:
+        if not callable(on_token):
+            wrong = f"on_token must be a function of one piece of text, got {shown(on_token)}"
+        elif is_async(on_token) and not self._async_hooks:
+            wrong = (
+                f"{shown(on_token)} is async: give it to AsyncClient, or make it a plain function"
+            )
+        else:
+            return
+        raise ValidationError(wrong, details={"param": "on_token"})
+
+    def _to_regenerate(self, message: Message | None) -> tuple[MessageItem, Message]:
+        """The last user message, and the message that replaces it: a copy of it for None."""
+        messages = self.items.filter_by_role(MessageRole.USER)
+        if not messages:
+            wrong = "there is no user message to answer again"
+            raise StateError(wrong, "STATE_REGENERATE_NO_USER")
+        last = messages[-1]
+        copy = MessageItem.create(last.role, last.content, hidden=last.hidden)
+        return last, copy if message is None else message
+
+    def _close(self) -> None:
+        """Mark the chat as closed, and stop an answer that is being generated."""
+        self._closed = True
+        self._history.stop()
+
+    async def _answered(
+        self, draft: Draft, io: IO, claim: Claim, present: Present, *, stream: bool
+    ) -> Answer[Any]:
+        """Claim the history, and run a turn; the response of a stream has only started."""
+        turn = self._claimed(draft, io, claim, present, stream=stream)
+        try:
+            await turn.start()
+            answer = await turn.respond()
+        except BaseException:
+            if turn.outcome.past:  # it broke off, or could not be stored
+                self._latest.set(turn.presented())
+            raise
+        self._latest.set(answer)
+        return answer
+
+    def _claimed(
+        self, draft: Draft, io: IO, claim: Claim, present: Present, *, stream: bool
+    ) -> Turn[Self]:
+        """A turn that holds the claim on the history."""
+        client = self._host()
+        self._history.claim(claim)
+        try:
+            items = self._history.items
+            keep = _index_of(draft.replaces, items) if draft.replaces else len(items)
+            question = tuple(distinct(draft.question, items))
+            return Turn(
+                outcome=Outcome(chat=self, model=client.router.name_of(self._model)),
+                request=self._request([*items[:keep], *question], draft.config, draft.deadline),
+                input_text="\n".join(item.text for item in question),
+                io=io,
+                hooks=client.hooks,
+                claim=claim,
+                closing=client.router.closing,
+                present=present,
+                stream=stream,
+                history=self._history,
+                keep=keep,
+                question=question,
+                save=self._save if self._persistence is not None else None,
+                on_token=draft.on_token,
+                stop_flag=draft.stop_flag,
+                racer=draft.racer,
+                on_end=self._latest.loosen,
+            )
+        except BaseException:
+            claim.release()
+            raise
+
+
+def _index_of(replaced: Item, items: Sequence[Item]) -> int:
+    for place in reversed(range(len(items))):
+        if items[place] is replaced:
+            return place
+    wrong = "the message to answer again was removed from the chat"
+    raise StateError(wrong, "STATE_REGENERATE_NO_USER")
