@@ -170,6 +170,32 @@ def test_a_chat_answers_after_an_interrupt_of_an_answer_that_breaks(
     assert check(use_broken, Profile("work") if stored else None, breaks=True) > 20
 
 
+def test_an_interrupt_of_the_next_call_loses_nothing_of_a_stream_that_was_left_unread() -> None:
+    class Balance(Hook):
+        def __init__(self) -> None:
+            self.starts, self.ends = 0, 0
+
+        def on_generation_start(self, chat, input_text, *, config=None) -> None:
+            self.starts += 1
+
+        def on_generation_end(self, chat, response, *, error=None) -> None:
+            self.ends += 1
+
+    point = 0
+    with suppress(EOFError):
+        for point in count(1):
+            hook = Balance()
+            model = ModelSpec("m", ScriptedModel(*["one two"] * 3))
+            chat = Client(model, hooks=[hook]).chat()
+            unread = chat("question")
+            interrupted(send, chat, point)
+            chat.send("next")
+            assert repr(unread).endswith("cancelled before it was read)"), point
+            assert chat.items.last.text == "one two"
+            assert hook.starts == hook.ends, point
+    assert point > 20
+
+
 def ask(client: Client) -> None:
     client.ask("question")
 

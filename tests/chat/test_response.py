@@ -5,6 +5,7 @@ import gc
 import inspect
 import json
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import attrgetter
@@ -595,6 +596,23 @@ def test_cancelling_a_task_that_waits_for_a_whole_answer_stops_its_generation() 
         assert [item.text for item in chat.items] == ["Hi", "one"]
 
     asyncio.run(main())
+
+
+def test_a_whole_answer_keeps_nothing_of_its_call_alive(faces) -> None:
+    class Count:
+        pieces = 0
+
+        def __call__(self, piece) -> None:
+            self.pieces += 1
+
+    count = Count()
+    answer = faces.run(faces.chat("one two").send("Hi", on_token=count))
+    gone = weakref.ref(count)
+    assert count.pieces == 2
+    del count
+    gc.collect()
+    assert gone() is None
+    assert answer == "one two"
 
 
 def test_sync_calls_work_inside_a_running_event_loop() -> None:

@@ -57,8 +57,8 @@ class Claim:
     @property
     def active(self) -> bool:
         """Whether no other turn and no edit may change the history."""
-        ended = self.turn is not None and self.turn.outcome.ended
-        return not self._released and not ended
+        turn = self.turn  # another thread may release it
+        return not self._released and not (turn is not None and turn.outcome.ended)
 
     def release(self) -> None:
         """Give up the right, and the reference to the turn, which refers to this claim."""
@@ -100,9 +100,10 @@ class Guard(Claim):
     @property
     def active(self) -> bool:
         """Whether the call is running, or the stream is being read; an unread one gives way."""
+        turn = self.turn
         if not super().active:
             return False
-        unread = self.turn is not None and self.turn.outcome.unread
+        unread = turn is not None and turn.outcome.unread
         return self._works or (self._has_reader and not unread)
 
     @property

@@ -168,15 +168,11 @@ class Turn(Generic[ChatT]):
             await self._report()
 
     async def cancel(self, state: State = State.CANCELLED) -> None:
-        """Stop the generation, and end an unread turn; the reader of another one finishes it.
-
-        Args:
-            state: the state of the unread turn when the hooks have been told.
-        """
+        """Stop the generation, and end an unread turn; the reader of another one finishes it."""
         self.stop.signal()
         if not self.outcome.unread:
             return
-        self._ending, self.outcome.state = State.CANCELLED, State.ENDING
+        self._ending, self.outcome.state = state, State.ENDING
         self.outcome.finish_reason = FinishReason.CANCELLED
         try:
             if self._round.events is not None:
@@ -185,7 +181,6 @@ class Turn(Generic[ChatT]):
                 await self._save_items(self.history.items)
         finally:
             await self._report()
-        self.outcome.state = state
 
     async def fail(self, error: BaseException) -> None:
         """End with an error.
@@ -257,9 +252,11 @@ class Turn(Generic[ChatT]):
             answer = self.presented() if self._error is None else None
             self._observation.attempts = self.attempts
             self._observation.ending = answer, self._error
-            self.outcome.state = self._ending
+            superseded = self._ending is State.SUPERSEDED  # the hooks may read its empty text
+            self.outcome.state = State.CANCELLED if superseded else self._ending
         self._error = self._round.events = None
         await self._observation.deliver()
+        self.outcome.state = self._ending
         if self.stream:  # the answer refers to the turn
             self.answer = None
         self.claim.release()
