@@ -76,6 +76,12 @@ def test_hooks_observe_it(faces) -> None:
         ]
 
 
+def test_hooks_get_no_text_of_the_user_when_a_tool_result_is_answered(faces) -> None:
+    seen = Seen()
+    answer(faces, faces.client("one", hooks=[seen]), AFTER_A_TOOL)
+    assert seen.told[1] == (None, "", {})
+
+
 def test_a_failure_is_raised_and_observed(faces) -> None:
     seen = Seen()
     client = faces.client([GenerationError("no memory")], hooks=[seen])

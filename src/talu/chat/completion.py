@@ -141,10 +141,8 @@ async def _answer(turn: Turn[Any]) -> Answer[Any]:
 
 
 def _asked(request: Request) -> str:
-    """The raw prompt, or the text of the last message."""
+    """The raw prompt, or the text of the user's message that is answered."""
     if request.messages is None:
         return request.prompt or ""
-    content = request.messages[-1].get("content") if request.messages else None
-    if isinstance(content, str):
-        return content
-    return "".join(str(part.get("text", "")) for part in content or ())
+    last = request.messages[-1] if request.messages else {}
+    return str(last.get("content") or "") if last.get("role") == "user" else ""

@@ -126,11 +126,11 @@ class Turn(Generic[ChatT]):
 
     async def pieces(self) -> AsyncGenerator[Token]:
         """Yield the generated pieces; the last one is empty and has the finish reason."""
-        generation = self._round.events
+        generation, builder = self._round.events, self._round.builder
+        # A reader and ``cancel`` may come from two threads: no call between check and change.
         if generation is None or self.outcome.state is not State.UNREAD:
             return
         self.outcome.state = State.READING
-        builder = self._round.builder
         try:
             async with aclosing(generation):
                 async for event in generation:
@@ -170,10 +170,11 @@ class Turn(Generic[ChatT]):
     async def cancel(self, state: State = State.CANCELLED) -> None:
         """Stop the generation, and end an unread turn; the reader of another one finishes it."""
         self.stop.signal()
-        if not self.outcome.unread:
+        outcome = self.outcome
+        if outcome.state is not State.UNREAD:  # no call from here to the change, as in ``pieces``
             return
-        self._ending, self.outcome.state = state, State.ENDING
-        self.outcome.finish_reason = FinishReason.CANCELLED
+        outcome.state, outcome.finish_reason = State.ENDING, FinishReason.CANCELLED
+        self._ending = state
         try:
             if self._round.events is not None:
                 await self._round.events.aclose()
