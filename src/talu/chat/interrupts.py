@@ -18,7 +18,7 @@ from talu.chat.outcome import Outcome, State
 from talu.exceptions import StateError, StorageError
 from talu.types import StopFlag
 
-__all__ = ["Claim", "Guard", "Reading", "iterate", "run", "run_without_loop", "runs"]
+__all__ = ["Claim", "Guard", "Reading", "iterate", "run", "run_without_loop"]
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class Claim:
 
 
 class Guard(Claim):
-    """The claim of a blocking call: an edit, or a turn and the reading of its stream.
+    """The claim of a blocking call: an edit, a save, or a turn and the reading of its stream.
 
     Attributes:
         reading: the reader of the stream, once the caller can have the stream.
@@ -89,7 +89,7 @@ class Guard(Claim):
         self.reading: Reading | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run an edit, or the call that starts a turn and finishes it unless it is streamed."""
+        """Run an edit, a save, or a turn up to its end, or up to the start of its stream."""
         self._work = work
         try:
             return run(work)
@@ -108,7 +108,9 @@ class Guard(Claim):
 
     @property
     def _works(self) -> bool:
-        return self._work is not None and runs(self._work)
+        """Whether ``run`` is running; false for good once an exception has left it."""
+        work = self._work
+        return work is not None and inspect.getcoroutinestate(work) == inspect.CORO_RUNNING
 
     @property
     def _has_reader(self) -> bool:
@@ -207,11 +209,6 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         return result
     coroutine.close()
     raise RuntimeError("a coroutine suspended in a sync call")
-
-
-def runs(coroutine: Coroutine[Any, Any, object]) -> bool:
-    """Whether the coroutine is running now; false for good once an exception has left it."""
-    return inspect.getcoroutinestate(coroutine) == inspect.CORO_RUNNING
 
 
 def run_without_loop(coroutine: Coroutine[Any, Any, None]) -> None:

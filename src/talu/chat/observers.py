@@ -23,7 +23,7 @@ __all__ = ["Generation", "Hook", "HookManager", "Observation", "is_async"]
 
 LOGGER = logging.getLogger("talu.hooks")
 T = TypeVar("T")
-Call = Callable[..., Awaitable[None]]
+Call = Callable[..., Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,10 @@
 
 import threading
 import uuid
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any
 
-from talu.chat.interrupts import run, runs
+from talu.chat.interrupts import Guard
 from talu.chat.items import Item
 from talu.chat.serialization import config_from_dict, item_from_dict, item_to_dict
 from talu.exceptions import StateError, StorageError, ValidationError
@@ -16,7 +15,7 @@ from talu.protocols import ChatRecord, Store, StoredRecord
 
 __all__ = ["Persistence"]
 
-THREAD = threading.local()  # ``work``: the current or last save of the thread
+THREAD = threading.local()  # ``guard``: of the current or last save of the thread
 
 
 class Persistence:
@@ -69,23 +68,15 @@ class Persistence:
             StateError: called from a signal handler while its thread is saving.
             StorageError: the store cannot be written, or the session was changed elsewhere.
         """
-        holder: list[Coroutine[Any, Any, None]] = []
-        work = self._saved(record, items, holder)
-        holder.append(work)
-        under_way = getattr(THREAD, "work", None)
-        if under_way is not None and runs(under_way):
-            work.close()
+        under_way: Guard | None = getattr(THREAD, "guard", None)
+        if under_way is not None and under_way.active:
             wrong = "a chat is being saved: a signal handler cannot save another one"
             raise StateError(wrong, "STATE_BUSY")
-        run(work)
+        guard = Guard()
+        guard.run(self._saved(record, items, guard))
 
-    async def _saved(
-        self,
-        record: ChatRecord,
-        items: Sequence[Item] | None,
-        holder: list[Coroutine[Any, Any, None]],
-    ) -> None:
-        THREAD.work = holder[0]
+    async def _saved(self, record: ChatRecord, items: Sequence[Item] | None, guard: Guard) -> None:
+        THREAD.guard = guard
         with self._gate.lock:
             self._check_interrupted_write()
             if items is None and record == self._record:
