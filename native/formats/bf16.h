@@ -5,6 +5,9 @@
 struct bf16 {
   static constexpr char name[] = "bf16";
   static constexpr std::size_t group = 2;
+  static constexpr auto& panels = kPanels;
+  static constexpr std::size_t sums_at_once = kSumsAtOnce;
+  static constexpr std::size_t columns_at_once = 512;
   using element = std::uint16_t;
 
   static float widen(element x) { return widen_bf16(x); }

@@ -5,6 +5,9 @@ struct f16 {
   static constexpr char name[] = "f16";
   static constexpr std::size_t group = 1;
   static constexpr std::size_t parts = 1;
+  static constexpr auto& panels = kPanels;
+  static constexpr std::size_t sums_at_once = kSumsAtOnce;
+  static constexpr std::size_t columns_at_once = 512;
   using element = std::uint16_t;
   using activation = float;
   static constexpr float kOverflow = 65520.0f;  // from this size on a number is rounded to infinity

@@ -5,6 +5,9 @@ struct f32 {
   static constexpr char name[] = "f32";
   static constexpr std::size_t group = 1;
   static constexpr std::size_t parts = 1;
+  static constexpr auto& panels = kFloatPanels;
+  static constexpr std::size_t sums_at_once = kFloatSumsAtOnce;
+  static constexpr std::size_t columns_at_once = kFloatColumnsAtOnce;
   using element = float;
   using activation = float;
 

@@ -44,7 +44,6 @@ struct i16 {
   static constexpr std::size_t group = 4;
   static constexpr std::size_t block = 128;
   static constexpr std::size_t blocks_in_cache = 4;
-  static constexpr auto& panels = kIntegerPanels;
   static constexpr std::size_t source_columns = 1;
   using Row = I15Row;
   // Both are at most 16383, so that a sum of two fits 16 bits, and the weights of a block sum to at
@@ -108,29 +107,102 @@ struct i16 {
       out[c] = static_cast<float>(numbers[place(c, lane)]) * scale;
   }
 
-  // COLUMNS is the number of columns if it is known, else 0. If inlined, GCC would have no registers
-  // left for the sums.
-  template <std::size_t TOKENS, std::size_t COLUMNS>
-  [[gnu::noinline]] static void add_block(const std::byte* block, std::size_t columns,
-                                          const BlockActivations& x, bool first, float* sums,
-                                          std::size_t sums_stride) {
-    const auto* const weights = reinterpret_cast<const std::int16_t*>(block + kHeaderBytes);
-    const std::byte *const integers = x.integers, *const sums_of_x = x.sums;
-    const std::size_t stride = x.stride;
-    if constexpr (COLUMNS != 0) columns = COLUMNS;
-    i32x16 sum[TOKENS];
-#pragma GCC unroll 12
-    for (std::size_t t = 0; t < TOKENS; ++t)
-      sum[t] = first_sum(block + kTileRows * sizeof(float), sums_of_x + t * stride);
+  // Several rows of activations times the blocks of several tiles that begin at the same column. If
+  // inlined, GCC would have no registers left for the sums.
+  template <std::size_t TOKENS, std::size_t TILES>
+  [[gnu::noinline]] static void add_block(const std::byte* const (&blocks)[TILES],
+                                          std::size_t columns, const BlockActivations& x,
+                                          bool first, float* sums, std::size_t sums_stride) {
+    const std::int16_t* weights[TILES];
+    i32x16 sum[TOKENS][TILES];
 #pragma GCC unroll 2
-    for (std::size_t column = 0; column < columns; column += group)
-      add_products(weights + column * kTileRows, integers + column * sizeof(Row::Integer), stride, sum);
-    const f32x16 scales = load(reinterpret_cast<const float*>(block));
+    for (std::size_t r = 0; r < TILES; ++r) {
+      weights[r] = reinterpret_cast<const std::int16_t*>(blocks[r] + kHeaderBytes);
 #pragma GCC unroll 12
-    for (std::size_t t = 0; t < TOKENS; ++t) {
-      float* const to = sums + t * sums_stride;
-      const f32x16 both = multiply(scales, splat(x.scale(t)));
-      store(to, fma(to_floats(sum[t]), both, first ? splat(0.0f) : load(to)));
+      for (std::size_t t = 0; t < TOKENS; ++t)
+        sum[t][r] = first_sum(blocks[r] + kTileRows * sizeof(float), x.sums + t * x.stride);
+    }
+    add_products(weights, columns, x.integers, x.stride, sum);
+#pragma GCC unroll 2
+    for (std::size_t r = 0; r < TILES; ++r) {
+      const f32x16 scales = load(reinterpret_cast<const float*>(blocks[r]));
+#pragma GCC unroll 12
+      for (std::size_t t = 0; t < TOKENS; ++t) {
+        float* const to = sums + t * sums_stride + r * kTileRows;
+        const f32x16 both = multiply(scales, splat(x.scale(t)));
+        store(to, fma(to_floats(sum[t][r]), both, first ? splat(0.0f) : load(to)));
+      }
+    }
+  }
+
+  // sums += the columns first .. last - 1 of some tiles, times any number of rows of activations:
+  // panels of as many rows as possible, then fewer. `in_memory` says that the tiles may not be in a
+  // cache yet.
+  template <std::size_t TILES, std::size_t SIZE = 0>
+  static void add_panels(std::size_t tokens, const std::byte* const (&tiles)[TILES], bool in_memory,
+                         std::size_t first, std::size_t last, std::size_t columns,
+                         const std::byte* x, std::size_t x_stride, float* sums,
+                         std::size_t sums_stride) {
+    constexpr std::size_t TOKENS = kIntegerPanels[SIZE];
+    for (; tokens >= TOKENS; tokens -= TOKENS) {
+      for (std::size_t begin = first; begin < last; begin += block) {
+        const std::byte* blocks[TILES];
+        for (std::size_t r = 0; r < TILES; ++r) {
+          blocks[r] = tiles[r] + (begin - first) / block * block_bytes(block);
+          if (in_memory) prefetch_after<i16>(blocks[r]);
+        }
+        const BlockActivations activations = {
+            x + Row::integers_at(columns) + begin * sizeof(Row::Integer),
+            x + begin / block * sizeof(float),
+            x + Row::sums_at(columns) + begin / block * sizeof(std::int32_t), x_stride};
+        add_block<TOKENS, TILES>(blocks, round_up(smaller(block, last - begin), group), activations,
+                                 begin == 0, sums, sums_stride);
+      }
+      x += TOKENS * x_stride;
+      sums += TOKENS * sums_stride;
+      in_memory = false;
+    }
+    if constexpr (TOKENS > 1)
+      add_panels<TILES, SIZE + 1>(tokens, tiles, in_memory, first, last, columns, x, x_stride, sums,
+                                  sums_stride);
+  }
+
+  // See Format.
+  static void multiply_tiles(const void* packed, std::size_t tiles, std::size_t columns,
+                             const std::byte* x, std::size_t x_stride, std::size_t tokens,
+                             float* sums) {
+    const auto* const from = static_cast<const std::byte*>(packed);
+    std::size_t r = 0;
+    for (; r + kIntegerTiles <= tiles; r += kIntegerTiles)
+      multiply_some<kIntegerTiles>(from, r, columns, x, x_stride, tokens, sums);
+    for (; r < tiles; ++r) multiply_some<1>(from, r, columns, x, x_stride, tokens, sums);
+  }
+  template <std::size_t TILES>
+  static void multiply_some(const std::byte* packed, std::size_t tile, std::size_t columns,
+                            const std::byte* x, std::size_t x_stride, std::size_t tokens,
+                            float* sums) {
+    constexpr std::size_t kColumns = blocks_in_cache * block;
+    for (std::size_t begin = 0; begin < columns; begin += kColumns) {
+      const std::byte* tiles[TILES];
+      for (std::size_t r = 0; r < TILES; ++r)
+        tiles[r] = packed + (tile + r) * block_tile_bytes<i16>(columns) +
+                   begin / block * block_bytes(block);
+      add_panels<TILES>(tokens, tiles, true, begin, smaller(columns, begin + kColumns), columns, x,
+                        x_stride, sums + tile * kTileRows, kTilesAtOnce * kTileRows);
     }
   }
 };
+
+constexpr Format format_of_i16() {
+  return {i16::name,
+          i16::activation,
+          i16::source_columns,
+          i16::source_bytes(i16::source_columns),
+          0,
+          block_tile_bytes<i16>,
+          i16::Row::bytes,
+          i16::Row::quantize,
+          pack_blocks<i16>,
+          dequantize_blocks<i16>,
+          i16::multiply_tiles};
+}

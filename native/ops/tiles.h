@@ -43,12 +43,13 @@ static void dequantize_row(const void* packed, std::size_t row, std::size_t colu
 }
 
 // As many tiles at once as the registers can hold sums for.
-constexpr std::size_t tiles_at_once(std::size_t tokens) {
-  return kSumsAtOnce >= 4 * tokens ? 4 : kSumsAtOnce >= 2 * tokens ? 2 : 1;
+constexpr std::size_t tiles_at_once(std::size_t tokens, std::size_t sums = kSumsAtOnce) {
+  return sums >= 4 * tokens ? 4 : sums >= 2 * tokens ? 2 : 1;
 }
 
-// sums[token][tile] += tile · x for all columns: the only product of weights, keys or values with
-// activations. Each sum is one chain of additions, columns ascending.
+// sums[token][tile] += tile · x for all columns: the only product of weights in floats with
+// activations. Each sum is one chain of additions, columns ascending. A target may define add_columns
+// for some formats and numbers of tokens and tiles.
 template <class F, std::size_t TILES, std::size_t TOKENS>
 static void add_tiles(const typename F::element* const* tiles, std::size_t columns,
                       const typename F::activation* x, std::size_t x_stride, float* sums,
@@ -62,18 +63,21 @@ static void add_tiles(const typename F::element* const* tiles, std::size_t colum
   const typename F::element* w[TILES];
 #pragma GCC unroll 4
   for (std::size_t r = 0; r < TILES; ++r) w[r] = tiles[r];
-  // This loop order keeps one tile's weights in registers together with the sums.
-  for (std::size_t column = 0; column < columns; column += F::group) {
+  if constexpr (requires { add_columns(w, columns, x, x_stride, sum); })
+    add_columns(w, columns, x, x_stride, sum);
+  else
+    // This loop order keeps one tile's weights in registers together with the sums.
+    for (std::size_t column = 0; column < columns; column += F::group) {
 #pragma GCC unroll 2
-    for (std::size_t part = 0; part < F::parts; ++part)
+      for (std::size_t part = 0; part < F::parts; ++part)
 #pragma GCC unroll 4
-      for (std::size_t r = 0; r < TILES; ++r) {
-        const auto weights = F::load_part(w[r] + column * kTileRows, part);
+        for (std::size_t r = 0; r < TILES; ++r) {
+          const auto weights = F::load_part(w[r] + column * kTileRows, part);
 #pragma GCC unroll 12
-        for (std::size_t t = 0; t < TOKENS; ++t)
-          sum[t][r] = F::multiply_add(weights, x + t * x_stride + column + part, sum[t][r]);
-      }
-  }
+          for (std::size_t t = 0; t < TOKENS; ++t)
+            sum[t][r] = F::multiply_add(weights, x + t * x_stride + column + part, sum[t][r]);
+        }
+    }
 #pragma GCC unroll 12
   for (std::size_t t = 0; t < TOKENS; ++t)
 #pragma GCC unroll 4
@@ -87,7 +91,7 @@ static void add_panels(std::size_t tokens, const typename F::element* const* til
                        std::size_t tile_count, std::size_t columns,
                        const typename F::activation* x, std::size_t x_stride, float* sums,
                        std::size_t sums_stride) {
-  constexpr std::size_t TOKENS = kPanels[SIZE], TILES = tiles_at_once(TOKENS);
+  constexpr std::size_t TOKENS = F::panels[SIZE], TILES = tiles_at_once(TOKENS, F::sums_at_once);
   for (; tokens >= TOKENS; tokens -= TOKENS) {
     std::size_t r = 0;
     for (; r + TILES <= tile_count; r += TILES)
@@ -108,10 +112,9 @@ static void multiply_tiles(const void* packed, std::size_t tiles, std::size_t co
                            float* sums) {
   using activation = typename F::activation;
   constexpr std::size_t kStride = kTilesAtOnce * kTileRows;
-  // Many tokens: as many columns as a tile and a panel can have in the L1 cache.
-  constexpr std::size_t kColumns = 1024 / sizeof(typename F::element);
   const std::size_t padded = round_up(columns, F::group);
-  const std::size_t at_once = tokens > kPanels[0] ? smaller(kColumns, padded) : padded;
+  const std::size_t at_once =
+      tokens > F::panels[0] ? smaller(F::columns_at_once, padded) : padded;
   for (std::size_t i = 0; i < tokens * kStride; i += kTileRows) store(sums + i, splat(0.0f));
   for (std::size_t begin = 0; begin < padded; begin += at_once) {
     const std::size_t count = smaller(at_once, padded - begin);
@@ -120,7 +123,7 @@ static void multiply_tiles(const void* packed, std::size_t tiles, std::size_t co
       starts[r] = static_cast<const typename F::element*>(packed) +
                   (r * padded + begin) * kTileRows;
     const auto* const from = reinterpret_cast<const activation*>(x) + begin;
-    const std::size_t group = tiles_at_once(smaller(tokens, kPanels[0]));
+    const std::size_t group = tiles_at_once(smaller(tokens, F::panels[0]), F::sums_at_once);
     for (std::size_t r = 0; r < tiles; r += group)
       add_panels<F>(tokens, starts + r, smaller(group, tiles - r), count, from,
                     x_stride / sizeof(activation), sums + r * kTileRows, kStride);

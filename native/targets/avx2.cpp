@@ -19,8 +19,14 @@ struct f32x16 {
 // tiles at once, whose weights also need registers.
 constexpr std::size_t kPanels[] = {6, 4, 3, 2, 1};
 constexpr std::size_t kSumsAtOnce = 4;
-// Four columns of weights, two of activations and their sums need the other half of the registers.
-constexpr std::size_t kIntegerPanels[] = {4, 3, 2, 1};
+// For 32-bit floats: three tokens of two tiles have as many sums, and need fewer loads. Together with
+// all of two tiles, the activations stay in the second cache.
+constexpr std::size_t kFloatPanels[] = {3, 2, 1};
+constexpr std::size_t kFloatSumsAtOnce = 6, kFloatColumnsAtOnce = 1536;
+// For 16-bit integers: two tokens of two tiles. Columns of weights and activations, and sums of both,
+// need the other half of the registers.
+constexpr std::size_t kIntegerPanels[] = {2, 1};
+constexpr std::size_t kIntegerTiles = 2;
 
 TALU_INLINE f32x16 splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 TALU_INLINE f32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
@@ -188,58 +194,130 @@ TALU_INLINE i32x16 first_sum(const void* weights, const void* x) {
   return {_mm256_add_epi32(of_x, _mm256_loadu_si256(of_weights)),
           _mm256_add_epi32(of_x, _mm256_loadu_si256(of_weights + 1))};
 }
+// sums[token][tile] += (x_even + odd) (x_odd + even), four columns of some tiles for some tokens.
+template <std::size_t TILES, std::size_t TOKENS>
+TALU_INLINE void add_four_columns(const std::int16_t* const (&tiles)[TILES], const std::byte* x,
+                                  std::size_t stride, i32x16 (&sums)[TOKENS][TILES]) {
+#pragma GCC unroll 2
+  for (std::size_t r = 0; r < TILES; ++r) {
+    const auto* const w = as_256(tiles[r]);
+    const __m256i even_low = _mm256_loadu_si256(w), even_high = _mm256_loadu_si256(w + 1);
+    const __m256i odd_low = _mm256_loadu_si256(w + 2), odd_high = _mm256_loadu_si256(w + 3);
+#pragma GCC unroll 4
+    for (std::size_t t = 0; t < TOKENS; ++t) {
+      const __m256i a = splat_32_bits(x + t * stride), b = splat_32_bits(x + t * stride + 4);
+      const __m256i low =
+          _mm256_madd_epi16(_mm256_add_epi16(a, odd_low), _mm256_add_epi16(b, even_low));
+      const __m256i high =
+          _mm256_madd_epi16(_mm256_add_epi16(a, odd_high), _mm256_add_epi16(b, even_high));
+      sums[t][r] = {_mm256_add_epi32(sums[t][r].low, low), _mm256_add_epi32(sums[t][r].high, high)};
+    }
+  }
+}
 #if !defined(__clang__)
-// All sixteen registers are used. Written in assembly, because GCC adds register moves. This order
-// of instructions is the fastest on Zen 3.
-#define TALU_ADD_TO_TOKEN(at, low, high)      \
-  "vpbroadcastd 0(" at "), %%ymm12\n\t"       \
-  "vpbroadcastd 4(" at "), %%ymm13\n\t"       \
-  "vpaddw %%ymm12, %%ymm10, %%ymm14\n\t"      \
-  "vpaddw %%ymm13, %%ymm8, %%ymm15\n\t"       \
-  "vpaddw %%ymm12, %%ymm11, %%ymm12\n\t"      \
-  "vpaddw %%ymm13, %%ymm9, %%ymm13\n\t"       \
-  "vpmaddwd %%ymm14, %%ymm15, %%ymm14\n\t"    \
-  "vpmaddwd %%ymm12, %%ymm13, %%ymm12\n\t"    \
-  "vpaddd %%ymm14, %[" low "], %[" low "]\n\t" \
-  "vpaddd %%ymm12, %[" high "], %[" high "]\n\t"
-TALU_INLINE void add_to_four(const std::int16_t* weights, const std::byte* x, std::size_t stride,
-                             i32x16 (&sums)[4]) {
-  __asm__("vmovdqu 0(%[weights]), %%ymm8\n\t"
-          "vmovdqu 32(%[weights]), %%ymm9\n\t"
-          "vmovdqu 64(%[weights]), %%ymm10\n\t"
-          "vmovdqu 96(%[weights]), %%ymm11\n\t"
-          TALU_ADD_TO_TOKEN("%[x]", "low0", "high0")
-          TALU_ADD_TO_TOKEN("%[x], %[stride]", "low1", "high1")
-          TALU_ADD_TO_TOKEN("%[x], %[stride], 2", "low2", "high2")
-          TALU_ADD_TO_TOKEN("%[x], %[thrice]", "low3", "high3")
-          : [low0] "+x"(sums[0].low), [high0] "+x"(sums[0].high), [low1] "+x"(sums[1].low),
-            [high1] "+x"(sums[1].high), [low2] "+x"(sums[2].low), [high2] "+x"(sums[2].high),
-            [low3] "+x"(sums[3].low), [high3] "+x"(sums[3].high)
-          : [weights] "r"(weights), [x] "r"(x), [stride] "r"(stride), [thrice] "r"(3 * stride),
-            "m"(*reinterpret_cast<const std::int16_t(*)[64]>(weights)),
-            "m"(*reinterpret_cast<const std::byte(*)[]>(x))
-          : "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+// Two loops that use all sixteen registers are written in assembly: GCC moves registers, or stores
+// them. The second tile is read where it is used, because an instruction that also reads memory takes
+// no more of the front end's time, which limits both loops while another thread shares the core.
+#define TALU_ADD_PAIR(token, tile, even, odd, x_even, x_odd, to)                             \
+  "vpaddw " odd ", %%ymm12, " x_even "\n\t"                                                  \
+  "vpaddw " even ", %%ymm13, " x_odd "\n\t"                                                  \
+  "vpmaddwd " x_even ", " x_odd ", " x_even "\n\t"                                           \
+  "vpaddd " x_even ", %[" token tile to "], %[" token tile to "]\n\t"
+#define TALU_ADD_TO_TOKEN(token, x)                                                           \
+  "vpbroadcastd %c[x_at]" x ", %%ymm12\n\t"                                                  \
+  "vpbroadcastd %c[x_at]+4" x ", %%ymm13\n\t"                                                \
+  TALU_ADD_PAIR(token, "0", "%%ymm8", "%%ymm10", "%%ymm14", "%%ymm15", "l")                   \
+  TALU_ADD_PAIR(token, "0", "%%ymm9", "%%ymm11", "%%ymm14", "%%ymm15", "h")                   \
+  TALU_ADD_PAIR(token, "1", "%c[at](%[second])", "%c[at]+64(%[second])", "%%ymm14", "%%ymm15", "l") \
+  TALU_ADD_PAIR(token, "1", "%c[at]+32(%[second])", "%c[at]+96(%[second])", "%%ymm12", "%%ymm13", "h")
+// Four columns, NUMBER times four after the first ones.
+template <std::size_t NUMBER>
+TALU_INLINE void add_to_two(const std::int16_t* first, const std::int16_t* second,
+                            const std::byte* x, std::size_t stride, i32x16 (&sums)[2][2]) {
+  __asm__("vmovdqu %c[at](%[first]), %%ymm8\n\t"
+          "vmovdqu %c[at]+32(%[first]), %%ymm9\n\t"
+          "vmovdqu %c[at]+64(%[first]), %%ymm10\n\t"
+          "vmovdqu %c[at]+96(%[first]), %%ymm11\n\t"
+          TALU_ADD_TO_TOKEN("a", "(%[x])")
+          TALU_ADD_TO_TOKEN("b", "(%[x], %[stride])")
+          : [a0l] "+x"(sums[0][0].low), [a0h] "+x"(sums[0][0].high),
+            [a1l] "+x"(sums[0][1].low), [a1h] "+x"(sums[0][1].high),
+            [b0l] "+x"(sums[1][0].low), [b0h] "+x"(sums[1][0].high),
+            [b1l] "+x"(sums[1][1].low), [b1h] "+x"(sums[1][1].high)
+          : [first] "r"(first), [second] "r"(second), [x] "r"(x), [stride] "r"(stride),
+            [at] "i"(NUMBER * 128), [x_at] "i"(NUMBER * 8)
+          : "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "memory");
 }
 #undef TALU_ADD_TO_TOKEN
+#undef TALU_ADD_PAIR
+
+// One column of two tiles for three tokens.
+#define TALU_ADD_TO_TOKEN(token, x)                                            \
+  "vbroadcastss %c[x_at]" x ", %%ymm15\n\t"                                   \
+  "vfmadd231ps %%ymm12, %%ymm15, %[" token "0l]\n\t"                          \
+  "vfmadd231ps %%ymm13, %%ymm15, %[" token "0h]\n\t"                          \
+  "vfmadd231ps %%ymm14, %%ymm15, %[" token "1l]\n\t"                          \
+  "vfmadd231ps %c[at]+32(%[second]), %%ymm15, %[" token "1h]\n\t"
+template <std::size_t NUMBER>
+TALU_INLINE void add_to_three(const float* first, const float* second, const float* x,
+                              std::size_t stride, f32x16 (&sums)[3][2]) {
+  __asm__("vmovups %c[at](%[first]), %%ymm12\n\t"
+          "vmovups %c[at]+32(%[first]), %%ymm13\n\t"
+          "vmovups %c[at](%[second]), %%ymm14\n\t"
+          TALU_ADD_TO_TOKEN("a", "(%[x])")
+          TALU_ADD_TO_TOKEN("b", "(%[x], %[stride])")
+          TALU_ADD_TO_TOKEN("c", "(%[x], %[stride], 2)")
+          : [a0l] "+x"(sums[0][0].low), [a0h] "+x"(sums[0][0].high),
+            [a1l] "+x"(sums[0][1].low), [a1h] "+x"(sums[0][1].high),
+            [b0l] "+x"(sums[1][0].low), [b0h] "+x"(sums[1][0].high),
+            [b1l] "+x"(sums[1][1].low), [b1h] "+x"(sums[1][1].high),
+            [c0l] "+x"(sums[2][0].low), [c0h] "+x"(sums[2][0].high),
+            [c1l] "+x"(sums[2][1].low), [c1h] "+x"(sums[2][1].high)
+          : [first] "r"(first), [second] "r"(second), [x] "r"(x), [stride] "r"(stride),
+            [at] "i"(NUMBER * 64), [x_at] "i"(NUMBER * 4)
+          : "xmm12", "xmm13", "xmm14", "xmm15", "memory");
+}
+#undef TALU_ADD_TO_TOKEN
+// sums[token][tile] += tile · x. `stride` counts floats.
+TALU_INLINE void add_columns(const float* const (&tiles)[2], std::size_t columns, const float* x,
+                             std::size_t stride, f32x16 (&sums)[3][2]) {
+  const float *first = tiles[0], *second = tiles[1];
+  const float* const end = x + columns / 4 * 4;
+  stride *= sizeof(float);
+  for (; x != end; x += 4, first += 64, second += 64) {
+    add_to_three<0>(first, second, x, stride, sums);
+    add_to_three<1>(first, second, x, stride, sums);
+    add_to_three<2>(first, second, x, stride, sums);
+    add_to_three<3>(first, second, x, stride, sums);
+  }
+  for (std::size_t c = 0; c < columns % 4; ++c, ++x, first += 16, second += 16)
+    add_to_three<0>(first, second, x, stride, sums);
+}
 #endif
-// sums[token] += (x_even + odd) (x_odd + even), four columns of a tile for several tokens.
-template <std::size_t TOKENS>
-TALU_INLINE void add_products(const std::int16_t* weights, const std::byte* x, std::size_t stride,
-                              i32x16 (&sums)[TOKENS]) {
+// sums[token][tile] += tile · x for columns in groups of four.
+template <std::size_t TILES, std::size_t TOKENS>
+TALU_INLINE void add_products(const std::int16_t* const (&tiles)[TILES], std::size_t columns,
+                              const std::byte* x, std::size_t stride,
+                              i32x16 (&sums)[TOKENS][TILES]) {
+  const std::byte* const end = x + columns * sizeof(std::int16_t);
 #if !defined(__clang__)
-  if constexpr (TOKENS == kIntegerPanels[0]) return add_to_four(weights, x, stride, sums);
+  if constexpr (TOKENS == 2 && TILES == 2) {
+    const std::int16_t *first = tiles[0], *second = tiles[1];
+    for (; x + 8 < end; x += 16, first += 128, second += 128) {
+      add_to_two<0>(first, second, x, stride, sums);
+      add_to_two<1>(first, second, x, stride, sums);
+    }
+    if (x != end) add_to_two<0>(first, second, x, stride, sums);
+    return;
+  }
 #endif
-  const auto* const w = as_256(weights);
-  const __m256i even_low = _mm256_loadu_si256(w), even_high = _mm256_loadu_si256(w + 1);
-  const __m256i odd_low = _mm256_loadu_si256(w + 2), odd_high = _mm256_loadu_si256(w + 3);
-#pragma GCC unroll 4
-  for (std::size_t t = 0; t < TOKENS; ++t) {
-    const __m256i a = splat_32_bits(x + t * stride), b = splat_32_bits(x + t * stride + 4);
-    const __m256i low =
-        _mm256_madd_epi16(_mm256_add_epi16(a, odd_low), _mm256_add_epi16(b, even_low));
-    const __m256i high =
-        _mm256_madd_epi16(_mm256_add_epi16(a, odd_high), _mm256_add_epi16(b, even_high));
-    sums[t] = {_mm256_add_epi32(sums[t].low, low), _mm256_add_epi32(sums[t].high, high)};
+  const std::int16_t* now[TILES];
+#pragma GCC unroll 2
+  for (std::size_t r = 0; r < TILES; ++r) now[r] = tiles[r];
+  for (; x != end; x += 8) {
+    add_four_columns(now, x, stride, sums);
+#pragma GCC unroll 2
+    for (std::size_t r = 0; r < TILES; ++r) now[r] += 4 * kTileRows;
   }
 }
 TALU_INLINE f32x16 to_floats(i32x16 x) {

@@ -6,8 +6,11 @@ struct f32x16 {
 
 // Tokens multiplied by a tile at once, and sums in registers with several tiles.
 constexpr std::size_t kPanels[] = {12, 8, 4, 2, 1};
-constexpr auto& kIntegerPanels = kPanels;
 constexpr std::size_t kSumsAtOnce = 24;
+constexpr auto& kFloatPanels = kPanels;
+constexpr std::size_t kFloatSumsAtOnce = kSumsAtOnce, kFloatColumnsAtOnce = 256;
+constexpr auto& kIntegerPanels = kPanels;
+constexpr std::size_t kIntegerTiles = 1;
 
 TALU_INLINE f32x16 splat(float x) { return {_mm512_set1_ps(x)}; }
 TALU_INLINE f32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
@@ -134,15 +137,22 @@ TALU_INLINE __m512i add_pairs(__m512i a, __m512i b, __m512i sum) {
   return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
 #endif
 }
-// sums[token] += four columns of a tile · x, for several tokens.
+// sums[token] += tile · x for columns in groups of four.
 template <std::size_t TOKENS>
-TALU_INLINE void add_products(const std::int16_t* weights, const std::byte* x, std::size_t stride,
-                              i32x16 (&sums)[TOKENS]) {
-  const __m512i even = _mm512_loadu_si512(weights), odd = _mm512_loadu_si512(weights + 32);
+TALU_INLINE void add_products(const std::int16_t* const (&tiles)[1], std::size_t columns,
+                              const std::byte* x, std::size_t stride,
+                              i32x16 (&sums)[TOKENS][1]) {
+#pragma GCC unroll 2
+  for (std::size_t column = 0; column < columns; column += 4) {
+    const std::int16_t* const weights = tiles[0] + column * kTileRows;
+    const std::byte* const now = x + column * sizeof(std::int16_t);
+    const __m512i even = _mm512_loadu_si512(weights), odd = _mm512_loadu_si512(weights + 32);
 #pragma GCC unroll 12
-  for (std::size_t t = 0; t < TOKENS; ++t) {
-    sums[t].v = add_pairs(even, splat_32_bits(x + t * stride), sums[t].v);
-    sums[t].v = add_pairs(odd, splat_32_bits(x + t * stride + 4), sums[t].v);
+    for (std::size_t t = 0; t < TOKENS; ++t) {
+      __m512i& sum = sums[t][0].v;
+      sum = add_pairs(even, splat_32_bits(now + t * stride), sum);
+      sum = add_pairs(odd, splat_32_bits(now + t * stride + 4), sum);
+    }
   }
 }
 TALU_INLINE f32x16 to_floats(i32x16 x) { return {_mm512_cvtepi32_ps(x.v)}; }

@@ -16,8 +16,11 @@ struct f32x16 {
 };
 
 constexpr std::size_t kPanels[] = {4, 1};
-constexpr auto& kIntegerPanels = kPanels;
 constexpr std::size_t kSumsAtOnce = 4;
+constexpr auto& kFloatPanels = kPanels;
+constexpr std::size_t kFloatSumsAtOnce = kSumsAtOnce, kFloatColumnsAtOnce = 256;
+constexpr auto& kIntegerPanels = kPanels;
+constexpr std::size_t kIntegerTiles = 1;
 
 template <class Function>
 TALU_INLINE f32x16 lanes(Function function) {
@@ -191,19 +194,23 @@ TALU_INLINE void store_i8(std::int8_t* p, f32x16 x) {
 // Without crossed products (formats/i16.h).
 TALU_INLINE std::int32_t crossed_sum(const std::int16_t*, std::size_t) { return 0; }
 TALU_INLINE i32x16 first_sum(const void*, const void*) { return {}; }
-// sums[token] += four columns of a tile · x, for several tokens.
+// sums[token] += tile · x for columns in groups of four.
 template <std::size_t TOKENS>
-TALU_INLINE void add_products(const std::int16_t* weights, const std::byte* x, std::size_t stride,
-                              i32x16 (&sums)[TOKENS]) {
+TALU_INLINE void add_products(const std::int16_t* const (&tiles)[1], std::size_t columns,
+                              const std::byte* x, std::size_t stride,
+                              i32x16 (&sums)[TOKENS][1]) {
   auto product = [](int a, int b) { return static_cast<std::uint32_t>(a * b); };
-  for (std::size_t t = 0; t < TOKENS; ++t) {
-    std::int16_t four[4];
-    __builtin_memcpy(four, x + t * stride, sizeof four);
-    for (std::size_t i = 0; i < 16; ++i)
-      sums[t].lane[i] += product(weights[2 * i], four[0]) + product(weights[2 * i + 1], four[1]) +
-                         product(weights[32 + 2 * i], four[2]) +
-                         product(weights[32 + 2 * i + 1], four[3]);
-  }
+  for (std::size_t column = 0; column < columns; column += 4)
+    for (std::size_t t = 0; t < TOKENS; ++t) {
+      const std::int16_t* const weights = tiles[0] + column * kTileRows;
+      std::int16_t four[4];
+      __builtin_memcpy(four, x + t * stride + column * sizeof four[0], sizeof four);
+      for (std::size_t i = 0; i < 16; ++i)
+        sums[t][0].lane[i] += product(weights[2 * i], four[0]) +
+                              product(weights[2 * i + 1], four[1]) +
+                              product(weights[32 + 2 * i], four[2]) +
+                              product(weights[32 + 2 * i + 1], four[3]);
+    }
 }
 TALU_INLINE f32x16 to_floats(i32x16 x) {
   return lanes([&](std::size_t i) {
