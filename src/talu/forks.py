@@ -5,6 +5,7 @@ never released in the child. So locks are replaced by new ones in the child, and
 imports have finished.
 """
 
+import logging  # noqa: F401 - see the end of this file
 import os
 import threading
 from importlib import import_module
@@ -75,6 +76,8 @@ def _renew_all() -> None:
         lock.renew()
 
 
+# A fork calls first what was registered last. It has to wait for imports before it takes the lock
+# of ``logging``, which modules take while they are imported, so ``logging`` has to register first.
 os.register_at_fork(
     before=IMPORTING.acquire, after_in_parent=IMPORTING.release, after_in_child=_renew_all
 )
