@@ -111,6 +111,26 @@ def told(use):
 """
 
 
+def test_a_fork_does_not_wait_for_an_import_that_waits_for_the_lock_of_logging() -> None:
+    script = """
+from talu import forks
+import logging
+
+def slow(name):
+    importing.set()
+    never.wait(0.2)  # until the fork waits for the end of the import
+    logging.getLogger("of an imported module")
+
+importing, never = threading.Event(), threading.Event()
+forks.import_module = slow
+importer = threading.Thread(target=forks.import_whole, args=("any",), daemon=True)
+importer.start()
+importing.wait(30)
+print(status_of_child(lambda: None))
+"""
+    assert run_script(script) == ["3"]
+
+
 def test_a_child_that_is_forked_while_a_model_is_opened_can_open_it() -> None:
     script = """
 def ask():
