@@ -1,6 +1,5 @@
 """One request of a turn to a model: the request, its events, and what they build."""
 
-from dataclasses import dataclass
 from typing import Self
 
 from talu.chat.builder import Builder
@@ -12,20 +11,21 @@ from talu.types import Done, Event, FinishReason, Request, Stopped, Timings, Usa
 __all__ = ["Round"]
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
 class Round:
     """One request to a model.
 
     Attributes:
-        model: the name, in the client, of the model that is asked.
+        request: the request.
         builder: builds the answer from the events.
         events: the generation; None before the model is open, and after the end of the turn.
     """
 
-    model: str
-    request: Request
-    builder: Builder
-    events: AsyncGeneration | None = None
+    def __init__(self, model: str, request: Request, builder: Builder) -> None:
+        """Prepare it; ``model`` is the name, in the client, of the model that is asked."""
+        self.request = request
+        self.builder = builder
+        self.events: AsyncGeneration | None = None
+        self._model = model
 
     async def open(self, io: IO) -> AsyncGeneration:
         """Open the model; returns a generation that has not started."""
@@ -37,7 +37,7 @@ class Round:
 
     def cancel_unopened(self, *notes: str) -> AsyncGeneration:
         """Let the round be a cancelled one; returns its generation."""
-        self.events = _NeverStarted(self.model, (*self.request.notes, *notes))
+        self.events = _NeverStarted(self._model, (*self.request.notes, *notes))
         return self.events
 
     def cancel(self) -> None:
