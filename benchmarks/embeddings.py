@@ -146,7 +146,9 @@ def talu(folder: Path, threads: int) -> list[Row]:
         options = LocalBackend(num_threads=threads, weight_format=weight_format)
         client = Client(ModelSpec(str(folder), options))
         name = f"talu {importlib.metadata.version('talu')}, weights {weight_format}"
-        rows.append(Row(name, precision, partial(client.embed_batch, pooling="mean")))
+        rows.append(
+            Row(name, precision, partial(client.embed_batch, pooling="mean", as_numpy=True))
+        )
     return rows
 
 

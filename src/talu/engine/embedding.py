@@ -288,15 +288,14 @@ def _arrays(chunks: list[tuple[_Text, int]]) -> tuple[Ints, Ints, Ints, Ints, In
     tables = np.full((len(parts), max(len(text.blocks) for text, *_ in parts)), -1, np.int32)
     for table, (text, *_) in zip(tables, parts, strict=True):
         table[: len(text.blocks)] = text.blocks
-    pooled = (
-        start + row
+    pooled = [
+        int(start) + np.array(text.pooled_rows(count), dtype=np.int32)
         for start, (text, count) in zip(starts, chunks, strict=False)
-        for row in text.pooled_rows(count)
-    )
+    ]
     return (
         np.array([*chain.from_iterable(t.tokens[a:b] for t, a, b in parts)], np.int32),
-        np.array([*chain.from_iterable(range(a, b) for _, a, b in parts)], np.int32),
+        np.concatenate([np.arange(a, b, dtype=np.int32) for _, a, b in parts]),
         starts,
         tables,
-        np.array([*pooled], np.int32),
+        np.concatenate(pooled),
     )

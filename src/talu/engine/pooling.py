@@ -78,9 +78,9 @@ def _with(mode: PoolingMode, before: Doubles | None, rows: Doubles, first: int) 
         return one
     if mode == "weightedmean":  # the number of a row, counted from 1, is its weight
         rows = rows * np.arange(first + 1, first + 1 + len(rows), dtype=np.float64)[:, None]
-    if before is not None:
-        rows = np.concatenate([before[None], rows])
-    # both go from row to row, in the same order on every processor
-    running: Doubles = (np.maximum if mode == "max" else np.add).accumulate(rows, axis=0)
-    result: Doubles = running[-1] + 0.0  # a zero is positive, whichever of two zeros is the maximum
-    return result
+    # from row to row, in the same order on every processor; ``accumulate`` would take longer
+    combine = np.maximum if mode == "max" else np.add
+    result: Doubles = rows[0].copy() if before is None else combine(before, rows[0])
+    for row in rows[1:]:
+        combine(result, row, out=result)
+    return result + 0.0  # a zero is positive, whichever of two zeros is the maximum
