@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <fstream>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <string>
@@ -87,7 +88,9 @@ class Pool {
   Pool() {
     // Detached: they live until the process ends, asleep when there is nothing to do. Those that have
     // been started use this object, so the constructor must not throw if the next one fails to start.
-    for (const int wanted = available_threads(); size_ < wanted; ++size_) {
+    const int wanted = available_threads();
+    shares_ = std::make_unique<Share[]>(static_cast<std::size_t>(wanted));
+    for (; size_ < wanted; ++size_) {
       try {
         std::thread([this, worker = size_] { serve(worker); }).detach();
       } catch (const std::system_error&) {
@@ -101,7 +104,12 @@ class Pool {
   void run(const Job& job) {
     const std::lock_guard turn(turn_);
     job_ = job;
-    next_.store(0, std::memory_order_relaxed);
+    job_.threads = std::min(job.threads, size_);
+    const auto threads = static_cast<std::size_t>(job_.threads);
+    for (std::size_t w = 0; w < threads; ++w) {
+      shares_[w].next.store(job.count * w / threads, std::memory_order_relaxed);
+      shares_[w].end = job.count * (w + 1) / threads;
+    }
     const std::uint64_t call = (gate_.load(std::memory_order_relaxed) | kFlags) + 1;
     gate_.store(call | kOpen, std::memory_order_seq_cst);
     signal_.fetch_add(1, std::memory_order_seq_cst);
@@ -149,17 +157,28 @@ class Pool {
     }
   }
 
+  // The worker's own share of the items, then what others have not begun. Neighbouring items read
+  // neighbouring memory, which a processor requests before it is needed.
   void work(int worker) {
     const Job job = job_;
-    for (std::size_t item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < job.count;)
-      job.body(job.context, item, worker);
+    for (int i = 0; i < job.threads; ++i) {
+      Share& share = shares_[static_cast<std::size_t>((worker + i) % job.threads)];
+      for (std::size_t item;
+           (item = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
+        job.body(job.context, item, worker);
+    }
   }
+
+  struct alignas(64) Share {
+    std::atomic<std::size_t> next{0};
+    std::size_t end = 0;
+  };
 
   int size_ = 1;  // with the caller
   std::mutex turn_;
   Job job_;
   alignas(64) std::atomic<std::uint64_t> gate_{0};
-  alignas(64) std::atomic<std::size_t> next_{0};
+  std::unique_ptr<Share[]> shares_;  // of each worker
   alignas(64) std::atomic<std::uint32_t> signal_{0};
   std::atomic<int> asleep_{0};
 };

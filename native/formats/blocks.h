@@ -11,7 +11,8 @@
 //   block_bytes(n)      size of a block of n columns of a tile
 //   pack_block          writes a block from rows of the source
 //   dequantize_block    computes one row of a block
-//   add_block           adds the products of a block, for several rows of activations
+//   add_block           adds the products of a block, for several rows of activations; or instead
+//   multiply_few        multiplies tiles together, for a few rows of activations
 //   Unpacked            optional: the same numbers in a form that is multiplied faster, with
 //                       block_bytes and add_block, and unpack, which makes it of a block
 //   Row                 the layout of a row of activations, and how it is computed
@@ -47,6 +48,22 @@ struct BlockActivations {
   }
   std::int32_t sum(std::size_t token, std::size_t number = 0) const {
     return reinterpret_cast<const std::int32_t*>(sums + token * stride)[number];
+  }
+
+  // Those from a column of whole rows on.
+  template <class ROW>
+  static BlockActivations from(std::size_t column, const std::byte* rows, std::size_t columns,
+                               std::size_t stride) {
+    BlockActivations all = {rows + ROW::integers_at(columns), rows, rows + ROW::sums_at(columns),
+                            stride};
+    all.advance<ROW>(column);
+    return all;
+  }
+  template <class ROW>
+  void advance(std::size_t columns) {
+    integers += columns * sizeof(typename ROW::Integer);
+    scales += columns / ROW::scaled * sizeof(float);
+    sums += columns / ROW::summed * sizeof(std::int32_t);
   }
 };
 
@@ -84,13 +101,16 @@ static void dequantize_blocks(const void* packed, std::size_t row, std::size_t c
   }
 }
 
-// Requests a block before it is needed. The processor's own prefetching loses track where a block's
+// Requests BYTES before they are needed. The processor's own prefetching loses track where a block's
 // scales and planes are read in turn, and at the end of a page.
+template <std::size_t BYTES>
+TALU_INLINE void prefetch(const std::byte* from) {
+  constexpr std::size_t kLine = 64;
+  for (std::size_t at = 0; at < BYTES; at += kLine) __builtin_prefetch(from + at);
+}
 template <class F>
 TALU_INLINE void prefetch_after(const std::byte* block) {
-  constexpr std::size_t kDistance = 4096, kLine = 64;
-  for (std::size_t at = 0; at < F::block_bytes(F::block); at += kLine)
-    __builtin_prefetch(block + kDistance + at);
+  prefetch<F::block_bytes(F::block)>(block + 4096);
 }
 
 // sums += several blocks, columns first .. last - 1 of a tile, times any number of rows of
@@ -107,10 +127,7 @@ static void add_blocks(std::size_t tokens, const std::byte* blocks, bool in_memo
     for (std::size_t begin = first; begin < last; begin += F::block) {
       const std::byte* const block = blocks + (begin - first) / F::block * F::block_bytes(F::block);
       if (in_memory) prefetch_after<F>(block);
-      const BlockActivations activations = {
-          x + Row::integers_at(columns) + begin * sizeof(typename Row::Integer),
-          x + begin / Row::scaled * sizeof(float),
-          x + Row::sums_at(columns) + begin / Row::summed * sizeof(std::int32_t), x_stride};
+      const auto activations = BlockActivations::from<Row>(begin, x, columns, x_stride);
       const std::size_t count = round_up(smaller(F::block, last - begin), F::group);
       if (F::source_columns == F::block || count == F::block)  // no block of the source is cut
         F::template add_block<TOKENS, F::block>(block, count, activations, begin == 0, sums,
@@ -128,6 +145,8 @@ static void add_blocks(std::size_t tokens, const std::byte* blocks, bool in_memo
 }
 
 // The same for enough rows of activations that it pays to unpack the blocks before.
+template <class F>
+constexpr std::size_t kUnpackedTokens = 3 * F::panels[0];
 template <class F>
 static void add_unpacked(std::size_t tokens, const std::byte* blocks, std::size_t first,
                          std::size_t last, std::size_t columns, const std::byte* x,
@@ -148,26 +167,47 @@ static void add_unpacked(std::size_t tokens, const std::byte* blocks, std::size_
   }
 }
 
+// sums = tiles · x, for a few rows of activations.
+template <class F, std::size_t SIZE = 0>
+static void multiply_few(std::size_t tokens, const std::byte* packed, std::size_t tiles,
+                         std::size_t columns, const std::byte* x, std::size_t x_stride, float* sums,
+                         std::size_t sums_stride) {
+  constexpr std::size_t TOKENS = F::panels[SIZE];
+  for (; tokens >= TOKENS; tokens -= TOKENS) {
+    F::template multiply_few<TOKENS>(
+        packed, block_tile_bytes<F>(columns), tiles, columns,
+        BlockActivations::from<typename F::Row>(0, x, columns, x_stride), sums, sums_stride);
+    x += TOKENS * x_stride;
+    sums += TOKENS * sums_stride;
+  }
+  if constexpr (TOKENS > 1)
+    multiply_few<F, SIZE + 1>(tokens, packed, tiles, columns, x, x_stride, sums, sums_stride);
+}
+
 template <class F>
 static void multiply_blocks(const void* packed, std::size_t tiles, std::size_t columns,
                             const std::byte* x, std::size_t x_stride, std::size_t tokens,
                             float* sums) {
   constexpr std::size_t kStride = kTilesAtOnce * kTileRows;
-  constexpr std::size_t kColumns = F::blocks_in_cache * F::block;
-  for (std::size_t r = 0; r < tiles; ++r) {
-    const auto* const tile =
-        static_cast<const std::byte*>(packed) + r * block_tile_bytes<F>(columns);
-    if constexpr (requires { typename F::Unpacked; })
-      if (tokens >= 3 * F::panels[0]) {
-        add_unpacked<F>(tokens, tile, 0, columns, columns, x, x_stride, sums + r * kTileRows,
-                        kStride);
-        continue;
-      }
-    for (std::size_t begin = 0; begin < columns; begin += kColumns)
-      add_blocks<F>(tokens, tile + begin / F::block * F::block_bytes(F::block), true, begin,
-                    smaller(columns, begin + kColumns), columns, x, x_stride, sums + r * kTileRows,
-                    kStride);
-  }
+  const auto* const first = static_cast<const std::byte*>(packed);
+  auto for_tiles = [&](auto add_tile) {
+    for (std::size_t r = 0; r < tiles; ++r)
+      add_tile(first + r * block_tile_bytes<F>(columns), sums + r * kTileRows);
+  };
+  if constexpr (requires { typename F::Unpacked; })
+    if (tokens >= kUnpackedTokens<F>)
+      return for_tiles([&](const std::byte* tile, float* to) {
+        add_unpacked<F>(tokens, tile, 0, columns, columns, x, x_stride, to, kStride);
+      });
+  if constexpr (requires { F::template multiply_few<1>; })
+    return multiply_few<F>(tokens, first, tiles, columns, x, x_stride, sums, kStride);
+  else
+    for_tiles([&](const std::byte* tile, float* to) {
+      constexpr std::size_t kColumns = F::blocks_in_cache * F::block;
+      for (std::size_t begin = 0; begin < columns; begin += kColumns)
+        add_blocks<F>(tokens, tile + begin / F::block * F::block_bytes(F::block), true, begin,
+                      smaller(columns, begin + kColumns), columns, x, x_stride, to, kStride);
+    });
 }
 
 template <class F>

@@ -207,7 +207,6 @@ struct Coded {
   static constexpr char activation[] = "i8";
   static constexpr std::size_t block = D::block, part = D::part, parts = block / part;
   static constexpr std::size_t group = 4, source_columns = block;
-  static constexpr std::size_t blocks_in_cache = 2048 / block;
   static constexpr auto& panels = kCodePanels;
   using Row = I8Row;
   using Codes = Planes<D>;
@@ -318,16 +317,32 @@ struct Coded {
     }
   }
 
-  template <std::size_t TOKENS, std::size_t COLUMNS>
-  [[gnu::noinline]] static void add_block(const std::byte* from, std::size_t,
-                                          const BlockActivations& x, bool first, float* sums,
-                                          std::size_t sums_stride) {
-    const Grid whole = whole_grid(from);
+  // sums = tiles · x, for TOKENS rows of activations. The tiles advance together, a part at a time:
+  // the processor reads several streams from memory faster than one.
+  template <std::size_t TOKENS>
+  [[gnu::noinline]] static void multiply_few(const std::byte* tiles, std::size_t tile_bytes,
+                                             std::size_t count, std::size_t columns,
+                                             BlockActivations x, float* sums,
+                                             std::size_t sums_stride) {
+    constexpr std::size_t kPartBytes = block_bytes(block) / parts;
+    constexpr std::size_t kDistance = parts == 1 ? 1024 : 2048;
+    Grid whole[kTilesAtOnce];
+    for (std::size_t begin = 0; begin < columns; begin += block) {
+      for (std::size_t r = 0; r < count; ++r) whole[r] = whole_grid(tiles + r * tile_bytes);
 #pragma GCC unroll 1
-    for (std::size_t p = 0; p < parts; ++p) {
-      i32x16 sum[TOKENS];
-      Codes::template add_part<TOKENS>(from + kPlanes, p, x.integers + p * part, x.stride, sum);
-      add_sums(sum, grid(from, whole, p), p, x, first, sums, sums_stride);
+      for (std::size_t p = 0; p < parts; ++p) {
+        const std::byte* from = tiles;
+#pragma GCC unroll 1
+        for (std::size_t r = 0; r < count; ++r, from += tile_bytes) {
+          prefetch<kPartBytes>(from + p * kPartBytes + kDistance);
+          i32x16 sum[TOKENS];
+          Codes::template add_part<TOKENS>(from + kPlanes, p, x.integers + p * part, x.stride, sum);
+          add_sums(sum, grid(from, whole[r], p), p, x, begin == 0, sums + r * kTileRows,
+                   sums_stride);
+        }
+      }
+      tiles += block_bytes(block);
+      x.advance<Row>(block);
     }
   }
 

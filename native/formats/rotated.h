@@ -221,36 +221,51 @@ struct Rotated {
     return kExcess * total;
   }
 
-  static void multiply_tile(const std::byte* tile, std::size_t columns, const std::byte* x,
-                            std::size_t stride, std::size_t tokens, float* out,
-                            std::size_t out_stride) {
+  // sums = several tiles · x, which advance together: the processor reads several streams from memory
+  // faster than one.
+  static void multiply_together(const std::byte* tiles, std::size_t count, std::size_t columns,
+                                const std::byte* x, std::size_t stride, std::size_t tokens,
+                                float* out, std::size_t out_stride) {
     alignas(64) std::int32_t sums[kTokensInCache * kTileRows];
-    const f32x16 unit = load(reinterpret_cast<const float*>(tile));
+    const std::size_t bytes = tile_bytes(columns);
     for (std::size_t begin = 0; begin < columns; begin += kSummedColumns) {
-      const std::size_t count = smaller(kSummedColumns, columns - begin);
+      const std::size_t width = smaller(kSummedColumns, columns - begin);
       const std::byte* const integers = x + RotatedRow::integers_at(columns) + begin;
       const std::byte* const sums_of_x =
           x + RotatedRow::kSumsAt + begin / kScaled * sizeof(std::int16_t);
-      for (std::size_t t = 0; t < tokens; ++t)
-        store(sums + t * kTileRows,
-              splat_integer(kExcess == 0 ? 0 : -excess(sums_of_x + t * stride, count)));
-      for (std::size_t c = 0; c < count; c += kRotated)
-        add_panels(tokens, tile + kHeader + (begin + c) / kRotated * kBlock, integers + c,
-                   sums_of_x + c / kScaled * sizeof(std::int16_t), stride, sums);
       for (std::size_t t = 0; t < tokens; ++t) {
-        const float step = *reinterpret_cast<const float*>(x + t * stride);
-        float* const to = out + t * out_stride;
-        store(to, fma(to_floats(load(sums + t * kTileRows)), multiply(unit, splat(step)),
-                      begin == 0 ? splat(0.0f) : load(to)));
+        const i32x16 less =
+            splat_integer(kExcess == 0 ? 0 : -excess(sums_of_x + t * stride, width));
+        for (std::size_t r = 0; r < count; ++r) store(sums + (r * tokens + t) * kTileRows, less);
+      }
+      for (std::size_t c = 0; c < width; c += kRotated)
+        for (std::size_t r = 0; r < count; ++r) {
+          const std::byte* const block =
+              tiles + r * bytes + kHeader + (begin + c) / kRotated * kBlock;
+          prefetch<kBlock>(block + 1024);
+          add_panels(tokens, block, integers + c, sums_of_x + c / kScaled * sizeof(std::int16_t),
+                     stride, sums + r * tokens * kTileRows);
+        }
+      for (std::size_t r = 0; r < count; ++r) {
+        const f32x16 unit = load(reinterpret_cast<const float*>(tiles + r * bytes));
+        for (std::size_t t = 0; t < tokens; ++t) {
+          const float step = *reinterpret_cast<const float*>(x + t * stride);
+          float* const to = out + t * out_stride + r * kTileRows;
+          store(to, fma(to_floats(load(sums + (r * tokens + t) * kTileRows)),
+                        multiply(unit, splat(step)), begin == 0 ? splat(0.0f) : load(to)));
+        }
       }
     }
   }
   static void multiply_tiles(const void* packed, std::size_t tiles, std::size_t columns,
                              const std::byte* x, std::size_t x_stride, std::size_t tokens,
                              float* sums) {
-    for (std::size_t r = 0; r < tiles; ++r)
-      multiply_tile(static_cast<const std::byte*>(packed) + r * tile_bytes(columns), columns, x,
-                    x_stride, tokens, sums + r * kTileRows, kTilesAtOnce * kTileRows);
+    static_assert(kCodePanels[0] * kTilesAtOnce <= kTokensInCache);
+    const std::size_t together = tokens <= kCodePanels[0] ? tiles : 1;
+    for (std::size_t r = 0; r < tiles; r += together)
+      multiply_together(static_cast<const std::byte*>(packed) + r * tile_bytes(columns), together,
+                        columns, x, x_stride, tokens, sums + r * kTileRows,
+                        kTilesAtOnce * kTileRows);
   }
 };
 
