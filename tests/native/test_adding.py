@@ -43,6 +43,9 @@ QUARTER = """
 struct quarter {
   static constexpr char name[] = "quarter";
   static constexpr std::size_t group = 1, parts = 1;
+  static constexpr auto& panels = kFloatPanels;
+  static constexpr std::size_t sums_at_once = kFloatSumsAtOnce;
+  static constexpr std::size_t columns_at_once = kFloatColumnsAtOnce;
   using element = float;
   using activation = float;
 
