@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.damaged import with_infinity
 from tests.remote.llama import gguf as smollm2
 
 from talu import Client, LocalBackend, ModelSpec
@@ -211,13 +211,8 @@ def test_the_codes_of_a_method_stay_the_same_on_every_processor(weight_format: s
 
 def test_inputs_that_are_not_finite_are_an_error_and_not_a_worse_model(tmp_path: Path) -> None:
     shutil.copytree(BUNDLED_FOLDER, tmp_path / "model")
-    path = tmp_path / "model" / "model.safetensors"
-    data = bytearray(path.read_bytes())
-    size = int.from_bytes(data[:8], "little")
-    entry = json.loads(data[8 : 8 + size])["model.layers.2.input_layernorm.weight"]
-    at = 8 + size + entry["data_offsets"][0]
-    data[at : at + 2] = b"\x80\x7f"  # infinity in bfloat16
-    path.write_bytes(data)
+    weights = tmp_path / "model" / "model.safetensors"
+    with_infinity(weights, "model.layers.2.input_layernorm.weight")
     with pytest.raises(ModelError, match=r"layers\.2\.self_attn.*not finite"):
         opened("q4", tmp_path / "model")
 

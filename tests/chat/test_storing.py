@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-import threading
 
 import pytest
+from tests.threads import in_threads
 
 from talu import AsyncClient, Client, ModelSpec, Profile
 from talu.backends.scripted import ScriptedModel
@@ -543,11 +543,7 @@ def test_threads_store_separate_chats_in_one_profile(profile) -> None:
         for number in range(10):
             chat.send(f"{chat.session_id} {number}")
 
-    threads = [threading.Thread(target=talk, args=(chat,)) for chat in chats]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(talk, chats)
     for chat in chats:
         assert len(chat.items) == 20
         again = client.chat(session_id=chat.session_id)

@@ -25,7 +25,9 @@ from talu.backends.scripted import ScriptedModel
 from talu.cli import main, options
 from talu.client import Client
 from talu.router.spec import ModelSpec
-model = ScriptedModel(["word", lambda: threading.Event().wait(20)], "second answer")
+# A signal that comes right before a wait begins is handled when it ends: many short ones.
+pauses = [lambda: threading.Event().wait(0.1)] * 300
+model = ScriptedModel(["word", *pauses], "second answer")
 options.Client = lambda _, profile: Client(ModelSpec("scripted", model))
 sys.exit(main.run(["chat", "--model", "scripted"]))
 """

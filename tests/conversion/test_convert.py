@@ -13,6 +13,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from tests.damaged import with_infinity
 from tests.remote.llama import gguf as smollm2
 from tests.sources.test_gguf import GOLDEN, write
 
@@ -355,12 +356,7 @@ def test_a_weight_that_a_format_cannot_hold_is_an_error_with_its_file(
     folder: Path, output: Path
 ) -> None:
     path = folder / "model.safetensors"
-    data = bytearray(path.read_bytes())
-    size = int.from_bytes(data[:8], "little")
-    entry = json.loads(data[8 : 8 + size])["model.layers.0.mlp.up_proj.weight"]
-    at = 8 + size + entry["data_offsets"][0]
-    data[at : at + 2] = b"\x80\x7f"  # infinity in bfloat16
-    path.write_bytes(data)
+    with_infinity(path, "model.layers.0.mlp.up_proj.weight")
     message = refused("CONVERT_FAILED", folder, to="q8_0", output=output)
     assert str(path) in message
     assert "row 0, column 0 is inf" in message

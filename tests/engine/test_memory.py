@@ -39,7 +39,7 @@ def cycle():
     with Client(sys.argv[1]) as client:
         talk(client)
 
-for _ in range(50):
+for _ in range(20):
     cycle()
 before = resident()
 for _ in range(int(sys.argv[2])):
@@ -121,7 +121,7 @@ def test_opening_and_closing_again_and_again_holds_memory_within_three_percent(
     model: str, checkpoint: Path, measured: Measured
 ) -> None:
     ref = str(checkpoint) if model == "tiny" else model
-    before, after = measured(CYCLES, ref, "300" if model == "tiny" else "100")
+    before, after = measured(CYCLES, ref, "100" if model == "tiny" else "50")
     assert after <= 1.03 * before
 
 

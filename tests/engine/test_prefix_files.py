@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import stat
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.threads import in_threads
 
 from talu.engine.prefix_files import Content, PrefixFiles, file_bytes
 
@@ -158,21 +158,15 @@ def test_what_a_killed_process_left_is_removed_an_hour_later(folder: Path) -> No
 
 def test_several_writers_of_one_folder_never_read_what_is_wrong(folder: Path) -> None:
     names = files_in(folder).names(list(range(16 * 12)), 16, "")
-    wrong: list[int] = []
-    ended: list[int] = []
 
-    def work(seed: int) -> None:
+    def wrong(seed: int) -> list[int]:
         files = files_in(folder, budget=6 * file_bytes(BYTES))
+        others = []
         for number in np.random.default_rng(seed).integers(0, 12, 150).tolist():
             files.write(names[number], content(number))
             found = files.read(names[number])
             if found is not None and found.tolist() != [number] * BYTES:
-                wrong.append(number)
-        ended.append(seed)
+                others.append(number)
+        return others
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (wrong, sorted(ended)) == ([], [0, 1, 2])
+    assert in_threads(wrong, range(3)) == [[], [], []]

@@ -4,8 +4,8 @@
 (``tools/golden/make_gguf_answers.py``). Both engines round the inputs of products to 8 bits, each
 in its way, so that log-probabilities differ from those of the same weights in float32: with
 SmolLM2 by 0.03 on average and up to 0.36 in either engine, with Gemma 3 by 0.02 and up to 0.24 in
-talu, by 0.03 and up to 0.49 in llama.cpp. talu follows llama.cpp's answer token
-by token: where it prefers another token, it goes on with llama.cpp's.
+talu, by 0.03 and up to 0.49 in llama.cpp. talu reads each prompt with llama.cpp's answer, and its
+logits say which token it prefers at each place of the answer.
 """
 
 import json
@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 from tests.remote.llama import gguf as smollm2
 
-from talu.engine.engine import Engine
-from talu.engine.registry import acquire
-from talu.sampling import SamplingParams
+from talu.engine.budget import BLOCK_SIZE
+from talu.engine.loading import load_model
+from talu.engine.model import LoadedModel
+from talu.sources.gguf import GgufSource
 from talu.types import LocalBackend
 
 ANSWERS = Path(__file__).parent / "answers"
 GEMMA3 = Path(sys.prefix) / "share" / "models" / "gemma-3-270m-q4_k_m.gguf"
-CANDIDATES = 8
 
 
 @dataclass
@@ -39,41 +39,35 @@ class Followed:
     theirs: list[float] = field(default_factory=list)  # the same by llama.cpp from the file
 
 
-def follow(engine: Engine, answers: list[dict[str, Any]]) -> Followed:
-    """Run all answers side by side, each from where talu last chose another token."""
-    found, position = Followed(), [0] * len(answers)
-    while open_ones := [n for n, a in enumerate(answers) if position[n] < len(a["tokens"])]:
-        tickets = {}
-        for number in open_ones:
-            tokens, start = answers[number]["tokens"], position[number]
-            limit = SamplingParams(
-                max_tokens=len(tokens) - start, temperature=0.0, top_logprobs=CANDIDATES
-            )
-            tickets[number] = engine.submit(answers[number]["prompt"] + tokens[:start], limit)
-        for number, ticket in tickets.items():
-            steps = [step for piece in ticket for step in piece.logprobs]
-            for step in steps:
-                answer, at = answers[number], position[number]
-                position[number] += 1
-                expected = answer["tokens"][at]
-                likely = {token: value for token, _, value in step.top_logprobs or ()}
-                found.ours.append(likely.get(expected, -np.inf))
-                found.exact.append(answer["exact"][at])
-                found.theirs.append(answer["logprobs"][at])
-                if step.token != expected:
-                    found.margins.append(answer["margins"][at])
-                    break
+def follow(model: LoadedModel, answers: list[dict[str, Any]]) -> Followed:
+    """Read each prompt with llama.cpp's answer in one step, whose rows are those of a decode."""
+    found = Followed()
+    for answer in answers:
+        ids = np.array(answer["prompt"] + answer["tokens"][:-1], np.int32)
+        rows = np.arange(len(ids), dtype=np.int32)
+        table = np.arange(-(-len(ids) // BLOCK_SIZE), dtype=np.int32)[None]
+        starts, outputs = np.array([0, len(ids)], np.int32), rows[len(answer["prompt"]) - 1 :]
+        logits = model.executor.step(ids, rows, starts, table, outputs)
+        expected, every = np.array(answer["tokens"]), np.arange(len(outputs))
+        preferred = logits.argmax(axis=1)
+        logits -= logits[every, preferred][:, None]
+        ours = logits[every, expected]
+        found.ours += (ours - np.log(np.exp(logits, out=logits).sum(axis=1))).tolist()
+        found.exact += answer["exact"]
+        found.theirs += answer["logprobs"]
+        found.margins += [answer["margins"][at] for at in every[preferred != expected]]
     return found
 
 
 @pytest.fixture(scope="module", params=["smollm2", "gemma3"])
 def followed(request: pytest.FixtureRequest) -> Iterator[Followed]:
     file = {"smollm2": smollm2(), "gemma3": GEMMA3}[request.param]
-    lease = acquire(str(file), LocalBackend(num_threads=1))
+    model = load_model(GgufSource(file), LocalBackend())
     try:
-        yield follow(lease.engine, json.loads((ANSWERS / f"{request.param}.json").read_text()))
+        yield follow(model, json.loads((ANSWERS / f"{request.param}.json").read_text()))
     finally:
-        lease.release()
+        model.executor.close()
+        model.weights.close()
 
 
 def test_every_token_is_that_of_llama_cpp_unless_its_rounding_explains_the_difference(

@@ -1,9 +1,9 @@
 """The metrics hook counts every generation once, by model and by how it ended."""
 
 import gc
-import threading
 
 import pytest
+from tests.threads import in_threads
 
 from talu.backends.scripted import ScriptedModel
 from talu.chat.observers import Generation
@@ -111,16 +111,12 @@ def test_a_snapshot_does_not_change() -> None:
 
 
 def test_counts_are_exact_across_threads() -> None:
-    def count() -> None:
+    def count(_: object) -> None:
         for _ in range(2000):
             hook.for_generation(generation()).on_generation_start(None, "Hi")
 
     hook = MetricsHook()
-    threads = [threading.Thread(target=count) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(count, range(8))
     assert hook.snapshot()["m"].started == 16_000
 
 

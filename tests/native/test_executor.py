@@ -4,12 +4,12 @@ import gc
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from tests.threads import in_threads
 
 from talu import _native
 from talu.exceptions import ModelError, ResourceError, StateError, ValidationError
@@ -312,21 +312,13 @@ def test_executors_may_step_from_several_threads(
 ) -> None:
     executors = [pair(*network).native for _ in range(2)]
     expected = run(executors[0], rows(PROMPT))
-    wrong: list[int] = []
 
-    def work(number: int) -> None:
+    def agree(number: int) -> bool:
         blocks = [range(4), range(4, 8)][number // 2]  # two threads share each executor
-        for _ in range(30):
-            found = run(executors[number % 2], rows(PROMPT, blocks=blocks))
-            if not np.array_equal(found, expected):
-                wrong.append(number)
+        found = [run(executors[number % 2], rows(PROMPT, blocks=blocks)) for _ in range(30)]
+        return all(np.array_equal(logits, expected) for logits in found)
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+    assert all(in_threads(agree, range(4)))
 
 
 def test_a_forked_process_starts_its_own_threads() -> None:

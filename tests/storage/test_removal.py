@@ -5,9 +5,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 
 import pytest
+from tests.threads import in_threads
 
 from talu import Profile
 from talu.exceptions import StorageError, ValidationError
@@ -279,11 +279,7 @@ def test_two_processes_delete_forks_of_one_session_at_once(profile, client_of) -
     for fork in forks:
         fork.append("user", "own")
     names = ["long", *(fork.session_id for fork in forks)]
-    threads = [threading.Thread(target=Profile("work").delete, args=(name,)) for name in names]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(lambda name: Profile("work").delete(name), names)
     assert profile.sessions() == []
     client_of(profile).chat(system="S")
     assert items_left(profile) == 1

@@ -4,13 +4,13 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from threading import Barrier, Thread
 from typing import Any
 
 import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.threads import in_threads
 
 from talu._native import Merges, Texts, read_tokenizer_json
 from talu.tokenizer.loading import load
@@ -98,23 +98,12 @@ def test_threads_can_share_a_growing_vocabulary(
 ) -> None:
     part = Tokenizer(load(golden_folder("byte_level")))
     texts = [[f"{chr(97 + t)}{n} the singing {n * t}" for n in range(60)] for t in range(4)]
-    found: dict[int, list[list[int]]] = {}
-    start = Barrier(4)
 
-    def encode(thread: int) -> None:
-        start.wait()
-        found[thread] = [part.encode(text) for text in texts[thread]]
+    def encode(some: list[str]) -> list[list[int]]:
+        return [part.encode(text) for text in some]
 
-    threads = [Thread(target=encode, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    expected = {
-        number: [whole["byte_level"].encode(text) for text in each]
-        for number, each in enumerate(texts)
-    }
-    assert found == expected
+    expected = [[whole["byte_level"].encode(text) for text in each] for each in texts]
+    assert in_threads(encode, texts) == expected
 
 
 @pytest.mark.parametrize(
