@@ -72,8 +72,7 @@ $(DOCS)/.installed: pyproject.toml
 
 # Takes minutes, writes 2.4 GB into the user's cache directory, and wants the machine for itself.
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/decode.py
-	$(BIN)/python benchmarks/prefill.py
+	$(BIN)/python benchmarks/table.py --bits 16
 
 # A build of the native module beside the installed one, and its tests on that.
 # $(call native_tests,name,options of the build,environment)

@@ -1,167 +1,137 @@
-"""Long contexts: memory, prefill and decode after it, of talu and llama.cpp in turn.
+"""Long contexts: prefill and decode at a depth, and memory, of talu and llama.cpp in turn.
 
     python benchmarks/attention.py [FILE ...] [--threads 2] [--rounds 5] [--lengths 512 4096]
+        [--kv f16 q8] [--decode 24] [--json]
+    python benchmarks/attention.py --quality [--json]
 
-Both run with keys and values in 16 bits and in 8, each in a process of its own, and sleep while
-another one works. llama.cpp chooses flash attention by itself. ``--quality`` prints what 8 bits
-cost instead: the divergence of the predictions for texts of the guides from those with f32, of
-pocket and of SmolLM2 with its weights in f32.
+A prompt of each length is computed once by every engine, which keeps it. The rounds measure the
+last 512 tokens of such a prompt, which differ between rounds, and the answer to it; so a prompt of
+32,768 tokens can be measured in minutes. Each engine runs with keys and values in 16 bits and in 8,
+in a process of its own. llama.cpp chooses flash attention by itself.
+
+``--quality`` prints what the formats cost instead: the divergence of the predictions for texts of
+the guides from those with f32, of pocket and of SmolLM2 with its weights in f32.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from command import Report, in_turn, options, spread
 from files import default_files
-from machine import commit, machine
-from peers import LlamaCpp, Talu, random_prompt
+from peers import LlamaCpp, Talu
 from quality import divergences, exact_models, paragraphs, source_of
-from workers import Maker, Worker
+from workers import Worker
 
 from talu.engine.loading import load_model
-from talu.sampling import SamplingParams
 from talu.types import KVDtype, LocalBackend
 
-DECODE = 24
+LAST = 512  # tokens of a prompt that the rounds measure
 MEMORY_CONTEXT = 2048
 TOKENS = 480  # of a text, for the quality
-Figures = dict[str, float]
-
-
-class Resident:
-    """An engine in this process."""
-
-    def resident(self) -> float:
-        """Megabytes of this process that are in memory."""
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-
-class LongTalu(Talu, Resident):
-    """talu with long prompts."""
-
-    def long(self, length: int, seed: int) -> Figures:
-        """Tokens per second of a prompt and of the answer to it."""
-        params = SamplingParams(max_tokens=DECODE + 1, temperature=0.0)
-        with closing(self._engine.submit(random_prompt(length, seed), params)) as ticket:
-            list(ticket)
-        assert ticket.result is not None
-        times = ticket.result.timings
-        assert times.prefill_ms is not None
-        assert times.tokens_per_second is not None
-        return {
-            "prefill": 1000 * length / times.prefill_ms,
-            "decode": times.tokens_per_second,
-        }
-
-
-class LongLlamaCpp(LlamaCpp, Resident):
-    """llama.cpp with long prompts."""
-
-    def long(self, length: int, seed: int) -> Figures:
-        """See ``LongTalu``."""
-        times = self.complete(random_prompt(length, seed), DECODE + 1)
-        return {
-            "prefill": float(times["prompt_per_second"]),
-            "decode": 1000 * DECODE / times["predicted_ms"],
-        }
 
 
 def talu(file: Path, threads: int, context: int, *, kv_dtype: KVDtype) -> Talu:
     """talu; it plans its cache by itself."""
     del context
-    return LongTalu(file, threads, kv_dtype=kv_dtype)
+    return Talu(file, threads, kv_dtype=kv_dtype)
 
 
 def llama_cpp(file: Path, threads: int, context: int, *, kv_dtype: KVDtype) -> LlamaCpp:
     """llama.cpp's own server code."""
-    return LongLlamaCpp(file, threads, context, kv_dtype=kv_dtype)
-
-
-def makers() -> list[Maker]:
-    """What opens each engine with each format."""
-    return [partial(make, kv_dtype=kind) for kind in ("f16", "q8") for make in (talu, llama_cpp)]
+    return LlamaCpp(file, threads, context, kv_dtype=kv_dtype)
 
 
 @dataclass
 class Row:
-    """What one engine reached after prompts of one length; a figure for each round."""
+    """What one engine reached with prompts of one length; a figure for each round.
+
+    Attributes:
+        file: the model.
+        engine: the name of the engine.
+        kv_dtype: format of keys and values.
+        length: tokens of the prompt.
+        figures: ``"whole"``: tokens per second of what the prompt has beyond that of the length
+            before; ``"prefill"``: of its last tokens; ``"decode"``; and ``"megabytes"``.
+    """
 
     file: str
     engine: str
+    kv_dtype: str
     length: int
     figures: dict[str, list[float]] = field(default_factory=dict)
 
 
-def measure(file: Path, lengths: list[int], threads: int, rounds: int) -> list[Row]:
+def opened(file: Path, given: argparse.Namespace, context: int) -> Iterator[tuple[Worker, KVDtype]]:
+    """Every engine with each format, in a new process."""
+    for kind in given.kv:
+        for make in (talu, llama_cpp):
+            yield Worker(partial(make, kv_dtype=kind), file, given.threads, context), kind
+
+
+def measure(file: Path, given: argparse.Namespace) -> list[Row]:
     """Run every engine with the file, in turn in every round."""
-    context = max(MEMORY_CONTEXT, max(lengths) + 2 * DECODE)
-    workers = [Worker(make, file, threads, context) for make in makers()]
+    context = max(MEMORY_CONTEXT, max(given.lengths) + given.decode + 64)
+    workers = list(opened(file, given, context))
+    rows = []
     try:
-        rows = []
-        for length in lengths:
-            here = [Row(file.name, worker.name, length) for worker in workers]
-            for number in range(rounds + 1):
-                for worker, row in zip(workers, here, strict=True):
-                    found = worker.ask("long", length, number)
-                    for name, value in found.items() if number > 0 else ():
-                        row.figures.setdefault(name, []).append(value)
+        for length in sorted(given.lengths):
+            history = max(0, length - LAST)
+            here = [Row(file.name, worker.name, kind, length) for worker, kind in workers]
+            if history:
+                for row, (worker, _) in zip(here, workers, strict=True):
+                    row.figures["whole"] = [worker.ask("answer", history, 0, 0, history)[0]]
+            asked: list[Any] = [partial(ask, w, length, given.decode, history) for w, _ in workers]
+            for row, pairs in zip(here, in_turn(asked, given.rounds), strict=True):
+                row.figures["prefill"], row.figures["decode"] = map(list, zip(*pairs, strict=True))
             rows += here
         return rows
     finally:
-        for worker in workers:
+        for worker, _ in workers:
             worker.close()
 
 
-def memory(file: Path, threads: int) -> list[Row]:
+def ask(worker: Worker, length: int, count: int, history: int, number: int) -> Any:
+    """The rates of an answer."""
+    return worker.ask("answer", length, count, number, history)
+
+
+def memory(file: Path, given: argparse.Namespace) -> list[Row]:
     """Memory of a new process after one prompt that nearly fills its context."""
-    length = MEMORY_CONTEXT - 2 * DECODE
+    length = MEMORY_CONTEXT - 2 * given.decode
     rows = []
-    for make in makers():
-        worker = Worker(make, file, threads, MEMORY_CONTEXT)
-        rows.append(Row(file.name, worker.name, length))
-        worker.ask("long", length, 0)
-        rows[-1].figures["megabytes"] = [worker.ask("resident")]
+    for worker, kind in opened(file, given, MEMORY_CONTEXT):
+        worker.ask("answer", length, given.decode, 0)
+        rows.append(Row(file.name, worker.name, kind, length, {"megabytes": [worker.resident()]}))
         worker.close()
     return rows
 
 
-def report(rows: list[Row]) -> None:
-    """Print medians, minimum and maximum, and talu's median with the same bits divided by it."""
+def lines(rows: list[Row]) -> Iterator[str]:
+    """Medians, minimum and maximum, and talu's median with the same format divided by it."""
     for row in rows:
-        bits = row.engine.partition("cache in ")[2]
-        ours = next(
-            each
-            for each in rows
-            if each.length == row.length
-            and each.engine.startswith("talu")
-            and each.engine.endswith(bits)
-        )
+        same = (each for each in rows if (each.length, each.kv_dtype) == (row.length, row.kv_dtype))
+        ours = next(each for each in same if each.engine.startswith("talu"))
         cells = []
         for name, values in row.figures.items():
-            middle = statistics.median(values)
-            ratio = statistics.median(ours.figures[name]) / middle
-            cells.append(
-                f"{name} {middle:.1f} ({min(values):.1f} to {max(values):.1f}; {ratio:.2f})"
-            )
-        print(f"{row.file} after {row.length:6}: {row.engine}: " + ", ".join(cells))
+            ratio = statistics.median(ours.figures[name]) / statistics.median(values)
+            cells.append(f"{name} {spread(values)}, {ratio:.2f}")
+        yield f"{row.file}, {row.length:6} tokens: {row.engine}: " + "; ".join(cells)
 
 
-def quality(name: str, file: Path) -> None:
-    """Print the mean and the 99th percentile of the divergence from keys and values in f32."""
+def quality(name: str, file: Path) -> Iterator[dict[str, Any]]:
+    """The divergence from keys and values in f32."""
     texts = paragraphs()
     whole = ["\n\n".join(texts[i : i + 12]) for i in range(0, 36, 12)]
     exact: list[Any] = []
     for kind in get_args(KVDtype)[1:]:
-        options = LocalBackend(weight_format="stored", kv_dtype=kind)
-        model = load_model(source_of(file), options)
+        model = load_model(source_of(file), LocalBackend(weight_format="stored", kv_dtype=kind))
         found = []
         for text in whole:
             ids = np.array(model.tokenizer.encode(text)[:TOKENS], np.int32)
@@ -172,44 +142,58 @@ def quality(name: str, file: Path) -> None:
             found.append(logits.astype(np.float64))
         if kind == "f32":
             exact = found
-        else:
-            error = divergences(exact, found)
-            print(
-                f"{name}, {kind}: {len(error)} tokens, mean {error.mean():.2g}, "
-                f"99 % {np.quantile(error, 0.99):.2g}, {model.info.kv_bytes} bytes of cache for "
-                f"{model.cache.blocks * model.cache.block_size} tokens",
-                flush=True,
-            )
+            continue
+        error = divergences(exact, found)
+        bytes_per_token = model.info.kv_bytes / (model.cache.blocks * model.cache.block_size)
+        yield {
+            "model": name,
+            "kv_dtype": kind,
+            "tokens": len(error),
+            "mean": float(error.mean()),
+            "p99": float(np.quantile(error, 0.99)),
+            "bytes_per_token": bytes_per_token,
+        }
+
+
+def qualities(report: Report) -> None:
+    """Print the table of the formats."""
+    results = []
+    report.line("| model | keys and values | tokens | mean | 99 % | bytes a token |")
+    report.line("|---|---|--:|--:|--:|--:|")
+    with tempfile.TemporaryDirectory() as folder:
+        models = exact_models(Path(folder))
+        for name in ("pocket", "smollm2"):
+            for row in quality(name, models[name]()):
+                results.append(row)
+                report.line(
+                    f"| {name} | {row['kv_dtype']} | {row['tokens']} | {row['mean']:.2g} | "
+                    f"{row['p99']:.2g} | {row['bytes_per_token']:,.0f} |"
+                )
+    report.end(results)
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = options(__doc__, rounds=5)
     parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[512, 4096, 8000])
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1984])
+    parser.add_argument("--kv", nargs="+", choices=["f16", "q8"], default=["f16", "q8"])
+    parser.add_argument("--decode", type=int, default=24, help="tokens of an answer")
     parser.add_argument("--quality", action="store_true")
-    arguments = parser.parse_args()
-    where = {"machine": machine(), "commit": commit(), "threads": arguments.threads}
-    if not arguments.json:
-        print(*(f"{name}: {value}" for name, value in where.items()), sep="\n")
-    if arguments.quality:
-        with tempfile.TemporaryDirectory() as folder:
-            models = exact_models(Path(folder))
-            for name in ("pocket", "smollm2"):
-                quality(name, models[name]())
+    given = parser.parse_args()
+    if given.quality:
+        qualities(Report(given, "divergence from keys and values in f32"))
         return
+    given.files = given.files or default_files()[:1]
+    title = "tokens per second: median (minimum to maximum), talu's median divided by this one"
+    report = Report(given, title)
     results = []
-    for file in arguments.files or default_files():
-        rows = memory(file, arguments.threads)
-        rows += measure(file, arguments.lengths, arguments.threads, arguments.rounds)
-        results += rows
-        if not arguments.json:
-            report(rows)
-    if arguments.json:
-        print(json.dumps(where | {"results": [asdict(row) for row in results]}))
+    for file in given.files:
+        for rows in (memory(file, given), measure(file, given)):
+            results += [asdict(row) for row in rows]
+            for line in lines(rows):
+                report.line(line)
+    report.end(results)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ class Report:
         """Write the title, the machine, the commit, the options, and what else is given."""
         given = {name: value for name, value in vars(arguments).items() if name != "json"}
         self._json = arguments.json
-        self._about = {"machine": machine(), "commit": commit(), **given, **more}
+        self.machine = machine()
+        self._about = {"machine": self.machine, "commit": commit(), **given, **more}
         self.line(title)
         for name, value in self._about.items():
             words = map(str, value) if isinstance(value, list) else (str(value),)
@@ -55,14 +56,21 @@ class Report:
             print(json.dumps({**self._about, "results": results}, default=plain))
 
 
-def in_turn(measures: Sequence[Callable[[int], Measured]], rounds: int) -> list[list[Measured]]:
+def in_turn(
+    measures: Sequence[Callable[[int], Measured]], rounds: int, *, warm: bool = False
+) -> list[list[Measured]]:
     """Call functions in turn in every round, with the number of the round.
 
+    Args:
+        measures: the functions.
+        rounds: whose results count.
+        warm: whether an earlier call has warmed up; else a round more does.
+
     Returns:
-        The results of each function, without those of the first round, which warms up.
+        The results of each function.
     """
     found: list[list[Measured]] = [[] for _ in measures]
-    for number in range(rounds + 1):
+    for number in range(1 if warm else 0, rounds + 1):
         for measure, results in zip(measures, found, strict=True):
             result = measure(number)
             if number > 0:

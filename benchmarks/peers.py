@@ -1,4 +1,4 @@
-"""talu, llama.cpp and ik_llama.cpp behind the same four methods, without rounds and reports.
+"""talu, llama.cpp and ik_llama.cpp behind the same methods, without rounds and reports.
 
 They run in this process or in one each, one after the other, and sleep while another one works.
 llama.cpp is driven through its own server code (package ``xllamacpp``); its rates are the timings
@@ -10,41 +10,60 @@ to it. ik_llama.cpp is driven through the functions of its library (package
 import importlib
 import importlib.metadata
 import json
+import math
 import os
 import random
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import xllamacpp
 
-from talu.cli.bench import decode_rate, prefill_rate
 from talu.engine.registry import acquire
 from talu.sampling import SamplingParams
 from talu.types import KVDtype, LocalBackend, WeightFormat
 
 
-class Peer(Protocol):
+class Peer:
     """One engine with the model open."""
 
     name: str
 
+    def answer(self, length: int, count: int, seed: int, history: int = 0) -> tuple[float, float]:
+        """Run a prompt of random tokens, and decode tokens after it.
+
+        Args:
+            length: tokens of the prompt.
+            count: tokens after the one that comes out of the prompt.
+            seed: of the prompt.
+            history: tokens at its beginning that are the same for all seeds, so that the cache of
+                the engine has them after the first time. No cache knows the others.
+
+        Returns:
+            Tokens per second of those that were computed, and of those after them.
+        """
+        raise NotImplementedError
+
     def prefill(self, length: int, seed: int) -> float:
-        """Tokens per second for a prompt of random tokens that no cache knows."""
+        """Tokens per second for a prompt of random tokens."""
+        return self.answer(length, 0, seed)[0]
 
     def decode(self, count: int, seed: int, after: int = 1) -> float:
         """Tokens per second for one token after the other, after a prompt of so many tokens."""
+        return self.answer(after, count, seed + 1000)[1]
 
     def likely(self, prompt: list[int], count: int) -> dict[int, float]:
         """The likeliest next tokens and their log-probabilities."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Free the model."""
 
 
-class Talu:
+class Talu(Peer):
     """talu's engine, as a program gets it."""
 
     def __init__(
@@ -62,13 +81,25 @@ class Talu:
         cache = "" if kv_dtype == "auto" else f", cache in {kv_dtype}"
         self.name = f"talu {version} ({info.target}, {info.weight_format}{cache})"
 
-    def prefill(self, length: int, seed: int) -> float:
-        """See ``Peer``."""
-        return prefill_rate(self._engine, length, seed)
+    def weight_bytes(self) -> int:
+        """Bytes of all weights in the form that talu reads."""
+        return self._engine.info.weight_bytes
 
-    def decode(self, count: int, seed: int, after: int = 1) -> float:
+    def answer(self, length: int, count: int, seed: int, history: int = 0) -> tuple[float, float]:
         """See ``Peer``."""
-        return decode_rate(self._engine, count, seed, after)
+        params = SamplingParams(max_tokens=count + 1, temperature=0.0)
+        prompt = random_prompt(length, seed, history)
+        with closing(self._engine.submit(prompt, params)) as ticket:
+            for _ in ticket:
+                pass
+        done = ticket.result
+        if done is None or done.usage.completion_tokens != count + 1:
+            raise RuntimeError(f"talu did something else: {done}")
+        cached = done.usage.cached_tokens or 0
+        if cached > history:
+            raise RuntimeError(f"talu knew {cached} tokens of the prompt already")
+        rate = done.timings.tokens_per_second
+        return 1000 * (length - cached) / (done.timings.prefill_ms or math.nan), rate or math.nan
 
     def likely(self, prompt: list[int], count: int) -> dict[int, float]:
         """See ``Peer``."""
@@ -82,7 +113,7 @@ class Talu:
         self._lease.release()
 
 
-class LlamaCpp:
+class LlamaCpp(Peer):
     """llama.cpp's server, in this process."""
 
     def __init__(
@@ -102,15 +133,13 @@ class LlamaCpp:
         cache = "" if kv_dtype is None else f", cache in {kv_dtype}"
         self.name = f"llama.cpp (xllamacpp {version}{cache})"
 
-    def prefill(self, length: int, seed: int) -> float:
+    def answer(self, length: int, count: int, seed: int, history: int = 0) -> tuple[float, float]:
         """See ``Peer``."""
-        return float(self.complete(random_prompt(length, seed), 1)["prompt_per_second"])
-
-    def decode(self, count: int, seed: int, after: int = 1) -> float:
-        """See ``Peer``."""
-        timings = self.complete(random_prompt(after, seed + 1000), count + 1)
+        prompt = random_prompt(length, seed, history)
+        times = self.complete(prompt, count + 1, cache_prompt=history > 0)
         # The first token comes out of the prefill.
-        return float(1000 * (timings["predicted_n"] - 1) / timings["predicted_ms"])
+        decode = 1000 * count / times["predicted_ms"] if count else math.nan
+        return float(times["prompt_per_second"]), decode
 
     def likely(self, prompt: list[int], count: int) -> dict[int, float]:
         """See ``Peer``."""
@@ -128,10 +157,14 @@ class LlamaCpp:
         request |= {"cache_prompt": False, "stream": True}
         self._server.handle_completions(request, arrived)
 
-    def complete(self, prompt: list[int], count: int) -> dict[str, Any]:
+    def complete(
+        self, prompt: list[int], count: int, *, cache_prompt: bool = False
+    ) -> dict[str, Any]:
         """Answer a prompt with exactly ``count`` tokens; the server's own timings."""
-        timings: dict[str, Any] = self._answer(prompt, count)["timings"]
-        if (timings["prompt_n"], timings["predicted_n"]) != (len(prompt), count):
+        answer = self._answer(prompt, count, cache_prompt=cache_prompt)
+        timings: dict[str, Any] = answer["timings"]
+        computed = timings["prompt_n"] + (timings.get("cache_n", 0) if cache_prompt else 0)
+        if (computed, timings["predicted_n"]) != (len(prompt), count):
             raise RuntimeError(f"llama.cpp did something else: {timings}")
         return timings
 
@@ -142,7 +175,7 @@ class LlamaCpp:
         return result
 
 
-class IkLlamaCpp:
+class IkLlamaCpp(Peer):
     """ik_llama.cpp's library, in this process."""
 
     def __init__(self, file: Path, threads: int, context: int) -> None:
@@ -155,21 +188,16 @@ class IkLlamaCpp:
         library = os.environ.get("IK_LLAMA_CPP_LIB_PATH", "the library of the wheel, for AVX2")
         self.name = f"ik_llama.cpp (ik-llama-cpp-python {version}, {library})"
 
-    def prefill(self, length: int, seed: int) -> float:
-        """See ``Peer``."""
+    def answer(self, length: int, count: int, seed: int, history: int = 0) -> tuple[float, float]:
+        """See ``Peer``. Nothing is cached."""
         self._context.kv_cache_clear()
         start = time.perf_counter()
-        self._step(random_prompt(length, seed), 0)
-        return length / (time.perf_counter() - start)
-
-    def decode(self, count: int, seed: int, after: int = 1) -> float:
-        """See ``Peer``."""
-        self._context.kv_cache_clear()
-        token = int(self._step(random_prompt(after, seed + 1000), 0).argmax())
-        start = time.perf_counter()
-        for position in range(after, after + count):
+        token = int(self._step(random_prompt(length, seed, history), 0).argmax())
+        first = time.perf_counter()
+        for position in range(length, length + count):
             token = int(self._step([token], position).argmax())
-        return count / (time.perf_counter() - start)
+        decode = count / (time.perf_counter() - first) if count else math.nan
+        return length / (first - start), decode
 
     def likely(self, prompt: list[int], count: int) -> dict[int, float]:
         """See ``Peer``."""
@@ -196,7 +224,13 @@ class IkLlamaCpp:
         return np.ctypeslib.as_array(logits, (self._model.n_vocab,))
 
 
-def random_prompt(length: int, seed: int) -> list[int]:
-    """Token ids that no model here uses as a special token."""
-    draw = random.Random(f"{length} {seed}")
-    return [draw.randrange(1_000, 49_000) for _ in range(length)]
+def random_prompt(length: int, seed: int, history: int = 0) -> list[int]:
+    """Token ids that no model here uses as a special token.
+
+    Args:
+        length: how many.
+        seed: of those after the history.
+        history: how many at the beginning are the same for all seeds.
+    """
+    same, other = random.Random("history"), random.Random(f"{length} {seed}")
+    return [(same if n < history else other).randrange(1_000, 49_000) for n in range(length)]
