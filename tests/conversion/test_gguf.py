@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import shutil
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -202,11 +201,11 @@ def test_llama_cpp_computes_what_the_original_does(
         if name == "bert":
             ours = client.embed(prompt, pooling="mean")
             body = {"input": prompt}
-            theirs = asked(server, "/v1/embeddings", body)["data"][0]["embedding"]
+            theirs = server.asked("/v1/embeddings", body)["data"][0]["embedding"]
             assert np.dot(ours, theirs) > 0.9999
             return
         answer = client.raw_complete(prompt, temperature=0, max_tokens=8, logprobs=True)
-        found = completion(server, prompt, tokens=8)
+        found = server.completion(prompt, tokens=8)
     assert answer.logprobs is not None
     for one, other in zip(answer.logprobs, found, strict=False):
         assert one.token == other["id"]
@@ -308,21 +307,13 @@ def test_llama_cpp_gives_the_answers_of_the_original(to: str, files: Path) -> No
         for text in [*PLAIN, *HARD, *PROMPTS]:
             assert ids(server, text) == tokenizer.encode(text)
         for prompt in PROMPTS:
-            answer = client.raw_complete(prompt, temperature=0, max_tokens=24, logprobs=True)
-            for ours, theirs in zip(
-                answer.logprobs or (), completion(server, prompt), strict=False
-            ):
-                if ours.token != theirs["id"]:
-                    first, second = theirs["top_logprobs"][:2]
-                    assert first["logprob"] - second["logprob"] < NOISE[to]
-                    break
-                assert abs(ours.logprob - theirs["logprob"]) < NOISE[to]
+            server.check(client, prompt, NOISE[to])
 
 
 def test_llama_cpp_finds_the_chat_template_and_the_end_of_an_answer(files: Path) -> None:
     body = {"messages": [{"role": "user", "content": "Hello!"}], "temperature": 0}
     with LlamaCpp(model=converted("talu/pocket", "bf16", files)) as server:
-        choice = asked(server, "/v1/chat/completions", body)["choices"][0]
+        choice = server.asked("/v1/chat/completions", body)["choices"][0]
     with Client("talu/pocket") as client:
         answer = client.ask("Hello!", temperature=0)
     assert (choice["message"]["content"], choice["finish_reason"]) == (str(answer), "stop")
@@ -341,23 +332,8 @@ def test_embeddings_are_those_of_the_original_and_of_llama_cpp(
         np.testing.assert_array_equal(ours, expected)
     with LlamaCpp(model=path) as server:
         vectors = [
-            asked(server, "/v1/embeddings", {"input": text})["data"][0]["embedding"]
+            server.asked("/v1/embeddings", {"input": text})["data"][0]["embedding"]
             for text in TEXTS
         ]
     assert (ours * expected).sum(axis=1).min() > least
     assert (np.array(vectors) * expected).sum(axis=1).min() > least
-
-
-def completion(server: LlamaCpp, prompt: str, tokens: int = 24) -> list[dict[str, Any]]:
-    """llama.cpp's greedy tokens, each with the likeliest two."""
-    body = {"prompt": prompt, "temperature": 0, "n_predict": tokens, "n_probs": 2}
-    found: list[dict[str, Any]] = asked(server, "/completion", body)["completion_probabilities"]
-    return found
-
-
-def asked(server: LlamaCpp, path: str, body: dict[str, Any]) -> Any:
-    """What a server answers."""
-    headers = {"content-type": "application/json"}
-    request = urllib.request.Request(server.url + path, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)

@@ -8,8 +8,6 @@ import pytest
 from tests.conversion.test_gguf import (
     PROMPTS,
     TEXTS,
-    asked,
-    completion,
     converted,
     golden,
     minilm,
@@ -38,15 +36,7 @@ def test_llama_cpp_answers_like_talu_from_the_same_file(to: str, files: Path) ->
     path = converted("talu/pocket", to, files)
     with Client(str(path)) as client, LlamaCpp(model=path) as server:
         for prompt in PROMPTS:
-            answer = client.raw_complete(prompt, temperature=0, max_tokens=24, logprobs=True)
-            for ours, theirs in zip(
-                answer.logprobs or (), completion(server, prompt), strict=False
-            ):
-                if ours.token != theirs["id"]:
-                    first, second = theirs["top_logprobs"][:2]
-                    assert first["logprob"] - second["logprob"] < NOISE
-                    break
-                assert abs(ours.logprob - theirs["logprob"]) < NOISE
+            server.check(client, prompt, NOISE)
 
 
 def test_8_bits_give_the_answers_of_the_original(files: Path) -> None:
@@ -70,7 +60,7 @@ def test_embeddings_are_close_to_those_of_the_original(files: Path) -> None:
         ours = np.array([client.embed(text, pooling=None) for text in TEXTS])
     with LlamaCpp(model=path) as server:
         theirs = [
-            asked(server, "/v1/embeddings", {"input": text})["data"][0]["embedding"]
+            server.asked("/v1/embeddings", {"input": text})["data"][0]["embedding"]
             for text in TEXTS
         ]
     assert (ours * expected).sum(axis=1).min() > 0.999

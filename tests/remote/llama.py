@@ -74,6 +74,35 @@ class LlamaCpp:
             if pipe is not None:
                 pipe.close()
 
+    def asked(self, path: str, body: dict[str, Any]) -> Any:
+        """What the server answers."""
+        headers = {"content-type": "application/json"}
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+
+    def completion(self, prompt: str, tokens: int = 24) -> list[dict[str, Any]]:
+        """Its greedy tokens, each with the likeliest two."""
+        body = {"prompt": prompt, "temperature": 0, "n_predict": tokens, "n_probs": 2}
+        found: list[dict[str, Any]] = self.asked("/completion", body)["completion_probabilities"]
+        return found
+
+    def check(self, client: Any, prompt: str, noise: float) -> None:
+        """Check that talu's greedy answer has the same tokens, up to one that is in doubt.
+
+        Args:
+            client: talu, with the same model.
+            prompt: of a raw completion.
+            noise: how far log-probabilities may be apart; of two tokens, either may be chosen.
+        """
+        answer = client.raw_complete(prompt, temperature=0, max_tokens=24, logprobs=True)
+        for ours, theirs in zip(answer.logprobs or (), self.completion(prompt), strict=False):
+            if ours.token != theirs["id"]:
+                first, second = theirs["top_logprobs"][:2]
+                assert first["logprob"] - second["logprob"] < noise
+                return
+            assert abs(ours.logprob - theirs["logprob"]) < noise
+
     def _get(self, path: str) -> str:
         with urllib.request.urlopen(self.url + path) as answer:
             text: str = answer.read().decode()

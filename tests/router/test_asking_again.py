@@ -4,27 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.router.scripted import broken, down, model, tried
 
-from talu.backends.scripted import ScriptedModel, Step
+from talu.backends.scripted import Step
 from talu.exceptions import EndpointError, GenerationError
 from talu.router import Fallback, Limits, ModelSpec
 from talu.router.dispatch import MAX_ASKED
-
-
-def down() -> EndpointError:
-    return EndpointError("it is down", "SERVER_ERROR", transient=True)
-
-
-def broken() -> EndpointError:
-    return EndpointError("it broke", "STREAM_BROKEN", transient=True)
-
-
-def model(name: str, *scripts: str | list[Step]) -> ScriptedModel:
-    return ScriptedModel(*scripts, model=name)
-
-
-def tried(answer: Any) -> list[tuple[str, str | None]]:
-    return [(attempt.model, attempt.error) for attempt in answer.attempts]
 
 
 async def hang() -> None:

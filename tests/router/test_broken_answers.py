@@ -4,24 +4,13 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.router.scripted import broken, model, tried
 
-from talu.backends.scripted import ScriptedModel, Step
+from talu.backends.scripted import Step
 from talu.chat import Hook
 from talu.exceptions import EndpointError, GenerationError
 from talu.router import Fallback, First, Limits, ModelSpec
 from talu.types import FinishReason, ReasoningDelta, StopFlag, TextDelta, ToolCallEvent
-
-
-def broken() -> EndpointError:
-    return EndpointError("it broke", "STREAM_BROKEN", transient=True)
-
-
-def model(name: str, *scripts: str | list[Step]) -> ScriptedModel:
-    return ScriptedModel(*scripts, model=name)
-
-
-def tried(answer: Any) -> list[tuple[str, str | None]]:
-    return [(attempt.model, attempt.error) for attempt in answer.attempts]
 
 
 class Recorder(Hook):

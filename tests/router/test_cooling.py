@@ -6,6 +6,7 @@ from math import inf
 from typing import Any
 
 import pytest
+from tests.router.scripted import down, model, tried
 
 from talu import AsyncClient, Client
 from talu.backends.scripted import ScriptedModel, Step
@@ -19,18 +20,6 @@ Script = str | list[Step]
 
 def limited(retry_after: float) -> EndpointError:
     return EndpointError("too many", "RATE_LIMITED", retry_after=retry_after, transient=True)
-
-
-def down() -> EndpointError:
-    return EndpointError("it is down", "SERVER_ERROR", transient=True)
-
-
-def model(name: str, *scripts: Script) -> ScriptedModel:
-    return ScriptedModel(*scripts, model=name)
-
-
-def tried(answer: Any) -> list[tuple[str, str | None]]:
-    return [(attempt.model, attempt.error) for attempt in answer.attempts]
 
 
 async def slow() -> None:

@@ -4,16 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.router.scripted import model
 
 from talu import AsyncClient
-from talu.backends.scripted import ScriptedModel, Step
 from talu.exceptions import EndpointError, ModelNotFoundError
 from talu.router import Fallback, LeastBusy, ModelSpec
 from talu.router.policy_backend import DirectBackend
-
-
-def model(name: str, *scripts: str | list[Step]) -> ScriptedModel:
-    return ScriptedModel(*scripts, model=name)
 
 
 def state(client: Any, number: int = 0) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.router.scripted import down, model
 
 from talu import Client, ModelSpec
 from talu.backends.scripted import ScriptedModel, Step
@@ -15,14 +16,6 @@ from talu.router import Fallback, Policy
 from talu.types import Done, FinishReason, StopFlag, Timings, Usage
 
 Script = str | list[Step]
-
-
-def model(name: str, *scripts: Script) -> ScriptedModel:
-    return ScriptedModel(*scripts, model=name)
-
-
-def down() -> EndpointError:
-    return EndpointError("it is down", "SERVER_ERROR", transient=True)
 
 
 class Waiting:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from tests.router.scripted import model, tried
 
 from talu import Client, Profile
 from talu.backends.scripted import ScriptedModel, Step
@@ -48,14 +49,6 @@ Script = str | list[Step]
 
 def down(**arguments: Any) -> EndpointError:
     return EndpointError("it is down", "ENDPOINT_UNREACHABLE", transient=True, **arguments)
-
-
-def model(name: str, *scripts: Script, **arguments: Any) -> ScriptedModel:
-    return ScriptedModel(*scripts, model=name, **arguments)
-
-
-def tried(answer: Any) -> list[tuple[str, str | None]]:
-    return [(attempt.model, attempt.error) for attempt in answer.attempts]
 
 
 class Recorder(Hook):

@@ -2,10 +2,8 @@
 
 import json
 import os
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
@@ -121,28 +119,11 @@ def client() -> Iterator[Client]:
         yield client
 
 
-def completion(server: LlamaCpp, prompt: str) -> list[dict[str, Any]]:
-    """llama.cpp's greedy tokens, each with the likeliest two."""
-    body = {"prompt": prompt, "temperature": 0, "n_predict": 24, "n_probs": 2}
-    request = urllib.request.Request(
-        f"{server.url}/completion", json.dumps(body).encode(), {"content-type": "application/json"}
-    )
-    with urllib.request.urlopen(request) as answer:
-        found: list[dict[str, Any]] = json.load(answer)["completion_probabilities"]
-    return found
-
-
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_greedy_answers_are_those_of_llama_cpp_wherever_its_choice_is_clear(
     prompt: str, client: Client, llama: LlamaCpp
 ) -> None:
-    answer = client.raw_complete(prompt, temperature=0, max_tokens=24, logprobs=True)
-    for ours, theirs in zip(answer.logprobs or (), completion(llama, prompt), strict=False):
-        if ours.token != theirs["id"]:
-            first, second = theirs["top_logprobs"][:2]
-            assert first["logprob"] - second["logprob"] < NOISE
-            return
-        assert abs(ours.logprob - theirs["logprob"]) < NOISE
+    llama.check(client, prompt, NOISE)
 
 
 def test_a_chat_uses_the_template_and_the_end_tokens_of_the_file(client: Client) -> None:

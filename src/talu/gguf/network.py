@@ -99,16 +99,10 @@ def interleaved(tensor: Tensor, head_size: int) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class HalvesApart:
-    """The rows of a matrix; see ``halves_apart``. Only whole heads are read.
-
-    Attributes:
-        reverse: the rows are as files have them, and those of ``stored`` are not.
-    """
+class _Rearranged:
+    """Rows of the same number and width as those that are stored."""
 
     stored: Rows
-    head_size: int
-    reverse: bool = False
 
     @property
     def count(self) -> int:
@@ -119,6 +113,18 @@ class HalvesApart:
     def width(self) -> int:
         """Bytes of a row."""
         return self.stored.width
+
+
+@dataclass(frozen=True, slots=True)
+class HalvesApart(_Rearranged):
+    """The rows of a matrix; see ``halves_apart``. Only whole heads are read.
+
+    Attributes:
+        reverse: the rows are as files have them, and those of ``stored`` are not.
+    """
+
+    head_size: int
+    reverse: bool = False
 
     def read(self, start: int, stop: int) -> Bytes:
         """See ``Rows.read``."""
@@ -131,21 +137,10 @@ class HalvesApart:
 
 
 @dataclass(frozen=True, slots=True)
-class Reordered:
+class Reordered(_Rearranged):
     """One row whose numbers of equal size are in another order."""
 
-    stored: Rows
     places: Sequence[int]
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        return self.stored.count
-
-    @property
-    def width(self) -> int:
-        """Bytes of a row."""
-        return self.stored.width
 
     def read(self, start: int, stop: int) -> Bytes:
         """See ``Rows.read``."""

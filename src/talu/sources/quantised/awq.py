@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 
 from talu.sources.quantised.columns import read_group_size
-from talu.sources.quantised.groups import SIZES, Groups
+from talu.sources.quantised.groups import Groups
 from talu.sources.quantised.modules import FLOATS, Module
-from talu.sources.quantised.rows import Computed, Numbers, columns_of, numbers_of, packed_bits
+from talu.sources.quantised.rows import Computed, Numbers, numbers_of, packed_bits, transposed
 from talu.sources.settings import Settings
 from talu.weights.tensors import Tensor
 
@@ -53,7 +53,6 @@ class Awq:
         groups = columns // size
         scales = module.shaped("scales", FLOATS, (groups, rows))
         zeros = module.shaped("qzeros", ["I32"], (groups, words))
-        scale_type = scales.encoding.name
         return Groups(
             name=f"{module.name}.qweight",
             file=weight.file,
@@ -61,12 +60,8 @@ class Awq:
             bits=4,
             size=size,
             kind="ZEROS",
-            scale_type=scale_type,
-            scales=Computed(
-                rows,
-                groups * SIZES[scale_type],
-                lambda start, stop: columns_of(scales, start, stop),
-            ),
+            scale_type=scales.encoding.name,
+            scales=transposed(scales),
             offsets=Computed(rows, groups, lambda start, stop: codes_of(zeros, start, stop)),
             codes=Computed(
                 rows, columns // 2, lambda start, stop: packed_bits(codes_of(weight, start, stop))

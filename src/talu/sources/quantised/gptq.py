@@ -13,9 +13,9 @@ from talu.sources.quantised.columns import (
     stream_of_columns,
     zeros_of_columns,
 )
-from talu.sources.quantised.groups import SIZES, Groups
+from talu.sources.quantised.groups import Groups
 from talu.sources.quantised.modules import FLOATS, Module
-from talu.sources.quantised.rows import Computed, columns_of
+from talu.sources.quantised.rows import Computed, transposed
 from talu.sources.settings import Settings
 from talu.weights.tensors import Tensor
 
@@ -85,7 +85,6 @@ class Gptq:
                 f"and {bits} bits"
             )
         size = self._group_size(module, scales, bits, columns)
-        scale_type = scales.encoding.name
         return Groups(
             name=f"{module.name}.qweight",
             file=weight.file,
@@ -93,12 +92,8 @@ class Gptq:
             bits=bits,
             size=size,
             kind="ZEROS",
-            scale_type=scale_type,
-            scales=Computed(
-                rows,
-                groups * SIZES[scale_type],
-                lambda start, stop: columns_of(scales, start, stop),
-            ),
+            scale_type=scales.encoding.name,
+            scales=transposed(scales),
             offsets=Computed(rows, groups, zeros_of_columns(zeros, bits, rows, self._more)),
             codes=Computed(rows, weight.shape[0] * 4, stream_of_columns(weight)),
             order=group_order(module, "g_idx", columns, groups, size),

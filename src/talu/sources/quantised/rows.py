@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from talu.weights.files import Bytes
 from talu.weights.tensors import NUMBERS, Rows, Tensor
 
-__all__ = ["Computed", "Numbers", "columns_of", "numbers_of", "packed_bits", "unpacked", "widened"]
+__all__ = [
+    "Computed",
+    "Numbers",
+    "columns_of",
+    "numbers_of",
+    "packed_bits",
+    "transposed",
+    "unpacked",
+    "widened",
+]
 
 Numbers = NDArray[Any]
 TYPES = {  # of NumPy; 16-bit floats as their raw bits
@@ -54,6 +63,13 @@ def columns_of(tensor: Tensor, start: int, stop: int) -> Numbers:
         ModelError: the file cannot be read.
     """
     return numbers_of(tensor)[:, start:stop].T
+
+
+def transposed(tensor: Tensor) -> Computed:
+    """The columns of a stored matrix as rows."""
+    length, count = tensor.shape
+    width = length * np.dtype(TYPES[tensor.encoding.name]).itemsize
+    return Computed(count, width, lambda start, stop: columns_of(tensor, start, stop))
 
 
 def widened(numbers: Numbers, number_type: str) -> NDArray[np.float32]:
