@@ -18,6 +18,7 @@ LEAVES = {
     "error_text",
     "events",
     "exceptions",
+    "first_use",
     "forks",
     "json_values",
     "local_options",

@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from talu.backends.remote.options import OnUnsupported
 from talu.chat.observers import Hook, HookManager
@@ -11,12 +12,15 @@ from talu.config import GenerationConfig, merged
 from talu.deadline import Deadline
 from talu.error_text import kind_of, shown
 from talu.exceptions import ValidationError
-from talu.profile import Profile
+from talu.first_use import loaded
 from talu.router.model_methods import ModelMethods
-from talu.router.policies import Policy
 from talu.router.router import Router
 from talu.router.spec import CompletionOptions, ModelInput, backend_from
 from talu.types import Handle, LocalBackend, Request
+
+if TYPE_CHECKING:
+    from talu.profile import Profile
+    from talu.router.policies import Policy
 
 __all__ = ["BaseClient"]
 
@@ -44,7 +48,7 @@ class BaseClient(ModelMethods, Handle):
     def __init__(
         self,
         model: ModelInput | Sequence[ModelInput],
-        profile: Profile | None = None,
+        profile: "Profile | None" = None,
         hooks: Iterable[Hook] | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
@@ -57,9 +61,9 @@ class BaseClient(ModelMethods, Handle):
         *,
         on_unsupported: OnUnsupported | None = None,
         allow_insecure: bool | None = None,
-        policy: Policy | None = None,
+        policy: "Policy | None" = None,
     ) -> None:
-        if profile is not None and not isinstance(profile, Profile):
+        if profile is not None and not isinstance(profile, loaded("talu.profile", "Profile")):
             wrong = f"profile must be a Profile, such as Profile('work'), got {kind_of(profile)}"
             raise ValidationError(wrong, details={"param": "profile"})
         local = {"gpu_layers": gpu_layers, "use_mmap": use_mmap, "num_threads": num_threads}
@@ -98,7 +102,7 @@ class BaseClient(ModelMethods, Handle):
         return self._hooks
 
     @property
-    def profile(self) -> Profile | None:
+    def profile(self) -> "Profile | None":
         """The profile that stores the chats; None stores nothing."""
         return self._profile
 

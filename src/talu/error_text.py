@@ -1,9 +1,9 @@
 """Shared parts of error messages: invalid values, similar names, missing features."""
 
-import difflib
 import errno
 import re
 from collections.abc import Collection, Iterable
+from importlib import import_module
 from itertools import islice
 
 __all__ = [
@@ -49,6 +49,7 @@ BUILT_IN = {kind.__repr__ for kind in (list, tuple, set, frozenset, dict)}
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an error message that suggests the known name most similar to ``name``, if any."""
+    difflib = import_module("difflib")  # few programs need it
     close = difflib.get_close_matches(name[:LENGTH], known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 

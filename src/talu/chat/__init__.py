@@ -1,27 +1,35 @@
-"""The public names for conversations: chats, items, answers and hooks."""
+"""The public names for conversations: chats, items, answers and hooks.
 
-from talu.chat.async_chat import AsyncChat, AsyncResponse, AsyncStreamingResponse
-from talu.chat.builder import Token
-from talu.chat.fields import ToolCall
-from talu.chat.item_view import ConversationItems
-from talu.chat.items import (
-    ContentPart,
-    ContentType,
-    FunctionCallItem,
-    FunctionCallOutputItem,
-    InputText,
-    Item,
-    ItemStatus,
-    ItemType,
-    MessageItem,
-    MessageRole,
-    OutputText,
-    ReasoningItem,
-    ReasoningText,
-)
-from talu.chat.observers import Hook, HookManager
-from talu.chat.sync_chat import Chat, Response, StreamingResponse
-from talu.types import FinishReason, Timings, TokenLogprob, Usage
+They are loaded on first use.
+"""
+
+from typing import TYPE_CHECKING
+
+from talu.first_use import on_first_use
+
+if TYPE_CHECKING:
+    from talu.chat.async_chat import AsyncChat, AsyncResponse, AsyncStreamingResponse
+    from talu.chat.builder import Token
+    from talu.chat.fields import ToolCall
+    from talu.chat.item_view import ConversationItems
+    from talu.chat.items import (
+        ContentPart,
+        ContentType,
+        FunctionCallItem,
+        FunctionCallOutputItem,
+        InputText,
+        Item,
+        ItemStatus,
+        ItemType,
+        MessageItem,
+        MessageRole,
+        OutputText,
+        ReasoningItem,
+        ReasoningText,
+    )
+    from talu.chat.observers import Hook, HookManager
+    from talu.chat.sync_chat import Chat, Response, StreamingResponse
+    from talu.types import FinishReason, Timings, TokenLogprob, Usage
 
 __all__ = [
     "AsyncChat",
@@ -53,3 +61,35 @@ __all__ = [
     "ToolCall",
     "Usage",
 ]
+
+HOMES = {
+    "talu.chat.async_chat": ("AsyncChat", "AsyncResponse", "AsyncStreamingResponse"),
+    "talu.chat.builder": ("Token",),
+    "talu.chat.fields": ("ToolCall",),
+    "talu.chat.item_view": ("ConversationItems",),
+    "talu.chat.items": (
+        "ContentPart",
+        "ContentType",
+        "FunctionCallItem",
+        "FunctionCallOutputItem",
+        "InputText",
+        "Item",
+        "ItemStatus",
+        "ItemType",
+        "MessageItem",
+        "MessageRole",
+        "OutputText",
+        "ReasoningItem",
+        "ReasoningText",
+    ),
+    "talu.chat.observers": ("Hook", "HookManager"),
+    "talu.chat.sync_chat": ("Chat", "Response", "StreamingResponse"),
+    "talu.types": ("FinishReason", "Timings", "TokenLogprob", "Usage"),
+}
+
+if not TYPE_CHECKING:
+    __getattr__ = on_first_use(__name__, HOMES)
+
+
+def __dir__() -> list[str]:
+    return __all__

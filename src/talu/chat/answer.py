@@ -1,7 +1,6 @@
 """The base classes of all responses, which present the outcome of a turn."""
 
 from dataclasses import replace
-from html import escape
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 from weakref import ref
 
@@ -9,6 +8,7 @@ from talu.chat.fields import ResultFields
 from talu.chat.items import ContentPart, OutputText
 from talu.chat.outcome import ChatT, Outcome
 from talu.exceptions import StateError
+from talu.first_use import loaded
 from talu.other_names import no_attribute
 from talu.types import Attempt, FinishReason, Timings, Usage
 
@@ -55,7 +55,7 @@ class Answer(ResultFields, Generic[ChatT]):
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """The representation in a notebook: the text, or the state when there is no text yet."""
         text = self._displayed()
-        page = f'<pre style="white-space: pre-wrap">{escape(text)}</pre>'
+        page = f'<pre style="white-space: pre-wrap">{loaded("html", "escape")(text)}</pre>'
         return {"text/plain": text, "text/html": page}
 
     def _displayed(self) -> str:

@@ -9,10 +9,10 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 from talu.backends.remote.options import RemoteBackend
 from talu.backends.remote.providers import provider_named
 from talu.exceptions import StateError
+from talu.first_use import loaded
 from talu.protocols import Embedded
 from talu.router.abilities import embedder
 from talu.router.batches import Progress, batches, check_texts, reporter, single
-from talu.router.discovery import capabilities_of
 from talu.router.embedding_calls import (
     Array,
     Call,
@@ -288,5 +288,7 @@ def _capabilities(router: Router, model: str | None) -> Capabilities:
         return Capabilities(**{name: any(getattr(one, name) for one in each) for name in names})
     target = router.resolve(model)
     if target.provider is not None and isinstance(target.backend, RemoteBackend):
-        return capabilities_of(provider_named(target.provider), target.backend)
+        capabilities_of = loaded("talu.router.discovery", "capabilities_of")
+        found: Capabilities = capabilities_of(provider_named(target.provider), target.backend)
+        return found
     return router.backend(model).capabilities

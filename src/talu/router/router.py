@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from talu.backends.remote.options import AnthropicBackend, OpenAICompatibleBackend, RemoteBackend
 from talu.backends.remote.providers import PROVIDERS
@@ -14,16 +14,21 @@ from talu.deadline import Deadline
 from talu.descriptors import descriptor_opens
 from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
-from talu.forks import ForkSafeLock, import_whole
+from talu.first_use import loaded
+from talu.forks import ForkSafeLock
 from talu.protocols import Backend
+from talu.router.limits import Limits
 from talu.router.opening import await_opening, wait_for_opening
-from talu.router.policies import Policy
 from talu.router.reference import remote_reference, split_reference
-from talu.router.routing import Routing
 from talu.router.spec import ModelInput, ModelSpec, ModelTarget, path_reference, specs_from
-from talu.router.status import RouterStatus
+from talu.router.unrouted import Unrouted
 from talu.threads import beside_loop, thread_starts
 from talu.types import Handle, LocalBackend, StopFlag
+
+if TYPE_CHECKING:
+    from talu.router.policies import Policy
+    from talu.router.routing import Routing
+    from talu.router.status import RouterStatus
 
 __all__ = ["Router"]
 
@@ -52,7 +57,7 @@ class Router(Handle):
         default_model: str | None = None,
         *,
         backend: LocalBackend | OpenAICompatibleBackend | None = None,
-        policy: Policy | None = None,
+        policy: "Policy | None" = None,
     ) -> None:
         """Register the models; none is opened.
 
@@ -79,17 +84,22 @@ class Router(Handle):
         self._default = specs[0].name
         self._closed = False
         self.closing = StopFlag()
-        self._routing = Routing(
-            policy,
-            {spec.name: spec.limits for spec in specs},
-            self._aopened,
-            lambda name: self._models[name].backend,
-        )
+        self._routing = self._routed(policy, {spec.name: spec.limits for spec in specs})
         if policy is not None:
             self._default = policy.name
         self._starts = ForkSafeLock(reentrant=True)
         if default_model is not None:
             self.default_model = default_model
+
+    def _routed(
+        self, policy: "Policy | None", limits: dict[str, Limits | None]
+    ) -> "Routing | Unrouted":
+        if policy is None and not any(limits.values()):
+            return Unrouted(list(limits))
+        routing: Routing = loaded("talu.router.routing", "Routing")(
+            policy, limits, self._aopened, lambda name: self._models[name].backend
+        )
+        return routing
 
     @property
     def models(self) -> list[str]:
@@ -102,7 +112,7 @@ class Router(Handle):
         return self.models if self.policy is None else [*self.models, self.policy.name]
 
     @property
-    def policy(self) -> Policy | None:
+    def policy(self) -> "Policy | None":
         """The policy; None without one."""
         return self._routing.policy
 
@@ -110,7 +120,7 @@ class Router(Handle):
         """The models among which the policy chooses, if that is what ``model`` names; else none."""
         return [] if self.name_of(model) in self._models else self._routing.models
 
-    def status(self) -> RouterStatus:
+    def status(self) -> "RouterStatus":
         """The state of the models of the policy, and of those with limits.
 
         It shows how many requests run, wait and failed, and for how long a model is not asked.
@@ -400,13 +410,7 @@ def _made(
     target: ModelTarget, options: object, module: str, name: str, *, offline: bool
 ) -> Backend:
     """The backend that a class of talu makes."""
-    opener = getattr(import_whole(module), name, None)
-    if opener is None:
-        raise StateError(
-            "the engine is being imported by the code that this signal handler interrupted: open a "
-            "model before handlers use one",
-            "STATE_BUSY",
-        )
+    opener = loaded(module, name)
     at = {} if target.provider is None else {"provider": target.provider}
     opened: Backend = opener(target.name, options, name=target.model, offline=offline, **at)
     return opened
