@@ -1,6 +1,5 @@
 """Runs work in threads, and turns a thread that cannot be started into a typed error."""
 
-import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Generator
@@ -9,6 +8,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
+import talu.aio as aio
 from talu.error_text import NO_THREAD
 from talu.exceptions import ResourceError, TaluError
 
@@ -36,7 +36,7 @@ async def beside_loop(function: Callable[P, T], *args: P.args, **kwargs: P.kwarg
         ResourceError: the system cannot start another thread.
     """
     with thread_starts():
-        return await asyncio.to_thread(function, *args, **kwargs)
+        return await aio.to_thread(function, *args, **kwargs)
 
 
 async def in_daemon_thread(
@@ -57,8 +57,8 @@ async def in_daemon_thread(
     Raises:
         ResourceError: the system cannot start another thread.
     """
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[T] = loop.create_future()
+    loop = aio.get_running_loop()
+    found: aio.Future[T] = loop.create_future()
     call = partial(contextvars.copy_context().run, function, *args, **kwargs)
 
     def settle(end: Callable[[Any], None], outcome: object) -> None:
@@ -88,12 +88,10 @@ class InTurn:
     """
 
     def __init__(self) -> None:
-        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
-            WeakKeyDictionary()
-        )
+        self._turns: WeakKeyDictionary[aio.AbstractEventLoop, aio.Lock] = WeakKeyDictionary()
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of ``function``; cancelling the task lets the next call run."""
-        turn = self._turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+        turn = self._turns.setdefault(aio.get_running_loop(), aio.Lock())
         async with turn:
             return await beside_loop(function, *args, **kwargs)

@@ -1,12 +1,12 @@
 """The reading of streamed answers by awaiting callers."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import suppress
 from types import AsyncGeneratorType
 from typing import Any, Self, cast
 from weakref import ref
 
+import talu.aio as aio
 from talu.chat.builder import Token
 from talu.chat.outcome import ChatT, State
 from talu.chat.stream import Stream
@@ -24,7 +24,7 @@ class AwaitedStream(Stream[ChatT]):
     def __init__(self, turn: Turn[ChatT]) -> None:
         super().__init__(turn)
         self._pieces = cast("AsyncGeneratorType[Token, None]", turn.pieces())
-        self._closing = asyncio.Lock()
+        self._closing = aio.Lock()
         self._reader: ref[AsyncGenerator[Token, None]] | None = None
 
     def __aiter__(self) -> AsyncIterator[Token]:

@@ -1,11 +1,11 @@
 """Defines the client methods that ask one question to several models at once."""
 
-import asyncio
 from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Unpack, cast
 
+import talu.aio as aio
 from talu.chat.async_chat import AsyncResponse
 from talu.chat.contest import Contest, Questions
 from talu.chat.sync_chat import Response
@@ -120,7 +120,7 @@ class AsyncFanOut:
         asked = Questions(self, "ask_all", prompt, models, config, settings, system, timeout)
         tasks = _tasks(asked, stop_flag)
         try:
-            await asyncio.wait(tasks)
+            await aio.wait(tasks)
             return [_outcome(task) for task in tasks]
         finally:
             await _cancelled(tasks)
@@ -144,7 +144,7 @@ class AsyncFanOut:
         running = set(tasks)
         try:
             while running:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                done, running = await aio.wait(running, return_when=aio.FIRST_COMPLETED)
                 for task in sorted(done, key=tasks.index):
                     number = tasks.index(task)
                     if contest.add(number, _outcome(task)):
@@ -172,23 +172,23 @@ def _threads(asked: Questions, stop_flag: StopFlag | None) -> Generator[list["Fu
         pool.shutdown(wait=False, cancel_futures=True)  # a model may still be opening
 
 
-def _tasks(asked: Questions, stop_flag: StopFlag | None) -> list["asyncio.Task[AsyncResponse]"]:
+def _tasks(asked: Questions, stop_flag: StopFlag | None) -> list["aio.Task[AsyncResponse]"]:
     numbers = range(len(asked.models))
-    return [asyncio.create_task(asked.aask(number, stop_flag)) for number in numbers]
+    return [aio.create_task(asked.aask(number, stop_flag)) for number in numbers]
 
 
-async def _cancelled(tasks: Sequence["asyncio.Task[AsyncResponse]"]) -> None:
+async def _cancelled(tasks: Sequence["aio.Task[AsyncResponse]"]) -> None:
     """Cancel the tasks that are still running, and wait for them."""
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await aio.gather(*tasks, return_exceptions=True)
 
 
 def _result(future: "Future[Response]") -> Response | Exception:
     error = future.exception()
     if error is None:
         return future.result()
-    if isinstance(error, asyncio.CancelledError):
+    if aio.was_cancelled(error):
         return _cancelled_itself()
     if isinstance(error, Exception):
         return error
@@ -200,7 +200,7 @@ def _cancelled_itself() -> GenerationError:
     return GenerationError("the request was cancelled by the code that ran it")
 
 
-def _outcome(task: "asyncio.Task[AsyncResponse]") -> AsyncResponse | Exception:
+def _outcome(task: "aio.Task[AsyncResponse]") -> AsyncResponse | Exception:
     if task.cancelled():
         return _cancelled_itself()
     error = task.exception()

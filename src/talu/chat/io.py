@@ -4,13 +4,13 @@
 can run inside a running one.
 """
 
-import asyncio
 import inspect
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, Self, TypeVar, cast
 
+import talu.aio as aio
 from talu.chat.interrupts import run_without_loop
 from talu.exceptions import ValidationError
 from talu.protocols import AsyncGeneration, Backend, Generation
@@ -96,7 +96,7 @@ class AsyncIO:
 
     def __init__(self, open: Callable[[], Awaitable[Backend]]) -> None:
         self._open = open
-        self._loop = asyncio.get_running_loop()
+        self._loop = aio.get_running_loop()
 
     async def open(self, request: Request) -> AsyncGeneration:
         """Open the model beside the loop."""
@@ -118,11 +118,11 @@ class AsyncIO:
         if not _in_task():
             write()
             return
-        writing = asyncio.ensure_future(beside_loop(write))
+        writing = aio.ensure_future(beside_loop(write))
         try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError as cancelled:
-            await asyncio.wait([writing])
+            await aio.shield(writing)
+        except aio.CancelledError as cancelled:
+            await aio.wait([writing])
             raise cancelled from writing.exception()
 
     def run_later(self, ending: Ending) -> None:
@@ -134,7 +134,7 @@ class AsyncIO:
 
     def _start(self, ending: Ending) -> None:
         async def end() -> None:
-            await asyncio.sleep(0)  # first let the loop close dropped generators itself
+            await aio.sleep(0)  # first let the loop close dropped generators itself
             await ending()
 
         # A loop that shuts down also cancels tasks that have not started.
@@ -174,6 +174,6 @@ class _NeverSuspended:
 
 def _in_task() -> bool:
     try:
-        return asyncio.current_task() is not None
+        return aio.current_task() is not None
     except RuntimeError:  # no running loop
         return False

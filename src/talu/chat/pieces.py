@@ -1,11 +1,11 @@
 """The iterators that ``stream`` of the sync and the async client returns."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import suppress
 from types import AsyncGeneratorType, TracebackType
 from typing import Any, Self, cast
 
+import talu.aio as aio
 from talu.chat.async_chat import AsyncStreamingResponse
 from talu.chat.builder import Token
 from talu.chat.fields import ResultFields
@@ -118,7 +118,7 @@ class AsyncPieces(ResultFields, Handle, AsyncGenerator[Token, None]):
         self._outcome: Outcome[Any] = Outcome(chat=None, model=model or "")
         self._response: AsyncStreamingResponse | None = None
         self._reading: AsyncGeneratorType[Token, None] | None = None
-        self._starting = asyncio.Lock()
+        self._starting = aio.Lock()
         self._stop = StopFlag()
         self._closed = False
 

@@ -1,6 +1,5 @@
 """Requests of the clients that need no chat: one message, a conversation, or a batch of texts."""
 
-import asyncio
 from collections.abc import (
     Awaitable,
     Callable,
@@ -17,6 +16,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
+import talu.aio as aio
 from talu.chat.answering import Answering, Draft
 from talu.chat.items import InputText, MessageItem
 from talu.chat.parsing import check_count
@@ -176,18 +176,18 @@ def _numbered(number: int) -> Generator[None]:
 
 async def aask_each(texts: Sequence[str], ask: Callable[[str], Awaitable[T]]) -> list[T]:
     """Like ``ask_each``, awaited."""
-    free = asyncio.Semaphore(AT_ONCE)
+    free = aio.Semaphore(AT_ONCE)
 
     async def one(number: int, text: str) -> T:
         async with free:
             with _numbered(number):
                 return await ask(text)
 
-    tasks = [asyncio.create_task(one(number, text)) for number, text in enumerate(texts)]
+    tasks = [aio.create_task(one(number, text)) for number, text in enumerate(texts)]
     try:
-        return list(await asyncio.gather(*tasks))
+        return list(await aio.gather(*tasks))
     except BaseException:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await aio.gather(*tasks, return_exceptions=True)
         raise

@@ -1,10 +1,10 @@
 """One model of a race, and its attempt, which hooks are told even without a router."""
 
-from asyncio import CancelledError
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import talu.aio as aio
 from talu.chat.observers import Observation
 from talu.chat.outcome import Outcome
 from talu.exceptions import TaluError
@@ -40,7 +40,7 @@ class Racer:
         """The attempt at this model so far."""
         code = error.code if isinstance(error, TaluError) else type(error).__name__
         cancelled = outcome.finish_reason is FinishReason.CANCELLED
-        if cancelled or isinstance(error, CancelledError):
+        if cancelled or aio.was_cancelled(error):
             code, reason = "CANCELLED", "the request was cancelled"
         else:
             reason = str(error)

@@ -4,7 +4,6 @@ The reader waits in the calling thread or in an event loop. The engine never wai
 unread pieces stay in the mailbox, at most one for each token of the context.
 """
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -12,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import perf_counter
-from typing import Generic, Self, TypeVar
+from typing import Generic, Self, TypeAlias, TypeVar
 
+import talu.aio as aio
 from talu.deadline import Deadline
 from talu.exceptions import TaluError
 from talu.forks import check_process
@@ -45,7 +45,7 @@ class Result:
 logger = logging.getLogger("talu.engine")
 Item = Piece | Result | TaluError
 T = TypeVar("T")
-Waiter = asyncio.Future[None]
+Waiter: TypeAlias = "aio.Future[None]"
 Cancel = Callable[[], None]
 
 
@@ -115,9 +115,9 @@ class Doorbell:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[asyncio.AbstractEventLoop, list[tuple[Waiter, Cancel]]] = {}
+        self._waiting: dict[aio.AbstractEventLoop, list[tuple[Waiter, Cancel]]] = {}
 
-    def add(self, loop: asyncio.AbstractEventLoop, waiter: Waiter, cancel: Cancel) -> None:
+    def add(self, loop: "aio.AbstractEventLoop", waiter: Waiter, cancel: Cancel) -> None:
         """Register a reader to be woken; ``cancel`` is called if its loop is closed."""
         self._waiting.setdefault(loop, []).append((waiter, cancel))
 
@@ -154,7 +154,7 @@ class Channel(Generic[T]):
         self._ended: Callable[[], object] | None = None
         self._process = os.getpid()
         self._items: SimpleQueue[T] = SimpleQueue()
-        self._waiter: tuple[asyncio.AbstractEventLoop, Waiter] | None = None
+        self._waiter: tuple[aio.AbstractEventLoop, Waiter] | None = None
 
     def cancel(self) -> None:
         """Ask the engine to end the request."""
@@ -191,7 +191,7 @@ class Channel(Generic[T]):
         while True:
             with contextlib.suppress(Empty):
                 return self._items.get_nowait()
-            loop = asyncio.get_running_loop()
+            loop = aio.get_running_loop()
             future = loop.create_future()
             self._waiter = loop, future
             # An item that was put before the waiter was set wakes nobody, so check again.
@@ -284,7 +284,7 @@ class Ticket:
     async def _wait_async(self) -> Item:
         try:
             return await self._mailbox.take_async()
-        except asyncio.CancelledError:
+        except aio.CancelledError:
             self.cancel()
             raise
 

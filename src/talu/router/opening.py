@@ -1,12 +1,12 @@
 """Waits for a model that is being opened in a thread, until a time limit or a stop flag."""
 
-import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+import talu.aio as aio
 from talu.deadline import Deadline
 from talu.types import StopFlag, Stopped
 
@@ -46,7 +46,7 @@ async def await_opening(
     opening: "Future[T]", deadline: Deadline | None, stop: StopFlag | None
 ) -> T:
     """Like ``wait_for_opening``, awaited."""
-    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    loop, stopped = aio.get_running_loop(), aio.Event()
 
     def ring() -> None:
         with suppress(RuntimeError):  # the loop is closed
@@ -55,15 +55,15 @@ async def await_opening(
     bell = _Bell(ring)
     if stop is not None:
         stop.when_signalled(bell.ring)
-    waiting = asyncio.wrap_future(opening)
+    waiting = aio.wrap_future(opening)
     waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # retrieved
-    until_stopped = asyncio.ensure_future(stopped.wait())
-    either: list[asyncio.Future[Any]] = [waiting, until_stopped]
+    until_stopped = aio.ensure_future(stopped.wait())
+    either: list[aio.Future[Any]] = [waiting, until_stopped]
     try:
-        await asyncio.wait(
+        await aio.wait(
             either,
             timeout=None if deadline is None else deadline.left,
-            return_when=asyncio.FIRST_COMPLETED,
+            return_when=aio.FIRST_COMPLETED,
         )
     finally:
         until_stopped.cancel()
