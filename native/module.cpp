@@ -123,8 +123,9 @@ void pack_matrix(const std::string& format_name, const Matrix& source, const Byt
   pack(format, source.data(), source.shape(0), columns, out.data(), threads);
 }
 
-// A float matrix that Python owns.
-nb::ndarray<nb::numpy, float, nb::ndim<2>> new_matrix(std::size_t rows, std::size_t columns) {
+// A float matrix that Python owns: an array of NumPy, or a memoryview, which does not load NumPy.
+template <class Kind>
+nb::ndarray<Kind, float, nb::ndim<2>> new_matrix(std::size_t rows, std::size_t columns) {
   auto data = std::make_unique_for_overwrite<float[]>(rows * columns);
   nb::capsule owner(data.get(), [](void* p) noexcept { delete[] static_cast<float*>(p); });
   return {data.release(), {rows, columns}, owner};
@@ -136,7 +137,7 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> unpack_matrix(const std::string& form
                                                          const std::string& target) {
   const Format& format = format_named(target_named(target), format_name);
   check_packed(format, rows, columns, packed.size(), packed.data());
-  auto out = new_matrix(rows, columns);
+  auto out = new_matrix<nb::numpy>(rows, columns);
   const nb::gil_scoped_release released;
   unpack(format, packed.data(), rows, columns, out.data());
   return out;
@@ -303,10 +304,11 @@ class PyExecutor {
                                    threads_or_all(num_threads), kv_dtype, kernels);
   }
 
-  nb::ndarray<nb::numpy, float, nb::ndim<2>> step(const Integers& tokens, const Integers& positions,
-                                                  const Integers& row_starts,
-                                                  const Table& block_tables,
-                                                  const Integers& outputs) {
+  nb::ndarray<nb::memview, float, nb::ndim<2>> step(const Integers& tokens,
+                                                    const Integers& positions,
+                                                    const Integers& row_starts,
+                                                    const Table& block_tables,
+                                                    const Integers& outputs) {
     const std::shared_ptr<Running> running = open();  // outlives a concurrent close
     Executor& executor = *running->executor;
     if (outputs.size() > tokens.size())
@@ -321,7 +323,7 @@ class PyExecutor {
     batch.sequences = block_tables.shape(0);
     batch.table_width = block_tables.shape(1);
     batch.outputs = copy_of(outputs);
-    auto result = new_matrix(outputs.size(), executor.result_width());
+    auto result = new_matrix<nb::memview>(outputs.size(), executor.result_width());
     const nb::gil_scoped_release released;
     executor.step(batch, result.data());
     return result;
