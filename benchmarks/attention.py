@@ -139,7 +139,7 @@ def quality(name: str, file: Path) -> Iterator[dict[str, Any]]:
             table = np.arange(-(-TOKENS // 16), dtype=np.int32)[None]
             starts = np.array([0, len(ids)], np.int32)
             logits = model.executor.step(ids, rows, starts, table, rows)
-            found.append(logits.astype(np.float64))
+            found.append(np.array(logits, np.float64))
         if kind == "f32":
             exact = found
             continue

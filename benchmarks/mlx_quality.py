@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 import talu
 from talu.sources.folder import FolderSource
 from talu.sources.resolve import BUNDLED_FOLDER
-from talu.weights.tensors import as_float32
+from talu.weights.numbers import as_float32
 
 BITS = (8, 6, 5, 4, 3, 2)
 LIMIT = 192  # tokens of a text

@@ -52,7 +52,7 @@ def states(model: LoadedModel, texts: list[str], limit: int) -> list[Floats]:
         ids = np.array(model.tokenizer.encode(text)[:limit], np.int32)
         rows, table = np.arange(len(ids), dtype=np.int32), np.arange(16, dtype=np.int32)[None]
         starts = np.array([0, len(ids)], np.int32)
-        found.append(model.executor.step(ids, rows, starts, table, rows).astype(np.float64))
+        found.append(np.array(model.executor.step(ids, rows, starts, table, rows), np.float64))
     return found
 
 

@@ -59,7 +59,7 @@ def logits(model: LoadedModel) -> Any:
     ids = np.array(model.tokenizer.encode(TUTORIAL.read_text())[:480], np.int32)
     rows = np.arange(len(ids), dtype=np.int32)
     starts, table = np.array([0, len(ids)], np.int32), np.arange(30, dtype=np.int32)[None]
-    return model.executor.step(ids, rows, starts, table, rows).astype(np.float64)
+    return np.array(model.executor.step(ids, rows, starts, table, rows), np.float64)
 
 
 def divergence(model: LoadedModel, exact: LoadedModel) -> float:
@@ -173,7 +173,7 @@ def test_a_token_has_the_same_logits_alone_in_chunks_and_in_a_batch(weight_forma
         tables = np.array([range(first, first + 4) for *_, first in parts], np.int32)
         positions = np.concatenate(rows)
         outputs = np.arange(len(positions), dtype=np.int32)
-        return model.executor.step(ids[positions], positions, starts, tables, outputs)
+        return np.asarray(model.executor.step(ids[positions], positions, starts, tables, outputs))
 
     whole = step((0, 45, 0))
     chunks = [step((0, 7, 4)), step((7, 30, 4)), *(step((i, i + 1, 4)) for i in range(30, 45))]

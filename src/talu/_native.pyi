@@ -6,6 +6,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from talu.arrays import Bytes, Floats, Ints
+
 PACKING_VERSION: Final[int]
 
 def formats() -> list[str]: ...
@@ -17,8 +19,8 @@ def available_threads(proc: str = "/proc", groups: str = "/sys/fs/cgroup") -> in
 def packed_bytes(format: str, rows: int, columns: int) -> int: ...
 def pack(
     format: str,
-    source: NDArray[Any],
-    out: NDArray[np.uint8],
+    source: NDArray[Any] | memoryview,
+    out: Bytes,
     num_threads: int = 0,
     target: str = "",
 ) -> None: ...
@@ -26,7 +28,7 @@ def rotated_formats() -> dict[str, int]: ...
 def choose(
     format: str,
     source: NDArray[np.float32],
-    out: NDArray[np.uint8],
+    out: Bytes,
     factor: NDArray[np.float32] | None = None,
     num_threads: int = 0,
     target: str = "",
@@ -35,7 +37,7 @@ def encoded_formats() -> dict[str, tuple[int, int]]: ...
 def encode(
     format: str,
     source: NDArray[np.float32],
-    out: NDArray[np.uint8],
+    out: Bytes,
     factor: NDArray[np.float32] | None = None,
     num_threads: int = 0,
     target: str = "",
@@ -59,7 +61,7 @@ class Executor:
             tuple[
                 str,
                 list[int],
-                list[tuple[str, tuple[int, ...], NDArray[Any]]],
+                list[tuple[str, tuple[int, ...], Bytes | Floats]],
                 int,
                 dict[str, Any],
             ]
@@ -74,16 +76,16 @@ class Executor:
     ) -> None: ...
     def step(
         self,
-        tokens: NDArray[np.int32],
-        positions: NDArray[np.int32],
-        row_starts: NDArray[np.int32],
-        block_tables: NDArray[np.int32],
-        outputs: NDArray[np.int32],
-    ) -> NDArray[np.float32]: ...
+        tokens: Ints,
+        positions: Ints,
+        row_starts: Ints,
+        block_tables: Ints,
+        outputs: Ints,
+    ) -> memoryview[float]: ...
     @property
     def block_bytes(self) -> int: ...
-    def read_blocks(self, blocks: NDArray[np.int32]) -> NDArray[np.uint8]: ...
-    def write_blocks(self, blocks: NDArray[np.int32], content: NDArray[np.uint8]) -> None: ...
+    def read_blocks(self, blocks: Ints) -> NDArray[np.uint8]: ...
+    def write_blocks(self, blocks: Ints, content: Bytes) -> None: ...
     def start_timing(self) -> None: ...
     def times(self) -> list[tuple[list[int], float]]: ...
     def close(self) -> None: ...
@@ -130,8 +132,8 @@ class SamplerSettings:
     ) -> None: ...
 
 def sample(
-    logits: NDArray[np.float32],
-    rows: Sequence[tuple[SamplerSettings, int, NDArray[np.int32] | None]],
+    logits: Floats,
+    rows: Sequence[tuple[SamplerSettings, int, Ints | None]],
     num_threads: int = 1,
 ) -> list[tuple[int, float | None, tuple[tuple[int, float], ...]]]: ...
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # importing talu does not import numpy
     import numpy as np
     from numpy.typing import NDArray
 
+    from talu.arrays import Bytes, Floats, Ints
+
 __all__ = [
     "AsyncGeneration",
     "Backend",
@@ -222,7 +224,7 @@ class PackedTensor:
 
     format: str
     shape: tuple[int, ...]
-    data: "NDArray[Any]"
+    data: "Bytes | Floats"
 
 
 class Executor(Protocol):
@@ -230,12 +232,12 @@ class Executor(Protocol):
 
     def step(
         self,
-        tokens: "NDArray[np.int32]",
-        positions: "NDArray[np.int32]",
-        row_starts: "NDArray[np.int32]",
-        block_tables: "NDArray[np.int32]",
-        outputs: "NDArray[np.int32]",
-    ) -> "NDArray[np.float32]":
+        tokens: "Ints",
+        positions: "Ints",
+        row_starts: "Ints",
+        block_tables: "Ints",
+        outputs: "Ints",
+    ) -> "Floats":
         """Run one step over a mix of prefill chunks and decode rows.
 
         Args:

@@ -22,7 +22,7 @@ from talu.sources.folder import FolderSource
 from talu.sources.gguf import GgufSource
 from talu.sources.resolve import BUNDLED_FOLDER
 from talu.tokenizer.tokenizer import Tokenizer
-from talu.weights.tensors import as_float32
+from talu.weights.numbers import as_float32
 
 GOLDEN = Path(__file__).parents[1] / "models" / "golden"
 PROMPTS = [

@@ -48,8 +48,9 @@ from talu.router.conversion import convert
 from talu.sources.folder import FolderSource
 from talu.sources.gguf import GgufSource
 from talu.types import LocalBackend
+from talu.weights.numbers import as_float32
 from talu.weights.safetensors_writer import SafetensorsWriter
-from talu.weights.tensors import Tensor, as_float32
+from talu.weights.tensors import Tensor
 
 ERRORS = {  # of logits; otherwise 2e-4, for sums in float32 in another order
     "gemma": 5e-2,  # mlx-lm computes GELU without the approximation

@@ -233,7 +233,7 @@ class Broken(Watched):
     broken = 0
 
     def step(self, tokens: Any, positions: Any, starts: Any, tables: Any, outputs: Any) -> Any:
-        logits = super().step(tokens, positions, starts, tables, outputs)
+        logits = np.asarray(super().step(tokens, positions, starts, tables, outputs))
         if len(outputs) > 1:  # there is one sequence, and its last rows have outputs
             best, rejected = 60 + logits[:, 60:64].argmax(axis=1), False
             for row, output in enumerate(outputs[:-1]):

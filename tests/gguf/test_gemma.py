@@ -12,7 +12,7 @@ import pytest
 from talu.models import Architecture, load_architecture
 from talu.sources.folder import FolderSource
 from talu.sources.gguf import GgufSource
-from talu.weights.tensors import as_float32
+from talu.weights.numbers import as_float32
 
 GOLDEN = Path(__file__).parents[1] / "models" / "golden"
 LAYER = {

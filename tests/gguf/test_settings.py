@@ -180,10 +180,10 @@ def test_the_layers_of_gemma_3_alternate_between_windows_and_all_positions() -> 
 
 def test_the_pattern_of_windows_in_the_file_is_followed() -> None:
     keys = metadata("gemma3", DECODER | {"block_count": 3}, attention__sliding_window=512)
-    keys["gemma3.attention.sliding_window_pattern"] = np.array([False, True, False])
+    keys["gemma3.attention.sliding_window_pattern"] = np.array([False, True, False]).data
     types = settings_of(keys, SHAPES, "file")["layer_types"]
     assert types == ["full_attention", "sliding_attention", "full_attention"]
-    keys["gemma3.attention.sliding_window_pattern"] = np.array([False, True])
+    keys["gemma3.attention.sliding_window_pattern"] = np.array([False, True]).data
     with pytest.raises(ModelError, match="2 values for 3 layers"):
         settings_of(keys, SHAPES, "file")
 
@@ -225,7 +225,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "text": ({"block_count": "many"}, "'llama.block_count' is 'many', not a number"),
     "missing": ({"block_count": None}, "lacks 'llama.block_count'"),
     "different layers": (
-        {"attention.head_count_kv": np.array([2, 4])},
+        {"attention.head_count_kv": np.array([2, 4]).data},
         "'llama.attention.head_count_kv' has different values for the layers",
     ),
     "empty array": ({"attention.head_count_kv": np.array([])}, "not a number"),
@@ -254,7 +254,7 @@ def test_a_value_without_effect_is_accepted() -> None:
 
 
 def test_equal_values_for_all_layers_are_one_value() -> None:
-    keys = metadata("llama", DECODER | {"attention.head_count_kv": np.array([2, 2])})
+    keys = metadata("llama", DECODER | {"attention.head_count_kv": np.array([2, 2]).data})
     assert settings_of(keys, SHAPES, "file")["num_key_value_heads"] == 2
 
 

@@ -18,9 +18,9 @@ from talu.models import load_architecture
 from talu.protocols import Executor, PackedTensor
 from talu.sources.folder import FolderSource
 from talu.types import LocalBackend
+from talu.weights.numbers import as_float32
 from talu.weights.packed_file import aligned
 from talu.weights.safetensors_folder import open_folder
-from talu.weights.tensors import as_float32
 
 BLOCK_SIZE = 16
 
@@ -71,7 +71,8 @@ class Runner:
         rows = np.arange(len(tokens), dtype=np.int32)
         starts = np.array([0, len(tokens)], np.int32)
         ids = np.array(tokens, np.int32)
-        logits = self.executor.step(ids, rows + np.int32(self.length), starts, self.table, rows)
+        positions = rows + np.int32(self.length)
+        logits = np.asarray(self.executor.step(ids, positions, starts, self.table, rows))
         self.length += len(tokens)
         return logits
 

@@ -22,7 +22,7 @@ LLAMA3 = {
 
 def frequencies(**values: Any) -> list[float]:
     found = rotary_frequencies(Settings(Path("config.json"), values), 128, 8192).frequencies
-    return found.astype(float).tolist()
+    return list(found)
 
 
 def test_each_pair_rotates_slower_by_the_same_factor() -> None:
@@ -105,4 +105,4 @@ def test_frequencies_are_exact_powers_rounded_to_the_nearest(theta: int, head_si
         nearest_float32(1 / Fraction(float(nearest_float32(power(base, float(exponent))))))
         for exponent in np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size)
     ]
-    assert default_frequencies(theta, head_size).tolist() == expected
+    assert list(default_frequencies(theta, head_size)) == expected

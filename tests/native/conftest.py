@@ -60,13 +60,14 @@ def step(executor: NativeExecutor | NumpyExecutor, *parts: Rows) -> Floats:
         for row in (range(len(p.tokens)) if p.wanted is None else p.wanted)
     ]
     tables = [[*p.blocks, *[-1] * (width - len(p.blocks))] for p in parts]
-    return executor.step(
+    found = executor.step(
         np.array([t for p in parts for t in p.tokens], np.int32),
         np.array([p.start + i for p in parts for i in range(len(p.tokens))], np.int32),
         starts,
         np.array(tables, np.int32).reshape(len(parts), width),
         np.array(wanted, np.int32),
     )
+    return np.asarray(found)
 
 
 @dataclass(frozen=True)

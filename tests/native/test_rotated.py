@@ -52,7 +52,7 @@ def activations(rows: int, columns: int) -> Floats:
 def integers(tensor: PackedTensor) -> tuple[NDArray[np.int64], Floats]:
     """The rotated weights as integers, read from the tiles, and the unit of each row."""
     rows, columns = tensor.shape
-    tiles = tensor.data.reshape(-(-rows // 16), -1)
+    tiles = np.asarray(tensor.data).reshape(-(-rows // 16), -1)
     units = tiles[:, :64].copy().view(np.float32).reshape(-1)[:rows]
     blocks = tiles[:, 64:].reshape(len(tiles), columns // 64, -1).astype(np.int64)
     if tensor.format == "r8":

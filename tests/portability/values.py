@@ -21,9 +21,9 @@ from talu.models import load_architecture
 from talu.models.rope import default_frequencies, linear_scaling, llama3_scaling
 from talu.protocols import PackedTensor
 from talu.sources.folder import FolderSource
+from talu.weights.numbers import as_float32
 from talu.weights.packed_file import aligned
 from talu.weights.safetensors_folder import open_folder
-from talu.weights.tensors import as_float32
 
 GOLDEN = Path(__file__).parents[1] / "models" / "golden"
 BLOCKS, BLOCK_SIZE = 8, 16
@@ -54,7 +54,7 @@ def digest(*parts: Any) -> str:
 def rotations() -> Iterator[tuple[str, str]]:
     for name, table in ROTATIONS.items():
         for size in (64, 128, 256):
-            yield f"rotation {name} {size}", digest(table(size))
+            yield f"rotation {name} {size}", digest(np.array(table(size), np.float32))
 
 
 def packed(array: NDArray[np.float32], number_format: str) -> PackedTensor:
@@ -87,7 +87,7 @@ def networks() -> Iterator[tuple[str, str]]:
                 (rows * 37 + 5) % 131, rows, np.array([0, count], np.int32), table, rows
             )
             executor.close()
-            yield f"{number_format} {folder.parent.name}", digest(states)
+            yield f"{number_format} {folder.parent.name}", digest(np.asarray(states))
 
 
 def samples() -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from talu.exceptions import ModelError
 from talu.models import load_architecture
 from talu.sources.folder import FolderSource
 from talu.sources.gguf import GgufSource
-from talu.weights.tensors import as_float32
+from talu.weights.numbers import as_float32
 
 GOLDEN = Path(__file__).parents[1] / "models" / "golden"
 LAYER = {

@@ -25,7 +25,8 @@ from talu.sampling import SamplingParams
 from talu.sources.folder import FolderSource
 from talu.types import LocalBackend
 from talu.weights import pack
-from talu.weights.tensors import Tensor, as_float32
+from talu.weights.numbers import as_float32
+from talu.weights.tensors import Tensor
 
 POCKET = Path(talu.__file__).parent / "models" / "pocket"
 CONFIG: dict[str, Any] = {
@@ -208,7 +209,7 @@ def logits(executor: Any, tokens: list[int]) -> Floats:
         np.array([0, count], np.int32), np.arange(4, dtype=np.int32)[None],
         np.arange(count, dtype=np.int32),
     )  # fmt: skip
-    return found
+    return np.asarray(found)
 
 
 def test_the_network_computes_what_numpy_computes_with_these_weights(

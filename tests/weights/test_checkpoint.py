@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from talu.exceptions import ModelError
-from talu.weights import tensors as tensors_module
+from talu.weights import numbers
+from talu.weights.numbers import equal
 from talu.weights.safetensors_folder import open_folder, weight_files
-from talu.weights.tensors import equal
 
 Save = Callable[[Path, dict[str, Any]], Path]
 ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -79,7 +79,7 @@ def test_tensors_can_be_read_under_other_names(sharded: Path) -> None:
 def test_equal_tensors_have_the_same_type_shape_and_bits(
     tmp_path: Path, save_tensors: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensors_module, "CHUNK", 40)  # two rows
+    monkeypatch.setattr(numbers, "CHUNK", 40)  # two rows
     ones = np.ones((3, 5), np.float32)
     other = ones.copy()
     other[2, 4] = 2

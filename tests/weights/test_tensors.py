@@ -10,8 +10,9 @@ import pytest
 
 from talu.exceptions import ModelError
 from talu.weights.files import OpenFile
+from talu.weights.numbers import as_float32
 from talu.weights.safetensors_folder import open_folder
-from talu.weights.tensors import ENCODINGS, NUMBERS, Encoding, FileRows, Tensor, as_float32
+from talu.weights.tensors import ENCODINGS, NUMBERS, Encoding, FileRows, Tensor
 
 MAPPED = pytest.mark.parametrize("use_mmap", [True, False], ids=["mapped", "read"])
 BLOCKS = Encoding("Q4_X", 32, {"codes": 16, "scales": 2})

@@ -68,7 +68,11 @@ def check_network(
 def plain(metadata: Mapping[str, Typed]) -> dict[str, Value]:
     """Metadata as ``talu.gguf.header`` reads it."""
     return {
-        key: value.item() if isinstance(value, np.generic) else value
+        key: value.item()
+        if isinstance(value, np.generic)
+        else value.data
+        if isinstance(value, np.ndarray)
+        else value
         for key, value in metadata.items()
     }
 

@@ -15,7 +15,8 @@ from talu.gguf.tensor_names import ROPE_FACTORS, stored_name
 from talu.gguf.writer import Typed, typed, with_types
 from talu.sources.gguf import GgufSource
 from talu.tokenizer.gguf_export import GgufTokenizerError, tokenizer_metadata
-from talu.weights.tensors import Tensor, as_float32
+from talu.weights.numbers import as_float32
+from talu.weights.tensors import Tensor
 
 __all__ = ["Description", "describe"]
 

@@ -4,7 +4,7 @@ It is the reverse of ``talu.gguf.settings``. What was written is read back, and 
 describes compared with the original: so nothing that the file cannot hold is lost silently.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +105,7 @@ def unsupported(message: str) -> ConvertError:
     return ConvertError(message, code="CONVERT_UNSUPPORTED_FORMAT")
 
 
-def rope_factors(base: float, frequencies: Floats, architecture: str) -> Floats | None:
+def rope_factors(base: float, frequencies: Sequence[float], architecture: str) -> Floats | None:
     """The numbers that the plain frequencies are divided by; None if all are 1.
 
     The quotients can differ from the frequencies in the last bit, because both are rounded.
@@ -121,7 +121,7 @@ def rope_factors(base: float, frequencies: Floats, architecture: str) -> Floats 
             f"a GGUF file of the architecture {architecture!r} has no place for rotary "
             "frequencies of this kind ('rope_scaling')"
         )
-    return plain / frequencies
+    return np.divide(plain, frequencies, dtype=np.float32)
 
 
 def _decoder(config: Any) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from talu.gguf.tensor_names import stored_name
 from talu.gguf.writer import typed
 from talu.weights.layout import SUMMED_COLUMNS
 from talu.weights.mixtures import BLOCK, MIXTURES, Part, type_in
-from talu.weights.tensors import ARRAY_TYPES, Tensor, as_float32
+from talu.weights.numbers import as_float32
+from talu.weights.tensors import ARRAY_TYPES, Tensor
 
 __all__ = ["GGUF_TARGETS", "GgufTarget"]
 

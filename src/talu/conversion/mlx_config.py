@@ -195,7 +195,7 @@ def llama3_with(base: float, factors: Sequence[float]) -> Values:
     plain = default_frequencies(base, 2 * len(factors))
     low, high = LLAMA3.values()
     scaled = llama3_scaling(plain, factors[-1], low, high, context=LLAMA3_CONTEXT)
-    if not np.allclose(plain / scaled, np.array(factors), rtol=1e-5):
+    if not np.allclose(np.divide(plain, scaled), np.array(factors), rtol=1e-5):
         return {}
     values = {"rope_type": "llama3", "factor": factors[-1], **LLAMA3}
     return {**values, ORIGINAL_CONTEXT: LLAMA3_CONTEXT}

@@ -17,7 +17,8 @@ from talu.error_text import shown
 from talu.exceptions import ConvertError
 from talu.models.decoder import TABLE
 from talu.models.gemma import ONE_ADDED
-from talu.weights.tensors import Tensor, as_float32
+from talu.weights.numbers import as_float32
+from talu.weights.tensors import Tensor
 
 __all__ = ["MLX_TARGETS", "MlxTarget"]
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from talu.exceptions import ConvertError, ModelError
 from talu.weights.encode import encode_rows
 from talu.weights.files import Bytes
-from talu.weights.tensors import NUMBERS, Tensor, as_float32
+from talu.weights.numbers import as_float32
+from talu.weights.tensors import NUMBERS, Tensor
 
 __all__ = ["CHUNK", "Encoder", "encoded", "row_step"]
 

@@ -11,7 +11,8 @@ from talu.models import Architecture, load_architecture
 from talu.models.decoder import HEAD
 from talu.sources import ModelSource, open_model
 from talu.weights.checkpoint import Checkpoint, listed
-from talu.weights.tensors import ARRAY_TYPES, equal
+from talu.weights.numbers import equal
+from talu.weights.tensors import ARRAY_TYPES
 
 __all__ = ["Original", "opened"]
 

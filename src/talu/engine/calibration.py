@@ -23,8 +23,8 @@ from talu.protocols import PackedTensor
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.layout import ROTATED, SUMMED_COLUMNS, VECTOR, is_quantised
-from talu.weights.pack import pack_in_memory
-from talu.weights.tensors import as_float32
+from talu.weights.numbers import as_float32
+from talu.weights.packing import pack_in_memory
 
 __all__ = ["Calibration", "Calibrator"]
 
@@ -182,7 +182,7 @@ class Calibrator:
             rows = np.arange(len(piece), dtype=np.int32)
             tokens = rows + np.int32(start) if continues else piece
             starts = np.array([0, len(piece)], np.int32)
-            results.append(executor.step(tokens, rows, starts, table, rows))
+            results.append(np.asarray(executor.step(tokens, rows, starts, table, rows)))
             start += len(piece)
         return results
 

@@ -1,17 +1,21 @@
 """Runs models on the processor: packs weights for the native kernels and opens executors."""
 
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 from talu import _native
 from talu.engine.budget import available_memory
-from talu.engine.calibration import Calibration, Calibrator
 from talu.exceptions import ValidationError
+from talu.first_use import loaded
 from talu.graph.native_executor import NativeExecutor
 from talu.graph.record import Graph
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.pack import LoadedWeights, load_packed, packed_bytes
 from talu.weights.tensors import Tensor
+
+if TYPE_CHECKING:
+    from talu.engine.calibration import Calibration
 
 __all__ = ["CpuDevice", "CpuWeights"]
 
@@ -90,14 +94,16 @@ class CpuDevice:
         layout: Mapping[str, str],
         *,
         same: tuple[Tensor, Tensor] | None = None,
-        calibration: Calibration | None = None,
+        calibration: "Calibration | None" = None,
     ) -> CpuWeights:
         """Pack the tensors into tiles, or map the packed file."""
         threads = self._options.num_threads
         kind = self._options.weight_format
-        calibrator = (
-            Calibrator(calibration, tensors, layout, threads, kind) if calibration else None
-        )
+        calibrator = None
+        if calibration is not None:
+            calibrator = loaded("talu.engine.calibration", "Calibrator")(
+                calibration, tensors, layout, threads, kind
+            )
         packed = load_packed(
             tensors,
             layout,

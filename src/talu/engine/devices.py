@@ -1,15 +1,17 @@
 """Declares what runs models on one kind of processor, and chooses it for a model."""
 
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from talu.engine.calibration import Calibration
 from talu.engine.cpu import CpuDevice
 from talu.graph.record import Graph
 from talu.protocols import Executor
 from talu.types import LocalBackend
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.tensors import Tensor
+
+if TYPE_CHECKING:
+    from talu.engine.calibration import Calibration
 
 __all__ = ["Device", "DeviceExecutor", "DeviceWeights", "device_for"]
 
@@ -91,7 +93,7 @@ class Device(Protocol):
         layout: Mapping[str, str],
         *,
         same: tuple[Tensor, Tensor] | None = None,
-        calibration: Calibration | None = None,
+        calibration: "Calibration | None" = None,
     ) -> DeviceWeights:
         """Pack the tensors of a network, or find them packed by an earlier open.
 

@@ -1,6 +1,7 @@
 """Validates the requests to a loaded model and submits them to its worker thread."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from talu.deadline import Deadline
 from talu.engine.drafts import Drafts
@@ -12,8 +13,12 @@ from talu.engine.stops import ReplyForm, Stops
 from talu.engine.ticket import Mailbox, Ticket
 from talu.engine.worker import Worker
 from talu.exceptions import EmptyPromptError, GenerationError, ValidationError
+from talu.first_use import loaded
 from talu.sampling import SamplingParams
 from talu.sources.embedding import PoolingMode
+
+if TYPE_CHECKING:
+    from talu.engine.vectors import Head
 
 __all__ = ["Engine"]
 
@@ -45,9 +50,10 @@ class Engine:
         self.chat_templates = model.chat_templates
         self.context_length = model.cache.context_length
         self.text_limit = min(self.context_length, self.architecture.embedding.texts.max_tokens)
-        self.head = model.head
+        self._head = model.head
         self._cache = model.cache
         self._width = model.embedder.width
+        self._dimension = model.architecture.embedding.dimension
         self._speculative = model.speculative
         self._worker = Worker(model, limits, max_requests)
 
@@ -104,6 +110,14 @@ class Engine:
         )
         self._worker.put(sequence)
         return Ticket(mailbox)
+
+    @property
+    def head(self) -> "Head":
+        """Computes vectors from pooled states."""
+        if self._head is None:
+            head: Head = loaded("talu.engine.vectors", "Head")((), self._dimension)
+            self._head = head
+        return self._head
 
     def submit_embedding(
         self,

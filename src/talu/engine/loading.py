@@ -1,19 +1,19 @@
 """Loads a model from its files: network, weights, tokenizer, cache and executor."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from talu.engine.budget import CachePlan, plan_cache
-from talu.engine.calibration import Calibration
 from talu.engine.devices import Device, DeviceExecutor, DeviceWeights, device_for
 from talu.engine.embedding import plan_embedder
-from talu.engine.kept_prefixes import KeptPrefixes, open_kept
 from talu.engine.model import LoadedModel, ModelInfo
 from talu.engine.parts import parts
-from talu.engine.vectors import load_head
 from talu.exceptions import ValidationError
+from talu.first_use import loaded
 from talu.graph.record import Graph
 from talu.models import Architecture, load_architecture
 from talu.protocols import Executor
+from talu.sources.embedding import EmbeddingSettings
 from talu.sources.source import ModelSource
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import LocalBackend
@@ -28,6 +28,11 @@ from talu.weights.layout import (
     quantizes,
 )
 from talu.weights.tensors import UnequalError
+
+if TYPE_CHECKING:
+    from talu.engine.calibration import Calibration
+    from talu.engine.kept_prefixes import KeptPrefixes
+    from talu.engine.vectors import Head
 
 __all__ = ["load_model", "plan_layout"]
 
@@ -73,12 +78,15 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
         return open_executor(graph.up_to(architecture.hidden), embedder.blocks)
 
     notes = [weights.note] if weights.note else []
-    kept: KeptPrefixes | str | None = None
+    kept: KeptPrefixes | None = None
     if options.prefix_cache_bytes and architecture.generates:
         model = [source.files, sorted(layout.items()), repr(graph.ops), kv_dtype]
-        kept = open_kept(model, executor, cache.block_size, options.prefix_cache_bytes)
-        if isinstance(kept, str):
-            notes.append(kept)
+        open_kept = loaded("talu.engine.kept_prefixes", "open_kept")
+        opened = open_kept(model, executor, cache.block_size, options.prefix_cache_bytes)
+        if isinstance(opened, str):
+            notes.append(opened)
+        else:
+            kept = opened
     info = ModelInfo(
         model_type=architecture.model_type,
         parameters=architecture.parameter_count,
@@ -105,10 +113,18 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
         info=info,
         embedder=embedder,
         open_embedder=open_embedder,
-        head=load_head(own.steps, own.dimension),
+        head=_head(own),
         speculative=options.speculative is not None,
-        kept=kept if isinstance(kept, KeptPrefixes) else None,
+        kept=kept,
     )
+
+
+def _head(embedding: EmbeddingSettings) -> "Head | None":
+    """The steps after pooling; None if there are none."""
+    if not embedding.steps:
+        return None
+    head: Head = loaded("talu.engine.vectors", "load_head")(embedding.steps, embedding.dimension)
+    return head
 
 
 def load_network(
@@ -158,9 +174,11 @@ def load_weights(
         *architecture.notes,
         *conversions(tensors, layout),
     )
-    calibration = None
+    calibration: Calibration | None = None
     if quantizes(options) and tokenizer is not None:
-        calibration = Calibration(architecture.graph, tokenizer, architecture.context_length)
+        calibration = loaded("talu.engine.calibration", "Calibration")(
+            architecture.graph, tokenizer, architecture.context_length
+        )
     packed = device.pack(tensors, layout, same=same, calibration=calibration)
     return replace(architecture, notes=notes), packed, layout
 

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from talu.engine.budget import CachePlan
 from talu.engine.devices import DeviceWeights
 from talu.engine.embedding import EmbedderPlan
-from talu.engine.kept_prefixes import KeptPrefixes
-from talu.engine.vectors import Head
 from talu.models import Architecture
 from talu.protocols import Executor
 from talu.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from talu.engine.kept_prefixes import KeptPrefixes
+    from talu.engine.vectors import Head
 
 __all__ = ["LoadedModel", "ModelInfo"]
 
@@ -64,7 +67,7 @@ class LoadedModel:
         embedder: plan of the embedding steps.
         open_embedder: creates the executor for hidden states. It shares the weights with
             ``executor``, or is the same object.
-        head: computes vectors from pooled states.
+        head: computes vectors from pooled states; None if there is no step after pooling.
         speculative: whether generations use drafts.
         kept: keeps computed beginnings of prompts on disk; None if they are not kept.
     """
@@ -78,6 +81,6 @@ class LoadedModel:
     info: ModelInfo
     embedder: EmbedderPlan
     open_embedder: Callable[[], Executor]
-    head: Head
+    head: "Head | None"
     speculative: bool = False
-    kept: KeptPrefixes | None = None
+    kept: "KeptPrefixes | None" = None

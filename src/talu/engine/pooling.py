@@ -10,9 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from talu.arrays import Floats
 from talu.sources.embedding import PoolingMode
 
-__all__ = ["Pool", "PoolingMode"]
+__all__ = ["Pool", "vectors"]
 
 Doubles = NDArray[np.float64]
 
@@ -43,13 +44,14 @@ class Pool:
         first = min(max(start, wanted.start), end)
         return range(first, max(first, min(end, wanted.stop)))
 
-    def add(self, rows: NDArray[np.floating], first: int) -> None:
+    def add(self, rows: Floats, first: int) -> None:
         """Add consecutive rows, of which the first has the number ``first``."""
         if not len(rows):
             return
+        numbers = np.asarray(rows).astype(np.float64)
         for mode in self._modes:
             before = self._results.get(mode)
-            self._results[mode] = _with(mode, before, rows.astype(np.float64), first)
+            self._results[mode] = _with(mode, before, numbers, first)
 
     def vector(self) -> Doubles:
         """The pooled states, one after the other."""
@@ -67,6 +69,11 @@ class Pool:
             case _:
                 return self._results[mode]
         return self._results[mode] / divisor
+
+
+def vectors(count: int, width: int) -> NDArray[np.float32]:
+    """Room for the vectors of several texts."""
+    return np.empty((count, width), np.float32)
 
 
 def _with(mode: PoolingMode, before: Doubles | None, rows: Doubles, first: int) -> Doubles:

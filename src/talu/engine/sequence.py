@@ -6,9 +6,7 @@ Only the engine's thread changes a sequence.
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from talu.arrays import integers
 from talu.engine.drafts import Drafts
 from talu.engine.scheduler import Job
 from talu.engine.stops import Stops
@@ -46,12 +44,11 @@ class Sequence(Job):
         if self.drafts is not None:
             self.mailbox.progress.draft()
         params, count = self.params, len(self.tokens)
-        self._seen: NDArray[np.int32] | None = None  # the tokens as an array for the sampler
+        self._seen: memoryview | None = None  # the tokens as an array for the sampler
         if params.has_penalty:
-            self._seen = np.empty(
-                min(self.context_length, count + params.max_tokens), dtype=np.int32
-            )
-            self._seen[:count] = self.tokens
+            most = min(self.context_length, count + params.max_tokens)
+            self._seen = memoryview(bytearray(4 * most)).cast("i")
+            self._seen[:count] = integers(self.tokens)
         self._settings = SamplerSettings(
             temperature=params.temperature,
             top_k=params.top_k,
@@ -93,7 +90,7 @@ class Sequence(Job):
         count = len(self.tokens)
         if self._seen is None:
             return [SampleRow(self._settings, count + n) for n in range(len(draft) + 1)]
-        self._seen[count : count + len(draft)] = draft
+        self._seen[count : count + len(draft)] = integers(draft)
         lengths = range(count, count + len(draft) + 1)
         return [SampleRow(self._settings, length, self._seen[:length]) for length in lengths]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from talu.exceptions import GenerationError
 from talu.sources.embedding import Dense, LayerNorm, Step
 from talu.weights.checkpoint import Checkpoint
-from talu.weights.tensors import as_float32
+from talu.weights.numbers import as_float32
 
 __all__ = ["Head", "erf", "load_head", "tanh", "unit"]
 

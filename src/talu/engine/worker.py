@@ -11,12 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import accumulate, chain, islice
+from math import inf
 from queue import Empty, SimpleQueue
 from time import perf_counter
 
-import numpy as np
-from numpy.typing import NDArray
-
+from talu.arrays import Floats, Ints, integers, table
 from talu.engine.blocks import BlockPool
 from talu.engine.embedding import Embedder, EmbeddingRequest
 from talu.engine.model import LoadedModel
@@ -34,7 +33,6 @@ from talu.types import FinishReason
 __all__ = ["Worker"]
 
 MAX_WEIGHT = 2**24  # total weight of all requests: about 700 MB
-Ints = NDArray[np.int32]
 Request = Sequence | EmbeddingRequest
 
 logger = logging.getLogger("talu.engine")
@@ -252,9 +250,7 @@ class Worker:
         for chunk in sampling:
             self._accept(chunk, list(islice(sampled, 1 + len(chunk.draft))))
 
-    def _sample(
-        self, logits: NDArray[np.float32], rows: list[SampleRow]
-    ) -> list[Sampled | GenerationError]:
+    def _sample(self, logits: Floats, rows: list[SampleRow]) -> list[Sampled | GenerationError]:
         """A token for each row, or an error if it cannot be sampled."""
         try:
             return [*sample(logits, rows, num_threads=self._threads)]
@@ -267,8 +263,9 @@ class Worker:
             for sampled in self._sample(logits[number : number + 1], [row])
         ]
 
-    def _why_no_token(self, logits: NDArray[np.float32]) -> str:
-        if (logits < np.inf).all():  # -inf is a token that cannot occur
+    def _why_no_token(self, logits: Floats) -> str:
+        numbers = memoryview(logits).cast("B").cast("f")  # type: ignore[arg-type]  # an array is a buffer
+        if all(number < inf for number in numbers):  # -inf is a token that cannot occur
             return "no token could be sampled"
         causes = "its weights are damaged, or a value is too large for its format"
         if self._cache.kv_dtype == "f16":
@@ -363,13 +360,12 @@ def step_arrays(chunks: list[Chunk[Sequence]]) -> tuple[Ints, ...]:
     spans = [range(start, start + len(row)) for start, row in zip(starts, rows, strict=True)]
     positions = list(chain.from_iterable(spans))
     row_starts = list(accumulate(map(len, rows), initial=0))
-    width = max(len(job.blocks) for job in jobs)
-    tables = [job.blocks + [-1] * (width - len(job.blocks)) for job in jobs]
     ends = zip(chunks, row_starts[1:], strict=True)
     sampling = [(end - 1 - len(chunk.draft), end) for chunk, end in ends if chunk.samples]
     outputs = list(chain.from_iterable(range(*rows) for rows in sampling))
-    arrays = (tokens, positions, row_starts, tables, outputs)
-    return tuple(np.array(values, dtype=np.int32) for values in arrays)
+    tables = table([job.blocks for job in jobs])
+    vectors = (integers(values) for values in (tokens, positions, row_starts))
+    return (*vectors, tables, integers(outputs))
 
 
 def failure(what: str, error: BaseException) -> GenerationError:

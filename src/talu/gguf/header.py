@@ -10,9 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-from numpy.typing import NDArray
-
 from talu._native import Texts
 from talu.error_text import shown
 from talu.exceptions import ModelError
@@ -47,14 +44,13 @@ MIN_TENSOR = 8 + 4 + 4 + 8  # bytes of the smallest entry of a tensor
 FIRST_READ = 1 << 16  # bytes; four times as many as long as the header continues
 
 STRING, ARRAY, BOOL = 8, 9, 7
-NUMBERS = {  # types of values with a fixed size, as NumPy names them
-    0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", BOOL: "?", 10: "<u8",
-    11: "<i8", 12: "<f8",
+NUMBERS = {  # types of values with a fixed size, as ``struct`` names them
+    0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", BOOL: "?", 10: "Q", 11: "q", 12: "d",
 }  # fmt: skip
 
 Scalar = bool | int | float | str
 # an array of texts that was read is ``Texts``, one of numbers cannot be changed
-Value = Scalar | Sequence[str] | NDArray[np.generic]
+Value = Scalar | Sequence[str] | memoryview
 Metadata = Mapping[str, Value]
 
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
@@ -139,7 +135,7 @@ class _Cursor:
             if end > MAX_HEADER:
                 raise self.damaged(f"its header has more than {MAX_HEADER} bytes")
             wanted = min(max(4 * end, FIRST_READ), MAX_HEADER, self.file.size)
-            self.data = self.file.read(0, wanted).tobytes()
+            self.data = bytes(self.file.content(0, wanted))
         self.at = end
         return start
 
@@ -205,7 +201,7 @@ def _value(cursor: _Cursor, key: str) -> tuple[int, Value]:
         return kind, _array(cursor, what)
     if kind not in NUMBERS:
         raise cursor.damaged(f"{what} has type {kind}, which does not exist")
-    value: Scalar = _numbers(cursor, kind, 1, what)[0].item()
+    value: Scalar = _numbers(cursor, kind, 1, what)[0]
     return kind, value
 
 
@@ -220,13 +216,13 @@ def _array(cursor: _Cursor, what: str) -> Value:
     return _numbers(cursor, kind, count, what)
 
 
-def _numbers(cursor: _Cursor, kind: int, count: int, what: str) -> NDArray[np.generic]:
-    dtype = np.dtype(NUMBERS[kind])
-    start = cursor.need(count * dtype.itemsize, what)
+def _numbers(cursor: _Cursor, kind: int, count: int, what: str) -> memoryview:
+    start = cursor.need(count * struct.calcsize(NUMBERS[kind]), what)
     if kind == BOOL and cursor.data[start : cursor.at].strip(b"\0\1"):
         raise cursor.damaged(f"{what} is neither true nor false")
     data = cursor.data[start : cursor.at]  # a copy, so that the header can be released
-    return np.frombuffer(data, dtype)
+    numbers: memoryview = memoryview(data).cast(NUMBERS[kind])  # type: ignore[call-overload]
+    return numbers
 
 
 def _texts(cursor: _Cursor, count: int, what: str) -> Texts:

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from talu.exceptions import ModelError
+from talu.first_use import loaded
 from talu.gguf.tensor_names import ROPE_FACTORS, network_name
 from talu.weights.checkpoint import Checkpoint, listed
 from talu.weights.files import Bytes
@@ -82,8 +81,8 @@ def halves_apart(tensor: Tensor, head_size: int) -> Tensor:
 
 def order(count: int, head_size: int) -> list[int]:
     """The places in the file of ``count`` rows of the network."""
-    places = np.arange(count).reshape(-1, head_size // 2, 2).swapaxes(1, 2)
-    return [int(place) for place in places.reshape(-1)]
+    heads = range(0, count, head_size)
+    return [head + half + i for head in heads for half in (0, 1) for i in range(0, head_size, 2)]
 
 
 def interleaved(tensor: Tensor, head_size: int) -> Tensor:
@@ -91,8 +90,8 @@ def interleaved(tensor: Tensor, head_size: int) -> Tensor:
     parts: dict[str, Rows] = {}
     for name, rows in tensor.parts.items():
         if len(tensor.shape) == 1:
-            places = np.argsort(order(tensor.columns, head_size)).tolist()
-            parts[name] = Reordered(rows, places)
+            places = order(tensor.columns, head_size)
+            parts[name] = Reordered(rows, sorted(range(len(places)), key=places.__getitem__))
         else:
             parts[name] = HalvesApart(rows, head_size, reverse=True)
     return replace(tensor, parts=parts)
@@ -133,7 +132,7 @@ class HalvesApart(_Rearranged):
         halves = (2, size // 2) if self.reverse else (size // 2, 2)
         heads = self.stored.read(first, last).reshape(-1, *halves, self.width)
         rows = heads.swapaxes(1, 2).reshape(last - first, self.width)
-        return np.ascontiguousarray(rows[start - first : stop - first])
+        return contiguous(rows[start - first : stop - first])
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,4 +144,10 @@ class Reordered(_Rearranged):
     def read(self, start: int, stop: int) -> Bytes:
         """See ``Rows.read``."""
         numbers = self.stored.read(start, stop).reshape(stop - start, len(self.places), -1)
-        return np.ascontiguousarray(numbers[:, self.places].reshape(stop - start, self.width))
+        return contiguous(numbers[:, self.places].reshape(stop - start, self.width))
+
+
+def contiguous(rows: Bytes) -> Bytes:
+    """The same array, or a copy of it, in which rows lie one after the other."""
+    array: Bytes = loaded("numpy", "ascontiguousarray")(rows)
+    return array

@@ -6,11 +6,11 @@ table is refused by name; other unknown keys keep their names, so that a note li
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Literal
 
-import numpy as np
-
 from talu._native import Texts
+from talu.arrays import single
 from talu.error_text import nearest, shown
 from talu.exceptions import ModelError
 from talu.gguf.header import Metadata
@@ -246,15 +246,15 @@ class _Own:
     def number(self, key: str) -> bool | int | float | None:
         """A number, possibly given once for each layer; None if there is none."""
         value = self._values.get(key)
-        if isinstance(value, np.ndarray) and value.size and (value == value[0]).all():
-            value = value[0].item()
+        if isinstance(value, memoryview) and len(value) and all(each == value[0] for each in value):
+            value = value[0]
         if value is None or isinstance(value, bool | int):
             return value
         if isinstance(value, float):
             return shortest(value)
         what = "has different values for the layers, which is not supported"
-        if not isinstance(value, np.ndarray) or not value.size:
-            what = f"is {shown(value)}, not a number"
+        if not isinstance(value, memoryview) or not len(value):
+            what = f"is {_shown(value)}, not a number"
         raise self.error(key, what)
 
     def count(self, key: str) -> int | None:
@@ -267,7 +267,7 @@ class _Own:
     def flags(self, key: str) -> list[bool] | None:
         """An array of flags; None if the value is something else."""
         value = self._values.get(key)
-        return [bool(flag) for flag in value] if isinstance(value, np.ndarray) else None
+        return [bool(flag) for flag in value] if isinstance(value, memoryview) else None
 
     def vocabulary(self) -> object:
         """The number of tokens, for a file without tensors."""
@@ -303,8 +303,8 @@ class _Own:
             known = key in about.keys or key in ELSEWHERE or key in WITHOUT_EFFECT
             if known or not key.startswith(CHANGE_THE_NETWORK):
                 continue
-            if np.any(np.asarray(value)) if not isinstance(value, str | list) else value:
-                raise self.error(key, f"is {shown(value)}, which is not supported")
+            if any(value) if isinstance(value, memoryview) else value:
+                raise self.error(key, f"is {_shown(value)}, which is not supported")
 
     def unknown(self, about: Architecture) -> dict[str, object]:
         """The keys that nobody reads, with their full names."""
@@ -322,9 +322,15 @@ class _Own:
 
 def shortest(value: float) -> float:
     """A 32-bit number as the shortest decimal that rounds to it, as config.json writes it."""
-    with np.errstate(over="ignore"):
-        single = np.float32(value)
-    return float(str(single)) if float(single) == value else value
+    if not isfinite(value) or single(value) != value:
+        return value
+    decimals = (float(f"{value:.{digits}g}") for digits in range(1, 10))
+    return next(each for each in decimals if single(each) == value)
+
+
+def _shown(value: object) -> str:
+    """A value of the metadata for a message."""
+    return shown(value.tolist() if isinstance(value, memoryview) else value)
 
 
 def _rows(shapes: Shapes, name: str) -> int | None:

@@ -125,7 +125,9 @@ def with_types(metadata: Metadata, types: Mapping[str, int]) -> dict[str, Typed]
     for key, value in metadata.items():
         if isinstance(value, bool | int | float):
             found[key] = np.dtype(NUMBERS[types[key]]).type(value)
-        elif isinstance(value, str | np.ndarray):
+        elif isinstance(value, memoryview):
+            found[key] = np.asarray(value)
+        elif isinstance(value, str):
             found[key] = value
         else:
             found[key] = [*value]

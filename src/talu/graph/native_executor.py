@@ -6,10 +6,8 @@ It passes a ``Graph`` and its packed tensors to the native module and converts t
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from talu import _native
+from talu.arrays import Bytes, Floats, Ints
 from talu.exceptions import ModelError, ResourceError, StateError, ValidationError
 from talu.graph.record import Graph, Op
 from talu.protocols import PackedTensor
@@ -81,12 +79,12 @@ class NativeExecutor:
 
     def step(
         self,
-        tokens: NDArray[np.int32],
-        positions: NDArray[np.int32],
-        row_starts: NDArray[np.int32],
-        block_tables: NDArray[np.int32],
-        outputs: NDArray[np.int32],
-    ) -> NDArray[np.float32]:
+        tokens: Ints,
+        positions: Ints,
+        row_starts: Ints,
+        block_tables: Ints,
+        outputs: Ints,
+    ) -> Floats:
         """See ``talu.protocols.Executor``. An inconsistent batch is refused as a whole.
 
         Raises:
@@ -109,11 +107,11 @@ class NativeExecutor:
         """Size of a block of the cache."""
         return self._open.block_bytes
 
-    def read_blocks(self, blocks: NDArray[np.int32]) -> NDArray[np.uint8]:
+    def read_blocks(self, blocks: Ints) -> Bytes:
         """The bytes of blocks of the cache, a row for each."""
         return self._open.read_blocks(blocks)
 
-    def write_blocks(self, blocks: NDArray[np.int32], content: NDArray[np.uint8]) -> None:
+    def write_blocks(self, blocks: Ints, content: Bytes) -> None:
         """Replace the bytes of blocks of the cache by those of an executor of the same model."""
         self._open.write_blocks(blocks, content)
 
@@ -145,7 +143,7 @@ class NativeExecutor:
 
 def _plain(
     op: Op, graph: Graph, tensors: Mapping[str, PackedTensor]
-) -> tuple[str, list[int], list[tuple[str, tuple[int, ...], NDArray[Any]]], int, dict[str, Any]]:
+) -> tuple[str, list[int], list[tuple[str, tuple[int, ...], Bytes | Floats]], int, dict[str, Any]]:
     """An operation in the form that the native module expects."""
     weights = []
     for name in op.weights:

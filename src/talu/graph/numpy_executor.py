@@ -309,7 +309,8 @@ class NumpyExecutor:
         """See ``talu.protocols.Executor``."""
         if self._cache is None:
             raise StateError("the executor is closed")
-        rows = _Rows(tokens, positions, row_starts, block_tables, outputs, self._block_size)
+        given = (tokens, positions, row_starts, block_tables, outputs)
+        rows = _Rows(*map(np.asarray, given), self._block_size)
         values: list[Floats] = []
         for op in self._graph.ops:
             values.append(self._run(op, [values[i] for i in op.inputs], rows))

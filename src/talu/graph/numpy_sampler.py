@@ -90,9 +90,10 @@ def adjusted(logits: NDArray[np.float32], row: SampleRow) -> NDArray[np.float32]
         scores[token] = -np.inf if bias <= -100 else scores[token] + np.float32(bias)
     if row.seen is not None:
         penalty = np.float32(settings.repetition_penalty)
-        seen = scores[row.seen]
-        scores[row.seen] = np.where(seen > 0, seen / penalty, seen * penalty)
-        tokens, counts = np.unique(row.seen[settings.seen_prompt :], return_counts=True)
+        ids = np.asarray(row.seen)
+        seen = scores[ids]
+        scores[ids] = np.where(seen > 0, seen / penalty, seen * penalty)
+        tokens, counts = np.unique(ids[settings.seen_prompt :], return_counts=True)
         often = np.float32(settings.frequency_penalty) * counts.astype(np.float32)
         scores[tokens] -= often + np.float32(settings.presence_penalty)
     return scores

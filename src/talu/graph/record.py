@@ -5,13 +5,11 @@ list for every step. A graph holds shapes and names, but no weights.
 Every value is a float32 matrix of shape (rows of the step, width).
 """
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from talu.exceptions import ModelError
 
@@ -130,7 +128,7 @@ class Graph:
             weights[bias] = (width,)
         return self._op("linear", (x,), weights, width)
 
-    def rope(self, x: Value, head_size: int, frequencies: NDArray[np.float32]) -> Value:
+    def rope(self, x: Value, head_size: int, frequencies: Sequence[float]) -> Value:
         """Rotary position embedding of each head, in the half-split order of Hugging Face.
 
         Column i of the first ``len(frequencies)`` columns of a head is rotated together with
@@ -143,8 +141,7 @@ class Graph:
             2 * len(frequencies) <= head_size,
             f"rope: {len(frequencies)} frequencies, expected at most half of head_size {head_size}",
         )
-        frequencies = np.ascontiguousarray(frequencies, dtype=np.float32)
-        params = {"head_size": head_size, "frequencies": frequencies}
+        params = {"head_size": head_size, "frequencies": array("f", frequencies)}
         return self._op("rope", (x,), {}, x.width, **params)
 
     def attention(

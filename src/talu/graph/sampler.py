@@ -8,11 +8,9 @@ top-k, top-p, min-p.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from talu import _native
 from talu._native import SamplerSettings
+from talu.arrays import Floats, Ints
 from talu.protocols import Sampled
 
 __all__ = ["SampleRow", "SamplerSettings", "sample"]
@@ -30,12 +28,10 @@ class SampleRow(NamedTuple):
 
     settings: SamplerSettings
     position: int = 0
-    seen: NDArray[np.int32] | None = None
+    seen: Ints | None = None
 
 
-def sample(
-    logits: NDArray[np.float32], rows: Sequence[SampleRow], *, num_threads: int = 1
-) -> list[Sampled]:
+def sample(logits: Floats, rows: Sequence[SampleRow], *, num_threads: int = 1) -> list[Sampled]:
     """Sample one token from each row, as ``numpy_sampler`` defines it.
 
     A row's token depends only on its logits and parameters, not on other rows or earlier calls.

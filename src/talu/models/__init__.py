@@ -14,7 +14,6 @@ from math import prod
 from typing import Any
 
 from talu.graph.record import Graph, Value
-from talu.models.bert import Sizes as EncoderSizes
 from talu.models.decoder import HEAD, TABLE
 from talu.models.generation import GENERATION_KEYS, read_generation
 from talu.models.names import stored_names
@@ -270,7 +269,7 @@ def _unknown_classes(settings: Settings, known: Collection[str]) -> list[str]:
 
 def _embedding(source: ModelSource, sizes: Any) -> EmbeddingSettings:
     embedding = source.embedding(sizes.width, sizes.context)
-    if embedding.texts.lower_case and not isinstance(sizes, EncoderSizes):
+    if embedding.texts.lower_case and not sizes.encoder:
         wrong = "'do_lower_case' in sentence_bert_config.json is supported for encoders only"
         return replace(embedding, problem=wrong)  # prompts must keep their case
     return embedding
@@ -279,7 +278,7 @@ def _embedding(source: ModelSource, sizes: Any) -> EmbeddingSettings:
 def _embeds_only(
     settings: Settings, model_type: str, sizes: Any, tied: bool, stored: Collection[str] | None
 ) -> str | None:
-    if isinstance(sizes, EncoderSizes):
+    if sizes.encoder:
         return f"a model of type {model_type!r} does not generate text, it makes embeddings"
     if not sizes.causal:
         return (

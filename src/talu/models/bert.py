@@ -96,6 +96,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
 class Sizes:
     """Sizes of an encoder, named as in the decoders' ``Sizes``."""
 
+    encoder: ClassVar[bool] = True
     tied: ClassVar[bool] = False
     causal: ClassVar[bool] = False
     without_effect: ClassVar[tuple[str, ...]] = ()

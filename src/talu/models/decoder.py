@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, ClassVar, Self
 
 from talu.models.keys import ALL_FAMILIES, Choice, Decimal, Flag, Key, Off, Truth, Whole
+from talu.models.rope import Frequencies
 from talu.models.rope_keys import MAX_CONTEXT, Rotation, rotary_frequencies
 from talu.sources.settings import Settings
 
@@ -106,6 +104,8 @@ class Sizes:
         causal: rows do not attend to later rows; otherwise every row attends to the whole text.
     """
 
+    encoder: ClassVar[bool] = False
+
     vocabulary: int
     context: int
     width: int
@@ -121,7 +121,7 @@ class Sizes:
     causal: bool
 
     @property
-    def frequencies(self) -> NDArray[np.float32]:
+    def frequencies(self) -> Frequencies:
         """Of the rotary embedding, for each pair of a head's columns."""
         return self.rotation.frequencies
 

@@ -11,13 +11,12 @@ https://arxiv.org/abs/2503.19786
 """
 
 import math
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from talu.arrays import single
 from talu.graph.record import Graph, Value
 from talu.models.decoder import (
     ACTIVATIONS,
@@ -29,6 +28,7 @@ from talu.models.decoder import (
     decoder_keys,
 )
 from talu.models.keys import Choice, Choices, Decimal, Flag, Key, Off, Section, Whole, read_keys
+from talu.models.rope import Frequencies
 from talu.models.rope_keys import Rotation, frequencies_of, rotary_frequencies
 from talu.sources.settings import Settings
 
@@ -130,7 +130,7 @@ class Config:
     logit_cap: float
     windows: tuple[int, ...]
     local_base: float
-    frequencies: tuple[NDArray[np.float32], ...]
+    frequencies: tuple[Frequencies, ...]
 
 
 def read(settings: Settings, model_type: str) -> Config:
@@ -201,14 +201,15 @@ def _cap(settings: Settings, values: Mapping[str, Any], name: str) -> float:
 
 def _embedding_factor(width: int, number_type: str | None) -> float:
     """The square root of the width, rounded to the type of the weights as in training."""
-    factor = np.float32(math.sqrt(width))
+    factor = single(math.sqrt(width))
     if number_type == "float16":
-        return float(np.float16(factor))
+        half: float = struct.unpack("<e", struct.pack("<e", factor))[0]
+        return half
     if number_type == "bfloat16":
-        bits = int(factor.view(np.uint32))
+        bits: int = struct.unpack("<I", struct.pack("<f", factor))[0]
         bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000  # ties to even
-        return float(np.uint32(bits).view(np.float32))
-    return float(factor)
+        factor = struct.unpack("<f", struct.pack("<I", bits))[0]
+    return factor
 
 
 def _global_rotation(settings: Settings, head_size: int, context: int) -> Rotation:

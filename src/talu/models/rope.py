@@ -2,42 +2,46 @@
 
 They are rounded to float32 after each step, as in training: at position 30,000 the last bit of a
 frequency rotates a pair of columns by a fifth of a degree. For the same reason they must not depend
-on the processor. NumPy's elementary operations do not; its powers do, so powers are computed here.
+on the processor, so powers are computed with integers.
 """
 
+from collections.abc import Sequence
 from decimal import Context, Decimal
+from math import copysign, inf
 
-import numpy as np
-from numpy.typing import NDArray
+from talu.arrays import single
 
-__all__ = ["default_frequencies", "linear_scaling", "llama3_scaling"]
+__all__ = ["Frequencies", "default_frequencies", "divided", "linear_scaling", "llama3_scaling"]
 
-Frequencies = NDArray[np.float32]
-TWO_PI = np.float32(6.283185307179586)
+Frequencies = tuple[float, ...]  # numbers of 32 bits
+TWO_PI = single(6.283185307179586)
 _DIGITS = Context(prec=40)
 
 
 def default_frequencies(theta: float, head_size: int) -> Frequencies:
     """theta^(-2i / head_size) for each pair i of a head's columns."""
-    exponents = np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size)
-    frequencies: Frequencies = np.float32(1) / _powers(np.float32(theta), exponents)
-    return frequencies
+    base = Decimal(single(theta))
+    exponents = (single(column / head_size) for column in range(0, head_size, 2))
+    return tuple(divided(1.0, _power(base, exponent)) for exponent in exponents)
 
 
-def _powers(base: np.float32, exponents: Frequencies) -> Frequencies:
-    """Powers of a positive base, computed to 40 digits with integers and then rounded."""
-    exact = Decimal(float(base))
-    powers = [float(_DIGITS.power(exact, Decimal(e))) for e in exponents.tolist()]
-    return np.array(powers, np.float32)
+def _power(base: Decimal, exponent: float) -> float:
+    """A power of a positive base, computed to 40 digits with integers and then rounded."""
+    return single(float(_DIGITS.power(base, Decimal(exponent))))
 
 
-def linear_scaling(frequencies: Frequencies, factor: float) -> Frequencies:
+def divided(number: float, divisor: float) -> float:
+    """The quotient of two numbers of 32 bits, rounded to as many."""
+    return single(number / divisor) if divisor else copysign(inf, number)
+
+
+def linear_scaling(frequencies: Sequence[float], factor: float) -> Frequencies:
     """Positions divided by ``factor``. Chen et al., 2023, https://arxiv.org/abs/2306.15595."""
-    return frequencies / np.float32(factor)
+    return tuple(divided(frequency, single(factor)) for frequency in frequencies)
 
 
 def llama3_scaling(
-    frequencies: Frequencies, factor: float, low: float, high: float, *, context: int
+    frequencies: Sequence[float], factor: float, low: float, high: float, *, context: int
 ) -> Frequencies:
     """Low frequencies divided by ``factor``, high ones kept, with a linear ramp between.
 
@@ -45,10 +49,15 @@ def llama3_scaling(
     the context used in pretraining; if ``high`` is not above ``low``, the ramp is a step at
     ``low``. Grattafiori et al., 2024, https://arxiv.org/abs/2407.21783, and its code.
     """
-    turns = np.float32(context) / (TWO_PI / frequencies)
-    if high > low:
-        kept = np.clip((turns - np.float32(low)) / np.float32(high - low), 0, 1)
-    else:
-        kept = (turns >= np.float32(low)).astype(np.float32)
-    scaled: Frequencies = (1 - kept) * frequencies / np.float32(factor) + kept * frequencies
-    return scaled
+
+    def scaled(frequency: float) -> float:
+        turns = divided(single(context), divided(TWO_PI, frequency))
+        if high > low:
+            kept = divided(single(turns - single(low)), single(high - low))
+            kept = min(max(kept, 0.0), 1.0)
+        else:
+            kept = float(turns >= single(low))
+        rest = divided(single(single(1 - kept) * frequency), single(factor))
+        return single(rest + single(kept * frequency))
+
+    return tuple(map(scaled, frequencies))

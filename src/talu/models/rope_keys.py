@@ -7,12 +7,16 @@ read from the top level of the file. Only the keys of the chosen type matter.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from talu.arrays import single
 from talu.error_text import shown
 from talu.models.keys import Number, Section, Whole
-from talu.models.rope import default_frequencies, linear_scaling, llama3_scaling
+from talu.models.rope import (
+    Frequencies,
+    default_frequencies,
+    divided,
+    linear_scaling,
+    llama3_scaling,
+)
 from talu.sources.settings import Settings
 
 __all__ = ["Rotation", "frequencies_of", "rotary_frequencies"]
@@ -39,7 +43,7 @@ class Rotation(NamedTuple):
         factor: positions are divided by it; 1 if another scaling is used, or none.
     """
 
-    frequencies: NDArray[np.float32]
+    frequencies: Frequencies
     without_effect: list[str]
     base: float
     factor: float = 1.0
@@ -98,7 +102,8 @@ def frequencies_of(
         original = ORIGINAL_CONTEXT.read(source, key)
         frequencies = llama3_scaling(frequencies, *factors, context=original or context)
     if kind == "factors":
-        frequencies = frequencies / _factors(nested, len(frequencies))
+        own_factors = _factors(nested, len(frequencies))
+        frequencies = tuple(map(divided, frequencies, own_factors))
     if kind != "default":
         key = "partial_rotary_factor"
         source = nested if nested.names(key) else settings
@@ -110,7 +115,7 @@ def frequencies_of(
     return Rotation(frequencies, nested.unread_names(), theta, factor)
 
 
-def _factors(nested: Settings, count: int) -> NDArray[np.float32]:
+def _factors(nested: Settings, count: int) -> list[float]:
     """A number for each frequency."""
     values = nested.value("factors")
     given = values if isinstance(values, list) else []
@@ -119,7 +124,7 @@ def _factors(nested: Settings, count: int) -> NDArray[np.float32]:
     ):
         limits = f"{count} numbers above 0 and at most {MAX_FACTOR}"
         raise nested.error("factors", f"must be {limits}, got {shown(values)}")
-    return np.array(given, np.float32)
+    return [single(value) for value in given]
 
 
 def _kind(nested: Settings) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from talu.error_text import reason, shown
 from talu.exceptions import ModelError
-from talu.sources.kinds import all_kinds
+from talu.sources.kinds import kinds_for
 from talu.sources.resolve import resolve
 from talu.sources.source import ModelSource
 
@@ -46,7 +46,7 @@ def open_path(path: Path) -> ModelSource:
         raise ModelError(f"{path} cannot be opened: {reason(error)}") from error
     except RuntimeError as error:
         raise ModelError(f"{path} cannot be opened: {error}") from error
-    for kind in all_kinds():
+    for kind in kinds_for(path):
         if kind.matches(path):
             return kind.open_source(path)
     raise ModelError(

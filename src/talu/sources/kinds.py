@@ -1,14 +1,14 @@
 """Lists the kinds of model files, and declares what the module of a kind has."""
 
-import importlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
 from talu.exceptions import ModelError
+from talu.forks import import_whole
 from talu.sources.source import ModelSource
 
-__all__ = ["KINDS", "Found", "HubFiles", "Kind", "all_kinds"]
+__all__ = ["KINDS", "Found", "HubFiles", "Kind", "all_kinds", "kinds_for"]
 
 KINDS = ["folder", "gguf"]  # modules of this folder; the first that matches is used
 
@@ -114,4 +114,17 @@ class Kind(Protocol):
 
 def all_kinds() -> list[Kind]:
     """The modules of all kinds."""
-    return [cast(Kind, importlib.import_module(f"talu.sources.{name}")) for name in KINDS]
+    return [*map(_kind, KINDS)]
+
+
+def kinds_for(path: Path) -> Iterator[Kind]:
+    """The modules of all kinds, those that a folder or a file may be of first.
+
+    A module is imported when it is reached.
+    """
+    is_folder = path.is_dir()
+    return map(_kind, sorted(KINDS, key=lambda name: (name == "folder") != is_folder))
+
+
+def _kind(name: str) -> Kind:
+    return cast(Kind, import_whole(f"talu.sources.{name}"))

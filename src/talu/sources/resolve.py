@@ -11,7 +11,7 @@ from pathlib import Path
 
 from talu.error_text import shown
 from talu.exceptions import ModelError, ModelNotFoundError, ValidationError
-from talu.sources import hub
+from talu.first_use import loaded
 from talu.sources.kinds import Found
 
 __all__ = ["BUNDLED", "resolve", "split_tag"]
@@ -60,7 +60,9 @@ def resolve(
     if ref.startswith(PATH_STARTS) or ref in (".", "..") or exists(ref):
         return Found(local(ref))
     if (named := split_tag(ref)) is not None:
-        return hub.fetch(*named, offline=offline, check=check)
+        fetch = loaded("talu.sources.hub", "fetch")
+        found: Found = fetch(*named, offline=offline, check=check)
+        return found
     hint = ""
     if (file := FILE_ON_HUB.fullmatch(ref[:LONGEST_TAG])) is not None:
         hint = f" (a file in a hub repository is named {shown(f'{file[1]}:{file[2]}')[1:-1]})"

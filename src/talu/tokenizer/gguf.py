@@ -330,7 +330,7 @@ def merges_of(
     if longest > MAX_PIECE:
         raise wrong(place, f"a token has {longest} characters; the maximum is {MAX_PIECE}")
     merges: list[tuple[str, str]] = []
-    scores = dict(zip(texts, vocabulary.scores[usual].tolist(), strict=True))
+    scores = dict(zip(texts, map(vocabulary.scores.__getitem__, usual), strict=True))
     for text in sorted(texts, key=lambda text: -scores[text]):
         for at in range(len(text) - 1, 0, -1):
             right = texts.get(text[at:])
@@ -350,7 +350,7 @@ def _unigram(metadata: Metadata, vocabulary: GgufVocabulary, place: str) -> Part
     roles = _roles(vocabulary, eos=1, unknown=2, padding=0)
     if "unknown" not in roles:
         raise wrong(place, "it has no unknown token")
-    values = vocabulary.scores.tolist()
+    values = vocabulary.scores
     lowest = min((values[number] for number in vocabulary.ids(NORMAL)), default=0.0)
     scores = [max(score, lowest) for score in values]
     model = guarded(

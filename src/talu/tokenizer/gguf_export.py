@@ -103,7 +103,7 @@ def _vocabulary(loaded: Loaded, size: int) -> tuple[GgufVocabulary, list[str]]:
             f"tokens without an embedding are left out: {_listed(names[n] for n in beyond)}"
         )
     vocabulary = GgufVocabulary(
-        tokens=Texts(tokens), types=np.array(types), scores=np.zeros(size), roles=roles, notes=()
+        tokens=Texts(tokens), types=bytes(types), scores=[0.0] * size, roles=roles, notes=()
     )
     return vocabulary, notes
 

@@ -135,7 +135,7 @@ def _byte_level(
             "pre": _pre_tokenizer(backend, vocabulary, merges),
             "merges": [f"{left} {right}" for left, right in merges],
         },
-        types=vocabulary.types.tolist(),
+        types=list(vocabulary.types),
         composes=bool(normalizers),
         notes=notes,
     )
@@ -202,7 +202,7 @@ def _sentencepiece(
         else BYTE
         if kind == NORMAL and text in bytes_
         else kind
-        for text, kind in zip(vocabulary.tokens, vocabulary.types.tolist(), strict=True)
+        for text, kind in zip(vocabulary.tokens, list(vocabulary.types), strict=True)
     ]
     notes = []
     if any(step.get("prepend_scheme") == "first" for step in steps):
@@ -212,8 +212,8 @@ def _sentencepiece(
         )
     made = GgufVocabulary(
         tokens=vocabulary.tokens,
-        types=np.array(types),
-        scores=np.array(scores),
+        types=bytes(types),
+        scores=scores,
         roles=vocabulary.roles,
         notes=(),
     )
@@ -261,7 +261,7 @@ def _unigram(
         metadata["precompiled_charsmap"] = np.frombuffer(table, np.uint8)
     types = [
         UNKNOWN if number == state["unk_id"] else kind
-        for number, kind in enumerate(vocabulary.types.tolist())
+        for number, kind in enumerate(list(vocabulary.types))
     ]
     return Described(metadata=metadata, types=types)
 
@@ -288,7 +288,7 @@ def _wordpiece(
             "normalizer.lowercase": lower_case,
             "normalizer.strip_accents": lower_case if strips is None else strips,
         },
-        types=vocabulary.types.tolist(),
+        types=list(vocabulary.types),
         tokens=_marked(vocabulary.tokens, {*whole, *vocabulary.roles.values()}, mark),
     )
 

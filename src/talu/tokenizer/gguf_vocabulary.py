@@ -1,11 +1,11 @@
 """Reads the vocabulary of a GGUF file: tokens, their types and scores, and those with a role."""
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from talu._native import Texts
 from talu.error_text import shown
@@ -20,6 +20,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # types of t
 MAX_TOKENS = 2**22
 MAX_CHARACTERS = 2**24  # of all tokens together; the largest known vocabularies have 2 million
 KEY = "tokenizer.ggml."
+INTEGERS = "bBhHiIlLqQ"  # formats of arrays
 ROLES = {  # in files, with their known misspelling: names that templates use
     "bos": "bos_token",
     "eos": "eos_token",
@@ -49,15 +50,15 @@ class GgufVocabulary:
 
     Attributes:
         tokens: their texts, by id; all different.
-        types: by id.
+        types: by id, a byte for each.
         scores: by id; 0 if the file has none.
         roles: ids by the names in ``ROLES``, as far as the file has them.
         notes: what the file says and is not followed.
     """
 
     tokens: Texts
-    types: NDArray[np.integer[Any]]
-    scores: NDArray[np.floating[Any]]
+    types: bytes
+    scores: Sequence[float]
     roles: Mapping[str, int]
     notes: tuple[str, ...]
 
@@ -65,11 +66,7 @@ class GgufVocabulary:
         """The ids of the tokens of these types, of all or among some."""
         if among is not None:
             return [number for number in among if self.types[number] in types]
-        chosen = np.zeros(len(self.types), bool)
-        for kind in types:
-            chosen |= self.types == kind
-        found: list[int] = np.flatnonzero(chosen).tolist()
-        return found
+        return sorted(chain.from_iterable(_places(self.types, kind) for kind in types))
 
 
 def read_vocabulary(metadata: Mapping[str, Any], place: str) -> GgufVocabulary:
@@ -83,8 +80,8 @@ def read_vocabulary(metadata: Mapping[str, Any], place: str) -> GgufVocabulary:
         TokenizerError: it is missing, damaged, or far larger than any known one.
     """
     tokens = _tokens(metadata, place)
-    types = _numbers(metadata, "token_type", "iu", len(tokens), place)
-    scores = _numbers(metadata, "scores", "fiu", len(tokens), place)
+    types = _numbers(metadata, "token_type", INTEGERS, len(tokens), place)
+    scores = _numbers(metadata, "scores", INTEGERS + "fd", len(tokens), place)
     notes = []
     roles = {}
     for role in ROLES:
@@ -93,7 +90,7 @@ def read_vocabulary(metadata: Mapping[str, Any], place: str) -> GgufVocabulary:
             roles[role] = number
         elif number is not None:
             notes.append(f"{KEY}{role}_token_id is {shown(number)}, which is not a token")
-    kinds = np.full(len(tokens), NORMAL) if types is None else types.astype(np.int64)
+    kinds = bytearray([NORMAL]) * len(tokens) if types is None else _types_in(types)
     for text in END_TEXTS:
         if (place_of := tokens.find(text)) is not None and _ends(text, tokens):
             kinds[place_of] = CONTROL
@@ -102,8 +99,8 @@ def read_vocabulary(metadata: Mapping[str, Any], place: str) -> GgufVocabulary:
             kinds[place_of] = USER_DEFINED
     return GgufVocabulary(
         tokens=tokens,
-        types=kinds,
-        scores=np.zeros(len(tokens)) if scores is None else scores.astype(np.float64),
+        types=bytes(kinds),
+        scores=array("d", bytes(8 * len(tokens))) if scores is None else scores,
         roles=roles,
         notes=tuple(notes),
     )
@@ -156,14 +153,31 @@ def _tokens(metadata: Mapping[str, Any], place: str) -> Texts:
     return tokens
 
 
+def _places(types: bytes, kind: int) -> Iterator[int]:
+    at = types.find(kind)
+    while at >= 0:
+        yield at
+        at = types.find(kind, at + 1)
+
+
+def _types_in(numbers: memoryview) -> bytearray:
+    """The types of tokens; 0, which is none, for numbers that are too large."""
+    size, raw = numbers.itemsize, numbers.cast("B")
+    if all(raw[place::size].tobytes().count(0) == len(numbers) for place in range(1, size)):
+        return bytearray(raw[::size])
+    return bytearray(kind if 0 <= kind < 256 else 0 for kind in numbers)
+
+
 def _numbers(
     metadata: Mapping[str, Any], name: str, kinds: str, count: int, place: str
-) -> NDArray[Any] | None:
+) -> memoryview | None:
     """An array with a number for each token; None if there is none."""
     values = metadata.get(KEY + name)
     if values is None:
         return None
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in kinds:
+    with suppress(TypeError):  # a text or a list
+        values = memoryview(values)
+    if not isinstance(values, memoryview) or values.format not in kinds:
         raise wrong(place, f"{KEY + name!r} is not an array of numbers")
     if len(values) < count:
         raise wrong(place, f"{KEY + name!r} has {len(values)} values for {count} tokens")

@@ -21,9 +21,9 @@ from typing import Any
 
 from talu.error_text import reason
 from talu.weights import packed_file
-from talu.weights.files import FileVersion, version_of
+from talu.weights.files import Bytes, FileVersion, version_of
 from talu.weights.layout import VECTOR
-from talu.weights.packed_file import Bytes, Check, Packed, Slot, UnusableError
+from talu.weights.packed_file import Check, Packed, Slot, UnusableError
 
 __all__ = ["PackedFile", "cache_folder", "find", "packed_files", "save"]
 

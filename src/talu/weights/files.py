@@ -9,15 +9,21 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from talu.exceptions import ModelError
+from talu.first_use import loaded
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Bytes = NDArray[np.uint8]
+else:
+    Bytes = Any
 
 __all__ = ["Bytes", "FileVersion", "OpenFile", "version_of", "versions_of"]
 
-Bytes = NDArray[np.uint8]
 FileVersion = tuple[str, int, int, int]  # real path, size, modification time (ns), inode
 
 
@@ -73,7 +79,8 @@ class OpenFile:
             )
         if self._map is None:
             return self.read(start, size)
-        return np.frombuffer(self._map, np.uint8, size, start)
+        found: Bytes = loaded("numpy", "frombuffer")(self._map, "u1", size, start)
+        return found
 
     def read(self, start: int, size: int) -> Bytes:
         """``size`` bytes at ``start`` in their own memory; they must be in the file.
@@ -81,17 +88,26 @@ class OpenFile:
         Raises:
             ModelError: the file cannot be read, or was truncated.
         """
-        out = np.empty(size, np.uint8)
+        out: Bytes = loaded("numpy", "empty")(size, "u1")
+        self._read_into(out.data, start)
+        return out
+
+    def content(self, start: int, size: int) -> bytearray:
+        """Like ``read``, without loading NumPy."""
+        content = bytearray(size)
+        self._read_into(memoryview(content), start)
+        return content
+
+    def _read_into(self, out: memoryview, start: int) -> None:
         done = 0
-        while done < size:
+        while done < len(out):
             try:
-                count = os.preadv(self._fd, [out.data[done:]], start + done)
+                count = os.preadv(self._fd, [out[done:]], start + done)
             except OSError as error:
                 raise ModelError(f"cannot read {self.path}: {error.strerror}") from error
             if count == 0:
                 raise ModelError(f"{self.path} was truncated while it was read")
             done += count
-        return out
 
     def close(self) -> None:
         """Close the file; idempotent. The mapping is released with the last array that uses it."""

@@ -19,13 +19,15 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from talu.error_text import shown
 from talu.exceptions import ResourceError
+from talu.first_use import loaded
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "Slot",
@@ -38,7 +40,6 @@ __all__ = [
     "write",
 ]
 
-Bytes = NDArray[np.uint8]
 MAGIC = b"TALUPACK"
 LAYOUT = 1
 HEADER = struct.Struct("<8sIQ32sQ")  # magic, LAYOUT, bytes of the table, its SHA-256, file size
@@ -62,7 +63,7 @@ class Slot:
     size: int
 
 
-Packed = tuple[dict[str, Slot], Bytes]  # the slots, and the data that they refer to
+Packed = tuple[dict[str, Slot], memoryview]  # the slots, and the data that they refer to
 Check = Callable[[Mapping[str, Slot]], None]
 
 
@@ -75,14 +76,14 @@ def place(sizes: Mapping[str, tuple[str, tuple[int, ...], int]]) -> tuple[dict[s
     return slots, position
 
 
-def aligned(size: int) -> Bytes:
+def aligned(size: int) -> "NDArray[np.uint8]":
     """``size`` bytes of private memory, aligned to 64 bytes.
 
     Raises:
         ResourceError: there is not enough memory.
     """
     try:
-        block = np.empty(size + ALIGNMENT, np.uint8)
+        block: NDArray[np.uint8] = loaded("numpy", "empty")(size + ALIGNMENT, "u1")
     except MemoryError as error:
         raise ResourceError(
             f"there is not enough memory for {size / 1e9:.1f} GB of weights; use_mmap=True shares "
@@ -96,7 +97,7 @@ def write(
     path: Path,
     key: Mapping[str, Any],
     slots: Mapping[str, Slot],
-    fill: Callable[[str, Bytes], None],
+    fill: Callable[[str, "NDArray[np.uint8]"], None],
     *,
     use_mmap: bool,
 ) -> Packed:
@@ -124,7 +125,7 @@ def write(
     try:
         for name, slot in slots.items():
             fill(name, buffer[: slot.size])
-            checks[name] = sampled_checksum(buffer[: slot.size])
+            checks[name] = sampled_checksum(buffer[: slot.size].data)
             write_at(fd, buffer[: slot.size].data, start + slot.offset)
         table = encode(key, slots, checks)
         digest = hashlib.sha256(table).digest()
@@ -173,11 +174,10 @@ def load(
     check(slots)
     if use_mmap:
         whole = mmap.mmap(fd, file_size, access=mmap.ACCESS_READ)
-        data = np.frombuffer(whole, np.uint8, offset=start)
+        data = memoryview(whole)[start:]
     else:
-        data = aligned(file_size - start)
-        read_at(fd, data.data, start)
-        data.flags.writeable = False
+        data = aligned(file_size - start).data
+        read_at(fd, data, start)
     for name, slot in slots.items():
         if sampled_checksum(data[slot.offset : slot.offset + slot.size]) != checksums[name]:
             raise UnusableError(f"the bytes of {shown(name)} are damaged")
@@ -286,9 +286,9 @@ def encode(key: Mapping[str, Any], slots: Mapping[str, Slot], checks: Mapping[st
     return json.dumps({"key": key, "tensors": tensors}).encode()
 
 
-def sampled_checksum(data: Bytes) -> str:
+def sampled_checksum(data: memoryview) -> str:
     """CRC-32 of both ends of ``data``: a cheap check for lost pages and mixed-up files."""
-    return f"{zlib.crc32(data[-SAMPLE:].data, zlib.crc32(data[:SAMPLE].data)):08x}"
+    return f"{zlib.crc32(data[-SAMPLE:], zlib.crc32(data[:SAMPLE])):08x}"
 
 
 def data_start(table_length: int) -> int:

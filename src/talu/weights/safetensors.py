@@ -83,14 +83,14 @@ class SafetensorsFile:
     def _read_header(self, file_size: int) -> dict[str, TensorInfo]:
         if file_size < 8:
             raise self._damaged(f"{file_size} bytes are too few for a safetensors file")
-        length = int.from_bytes(self._file.read(0, 8).tobytes(), "little")
+        length = int.from_bytes(self._file.content(0, 8), "little")
         if length > MAX_JSON_BYTES:
             raise self._damaged(
                 f"its header claims {length} bytes; the maximum is {MAX_JSON_BYTES}"
             )
         if length > file_size - 8:
             raise self._damaged(f"its header claims {length} bytes, but the file has {file_size}")
-        text = self._file.read(8, length).tobytes()
+        text = bytes(self._file.content(8, length))
         if not text.startswith(b"{"):
             raise self._damaged("its header does not start with '{'")
         header = parse_json(text, self.path)

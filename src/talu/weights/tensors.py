@@ -6,13 +6,14 @@ Sources of models make them, and executors read them to pack them in a layout of
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol
 
 from talu.exceptions import ModelError
+from talu.first_use import loaded
 from talu.weights.files import Bytes, OpenFile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = [
     "ARRAY_TYPES",
@@ -24,15 +25,11 @@ __all__ = [
     "Rows",
     "Tensor",
     "UnequalError",
-    "as_float32",
-    "check_equal",
-    "equal",
 ]
 
 NUMBERS = "numbers"  # the part of an encoding that has only one
 BLOCKS = "blocks"  # the part of an encoding whose blocks hold codes and scales together
 ARRAY_TYPES = {"F32": "<f4", "F16": "<u2", "BF16": "<u2"}  # 16-bit floats as their raw bits
-CHUNK = 1 << 24  # bytes compared at once
 
 
 class UnequalError(Exception):
@@ -157,7 +154,7 @@ class Tensor:
         parts = {name: _SomeRows(rows, start, stop - start) for name, rows in self.parts.items()}
         return replace(self, shape=(stop - start, self.columns), parts=parts)
 
-    def array(self) -> NDArray[Any]:
+    def array(self) -> "NDArray[Any]":
         """All numbers as float32, or as uint16 raw bits if they are F16 or BF16.
 
         Returns:
@@ -167,11 +164,8 @@ class Tensor:
         Raises:
             ModelError: it has another encoding, or the file cannot be read.
         """
-        if self.encoding.name not in ARRAY_TYPES:
-            raise self.unreadable(ARRAY_TYPES)
-        data = self.parts[NUMBERS].read(0, self.rows).reshape(-1)
-        flat = data.view(ARRAY_TYPES[self.encoding.name])
-        return np.require(flat, requirements="A").reshape(self.shape)
+        array: NDArray[Any] = loaded("talu.weights.numbers", "array_of")(self)
+        return array
 
     def unreadable(self, supported: Iterable[str]) -> ModelError:
         """The error for an encoding other than the supported ones."""
@@ -198,49 +192,3 @@ class _SomeRows:
 
     def read(self, start: int, stop: int) -> Bytes:
         return self.rows.read(self.start + start, self.start + stop)
-
-
-def as_float32(tensor: Tensor) -> NDArray[np.float32]:
-    """The numbers of a tensor as float32, without loss.
-
-    Raises:
-        ModelError: it is not F32, F16 or BF16, or the file cannot be read.
-    """
-    array = tensor.array()
-    if tensor.encoding.name == "BF16":
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    kind = np.float16 if tensor.encoding.name == "F16" else np.float32
-    return array.view(kind).astype(np.float32)
-
-
-def check_equal(one: Tensor, other: Tensor) -> None:
-    """Check that two tensors are equal.
-
-    Raises:
-        UnequalError: they are not.
-        ModelError: a file cannot be read.
-    """
-    if not equal(one, other):
-        raise UnequalError(f"tensors {one.name!r} and {other.name!r} in {one.file} differ")
-
-
-def equal(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors have the same encoding, shape and bits.
-
-    Raises:
-        ModelError: a file cannot be read.
-    """
-    if one.encoding != other.encoding or one.shape != other.shape:
-        return False
-    if not one.parts and one.floats is not None and other.floats is not None:
-        return _equal_rows(one.floats, other.floats)
-    return all(_equal_rows(part, other.parts[name]) for name, part in one.parts.items())
-
-
-def _equal_rows(one: Rows, other: Rows) -> bool:
-    step = max(1, CHUNK // max(1, one.width))
-    return all(
-        np.array_equal(one.read(start, stop), other.read(start, stop))
-        for start in range(0, one.count, step)
-        for stop in [min(start + step, one.count)]
-    )

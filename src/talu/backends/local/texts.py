@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from talu.callers import warn
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
-from talu.engine.pooling import PoolingMode
 from talu.error_text import shown
 from talu.exceptions import GenerationError, ValidationError
 from talu.forks import ForkSafeLock
 from talu.protocols import Embedded
+from talu.sources.embedding import PoolingMode
 from talu.threads import InTurn
 from talu.tokenizer.encoding import check_text
 from talu.types import POOLINGS, EmbeddingOptions, Pooling

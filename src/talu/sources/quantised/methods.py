@@ -7,11 +7,7 @@ from typing import Protocol
 
 from talu.error_text import shown
 from talu.exceptions import ModelError
-from talu.sources.quantised.awq import Awq
-from talu.sources.quantised.compressed import Compressed
-from talu.sources.quantised.float8 import Float8
-from talu.sources.quantised.gptq import Gptq
-from talu.sources.quantised.mlx import Mlx
+from talu.first_use import loaded
 from talu.sources.quantised.modules import Module, modules_of
 from talu.sources.settings import Settings
 from talu.weights.checkpoint import Checkpoint, listed
@@ -47,13 +43,13 @@ class Method(Protocol):
         """
 
 
-METHODS: Mapping[str, Callable[[Settings], Method]] = {
-    "awq": Awq,
-    "compressed-tensors": Compressed,
-    "fbgemm_fp8": Float8,
-    "fp8": Float8,
-    "gptq": Gptq,
-    "mlx": Mlx,
+METHODS = {  # modules of this folder, and the class of each, which makes a ``Method`` of settings
+    "awq": ("awq", "Awq"),
+    "compressed-tensors": ("compressed", "Compressed"),
+    "fbgemm_fp8": ("float8", "Float8"),
+    "fp8": ("float8", "Float8"),
+    "gptq": ("gptq", "Gptq"),
+    "mlx": ("mlx", "Mlx"),
 }
 
 
@@ -76,7 +72,9 @@ def read_method(settings: Settings) -> tuple[Method, Settings] | None:
         other = settings.section(given[1])
         if other.has("quant_method") and other.raw("quant_method", "") != method:
             raise settings.error(given[1], f"names another method than {shown(key)}")
-    return METHODS[method](section), section
+    module, name = METHODS[method]
+    make: Callable[[Settings], Method] = loaded(f"talu.sources.quantised.{module}", name)
+    return make(section), section
 
 
 def read_name(section: Settings) -> str:
