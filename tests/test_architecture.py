@@ -9,6 +9,7 @@ SRC = Path(__file__).parents[1] / "src" / "talu"
 FILES = sorted(SRC.rglob("*.py"))
 LEAVES = {
     "aio",
+    "arrays",
     "background",
     "bridge",
     "callers",

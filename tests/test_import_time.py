@@ -1,7 +1,9 @@
 """Importing talu loads next to nothing."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +33,34 @@ def test_import_talu_alone_loads_none_of_its_own_modules() -> None:
 def test_the_command_can_be_interrupted_before_it_loads_anything() -> None:
     loaded = loaded_by("import talu.__main__") - loaded_by("import talu, os, signal")
     assert loaded == {"talu.__main__"}
+
+
+FIRST_ANSWER = """
+import json, sys, talu
+client = talu.Client(sys.argv[1])
+client.raw_complete("Hello", max_tokens=1)
+raw = sorted(sys.modules)
+client.ask("Hello", max_tokens=1)
+print(json.dumps([raw, sorted(sys.modules)]))
+"""
+OTHER_FEATURES = {
+    "asyncio", "difflib", "html", "huggingface_hub", "numpy", "socket", "sqlite3", "ssl",
+    "talu.backends.remote.model", "talu.engine.calibration", "talu.engine.kept_prefixes",
+    "talu.engine.pooling", "talu.engine.vectors", "talu.models.bert", "talu.models.gemma",
+    "talu.profile", "talu.router.discovery", "talu.router.policies", "talu.router.routing",
+    "talu.sources.gguf", "talu.sources.hub", "talu.sources.quantised.mlx", "talu.storage",
+}  # fmt: skip
+
+
+def test_the_first_answer_of_a_packed_model_loads_nothing_of_other_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TALU_CACHE", str(tmp_path))
+    program = "import talu.weights.pack as p; p.CACHE_FROM_BYTES = 0" + FIRST_ANSWER
+    for _ in range(2):  # the first process packs the weights
+        command = [sys.executable, "-c", program, "talu/pocket"]
+        shown = subprocess.run(command, capture_output=True, check=True, text=True)
+    raw, whole = map(set, json.loads(shown.stdout))
+    assert whole & OTHER_FEATURES == set()
+    assert "jinja2" in whole
+    assert raw & {"jinja2", "talu.template.prompt_template"} == set()

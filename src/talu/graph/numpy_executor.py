@@ -309,8 +309,14 @@ class NumpyExecutor:
         """See ``talu.protocols.Executor``."""
         if self._cache is None:
             raise StateError("the executor is closed")
-        given = (tokens, positions, row_starts, block_tables, outputs)
-        rows = _Rows(*map(np.asarray, given), self._block_size)
+        rows = _Rows(
+            np.asarray(tokens),
+            np.asarray(positions),
+            np.asarray(row_starts),
+            np.asarray(block_tables),
+            np.asarray(outputs),
+            self._block_size,
+        )
         values: list[Floats] = []
         for op in self._graph.ops:
             values.append(self._run(op, [values[i] for i in op.inputs], rows))

@@ -1,4 +1,4 @@
-"""Packs logical tensors for the native kernels, or maps a packed file."""
+"""Maps the packed file of a model, or has it written."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
