@@ -6,9 +6,9 @@ text.
 
 import json
 from collections.abc import Callable, Iterator
-from uuid import uuid4
 
 from talu.engine.ticket import Piece
+from talu.first_use import loaded
 from talu.template.regions import Kind, RegionParser
 from talu.types import Event, ReasoningDelta, TextDelta, TokenLogprob, ToolCallEvent
 
@@ -82,7 +82,8 @@ class ChatReply:
         for kind, text in parts:
             self._kind = kind
             if kind == "tool_call":
-                yield ToolCallEvent(f"call_{uuid4().hex}", *(parse_tool_call(text) or ("", "")))
+                call = f"call_{loaded('uuid', 'uuid4')().hex}"
+                yield ToolCallEvent(call, *(parse_tool_call(text) or ("", "")))
                 continue
             yield _delta(kind, text, tokens, logprobs)
             tokens, logprobs = (), ()

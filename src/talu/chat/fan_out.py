@@ -1,20 +1,23 @@
 """Defines the client methods that ask one question to several models at once."""
 
 from collections.abc import Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from typing import Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import talu.aio as aio
 from talu.chat.async_chat import AsyncResponse
-from talu.chat.contest import Contest, Questions
 from talu.chat.sync_chat import Response
 from talu.chat.user_message import Message
 from talu.config import GenerationConfig, GenerationSettings
 from talu.exceptions import GenerationError
+from talu.first_use import loaded
 from talu.router.router import Router
 from talu.threads import thread_starts
 from talu.types import StopFlag, check_stop_flag
+
+if TYPE_CHECKING:
+    from talu.chat.contest import Contest, Questions
 
 __all__ = ["AsyncFanOut", "FanOut"]
 
@@ -55,7 +58,7 @@ class FanOut:
             StateError: the client is closed.
         """
         check_stop_flag(stop_flag)
-        asked = Questions(self, "ask_all", prompt, models, config, settings, system, timeout)
+        asked = _questions(self, "ask_all", prompt, models, config, settings, system, timeout)
         with _threads(asked, stop_flag) as futures:
             wait(futures)
             return [_result(future) for future in futures]
@@ -86,8 +89,8 @@ class FanOut:
             StateError: the client is closed.
         """
         check_stop_flag(stop_flag)
-        asked = Questions(self, "race", prompt, models, config, settings, system, timeout)
-        contest = Contest(asked)
+        asked = _questions(self, "race", prompt, models, config, settings, system, timeout)
+        contest: Contest = loaded("talu.chat.contest", "Contest")(asked)
         with _threads(asked, stop_flag) as futures:
             running = set(futures)
             while running:
@@ -117,7 +120,7 @@ class AsyncFanOut:
     ) -> list[AsyncResponse | Exception]:
         """Like ``Client.ask_all``, awaited."""
         check_stop_flag(stop_flag)
-        asked = Questions(self, "ask_all", prompt, models, config, settings, system, timeout)
+        asked = _questions(self, "ask_all", prompt, models, config, settings, system, timeout)
         tasks = _tasks(asked, stop_flag)
         try:
             await aio.wait(tasks)
@@ -138,8 +141,8 @@ class AsyncFanOut:
     ) -> AsyncResponse:
         """Like ``Client.race``, awaited."""
         check_stop_flag(stop_flag)
-        asked = Questions(self, "race", prompt, models, config, settings, system, timeout)
-        contest = Contest(asked)
+        asked = _questions(self, "race", prompt, models, config, settings, system, timeout)
+        contest: Contest = loaded("talu.chat.contest", "Contest")(asked)
         tasks = _tasks(asked, stop_flag)
         running = set(tasks)
         try:
@@ -154,13 +157,19 @@ class AsyncFanOut:
             await _cancelled(tasks)
 
 
+def _questions(*arguments: Any) -> "Questions":
+    """The question of a call; see ``Questions``."""
+    asked: Questions = loaded("talu.chat.contest", "Questions")(*arguments)
+    return asked
+
+
 @contextmanager
-def _threads(asked: Questions, stop_flag: StopFlag | None) -> Generator[list["Future[Response]"]]:
+def _threads(asked: "Questions", stop_flag: StopFlag | None) -> Generator[list["Future[Response]"]]:
     """A thread for each model; those that are still running at the end are told to stop."""
     stop = StopFlag()
     if stop_flag is not None:
         stop_flag.when_signalled(stop.signal)
-    pool = ThreadPoolExecutor(len(asked.models), "talu-ask")
+    pool = loaded("concurrent.futures", "ThreadPoolExecutor")(len(asked.models), "talu-ask")
     futures: list[Future[Response]] = []
     try:
         with thread_starts():
@@ -172,7 +181,7 @@ def _threads(asked: Questions, stop_flag: StopFlag | None) -> Generator[list["Fu
         pool.shutdown(wait=False, cancel_futures=True)  # a model may still be opening
 
 
-def _tasks(asked: Questions, stop_flag: StopFlag | None) -> list["aio.Task[AsyncResponse]"]:
+def _tasks(asked: "Questions", stop_flag: StopFlag | None) -> list["aio.Task[AsyncResponse]"]:
     numbers = range(len(asked.models))
     return [aio.create_task(asked.aask(number, stop_flag)) for number in numbers]
 

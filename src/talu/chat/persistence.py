@@ -1,7 +1,6 @@
 """The connection of a chat to its session in a store, which saves only what has changed."""
 
 import threading
-import uuid
 from collections.abc import Sequence
 from itertools import takewhile
 
@@ -9,6 +8,7 @@ from talu.chat.interrupts import Guard
 from talu.chat.items import Item
 from talu.chat.serialization import config_from_dict, item_from_dict, item_to_dict
 from talu.exceptions import StateError, StorageError, ValidationError
+from talu.first_use import loaded
 from talu.forks import ForkSafeLock
 from talu.json_values import json_copy
 from talu.protocols import ChatRecord, Store, StoredRecord
@@ -26,7 +26,7 @@ class Persistence:
     """
 
     def __init__(self, store: Store, session_id: str | None = None) -> None:
-        self.session_id = session_id or str(uuid.uuid4())
+        self.session_id = session_id or str(loaded("uuid", "uuid4")())
         self._store = store
         self._gate = ForkSafeLock(reentrant=True)  # a signal handler may use the chat
         self._change: int | None = None  # number of the last stored change; None before the first

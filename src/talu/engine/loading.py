@@ -54,10 +54,10 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
     options = options or LocalBackend()
     device = device_for(options)
     device.check()
-    lower_case = load_architecture(source).lower_case  # report errors in the settings first
-    tokenizer = Tokenizer(source.tokenizer(lower_case=lower_case))
+    expected = load_architecture(source)  # report errors in the settings first
+    tokenizer = Tokenizer(source.tokenizer(lower_case=expected.lower_case))
     chat_templates = source.chat_templates()
-    architecture, weights, layout = load_network(source, device, options, tokenizer)
+    architecture, weights, layout = load_network(source, device, options, tokenizer, expected)
     graph, own = architecture.graph, architecture.embedding
     formats = {*layout.values()} - {VECTOR}
     kv_dtype = choose_kv_dtype(options, layout)
@@ -132,18 +132,29 @@ def load_network(
     device: Device,
     options: LocalBackend,
     tokenizer: Tokenizer | None = None,
+    expected: Architecture | None = None,
 ) -> tuple[Architecture, DeviceWeights, dict[str, str]]:
     """The network, its weights on the device, and the format of each weight.
 
     If config.json ties the output head to the embedding table, but the checkpoint has a different
     head, the stored head is used.
 
+    Args:
+        source: the files of the model.
+        device: where it will run.
+        options: execution options.
+        tokenizer: for the texts of a calibration; None if nothing is quantised.
+        expected: the network according to config.json alone, if it has been recorded already.
+
     Raises:
         ValidationError: the options ask for speculation, but the model does not generate.
     """
     with source.tensors(use_mmap=options.use_mmap) as checkpoint:
         stored = set(checkpoint.names)
-        architecture = load_architecture(source, stored=stored)
+        if expected is not None and expected.fits(stored):
+            architecture = expected
+        else:
+            architecture = load_architecture(source, stored=stored)
         if options.speculative is not None and not architecture.generates:
             raise ValidationError(
                 f"speculative={options.speculative!r} guesses tokens of an answer, but "

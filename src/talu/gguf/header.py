@@ -135,7 +135,7 @@ class _Cursor:
             if end > MAX_HEADER:
                 raise self.damaged(f"its header has more than {MAX_HEADER} bytes")
             wanted = min(max(4 * end, FIRST_READ), MAX_HEADER, self.file.size)
-            self.data = bytes(self.file.content(0, wanted))
+            self.data = self.file.content(0, wanted)
         self.at = end
         return start
 

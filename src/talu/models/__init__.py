@@ -161,6 +161,10 @@ class Architecture:
         """Whether the network computes logits, not only hidden states."""
         return self.graph.result != self.hidden
 
+    def fits(self, stored: Collection[str]) -> bool:
+        """Whether the network is the same if these tensors are known to be in the checkpoint."""
+        return self.embeds_only is not None or self.tied or HEAD in stored
+
     def names_in(self, stored: Collection[str]) -> dict[str, str]:
         """The name of each tensor of the network in a checkpoint."""
         return stored_names(self.graph.weights, stored, prefix=self.prefix, tied=self.tied)

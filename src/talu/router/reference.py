@@ -2,7 +2,6 @@
 
 import os
 
-from talu.backends.remote.endpoint import provider_at
 from talu.backends.remote.options import AnthropicBackend, RemoteBackend
 from talu.backends.remote.providers import (
     ALIASES,
@@ -14,6 +13,7 @@ from talu.backends.remote.providers import (
 from talu.backends.remote.urls import without_secrets
 from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
+from talu.first_use import loaded
 
 __all__ = [
     "PATH_STARTS",
@@ -52,7 +52,7 @@ def remote_reference(ref: str, backend: RemoteBackend) -> tuple[Provider, str]:
         ValidationError: the provider has another protocol than the backend, or is unknown.
     """
     prefix, name = split_reference(ref)
-    provider = provider_at(backend.base_url) if prefix is None else provider_named(prefix)
+    provider = _provider_at(backend.base_url) if prefix is None else provider_named(prefix)
     theirs = "anthropic" if isinstance(backend, AnthropicBackend) else "openai"
     if prefix is None and theirs == "anthropic":
         official = backend.base_url is None or provider.protocol == "anthropic"
@@ -117,7 +117,7 @@ def protocol_of(ref: str, backend: RemoteBackend) -> str:
     """The protocol of the provider that a reference or the backend's address names."""
     prefix = ref.partition("::")[0] if "::" in ref else None
     row = PROVIDERS.get(str(prefix))
-    return (row or provider_at(backend.base_url)).protocol
+    return (row or _provider_at(backend.base_url)).protocol
 
 
 def _provider(ref: str, prefix: str, mark: str) -> str | None:
@@ -149,3 +149,9 @@ def _name(ref: str, name: str) -> str:
         wrong = f"model reference {shown(ref)} names a provider but no model"
         raise ValidationError(wrong, "AMBIGUOUS_BACKEND", {"param": "model", "value": ref})
     return name
+
+
+def _provider_at(url: str | None) -> Provider:
+    """The provider whose servers an address names; see ``talu.backends.remote.endpoint``."""
+    provider: Provider = loaded("talu.backends.remote.endpoint", "provider_at")(url)
+    return provider

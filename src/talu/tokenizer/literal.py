@@ -5,8 +5,8 @@ the vocabulary of a tokenizer but gives the special tokens random names. The nam
 special tokens that the template wrote; everything else is plain text.
 """
 
+import os
 import re
-import secrets
 from collections.abc import Sequence
 
 import tokenizers
@@ -27,7 +27,7 @@ class LiteralEncoder:
         """Share the vocabulary, normalizer and pre-tokenizer of a tokenizer."""
         backend = vocabulary.tokenizer
         added = sorted(backend.get_added_tokens_decoder().items())
-        secret = secrets.token_hex(16)  # so that no text can spell a name
+        secret = os.urandom(16).hex()  # so that no text can spell a name
         names = {number: f"<{secret}:{number}>" for number, _ in added}
         self._names = {token.content: names[number] for number, token in added}
         # added to a model that has them already, the tokens get its ids

@@ -13,13 +13,13 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from talu.error_text import reason
+from talu.first_use import loaded
 from talu.weights import packed_file
 from talu.weights.files import Bytes, FileVersion, version_of
 from talu.weights.layout import VECTOR
@@ -72,7 +72,7 @@ def save(
         packed_file.sweep_temporaries(path.parent)
         remove_outdated(path, key)
         size = max(slot.offset + slot.size for slot in slots.values())
-        if shutil.disk_usage(path.parent).free < size + SPARE_BYTES:
+        if loaded("shutil", "disk_usage")(path.parent).free < size + SPARE_BYTES:
             raise OSError(f"{size >> 20} MiB more would leave less than 1 GiB of the disk free")
         return packed_file.write(path, key, slots, fill, use_mmap=use_mmap)
     except (OSError, UnusableError) as error:

@@ -7,7 +7,8 @@ If another program truncates a mapped file, reading it kills the process (SIGBUS
 import mmap
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,25 +90,34 @@ class OpenFile:
             ModelError: the file cannot be read, or was truncated.
         """
         out: Bytes = loaded("numpy", "empty")(size, "u1")
-        self._read_into(out.data, start)
+        done = 0
+        while done < size:
+            with self._reading():
+                count = os.preadv(self._fd, [out.data[done:]], start + done)
+            done += self._some(count)
         return out
 
-    def content(self, start: int, size: int) -> bytearray:
+    def content(self, start: int, size: int) -> bytes:
         """Like ``read``, without loading NumPy."""
-        content = bytearray(size)
-        self._read_into(memoryview(content), start)
-        return content
+        parts: list[bytes] = []
+        while size > 0:
+            with self._reading():
+                parts.append(os.pread(self._fd, size, start))
+            count = self._some(len(parts[-1]))
+            start, size = start + count, size - count
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _read_into(self, out: memoryview, start: int) -> None:
-        done = 0
-        while done < len(out):
-            try:
-                count = os.preadv(self._fd, [out[done:]], start + done)
-            except OSError as error:
-                raise ModelError(f"cannot read {self.path}: {error.strerror}") from error
-            if count == 0:
-                raise ModelError(f"{self.path} was truncated while it was read")
-            done += count
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ModelError(f"cannot read {self.path}: {error.strerror}") from error
+
+    def _some(self, count: int) -> int:
+        if count == 0:
+            raise ModelError(f"{self.path} was truncated while it was read")
+        return count
 
     def close(self) -> None:
         """Close the file; idempotent. The mapping is released with the last array that uses it."""

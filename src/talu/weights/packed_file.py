@@ -14,7 +14,6 @@ import mmap
 import os
 import stat
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass
@@ -219,7 +218,7 @@ def read_key(path: Path) -> dict[str, Any]:
 def locked_temporary(folder: Path) -> tuple[int, str]:
     """A new file, open for reading and writing, whose lock shows that its writer is running."""
     while True:
-        fd, temporary = tempfile.mkstemp(dir=folder, prefix=TEMPORARY)
+        fd, temporary = loaded("tempfile", "mkstemp")(dir=folder, prefix=TEMPORARY)
         with contextlib.suppress(OSError):  # without file locks, temporary files are not removed
             fcntl.flock(fd, fcntl.LOCK_EX)
         if os.path.exists(temporary):  # it was not removed before it was locked

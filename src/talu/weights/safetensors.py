@@ -90,7 +90,7 @@ class SafetensorsFile:
             )
         if length > file_size - 8:
             raise self._damaged(f"its header claims {length} bytes, but the file has {file_size}")
-        text = bytes(self._file.content(8, length))
+        text = self._file.content(8, length)
         if not text.startswith(b"{"):
             raise self._damaged("its header does not start with '{'")
         header = parse_json(text, self.path)
