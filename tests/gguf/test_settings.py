@@ -228,7 +228,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"attention.head_count_kv": np.array([2, 4]).data},
         "'llama.attention.head_count_kv' has different values for the layers",
     ),
-    "empty array": ({"attention.head_count_kv": np.array([])}, "not a number"),
+    "empty array": ({"attention.head_count_kv": np.array([]).data}, "not a number"),
     "partial rotation": (
         {"rope.dimension_count": 8},
         "'llama.rope.dimension_count' is 8, but heads have 16 columns",
@@ -287,7 +287,7 @@ VALUES = (
     | st.booleans()
     | st.text(max_size=3)
     | st.lists(st.text(max_size=2), max_size=2)
-    | st.lists(st.integers(-1, 3), max_size=4).map(np.array)
+    | st.lists(st.integers(-1, 3), max_size=4).map(lambda values: np.array(values).data)
 )
 
 

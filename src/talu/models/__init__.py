@@ -7,12 +7,12 @@ head), ``read`` (settings to a ``Config`` with ``sizes``) and ``build`` (a ``Con
 ``Graph``). Files of a model are data; nothing in them selects code to run.
 """
 
-import importlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from talu.forks import import_whole
 from talu.graph.record import Graph, Value
 from talu.models.decoder import HEAD, TABLE
 from talu.models.generation import GENERATION_KEYS, read_generation
@@ -182,7 +182,7 @@ class Architecture:
 
 def families() -> dict[str, Any]:
     """The module of each model type."""
-    modules = (importlib.import_module(f"talu.models.{each}") for each in FAMILIES)
+    modules = (import_whole(f"talu.models.{each}") for each in FAMILIES)
     return {model_type: module for module in modules for model_type in module.ARCHITECTURES}
 
 
@@ -191,7 +191,7 @@ def _family(settings: Settings) -> tuple[str, Any]:
     given = settings.raw("model_type", None)
     likely = sorted(FAMILIES, key=lambda name: not str(given).startswith(name))
     for each in likely:
-        module = importlib.import_module(f"talu.models.{each}")
+        module = import_whole(f"talu.models.{each}")
         if isinstance(given, str) and given in module.ARCHITECTURES:
             return given, module
     known = families()
