@@ -14,7 +14,9 @@
 //   add_block           adds the products of a block, for several rows of activations; or instead
 //   multiply_few        multiplies tiles together, for a few rows of activations
 //   Unpacked            optional: the same numbers in a form that is multiplied faster, with
-//                       block_bytes and add_block, and unpack, which makes it of a block
+//                       block_bytes, add_block or add_several, which adds the products of several
+//                       blocks, and unpack, which makes it of a block
+//   unpacks             with Unpacked: whether it is worth that for many rows of activations
 //   Row                 the layout of a row of activations, and how it is computed
 //
 // A fragment of kernels.inc, which includes it for each target, in an order that matters.
@@ -124,17 +126,22 @@ static void add_blocks(std::size_t tokens, const std::byte* blocks, bool in_memo
   using Row = typename F::Row;
   constexpr std::size_t TOKENS = F::panels[SIZE];
   for (; tokens >= TOKENS; tokens -= TOKENS) {
-    for (std::size_t begin = first; begin < last; begin += F::block) {
-      const std::byte* const block = blocks + (begin - first) / F::block * F::block_bytes(F::block);
-      if (in_memory) prefetch_after<F>(block);
-      const auto activations = BlockActivations::from<Row>(begin, x, columns, x_stride);
-      const std::size_t count = round_up(smaller(F::block, last - begin), F::group);
-      if (F::source_columns == F::block || count == F::block)  // no block of the source is cut
-        F::template add_block<TOKENS, F::block>(block, count, activations, begin == 0, sums,
-                                                sums_stride);
-      else if constexpr (F::source_columns != F::block)
-        F::template add_block<TOKENS, 0>(block, count, activations, begin == 0, sums, sums_stride);
-    }
+    if constexpr (requires { F::template add_several<TOKENS>; })
+      F::template add_several<TOKENS>(blocks, (last - first) / F::block,
+                                      BlockActivations::from<Row>(first, x, columns, x_stride),
+                                      first == 0, sums, sums_stride);
+    else
+      for (std::size_t begin = first; begin < last; begin += F::block) {
+        const std::byte* const block = blocks + (begin - first) / F::block * F::block_bytes(F::block);
+        if (in_memory) prefetch_after<F>(block);
+        const auto activations = BlockActivations::from<Row>(begin, x, columns, x_stride);
+        const std::size_t count = round_up(smaller(F::block, last - begin), F::group);
+        if (F::source_columns == F::block || count == F::block)  // no block of the source is cut
+          F::template add_block<TOKENS, F::block>(block, count, activations, begin == 0, sums,
+                                                  sums_stride);
+        else if constexpr (F::source_columns != F::block)
+          F::template add_block<TOKENS, 0>(block, count, activations, begin == 0, sums, sums_stride);
+      }
     x += TOKENS * x_stride;
     sums += TOKENS * sums_stride;
     in_memory = false;
@@ -195,7 +202,7 @@ static void multiply_blocks(const void* packed, std::size_t tiles, std::size_t c
       add_tile(first + r * block_tile_bytes<F>(columns), sums + r * kTileRows);
   };
   if constexpr (requires { typename F::Unpacked; })
-    if (tokens >= kUnpackedTokens<F>)
+    if (F::unpacks && tokens >= kUnpackedTokens<F>)
       return for_tiles([&](const std::byte* tile, float* to) {
         add_unpacked<F>(tokens, tile, 0, columns, columns, x, x_stride, to, kStride);
       });

@@ -211,6 +211,8 @@ struct Coded {
   using Row = I8Row;
   using Codes = Planes<D>;
   using Scale = typename D::Scale;
+  // Codes of one plane and scales of one part are as fast as unpacked ones.
+  static constexpr bool unpacks = parts > 1 || Codes::indexed || (D::bits & (D::bits - 1)) != 0;
   static_assert(part == 16 || part == 32);
 
   // A block in a tile: sixteen scales, sixteen minimums; for each part sixteen integers, then those
@@ -367,19 +369,21 @@ struct Coded {
       }
       Codes::unpack(from + kPlanes, to);
     }
-    template <std::size_t TOKENS, std::size_t COLUMNS>
-    [[gnu::noinline]] static void add_block(const std::byte* from, std::size_t,
-                                            const BlockActivations& x, bool first, float* sums,
-                                            std::size_t sums_stride) {
+    template <std::size_t TOKENS>
+    [[gnu::noinline]] static void add_several(const std::byte* from, std::size_t count,
+                                              BlockActivations x, bool first, float* sums,
+                                              std::size_t sums_stride) {
+      for (; count > 0; --count, from += block_bytes(block), x.advance<Row>(block), first = false) {
 #pragma GCC unroll 1
-      for (std::size_t p = 0; p < parts; ++p) {
-        i32x16 sum[TOKENS];
-        Codes::template add_part<TOKENS, load_codes<8>>(
-            from + parts * kGrid, p, x.integers + p * part, x.stride, sum);
-        const auto* const floats = reinterpret_cast<const float*>(from + p * kGrid);
-        Grid of_part = {::talu::load(floats), splat(0.0f)};
-        if constexpr (D::minimum != 0) of_part.least = ::talu::load(floats + kTileRows);
-        add_sums(sum, of_part, p, x, first, sums, sums_stride);
+        for (std::size_t p = 0; p < parts; ++p) {
+          i32x16 sum[TOKENS];
+          Codes::template add_part<TOKENS, load_codes<8>>(
+              from + parts * kGrid, p, x.integers + p * part, x.stride, sum);
+          const auto* const floats = reinterpret_cast<const float*>(from + p * kGrid);
+          Grid of_part = {::talu::load(floats), splat(0.0f)};
+          if constexpr (D::minimum != 0) of_part.least = ::talu::load(floats + kTileRows);
+          add_sums(sum, of_part, p, x, first, sums, sums_stride);
+        }
       }
     }
   };

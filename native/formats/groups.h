@@ -107,6 +107,7 @@ struct Group {
   static constexpr std::size_t parts = block / Part::block;
   static constexpr std::size_t blocks_in_cache = 2048 / block;
   static constexpr auto& panels = kCodePanels;
+  static constexpr bool unpacks = true;
 
   // Such as "affine4_64_bf16".
   struct Name {
