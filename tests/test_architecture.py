@@ -20,6 +20,7 @@ LEAVES = {
     "error_text",
     "events",
     "exceptions",
+    "exits",
     "first_use",
     "forks",
     "json_values",

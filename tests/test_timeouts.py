@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -179,7 +178,6 @@ class SlowModel(ScriptedModel):
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[SlowModel]]:
     """A model that takes until ``go`` is set to open, in place of the local ones."""
     monkeypatch.setitem(router.BACKENDS, LocalBackend, (__name__, "SlowModel"))
-    monkeypatch.setattr(router, "import_whole", lambda _: SimpleNamespace(SlowModel=SlowModel))
     SlowModel.go.clear()
     SlowModel.made.clear()
     yield SlowModel

@@ -5,7 +5,6 @@ one. The thread is a daemon thread, so that blocked code cannot keep the interpr
 """
 
 import asyncio
-import atexit
 import contextlib
 import os
 import threading
@@ -14,6 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from talu.descriptors import descriptor_opens
 from talu.exceptions import GenerationError, StateError
+from talu.exits import at_exit
 from talu.forks import ForkSafeLock, check_process
 from talu.threads import thread_starts
 
@@ -211,7 +211,7 @@ def _end() -> None:
         background.end()
 
 
-atexit.register(_end)  # at the import, so that it runs after the functions of the program
+at_exit(_end)
 
 
 def _interpreter_ends() -> StateError:

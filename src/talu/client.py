@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Self, Unpack, overload
 
+import talu.exits  # noqa: F401 - what it registers ends after the functions of a program
 from talu.chat.async_chat import AsyncChat, AsyncResponse, AsyncStreamingResponse
 from talu.chat.completion import acomplete, complete
 from talu.chat.fan_out import AsyncFanOut, FanOut

@@ -12,6 +12,7 @@ from importlib import import_module
 from types import ModuleType
 from weakref import WeakSet
 
+from talu.descriptors import descriptor_opens
 from talu.exceptions import StateError
 
 __all__ = ["ForkSafeLock", "check_process", "import_whole"]
@@ -49,8 +50,11 @@ def import_whole(name: str) -> ModuleType:
 
     A child that is forked during an import cannot import the same modules, because Python's import
     locks stay locked in it.
+
+    Raises:
+        ResourceError: no file descriptor is left to read it.
     """
-    with IMPORTING:
+    with IMPORTING, descriptor_opens():
         return import_module(name)
 
 

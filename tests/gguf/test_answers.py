@@ -47,7 +47,7 @@ def follow(model: LoadedModel, answers: list[dict[str, Any]]) -> Followed:
         rows = np.arange(len(ids), dtype=np.int32)
         table = np.arange(-(-len(ids) // BLOCK_SIZE), dtype=np.int32)[None]
         starts, outputs = np.array([0, len(ids)], np.int32), rows[len(answer["prompt"]) - 1 :]
-        logits = model.executor.step(ids, rows, starts, table, outputs)
+        logits = np.asarray(model.executor.step(ids, rows, starts, table, outputs))
         expected, every = np.array(answer["tokens"]), np.arange(len(outputs))
         preferred = logits.argmax(axis=1)
         logits -= logits[every, preferred][:, None]

@@ -54,6 +54,19 @@ def test_the_connections_of_an_event_loop_that_has_ended_are_forgotten() -> None
     assert connections.drain() == []
 
 
+def test_a_function_that_a_program_registers_for_its_end_can_ask_a_model(serve: Serve) -> None:
+    server = serve(always=lambda _: chat("Hi"))
+    program = f"""
+import atexit
+from talu import Client
+client = Client("m", base_url={server.base_url!r})
+atexit.register(lambda: print(client.ask("Goodbye!")))
+print(client.ask("Hello!"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Hi\nHi\n", "")
+
+
 def test_a_program_that_closes_nothing_ends_without_a_word(serve: Serve) -> None:
     server = serve(always=lambda _: chat("Hi"))
     program = f"""

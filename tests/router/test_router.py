@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from talu import aio
 from talu.backends.scripted import ScriptedModel
 from talu.client import Client
 from talu.exceptions import ModelNotFoundError, StateError, ValidationError
@@ -150,7 +151,7 @@ def test_an_awaited_backend_is_opened_in_a_thread_only_once(
         threads.append(arguments)
         return await to_thread(*arguments, **options)
 
-    monkeypatch.setattr(asyncio, "to_thread", counted)
+    monkeypatch.setattr(aio, "to_thread", counted)
     first, second = (asyncio.run(router.abackend()) for _ in range(2))
     assert first is second is router.backend()
     assert len(threads) == 1
