@@ -64,3 +64,19 @@ def test_the_first_answer_of_a_packed_model_loads_nothing_of_other_features(
     assert whole & OTHER_FEATURES == set()
     assert "jinja2" in whole
     assert raw & {"jinja2", "talu.template.prompt_template"} == set()
+
+
+COUNT_DATACLASSES = """
+import sys, talu
+talu.Client("talu/pocket").raw_complete("Hello", max_tokens=1)
+modules = [module for name, module in sys.modules.items() if name.startswith("talu.")]
+kinds = {kind for module in modules for kind in vars(module).values() if isinstance(kind, type)}
+print(sum("__dataclass_params__" in vars(kind) for kind in kinds))
+"""
+MOST_DATACLASSES = 45  # a hundred take a fifth of the time until a first answer
+
+
+def test_the_first_answer_makes_few_dataclasses() -> None:
+    command = [sys.executable, "-c", COUNT_DATACLASSES]
+    shown = subprocess.run(command, capture_output=True, check=True, text=True)
+    assert 0 < int(shown.stdout) <= MOST_DATACLASSES

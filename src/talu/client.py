@@ -5,7 +5,6 @@ shared by all its users in this process.
 """
 
 from collections.abc import Awaitable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any, Self, Unpack, overload
 
 import talu.exits  # noqa: F401 - what it registers ends after the functions of a program
@@ -379,7 +378,7 @@ class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods)
         def begin(cancelled: StopFlag) -> Awaitable[AsyncStreamingResponse]:
             if stop_flag is not None:
                 stop_flag.when_signalled(cancelled.signal)
-            return chat._answer(replace(draft, stop_flag=cancelled), stream=True)
+            return chat._answer(draft._replace(stop_flag=cancelled), stream=True)
 
         return AsyncPieces(begin, chat.model)
 

@@ -3,10 +3,9 @@
 import contextlib
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from numbers import Real
 from time import perf_counter
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from talu.error_text import shown
 from talu.exceptions import GenerationError, ValidationError
@@ -18,8 +17,7 @@ MAX_SECONDS = 1e9
 PER_CHECK = 256  # elements between two checks of the deadline
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """The time by which a call has to finish.
 
     Attributes:

@@ -9,8 +9,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypedDict
 
 from talu.types import Capabilities, Done, EmbeddingOptions, Event, Request
 
@@ -42,8 +41,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
+class Embedded(NamedTuple):
     """The embeddings of a batch of texts.
 
     Attributes:
@@ -210,8 +208,7 @@ class Vocabulary(Protocol):
         """The text of token ids."""
 
 
-@dataclass(frozen=True, slots=True)
-class PackedTensor:
+class PackedTensor(NamedTuple):
     """A weight in the layout that the native kernels read.
 
     Attributes:
@@ -257,8 +254,7 @@ class Executor(Protocol):
         """Free the cache and the weights; idempotent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
+class Sampled(NamedTuple):
     """A sampled token; log-probabilities are of the model's own distribution."""
 
     token: int
@@ -308,8 +304,7 @@ class SessionRecord(StoredRecord):
     cursor: str
 
 
-@dataclass(frozen=True, slots=True)
-class StoredSession:
+class StoredSession(NamedTuple):
     """A session as returned by a store.
 
     Attributes:

@@ -1,8 +1,7 @@
 """Runs the turns of a chat: checks the arguments of a call, claims the history, and answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from talu.chat.answer import Answer
 from talu.chat.conversation import Conversation
@@ -24,8 +23,7 @@ from talu.types import StopFlag, check_stop_flag
 __all__ = ["Answering", "Draft"]
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """The checked arguments of a turn that has not started.
 
     Attributes:

@@ -1,6 +1,5 @@
 """The async chat and its responses, the counterparts of those in ``sync_chat``."""
 
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self, Unpack, cast, overload
 
@@ -333,7 +332,7 @@ class AsyncChat(Answering):
         draft = self._draft(
             message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
         )
-        return await self._answer(replace(draft, replaces=last), stream=stream)
+        return await self._answer(draft._replace(replaces=last), stream=stream)
 
     async def close(self) -> None:
         """Like ``Chat.close``, awaited."""

@@ -104,7 +104,7 @@ class Questions:
         if not self._is_race:
             return draft
         racer = self._racers[number] = Racer(partial(self._location, self.models[number]))
-        return replace(draft, racer=racer)
+        return draft._replace(racer=racer)
 
     def _location(self, model: str) -> str | None:
         return self._router.resolve(model).location

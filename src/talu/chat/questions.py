@@ -12,7 +12,6 @@ from collections.abc import (
 )
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -127,7 +126,7 @@ def draft_of(
     if isinstance(last, MessageItem):
         chat.pop()
         return draft(last)
-    return replace(draft(""), question=())
+    return draft("")._replace(question=())
 
 
 def ask_each(

@@ -1,6 +1,5 @@
 """The sync chat and its responses."""
 
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self, Unpack, cast, overload
 
@@ -394,7 +393,7 @@ class Chat(Answering):
         draft = self._draft(
             message, config, settings, on_token=on_token, stop_flag=stop_flag, timeout=timeout
         )
-        return self._answer(replace(draft, replaces=last), stream=stream)
+        return self._answer(draft._replace(replaces=last), stream=stream)
 
     def close(self) -> None:
         """Stop an unfinished answer and close the chat; idempotent.

@@ -9,7 +9,7 @@ import random
 import statistics
 import sys
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -109,7 +109,7 @@ def command(
         # The first run of each test is a warm-up.
         rates = [Rate("prefill", length, prefill[1:]), Rate("decode", count, decode[1:])]
         if as_json:
-            facts = asdict(lease.info) | {rate.test: _figures(rate) for rate in rates}
+            facts = lease.info._asdict() | {rate.test: _figures(rate) for rate in rates}
             about = {"model": model, "processor": processor()}
             sys.stdout.write(json.dumps(about | facts) + "\n")
         else:

@@ -5,8 +5,8 @@ docs/decisions/0004-scheduling-and-cache.md
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from talu import _native
 from talu.exceptions import ResourceError
@@ -20,8 +20,7 @@ LEAST_CONTEXT = 256  # tokens; the minimum, unless the model's context is shorte
 RECORD_BYTES = 1024  # upper bound for the bookkeeping of a block in use, with its tokens
 
 
-@dataclass(frozen=True, slots=True)
-class CachePlan:
+class CachePlan(NamedTuple):
     """The size of a paged cache.
 
     Attributes:

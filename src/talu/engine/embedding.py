@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from talu.arrays import Floats, Ints, integers, table
 from talu.deadline import Deadline
@@ -35,8 +35,7 @@ SHORT = 4  # tokens; a full step of texts at least this long has enough blocks
 ROWS_BESIDE_GENERATIONS = 64  # limits how much longer the pauses in running answers get
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedderPlan:
+class EmbedderPlan(NamedTuple):
     """Sizes of the steps that embed texts.
 
     Attributes:

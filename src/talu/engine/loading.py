@@ -1,6 +1,5 @@
 """Loads a model from its files: network, weights, tokenizer, cache and executor."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from talu.engine.budget import CachePlan, plan_cache
@@ -191,7 +190,7 @@ def load_weights(
             architecture.graph, tokenizer, architecture.context_length
         )
     packed = device.pack(tensors, layout, same=same, calibration=calibration)
-    return replace(architecture, notes=notes), packed, layout
+    return architecture._replace(notes=notes), packed, layout
 
 
 def plan_layout(

@@ -1,8 +1,7 @@
 """Defines ``LoadedModel``, the parts of a loaded model, and ``ModelInfo``, which describes it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from talu.engine.budget import CachePlan
 from talu.engine.devices import DeviceWeights
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["LoadedModel", "ModelInfo"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelInfo:
+class ModelInfo(NamedTuple):
     """Describes a loaded model, where it runs and the memory that it uses.
 
     Attributes:
@@ -56,8 +54,7 @@ class ModelInfo:
         return 8 * self.weight_bytes / self.parameters
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedModel:
+class LoadedModel(NamedTuple):
     """The parts of a loaded model.
 
     Attributes:

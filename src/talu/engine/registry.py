@@ -5,7 +5,8 @@ import gc
 import os
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from talu._native import return_free_memory
 from talu.engine.devices import device_for
@@ -20,8 +21,7 @@ from talu.weights.files import FileVersion
 __all__ = ["EngineLease", "acquire"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
+class _Key(NamedTuple):
     location: str
     files: tuple[FileVersion, ...]
     device: str
@@ -66,7 +66,7 @@ class EngineLease:
         self.location = key.location
         self._engine: Engine | None = entry.opened.result()
         info = self._engine.info
-        self.info = info if note is None else replace(info, notes=(note, *info.notes))
+        self.info = info if note is None else info._replace(notes=(note, *info.notes))
         self._key = key
         self._entry: _Entry | None = entry
         self._process = os.getpid()

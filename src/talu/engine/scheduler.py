@@ -12,15 +12,14 @@ the cache is full, the youngest job releases its blocks and is recomputed later.
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from talu.engine.blocks import BlockPool
 
 __all__ = ["Chunk", "Job", "Limits", "Scheduler"]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Budgets of one step.
 
     Attributes:

@@ -5,7 +5,7 @@ Text is released once it cannot be part of a stop sequence; the caller checks ``
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from talu.exceptions import ValidationError
 from talu.unicode import REPLACE_SURROGATES
@@ -17,8 +17,7 @@ _OPENING = "<think>"
 _CLOSINGS = ("</think>", "<|/think|>")
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyForm:
+class ReplyForm(NamedTuple):
     """Known properties of the text of a reply.
 
     Attributes:

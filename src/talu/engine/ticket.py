@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from time import perf_counter
-from typing import Generic, Self, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, Self, TypeAlias, TypeVar
 
 import talu.aio as aio
 from talu.deadline import Deadline
@@ -22,8 +22,7 @@ from talu.types import FinishReason, Timings, TokenLogprob, Usage
 __all__ = ["Channel", "Doorbell", "Mailbox", "Piece", "Progress", "Result", "Ticket"]
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """The text that a step added to the answer; see ``talu.types.TextDelta``."""
 
     text: str
@@ -31,8 +30,7 @@ class Piece:
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """The end of a generation; see ``talu.types.Done``."""
 
     finish_reason: FinishReason

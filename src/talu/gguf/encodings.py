@@ -1,15 +1,14 @@
 """Lists the types of GGUF tensors: how many numbers and bytes a block of each has."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from talu.weights.tensors import BLOCKS, ENCODINGS, Encoding
 
 __all__ = ["READABLE", "TYPES", "Type", "encoding"]
 
 
-@dataclass(frozen=True, slots=True)
-class Type:
+class Type(NamedTuple):
     """How a type stores a row: in blocks of neighbouring columns.
 
     Attributes:

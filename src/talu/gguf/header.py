@@ -7,8 +7,8 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from talu._native import Texts
 from talu.error_text import shown
@@ -56,8 +56,7 @@ Metadata = Mapping[str, Value]
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """Where a tensor is and how it is stored.
 
     Attributes:
@@ -73,8 +72,7 @@ class TensorInfo:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The header of a file.
 
     Attributes:

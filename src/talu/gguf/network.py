@@ -1,7 +1,7 @@
 """Gives the tensors of a GGUF model the names, and the order of rows, that the networks read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from talu.exceptions import ModelError
 from talu.first_use import loaded
@@ -97,33 +97,28 @@ def interleaved(tensor: Tensor, head_size: int) -> Tensor:
     return replace(tensor, parts=parts)
 
 
-@dataclass(frozen=True, slots=True)
 class _Rearranged:
     """Rows of the same number and width as those that are stored."""
 
-    stored: Rows
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        return self.stored.count
-
-    @property
-    def width(self) -> int:
-        """Bytes of a row."""
-        return self.stored.width
+    def __init__(self, stored: Rows) -> None:
+        self.stored = stored
+        self.count, self.width = stored.count, stored.width
 
 
-@dataclass(frozen=True, slots=True)
 class HalvesApart(_Rearranged):
-    """The rows of a matrix; see ``halves_apart``. Only whole heads are read.
+    """The rows of a matrix; see ``halves_apart``. Only whole heads are read."""
 
-    Attributes:
-        reverse: the rows are as files have them, and those of ``stored`` are not.
-    """
+    def __init__(self, stored: Rows, head_size: int, *, reverse: bool = False) -> None:
+        """Read the stored rows in another order.
 
-    head_size: int
-    reverse: bool = False
+        Args:
+            stored: the rows.
+            head_size: rows of a head.
+            reverse: the rows are as files have them, and those of ``stored`` are not.
+        """
+        super().__init__(stored)
+        self.head_size = head_size
+        self.reverse = reverse
 
     def read(self, start: int, stop: int) -> Bytes:
         """See ``Rows.read``."""
@@ -135,11 +130,13 @@ class HalvesApart(_Rearranged):
         return contiguous(rows[start - first : stop - first])
 
 
-@dataclass(frozen=True, slots=True)
 class Reordered(_Rearranged):
     """One row whose numbers of equal size are in another order."""
 
-    places: Sequence[int]
+    def __init__(self, stored: Rows, places: Sequence[int]) -> None:
+        """Read the number at each of these places of the stored row."""
+        super().__init__(stored)
+        self.places = places
 
     def read(self, start: int, stop: int) -> Bytes:
         """See ``Rows.read``."""

@@ -7,10 +7,10 @@ The first part holds the metadata of the model; every part holds tensors. Parts 
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 from talu.error_text import shown
 from talu.exceptions import ModelError
@@ -27,8 +27,7 @@ NUMBER, COUNT, TENSORS = "split.no", "split.count", "split.tensors.count"
 MAX_PARTS = 1000  # each is an open file
 
 
-@dataclass(frozen=True, slots=True)
-class Headers:
+class Headers(NamedTuple):
     """The headers of the files of a model, with the versions of the files."""
 
     parts: Mapping[Path, Header]
@@ -40,8 +39,7 @@ class Headers:
         return next(iter(self.parts.values()))
 
 
-@dataclass(frozen=True, slots=True)
-class GgufModel:
+class GgufModel(NamedTuple):
     """An open GGUF model.
 
     Attributes:

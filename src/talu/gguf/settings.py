@@ -5,9 +5,9 @@ table is refused by name; other unknown keys keep their names, so that a note li
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from math import isfinite
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from talu._native import Texts
 from talu.arrays import single
@@ -82,8 +82,7 @@ Pooling = Literal["mean", "first", "last"]
 POOLING: Mapping[int, Pooling | None] = {0: None, 1: "mean", 2: "first", 3: "last"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
+class Architecture(NamedTuple):
     """How an architecture of GGUF is described in config.json.
 
     Attributes:
@@ -94,8 +93,8 @@ class Architecture:
     """
 
     model_type: str
-    keys: Mapping[str, str] = field(default_factory=lambda: DECODER)
-    constants: Mapping[str, object] = field(default_factory=lambda: {"hidden_act": "silu"})
+    keys: Mapping[str, str] = DECODER
+    constants: Mapping[str, object] = MappingProxyType({"hidden_act": "silu"})
     pattern: int = 0
 
 

@@ -6,8 +6,7 @@ alternates between the rows of the first and the second half. The norms of Gemma
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 __all__ = ["ROPE_FACTORS", "Stored", "network_name", "stored_name"]
 
@@ -66,8 +65,7 @@ LAYERS = {"bert": "bert.encoder.layer"}  # otherwise model.layers
 NAME = re.compile(r"(?:blk\.(\d{1,4})\.)?([a-z_]+)\.(weight|bias)")
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """The name of a tensor in the network or in a file, and what differs between the two.
 
     Attributes:

@@ -7,9 +7,8 @@ Every value is a float32 matrix of shape (rows of the step, width).
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from talu.exceptions import ModelError
 
@@ -18,16 +17,14 @@ __all__ = ["Graph", "Op", "Value"]
 ACTIVATIONS = ("silu", "gelu_tanh", "gelu", "quick_gelu", "relu")
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """The result of an operation: its index in ``Graph.ops`` and its width."""
 
     id: int
     width: int
 
 
-@dataclass(frozen=True, slots=True)
-class Op:
+class Op(NamedTuple):
     """One operation. Its result has its index in ``Graph.ops``.
 
     Attributes:

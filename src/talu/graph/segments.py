@@ -1,7 +1,7 @@
 """Divides a network where only one value lives on, so that it can run piece by piece."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -98,5 +98,5 @@ class _Recorder:
             params["layer"] = self._layers[layer]
         inputs = tuple(self._values[i].id for i in op.inputs)
         return own.repeat(
-            replace(op, inputs=inputs, params=MappingProxyType(params)), self._whole.weights
+            op._replace(inputs=inputs, params=MappingProxyType(params)), self._whole.weights
         )

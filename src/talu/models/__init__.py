@@ -8,9 +8,8 @@ head), ``read`` (settings to a ``Config`` with ``sizes``) and ``build`` (a ``Con
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from talu.forks import import_whole
 from talu.graph.record import Graph, Value
@@ -105,8 +104,7 @@ WITHOUT_EFFECT = (  # common keys that the network does not depend on: no note n
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
+class Architecture(NamedTuple):
     """A network and the settings that come with it.
 
     Attributes:
@@ -275,7 +273,7 @@ def _embedding(source: ModelSource, sizes: Any) -> EmbeddingSettings:
     embedding = source.embedding(sizes.width, sizes.context)
     if embedding.texts.lower_case and not sizes.encoder:
         wrong = "'do_lower_case' in sentence_bert_config.json is supported for encoders only"
-        return replace(embedding, problem=wrong)  # prompts must keep their case
+        return embedding._replace(problem=wrong)  # prompts must keep their case
     return embedding
 
 

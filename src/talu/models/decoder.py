@@ -1,8 +1,7 @@
 """Defines the configuration keys and sizes that all decoders share."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, NamedTuple, Self
 
 from talu.models.keys import ALL_FAMILIES, Choice, Decimal, Flag, Key, Off, Truth, Whole
 from talu.models.rope import Frequencies
@@ -86,8 +85,7 @@ def check_layers_without_window(
         raise settings.error("layer_types", f"has {len(kinds)} entries for {layers} layers")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
+class Sizes(NamedTuple):
     """Sizes of a decoder: ``layers`` of attention and a gated MLP between embedding and head.
 
     Attributes:
@@ -104,8 +102,6 @@ class Sizes:
         causal: rows do not attend to later rows; otherwise every row attends to the whole text.
     """
 
-    encoder: ClassVar[bool] = False
-
     vocabulary: int
     context: int
     width: int
@@ -119,6 +115,11 @@ class Sizes:
     rotation: Rotation
     tied: bool
     causal: bool
+
+    @property
+    def encoder(self) -> bool:
+        """Whether it only embeds: a decoder also generates."""
+        return False
 
     @property
     def frequencies(self) -> Frequencies:

@@ -13,8 +13,7 @@ https://arxiv.org/abs/2503.19786
 import math
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from talu.arrays import single
 from talu.graph.record import Graph, Value
@@ -102,8 +101,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(NamedTuple):
     """The settings of a Gemma model.
 
     Attributes:

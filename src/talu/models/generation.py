@@ -5,9 +5,8 @@ folders use the names of these files' keys.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from talu.config import GenerationConfig
 from talu.error_text import shown
@@ -82,8 +81,7 @@ HARMLESS = (  # settings that do not affect the tokens
 GENERATION_KEYS = frozenset({*FROM_MODEL, *NOT_HONOURED, *HARMLESS, "do_sample"})
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationDefaults:
+class GenerationDefaults(NamedTuple):
     """A model's settings for generation.
 
     Attributes:

@@ -7,7 +7,6 @@ configuration classes of transformers, in which null is not the same as missing.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from talu.error_text import shown
@@ -32,7 +31,6 @@ INVALID: Final = object()  # the meaning of null where null is an error
 _MISSING: Final = object()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Key(ABC):
     """A key of a table.
 
@@ -41,8 +39,12 @@ class Key(ABC):
         null: the meaning of null; an error by default.
     """
 
-    missing: Any = None
-    null: Any = INVALID
+    __slots__ = ("missing", "null")
+
+    def __init__(self, *, missing: Any = None, null: Any = INVALID) -> None:
+        """Declare the key."""
+        self.missing = missing
+        self.null = null
 
     def read(self, settings: Settings, name: str) -> Any:
         """The checked value; ``ModelError`` names the key."""
@@ -60,7 +62,6 @@ class Key(ABC):
         """Validate and convert a value that is not null."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Whole(Key):
     """A whole number from ``low`` to ``high``.
 
@@ -70,10 +71,16 @@ class Whole(Key):
         why: the reason for ``low``, for the error message.
     """
 
-    low: int = 1
-    high: int
-    zero: Any = INVALID
-    why: str = ""
+    __slots__ = ("high", "low", "why", "zero")
+
+    def __init__(
+        self, *, high: int, low: int = 1, zero: Any = INVALID, why: str = "", **absent: Any
+    ) -> None:
+        """Declare the key; ``absent`` is what it means if it is missing or null."""
+        super().__init__(**absent)
+        self.low, self.high = low, high
+        self.zero = zero
+        self.why = why
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
         """The number."""
@@ -85,11 +92,15 @@ class Whole(Key):
         return settings.integer(name, self.low, self.high)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Decimal(Key):
     """A number written with a decimal point or an exponent, from 0 to ``high``."""
 
-    high: float = 1.0
+    __slots__ = ("high",)
+
+    def __init__(self, *, high: float = 1.0, **absent: Any) -> None:
+        """Declare the key; ``absent`` as in ``Whole``."""
+        super().__init__(**absent)
+        self.high = high
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
         """The number."""
@@ -99,58 +110,71 @@ class Decimal(Key):
         return value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Number(Key):
     """A finite number greater than 0 and at most ``high``."""
 
-    high: float = math.inf
+    __slots__ = ("high",)
+
+    def __init__(self, *, high: float = math.inf, **absent: Any) -> None:
+        """Declare the key; ``absent`` as in ``Whole``."""
+        super().__init__(**absent)
+        self.high = high
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
         """The number."""
         return settings.number(name, above=0.0, up_to=self.high)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Flag(Key):
     """True or false."""
+
+    __slots__ = ()
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
         """The value."""
         return settings.flag(name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Truth(Key):
     """Any value, converted by Python's truth rules."""
+
+    __slots__ = ()
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
         """Whether Python treats the value as true."""
         return bool(value)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Choice(Key):
     """A key of ``words``, converted to its value there."""
 
-    words: Mapping[str, Any]
+    __slots__ = ("words",)
+
+    def __init__(self, *, words: Mapping[str, Any], **absent: Any) -> None:
+        """Declare the key; ``absent`` as in ``Whole``."""
+        super().__init__(**absent)
+        self.words = words
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
         """The value of the word."""
         return self.words[settings.word(name, tuple(self.words))]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Choices(Key):
     """A list of keys of ``words``, converted to their values."""
 
-    words: Mapping[str, Any]
+    __slots__ = ("words",)
+
+    def __init__(self, *, words: Mapping[str, Any], **absent: Any) -> None:
+        """Declare the key; ``absent`` as in ``Whole``."""
+        super().__init__(**absent)
+        self.words = words
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
         """The values of the words."""
         return [self.words[word] for word in settings.words(name, tuple(self.words))]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Section(Key):
     """A nested object, or None if it is empty.
 
@@ -158,7 +182,12 @@ class Section(Key):
         falsy: false, 0 and "" count as empty.
     """
 
-    falsy: bool = False
+    __slots__ = ("falsy",)
+
+    def __init__(self, *, falsy: bool = False, **absent: Any) -> None:
+        """Declare the key; ``absent`` as in ``Whole``."""
+        super().__init__(**absent)
+        self.falsy = falsy
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
         """The object."""
@@ -167,7 +196,6 @@ class Section(Key):
         return settings.section(name) if value != {} else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Off(Key):
     """A key that talu does not support.
 
@@ -176,9 +204,13 @@ class Off(Key):
         why: the end of the error message.
     """
 
-    null: Any = None
-    neutral: Sequence[object] = ()
-    why: str
+    __slots__ = ("neutral", "why")
+
+    def __init__(self, *, why: str, neutral: Sequence[object] = (), null: Any = None) -> None:
+        """Declare the key."""
+        super().__init__(null=null)
+        self.neutral = neutral
+        self.why = why
 
     def check(self, settings: Settings, name: str, value: object) -> Any:
         """Refuse values that are not neutral."""

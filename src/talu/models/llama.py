@@ -7,7 +7,7 @@ https://arxiv.org/abs/2407.21783, https://arxiv.org/abs/2310.06825
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from talu.graph.record import Graph, Value
 from talu.models.decoder import (
@@ -48,8 +48,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(NamedTuple):
     """The settings of a Llama or Mistral model.
 
     Attributes:

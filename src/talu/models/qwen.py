@@ -7,8 +7,7 @@ https://arxiv.org/abs/2407.10671, https://arxiv.org/abs/2505.09388
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from talu.graph.record import Graph, Value
 from talu.models.decoder import MAX_CONTEXT, SHORT_WINDOW, TABLE, Sizes, decoder_keys
@@ -41,8 +40,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(NamedTuple):
     """The settings of a Qwen model.
 
     Attributes:

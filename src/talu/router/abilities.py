@@ -1,7 +1,6 @@
 """Asks a backend for what not every backend can do."""
 
-from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import Generic, NamedTuple, TypeVar, cast
 
 from talu.error_text import shown
 from talu.exceptions import GenerationError, TaluError, ValidationError
@@ -21,8 +20,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Ability(Generic[T]):
+class Ability(NamedTuple, Generic[T]):
     """Something that some backends can do. Call it with a backend to get that backend as a ``T``.
 
     Attributes:

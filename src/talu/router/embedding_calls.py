@@ -3,8 +3,7 @@
 import importlib
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from talu.config import check_boolean
 from talu.deadline import Deadline
@@ -55,8 +54,7 @@ def checked_options(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """The checked arguments of a call."""
 
     model: str

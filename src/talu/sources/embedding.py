@@ -1,9 +1,9 @@
 """Defines the settings that say how the hidden states of a network become embeddings."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from talu.weights.checkpoint import Checkpoint
 
@@ -20,8 +20,7 @@ __all__ = [
 PoolingMode = Literal["first", "last", "mean", "max", "mean_sqrt_len_tokens", "weightedmean"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dense:
+class Dense(NamedTuple):
     """A step: activation(x · weightᵀ + bias), plus x or a projection of it if ``residual``.
 
     Attributes:
@@ -41,8 +40,7 @@ class Normalize:
     """A step: scale to length 1."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerNorm:
+class LayerNorm(NamedTuple):
     """A step: scale to mean 0 and variance 1, then multiply by a weight and add a bias.
 
     Attributes:
@@ -56,8 +54,7 @@ class LayerNorm:
 Step = Dense | LayerNorm | Normalize
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextSettings:
+class TextSettings(NamedTuple):
     """How texts become tokens.
 
     Attributes:
@@ -75,18 +72,17 @@ class TextSettings:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddingSettings:
+class EmbeddingSettings(NamedTuple):
     """What a model's files say about embeddings.
 
     Attributes:
+        dimension: length of a vector.
+        texts: how texts become tokens.
         pooling: how the model was trained to pool, several modes being joined; None if that is not
             specified or not supported.
         pooling_problem: why ``pooling`` is None.
         steps: the steps after pooling. A ``Normalize`` at the end is left out, because the caller's
             ``normalize`` decides that, unless the vectors are truncated after it.
-        dimension: length of a vector.
-        texts: how texts become tokens.
         prompts: prefixes for texts, by name.
         default_prompt: name of the prompt that is used if the caller names none.
         pools_prompt: the tokens of the prompt are pooled too.
@@ -94,12 +90,12 @@ class EmbeddingSettings:
         notes: what the files say and is not used.
     """
 
+    dimension: int
+    texts: TextSettings
     pooling: tuple[PoolingMode, ...] | None = None
     pooling_problem: str = "its files do not say it"
     steps: tuple[Step, ...] = ()
-    dimension: int
-    texts: TextSettings
-    prompts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    prompts: Mapping[str, str] = MappingProxyType({})
     default_prompt: str | None = None
     pools_prompt: bool = True
     problem: str | None = None

@@ -5,9 +5,8 @@ The precedence of the files is that of transformers 5.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import AddedToken
 
@@ -23,24 +22,23 @@ _STANDARD = tuple(f"{role}_token" for role in _ROLES)
 _EXTRA = {"extra_special_tokens", "additional_special_tokens"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenSettings:
+class TokenSettings(NamedTuple):
     """Settings for tokens from the files beside ``tokenizer.json``.
 
     Attributes:
         config: content of ``tokenizer_config.json``.
-        model_type: from ``config.json``.
-        tokenizer_class: from ``tokenizer_config.json`` or ``config.json``, without "Fast".
         named: special tokens by the names that templates use, such as ``eos_token``; None if a
             file says that there is none.
+        model_type: from ``config.json``.
+        tokenizer_class: from ``tokenizer_config.json`` or ``config.json``, without "Fast".
         added: tokens that belong to the vocabulary, in the order of their ids.
         extra: further special tokens without a name.
     """
 
     config: Mapping[str, Any]
+    named: Mapping[str, AddedToken | None]
     model_type: str = ""
     tokenizer_class: str = ""
-    named: Mapping[str, AddedToken | None]
     added: tuple[AddedToken, ...] = ()
     extra: tuple[AddedToken, ...] = ()
 

@@ -3,9 +3,8 @@
 from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import compress
-from typing import Any
+from typing import Any, NamedTuple
 
 from talu._native import Texts
 from talu.error_text import shown
@@ -44,8 +43,7 @@ PLAIN_IF = {  # an end text that is not one if a model has all tokens of a set
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GgufVocabulary:
+class GgufVocabulary(NamedTuple):
     """The tokens of a file.
 
     Attributes:

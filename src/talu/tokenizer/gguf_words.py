@@ -5,13 +5,12 @@ because its engine does not tell the cases of letters apart.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["DEFAULT", "PRE_TOKENIZERS", "Words"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
+class Words(NamedTuple):
     """How a text is split, and what the model's name implies.
 
     Attributes:

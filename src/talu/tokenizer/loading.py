@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import tokenizers
 from tokenizers import AddedToken
@@ -43,8 +43,7 @@ _NO_MODEL: dict[str, object] = {"type": "BPE", "vocab": {}, "merges": []}
 _OTHER_FORMATS = ("tokenizer.model", "tekken.json", "vocab.json", "vocab.txt", "spiece.model")
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """A tokenizer of a model.
 
     Attributes:

@@ -6,8 +6,7 @@ of these is built first, and grows with the texts; a long text, or many, get the
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import tokenizers
 from tokenizers import normalizers
@@ -34,8 +33,7 @@ R = TypeVar("R")
 Pairs = list[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Entries:
+class Entries(NamedTuple):
     """The vocabulary of a BPE model, before the ``tokenizers`` package has it.
 
     Attributes:
@@ -47,8 +45,7 @@ class Entries:
     merges: Callable[[Sequence[int] | None], Pairs]
 
 
-@dataclass(frozen=True, slots=True)
-class Forms:
+class Forms(NamedTuple):
     """In which form the pieces of a text are looked up.
 
     Attributes:

@@ -14,9 +14,8 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from talu.error_text import reason
 from talu.first_use import loaded
@@ -98,8 +97,7 @@ def cache_folder() -> Path:
         raise OSError(f"{error}; set TALU_CACHE to a folder") from error
 
 
-@dataclass(frozen=True, slots=True)
-class PackedFile:
+class PackedFile(NamedTuple):
     """A file of the cache.
 
     Attributes:

@@ -6,7 +6,7 @@ is chosen here.
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from talu.exceptions import ModelError, ValidationError
 from talu.types import LocalBackend
@@ -41,8 +41,7 @@ PROTECTED = ("key", "value", "attention output", "output")  # parts that q4 keep
 EXACT = {"f32", INTEGERS}  # formats whose models get keys and values in f32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Role:
+class Role(NamedTuple):
     """What a network does with one of its weights.
 
     Attributes:

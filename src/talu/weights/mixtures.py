@@ -5,16 +5,14 @@ measured with codes chosen by talu (docs/decisions/0029-encoded-weights.md).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 __all__ = ["BLOCK", "MIXTURES", "Kind", "Mixture", "Part", "type_in"]
 
 Kind = Literal["table", "output", "query", "key", "value", "attention output", "down", "other"]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """What a network does with one of its matrices.
 
     Attributes:
@@ -32,8 +30,7 @@ class Part:
     layers: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Mixture:
+class Mixture(NamedTuple):
     """The types of the matrices of a network.
 
     Attributes:

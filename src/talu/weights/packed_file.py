@@ -16,9 +16,8 @@ import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from talu.error_text import shown
 from talu.exceptions import ResourceError
@@ -52,8 +51,7 @@ class UnusableError(Exception):
     """The file is missing, damaged, of another kind, or writable by another user."""
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """The location of a packed tensor: ``size`` bytes at ``offset`` of the data."""
 
     format: str
@@ -281,7 +279,7 @@ def read_table(fd: int) -> tuple[dict[str, Any], int, int]:
 
 def encode(key: Mapping[str, Any], slots: Mapping[str, Slot], checks: Mapping[str, str]) -> bytes:
     """The table as JSON; its length does not depend on the checksums."""
-    tensors = {name: [*astuple(slot), checks[name]] for name, slot in slots.items()}
+    tensors = {name: [*slot, checks[name]] for name, slot in slots.items()}
     return json.dumps({"key": key, "tensors": tensors}).encode()
 
 

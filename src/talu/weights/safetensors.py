@@ -8,9 +8,8 @@ that its type and shape require. https://github.com/huggingface/safetensors#form
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from talu.exceptions import ModelError
 from talu.weights.files import OpenFile
@@ -28,8 +27,7 @@ MAX_DIMENSIONS = 64
 MAX_WHY = 500  # characters of an error, which can contain names from the file
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """The type and shape of a tensor, and its byte range [start, end) in the file."""
 
     dtype: str

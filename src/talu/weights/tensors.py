@@ -4,9 +4,10 @@ Sources of models make them, and executors read them to pack them in a layout of
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from talu.exceptions import ModelError
 from talu.first_use import loaded
@@ -36,8 +37,7 @@ class UnequalError(Exception):
     """Two tensors that must be equal are not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Encoding:
+class Encoding(NamedTuple):
     """How files store the numbers of a row: in blocks of neighbouring columns.
 
     Attributes:
@@ -49,7 +49,7 @@ class Encoding:
 
     name: str
     columns: int = 1
-    parts: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, int] = MappingProxyType({})
 
 
 ENCODINGS: Mapping[str, Encoding] = {  # those that talu reads
@@ -78,14 +78,15 @@ class Rows(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
 class FileRows:
     """Rows that lie one after the other in a file, from byte ``start``."""
 
-    file: OpenFile
-    start: int
-    count: int
-    width: int
+    __slots__ = ("count", "file", "start", "width")
+
+    def __init__(self, file: OpenFile, start: int, count: int, width: int) -> None:
+        """Say where they are."""
+        self.file, self.start = file, start
+        self.count, self.width = count, width
 
     def read(self, start: int, stop: int) -> Bytes:
         """See ``Rows.read``."""
@@ -178,17 +179,14 @@ class Tensor:
         return ModelError(f"{self.file}: tensor {self.name[:100]!r} {what}")
 
 
-@dataclass(frozen=True, slots=True)
 class _SomeRows:
     """Some consecutive rows of others."""
 
-    rows: Rows
-    start: int
-    count: int
+    __slots__ = ("count", "rows", "start", "width")
 
-    @property
-    def width(self) -> int:
-        return self.rows.width
+    def __init__(self, rows: Rows, start: int, count: int) -> None:
+        self.rows, self.start = rows, start
+        self.count, self.width = count, rows.width
 
     def read(self, start: int, stop: int) -> Bytes:
         return self.rows.read(self.start + start, self.start + stop)

@@ -2,8 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from talu.backends.reply import ChatReply, RawReply
 from talu.engine.ticket import Piece, Result, Ticket
@@ -16,8 +15,7 @@ __all__ = ["AsyncLocalGeneration", "LocalGeneration", "Submitted"]
 PROMPTS = InTurn()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submitted:
+class Submitted(NamedTuple):
     """A request that the engine has accepted, with the state that its events need.
 
     Attributes:

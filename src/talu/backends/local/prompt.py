@@ -1,7 +1,7 @@
 """Converts a request to the prompt of a local model, as text and token ids."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from talu.engine.engine import Engine
 from talu.exceptions import EmptyPromptError, ValidationError
@@ -13,8 +13,7 @@ from talu.types import Request
 __all__ = ["Prompt", "prompt_of", "stop_notes", "watch_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(NamedTuple):
     """The model's input.
 
     Attributes:

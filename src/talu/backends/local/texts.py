@@ -4,7 +4,7 @@ The next batch is tokenized and queued while the engine computes the current one
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from talu.callers import warn
 from talu.engine.embedding import EmbeddingTicket
@@ -23,8 +23,7 @@ __all__ = ["Texts"]
 TOKENIZING = InTurn()  # separate, because a batch may take seconds and prompts must not wait for it
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
+class _Batch(NamedTuple):
     """A batch of texts that was submitted to the engine."""
 
     ticket: EmbeddingTicket

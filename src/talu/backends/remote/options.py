@@ -131,14 +131,16 @@ class RemoteBackend:
         )
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class OpenAICompatibleBackend(RemoteBackend):
     """The model runs behind an endpoint with OpenAI's protocol; see ``RemoteBackend``."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True, repr=False)
+
 class AnthropicBackend(RemoteBackend):
     """The model runs behind an endpoint with Anthropic's protocol; see ``RemoteBackend``."""
+
+    __slots__ = ()
 
 
 def _restored(kind: type[RemoteBackend], values: Mapping[str, Any]) -> RemoteBackend:

@@ -6,8 +6,8 @@ answers reads the flags; it has no names of providers.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from talu.types import Capabilities
 
@@ -42,8 +42,7 @@ LLAMA = {"top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repeat_penal
 LOCAL_S = 600.0  # a server on the user's own machine may load the model first
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provider:
+class Provider(NamedTuple):
     """A provider, or a kind of server.
 
     Attributes:
@@ -76,10 +75,10 @@ class Provider:
     key_variable: str | None = None
     needs_key: bool = True
     protocol: Protocol = "openai"
-    also: Mapping[str, str] = field(default_factory=dict)
+    also: Mapping[str, str] = MappingProxyType({})
     without: frozenset[str] = frozenset()
-    names: Mapping[str, str] = field(default_factory=dict)
-    body: Mapping[str, object] = field(default_factory=dict)
+    names: Mapping[str, str] = MappingProxyType({})
+    body: Mapping[str, object] = MappingProxyType({})
     completions: bool = False
     token_prompts: bool = False
     embeddings: bool = False
