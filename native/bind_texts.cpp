@@ -83,7 +83,6 @@ void talu::bind_texts(nb::module_& module) {
       .def(nb::new_([](const std::vector<std::string_view>& given) {
              auto texts = std::make_unique<Texts>();
              for (const std::string_view text : given) texts->add(text);
-             texts->index();
              return texts.release();
            }),
            "texts"_a)
@@ -92,7 +91,6 @@ void talu::bind_texts(nb::module_& module) {
           [](const nb::bytes& data, std::size_t at, std::size_t count) {
             Texts texts;
             const std::size_t read = texts.read(view(data), at, count);
-            if (read == count) texts.index();
             return std::tuple{std::move(texts), read, at};
           },
           "data"_a, "at"_a, "count"_a,
@@ -119,11 +117,14 @@ void talu::bind_texts(nb::module_& module) {
           "The numbers of all texts that are the prefix and a part of the text, in order.")
       .def(
           "incomplete",
-          [](const Texts& texts, const std::vector<std::uint32_t>& chosen) {
-            check(texts, chosen);
-            return texts.incomplete(chosen);
+          [](const Texts& texts, const nb::bytes& chosen) {
+            if (chosen.size() != texts.size())
+              throw nb::value_error("a byte for each text is needed");
+            return texts.incomplete(view(chosen));
           },
-          "chosen"_a, "Those of the chosen texts with a character that is no chosen text itself.")
+          "chosen"_a,
+          "Those of the chosen texts with a character that is no chosen text itself. `chosen` has a\n"
+          "byte for each text, which is not 0 if it is chosen.")
       .def_prop_ro("repeated",
                    [](const Texts& texts) -> std::optional<std::uint32_t> {
                      if (texts.repeated() == talu::kNoText) return std::nullopt;

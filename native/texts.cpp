@@ -2,6 +2,7 @@
 #include "texts.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <random>
@@ -10,6 +11,8 @@ namespace talu {
 namespace {
 
 constexpr std::size_t kCharacters = 0x110000;
+constexpr std::size_t kAhead = 16;  // texts whose slots are fetched while those before them are placed
+constexpr std::size_t kUsualBytes = 12;  // of a token in a vocabulary, at most
 constexpr std::uint64_t kPrime = (std::uint64_t{1} << 61) - 1;
 
 std::uint64_t random_factor() {
@@ -28,6 +31,23 @@ std::uint64_t mixed(std::uint64_t value) {
 std::size_t slots_for(std::size_t count) { return std::bit_ceil(2 * count + 2); }
 
 bool continues(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
+
+// The characters of valid UTF-8.
+std::size_t characters_in(std::string_view text) {
+  return text.size() -
+         static_cast<std::size_t>(std::count_if(text.begin(), text.end(), continues));
+}
+
+bool is_ascii(std::string_view text) {
+  std::uint64_t bits = 0, word = 0;
+  std::size_t at = 0;
+  for (; at + 8 <= text.size(); at += 8) {
+    std::memcpy(&word, text.data() + at, 8);
+    bits |= word;
+  }
+  for (; at < text.size(); ++at) bits |= static_cast<unsigned char>(text[at]);
+  return (bits & 0x8080808080808080u) == 0;
+}
 
 // The bytes of a character that begins with this one, in valid UTF-8.
 std::size_t width(char byte) {
@@ -54,9 +74,13 @@ bool fits(unsigned char first, unsigned char second) {
   }
 }
 
+void feed(Hasher& hasher, std::string_view text) {
+  for (const char byte : text) hasher.add(static_cast<unsigned char>(byte));
+}
+
 std::uint64_t hash_of(std::string_view text) {
   Hasher hasher;
-  for (const char byte : text) hasher.add(static_cast<unsigned char>(byte));
+  feed(hasher, text);
   return hasher.value();
 }
 
@@ -82,12 +106,12 @@ std::string_view Texts::operator[](std::size_t i) const {
   return std::string_view(bytes_).substr(start, ends_[i] - start);
 }
 
-void Texts::add(std::string_view text) {
+void Texts::add(std::string_view text) { add(text, characters_in(text)); }
+
+void Texts::add(std::string_view text, std::size_t characters) {
   bytes_.append(text);
   ends_.push_back(bytes_.size());
   longest_ = std::max(longest_, text.size());
-  const auto characters = text.size() - static_cast<std::size_t>(
-                                            std::count_if(text.begin(), text.end(), continues));
   characters_ += characters;
   longest_characters_ = std::max(longest_characters_, characters);
 }
@@ -98,6 +122,9 @@ void Texts::reserve(std::size_t texts, std::size_t bytes) {
 }
 
 std::size_t Texts::read(std::string_view data, std::size_t& at, std::size_t count) {
+  const std::size_t rest = data.size() - std::min(at, data.size());
+  const std::size_t most = std::min(count, rest / 8);
+  reserve(size() + most, bytes_.size() + std::min(rest - 8 * most, kUsualBytes * most));
   for (std::size_t done = 0; done < count; ++done) {
     if (at > data.size() || data.size() - at < 8) return done;
     std::uint64_t length;
@@ -105,27 +132,42 @@ std::size_t Texts::read(std::string_view data, std::size_t& at, std::size_t coun
     if constexpr (std::endian::native == std::endian::big) length = __builtin_bswap64(length);
     if (length > data.size() - at - 8) return done;
     const std::string_view text = data.substr(at + 8, length);
-    if (!is_utf8(text)) return done;
-    add(text);
+    const bool plain = is_ascii(text);
+    if (!plain && !is_utf8(text)) return done;
+    add(text, plain ? text.size() : characters_in(text));
     at += 8 + length;
   }
   return count;
 }
 
-void Texts::index() {
+void Texts::index() const {
   slots_.assign(slots_for(size()), kNoText);
   const std::size_t mask = slots_.size() - 1;
+  std::array<std::size_t, kAhead> first{};  // the slots of the next texts, before collisions
+  const auto fetch = [&](std::size_t number) {
+    const std::size_t slot = hash_of((*this)[number]) & mask;
+    first[number % kAhead] = slot;
+    __builtin_prefetch(&slots_[slot], 1);
+  };
+  for (std::size_t number = 0; number < std::min(kAhead, size()); ++number) fetch(number);
   for (std::uint32_t number = 0; number < size(); ++number) {
     const std::string_view text = (*this)[number];
-    std::size_t slot = hash_of(text) & mask;
+    std::size_t slot = first[number % kAhead];
+    if (number + kAhead < size()) fetch(number + kAhead);
     while (slots_[slot] != kNoText && (*this)[slots_[slot]] != text) slot = (slot + 1) & mask;
     if (slots_[slot] != kNoText && repeated_ == kNoText) repeated_ = slots_[slot];
     slots_[slot] = number;
   }
 }
 
+std::uint32_t Texts::repeated() const {
+  if (slots_.empty()) index();
+  return repeated_;
+}
+
 std::uint32_t Texts::look_up(std::uint64_t hash, std::string_view start,
                              std::string_view end) const {
+  if (slots_.empty()) index();
   const std::size_t mask = slots_.size() - 1;
   for (std::size_t slot = hash & mask;; slot = (slot + 1) & mask) {
     if (slots_[slot] == kNoText) return kNoText;
@@ -140,7 +182,7 @@ std::uint32_t Texts::find(std::string_view text) const { return look_up(hash_of(
 
 std::vector<std::uint32_t> Texts::within(std::string_view text, std::string_view prefix) const {
   Hasher first;
-  for (const char byte : prefix) first.add(static_cast<unsigned char>(byte));
+  feed(first, prefix);
   std::vector<std::uint32_t> found;
   const auto note = [&found](std::uint32_t number) {
     if (number != kNoText) found.push_back(number);
@@ -161,14 +203,16 @@ std::vector<std::uint32_t> Texts::within(std::string_view text, std::string_view
   return found;
 }
 
-std::vector<std::uint32_t> Texts::incomplete(const std::vector<std::uint32_t>& chosen) const {
+std::vector<std::uint32_t> Texts::incomplete(std::string_view chosen) const {
   std::vector<bool> known(kCharacters);
-  for (const std::uint32_t number : chosen) {
+  for (std::size_t number = 0; number < size(); ++number) {
     const std::string_view text = (*this)[number];
-    if (!text.empty() && width(text[0]) == text.size()) known[character(text, 0)] = true;
+    if (chosen[number] && !text.empty() && width(text[0]) == text.size())
+      known[character(text, 0)] = true;
   }
   std::vector<std::uint32_t> found;
-  for (const std::uint32_t number : chosen) {
+  for (std::uint32_t number = 0; number < size(); ++number) {
+    if (!chosen[number]) continue;
     const std::string_view text = (*this)[number];
     for (std::size_t at = 0; at < text.size(); at += width(text[at]))
       if (!known[character(text, at)]) {
@@ -180,10 +224,12 @@ std::vector<std::uint32_t> Texts::incomplete(const std::vector<std::uint32_t>& c
 }
 
 bool Merges::add(const Texts& vocabulary, std::string_view left, std::string_view right) {
-  joined_.assign(left).append(right);
-  const Pair pair{vocabulary.find(left), vocabulary.find(right)};
-  if (pair.left == kNoText || pair.right == kNoText || vocabulary.find(joined_) == kNoText)
-    return false;
+  Hasher hasher;
+  feed(hasher, left);
+  const Pair pair{vocabulary.look_up(hasher.value(), "", left), vocabulary.find(right)};
+  if (pair.left == kNoText || pair.right == kNoText) return false;
+  feed(hasher, right);
+  if (vocabulary.look_up(hasher.value(), left, right) == kNoText) return false;
   pairs_.push_back(pair);
   return true;
 }

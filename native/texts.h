@@ -22,6 +22,8 @@ class Hasher {
   std::uint64_t state_ = 1;
 };
 
+// Texts are prepared for `find`, `within` and `repeated` by the first of these calls, because many lists are never
+// searched. So a list must not be used by several threads at once, and no text may be added after such a call.
 class Texts {
  public:
   std::size_t size() const { return ends_.size(); }
@@ -33,28 +35,30 @@ class Texts {
   // past those that are complete and valid UTF-8. Returns how many they are.
   std::size_t read(std::string_view data, std::size_t& at, std::size_t count);
 
-  // Prepares `find` and `within`; no text may be added afterwards.
-  void index();
   // The number of the text, the last one if several are equal, or kNoText.
   std::uint32_t find(std::string_view text) const;
   std::size_t characters() const { return characters_; }
   std::size_t longest() const { return longest_characters_; }
   // A text that occurs twice, or kNoText.
-  std::uint32_t repeated() const { return repeated_; }
+  std::uint32_t repeated() const;
   // The numbers of the texts that are a part of `text` after `prefix`, in ascending order, each once.
   std::vector<std::uint32_t> within(std::string_view text, std::string_view prefix) const;
-  // The chosen texts that have a character which is no chosen text itself.
-  std::vector<std::uint32_t> incomplete(const std::vector<std::uint32_t>& chosen) const;
+  // The chosen texts that have a character which is no chosen text itself; `chosen` has a byte for each text, which
+  // is not 0 if it is chosen.
+  std::vector<std::uint32_t> incomplete(std::string_view chosen) const;
+  // The number of the text that is `start` and `end`, whose bytes have been hashed; as `find`.
+  std::uint32_t look_up(std::uint64_t hash, std::string_view start, std::string_view end) const;
 
  private:
-  std::uint32_t look_up(std::uint64_t hash, std::string_view start, std::string_view end) const;
+  void add(std::string_view text, std::size_t characters);
+  void index() const;
 
   std::string bytes_;
   std::vector<std::uint64_t> ends_;
-  std::vector<std::uint32_t> slots_;
   std::size_t longest_ = 0;  // in bytes
   std::size_t characters_ = 0, longest_characters_ = 0;
-  std::uint32_t repeated_ = kNoText;
+  mutable std::vector<std::uint32_t> slots_;  // empty until something is looked up
+  mutable std::uint32_t repeated_ = kNoText;
 };
 
 // The merges of a BPE model, in order: pairs of tokens that become one.
@@ -75,7 +79,6 @@ class Merges {
  private:
   std::vector<Pair> pairs_;
   std::vector<std::uint32_t> slots_;
-  std::string joined_;
 };
 
 // Whether the bytes are valid UTF-8.

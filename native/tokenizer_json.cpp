@@ -233,13 +233,18 @@ bool read_vocabulary(std::string_view content, Texts& out) {
   } while (reader.take(','));
   if (!reader.take('}')) return false;
   std::vector<std::uint32_t> places(ids.size(), kNoText);
+  bool ordered = true;
   for (std::uint32_t i = 0; i < ids.size(); ++i) {
     if (ids[i] >= ids.size() || places[ids[i]] != kNoText) return false;
     places[ids[i]] = i;
+    ordered = ordered && ids[i] == i;
   }
-  out.reserve(ids.size(), content.size());
-  for (const std::uint32_t place : places) out.add(found[place]);
-  out.index();
+  if (ordered) {
+    out = std::move(found);
+  } else {
+    out.reserve(ids.size(), content.size());
+    for (const std::uint32_t place : places) out.add(found[place]);
+  }
   return out.repeated() == kNoText;
 }
 

@@ -181,8 +181,19 @@ def test_texts_are_found_by_their_content(texts: list[str]) -> None:
 
 def test_texts_with_characters_that_are_no_texts_are_found() -> None:
     texts = Texts(["a", "ab", "b", "aé", "日", "日本"])
-    assert texts.incomplete([0, 1, 2, 3, 4, 5]) == [3, 5]
-    assert texts.incomplete([1, 2]) == [1]
+    assert texts.incomplete(b"\1\1\1\1\1\1") == [3, 5]
+    assert texts.incomplete(b"\0\1\1\0\0\0") == [1]
+    with pytest.raises(ValueError, match=r"^a byte for each text is needed$"):
+        texts.incomplete(b"\1")
+
+
+def test_each_of_many_texts_is_found_by_its_content() -> None:
+    texts = [f"token {number * number % 1009}" for number in range(5000)]
+    last = {text: number for number, text in enumerate(texts)}
+    known = Texts(texts)
+    assert [known.find(text) for text in texts] == [last[text] for text in texts]
+    assert known.repeated is not None
+    assert texts.count(texts[known.repeated]) > 1
 
 
 def test_a_merge_of_other_texts_is_named() -> None:

@@ -41,7 +41,7 @@ MAX_DIMENSIONS = 4
 MAX_ELEMENTS = (1 << 63) - 1  # of a tensor
 MIN_ENTRY = 8 + 4 + 1  # bytes of the smallest entry of metadata
 MIN_TENSOR = 8 + 4 + 4 + 8  # bytes of the smallest entry of a tensor
-FIRST_READ = 1 << 16  # bytes; four times as many as long as the header continues
+FIRST_READ = 1 << 16  # bytes; half as many more as long as the header continues
 
 STRING, ARRAY, BOOL = 8, 9, 7
 NUMBERS = {  # types of values with a fixed size, as ``struct`` names them
@@ -132,10 +132,15 @@ class _Cursor:
                 )
             if end > MAX_HEADER:
                 raise self.damaged(f"its header has more than {MAX_HEADER} bytes")
-            wanted = min(max(4 * end, FIRST_READ), MAX_HEADER, self.file.size)
-            self.data = self.file.content(0, wanted)
+            self.expect(end + end // 2)
         self.at = end
         return start
+
+    def expect(self, size: int) -> None:
+        """Read the first ``size`` bytes of the file, or as many as a header can have."""
+        wanted = min(max(size, FIRST_READ), MAX_HEADER, self.file.size)
+        if wanted > len(self.data):
+            self.data = self.file.content(0, wanted)
 
     def u32(self, what: str = "its header") -> int:
         """An unsigned 32-bit number."""
@@ -233,6 +238,8 @@ def _texts(cursor: _Cursor, count: int, what: str) -> Texts:
         if read == count:
             return texts
         at = cursor.at
+        if read:
+            cursor.expect(start + (at - start) * count // read * 3 // 2)  # the rest may be longer
         size = cursor.u64(what)
         text = cursor.need(size, what)
         try:

@@ -148,11 +148,14 @@ def _assembled(
         if (part := getattr(parts, name)) is not None:
             setattr(backend, name, part)
     tokens = vocabulary.tokens
-    special = vocabulary.ids(CONTROL, UNKNOWN)
-    strips = _strips(metadata, [*special, *vocabulary.ids(USER_DEFINED)], tokens)
-    backend.add_special_tokens([_added(tokens[n], True, strips.get(tokens[n])) for n in special])
-    plain = vocabulary.ids(USER_DEFINED)
-    backend.add_tokens([_added(tokens[n], False, strips.get(tokens[n])) for n in plain])
+    special, plain = vocabulary.ids(CONTROL, UNKNOWN), vocabulary.ids(USER_DEFINED)
+    strips = _strips(metadata, [*special, *plain], tokens)
+    texts = [tokens[number] for number in special]
+    backend.add_special_tokens(
+        [_added(text, True, strips[text]) if text in strips else text for text in texts]
+    )
+    texts = [tokens[number] for number in plain]
+    backend.add_tokens([_added(text, False, strips.get(text)) for text in texts])
     before, after = (None if role is None else parts.roles.get(role) for role in parts.ends)
     if before is not None or after is not None:
         ends = [None if number is None else (tokens[number], number) for number in (before, after)]
@@ -303,7 +306,7 @@ def _sentencepiece(metadata: Metadata, vocabulary: GgufVocabulary, place: str) -
 def _note_on_unused(vocabulary: GgufVocabulary) -> list[str]:
     """A note if there are tokens that no merges can make."""
     tokens = vocabulary.tokens
-    unused = tokens.incomplete(vocabulary.ids(NORMAL, UNUSED))
+    unused = tokens.incomplete(vocabulary.chosen(NORMAL, UNUSED))
     return [
         f"{len(unused)} tokens are never used, such as {shown(tokens[number])}, because their "
         "characters are not tokens themselves"

@@ -1,9 +1,9 @@
 """Reads the vocabulary of a GGUF file: tokens, their types and scores, and those with a role."""
 
+import re
 from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import compress
 from typing import Any, NamedTuple
 
 from talu._native import Texts
@@ -20,6 +20,7 @@ MAX_TOKENS = 2**22
 MAX_CHARACTERS = 2**24  # of all tokens together; the largest known vocabularies have 2 million
 KEY = "tokenizer.ggml."
 INTEGERS = "bBhHiIlLqQ"  # formats of arrays
+RUN = re.compile(b"\1+")  # neighbouring tokens that are chosen
 ROLES = {  # in files, with their known misspelling: names that templates use
     "bos": "bos_token",
     "eos": "eos_token",
@@ -64,8 +65,14 @@ class GgufVocabulary(NamedTuple):
         """The ids of the tokens of these types, of all or among some."""
         if among is not None:
             return [number for number in among if self.types[number] in types]
-        chosen = self.types.translate(bytes(kind in types for kind in range(256)))
-        return [*compress(range(len(chosen)), chosen)]
+        found: list[int] = []
+        for run in RUN.finditer(self.chosen(*types)):
+            found.extend(range(*run.span()))
+        return found
+
+    def chosen(self, *types: int) -> bytes:
+        """A byte for each token: 1 if it is of these types, else 0."""
+        return self.types.translate(bytes(kind in types for kind in range(256)))
 
 
 def read_vocabulary(metadata: Mapping[str, Any], place: str) -> GgufVocabulary:
@@ -154,8 +161,8 @@ def _tokens(metadata: Mapping[str, Any], place: str) -> Texts:
 
 def _types_in(numbers: memoryview) -> bytearray:
     """The types of tokens; 0, which is none, for numbers that are too large."""
-    size, raw = numbers.itemsize, numbers.cast("B")
-    if all(raw[place::size].tobytes().count(0) == len(numbers) for place in range(1, size)):
+    size, raw = numbers.itemsize, numbers.tobytes()
+    if all(raw[place::size].count(0) == len(numbers) for place in range(1, size)):
         return bytearray(raw[::size])
     return bytearray(kind if 0 <= kind < 256 else 0 for kind in numbers)
 

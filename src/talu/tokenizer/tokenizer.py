@@ -47,13 +47,12 @@ class Tokenizer(TextEncoder):
         self._rules = state_of(backend.decoder)
         self.vocabulary_size = loaded.vocabulary.size
         self._splits_special = backend.encode_special_tokens
-        added = backend.get_added_tokens_decoder()
-        self._added = {token.content: number for number, token in added.items()}
-        self.special_ids = frozenset(number for number, token in added.items() if token.special)
-        self.hidden_ids = frozenset(n for n in self.special_ids if added[n].content not in TAGS)
-        spelled = [token for token in added.values() if not token.content.isspace()]
-        self.special_tokens = frozenset(token.content for token in spelled if token.special)
-        self.plain_added_tokens = frozenset(t.content for t in spelled if not t.special)
+        added, self._added = loaded.vocabulary.added, loaded.vocabulary.added_ids
+        self.special_ids = frozenset(n for n, (_, special) in added.items() if special)
+        self.hidden_ids = self.special_ids - {self._added.get(tag) for tag in TAGS}
+        spelled = [token for token in added.values() if not token[0].isspace()]
+        self.special_tokens = frozenset(text for text, special in spelled if special)
+        self.plain_added_tokens = frozenset(text for text, special in spelled if not special)
         self._verbatim = _verbatim(self._rules, self._added)
         self._tags = {tag: number for tag in TAGS if (number := self.token_id(tag)) is not None}
 

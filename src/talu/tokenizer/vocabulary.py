@@ -80,6 +80,8 @@ class Vocabulary:
 
     Attributes:
         tokenizer: the tokenizer; its model is replaced, everything else stays as it is.
+        added: texts of the added tokens by id, and whether they are special.
+        added_ids: ids of the added tokens by text.
     """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, entries: Entries | None = None) -> None:
@@ -92,10 +94,11 @@ class Vocabulary:
         self.tokenizer = tokenizer
         self._gate = ForkSafeLock(reentrant=True)
         self._followers = [tokenizer]
-        self._added = {
-            token.content: number for number, token in tokenizer.get_added_tokens_decoder().items()
+        self.added = {
+            number: (token.content, token.special)
+            for number, token in tokenizer.get_added_tokens_decoder().items()
         }
-        self._added_texts = {number: text for text, number in self._added.items()}
+        self.added_ids = {text: number for number, (text, _) in self.added.items()}
         self._known: set[int] = set()
         self._seen = 0
         self._entries = entries
@@ -115,15 +118,15 @@ class Vocabulary:
         entries = self._entries
         if entries is None:
             return self.tokenizer.get_vocab_size(with_added_tokens=True)
-        find = entries.texts.find
-        return len(entries.texts) + sum(find(text) is None for text in self._added)
+        known = len(entries.texts)
+        return known + sum(number >= known for number in self.added)
 
     def token_id(self, text: str) -> int | None:
         """Id of the token with this text; None if there is none."""
         entries = self._entries
         if entries is None:
             return self.tokenizer.token_to_id(text)
-        number = self._added.get(text)
+        number = self.added_ids.get(text)
         return entries.texts.find(text) if number is None else number
 
     def token(self, number: int) -> str | None:
@@ -131,9 +134,8 @@ class Vocabulary:
         entries = self._entries
         if entries is None:
             return self.tokenizer.id_to_token(number)
-        text = self._added_texts.get(number)
-        if text is not None:
-            return text
+        if number in self.added:
+            return self.added[number][0]
         return entries.texts[number] if 0 <= number < len(entries.texts) else None
 
     def whole(self) -> tokenizers.Tokenizer:
