@@ -97,7 +97,7 @@ READERS := gguf safetensors config tokenizer
 CORE := $(patsubst fuzz/native/%.cpp,%,$(wildcard fuzz/native/*.cpp))
 # Without Python; the targets that need AVX-512 are tested by `make emulate`.
 CORE_OBJECTS := $(patsubst native/%.cpp,build/fuzz/objects/%.o,$(filter-out \
-	native/module.cpp native/bind_% native/dispatch.cpp native/targets/avx512%,\
+	native/module.cpp native/bind_% native/dispatch.cpp native/targets/avx512% native/targets/amx%,\
 	$(wildcard native/*.cpp native/targets/*.cpp)))
 CORE_FLAGS := -std=c++20 -O1 -g1 -ffp-contract=off -Wall -Wextra -Wno-unused-function \
 	-Wno-unneeded-internal-declaration -Inative -fsanitize=address,undefined -fno-sanitize-recover=all

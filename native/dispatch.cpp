@@ -10,6 +10,7 @@ namespace {
 // Best first.
 constexpr const Kernels* kTargets[] = {
 #if defined(__x86_64__)
+    &amx_kernels,
     &avx512bf16_kernels,
     &avx512_kernels,
     &avx2_kernels,

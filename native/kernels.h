@@ -12,8 +12,8 @@ namespace talu {
 constexpr std::size_t kTileRows = 16;
 // Maximum tiles of one call of `multiply`, and the width of its sums in tiles.
 constexpr std::size_t kTilesAtOnce = 4;
-// Maximum rows of activations of one call of `multiply`; part of them stays in the cache.
-constexpr std::size_t kTokensInCache = 96;
+// Maximum rows of activations of one call of `multiply`, for the targets that read the most at once.
+constexpr std::size_t kMostTokensAtOnce = 192;
 
 // Layout of a weight matrix: tiles of 16 rows; within a tile `group` neighbouring
 // columns of row 0, of row 1 to row 15, then the next columns. Missing rows and columns are zero.
@@ -109,7 +109,7 @@ struct Kernels {
 
 extern const Kernels generic_kernels;
 #if defined(__x86_64__)
-extern const Kernels avx2_kernels, avx512_kernels, avx512bf16_kernels;
+extern const Kernels avx2_kernels, avx512_kernels, avx512bf16_kernels, amx_kernels;
 #endif
 
 }  // namespace talu

@@ -61,6 +61,10 @@ struct BlockActivations {
     all.advance<ROW>(column);
     return all;
   }
+  BlockActivations advance_rows(std::size_t rows) const {
+    const std::size_t bytes = rows * stride;
+    return {integers + bytes, scales + bytes, sums + bytes, stride};
+  }
   template <class ROW>
   void advance(std::size_t columns) {
     integers += columns * sizeof(typename ROW::Integer);
@@ -201,6 +205,9 @@ static void multiply_blocks(const void* packed, std::size_t tiles, std::size_t c
     for (std::size_t r = 0; r < tiles; ++r)
       add_tile(first + r * block_tile_bytes<F>(columns), sums + r * kTileRows);
   };
+  if constexpr (Matrices<F>::available)
+    if (tokens >= Matrices<F>::kFewestRows)
+      return Matrices<F>::multiply_tiles(first, tiles, columns, x, x_stride, tokens, sums);
   if constexpr (requires { typename F::Unpacked; })
     if (F::unpacks && tokens >= kUnpackedTokens<F>)
       return for_tiles([&](const std::byte* tile, float* to) {

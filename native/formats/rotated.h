@@ -261,6 +261,10 @@ struct Rotated {
                              const std::byte* x, std::size_t x_stride, std::size_t tokens,
                              float* sums) {
     static_assert(kCodePanels[0] * kTilesAtOnce <= kTokensInCache);
+    if constexpr (Matrices<Rotated>::available)
+      if (tokens >= Matrices<Rotated>::kFewestRows)
+        return Matrices<Rotated>::multiply_tiles(static_cast<const std::byte*>(packed), tiles, columns, x,
+                                           x_stride, tokens, sums);
     const std::size_t together = tokens <= kCodePanels[0] ? tiles : 1;
     for (std::size_t r = 0; r < tiles; r += together)
       multiply_together(static_cast<const std::byte*>(packed) + r * tile_bytes(columns), together,

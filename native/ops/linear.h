@@ -61,12 +61,13 @@ struct LinearGroup {
   }
   // The sums of a group of tiles.
   std::size_t scratch(const StepSize& size) const {
-    return smaller(size.rows, kTokensInCache) * kTilesAtOnce * kTileRows * sizeof(float);
+    return smaller(size.rows, kMostTokensAtOnce) * kTilesAtOnce * kTileRows * sizeof(float);
   }
 #else
   // Items are groups of tiles of consecutive weights, and as many tokens that a cache holds
   // their part of x: a group is read once from memory, then from the cache.
   void run(const Node& node, const Step& step) const {
+    static_assert(kTokensInCache <= kMostTokensAtOnce);
     const Value& x = step.values[node.inputs[0]];
     const Activations activations = activations_for(node.linears[0].weight, x, step);
     std::size_t items = 0;

@@ -2,6 +2,13 @@
 //
 // A fragment of kernels.inc, which includes it for each target, in an order that matters.
 
+// A target with matrix registers specialises this for the formats that they multiply
+// (formats/matrix_*.h).
+template <class F>
+struct Matrices {
+  static constexpr bool available = false;
+};
+
 template <class F>
 constexpr std::size_t place_in_tile(std::size_t column, std::size_t lane) {
   return (column / F::group * kTileRows + lane) * F::group + column % F::group;
@@ -110,6 +117,9 @@ template <class F>
 static void multiply_tiles(const void* packed, std::size_t tiles, std::size_t columns,
                            const std::byte* x, std::size_t x_stride, std::size_t tokens,
                            float* sums) {
+  if constexpr (Matrices<F>::available)
+    return Matrices<F>::multiply_tiles(static_cast<const std::byte*>(packed), tiles, columns, x, x_stride,
+                                 tokens, sums);
   using activation = typename F::activation;
   constexpr std::size_t kStride = kTilesAtOnce * kTileRows;
   const std::size_t padded = round_up(columns, F::group);

@@ -15,6 +15,8 @@ struct f32x16 {
   __m256 low, high;
 };
 
+// Rows of activations of one call of `multiply`, of which a cache holds a part.
+constexpr std::size_t kTokensInCache = 96;
 // Twelve of the sixteen registers can hold sums, for six tokens of one tile; eight with several
 // tiles at once, whose weights also need registers.
 constexpr std::size_t kPanels[] = {6, 4, 3, 2, 1};

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "targets/amx_emulation.h"
+
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx512.h>
 
@@ -146,5 +148,6 @@ TALU_INLINE __m512i multiply_pairs(__m512i x, __m512i y) {
 TALU_INLINE bool has_avx512() { return true; }
 TALU_INLINE bool has_bf16_products() { return true; }
 TALU_INLINE bool has_integer_products() { return true; }
+TALU_INLINE bool has_matrix_registers() { return true; }
 
 }  // namespace talu

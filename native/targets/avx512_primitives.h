@@ -4,6 +4,13 @@ struct f32x16 {
   __m512 v;
 };
 
+// Rows of activations of one call of `multiply`, of which a cache holds a part. Weights that are unpacked
+// for matrix registers are worth more of them.
+#if TALU_MATRIX_PRODUCTS
+constexpr std::size_t kTokensInCache = 192;
+#else
+constexpr std::size_t kTokensInCache = 96;
+#endif
 // Tokens multiplied by a tile at once, and sums in registers with several tiles.
 constexpr std::size_t kPanels[] = {12, 8, 4, 2, 1};
 constexpr std::size_t kSumsAtOnce = 24;

@@ -15,6 +15,8 @@ struct f32x16 {
   float lane[16];
 };
 
+// Rows of activations of one call of `multiply`, of which a cache holds a part.
+constexpr std::size_t kTokensInCache = 96;
 constexpr std::size_t kPanels[] = {4, 1};
 constexpr std::size_t kSumsAtOnce = 4;
 constexpr auto& kFloatPanels = kPanels;

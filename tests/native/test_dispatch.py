@@ -47,7 +47,7 @@ def test_an_unknown_target_is_an_error_at_first_use_that_names_the_supported_one
 
 
 def test_unsupported_and_unknown_targets_have_different_errors() -> None:
-    known = {"avx512bf16", "avx512", "avx2"}
+    known = {"amx", "avx512bf16", "avx512", "avx2"}
     for target in sorted(known - set(_native.targets())):
         done = python("from talu import _native; _native.formats()", TALU_CPU=target)
         assert f"the CPU target '{target}' is not supported by this processor" in done.stderr

@@ -73,6 +73,23 @@ def test_linear_equals_its_definition(
 
 
 @per_target
+@pytest.mark.parametrize("number_format", FORMATS)
+@pytest.mark.parametrize("columns", [31, 700])
+def test_a_row_has_the_same_bits_whatever_the_number_of_rows(
+    target: str, number_format: str, columns: int, pair: Callable, rows: type, run: Callable,
+    rng: np.random.Generator,
+) -> None:  # fmt: skip
+    g = Graph()
+    finish(g, g.linear(table(g, columns, rows=200), "weight", 70))
+    both = pair(g, random(g, rng), number_format=number_format, target=target, blocks=13)
+    blocks = range(13)
+    first = run(both.native, rows(range(200), blocks=blocks))
+    for count in (1, 2, 3, 5, 9, 16, 17, 31, 32, 33, 47, 48, 49, 96, 97, 199):
+        found = run(both.native, rows(range(1, 1 + count), blocks=blocks))
+        np.testing.assert_array_equal(found, first[1 : 1 + count])
+
+
+@per_target
 def test_linear_over_more_tokens_than_fit_into_the_cache_equals_its_definition(
     target: str, pair: Callable, rows: type, rng: np.random.Generator
 ) -> None:
