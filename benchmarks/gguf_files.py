@@ -17,7 +17,7 @@ from pathlib import Path
 
 from command import Report, in_turn, options, spread
 from files import default_files
-from peers import IkLlamaCpp, LlamaCpp, Peer, Talu, random_prompt
+from peers import IkLlamaCpp, Peer, Talu, llama_cpp, random_prompt
 from workers import Maker, Worker
 
 from talu.types import WEIGHT_FORMATS, WeightFormat
@@ -49,9 +49,9 @@ def talu(file: Path, threads: int, test: Test) -> Peer:
     return Talu(test.ours or file, threads, test.weight_format)
 
 
-def llama_cpp(file: Path, threads: int, test: Test) -> Peer:
-    """llama.cpp's own server code."""
-    return LlamaCpp(file, threads, test.context)
+def llama(file: Path, threads: int, test: Test) -> Peer:
+    """llama.cpp."""
+    return llama_cpp()(file, threads, test.context)
 
 
 def ik_llama_cpp(file: Path, threads: int, test: Test) -> Peer:
@@ -92,7 +92,7 @@ def measure(file: Path, threads: int, rounds: int, test: Test) -> list[Rates]:
 
 def makers() -> list[Maker]:
     """What opens each engine that is installed."""
-    found: list[Maker] = [talu, llama_cpp]
+    found: list[Maker] = [talu, llama]
     return [*found, ik_llama_cpp] if importlib.util.find_spec("ik_llama_cpp") else found
 
 

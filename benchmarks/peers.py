@@ -1,14 +1,16 @@
 """talu, llama.cpp and ik_llama.cpp behind the same methods, without rounds and reports.
 
 They run in this process or in one each, one after the other, and sleep while another one works.
-llama.cpp is driven through its own server code (package ``xllamacpp``); its rates are the timings
-that it reports itself, and what it decides by itself (flash attention, repacking, mapping) is left
-to it. ik_llama.cpp is driven through the functions of its library (package
-``ik-llama-cpp-python``, which is not installed with the tools of this project).
+llama.cpp is driven through its own server code (package ``xllamacpp``, a build for AVX2); its rates
+are the timings that it reports itself. What it decides by itself (flash attention, repacking,
+mapping) is left to it. Builds for this processor are driven through the functions of their
+libraries: llama.cpp (package ``llama-cpp-python``) and ik_llama.cpp (``ik-llama-cpp-python``), both
+of which are not installed with the tools of this project.
 """
 
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -175,6 +177,60 @@ class LlamaCpp(Peer):
         return result
 
 
+class LlamaCppLibrary(Peer):
+    """llama.cpp's library, in this process."""
+
+    def __init__(self, file: Path, threads: int, context: int) -> None:
+        api = self._api = importlib.import_module("llama_cpp")
+        api.llama_backend_init()
+        self._model = api.llama_model_load_from_file(
+            str(file).encode(), api.llama_model_default_params()
+        )
+        params = api.llama_context_default_params()
+        params.n_ctx = params.n_batch = context
+        params.n_threads = params.n_threads_batch = threads
+        self._context = api.llama_init_from_model(self._model, params)
+        version = importlib.metadata.version("llama-cpp-python")
+        features = api.llama_print_system_info().decode().split("CPU : ")[-1].split(" | ")
+        used = [each.split(" = ")[0] for each in features if "512" in each or "AMX" in each]
+        self.name = f"llama.cpp (llama-cpp-python {version}, {' '.join(used) or 'no AVX-512'})"
+
+    def answer(self, length: int, count: int, seed: int, history: int = 0) -> tuple[float, float]:
+        """See ``Peer``. Nothing is cached."""
+        self._api.llama_memory_clear(self._api.llama_get_memory(self._context), True)
+        start = time.perf_counter()
+        token = int(self._step(random_prompt(length, seed, history)).argmax())
+        first = time.perf_counter()
+        for _ in range(count):
+            token = int(self._step([token]).argmax())
+        decode = count / (time.perf_counter() - first) if count else math.nan
+        return length / (first - start), decode
+
+    def likely(self, prompt: list[int], count: int) -> dict[int, float]:
+        """See ``Peer``."""
+        self._api.llama_memory_clear(self._api.llama_get_memory(self._context), True)
+        return likeliest(self._step(prompt), count)
+
+    def close(self) -> None:
+        """See ``Peer``."""
+        self._api.llama_free(self._context)
+        self._api.llama_model_free(self._model)
+
+    def _step(self, tokens: list[int]) -> np.ndarray:
+        """The logits after the last of these tokens, valid until the next step."""
+        api = self._api
+        ids = (api.llama_token * len(tokens))(*tokens)
+        if api.llama_decode(self._context, api.llama_batch_get_one(ids, len(tokens))) != 0:
+            raise RuntimeError("llama.cpp could not run the step")
+        size = api.llama_vocab_n_tokens(api.llama_model_get_vocab(self._model))
+        return np.ctypeslib.as_array(api.llama_get_logits_ith(self._context, -1), (size,))
+
+
+def llama_cpp() -> Callable[[Path, int, int], Peer]:
+    """llama.cpp as it was built on this machine (``llama-cpp-python``), or that of a wheel."""
+    return LlamaCppLibrary if importlib.util.find_spec("llama_cpp") else LlamaCpp
+
+
 class IkLlamaCpp(Peer):
     """ik_llama.cpp's library, in this process."""
 
@@ -202,10 +258,7 @@ class IkLlamaCpp(Peer):
     def likely(self, prompt: list[int], count: int) -> dict[int, float]:
         """See ``Peer``."""
         self._context.kv_cache_clear()
-        logits = self._step(prompt, 0).astype(np.float64)
-        logits -= logits.max()
-        logits -= np.log(np.exp(logits).sum())
-        return {int(token): float(logits[token]) for token in logits.argsort()[::-1][:count]}
+        return likeliest(self._step(prompt, 0), count)
 
     def close(self) -> None:
         """See ``Peer``."""
@@ -222,6 +275,14 @@ class IkLlamaCpp(Peer):
         finally:
             self._api.llama_batch_free(batch)
         return np.ctypeslib.as_array(logits, (self._model.n_vocab,))
+
+
+def likeliest(logits: np.ndarray, count: int) -> dict[int, float]:
+    """The likeliest tokens and their log-probabilities."""
+    exact = logits.astype(np.float64)
+    exact -= exact.max()
+    exact -= np.log(np.exp(exact).sum())
+    return {int(token): float(exact[token]) for token in exact.argsort()[::-1][:count]}
 
 
 def random_prompt(length: int, seed: int, history: int = 0) -> list[int]:

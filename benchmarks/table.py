@@ -24,7 +24,7 @@ from command import Report, in_turn, options, spread
 from files import quantised
 from gguf_files import agreement
 from make_checkpoint import CONFIG, default_folder, tensor_shapes
-from peers import IkLlamaCpp, LlamaCpp, Talu
+from peers import IkLlamaCpp, Talu, llama_cpp
 from workers import Maker, Worker
 
 from talu import _native
@@ -122,7 +122,7 @@ def entries(bits: int, threads: int, context: int, *, with_ik: bool = True) -> I
         engine = partial(talu, weight_format=weights if own else "auto")
         makers: dict[str, Maker] = {TALU: engine}
         if not own:
-            makers[LLAMA] = LlamaCpp
+            makers[LLAMA] = llama_cpp()
             if with_ik and importlib.util.find_spec("ik_llama_cpp"):
                 makers[IK] = IkLlamaCpp
         for library, maker in makers.items():
