@@ -13,6 +13,7 @@ namespace {
 constexpr std::size_t kCharacters = 0x110000;
 constexpr std::size_t kAhead = 16;  // texts whose slots are fetched while those before them are placed
 constexpr std::size_t kUsualBytes = 12;  // of a token in a vocabulary, at most
+constexpr std::uint64_t kNotAscii = 0x8080808080808080u;  // bits of eight bytes
 constexpr std::uint64_t kPrime = (std::uint64_t{1} << 61) - 1;
 
 std::uint64_t random_factor() {
@@ -22,6 +23,23 @@ std::uint64_t random_factor() {
 }
 
 const std::uint64_t kFactor = random_factor();
+
+__extension__ using Wide = unsigned __int128;
+
+// The remainder modulo kPrime, of less than 2^123.
+std::uint64_t reduced(Wide value) {
+  std::uint64_t sum =
+      (static_cast<std::uint64_t>(value) & kPrime) + static_cast<std::uint64_t>(value >> 61);
+  sum = (sum & kPrime) + (sum >> 61);
+  return sum >= kPrime ? sum - kPrime : sum;
+}
+
+// kFactor to the power of 0 to 8, modulo kPrime.
+const std::array<std::uint64_t, 9> kPowers = [] {
+  std::array<std::uint64_t, 9> powers{1};
+  for (std::size_t i = 1; i < powers.size(); ++i) powers[i] = reduced(Wide{powers[i - 1]} * kFactor);
+  return powers;
+}();
 
 std::uint64_t mixed(std::uint64_t value) {
   value *= 0x9E3779B97F4A7C15u;
@@ -46,7 +64,7 @@ bool is_ascii(std::string_view text) {
     bits |= word;
   }
   for (; at < text.size(); ++at) bits |= static_cast<unsigned char>(text[at]);
-  return (bits & 0x8080808080808080u) == 0;
+  return (bits & kNotAscii) == 0;
 }
 
 // The bytes of a character that begins with this one, in valid UTF-8.
@@ -74,13 +92,9 @@ bool fits(unsigned char first, unsigned char second) {
   }
 }
 
-void feed(Hasher& hasher, std::string_view text) {
-  for (const char byte : text) hasher.add(static_cast<unsigned char>(byte));
-}
-
 std::uint64_t hash_of(std::string_view text) {
   Hasher hasher;
-  feed(hasher, text);
+  hasher.add(text);
   return hasher.value();
 }
 
@@ -92,11 +106,19 @@ std::uint64_t hash_of(Merges::Pair pair) {
 }  // namespace
 
 void Hasher::add(unsigned char byte) {
-  __extension__ using Wide = unsigned __int128;
-  const Wide product = static_cast<Wide>(state_) * kFactor + byte;
-  const std::uint64_t sum = (static_cast<std::uint64_t>(product) & kPrime) +
-                            static_cast<std::uint64_t>(product >> 61);
-  state_ = sum >= kPrime ? sum - kPrime : sum;
+  state_ = reduced(Wide{state_} * kFactor + byte);
+}
+
+// As byte by byte, but the products of eight bytes do not wait for one another.
+void Hasher::add(std::string_view bytes) {
+  while (!bytes.empty()) {
+    const std::size_t count = std::min(bytes.size(), kPowers.size() - 1);
+    Wide sum = Wide{state_} * kPowers[count];
+    for (std::size_t i = 0; i < count; ++i)
+      sum += Wide{kPowers[count - 1 - i]} * static_cast<unsigned char>(bytes[i]);
+    state_ = reduced(sum);
+    bytes.remove_prefix(count);
+  }
 }
 
 std::uint64_t Hasher::value() const { return mixed(state_); }
@@ -182,7 +204,7 @@ std::uint32_t Texts::find(std::string_view text) const { return look_up(hash_of(
 
 std::vector<std::uint32_t> Texts::within(std::string_view text, std::string_view prefix) const {
   Hasher first;
-  feed(first, prefix);
+  first.add(prefix);
   std::vector<std::uint32_t> found;
   const auto note = [&found](std::uint32_t number) {
     if (number != kNoText) found.push_back(number);
@@ -225,10 +247,10 @@ std::vector<std::uint32_t> Texts::incomplete(std::string_view chosen) const {
 
 bool Merges::add(const Texts& vocabulary, std::string_view left, std::string_view right) {
   Hasher hasher;
-  feed(hasher, left);
+  hasher.add(left);
   const Pair pair{vocabulary.look_up(hasher.value(), "", left), vocabulary.find(right)};
   if (pair.left == kNoText || pair.right == kNoText) return false;
-  feed(hasher, right);
+  hasher.add(right);
   if (vocabulary.look_up(hasher.value(), left, right) == kNoText) return false;
   pairs_.push_back(pair);
   return true;
@@ -272,6 +294,10 @@ std::vector<std::uint32_t> Merges::among(const Texts& vocabulary,
 bool is_utf8(std::string_view bytes) {
   const auto* at = reinterpret_cast<const unsigned char*>(bytes.data());
   const auto* end = at + bytes.size();
+  for (std::uint64_t word = 0; end - at >= 8; at += 8) {
+    std::memcpy(&word, at, 8);
+    if (word & kNotAscii) break;
+  }
   while (at < end) {
     const unsigned char first = *at++;
     if (first < 0x80) continue;

@@ -16,6 +16,7 @@ constexpr std::uint32_t kNoText = UINT32_MAX;
 class Hasher {
  public:
   void add(unsigned char byte);
+  void add(std::string_view bytes);
   std::uint64_t value() const;
 
  private:

@@ -1,4 +1,4 @@
-// Finds the model in tokenizer.json, and reads its vocabulary and merges; all else is skipped.
+// Reads vocabulary and merges of the model in tokenizer.json in one pass; all else is skipped.
 #include "tokenizer_json.h"
 
 #include <cstdint>
@@ -13,9 +13,10 @@ constexpr std::size_t kMaxIds = std::size_t{1} << 24;
 
 class Reader {
  public:
-  explicit Reader(std::string_view content) : content_(content) {}
+  explicit Reader(std::string_view content, std::size_t at = 0) : content_(content), at_(at) {}
 
   std::size_t at() const { return at_; }
+  std::size_t rest() const { return content_.size() - at_; }
 
   bool take(char wanted) {
     space();
@@ -38,15 +39,17 @@ class Reader {
   bool text(std::string& out) {
     out.clear();
     if (!take('"')) return false;
-    for (;;) {
+    for (unsigned char bits = 0;;) {
       const std::size_t start = at_;
-      while (at_ < content_.size() && content_[at_] != '"' && content_[at_] != '\\' &&
-             static_cast<unsigned char>(content_[at_]) >= 0x20)
-        ++at_;
+      for (; at_ < content_.size(); ++at_) {
+        const auto byte = static_cast<unsigned char>(content_[at_]);
+        if (byte == '"' || byte == '\\' || byte < 0x20) break;
+        bits |= byte;
+      }
       out.append(content_, start, at_ - start);
       if (at_ >= content_.size()) return false;
       const char found = content_[at_++];
-      if (found == '"') return is_utf8(out);
+      if (found == '"') return bits < 0x80 || is_utf8(out);  // escapes are valid characters
       if (found != '\\' || !escape(out)) return false;
     }
   }
@@ -166,7 +169,7 @@ class Reader {
   }
 
   std::string_view content_;
-  std::size_t at_ = 0;
+  std::size_t at_;
 };
 
 struct Span {
@@ -174,55 +177,10 @@ struct Span {
   bool known() const { return end > 0; }
 };
 
-// Where the vocabulary and the merges are.
-struct Places {
-  Span model, vocabulary, merges;
-};
-
-// Moves past a value that begins with a bracket and occurs once.
-bool skip_once(Reader& reader, char bracket, Span& place) {
-  if (place.known() || !reader.next_is(bracket)) return false;
-  const std::size_t start = reader.at();
-  if (!reader.skip()) return false;
-  place = {start, reader.at()};
-  return true;
-}
-
-bool find_in_model(Reader& reader, Places& places) {
-  std::string key;
-  if (!reader.take('{')) return false;
-  do {
-    if (!reader.text(key) || !reader.take(':')) return false;
-    const bool fits = key == "vocab"    ? skip_once(reader, '{', places.vocabulary)
-                      : key == "merges" ? skip_once(reader, '[', places.merges)
-                                        : reader.skip();
-    if (!fits) return false;
-  } while (reader.take(','));
-  return reader.take('}') && places.vocabulary.known() && places.merges.known();
-}
-
-bool find_places(std::string_view content, Places& places) {
-  Reader reader(content);
-  std::string key;
-  if (!reader.take('{')) return false;
-  do {
-    if (!reader.text(key) || !reader.take(':')) return false;
-    if (key != "model") {
-      if (!reader.skip()) return false;
-      continue;
-    }
-    if (places.model.known()) return false;
-    if (!find_in_model(reader, places)) return false;
-    places.model.end = reader.at();
-  } while (reader.take(','));
-  return reader.take('}') && reader.ends() && places.model.known();
-}
-
-bool read_vocabulary(std::string_view content, Texts& out) {
-  Reader reader(content);
+bool read_vocabulary(Reader& reader, Texts& out) {
   Texts found;
   std::vector<std::uint32_t> ids;
-  found.reserve(content.size() / 16, content.size());
+  found.reserve(reader.rest() / 16, reader.rest());
   std::string text;
   std::uint32_t id = 0;
   if (!reader.take('{')) return false;
@@ -242,15 +200,14 @@ bool read_vocabulary(std::string_view content, Texts& out) {
   if (ordered) {
     out = std::move(found);
   } else {
-    out.reserve(ids.size(), content.size());
+    out.reserve(ids.size(), reader.at());
     for (const std::uint32_t place : places) out.add(found[place]);
   }
   return out.repeated() == kNoText;
 }
 
 // A merge is a pair of strings, or one string with a space in the middle.
-bool read_merges(std::string_view content, const Texts& vocabulary, Merges& out) {
-  Reader reader(content);
+bool read_merges(Reader& reader, const Texts& vocabulary, Merges& out) {
   std::string left, right;
   if (!reader.take('[')) return false;
   if (!reader.take(']')) {
@@ -273,18 +230,60 @@ bool read_merges(std::string_view content, const Texts& vocabulary, Merges& out)
   return true;
 }
 
+// Where the vocabulary and the merges are.
+struct Places {
+  Span vocabulary, merges;
+};
+
+// Reads the vocabulary, or merges after it; merges before it are skipped.
+bool read_entry(Reader& reader, bool is_merges, Places& places, TokenizerJson& out) {
+  Span& place = is_merges ? places.merges : places.vocabulary;
+  if (place.known() || !reader.next_is(is_merges ? '[' : '{')) return false;
+  const std::size_t start = reader.at();
+  const bool fits = !is_merges                  ? read_vocabulary(reader, out.vocabulary)
+                    : places.vocabulary.known() ? read_merges(reader, out.vocabulary, out.merges)
+                                                : reader.skip();
+  place = {start, reader.at()};
+  return fits;
+}
+
+bool read_model(std::string_view content, Reader& reader, Places& places, TokenizerJson& out) {
+  std::string key;
+  if (!reader.take('{')) return false;
+  do {
+    if (!reader.text(key) || !reader.take(':')) return false;
+    const bool is_merges = key == "merges", is_entry = is_merges || key == "vocab";
+    if (!(is_entry ? read_entry(reader, is_merges, places, out) : reader.skip())) return false;
+  } while (reader.take(','));
+  const auto& [vocabulary, merges] = places;
+  if (!reader.take('}') || !vocabulary.known() || !merges.known()) return false;
+  if (merges.start > vocabulary.start) return true;
+  Reader skipped(content.substr(0, merges.end), merges.start);
+  return read_merges(skipped, out.vocabulary, out.merges);
+}
+
+bool read_file(std::string_view content, Places& places, TokenizerJson& out) {
+  Reader reader(content);
+  std::string key;
+  if (!reader.take('{')) return false;
+  do {
+    if (!reader.text(key) || !reader.take(':')) return false;
+    if (key != "model") {
+      if (!reader.skip()) return false;
+      continue;
+    }
+    if (places.vocabulary.known()) return false;
+    if (!read_model(content, reader, places, out)) return false;
+  } while (reader.take(','));
+  return reader.take('}') && reader.ends() && places.vocabulary.known();
+}
+
 }  // namespace
 
 std::optional<TokenizerJson> read_tokenizer_json(std::string_view content) {
   Places places;
-  if (!find_places(content, places)) return std::nullopt;
-  const auto part = [&content](Span span) {
-    return content.substr(span.start, span.end - span.start);
-  };
   TokenizerJson result;
-  if (!read_vocabulary(part(places.vocabulary), result.vocabulary) ||
-      !read_merges(part(places.merges), result.vocabulary, result.merges))
-    return std::nullopt;
+  if (!read_file(content, places, result)) return std::nullopt;
   std::pair first{places.vocabulary, "{}"}, second{places.merges, "[]"};
   if (first.first.start > second.first.start) std::swap(first, second);
   result.rest.append(content.substr(0, first.first.start)).append(first.second);
