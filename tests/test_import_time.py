@@ -49,6 +49,7 @@ OTHER_FEATURES = {
     "talu.engine.pooling", "talu.engine.vectors", "talu.models.bert", "talu.models.gemma",
     "talu.profile", "talu.router.discovery", "talu.router.policies", "talu.router.routing",
     "talu.sources.gguf", "talu.sources.hub", "talu.sources.quantised.mlx", "talu.storage",
+    "talu.template.prompt_template",
 }  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def test_the_first_answer_of_a_packed_model_loads_nothing_of_other_features(
     raw, whole = map(set, json.loads(shown.stdout))
     assert whole & OTHER_FEATURES == set()
     assert "jinja2" in whole
-    assert raw & {"jinja2", "talu.template.prompt_template"} == set()
+    assert "jinja2" not in raw
 
 
 COUNT_DATACLASSES = """

@@ -10,7 +10,7 @@ from talu.error_text import reason, shown
 from talu.exceptions import TemplateError, TemplateNotFoundError, ValidationError
 from talu.template.limits import MAX_SOURCE
 from talu.template.plain import plain
-from talu.template.render import render, traits
+from talu.template.render import RAW, render, traits
 from talu.template.sandbox import check_template, run_template, template_variables
 
 __all__ = ["PromptTemplate"]
@@ -149,6 +149,4 @@ def _size_of(path: Path) -> int:
     return status.st_size
 
 
-PromptTemplate.RAW = PromptTemplate(
-    "{{ messages | map(attribute='content') | select | join('\\n\\n') }}", strict=False
-)
+PromptTemplate.RAW = PromptTemplate(RAW, strict=False)

@@ -11,8 +11,9 @@ from talu.template.limits import template_time
 from talu.template.plain import plain
 from talu.template.sandbox import run_template
 
-__all__ = ["render", "render_plain", "traits"]
+__all__ = ["RAW", "render", "render_plain", "traits"]
 
+RAW = r"{{ messages | map(attribute='content') | select | join('\n\n') }}"  # no template at all
 _OWN = {"messages", "tools", "add_generation_prompt"}
 
 

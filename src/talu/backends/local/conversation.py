@@ -11,8 +11,7 @@ from talu.template.adaptation import adapt
 from talu.template.limits import template_time
 from talu.template.masking import Mask, texts_of
 from talu.template.plain import plain
-from talu.template.prompt_template import PromptTemplate
-from talu.template.render import render_plain, traits
+from talu.template.render import RAW, render_plain, traits
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import Request
 from talu.unicode import check_unicode, is_unicode
@@ -62,7 +61,7 @@ def _rendered(request: Request, engine: Engine, source: str, must_fit: bool) -> 
     parts = mask.parts(rendered)
     text = "".join(piece for piece, _ in parts)
     watch = watch_of(request, engine, text, must_fit)
-    if source == PromptTemplate.RAW.source:  # it writes no special tokens: the tokenizer adds them
+    if source == RAW:  # it writes no special tokens: the tokenizer adds them
         return Prompt(text, tokenizer.encode(text, watch=watch))
     if request.config.allow_special_tokens:
         ids = tokenizer.encode(text, special_tokens=False, watch=watch)
@@ -122,7 +121,7 @@ def _mask(texts: list[str], request: Request, tokenizer: Tokenizer) -> Mask:
     The assistant's messages may contain those, because the model may have written them.
     """
     source = texts[0]
-    if request.config.allow_special_tokens or source == PromptTemplate.RAW.source:
+    if request.config.allow_special_tokens or source == RAW:
         return Mask(texts)
     whole = "\0".join(texts[1:])
     tags = [tag for tag in tokenizer.plain_added_tokens if tag in whole]
