@@ -15,7 +15,7 @@ from tests.remote.llama import gguf as smollm
 
 from talu.exceptions import ModelError
 from talu.gguf.encodings import READABLE, TYPES, encoding
-from talu.gguf.header import MAX_HEADER
+from talu.gguf.header import FIRST_READ, MAX_HEADER
 from talu.gguf.reader import model_files, open_gguf
 
 MAPPED = pytest.mark.parametrize("use_mmap", [True, False], ids=["mapped", "read"])
@@ -351,6 +351,13 @@ def test_a_header_beyond_the_limit_is_refused_without_reading_it(write: Write) -
         open_gguf(path)
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("before", range(FIRST_READ - 90, FIRST_READ - 20))
+def test_a_header_is_read_further_at_any_of_its_bytes(write: Write, before: int) -> None:
+    path = write(whole([entry("a", 8, text("x" * before)), entry("b", 4, u32(7))], [tensor("c")]))
+    os.truncate(path, path.stat().st_size + 8)
+    assert metadata_of(path)["b"] == 7
 
 
 def test_a_vocabulary_of_a_million_texts_is_read_quickly(write: Write) -> None:

@@ -144,7 +144,8 @@ class _Cursor:
 
     def u32(self, what: str = "its header") -> int:
         """An unsigned 32-bit number."""
-        number: int = _U32.unpack_from(self.data, self.need(4, what))[0]
+        start = self.need(4, what)  # may read more data
+        number: int = _U32.unpack_from(self.data, start)[0]
         return number
 
     def u64(self, what: str = "its header") -> int:
