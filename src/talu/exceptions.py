@@ -16,11 +16,14 @@ __all__ = [
     "EndpointError",
     "GenerationError",
     "IOError",
+    "IncompleteJSONError",
     "ModelError",
     "ModelNotFoundError",
     "ResourceError",
+    "SchemaValidationError",
     "StateError",
     "StorageError",
+    "StructuredOutputError",
     "TaluError",
     "TemplateError",
     "TemplateNotFoundError",
@@ -126,6 +129,63 @@ class EndpointError(GenerationError):
         self.request_id = request_id
         self.retry_after = retry_after
         self.transient = transient
+
+
+class StructuredOutputError(TaluError, ValueError):
+    """A ``response_format`` cannot be used, or an answer does not have this form.
+
+    The format is not valid, exceeds a limit, no value satisfies it, or the model cannot follow it.
+    """
+
+    default_code = "STRUCTURED_OUTPUT_ERROR"
+
+
+class IncompleteJSONError(StructuredOutputError):
+    """An answer ended before its value did, mostly because ``max_tokens`` was reached.
+
+    Attributes:
+        partial_text: the answer.
+        finish_reason: why it ended.
+    """
+
+    default_code = "INCOMPLETE_JSON"
+
+    def __init__(self, partial_text: str, finish_reason: str | None) -> None:
+        self.partial_text = partial_text
+        self.finish_reason = finish_reason
+        reason = "" if finish_reason is None else f" with the finish reason {str(finish_reason)!r}"
+        super().__init__(
+            f"the answer ended{reason} before its value was complete, after {len(partial_text):,} "
+            "characters; a larger max_tokens gives it more room",
+            details={"partial_text": partial_text, "finish_reason": finish_reason},
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.partial_text, self.finish_reason)
+
+
+class SchemaValidationError(StructuredOutputError):
+    """An answer does not have the form that was asked for.
+
+    Attributes:
+        raw_text: the answer.
+        validation_error: what is wrong, and where.
+        partial_data: the value of the answer, if it is JSON; None otherwise.
+    """
+
+    default_code = "SCHEMA_VALIDATION_FAILED"
+
+    def __init__(self, raw_text: str, validation_error: str, partial_data: object = None) -> None:
+        self.raw_text = raw_text
+        self.validation_error = validation_error
+        self.partial_data = partial_data
+        super().__init__(
+            f"the answer does not have the form of response_format: {validation_error}",
+            details={"raw_text": raw_text, "validation_error": validation_error},
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.raw_text, self.validation_error, self.partial_data)
 
 
 class ModelError(TaluError, RuntimeError):

@@ -1,0 +1,62 @@
+"""Checks JSON values with the ``jsonschema`` package, which nothing else imports."""
+
+from typing import Any, Protocol
+
+import jsonschema
+from jsonschema import FormatChecker
+from jsonschema.exceptions import SchemaError
+from jsonschema.validators import Draft202012Validator, validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import EMPTY_REGISTRY
+
+from talu.error_text import shown
+from talu.structured.keywords import pointer
+from talu.structured.schema_checks import invalid
+
+__all__ = ["Checker", "checked_formats", "checker"]
+
+
+class Checker(Protocol):
+    """Checks values against a schema."""
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with a value, and where; None if it fits."""
+
+
+def checker(schema: dict[str, Any]) -> Checker:
+    """A checker for a schema.
+
+    Raises:
+        StructuredOutputError: the schema is not valid by its draft.
+    """
+    return _Checker(schema)
+
+
+def checked_formats() -> frozenset[str]:
+    """The names of the formats that can be checked."""
+    return frozenset(FormatChecker().checkers)
+
+
+class _Checker:
+    def __init__(self, schema: dict[str, Any]) -> None:
+        kind = validator_for(schema, default=Draft202012Validator)
+        try:
+            kind.check_schema(schema)
+        except SchemaError as error:
+            place = pointer("#", *error.absolute_path)
+            raise invalid(f"is wrong at {shown(place)}: {error.message[:300]}", at=place) from error
+        # An empty registry: the default one downloads what a schema refers to.
+        registry: Registry[Any] = EMPTY_REGISTRY
+        self._validator = kind(schema, registry=registry, format_checker=FormatChecker())
+
+    def problem(self, value: Any) -> str | None:
+        try:
+            error = jsonschema.exceptions.best_match(self._validator.iter_errors(value))
+        except Unresolvable as missing:
+            raise invalid(f"refers to {missing.ref!r}, where nothing is") from missing
+        except RecursionError:
+            return "the value, or the schema, is nested too deeply to be checked"
+        if error is None:
+            return None
+        return f"{pointer('#', *error.absolute_path)}: {error.message[:500]}"

@@ -1,0 +1,25 @@
+"""Reports which keywords of a schema were enforced, checked or ignored."""
+
+from dataclasses import dataclass
+
+__all__ = ["SchemaReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaReport:
+    """What was done with each keyword of a schema; a keyword is named by its JSON pointer.
+
+    Annotations, such as ``title`` and ``default``, demand nothing and are not listed.
+
+    Attributes:
+        enforced: keywords that no generated token could violate.
+        checked: keywords that the complete answer was checked for.
+        ignored: keywords that demand nothing by the specification and may have been meant
+            otherwise: unknown ones, such as misspelled ones, and formats without a definition.
+        enforced_by: who enforced: ``"talu"``, the name of a provider, or None for nobody.
+    """
+
+    enforced: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    enforced_by: str | None = None
