@@ -24,7 +24,7 @@ namespace {
 using Logits = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 constexpr size_t kWorthWaking = 1 << 16;  // logits, for another thread to help
 
-using Seen = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Words = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 template <class T>
 T field(nb::handle value, const char* name) {
@@ -38,12 +38,12 @@ T field(nb::handle value, const char* name) {
 // Keeps alive what the rows point to, while other threads may change the caller's list.
 struct Owned {
   std::vector<nb::object> settings;
-  std::vector<Seen> seen;
+  std::vector<Words> words;
 };
 
 talu::SampleRow row_of(nb::handle given, Owned& owned) {
-  if (!nb::isinstance<nb::tuple>(given) || nb::len(given) != 3)
-    throw std::invalid_argument("it must be a tuple of settings, position and seen tokens");
+  if (!nb::isinstance<nb::tuple>(given) || nb::len(given) != 4)
+    throw std::invalid_argument("it must be a tuple of settings, position, seen tokens and mask");
   const auto fields = nb::borrow<nb::tuple>(given);
   talu::SampleRow row;
   if (!nb::isinstance<talu::SamplerSettings>(fields[0]))
@@ -52,9 +52,14 @@ talu::SampleRow row_of(nb::handle given, Owned& owned) {
   row.settings = nb::inst_ptr<const talu::SamplerSettings>(fields[0]);
   row.position = field<uint64_t>(fields[1], "position");
   if (!fields[2].is_none()) {
-    owned.seen.push_back(field<Seen>(fields[2], "seen"));
-    row.seen = owned.seen.back().data();
-    row.seen_count = owned.seen.back().size();
+    owned.words.push_back(field<Words>(fields[2], "seen"));
+    row.seen = owned.words.back().data();
+    row.seen_count = owned.words.back().size();
+  }
+  if (!fields[3].is_none()) {
+    owned.words.push_back(field<Words>(fields[3], "mask"));
+    row.mask = owned.words.back().data();
+    row.mask_words = owned.words.back().size();
   }
   return row;
 }

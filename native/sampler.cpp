@@ -15,6 +15,7 @@ namespace {
 
 constexpr size_t kBlock = kWeighedTogether;  // values that share a maximum, and a partial sum
 constexpr size_t kBins = 2048;               // of the histogram that finds the nucleus
+constexpr size_t kMaskBits = 32;             // of a word
 constexpr double kLargestSetting = 1e30;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -43,6 +44,9 @@ void check(const SampleRow& row, size_t vocabulary) {
   for (size_t i = 0; i < row.seen_count; ++i)
     if (row.seen[i] < 0 || static_cast<size_t>(row.seen[i]) >= vocabulary)
       refuse("seen token ", row.seen[i], ", the vocabulary has ", vocabulary);
+  if (row.mask != nullptr && row.mask_words != (vocabulary + kMaskBits - 1) / kMaskBits)
+    refuse("the mask has ", row.mask_words, " words, but the vocabulary has ", vocabulary,
+           " tokens");
 }
 
 // Four values at once, as the compiler's vector type: every supported processor has such registers,
@@ -188,13 +192,14 @@ void Sampler::best(const float* x, size_t size, size_t count) {
   candidates_.erase(end, candidates_.end());
 }
 
-// Applies bias and penalties to a copy; returns the row itself if there are none.
+// Applies bias, penalties and mask to a copy; returns the row itself if there are none.
 const float* Sampler::adjust(const float* x, size_t size, const SampleRow& row) {
   const SamplerSettings& settings = *row.settings;
   const bool repetition = settings.repetition_penalty != 1 && row.seen_count > 0;
   const bool frequency = (settings.presence_penalty != 0 || settings.frequency_penalty != 0) &&
                          row.seen_count > settings.seen_prompt;
-  if (settings.bias_ids.empty() && !repetition && !frequency) return x;
+  const bool masked = row.mask != nullptr;
+  if (settings.bias_ids.empty() && !repetition && !frequency && !masked) return x;
   adjusted_.assign(x, x + size);
   for (size_t i = 0; i < settings.bias_ids.size(); ++i) {
     float& value = adjusted_[static_cast<size_t>(settings.bias_ids[i])];
@@ -203,7 +208,24 @@ const float* Sampler::adjust(const float* x, size_t size, const SampleRow& row) 
   }
   if (repetition) penalise_repetition(row);
   if (frequency) penalise_frequency(row);
+  if (masked) ban_masked(row);
   return adjusted_.data();
+}
+
+void Sampler::ban_masked(const SampleRow& row) {
+  const size_t size = adjusted_.size();
+  for (size_t word = 0; word < row.mask_words; ++word) {
+    const uint32_t bits = static_cast<uint32_t>(row.mask[word]);
+    if (bits == ~uint32_t{0}) continue;
+    const size_t begin = word * kMaskBits, count = std::min(size - begin, kMaskBits);
+    float* values = adjusted_.data() + begin;
+    if (bits == 0) {
+      std::fill_n(values, count, -kInfinity);
+      continue;
+    }
+    for (size_t bit = 0; bit < count; ++bit)
+      if ((bits >> bit & 1) == 0) values[bit] = -kInfinity;
+  }
 }
 
 // Divides positive and multiplies negative logits, once for each token.

@@ -29,12 +29,15 @@ struct SamplerSettings {
   void check() const;
 };
 
-// What changes from token to token. Both pointers are borrowed; the settings have been checked.
+// What changes from token to token. The pointers are borrowed; the settings have been checked.
+// Bit i % 32 of the mask's word i / 32 says whether token i is allowed; without a mask, all are.
 struct SampleRow {
   const SamplerSettings* settings = nullptr;
   uint64_t position = 0;
   const int32_t* seen = nullptr;
   size_t seen_count = 0;
+  const int32_t* mask = nullptr;
+  size_t mask_words = 0;
 };
 
 // `logprob` and `top_logprobs` are set if top_logprobs >= 0 was requested.
@@ -54,8 +57,8 @@ class Sampler {
  public:
   explicit Sampler(const Kernels& kernels) : kernels_(kernels) {}
 
-  // Bias, repetition penalty, presence and frequency penalty, temperature, top-k, top-p, min-p, in
-  // that order. Throws std::invalid_argument for token ids outside the vocabulary, logits that are
+  // Bias, repetition penalty, presence and frequency penalty, mask, temperature, top-k, top-p, min-p,
+  // in that order. Throws std::invalid_argument for token ids outside the vocabulary, logits that are
   // not numbers, and when no token is left. Ties go to the lower id everywhere.
   Sample sample(const float* logits, size_t vocabulary, const SampleRow& row);
 
@@ -75,6 +78,7 @@ class Sampler {
   const float* adjust(const float* x, size_t size, const SampleRow& row);
   void penalise_repetition(const SampleRow& row);
   void penalise_frequency(const SampleRow& row);
+  void ban_masked(const SampleRow& row);
   int32_t argmax(const float* x, size_t size, float peak) const;
   int32_t draw(const float* x, size_t size, float peak, const SampleRow& row);
   double weigh(const float* x, size_t size, float peak, float temperature);

@@ -19,6 +19,7 @@ SETTINGS = {  # name: the largest value, and values that exceed it
     "max_tokens": (2**31 - 1, [2**31, HUGE]),
     "temperature": (1000.0, [1000.5, HUGE, float("inf"), -HUGE]),
     "top_k": (2**31 - 1, [2**31, HUGE]),
+    "max_thinking_tokens": (2**31 - 1, [2**31, HUGE]),
     "top_p": (1.0, [1.01, HUGE]),
     "min_p": (1.0, [1.01, HUGE]),
     "repetition_penalty": (1000.0, [1001, HUGE, 0.0]),
@@ -58,7 +59,7 @@ def test_a_setting_beyond_its_bound_is_named_in_a_short_error(name: str, value: 
 def test_every_setting_that_is_a_number_or_a_collection_is_in_the_table() -> None:
     fields = GenerationConfig().to_dict()
     switches = {name for name, value in fields.items() if isinstance(value, bool)}
-    text = {"chat_template", "extra_context"}  # limited when they are rendered
+    text = {"chat_template", "extra_context", "response_format"}  # limited when they are used
     assert fields.keys() - switches - text - SETTINGS.keys() == set()
 
 

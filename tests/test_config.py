@@ -18,6 +18,7 @@ from talu.config import (
 )
 from talu.error_text import shown
 from talu.exceptions import ValidationError
+from talu.structured.formats import format_of
 
 WRONG = [
     ("max_tokens", 0),
@@ -81,6 +82,11 @@ WRONG = [
     ("cache_namespace", "\ud800"),
     ("cache_namespace", b"tenant"),
     ("cache_namespace", 7),
+    ("response_format", 3),
+    ("response_format", "name, age"),
+    ("response_format", complex),
+    ("max_thinking_tokens", -1),
+    ("max_thinking_tokens", 1.0),
     ("extra_body", "x"),
     ("extra_body", {1: "x"}),
     ("extra_body", {"x": {1}}),
@@ -106,6 +112,8 @@ RIGHT = {
     "extra_context": {"date": "today"},
     "allow_special_tokens": True,
     "cache_namespace": "x" * 256,
+    "response_format": format_of({"type": "integer"}),
+    "max_thinking_tokens": 0,
     "extra_body": {"provider": {"order": ["a", "b"]}},
 }
 

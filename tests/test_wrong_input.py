@@ -17,6 +17,7 @@ from talu.exceptions import (
     ModelError,
     ModelNotFoundError,
     StateError,
+    StructuredOutputError,
     TemplateError,
     TemplateSyntaxError,
     TokenizerError,
@@ -295,10 +296,28 @@ ARGUMENTS = {  # a call on a valid model: (call, error, code, words of the messa
         ["stop_token_ids", "2048"],
     ),
     "feature of a later version": (
-        lambda c: c.ask("Hi", response_format={"type": "object"}),
+        lambda c: c.ask("Hi", tools=[]),
         ValidationError,
         "INVALID_ARGUMENT",
-        ["response_format", "structured output", "not have yet"],
+        ["tools", "not have yet"],
+    ),
+    "form of an unknown kind": (
+        lambda c: c.ask("Hi", response_format="name, age"),
+        ValidationError,
+        "INVALID_ARGUMENT",
+        ["response_format", "'name, age'", "JSON Schema"],
+    ),
+    "schema that is not valid": (
+        lambda c: c.ask("Hi", response_format={"type": "strin"}),
+        StructuredOutputError,
+        "STRUCTURED_OUTPUT_ERROR",
+        ["'#/type'", "'strin'"],
+    ),
+    "schema without values": (
+        lambda c: c.ask("Hi", response_format={"type": "integer", "minimum": 2, "maximum": 1}),
+        StructuredOutputError,
+        "STRUCTURED_OUTPUT_ERROR",
+        ["minimum (2)", "maximum (1)"],
     ),
     "model that the client does not have": (
         lambda c: c.ask("Hi", model="talu/pokcet"),

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         ModelSpec,
         OpenAICompatibleBackend,
     )
+    from talu.structured.values import Choice, Grammar, Regex
     from talu.template.prompt_template import PromptTemplate
     from talu.types import (
         Capabilities,
@@ -68,6 +69,7 @@ __all__ = [
     "AsyncStreamingResponse",
     "Capabilities",
     "Chat",
+    "Choice",
     "Client",
     "CompletionOptions",
     "Conversion",
@@ -79,6 +81,7 @@ __all__ = [
     "FinishReason",
     "GenerationConfig",
     "GenerationError",
+    "Grammar",
     "Hook",
     "HookManager",
     "IOError",
@@ -93,6 +96,7 @@ __all__ = [
     "Pooling",
     "Profile",
     "PromptTemplate",
+    "Regex",
     "ResourceError",
     "Response",
     "Router",
@@ -165,6 +169,7 @@ HOMES = {
         "ModelSpec",
         "OpenAICompatibleBackend",
     ),
+    "talu.structured.values": ("Choice", "Grammar", "Regex"),
     "talu.template.prompt_template": ("PromptTemplate",),
     "talu.types": (
         "Capabilities",

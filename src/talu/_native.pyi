@@ -133,7 +133,7 @@ class SamplerSettings:
 
 def sample(
     logits: Floats,
-    rows: Sequence[tuple[SamplerSettings, int, Ints | None]],
+    rows: Sequence[tuple[SamplerSettings, int, Ints | None, Ints | None]],
     num_threads: int = 1,
 ) -> list[tuple[int, float | None, tuple[tuple[int, float], ...]]]: ...
 

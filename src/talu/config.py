@@ -21,6 +21,7 @@ from typing import (
 
 from talu.error_text import NOT_YET, kind_of, nearest, shown
 from talu.exceptions import ValidationError
+from talu.first_use import loaded
 from talu.json_values import json_copy
 from talu.unicode import is_unicode
 
@@ -95,6 +96,8 @@ class GenerationSettings(TypedDict, total=False):
     extra_context: dict[str, object] | None
     allow_special_tokens: bool | None
     cache_namespace: str | None
+    response_format: Any
+    max_thinking_tokens: int | None
     extra_body: dict[str, Any] | None
 
 
@@ -246,6 +249,10 @@ def _body(name: str, value: object) -> dict[str, Any]:
     return copied
 
 
+def _format(name: str, value: object) -> Any:
+    return loaded("talu.structured.formats", "format_of")(value)
+
+
 class Setting(Generic[T]):
     """A field of ``GenerationConfig``, checked when set; None or unset reads as the default."""
 
@@ -314,6 +321,12 @@ class GenerationConfig:
         cache_namespace: the request shares computed prompts only with requests of the same
             namespace, such as the name of a tenant: 1 to 256 characters. None is the namespace of
             all requests that name none. With vLLM it is the ``cache_salt``.
+        response_format: the form of the answer: a pydantic model, a dataclass, a ``TypedDict`` or
+            another type of such parts, a JSON Schema as a dictionary, ``Regex``, ``Choice`` or
+            ``Grammar``. It is kept as a ``talu.structured.formats.ResponseFormat``. The answer's
+            ``parsed`` is the value, and its ``schema_report`` says what was enforced.
+        max_thinking_tokens: limit of the tokens of reasoning, after which the model has to answer;
+            0 is none. None is no limit.
         extra_body: additional fields of the requests to a remote model, as plain JSON values with
             at most 1,000,000 characters; it replaces that of a lower level as a whole. A local
             model refuses it.
@@ -340,6 +353,8 @@ class GenerationConfig:
     extra_context = Setting(None, _context)
     allow_special_tokens = Setting(False, check_boolean)
     cache_namespace = Setting(None, _namespace)
+    response_format = Setting(None, _format)
+    max_thinking_tokens = Setting(None, _whole(0, MAX_TOKENS))
     extra_body = Setting(None, _body)
 
     def __init__(self, **settings: Unpack[GenerationSettings]) -> None:
@@ -360,10 +375,12 @@ class GenerationConfig:
         return copy
 
     def to_dict(self, *, only_given: bool = False) -> dict[str, Any]:
-        """All fields, or only those that are set; a template as its source text."""
+        """All fields, or only those that are set, as plain values; a type as its JSON Schema."""
         values = dict(self.given) if only_given else {n: getattr(self, n) for n in FIELDS}
         if "chat_template" in values:
             values["chat_template"] = source_of(self.chat_template)
+        if values.get("response_format") is not None:
+            values["response_format"] = self.response_format.to_dict()
         return values
 
     def __or__(self, other: object) -> "GenerationConfig":

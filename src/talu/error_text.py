@@ -22,8 +22,6 @@ __all__ = [
 NOT_YET = {  # names of features that later versions have
     "allow_thinking": "structured output",
     "inject_schema_prompt": "structured output",
-    "max_thinking_tokens": "structured output",
-    "response_format": "structured output",
     "tool_choice": "tools",
     "tools": "tools",
     "tools_json": "tools",

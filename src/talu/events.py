@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # loaded when an answer is asked to have a form
+    from talu.structured.report import SchemaReport
 
 __all__ = [
     "Attempt",
@@ -201,6 +204,7 @@ class Done:
         notes: sentences that describe each deviation from the request.
         seed: the sampler's seed, given or drawn; None when it is unknown.
         attempts: the models that a router asked, and each repeated request, in order.
+        schema_report: what became of the keywords of ``response_format``; None without one.
     """
 
     finish_reason: FinishReason
@@ -212,6 +216,7 @@ class Done:
     notes: tuple[str, ...] = ()
     seed: int | None = None
     attempts: tuple[Attempt, ...] = ()
+    schema_report: "SchemaReport | None" = None
 
 
 @dataclass(frozen=True, slots=True)

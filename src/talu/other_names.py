@@ -113,7 +113,6 @@ OTHER_NAMES = {  # class, or "talu" for the module: a name in other libraries, a
     "StopFlag": {"set": "flag.signal()", "clear": "flag.reset()", "stop": "flag.signal()"},
 }
 LATER = {  # attributes of features that later versions have
-    "parsed": "structured output",
     "submit_tool_result": "tools",
     "submit_tool_results": "tools",
 } | NOT_YET

@@ -97,6 +97,40 @@ def test_options_reach_the_model(talu: Talu, scripted: Scripted) -> None:
     assert request.config.to_dict(only_given=True) == given
 
 
+def test_a_schema_is_read_from_fields_or_from_a_file(
+    talu: Talu, scripted: Scripted, tmp_path: Path
+) -> None:
+    schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps({**schema, "additionalProperties": False}))
+    for given in ("age int", str(path)):
+        model = scripted('{"age": 3}')
+        outcome = talu("ask", "hi", "--model", "m", "--schema", given)
+        assert (outcome.status, outcome.out) == (0, '{"age": 3}\n')
+        (request,) = model.requests
+        assert request.config.response_format.schema == {**schema, "additionalProperties": False}
+
+
+@pytest.mark.parametrize("extra", [[], ["--json"]], ids=["text", "json"])
+def test_an_answer_that_does_not_have_its_form_is_printed_and_is_a_failure(
+    talu: Talu, scripted: Scripted, extra: list[str]
+) -> None:
+    scripted("Hi there")
+    outcome = talu("ask", "hi", "--model", "m", "--schema", "age int", *extra)
+    assert outcome.status == 1
+    assert "Hi there" in outcome.out
+    assert "does not have the form" in outcome.err
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_file_that_is_no_schema_is_wrong_usage(talu: Talu, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text(text)
+    outcome = talu("ask", "hi", "--model", "m", "--schema", str(path))
+    assert outcome.status == 2
+    assert "schema.json" in outcome.err
+
+
 def test_speculation_is_reported_in_the_usage(talu: Talu) -> None:
     ask = ["ask", "What is 2+2?", "--model", "talu/pocket", "--temperature", "0", "--json"]
     plain, speculative = (

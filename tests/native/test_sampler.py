@@ -48,8 +48,15 @@ FILTERS: dict[str, dict[str, Any]] = {
 }
 
 
-def row_of(position: int = 0, *, seen: Any = None, **settings: Any) -> SampleRow:
-    return SampleRow(SamplerSettings(**settings), position, seen)
+def row_of(position: int = 0, *, seen: Any = None, mask: Any = None, **settings: Any) -> SampleRow:
+    return SampleRow(SamplerSettings(**settings), position, seen, mask)
+
+
+def mask_of(seed: int, vocabulary: int, share: float) -> NDArray[np.int32]:
+    """Words of a mask that allows about this share of the tokens, and at least one."""
+    allowed = np.random.default_rng(seed).random(-(-vocabulary // 32) * 32) < share
+    allowed[vocabulary // 2] = True
+    return np.packbits(allowed, bitorder="little").view(np.int32)
 
 
 def logits_of(seed: int, rows: int, vocabulary: int, spread: float = 3.0) -> NDArray[np.float32]:
@@ -106,6 +113,29 @@ def test_a_large_vocabulary_draws_the_tokens_of_the_definition(spread: float) ->
     logits = logits_of(2, len(FILTERS), 151_936, spread)
     rows = [row_of(p, seed=4, **changes) for p, changes in enumerate(FILTERS.values())]
     assert_same(sample(logits, rows), numpy_sampler.sample(logits, rows))
+
+
+@pytest.mark.parametrize("vocabulary", [31, 32, 33, 1003, 151_936])
+@pytest.mark.parametrize("share", [0, 0.02, 0.5, 1])
+def test_a_mask_draws_the_tokens_of_its_definition(share: float, vocabulary: int) -> None:
+    logits = logits_of(3, len(FILTERS), vocabulary)
+    masks = [mask_of(number, vocabulary, share) for number in range(len(FILTERS))]
+    rows = [row_of(i, mask=masks[i], **f) for i, f in enumerate(FILTERS.values())]
+    drawn = sample(logits, rows)
+    assert_same(drawn, numpy_sampler.sample(logits, rows))
+    for mask, sampled in zip(masks, drawn, strict=True):
+        assert mask[sampled.token // 32] >> sampled.token % 32 & 1
+
+
+def test_a_masked_token_is_never_drawn_however_large_its_bias() -> None:
+    row = row_of(mask=np.array([0b0110], np.int32), bias_ids=[3], bias_values=[1e6])
+    assert sample(np.zeros((1, 4), np.float32), [row])[0].token == 1
+
+
+def test_a_mask_does_not_change_the_rows_beside_it() -> None:
+    logits = logits_of(8, 2, 1000)
+    free, masked = row_of(4, temperature=1.0), row_of(4, mask=mask_of(1, 1000, 0.1))
+    assert sample(logits, [free, masked])[0] == sample(logits, [free, free])[0]
 
 
 @pytest.mark.parametrize("name", [name for name in FILTERS if name != "greedy"])
@@ -302,6 +332,9 @@ def test_settings_cannot_be_changed_after_they_are_checked() -> None:
         ),
         ({"seen": np.array([-1], np.int32)}, "row 1: seen token -1"),
         ({"seen": [1, 2]}, "row 1: seen is"),
+        ({"mask": [1]}, "row 1: mask is"),
+        ({"mask": np.zeros(2, np.int32)}, "row 1: the mask has 2 words"),
+        ({"mask": np.zeros(1, np.int32)}, "row 1: no token is left"),
         ({"bias_ids": range(4), "bias_values": [-100] * 4}, "row 1: no token is left"),
     ],
 )
@@ -314,7 +347,8 @@ def test_a_row_that_does_not_fit_the_logits_is_refused_with_its_number(
 
 
 def test_a_row_without_settings_is_refused() -> None:
-    rows: list[Any] = [None, (None, 0, None), (SamplerSettings(), 0), {}]
+    settings = SamplerSettings()
+    rows: list[Any] = [None, (None, 0, None, None), (settings, 0), (settings, 0, None), {}]
     for row in rows:
         with pytest.raises(ValueError, match="row 0: "):
             sample(np.zeros((1, 4), np.float32), [row])

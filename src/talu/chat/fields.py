@@ -2,10 +2,14 @@
 
 from abc import ABC
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from talu.chat.outcome import Outcome
+from talu.exceptions import StateError
 from talu.types import Attempt, FinishReason, Timings, TokenLogprob, Usage
+
+if TYPE_CHECKING:  # loaded when an answer is asked to have a form
+    from talu.structured.report import SchemaReport
 
 __all__ = ["ResultFields", "ToolCall"]
 
@@ -43,6 +47,51 @@ class ResultFields(ABC):
     def reasoning(self) -> str | None:
         """The model's reasoning before the answer; None when there is none."""
         return self._outcome.builder.reasoning or None
+
+    @property
+    def parsed(self) -> Any:
+        """The value of the answer, in the type that ``response_format`` asked for.
+
+        An instance of the type, a plain value for a JSON Schema, a text for ``Regex`` and
+        ``Grammar``, an option for ``Choice``; None without a format. It is made at each access.
+
+        Raises:
+            IncompleteJSONError: the answer ended before its value did.
+            SchemaValidationError: the answer does not have the form.
+            StateError: the stream has not ended.
+        """
+        outcome = self._outcome
+        if outcome.form is None:
+            return None
+        if outcome.finish_reason is None:
+            raise StateError(
+                "the answer has not ended, so that its value is not known yet: read the stream "
+                "first, or take partial"
+            )
+        done = outcome.builder.done
+        stopped = done is not None and done.stop_sequence is not None
+        return outcome.form.read(self.text, "stop_sequence" if stopped else outcome.finish_reason)
+
+    @property
+    def partial(self) -> Any:
+        """What is known of the value while the answer is generated, as plain data.
+
+        Objects and arrays have what has arrived, and a string its first characters; None before
+        anything is known, and without a ``response_format``. Nothing is checked.
+        """
+        outcome = self._outcome
+        return None if outcome.form is None else outcome.form.partial(outcome.builder.text)
+
+    @property
+    def schema_report(self) -> "SchemaReport | None":
+        """Which keywords of ``response_format`` were enforced, checked or ignored.
+
+        None without a format, and before the end.
+        """
+        done, form = self._outcome.builder.done, self._outcome.form
+        if done is None or form is None:
+            return None
+        return done.schema_report or form.checked_report()
 
     @property
     def tokens(self) -> list[int]:

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from talu.chat.builder import Builder
 from talu.chat.items import Item
 from talu.types import FinishReason
+
+if TYPE_CHECKING:  # loaded when an answer is asked to have a form
+    from talu.structured.formats import ResponseFormat
 
 __all__ = ["ChatT", "Outcome", "State"]
 
@@ -49,6 +52,7 @@ class Outcome(Generic[ChatT]):
         state: how far the turn is.
         finish_reason: None until the end is decided, and when it failed without a partial answer.
         past: the history up to and including the turn; empty before the commit.
+        form: the form that the answer was asked to have.
     """
 
     chat: ChatT | None
@@ -57,6 +61,7 @@ class Outcome(Generic[ChatT]):
     state: State = State.STARTING
     finish_reason: FinishReason | None = None
     past: tuple[Item, ...] = ()
+    form: "ResponseFormat | None" = None
 
     @property
     def builder(self) -> Builder:
@@ -88,4 +93,5 @@ class Outcome(Generic[ChatT]):
             state=self.state,
             finish_reason=self.finish_reason,
             past=() if chat is None else self.past,
+            form=self.form,
         )

@@ -1,7 +1,7 @@
 """The reading of streamed answers by blocking callers."""
 
 from collections.abc import Generator
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from talu.chat.builder import Token
 from talu.chat.interrupts import Guard, Reading, run
@@ -54,6 +54,12 @@ class BlockingStream(Stream[ChatT]):
         """
         self._read_rest()
         return super().text
+
+    @property
+    def parsed(self) -> Any:
+        """The value of the whole answer; reads the rest of the stream first."""
+        self._read_rest()
+        return super().parsed
 
     def _as_text(self) -> str:
         return self.text

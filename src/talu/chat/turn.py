@@ -86,6 +86,7 @@ class Turn(Generic[ChatT]):
     def __post_init__(self) -> None:
         unseen = not self.stream and self.on_token is None
         request = replace(self.request, unseen=unseen)
+        self.outcome.form = request.config.response_format
         self._round = Round(self.outcome.model, request, self.outcome.builder)
         self._observation = self.hooks.observe(self._generation(), self.io.call)
         if self.racer is not None:

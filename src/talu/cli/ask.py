@@ -1,9 +1,13 @@
 """``talu ask``: asks one question and writes the answer to stdout, everything else to stderr."""
 
+import json
 import sys
+from pathlib import Path
+from typing import Any
 
 import click
 
+from talu.chat.sync_chat import Response, StreamingResponse
 from talu.cli.answer import report, write, write_json
 from talu.cli.options import (
     config_from,
@@ -13,10 +17,13 @@ from talu.cli.options import (
     speculative_option,
 )
 from talu.cli.stdin import DASH, mention_unread, read_text
-from talu.cli.text import MAYBE_EMPTY
+from talu.cli.text import MAYBE_EMPTY, TEXT
+from talu.first_use import loaded
 from talu.types import Speculative
 
 __all__ = ["command"]
+
+MAX_PATH = 1000  # characters; longer ones are fields
 
 
 @click.command(name="ask")
@@ -24,6 +31,12 @@ __all__ = ["command"]
 @model_option
 @generation_options
 @speculative_option
+@click.option(
+    "--schema",
+    type=TEXT,
+    metavar="FILE|FIELDS",
+    help="The form of the answer: a file with a JSON Schema, or fields such as 'name, age int'.",
+)
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object, with usage and timings."
@@ -39,6 +52,7 @@ def command(
     top_p: float | None,
     seed: int | None,
     stop: tuple[str, ...],
+    schema: str | None,
     no_stream: bool,
     as_json: bool,
 ) -> None:
@@ -56,14 +70,39 @@ def command(
         top_p=top_p,
         seed=seed,
     )
+    if schema is not None:
+        config.response_format = _schema(schema)
     with open_client(model, speculative=speculative) as client:
         chat = client.chat(system=system, config=config)
         if as_json:
-            write_json(chat.send(question).to_dict())
+            answer = chat.send(question)
+            write_json(answer.to_dict())
+            _check(answer)
             return
         with chat(question) as response:
             write([response.text] if no_stream else response)
     report(response)
+    _check(response)
+
+
+def _schema(given: str) -> dict[str, Any]:
+    """The schema in a file, or of fields."""
+    path = Path(given)
+    if path.suffix != ".json" and not (len(given) < MAX_PATH and path.is_file()):
+        found: dict[str, Any] = loaded("talu.structured.concise", "concise_schema")(given)
+        return found
+    try:
+        schema = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"The schema in {given} cannot be read: {error}") from error
+    if not isinstance(schema, dict):
+        raise click.UsageError(f"The schema in {given} is not a JSON object.")
+    return schema
+
+
+def _check(response: Response | StreamingResponse) -> None:
+    """Raise if the answer does not have the form that was asked for."""
+    response.parsed  # noqa: B018 - reading it checks the answer
 
 
 def _question(arguments: tuple[str, ...]) -> str:

@@ -1,6 +1,7 @@
 """Validates the requests to a loaded model and submits them to its worker thread."""
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from talu.deadline import Deadline
@@ -14,10 +15,13 @@ from talu.engine.ticket import Mailbox, Ticket
 from talu.engine.worker import Worker
 from talu.exceptions import EmptyPromptError, GenerationError, ValidationError
 from talu.first_use import loaded
+from talu.forks import ForkSafeLock
 from talu.sampling import SamplingParams
 from talu.sources.embedding import PoolingMode
 
 if TYPE_CHECKING:
+    from talu.engine.constraints import Constraint, Vocabulary
+    from talu.engine.grammars import Grammars
     from talu.engine.vectors import Head
 
 __all__ = ["Engine"]
@@ -55,6 +59,8 @@ class Engine:
         self._width = model.embedder.width
         self._dimension = model.architecture.embedding.dimension
         self._speculative = model.speculative
+        self._gate = ForkSafeLock()
+        self._grammars: Grammars | None = None
         self._worker = Worker(model, limits, max_requests)
 
     @property
@@ -68,6 +74,7 @@ class Engine:
         params: SamplingParams,
         *,
         form: ReplyForm | None = None,
+        constraint: "Constraint | None" = None,
         deadline: Deadline | None = None,
     ) -> Ticket:
         """Submit a generation.
@@ -76,6 +83,7 @@ class Engine:
             prompt_ids: the whole prompt.
             params: sampling and stopping.
             form: known properties of the answer's text.
+            constraint: says which tokens may follow; for this generation alone.
             deadline: time at which an unfinished generation fails.
 
         Raises:
@@ -107,9 +115,40 @@ class Engine:
                 self.tokenizer.tag_text,
             ),
             drafts=Drafts(tokens) if self._speculative else None,
+            constraint=constraint,
         )
         self._worker.put(sequence)
         return Ticket(mailbox)
+
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """The tokens that end an answer, unless a request names others."""
+        ends = self.architecture.end_token_ids
+        eos = self.tokenizer.eos_token_id
+        if eos is None or eos >= self.architecture.vocabulary_size:
+            return ends
+        return ends | {eos}
+
+    @cached_property
+    def masks(self) -> "Vocabulary":
+        """Masks that depend on the vocabulary alone."""
+        kind = loaded("talu.engine.constraints", "Vocabulary")
+        masks: Vocabulary = kind(self.architecture.vocabulary_size, self.end_token_ids)
+        return masks
+
+    @property
+    def grammars(self) -> "Grammars":
+        """The grammars of the model; the first use builds a table of the tokens, and blocks.
+
+        Raises:
+            StructuredOutputError: the model has no token that ends an answer.
+        """
+        with self._gate.lock:
+            if self._grammars is None:
+                kind = loaded("talu.engine.grammars", "Grammars")
+                size = self.architecture.vocabulary_size
+                self._grammars = kind(self.tokenizer, size, self.end_token_ids)
+            return self._grammars
 
     @property
     def head(self) -> "Head":

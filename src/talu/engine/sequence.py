@@ -5,6 +5,7 @@ Only the engine's thread changes a sequence.
 
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from talu.arrays import integers
 from talu.engine.drafts import Drafts
@@ -18,6 +19,9 @@ from talu.tokenizer.decoding import IncrementalDecoder
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.types import FinishReason, TokenLogprob
 
+if TYPE_CHECKING:  # loaded when an answer is asked to have a form
+    from talu.engine.constraints import Constraint, Mask
+
 __all__ = ["Sequence"]
 
 
@@ -29,6 +33,7 @@ class Sequence(Job):
         context_length: maximum tokens of prompt and answer together.
         context_note: why that is less than the model supports, if it is.
         drafts: drafts the next tokens; None without speculation.
+        constraint: says which tokens may follow; None allows all.
     """
 
     params: SamplingParams
@@ -39,6 +44,7 @@ class Sequence(Job):
     stops: Stops
     context_note: str = ""
     drafts: Drafts | None = None
+    constraint: "Constraint | None" = None
 
     def __post_init__(self) -> None:
         if self.drafts is not None:
@@ -85,14 +91,27 @@ class Sequence(Job):
         left = self.params.max_tokens - self.sampled
         return min(left, self.context_length - len(self.tokens)) - 1
 
-    def sample_rows(self, draft: Tokens[int] = ()) -> list[SampleRow]:
-        """Sampling parameters of the next token, and of the tokens after each token of a draft."""
-        count = len(self.tokens)
-        if self._seen is None:
-            return [SampleRow(self._settings, count + n) for n in range(len(draft) + 1)]
-        self._seen[count : count + len(draft)] = integers(draft)
-        lengths = range(count, count + len(draft) + 1)
-        return [SampleRow(self._settings, length, self._seen[:length]) for length in lengths]
+    def sample_rows(
+        self, draft: Tokens[int] = (), masks: "Tokens[Mask | None] | None" = None
+    ) -> list[SampleRow]:
+        """Sampling parameters of the next token, and of the tokens after each token of a draft.
+
+        Args:
+            draft: the draft.
+            masks: one for each of these tokens; None allows all.
+        """
+        count, seen = len(self.tokens), self._seen
+        if seen is not None:
+            seen[count : count + len(draft)] = integers(draft)
+        return [
+            SampleRow(
+                self._settings,
+                count + n,
+                None if seen is None else seen[: count + n],
+                None if masks is None else masks[n],
+            )
+            for n in range(len(draft) + 1)
+        ]
 
     def accept(self, sampled: Sampled) -> FinishReason | None:
         """Add the next token and send its text; return the finish reason if it is the last one."""
@@ -100,6 +119,8 @@ class Sequence(Job):
         if self._seen is not None:
             self._seen[len(self.tokens)] = sampled.token
         self.tokens.append(sampled.token)
+        if self.constraint is not None:
+            self.constraint.accept(sampled.token)
         reason, shown = self._read(sampled.token)
         if reason and self.stops.matched is None:
             shown += self.stops.push(self.decoder.flush()) + self.stops.flush()
@@ -124,6 +145,8 @@ class Sequence(Job):
             return FinishReason.STOP, ""
         shown = self.stops.push(self.decoder.push(token))
         if self.stops.matched is not None:
+            return FinishReason.STOP, shown
+        if self.constraint is not None and self.constraint.finished:
             return FinishReason.STOP, shown
         if self.sampled >= self.params.max_tokens or self._fills_context():
             return FinishReason.LENGTH, shown

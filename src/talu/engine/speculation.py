@@ -62,6 +62,10 @@ class Speculation:
                 pause = int(self._search_seconds / (SEARCH * seconds))
                 self._pause = min(pause, LONGEST_PAUSE)
 
+    def forget(self) -> None:
+        """Learn nothing from the current step, whose rows are others."""
+        self._rows = 0
+
     def _with_draft(self, chunk: Chunk[Sequence], plan: StepPlan, room: Room) -> Chunk[Sequence]:
         drafts = chunk.job.drafts
         if drafts is None or not chunk.is_decode:

@@ -18,6 +18,7 @@ from time import perf_counter
 from talu.arrays import Floats, Ints, integers, table
 from talu.engine.blocks import BlockPool
 from talu.engine.embedding import Embedder, EmbeddingRequest
+from talu.engine.masking import MaskMaker, with_forced
 from talu.engine.model import LoadedModel
 from talu.engine.scheduler import Chunk, Limits, Scheduler
 from talu.engine.sequence import Sequence
@@ -70,6 +71,7 @@ class Worker:
         self._kept = model.kept
         self._scheduler = self._new_scheduler()
         self._speculation = Speculation() if model.speculative else None
+        self._masks = MaskMaker()
         self._embedder = Embedder(model.embedder, model.open_embedder)
         self._inbox: SimpleQueue[Request | None] = SimpleQueue()
         self._open: dict[Request, int] = {}  # unfinished requests and their weights
@@ -236,19 +238,32 @@ class Worker:
             chunk.job.start()
         if self._speculation:
             chunks = self._speculation.with_drafts(chunks, self._scheduler.room)
+        planned, chunks = chunks, with_forced(chunks, self._scheduler.room)
+        if self._speculation and chunks != planned:
+            self._speculation.forget()
         sampling = [chunk for chunk in chunks if chunk.samples]
         arrays = step_arrays(chunks)
         self.bell.ring()  # after planning, so that readers run while the step releases the GIL
         before = perf_counter()
-        logits = self._executor.step(*arrays)
+        self._masks.start(sampling)
+        try:
+            logits = self._executor.step(*arrays)
+        finally:
+            masks = self._masks.wait()
         self._scheduler.took(len(arrays[0]), perf_counter() - before)
         self._scheduler.complete(chunks)
-        rows = [row for chunk in sampling for row in chunk.job.sample_rows(chunk.draft)]
+        rows = [
+            row
+            for chunk in sampling
+            for row in chunk.job.sample_rows(chunk.draft, masks.allowed.get(chunk.job))
+        ]
         sampled = iter(self._sample(logits, rows))
         if self._speculation:
             self._speculation.measured(perf_counter() - before)
         for chunk in sampling:
-            self._accept(chunk, list(islice(sampled, 1 + len(chunk.draft))))
+            results = list(islice(sampled, 1 + len(chunk.draft)))
+            wrong = masks.failed.get(chunk.job)
+            self._accept(chunk, results if wrong is None else [wrong] * len(results))
 
     def _sample(self, logits: Floats, rows: list[SampleRow]) -> list[Sampled | GenerationError]:
         """A token for each row, or an error if it cannot be sampled."""
@@ -278,11 +293,12 @@ class Worker:
     def _accept(self, chunk: Chunk[Sequence], results: list[Sampled | GenerationError]) -> None:
         """Give a sequence its next tokens: those that were drafted correctly, and one more."""
         sequence = chunk.job
-        if chunk.draft:
+        counted = sequence.drafts is not None  # else the draft is what a grammar forces
+        if chunk.draft and counted:
             sequence.mailbox.progress.draft(len(chunk.draft))
         for sampled, drafted in zip(results, (*chunk.draft, None), strict=True):
             correct = isinstance(sampled, Sampled) and sampled.token == drafted
-            if correct:
+            if correct and counted:
                 sequence.mailbox.progress.draft(accepted=1)
             if not self._accept_token(sequence, sampled) or not correct:
                 break
@@ -326,7 +342,8 @@ class Worker:
             attempt(partial(end_request, request, error))
         if self._kept is not None and error is None:
             attempt(partial(self._kept.close, self._scheduler.pool))
-        for close in (self.bell.ring, self._embedder.close, self._executor.close):
+        closing = self.bell.ring, self._embedder.close, self._masks.close, self._executor.close
+        for close in closing:
             attempt(close)
         attempt(self._weights.close)
 

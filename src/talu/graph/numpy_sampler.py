@@ -79,7 +79,7 @@ def _sample_row(logits: NDArray[np.float32], row: SampleRow) -> Sampled:
 
 
 def adjusted(logits: NDArray[np.float32], row: SampleRow) -> NDArray[np.float32]:
-    """Apply bias, then penalties.
+    """Apply bias, then penalties, then the mask.
 
     The repetition penalty divides positive and multiplies negative logits; presence and frequency
     penalty are subtracted from the logits of the answer's tokens.
@@ -96,6 +96,10 @@ def adjusted(logits: NDArray[np.float32], row: SampleRow) -> NDArray[np.float32]
         tokens, counts = np.unique(ids[settings.seen_prompt :], return_counts=True)
         often = np.float32(settings.frequency_penalty) * counts.astype(np.float32)
         scores[tokens] -= often + np.float32(settings.presence_penalty)
+    if row.mask is not None:
+        words = np.asarray(row.mask).view(np.uint32)
+        ids = np.arange(len(scores))
+        scores[(words[ids // 32] >> (ids % 32).astype(np.uint32)) & 1 == 0] = -np.inf
     return scores
 
 

@@ -1,8 +1,8 @@
 """Samples tokens from logits in the native module.
 
 What is constant for a sequence is in its ``SamplerSettings``, which are made and checked once.
-Settings apply in this order: bias, repetition penalty, presence and frequency penalty, temperature,
-top-k, top-p, min-p.
+Settings apply in this order: bias, repetition penalty, presence and frequency penalty, mask,
+temperature, top-k, top-p, min-p.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,13 @@ class SampleRow(NamedTuple):
         position: of the token, which with the seed is the key of the counter-based generator: one
             uniform number for each pair.
         seen: tokens so far, prompt included, for the penalties; may repeat.
+        mask: the allowed tokens: bit i % 32 of word i // 32 stands for token i. None allows all.
     """
 
     settings: SamplerSettings
     position: int = 0
     seen: Ints | None = None
+    mask: Ints | None = None
 
 
 def sample(logits: Floats, rows: Sequence[SampleRow], *, num_threads: int = 1) -> list[Sampled]:

@@ -151,6 +151,21 @@ def resolved(root: Any, reference: str) -> Any:
     return found
 
 
+def _has_names(root: dict[str, Any]) -> bool:
+    """Whether a reference is by another name than a place, so that any definition may be meant."""
+    waiting: list[Any] = [root]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, dict):
+            continue
+        for key in ("$ref", "$dynamicRef", "$recursiveRef"):
+            name = node.get(key)
+            if isinstance(name, str) and name != "#" and not name.startswith("#/"):
+                return True
+        waiting += [each for _, each in subschemas(node)]
+    return False
+
+
 def _unquoted(step: str) -> str:
     """A step of a pointer without the percent encoding of URIs."""
     if "%" not in step:
@@ -169,6 +184,7 @@ def reachable(root: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The schemas that take part in a check, by their pointers; each definition once."""
     found: dict[str, dict[str, Any]] = {}
     waiting: list[tuple[str, Any]] = [("#", root)]
+    every = _has_names(root)
     while waiting:
         path, node = waiting.pop()
         if not isinstance(node, dict) or path in found:
@@ -177,7 +193,7 @@ def reachable(root: dict[str, Any]) -> dict[str, dict[str, Any]]:
         waiting += [
             (pointer(path, *keys), each)
             for keys, each in subschemas(node)
-            if keys[0] not in DEFINITIONS
+            if every or keys[0] not in DEFINITIONS
         ]
         reference = node.get("$ref")
         if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):

@@ -16,7 +16,8 @@ class SchemaReport:
         checked: keywords that the complete answer was checked for.
         ignored: keywords that demand nothing by the specification and may have been meant
             otherwise: unknown ones, such as misspelled ones, and formats without a definition.
-        enforced_by: who enforced: ``"talu"``, the name of a provider, or None for nobody.
+        enforced_by: who enforced: ``"talu"``, the name of a provider, or None for nobody. What a
+            provider enforces is not known keyword by keyword, so all are checked as well.
     """
 
     enforced: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from talu.exceptions import TokenizerError
 
-__all__ = ["LEVEL_BYTES", "TAG_MARK", "IncrementalDecoder"]
+__all__ = ["FALLBACK_BYTES", "LEVEL_BYTES", "TAG_MARK", "IncrementalDecoder"]
 
 TAG_MARK = "\ufdd0"  # put before a tag that is one token; Unicode reserves it for internal use
 
@@ -115,7 +115,7 @@ def _byte_characters() -> dict[str, int]:
 
 
 LEVEL_BYTES = _byte_characters()
-_FALLBACK_BYTES = {f"<0x{b:{case}}>": b for b in range(256) for case in ("02X", "02x")}
+FALLBACK_BYTES = {f"<0x{b:{case}}>": b for b in range(256) for case in ("02X", "02x")}
 
 
 class _ByteLevel:
@@ -153,7 +153,7 @@ class _ByteFallback:
     def push(self, tokens: list[str]) -> list[str]:
         out: list[str] = []
         for token in tokens:
-            byte = _FALLBACK_BYTES.get(token)
+            byte = FALLBACK_BYTES.get(token)
             if byte is None:
                 out += [*self.end(), token]
             else:

@@ -16,6 +16,7 @@ from talu.tokenizer.guarded import guarded
 from talu.tokenizer.literal import LiteralEncoder, Part
 from talu.tokenizer.loading import Loaded
 from talu.tokenizer.replaced import state_of
+from talu.tokenizer.token_bytes import token_bytes
 from talu.unicode import is_unicode
 
 __all__ = ["TAGS", "Tokenizer"]
@@ -126,6 +127,20 @@ class Tokenizer(TextEncoder):
             decoder = self.decoder(skip_special_tokens=False, continues=True)
             text = self._texts[token_id] = decoder.push(token_id) + decoder.flush()
         return text
+
+    def token_bytes(self) -> list[bytes]:
+        """The bytes of every token inside a longer text, by id; slow, and not kept."""
+        vocabulary, verbatim = self._vocabulary, self._verbatim
+        return token_bytes(self._rules, vocabulary.token, self.vocabulary_size, verbatim)
+
+    @property
+    def unwritten_ids(self) -> frozenset[int]:
+        """Tokens that are no part of a text: the special ones, and the tags of regions."""
+        return self.special_ids | set(self._tags.values())
+
+    def tag_id(self, tag: str) -> int | None:
+        """The id of a tag that is one token; None if the vocabulary has none."""
+        return self._tags.get(tag)
 
     def token_id(self, text: str) -> int | None:
         """Id of the vocabulary entry with exactly this spelling; None if there is none."""

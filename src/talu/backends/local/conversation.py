@@ -73,7 +73,9 @@ def _rendered(request: Request, engine: Engine, source: str, must_fit: bool) -> 
         notes.append("the chat template does not show the model the names of messages")
     if any(map(_has_foreign_reasoning, request.messages or ())):
         notes.append("the reasoning of other providers in the history was left out of the prompt")
-    return Prompt(text, ids, rendered.rstrip().endswith("<think>"), tuple(notes))
+    end = rendered.rstrip()
+    may_reason = "think>" in source and not end.endswith("</think>")
+    return Prompt(text, ids, end.endswith("<think>"), may_reason, tuple(notes))
 
 
 def _has_foreign_reasoning(message: Mapping[str, Any]) -> bool:

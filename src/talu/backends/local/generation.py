@@ -2,13 +2,16 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from talu.backends.reply import ChatReply, RawReply
 from talu.engine.ticket import Piece, Result, Ticket
 from talu.exceptions import GenerationError
 from talu.threads import InTurn
 from talu.types import Done, Event, FinishReason, TextDelta, Timings, Usage
+
+if TYPE_CHECKING:  # loaded when an answer is asked to have a form
+    from talu.structured.report import SchemaReport
 
 __all__ = ["AsyncLocalGeneration", "LocalGeneration", "Submitted"]
 
@@ -21,7 +24,7 @@ class Submitted(NamedTuple):
     Attributes:
         reply: converts text to events.
         echo: a text before the first piece.
-        model, prompt, seed, notes: values of ``Done``.
+        model, prompt, seed, notes, schema_report: values of ``Done``.
     """
 
     ticket: Ticket
@@ -31,6 +34,7 @@ class Submitted(NamedTuple):
     prompt: str
     seed: int
     notes: tuple[str, ...]
+    schema_report: "SchemaReport | None" = None
 
     def done(self, result: Result) -> Done:
         """The last event of a generation with this result."""
@@ -46,6 +50,7 @@ class Submitted(NamedTuple):
             stop_sequence=result.stop_sequence,
             notes=(*self.notes, *result.notes, *self.reply.notes),
             seed=self.seed,
+            schema_report=self.schema_report,
         )
 
 

@@ -23,6 +23,7 @@ from talu.engine.stops import ReplyForm
 from talu.engine.ticket import Ticket
 from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
+from talu.first_use import loaded
 from talu.forks import ForkSafeLock
 from talu.protocols import Embedded
 from talu.sampling import resolve_sampling
@@ -243,21 +244,26 @@ class LocalModel:
         engine = self._engine
         engine.check_generates()
         prompt = prompt_of(request, engine, self._ref, must_fit=True)
-        ends = engine.architecture.end_token_ids
-        eos = engine.tokenizer.eos_token_id
-        if eos is not None and eos < engine.architecture.vocabulary_size:
-            ends |= {eos}
+        form = None
+        if {"response_format", "max_thinking_tokens"} & request.config.without_none().given.keys():
+            form = loaded("talu.backends.local.form", "form_of")(request, prompt, engine)
         params = resolve_sampling(
             request.config,
             engine.architecture.generation_defaults,
-            end_token_ids=ends,
+            end_token_ids=engine.end_token_ids,
             fresh_seed=int.from_bytes(os.urandom(8)) >> 11,  # 53 bits: exact as a double
         )
         raw = request.messages is None
-        form = ReplyForm(continues=raw, has_regions=not raw, in_reasoning=prompt.in_reasoning)
+        shape = ReplyForm(continues=raw, has_regions=not raw, in_reasoning=prompt.in_reasoning)
         with self._gate.lock:
             self._check_open()
-            ticket = engine.submit(prompt.ids, params, form=form, deadline=request.deadline)
+            ticket = engine.submit(
+                prompt.ids,
+                params,
+                form=shape,
+                constraint=None if form is None else form.constraint,
+                deadline=request.deadline,
+            )
             self._tickets.add(ticket)
         reply: RawReply | ChatReply = RawReply()
         if not raw:
@@ -275,6 +281,7 @@ class LocalModel:
             model=self._name,
             prompt=prompt.text,
             seed=params.seed,
+            schema_report=None if form is None else form.report,
             notes=(*request.notes, *self._info.notes, *prompt.notes, *stops),
         )
 

@@ -20,12 +20,14 @@ class Prompt(NamedTuple):
         text: the prompt; special tokens are spelled out.
         ids: its tokens.
         in_reasoning: whether the template ends it with an open ``<think>``.
+        may_reason: whether the template knows reasoning, and does not end it in the prompt.
         notes: differences between the request and what the model reads.
     """
 
     text: str
     ids: list[int]
     in_reasoning: bool = False
+    may_reason: bool = False
     notes: tuple[str, ...] = ()
 
 

@@ -1,0 +1,254 @@
+"""Compiles response formats to grammars over the tokens of a model; only this file uses llguidance.
+
+A grammar never allows what its schema forbids, as far as its keywords can be generated: what it
+cannot hold is left out of it and checked in the complete answer. Compiling is limited by the fuel
+of llguidance, and runs without the GIL. Only the table of the tokens is built with the GIL.
+"""
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+from llguidance.gbnf_to_lark import gbnf_to_lark
+
+from talu.exceptions import StructuredOutputError
+from talu.forks import ForkSafeLock
+from talu.structured.checking import checked_formats
+from talu.structured.formats import ResponseFormat
+from talu.structured.keywords import ANNOTATIONS, ASSERTIONS, GENERATED, pointer, reachable
+from talu.structured.report import SchemaReport
+from talu.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["Compiled", "Grammars", "LLMatcher"]
+
+KEPT = 64  # compiled formats of one model
+MAX_DIVISOR = 10_000  # of multipleOf; the automaton has as many states
+MAX_COUNT = 100_000  # of repetitions; a context holds no more
+STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+ENFORCER = "talu"
+
+GENERATED_FORMATS = frozenset(
+    ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid")
+)
+
+Schema = dict[str, Any]
+
+
+class Compiled(NamedTuple):
+    """A compiled format: the matcher of an answer that has not begun, and its report."""
+
+    matcher: LLMatcher
+    report: SchemaReport
+
+    def begin(self) -> LLMatcher:
+        """A matcher for one answer."""
+        return self.matcher.deep_copy()
+
+
+class _Texts:
+    """The tokenizer as llguidance wants it."""
+
+    bos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer, size: int, ends: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        tokens = tokenizer.token_bytes()[:size]
+        self.tokens = tokens + [b""] * (size - len(tokens))
+        self.eos_token_id = ends[0]
+        self.special_token_ids = sorted(i for i in tokenizer.unwritten_ids | {*ends} if i < size)
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8", "replace")
+        return self._tokenizer.encode(text, special_tokens=False)
+
+
+class Grammars:
+    """The grammars of one model, for any number of threads."""
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary_size: int, ends: frozenset[int]) -> None:
+        """Build the table of the tokens, which takes a second for 150,000 of them.
+
+        Raises:
+            StructuredOutputError: the model has no token that ends an answer.
+        """
+        if not ends:
+            raise StructuredOutputError(
+                "the model names no token that ends an answer, so that no response_format can end"
+            )
+        texts = _Texts(tokenizer, vocabulary_size, sorted(ends))
+        self._table = LLTokenizer(
+            TokenizerWrapper(texts), n_vocab=vocabulary_size, eos_token=sorted(ends)
+        )
+        self._limits = LLParserLimits(verbose_errors=False)
+        self._gate = ForkSafeLock()
+        self._kept: OrderedDict[tuple[str, str], Compiled] = OrderedDict()
+
+    def compiled(self, form: ResponseFormat) -> Compiled:
+        """The compiled format, from an earlier call if there was one.
+
+        Raises:
+            StructuredOutputError: the format is wrong, nothing satisfies it, or it is too complex.
+        """
+        key = form.kind, form.source
+        with self._gate.lock:
+            found = self._kept.pop(key, None)
+            if found is not None:
+                self._kept[key] = found
+                return found
+        found = self._compile(form)
+        with self._gate.lock:
+            self._kept[key] = found
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return found
+
+    def _compile(self, form: ResponseFormat) -> Compiled:
+        form.check()
+        match form.kind:
+            case "json":
+                return self._of_schema(form.schema or {})
+            case "choice":
+                options = " | ".join(json.dumps(option) for option in form.options)
+                grammar = LLMatcher.grammar_from_lark(f"start: {options}")
+            case "regex":
+                grammar = LLMatcher.grammar_from_regex(form.source)
+            case _:
+                grammar = LLMatcher.grammar_from_lark(_lark(form))
+        matcher = self._matcher(grammar)
+        problem = self._problem(matcher)
+        if problem:
+            raise _refused(form.kind, problem)
+        return Compiled(matcher, SchemaReport(("#",), enforced_by=ENFORCER))
+
+    def _of_schema(self, schema: Schema) -> Compiled:
+        """The grammar of a schema without what it cannot hold."""
+        generated = _Generated(schema, self._takes_pattern)
+        for lenient in (False, True):
+            matcher = self._matcher(generated.grammar(lenient=lenient))
+            problem = self._problem(matcher)
+            if problem and "not disjoint" in problem and generated.drop("patternProperties"):
+                matcher = self._matcher(generated.grammar(lenient=lenient))
+                problem = self._problem(matcher)
+            if not problem:
+                generated.learn(matcher.get_grammar_warnings())
+                return Compiled(matcher, generated.report())
+        raise _refused("json", problem)
+
+    def _takes_pattern(self, pattern: str) -> bool:
+        return not self._problem(self._matcher(LLMatcher.grammar_from_regex(pattern)))
+
+    def _matcher(self, grammar: str) -> LLMatcher:
+        return LLMatcher(self._table, grammar, log_level=0, limits=self._limits)
+
+    def _problem(self, matcher: LLMatcher) -> str:
+        """What is wrong with a grammar, also if only its first mask shows it."""
+        if not matcher.is_error():
+            matcher.compute_bitmask()
+        if matcher.is_error():
+            return str(matcher.get_error()) or "it cannot be compiled"
+        if matcher.is_stopped() and not matcher.is_accepting():
+            return "Unsatisfiable: nothing fits"
+        return ""
+
+
+class _Generated:
+    """The part of a schema that a grammar holds, and what becomes of each keyword."""
+
+    def __init__(self, schema: Schema, takes_pattern: Callable[[str], bool]) -> None:
+        self._schema: Schema = json.loads(json.dumps(schema))
+        self._takes_pattern = takes_pattern
+        self._enforced: dict[str, str] = {}  # keywords by pointer
+        self._nodes: dict[str, str] = {}  # the schemas of these keywords
+        self._checked: list[str] = []
+        self._ignored: list[str] = []
+        formats = checked_formats()
+        for path, node in reachable(self._schema).items():
+            for key in list(node):
+                self._sort(path, node, key, formats)
+        left = reachable(self._schema)  # without those below a keyword that is only checked
+        self._check(place for place, node in self._nodes.items() if node not in left)
+
+    def _sort(self, path: str, node: Schema, key: str, formats: frozenset[str]) -> None:
+        place = pointer(path, key)
+        if key in ANNOTATIONS:
+            return
+        if key not in ASSERTIONS:
+            self._ignored.append(place)
+        elif key == "format" and node[key] not in GENERATED_FORMATS:
+            (self._checked if node[key] in formats else self._ignored).append(place)
+            del node[key]
+        elif key not in GENERATED or not self._holds(node, key):
+            self._checked.append(place)
+            del node[key]
+        else:
+            self._enforced[place] = key
+            self._nodes[place] = path
+
+    def _holds(self, node: Schema, key: str) -> bool:
+        value = node[key]
+        match key:
+            case "pattern":
+                return self._takes_pattern(value)
+            case "patternProperties":
+                return all(map(self._takes_pattern, value))
+            case "minItems" | "minLength" | "minProperties" if value > MAX_COUNT:
+                raise _refused("json", f"{key} is {value:,}, and no answer is that long")
+            case "maxItems" | "maxLength" | "maxProperties":
+                return bool(value <= MAX_COUNT)
+            case "multipleOf":
+                return bool(1e-9 <= value <= MAX_DIVISOR)
+        return True
+
+    def grammar(self, *, lenient: bool) -> str:
+        """The grammar in the form of llguidance."""
+        options: Any = {**STYLE, "coerce_one_of": True, "lenient": lenient}
+        return LLMatcher.grammar_from_json_schema(json.dumps(self._schema), overrides=options)
+
+    def drop(self, key: str) -> bool:
+        """Check a keyword instead of generating it; False if there is none."""
+        found = [node.pop(key, None) for node in reachable(self._schema).values()]
+        self._check(place for place, keyword in self._enforced.items() if keyword == key)
+        return any(each is not None for each in found)
+
+    def learn(self, warnings: Sequence[str]) -> None:
+        """Note the keywords that llguidance left out."""
+        for warning in warnings:
+            words = {*re.findall(r"[$\w]+", warning.replace("min/max", "minProperties max"))}
+            keys = {"oneOf"} if "oneOf" in words else words & ASSERTIONS
+            concerned = keys or ASSERTIONS
+            self._check(place for place, key in self._enforced.items() if key in concerned)
+
+    def _check(self, places: Iterable[str]) -> None:
+        """Move enforced keywords to those that are checked."""
+        for place in list(places):
+            if self._enforced.pop(place, None) is not None:
+                self._checked.append(place)
+
+    def report(self) -> SchemaReport:
+        """What became of each keyword."""
+        return SchemaReport(
+            tuple(self._enforced), tuple(self._checked), tuple(self._ignored), ENFORCER
+        )
+
+
+def _lark(form: ResponseFormat) -> str:
+    if form.kind == "lark":
+        return form.source
+    try:
+        return str(gbnf_to_lark(form.source))
+    except Exception as error:  # of a package: whatever its parser raises
+        raise _refused("gbnf", str(error)) from error
+
+
+def _refused(kind: str, problem: str) -> StructuredOutputError:
+    what = {"json": "JSON Schema", "regex": "regular expression", "choice": "choice"}
+    problem = " ".join(problem.replace("<non-verbose/>", "").split())
+    return StructuredOutputError(
+        f"the {what.get(kind, 'grammar')} of response_format cannot be followed: "
+        f"{problem[:500] or 'nothing fits'}",
+        details={"param": "response_format", "problem": problem[:500]},
+    )
