@@ -19,6 +19,7 @@ SETTINGS = {  # name: the largest value, and values that exceed it
     "max_tokens": (2**31 - 1, [2**31, HUGE]),
     "temperature": (1000.0, [1000.5, HUGE, float("inf"), -HUGE]),
     "top_k": (2**31 - 1, [2**31, HUGE]),
+    "validation_retries": (10, [11, HUGE]),
     "max_thinking_tokens": (2**31 - 1, [2**31, HUGE]),
     "top_p": (1.0, [1.01, HUGE]),
     "min_p": (1.0, [1.01, HUGE]),

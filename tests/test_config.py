@@ -85,6 +85,7 @@ WRONG = [
     ("response_format", 3),
     ("response_format", "name, age"),
     ("response_format", complex),
+    ("validation_retries", 11),
     ("max_thinking_tokens", -1),
     ("max_thinking_tokens", 1.0),
     ("extra_body", "x"),
@@ -114,6 +115,7 @@ RIGHT = {
     "cache_namespace": "x" * 256,
     "response_format": format_of({"type": "integer"}),
     "max_thinking_tokens": 0,
+    "validation_retries": 10,
     "extra_body": {"provider": {"order": ["a", "b"]}},
 }
 

@@ -137,7 +137,8 @@ class Client(BaseClient, FanOut, TokenMethods):
                 ``repetition_penalty``, ``presence_penalty``, ``frequency_penalty``,
                 ``stop_sequences``, ``stop_token_ids``, ``seed``, ``logprobs``, ``top_logprobs``,
                 ``logit_bias``, ``chat_template``, ``extra_context``, ``allow_special_tokens``,
-                ``cache_namespace``, ``response_format``, ``max_thinking_tokens``, ``extra_body``.
+                ``cache_namespace``, ``response_format``, ``max_thinking_tokens``,
+                ``validation_retries``, ``extra_body``.
 
         Raises:
             ValidationError: an argument is unknown, of the wrong type or out of range.

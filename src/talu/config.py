@@ -46,6 +46,7 @@ MAX_TOP_K = 2**31 - 1  # more than any vocabulary
 MAX_IDS = 10_000  # in stop_token_ids and logit_bias; sampling checks each id at every token
 MAX_PROMPT_IDS = 2**22  # more than any context
 MAX_STOPS = 64
+MAX_REPEATS = 10  # of an answer that does not have its form
 MAX_STOP_LENGTH = 1000
 MAX_BIAS = 1e6
 MAX_NAMESPACE = 256  # characters
@@ -98,6 +99,7 @@ class GenerationSettings(TypedDict, total=False):
     cache_namespace: str | None
     response_format: Any
     max_thinking_tokens: int | None
+    validation_retries: int | None
     extra_body: dict[str, Any] | None
 
 
@@ -327,6 +329,8 @@ class GenerationConfig:
             ``parsed`` is the value, and its ``schema_report`` says what was enforced.
         max_thinking_tokens: limit of the tokens of reasoning, after which the model has to answer;
             0 is none. None is no limit.
+        validation_retries: how often a whole answer that does not have its ``response_format`` is
+            asked for again, with the reason, 0 to 10 (0). The history has the last answer only.
         extra_body: additional fields of the requests to a remote model, as plain JSON values with
             at most 1,000,000 characters; it replaces that of a lower level as a whole. A local
             model refuses it.
@@ -355,6 +359,7 @@ class GenerationConfig:
     cache_namespace = Setting(None, _namespace)
     response_format = Setting(None, _format)
     max_thinking_tokens = Setting(None, _whole(0, MAX_TOKENS))
+    validation_retries = Setting(0, _whole(0, MAX_REPEATS))
     extra_body = Setting(None, _body)
 
     def __init__(self, **settings: Unpack[GenerationSettings]) -> None:

@@ -108,7 +108,7 @@ def test_a_format_is_restored_from_its_plain_form(kind: Any, text: str, value: A
 def test_the_schema_of_a_dataclass_has_descriptions_and_closed_objects() -> None:
     schema = format_of(Address).schema
     assert schema is not None
-    assert schema["$defs"]["Address"] == {
+    assert schema == {
         "type": "object",
         "properties": {
             "street": {"type": "string"},
@@ -126,8 +126,18 @@ def test_the_objects_of_a_pydantic_model_are_closed_unless_it_allows_more() -> N
     closed, opened = format_of(Node).schema, format_of(Open).schema
     assert closed is not None
     assert opened is not None
-    assert closed["$defs"]["Node"]["additionalProperties"] is False
-    assert opened["$defs"]["Open"]["additionalProperties"] is True
+    assert (
+        closed["additionalProperties"] is closed["$defs"]["Node"]["additionalProperties"] is False
+    )
+    assert opened["additionalProperties"] is True
+
+
+def test_the_root_of_a_schema_is_no_reference() -> None:
+    schema = format_of(Person).schema
+    assert schema is not None
+    assert schema["type"] == "object"
+    assert {*schema["$defs"]} == {"Person", "Address"}
+    assert format_of(Address).name == "Address"
 
 
 MISFITS = [

@@ -41,7 +41,7 @@ def raw_request(
         if not isinstance(text, str):
             wrong = f"{name} must be text, got {shown(text)}"
             raise ValidationError(wrong, details={"param": name})
-    for name in ("chat_template", "extra_context", "max_thinking_tokens"):
+    for name in ("chat_template", "extra_context", "max_thinking_tokens", "validation_retries"):
         if config.given.get(name) is not None:
             wrong = f"{name} has no meaning in a raw completion, which uses no template"
             raise ValidationError(wrong, details={"param": name})

@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any, Generic, cast
 
 from talu.chat.answer import Answer
-from talu.chat.builder import Token
+from talu.chat.builder import Builder, Token
+from talu.chat.form_checks import FormChecks
 from talu.chat.history import History
 from talu.chat.interrupts import Claim
 from talu.chat.io import IO
@@ -26,6 +27,7 @@ from talu.chat.outcome import ChatT, Outcome, State
 from talu.chat.racer import Racer
 from talu.chat.round import Round
 from talu.exceptions import EndpointError, StateError, StorageError, TaluError
+from talu.protocols import AsyncGeneration
 from talu.types import Attempt, Done, Event, FinishReason, Request, StopFlag
 
 __all__ = ["OnToken", "Present", "Turn"]
@@ -77,6 +79,7 @@ class Turn(Generic[ChatT]):
     answer: Answer[ChatT] | None = None
     _process: int = field(default_factory=os.getpid)
     _round: Round = field(init=False)
+    _checks: FormChecks = field(init=False)
     _observation: Observation = field(init=False)
     _question_is_saved: bool = False
     _client_closed: bool = False
@@ -85,7 +88,8 @@ class Turn(Generic[ChatT]):
 
     def __post_init__(self) -> None:
         unseen = not self.stream and self.on_token is None
-        request = replace(self.request, unseen=unseen)
+        self._checks = FormChecks.of(self.request.config, whole=unseen)
+        request = replace(self._checks.without_retries(self.request), unseen=unseen)
         self.outcome.form = request.config.response_format
         self._round = Round(self.outcome.model, request, self.outcome.builder)
         self._observation = self.hooks.observe(self._generation(), self.io.call)
@@ -127,20 +131,25 @@ class Turn(Generic[ChatT]):
 
     async def pieces(self) -> AsyncGenerator[Token]:
         """Yield the generated pieces; the last one is empty and has the finish reason."""
-        generation, builder = self._round.events, self._round.builder
+        generation = self._round.events
         # A reader and ``cancel`` may come from two threads: no call between check and change.
         if generation is None or self.outcome.state is not State.UNREAD:
             return
         self.outcome.state = State.READING
         try:
-            async with aclosing(generation):
-                async for event in generation:
-                    piece = builder.add(event)
-                    if self.on_token is not None or self._observation.first_token_ms is None:
-                        await self._observe(event, piece)
-                    if piece is not None:
-                        yield piece
-            self._round.check_done()
+            while True:
+                builder = self._round.builder
+                async with aclosing(generation):
+                    async for event in generation:
+                        piece = builder.add(event)
+                        if self.on_token is not None or self._observation.first_token_ms is None:
+                            await self._observe(event, piece)
+                        if piece is not None:
+                            yield piece
+                self._round.check_done()
+                if (request := self._checks.repeated(self._round.request, self.outcome)) is None:
+                    break
+                generation = await self._begin_round(request)
         except Exception as error:
             await self.fail(error)
             raise
@@ -153,6 +162,15 @@ class Turn(Generic[ChatT]):
                 raise stop from failure
             raise
         await self.finish()
+
+    async def _begin_round(self, request: Request) -> AsyncGeneration:
+        """Start another round, whose answer takes the place of the last one's."""
+        self.outcome.rounds.append(Builder())
+        self._round = Round(self.outcome.model, request, self.outcome.builder)
+        generation = await self._round.open(self.io)
+        self.stop.when_signalled(self._round.cancel)
+        await generation.start()
+        return generation
 
     async def finish(self) -> None:
         """End with what has arrived; continues an end that was interrupted."""

@@ -4,6 +4,7 @@ Objects are closed: an answer has no other properties than the fields of the typ
 """
 
 import dataclasses
+import json
 import types
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
@@ -61,9 +62,15 @@ def schema_of(kind: object) -> Schema:
     """
     described = _Described()
     root = described.schema(kind, _name(kind))
-    if described.definitions:
-        root = {**root, "$defs": described.definitions}
-    return root
+    definitions = described.definitions
+    if not definitions:
+        return root
+    name = root.get("$ref", "").removeprefix("#/$defs/")
+    if name in definitions:  # servers want an object, and no reference, at the root
+        root = {**definitions[name], **{k: v for k, v in root.items() if k != "$ref"}}
+        if f'"#/$defs/{name}"' not in json.dumps(definitions):
+            definitions = {key: each for key, each in definitions.items() if key != name}
+    return {**root, "$defs": definitions} if definitions else root
 
 
 def fields_of(kind: type) -> dict[str, tuple[object, bool]]:

@@ -5,13 +5,26 @@ This module is pure.
 
 import re
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from talu.backends.remote.encoding import Body, Target, wanted_logprobs
 from talu.engine.stops import StopMatcher
 from talu.types import Event, FinishReason, ReasoningDelta, Request, TextDelta, TokenLogprob, Usage
 
+if TYPE_CHECKING:  # loaded when an answer is asked to have a form
+    from talu.structured.report import SchemaReport
+
 __all__ = ["Checks", "is_same_model"]
 
+FORMS = {  # fields of a body that ask for a form
+    "ebnf",
+    "grammar",
+    "json_schema",
+    "output_config",
+    "regex",
+    "response_format",
+    "structured_outputs",
+}
 KEEP_STOPS = ("include_stop_str_in_output", "no_stop_trim")  # fields of a body that ask for it
 DATE = re.compile(  # at the end of a model's name: 2024-08-06, 20240806, 0806 or 2408
     r"[-@](20\d\d-(0[1-9]|1[0-2])-\d\d|20\d\d(0[1-9]|1[0-2])\d\d"
@@ -36,6 +49,7 @@ class Checks:
 
     Attributes:
         seed: the seed that was sent.
+        report: what becomes of the keywords of the form that was asked for.
     """
 
     def __init__(self, request: Request, target: Target, body: Body) -> None:
@@ -54,6 +68,11 @@ class Checks:
         self._stops = StopMatcher(() if keeps else asked.get("stop_sequences", ()))
         self._default_max_tokens = body.default_max_tokens
         self.seed: int | None = asked.get("seed")
+        form = request.config.response_format
+        sent = form is not None and not FORMS.isdisjoint(body.values)
+        self.report: SchemaReport | None = None
+        if form is not None:
+            self.report = form.checked_report(target.provider.name if sent else None)
         self._has_text = False
         self._has_logprobs = False
         self._most = 0  # alternatives of a token

@@ -6,15 +6,19 @@ This module is pure.
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from talu.backends.remote.options import RemoteBackend
 from talu.backends.remote.providers import Provider
 from talu.config import FIELDS, GenerationConfig, source_of
 from talu.error_text import shown
 from talu.exceptions import ValidationError
+from talu.first_use import loaded
 from talu.types import Request
 from talu.unicode import check_unicode
+
+if TYPE_CHECKING:  # loaded when an answer is asked to have a form
+    from talu.structured.formats import ResponseFormat
 
 __all__ = [
     "Body",
@@ -38,6 +42,7 @@ SAME = (  # names of one field at different servers
     {"repetition_penalty", "repeat_penalty"},
     {"seed", "random_seed"},
     {"stop", "stop_sequences"},
+    {"response_format", "structured_outputs", "json_schema", "grammar", "regex", "ebnf"},
 )
 MAX_EXTRA = 1_000_000  # characters of a body's extra fields, as JSON
 
@@ -89,6 +94,11 @@ def set_values(
     for name, value in request.settings.items():
         if name == "extra_body":
             continue
+        if name == "response_format":
+            fields, note = _form(target, value, raw=raw)
+            values |= fields
+            notes += note
+            continue
         if name not in known:
             notes.append(f"{target.provider.name} has no {name}: it was left out")
             continue
@@ -98,6 +108,39 @@ def set_values(
                 check_unicode(name, text)
     _check_stops(target, request.config)
     return values, tuple(notes)
+
+
+def _form(
+    target: Target, form: "ResponseFormat", *, raw: bool
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The fields that ask for the form of the answer, and notes.
+
+    Raises:
+        ValidationError: the server has no such form.
+        StructuredOutputError: the schema is not valid.
+    """
+    name, provider = target.provider.name, target.provider
+    form.check()
+    encode = loaded("talu.backends.remote.response_formats", "form_fields")
+    fields: dict[str, Any] | None = encode(form, provider.forms, raw=raw)
+    if fields is None:
+        where = "raw completions" if raw else "chats"
+        what = {"json": "JSON Schemas", "choice": "choices", "regex": "regular expressions"}
+        missing = f"{name} takes no {what.get(form.kind, f'{form.kind} grammars')} in {where}"
+        if target.options.on_unsupported == "warn":
+            return {}, (f"{missing}: response_format was left out, and only checked",)
+        raise ValidationError(
+            f"{missing}, so that response_format cannot be enforced; with on_unsupported='warn' "
+            "the answer is only checked, and with validation_retries asked for again",
+            "UNSUPPORTED",
+            {"param": "response_format", "provider": name},
+        )
+    if provider.enforces_strict:
+        problem = loaded("talu.backends.remote.response_formats", "strict_problem")(form)
+        if problem is not None:
+            unenforced = f"{name} enforces no such schema ({problem}): it was sent as a wish"
+            return fields, (f"{unenforced}, and the answer is checked",)
+    return fields, ()
 
 
 def reasoning_notes(request: Request, target: Target) -> tuple[str, ...]:

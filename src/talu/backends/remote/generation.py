@@ -373,6 +373,7 @@ class RemoteGeneration:
             stop_sequence=checks.stopped or decoder.stop_sequence,
             # A key is looked for in the whole note, and a part of it is shown.
             seed=checks.seed,
+            schema_report=checks.report,
             attempts=self._attempts(),
             notes=(*self._notes, *(_short(safe(note)) for note in notes)),
         )

@@ -16,12 +16,14 @@ __all__ = [
     "PLAIN",
     "PLAIN_ANTHROPIC",
     "PROVIDERS",
+    "Dialect",
     "Protocol",
     "Provider",
     "provider_named",
 ]
 
 Protocol = Literal["openai", "anthropic"]
+Dialect = Literal["openai", "anthropic", "vllm", "sglang", "llamacpp"]
 Reasoning = Literal["", "reasoning_content", "reasoning_details"]
 
 SETTINGS = {  # the fields of ``GenerationConfig`` that every server takes, and their names there
@@ -59,6 +61,8 @@ class Provider(NamedTuple):
         completions: it has raw completions.
         token_prompts: its raw completions take token ids as a prompt.
         embeddings: it has embeddings.
+        forms: how it is asked for a form of the answer (``response_format``); None if it cannot be.
+        enforces_strict: it enforces only schemas of OpenAI's strict kind.
         max_stops: the most stop sequences of a request.
         counts_streams: it must be asked for the token counts of a stream.
         reasoning_back: the field in which its reasoning goes back to it with the history, if it
@@ -82,6 +86,8 @@ class Provider(NamedTuple):
     completions: bool = False
     token_prompts: bool = False
     embeddings: bool = False
+    forms: Dialect | None = "openai"
+    enforces_strict: bool = False
     max_stops: int | None = None
     counts_streams: bool = True
     reasoning_back: Reasoning = ""
@@ -113,6 +119,8 @@ class Provider(NamedTuple):
             known = {name: theirs for name, theirs in known.items() if name not in templates}
         else:
             known |= self.names
+        if self.forms is not None and not (raw and self.forms in ("openai", "anthropic")):
+            known["response_format"] = "response_format"
         return {name: theirs for name, theirs in known.items() if name not in self.without}
 
 
@@ -123,6 +131,7 @@ PLAIN_ANTHROPIC = Provider(  # the same with Anthropic's protocol
     name="anthropic_compatible",
     needs_key=False,
     protocol="anthropic",
+    forms="anthropic",
     also={"top_k": "top_k"},
     without=frozenset(SETTINGS) - {"max_tokens", "stop_sequences", "temperature", "top_p"},
     names={"stop_sequences": "stop_sequences"},
@@ -137,6 +146,7 @@ _ROWS = (
         completions=True,
         token_prompts=True,
         embeddings=True,
+        enforces_strict=True,
         max_stops=4,
         owned_by=("openai", "system", "openai-internal"),
     ),
@@ -145,6 +155,7 @@ _ROWS = (
         base_url="https://api.anthropic.com",
         key_variable="ANTHROPIC_API_KEY",
         protocol="anthropic",
+        forms="anthropic",
         without=frozenset(SETTINGS) - {"max_tokens", "stop_sequences"},
         names={"stop_sequences": "stop_sequences"},
     ),
@@ -170,6 +181,7 @@ _ROWS = (
         completions=True,
         token_prompts=True,
         embeddings=True,
+        forms="vllm",
         first_token_s=LOCAL_S,
         owned_by=("vllm",),
     ),
@@ -182,6 +194,7 @@ _ROWS = (
         completions=True,
         token_prompts=True,
         embeddings=True,
+        forms="sglang",
         first_token_s=LOCAL_S,
         owned_by=("sglang",),
     ),
@@ -205,6 +218,7 @@ _ROWS = (
         completions=True,
         token_prompts=True,
         embeddings=True,
+        forms="llamacpp",
         first_token_s=LOCAL_S,
         owned_by=("llamacpp",),
     ),
@@ -234,6 +248,7 @@ _ROWS = (
         name="groq",
         base_url="https://api.groq.com/openai/v1",
         key_variable="GROQ_API_KEY",
+        forms=None,  # it has no forms in streams
         without=frozenset({"logprobs", "top_logprobs", "logit_bias"}),
         max_stops=4,
     ),
@@ -267,6 +282,7 @@ _ROWS = (
         name="deepseek",
         base_url="https://api.deepseek.com",
         key_variable="DEEPSEEK_API_KEY",
+        forms=None,  # its chats know JSON without a schema only
         without=frozenset({"seed", "logit_bias"}),
         reasoning_back="reasoning_content",
         reasoning_with_calls=True,
