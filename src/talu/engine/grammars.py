@@ -30,6 +30,7 @@ MAX_COUNT = 100_000  # of repetitions; a context holds no more
 STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 ENFORCER = "talu"
 
+COUNTS = ("maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties")
 GENERATED_FORMATS = frozenset(
     ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid")
 )
@@ -176,6 +177,8 @@ class _Generated:
         place = pointer(path, key)
         if key in ANNOTATIONS:
             return
+        if key in COUNTS and isinstance(node[key], float):  # such as 2.0
+            node[key] = int(node[key])
         if key not in ASSERTIONS:
             self._ignored.append(place)
         elif key == "format" and node[key] not in GENERATED_FORMATS:
