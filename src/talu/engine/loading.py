@@ -179,18 +179,16 @@ def load_weights(
     """The network, its weights, and their formats; ``tied`` are tensors that must be equal."""
     tensors, layout = plan_layout(architecture, checkpoint, device, options)
     same = (checkpoint[tied[0]], checkpoint[tied[1]]) if tied else None
-    notes = (
-        *quantisation_notes(options, roles_of(architecture), layout),
-        *architecture.notes,
-        *conversions(tensors, layout),
-    )
+    notes = [*architecture.notes, *conversions(tensors, layout)]
     calibration: Calibration | None = None
+    if quantizes(options):
+        notes = [*quantisation_notes(options, roles_of(architecture), layout), *notes]
     if quantizes(options) and tokenizer is not None:
         calibration = loaded("talu.engine.calibration", "Calibration")(
             architecture.graph, tokenizer, architecture.context_length
         )
     packed = device.pack(tensors, layout, same=same, calibration=calibration)
-    return architecture._replace(notes=notes), packed, layout
+    return architecture._replace(notes=tuple(notes)), packed, layout
 
 
 def plan_layout(

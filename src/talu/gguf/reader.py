@@ -20,7 +20,7 @@ from talu.weights.checkpoint import Checkpoint
 from talu.weights.files import FileVersion, OpenFile, versions_of
 from talu.weights.tensors import FileRows, Tensor
 
-__all__ = ["GgufModel", "model_files", "open_gguf"]
+__all__ = ["GgufModel", "Headers", "model_files", "open_gguf", "read_headers"]
 
 PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 NUMBER, COUNT, TENSORS = "split.no", "split.count", "split.tensors.count"
@@ -73,6 +73,32 @@ def model_files(path: Path) -> tuple[Path, ...]:
     return (path,) if PART.fullmatch(path.name) is None else _parts(path, _header(path))
 
 
+def read_headers(path: Path) -> Headers:
+    """The headers of a model, in the order of its parts.
+
+    Args:
+        path: its file, or any of its parts.
+
+    Raises:
+        ModelError: a file is missing, damaged, or does not belong to the others.
+    """
+    given = _header(path)
+    paths = _parts(path, given)
+    versions = versions_of(paths)
+    headers = {part: given if part == path else _header(part) for part in paths}
+    names: set[str] = set()
+    for number, (part, header) in enumerate(headers.items()):
+        if len(paths) > 1:
+            _check_part(part, header, number, len(paths))
+        if twice := names & header.tensors.keys():
+            raise ModelError(
+                f"{part} has the tensor {shown(min(twice))}, which an earlier part has too"
+            )
+        names |= header.tensors.keys()
+    _check_total(paths[0], headers[paths[0]].metadata, len(names))
+    return Headers(headers, versions)
+
+
 def open_gguf(path: Path, *, use_mmap: bool = True, known: Headers | None = None) -> GgufModel:
     """Open a model.
 
@@ -84,42 +110,23 @@ def open_gguf(path: Path, *, use_mmap: bool = True, known: Headers | None = None
     Raises:
         ModelError: a file is missing, damaged, or does not belong to the others.
     """
+    current = known is not None and known.versions == versions_of(known.parts)
+    headers = known if known is not None and current else read_headers(path)
+    tensors: dict[str, Tensor] = {}
     with ExitStack() as stack:
-        given = stack.enter_context(closing(OpenFile(path, use_mmap=use_mmap)))
-        files = {path: given}
-        headers: dict[Path, Header] = {}
-        if known is not None and known.versions == versions_of(known.parts):
-            headers.update(known.parts)
-        if path not in headers:
-            headers[path] = read_header(given)
-        paths = _parts(path, headers[path])
-        versions = versions_of(paths)
-        for part in paths:
-            if part != path:
-                files[part] = stack.enter_context(closing(OpenFile(part, use_mmap=use_mmap)))
-                if part not in headers:
-                    headers[part] = read_header(files[part])
-        tensors: dict[str, Tensor] = {}
-        for number, part in enumerate(paths):
-            if len(paths) > 1:
-                _check_part(part, headers[part], number, len(paths))
-            own = headers[part].tensors
-            if twice := tensors.keys() & own.keys():
-                raise ModelError(
-                    f"{part} has the tensor {shown(min(twice))}, which an earlier part has too"
-                )
-            tensors |= {name: _tensor(files[part], name, info) for name, info in own.items()}
-        _check_total(paths[0], headers[paths[0]].metadata, tensors)
+        for part, header in headers.parts.items():
+            file = stack.enter_context(closing(OpenFile(part, use_mmap=use_mmap)))
+            tensors |= {name: _tensor(file, name, info) for name, info in header.tensors.items()}
         close = stack.pop_all().close
     checkpoint = Checkpoint(
         str(path),
         tensors,
-        files=versions,
-        now=partial(versions_of, paths),
+        files=headers.versions,
+        now=partial(versions_of, tuple(headers.parts)),
         close=close,
         described_in="its metadata",
     )
-    return GgufModel(Headers({part: headers[part] for part in paths}, versions), checkpoint)
+    return GgufModel(headers, checkpoint)
 
 
 def _parts(path: Path, header: Header) -> tuple[Path, ...]:
@@ -182,10 +189,10 @@ def _check_part(path: Path, header: Header, number: int, count: int) -> None:
         )
 
 
-def _check_total(path: Path, metadata: Metadata, tensors: Mapping[str, Tensor]) -> None:
-    total = _split_value(path, metadata, TENSORS, default=len(tensors))
-    if total != len(tensors):
+def _check_total(path: Path, metadata: Metadata, count: int) -> None:
+    total = _split_value(path, metadata, TENSORS, default=count)
+    if total != count:
         raise ModelError(
-            f"{path} belongs to a model of {total} tensors, but its parts have {len(tensors)}; "
+            f"{path} belongs to a model of {total} tensors, but its parts have {count}; "
             "download all parts of one version"
         )

@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from talu.first_use import loaded
 from talu.gguf.header import Metadata
 from talu.gguf.network import network_tensors, rope_factors
-from talu.gguf.reader import Headers, model_files, open_gguf
+from talu.gguf.reader import Headers, model_files, open_gguf, read_headers
 from talu.gguf.settings import architecture_of, pooling_mode, sampling_of, settings_of
+from talu.gguf.tensor_names import ROPE_FACTORS
 from talu.sources.embedding import EmbeddingSettings, TextSettings
-from talu.sources.gguf_on_hub import GgufOnHub
 from talu.sources.settings import Settings
 from talu.tokenizer.gguf import build_from_metadata, chat_templates
 from talu.tokenizer.gguf_vocabulary import end_token_ids
@@ -21,6 +22,7 @@ from talu.weights.checkpoint import Checkpoint
 from talu.weights.files import versions_of
 
 if TYPE_CHECKING:
+    from talu.sources.gguf_on_hub import GgufOnHub
     from talu.tokenizer.loading import Loaded
 
 __all__ = ["GgufSource", "matches", "on_hub", "open_source"]
@@ -104,12 +106,19 @@ class GgufSource:
     @cached_property
     def _read(self) -> tuple[Headers, Mapping[str, object]]:
         """The headers of the files, and the settings of the network."""
-        model = open_gguf(self._path, use_mmap=False)
-        with model.tensors as tensors:
-            shapes = {name: tensors[name].shape for name in tensors.names}
-            factors = rope_factors(tensors)
-        network = settings_of(model.metadata, shapes, self.location, rope_factors=factors)
-        return model.headers, network
+        headers = read_headers(self._path)
+        shapes = {
+            name: tensor.shape
+            for header in headers.parts.values()
+            for name, tensor in header.tensors.items()
+        }
+        factors = None
+        if ROPE_FACTORS in shapes:
+            with open_gguf(self._path, use_mmap=False, known=headers).tensors as tensors:
+                factors = rope_factors(tensors)
+        metadata = headers.first.metadata
+        network = settings_of(metadata, shapes, self.location, rope_factors=factors)
+        return headers, network
 
 
 def matches(path: Path) -> bool:
@@ -123,9 +132,10 @@ def matches(path: Path) -> bool:
         return False
 
 
-def on_hub(tag: str | None) -> GgufOnHub:
+def on_hub(tag: str | None) -> "GgufOnHub":
     """The files of a model in a hub repository."""
-    return GgufOnHub(tag)
+    files: GgufOnHub = loaded("talu.sources.gguf_on_hub", "GgufOnHub")(tag)
+    return files
 
 
 def open_source(path: Path) -> GgufSource:
