@@ -1,6 +1,5 @@
 """Reads the vocabulary of a GGUF file: tokens, their types and scores, and those with a role."""
 
-import re
 from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +19,6 @@ MAX_TOKENS = 2**22
 MAX_CHARACTERS = 2**24  # of all tokens together; the largest known vocabularies have 2 million
 KEY = "tokenizer.ggml."
 INTEGERS = "bBhHiIlLqQ"  # formats of arrays
-RUN = re.compile(b"\1+")  # neighbouring tokens that are chosen
 ROLES = {  # in files, with their known misspelling: names that templates use
     "bos": "bos_token",
     "eos": "eos_token",
@@ -65,9 +63,14 @@ class GgufVocabulary(NamedTuple):
         """The ids of the tokens of these types, of all or among some."""
         if among is not None:
             return [number for number in among if self.types[number] in types]
+        chosen = self.chosen(*types)
         found: list[int] = []
-        for run in RUN.finditer(self.chosen(*types)):
-            found.extend(range(*run.span()))
+        start = chosen.find(1)
+        while start >= 0:  # most are neighbours
+            end = chosen.find(0, start)
+            end = len(chosen) if end < 0 else end
+            found.extend(range(start, end))
+            start = chosen.find(1, end)
         return found
 
     def chosen(self, *types: int) -> bytes:

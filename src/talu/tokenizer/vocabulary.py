@@ -119,7 +119,7 @@ class Vocabulary:
         if entries is None:
             return self.tokenizer.get_vocab_size(with_added_tokens=True)
         known = len(entries.texts)
-        return known + sum(number >= known for number in self.added)
+        return known + sum(map(known.__le__, self.added))  # and those with ids after them
 
     def token_id(self, text: str) -> int | None:
         """Id of the token with this text; None if there is none."""
