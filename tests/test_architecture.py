@@ -84,7 +84,7 @@ THIRD_PARTY_HOME = {  # a package from outside: the only files or folders that i
     },
     "jsonschema": {"structured/checking.py"},
     "jinja2": {"template/language.py", "template/sandbox.py"},
-    "llguidance": {"engine/grammars.py"},
+    "llguidance": {"engine/grammars.py", "structured/matching.py"},
     "openai": {"backends/remote/openai_sdk.py"},
     "opentelemetry": {"hooks/otel.py"},
     "rich": {"cli", "sources/hub.py"},

@@ -1,11 +1,13 @@
 """Schemas that cannot be used are refused before anything is computed."""
 
+import json
 from typing import Any
 
 import pytest
 
-from talu.exceptions import StructuredOutputError
+from talu.exceptions import SchemaValidationError, StructuredOutputError
 from talu.structured.formats import format_of
+from talu.structured.values import Regex
 
 OPEN: dict[str, Any] = {"type": "object", "properties": {"a": {"$ref": "#"}}}
 
@@ -39,6 +41,19 @@ REFUSED = {
     "an endless object": ({**OPEN, "required": ["a"]}, "infinite"),
     "an endless array": ({"type": "array", "items": {"$ref": "#"}, "minItems": 1}, "infinite"),
     "endless alternatives": ({"anyOf": [{**OPEN, "required": ["a"]}] * 2}, "infinite"),
+    "doubling": (
+        {
+            "$ref": "#/$defs/40",
+            "$defs": {
+                "0": {"minimum": 1},
+                **{
+                    str(i): {"anyOf": [{"$ref": f"#/$defs/{i - 1}"}, {"$ref": f"#/$defs/{i - 1}"}]}
+                    for i in range(1, 41)
+                },
+            },
+        },
+        "checks of one value",
+    ),
     "a reference to nothing": ({"$ref": "#/$defs/a"}, "where nothing is"),
     "a reference to the net": ({"$ref": "http://example.com/a"}, "nothing is downloaded"),
 }
@@ -64,6 +79,37 @@ def test_a_schema_is_refused_that_is(name: str) -> None:
 )
 def test_a_recursive_schema_with_finite_values_is_accepted(schema: dict[str, Any]) -> None:
     assert format_of(schema).schema == schema
+
+
+def test_a_pattern_that_backtracks_is_checked_in_linear_time() -> None:
+    text = "a" * 200 + "b"
+    for form, answer in (
+        (format_of({"type": "string", "pattern": "^(a+)+$"}), f'"{text}"'),
+        (format_of(Regex("(a+)+")), text),
+    ):
+        with pytest.raises(SchemaValidationError):
+            form.read(answer, "stop")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "fits"),
+    [
+        ("b", "abc", True),
+        ("^b", "abc", False),
+        ("^a\\nb$", "a\nb", True),
+        ("é\\u0000?", "\u0001é\u0000", True),
+        ("(?=a)a$", "ba", True),
+        ("(?!a)b$", "c", False),
+    ],
+)
+def test_a_pattern_may_match_anywhere(pattern: str, text: str, fits: bool) -> None:
+    form = format_of({"type": "string", "pattern": pattern})
+    try:
+        assert form.read(json.dumps(text), "stop") == text
+        found = True
+    except SchemaValidationError:
+        found = False
+    assert found is fits
 
 
 @pytest.mark.parametrize(

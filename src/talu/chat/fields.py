@@ -192,6 +192,8 @@ class ResultFields(ABC):
         if done := self._outcome.builder.done:
             known["usage"] = asdict(done.usage) | {"total_tokens": done.usage.total_tokens}
             known["timings"] = asdict(done.timings) | {"total_ms": done.timings.total_ms}
+        if self.schema_report is not None:
+            known["schema_report"] = asdict(self.schema_report)
         if self.logprobs is not None:
             known["logprobs"] = [_plain(entry) for entry in self.logprobs]
         if self.tool_calls is not None:

@@ -1,4 +1,4 @@
-"""Compiles response formats to grammars over the tokens of a model; only this file uses llguidance.
+"""Compiles response formats to grammars over the tokens of a model, with llguidance.
 
 A grammar never allows what its schema forbids, as far as its keywords can be generated: what it
 cannot hold is left out of it and checked in the complete answer. Compiling is limited by the fuel

@@ -1,9 +1,10 @@
 """Checks JSON values with the ``jsonschema`` package, which nothing else imports."""
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import jsonschema
-from jsonschema import FormatChecker
+from jsonschema import FormatChecker, validators
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator, validator_for
 from referencing import Registry
@@ -12,6 +13,7 @@ from referencing.jsonschema import EMPTY_REGISTRY
 
 from talu.error_text import shown
 from talu.structured.keywords import pointer
+from talu.structured.matching import contains
 from talu.structured.schema_checks import invalid
 
 __all__ = ["Checker", "checked_formats", "checker"]
@@ -38,6 +40,14 @@ def checked_formats() -> frozenset[str]:
     return frozenset(FormatChecker().checkers)
 
 
+def _pattern(
+    validator: Any, pattern: str, instance: object, schema: object
+) -> Iterator[jsonschema.ValidationError]:
+    """The check of ``pattern``; nobody waits for an expression that backtracks."""
+    if isinstance(instance, str) and not contains(pattern, instance):
+        yield jsonschema.ValidationError(f"{instance!r:.200} does not match {pattern!r:.200}")
+
+
 class _Checker:
     def __init__(self, schema: dict[str, Any]) -> None:
         kind = validator_for(schema, default=Draft202012Validator)
@@ -48,7 +58,8 @@ class _Checker:
             raise invalid(f"is wrong at {shown(place)}: {error.message[:300]}", at=place) from error
         # An empty registry: the default one downloads what a schema refers to.
         registry: Registry[Any] = EMPTY_REGISTRY
-        self._validator = kind(schema, registry=registry, format_checker=FormatChecker())
+        linear: Any = validators.extend(kind, {"pattern": _pattern})  # type: ignore[no-untyped-call]
+        self._validator = linear(schema, registry=registry, format_checker=FormatChecker())
 
     def problem(self, value: Any) -> str | None:
         try:

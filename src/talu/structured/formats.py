@@ -138,11 +138,7 @@ class ResponseFormat:
             members = self.given.members
             return members[self.options.index(text)] if members else text
         if self.kind == "regex":
-            try:
-                fits = re.fullmatch(self.source, text) is not None
-            except re.error:  # in the syntax of Rust only: what enforced it has checked it
-                fits = finish_reason == "stop"
-            if not fits:
+            if not loaded("talu.structured.matching", "matches")(self.source, text):
                 self._refuse(text, finish_reason, "it does not match the regular expression")
         elif finish_reason not in (None, "stop"):
             self._refuse(text, finish_reason, "it ended before its grammar allows")

@@ -14,6 +14,8 @@ MAX_SIZE = 512 * 1024  # characters as JSON
 MAX_DEPTH = 64  # nested objects and arrays of the schema
 MAX_ENUM = 10_000  # constants of one enum
 MAX_SCHEMAS = 20_000  # schemas in the schema
+MAX_CHECKS = 100_000  # of one value; references may double them again and again
+IN_PLACE = ("allOf", "anyOf", "dependentSchemas", "else", "if", "not", "oneOf", "then")
 
 Schema = dict[str, Any]
 
@@ -39,6 +41,7 @@ def checked_text(schema: object) -> str:
     for path, node in nodes.items():
         _check_node(schema, path, node)
     _check_finite(schema, nodes)
+    _check_work(schema)
     return text
 
 
@@ -156,6 +159,40 @@ def _check_finite(root: Schema, nodes: dict[str, Schema]) -> None:
             f"can only be satisfied by an infinite value: {shown(endless)} demands itself again",
             at=endless,
         )
+
+
+def _check_work(root: Schema) -> None:
+    """Refuse a schema whose references double the checks of a value again and again."""
+    counts: dict[int, int] = {}
+    waiting: list[tuple[Schema, bool]] = [(root, False)]
+    entered: set[int] = set()
+    while waiting:
+        node, is_last = waiting.pop()
+        children = [each for each in _in_place(root, node) if isinstance(each, dict)]
+        if is_last:  # a child without a count is being visited: it contains itself
+            counts[id(node)] = 1 + sum(counts.get(id(child), 1) for child in children)
+            if counts[id(node)] > MAX_CHECKS:
+                raise invalid(f"asks for more than {MAX_CHECKS:,} checks of one value")
+        elif id(node) not in entered:
+            entered.add(id(node))
+            waiting.append((node, True))
+            waiting += [(each, False) for each in (*children, *_elsewhere(node))]
+
+
+def _in_place(root: Schema, node: Schema) -> Iterator[Any]:
+    """The schemas that the same value is checked against."""
+    reference = node.get("$ref")
+    if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
+        yield resolved(root, reference)
+    for keys, each in subschemas(node):
+        if keys[0] in IN_PLACE:
+            yield each
+
+
+def _elsewhere(node: Schema) -> Iterator[Schema]:
+    for keys, each in subschemas(node):
+        if keys[0] not in IN_PLACE and isinstance(each, dict):
+            yield each
 
 
 def _demanded(root: Schema, node: Schema) -> list[Any]:
