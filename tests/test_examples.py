@@ -100,6 +100,14 @@ SHOWN = {
         r"messages the same: True",
         r"^  user: 'What is the capital of France\?',$",
     ],
+    "structured_output.py": [
+        r'^the text: {"a": \d+, "b": \d+, "result": \d+}$',
+        r"^the value: Sum\(a=\d+, b=\d+, result=\d+\)$",
+        r"(^topic: Topic\.(CAPITALS|NUMBERS)\n){2}",
+        r"^a sum: \d+ \+ \d+ = \d+$",
+        r"^so far: {}\n(.*\n)*so far: {'a': \d+}$",
+        r'^cut: {"a": \d+, ',
+    ],
     "stream.py": [
         r"^2 \+ 2 = 4\.$",
         r"^ +\d+ +-\d+\.\d{3}  \w",
