@@ -216,6 +216,7 @@ def test_a_wrong_answer_is_asked_for_again_without_a_trace_in_the_history(
     assert "not JSON" in second["messages"][2]["content"]
     assert [m["role"] for m in third["messages"]] == ["user", "assistant"] * 2 + ["user"]
     assert "validation_retries" not in json.dumps(third)
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (21, 9)
     assert [note[:28] for note in answer.notes] == ["an answer was asked for agai"] * 2
 
 
