@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pydantic
@@ -24,6 +25,7 @@ from talu import (
 )
 from talu.backends.remote.providers import PROVIDERS
 from talu.backends.remote.response_formats import form_fields, strict_problem
+from talu.router import Fallback
 from talu.structured.formats import format_of
 
 Serve = Callable[..., Server]
@@ -172,6 +174,17 @@ def test_a_form_that_a_provider_lacks_is_an_error_and_nothing_is_sent(
     assert caught.value.details["param"] == "response_format"
     assert len(conversation.items) == 1
     assert server.requests == []
+
+
+def test_a_policy_asks_the_next_model_for_a_form_that_one_lacks(remote: Any, serve: Serve) -> None:
+    lacking, having = serve(), serve(chat("aaa"))
+    client = remote.client_of(
+        replace(spec(lacking), name="a"), replace(spec(having, "vllm"), name="b"), policy=Fallback()
+    )
+    answer = remote.run(client.ask("Hi", response_format=Regex("a+")))
+    assert (answer.parsed, answer.model) == ("aaa", "b")
+    assert [attempt.error for attempt in answer.attempts] == ["UNSUPPORTED", None]
+    assert lacking.requests == []
 
 
 def test_a_schema_that_is_not_valid_is_not_sent(remote: Any, serve: Serve) -> None:

@@ -64,6 +64,8 @@ def verdict_on(error: BaseException, *, opening: bool = False) -> Verdict:
     match error:
         case ValidationError() if opening:
             return Verdict.BROKEN
+        case ValidationError(code="UNSUPPORTED", details={"param": "response_format"}):
+            return Verdict.PASS_ON
         case EmptyPromptError():
             return Verdict.RAISE
         case GenerationError(code=code) if code in RAISED:
