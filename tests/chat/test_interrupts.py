@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from talu import Client, ModelSpec, Profile
+from talu import Choice, Client, ModelSpec, Profile
 from talu.backends.scripted import ScriptedModel
 from talu.chat import Chat, Hook, StreamingResponse
 from talu.chat.interrupts import iterate, run
@@ -82,6 +82,10 @@ def send(chat: Chat) -> None:
     chat.send("question")
 
 
+def ask_again(chat: Chat) -> None:
+    chat.send("question", response_format=Choice(["three"]), validation_retries=1)
+
+
 def read(chat: Chat) -> None:
     for _ in chat("question"):
         pass
@@ -129,7 +133,7 @@ def check(use: Callable[[Chat], None], profile: Profile | None, *, breaks: bool 
     with suppress(EOFError):
         for point in count(1):
             hooks = Watch(), Watch()
-            model = ModelSpec("m", ScriptedModel(script, script))
+            model = ModelSpec("m", ScriptedModel(script, script, script))
             client = Client(model, profile=profile, hooks=hooks)
             chat = client.chat().append("user", "before")
             connection["breaks"] = breaks
@@ -157,6 +161,10 @@ def test_a_chat_answers_after_an_interrupt_at_any_point(
     use: Callable[[Chat], None], stored: bool
 ) -> None:
     assert check(use, Profile("work") if stored else None) > 20
+
+
+def test_a_chat_answers_after_an_interrupt_of_an_answer_that_is_asked_for_again() -> None:
+    assert check(ask_again, None) > 20
 
 
 @pytest.mark.parametrize(("use", "stored"), [(send, True), (read, False)])

@@ -165,8 +165,9 @@ class Turn(Generic[ChatT]):
 
     async def _begin_round(self, request: Request) -> AsyncGeneration:
         """Start another round, whose answer takes the place of the last one's."""
-        self.outcome.rounds.append(Builder())
-        self._round = Round(self.outcome.model, request, self.outcome.builder)
+        builder = Builder()
+        self._round = Round(self.outcome.model, request, builder)
+        self.outcome.rounds.append(builder)  # until here, an interrupt keeps the last answer
         generation = await self._round.open(self.io)
         self.stop.when_signalled(self._round.cancel)
         await generation.start()
@@ -250,7 +251,7 @@ class Turn(Generic[ChatT]):
         }
         if done is not None and done.seed is not None:
             generation["seed"] = done.seed
-        items = self.question + self._round.builder.items(status, generation)
+        items = self.question + self.outcome.builder.items(status, generation)
         self._ending = ENDINGS.get(reason, State.FINISHED)
         self.history.items[self.keep :] = items
         # In one step: after an interrupt before it, the commit is made again.
