@@ -7,6 +7,7 @@
 //   add                adds the products of a part
 struct NoOffset {
   static constexpr bool any = false;
+  static float term(float, float) { return 0.0f; }
   TALU_INLINE f32x16 add(f32x16 sum, f32x16 scale, f32x16, f32x16 step, float, f32x16 y) {
     return fma(sum, multiply(scale, step), y);
   }
@@ -88,19 +89,25 @@ struct MatricesOfCodes {
   using Format = typename C::Format;
   using Row = typename Format::Row;
   using Offset = typename C::Offset;
-  static constexpr std::size_t part = C::part, kColumns = 512;  // that are unpacked together
+  static constexpr std::size_t part = C::part, kColumns = 256;  // that are unpacked together
   static constexpr std::size_t kGrid = (Offset::any ? 2 : 1) * kTileRows * sizeof(float);
   static constexpr std::size_t kPart = kGrid + part * kTileRows;  // bytes
-  static_assert(kColumns % Format::block == 0);
-  using Terms = float[kColumns / part];
+  static_assert(kColumns % Format::block == 0 && kColumns / Row::scaled <= kTileRows);
+  // What the sums of a row of activations are multiplied with, at distances that are known.
+  struct Factors {
+    float steps[kTileRows];
+    float terms[Offset::any ? kColumns / part : 1];
+  };
+  using Products = std::int32_t[kMatrixRows][kTileRows];
+  using Unpacked = std::byte[kColumns / part * kPart];
   using Panel = float[kMatrixRows][kTileRows];
 
   static void multiply_tiles(const std::byte* packed, std::size_t tiles, std::size_t columns,
                        const std::byte* x, std::size_t stride, std::size_t tokens, float* sums) {
     constexpr std::size_t kStride = kTilesAtOnce * kTileRows;
     const MatrixRegisters registers(kMatrixRows, kMatrixRows, part);
-    alignas(64) std::byte unpacked[kColumns / part * kPart];
-    alignas(64) Terms terms[kTokensInCache];
+    alignas(64) Unpacked unpacked[kTilesAtOnce];
+    alignas(64) Factors factors[kTokensInCache];
     // The last sixteen rows of activations have sums of their own, because the panel before may have
     // some of these rows, too.
     alignas(64) Panel last[kTilesAtOnce];
@@ -108,19 +115,19 @@ struct MatricesOfCodes {
     for (std::size_t begin = 0; begin < columns; begin += kColumns) {
       const std::size_t width = smaller(kColumns, columns - begin);
       const auto activations = BlockActivations::from<Row>(begin, x, columns, stride);
-      if constexpr (Offset::any) compute_terms(activations, tokens, width / part, terms);
-      for (std::size_t r = 0; r < tiles; ++r) {
+      for (std::size_t t = 0; t < tokens; ++t)
+        factors_of(activations.advance_rows(t), width / part, factors[t]);
+      for (std::size_t r = 0; r < tiles; ++r)
         unpack(packed + r * block_tile_bytes<Format>(columns) +
                    begin / Format::block * Format::block_bytes(Format::block),
-               width, unpacked);
-        auto add = [&](std::size_t t, float* to, std::size_t to_stride) {
-          add_panel(unpacked, width / part, activations.advance_rows(t), terms + t, begin == 0, to,
-                    to_stride);
-        };
-        for (std::size_t t = 0; t < whole; t += kMatrixRows)
-          add(t, sums + t * kStride + r * kTileRows, kStride);
-        if (whole < tokens) add(end, last[r][0], kTileRows);
-      }
+               width, unpacked[r]);
+      auto add = [&](std::size_t t, float* to, std::size_t to_stride, std::size_t tile_stride) {
+        add_panel(unpacked, tiles, width / part, activations.integers + t * stride, stride,
+                  factors + t, begin == 0, to, to_stride, tile_stride);
+      };
+      for (std::size_t t = 0; t < whole; t += kMatrixRows)
+        add(t, sums + t * kStride, kStride, kTileRows);
+      if (whole < tokens) add(end, last[0][0], kTileRows, kMatrixRows * kTileRows);
     }
     for (std::size_t t = whole; t < tokens; ++t)
       for (std::size_t r = 0; r < tiles; ++r)
@@ -136,62 +143,66 @@ struct MatricesOfCodes {
     }
   }
 
-  static void compute_terms(const BlockActivations& x, std::size_t tokens, std::size_t parts,
-                            Terms* terms) {
-    constexpr std::size_t kSums = part / Row::summed, kParts = Row::scaled / part;
-    for (std::size_t t = 0; t < tokens; ++t) {
-      const auto* const steps = reinterpret_cast<const float*>(x.scales + t * x.stride);
-      const auto* const sums = reinterpret_cast<const std::int32_t*>(x.sums + t * x.stride);
-      for (std::size_t p = 0; p < parts; ++p) {
-        std::int32_t total = sums[p * kSums];
-        if constexpr (kSums == 2) total += sums[p * kSums + 1];
-        terms[t][p] = Offset::term(steps[p / kParts], static_cast<float>(total));
-      }
+  static constexpr std::size_t kParts = Row::scaled / part;  // with the same step
+  static void factors_of(const BlockActivations& x, std::size_t parts, Factors& out) {
+    constexpr std::size_t kSums = part / Row::summed;
+    const auto* const sums = reinterpret_cast<const std::int32_t*>(x.sums);
+    store(out.steps, load_some(reinterpret_cast<const float*>(x.scales), parts / kParts));
+    for (std::size_t p = 0; Offset::any && p < parts; ++p) {
+      std::int32_t total = sums[p * kSums];
+      if constexpr (kSums == 2) total += sums[p * kSums + 1];
+      out.terms[p] = Offset::term(out.steps[p / kParts], static_cast<float>(total));
     }
   }
 
-  // y += a part after the other of a tile · sixteen rows of activations. The product of a part is
-  // computed while that of the part before is scaled.
-  [[gnu::noinline]] static void add_panel(const std::byte* unpacked, std::size_t parts,
-                                          const BlockActivations& x, const Terms* terms, bool first,
-                                          float* y, std::size_t y_stride) {
-    alignas(64) std::int32_t products[2][kMatrixRows][kTileRows];
-    f32x16 sums[kMatrixRows];
+  // y += several parts of some tiles · sixteen rows of activations. A few parts are multiplied before they
+  // are scaled, so that a register of activations is loaded once for all tiles.
+  [[gnu::noinline]] static void add_panel(const Unpacked* unpacked, std::size_t tiles,
+                                          std::size_t parts, const std::byte* x, std::size_t stride,
+                                          const Factors* factors, bool first, float* y,
+                                          std::size_t y_stride, std::size_t tile_stride) {
+    constexpr std::size_t kAtOnce = 4;
+    alignas(64) Products products[kAtOnce][kTilesAtOnce];
+    for (std::size_t begin = 0; begin < parts; begin += kAtOnce) {
+      const std::size_t count = smaller(kAtOnce, parts - begin);
+      for (std::size_t p = 0; p < count; ++p) {
+        load_matrix<4>(x + (begin + p) * part, stride);
+        multiply_part<0>(unpacked[0], begin + p, products[p][0]);
+        if (tiles > 1) multiply_part<1>(unpacked[1], begin + p, products[p][1]);
+        if (tiles > 2) multiply_part<2>(unpacked[2], begin + p, products[p][2]);
+        if (tiles > 3) multiply_part<3>(unpacked[3], begin + p, products[p][3]);
+      }
+      for (std::size_t r = 0; r < tiles; ++r) {
+        float* const to = y + r * tile_stride;
+        f32x16 sums[kMatrixRows];
 #pragma GCC unroll 16
-    for (std::size_t t = 0; t < kMatrixRows; ++t)
-      sums[t] = first ? splat(0.0f) : load(y + t * y_stride);
-    multiply_part<0>(unpacked, x, 0, products[0]);
-    for (std::size_t p = 0; p < parts; p += 2) {
-      if (p + 1 < parts) multiply_part<1>(unpacked, x, p + 1, products[1]);
-      add_part(unpacked, x, terms, p, products[0], sums);
-      if (p + 1 == parts) break;
-      if (p + 2 < parts) multiply_part<0>(unpacked, x, p + 2, products[0]);
-      add_part(unpacked, x, terms, p + 1, products[1], sums);
+        for (std::size_t t = 0; t < kMatrixRows; ++t)
+          sums[t] = first && begin == 0 ? splat(0.0f) : load(to + t * y_stride);
+#pragma GCC unroll 1
+        for (std::size_t p = 0; p < count; ++p)
+          add_part(unpacked[r], factors, begin + p, products[p][r], sums);
+#pragma GCC unroll 16
+        for (std::size_t t = 0; t < kMatrixRows; ++t) store(to + t * y_stride, sums[t]);
+      }
     }
-#pragma GCC unroll 16
-    for (std::size_t t = 0; t < kMatrixRows; ++t) store(y + t * y_stride, sums[t]);
   }
-  template <int REGISTER>
-  TALU_INLINE void multiply_part(const std::byte* unpacked, const BlockActivations& x, std::size_t p,
-                                 std::int32_t (*products)[kTileRows]) {
-    clear_matrix<REGISTER>();
-    load_matrix<4 + REGISTER>(x.integers + p * part, x.stride);
-    load_matrix<6 + REGISTER>(unpacked + p * kPart + kGrid, kMatrixBytes);
-    C::Product::template add<REGISTER, 4 + REGISTER, 6 + REGISTER>();
-    store_matrix<REGISTER>(products, sizeof products[0]);
+  template <int TILE>
+  TALU_INLINE void multiply_part(const std::byte* unpacked, std::size_t p, Products& products) {
+    constexpr int kWeights = 6 + TILE % 2;
+    clear_matrix<TILE>();
+    load_matrix<kWeights>(unpacked + p * kPart + kGrid, kMatrixBytes);
+    C::Product::template add<TILE, 4, kWeights>();
+    store_matrix<TILE>(products, sizeof products[0]);
   }
-  TALU_INLINE void add_part(const std::byte* unpacked, const BlockActivations& x, const Terms* terms,
-                            std::size_t p, const std::int32_t (*products)[kTileRows],
-                            f32x16 (&sums)[kMatrixRows]) {
+  TALU_INLINE void add_part(const std::byte* unpacked, const Factors* factors, std::size_t p,
+                            const Products& products, f32x16 (&sums)[kMatrixRows]) {
     const auto* const grid = reinterpret_cast<const float*>(unpacked + p * kPart);
     const f32x16 scale = load(grid), offset = Offset::any ? load(grid + kTileRows) : splat(0.0f);
-    const std::byte* const steps = x.scales + p * part / Row::scaled * sizeof(float);
 #pragma GCC unroll 16
-    for (std::size_t t = 0; t < kMatrixRows; ++t) {
-      const float step = *reinterpret_cast<const float*>(steps + t * x.stride);
-      sums[t] = Offset::add(to_floats(load(products[t])), scale, offset, splat(step),
-                            Offset::any ? terms[t][p] : 0.0f, sums[t]);
-    }
+    for (std::size_t t = 0; t < kMatrixRows; ++t)
+      sums[t] = Offset::add(to_floats(load(products[t])), scale, offset,
+                            splat(factors[t].steps[p / kParts]),
+                            factors[t].terms[Offset::any ? p : 0], sums[t]);
   }
 };
 
