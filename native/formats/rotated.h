@@ -143,18 +143,16 @@ struct Rotated {
   template <std::size_t TOKENS>
   [[gnu::always_inline]] static void add_part(const std::byte* block, std::size_t part,
                                               const std::byte* x, std::size_t stride,
-                                              std::int32_t* sums) {
+                                              i32x16 (&sums)[TOKENS]) {
     constexpr std::size_t groups = kScaled / 4;
     constexpr std::size_t at_once = smaller(groups, groups_before_overflow(kLargest));
-    i32x16 sum[TOKENS];
     if constexpr (kWide) {
-      for (std::size_t t = 0; t < TOKENS; ++t) sum[t] = splat_integer(0);
 #pragma GCC unroll kUnrolledGroups
       for (std::size_t g = 0; g < groups; ++g) {
         const auto w = less_128(load_codes<D::bits>(block + kPlanes, part * groups + g));
 #pragma GCC unroll 12
         for (std::size_t t = 0; t < TOKENS; ++t)
-          sum[t] = add_signed(w, x + t * stride + g * 4, sum[t]);
+          sums[t] = add_signed(w, x + t * stride + g * 4, sums[t]);
       }
     } else {
 #pragma GCC unroll kUnrolledGroups
@@ -170,47 +168,29 @@ struct Rotated {
             products[t] = add_codes(w, x + t * stride + g * 4, products[t]);
         }
 #pragma GCC unroll 12
-        for (std::size_t t = 0; t < TOKENS; ++t) {
-          i32x16 all;
+        for (std::size_t t = 0; t < TOKENS; ++t)
           if constexpr (D::integers)
-            all = scaled(products[t], load_scales(block + part * kTileRows));
+            sums[t] = add(sums[t], scaled(products[t], load_scales(block + part * kTileRows)));
           else
-            all = widen(products[t]);
-          sum[t] = begin == 0 ? all : add(sum[t], all);
-        }
+            sums[t] = add(sums[t], widen(products[t]));
       }
     }
-#pragma GCC unroll 12
-    for (std::size_t t = 0; t < TOKENS; ++t)
-      store(sums + t * kTileRows, add(load(sums + t * kTileRows), sum[t]));
   }
 
   // sums[token] += the products of a block: `x` are its integers, `sums_of_x` the pairs of their sums.
   template <std::size_t TOKENS>
-  [[gnu::noinline]] static void add_block(const std::byte* block, const std::byte* x,
-                                          const std::byte* sums_of_x, std::size_t stride,
-                                          std::int32_t* sums) {
-    add_part<TOKENS>(block, 0, x, stride, sums);
-    add_part<TOKENS>(block, 1, x + kScaled, stride, sums);
+  [[gnu::always_inline]] static void add_block(const std::byte* block, const std::byte* x,
+                                               const std::byte* sums_of_x, std::size_t stride,
+                                               i32x16 (&sums)[TOKENS]) {
+#pragma GCC unroll 1
+    for (std::size_t part = 0; part < kRotated / kScaled; ++part)
+      add_part<TOKENS>(block, part, x + part * kScaled, stride, sums);
     if constexpr (D::integers) {
       const pairs minimums = load_pairs<-kMinimumUnit>(block + kMinimums);
 #pragma GCC unroll 12
       for (std::size_t t = 0; t < TOKENS; ++t)
-        store(sums + t * kTileRows,
-              add_pairs(load(sums + t * kTileRows), minimums, sums_of_x + t * stride));
+        sums[t] = add_pairs(sums[t], minimums, sums_of_x + t * stride);
     }
-  }
-  template <std::size_t SIZE = 0>
-  static void add_panels(std::size_t tokens, const std::byte* block, const std::byte* x,
-                         const std::byte* sums_of_x, std::size_t stride, std::int32_t* sums) {
-    constexpr std::size_t TOKENS = kCodePanels[SIZE];
-    for (; tokens >= TOKENS; tokens -= TOKENS) {
-      add_block<TOKENS>(block, x, sums_of_x, stride, sums);
-      x += TOKENS * stride;
-      sums_of_x += TOKENS * stride;
-      sums += TOKENS * kTileRows;
-    }
-    if constexpr (TOKENS > 1) add_panels<SIZE + 1>(tokens, block, x, sums_of_x, stride, sums);
   }
 
   // What all codes of these columns are too large by, times the activations.
@@ -221,55 +201,72 @@ struct Rotated {
     return kExcess * total;
   }
 
-  // sums = several tiles · x, which advance together: the processor reads several streams from memory
-  // faster than one.
-  static void multiply_together(const std::byte* tiles, std::size_t count, std::size_t columns,
-                                const std::byte* x, std::size_t stride, std::size_t tokens,
-                                float* out, std::size_t out_stride) {
-    alignas(64) std::int32_t sums[kTokensInCache * kTileRows];
+  // sums = TILES tiles · x, for TOKENS rows of activations. The tiles advance together: the processor
+  // reads several streams from memory faster than one. `in_memory` says that they may not be in a cache.
+  template <std::size_t TOKENS, std::size_t TILES>
+  [[gnu::noinline]] static void multiply_panel(const std::byte* tiles, bool in_memory,
+                                               std::size_t columns, const std::byte* x,
+                                               std::size_t stride, float* out) {
     const std::size_t bytes = tile_bytes(columns);
     for (std::size_t begin = 0; begin < columns; begin += kSummedColumns) {
       const std::size_t width = smaller(kSummedColumns, columns - begin);
       const std::byte* const integers = x + RotatedRow::integers_at(columns) + begin;
       const std::byte* const sums_of_x =
           x + RotatedRow::kSumsAt + begin / kScaled * sizeof(std::int16_t);
-      for (std::size_t t = 0; t < tokens; ++t) {
-        const i32x16 less =
-            splat_integer(kExcess == 0 ? 0 : -excess(sums_of_x + t * stride, width));
-        for (std::size_t r = 0; r < count; ++r) store(sums + (r * tokens + t) * kTileRows, less);
+      const std::byte* const blocks = tiles + kHeader + begin / kRotated * kBlock;
+      i32x16 sums[TILES][TOKENS];
+#pragma GCC unroll 12
+      for (std::size_t t = 0; t < TOKENS; ++t) {
+        const std::int32_t less = kExcess == 0 ? 0 : -excess(sums_of_x + t * stride, width);
+#pragma GCC unroll 4
+        for (std::size_t r = 0; r < TILES; ++r) sums[r][t] = splat_integer(less);
       }
       for (std::size_t c = 0; c < width; c += kRotated)
-        for (std::size_t r = 0; r < count; ++r) {
-          const std::byte* const block =
-              tiles + r * bytes + kHeader + (begin + c) / kRotated * kBlock;
-          prefetch<kBlock>(block + 1024);
-          add_panels(tokens, block, integers + c, sums_of_x + c / kScaled * sizeof(std::int16_t),
-                     stride, sums + r * tokens * kTileRows);
+#pragma GCC unroll 1
+        for (std::size_t r = 0; r < TILES; ++r) {
+          const std::byte* const block = blocks + r * bytes + c / kRotated * kBlock;
+          if (in_memory) prefetch<kBlock>(block + 1024);
+          add_block<TOKENS>(block, integers + c, sums_of_x + c / kScaled * sizeof(std::int16_t),
+                            stride, sums[r]);
         }
-      for (std::size_t r = 0; r < count; ++r) {
+#pragma GCC unroll 4
+      for (std::size_t r = 0; r < TILES; ++r) {
         const f32x16 unit = load(reinterpret_cast<const float*>(tiles + r * bytes));
-        for (std::size_t t = 0; t < tokens; ++t) {
-          const float step = *reinterpret_cast<const float*>(x + t * stride);
-          float* const to = out + t * out_stride + r * kTileRows;
-          store(to, fma(to_floats(load(sums + (r * tokens + t) * kTileRows)),
-                        multiply(unit, splat(step)), begin == 0 ? splat(0.0f) : load(to)));
+#pragma GCC unroll 12
+        for (std::size_t t = 0; t < TOKENS; ++t) {
+          const f32x16 step = splat(*reinterpret_cast<const float*>(x + t * stride));
+          float* const to = out + (t * kTilesAtOnce + r) * kTileRows;
+          store(to, fma(to_floats(sums[r][t]), multiply(unit, step),
+                        begin == 0 ? splat(0.0f) : load(to)));
         }
       }
     }
   }
+  template <std::size_t TILES, std::size_t SIZE = 0>
+  static void multiply_some(const std::byte* tiles, bool in_memory, std::size_t columns,
+                            const std::byte* x, std::size_t stride, std::size_t tokens, float* out) {
+    constexpr std::size_t TOKENS = kCodePanels[SIZE];
+    for (; tokens >= TOKENS; tokens -= TOKENS) {
+      multiply_panel<TOKENS, TILES>(tiles, in_memory, columns, x, stride, out);
+      x += TOKENS * stride;
+      in_memory = false;
+      out += TOKENS * kTilesAtOnce * kTileRows;
+    }
+    if constexpr (TOKENS > 1)
+      multiply_some<TILES, SIZE + 1>(tiles, in_memory, columns, x, stride, tokens, out);
+  }
+
   static void multiply_tiles(const void* packed, std::size_t tiles, std::size_t columns,
-                             const std::byte* x, std::size_t x_stride, std::size_t tokens,
-                             float* sums) {
-    static_assert(kCodePanels[0] * kTilesAtOnce <= kTokensInCache);
+                             const std::byte* x, std::size_t stride, std::size_t tokens, float* out) {
+    const auto* const from = static_cast<const std::byte*>(packed);
     if constexpr (Matrices<Rotated>::available)
       if (tokens >= Matrices<Rotated>::kFewestRows)
-        return Matrices<Rotated>::multiply_tiles(static_cast<const std::byte*>(packed), tiles, columns, x,
-                                           x_stride, tokens, sums);
-    const std::size_t together = tokens <= kCodePanels[0] ? tiles : 1;
-    for (std::size_t r = 0; r < tiles; r += together)
-      multiply_together(static_cast<const std::byte*>(packed) + r * tile_bytes(columns), together,
-                        columns, x, x_stride, tokens, sums + r * kTileRows,
-                        kTilesAtOnce * kTileRows);
+        return Matrices<Rotated>::multiply_tiles(from, tiles, columns, x, stride, tokens, out);
+    if (tiles == kTilesAtOnce && tokens <= kCodePanels[0])
+      return multiply_some<kTilesAtOnce>(from, true, columns, x, stride, tokens, out);
+    for (std::size_t r = 0; r < tiles; ++r)
+      multiply_some<1>(from + r * tile_bytes(columns), true, columns, x, stride, tokens,
+                       out + r * kTileRows);
   }
 };
 

@@ -184,10 +184,11 @@ TALU_INLINE codes load_codes(const std::byte* plane, std::size_t group) {
     return {_mm512_loadu_si512(plane + group * 64)};
   } else {
     constexpr std::size_t in_vector = 4 / WIDTH;  // groups
-    const __m256i all = load_half(plane + group / in_vector * 32);
-    const int shift = static_cast<int>(group % in_vector) * 2 * WIDTH;
-    const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_srli_epi16(all, shift)),
-                                            _mm256_srli_epi16(all, shift + WIDTH), 1);
+    const __m512i all = _mm512_broadcast_i64x4(load_half(plane + group / in_vector * 32));
+    const auto shift = static_cast<short>(group % in_vector * 2 * WIDTH);
+    const __m512i shifts = _mm512_inserti64x4(_mm512_set1_epi16(shift),
+                                              _mm256_set1_epi16(shift + WIDTH), 1);
+    const __m512i both = _mm512_srlv_epi16(all, shifts);
     return {_mm512_and_si512(both, _mm512_set1_epi8((1 << WIDTH) - 1))};
   }
 }
