@@ -69,7 +69,7 @@ def test_only_the_last_chunk_of_a_prompt_samples() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "rows"), [(None, 64), (0.001, 64), (0.002, 49), (0.01, 16), (5.0, 16)]
+    ("seconds", "rows"), [(None, 64), (1e-320, 64), (0.001, 64), (0.002, 49), (0.01, 16), (5.0, 16)]
 )
 def test_a_slow_model_computes_fewer_rows_of_a_prompt_beside_an_answer(
     seconds: float | None, rows: int

@@ -376,6 +376,12 @@ def test_a_changed_tokenizer_is_built_or_refused(kind: str, changes: dict[str, A
         made.encode_parts([("<s>", False), ("<s>ab", True)])
 
 
+def test_a_role_of_a_token_before_the_first_is_noted_and_not_used() -> None:
+    values = changed(SMALL["bpe"], mask_token_id=-1)
+    notes = build_from_metadata(values, "file").notes
+    assert "tokenizer.ggml.mask_token_id is -1, which is not a token" in notes
+
+
 def test_far_more_pairs_than_known_vocabularies_have_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -226,8 +226,8 @@ class Scheduler(Generic[J]):
         most = self._limits.prefill_rows_beside_decodes
         if not self._row_seconds:
             return most
-        fit = int(self._limits.seconds_beside_decodes / self._row_seconds) - decodes
-        return min(most, max(LEAST_ROWS, fit))
+        rows = min(self._limits.seconds_beside_decodes / self._row_seconds, float(most + decodes))
+        return min(most, max(LEAST_ROWS, int(rows) - decodes))
 
     def _make_room(self) -> bool:
         """Give each running job a block for its next row, oldest first; True if a job was evicted.

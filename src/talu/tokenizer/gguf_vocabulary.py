@@ -95,7 +95,7 @@ def read_vocabulary(metadata: Mapping[str, Any], place: str) -> GgufVocabulary:
     roles = {}
     for role in ROLES:
         number = metadata.get(f"{KEY}{role}_token_id")
-        if type(number) is int and number < len(tokens):
+        if type(number) is int and 0 <= number < len(tokens):
             roles[role] = number
         elif number is not None:
             notes.append(f"{KEY}{role}_token_id is {shown(number)}, which is not a token")
