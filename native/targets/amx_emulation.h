@@ -23,25 +23,25 @@ struct EmulatedMatrices {
     std::memcpy(data[matrix][row] + number * sizeof x, &x, sizeof x);
   }
 
-  void shape(const std::uint8_t* all_rows, const std::uint16_t* all_bytes) {
+  [[gnu::noinline]] void shape(const std::uint8_t* all_rows, const std::uint16_t* all_bytes) {
     *this = {};
     for (int matrix = 0; matrix < 8; ++matrix) {
       rows[matrix] = all_rows[matrix];
       bytes[matrix] = all_bytes[matrix];
     }
   }
-  void load(int matrix, const void* from, std::size_t stride) {
+  [[gnu::noinline]] void load(int matrix, const void* from, std::size_t stride) {
     std::memset(data[matrix], 0, sizeof data[matrix]);
     for (std::size_t row = 0; row < rows[matrix]; ++row)
       std::memcpy(data[matrix][row], static_cast<const unsigned char*>(from) + row * stride,
                   bytes[matrix]);
   }
-  void store(int matrix, void* to, std::size_t stride) const {
+  [[gnu::noinline]] void store(int matrix, void* to, std::size_t stride) const {
     for (std::size_t row = 0; row < rows[matrix]; ++row)
       std::memcpy(static_cast<unsigned char*>(to) + row * stride, data[matrix][row], bytes[matrix]);
   }
 
-  static EmulatedMatrices& of_thread() {
+  [[gnu::noinline]] static EmulatedMatrices& of_thread() {
     static thread_local EmulatedMatrices matrices;
     return matrices;
   }
@@ -49,7 +49,7 @@ struct EmulatedMatrices {
 
 // sums[m][n] += sum of products(a[m][k], b[k][n]) over k, groups of four bytes of each.
 template <class Weight>
-inline void add_emulated_bytes(int sums, int a, int b) {
+[[gnu::noinline]] inline void add_emulated_bytes(int sums, int a, int b) {
   auto& all = EmulatedMatrices::of_thread();
   for (std::size_t m = 0; m < all.rows[sums]; ++m)
     for (std::size_t n = 0; n < all.bytes[sums] / 4; ++n) {
@@ -65,7 +65,7 @@ inline float without_subnormal(float x) {
 }
 // The products of even and of odd columns are summed in two chains of fused multiply-adds. Subnormal
 // numbers are zero (Intel's manual, TDPBF16PS).
-inline void add_emulated_bf16(int sums, int a, int b) {
+[[gnu::noinline]] inline void add_emulated_bf16(int sums, int a, int b) {
   auto& all = EmulatedMatrices::of_thread();
   auto widen = [](std::uint16_t bits) {
     const std::uint32_t wide = static_cast<std::uint32_t>(bits) << 16;
