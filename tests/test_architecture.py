@@ -30,6 +30,7 @@ LEAVES = {
     "sampling",
     "structured",  # a folder that imports leaves only
     "threads",
+    "tools",  # as well
     "types",
     "unicode",
 }

@@ -19,6 +19,7 @@ __all__ = [
     "TextDelta",
     "Timings",
     "TokenLogprob",
+    "ToolCallDelta",
     "ToolCallEvent",
     "Usage",
 ]
@@ -154,11 +155,30 @@ class ReasoningEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a tool call that is being written; ``ToolCallEvent`` ends the call.
+
+    All pieces of a call have its id and its name. A backend that gets only whole calls sends none.
+
+    Attributes:
+        arguments: the next piece of the JSON text; that of the first event may be empty.
+        tokens: ids of the tokens that ended in this piece.
+        logprobs: their log-probabilities.
+    """
+
+    call_id: str
+    name: str
+    arguments: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCallEvent:
     """A complete tool call.
 
     Attributes:
-        arguments: JSON text as the model wrote it.
+        arguments: JSON text as the model wrote it: the joined pieces, if it came in pieces.
         provider_data: as in ``ReasoningEnd``; None when the provider wants nothing back.
     """
 
@@ -227,4 +247,4 @@ class Restart:
     """
 
 
-Event = TextDelta | ReasoningDelta | ReasoningEnd | ToolCallEvent | Restart | Done
+Event = TextDelta | ReasoningDelta | ReasoningEnd | ToolCallDelta | ToolCallEvent | Restart | Done

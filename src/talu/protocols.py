@@ -131,7 +131,7 @@ class Backend(Protocol):
     def settings(self) -> Collection[str]:
         """The fields of ``GenerationConfig`` that it honours; a request that sets others raises.
 
-        Also ``"tools"`` and ``"response_format"``, if the model gets them.
+        Also ``"tools"``, ``"tool_choice"``, ``"parallel_tool_calls"`` and ``"response_format"``.
         """
 
     @property

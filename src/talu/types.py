@@ -24,6 +24,7 @@ from talu.events import (
     TextDelta,
     Timings,
     TokenLogprob,
+    ToolCallDelta,
     ToolCallEvent,
     Usage,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "TextDelta",
     "Timings",
     "TokenLogprob",
+    "ToolCallDelta",
     "ToolCallEvent",
     "Usage",
     "WeightFormat",
@@ -271,6 +273,10 @@ class Request:
         config: the merged settings of call and chat; the backend fills unset fields.
         chat_template: Jinja source that replaces the model's template.
         tools: OpenAI-style tool definitions.
+        tool_choice: ``"auto"``, ``"none"`` (no call), ``"required"`` (at least one) or the name of
+            the tool that has to be called; None is the backend's default, which is auto.
+        parallel_tool_calls: False for at most one call in the answer; None is the backend's
+            default.
         add_generation_prompt: end the prompt of messages with the start of the model's turn.
         notes: notes that the backend includes in those of ``Done``.
         deadline: the time by which the call has to finish, or fail with ``GenerationError``.
@@ -291,6 +297,8 @@ class Request:
     config: GenerationConfig = field(default_factory=GenerationConfig)
     chat_template: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: str | None = None
+    parallel_tool_calls: bool | None = None
     add_generation_prompt: bool = True
     notes: tuple[str, ...] = ()
     deadline: Deadline | None = field(default=None, compare=False, repr=False)
@@ -300,7 +308,12 @@ class Request:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that are set, by name, also the template of a chat."""
+        """The settings that are set, by name, also the template of a chat, and those of tools."""
+        more: dict[str, Any] = {
+            "chat_template": self.chat_template,
+            "tools": self.tools or None,
+            "tool_choice": self.tool_choice,
+            "parallel_tool_calls": self.parallel_tool_calls,
+        }
         given = self.config.without_none().given
-        template = self.chat_template
-        return given if template is None else {**given, "chat_template": template}
+        return {**given, **{name: value for name, value in more.items() if value is not None}}

@@ -31,6 +31,7 @@ from talu.types import (
     Request,
     TextDelta,
     Timings,
+    ToolCallDelta,
     ToolCallEvent,
     Usage,
 )
@@ -108,8 +109,8 @@ class ScriptedModel:
 
     @property
     def settings(self) -> Collection[str]:
-        """All, and tools: they are ignored, and recorded in ``requests``."""
-        return (*FIELDS, "tools")
+        """All, and those of tools: they are ignored, and recorded in ``requests``."""
+        return (*FIELDS, "tools", "tool_choice", "parallel_tool_calls")
 
     @property
     def capabilities(self) -> Capabilities:
@@ -170,7 +171,14 @@ class _Play:
             case str():
                 self._tokens += 1
                 yield TextDelta(step, (self._tokens - 1,))
-            case TextDelta() | ReasoningDelta() | ReasoningEnd() | ToolCallEvent() | Done():
+            case (
+                TextDelta()
+                | ReasoningDelta()
+                | ReasoningEnd()
+                | ToolCallDelta()
+                | ToolCallEvent()
+                | Done()
+            ):
                 self._tokens += len(getattr(step, "tokens", ()))
                 self._calls += isinstance(step, ToolCallEvent)
                 self._done = isinstance(step, Done)

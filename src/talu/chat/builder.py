@@ -28,6 +28,7 @@ from talu.types import (
     Restart,
     TextDelta,
     TokenLogprob,
+    ToolCallDelta,
     ToolCallEvent,
 )
 
@@ -108,6 +109,7 @@ class Builder:
     def _reset(self) -> None:
         self._texts: list[str] = []
         self._has_text = False
+        self._has_call = False  # which may not be complete
         self._blocks: list[_Block] = []
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprob] = []
@@ -131,6 +133,10 @@ class Builder:
                 block.provider_data = checked_provider_data(event.provider_data)
                 block.ended = True
                 return None
+            case ToolCallDelta():
+                self._has_call = True
+                self._count(event)
+                return None
             case ToolCallEvent():
                 if event.provider_data is not None:
                     data = checked_provider_data(event.provider_data)
@@ -147,7 +153,7 @@ class Builder:
     @property
     def started(self) -> bool:
         """Whether any event has arrived."""
-        return bool(self._texts or self._blocks or self.calls or self.done)
+        return bool(self._texts or self._blocks or self._has_call or self.calls or self.done)
 
     @property
     def has_content(self) -> bool:
@@ -157,7 +163,8 @@ class Builder:
     @property
     def has_output(self) -> bool:
         """Whether the model has generated anything; an echo of the prompt does not count."""
-        return bool(self.tokens or self.calls or self._has_text or self.reasoning)
+        called = self._has_call or self.calls
+        return bool(self.tokens or called or self._has_text or self.reasoning)
 
     def _open_block(self) -> _Block:
         """The block of reasoning that has not ended, a new one if there is none."""
@@ -171,7 +178,7 @@ class Builder:
         if provider is not None:
             block.provider_data = {"provider": provider}
 
-    def _count(self, delta: TextDelta | ReasoningDelta) -> None:
+    def _count(self, delta: TextDelta | ReasoningDelta | ToolCallDelta) -> None:
         self.tokens += delta.tokens
         self.logprobs += delta.logprobs
 

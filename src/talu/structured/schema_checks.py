@@ -46,10 +46,10 @@ def checked_text(schema: object) -> str:
 
 
 def invalid(problem: str, **details: object) -> StructuredOutputError:
-    """The error for a schema with this problem."""
+    """The error for a schema with this problem, which is also in its details."""
     return StructuredOutputError(
         f"the JSON Schema of response_format {problem}",
-        details={"param": "response_format", **details},
+        details={"param": "response_format", "problem": problem, **details},
     )
 
 

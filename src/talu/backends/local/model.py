@@ -42,7 +42,7 @@ __all__ = ["SETTINGS", "LocalModel"]
 
 MAX_THREADS = 1024
 MAX_DISK = 2**50  # bytes
-SETTINGS = tuple(name for name in FIELDS if name != "extra_body")
+SETTINGS = (*(name for name in FIELDS if name != "extra_body"), "tools")
 
 _dropped: list[EngineLease] = []  # of models that were dropped and not closed
 

@@ -92,7 +92,7 @@ def set_values(
     values: dict[str, Any] = {}
     notes: list[str] = []
     for name, value in request.settings.items():
-        if name == "extra_body":
+        if name in ("extra_body", "tools"):
             continue
         if name == "response_format":
             fields, note = _form(target, value, raw=raw)

@@ -1,0 +1,160 @@
+"""Defines a tool, and sources of several tools."""
+
+import copy
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from talu.error_text import kind_of, shown
+from talu.exceptions import StructuredOutputError, ValidationError
+from talu.structured.schema_checks import checked_text
+from talu.unicode import check_unicode
+
+__all__ = ["CHOICES", "MAX_TIMEOUT", "Tool", "ToolSource", "tool_error"]
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what the servers allow
+CHOICES = ("auto", "none", "required")
+MAX_DESCRIPTION = 100_000  # characters
+MAX_TIMEOUT = 1_000_000.0  # seconds
+
+Run = Callable[[dict[str, Any]], Any]
+
+
+class Tool:
+    """A function that a model can call, and its description for the model.
+
+    Attributes:
+        name: 1 to 64 letters, digits, ``_`` and ``-``.
+        description: what it does, for the model; "" for no description.
+        parameters: the JSON Schema of its arguments, which are an object.
+        is_async: ``run`` returns an awaitable.
+        timeout: maximum seconds of a call; None is no limit.
+        needs_approval: a call waits for an approval before it is carried out.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        description: str,
+        parameters: Mapping[str, Any],
+        run: Run | None = None,
+        *,
+        is_async: bool | None = None,
+        timeout: float | None = None,
+        needs_approval: bool = False,
+    ) -> None:
+        """Describe a tool.
+
+        Args:
+            name: see the attributes; also the following arguments.
+            description: as above.
+            parameters: as above; it is copied.
+            run: carries out a call. It takes the arguments as a dictionary of plain JSON values
+                that fit ``parameters``, and returns a text, or a value that can be written as JSON;
+                with ``is_async`` an awaitable of that. What it raises is reported to the model.
+                None for a tool that is only described: somebody else carries out its calls.
+            is_async: None for what ``run`` is declared as.
+            timeout: as above.
+            needs_approval: as above.
+
+        Raises:
+            ValidationError: an argument is wrong, or ``parameters`` is not a JSON Schema of an
+                object, is too large, or can be satisfied by no finite value.
+        """
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            wanted = "1 to 64 letters (A-Z, a-z), digits, _ and -"
+            raise tool_error(f"the name of a tool must be {wanted}, got {shown(name)}")
+        if name in CHOICES:
+            raise tool_error(f"a tool cannot be called {name!r}, which is a value of tool_choice")
+        if not isinstance(description, str) or len(description) > MAX_DESCRIPTION:
+            wanted = f"text of at most {MAX_DESCRIPTION:,} characters"
+            raise tool_error(f"the description of the tool {name!r} must be {wanted}")
+        check_unicode("description", description)
+        if run is not None and not callable(run):
+            raise tool_error(f"run of the tool {name!r} must be a function, got {shown(run)}")
+        self.name = name
+        self.description = description
+        self.parameters = _checked(name, parameters)
+        self.is_async = inspect.iscoroutinefunction(run) if is_async is None else is_async
+        self.timeout = _seconds(name, timeout)
+        if not isinstance(needs_approval, bool):
+            wrong = f"needs_approval must be True or False, got {shown(needs_approval)}"
+            raise tool_error(f"{wrong} (of the tool {name!r})")
+        self.needs_approval = needs_approval
+        self._run = run
+
+    @property
+    def runs(self) -> bool:
+        """Whether it can be run here; otherwise it is only described."""
+        return self._run is not None
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """The definition of the tool in OpenAI's form."""
+        function: dict[str, Any] = {"name": self.name, "parameters": copy.deepcopy(self.parameters)}
+        if self.description:
+            function["description"] = self.description
+        return {"type": "function", "function": function}
+
+    def run(self, arguments: dict[str, Any]) -> Any:
+        """Carry out a call whose arguments fit ``parameters``; an awaitable if ``is_async``."""
+        if self._run is None:
+            raise tool_error(f"the tool {self.name!r} has no function: it is only described")
+        return self._run(arguments)
+
+    def __repr__(self) -> str:
+        return f"Tool({self.name!r})"
+
+
+@runtime_checkable
+class ToolSource(Protocol):
+    """An entry of ``tools=`` that gives several tools, such as the tools of a server.
+
+    It is opened when a call needs its tools, and stays open until its ``close``, or until the
+    client is closed. Opening an open source returns its tools again. Its methods may be called
+    from any thread and any event loop, also at the same time.
+    """
+
+    def open(self) -> Sequence[Tool]:
+        """The tools; blocks while it connects."""
+
+    async def aopen(self) -> Sequence[Tool]:
+        """Like ``open``, awaited; never blocks the event loop."""
+
+    def close(self) -> None:
+        """Release what it holds; idempotent. It can be opened again."""
+
+
+def tool_error(message: str, **details: object) -> ValidationError:
+    """The error for a tool that is wrong."""
+    return ValidationError(message, details={"param": "tools", **details})
+
+
+def _checked(name: str, parameters: object) -> dict[str, Any]:
+    """A copy of a schema."""
+    if not isinstance(parameters, Mapping):
+        wrong = f"must be a JSON Schema (dict), got {kind_of(parameters)}"
+        raise tool_error(f"the parameters of the tool {name!r} {wrong}")
+    schema = dict(parameters)
+    try:
+        checked_text(schema)
+    except StructuredOutputError as error:
+        problem = error.details.get("problem", error)
+        wrong = f"the JSON Schema of the tool {name!r} {problem}"
+        raise tool_error(wrong, tool=name) from error
+    schema.setdefault("type", "object")
+    if schema["type"] != "object":
+        wrong = f"must describe an object, got the type {shown(schema['type'])}"
+        raise tool_error(f"the JSON Schema of the tool {name!r} {wrong}", tool=name)
+    return copy.deepcopy(schema)
+
+
+def _seconds(name: str, timeout: object) -> float | None:
+    if timeout is None:
+        return None
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not is_number or not 0 < timeout <= MAX_TIMEOUT:  # type: ignore[operator]  # a number
+        wanted = f"seconds above 0 and at most {MAX_TIMEOUT:,.0f}, or None for no limit"
+        raise tool_error(f"timeout of the tool {name!r} must be {wanted}, got {shown(timeout)}")
+    return float(timeout)  # type: ignore[arg-type]

@@ -1,0 +1,84 @@
+"""``Tool`` describes a function for a model, and refuses what no model could call."""
+
+import json
+from typing import Any
+
+import pytest
+
+from talu.exceptions import ValidationError
+from talu.tools import Tool
+
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+def test_the_definition_of_a_tool_is_that_of_openai() -> None:
+    tool = Tool("weather", "Says how the weather is.", CITY, lambda arguments: "sunny")
+    assert tool.definition == {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "Says how the weather is.",
+            "parameters": CITY,
+        },
+    }
+
+
+def test_a_change_of_the_given_schema_does_not_reach_the_tool() -> None:
+    given = json.loads(json.dumps(CITY))
+    tool = Tool("weather", "", given)
+    given["properties"]["city"]["type"] = "number"
+    assert tool.parameters == CITY
+
+
+def test_run_gets_the_arguments() -> None:
+    assert Tool("double", "", {}, lambda arguments: arguments["n"] * 2).run({"n": 2}) == 4
+
+
+def test_an_async_function_makes_an_async_tool() -> None:
+    async def run(arguments: dict[str, Any]) -> str:
+        return "sunny"
+
+    assert Tool("weather", "", {}, run).is_async
+
+
+@pytest.mark.parametrize("name", ["", "a b", "é", "x" * 65, None, "auto", "none", "required"])
+def test_a_name_that_servers_refuse_or_that_is_a_choice_is_an_error(name: Any) -> None:
+    with pytest.raises(ValidationError, match="tool") as refused:
+        Tool(name, "", {})
+    assert refused.value.details["param"] == "tools"
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        (None, "must be a JSON Schema"),
+        ({"type": "string"}, "must describe an object"),
+        (nested(100), "nested deeper"),
+        ({"properties": {"a": {"enum": list(range(20_000))}}}, "enum of 20,000 values"),
+        ({"properties": {"a": {"$ref": "#/$defs/b"}}}, "where nothing is"),
+        (
+            {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+            "infinite value",
+        ),
+    ],
+    ids=["none", "not an object", "deep", "large enum", "reference to nothing", "infinite"],
+)
+def test_a_schema_that_cannot_be_used_is_an_error_that_names_the_tool(
+    schema: Any, problem: str
+) -> None:
+    with pytest.raises(ValidationError, match=problem) as refused:
+        Tool("weather", "", schema)
+    assert "'weather'" in str(refused.value)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, True, "1", float("nan"), 1e9])
+def test_a_time_limit_is_a_number_of_seconds(timeout: Any) -> None:
+    with pytest.raises(ValidationError, match="timeout of the tool 'weather'"):
+        Tool("weather", "", {}, timeout=timeout)
