@@ -1,22 +1,20 @@
 // Formats of integers that share scales in blocks of columns, for weights and activations.
 //
-// A tile consists of consecutive blocks; the last one has the columns that are left. A format is a
-// structure with
+// A tile consists of consecutive blocks. A format is a structure with
 //   name, activation    names of the number formats of weights and activations
-//   block, group        columns of a block, and columns that are multiplied at once
-//   blocks_in_cache     blocks of a tile that the first cache has room for, beside activations
+//   block               columns of a block
 //   panels              numbers of rows of activations that are multiplied at once, descending
-//   source_columns      of a block of the source
+//   source_columns      of a block of the source: all of a block, or one, so that the last block of
+//                       a tile has the columns that are left
 //   source_bytes(n)     of n columns of a row of the source
 //   block_bytes(n)      size of a block of n columns of a tile
 //   pack_block          writes a block from rows of the source
 //   dequantize_block    computes one row of a block
-//   add_block           adds the products of a block, for several rows of activations; or instead
 //   multiply_few        multiplies tiles together, for a few rows of activations
-//   Unpacked            optional: the same numbers in a form that is multiplied faster, with
-//                       block_bytes, add_block or add_several, which adds the products of several
-//                       blocks, and unpack, which makes it of a block
-//   unpacks             with Unpacked: whether it is worth that for many rows of activations
+//   Unpacked            the same numbers in a form that is multiplied faster, with block_bytes;
+//                       unpack, which makes it of a block; and add_several, which adds the products
+//                       of several blocks
+//   unpacks             whether it is worth that for many rows of activations
 //   Row                 the layout of a row of activations, and how it is computed
 //
 // A fragment of kernels.inc, which includes it for each target, in an order that matters.
@@ -121,60 +119,44 @@ TALU_INLINE void prefetch_after(const std::byte* block) {
 
 // sums += several blocks, columns first .. last - 1 of a tile, times any number of rows of
 // activations: panels of as many rows as possible, then fewer. The first block of a tile begins the
-// sums. `in_memory` says that the blocks may not be in a cache yet.
-template <class F, std::size_t SIZE = 0>
-static void add_blocks(std::size_t tokens, const std::byte* blocks, bool in_memory,
-                       std::size_t first, std::size_t last, std::size_t columns,
-                       const std::byte* x, std::size_t x_stride, float* sums,
-                       std::size_t sums_stride) {
-  using Row = typename F::Row;
-  constexpr std::size_t TOKENS = F::panels[SIZE];
+// sums.
+template <class U, std::size_t SIZE = 0>
+static void add_blocks(std::size_t tokens, const std::byte* blocks, std::size_t first,
+                       std::size_t last, std::size_t columns, const std::byte* x,
+                       std::size_t x_stride, float* sums, std::size_t sums_stride) {
+  constexpr std::size_t TOKENS = U::panels[SIZE];
   for (; tokens >= TOKENS; tokens -= TOKENS) {
-    if constexpr (requires { F::template add_several<TOKENS>; })
-      F::template add_several<TOKENS>(blocks, (last - first) / F::block,
-                                      BlockActivations::from<Row>(first, x, columns, x_stride),
-                                      first == 0, sums, sums_stride);
-    else
-      for (std::size_t begin = first; begin < last; begin += F::block) {
-        const std::byte* const block = blocks + (begin - first) / F::block * F::block_bytes(F::block);
-        if (in_memory) prefetch_after<F>(block);
-        const auto activations = BlockActivations::from<Row>(begin, x, columns, x_stride);
-        const std::size_t count = round_up(smaller(F::block, last - begin), F::group);
-        if (F::source_columns == F::block || count == F::block)  // no block of the source is cut
-          F::template add_block<TOKENS, F::block>(block, count, activations, begin == 0, sums,
-                                                  sums_stride);
-        else if constexpr (F::source_columns != F::block)
-          F::template add_block<TOKENS, 0>(block, count, activations, begin == 0, sums, sums_stride);
-      }
+    U::template add_several<TOKENS>(
+        blocks, (last - first) / U::block,
+        BlockActivations::from<typename U::Row>(first, x, columns, x_stride), first == 0, sums,
+        sums_stride);
     x += TOKENS * x_stride;
     sums += TOKENS * sums_stride;
-    in_memory = false;
   }
   if constexpr (TOKENS > 1)
-    add_blocks<F, SIZE + 1>(tokens, blocks, in_memory, first, last, columns, x, x_stride, sums,
-                            sums_stride);
+    add_blocks<U, SIZE + 1>(tokens, blocks, first, last, columns, x, x_stride, sums, sums_stride);
 }
 
-// The same for enough rows of activations that it pays to unpack the blocks before.
+// sums = a tile · x, for enough rows of activations that it pays to unpack the blocks before.
 template <class F>
 constexpr std::size_t kUnpackedTokens = 3 * F::panels[0];
 template <class F>
-static void add_unpacked(std::size_t tokens, const std::byte* blocks, std::size_t first,
-                         std::size_t last, std::size_t columns, const std::byte* x,
-                         std::size_t x_stride, float* sums, std::size_t sums_stride) {
+static void multiply_unpacked(std::size_t tokens, const std::byte* tile, std::size_t columns,
+                              const std::byte* x, std::size_t x_stride, float* sums,
+                              std::size_t sums_stride) {
   using U = typename F::Unpacked;
   constexpr std::size_t kAtOnce = F::block >= 512 ? 1 : 512 / F::block;  // blocks
   alignas(64) std::byte unpacked[kAtOnce * U::block_bytes(F::block)];
-  for (std::size_t begin = first; begin < last; begin += kAtOnce * F::block) {
-    const std::size_t end = smaller(last, begin + kAtOnce * F::block);
+  for (std::size_t begin = 0; begin < columns; begin += kAtOnce * F::block) {
+    const std::size_t end = smaller(columns, begin + kAtOnce * F::block);
     std::byte* to = unpacked;
     for (std::size_t c = begin; c < end; c += F::block) {
-      const std::byte* const block = blocks + (c - first) / F::block * F::block_bytes(F::block);
-      prefetch_after<F>(block);
-      U::unpack(block, to);
+      prefetch_after<F>(tile);
+      U::unpack(tile, to);
+      tile += F::block_bytes(F::block);
       to += U::block_bytes(F::block);
     }
-    add_blocks<U>(tokens, unpacked, false, begin, end, columns, x, x_stride, sums, sums_stride);
+    add_blocks<U>(tokens, unpacked, begin, end, columns, x, x_stride, sums, sums_stride);
   }
 }
 
@@ -201,27 +183,14 @@ static void multiply_blocks(const void* packed, std::size_t tiles, std::size_t c
                             float* sums) {
   constexpr std::size_t kStride = kTilesAtOnce * kTileRows;
   const auto* const first = static_cast<const std::byte*>(packed);
-  auto for_tiles = [&](auto add_tile) {
-    for (std::size_t r = 0; r < tiles; ++r)
-      add_tile(first + r * block_tile_bytes<F>(columns), sums + r * kTileRows);
-  };
   if constexpr (Matrices<F>::available)
     if (tokens >= Matrices<F>::kFewestRows)
       return Matrices<F>::multiply_tiles(first, tiles, columns, x, x_stride, tokens, sums);
-  if constexpr (requires { typename F::Unpacked; })
-    if (F::unpacks && tokens >= kUnpackedTokens<F>)
-      return for_tiles([&](const std::byte* tile, float* to) {
-        add_unpacked<F>(tokens, tile, 0, columns, columns, x, x_stride, to, kStride);
-      });
-  if constexpr (requires { F::template multiply_few<1>; })
+  if (!F::unpacks || tokens < kUnpackedTokens<F>)
     return multiply_few<F>(tokens, first, tiles, columns, x, x_stride, sums, kStride);
-  else
-    for_tiles([&](const std::byte* tile, float* to) {
-      constexpr std::size_t kColumns = F::blocks_in_cache * F::block;
-      for (std::size_t begin = 0; begin < columns; begin += kColumns)
-        add_blocks<F>(tokens, tile + begin / F::block * F::block_bytes(F::block), true, begin,
-                      smaller(columns, begin + kColumns), columns, x, x_stride, to, kStride);
-    });
+  for (std::size_t r = 0; r < tiles; ++r)
+    multiply_unpacked<F>(tokens, first + r * block_tile_bytes<F>(columns), columns, x, x_stride,
+                         sums + r * kTileRows, kStride);
 }
 
 template <class F>

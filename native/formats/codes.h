@@ -206,7 +206,7 @@ struct Coded {
   static constexpr auto& name = D::name;
   static constexpr char activation[] = "i8";
   static constexpr std::size_t block = D::block, part = D::part, parts = block / part;
-  static constexpr std::size_t group = 4, source_columns = block;
+  static constexpr std::size_t source_columns = block;
   static constexpr auto& panels = kCodePanels;
   using Row = I8Row;
   using Codes = Planes<D>;
@@ -350,8 +350,7 @@ struct Coded {
 
   // A block with its codes in bytes, and the scales and minimums of its parts in floats.
   struct Unpacked {
-    static constexpr std::size_t block = Coded::block, group = Coded::group;
-    static constexpr std::size_t source_columns = block;
+    static constexpr std::size_t block = Coded::block;
     static constexpr auto& panels = kCodePanels;
     using Row = I8Row;
     static constexpr std::size_t kGrid = (D::minimum != 0 ? 2 : 1) * kTileRows * sizeof(float);

@@ -103,9 +103,8 @@ struct Group {
   using Part = PartOfGroup<BITS>;
   using Row = I8Row;
   static constexpr char activation[] = "i8";
-  static constexpr std::size_t block = COLUMNS, group = 4, source_columns = block;
+  static constexpr std::size_t block = COLUMNS, source_columns = block;
   static constexpr std::size_t parts = block / Part::block;
-  static constexpr std::size_t blocks_in_cache = 2048 / block;
   static constexpr auto& panels = kCodePanels;
   static constexpr bool unpacks = true;
 
@@ -162,18 +161,29 @@ struct Group {
                        Offset::zero(offset), Offset::minimum(offset), out + p * Part::block);
   }
 
-  template <std::size_t TOKENS, std::size_t>
-  static void add_block(const std::byte* from, std::size_t, const BlockActivations& x, bool first,
-                        float* sums, std::size_t sums_stride) {
-    const f32x16 scale = SCALE::load(from), offset = Offset::load(from + kOffsets);
+  // sums = tiles · x, for TOKENS rows of activations. The tiles advance together: the processor reads
+  // several streams from memory faster than one.
+  template <std::size_t TOKENS>
+  static void multiply_few(const std::byte* tiles, std::size_t tile_bytes, std::size_t count,
+                           std::size_t columns, BlockActivations x, float* sums,
+                           std::size_t sums_stride) {
     using Codes = typename Part::Codes;
-    Part::template add<Multiplied, TOKENS, Codes::bytes, Codes::group_codes>(
-        from + kCodes, parts, scale, offset, x, first, sums, sums_stride);
+    for (std::size_t begin = 0; begin < columns; begin += block) {
+      const std::byte* from = tiles;
+      for (std::size_t r = 0; r < count; ++r, from += tile_bytes) {
+        prefetch_after<Group>(from);
+        const f32x16 scale = SCALE::load(from), offset = Offset::load(from + kOffsets);
+        Part::template add<Multiplied, TOKENS, Codes::bytes, Codes::group_codes>(
+            from + kCodes, parts, scale, offset, x, begin == 0, sums + r * kTileRows, sums_stride);
+      }
+      tiles += block_bytes(block);
+      x.advance<Row>(block);
+    }
   }
 
   // A group with its codes in bytes, and scales and offsets in floats.
   struct Unpacked {
-    static constexpr std::size_t block = COLUMNS, group = 4, source_columns = COLUMNS;
+    static constexpr std::size_t block = COLUMNS;
     static constexpr auto& panels = kCodePanels;
     using Row = I8Row;
     static constexpr std::size_t kGrid = 2 * kTileRows * sizeof(float);
@@ -186,13 +196,15 @@ struct Group {
       for (std::size_t p = 0; p < parts; ++p)
         Part::unpack(from + kCodes + p * Part::Codes::bytes, to + kGrid + p * kPart);
     }
-    template <std::size_t TOKENS, std::size_t>
-    static void add_block(const std::byte* from, std::size_t, const BlockActivations& x, bool first,
-                          float* sums, std::size_t sums_stride) {
-      const auto* const floats = reinterpret_cast<const float*>(from);
-      const f32x16 scale = load(floats), offset = load(floats + kTileRows);
-      Part::template add<Multiplied, TOKENS, kPart, load_codes<8>>(
-          from + kGrid, parts, scale, offset, x, first, sums, sums_stride);
+    template <std::size_t TOKENS>
+    static void add_several(const std::byte* from, std::size_t count, BlockActivations x, bool first,
+                            float* sums, std::size_t sums_stride) {
+      for (; count > 0; --count, from += block_bytes(block), x.advance<Row>(block), first = false) {
+        const auto* const floats = reinterpret_cast<const float*>(from);
+        const f32x16 scale = load(floats), offset = load(floats + kTileRows);
+        Part::template add<Multiplied, TOKENS, kPart, load_codes<8>>(
+            from + kGrid, parts, scale, offset, x, first, sums, sums_stride);
+      }
     }
   };
 };
