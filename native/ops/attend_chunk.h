@@ -20,14 +20,17 @@ template <class F, std::size_t TILES, std::size_t QUERIES>
 TALU_INLINE void accumulate(const typename F::element* const (&tiles)[TILES], std::size_t columns,
                             const float* x, std::size_t x_stride,
                             f32x16 (&sums)[QUERIES][TILES]) {
-  for (std::size_t column = 0; column < columns; ++column)
+  for (std::size_t column = 0; column < columns; ++column) {
+    f32x16 lanes[TILES];
 #pragma GCC unroll 4
-    for (std::size_t r = 0; r < TILES; ++r) {
-      const f32x16 lanes = F::load(tiles[r] + column * kTileRows);
+    for (std::size_t r = 0; r < TILES; ++r) lanes[r] = F::load(tiles[r] + column * kTileRows);
 #pragma GCC unroll 12
-      for (std::size_t q = 0; q < QUERIES; ++q)
-        sums[q][r] = fma(lanes, splat(x[q * x_stride + column]), sums[q][r]);
+    for (std::size_t q = 0; q < QUERIES; ++q) {
+      const f32x16 number = splat(x[q * x_stride + column]);
+#pragma GCC unroll 4
+      for (std::size_t r = 0; r < TILES; ++r) sums[q][r] = fma(lanes[r], number, sums[q][r]);
     }
+  }
 }
 
 // The part of a chunk in the cache that some queries attend to.
