@@ -193,16 +193,28 @@ struct i16 {
   }
 };
 
-constexpr Format format_of_i16() {
-  return {i16::name,
-          i16::activation,
-          i16::source_columns,
-          i16::source_bytes(i16::source_columns),
+template <class F>
+static void multiply_integers(const void* packed, std::size_t tiles, std::size_t columns,
+                              const std::byte* x, std::size_t x_stride, std::size_t tokens,
+                              float* sums) {
+  if constexpr (Matrices<F>::available)
+    if (tokens >= Matrices<F>::kFewestRows)
+      return Matrices<F>::multiply_tiles(static_cast<const std::byte*>(packed), tiles, columns, x,
+                                         x_stride, tokens, sums);
+  F::multiply_tiles(packed, tiles, columns, x, x_stride, tokens, sums);
+}
+
+template <class F>
+constexpr Format format_of_integers() {
+  return {F::name,
+          F::activation,
+          F::source_columns,
+          F::source_bytes(F::source_columns),
           0,
-          block_tile_bytes<i16>,
-          i16::Row::bytes,
-          i16::Row::quantize,
-          pack_blocks<i16>,
-          dequantize_blocks<i16>,
-          i16::multiply_tiles};
+          block_tile_bytes<F>,
+          F::Row::bytes,
+          F::Row::quantize,
+          pack_blocks<F>,
+          dequantize_blocks<F>,
+          multiply_integers<F>};
 }

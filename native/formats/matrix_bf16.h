@@ -10,7 +10,8 @@ struct Matrices<bf16> {
   static constexpr std::size_t kColumnsAtOnce = 512, kRowBytes = kTilesAtOnce * kTileRows * sizeof(float);
 
   static void multiply_tiles(const std::byte* packed, std::size_t tiles, std::size_t columns,
-                       const std::byte* x, std::size_t stride, std::size_t tokens, float* sums) {
+                             const std::byte* x, std::size_t stride, std::size_t tokens,
+                             float* sums) {
     const std::size_t padded = round_up(columns, bf16::group);
     const std::size_t whole = padded / (kMatrixBytes / 2) * (kMatrixBytes / 2);
     auto multiply_columns = tokens <= kMatrixRows ? multiply_few : multiply_many;

@@ -103,7 +103,8 @@ struct MatricesOfCodes {
   using Panel = float[kMatrixRows][kTileRows];
 
   static void multiply_tiles(const std::byte* packed, std::size_t tiles, std::size_t columns,
-                       const std::byte* x, std::size_t stride, std::size_t tokens, float* sums) {
+                             const std::byte* x, std::size_t stride, std::size_t tokens,
+                             float* sums) {
     constexpr std::size_t kStride = kTilesAtOnce * kTileRows;
     const MatrixRegisters registers(kMatrixRows, kMatrixRows, part);
     alignas(64) Unpacked unpacked[kTilesAtOnce];

@@ -30,6 +30,11 @@ constexpr std::size_t second_rows(std::size_t tokens) {
   return tokens <= kMatrixRows ? 0 : smaller(tokens - kMatrixRows, kMatrixRows);
 }
 
+// a where the mask has ones, otherwise b.
+TALU_INLINE __m512i choose(__m512i mask, __m512i a, __m512i b) {
+  return _mm512_ternarylogic_epi32(mask, a, b, 0xca);
+}
+
 TALU_INLINE void clear_sums() {
   clear_matrix<0>();
   clear_matrix<1>();

@@ -105,8 +105,4 @@ struct Matrices<Rotated<D>> {
   }
   // The lower 16 bits of each 32 in the upper ones too.
   TALU_INLINE __m512i twice(__m512i x) { return _mm512_or_si512(x, _mm512_slli_epi32(x, 16)); }
-  // a where the mask has ones, otherwise b.
-  TALU_INLINE __m512i choose(__m512i mask, __m512i a, __m512i b) {
-    return _mm512_ternarylogic_epi32(mask, a, b, 0xca);
-  }
 };

@@ -118,8 +118,8 @@ static void multiply_tiles(const void* packed, std::size_t tiles, std::size_t co
                            const std::byte* x, std::size_t x_stride, std::size_t tokens,
                            float* sums) {
   if constexpr (Matrices<F>::available)
-    return Matrices<F>::multiply_tiles(static_cast<const std::byte*>(packed), tiles, columns, x, x_stride,
-                                 tokens, sums);
+    return Matrices<F>::multiply_tiles(static_cast<const std::byte*>(packed), tiles, columns, x,
+                                       x_stride, tokens, sums);
   using activation = typename F::activation;
   constexpr std::size_t kStride = kTilesAtOnce * kTileRows;
   const std::size_t padded = round_up(columns, F::group);

@@ -24,13 +24,31 @@ def product(x: np.ndarray, weight: np.ndarray, target: str, pair: Callable, rows
 
 @per_target
 @pytest.mark.parametrize("columns", [128, 130, 1000])
+@pytest.mark.parametrize("count", [7, 40])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_the_largest_sums_stay_in_32_bits(
-    target: str, columns: int, sign: float, pair: Callable, rows: type
+    target: str, columns: int, count: int, sign: float, pair: Callable, rows: type
 ) -> None:
-    x, weight = np.full((7, columns), 3.0, np.float32), np.full((17, columns), sign, np.float32)
+    x, weight = np.full((count, columns), 3.0, np.float32), np.full((17, columns), sign, np.float32)
     found = product(x, weight, target, pair, rows)  # equal weights fill what a block may have
     np.testing.assert_allclose(found, sign * 3 * columns, rtol=1e-3)
+
+
+@pytest.mark.parametrize("columns", [384, 150, 66])
+@pytest.mark.parametrize("count", [1, 13, 16, 17, 33, 60])
+def test_all_targets_give_the_same_bits(
+    columns: int, count: int, pack: Callable, rows: type, rng: np.random.Generator, run: Callable
+) -> None:
+    x, weight = (rng.standard_normal((n, columns)).astype(np.float32) for n in (count, 90))
+    g = Graph()
+    g.output(g.output_rows(g.linear(g.embed("table", count, columns), "weight", 90)))
+    found = []
+    for target in _native.targets():
+        tensors = {"table": pack(x, "f32", target), "weight": pack(weight, "i16", target)}
+        executor = NativeExecutor(g, tensors, blocks=4, block_size=16, target=target)
+        found.append(run(executor, rows(range(count))))
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
 
 
 @per_target
