@@ -1,6 +1,6 @@
 """Long contexts: prefill and decode at a depth, and memory, of talu and llama.cpp in turn.
 
-    python benchmarks/attention.py [FILE ...] [--threads 2] [--rounds 5] [--lengths 512 4096]
+    python benchmarks/attention.py [FILE ...] [--threads 2] [--rounds 5] [--lengths 512 1984]
         [--kv f16 q8] [--decode 24] [--json]
     python benchmarks/attention.py --quality [--json]
 
@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -75,11 +76,10 @@ def opened(file: Path, given: argparse.Namespace, context: int) -> Iterator[tupl
             yield Worker(partial(make, kv_dtype=kind), file, given.threads, context), kind
 
 
-def measure(file: Path, given: argparse.Namespace) -> list[Row]:
-    """Run every engine with the file, in turn in every round."""
+def measure(file: Path, given: argparse.Namespace) -> Iterator[list[Row]]:
+    """Run every engine with the file, in turn in every round; the rows of each length."""
     context = max(MEMORY_CONTEXT, max(given.lengths) + given.decode + 64)
     workers = list(opened(file, given, context))
-    rows = []
     try:
         for length in sorted(given.lengths):
             history = max(0, length - LAST)
@@ -90,8 +90,7 @@ def measure(file: Path, given: argparse.Namespace) -> list[Row]:
             asked: list[Any] = [partial(ask, w, length, given.decode, history) for w, _ in workers]
             for row, pairs in zip(here, in_turn(asked, given.rounds), strict=True):
                 row.figures["prefill"], row.figures["decode"] = map(list, zip(*pairs, strict=True))
-            rows += here
-        return rows
+            yield here
     finally:
         for worker, _ in workers:
             worker.close()
@@ -189,7 +188,7 @@ def main() -> None:
     report = Report(given, title)
     results = []
     for file in given.files:
-        for rows in (memory(file, given), measure(file, given)):
+        for rows in chain([memory(file, given)], measure(file, given)):
             results += [asdict(row) for row in rows]
             for line in lines(rows):
                 report.line(line)

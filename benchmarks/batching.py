@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class TaluServer:
         self._options = LocalBackend(num_threads=threads)
         model = load_model(open_model(self._file)[0], self._options)
         self._executor = Timed(model.executor)
-        self._engine = Engine(replace(model, executor=self._executor))
+        self._engine = Engine(model._replace(executor=self._executor))
         self.name = f"talu ({self._engine.info.target}, {self._engine.info.weight_format})"
 
     def context(self) -> int:

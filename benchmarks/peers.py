@@ -16,6 +16,7 @@ import math
 import os
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -29,11 +30,12 @@ from talu.sampling import SamplingParams
 from talu.types import KVDtype, LocalBackend, WeightFormat
 
 
-class Peer:
+class Peer(ABC):
     """One engine with the model open."""
 
     name: str
 
+    @abstractmethod
     def answer(self, length: int, count: int, seed: int, history: int = 0) -> tuple[float, float]:
         """Run a prompt of random tokens, and decode tokens after it.
 
@@ -47,7 +49,6 @@ class Peer:
         Returns:
             Tokens per second of those that were computed, and of those after them.
         """
-        raise NotImplementedError
 
     def prefill(self, length: int, seed: int) -> float:
         """Tokens per second for a prompt of random tokens."""
@@ -57,10 +58,11 @@ class Peer:
         """Tokens per second for one token after the other, after a prompt of so many tokens."""
         return self.answer(after, count, seed + 1000)[1]
 
+    @abstractmethod
     def likely(self, prompt: list[int], count: int) -> dict[int, float]:
         """The likeliest next tokens and their log-probabilities."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Free the model."""
 

@@ -195,6 +195,15 @@ def memory(threads: int) -> list[Row]:
     return rows_of(f"resident MB at {MEMORY}", found, measured)
 
 
+def write(report: Report, rows: Sequence[Row]) -> None:
+    """Write a table."""
+    report.line("\n| | talu | of the limit | llama.cpp | ratio | ik_llama.cpp | ratio |")
+    report.line("|---|--:|--:|--:|--:|--:|--:|")
+    for row in rows:
+        report.line(f"| {' | '.join(row.cells())} |")
+    report.line()
+
+
 def draw(path: Path, title: str, rows: Sequence[Row]) -> None:
     """Draw the rates as bars."""
     pyplot = importlib.import_module("matplotlib.figure")
@@ -222,17 +231,16 @@ def main() -> None:
     report = Report(given, "0.6B, tokens per second: median (minimum to maximum)")
     rows, limits = [], {}
     for bits in given.bits:
-        found, limits[f"{bits} bits"] = measure(bits, given, report)
-        rows += found
-    if 4 in given.bits:
-        rows += memory(given.threads)
-    for name, values in limits.items():
+        found, values = measure(bits, given, report)
         rates = ", ".join(f"{value / 1e9:.1f} · 10⁹ {key}" for key, value in values.items())
-        report.line(f"limits beside {name}: {rates.replace('_', ' ')}")
-    report.line("\n| | talu | of the limit | llama.cpp | ratio | ik_llama.cpp | ratio |")
-    report.line("|---|--:|--:|--:|--:|--:|--:|")
-    for row in rows:
-        report.line(f"| {' | '.join(row.cells())} |")
+        report.line(f"limits beside {bits} bits: {rates.replace('_', ' ')}")
+        write(report, found)
+        rows += found
+        limits[f"{bits} bits"] = values
+    if 4 in given.bits:
+        found = memory(given.threads)
+        write(report, found)
+        rows += found
     if given.plot:
         draw(given.plot, report.machine, rows)
     report.end({"limits": limits, "rows": rows})
