@@ -89,16 +89,13 @@ def test_an_error_names_all_pauses_when_waiting_would_take_too_long(faces: Any) 
         model("a", [limited(70)]), model("b", [limited(80)]), policy=Fallback()
     )
     with pytest.raises(
-        EndpointError, match="'a' and 'b': too many; 'a' is cooling down for 70"
+        EndpointError, match=r"'a' and 'b': too many; 'a' is cooling down for (70|69)"
     ) as one:
         faces.run(client.ask("hi", timeout=20))
     assert one.value.code == "MODELS_COOLING"
-    with pytest.raises(EndpointError) as two:
+    pauses = r"'a' is cooling down for (70|69|68) .*'b' is cooling down for"
+    with pytest.raises(EndpointError, match=pauses) as two:
         faces.run(client.ask("hi"))  # without a limit: longer than 30 seconds
-    assert "'a' is cooling down for 7" in str(two.value) or "'a' is cooling down for 69" in str(
-        two.value
-    )
-    assert "'b' is cooling down for" in str(two.value)
     assert two.value.transient
     assert 60 < (two.value.retry_after or 0) <= 70
     assert two.value.attempts == ()

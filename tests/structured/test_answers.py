@@ -97,6 +97,10 @@ def test_every_way_to_ask_takes_a_form(faces: Faces, asked: Any) -> None:
     assert [{*answer.parsed} for answer in answers] == [{"capital", "size"}] * len(answers)
 
 
+def test_a_text_that_is_nested_too_deeply_to_be_read_has_no_value_yet() -> None:
+    assert format_of({}).partial("[" * 100_000) is None
+
+
 def test_a_stream_shows_the_value_as_far_as_it_is_known(faces: Faces, asked: Any) -> None:
     whole = faces.run(asked.ask("Hi", response_format=SCHEMA, seed=2, max_tokens=60))
     stream = asked.chat()("Hi", response_format=SCHEMA, seed=2, max_tokens=60)

@@ -58,7 +58,8 @@ class _Checker:
             raise invalid(f"is wrong at {shown(place)}: {error.message[:300]}", at=place) from error
         # An empty registry: the default one downloads what a schema refers to.
         registry: Registry[Any] = EMPTY_REGISTRY
-        linear: Any = validators.extend(kind, {"pattern": _pattern})  # type: ignore[no-untyped-call]
+        extend: Any = validators.extend  # it has no types
+        linear = extend(kind, {"pattern": _pattern})
         self._validator = linear(schema, registry=registry, format_checker=FormatChecker())
 
     def problem(self, value: Any) -> str | None:

@@ -110,7 +110,7 @@ class ResponseFormat:
             return text or None
         try:
             value = partial_value(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return None if value is NOTHING else value
 
