@@ -17,6 +17,7 @@ PUBLIC = [
     "talu.client",
     "talu.exceptions",
     "talu.hooks",
+    "talu.mcp",
     "talu.profile",
     "talu.router",
 ]

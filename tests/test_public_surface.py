@@ -13,6 +13,7 @@ import talu
 
 SURFACE = {
     "talu": [
+        "MCP",
         "AnthropicBackend",
         "AsyncChat",
         "AsyncClient",
@@ -65,6 +66,7 @@ SURFACE = {
         "TemplateUndefinedError",
         "Token",
         "TokenizerError",
+        "ToolServerError",
         "ValidationError",
         "__version__",
         "ask",
@@ -115,6 +117,7 @@ SURFACE = {
         "ModelMetrics",
         "OpenTelemetryHook",
     ],
+    "talu.mcp": ["MCP"],
     "talu.profile": ["Profile", "list_sessions", "new_session_id"],
     "talu.router": [
         "AnthropicBackend",

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
         TemplateSyntaxError,
         TemplateUndefinedError,
         TokenizerError,
+        ToolServerError,
         ValidationError,
     )
+    from talu.mcp import MCP
     from talu.oneshot import ask, raw_complete, stream
     from talu.profile import Profile, list_sessions
     from talu.router.conversion import convert
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "MCP",
     "AnthropicBackend",
     "AsyncChat",
     "AsyncClient",
@@ -114,6 +117,7 @@ __all__ = [
     "TemplateUndefinedError",
     "Token",
     "TokenizerError",
+    "ToolServerError",
     "ValidationError",
     "__version__",
     "ask",
@@ -156,8 +160,10 @@ HOMES = {
         "TemplateSyntaxError",
         "TemplateUndefinedError",
         "TokenizerError",
+        "ToolServerError",
         "ValidationError",
     ),
+    "talu.mcp": ("MCP",),
     "talu.oneshot": ("ask", "raw_complete", "stream"),
     "talu.profile": ("Profile", "list_sessions"),
     "talu.router.conversion": ("convert",),
@@ -181,7 +187,16 @@ HOMES = {
         "StopFlag",
     ),
 }
-MODULES = ("chat", "exceptions", "hooks", "profile", "router", "template", "types")  # public ones
+MODULES = (
+    "chat",
+    "exceptions",
+    "hooks",
+    "mcp",
+    "profile",
+    "router",
+    "template",
+    "types",
+)  # public ones
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for granted

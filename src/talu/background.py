@@ -17,7 +17,7 @@ from talu.exits import at_exit
 from talu.forks import ForkSafeLock, check_process
 from talu.threads import thread_starts
 
-__all__ = ["CLOSING_SECONDS", "Background", "Outcome", "Work", "background_loop"]
+__all__ = ["CLOSING_SECONDS", "Background", "Outcome", "Work", "background_loop", "on_background"]
 
 T = TypeVar("T")
 CLOSING_SECONDS = 5.0  # for a generation to close, and for the loop to end
@@ -183,10 +183,15 @@ class _Loop(asyncio.SelectorEventLoop):
             super().call_exception_handler(context)
 
 
+def on_background() -> Background | None:
+    """The background loop whose thread this is; None in every other thread."""
+    return next((background for background in list(RUNNING) if background.is_current), None)
+
+
 def background_loop() -> Background:
     """The loop of this process, which starts now if it does not run."""
     with GATE.lock:
-        if any(background.is_current for background in RUNNING):
+        if on_background() is not None:
             raise StateError(
                 "a blocking call of talu inside async code of talu would wait for itself: await "
                 "AsyncClient there, or make the call in another thread",

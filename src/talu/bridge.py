@@ -1,4 +1,4 @@
-"""Lets blocking callers read async generations, and call coroutines, on the background loop."""
+"""Lets callers elsewhere read async generations, and call coroutines, on the background loop."""
 
 import asyncio
 import contextlib
@@ -6,13 +6,20 @@ from collections.abc import Callable, Coroutine
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Self, TypeVar
 
-from talu.background import CLOSING_SECONDS, Background, Outcome, Work, background_loop
+from talu.background import (
+    CLOSING_SECONDS,
+    Background,
+    Outcome,
+    Work,
+    background_loop,
+    on_background,
+)
 from talu.deadline import Deadline
 from talu.exceptions import StateError
 from talu.protocols import AsyncGeneration
 from talu.types import Done, Event, FinishReason, Timings, Usage
 
-__all__ = ["Bridged", "run_in_background"]
+__all__ = ["Bridged", "await_in_background", "run_in_background"]
 
 T = TypeVar("T")
 ROOM = 256  # events that wait for the reader
@@ -153,6 +160,33 @@ def run_in_background(
     return outcome.result()
 
 
+async def await_in_background(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine on the background loop, and await its end on any other loop.
+
+    Cancelling the task that awaits it cancels the coroutine.
+
+    Args:
+        make: creates the coroutine; called on the background loop.
+
+    Returns:
+        The result of the coroutine; what it raises is raised here.
+
+    Raises:
+        StateError: the interpreter is ending.
+    """
+    if on_background() is not None:
+        return await make()
+    background = background_loop()
+    call: _AwaitedCall[T] = _AwaitedCall(background)
+    try:
+        background.post(background.spawn, lambda: _settle(make, call), call)
+        outcome = await call.outcome
+    except BaseException:  # the task was cancelled
+        call.stop()
+        raise
+    return outcome.result()
+
+
 def _taken(items: "SimpleQueue[T]", deadline: Deadline | None = None) -> T:
     """Wait for an item; raises once the deadline has passed."""
     while True:
@@ -172,6 +206,23 @@ class _Call(Work, Generic[T]):
 
     def finish(self, outcome: Outcome[Any]) -> None:
         self.outcomes.put(outcome)
+
+
+class _AwaitedCall(Work, Generic[T]):
+    """A coroutine whose result a task on another loop awaits."""
+
+    def __init__(self, background: Background) -> None:
+        super().__init__(background)
+        self._loop = asyncio.get_running_loop()
+        self.outcome: asyncio.Future[Outcome[T]] = self._loop.create_future()
+
+    def finish(self, outcome: Outcome[Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # the other loop is closed
+            self._loop.call_soon_threadsafe(self._deliver, outcome)
+
+    def _deliver(self, outcome: Outcome[T]) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
 
 
 class _Box(Work):
@@ -230,6 +281,8 @@ async def _pump(make: Callable[[], AsyncGeneration], box: _Box) -> None:
         await generation.aclose()
 
 
-async def _settle(make: Callable[[], Coroutine[Any, Any, T]], call: _Call[T]) -> None:
+async def _settle(
+    make: Callable[[], Coroutine[Any, Any, T]], call: "_Call[T] | _AwaitedCall[T]"
+) -> None:
     """Run a coroutine and report its result."""
     call.finish(Outcome(await make()))

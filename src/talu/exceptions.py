@@ -30,6 +30,7 @@ __all__ = [
     "TemplateSyntaxError",
     "TemplateUndefinedError",
     "TokenizerError",
+    "ToolServerError",
     "ValidationError",
 ]
 
@@ -129,6 +130,38 @@ class EndpointError(GenerationError):
         self.request_id = request_id
         self.retry_after = retry_after
         self.transient = transient
+
+
+class ToolServerError(TaluError, RuntimeError):
+    """An MCP server cannot be used, or one of its tools failed.
+
+    The codes are: ``TOOL_SERVER_NOT_STARTED`` (its command cannot be run),
+    ``TOOL_SERVER_UNREACHABLE`` (no connection, or no TLS), ``TOOL_SERVER_REFUSED`` (it wants other
+    credentials, or refuses what was asked), ``TOOL_SERVER_TIMEOUT``, ``TOOL_SERVER_ENDED`` (it
+    ended, or the connection did), ``TOOL_SERVER_BAD_ANSWER`` (what it sent is not the protocol, is
+    too large, or describes a tool that cannot be used) and ``TOOL_FAILED`` (a tool reported an
+    error).
+
+    Attributes:
+        server: the program or the address of the server, without arguments, path and secrets.
+        tool: the server's name of the tool; None if it is not about a single one.
+    """
+
+    default_code = "TOOL_SERVER_ERROR"
+
+    def __init__(
+        self,
+        message: str,
+        code: str | None = None,
+        details: Mapping[str, object] | None = None,
+        *,
+        server: str = "",
+        tool: str | None = None,
+    ) -> None:
+        known = {"server": server} if tool is None else {"server": server, "tool": tool}
+        super().__init__(message, code, {**(details or {}), **known})
+        self.server = server
+        self.tool = tool
 
 
 class StructuredOutputError(TaluError, ValueError):
