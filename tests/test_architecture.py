@@ -149,7 +149,6 @@ PURE = [  # pure files: no input, output, threads or clocks
     "sampling.py",
     "storage/rows.py",
     "storage/words.py",
-    "template/regions.py",
     "structured/formats.py",
     "structured/instances.py",
     "structured/keywords.py",

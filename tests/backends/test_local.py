@@ -158,10 +158,18 @@ def test_a_template_of_the_request_replaces_the_models(model: LocalModel) -> Non
     assert model.render(with_mood)[0] == "Q: What is 2+2? (calmly)\nA:"
 
 
-def test_tools_that_the_template_does_not_show_are_refused(model: LocalModel) -> None:
+def test_tools_that_the_template_does_not_show_are_described_and_the_answer_says_so(
+    model: LocalModel,
+) -> None:
     blind = Request(messages=ASK, tools=(TOOL,), chat_template="{{ messages[0].content }}")
-    with pytest.raises(ValidationError, match="does not show tools") as refused:
-        model.render(blind)
+    assert '"name": "add"' in model.render(blind)[0]
+    assert any("does not show tools" in note for note in done_of(list(start(model, blind))).notes)
+
+
+def test_tools_need_a_chat_template(model: LocalModel) -> None:
+    raw_text = Request(messages=ASK, tools=(TOOL,), chat_template=PromptTemplate.RAW.source)
+    with pytest.raises(ValidationError, match="no place for tools") as refused:
+        model.render(raw_text)
     assert refused.value.details["param"] == "tools"
 
 

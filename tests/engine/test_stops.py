@@ -118,7 +118,7 @@ def test_without_reasoning_all_text_counts() -> None:
 
 
 def test_a_tag_that_is_a_token_is_known_by_its_mark() -> None:
-    stops = Stops(["END"], form=IN_CHAT, tag_text=lambda tag: "!" + tag)
+    stops = Stops(["END"], form=IN_CHAT, mark_tags=lambda tag: "!" + tag)
     assert stops.push("!<think>a </think> END!</think>b END") == "!<think>a </think> END!</think>b "
 
 

@@ -16,10 +16,11 @@ from talu.engine.grammars import Grammars, LLMatcher
 from talu.engine.registry import acquire
 from talu.tool_formats.derive import derive
 from talu.tool_formats.description import ToolFormat
-from talu.tool_formats.grammar import calls_rule, marked_start, parameters_of
+from talu.tool_formats.grammar import calls_rule, marked_start
 from talu.tool_formats.markers import marker_of
 from talu.tool_formats.reader import Reader
 from talu.tool_formats.rules import Rules
+from talu.tool_formats.schemas import parameters_of
 from talu.types import LocalBackend
 
 TEMPLATES = Path(sys.prefix) / "share" / "templates"

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from talu.engine.waiting import Waiting
 from talu.exceptions import GenerationError
 
 if TYPE_CHECKING:  # the package of the grammars is loaded when the first format is compiled
@@ -69,6 +70,7 @@ class Constraint:
         vocabulary: Vocabulary,
         matcher: "LLMatcher | None",
         thinking: Thinking | None = None,
+        waiting: Waiting | None = None,
     ) -> None:
         """Begin an answer.
 
@@ -76,7 +78,9 @@ class Constraint:
             vocabulary: of the model.
             matcher: of the form of the answer; None for any text.
             thinking: reasoning that may precede it, or has begun; None for none.
+            waiting: finds the marker in the text from which on a grammar holds; None for no marker.
         """
+        self._waiting = waiting
         self.finished = False
         self._vocabulary = vocabulary
         self._matcher = matcher
@@ -130,6 +134,8 @@ class Constraint:
                 draft = draft[: tuple(draft).index(thinking.closing)]
             left = len(draft) if thinking.budget is None else thinking.budget - self._spent
             return tuple(draft[: max(0, left)])
+        if self._waiting is not None:
+            draft = self._waiting.before_marker(draft)
         if self._matcher is None:
             return tuple(draft) if not self._may_open else ()
         return tuple(draft[: self._matcher.validate_tokens(list(draft))])
@@ -147,6 +153,14 @@ class Constraint:
             GenerationError: the token does not fit, or the grammar became too complex.
         """
         thinking = self._thinking
+        if self._waiting is not None:
+            self._matcher = self._waiting.see(token)
+            if self._matcher is not None or self._waiting.is_over:
+                self._waiting = None
+            if self._matcher is not None:
+                self._reasons = self._may_open = False
+                self.finished = self._matcher.is_stopped()
+                return
         if self._reasons and thinking is not None:
             self._reasons = token != thinking.closing
             self._spent += 1
@@ -169,7 +183,8 @@ class Constraint:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is demanded any more."""
-        return self._matcher is None and not self._reasons and not self._may_open
+        idle = self._matcher is None and self._waiting is None
+        return idle and not self._reasons and not self._may_open
 
     def _in_reasoning(self, thinking: Thinking, ahead: int) -> Mask | None:
         if thinking.budget is not None and self._spent + ahead >= thinking.budget:
@@ -179,7 +194,7 @@ class Constraint:
     def _broken(self, matcher: "LLMatcher") -> GenerationError:
         problem = " ".join(matcher.get_error().replace("<non-verbose/>", "").split())
         return GenerationError(
-            f"the response_format became too complex while it was followed: {problem[:300]}",
+            f"the grammar of the answer became too complex while it was followed: {problem[:300]}",
             details={"param": "response_format"},
         )
 

@@ -107,12 +107,14 @@ class Engine:
             params=params,
             mailbox=mailbox,
             tokenizer=self.tokenizer,
-            decoder=self.tokenizer.decoder(continues=form.continues, marks_tags=form.has_regions),
+            decoder=self.tokenizer.decoder(
+                continues=form.continues, marks_tags=form.has_regions, tags=form.tags
+            ),
             stops=Stops(
                 params.stop_sequences,
                 self.tokenizer.stop_token_id,
                 form,
-                self.tokenizer.tag_text,
+                lambda tag: self.tokenizer.mark_tags(tag, form.tags),
             ),
             drafts=Drafts(tokens) if self._speculative else None,
             constraint=constraint,

@@ -4,7 +4,7 @@ Text is released once it cannot be part of a stop sequence; the caller checks ``
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from talu.exceptions import ValidationError
@@ -13,8 +13,6 @@ from talu.unicode import REPLACE_SURROGATES
 __all__ = ["ReplyForm", "StopMatcher", "Stops"]
 
 MAX_CHARACTERS = 64 * 1024  # of all stop sequences of a request: about 30 MB while it runs
-_OPENING = "<think>"
-_CLOSINGS = ("</think>", "<|/think|>")
 
 
 class ReplyForm(NamedTuple):
@@ -23,12 +21,18 @@ class ReplyForm(NamedTuple):
     Attributes:
         continues: the reply follows other text, so its leading space is kept.
         has_regions: reasoning and tool calls are in tags; tags that are tokens are marked.
-        in_reasoning: the prompt ends with an open ``<think>``.
+        in_reasoning: the prompt has begun the reasoning.
+        opening: the tag that begins reasoning.
+        closings: tags that end it.
+        tags: the ids of tags that are tokens; None for those of reasoning.
     """
 
     continues: bool = False
     has_regions: bool = False
     in_reasoning: bool = False
+    opening: str = "<think>"
+    closings: tuple[str, ...] = ("</think>", "<|/think|>")
+    tags: Mapping[str, int] | None = None
 
 
 class _Node:
@@ -127,7 +131,7 @@ class Stops:
         sequences: Iterable[str],
         token_of: Callable[[str], int | None] = lambda sequence: None,
         form: ReplyForm | None = None,
-        tag_text: Callable[[str], str] = str,
+        mark_tags: Callable[[str], str] = str,
     ) -> None:
         """Prepare for these sequences.
 
@@ -135,7 +139,7 @@ class Stops:
             sequences: from the request.
             token_of: returns the token id of a sequence, None if it is not a single token.
             form: says whether there is reasoning.
-            tag_text: the text of a tag in the pushed text.
+            mark_tags: changes a tag to what stands in the pushed text.
 
         Raises:
             ValidationError: a sequence is empty, or they are too long.
@@ -144,9 +148,9 @@ class Stops:
         self._tokens = {number: each for each, number in tokens.items() if number is not None}
         self._matcher = StopMatcher(each for each, number in tokens.items() if number is None)
         self._ended_by: str | None = None
-        self._opening = tag_text(_OPENING)
-        self._closings = [tag_text(tag) for tag in _CLOSINGS]
         form = form or ReplyForm()
+        self._opening = mark_tags(form.opening)
+        self._closings = [mark_tags(tag) for tag in form.closings]
         self._pass: Callable[[str], str] = self._matcher.push
         if form.has_regions and self._matcher.looks_for_any:
             self._pass = self._reasoning if form.in_reasoning else self._beginning
@@ -197,7 +201,7 @@ class Stops:
             body = text.lstrip("\r\n")
             passed, text = text[: len(text) - len(body)], body
         body = text.lstrip()
-        if body.startswith(self._opening):
+        if self._opening and body.startswith(self._opening):
             self._pass = self._reasoning
             end = len(text) - len(body) + len(self._opening)
             return passed + text[:end] + self._reasoning(text[end:])

@@ -3,7 +3,8 @@
 Only this package uses ``tokenizers``.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from tokenizers import pre_tokenizers
@@ -156,9 +157,19 @@ class Tokenizer(TextEncoder):
         number = self._added.get(sequence.rstrip())
         return number if number in self.hidden_ids else self._added.get(sequence)
 
-    def tag_text(self, tag: str) -> str:
-        """The text of a tag in the output of a decoder that marks tags."""
-        return TAG_MARK + tag if tag in self._tags else tag
+    def tags_in(self, texts: Iterable[str]) -> dict[str, int]:
+        """The tags, and the other added tokens that these texts contain, with their ids."""
+        whole = "\0".join(texts)
+        found = {text: n for text, n in self._added.items() if text in whole and not text.isspace()}
+        return {**self._tags, **found}
+
+    def mark_tags(self, text: str, tags: Mapping[str, int] | None = None) -> str:
+        """A text with tags as it stands in the output of a decoder that marks these tags."""
+        tags = self._tags if tags is None else tags
+        if not any(tag in text for tag in tags):
+            return text
+        longest_first = sorted(tags, key=len, reverse=True)
+        return re.sub("|".join(map(re.escape, longest_first)), TAG_MARK + r"\g<0>", text)
 
     def decoder(
         self,
@@ -166,6 +177,7 @@ class Tokenizer(TextEncoder):
         skip_special_tokens: bool = True,
         continues: bool = False,
         marks_tags: bool = False,
+        tags: Mapping[str, int] | None = None,
     ) -> IncrementalDecoder:
         """A decoder for one reply, token by token; its pieces join to ``decode`` of all tokens.
 
@@ -175,14 +187,16 @@ class Tokenizer(TextEncoder):
                 kept; ``decode`` of SentencePiece models drops it.
             marks_tags: put ``TAG_MARK`` before each tag that is one token, to distinguish it from a
                 tag that is spelled out in several tokens.
+            tags: the ids of these tags, which are never left out; None for those of reasoning.
         """
         texts = dict(self._verbatim)
+        tags = self._tags if tags is None else tags
         if marks_tags:
-            texts |= {number: TAG_MARK + tag for tag, number in self._tags.items()}
+            texts |= {number: TAG_MARK + tag for tag, number in tags.items()}
         return IncrementalDecoder(
             self._rules,
             self._vocabulary.token,
-            hidden=self.hidden_ids if skip_special_tokens else frozenset(),
+            hidden=self.hidden_ids - {*tags.values()} if skip_special_tokens else frozenset(),
             verbatim=texts,
             continues=continues,
         )

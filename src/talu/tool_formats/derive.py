@@ -6,7 +6,6 @@ what stands around the given words is the description.
 
 import json
 import re
-from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -104,7 +103,7 @@ def derive(source: str) -> Derived:
         opening = literal_of(found.opening)
         if opening.startswith(text[1] + "<"):  # the end of an empty text
             opening = opening.removeprefix(text[1])
-        found = replace(found, opening=(opening, *found.opening[1:]), text=text)
+        found = found._replace(opening=(opening, *found.opening[1:]), text=text)
     return Derived(found, reasoning, reason, begins)
 
 

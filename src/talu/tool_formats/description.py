@@ -5,7 +5,6 @@ to the name of another call. These parts are literal texts in which an id or the
 may stand.
 """
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 __all__ = [
@@ -18,6 +17,7 @@ __all__ = [
     "Tagged",
     "ToolFormat",
     "literal_of",
+    "literals",
 ]
 
 KEY = "\ufdd1"  # the name of the argument, in the literal texts around arguments in tags
@@ -49,8 +49,7 @@ class Reasoning(NamedTuple):
     closing: str
 
 
-@dataclass(frozen=True)
-class Tagged:
+class Tagged(NamedTuple):
     """Arguments that have a tag each: ``opening key values[type] value closing``.
 
     Attributes:
@@ -79,8 +78,7 @@ class Tagged:
         return dict(self.values)[kind]
 
 
-@dataclass(frozen=True)
-class ToolFormat:
+class ToolFormat(NamedTuple):
     """How a model writes calls, reasoning and text.
 
     Attributes:
@@ -109,3 +107,15 @@ class ToolFormat:
     anywhere: bool = True
     text: tuple[str, str] = ("", "")
     code: str = ""
+
+
+def literals(form: ToolFormat) -> list[str]:
+    """All texts that a model writes around names, arguments, ids and content."""
+    parts = (*form.opening, *form.after_name, *form.closing, *(form.following or ()))
+    found = [part for part in parts if isinstance(part, str)]
+    found += [form.quote, *form.text]
+    if form.tagged is not None:
+        tagged = form.tagged
+        found += [tagged.opening, tagged.closing, tagged.separator]
+        found += [text for _, text in tagged.values]
+    return found

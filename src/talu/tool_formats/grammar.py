@@ -10,25 +10,9 @@ from talu.tool_formats.rules import Rules, Schema, escaped
 from talu.tool_formats.schemas import JSON_TYPES, types_of
 from talu.tool_formats.values import KEY_NAME, GemmaValues, python_value_rule
 
-__all__ = ["calls_rule", "marked_start", "parameters_of", "plain_text"]
+__all__ = ["calls_rule", "marked_start", "plain_text"]
 
 ANY_KEY = '/[^<>\\s"=]{1,64}/'
-
-
-def parameters_of(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of a tool's arguments, from an OpenAI-style definition.
-
-    Arguments that it does not name are forbidden, unless it says that they are allowed: a model
-    would invent some.
-    """
-    function = tool.get("function", tool)
-    schema = function.get("parameters")
-    if not isinstance(schema, Mapping) or not schema:
-        return {"type": "object", "properties": {}, "additionalProperties": False}
-    closed = {} if "additionalProperties" in schema else {"additionalProperties": False}
-    if "properties" not in schema or "patternProperties" in schema or "$ref" in schema:
-        closed = {}
-    return {"type": "object", **schema, **closed}
 
 
 def calls_rule(rules: Rules, form: ToolFormat, tools: Mapping[str, Schema], *, many: bool) -> str:
@@ -65,13 +49,13 @@ def marked_start(rules: Rules, form: ToolFormat, calls: str, *, seen: bool) -> s
     """
     opening, marker = literal_of(form.opening), marker_of(form)
     rest = opening[len(marker) :]
-    spelled = rules.literal(marker)
-    body = rest.lstrip()
-    space = "/[ \\t\\r\\n]{0,64}/ " if body != rest else ""
-    if seen and not spelled.startswith("<["):
-        spelled = rules.lazy(f"/(?s:.*){escaped(marker)}/")
-    elif not seen:
+    spelled, space = rules.literal(marker), ""
+    if not seen:
         spelled = f"/\\s{{0,4}}/ {spelled}"
+    elif not spelled.startswith("<["):  # the token that ended it may have more than the marker
+        spelled = rules.lazy(f"/(?s:.*){escaped(marker)}/")
+        space = "/[ \\t\\r\\n]{0,64}/ " if rest.lstrip() != rest else ""
+    body = rest.lstrip() if space else rest
     after = " ".join(filter(None, (rules.literal(body), rules.parts(form.opening[1:]))))
     return f"{spelled} {space}{after} {calls}"
 

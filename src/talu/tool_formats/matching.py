@@ -7,6 +7,7 @@ from talu.tool_formats.description import Id, Index, Part
 __all__ = ["MORE", "NO", "Tags", "matched", "starts"]
 
 NO, MORE = -1, -2  # instead of a position
+LONGEST_SPACE = 64  # characters
 _PLACES = {Id: re.compile(r"[\w.:\-]*"), Index: re.compile(r"[0-9]*")}
 
 
@@ -59,8 +60,11 @@ def matched(parts: tuple[Part, ...], text: str, at: int, *, loose: bool = False)
             continue
         if loose and number == 0:
             part = part.lstrip()
+            start = at
             while at < len(text) and text[at].isspace():
                 at += 1
+            if at - start > LONGEST_SPACE:
+                return NO
         at = starts(text, at, part)
         if at < 0:
             return at

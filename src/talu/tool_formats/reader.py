@@ -4,17 +4,15 @@ It only cuts; the caller gives calls their ids and makes events.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from talu.first_use import loaded
 from talu.tool_formats.description import Part, Reasoning, ToolFormat, literal_of
 from talu.tool_formats.markers import marker_of
 from talu.tool_formats.matching import MORE, NO, Tags, matched, starts
-from talu.tool_formats.schemas import Types
-from talu.tool_formats.styles.json_object import JSONObject
-from talu.tool_formats.styles.literals import GEMMA, PYTHON, LiteralArguments
-from talu.tool_formats.styles.style import ArgumentsReader
-from talu.tool_formats.styles.tags import TaggedArguments
+
+if TYPE_CHECKING:
+    from talu.tool_formats.styles.style import ArgumentsReader
 
 __all__ = ["THINK", "Kind", "Read", "Reader", "marked"]
 
@@ -246,19 +244,12 @@ class Reader:
         self._step, self._kind = self._text, "text"
         return True
 
-    def _reader(self, form: ToolFormat, name: str) -> ArgumentsReader:
-        match form.style:
-            case "json":
-                return JSONObject()
-            case "pythonic":
-                return LiteralArguments(PYTHON)
-            case "gemma":
-                return LiteralArguments(GEMMA(form.quote))
-            case "tagged":
-                assert form.tagged is not None
-                following = literal_of(form.following) if form.following is not None else ""
-                ends = (literal_of(form.closing), following)
-                return TaggedArguments(form.tagged, Types(self._tools.get(name)), ends)
+    def _reader(self, form: ToolFormat, name: str) -> "ArgumentsReader":
+        reader: ArgumentsReader
+        reader = loaded("talu.tool_formats.styles.choice", "arguments_reader")(
+            form, self._tools.get(name)
+        )
+        return reader
 
     def _not_a_call(self) -> bool:
         """Give what looked like a call as text; what it contains is not looked at again."""
@@ -311,15 +302,13 @@ def marked(form: ToolFormat, mark_tags: Callable[[str], str]) -> ToolFormat:
 
     tagged = form.tagged
     if tagged is not None:
-        tagged = replace(
-            tagged,
+        tagged = tagged._replace(
             opening=mark_tags(tagged.opening),
             values=tuple((kind, mark_tags(text)) for kind, text in tagged.values),
             closing=mark_tags(tagged.closing),
             separator=mark_tags(tagged.separator),
         )
-    return replace(
-        form,
+    return form._replace(
         opening=parts(form.opening),
         after_name=parts(form.after_name),
         closing=parts(form.closing),

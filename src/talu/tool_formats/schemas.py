@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["JSON_TYPES", "Types", "resolved", "type_of", "types_of"]
+__all__ = ["JSON_TYPES", "Types", "parameters_of", "resolved", "type_of", "types_of"]
 
 JSON_TYPES = frozenset(
     ("array", "boolean", "integer", "null", "number", "object", "string"),
@@ -11,6 +11,22 @@ JSON_TYPES = frozenset(
 DEEPEST = 8  # references and alternatives that are followed
 
 Schema = Mapping[str, Any]
+
+
+def parameters_of(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a tool's arguments, from an OpenAI-style definition.
+
+    Arguments that it does not name are forbidden, unless it says that they are allowed: a model
+    would invent some.
+    """
+    function = tool.get("function", tool)
+    schema = function.get("parameters")
+    if not isinstance(schema, Mapping) or not schema:
+        return {"type": "object", "properties": {}, "additionalProperties": False}
+    closed = {} if "additionalProperties" in schema else {"additionalProperties": False}
+    if "properties" not in schema or "patternProperties" in schema or "$ref" in schema:
+        closed = {}
+    return {"type": "object", **schema, **closed}
 
 
 class Types:

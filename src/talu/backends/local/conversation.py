@@ -1,23 +1,30 @@
 """Renders a conversation with the template of a local model, and tokenizes it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from talu.backends.local.prompt import Prompt, watch_of
 from talu.deadline import checked
 from talu.engine.engine import Engine
+from talu.error_text import shown
 from talu.exceptions import TemplateError, ValidationError
-from talu.template.adaptation import adapt
+from talu.first_use import loaded
+from talu.template.adaptation import Messages, adapt
 from talu.template.limits import template_time
 from talu.template.masking import Mask, texts_of
 from talu.template.plain import plain
 from talu.template.render import RAW, render_plain, traits
 from talu.tokenizer.tokenizer import Tokenizer
+from talu.tool_formats.reader import THINK
 from talu.types import Request
 from talu.unicode import check_unicode, is_unicode
 
+if TYPE_CHECKING:  # loaded when there are tools, or tags that have to be found out
+    from talu.backends.local.tool_prompt import Shown
+
 __all__ = ["conversation_prompt"]
 
+OTHER_REASONING = ("reasoning", "thinking", "THINK")  # in templates with other tags for it
 TRIED = 32  # messages that are rendered to find the fewest tokens of one
 
 
@@ -38,9 +45,18 @@ def _rendered(request: Request, engine: Engine, source: str, must_fit: bool) -> 
         _check_count(len(request.messages or ()), engine, source)
     check = deadline.check if deadline is not None else None
     copies = plain(request.messages, "messages", check)
-    messages = adapt(checked(copies, deadline), traits(source))
     tools = plain(request.tools, "tools", check)
+    way: Shown | None = None
+    if _needs_derivation(source, copies, tools):
+        way = loaded("talu.backends.local.tool_prompt", "shown")(source, copies, tools)
+        copies, tools = way.messages, way.tools
+    messages = adapt(checked(copies, deadline), traits(source))
     extra = plain(request.config.extra_context or {}, "extra_context", check)
+    if request.tool_choice not in (None, "auto", "none") and not request.tools:
+        raise ValidationError(
+            f"tool_choice={shown(request.tool_choice)} needs tools",
+            details={"param": "tool_choice"},
+        )
     texts = [source, *texts_of([messages, tools, extra])]
     _check_unicode(texts, messages, tools=tools, extra_context=extra)
     mask = _mask(texts, request, tokenizer)
@@ -73,9 +89,34 @@ def _rendered(request: Request, engine: Engine, source: str, must_fit: bool) -> 
         notes.append("the chat template does not show the model the names of messages")
     if any(map(_has_foreign_reasoning, request.messages or ())):
         notes.append("the reasoning of other providers in the history was left out of the prompt")
+    reasoning = way.reasoning if way is not None else None
+    begins = way.begins_reasoning if way is not None else ""
+    notes += way.notes if way is not None else ()
+    opening, closing = reasoning or THINK
     end = rendered.rstrip()
-    may_reason = "think>" in source and not end.endswith("</think>")
-    return Prompt(text, ids, end.endswith("<think>"), may_reason, tuple(notes))
+    return Prompt(
+        text,
+        ids,
+        in_reasoning=bool(
+            (opening and end.endswith(opening)) or (begins and rendered.endswith(begins))
+        ),
+        may_reason=(reasoning is not None or "think>" in source) and not end.endswith(closing),
+        reasoning=reasoning,
+        calls=way.calls if way is not None else None,
+        notes=tuple(notes),
+    )
+
+
+def _needs_derivation(source: str, messages: object, tools: Messages) -> bool:
+    """Whether the template has to be asked how it writes calls or reasoning."""
+    if tools or source == RAW:
+        return bool(tools)
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, dict) and (
+            message.get("tool_calls") or message.get("role") == "tool"
+        ):
+            return True
+    return "<think>" not in source and any(word in source for word in OTHER_REASONING)
 
 
 def _has_foreign_reasoning(message: Mapping[str, Any]) -> bool:
@@ -152,11 +193,5 @@ def _template(request: Request, engine: Engine, ref: str) -> str:
             f"{ref} has no chat template: it is made for raw completions; give a "
             "chat_template, or use raw_complete",
             "TEMPLATE_NOT_FOUND",
-        )
-    if request.tools and not traits(source).tools:
-        raise ValidationError(
-            f"the chat template of {ref} does not show tools to the model; choose a "
-            "model that was trained with tools, or give a chat_template that lists them",
-            details={"param": "tools"},
         )
     return source

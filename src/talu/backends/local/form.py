@@ -1,18 +1,19 @@
-"""Prepares what may follow in the answer of a local model: reasoning, then the form asked for."""
+"""Prepares what may follow in the answer of a local model: reasoning, then calls or a form."""
 
 from typing import NamedTuple
 
 from talu.backends.local.prompt import Prompt
+from talu.backends.local.tool_rules import ToolRules
 from talu.engine.constraints import Constraint, Thinking
 from talu.engine.engine import Engine
 from talu.exceptions import StructuredOutputError, ValidationError
 from talu.structured.formats import ResponseFormat
 from talu.structured.report import SchemaReport
+from talu.tool_formats.reader import THINK
 from talu.types import Request
 
 __all__ = ["Form", "form_of"]
 
-OPENING = "<think>"
 CLOSINGS = ("</think>", "<|/think|>")
 
 
@@ -24,49 +25,70 @@ class Form(NamedTuple):
 
 
 def form_of(request: Request, prompt: Prompt, engine: Engine) -> Form:
-    """What constrains the answer to a request; blocks while a new format is compiled.
+    """What constrains the answer to a request; blocks while a new grammar is compiled.
 
-    It needs a format, or ``max_thinking_tokens``.
+    It needs a format, tools, or ``max_thinking_tokens``.
 
     Raises:
-        StructuredOutputError: the format cannot be followed.
-        ValidationError: the reasoning of this model cannot be limited.
+        StructuredOutputError: the format, or the arguments of a tool cannot be followed.
+        ValidationError: the reasoning of this model cannot be limited, or there is no tool of the
+            name that ``tool_choice`` has.
     """
     config = request.config
     form: ResponseFormat | None = config.response_format
     budget = config.max_thinking_tokens
-    thinking = _thinking(prompt, engine, budget)
-    if form is None:
-        constraint = None if thinking is None else Constraint(engine.masks, None, thinking)
-        return Form(constraint)
+    rules = ToolRules(request, prompt.calls, engine) if prompt.calls is not None else None
+    free = form is None and (rules is None or rules.choice == "auto")
+    thinking = _thinking(prompt, engine, budget, must_end=not free)
+    report = engine.grammars.compiled(form).report if form is not None else None
+    if free:
+        waiting = rules.waiting(prompt) if rules is not None else None
+        constrains = thinking is not None and (budget is not None or rules is None)
+        if not constrains and waiting is None:
+            return Form()
+        return Form(Constraint(engine.masks, None, thinking if constrains else None, waiting))
     if not prompt.in_reasoning and not budget and not _asks_to_think(request):
         thinking = None  # a mask would make the tag much more likely than the model does
-    compiled = engine.grammars.compiled(form)
-    return Form(Constraint(engine.masks, compiled.begin(), thinking), compiled.report)
+    if rules is not None:
+        matcher = rules.matcher(form)
+    else:
+        assert form is not None
+        matcher = engine.grammars.compiled(form).begin()
+    return Form(Constraint(engine.masks, matcher, thinking), report)
 
 
 def _asks_to_think(request: Request) -> bool:
     return bool((request.config.extra_context or {}).get("enable_thinking"))
 
 
-def _thinking(prompt: Prompt, engine: Engine, budget: int | None) -> Thinking | None:
-    """The reasoning that may precede the answer."""
+def _thinking(
+    prompt: Prompt, engine: Engine, budget: int | None, *, must_end: bool
+) -> Thinking | None:
+    """The reasoning that may precede the answer.
+
+    Args:
+        prompt: says whether it has begun, and its tags.
+        engine: of the model.
+        budget: its most tokens.
+        must_end: a grammar begins where it ends.
+    """
     if not prompt.may_reason:
         return None
-    tokenizer = engine.tokenizer
-    opening = tokenizer.tag_id(OPENING)
-    closing = next((id for tag in CLOSINGS if (id := tokenizer.tag_id(tag)) is not None), None)
-    if closing is not None and (prompt.in_reasoning or opening is not None):
-        return Thinking(None if prompt.in_reasoning else opening, closing, budget)
+    tags = engine.tokenizer.tags_in(prompt.reasoning or ())
+    opening, *closings = prompt.reasoning or (THINK.opening, *CLOSINGS)
+    first = tags.get(opening)
+    last = next((tags[tag] for tag in closings if tag in tags), None)
+    if last is not None and (prompt.in_reasoning or first is not None):
+        return Thinking(None if prompt.in_reasoning else first, last, budget)
     if budget is not None:
         raise ValidationError(
             "the reasoning of this model cannot be limited: the tags around it are no tokens of "
             "its vocabulary; leave max_thinking_tokens out",
             details={"param": "max_thinking_tokens"},
         )
-    if prompt.in_reasoning:
+    if prompt.in_reasoning and must_end:
         raise StructuredOutputError(
             "this model begins with reasoning, and the tag that ends it is no token of its "
-            "vocabulary, so that no response_format can follow it"
+            "vocabulary, so that no response_format or tool_choice can follow it"
         )
     return None

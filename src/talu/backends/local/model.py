@@ -12,14 +12,13 @@ from functools import partial
 
 from talu.backends.local.generation import AsyncLocalGeneration, LocalGeneration, Submitted
 from talu.backends.local.prompt import prompt_of, stop_notes
+from talu.backends.local.replies import reply_of
 from talu.backends.local.texts import Texts
-from talu.backends.reply import ChatReply, RawReply
 from talu.config import FIELDS, check_boolean
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
 from talu.engine.model import ModelInfo
 from talu.engine.registry import EngineLease, acquire
-from talu.engine.stops import ReplyForm
 from talu.engine.ticket import Ticket
 from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
@@ -27,7 +26,6 @@ from talu.first_use import loaded
 from talu.forks import ForkSafeLock
 from talu.protocols import Embedded
 from talu.sampling import resolve_sampling
-from talu.tokenizer.decoding import TAG_MARK
 from talu.types import (
     KV_DTYPES,
     SPECULATIVE,
@@ -42,7 +40,12 @@ __all__ = ["SETTINGS", "LocalModel"]
 
 MAX_THREADS = 1024
 MAX_DISK = 2**50  # bytes
-SETTINGS = (*(name for name in FIELDS if name != "extra_body"), "tools")
+SETTINGS = (
+    *(name for name in FIELDS if name != "extra_body"),
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+)
 
 _dropped: list[EngineLease] = []  # of models that were dropped and not closed
 
@@ -245,7 +248,8 @@ class LocalModel:
         engine.check_generates()
         prompt = prompt_of(request, engine, self._ref, must_fit=True)
         form = None
-        if {"response_format", "max_thinking_tokens"} & request.config.without_none().given.keys():
+        asked = request.config.without_none().given.keys()
+        if prompt.calls is not None or {"response_format", "max_thinking_tokens"} & asked:
             form = loaded("talu.backends.local.form", "form_of")(request, prompt, engine)
         params = resolve_sampling(
             request.config,
@@ -253,8 +257,7 @@ class LocalModel:
             end_token_ids=engine.end_token_ids,
             fresh_seed=int.from_bytes(os.urandom(8)) >> 11,  # 53 bits: exact as a double
         )
-        raw = request.messages is None
-        shape = ReplyForm(continues=raw, has_regions=not raw, in_reasoning=prompt.in_reasoning)
+        shape, reply = reply_of(request, prompt, engine)
         with self._gate.lock:
             self._check_open()
             ticket = engine.submit(
@@ -265,14 +268,6 @@ class LocalModel:
                 deadline=request.deadline,
             )
             self._tickets.add(ticket)
-        reply: RawReply | ChatReply = RawReply()
-        if not raw:
-            reply = ChatReply(
-                in_reasoning=prompt.in_reasoning,
-                with_tools=bool(request.tools),
-                tag_text=engine.tokenizer.tag_text,
-                mark=TAG_MARK,
-            )
         stops = stop_notes(params.stop_sequences, engine.tokenizer)
         return Submitted(
             ticket=ticket,

@@ -8,6 +8,7 @@ from talu.exceptions import EmptyPromptError, ValidationError
 from talu.first_use import loaded
 from talu.tokenizer.encoding import Watch
 from talu.tokenizer.tokenizer import TAGS, Tokenizer
+from talu.tool_formats.description import Reasoning, ToolFormat
 from talu.types import Request
 
 __all__ = ["Prompt", "prompt_of", "stop_notes", "watch_of"]
@@ -19,8 +20,10 @@ class Prompt(NamedTuple):
     Attributes:
         text: the prompt; special tokens are spelled out.
         ids: its tokens.
-        in_reasoning: whether the template ends it with an open ``<think>``.
+        in_reasoning: whether the template has begun reasoning in it.
         may_reason: whether the template knows reasoning, and does not end it in the prompt.
+        reasoning: the texts around reasoning; None for ``<think>``.
+        calls: how the model writes calls; None if it was offered no tools.
         notes: differences between the request and what the model reads.
     """
 
@@ -28,6 +31,8 @@ class Prompt(NamedTuple):
     ids: list[int]
     in_reasoning: bool = False
     may_reason: bool = False
+    reasoning: Reasoning | None = None
+    calls: ToolFormat | None = None
     notes: tuple[str, ...] = ()
 
 
