@@ -15,15 +15,22 @@ TALU_INLINE f32x16 power(f32x16 x) {
   return multiply(p, power_of_two(n));
 }
 
-// sums[query][tile] += columns of a tile, times a query's numbers; each sum is one chain.
+// sums[query][tile] += columns of a tile, times a query's numbers; each sum is one chain. For a few
+// queries, the next tiles are requested from memory meanwhile: blocks of the cache are too short for
+// the processor's own prefetching.
 template <class F, std::size_t TILES, std::size_t QUERIES>
-TALU_INLINE void accumulate(const typename F::element* const (&tiles)[TILES], std::size_t columns,
+TALU_INLINE void accumulate(const typename F::element* const (&tiles)[TILES],
+                            const typename F::element* const (&next)[TILES], std::size_t columns,
                             const float* x, std::size_t x_stride,
                             f32x16 (&sums)[QUERIES][TILES]) {
+  constexpr bool kRequests = QUERIES <= 4;
   for (std::size_t column = 0; column < columns; ++column) {
     f32x16 lanes[TILES];
 #pragma GCC unroll 4
-    for (std::size_t r = 0; r < TILES; ++r) lanes[r] = F::load(tiles[r] + column * kTileRows);
+    for (std::size_t r = 0; r < TILES; ++r) {
+      if constexpr (kRequests) __builtin_prefetch(next[r] + column * kTileRows);
+      lanes[r] = F::load(tiles[r] + column * kTileRows);
+    }
 #pragma GCC unroll 12
     for (std::size_t q = 0; q < QUERIES; ++q) {
       const f32x16 number = splat(x[q * x_stride + column]);
@@ -42,6 +49,8 @@ struct ChunkOfCache {
   std::size_t head_size, lanes;  // elements between tiles of columns
   const element *keys[kTiles], *values[kTiles];
   const float *key_scales[kTiles], *value_scales[kTiles];
+
+  std::size_t tiles() const { return (end - begin + kTileRows - 1) / kTileRows; }
 
   ChunkOfCache(const HeadCache<F>& cache, std::size_t first, std::size_t last)
       : begin(first / kTileRows * kTileRows),
@@ -64,14 +73,15 @@ template <class F, std::size_t TILES, std::size_t QUERIES>
 static void score_tiles(const ChunkOfCache<F>& chunk, std::size_t tile, const float* queries,
                         std::size_t stride, float* scores) {
   f32x16 sums[QUERIES][TILES];
-  const typename F::element* tiles[TILES];
+  const typename F::element *tiles[TILES], *next[TILES];
 #pragma GCC unroll 4
   for (std::size_t r = 0; r < TILES; ++r) {
     tiles[r] = chunk.keys[tile + r];
+    next[r] = chunk.keys[smaller(tile + TILES + r, chunk.tiles() - 1)];
 #pragma GCC unroll 12
     for (std::size_t q = 0; q < QUERIES; ++q) sums[q][r] = splat(0.0f);
   }
-  accumulate<F, TILES, QUERIES>(tiles, chunk.head_size, queries, stride, sums);
+  accumulate<F, TILES, QUERIES>(tiles, next, chunk.head_size, queries, stride, sums);
 #pragma GCC unroll 4
   for (std::size_t r = 0; r < TILES; ++r)
 #pragma GCC unroll 12
@@ -96,15 +106,17 @@ static void add_value_tiles(const ChunkOfCache<F>& chunk, std::size_t from, std:
       sums[q][r] = load(out + q * out_stride + column + r * kTileRows);
   while (from < to) {
     const std::size_t tile = (from - chunk.begin) / kTileRows;
-    const std::size_t next = smaller(to, chunk.begin + (tile + 1) * kTileRows);
-    const typename F::element* tiles[TILES];
+    const std::size_t last = smaller(to, chunk.begin + (tile + 1) * kTileRows);
+    const typename F::element *tiles[TILES], *next[TILES];
 #pragma GCC unroll 4
-    for (std::size_t r = 0; r < TILES; ++r)
-      tiles[r] = chunk.values[tile] + (column / kTileRows + r) * chunk.lanes +
-                 from % kTileRows * kTileRows;
-    accumulate<F, TILES, QUERIES>(tiles, next - from, weights + (from - chunk.begin),
+    for (std::size_t r = 0; r < TILES; ++r) {
+      const std::size_t lanes = (column / kTileRows + r) * chunk.lanes;
+      tiles[r] = chunk.values[tile] + lanes + from % kTileRows * kTileRows;
+      next[r] = chunk.values[smaller(tile + 1, chunk.tiles() - 1)] + lanes;
+    }
+    accumulate<F, TILES, QUERIES>(tiles, next, last - from, weights + (from - chunk.begin),
                                   AttentionMemory::kStride, sums);
-    from = next;
+    from = last;
   }
 #pragma GCC unroll 12
   for (std::size_t q = 0; q < QUERIES; ++q)
@@ -248,7 +260,7 @@ static void attend_chunk(const Attention& op, const HeadCache<F>& cache, const Q
   const ChunkOfCache<F> chunk(cache, queries.begin() > start ? queries.begin() : start,
                               smaller(queries.end(), start + kChunk));
   const std::size_t first = queries.first(start), last = queries.last(chunk.end);
-  const std::size_t tiles = (chunk.end - chunk.begin + kTileRows - 1) / kTileRows;
+  const std::size_t tiles = chunk.tiles();
   const std::size_t group = tiles_at_once(smaller(last - first, kPanels[0]));
   const Scoring<F> scoring{chunk, memory.queries, memory.scores};
   for (std::size_t t = 0; t < tiles; t += group) {
