@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+import subprocess
 from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,16 @@ def llama() -> Iterator[LlamaCpp]:
     """A llama.cpp server for all tests that leave it as it is."""
     with LlamaCpp() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of localhost that nobody trusts, with its key in the same file."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, cert, both = (folder / name for name in ("key.pem", "cert.pem", "both.pem"))
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", key, "-out", cert]
+    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1"]
+    subprocess.run(command, check=True, capture_output=True)
+    both.write_bytes(key.read_bytes() + cert.read_bytes())
+    return both

@@ -137,6 +137,14 @@ def header(name: str, context: Context) -> str:
     return str(request.headers.get(name)) if request is not None else "no request"
 
 
+@server.tool()
+def refuse(context: Context) -> str:
+    """Repeat the key of the request in an error."""
+    request = context.request_context.request
+    key = "none" if request is None else request.headers.get("authorization")
+    raise ToolError(f"wrong key: {str(key).removeprefix('Bearer ')}")
+
+
 def serve_http(opened: socket.socket) -> None:
     """Serve at a listening socket until the process is ended."""
     config = uvicorn.Config(server.streamable_http_app(), log_level="error")

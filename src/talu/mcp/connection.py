@@ -5,6 +5,7 @@ The SDK wants one task to open and close a connection; the tasks of its callers 
 
 import asyncio
 import contextlib
+import logging
 import os
 import ssl
 from collections.abc import Awaitable
@@ -15,6 +16,7 @@ from mcp.client.client import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CONNECTION_CLOSED,
+    PARSE_ERROR,
     CallToolRequest,
     CallToolRequestParams,
     CallToolResult,
@@ -40,6 +42,8 @@ MAX_TOOLS = 1_000
 MAX_PAGES = 100
 MAX_SAID = 2_000  # characters of what the server says is wrong
 REASON_S = 5.0  # for a connection that broke to be closed, which tells why
+# The SDK writes what goes wrong to its logger; it is raised, so do not print it as well.
+logging.getLogger("mcp").addHandler(logging.NullHandler())
 RESULT: TypeAdapter[Any] = TypeAdapter(CallToolResult | InputRequiredResult)
 
 
@@ -213,14 +217,13 @@ class Connection(Work):
 
     async def _typed(self, error: MCPError, what: str) -> TaluError:
         """The error for what went wrong with a request to an open server."""
-        status = self._transport.status
-        if status == 404 or (error.code == CONNECTION_CLOSED and str(error) == CLOSED):
+        if str(error) == SESSION_LOST or (error.code == CONNECTION_CLOSED and str(error) == CLOSED):
             return await self._reason()
         if self._transport.fault is not None:
             return _again(self._transport.fault)
         if error.code == CONNECTION_CLOSED:  # only of this request
             return await self._transport.ended()
-        return self._error(f"did not {what}: {self._refusal(error)}", "TOOL_SERVER_REFUSED")
+        return self._error(f"did not {what}: {self._refusal(error)}", _code_of(error))
 
     async def _reason(self) -> TaluError:
         """Why the connection is of no use any more; it ends, if it has not."""
@@ -244,7 +247,7 @@ class Connection(Work):
                 return _again(failure)
             case MCPError() if failure.code != CONNECTION_CLOSED:
                 wrong = f"refuses the connection: {self._refusal(failure)}"
-                return self._error(wrong, "TOOL_SERVER_REFUSED")
+                return self._error(wrong, _code_of(failure))
             case SchemaMismatch():
                 wrong = f"did not answer in the form of the protocol: {_first(failure)}"
                 return self._error(wrong, "TOOL_SERVER_BAD_ANSWER")
@@ -268,6 +271,14 @@ class Connection(Work):
 
 
 CLOSED = "Connection closed"  # how the SDK says that the whole connection is
+SESSION_LOST = "Session terminated"  # and that a server behind an address has forgotten it
+OTHER_CONTENT = "Unexpected content type"  # and that it is none of the protocol
+
+
+def _code_of(error: MCPError) -> str:
+    """The code for an error that the server sent, or that the SDK sends in its place."""
+    bad = error.code == PARSE_ERROR or str(error).startswith(OTHER_CONTENT)
+    return "TOOL_SERVER_BAD_ANSWER" if bad else "TOOL_SERVER_REFUSED"
 
 
 def _first(error: SchemaMismatch) -> str:

@@ -30,7 +30,7 @@ class WebTransport:
 
     Attributes:
         fault: what it did wrong; None if nothing is known.
-        status: the last one of an answer that is an error.
+        status: that of the last answer if it is an error.
     """
 
     def __init__(self, server: WebServer, tls: ssl.SSLContext, timeout: float | None) -> None:
@@ -105,8 +105,8 @@ class _Guarded(httpx2.AsyncBaseTransport):
         finally:
             request.url = url
         status = response.status_code
-        if status >= 400:
-            self._owner.status = status if request.method == "POST" else self._owner.status
+        if request.method == "POST":
+            self._owner.status = status if status >= 400 else None
         if status in DENIED:
             await response.aclose()
             what = f"refuses the request (status {status}): check headers="
