@@ -1,11 +1,14 @@
 """Tools of local models: choices are enforced, arguments fit, and what was done is said."""
 
 import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from tests.remote.llama import gguf as smollm2
 
 from talu.backends.local import LocalModel
 from talu.config import GenerationConfig
@@ -104,12 +107,6 @@ def test_a_call_that_the_model_chose_fits_its_schema(model: LocalModel) -> None:
         jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
 
 
-def test_text_stays_possible_where_calls_may_be_made(model: LocalModel) -> None:
-    found = [answer(model, seed, config={"temperature": 1.5}) for seed in range(30)]
-    assert any(text(events) and not calls(events) for events in found)
-    assert any(calls(events) for events in found)
-
-
 def test_at_most_one_call_is_made_if_that_is_asked(model: LocalModel) -> None:
     asked = {"tool_choice": "required", "config": {"logit_bias": {0: -1e5, 2: -1e5}}}
     for seed in SEEDS:
@@ -200,4 +197,73 @@ def test_without_tools_no_grammar_is_made() -> None:
     answer(opened, tools=())
     engine = opened._engine
     assert engine._grammars is None
+    opened.close()
+
+
+TEMPLATES = Path(sys.prefix) / "share" / "templates"
+SOURCES = {path.stem: path.read_text() for path in sorted(TEMPLATES.glob("*.jinja"))}
+LEFT_OUT = {  # templates that this model cannot use
+    "GigaChat3-10B-A1.8B": "a prompt longer than its context",
+    "GigaChat3.1-10B-A1.8B": "a prompt longer than its context",
+    "unsloth-mistral-Devstral-Small-2507": "a prompt longer than its context",
+    "Mistral-Small-3.2-24B-Instruct-2506": "a prompt longer than its context",
+    "CohereForAI-c4ai-command-r7b-12-2024-tool_use": "a prompt longer than its context",
+    "ibm-granite-granite-3.3-2B-Instruct": "a prompt longer than its context",
+    "Cohere2MoE": "reasoning whose end is no token of its vocabulary",
+    "Kimi-K3": "reasoning whose end is no token of its vocabulary",
+    "fireworks-ai-llama-3-firefunction-v2": "fails without variables of its own",
+    "meetkai-functionary-medium-v3.1": "fails without a bos_token",
+    "meetkai-functionary-medium-v3.2": "fails without a bos_token",
+    "CohereForAI-c4ai-command-r-plus-tool_use": "fails if an argument has no description",
+    "muse-glimmer": "fails if an argument has no description",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [each for each in SOURCES if each not in LEFT_OUT],
+)
+def test_calls_of_a_real_model_fit_whatever_its_template(model: LocalModel, name: str) -> None:
+    """At temperature 1, with the weights of another model, unless it never ends reasoning."""
+    events = answer(model, chat_template=SOURCES[name], tool_choice="required")
+    thinks = done(events).finish_reason is FinishReason.LENGTH
+    assert calls(events) or thinks
+    for call in calls(events):
+        jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
+
+
+def test_a_marker_that_is_a_special_token_is_seen_and_a_spelled_one_is_text(
+    model: LocalModel,
+) -> None:
+    template = (
+        "{{ tools | tojson }}{% for m in messages %}{{ m.role }}: {{ m.content }}"
+        "{% for c in m.tool_calls or [] %}<|im_start|>{{ c.function.name }}: "
+        "{{ c.function.arguments | tojson }}{% endfor %}\n{% endfor %}assistant:"
+    )
+    events = answer(model, chat_template=template, tool_choice="required")
+    assert calls(events)
+    assert text(events) == ""
+    special = model.tokenize("<|im_start|>", special_tokens=False)
+    assert special[0] in [token for event in events for token in getattr(event, "tokens", ())]
+
+
+def test_a_real_model_calls_in_the_format_of_a_template_that_it_never_saw() -> None:
+    opened = LocalModel(str(smollm2()))
+    asked = ({"role": "user", "content": "What is the weather in Paris?"},)
+    for name in ("Qwen-Qwen2.5-7B-Instruct", "Qwen3-Coder"):
+        events = answer(
+            opened,
+            messages=asked,
+            chat_template=SOURCES[name],
+            tool_choice="get_weather",
+            parallel_tool_calls=False,
+            config={"temperature": 0.0, "max_tokens": 80},
+        )
+        (call,) = calls(events)
+        assert json.loads(call.arguments)["city"].startswith("Paris")
+    hello = ({"role": "user", "content": "Say hello."},)
+    for choice in ("auto", "none"):
+        events = answer(opened, messages=hello, tool_choice=choice, config={"temperature": 0.0})
+        assert text(events)
+        assert calls(events) == []
     opened.close()

@@ -125,7 +125,11 @@ def test_a_malformed_message_is_an_error_that_names_its_place(message: Any, wher
 
 def test_a_conversation_in_the_right_form_is_not_changed() -> None:
     everything = SimpleNamespace(
-        text=True, parts=True, arguments=True, empty=lambda content: content
+        text=True,
+        parts=True,
+        arguments=True,
+        short_ids=False,
+        empty=lambda content: content,
     )
     call = CALL | {"function": {"name": "f", "arguments": {"a": 1}}}
     messages = [{"role": "user", "content": PARTS}, *call_message(tool_calls=[call])]
@@ -151,3 +155,25 @@ def test_what_a_template_shows_is_found_by_rendering(
     source: str, system: bool, tools: bool
 ) -> None:
     assert (traits(source).system_role, traits(source).tools) == (system, tools)
+
+
+def test_ids_of_calls_have_the_shape_that_the_template_wants() -> None:
+    strict = (
+        "{% for m in messages %}{% for c in m.tool_calls or [] %}"
+        "{% if c.id | length != 9 %}{{ raise_exception('nine') }}{% endif %}"
+        "{{ c.id }}={{ c.function.arguments | tojson }};{% endfor %}{{ m.tool_call_id or '' }}"
+        "{% endfor %}"
+    )
+    result = {"role": "tool", "tool_call_id": "call_0123456789", "content": "r"}
+    message = call_message(tool_calls=[CALL | {"id": "call_0123456789"}])[0]
+    call_id, _, rest = render(strict, [message, result]).partition("=")
+    assert (len(call_id), call_id.isalnum()) == (9, True)
+    assert rest.endswith(call_id)
+    kept = [CALL | {"id": "abcDEF123"}]
+    assert render(strict, call_message(tool_calls=kept)).startswith("abcDEF123=")
+
+
+def test_ids_stay_where_the_template_takes_any() -> None:
+    anything = calls("{{ c.function.arguments | tojson }}|{{ c.id }}")
+    long = [CALL | {"id": "call_0123456789"}]
+    assert "call_0123456789" in render(anything, call_message(tool_calls=long, content=""))

@@ -6,6 +6,7 @@ render nothing or garbage for the others. So each template is tried once on smal
 message that already has the supported form is not changed.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable
 from functools import cached_property
@@ -23,6 +24,7 @@ Render = Callable[
 _MARK = "Zq7probe"
 _FUNCTION = {"name": _MARK, "description": "d", "parameters": {"type": "object", "properties": {}}}
 _TOOLS: Messages = [{"type": "function", "function": _FUNCTION}]
+SHORT = 9  # characters of an id in Mistral's templates
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
@@ -88,6 +90,17 @@ class Traits:
             self._shows_call(content, json.dumps({_MARK: 1})) for content in contents
         )
 
+    @cached_property
+    def short_ids(self) -> bool:
+        """Whether ids of tool calls must be nine letters and digits, as Mistral's templates say."""
+        if self._shows_call_with("call_zq7long0001"):
+            return False
+        return self._shows_call_with("call00000")
+
+    def _shows_call_with(self, id: str) -> bool:
+        arguments: object = {_MARK: 1} if self.arguments else json.dumps({_MARK: 1})
+        return self._shows_call(self.empty(""), arguments, id)
+
     def _shown_with(self, content: str | None) -> bool:
         if content not in self._empty:
             arguments: object = {_MARK: 1} if self.arguments else json.dumps({_MARK: 1})
@@ -101,11 +114,13 @@ class Traits:
     def _form(self, text: str) -> object:
         return text if self.text else _parts(text)
 
-    def _shows_call(self, content: object, arguments: object) -> bool:
+    def _shows_call(self, content: object, arguments: object, id: str = "call00000") -> bool:
         function = {"name": "f", "arguments": arguments}
-        call = {"id": "call00000", "type": "function", "function": function}
+        call = {"id": id, "type": "function", "function": function}
         message = {"role": "assistant", "content": content, "tool_calls": [call]}
-        shown = self._rendered(self._ask, message)
+        result = {"role": "tool", "tool_call_id": id, "name": "f", "content": "r"}
+        turns = [self._ask, message, *([] if id == "call00000" else [result])]
+        shown = self._rendered(*turns)
         return _MARK in shown and f"'{_MARK}'" not in shown and "None" not in shown
 
     def _rendered(self, *messages: dict[str, Any]) -> str:
@@ -144,6 +159,8 @@ def _adapt(message: dict[str, Any], where: str, traits: Traits) -> dict[str, Any
         if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
             raise invalid(f"{where}['tool_calls']", "is not a list of objects")
         message["tool_calls"] = [_adapt_call(call, traits) for call in calls]
+    if isinstance(message.get("tool_call_id"), str):
+        message["tool_call_id"] = _adapt_id(message["tool_call_id"], traits)
     reasoning = next((message[key] for key in _REASONING if message.get(key) is not None), None)
     if reasoning is not None:  # templates use one of two names
         message = {"thinking": reasoning} | message | {"reasoning_content": reasoning}
@@ -174,6 +191,8 @@ def _parts_or_text(parts: list[Any], where: str, traits: Traits) -> list[Any] | 
 
 def _adapt_call(call: dict[str, Any], traits: Traits) -> dict[str, Any]:
     call = {key: value for key, value in call.items() if key != "provider_data"}
+    if isinstance(call.get("id"), str):
+        call["id"] = _adapt_id(call["id"], traits)
     match call:
         case {"function": {"arguments": str(arguments)}} if traits.arguments:
             try:
@@ -187,6 +206,14 @@ def _adapt_call(call: dict[str, Any], traits: Traits) -> dict[str, Any]:
             return call | {"function": call["function"] | {"arguments": arguments}}
         case _:
             return call
+
+
+def _adapt_id(id: str, traits: Traits) -> str:
+    """An id in the shape that the template wants, the same for a call and its result."""
+    fits = len(id) == SHORT and id.isascii() and id.isalnum()
+    if fits or not traits.short_ids:
+        return id
+    return hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:SHORT]
 
 
 def _user(content: object) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from talu.tool_formats.description import (
     ToolFormat,
     literal_of,
 )
-from talu.tool_formats.harmony import HARMONY, REASONING, is_harmony
+from talu.tool_formats.harmony import is_harmony
 from talu.tool_formats.probes import (
     CONTENT,
     IDS,
@@ -83,7 +83,7 @@ def derive(source: str) -> Derived:
         TemplateError: TEMPLATE_LIMIT_EXCEEDED if the template exceeded a limit.
     """
     if is_harmony(source):
-        return Derived(HARMONY, REASONING)
+        return Derived(None, reason="the calls of harmony are messages of their own")
     probe = Probe(source)
     plain = probe.answer(content=CONTENT)
     if plain is None or CONTENT not in plain:

@@ -49,6 +49,7 @@ def shown(source: str, messages: Messages, tools: Messages) -> Shown:
             details={"param": "tools"},
         )
     found = derive(source)
+    tools = [_complete(tool) for tool in tools]
     rest = (found.reasoning, found.begins_reasoning)
     if found.format is not None and (traits(source).tools or not tools):
         return Shown(messages, tools, found.format if tools else None, *rest)
@@ -67,3 +68,12 @@ def shown(source: str, messages: Messages, tools: Messages) -> Shown:
 
 def _has_calls(message: Mapping[str, Any]) -> bool:
     return bool(message.get("tool_calls")) or message.get("role") == "tool"
+
+
+def _complete(tool: dict[str, Any]) -> dict[str, Any]:
+    """A definition with everything that templates read without asking whether it is there."""
+    function = tool.get("function", tool)
+    empty = {"type": "object", "properties": {}, "required": []}
+    parameters = {**empty, **(function.get("parameters") or {})}
+    whole = {"description": "", **function, "parameters": parameters}
+    return {"type": "function", **tool, "function": whole}
