@@ -110,7 +110,7 @@ def test_keywords_override_config(faces) -> None:
     assert config.given == {"seed": 1, "top_k": 2}
 
 
-@pytest.mark.parametrize("keyword", ["temprature", "stream", "tools"])
+@pytest.mark.parametrize("keyword", ["temprature", "stream", "on_token"])
 def test_an_unknown_setting_is_refused_at_the_call(faces, keyword) -> None:
     client = faces.client("a")
     for use in (

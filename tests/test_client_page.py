@@ -260,7 +260,7 @@ def test_capabilities_describe_the_opened_model(client: Client) -> None:
     capable = client.capabilities()
     assert capable == client.capabilities(MODEL) == client.capabilities(ModelSpec(MODEL))
     assert (capable.streaming, capable.logprobs, capable.embeddings) == (True, True, True)
-    assert (capable.tool_calling, capable.json_schema) == (False, True)
+    assert (capable.tool_calling, capable.json_schema) == (True, True)
 
 
 def test_options_of_a_local_model_are_keywords_or_in_a_spec() -> None:

@@ -14,6 +14,13 @@ EXAMPLES = sorted(FOLDER.glob("*.py"))
 # What each example prints, as regular expressions that have to be found in this order. They hold
 # for any trained talu/pocket: what it calculates and knows, and what the library counts.
 SHOWN = {
+    "agent.py": [
+        r"^I look\. $",
+        r'^find {"kind": "note"} -> \["old", "plan"\]$',
+        r"^delete .* -> (deleted the note|Error: the tool 'delete' failed with KeyError: 'x')$",
+        r"^The old note is gone",
+        r"^left: plan, photo, 3 calls$",
+    ],
     "ask.py": [
         r"^7 \* 8 = 56\.$",
         r"talu/pocket, ended by stop",

@@ -66,6 +66,9 @@ SURFACE = {
         "TemplateUndefinedError",
         "Token",
         "TokenizerError",
+        "Tool",
+        "ToolCall",
+        "ToolExecutionError",
         "ToolServerError",
         "ValidationError",
         "__version__",
@@ -75,6 +78,7 @@ SURFACE = {
         "list_sessions",
         "raw_complete",
         "stream",
+        "tool",
     ],
     "talu.client": ["AsyncClient", "Client", "ModelInput"],
     "talu.chat": [
@@ -105,6 +109,9 @@ SURFACE = {
         "Token",
         "TokenLogprob",
         "ToolCall",
+        "ToolCallPiece",
+        "ToolRun",
+        "ToolRunPiece",
         "Usage",
     ],
     "talu.hooks": [

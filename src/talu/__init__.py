@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         TemplateSyntaxError,
         TemplateUndefinedError,
         TokenizerError,
+        ToolExecutionError,
         ToolServerError,
         ValidationError,
     )
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
     )
     from talu.structured.values import Choice, Grammar, Regex
     from talu.template.prompt_template import PromptTemplate
+    from talu.tools.calls import ToolCall
+    from talu.tools.definition import Tool
+    from talu.tools.functions import tool
     from talu.types import (
         Capabilities,
         Embeddings,
@@ -117,6 +121,9 @@ __all__ = [
     "TemplateUndefinedError",
     "Token",
     "TokenizerError",
+    "Tool",
+    "ToolCall",
+    "ToolExecutionError",
     "ToolServerError",
     "ValidationError",
     "__version__",
@@ -126,6 +133,7 @@ __all__ = [
     "list_sessions",
     "raw_complete",
     "stream",
+    "tool",
 ]
 
 __version__ = "0.1.0"
@@ -160,6 +168,7 @@ HOMES = {
         "TemplateSyntaxError",
         "TemplateUndefinedError",
         "TokenizerError",
+        "ToolExecutionError",
         "ToolServerError",
         "ValidationError",
     ),
@@ -177,6 +186,9 @@ HOMES = {
     ),
     "talu.structured.values": ("Choice", "Grammar", "Regex"),
     "talu.template.prompt_template": ("PromptTemplate",),
+    "talu.tools.calls": ("ToolCall",),
+    "talu.tools.definition": ("Tool",),
+    "talu.tools.functions": ("tool",),
     "talu.types": (
         "Capabilities",
         "Embeddings",
@@ -195,6 +207,7 @@ MODULES = (
     "profile",
     "router",
     "template",
+    "tools",
     "types",
 )  # public ones
 

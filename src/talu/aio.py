@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         sleep,
         to_thread,
         wait,
+        wait_for,
         wrap_future,
     )
 
@@ -48,6 +49,7 @@ __all__ = [
     "sleep",
     "to_thread",
     "wait",
+    "wait_for",
     "was_cancelled",
     "wrap_future",
 ]

@@ -27,6 +27,7 @@ from talu.deadline import Deadline
 from talu.router.async_model_methods import AsyncModelMethods
 from talu.router.spec import CompletionOptions, ModelInput
 from talu.threads import beside_loop
+from talu.tools.use import CallSettings, ToolSettings, ToolUse
 from talu.types import Marker, StopFlag
 
 __all__ = ["AsyncClient", "Client", "ModelInput"]
@@ -75,7 +76,7 @@ class Client(BaseClient, FanOut, TokenMethods):
         system: str | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> Response: ...
 
     @overload
@@ -88,7 +89,7 @@ class Client(BaseClient, FanOut, TokenMethods):
         system: str | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> list[Response]: ...
 
     @overload
@@ -101,7 +102,7 @@ class Client(BaseClient, FanOut, TokenMethods):
         system: str | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> Response | list[Response]: ...
 
     def ask(
@@ -113,7 +114,7 @@ class Client(BaseClient, FanOut, TokenMethods):
         system: str | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> Response | list[Response]:
         """Ask one question without a history, or many at once.
 
@@ -138,7 +139,12 @@ class Client(BaseClient, FanOut, TokenMethods):
                 ``stop_sequences``, ``stop_token_ids``, ``seed``, ``logprobs``, ``top_logprobs``,
                 ``logit_bias``, ``chat_template``, ``extra_context``, ``allow_special_tokens``,
                 ``cache_namespace``, ``response_format``, ``max_thinking_tokens``,
-                ``validation_retries``, ``extra_body``.
+                ``validation_retries``, ``extra_body``. Also what the model may call:
+                ``tools`` (functions, ``Tool``, ``MCP``, definitions), ``tool_choice`` (``"auto"``,
+                ``"none"``, ``"required"`` or a name), ``parallel_tool_calls``, ``max_rounds`` (the
+                most requests to the model; with 1, the default, its calls are returned in
+                ``tool_calls``, and with more talu carries them out) and ``approve`` (a function of
+                a ``ToolCall`` that is asked before each: True, False or a reason, None to wait).
 
         Raises:
             ValidationError: an argument is unknown, of the wrong type or out of range.
@@ -148,14 +154,16 @@ class Client(BaseClient, FanOut, TokenMethods):
                 up. With several prompts, ``details["index"]`` is the index of the failed one.
         """
         self._check_open()
-        deadline, full = Deadline.after(timeout), merged(config, settings=settings)
+        deadline = Deadline.after(timeout)
+        use, settings_only = ToolUse.of(settings, allow_async=self._async_hooks)
+        full = merged(config, settings=settings_only)
         texts = batch_of(prompt)
 
         def ask(question: Any, flag: StopFlag | None) -> Response:
             chat = Chat(
                 model, client=self, system=system, messages=conversation_of(question, deadline)
             )
-            draft = draft_of(chat, question, full, stop_flag=flag, timeout=deadline)
+            draft = draft_of(chat, question, full, stop_flag=flag, timeout=deadline, use=use)
             return chat._answer(draft, stream=False)
 
         return ask(prompt, stop_flag) if texts is None else ask_each(texts, ask, stop_flag)
@@ -169,7 +177,7 @@ class Client(BaseClient, FanOut, TokenMethods):
         system: str | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> Pieces:
         """Like ``ask`` for one question, streamed; dropping the iterator stops the generation.
 
@@ -177,10 +185,12 @@ class Client(BaseClient, FanOut, TokenMethods):
         invalid request raises here, not at the first piece.
         """
         self._check_open()
-        deadline, full = Deadline.after(timeout), merged(config, settings=settings)
+        deadline = Deadline.after(timeout)
+        use, settings_only = ToolUse.of(settings, allow_async=self._async_hooks)
+        full = merged(config, settings=settings_only)
         messages = conversation_of(prompt, deadline)
         chat = Chat(model, client=self, system=system, messages=messages)
-        draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=deadline)
+        draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=deadline, use=use)
         return Pieces(chat._answer(draft, stream=True))
 
     def chat(
@@ -195,6 +205,7 @@ class Client(BaseClient, FanOut, TokenMethods):
         metadata: Mapping[str, Any] | None = None,
         chat_template: str | TemplateSource | None = None,
         offline: bool = False,
+        **tools: Unpack[ToolSettings],
     ) -> Chat:
         """Create a conversation; this does not open a model.
 
@@ -213,6 +224,8 @@ class Client(BaseClient, FanOut, TokenMethods):
             metadata: additional data about the chat, fit for JSON.
             chat_template: Jinja text or ``PromptTemplate`` instead of the model's template.
             offline: open the model without network access; it must be downloaded already.
+            tools: ``tools``, ``tool_choice``, ``parallel_tool_calls``, ``max_rounds`` and
+                ``approve`` of all calls of the chat that do not give them; they are not stored.
 
         Raises:
             ValidationError: an argument is invalid; the error names index and key in ``messages``.
@@ -233,6 +246,7 @@ class Client(BaseClient, FanOut, TokenMethods):
             chat_template=chat_template,
             offline=offline,
             profile=self._profile,
+            **tools,
         )
 
     def raw_complete(
@@ -300,7 +314,7 @@ class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods)
         system: str | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncResponse: ...
 
     @overload
@@ -313,7 +327,7 @@ class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods)
         system: str | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> list[AsyncResponse]: ...
 
     @overload
@@ -326,7 +340,7 @@ class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods)
         system: str | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncResponse | list[AsyncResponse]: ...
 
     async def ask(
@@ -338,17 +352,19 @@ class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods)
         system: str | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncResponse | list[AsyncResponse]:
         """Like ``Client.ask``, awaited."""
         self._check_open()
-        deadline, full = Deadline.after(timeout), merged(config, settings=settings)
+        deadline = Deadline.after(timeout)
+        use, settings_only = ToolUse.of(settings, allow_async=self._async_hooks)
+        full = merged(config, settings=settings_only)
         texts = batch_of(prompt)
 
         async def ask(question: Any) -> AsyncResponse:
             messages = conversation_of(question, deadline)
             chat = AsyncChat(model, client=self, system=system, messages=messages)
-            draft = draft_of(chat, question, full, stop_flag=stop_flag, timeout=deadline)
+            draft = draft_of(chat, question, full, stop_flag=stop_flag, timeout=deadline, use=use)
             return await chat._answer(draft, stream=False)
 
         return await ask(prompt) if texts is None else await aask_each(texts, ask)
@@ -362,7 +378,7 @@ class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods)
         system: str | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncPieces:
         """Like ``Client.stream``, read with ``async for``.
 
@@ -371,10 +387,12 @@ class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods)
         without ``await`` that raises at the first piece.
         """
         self._check_open()
-        deadline, full = Deadline.after(timeout), merged(config, settings=settings)
+        deadline = Deadline.after(timeout)
+        use, settings_only = ToolUse.of(settings, allow_async=self._async_hooks)
+        full = merged(config, settings=settings_only)
         messages = conversation_of(prompt, deadline)
         chat = AsyncChat(model, client=self, system=system, messages=messages)
-        draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=deadline)
+        draft = draft_of(chat, single(prompt), full, stop_flag=stop_flag, timeout=deadline, use=use)
 
         def begin(cancelled: StopFlag) -> Awaitable[AsyncStreamingResponse]:
             if stop_flag is not None:
@@ -395,6 +413,7 @@ class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods)
         metadata: Mapping[str, Any] | None = None,
         chat_template: str | TemplateSource | None = None,
         offline: bool = False,
+        **tools: Unpack[ToolSettings],
     ) -> AsyncChat:
         """Like ``Client.chat``; a plain method.
 
@@ -415,6 +434,7 @@ class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods)
             chat_template=chat_template,
             offline=offline,
             profile=self._profile,
+            **tools,
         )
 
     async def raw_complete(

@@ -51,14 +51,21 @@ MAX_STOP_LENGTH = 1000
 MAX_BIAS = 1e6
 MAX_NAMESPACE = 256  # characters
 MAX_BODY = 1_000_000  # characters of extra_body as JSON
+OF_CALLS = "an argument of ask, stream and the calls of a chat"
 ELSEWHERE = {  # names that are not settings: the right place for the value
+    "approve": OF_CALLS,
     "completion_opts": "an argument of raw_complete",
+    "max_rounds": OF_CALLS,
     "messages": "an argument of client.chat",
     "model": "an argument of client.ask, stream, raw_complete and chat",
     "on_token": "an argument of a chat's calls",
+    "parallel_tool_calls": OF_CALLS,
     "stop": "called 'stop_sequences' here",
     "stream": "an argument of a chat's calls; client.stream streams without a chat",
     "system": "an argument of client.chat",
+    "tool_choice": OF_CALLS,
+    "tools": OF_CALLS,
+    "tools_json": "given as definitions in tools= here",
 }
 
 

@@ -22,9 +22,6 @@ __all__ = [
 NOT_YET = {  # names of features that later versions have
     "allow_thinking": "structured output",
     "inject_schema_prompt": "structured output",
-    "tool_choice": "tools",
-    "tools": "tools",
-    "tools_json": "tools",
 }
 NO_THREAD = (
     "the system cannot start another thread: raise the limit of threads (ulimit -u, or pids.max of "

@@ -30,6 +30,7 @@ __all__ = [
     "TemplateSyntaxError",
     "TemplateUndefinedError",
     "TokenizerError",
+    "ToolExecutionError",
     "ToolServerError",
     "ValidationError",
 ]
@@ -219,6 +220,19 @@ class SchemaValidationError(StructuredOutputError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.raw_text, self.validation_error, self.partial_data)
+
+
+class ToolExecutionError(TaluError, RuntimeError):
+    """A tool call could not be carried out, or its result cannot be given to the model.
+
+    The codes are: ``TOOL_UNKNOWN`` (no tool has this name), ``TOOL_NOT_BOUND`` (the call has no
+    function here), ``TOOL_ARGUMENTS_INVALID`` (they are not JSON, or do not fit the tool's schema),
+    ``TOOL_FAILED`` (the function raised; its exception is the cause), ``TOOL_TIMEOUT``,
+    ``TOOL_RESULT_INVALID`` (it has no JSON form, or is too long), ``TOOL_REFUSED`` (the call was
+    not approved) and ``TOOL_CANCELLED`` (the answer was stopped before the call had ended).
+    """
+
+    default_code = "TOOL_EXECUTION_ERROR"
 
 
 class ModelError(TaluError, RuntimeError):

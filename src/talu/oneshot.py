@@ -13,6 +13,7 @@ from talu.chat.user_message import Message
 from talu.client import Client
 from talu.config import GenerationConfig, GenerationSettings, merged
 from talu.router.spec import CompletionOptions, ModelInput
+from talu.tools.use import CallSettings, ToolUse
 from talu.types import StopFlag
 
 __all__ = ["ask", "raw_complete", "stream"]
@@ -27,7 +28,7 @@ def ask(
     config: GenerationConfig | None = None,
     stop_flag: StopFlag | None = None,
     timeout: float | None = None,
-    **settings: Unpack[GenerationSettings],
+    **settings: Unpack[CallSettings],
 ) -> Response: ...
 
 
@@ -40,7 +41,7 @@ def ask(
     config: GenerationConfig | None = None,
     stop_flag: StopFlag | None = None,
     timeout: float | None = None,
-    **settings: Unpack[GenerationSettings],
+    **settings: Unpack[CallSettings],
 ) -> list[Response]: ...
 
 
@@ -53,7 +54,7 @@ def ask(
     config: GenerationConfig | None = None,
     stop_flag: StopFlag | None = None,
     timeout: float | None = None,
-    **settings: Unpack[GenerationSettings],
+    **settings: Unpack[CallSettings],
 ) -> Response | list[Response]: ...
 
 
@@ -65,7 +66,7 @@ def ask(
     config: GenerationConfig | None = None,
     stop_flag: StopFlag | None = None,
     timeout: float | None = None,
-    **settings: Unpack[GenerationSettings],
+    **settings: Unpack[CallSettings],
 ) -> Response | list[Response]:
     """Ask one question, or many at once; the answers cannot be continued.
 
@@ -81,10 +82,11 @@ def ask(
     Raises:
         TaluError: as ``Client.ask``.
     """
-    full = merged(config, settings=settings)
+    use, settings_only = ToolUse.of(settings, allow_async=False)
+    full = merged(config, settings=settings_only)
     with Client(model) as client:
         answers = client.ask(
-            prompt, None, full, system=system, stop_flag=stop_flag, timeout=timeout
+            prompt, None, full, system=system, stop_flag=stop_flag, timeout=timeout, **use.given()
         )
     for answer in answers if isinstance(answers, list) else [answers]:
         answer._detach()
@@ -99,17 +101,18 @@ def stream(
     config: GenerationConfig | None = None,
     stop_flag: StopFlag | None = None,
     timeout: float | None = None,
-    **settings: Unpack[GenerationSettings],
+    **settings: Unpack[CallSettings],
 ) -> Pieces:
     """Like ``ask`` for one question, streamed; dropping the iterator stops the generation.
 
     An invalid request raises here, not at the first piece.
     """
-    full = merged(config, settings=settings)
+    use, settings_only = ToolUse.of(settings, allow_async=False)
+    full = merged(config, settings=settings_only)
     with ExitStack() as stack:
         client = stack.enter_context(Client(model))
         pieces = client.stream(
-            prompt, None, full, system=system, stop_flag=stop_flag, timeout=timeout
+            prompt, None, full, system=system, stop_flag=stop_flag, timeout=timeout, **use.given()
         )
         return Pieces(pieces._response, stack.pop_all().close)
 

@@ -125,11 +125,15 @@ def test_a_tool_call_of_a_cancelled_answer_is_not_sent_back_either(faces) -> Non
     assert sent_after(faces, chat, model)[0] == ["user", "assistant", "user"]
 
 
-def test_the_calls_of_a_complete_answer_are_sent_without_a_result_too(faces) -> None:
+def test_the_calls_of_a_complete_answer_wait_for_results_before_another_question(faces) -> None:
     model = ScriptedModel(["One", CALL], "fine")
     chat = faces.client_of(model).chat()
     faces.run(chat.send("Hi"))
-    assert sent_after(faces, chat, model) == (["user", "assistant with a call", "user"], ())
+    before = list(chat.items)
+    with pytest.raises(StateError, match="wait for a result") as refused:
+        sent_after(faces, chat, model)
+    assert refused.value.code == "STATE_OPEN_CALLS"
+    assert list(chat.items) == before
 
 
 def test_the_partial_answer_can_be_continued_or_asked_for_again(faces, stream) -> None:

@@ -130,7 +130,8 @@ def test_a_local_model_gets_the_tool_calls_but_not_the_reasoning_of_a_remote_one
         chat = client.chat()
         chat.send("Hi")
         chat.model = "talu/pocket"
-        prompt = chat.send("And?", max_tokens=2, temperature=0).prompt
+        chat.submit_tool_results({"c1": 2}, max_tokens=2, temperature=0)
+        prompt = chat.last_response.prompt
         assert [text for text in ("secret thought", "c2lnbmVk") if text in prompt] == []
         assert '{"name": "add", "arguments": {"a": 1}}' in prompt
         chat.model = "remote"

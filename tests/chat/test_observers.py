@@ -226,8 +226,8 @@ def test_an_event_is_delivered_once() -> None:
     io = SyncIO(ScriptedModel)
     observation = HookManager([log]).observe(generation, io.call)
     run(observation.start())
+    observation.note_first_token()
     for _ in range(2):
-        observation.first_token_ms = 1.0
         run(observation.deliver())
     for _ in range(2):
         observation.ending = None, KeyError("a")

@@ -71,7 +71,8 @@ def test_the_next_request_carries_the_data_back(faces) -> None:
     model = ScriptedModel(SCRIPT, "more")
     chat = faces.client_of(model).chat()
     faces.run(chat.send("Hi"))
-    faces.run(chat.send("And?"))
+    results = {call["id"]: "1" for call in MESSAGE["tool_calls"]}
+    faces.run(chat.submit_tool_results(results))
     assert model.requests[1].messages[1] == MESSAGE
 
 
@@ -153,7 +154,7 @@ def test_texts_for_people_do_not_show_the_data(faces) -> None:
     client = faces.client(SCRIPT, SCRIPT, hooks=[Spy()])
     chat = client.chat()
     answer = faces.run(chat.send("Hi"))
-    faces.run(chat.send("And?"))
+    faces.run(chat.submit_tool_results({call.id: "1" for call in answer.tool_calls}))
     generation = seen[2]
     assert generation.messages[1]["reasoning_content"] == MESSAGE["reasoning_content"]
     shown = [generation, input_messages(generation), seen[1], seen[3], chat.messages, chat.items]
@@ -173,7 +174,8 @@ def test_a_template_sees_neither_the_data_nor_the_reasoning_it_belongs_to() -> N
 def test_a_local_model_notes_that_it_does_not_see_the_reasoning_of_another() -> None:
     with Client("talu/pocket") as client:
         chat = client.chat(messages=[{"role": "user", "content": "Hi"}, MESSAGE])
-        answer = chat.send("And?", max_tokens=1, temperature=0)
+        results = {call["id"]: "1" for call in MESSAGE["tool_calls"]}
+        answer = chat.submit_tool_results(results, max_tokens=1, temperature=0)
         assert "First" not in answer.prompt
         assert [note for note in answer.notes if "reasoning of other providers" in note]
         plain = client.chat(messages=[{"role": "user", "content": "Hi"}])

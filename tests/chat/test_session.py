@@ -660,7 +660,7 @@ def test_a_stored_chat_comes_back_item_by_item(faces) -> None:
         chat_template="T",
     )
     faces.run(chat.send("q"))
-    faces.read_some(faces.run(chat("more")), 1)
+    faces.read_some(faces.run(chat.submit_tool_results({"c1": "r"}, stream=True)), 1)
     chat.append_hidden("user", "h")
     chat.title = "T"
     stored = json.loads(json.dumps(chat.to_dict()))

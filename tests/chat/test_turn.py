@@ -289,7 +289,8 @@ def test_tool_calls_become_items_and_are_sent_back_in_openais_format(faces) -> N
     answer = faces.run(chat.send("Add."))
     assert answer.finish_reason == "tool_calls"
     assert [(c.id, c.name, c.arguments) for c in answer.tool_calls] == [("c1", "add", '{"a": 1}')]
-    faces.run(chat.send("And?"))
+    faces.run(chat.submit_tool_results({"c1": 2}))
+    assert model.requests[1].messages[2]["content"] == "2"
     assert model.requests[1].messages[1] == {
         "role": "assistant",
         "content": "",

@@ -9,8 +9,7 @@ from talu.first_use import on_first_use
 
 if TYPE_CHECKING:
     from talu.chat.async_chat import AsyncChat, AsyncResponse, AsyncStreamingResponse
-    from talu.chat.builder import Token
-    from talu.chat.fields import ToolCall
+    from talu.chat.builder import Token, ToolCallPiece, ToolRunPiece
     from talu.chat.item_view import ConversationItems
     from talu.chat.items import (
         ContentPart,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     )
     from talu.chat.observers import Hook, HookManager
     from talu.chat.sync_chat import Chat, Response, StreamingResponse
+    from talu.tools.calls import ToolCall, ToolRun
     from talu.types import FinishReason, Timings, TokenLogprob, Usage
 
 __all__ = [
@@ -59,13 +59,15 @@ __all__ = [
     "Token",
     "TokenLogprob",
     "ToolCall",
+    "ToolCallPiece",
+    "ToolRun",
+    "ToolRunPiece",
     "Usage",
 ]
 
 HOMES = {
     "talu.chat.async_chat": ("AsyncChat", "AsyncResponse", "AsyncStreamingResponse"),
-    "talu.chat.builder": ("Token",),
-    "talu.chat.fields": ("ToolCall",),
+    "talu.chat.builder": ("Token", "ToolCallPiece", "ToolRunPiece"),
     "talu.chat.item_view": ("ConversationItems",),
     "talu.chat.items": (
         "ContentPart",
@@ -84,6 +86,7 @@ HOMES = {
     ),
     "talu.chat.observers": ("Hook", "HookManager"),
     "talu.chat.sync_chat": ("Chat", "Response", "StreamingResponse"),
+    "talu.tools.calls": ("ToolCall", "ToolRun"),
     "talu.types": ("FinishReason", "Timings", "TokenLogprob", "Usage"),
 }
 

@@ -43,9 +43,9 @@ class Answer(ResultFields, Generic[ChatT]):
         shown = [repr(text[:50] + "…" if len(text) > 50 else text)]
         if self.model is not None:
             shown.append(f"model={self.model!r}")
-        done = self._outcome.builder.done
-        if done is not None and done.usage.total_tokens is not None:
-            shown.append(f"total_tokens={done.usage.total_tokens}")
+        usage = self._outcome.usage
+        if usage is not None and usage.total_tokens is not None:
+            shown.append(f"total_tokens={usage.total_tokens}")
         shown += self._state()
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -119,7 +119,7 @@ class WholeAnswer(Answer[ChatT], str):
         return self  # immutable
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._outcome.of_chat(None),)
+        return type(self), (self._outcome.for_copies(),)
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -160,6 +160,13 @@ class Latest:
         """Replace the latest answer."""
         self._answer, self._complete = answer, None
         self.loosen()
+
+    @property
+    def outcome(self) -> Outcome[Any] | None:
+        """What the latest turn has produced."""
+        if self._complete is not None:
+            return self._complete[1]
+        return None if self._answer is None else self._answer._outcome
 
     def get(self, chat: Any, whole: type["WholeAnswer[Any]"]) -> Answer[Any] | None:
         """The latest answer; a stream that nothing else refers to is returned as a whole answer."""

@@ -1,23 +1,26 @@
 """The async chat and its responses, the counterparts of those in ``sync_chat``."""
 
+from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Literal, Self, Unpack, cast, overload
 
 from talu.chat.answer import WholeAnswer
-from talu.chat.answering import Answering, Draft
+from talu.chat.answering import Draft
 from talu.chat.async_stream import AwaitedStream
 from talu.chat.interrupts import Claim
 from talu.chat.io import AsyncIO
+from talu.chat.tool_methods import ToolAnswer, ToolChat
 from talu.chat.turn import OnToken, Turn
 from talu.chat.user_message import Message
-from talu.config import GenerationConfig, GenerationSettings, check_boolean
+from talu.config import GenerationConfig, check_boolean
 from talu.threads import beside_loop
+from talu.tools.use import CallSettings
 from talu.types import StopFlag
 
 __all__ = ["AsyncChat", "AsyncResponse", "AsyncStreamingResponse", "presented"]
 
 
-class AsyncResponse(WholeAnswer["AsyncChat"]):
+class AsyncResponse(WholeAnswer["AsyncChat"], ToolAnswer["AsyncChat", "Awaitable[AsyncResponse]"]):
     """Like ``Response``, from an ``AsyncClient``."""
 
     @overload
@@ -30,7 +33,7 @@ class AsyncResponse(WholeAnswer["AsyncChat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> "AsyncResponse": ...
 
     @overload
@@ -43,7 +46,7 @@ class AsyncResponse(WholeAnswer["AsyncChat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> "AsyncStreamingResponse": ...
 
     @overload
@@ -56,7 +59,7 @@ class AsyncResponse(WholeAnswer["AsyncChat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> "AsyncResponse | AsyncStreamingResponse": ...
 
     async def append(
@@ -68,7 +71,7 @@ class AsyncResponse(WholeAnswer["AsyncChat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> "AsyncResponse | AsyncStreamingResponse":
         """Like ``Response.append``, awaited."""
         chat = self._chat_to_continue()
@@ -77,8 +80,13 @@ class AsyncResponse(WholeAnswer["AsyncChat"]):
         )
         return await chat._answer(draft, stream=stream)
 
+    async def _unchanged(self) -> Self:
+        return self
 
-class AsyncStreamingResponse(AwaitedStream["AsyncChat"]):
+
+class AsyncStreamingResponse(
+    AwaitedStream["AsyncChat"], ToolAnswer["AsyncChat", Awaitable[AsyncResponse]]
+):
     """Like ``StreamingResponse``, read with ``async for``.
 
     ``text`` is the text that has arrived; ``await response`` reads the rest first. Leaving a loop
@@ -96,7 +104,7 @@ class AsyncStreamingResponse(AwaitedStream["AsyncChat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> "AsyncStreamingResponse": ...
 
     @overload
@@ -109,7 +117,7 @@ class AsyncStreamingResponse(AwaitedStream["AsyncChat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncResponse: ...
 
     @overload
@@ -122,7 +130,7 @@ class AsyncStreamingResponse(AwaitedStream["AsyncChat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> "AsyncResponse | AsyncStreamingResponse": ...
 
     async def append(
@@ -134,7 +142,7 @@ class AsyncStreamingResponse(AwaitedStream["AsyncChat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> "AsyncResponse | AsyncStreamingResponse":
         """Like ``StreamingResponse.append``, awaited."""
         await self.wait()
@@ -144,13 +152,16 @@ class AsyncStreamingResponse(AwaitedStream["AsyncChat"]):
         )
         return await chat._answer(draft, stream=stream)
 
+    async def _unchanged(self) -> Self:
+        return self
+
 
 def presented(turn: Turn[Any]) -> AsyncResponse | AsyncStreamingResponse:
     """The response that presents a turn of an awaited call."""
     return AsyncStreamingResponse(turn) if turn.stream else AsyncResponse(turn.outcome)
 
 
-class AsyncChat(Answering):
+class AsyncChat(ToolChat[Awaitable[AsyncResponse], Awaitable[AsyncStreamingResponse]]):
     """Like ``Chat``, awaited; it generates one answer at a time, other chats run concurrently.
 
     Editing, inspection and conversion to dictionaries are plain methods, as in ``Chat``.
@@ -175,7 +186,7 @@ class AsyncChat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncStreamingResponse: ...
 
     @overload
@@ -188,7 +199,7 @@ class AsyncChat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncResponse: ...
 
     @overload
@@ -201,7 +212,7 @@ class AsyncChat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncResponse | AsyncStreamingResponse: ...
 
     async def __call__(
@@ -213,7 +224,7 @@ class AsyncChat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncResponse | AsyncStreamingResponse:
         """Like ``Chat.__call__``, awaited."""
         draft = self._draft(
@@ -231,7 +242,7 @@ class AsyncChat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncResponse: ...
 
     @overload
@@ -244,7 +255,7 @@ class AsyncChat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncStreamingResponse: ...
 
     @overload
@@ -257,7 +268,7 @@ class AsyncChat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncResponse | AsyncStreamingResponse: ...
 
     async def send(
@@ -269,7 +280,7 @@ class AsyncChat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncResponse | AsyncStreamingResponse:
         """Like ``Chat.send``, awaited."""
         draft = self._draft(
@@ -287,7 +298,7 @@ class AsyncChat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncResponse: ...
 
     @overload
@@ -300,7 +311,7 @@ class AsyncChat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncStreamingResponse: ...
 
     @overload
@@ -313,7 +324,7 @@ class AsyncChat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncResponse | AsyncStreamingResponse: ...
 
     async def regenerate(
@@ -325,7 +336,7 @@ class AsyncChat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> AsyncResponse | AsyncStreamingResponse:
         """Like ``Chat.regenerate``, awaited."""
         last, message = self._to_regenerate(message)

@@ -19,6 +19,7 @@ from talu.chat.items import (
     ReasoningText,
     checked_provider_data,
 )
+from talu.tools.calls import ToolRun
 from talu.types import (
     Done,
     Event,
@@ -32,7 +33,7 @@ from talu.types import (
     ToolCallEvent,
 )
 
-__all__ = ["Builder", "Token"]
+__all__ = ["Builder", "Token", "ToolCallPiece", "ToolRunPiece"]
 
 
 class Token(str):
@@ -80,6 +81,59 @@ class Token(str):
         return f"Token({', '.join(known)})"
 
 
+class ToolCallPiece(Token):
+    """A piece of a tool call in a stream. Its text is empty, so that joined pieces are the answer.
+
+    Attributes:
+        call_id: the id of the call, which all its pieces have.
+        name: the name of the tool.
+        arguments: the next piece of the JSON text of the arguments.
+        complete: whether it is the last piece of the call.
+    """
+
+    __slots__ = ("arguments", "call_id", "complete", "name")
+
+    call_id: str
+    name: str
+    arguments: str
+    complete: bool
+
+    @classmethod
+    def of(cls, event: ToolCallDelta | ToolCallEvent, arguments: str) -> Self:
+        """The piece of an event, with this part of the arguments."""
+        tokens = event.tokens if isinstance(event, ToolCallDelta) else ()
+        piece = cls(id=tokens[-1] if tokens else -1)
+        piece.call_id, piece.name, piece.arguments = event.call_id, event.name, arguments
+        piece.complete = isinstance(event, ToolCallEvent)
+        return piece
+
+    def __repr__(self) -> str:
+        end = ", complete" if self.complete else ""
+        return f"ToolCallPiece({self.name!r}, arguments={self.arguments!r:.100}{end})"
+
+
+class ToolRunPiece(Token):
+    """Tells a stream that a tool call was carried out. Its text is empty.
+
+    Attributes:
+        run: the call, and what the model gets as its result.
+    """
+
+    __slots__ = ("run",)
+
+    run: ToolRun
+
+    @classmethod
+    def of(cls, run: ToolRun) -> Self:
+        """The piece of a run."""
+        piece = cls()
+        piece.run = run
+        return piece
+
+    def __repr__(self) -> str:
+        return f"ToolRunPiece({self.run!r:.200})"
+
+
 @dataclass(slots=True)
 class _Block:
     """A block of reasoning, and what its provider wants back with it."""
@@ -109,7 +163,7 @@ class Builder:
     def _reset(self) -> None:
         self._texts: list[str] = []
         self._has_text = False
-        self._has_call = False  # which may not be complete
+        self._streamed: set[str] = set()  # ids of calls that came in pieces
         self._blocks: list[_Block] = []
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprob] = []
@@ -134,15 +188,16 @@ class Builder:
                 block.ended = True
                 return None
             case ToolCallDelta():
-                self._has_call = True
+                self._streamed.add(event.call_id)
                 self._count(event)
-                return None
+                return ToolCallPiece.of(event, event.arguments)
             case ToolCallEvent():
                 if event.provider_data is not None:
                     data = checked_provider_data(event.provider_data)
                     event = replace(event, provider_data=data)
                 self.calls.append(event)
-                return None
+                streamed = event.call_id in self._streamed
+                return ToolCallPiece.of(event, "" if streamed else event.arguments)
             case Restart():
                 self._reset()
                 return None
@@ -153,7 +208,7 @@ class Builder:
     @property
     def started(self) -> bool:
         """Whether any event has arrived."""
-        return bool(self._texts or self._blocks or self._has_call or self.calls or self.done)
+        return bool(self._texts or self._blocks or self._streamed or self.calls or self.done)
 
     @property
     def has_content(self) -> bool:
@@ -163,7 +218,7 @@ class Builder:
     @property
     def has_output(self) -> bool:
         """Whether the model has generated anything; an echo of the prompt does not count."""
-        called = self._has_call or self.calls
+        called = self._streamed or self.calls
         return bool(self.tokens or called or self._has_text or self.reasoning)
 
     def _open_block(self) -> _Block:

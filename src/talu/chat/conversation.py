@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 from talu.callers import warn
 from talu.chat.answer import Latest
@@ -32,6 +32,7 @@ from talu.protocols import Backend
 from talu.router.abilities import counter, renderer
 from talu.router.router import Router
 from talu.router.spec import ModelInput
+from talu.tools.use import ToolSettings, ToolUse, by_name
 from talu.types import Request, StopFlag
 
 __all__ = ["Conversation"]
@@ -57,8 +58,13 @@ class Conversation(Editable):
         metadata: Mapping[str, Any] | None = None,
         chat_template: str | TemplateSource | None = None,
         offline: bool = False,
+        **tools: Unpack[ToolSettings],
     ) -> None:
         check_host(client)
+        self._tools, unknown = ToolUse.of(tools, allow_async=self._async_hooks)
+        if unknown:
+            raise TypeError(f"{type(self).__name__}() has no argument {next(iter(unknown))!r}")
+        self._tools.check()
         if profile is not None and not hasattr(profile, "database"):
             wrong = f"profile must be a Profile, got {kind_of(profile)}"
             raise ValidationError(wrong, details={"param": "profile"})
@@ -187,6 +193,7 @@ class Conversation(Editable):
         copy._history = History(items)
         copy._model = self._model
         copy._title = self._title
+        copy._tools = self._tools
         if self._persistence is not None:
             copy._persistence = self._persistence.fork()
             copy._session_id = copy._persistence.session_id
@@ -211,7 +218,8 @@ class Conversation(Editable):
         if self._client is None:
             wrong = "this chat has no model to count tokens with: make one with Chat('a model')"
             raise StateError(wrong, "STATE_NO_MODEL")
-        return counter(self._backend()).count(self._request(items, self.config))
+        request = self._shown(self._request(items, self.config))
+        return counter(self._backend()).count(request)
 
     def preview_prompt(
         self, add_generation_prompt: bool = True, config: GenerationConfig | None = None
@@ -223,9 +231,17 @@ class Conversation(Editable):
             config: settings that override the chat's ``config``, as in a call.
         """
         check_boolean("add_generation_prompt", add_generation_prompt)
-        request = self._request(self.items, merged(self.config, config))
+        request = self._shown(self._request(self.items, merged(self.config, config)))
         shown = replace(request, add_generation_prompt=add_generation_prompt)
         return renderer(self._backend()).render(shown)[0]
+
+    def _shown(self, request: Request) -> Request:
+        """The request with the tools of the chat, whose sources are opened."""
+        if not self._tools.tools:
+            return request
+        known = [[t] if hasattr(t, "definition") else t.open() for t in self._tools.tools]
+        tools = by_name(tool for each in known for tool in each)
+        return replace(request, tools=tuple(tool.definition for tool in tools.values()))
 
     # Serialization
 

@@ -1,31 +1,18 @@
 """The properties of answers and streams that are read from what a turn has produced."""
 
 from abc import ABC
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from talu.chat.outcome import Outcome
 from talu.exceptions import StateError
+from talu.tools.calls import ToolCall, ToolRun
 from talu.types import Attempt, FinishReason, Timings, TokenLogprob, Usage
 
 if TYPE_CHECKING:  # loaded when an answer is asked to have a form
     from talu.structured.report import SchemaReport
 
-__all__ = ["ResultFields", "ToolCall"]
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A tool call requested by the model; ``arguments`` is JSON text as the model wrote it."""
-
-    id: str
-    name: str
-    arguments: str
-
-    def to_dict(self) -> dict[str, object]:
-        """The call in OpenAI's format."""
-        function = {"name": self.name, "arguments": self.arguments}
-        return {"id": self.id, "type": "function", "function": function}
+__all__ = ["ResultFields"]
 
 
 class ResultFields(ABC):
@@ -40,7 +27,11 @@ class ResultFields(ABC):
 
     @property
     def text(self) -> str:
-        """The answer's text, without reasoning and tool calls."""
+        """The answer's text, without reasoning and tool calls.
+
+        That of the model's last answer, if tools were carried out before it: what it wrote before
+        is in the items of the chat, and in the pieces of a stream.
+        """
         return self._outcome.builder.text
 
     @property
@@ -58,11 +49,17 @@ class ResultFields(ABC):
         Raises:
             IncompleteJSONError: the answer ended before its value did.
             SchemaValidationError: the answer does not have the form.
-            StateError: the stream has not ended.
+            StateError: the stream has not ended, or the answer has open tool calls.
         """
         outcome = self._outcome
         if outcome.form is None:
             return None
+        if outcome.calls:
+            raise StateError(
+                "the answer is made of tool calls, which are open: its value comes after their "
+                "results (submit_tool_results)",
+                "STATE_OPEN_CALLS",
+            )
         if outcome.finish_reason is None:
             raise StateError(
                 "the answer has not ended, so that its value is not known yet: read the stream "
@@ -105,9 +102,16 @@ class ResultFields(ABC):
 
     @property
     def tool_calls(self) -> list[ToolCall] | None:
-        """The tool calls that the model requests; None when there are none."""
-        calls = self._outcome.builder.calls
-        return [ToolCall(call.call_id, call.name, call.arguments) for call in calls] or None
+        """The tool calls that wait for a result; None when there are none.
+
+        These are the calls of the last answer of the model without those that were carried out.
+        """
+        return self._outcome.calls or None
+
+    @property
+    def tool_runs(self) -> list[ToolRun]:
+        """The tool calls that were carried out, in the order in which they ended."""
+        return list(self._outcome.runs)
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -128,14 +132,14 @@ class ResultFields(ABC):
         """Token counts; None before the end, and when the answer failed or was never read.
 
         For a stream that was stopped early, they count what the model generated until then, which
-        may be more than was read.
+        may be more than was read. They are the sums of all requests, if tools were carried out or
+        an answer was asked for again.
         """
-        done = self._outcome.builder.done
-        return done.usage if done else None
+        return self._outcome.usage
 
     @property
     def timings(self) -> Timings | None:
-        """Durations; available whenever ``usage`` is."""
+        """Durations of the last request; available whenever ``usage`` is."""
         done = self._outcome.builder.done
         return done.timings if done else None
 
@@ -163,8 +167,7 @@ class ResultFields(ABC):
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences that describe each deviation from the request."""
-        done = self._outcome.builder.done
-        return done.notes if done else ()
+        return self._outcome.notes
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
@@ -190,7 +193,8 @@ class ResultFields(ABC):
             "seed": self.seed,
         }
         if done := self._outcome.builder.done:
-            known["usage"] = asdict(done.usage) | {"total_tokens": done.usage.total_tokens}
+            usage = self._outcome.usage or done.usage
+            known["usage"] = asdict(usage) | {"total_tokens": usage.total_tokens}
             known["timings"] = asdict(done.timings) | {"total_ms": done.timings.total_ms}
         if self.schema_report is not None:
             known["schema_report"] = asdict(self.schema_report)
@@ -198,6 +202,8 @@ class ResultFields(ABC):
             known["logprobs"] = [_plain(entry) for entry in self.logprobs]
         if self.tool_calls is not None:
             known["tool_calls"] = [call.to_dict() for call in self.tool_calls]
+        if self.tool_runs:
+            known["tool_runs"] = [run.to_dict() for run in self.tool_runs]
         always = ("text", "finish_reason")
         return {name: value for name, value in known.items() if name in always or value is not None}
 

@@ -1,13 +1,13 @@
 """Asks again for an answer that does not have its form (``validation_retries``)."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 from talu.chat.outcome import Outcome
 from talu.config import GenerationConfig
 from talu.exceptions import StructuredOutputError, ValidationError
-from talu.types import Done, FinishReason, Request, Usage
+from talu.types import Done, FinishReason, Request
 
 __all__ = ["FormChecks"]
 
@@ -21,7 +21,6 @@ class FormChecks:
         """Allow so many repetitions."""
         self._left = retries
         self._problems: list[str] = []
-        self._usages: list[Usage] = []  # of the answers that were asked for again
 
     @classmethod
     def of(cls, config: GenerationConfig, *, whole: bool) -> Self:
@@ -65,24 +64,13 @@ class FormChecks:
             return None
         self._left -= 1
         self._problems.append(problem)
-        self._usages.append(done.usage)
         return _corrected(request, builder.text, problem)
 
     def _noted(self, done: Done) -> Done:
         if not self._problems:
             return done
         notes = (f"an answer was asked for again: {problem[:300]}" for problem in self._problems)
-        usage = _total([*self._usages, done.usage])
-        return replace(done, notes=(*done.notes, *notes), usage=usage)
-
-
-def _total(usages: Sequence[Usage]) -> Usage:
-    """The sums of the counts; None where one of them is not known."""
-    counts: dict[str, int | None] = {}
-    for each in fields(Usage):
-        values = [getattr(usage, each.name) for usage in usages]
-        counts[each.name] = None if None in values else sum(values)
-    return Usage(**counts)
+        return replace(done, notes=(*done.notes, *notes))
 
 
 def _corrected(request: Request, text: str, problem: str) -> Request:

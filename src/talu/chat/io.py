@@ -7,12 +7,14 @@ can run inside a running one.
 import inspect
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, Self, TypeVar, cast
 
 import talu.aio as aio
 from talu.chat.interrupts import run_without_loop
+from talu.deadline import Deadline
 from talu.exceptions import ValidationError
+from talu.first_use import loaded
 from talu.protocols import AsyncGeneration, Backend, Generation
 from talu.router.abilities import check_settings
 from talu.threads import beside_loop
@@ -39,6 +41,14 @@ class IO(Protocol):
         self, function: Callable[..., Awaitable[T] | T], *args: object, **kwargs: object
     ) -> T:
         """The result of a user function: a hook or ``on_token``."""
+
+    async def open_source(self, source: Any) -> Sequence[Any]:
+        """The tools of a source."""
+
+    async def next_run(
+        self, wait: Callable[[], Coroutine[Any, Any, T]], deadline: Deadline | None
+    ) -> T:
+        """Wait for the end of a tool call; raises once the deadline has passed."""
 
     async def save(self, write: Callable[[], None]) -> None:
         """Write to the store; the write completes even if the caller is cancelled."""
@@ -72,6 +82,18 @@ class SyncIO:
                 f"{named} is async: give it to AsyncClient, or make it a plain function"
             )
         return cast("T", result)
+
+    async def open_source(self, source: Any) -> Sequence[Any]:
+        """The tools of a source, blocking."""
+        tools: Sequence[Any] = source.open()
+        return tools
+
+    async def next_run(
+        self, wait: Callable[[], Coroutine[Any, Any, T]], deadline: Deadline | None
+    ) -> T:
+        """Block until a tool call has ended, on the background loop."""
+        run: T = loaded("talu.bridge", "run_in_background")(wait, deadline)
+        return run
 
     async def save(self, write: Callable[[], None]) -> None:
         """Write, and block until the write is complete."""
@@ -112,6 +134,22 @@ class AsyncIO:
         if inspect.isawaitable(result):
             result = await result
         return cast("T", result)
+
+    async def open_source(self, source: Any) -> Sequence[Any]:
+        """The tools of a source, awaited."""
+        tools: Sequence[Any] = await source.aopen()
+        return tools
+
+    async def next_run(
+        self, wait: Callable[[], Coroutine[Any, Any, T]], deadline: Deadline | None
+    ) -> T:
+        """Await the end of a tool call."""
+        try:
+            return await aio.wait_for(wait(), None if deadline is None else deadline.left)
+        except TimeoutError:
+            if deadline is None:
+                raise
+            raise deadline.error() from None
 
     async def save(self, write: Callable[[], None]) -> None:
         """Write in a thread, so that neither the disk nor a lock blocks the loop."""

@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from talu.chat.answer import Answer
 from talu.config import GenerationConfig
 from talu.error_text import kind_of, shown
 from talu.exceptions import ValidationError
 from talu.forks import ForkSafeLock
+from talu.tools.calls import ToolRun
 from talu.types import Attempt, Handle, is_iterable
 
 __all__ = ["Generation", "Hook", "HookManager", "Observation", "is_async"]
@@ -107,6 +108,15 @@ class Hook:
         """
         return None
 
+    def on_tool_run(self, chat: Any, run: ToolRun) -> Awaitable[None] | None:
+        """Called when a tool call has been carried out, or has failed, between two requests.
+
+        Args:
+            chat: as at the start.
+            run: the call, the result that the model gets, its duration and its failure.
+        """
+        return None
+
     def on_attempt(self, chat: Any, attempt: Attempt) -> Awaitable[None] | None:
         """Called at the end for each model that a router has asked, in order.
 
@@ -142,6 +152,7 @@ CALLBACKS = (
     "for_generation",
     "on_generation_start",
     "on_first_token",
+    "on_tool_run",
     "on_attempt",
     "on_generation_end",
 )
@@ -266,7 +277,6 @@ class Observation:
     during delivery leaves the rest to the next delivery, so no event is lost or delivered twice.
 
     Attributes:
-        first_token_ms: milliseconds from the start to the first token; None before it.
         attempts: those of the answer or the error; set before ``ending``.
         ending: the answer or the error; None before the end.
     """
@@ -276,7 +286,7 @@ class Observation:
         self._generation = generation
         self._call = call
         self._observers: list[_Observer] = []
-        self.first_token_ms: float | None = None
+        self._noted: list[_Notification] = []  # between start and end; it only grows
         self.attempts: tuple[Attempt, ...] = ()
         self.ending: tuple[Answer[Any] | None, BaseException | None] | None = None
 
@@ -290,6 +300,25 @@ class Observation:
                 observers.append(_Observer(registered, observer))
         self._observers = observers
         await self.deliver()
+
+    @property
+    def first_token_ms(self) -> float | None:
+        """Milliseconds from the start to the first token; None before it."""
+        for notification in self._noted:
+            if notification.callback == "on_first_token":
+                return cast("float", notification.arguments[1])
+        return None
+
+    def note_first_token(self) -> None:
+        """Record the first token, now."""
+        self._note("on_first_token", self.elapsed_ms())
+
+    def note_tool_run(self, run: ToolRun) -> None:
+        """Record a tool call that has ended."""
+        self._note("on_tool_run", run)
+
+    def _note(self, callback: str, value: object) -> None:
+        self._noted.append(_Notification(callback, (self._generation.chat, value)))
 
     def elapsed_ms(self) -> float:
         """Milliseconds since the start."""
@@ -314,8 +343,7 @@ class Observation:
         chat = self._generation.chat
         text, config = self._generation.input_text, self._generation.config
         notifications = [_Notification("on_generation_start", (chat, text), {"config": config})]
-        if self.first_token_ms is not None:
-            notifications.append(_Notification("on_first_token", (chat, self.first_token_ms)))
+        notifications += self._noted
         if self.ending is not None:
             response, error = self.ending
             notifications += [_Notification("on_attempt", (chat, each)) for each in self.attempts]

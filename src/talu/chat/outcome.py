@@ -1,16 +1,20 @@
 """The state of a turn, and what it has produced: all that an answer refers to."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from talu.chat.builder import Builder
 from talu.chat.items import Item
-from talu.types import FinishReason
+from talu.config import GenerationConfig
+from talu.tools.calls import ToolCall, ToolRun
+from talu.tools.use import ToolUse
+from talu.types import FinishReason, Usage
 
-if TYPE_CHECKING:  # loaded when an answer is asked to have a form
+if TYPE_CHECKING:  # loaded when an answer is asked to have a form, or tools are given
     from talu.structured.formats import ResponseFormat
+    from talu.tools.definition import Tool
 
 __all__ = ["ChatT", "Outcome", "State"]
 
@@ -53,6 +57,11 @@ class Outcome(Generic[ChatT]):
         finish_reason: None until the end is decided, and when it failed without a partial answer.
         past: the history up to and including the turn; empty before the commit.
         form: the form that the answer was asked to have.
+        config: the settings of the turn; None in a copy.
+        use: the tools of the turn as they were given.
+        tools: the tools by name; empty in a copy for another process.
+        runs: the calls that were carried out, in the order in which they ended.
+        earlier_runs: how many of them belong to earlier rounds, whose ids may be the same.
     """
 
     chat: ChatT | None
@@ -62,6 +71,12 @@ class Outcome(Generic[ChatT]):
     finish_reason: FinishReason | None = None
     past: tuple[Item, ...] = ()
     form: "ResponseFormat | None" = None
+    config: GenerationConfig | None = None
+    use: ToolUse = field(default_factory=ToolUse)
+    tools: "Mapping[str, Tool]" = field(default_factory=dict)
+    runs: list[ToolRun] = field(default_factory=list)
+    earlier_runs: int = 0
+    _notes: tuple[str, ...] = ()
 
     @property
     def builder(self) -> Builder:
@@ -84,14 +99,48 @@ class Outcome(Generic[ChatT]):
         done = self.builder.done
         return done.model if done is not None and done.attempts else self.model
 
+    @property
+    def usage(self) -> Usage | None:
+        """The sums of the counts of all rounds; None before the end of the last one."""
+        if self.builder.done is None:
+            return None
+        usages = [each.done.usage for each in self.rounds if each.done is not None]
+        counts: dict[str, int | None] = {}
+        for each in fields(Usage):
+            values = [getattr(usage, each.name) for usage in usages]
+            counts[each.name] = None if None in values else sum(values)
+        return Usage(**counts)
+
+    def note(self, note: str) -> None:
+        """Add a note about the turn."""
+        self._notes = (*self._notes, note)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of all rounds and of the turn, each once; none before the end."""
+        if self.builder.done is None:
+            return ()
+        of_rounds = [note for each in self.rounds if each.done for note in each.done.notes]
+        return tuple(dict.fromkeys((*of_rounds, *self._notes)))
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        """The calls of the last round that have no result."""
+        done = [run.call.id for run in self.runs[self.earlier_runs :]]
+        found = []
+        for event in self.builder.calls:
+            if event.call_id in done:
+                done.remove(event.call_id)
+                continue
+            tool = self.tools.get(event.name)
+            found.append(ToolCall(event.call_id, event.name, event.arguments, tool))
+        return found
+
+    def for_copies(self) -> "Outcome[ChatT]":
+        """A copy without the chat and the functions, which stay in this process."""
+        runs = [run._replace(call=replace(run.call, tool=None)) for run in self.runs]
+        return replace(self.of_chat(None), config=None, use=ToolUse(), tools={}, runs=runs)
+
     def of_chat(self, chat: ChatT | None) -> "Outcome[ChatT]":
         """A copy for this chat; without a chat it has no history either."""
-        return Outcome(
-            chat=chat,
-            model=self.model,
-            rounds=self.rounds,
-            state=self.state,
-            finish_reason=self.finish_reason,
-            past=() if chat is None else self.past,
-            form=self.form,
-        )
+        return replace(self, chat=chat, past=() if chat is None else self.past)

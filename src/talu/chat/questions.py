@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import talu.aio as aio
-from talu.chat.answering import Answering, Draft
+from talu.chat.answering import NO_TOOLS, Answering, Draft
 from talu.chat.items import InputText, MessageItem
 from talu.chat.parsing import check_count
 from talu.chat.requests import check_answerable
@@ -26,6 +26,7 @@ from talu.deadline import Deadline, checked
 from talu.error_text import shown
 from talu.exceptions import TaluError, ValidationError
 from talu.threads import thread_starts
+from talu.tools.use import ToolUse
 from talu.types import StopFlag, check_stop_flag, is_iterable
 
 __all__ = ["aask_each", "ask_each", "batch_of", "conversation_of", "draft_of", "single"]
@@ -105,6 +106,7 @@ def draft_of(
     *,
     stop_flag: StopFlag | None,
     timeout: float | Deadline | None,
+    use: ToolUse = NO_TOOLS,
 ) -> Draft:
     """The turn that sends ``prompt`` to a new chat, whose history holds the earlier messages.
 
@@ -114,7 +116,7 @@ def draft_of(
 
     def draft(message: Message) -> Draft:
         try:
-            return chat._draft(message, config, {}, stop_flag=stop_flag, timeout=timeout)
+            return chat._draft(message, config, {}, stop_flag=stop_flag, timeout=timeout, use=use)
         except ValidationError as error:
             if error.details.get("param") == "message":  # its name in ``ask`` and ``stream``
                 error.details["param"] = "prompt"
@@ -126,7 +128,7 @@ def draft_of(
     if isinstance(last, MessageItem):
         chat.pop()
         return draft(last)
-    return draft("")._replace(question=())
+    return chat._resuming(draft(""))
 
 
 def ask_each(

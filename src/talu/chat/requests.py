@@ -5,6 +5,7 @@ from typing import Any
 
 from talu.chat.items import FunctionCallOutputItem, Item, MessageItem, MessageRole
 from talu.chat.messages import messages_from_items, without_unfinished_calls
+from talu.chat.open_calls import results_in_order
 from talu.chat.parsing import items_from_messages
 from talu.config import (
     GenerationConfig,
@@ -99,7 +100,7 @@ def request_of(
         template = config.chat_template
     sent, notes = without_unfinished_calls(checked(items, deadline))
     return Request(
-        messages=tuple(messages_from_items(sent)),
+        messages=tuple(messages_from_items(results_in_order(sent))),
         config=config,
         deadline=deadline,
         chat_template=source_of(template),

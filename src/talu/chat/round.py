@@ -8,7 +8,7 @@ from talu.exceptions import GenerationError
 from talu.protocols import AsyncGeneration
 from talu.types import Done, Event, FinishReason, Request, Stopped, Timings, Usage
 
-__all__ = ["Round"]
+__all__ = ["NoRequest", "Round"]
 
 
 class Round:
@@ -55,6 +55,29 @@ class Round:
         if self.builder.done is None and self.events is not None:
             self.builder.add(self.events.so_far())
         return self.builder.done
+
+
+class NoRequest:
+    """A generation that has ended before: the round begins with calls of the history."""
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        raise StopAsyncIteration
+
+    def cancel(self) -> None:
+        """Do nothing: it has ended."""
+
+    def so_far(self) -> Done:
+        """A last event that is not asked for."""
+        return Done(FinishReason.CANCELLED, Usage(), Timings(), "")
+
+    async def aclose(self) -> None:
+        """Do nothing."""
 
 
 class _NeverStarted:

@@ -4,19 +4,21 @@ from functools import partial
 from typing import Any, Literal, Self, Unpack, cast, overload
 
 from talu.chat.answer import WholeAnswer
-from talu.chat.answering import Answering, Draft
+from talu.chat.answering import Draft
 from talu.chat.interrupts import Guard
 from talu.chat.io import SyncIO
 from talu.chat.sync_stream import BlockingStream
+from talu.chat.tool_methods import ToolAnswer, ToolChat
 from talu.chat.turn import OnToken, Turn
 from talu.chat.user_message import Message
-from talu.config import GenerationConfig, GenerationSettings, check_boolean
+from talu.config import GenerationConfig, check_boolean
+from talu.tools.use import CallSettings
 from talu.types import StopFlag
 
 __all__ = ["Chat", "Response", "StreamingResponse", "presented"]
 
 
-class Response(WholeAnswer["Chat"]):
+class Response(WholeAnswer["Chat"], ToolAnswer["Chat", "Response"]):
     """A complete answer. It is not iterable, so that a forgotten ``stream=True`` is noticed.
 
     It can be pickled and deep-copied. A copy has no chat, so it cannot be continued.
@@ -32,7 +34,7 @@ class Response(WholeAnswer["Chat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> "Response": ...
 
     @overload
@@ -45,7 +47,7 @@ class Response(WholeAnswer["Chat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> "StreamingResponse": ...
 
     @overload
@@ -58,7 +60,7 @@ class Response(WholeAnswer["Chat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> "Response | StreamingResponse": ...
 
     def append(
@@ -70,7 +72,7 @@ class Response(WholeAnswer["Chat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> "Response | StreamingResponse":
         """Continue the conversation after this answer.
 
@@ -87,8 +89,11 @@ class Response(WholeAnswer["Chat"]):
         )
         return chat._answer(draft, stream=stream)
 
+    def _unchanged(self) -> Self:
+        return self
 
-class StreamingResponse(BlockingStream["Chat"]):
+
+class StreamingResponse(BlockingStream["Chat"], ToolAnswer["Chat", Response]):
     """An answer that is read while it is generated.
 
     Iterating yields each ``Token`` once; the last one is empty and has the finish reason. Leaving
@@ -107,7 +112,7 @@ class StreamingResponse(BlockingStream["Chat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> "StreamingResponse": ...
 
     @overload
@@ -120,7 +125,7 @@ class StreamingResponse(BlockingStream["Chat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> Response: ...
 
     @overload
@@ -133,7 +138,7 @@ class StreamingResponse(BlockingStream["Chat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> "Response | StreamingResponse": ...
 
     def append(
@@ -145,7 +150,7 @@ class StreamingResponse(BlockingStream["Chat"]):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> "Response | StreamingResponse":
         """Like ``Response.append``, streamed; reads the rest of this stream first."""
         self._read_rest()
@@ -155,13 +160,16 @@ class StreamingResponse(BlockingStream["Chat"]):
         )
         return chat._answer(draft, stream=stream)
 
+    def _unchanged(self) -> Self:
+        return self
+
 
 def presented(turn: Turn[Any]) -> Response | StreamingResponse:
     """The response that presents a turn of a blocking call."""
     return StreamingResponse(turn) if turn.stream else Response(turn.outcome)
 
 
-class Chat(Answering):
+class Chat(ToolChat[Response, StreamingResponse]):
     """A conversation: calling it streams the answer, ``send`` returns the complete answer.
 
     The user's message and the answer are added to ``items`` together, when the answer ends. A
@@ -210,7 +218,7 @@ class Chat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> StreamingResponse: ...
 
     @overload
@@ -223,7 +231,7 @@ class Chat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> Response: ...
 
     @overload
@@ -236,7 +244,7 @@ class Chat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> Response | StreamingResponse: ...
 
     def __call__(
@@ -248,7 +256,7 @@ class Chat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> Response | StreamingResponse:
         """Like ``send``, but streamed unless ``stream=False``."""
         draft = self._draft(
@@ -266,7 +274,7 @@ class Chat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> Response: ...
 
     @overload
@@ -279,7 +287,7 @@ class Chat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> StreamingResponse: ...
 
     @overload
@@ -292,7 +300,7 @@ class Chat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> Response | StreamingResponse: ...
 
     def send(
@@ -304,7 +312,7 @@ class Chat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> Response | StreamingResponse:
         """Send a message and get the answer.
 
@@ -341,7 +349,7 @@ class Chat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> Response: ...
 
     @overload
@@ -354,7 +362,7 @@ class Chat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> StreamingResponse: ...
 
     @overload
@@ -367,7 +375,7 @@ class Chat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> Response | StreamingResponse: ...
 
     def regenerate(
@@ -379,7 +387,7 @@ class Chat(Answering):
         on_token: OnToken | None = None,
         stop_flag: StopFlag | None = None,
         timeout: float | None = None,
-        **settings: Unpack[GenerationSettings],
+        **settings: Unpack[CallSettings],
     ) -> Response | StreamingResponse:
         """Answer the last user message again, or ``message`` in its place.
 

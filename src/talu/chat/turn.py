@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Generic, cast
 
 from talu.chat.answer import Answer
-from talu.chat.builder import Builder, Token
+from talu.chat.builder import Builder, Token, ToolRunPiece
 from talu.chat.form_checks import FormChecks
 from talu.chat.history import History
 from talu.chat.interrupts import Claim
@@ -23,15 +23,30 @@ from talu.chat.io import IO
 from talu.chat.items import Item, ItemStatus, MessageItem
 from talu.chat.messages import without_provider_data
 from talu.chat.observers import Generation, HookManager, Observation
+from talu.chat.open_calls import output_of
 from talu.chat.outcome import ChatT, Outcome, State
 from talu.chat.racer import Racer
-from talu.chat.round import Round
+from talu.chat.round import NoRequest, Round
+from talu.chat.tool_rounds import ToolRounds
 from talu.exceptions import EndpointError, StateError, StorageError, TaluError
 from talu.protocols import AsyncGeneration
-from talu.types import Attempt, Done, Event, FinishReason, Request, StopFlag
+from talu.tools.calls import ToolRun
+from talu.tools.use import ToolUse
+from talu.types import (
+    Attempt,
+    Done,
+    Event,
+    FinishReason,
+    Request,
+    StopFlag,
+    Timings,
+    ToolCallEvent,
+    Usage,
+)
 
 __all__ = ["OnToken", "Present", "Turn"]
 
+NOTHING = Usage(0, 0, 0, 0, 0, 0)
 CLOSED = "its client was closed while it ran"
 ENDINGS = {FinishReason.CANCELLED: State.CANCELLED, FinishReason.ERROR: State.FAILED}
 OnToken = Callable[[Token], object]
@@ -53,6 +68,9 @@ class Turn(Generic[ChatT]):
         stream: the answer is read while it is generated.
         present: creates the response: of a stream after the start, a whole one at the end.
         racer: set in a race of models, where a turn reports its attempt even without a router.
+        tools: what the model may call, and how that is carried out.
+        open_calls: the calls at the end of the history, which are carried out first.
+        again: makes the request that goes on after a history; None if tools are not carried out.
         on_end: called when the turn has ended and the hooks have been notified.
         stop: stops the generation when it is signalled, also before the start.
         answer: the response that presents it; a whole one once the text is complete.
@@ -74,12 +92,17 @@ class Turn(Generic[ChatT]):
     on_token: OnToken | None = None
     stop_flag: StopFlag | None = None
     racer: Racer | None = None
+    tools: ToolUse = field(default_factory=ToolUse)
+    open_calls: tuple[ToolCallEvent, ...] = ()
+    again: Callable[[Sequence[Item]], Request] | None = None
     on_end: Callable[[], object] = lambda: None
     stop: StopFlag = field(default_factory=StopFlag)
     answer: Answer[ChatT] | None = None
     _process: int = field(default_factory=os.getpid)
     _round: Round = field(init=False)
     _checks: FormChecks = field(init=False)
+    _tools: ToolRounds = field(init=False)
+    _committed: Builder | None = None  # the last round whose items are in the history
     _observation: Observation = field(init=False)
     _question_is_saved: bool = False
     _client_closed: bool = False
@@ -91,6 +114,14 @@ class Turn(Generic[ChatT]):
         self._checks = FormChecks.of(self.request.config, whole=unseen)
         request = replace(self._checks.without_retries(self.request), unseen=unseen)
         self.outcome.form = request.config.response_format
+        self.outcome.config, self.outcome.use = self.request.config, self.tools
+        self._tools = ToolRounds(self.tools)
+        self.stop.when_signalled(self._tools.cancel)
+        if self.open_calls:
+            builder = self.outcome.builder
+            builder.calls = list(self.open_calls)
+            builder.done = Done(FinishReason.TOOL_CALLS, NOTHING, Timings(), self.outcome.model)
+            self._committed = builder
         self._round = Round(self.outcome.model, request, self.outcome.builder)
         self._observation = self.hooks.observe(self._generation(), self.io.call)
         if self.racer is not None:
@@ -105,9 +136,17 @@ class Turn(Generic[ChatT]):
         """Open the model and start the generation; an invalid request raises."""
         try:
             await self._observation.start()
+            await self._tools.prepare(self.io, self.outcome, self.closing)
+            self._round.request = self._tools.offered(self._round.request)
             try:
                 generation = await self._round.open(self.io)
                 await self._save_question()
+                if self.open_calls:  # the model is open and takes the request: they come first
+                    await generation.aclose()
+                    self._round.events = NoRequest()
+                    self.outcome.state = State.UNREAD
+                    return
+                self._tools.requests += 1
                 self.stop.when_signalled(self._round.cancel)
                 await generation.start()
             except StateError as error:
@@ -147,7 +186,10 @@ class Turn(Generic[ChatT]):
                         if piece is not None:
                             yield piece
                 self._round.check_done()
-                if (request := self._checks.repeated(self._round.request, self.outcome)) is None:
+                async with aclosing(self._carry_out()) as runs:
+                    async for run in runs:
+                        yield ToolRunPiece.of(run)
+                if (request := self._next_request()) is None:
                     break
                 generation = await self._begin_round(request)
         except Exception as error:
@@ -163,8 +205,47 @@ class Turn(Generic[ChatT]):
             raise
         await self.finish()
 
+    async def _carry_out(self) -> AsyncGenerator[ToolRun]:
+        """Carry out the calls of a round; its items and each result are stored at once."""
+        if not (calls := self._tools.to_carry_out(self.outcome)):
+            return
+        if self._committed is not self.outcome.builder:
+            self._put_items(ItemStatus.COMPLETED, self._end_round())
+            await self._save_for_now()
+        deadline = self.request.deadline
+        async with aclosing(self._tools.run(calls, self.io, self.outcome, deadline)) as runs:
+            async for run in runs:
+                self.history.items.append(output_of(run))
+                self.outcome.runs.append(run)
+                self._observation.note_tool_run(run)
+                await self._save_for_now()
+                await self._observation.deliver()
+                yield run
+
+    def _next_request(self) -> Request | None:
+        """The request for a corrected answer, or with the results of all calls; None at the end."""
+        if not self.outcome.builder.calls:
+            return self._checks.repeated(self._round.request, self.outcome)
+        if self.again is None or self.outcome.calls:
+            return None
+        request = self.again(self.history.items)
+        request = self._tools.offered(self._checks.without_retries(request))
+        return replace(request, unseen=self._round.request.unseen)
+
+    async def _save_for_now(self) -> None:
+        """Store the history so far; what could not be written is written at the end."""
+        try:
+            await self._save_items(self.history.items)
+        except StorageError as error:
+            if error.code != StorageError.default_code:
+                raise
+
     async def _begin_round(self, request: Request) -> AsyncGeneration:
-        """Start another round, whose answer takes the place of the last one's."""
+        """Start another round: after tools, or to take the place of the last answer."""
+        if self._committed is self.outcome.builder:
+            self.keep, self.question = len(self.history.items), ()
+            self.outcome.earlier_runs = len(self.outcome.runs)
+        self._tools.requests += 1
         builder = Builder()
         self._round = Round(self.outcome.model, request, builder)
         self.outcome.rounds.append(builder)  # until here, an interrupt keeps the last answer
@@ -231,7 +312,7 @@ class Turn(Generic[ChatT]):
         return (ran_out or isinstance(error, EndpointError)) and self._round.builder.has_content
 
     def _keep_partial_answer(self) -> None:
-        if self.keep == len(self.history.items):
+        if self._committed is not None or self.keep == len(self.history.items):
             self._commit(FinishReason.ERROR)
         else:
             self._end_round()
@@ -240,22 +321,35 @@ class Turn(Generic[ChatT]):
     def _commit(self, reason: FinishReason | None = None) -> None:
         """Put the question and the answer so far into the history; None keeps its own reason."""
         done = self._end_round()
+        if self._tools.under_way and reason is None:  # it was interrupted while tools ran
+            reason = FinishReason.CANCELLED
         reason = reason or (done.finish_reason if done else FinishReason.CANCELLED)
         self.outcome.finish_reason = reason
         cut_short = reason in (FinishReason.CANCELLED, FinishReason.ERROR)
-        status = ItemStatus.INCOMPLETE if cut_short else ItemStatus.COMPLETED
+        self._put_items(ItemStatus.INCOMPLETE if cut_short else ItemStatus.COMPLETED, done)
+        for run in self._tools.cancelled():
+            self.history.items.append(output_of(run))
+            self.outcome.runs.append(run)
+            self._observation.note_tool_run(run)
+        self._ending = ENDINGS.get(reason, State.FINISHED)
+        # In one step: after an interrupt before it, the commit is made again.
+        self.outcome.past, self.outcome.state = tuple(self.history.items), State.ENDING
+
+    def _put_items(self, status: ItemStatus, done: Done | None) -> None:
+        """Put the question and the answer of the round into the history, once."""
+        builder = self.outcome.builder
+        if self._committed is builder:
+            return
+        reason = done.finish_reason if done else FinishReason.CANCELLED
         generation: dict[str, object] = {
             "model": self.outcome.answered_by,
-            "finish_reason": reason,
+            "finish_reason": self.outcome.finish_reason or reason,
             "config": self.request.config.to_dict(only_given=True),
         }
         if done is not None and done.seed is not None:
             generation["seed"] = done.seed
-        items = self.question + self.outcome.builder.items(status, generation)
-        self._ending = ENDINGS.get(reason, State.FINISHED)
-        self.history.items[self.keep :] = items
-        # In one step: after an interrupt before it, the commit is made again.
-        self.outcome.past, self.outcome.state = tuple(self.history.items), State.ENDING
+        self.history.items[self.keep :] = self.question + builder.items(status, generation)
+        self._committed = builder  # after an interrupt before it, the same is done again
 
     def _end_round(self) -> Done | None:
         """The last event of the round, with a note if the client was closed."""
@@ -276,6 +370,7 @@ class Turn(Generic[ChatT]):
             superseded = self._ending is State.SUPERSEDED  # the hooks may read its empty text
             self.outcome.state = State.CANCELLED if superseded else self._ending
         self._error = self._round.events = None
+        self._tools.cancel()
         await self._observation.deliver()
         self.outcome.state = self._ending
         if self.stream:  # the answer refers to the turn
@@ -307,7 +402,7 @@ class Turn(Generic[ChatT]):
             return False
         if not sampled and not self._round.builder.has_output:
             return False
-        self._observation.first_token_ms = self._observation.elapsed_ms()
+        self._observation.note_first_token()
         return True
 
     @property

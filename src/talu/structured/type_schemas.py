@@ -26,7 +26,16 @@ from uuid import UUID
 
 from talu.exceptions import StructuredOutputError
 
-__all__ = ["FORMATS", "Schema", "fields_of", "is_described", "is_model", "plain_type", "schema_of"]
+__all__ = [
+    "FORMATS",
+    "Schema",
+    "fields_of",
+    "is_described",
+    "is_model",
+    "object_schema",
+    "plain_type",
+    "schema_of",
+]
 
 Schema = dict[str, Any]
 SCALARS: dict[object, str] = {
@@ -71,6 +80,21 @@ def schema_of(kind: object) -> Schema:
         if f'"#/$defs/{name}"' not in json.dumps(definitions):
             definitions = {key: each for key, each in definitions.items() if key != name}
     return {**root, "$defs": definitions} if definitions else root
+
+
+def object_schema(name: str, fields: Mapping[str, tuple[object, bool]]) -> Schema:
+    """The JSON Schema of a closed object with these fields.
+
+    Args:
+        name: what the object is, for errors.
+        fields: the type of each field, and whether it is required.
+
+    Raises:
+        StructuredOutputError: a type has no JSON form; the message names the field.
+    """
+    described = _Described()
+    root = described.fields(fields, name)
+    return {**root, "$defs": described.definitions} if described.definitions else root
 
 
 def fields_of(kind: type) -> dict[str, tuple[object, bool]]:
@@ -171,18 +195,22 @@ class _Described:
         return {"$ref": f"#/$defs/{self._names[kind]}"}
 
     def _object(self, kind: type, path: str) -> Schema:
-        fields = fields_of(kind)
-        properties = {
-            name: self.schema(hint, f"{path}.{name}") for name, (hint, _) in fields.items()
-        }
+        schema = self.fields(fields_of(kind), path)
+        properties = schema["properties"]
         if dataclasses.is_dataclass(kind):
             for field in dataclasses.fields(kind):
                 text = field.metadata.get("description")
                 if field.name in properties and isinstance(text, str):
                     properties[field.name] = {**properties[field.name], "description": text}
+        return schema
+
+    def fields(self, fields: Mapping[str, tuple[object, bool]], path: str) -> Schema:
+        """The schema of a closed object with these fields: their types, and which are required."""
         return {
             "type": "object",
-            "properties": properties,
+            "properties": {
+                name: self.schema(hint, f"{path}.{name}") for name, (hint, _) in fields.items()
+            },
             "required": [name for name, (_, required) in fields.items() if required],
             "additionalProperties": False,
         }
@@ -234,7 +262,8 @@ def _name(kind: object) -> str:
 
 
 def _undescribed(where: str, problem: str) -> StructuredOutputError:
+    undescribed = f"{where} cannot be described as JSON Schema: {problem}"
     return StructuredOutputError(
-        f"response_format: {where} cannot be described as JSON Schema: {problem}",
-        details={"param": "response_format", "where": where},
+        f"response_format: {undescribed}",
+        details={"param": "response_format", "where": where, "problem": undescribed},
     )

@@ -1,0 +1,253 @@
+"""A function's signature and docstring describe it to a model, and it gets typed arguments."""
+
+import asyncio
+import json
+import threading
+from dataclasses import dataclass
+from datetime import date
+from enum import Enum
+from typing import Annotated, Any, Literal
+
+import pydantic
+import pytest
+
+from talu.exceptions import ToolExecutionError, ValidationError
+from talu.tools import Tool, ToolCall, as_tool, tool
+
+
+class Unit(Enum):
+    C = "celsius"
+    F = "fahrenheit"
+
+
+@dataclass
+class Place:
+    city: str
+    country: str = "ES"
+
+
+class Order(pydantic.BaseModel):
+    item: str
+    count: int = pydantic.Field(ge=1)
+
+
+def weather(city: str, day: date, unit: Unit = Unit.C, hours: list[int] | None = None) -> str:
+    """Say how the weather will be.
+
+    It is a forecast.
+
+    Args:
+        city: the name of the city,
+            in English.
+        day (date): the day.
+        hours: hours of the day.
+
+    Returns:
+        A sentence.
+    """
+    return f"{city} {day.year} {unit.name} {hours}"
+
+
+def call(function: Any, **arguments: Any) -> ToolCall:
+    made = as_tool(function)
+    return ToolCall("c1", made.name, json.dumps(arguments), made)
+
+
+def test_the_signature_and_the_docstring_become_the_description() -> None:
+    described = as_tool(weather)
+    assert (described.name, described.description) == (
+        "weather",
+        "Say how the weather will be.\n\nIt is a forecast.",
+    )
+    assert described.parameters == {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "description": "the name of the city, in English."},
+            "day": {"type": "string", "format": "date", "description": "the day."},
+            "unit": {"enum": ["celsius", "fahrenheit"]},
+            "hours": {
+                "anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": "null"}],
+                "description": "hours of the day.",
+                "default": None,
+            },
+        },
+        "required": ["city", "day"],
+        "additionalProperties": False,
+    }
+
+
+def test_fields_of_restructured_text_describe_parameters_too() -> None:
+    def add(a: int, b: Annotated[int, "the other one"], c: Literal[1, 2] = 1) -> int:
+        """Add.
+
+        :param int a: the first
+            number
+        :param c: a factor
+        :returns: the sum
+        """
+        return a + b
+
+    properties = as_tool(add).parameters["properties"]
+    assert [properties[name]["description"] for name in "abc"] == [
+        "the first number",
+        "the other one",
+        "a factor",
+    ]
+    assert as_tool(add).description == "Add."
+
+
+def test_the_function_gets_instances_of_its_types() -> None:
+    made = call(weather, city="León", day="2026-11-29", unit="fahrenheit", hours=[1])
+    assert made.execute() == "León 2026 F [1]"
+
+
+def test_dataclasses_and_pydantic_models_are_arguments_and_results() -> None:
+    def ship(order: Order, to: Place) -> Order:
+        """Ship it."""
+        assert isinstance(to, Place)
+        return order
+
+    made = call(ship, order={"item": "tea", "count": 2}, to={"city": "Paris"})
+    assert made.execute() == Order(item="tea", count=2)
+    with pytest.raises(ToolExecutionError, match="do not fit") as refused:
+        call(ship, order={"item": "tea", "count": 0}, to={"city": "Paris"}).execute()
+    assert refused.value.code == "TOOL_ARGUMENTS_INVALID"
+
+
+def test_a_marked_function_stays_the_same_function() -> None:
+    @tool(name="weather_of", description="Weather.", timeout=2, needs_approval=True)
+    def f(city: str) -> str:
+        return city
+
+    described = as_tool(f)
+    assert f("Rome") == "Rome"
+    assert (described.name, described.description) == ("weather_of", "Weather.")
+    assert (described.timeout, described.needs_approval) == (2, True)
+
+
+def test_a_marked_method_is_read_when_it_is_bound() -> None:
+    class Shop:
+        @tool
+        def price(self, item: str) -> int:
+            """The price."""
+            return len(item)
+
+    assert list(as_tool(Shop().price).parameters["properties"]) == ["item"]
+    assert call(Shop().price, item="tea").execute() == 3
+
+
+def test_annotations_that_are_texts_are_resolved() -> None:
+    def f(place: "Place") -> None: ...
+
+    assert "Place" in as_tool(f).parameters["$defs"]
+
+
+def no_annotation(x) -> None: ...  # type: ignore[no-untyped-def]
+def many(*x: int) -> None: ...
+def keywords(**x: int) -> None: ...
+def nameless(x: int, /) -> None: ...
+def no_form(x: complex) -> None: ...
+def unknown(x: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        (no_annotation, "'x' has no annotation"),
+        (many, "any number of arguments"),
+        (keywords, "any keywords"),
+        (nameless, "no name for a caller"),
+        (no_form, "no_form.x cannot be described"),
+        (unknown, "cannot be read"),
+        (lambda: 1, "must be 1 to 64 letters"),
+        (3, "must be a function"),
+        (Order, "must be a function"),
+        ({"type": "web_search"}, "a definition of a tool must be"),
+        ({"name": "f", "input_schema": {}}, "a definition of a tool must be"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_no_model_could_call_is_an_error_that_says_why(entry: Any, problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem) as refused:
+        as_tool(entry)
+    assert refused.value.details["param"] == "tools"
+
+
+def test_a_definition_is_a_tool_without_a_function() -> None:
+    described = as_tool({"type": "function", "function": {"name": "f", "parameters": {}}})
+    assert (described.name, described.runs) == ("f", False)
+    with pytest.raises(ToolExecutionError, match="no function here") as refused:
+        ToolCall("c", "f", "{}", described).execute()
+    assert refused.value.code == "TOOL_NOT_BOUND"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
+        ('{"city": NaN}', "not JSON"),
+        ('{"city": 1, "day": "2026-11-29"}', "#/city"),
+        ('{"city": "Rome", "day": "no day"}', "#/day"),
+        ('{"city": "Rome"}', "'day' is a required property"),
+        ('{"city": "R", "day": "2026-11-29", "rain": 1}', "'rain' was unexpected"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_not_passed(arguments: str, problem: str) -> None:
+    with pytest.raises(ToolExecutionError, match=problem) as refused:
+        ToolCall("c1", "weather", arguments, as_tool(weather)).execute()
+    assert refused.value.code == "TOOL_ARGUMENTS_INVALID"
+
+
+def test_what_the_function_raises_is_the_cause_of_a_typed_error() -> None:
+    def fail() -> None:
+        raise KeyError("x")
+
+    with pytest.raises(ToolExecutionError, match="'fail' failed with KeyError") as failed:
+        call(fail).execute()
+    assert isinstance(failed.value.__cause__, KeyError)
+    assert failed.value.code == "TOOL_FAILED"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1: 2}, float("nan"), "\ud800", "x" * 1_000_001, {"a": {"b": object()}}],
+    ids=["object", "key", "nan", "surrogate", "long", "nested"],
+)
+def test_a_result_without_a_json_form_is_a_typed_error(value: object) -> None:
+    with pytest.raises(ToolExecutionError, match="result of the tool 'f'") as failed:
+        ToolCall("c", "f", "{}", Tool("f", "", {}, lambda arguments: value)).execute()
+    assert failed.value.code == "TOOL_RESULT_INVALID"
+
+
+@pytest.mark.parametrize("ending", [StopIteration, SystemExit, KeyboardInterrupt])
+def test_an_exception_that_would_end_a_loop_is_a_failure_of_the_tool(
+    ending: type[BaseException],
+) -> None:
+    def fail() -> None:
+        raise ending("x")
+
+    with pytest.raises(ToolExecutionError, match=ending.__name__):
+        asyncio.run(call(fail).execute_async())
+
+
+def test_async_functions_run_for_both_kinds_of_callers() -> None:
+    async def double(n: int) -> int:
+        return 2 * n
+
+    made = call(double, n=2)
+    assert made.execute() == 4
+    assert asyncio.run(made.execute_async()) == 4
+
+
+def test_a_function_that_hangs_is_given_up_after_its_time() -> None:
+    gate = threading.Event()
+
+    @tool(timeout=0.05)
+    def hang() -> None:
+        gate.wait(60)
+
+    with pytest.raises(ToolExecutionError, match=r"within 0\.05 seconds") as late:
+        call(hang).execute()
+    assert late.value.code == "TOOL_TIMEOUT"
+    gate.set()
