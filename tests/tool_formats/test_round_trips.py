@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -9,16 +10,19 @@ from hypothesis import strategies as st
 from tools.tool_formats_table import CASES, TOOLS, Answer, joined, read, table, written
 
 from talu.tool_formats.derive import derive
+from talu.tool_formats.description import Style
 from talu.tool_formats.reader import Reader
+from talu.tool_formats.styles.choice import arguments_reader
 
 TEMPLATES = Path(sys.prefix) / "share" / "templates"
 SOURCES = {path.stem: path.read_text() for path in sorted(TEMPLATES.glob("*.jinja"))}
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "tool-formats.md"
-SHOWING = [
-    name
+FORMS = {
+    name: form
     for name, source in SOURCES.items()
     if (form := derive(source).format) is not None and not form.code
-]
+}
+SHOWING = list(FORMS)
 PAIRS = [
     (name, case)
     for name in SHOWING
@@ -92,3 +96,9 @@ def test_a_name_is_given_as_soon_as_it_is_complete_and_arguments_as_they_arrive(
 
 def test_the_page_has_the_table_that_the_tool_prints() -> None:
     assert "\n".join(table(TEMPLATES)) in PAGE.read_text()
+
+
+def test_every_style_has_a_template_that_writes_it_and_a_reader() -> None:
+    assert {FORMS[name].style for name in FORMS} == set(get_args(Style))
+    for form in FORMS.values():
+        assert arguments_reader(form, None).read("", 0).at == 0

@@ -1,6 +1,7 @@
 """Converts the text of a local model to events: answer, reasoning and tool calls."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from talu.engine.ticket import Piece
 from talu.first_use import loaded
@@ -13,6 +14,9 @@ from talu.types import (
     ToolCallDelta,
     ToolCallEvent,
 )
+
+if TYPE_CHECKING:  # loaded for models that write it
+    from talu.tool_formats.harmony import HarmonyReader
 
 __all__ = ["ChatReply", "RawReply"]
 
@@ -41,7 +45,7 @@ class ChatReply:
         called: whether the model called a tool.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: "Reader | HarmonyReader") -> None:
         """Start an answer that this reader splits."""
         self.called = False
         self._reader = reader

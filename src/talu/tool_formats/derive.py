@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from talu.tool_formats.description import (
+    HARMONY_REASONING,
     Id,
     Index,
     Part,
@@ -19,7 +20,7 @@ from talu.tool_formats.description import (
     ToolFormat,
     literal_of,
 )
-from talu.tool_formats.harmony import is_harmony
+from talu.tool_formats.harmony import HARMONY, is_harmony
 from talu.tool_formats.probes import (
     CONTENT,
     IDS,
@@ -83,7 +84,7 @@ def derive(source: str) -> Derived:
         TemplateError: TEMPLATE_LIMIT_EXCEEDED if the template exceeded a limit.
     """
     if is_harmony(source):
-        return Derived(None, reason="the calls of harmony are messages of their own")
+        return Derived(HARMONY, HARMONY_REASONING)
     probe = Probe(source)
     plain = probe.answer(content=CONTENT)
     if plain is None or CONTENT not in plain:

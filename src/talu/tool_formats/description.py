@@ -8,6 +8,7 @@ may stand.
 from typing import Literal, NamedTuple, TypeAlias
 
 __all__ = [
+    "HARMONY_REASONING",
     "KEY",
     "Id",
     "Index",
@@ -47,6 +48,9 @@ class Reasoning(NamedTuple):
 
     opening: str
     closing: str
+
+
+HARMONY_REASONING = Reasoning("<|channel|>analysis<|message|>", "<|end|>")
 
 
 class Tagged(NamedTuple):

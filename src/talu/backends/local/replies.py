@@ -1,13 +1,19 @@
 """Prepares how the text of an answer is decoded and read."""
 
+from typing import TYPE_CHECKING
+
 from talu.backends.local.prompt import Prompt
 from talu.backends.reply import ChatReply, RawReply
 from talu.engine.engine import Engine
 from talu.engine.stops import ReplyForm
 from talu.first_use import loaded
 from talu.tokenizer.decoding import TAG_MARK
+from talu.tool_formats.description import HARMONY_REASONING
 from talu.tool_formats.reader import Reader
 from talu.types import Request
+
+if TYPE_CHECKING:  # loaded for models that write it
+    from talu.tool_formats.harmony import HarmonyReader
 
 __all__ = ["reply_of"]
 
@@ -29,6 +35,18 @@ def reply_of(
         tags = engine.tokenizer.tags_in(prompt.reasoning)
     if request.tool_choice == "none":
         form = None
+    reader: Reader | HarmonyReader
+    if prompt.reasoning == HARMONY_REASONING:
+        harmony, tokens = (
+            loaded("talu.tool_formats.harmony", name) for name in ("HarmonyReader", "TOKENS")
+        )
+        tags = engine.tokenizer.tags_in(tokens)
+        reader = harmony(
+            with_tools=form is not None,
+            mark_tags=lambda text: engine.tokenizer.mark_tags(text, tags),
+            mark=TAG_MARK,
+        )
+        return ReplyForm(has_regions=True, tags=tags), ChatReply(reader)
     reader = Reader(
         form,
         tools,

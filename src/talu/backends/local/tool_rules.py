@@ -8,6 +8,7 @@ from talu.exceptions import ValidationError
 from talu.structured.formats import ResponseFormat
 from talu.tool_formats.description import ToolFormat, literals
 from talu.tool_formats.grammar import calls_rule, marked_start, plain_text
+from talu.tool_formats.harmony import TOKENS, harmony_start
 from talu.tool_formats.markers import marker_of
 from talu.tool_formats.reader import THINK
 from talu.tool_formats.rules import Rules
@@ -38,7 +39,8 @@ class ToolRules:
         self._tools = {
             tool.get("function", tool)["name"]: parameters_of(tool) for tool in request.tools
         }
-        self._tags = engine.tokenizer.tags_in(literals(form))
+        tokens = TOKENS if form.code == "harmony" else literals(form)
+        self._tags = engine.tokenizer.tags_in(tokens)
         asked = request.tool_choice or "auto"
         self.choice = asked if asked in ("auto", "none") else "required"
         if asked not in ("auto", "none", "required"):
@@ -57,6 +59,8 @@ class ToolRules:
             StructuredOutputError: it cannot be followed.
         """
         grammars = self._engine.grammars
+        if self._form.code == "harmony":
+            return self._harmony(form)
         if self.choice == "none":
             if form is not None:
                 return grammars.compiled(form).begin()
@@ -92,6 +96,16 @@ class ToolRules:
             closings=[tokenizer.mark_tags(each, tags) for each in closings],
             in_reasoning=prompt.in_reasoning,
         )
+
+    def _harmony(self, form: ResponseFormat | None) -> LLMatcher:
+        rules = self._rules()
+        calls = text = None
+        if self.choice != "none":
+            calls = calls_rule(rules, self._form, self._tools, many=False)
+        if self.choice != "required":
+            text = "/(?s:.*)/" if form is None else "@form"
+        lark = rules.text(harmony_start(rules, calls, text))
+        return self._engine.grammars.of_calls(lark, None if text is None else form)
 
     def _start(self, *, seen: bool) -> tuple[Rules, str]:
         rules = self._rules()
