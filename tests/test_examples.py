@@ -79,6 +79,12 @@ SHOWN = {
         r'^talu_generations_started_total\{model="talu/pocket"\} 4$',
         r'ended_total\{model="talu/pocket",finish_reason="stop"\} 1$',
     ],
+    "mcp_tools.py": [
+        r'^shop_stock {} -> {"pears": 3, "figs": 0}$',
+        r"^to approve: \[ToolCall\(id='2', name='shop_sell'",
+        r"^shop_sell {.*} -> 2 pears sold, 1 left$",
+        r"^Two pears for you\.$",
+    ],
     "profiles.py": [
         r"What is 2\+2\? -> .*4",
         r"^5 items in A pirate$",

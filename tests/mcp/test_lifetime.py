@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,9 +44,11 @@ def runs(process: int) -> bool:
     return True
 
 
-def wait_for_end(process: int) -> None:
-    """Wait until a process has ended."""
+@contextmanager
+def ends(process: int) -> Iterator[None]:
+    """What happens inside ends a process; waits for that."""
     opened = os.pidfd_open(process)
+    yield
     assert select.select([opened], [], [], 20)[0], "it runs after 20 seconds"
     os.close(opened)
 
@@ -55,6 +59,18 @@ def test_closing_ends_the_program(shop: MCP) -> None:
     shop.close()
     assert not runs(process)
     shop.close()
+
+
+def test_a_program_ends_by_itself_when_its_input_ends(tmp_path: Path) -> None:
+    code = "import sys; sys.stdin.read(); open(sys.argv[1], 'w').close()"
+    source = MCP(sys.executable, args=["-c", code, str(tmp_path / "ended")], timeout=0.5)
+    with source, pytest.raises(ToolServerError, match=r"within timeout=0\.5 seconds"):
+        source.open()
+    assert (tmp_path / "ended").exists()
+
+
+def test_ctrl_c_in_a_terminal_does_not_reach_the_program(shop: MCP) -> None:
+    assert os.getpgid(process_of(shop)) != os.getpgid(0)
 
 
 def test_a_closed_server_is_opened_again(shop: MCP) -> None:
@@ -86,9 +102,9 @@ def test_a_server_ends_when_nothing_refers_to_it() -> None:
     del source
     gc.collect()
     assert runs(int(called(tool).split()[1]))  # the tool still needs it
-    del tool
-    gc.collect()
-    wait_for_end(process)
+    with ends(process):
+        del tool
+        gc.collect()
 
 
 def test_a_server_that_dies_during_a_call_says_how(shop: MCP) -> None:
@@ -111,8 +127,8 @@ def test_a_call_after_the_end_of_a_server_fails_and_the_next_opening_starts_it(s
 
 def test_a_server_that_died_between_two_openings_is_started_again(shop: MCP) -> None:
     first = process_of(shop)
-    os.kill(first, 9)
-    wait_for_end(first)
+    with ends(first):
+        os.kill(first, 9)
     assert process_of(shop) != first
 
 
