@@ -74,6 +74,38 @@ def test_a_chat_of_an_earlier_engine_continues_with_the_same_bits(folder: Path) 
     assert done.notes == computed.notes
 
 
+def test_one_process_replaces_all_damaged_files_of_a_chat(folder: Path) -> None:
+    with opened() as model:
+        expected, _ = answer(model)
+    files = list(folder.iterdir())
+    assert len(files) > 3
+    for file in files:
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+    with opened() as model:
+        logprobs, done = answer(model)
+    assert (logprobs, cached(done)) == (expected, 0)
+    with opened() as model:
+        logprobs, done = answer(model)
+    assert logprobs == expected
+    assert cached(done) >= 16 * (len(files) - 2)
+
+
+def test_of_a_chat_that_is_larger_than_the_budget_the_beginning_is_kept(folder: Path) -> None:
+    with opened() as model:
+        answer(model)
+    files = list(folder.iterdir())
+    budget = (len(files) - 1) * files[0].stat().st_size
+    for file in files:
+        file.unlink()
+    for _ in range(2):
+        with opened(prefix_cache_bytes=budget) as model:
+            _, done = answer(model)
+    assert cached(done) >= 16 * (0.9 * len(files) - 4)
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= budget
+
+
 def test_a_chat_continues_in_another_process(folder: Path) -> None:
     with opened() as model:
         answer(model)

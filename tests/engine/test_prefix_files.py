@@ -123,6 +123,15 @@ def test_the_beginning_of_a_sequence_is_removed_last(folder: Path) -> None:
     assert stored(folder) == {*names[:2], names[4]}
 
 
+def test_a_folder_that_was_deleted_is_made_again(folder: Path) -> None:
+    files = files_in(folder)
+    folder.rmdir()
+    name = files.names(TOKENS, 16, "")[0]
+    files.write(name, content(1))
+    assert stored(folder) == {name}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
 def test_nobody_else_can_read_the_files(folder: Path) -> None:
     files = files_in(folder)
     files.write(files.names(TOKENS, 16, "")[0], content(1))

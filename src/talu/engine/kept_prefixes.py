@@ -28,6 +28,7 @@ __all__ = ["BlockMemory", "KeptPrefixes", "open_kept"]
 AT_ONCE = 16 << 20  # bytes that are read or copied between two steps
 BACKLOG = 256 << 20  # bytes that wait for the disk
 MOST_SEQUENCES = 64  # ended ones that are not copied yet
+MOST_DOUBTFUL = 100_000  # files
 CLOSING_S = 30.0  # for writing what is left when the engine closes
 
 logger = logging.getLogger("talu.engine")
@@ -65,6 +66,7 @@ class KeptPrefixes:
         self._job: Job | None = None  # the last one that was restored, at least in part
         self._parts = 0  # of it
         self._done = False
+        self._doubtful: set[str] = set()  # files of a sequence of which another one was damaged
         self._writer = _Writer(files)
 
     @property
@@ -89,7 +91,11 @@ class KeptPrefixes:
                 if room <= 0:
                     return self._parts > len(names)  # others take the blocks again and again
                 index = len(blocks)
-                content = self._files.read(names[index])
+                name = names[index]
+                known = name in self._files
+                content = self._files.read(name)
+                if content is None and known:
+                    self._doubt(names[index:])
                 if content is None or not pool.grow(blocks, index + 1):
                     break
                 self._memory.write_blocks(np.array(blocks[-1:], np.int32), content[None])
@@ -97,6 +103,11 @@ class KeptPrefixes:
                 room -= len(content)
             self._files.touch(names[: len(blocks)])
         return True
+
+    def _doubt(self, names: list[str]) -> None:
+        """Let these files be written again: what has damaged one may have damaged all."""
+        if len(self._doubtful) + len(names) <= MOST_DOUBTFUL:
+            self._doubtful.update(names)
 
     def keep(self, job: Job) -> None:
         """Remember an ended job, whose blocks are still in the pool."""
@@ -114,16 +125,18 @@ class KeptPrefixes:
             logger.warning("a computed prompt is not kept on disk: %s", error)
 
     def _copy(self, pool: BlockPool, tokens: list[int], namespace: str) -> None:
-        names = self._files.names(tokens, pool.block_size, namespace)
+        names = self._files.names(tokens, pool.block_size, namespace)[: self._files.most_blocks]
         room = AT_ONCE
         with _held(pool, [*tokens, 0], namespace) as blocks:  # the last token has no full block
             for name, block in zip(names, blocks, strict=False):
-                if name in self._writer.writing or name in self._files:
+                kept = name in self._files and name not in self._doubtful
+                if kept or name in self._writer.writing:
                     continue
                 if room <= 0:
                     return
                 content = self._memory.read_blocks(np.array([block], np.int32))[0]
                 self._writer.put(name, content)
+                self._doubtful.discard(name)
                 room -= len(content)
             self._writer.touch(names[: len(blocks)])
         self._ended.popleft()

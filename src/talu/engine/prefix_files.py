@@ -70,6 +70,9 @@ class PrefixFiles:
 
     A file that is damaged, or is not what its name says, is removed when it is read. All files of
     the folder, whatever their model, share the budget; those used longest ago are removed first.
+
+    Attributes:
+        most_blocks: how many blocks of one sequence fit into the budget.
     """
 
     def __init__(self, folder: Path, model: list[Any], *, block_bytes: int, budget: int) -> None:
@@ -90,6 +93,8 @@ class PrefixFiles:
         self._budget = budget
         self._total = budget  # bytes of all files when they were last counted, and written since
         self._written = 0  # bytes since then
+        # Of one chat: what is written next must not take the room of what came before.
+        self.most_blocks = max(1, (budget - budget // 10) // file_bytes(block_bytes) - 1)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.stat()
         if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -142,6 +147,7 @@ class PrefixFiles:
             OSError: it cannot be written, or the disk is almost full.
         """
         size = HEADER + len(content)
+        self._folder.mkdir(mode=0o700, exist_ok=True)  # users delete it to forget their prompts
         self._make_room(size)
         if shutil.disk_usage(self._folder).free < size + SPARE_BYTES:
             raise OSError("less than 1 GiB of the disk is free")
