@@ -1,6 +1,7 @@
 """Many chats at once, a long prompt beside running answers, and the prefix cache.
 
-    python benchmarks/batching.py [FILE] [--threads 2] [--rounds 5] [--chats 16 64 256] [--json]
+    python benchmarks/batching.py [FILE] [--threads 2] [--rounds 5] [--chats 16 64 256]
+        [--parts chats pauses cache] [--json]
 
 Each engine runs in a process of its own and sleeps while another one works. llama.cpp is its own
 server with 16 slots and continuous batching. Without a file it takes SmolLM2-135M Q4_1.
@@ -33,6 +34,7 @@ from talu.sampling import SamplingParams
 from talu.sources import open_model
 from talu.types import LocalBackend
 
+PARTS = ("chats", "pauses", "cache")
 SLOTS = 16
 PROMPT, ANSWER = 32, 64
 RUNNING = 15  # answers beside a long prompt
@@ -116,6 +118,7 @@ class TaluServer:
         """
         history = random_prompt(HISTORY, seed + 500)
         with tempfile.TemporaryDirectory() as folder:
+            before = os.environ.get("TALU_CACHE")
             os.environ["TALU_CACHE"] = folder
             options = LocalBackend(
                 num_threads=self._options.num_threads, prefix_cache_bytes=4 << 30
@@ -126,7 +129,10 @@ class TaluServer:
                 prefill_rate(lease.engine, 16, seed)  # warms up
                 waits.append(wait(lease.engine, history))
                 lease.release()
-            del os.environ["TALU_CACHE"]
+            if before is None:
+                del os.environ["TALU_CACHE"]
+            else:
+                os.environ["TALU_CACHE"] = before
         return waits[1], waits[0]
 
     def close(self) -> None:
@@ -247,24 +253,30 @@ class Figures:
     computed_ms: list[float] = field(default_factory=list)
 
 
-def measure(worker: Worker, figures: Figures, length: int, number: int, *, whole: bool) -> None:
-    """One round of one engine.
+def measure(
+    worker: Worker, figures: Figures, length: int, number: int, parts: Sequence[str], report: Report
+) -> None:
+    """One round of one engine; a line for each part when it is measured.
 
     Args:
         worker: the engine.
         figures: where the results go.
         length: tokens of the long prompt.
         number: of the round.
-        whole: measure the prefix cache too.
+        parts: what to measure: ``"chats"``, ``"pauses"``, ``"cache"``.
+        report: gets the lines.
     """
     for count, rates in figures.tokens_per_second.items():
         rates.append(worker.ask("chats", count, number))
-    pauses, seconds = worker.ask("pauses", length, number)
-    cuts = statistics.quantiles(pauses, n=100)
-    figures.pause_p50_ms.append(cuts[49] * 1e3)
-    figures.pause_p99_ms.append(cuts[98] * 1e3)
-    figures.long_prompt_s.append(seconds)
-    if whole:
+        report.line(f"round {number}, {figures.engine}: {count} chats {rates[-1]:.1f} tokens/s")
+    if "pauses" in parts:
+        pauses, seconds = worker.ask("pauses", length, number)
+        cuts = statistics.quantiles(pauses, n=100)
+        figures.pause_p50_ms.append(cuts[49] * 1e3)
+        figures.pause_p99_ms.append(cuts[98] * 1e3)
+        figures.long_prompt_s.append(seconds)
+        report.line(f"round {number}, {figures.engine}: 99 % of pauses {cuts[98] * 1e3:.0f} ms")
+    if "cache" in parts and not figures.engine.startswith("llama.cpp"):
         second, steps, alone = worker.ask("turns", number)
         figures.second_turn_ms.append(second * 1e3)
         figures.second_turn_in_steps_ms.append(steps * 1e3)
@@ -296,18 +308,20 @@ def main() -> None:
     parser = options(__doc__, rounds=5)
     parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--chats", type=int, nargs="+", default=[16, 64, 256])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     given = parser.parse_args()
     file = given.file = given.file or default_files()[0]
     title = f"{PROMPT} tokens in, {ANSWER} out; median (minimum to maximum)"
     report = Report(given, title)
     workers = [Worker(make, file, given.threads) for make in (TaluServer, LlamaServer)]
-    results = [Figures(each.name, {count: [] for count in given.chats}) for each in workers]
+    chats = given.chats if "chats" in given.parts else []
+    results = [Figures(each.name, {count: [] for count in chats}) for each in workers]
     length = min(LONG, workers[0].ask("context") - 64)
     for worker in workers:
         worker.ask("chats", SLOTS, 1_000_000)  # warms up
     for number in range(given.rounds):
-        for index, (worker, figures) in enumerate(zip(workers, results, strict=True)):
-            measure(worker, figures, length, number, whole=index == 0)
+        for worker, figures in zip(workers, results, strict=True):
+            measure(worker, figures, length, number, given.parts, report)
     for worker in workers:
         worker.close()
     for line in lines(results):
