@@ -132,3 +132,22 @@ def test_bench_prints_a_table_with_a_line_for_each_test(
     assert f"| {processor()} (" in lines[2]
     assert "prefill 512" in lines[2]
     assert "decode 64" in lines[3]
+
+
+def test_a_benchmark_takes_the_formats_of_weights_and_cache(talu: Talu) -> None:
+    formats = ("--weight-format", "q8", "--kv-dtype", "q8")
+    outcome = talu("bench", "talu/pocket", *formats, "--json", "--repetitions", "1")
+    figures = json.loads(outcome.out)
+    assert ("r8" in figures["weight_format"], figures["kv_dtype"]) == (True, "q8")
+
+
+def test_a_profile_refuses_repetitions_which_it_does_not_make(talu: Talu) -> None:
+    outcome = talu("bench", "talu/pocket", "--profile", "--repetitions", "2")
+    assert (outcome.status, "leave --repetitions out" in outcome.err) == (2, True)
+
+
+def test_a_busy_machine_is_mentioned(talu: Talu, monkeypatch: pytest.MonkeyPatch) -> None:
+    for load, said in ((0.1, False), (99.0, True)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
+        outcome = talu("bench", "talu/pocket", "--json", "--repetitions", "1")
+        assert ("other work makes all figures smaller" in outcome.err) is said

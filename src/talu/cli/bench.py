@@ -4,6 +4,7 @@ It measures single requests to the engine, so that programs get the same speed.
 """
 
 import json
+import os
 import platform
 import random
 import statistics
@@ -28,12 +29,14 @@ from talu.engine.registry import acquire
 from talu.engine.ticket import Result
 from talu.exceptions import GenerationError
 from talu.sampling import SamplingParams
-from talu.types import LocalBackend
+from talu.types import KV_DTYPES, WEIGHT_FORMATS, KVDtype, LocalBackend, WeightFormat
 
 __all__ = ["Rate", "command", "decode_rate", "prefill_rate", "processor"]
 
 PREFILL = 512
 DECODE = 64
+REPETITIONS = 5
+BUSY = 0.5  # load for each core
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,20 @@ class Rate:
 @click.argument("model", type=NOT_EMPTY, shell_complete=complete_model)
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0 takes what is allowed.")
 @click.option(
-    "--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Of each test."
+    "--weight-format",
+    type=click.Choice(WEIGHT_FORMATS),
+    default="auto",
+    metavar="FORMAT",
+    help="Quantise the weights, for example to q4.",
 )
+@click.option(
+    "--kv-dtype",
+    type=click.Choice(KV_DTYPES),
+    default="auto",
+    metavar="FORMAT",
+    help="Format of keys and values, for example q8.",
+)
+@click.option("--repetitions", type=click.IntRange(min=1), help="Of each test; 5 unless given.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with all figures.")
 @click.option(
     "--profile", "profiles", is_flag=True, help="Show what takes the time, beside the roofline."
@@ -74,7 +89,9 @@ class Rate:
 def command(
     model: str,
     threads: int,
-    repetitions: int,
+    weight_format: WeightFormat,
+    kv_dtype: KVDtype,
+    repetitions: int | None,
     as_json: bool,
     profiles: bool,
     plot: Path | None,
@@ -85,21 +102,31 @@ def command(
     """
     if plot is not None and not profiles:
         raise click.UsageError("--plot draws what --profile measures: give both.")
+    if profiles and repetitions is not None:
+        raise click.UsageError("--profile measures one run: leave --repetitions out.")
     with Client(model) as client:
         if client.router.resolve().provider is not None:
             raise click.UsageError(f"{model} runs behind an endpoint: bench measures this machine.")
+    options = LocalBackend(num_threads=threads, weight_format=weight_format, kv_dtype=kv_dtype)
+    load = os.getloadavg()[0]
     if profiles:
         show_profile(
             model,
-            threads=threads,
+            options,
             prompt=PREFILL,
             steps=DECODE,
             about=processor(),
             as_json=as_json,
             plot=plot,
         )
-        return
-    lease = acquire(model, LocalBackend(num_threads=threads))
+    else:
+        _measure(model, options, repetitions or REPETITIONS, as_json=as_json)
+    _warn_if_busy(load)
+
+
+def _measure(model: str, options: LocalBackend, repetitions: int, *, as_json: bool) -> None:
+    """Measure and print the speed of a prompt and of an answer."""
+    lease = acquire(model, options)
     try:
         engine = lease.engine
         length = min(PREFILL, engine.context_length - 1)
@@ -116,6 +143,17 @@ def command(
             _print_table(model, lease.info, rates)
     finally:
         lease.release()
+
+
+def _warn_if_busy(load: float) -> None:
+    """Say that other work took much of the machine, which the figures show."""
+    cores = os.cpu_count() or 1
+    if load > BUSY * cores:
+        click.echo(
+            f"talu: the load of this machine was {load:.1f} in the minute before, with {cores} "
+            "cores: other work makes all figures smaller",
+            err=True,
+        )
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -26,8 +26,8 @@ Costs = Mapping[str, Sequence[Cost]]  # by the name of the test
 
 def show_profile(
     model: str,
+    options: LocalBackend,
     *,
-    threads: int,
     prompt: int,
     steps: int,
     about: str,
@@ -38,7 +38,7 @@ def show_profile(
 
     Args:
         model: a folder, a GGUF file or a hub id.
-        threads: 0 for all that the process may use.
+        options: how it runs.
         prompt: tokens; fewer if the context of the model has no room.
         steps: decode steps.
         about: the processor, for people.
@@ -48,14 +48,14 @@ def show_profile(
     if plot is not None:
         check_plot(plot)
     source, _ = open_model(model, check=check_settings)
-    loaded = load_model(source, LocalBackend(num_threads=threads))
+    loaded = load_model(source, options)
     try:
         if (reason := loaded.architecture.embeds_only) is not None:
             raise click.UsageError(f"{model} cannot generate text: {reason}")
         length = loaded.architecture.context_length
         steps = max(1, min(steps, length // 2))
         prompt = max(1, min(prompt, length - steps - 1))
-        ceilings = measure_ceilings(threads)
+        ceilings = measure_ceilings(options.num_threads)
         of_prompt, of_tokens = profile(loaded, prompt, steps)
         costs = {f"prefill {prompt}": of_prompt, f"decode after {prompt}": of_tokens}
     finally:
