@@ -45,12 +45,17 @@ class LocalBackend:
             others. A model with keys or values above 65,504 needs ``"bf16"``, or ``"f32"``, which
             takes twice the memory. ``"q8"`` takes little more than half of that of f16: 8 bits a
             number, and a scale for each position of a head.
+        kv_cache_bytes: the most memory for keys and values, of all requests that run and of what
+            the prefix cache keeps; 0, the default, is a quarter of the memory that is free. Never
+            more than 16 full contexts are used. A context that does not fit is shortened, with a
+            note. It is also the bound of what several requests can hold at once: others wait.
         speculative: ``"ngram"`` guesses the next tokens from earlier text, and checks several of
             them in one step: the same tokens sooner, where an answer repeats its prompt or itself.
             None, the default, is off.
         prefix_cache_bytes: disk space for computed beginnings of prompts, so that a chat of an
             earlier process continues at once; 0, the default, keeps none. The files are in the
-            cache folder, readable only by their owner; those used longest ago are removed.
+            cache folder, readable only by their owner; those used longest ago are removed. Of a
+            chat that takes more than nine tenths of it, the beginning is kept.
     """
 
     gpu_layers: int = -1
@@ -58,5 +63,6 @@ class LocalBackend:
     num_threads: int = 0
     weight_format: WeightFormat = "auto"
     kv_dtype: KVDtype = "auto"
+    kv_cache_bytes: int = 0
     speculative: Speculative | None = None
     prefix_cache_bytes: int = 0

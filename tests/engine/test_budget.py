@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from talu.engine.budget import RECORD_BYTES, available_memory, plan_cache
-from talu.exceptions import ResourceError
+from talu.engine.budget import PAGE_BYTES, RECORD_BYTES, available_memory, plan_cache
+from talu.exceptions import ResourceError, ValidationError
 
 LAYERS = [(2, 32)] * 4  # 1,024 bytes a position in f16
 MIB = 1 << 20
@@ -38,6 +38,23 @@ def test_too_little_memory_for_a_useful_context_is_an_error(
         plan_cache(LAYERS, context, "f16", bytes_available)
 
 
+def test_a_budget_takes_the_place_of_the_quarter() -> None:
+    plan = plan_cache(LAYERS, 4096, "f16", 64 * MIB, 40 * MIB)
+    assert (plan.bytes, plan.context_length, plan.reduced_from) == (40 * MIB, 4096, None)
+    plan = plan_cache(LAYERS, 4096, "f16", 64 * MIB, MIB)
+    assert (plan.bytes, plan.context_length, plan.reduced_from) == (MIB, 1024, 4096)
+
+
+def test_a_budget_for_less_than_the_shortest_context_is_an_error() -> None:
+    with pytest.raises(ValidationError, match="256 tokens, the shortest context, take 262,144"):
+        plan_cache(LAYERS, 4096, "f16", 64 * MIB, 262143)
+
+
+def test_a_budget_above_the_free_memory_is_an_error() -> None:
+    with pytest.raises(ResourceError, match="more than the 8 MiB of memory that are free"):
+        plan_cache(LAYERS, 4096, "f16", 8 * MIB, 16 * MIB)
+
+
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
     """A machine with 1000 kB to spare and no control groups."""
@@ -63,6 +80,16 @@ def test_without_groups_the_machine_decides(machine: Path) -> None:
 
 V2 = ("memory.max", "memory.current")
 V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+
+
+def test_a_limit_of_the_address_space_counts(machine: Path) -> None:
+    process = machine / "proc" / "self"
+    (process / "statm").write_text("30 20 10 5 0 9 0\n")
+    line = "Max address space         {}               unlimited            bytes\n"
+    (process / "limits").write_text("Limit Soft Hard Units\n" + line.format(50 * PAGE_BYTES))
+    assert available(machine) == 20 * PAGE_BYTES
+    (process / "limits").write_text("Limit Soft Hard Units\n" + line.format("unlimited"))
+    assert available(machine) == 1000 * 1024
 
 
 def test_the_tightest_group_on_the_way_up_decides(machine: Path) -> None:

@@ -145,9 +145,13 @@ def test_an_f32_encoder_multiplies_integers_with_a_note(folder: Path) -> None:
     model.executor.close()
 
 
-def test_speculation_with_a_model_that_only_makes_embeddings_is_refused(folder: Path) -> None:
-    with pytest.raises(ValidationError, match=r"speculative='ngram' .* leave it out"):
-        load_model(FolderSource(encoder(folder)), LocalBackend(speculative="ngram"))
+@pytest.mark.parametrize("option", [{"speculative": "ngram"}, {"prefix_cache_bytes": 10**9}])
+def test_an_option_for_answers_is_refused_by_a_model_that_only_makes_embeddings(
+    folder: Path, option: dict[str, Any]
+) -> None:
+    (name,) = option
+    with pytest.raises(ValidationError, match=rf"{name}=.* leave it out"):
+        load_model(FolderSource(encoder(folder)), LocalBackend(**option))
 
 
 def test_an_encoder_keeps_f32_where_that_is_asked(folder: Path) -> None:

@@ -48,7 +48,7 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
         TokenizerError: the tokenizer is missing or damaged.
         ResourceError: there is too little memory for the cache.
         ValidationError: ``TALU_CPU`` names a target that this processor does not support, or the
-            options ask for speculation, but the model does not generate.
+            options ask for what only a model that generates can do, or for too small a cache.
     """
     options = options or LocalBackend()
     device = device_for(options)
@@ -61,7 +61,8 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
     formats = {*layout.values()} - {VECTOR}
     kv_dtype = choose_kv_dtype(options, layout)
     context = architecture.context_length
-    cache = plan_cache(graph.layers, context, kv_dtype, device.free_memory())
+    budget = options.kv_cache_bytes
+    cache = plan_cache(graph.layers, context, kv_dtype, device.free_memory(), budget)
 
     def open_executor(network: Graph, blocks: int) -> DeviceExecutor:
         return weights.executor(
@@ -78,7 +79,7 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
 
     notes = [weights.note] if weights.note else []
     kept: KeptPrefixes | None = None
-    if options.prefix_cache_bytes and architecture.generates:
+    if options.prefix_cache_bytes:
         model = [source.files, sorted(layout.items()), repr(graph.ops), kv_dtype]
         open_kept = loaded("talu.engine.kept_prefixes", "open_kept")
         opened = open_kept(model, executor, cache.block_size, options.prefix_cache_bytes)
@@ -100,7 +101,7 @@ def load_model(source: ModelSource, options: LocalBackend | None = None) -> Load
         kv_bytes=cache.bytes,
         context_length=cache.context_length,
         model_context_length=context,
-        notes=(*notes, *tokenizer.notes, *model_notes(architecture, cache)),
+        notes=(*notes, *tokenizer.notes, *model_notes(architecture, cache, budget)),
     )
     return LoadedModel(
         architecture=architecture,
@@ -146,7 +147,7 @@ def load_network(
         expected: the network according to config.json alone, if it has been recorded already.
 
     Raises:
-        ValidationError: the options ask for speculation, but the model does not generate.
+        ValidationError: the options ask for what only a model that generates can do.
     """
     with source.tensors(use_mmap=options.use_mmap) as checkpoint:
         stored = set(checkpoint.names)
@@ -154,18 +155,27 @@ def load_network(
             architecture = expected
         else:
             architecture = load_architecture(source, stored=stored)
-        if options.speculative is not None and not architecture.generates:
-            raise ValidationError(
-                f"speculative={options.speculative!r} guesses tokens of an answer, but "
-                f"{architecture.embeds_only}; leave it out",
-                details={"param": "speculative", "value": options.speculative},
-            )
+        if not architecture.generates:
+            _check_encoder(options, architecture)
         tied = architecture.tied_pair(stored)
         try:
             return load_weights(architecture, checkpoint, device, options, tokenizer, tied)
         except UnequalError:  # as in transformers
             architecture = load_architecture(source, stored=stored, own_head=True)
             return load_weights(architecture, checkpoint, device, options, tokenizer)
+
+
+def _check_encoder(options: LocalBackend, architecture: Architecture) -> None:
+    """Refuse options that only have an effect on answers."""
+    for name, effect in (
+        ("speculative", "guesses tokens of an answer"),
+        ("prefix_cache_bytes", "keeps beginnings of chats"),
+    ):
+        if value := getattr(options, name):
+            raise ValidationError(
+                f"{name}={value!r} {effect}, but {architecture.embeds_only}; leave it out",
+                details={"param": name, "value": value},
+            )
 
 
 def load_weights(
@@ -214,12 +224,13 @@ def roles_of(architecture: Architecture) -> list[Role]:
     ]
 
 
-def model_notes(architecture: Architecture, cache: CachePlan) -> list[str]:
+def model_notes(architecture: Architecture, cache: CachePlan, budget: int) -> list[str]:
     """Notes on deviations from the model's files."""
     notes = []
     if cache.reduced_from is not None:
+        why = "as kv_cache_bytes says" if budget else "a quarter of the memory that was free"
         notes.append(
             f"the context is {cache.context_length} tokens instead of {cache.reduced_from}: the "
-            f"cache has {cache.bytes >> 20} MiB, a quarter of the memory that was free"
+            f"cache has {cache.bytes >> 20} MiB, {why}"
         )
     return [*notes, *architecture.notes]

@@ -71,7 +71,7 @@ class NativeExecutor:
         except MemoryError as error:
             raise ResourceError(
                 f"not enough memory for a cache of {blocks} blocks of {block_size} positions; "
-                "use fewer"
+                "kv_cache_bytes makes it smaller"
             ) from error
         self.num_threads = native.num_threads
         self.target = native.target

@@ -39,7 +39,7 @@ from talu.types import (
 __all__ = ["SETTINGS", "LocalModel"]
 
 MAX_THREADS = 1024
-MAX_DISK = 2**50  # bytes
+MAX_MEMORY = MAX_DISK = 2**50  # bytes
 SETTINGS = (
     *(name for name in FIELDS if name != "extra_body"),
     "tools",
@@ -307,7 +307,7 @@ def _release_dropped() -> None:
 
 def _check_options(options: LocalBackend) -> None:
     gpu_layers, num_threads = options.gpu_layers, options.num_threads
-    for name in ("gpu_layers", "num_threads", "prefix_cache_bytes"):
+    for name in ("gpu_layers", "num_threads", "kv_cache_bytes", "prefix_cache_bytes"):
         value = getattr(options, name)
         if not isinstance(value, int) or isinstance(value, bool):
             raise _wrong(name, value, "must be a whole number")
@@ -320,6 +320,9 @@ def _check_options(options: LocalBackend) -> None:
         raise _wrong("gpu_layers", gpu_layers, "must be -1 (all that a GPU can), or 0 (none)")
     if not 0 <= num_threads <= MAX_THREADS:
         raise _wrong("num_threads", num_threads, f"must be 0 (choose) to {MAX_THREADS}")
+    memory = options.kv_cache_bytes
+    if not 0 <= memory <= MAX_MEMORY:
+        raise _wrong("kv_cache_bytes", memory, f"must be 0 (choose) to {MAX_MEMORY}")
     disk = options.prefix_cache_bytes
     if not 0 <= disk <= MAX_DISK:
         raise _wrong("prefix_cache_bytes", disk, f"must be 0 (keep nothing) to {MAX_DISK}")
