@@ -1,5 +1,6 @@
 """Chats in which a model uses the tools of servers."""
 
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +36,14 @@ def test_a_model_uses_the_tools_of_a_server(faces: Any, shop: MCP) -> None:
         ("shop_stock", '{"pears": 3, "figs": 0}'),
     ]
     assert model.requests[0].tools == tuple(tool.definition for tool in shop.open())
+
+
+def test_a_local_model_uses_the_tools_of_a_server() -> None:
+    with command(include=["add"], prefix="shop_") as shop, Client("talu/pocket") as client:
+        answer = client.ask("2+2?", tools=[shop], tool_choice="shop_add", max_rounds=2, seed=1)
+    [run] = answer.tool_runs
+    assert (run.name, run.error) == ("shop_add", None)
+    assert int(run.output) == sum(json.loads(run.call.arguments).values())
 
 
 def test_an_error_of_a_tool_is_told_to_the_model(faces: Any, shop: MCP) -> None:

@@ -95,6 +95,21 @@ def test_closing_ends_the_calls_that_are_running(shop: MCP) -> None:
     asyncio.run(closed_meanwhile())
 
 
+def test_closing_on_an_event_loop_does_not_block_it() -> None:
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
+    source = MCP(sys.executable, args=["-c", code])
+
+    async def closed() -> None:
+        opening = asyncio.ensure_future(source.aopen())
+        while source._link is None:
+            await asyncio.sleep(0)
+        source.close()
+        with pytest.raises(StateError, match="was closed"):
+            await opening
+
+    asyncio.run(closed())
+
+
 def test_a_server_ends_when_nothing_refers_to_it() -> None:
     source = command(include=["where"])
     [tool] = source.open()

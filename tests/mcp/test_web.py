@@ -1,5 +1,6 @@
 """Servers behind an address: sessions, broken connections, secrets and TLS."""
 
+import asyncio
 import http.server
 import json
 import logging
@@ -9,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from tests.mcp.conftest import KEY, called, tool_of
 
 from talu.exceptions import ToolServerError
 from talu.mcp import MCP
+from talu.mcp.servers import WebServer
+from talu.mcp.web import Guarded, WebTransport
 
 TOOLS = {"tools": [{"name": "a", "inputSchema": {"type": "object"}}]}
 
@@ -185,3 +189,19 @@ def test_a_host_that_does_not_exist() -> None:
     ):
         source.open()
     assert caught.value.code == "TOOL_SERVER_UNREACHABLE"
+
+
+def test_a_request_to_another_address_is_not_sent(source: MCP, older: Older) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server = source._server
+    assert isinstance(server, WebServer)
+    guarded = Guarded(WebTransport(server, tls, 1), server, tls)
+
+    async def sent() -> None:
+        url = f"http://localhost:{older.server_port}/mcp-server"
+        async with httpx2.AsyncClient(transport=guarded) as client:
+            await client.post(url)
+
+    with pytest.raises(ToolServerError, match="redirects to another address"):
+        asyncio.run(sent())
+    assert older.paths == set()

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import talu.aio as aio
 from talu.background import CLOSING_SECONDS, on_background
 from talu.bridge import await_in_background, run_in_background
 from talu.deadline import Deadline
@@ -138,7 +139,8 @@ class MCP(Handle):
     def close(self) -> None:
         """End the connection, and the program; waits for that, for at most five seconds.
 
-        Calls that are running fail. The server is connected again when it is opened again.
+        Calls that are running fail. The server is connected again when it is opened again. In the
+        thread of an event loop it does not wait, which would block the loop: await ``aclose``.
         """
         link, self._link, self._known = self._link, None, None
         if link is None:
@@ -146,7 +148,7 @@ class MCP(Handle):
         connection = link.connection
         usable = connection.background is not None and connection.background.usable
         connection.close()
-        if usable and on_background() is None:
+        if usable and not _runs_loop():
             with contextlib.suppress(GenerationError, StateError):
                 run_in_background(connection.wait_closed, Deadline.after(CLOSING_SECONDS))
 
@@ -235,6 +237,15 @@ class MCP(Handle):
         if self._link is link:
             self._known = link, content, tools
         return tools
+
+
+def _runs_loop() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        aio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _wrong(param: str, problem: str) -> ValidationError:

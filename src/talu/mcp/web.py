@@ -15,7 +15,7 @@ from talu.exceptions import TaluError, ToolServerError
 from talu.mcp.servers import WebServer
 from talu.mcp.stdio import MAX_MESSAGE
 
-__all__ = ["WebTransport"]
+__all__ = ["Guarded", "WebTransport"]
 
 # The address that the SDK and the HTTP library know, and write to logs; the real path and query
 # may be secrets, and are put into the request right before it is sent.
@@ -44,7 +44,7 @@ class WebTransport:
         url = self._server.endpoint.url + PLACE
         async with AsyncExitStack() as stack:
             client = httpx2.AsyncClient(
-                transport=_Guarded(self, self._server, self._tls),
+                transport=Guarded(self, self._server, self._tls),
                 timeout=httpx2.Timeout(self._timeout, read=None),  # calls have limits of their own
                 follow_redirects=False,
                 trust_env=False,
@@ -76,7 +76,7 @@ def server_error(server: WebServer, what: str, code: str) -> ToolServerError:
     return ToolServerError(f"the MCP server {server.name} {what}", code, server=server.name)
 
 
-class _Guarded(httpx2.AsyncBaseTransport):
+class Guarded(httpx2.AsyncBaseTransport):
     """Adds what is secret to requests, and refuses answers that are not to be read.
 
     Nothing is sent twice: a tool may have been run when its connection breaks.
@@ -88,6 +88,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
         self._inner = httpx2.AsyncHTTPTransport(verify=tls, proxy=proxy_of(server.endpoint))
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request, and read the head of its answer."""
         url = request.url
         port = url.port or {"http": 80, "https": 443}.get(url.scheme, 0)
         if (url.scheme, url.host.rstrip("."), port) != self._server.endpoint.origin:
@@ -139,6 +140,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
         return fault
 
     async def aclose(self) -> None:
+        """Close the connections."""
         await self._inner.aclose()
 
 
