@@ -267,3 +267,30 @@ def test_a_real_model_calls_in_the_format_of_a_template_that_it_never_saw() -> N
         assert text(events)
         assert calls(events) == []
     opened.close()
+
+
+def test_a_format_may_end_with_the_token_that_ends_the_answer(model: LocalModel) -> None:
+    """As that of a template which writes it after calls, but not after text."""
+    template = (
+        "{{ tools | tojson }}{% for m in messages %}{{ m.role }}: {{ m.content }}"
+        "{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}: "
+        "{{ c.function.arguments | tojson }}</call><|im_end|>{% endfor %}{% endfor %}assistant:"
+    )
+    events = answer(model, chat_template=template, tool_choice="now")
+    assert [call.name for call in calls(events)] == ["now"]
+    assert done(events).notes == ()
+
+
+@pytest.mark.parametrize("tool", [{}, {"type": "function", "function": {"name": 3}}])
+def test_a_tool_without_a_name_is_refused(model: LocalModel, tool: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="has no name"):
+        answer(model, tools=(tool,))
+
+
+def test_text_that_is_free_needs_no_masks() -> None:
+    opened = LocalModel(str(smollm2()), LocalBackend(num_threads=1))  # an engine of its own
+    hello = ({"role": "user", "content": "Say hello."},)
+    events = answer(opened, messages=hello, config={"temperature": 0.0, "max_tokens": 8})
+    assert text(events)
+    assert opened._engine._worker._masks._thread is None
+    opened.close()

@@ -91,6 +91,12 @@ class Constraint:
         if self._may_open and thinking is not None and thinking.budget == 0:
             self._may_open = matcher is None  # without a form, the tag is followed by its end
 
+    @property
+    def is_free(self) -> bool:
+        """Whether anything may follow now, whatever the next tokens are."""
+        free = self._matcher is None and not self._may_open
+        return free and (not self._reasons or self._thinking is None)
+
     def masks(self, draft: Sequence[int] = ()) -> list[Mask | None]:
         """The masks of the next token, and of the tokens after each token of a draft.
 
@@ -179,12 +185,6 @@ class Constraint:
         if not matcher.consume_token(token):
             raise self._broken(matcher)
         self.finished = matcher.is_stopped()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is demanded any more."""
-        idle = self._matcher is None and self._waiting is None
-        return idle and not self._reasons and not self._may_open
 
     def _in_reasoning(self, thinking: Thinking, ahead: int) -> Mask | None:
         if thinking.budget is not None and self._spent + ahead >= thinking.budget:

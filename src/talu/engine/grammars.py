@@ -79,7 +79,7 @@ class Grammars:
         """
         if not ends:
             raise StructuredOutputError(
-                "the model names no token that ends an answer, so that no response_format can end"
+                "the model names no token that ends an answer, so that no form can end"
             )
         texts = _Texts(tokenizer, vocabulary_size, sorted(ends))
         self._table = LLTokenizer(

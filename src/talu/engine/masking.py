@@ -75,7 +75,11 @@ class MaskMaker:
 
     def start(self, chunks: list[Chunk[Sequence]]) -> None:
         """Compute the masks of these chunks, which sample."""
-        constrained = [chunk for chunk in chunks if chunk.job.constraint is not None]
+        constrained = [
+            chunk
+            for chunk in chunks
+            if chunk.job.constraint is not None and not chunk.job.constraint.is_free
+        ]
         self._busy = bool(constrained)
         if not constrained:
             return

@@ -5,6 +5,7 @@ to the name of another call. These parts are literal texts in which an id or the
 may stand.
 """
 
+from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ToolFormat",
     "literal_of",
     "literals",
+    "without_ends",
 ]
 
 KEY = "\ufdd1"  # the name of the argument, in the literal texts around arguments in tags
@@ -123,3 +125,16 @@ def literals(form: ToolFormat) -> list[str]:
         found += [tagged.opening, tagged.closing, tagged.separator]
         found += [text for _, text in tagged.values]
     return found
+
+
+def without_ends(form: ToolFormat, ends: Iterable[str]) -> ToolFormat:
+    """A description whose closing stops before the tokens that end an answer."""
+    closing: list[Part] = []
+    for part in form.closing:
+        if isinstance(part, str):
+            found = [place for end in ends if end and (place := part.find(end)) >= 0]
+            if found:
+                closing.append(part[: min(found)])
+                break
+        closing.append(part)
+    return form._replace(closing=tuple(part for part in closing if part != ""))

@@ -48,7 +48,8 @@ def _rendered(request: Request, engine: Engine, source: str, must_fit: bool) -> 
     tools = plain(request.tools, "tools", check)
     way: Shown | None = None
     if _needs_derivation(source, copies, tools):
-        way = loaded("talu.backends.local.tool_prompt", "shown")(source, copies, tools)
+        ends = [tokenizer.token_text(number) for number in sorted(engine.end_token_ids)]
+        way = loaded("talu.backends.local.tool_prompt", "shown")(source, copies, tools, ends)
         copies, tools = way.messages, way.tools
     messages = adapt(checked(copies, deadline), traits(source))
     extra = plain(request.config.extra_context or {}, "extra_context", check)

@@ -1,13 +1,14 @@
 """Decides how a local model is shown its tools and the calls of the history."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from talu.error_text import shown as shown_value
 from talu.exceptions import ValidationError
 from talu.template.adaptation import Messages
 from talu.template.render import RAW, traits
 from talu.tool_formats.derive import derive
-from talu.tool_formats.description import Reasoning, ToolFormat
+from talu.tool_formats.description import Reasoning, ToolFormat, without_ends
 from talu.tool_formats.prompted import PROMPTED, described, with_calls_as_text
 
 __all__ = ["Shown", "shown"]
@@ -37,11 +38,17 @@ class Shown(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def shown(source: str, messages: Messages, tools: Messages) -> Shown:
+def shown(source: str, messages: Messages, tools: Messages, ends: Sequence[str]) -> Shown:
     """Messages and tools in a form that the template shows to the model.
 
+    Args:
+        source: the template.
+        messages: the conversation.
+        tools: OpenAI-style definitions.
+        ends: the texts of the tokens that end an answer.
+
     Raises:
-        ValidationError: there is no template that could show tools.
+        ValidationError: there is no template that could show tools, or a tool has no name.
     """
     if source == RAW:
         raise ValidationError(
@@ -52,14 +59,15 @@ def shown(source: str, messages: Messages, tools: Messages) -> Shown:
     tools = [_complete(tool) for tool in tools]
     rest = (found.reasoning, found.begins_reasoning)
     if found.format is not None and (traits(source).tools or not tools):
-        return Shown(messages, tools, found.format if tools else None, *rest)
+        calls = without_ends(found.format, ends) if tools else None
+        return Shown(messages, tools, calls, *rest)
     notes = []
     if found.format is None and any(map(_has_calls, messages)):
         messages = with_calls_as_text(messages)
         notes.append(AS_TEXT)
     if not tools:
         return Shown(messages, [], None, *rest, tuple(notes))
-    form, listed = found.format or PROMPTED, traits(source).tools
+    form, listed = without_ends(found.format or PROMPTED, ends), traits(source).tools
     system_role = traits(source).system_role
     messages = described(messages, tools, form, system_role=system_role, listed=listed)
     notes.append(INSTRUCTED if listed else DESCRIBED)
@@ -73,6 +81,10 @@ def _has_calls(message: Mapping[str, Any]) -> bool:
 def _complete(tool: dict[str, Any]) -> dict[str, Any]:
     """A definition with everything that templates read without asking whether it is there."""
     function = tool.get("function", tool)
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise ValidationError(
+            f"a tool has no name: {shown_value(tool)}", details={"param": "tools"}
+        )
     empty = {"type": "object", "properties": {}, "required": []}
     parameters = {**empty, **(function.get("parameters") or {})}
     whole = {"description": "", **function, "parameters": parameters}
