@@ -294,3 +294,15 @@ def test_text_that_is_free_needs_no_masks() -> None:
     assert text(events)
     assert opened._engine._worker._masks._thread is None
     opened.close()
+
+
+def test_a_call_after_a_free_text_fits_its_schema(model: LocalModel) -> None:
+    """At a temperature at which the model alone writes nothing that fits."""
+    (marker,) = model.tokenize("<tool_call>", special_tokens=False)
+    config = {"temperature": 5.0, "logit_bias": {marker: 10.0}}
+    found = [answer(model, seed, config=config) for seed in range(30)]
+    after_text = [events for events in found if text(events).strip() and calls(events)]
+    assert after_text
+    for events in found:
+        for call in calls(events):
+            jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
