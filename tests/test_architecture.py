@@ -112,6 +112,7 @@ PURE = [  # pure files: no input, output, threads or clocks
     "backends/remote/response_formats.py",
     "backends/remote/retries.py",
     "backends/remote/server_errors.py",
+    "backends/remote/tool_checks.py",
     "chat/builder.py",
     "chat/form_checks.py",
     "chat/messages.py",

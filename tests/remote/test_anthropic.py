@@ -121,7 +121,7 @@ def test_thinking_is_kept_with_its_signature_and_sent_back_first_and_unchanged(
         )
         assert [call.arguments for call in first.tool_calls or ()] == ['{"a":1}']
         restored = client.chat(messages=json.loads(chat.to_json()))
-        restored.send("Go on.")
+        restored.submit_tool_results({"toolu_1": "here"})
     sent = server.requests[1].json["messages"]
     assert sent[1] == {
         "role": "assistant",

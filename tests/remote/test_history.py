@@ -103,7 +103,7 @@ def test_another_provider_gets_the_tool_calls_and_no_reasoning(faces: Any, serve
     chat = client.chat()
     faces.run(chat.send("Where?"))
     chat.model = "chat"
-    found = faces.run(chat.send("Go on."))
+    found = faces.run(chat.submit_tool_results({"toolu_1": "here"}))
     assert (found.text, NOT_SENT in found.notes) == ("Found.", True)
     assert second.requests[0].json["messages"][1] == {
         "role": "assistant",

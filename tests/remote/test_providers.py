@@ -7,7 +7,7 @@ from tests.remote.replies import chat
 from tests.remote.server import Server
 
 from talu import Client
-from talu.backends.remote.providers import PROVIDERS, Provider
+from talu.backends.remote.providers import PROVIDERS, TOOLS, Provider
 from talu.config import FIELDS
 from talu.exceptions import ValidationError
 
@@ -21,8 +21,8 @@ def test_the_providers_are_listed_here() -> None:
 
 @pytest.mark.parametrize("row", PROVIDERS.values(), ids=PROVIDERS)
 def test_a_row_names_settings_of_talu(row: Provider) -> None:
-    assert set(row.settings(raw=False)) | set(row.settings(raw=True)) <= set(FIELDS)
-    assert set(row.without) | set(row.names) | set(row.also) <= set(FIELDS)
+    assert set(row.settings(raw=False)) | set(row.settings(raw=True)) <= {*FIELDS, *TOOLS}
+    assert set(row.without) | set(row.names) | set(row.also) <= {*FIELDS, *TOOLS}
 
 
 @pytest.mark.parametrize("row", PROVIDERS.values(), ids=PROVIDERS)

@@ -20,6 +20,8 @@ from talu.backends.remote.answers import (
     whole,
 )
 from talu.backends.remote.encoding import Body, Target, reasoning_notes, set_values, with_extras
+from talu.backends.remote.providers import Provider
+from talu.backends.remote.tool_checks import chosen
 from talu.exceptions import EmptyPromptError, ValidationError
 from talu.types import (
     Event,
@@ -28,6 +30,7 @@ from talu.types import (
     ReasoningEnd,
     Request,
     TextDelta,
+    ToolCallDelta,
     ToolCallEvent,
     Usage,
 )
@@ -36,6 +39,7 @@ __all__ = ["MessagesDecoder", "encode_messages"]
 
 PAUSED = "the server paused its turn (pause_turn): send the conversation again to continue it"
 SYSTEM = ("system", "developer")
+CHOICES = {"auto": "auto", "none": "none", "required": "any", "named": "tool"}
 
 
 def encode_messages(request: Request, target: Target) -> Body:
@@ -73,11 +77,10 @@ def encode_messages(request: Request, target: Target) -> Body:
     }
     if system:
         body["system"] = system
-    if request.tools:
-        body["tools"] = [_tool(tool) for tool in request.tools]
+    body |= _tool_fields(request, target.provider)
     body |= target.provider.body
     body |= values
-    given = {*values, *({"system", "tools"} & body.keys())}
+    given = {*values, *({"system", "tools", "tool_choice"} & body.keys())}
     extra = request.config.given.get("extra_body")
     full = with_extras(body, target, extra_body=extra, given=given)
     is_default = "max_tokens" not in values and full.get("max_tokens") == body["max_tokens"]
@@ -134,6 +137,21 @@ def _joined(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         else:
             joined.append(message)
     return joined
+
+
+def _tool_fields(request: Request, provider: Provider) -> dict[str, Any]:
+    """The fields of a body that are about tools."""
+    tools, kind, name = chosen(request, provider)
+    if not tools:
+        return {}
+    choice: dict[str, Any] = {} if kind is None else {"type": CHOICES[kind]}
+    if name is not None:
+        choice["name"] = name
+    if request.parallel_tool_calls is not None and kind != "none":
+        single = request.parallel_tool_calls is False
+        choice = {"type": "auto", **choice, "disable_parallel_tool_use": single}
+    sent: dict[str, Any] = {"tools": [_tool(tool) for tool in tools]}
+    return {**sent, "tool_choice": choice} if choice else sent
 
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,6 +235,8 @@ class MessagesDecoder(Decoded):
             case "tool_use":
                 opened["id"] = string(block.get("id"), "the id of a tool call")
                 opened["name"] = string(block.get("name"), "the name of a tool call")
+                opened["id"] = opened["id"] or f"call_{index}"
+                opened["joined"] = Joined()
                 opened["input"] = json_text(block.get("input") or {}, "the input of a tool call")
             case kind:
                 self.note(f"the answer has a part of type {str(kind)!r}, which is left out")
@@ -234,7 +254,7 @@ class MessagesDecoder(Decoded):
             case "signature_delta":
                 block["signature"] += string(delta.get("signature"), "a signature")
             case "input_json_delta":
-                block["arguments"] += raw(delta.get("partial_json"), "partial_json")
+                return self._arguments(block, raw(delta.get("partial_json"), "partial_json"))
             case kind:
                 self.note(f"the answer has pieces of type {str(kind)!r}, which are left out")
         return []
@@ -258,11 +278,19 @@ class MessagesDecoder(Decoded):
             case "tool_use":
                 if not block["name"]:
                     raise Malformed("a tool call without a name")
-                call_id = block["id"] or f"call_{index}"
-                arguments = whole(block["arguments"] or block["input"])
-                self._calls.append(ToolCallEvent(call_id, block["name"], arguments))
-                return [self._calls[-1]]
+                pieces = self._arguments(block, block["joined"].rest())
+                arguments = block["arguments"] or whole(block["input"])
+                self._calls.append(ToolCallEvent(block["id"], block["name"], arguments))
+                return [*pieces, self._calls[-1]]
         return []
+
+    def _arguments(self, block: dict[str, Any], text: str) -> list[Event]:
+        """The next piece of the arguments of a call."""
+        if "joined" not in block:
+            raise Malformed("arguments outside of a tool call")
+        piece = block["joined"].add(text)
+        block["arguments"] += piece
+        return [ToolCallDelta(block["id"], block["name"], piece)] if piece else []
 
     def _text(self, text: object) -> list[Event]:
         found = self._texts.add(raw(text, "text"))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from talu.backends.remote.encoding import Body, Target, wanted_logprobs
+from talu.backends.remote.tool_checks import ToolChecks
 from talu.engine.stops import StopMatcher
 from talu.types import Event, FinishReason, ReasoningDelta, Request, TextDelta, TokenLogprob, Usage
 
@@ -73,6 +74,7 @@ class Checks:
         self.report: SchemaReport | None = None
         if form is not None:
             self.report = form.checked_report(target.provider.name if sent else None)
+        self._tools = ToolChecks(request)
         self._has_text = False
         self._has_logprobs = False
         self._most = 0  # alternatives of a token
@@ -82,8 +84,13 @@ class Checks:
         """The stop sequence that the server did not stop at; the text ends before it."""
         return self._stops.matched
 
-    def seen(self, event: Event) -> Event:
-        """The event as the user gets it: up to a stop sequence, with the alternatives asked for."""
+    def seen(self, event: Event) -> Event | None:
+        """The event as the user gets it: up to a stop sequence, with the alternatives asked for.
+
+        None for a call after one that had to be alone.
+        """
+        if not self._tools.keeps(event):
+            return None
         if isinstance(event, TextDelta | ReasoningDelta):
             self._has_text = self._has_text or bool(event.text)
             event = replace(event, logprobs=tuple(map(self._shown, event.logprobs)))
@@ -103,7 +110,7 @@ class Checks:
             usage: the server's token counts.
             reason: the server's finish reason.
         """
-        notes = []
+        notes = self._tools.notes(reason, has_text=self._has_text)
         if (default := self._default_max_tokens) is not None and reason is FinishReason.LENGTH:
             cut = f"the answer was cut at {default} tokens, the default"
             notes.append(f"max_tokens was not set: {cut}, because the protocol needs a limit")

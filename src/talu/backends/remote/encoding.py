@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from talu.backends.remote.options import RemoteBackend
-from talu.backends.remote.providers import Provider
+from talu.backends.remote.providers import TOOLS, Provider
 from talu.config import FIELDS, GenerationConfig, source_of
 from talu.error_text import shown
 from talu.exceptions import ValidationError
@@ -80,7 +80,7 @@ class Body:
 def honoured(target: Target, *, raw: bool) -> frozenset[str]:
     """The settings that a request may have: all when others are left out with a note."""
     if target.options.on_unsupported == "warn":
-        return frozenset(FIELDS)
+        return frozenset({*FIELDS, *TOOLS})
     return frozenset(target.provider.settings(raw=raw)) | {"extra_body"}
 
 
@@ -92,7 +92,7 @@ def set_values(
     values: dict[str, Any] = {}
     notes: list[str] = []
     for name, value in request.settings.items():
-        if name in ("extra_body", "tools"):
+        if name == "extra_body" or (name in TOOLS and name in known):
             continue
         if name == "response_format":
             fields, note = _form(target, value, raw=raw)

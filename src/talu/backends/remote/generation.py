@@ -229,7 +229,8 @@ class RemoteGeneration:
         if (checks := self._checks) is None:
             return
         for event in events:
-            self._events.append(checks.seen(event))
+            if (seen := checks.seen(event)) is not None:
+                self._events.append(seen)
             if checks.stopped is not None:
                 self._stop()
                 return

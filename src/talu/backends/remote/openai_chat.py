@@ -22,7 +22,6 @@ from talu.backends.remote.answers import (
     real,
     string,
     text_of,
-    whole,
 )
 from talu.backends.remote.encoding import (
     Body,
@@ -32,6 +31,8 @@ from talu.backends.remote.encoding import (
     wanted_logprobs,
     with_extras,
 )
+from talu.backends.remote.providers import TOOLS, Provider
+from talu.backends.remote.tool_checks import chosen
 from talu.types import (
     Event,
     FinishReason,
@@ -40,6 +41,7 @@ from talu.types import (
     Request,
     TextDelta,
     TokenLogprob,
+    ToolCallDelta,
     ToolCallEvent,
     Usage,
 )
@@ -87,13 +89,28 @@ def encode_chat(request: Request, target: Target) -> Body:
     }
     if provider.counts_streams:
         body["stream_options"] = {"include_usage": True}
-    if request.tools:
-        body["tools"] = [dict(tool) for tool in request.tools]
+    body |= tool_fields(request, provider)
     body |= provider.body
     body |= values
-    given = {*values, *(("tools",) if request.tools else ())}
+    given = {*values, *(set(TOOLS) & body.keys())}
     extra = request.config.given.get("extra_body")
     return Body(NAMED_PATH, with_extras(body, target, extra_body=extra, given=given), notes)
+
+
+def tool_fields(request: Request, provider: Provider) -> dict[str, Any]:
+    """The fields of a body that are about tools."""
+    tools, choice, name = chosen(request, provider)
+    fields: dict[str, Any] = {}
+    if tools:
+        fields["tools"] = [dict(tool) for tool in tools]
+    if name is not None:
+        fields["tool_choice"] = {"type": "function", "function": {"name": name}}
+    elif choice is not None:
+        fields["tool_choice"] = choice
+    several = request.parallel_tool_calls
+    if several is not None and "parallel_tool_calls" in provider.settings(raw=False):
+        fields["parallel_tool_calls"] = several
+    return fields
 
 
 def _message(message: Mapping[str, Any], target: Target) -> dict[str, Any]:
@@ -135,11 +152,14 @@ def _call_id(call_id: str, length: int | None) -> str:
 class Call:
     """A tool call whose parts arrive one after the other."""
 
-    def __init__(self, call_id: str) -> None:
+    def __init__(self, call_id: str, number: int) -> None:
         self.id = call_id
         self.name = ""
-        self.arguments: list[str] = []
+        self.arguments: list[str] = []  # the pieces, as they were given on
         self.extra: object = None
+        self._number = number
+        self._joined = Joined()
+        self._waiting = ""  # for the name
 
     def add(self, part: Mapping[str, Any]) -> None:
         """Add what a delta has of it."""
@@ -148,12 +168,23 @@ class Call:
         name = string(function.get("name"), "the name of a tool call")
         if name != self.name:  # some servers repeat it in every delta
             self.name += name
-        self.arguments.append(json_text(function.get("arguments"), "the arguments of a tool call"))
+        piece = json_text(function.get("arguments"), "the arguments of a tool call")
+        self._waiting += self._joined.add(piece)
         if part.get("extra_content") is not None:
             self.extra = part["extra_content"]
 
-    def event(self, number: int, provider: str) -> ToolCallEvent:
-        """The complete call.
+    def pieces(self) -> list[ToolCallDelta]:
+        """What has come of the arguments, once the name is known."""
+        piece, self._waiting = self._waiting, ""
+        if not piece or not self.name:
+            self._waiting = piece
+            return []
+        self.id = self.id or f"call_{self._number}"  # it stays the same from here on
+        self.arguments.append(piece)
+        return [ToolCallDelta(self.id, self.name, piece)]
+
+    def event(self, provider: str) -> list[Event]:
+        """The rest of the arguments, and the complete call.
 
         Raises:
             Malformed: it has no name.
@@ -163,8 +194,11 @@ class Call:
         data = None
         if self.extra is not None:
             data = kept({"provider": provider, "extra_content": self.extra})
-        arguments = whole("".join(self.arguments)) or "{}"
-        return ToolCallEvent(self.id or f"call_{number}", self.name, arguments, data)
+        self._waiting += self._joined.rest()
+        rest = self.pieces()
+        self.id = self.id or f"call_{self._number}"
+        arguments = "".join(self.arguments) or "{}"
+        return [*rest, ToolCallEvent(self.id, self.name, arguments, data)]
 
 
 class ChatDecoder(Decoded):
@@ -215,7 +249,7 @@ class ChatDecoder(Decoded):
             events.append(TextDelta(text, tokens, logprobs))
         elif (logprobs or tokens) and isinstance(events[-1], ReasoningDelta):
             events[-1] = replace(events[-1], tokens=tokens, logprobs=logprobs)
-        self._tool_calls(delta)
+        events += self._tool_calls(delta)
         stop, reason = choice.get("stop_reason"), choice.get("finish_reason")
         if isinstance(stop, str) and reason == "stop":
             self.stop_sequence = string(stop, "a stop sequence")
@@ -264,16 +298,23 @@ class ChatDecoder(Decoded):
         self._details, self._reasons = [], False
         return [ReasoningEnd(kept(data))]
 
-    def _tool_calls(self, delta: Mapping[str, Any]) -> None:
+    def _tool_calls(self, delta: Mapping[str, Any]) -> list[Event]:
         parts = delta.get("tool_calls")
         if parts is not None and not isinstance(parts, list):
             raise Malformed("tool_calls that are not a list")
+        events: list[Event] = []
         for place, part in enumerate(parts or ()):
             if not isinstance(part, Mapping):
                 raise Malformed("a tool call that is not an object")
-            self._call_of(part, place).add(part)
+            events += self._added(self._call_of(part, place), part)
         if legacy := member(delta, "function_call"):
-            self._call_of({"index": 0}, 0).add({"function": legacy})
+            events += self._added(self._call_of({"index": 0}, 0), {"function": legacy})
+        return events
+
+    def _added(self, call: Call, part: Mapping[str, Any]) -> list[Event]:
+        call.add(part)
+        pieces = call.pieces()
+        return [*self._end_of_reasoning(), *pieces] if pieces else []
 
     def _call_of(self, part: Mapping[str, Any], place: int) -> Call:
         """The call that a part belongs to; a new id, or a new number, begins another call."""
@@ -284,7 +325,7 @@ class ChatDecoder(Decoded):
         if known is None or (call_id and known.id and call_id != known.id):
             if len(self._calls) >= MAX_CALLS:
                 raise Malformed(f"more than {MAX_CALLS:,} tool calls")
-            known = self._open[index] = Call(call_id)
+            known = self._open[index] = Call(call_id, len(self._calls))
             self._calls.append(known)
         return known
 
@@ -296,14 +337,15 @@ class ChatDecoder(Decoded):
         events += self._end_of_reasoning()
         if text := self._texts.rest():
             events.append(TextDelta(text))
-        calls = [call.event(number, self._provider.name) for number, call in enumerate(self._calls)]
+        calls = [event for call in self._calls for event in call.event(self._provider.name)]
         if self.reason is FinishReason.TOOL_CALLS and not calls:
             raise Malformed("an answer that ends with tool calls and has none")
         if calls and self.reason is FinishReason.STOP:
             self.reason = FinishReason.TOOL_CALLS
         self._calls = []
-        for call in calls:
-            self.check_call(call.name, call.arguments)
+        for event in calls:
+            if isinstance(event, ToolCallEvent):
+                self.check_call(event.name, event.arguments)
         return [*events, *calls]
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "PLAIN",
     "PLAIN_ANTHROPIC",
     "PROVIDERS",
+    "TOOLS",
     "Dialect",
     "Protocol",
     "Provider",
@@ -39,6 +40,7 @@ SETTINGS = {  # the fields of ``GenerationConfig`` that every server takes, and 
     "logit_bias": "logit_bias",
 }
 SAMPLING = {"top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repetition_penalty"}
+TOOLS = {name: name for name in ("tools", "tool_choice", "parallel_tool_calls")}
 TEMPLATE = {"extra_context": "chat_template_kwargs"}
 LLAMA = {"top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repeat_penalty"}
 LOCAL_S = 600.0  # a server on the user's own machine may load the model first
@@ -63,6 +65,7 @@ class Provider(NamedTuple):
         embeddings: it has embeddings.
         forms: how it is asked for a form of the answer (``response_format``); None if it cannot be.
         enforces_strict: it enforces only schemas of OpenAI's strict kind.
+        names_tools: it can be told which tool to call.
         max_stops: the most stop sequences of a request.
         counts_streams: it must be asked for the token counts of a stream.
         reasoning_back: the field in which its reasoning goes back to it with the history, if it
@@ -88,6 +91,7 @@ class Provider(NamedTuple):
     embeddings: bool = False
     forms: Dialect | None = "openai"
     enforces_strict: bool = False
+    names_tools: bool = True
     max_stops: int | None = None
     counts_streams: bool = True
     reasoning_back: Reasoning = ""
@@ -118,7 +122,7 @@ class Provider(NamedTuple):
             templates = ("chat_template", "extra_context")
             known = {name: theirs for name, theirs in known.items() if name not in templates}
         else:
-            known |= self.names
+            known |= {**self.names, **TOOLS}
         if self.forms is not None and not (raw and self.forms in ("openai", "anthropic")):
             known["response_format"] = "response_format"
         return {name: theirs for name, theirs in known.items() if name not in self.without}
@@ -203,7 +207,9 @@ _ROWS = (
         base_url="http://localhost:11434/v1",
         key_variable="OLLAMA_API_KEY",
         needs_key=False,
-        without=frozenset({"logprobs", "top_logprobs", "logit_bias"}),  # it ignores them
+        without=frozenset(  # it ignores them
+            {"logprobs", "top_logprobs", "logit_bias", "tool_choice", "parallel_tool_calls"}
+        ),
         completions=True,
         embeddings=True,
         first_token_s=LOCAL_S,
@@ -219,6 +225,7 @@ _ROWS = (
         token_prompts=True,
         embeddings=True,
         forms="llamacpp",
+        names_tools=False,
         first_token_s=LOCAL_S,
         owned_by=("llamacpp",),
     ),
@@ -228,7 +235,8 @@ _ROWS = (
         key_variable="LM_API_TOKEN",
         needs_key=False,
         also={"top_k": "top_k", "repetition_penalty": "repeat_penalty"},
-        without=frozenset({"logprobs", "top_logprobs"}),
+        without=frozenset({"logprobs", "top_logprobs", "parallel_tool_calls"}),
+        names_tools=False,
         completions=True,
         embeddings=True,
         first_token_s=LOCAL_S,
@@ -242,6 +250,7 @@ _ROWS = (
         also={"top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repeat_penalty"},
         completions=True,
         embeddings=True,
+        without=frozenset({"parallel_tool_calls"}),
         first_token_s=LOCAL_S,
     ),
     Provider(
@@ -257,6 +266,7 @@ _ROWS = (
         base_url="https://api.together.xyz/v1",
         key_variable="TOGETHER_API_KEY",
         also=SAMPLING,
+        without=frozenset({"parallel_tool_calls"}),
         completions=True,
         embeddings=True,
     ),
@@ -265,6 +275,7 @@ _ROWS = (
         base_url="https://api.fireworks.ai/inference/v1",
         key_variable="FIREWORKS_API_KEY",
         also=SAMPLING,
+        without=frozenset({"parallel_tool_calls"}),
         completions=True,
         embeddings=True,
     ),
@@ -283,7 +294,7 @@ _ROWS = (
         base_url="https://api.deepseek.com",
         key_variable="DEEPSEEK_API_KEY",
         forms=None,  # its chats know JSON without a schema only
-        without=frozenset({"seed", "logit_bias"}),
+        without=frozenset({"seed", "logit_bias", "parallel_tool_calls"}),
         reasoning_back="reasoning_content",
         reasoning_with_calls=True,
     ),
@@ -291,7 +302,7 @@ _ROWS = (
         name="gemini",
         base_url="https://generativelanguage.googleapis.com/v1beta/openai",
         key_variable="GEMINI_API_KEY",
-        without=frozenset({"logprobs", "top_logprobs", "logit_bias"}),
+        without=frozenset({"logprobs", "top_logprobs", "logit_bias", "parallel_tool_calls"}),
         embeddings=True,
         keeps_call_data=True,
     ),

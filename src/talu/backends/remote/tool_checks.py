@@ -1,0 +1,67 @@
+"""Writes the choice of tools for servers, and checks that an answer follows it. It is pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from talu.backends.remote.providers import Provider
+from talu.types import Event, FinishReason, Request, ToolCallDelta, ToolCallEvent
+
+__all__ = ["TOOL_SETTINGS", "ToolChecks", "chosen"]
+
+TOOL_SETTINGS = ("tools", "tool_choice", "parallel_tool_calls")
+KINDS = ("auto", "none", "required")
+
+
+def chosen(
+    request: Request, provider: Provider
+) -> tuple[list[Mapping[str, Any]], str | None, str | None]:
+    """The tools to send, the kind of choice if one was made, and the name of the tool to call.
+
+    A server that takes no names gets this tool alone, and has to call one.
+    """
+    tools, choice = list(request.tools), request.tool_choice
+    if choice is None or "tool_choice" not in provider.settings(raw=False):
+        return tools, None, None
+    if choice in KINDS:
+        return tools, choice, None
+    if provider.names_tools:
+        return tools, "named", choice
+    return [tool for tool in tools if _name(tool) == choice], "required", None
+
+
+def _name(tool: Mapping[str, Any]) -> object:
+    return tool.get("function", tool).get("name")
+
+
+class ToolChecks:
+    """Keeps what an answer has of calls to what was asked for."""
+
+    def __init__(self, request: Request) -> None:
+        """Prepare the checks."""
+        self._choice = request.tool_choice
+        self._single = request.parallel_tool_calls is False
+        self._ids: list[str] = []  # of the calls, in order
+
+    def keeps(self, event: Event) -> bool:
+        """Whether the user gets this event: all but the calls after one that had to be alone."""
+        if not isinstance(event, ToolCallDelta | ToolCallEvent):
+            return True
+        if event.call_id not in self._ids:
+            self._ids.append(event.call_id)
+        return not self._single or event.call_id == self._ids[0]
+
+    def notes(self, reason: FinishReason | None, *, has_text: bool) -> list[str]:
+        """What the server did not do."""
+        notes = []
+        choice, calls = self._choice, len(self._ids)
+        if self._single and calls > 1:
+            notes.append(
+                f"the server made {calls} tool calls although parallel_tool_calls is False: all "
+                "but the first were left out"
+            )
+        if choice == "none" and calls:
+            notes.append("the server called a tool although tool_choice is 'none'")
+        forced = choice not in (None, "auto", "none")
+        if forced and not calls and (has_text or reason is FinishReason.STOP):
+            notes.append(f"the server called no tool although tool_choice is {choice!r}")
+        return notes

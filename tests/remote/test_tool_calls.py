@@ -1,0 +1,204 @@
+"""Remote models get tools and the choice among them, and stream the arguments of their calls."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.remote import replies
+from tests.remote.llama import ALIAS, LlamaCpp
+from tests.remote.server import Reply, Server
+
+from talu import AnthropicBackend, ModelSpec, OpenAICompatibleBackend, ValidationError, convert
+from talu.backends.remote.openai_chat import tool_fields
+from talu.backends.remote.providers import provider_named
+from talu.chat import ToolCallPiece
+from talu.types import Request
+
+Serve = Callable[..., Server]
+NO_CALL = "the server called no tool although tool_choice is 'required'"
+
+
+def weather(city: str) -> str:
+    """Say how the weather is."""
+    return f"sunny in {city}"
+
+
+def clock() -> str:
+    """Say what time it is."""
+    return "noon"
+
+
+def openai_calls(*arguments: list[str]) -> Reply:
+    """An answer with a call for each list, whose arguments come in these pieces."""
+    deltas = []
+    for number, pieces in enumerate(arguments):
+        function = {"name": "weather", "arguments": ""}
+        start = {"index": number, "id": f"c{number}", "type": "function", "function": function}
+        deltas.append(replies.delta(tool_calls=[start]))
+        for piece in pieces:
+            part = {"index": number, "function": {"arguments": piece}}
+            deltas.append(replies.delta(tool_calls=[part]))
+    return replies.stream(*deltas, replies.delta(finish="tool_calls"), replies.event("[DONE]"))
+
+
+def anthropic_calls(*arguments: list[str]) -> Reply:
+    """The same in the messages protocol."""
+    blocks = []
+    for number, pieces in enumerate(arguments):
+        use = {"type": "tool_use", "id": f"c{number}", "name": "weather", "input": {}}
+        parts = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+        blocks += replies.block(number, use, *parts)
+    return replies.stream(replies.message_start(), *blocks, *replies.message_end("tool_use"))
+
+
+CALLS = {"openai": openai_calls, "anthropic": anthropic_calls}
+TEXTS: dict[str, Any] = {"openai": replies.chat, "anthropic": replies.message}
+
+
+def client_of(faces: Any, server: Server, protocol: str, **options: Any) -> Any:
+    backend = AnthropicBackend if protocol == "anthropic" else OpenAICompatibleBackend
+    spec = ModelSpec("m", backend(base_url=server.url, max_retries=0, **options))
+    return faces.face.client_class(spec)
+
+
+@pytest.fixture(params=["openai", "anthropic"])
+def protocol(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def test_the_arguments_of_a_call_come_in_pieces_that_join_to_the_whole(
+    faces: Any, serve: Serve, protocol: str
+) -> None:
+    pieces = ['{"ci', 'ty": "S', "\\u00e3o ", 'Paulo"}']
+    server = serve(CALLS[protocol](pieces, ['{"city": "Rome"}']))
+    chat = client_of(faces, server, protocol).chat(tools=[weather])
+    stream = faces.run(chat.send("q", stream=True))
+    read = [piece for piece in faces.read(stream) if isinstance(piece, ToolCallPiece)]
+    assert len([piece for piece in read if piece.call_id == "c0"]) == len(pieces) + 1
+    for call in stream.tool_calls:
+        assert call.arguments == "".join(p.arguments for p in read if p.call_id == call.id)
+    assert [call.execute() for call in stream.tool_calls] == ["sunny in São Paulo", "sunny in Rome"]
+
+
+def test_talu_carries_out_the_calls_of_a_server(faces: Any, serve: Serve, protocol: str) -> None:
+    server = serve(
+        CALLS[protocol](['{"city": "Rome"}'], ['{"city": 3}']), TEXTS[protocol]("Sunny.")
+    )
+    client = client_of(faces, server, protocol)
+    answer = faces.run(client.ask("q", tools=[weather], max_rounds=2))
+    assert answer == "Sunny."
+    sent = server.requests[1].json["messages"]
+    if protocol == "openai":
+        results = {m["tool_call_id"]: m["content"] for m in sent if m["role"] == "tool"}
+    else:
+        results = {part["tool_use_id"]: part["content"] for part in sent[-1]["content"]}
+    assert results["c0"] == "sunny in Rome"
+    assert results["c1"].startswith("Error: the arguments of the call of 'weather' do not fit")
+
+
+FIELDS = {
+    "openai": {
+        "auto": "auto",
+        "none": "none",
+        "required": "required",
+        "clock": {"type": "function", "function": {"name": "clock"}},
+    },
+    "anthropic": {
+        "auto": {"type": "auto"},
+        "none": {"type": "none"},
+        "required": {"type": "any"},
+        "clock": {"type": "tool", "name": "clock"},
+    },
+}
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", "required", "clock"])
+def test_a_choice_is_sent_in_the_form_of_the_protocol(
+    faces: Any, serve: Serve, protocol: str, choice: str
+) -> None:
+    server = serve(TEXTS[protocol]("Hi."))
+    client = client_of(faces, server, protocol)
+    faces.run(client.ask("q", tools=[weather, clock], tool_choice=choice))
+    assert server.requests[0].json["tool_choice"] == FIELDS[protocol][choice]
+
+
+def test_one_call_at_a_time_is_asked_for_and_kept_to(
+    faces: Any, serve: Serve, protocol: str
+) -> None:
+    server = serve(CALLS[protocol](['{"city": "Rome"}'], ['{"city": "Oslo"}']))
+    chat = client_of(faces, server, protocol).chat()
+    answer = faces.run(chat.send("q", tools=[weather], parallel_tool_calls=False))
+    body = server.requests[0].json
+    if protocol == "openai":
+        assert body["parallel_tool_calls"] is False
+    else:
+        assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
+    assert [call.id for call in answer.tool_calls] == ["c0"]
+    assert "2 tool calls although parallel_tool_calls is False" in answer.notes[-1]
+
+
+def test_an_answer_without_the_call_that_was_demanded_has_a_note(
+    faces: Any, serve: Serve, protocol: str
+) -> None:
+    client = client_of(faces, serve(TEXTS[protocol]("Hi.")), protocol)
+    answer = faces.run(client.ask("q", tools=[weather], tool_choice="required"))
+    assert NO_CALL in answer.notes
+
+
+@pytest.mark.parametrize("name", ["llamacpp", "lmstudio"])
+def test_a_server_that_takes_no_names_gets_the_chosen_tool_alone(name: str) -> None:
+    tools = tuple({"type": "function", "function": {"name": each}} for each in ("a", "b"))
+    fields = tool_fields(Request(tools=tools, tool_choice="b"), provider_named(name))
+    assert fields == {"tools": [dict(tools[1])], "tool_choice": "required"}
+
+
+def test_a_choice_that_a_server_ignores_is_an_error_or_a_note(faces: Any, serve: Serve) -> None:
+    server = serve(replies.chat("Hi."))
+
+    def ask(**options: Any) -> Any:
+        backend = OpenAICompatibleBackend(base_url=f"{server.url}", max_retries=0, **options)
+        client = faces.face.client_class(ModelSpec("ollama::m", backend))
+        return faces.run(client.ask("q", tools=[weather], tool_choice="required"))
+
+    with pytest.raises(ValidationError, match="has no tool_choice") as refused:
+        ask()
+    assert refused.value.details["param"] == "tool_choice"
+    assert server.requests == []
+    assert "ollama has no tool_choice: it was left out" in ask(on_unsupported="warn").notes
+    assert "tool_choice" not in server.requests[0].json
+
+
+@pytest.fixture(scope="module")
+def pocket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaCpp]:
+    """A server of the model in the package, whose template knows tools."""
+    path = tmp_path_factory.mktemp("tools") / "pocket.gguf"
+    convert("talu/pocket", to="f16", output=path)
+    with LlamaCpp(model=path) as server:
+        yield server
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_llamacpp_is_made_to_call_and_gets_the_result(
+    remote: Any, pocket: LlamaCpp, stream: bool
+) -> None:
+    backend = OpenAICompatibleBackend(pocket.base_url)
+    client = remote.client_of(ModelSpec(f"llamacpp::{ALIAS}", backend))
+    chat = client.chat(tools=[weather, clock])
+    settings: Any = {"tool_choice": "weather", "temperature": 0, "max_tokens": 60}
+    answer = remote.run(chat.send("How is the weather in Rome?", stream=stream, **settings))
+    if stream:
+        read = [piece for piece in remote.read(answer) if isinstance(piece, ToolCallPiece)]
+        assert "".join(p.arguments for p in read) == answer.tool_calls[0].arguments
+    (call,) = answer.tool_calls
+    assert (call.name, call.execute()) == ("weather", "sunny in Rome")
+    results = {call.id: call.execute()}
+    last = remote.run(chat.submit_tool_results(results, tool_choice="none", max_tokens=8))
+    assert (last.tool_calls, bool(last.text)) == (None, True)
+
+
+def test_llamacpp_without_tools_in_its_template_has_a_note(remote: Any, llama: LlamaCpp) -> None:
+    backend = OpenAICompatibleBackend(llama.base_url)
+    client = remote.client_of(ModelSpec(f"llamacpp::{ALIAS}", backend))
+    answer = remote.run(client.ask("q", tools=[weather], tool_choice="required", max_tokens=4))
+    assert NO_CALL in answer.notes
