@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from talu.backends.scripted import ScriptedModel
-from talu.types import Done, FinishReason, Timings, Usage
+from talu.types import Done, FinishReason, Timings, ToolCallEvent, Usage
 
 Scripted = Callable[..., ScriptedModel]
 Talu = Callable[..., Any]
@@ -120,6 +120,34 @@ def test_an_answer_that_does_not_have_its_form_is_printed_and_is_a_failure(
     assert outcome.status == 1
     assert "Hi there" in outcome.out
     assert "does not have the form" in outcome.err
+
+
+def test_a_function_is_a_tool_whose_calls_are_carried_out_and_shown_on_stderr(
+    talu: Talu, scripted: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_tools.py").write_text("def double(n: int) -> int:\n    return 2 * n\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    call = ToolCallEvent("c1", "double", '{"n": 2}')
+    model = scripted("Let me see.", call, more=[["4."]])
+    outcome = talu("ask", "hi", "--model", "m", "--tool", "my_tools:double")
+    assert (outcome.status, outcome.out) == (0, "Let me see.\n4.\n")
+    assert 'talu: double({"n": 2}) -> 4\n' in outcome.err
+    assert model.requests[1].messages[-1]["content"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("double", "must be MODULE:FUNCTION"),
+        ("no_such_module:f", "was not found"),
+        ("json:no_such_function", "was not found"),
+    ],
+)
+def test_a_tool_that_is_not_there_is_wrong_usage(talu: Talu, name: str, problem: str) -> None:
+    outcome = talu("ask", "hi", "--model", "m", "--tool", name)
+    assert outcome.status == 2
+    assert problem in outcome.err
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])

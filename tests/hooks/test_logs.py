@@ -8,7 +8,7 @@ import pytest
 from talu.chat.observers import Generation, Hook
 from talu.exceptions import GenerationError, ValidationError
 from talu.hooks import LoggingHook, OpenTelemetryHook
-from talu.types import Done, FinishReason, Timings, Usage
+from talu.types import Done, FinishReason, Timings, ToolCallEvent, Usage
 
 FAST = Done(FinishReason.LENGTH, Usage(7, 3, 5), Timings(tokens_per_second=60.04), "scripted")
 LOGGER = "talu.generations"
@@ -128,3 +128,19 @@ def test_a_name_in_place_of_a_logger_is_refused() -> None:
 def test_content_must_be_a_boolean(hook) -> None:
     with pytest.raises(ValidationError, match="content must be True or False, got 'false'"):
         hook(content="false")
+
+
+def add(a: int) -> int:
+    """Add one."""
+    return a + 1
+
+
+def test_a_tool_call_is_one_line_without_its_content(faces, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    script = [ToolCallEvent("c1", "add", '{"a": 1}')]
+    client = faces.client(script, "2.", hooks=[LoggingHook()])
+    faces.run(client.ask("Hi", tools=[add], max_rounds=2))
+    (record,) = [each for each in caplog.records if each.talu["event"] == "tool"]
+    known = {key: record.talu[key] for key in ("tool", "call_id", "model")}
+    assert known == {"tool": "add", "call_id": "c1", "model": "scripted"}
+    assert not {"arguments", "output", "error"} & record.talu.keys()

@@ -53,6 +53,31 @@ def telemetry() -> Telemetry:
     return Telemetry()
 
 
+def fails() -> None:
+    """Fail."""
+    raise OSError("secret")
+
+
+def test_a_tool_call_is_a_child_span(faces, telemetry) -> None:
+    script = [ToolCallEvent("c1", "fails", "{}")]
+    for content in (False, True):
+        client = faces.client(script, "Well.", hooks=[telemetry.hook(content=content)])
+        faces.run(client.ask("Hi", tools=[fails], max_rounds=2))
+    tool, whole, with_content, _ = telemetry.spans
+    assert (tool.name, tool.parent.span_id) == ("execute_tool fails", whole.context.span_id)
+    assert tool.attributes == {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "fails",
+        "gen_ai.tool.type": "function",
+        "gen_ai.tool.call.id": "c1",
+        "error.type": "TOOL_FAILED",
+    }
+    assert tool.status.status_code is StatusCode.ERROR
+    assert tool.end_time >= tool.start_time
+    assert with_content.attributes["gen_ai.tool.call.arguments"] == "{}"
+    assert "secret" in with_content.attributes["gen_ai.tool.call.result"]
+
+
 def test_a_generation_is_a_span_with_settings_and_results(faces, telemetry) -> None:
     client = faces.client(["one", FAST], hooks=[telemetry.hook()])
     chat = client.chat(session_id="s")

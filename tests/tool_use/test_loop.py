@@ -199,7 +199,9 @@ def test_a_stream_has_pieces_of_calls_and_of_results_whose_text_is_empty(faces) 
         assert [piece.complete for piece in own] == [False] * (len(own) - 1) + [True]
     runs = [piece.run for piece in pieces if isinstance(piece, ToolRunPiece)]
     assert [(run.call.id, run.output) for run in runs] == [("c1", "3"), ("c2", "7")]
-    assert (stream.text, pieces[-1].finish_reason) == ("Done.", "stop")
+    assert stream.text == "Done."
+    reasons = [piece.finish_reason for piece in pieces]
+    assert reasons == [None] * (len(pieces) - 1) + ["stop"]
 
 
 def test_a_form_is_for_the_answer_after_the_calls(faces) -> None:

@@ -183,7 +183,7 @@ class Turn(Generic[ChatT]):
                         piece = builder.add(event)
                         if self.on_token is not None or self._observation.first_token_ms is None:
                             await self._observe(event, piece)
-                        if piece is not None:
+                        if piece is not None and piece.finish_reason is None:
                             yield piece
                 self._round.check_done()
                 async with aclosing(self._carry_out()) as runs:
@@ -192,6 +192,7 @@ class Turn(Generic[ChatT]):
                 if (request := self._next_request()) is None:
                     break
                 generation = await self._begin_round(request)
+            yield self._last_piece()
         except Exception as error:
             await self.fail(error)
             raise
@@ -204,6 +205,13 @@ class Turn(Generic[ChatT]):
                 raise stop from failure
             raise
         await self.finish()
+
+    def _last_piece(self) -> Token:
+        """The piece with the finish reason, which comes once no other request follows."""
+        done = self.outcome.builder.done
+        if done is None or self._tools.under_way:
+            return Token(finish_reason=FinishReason.CANCELLED)
+        return Token(finish_reason=done.finish_reason)
 
     async def _carry_out(self) -> AsyncGenerator[ToolRun]:
         """Carry out the calls of a round; its items and each result are stored at once."""

@@ -18,6 +18,7 @@ from talu.cli.options import (
 )
 from talu.cli.stdin import DASH, mention_unread, read_text
 from talu.cli.text import MAYBE_EMPTY, TEXT
+from talu.cli.tools import shown, tool_settings
 from talu.first_use import loaded
 from talu.types import Speculative
 
@@ -37,6 +38,14 @@ MAX_PATH = 1000  # characters; longer ones are fields
     metavar="FILE|FIELDS",
     help="The form of the answer: a file with a JSON Schema, or fields such as 'name, age int'.",
 )
+@click.option(
+    "--tool",
+    "tools",
+    type=TEXT,
+    multiple=True,
+    metavar="MODULE:FUNCTION",
+    help="A function that the model may call; its calls are carried out. Can be repeated.",
+)
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object, with usage and timings."
@@ -53,6 +62,7 @@ def command(
     seed: int | None,
     stop: tuple[str, ...],
     schema: str | None,
+    tools: tuple[str, ...],
     no_stream: bool,
     as_json: bool,
 ) -> None:
@@ -73,14 +83,14 @@ def command(
     if schema is not None:
         config.response_format = _schema(schema)
     with open_client(model, speculative=speculative) as client:
-        chat = client.chat(system=system, config=config)
+        chat = client.chat(system=system, config=config, **tool_settings(tools))
         if as_json:
             answer = chat.send(question)
             write_json(answer.to_dict())
             _check(answer)
             return
         with chat(question) as response:
-            write([response.text] if no_stream else response)
+            write([response.text] if no_stream else shown(response))
     report(response)
     _check(response)
 

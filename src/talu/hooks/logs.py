@@ -16,6 +16,7 @@ from talu.config import check_boolean
 from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.hooks.ending import error_type, finish_reason
+from talu.tools.calls import ToolRun
 
 __all__ = ["LoggingHook"]
 
@@ -23,7 +24,7 @@ NUMBERS = itertools.count(1)
 
 
 class LoggingHook(Hook):
-    """Logs the start and the end of every generation.
+    """Logs the start and the end of every generation, and its tool calls that talu carries out.
 
     A record is one line of ``name=value`` pairs; its attribute ``talu`` has the same pairs as a
     dictionary, for formatters that write JSON. ``generation`` is a number shared by the start and
@@ -34,8 +35,8 @@ class LoggingHook(Hook):
     Args:
         logger: the logger to use; ``talu.generations`` if None.
         level: level of all records, except that failures are at least warnings.
-        content: also log content: the prompt, the answer, and error messages, which may quote
-            them.
+        content: also log content: the prompt, the answer, the arguments and results of tool calls,
+            and error messages, which may quote them.
 
     Raises:
         ValidationError: an argument is of the wrong type.
@@ -89,6 +90,18 @@ class _Observer(Hook):
 
     def on_first_token(self, chat: Any, time_ms: float) -> None:
         self._first_token_ms = round(time_ms, 3)
+
+    def on_tool_run(self, chat: Any, run: ToolRun) -> None:
+        pairs: dict[str, object] = {
+            "tool": run.name,
+            "call_id": run.call.id,
+            "error": None if run.error is None else run.error.code,
+            "duration_ms": round(run.duration_ms, 3),
+        }
+        if self._content:
+            pairs |= {"arguments": run.call.arguments, "output": run.output}
+        level = self._level if run.error is None else max(self._level, logging.WARNING)
+        self._log(level, "tool", pairs)
 
     def on_generation_end(
         self,

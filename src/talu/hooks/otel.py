@@ -19,6 +19,7 @@ from talu.error_text import shown
 from talu.exceptions import DependencyError, ValidationError
 from talu.hooks.ending import error_type, finish_reason
 from talu.hooks.otel_messages import input_messages, output_messages
+from talu.tools.calls import ToolRun
 from talu.types import Handle
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class OpenTelemetryHook(Hook, Handle):
     its finish reason is ``cancelled``. A seed of 2**63 or more does not fit an attribute and is
     left out.
 
+    Each tool call that talu carries out is a child span ``execute_tool {name}``.
+
     The histograms are ``gen_ai.client.operation.duration`` and, for streams,
     ``gen_ai.client.operation.time_to_first_chunk`` in seconds, and ``gen_ai.client.token.usage``.
 
@@ -53,8 +56,8 @@ class OpenTelemetryHook(Hook, Handle):
     the SDK and the exporter.
 
     Args:
-        content: also record content: the messages to and from the model, and error messages, which
-            may quote them.
+        content: also record content: the messages to and from the model, the arguments and results
+            of tool calls, and error messages, which may quote them.
         tracer_provider: replaces the global one.
         meter_provider: replaces the global one.
 
@@ -151,6 +154,31 @@ class _Observer(Hook):
             self._instruments.first_chunk.record(seconds, self._common)
             if self._span is not None:
                 self._span.set_attribute("gen_ai.response.time_to_first_chunk", seconds)
+
+    def on_tool_run(self, chat: object, run: ToolRun) -> None:
+        ended: Attributes = {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": run.name,
+            "gen_ai.tool.type": "function",
+            "gen_ai.tool.call.id": run.call.id,
+        }
+        if run.error is not None:
+            ended["error.type"] = run.error.code
+        if self._content:
+            ended["gen_ai.tool.call.arguments"] = run.call.arguments
+            ended["gen_ai.tool.call.result"] = run.output
+        parent = None if self._span is None else self._trace.set_span_in_context(self._span)
+        span = self._tracer.start_span(
+            f"execute_tool {run.name}",
+            context=parent,
+            kind=self._trace.SpanKind.INTERNAL,
+            attributes=ended,
+            start_time=run.began_ns,
+        )
+        if run.error is not None:
+            message = str(run.error) if self._content else None
+            span.set_status(self._trace.StatusCode.ERROR, message)
+        span.end(run.began_ns + int(run.duration_ms * 1e6))
 
     def on_generation_end(
         self,

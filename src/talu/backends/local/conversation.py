@@ -86,7 +86,8 @@ def _rendered(request: Request, engine: Engine, source: str, must_fit: bool) -> 
         ids = tokenizer.encode_parts(parts, watch=watch)
     spelled = sorted({piece for piece, is_spelling in parts if is_spelling})
     notes = [_note(spelled)] if spelled else []
-    if any("name" in message for message in messages) and not traits(source).names:
+    named = [each for each in messages if "name" in each and each.get("role") != "tool"]
+    if named and not traits(source).names:  # a result has the id of its call
         notes.append("the chat template does not show the model the names of messages")
     if any(map(_has_foreign_reasoning, request.messages or ())):
         notes.append("the reasoning of other providers in the history was left out of the prompt")
