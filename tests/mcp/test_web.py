@@ -165,8 +165,8 @@ def test_a_key_that_a_server_repeats_is_hidden(address: str) -> None:
 
 
 def test_a_call_behind_an_address_has_a_time_limit(address: str) -> None:
-    with MCP(address, timeout=1) as source:
-        with pytest.raises(ToolServerError, match="within timeout=1 seconds") as caught:
+    with MCP(address, timeout=2) as source:
+        with pytest.raises(ToolServerError, match="within timeout=2 seconds") as caught:
             called(tool_of(source, "wait"))
         assert caught.value.code == "TOOL_SERVER_TIMEOUT"
         assert called(tool_of(source, "add"), a=1, b=2) == 3
