@@ -143,6 +143,8 @@ def test_annotations_that_are_texts_are_resolved() -> None:
 
 
 def no_annotation(x) -> None: ...  # type: ignore[no-untyped-def]
+def constrained(x: Annotated[int, pydantic.Field(ge=1)]) -> None: ...
+def default(x: int = pydantic.Field(1, ge=1)) -> None: ...  # type: ignore[assignment]
 def many(*x: int) -> None: ...
 def keywords(**x: int) -> None: ...
 def nameless(x: int, /) -> None: ...
@@ -154,6 +156,8 @@ def unknown(x: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F8
     ("entry", "problem"),
     [
         (no_annotation, "'x' has no annotation"),
+        (constrained, "constraints of the parameter 'x' are not read"),
+        (default, "constraints of the parameter 'x' are not read"),
         (many, "any number of arguments"),
         (keywords, "any keywords"),
         (nameless, "no name for a caller"),
