@@ -15,6 +15,7 @@ from talu.cli.main import COMMANDS, talu
 
 NO_COMMANDS = {
     "answer", "main", "options", "plot", "roofline", "stdin", "tables", "terminal", "text",
+    "tools",
 }  # fmt: skip
 Process = Callable[..., subprocess.CompletedProcess[str]]
 Talu = Callable[..., Any]
