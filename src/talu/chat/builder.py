@@ -134,6 +134,9 @@ class ToolRunPiece(Token):
         return f"ToolRunPiece({self.run!r:.200})"
 
 
+RENAMED = "calls of the answer had no ids of their own, and got other ones"
+
+
 @dataclass(slots=True)
 class _Block:
     """A block of reasoning, and what its provider wants back with it."""
@@ -163,6 +166,8 @@ class Builder:
     def _reset(self) -> None:
         self._texts: list[str] = []
         self._has_text = False
+        self._call_ids: set[str] = set()
+        self._renamed = False  # a call
         self._streamed: set[str] = set()  # ids of calls that came in pieces
         self._blocks: list[_Block] = []
         self.tokens: list[int] = []
@@ -195,15 +200,26 @@ class Builder:
                 if event.provider_data is not None:
                     data = checked_provider_data(event.provider_data)
                     event = replace(event, provider_data=data)
-                self.calls.append(event)
                 streamed = event.call_id in self._streamed
+                event = self._distinct(event)
+                self.calls.append(event)
                 return ToolCallPiece.of(event, "" if streamed else event.arguments)
             case Restart():
                 self._reset()
                 return None
             case Done():
-                self.done = event
+                notes = (*event.notes, RENAMED) if self._renamed else event.notes
+                self.done = replace(event, notes=notes)
                 return Token(finish_reason=event.finish_reason)
+
+    def _distinct(self, event: ToolCallEvent) -> ToolCallEvent:
+        """The call, with another id if that of an earlier one is the same, or it is empty."""
+        call_id, number = event.call_id, len(self.calls) + 1
+        while not call_id or call_id in self._call_ids:
+            self._renamed = True
+            call_id, number = f"{event.call_id or 'call'}_{number}", number + 1
+        self._call_ids.add(call_id)
+        return event if call_id == event.call_id else replace(event, call_id=call_id)
 
     @property
     def started(self) -> bool:

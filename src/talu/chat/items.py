@@ -166,13 +166,14 @@ class Item:
                 raise ValidationError(wrong, details={"param": name, "value": value})
 
 
-def _is_name(value: object) -> bool:
+def is_name(value: object) -> bool:
+    """Whether this can be the name of a message or a tool."""
     return isinstance(value, str) and value.isprintable() and 0 < len(value) <= MAX_NAME_LENGTH
 
 
 def check_name(name: object) -> None:
     """``ValidationError`` unless this is None or a name of bounded length."""
-    if name is not None and not _is_name(name):
+    if name is not None and not is_name(name):
         wanted = f"printable text of 1 to {MAX_NAME_LENGTH} characters"
         wrong = f"name must be {wanted}, got {shown(name)}"
         raise ValidationError(wrong, details={"param": "name", "value": name})
@@ -187,7 +188,7 @@ def checked_provider_data(value: object) -> dict[str, Any]:
     """
     name = "provider_data"
     provider = value.get("provider") if isinstance(value, Mapping) else None
-    if not isinstance(value, Mapping) or "text" in value or not _is_name(provider):
+    if not isinstance(value, Mapping) or "text" in value or not is_name(provider):
         wanted = (
             'a dictionary with the name of the provider, {"provider": …}, and without a key "text"'
         )

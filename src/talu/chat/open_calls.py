@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from talu.chat.items import FunctionCallItem, FunctionCallOutputItem, Item, ItemStatus
+from talu.chat.items import FunctionCallItem, FunctionCallOutputItem, Item, ItemStatus, is_name
 from talu.error_text import nearest, shown
 from talu.exceptions import ToolExecutionError, ValidationError
 from talu.first_use import loaded
@@ -77,8 +77,13 @@ def output_of(run: ToolRun) -> FunctionCallOutputItem:
     """The item of a call that was carried out, or that failed."""
     status = ItemStatus.COMPLETED if run.error is None else ItemStatus.FAILED
     return FunctionCallOutputItem(
-        call_id=run.call.id, output=run.output, name=run.call.name, status=status
+        call_id=run.call.id, output=run.output, name=_name(run.call.name), status=status
     )
+
+
+def _name(name: str) -> str | None:
+    """The name of a tool for an item; models may write names that no tool can have."""
+    return name if is_name(name) else None
 
 
 def outputs_of(items: Sequence[Item], results: object) -> list[FunctionCallOutputItem]:
@@ -119,4 +124,6 @@ def _output(call: FunctionCallItem, value: Any) -> FunctionCallOutputItem:
         error = error or ToolExecutionError(f"{type(value).__name__}: {value}")
         value, status = told(error), ItemStatus.FAILED
     text = loaded("talu.tools.execution", "result_text")(value)
-    return FunctionCallOutputItem(call_id=call.call_id, output=text, name=call.name, status=status)
+    return FunctionCallOutputItem(
+        call_id=call.call_id, output=text, name=_name(call.name), status=status
+    )

@@ -123,4 +123,4 @@ def failed(call: ToolCall, problem: str, code: str) -> ToolRun:
 
 def told(error: ToolExecutionError) -> str:
     """What the model is told of a failure."""
-    return f"Error: {str(error)[:TOLD]}"
+    return f"Error: {str(error)[:TOLD]}".encode("utf-8", "backslashreplace").decode()

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from talu.error_text import kind_of, shown
 from talu.exceptions import StructuredOutputError, ValidationError
+from talu.first_use import loaded
 from talu.structured.schema_checks import checked_text
 from talu.unicode import check_unicode
 
@@ -83,6 +84,7 @@ class Tool:
             raise tool_error(f"{wrong} (of the tool {name!r})")
         self.needs_approval = needs_approval
         self._run = run
+        self._checker: Any = None
 
     @property
     def runs(self) -> bool:
@@ -96,6 +98,13 @@ class Tool:
         if self.description:
             function["description"] = self.description
         return {"type": "function", "function": function}
+
+    def problem(self, arguments: object) -> str | None:
+        """What is wrong with the arguments of a call; None if they fit ``parameters``."""
+        if self._checker is None:
+            self._checker = loaded("talu.structured.checking", "checker")(self.parameters)
+        found: str | None = self._checker.problem(arguments)
+        return found
 
     def run(self, arguments: dict[str, Any]) -> Any:
         """Carry out a call whose arguments fit ``parameters``; an awaitable if ``is_async``."""

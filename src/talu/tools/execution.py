@@ -11,13 +11,13 @@ from datetime import date
 from datetime import time as time_of_day
 from enum import Enum
 from functools import partial
+from threading import current_thread, main_thread
 from typing import Any
 from uuid import UUID
 
 from talu.bridge import run_in_background
 from talu.error_text import shortened, shown
 from talu.exceptions import ToolExecutionError
-from talu.structured.checking import checker
 from talu.structured.type_schemas import is_model
 from talu.threads import in_daemon_thread
 from talu.tools.calls import ToolCall, ToolRun, told
@@ -28,7 +28,6 @@ __all__ = ["Runs", "arguments_of", "execute", "execute_async", "result_text"]
 MAX_RESULT = 1_000_000  # characters
 MAX_DEPTH = 100  # of a result
 AT_ONCE = 32  # calls of one answer that run at the same time
-ENDINGS = (GeneratorExit, KeyboardInterrupt, StopIteration, SystemExit)
 
 
 def arguments_of(call: ToolCall) -> dict[str, Any]:
@@ -40,7 +39,7 @@ def arguments_of(call: ToolCall) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         raise _unfit(call, "they are not a JSON object")
     if call.tool is not None:
-        problem = checker(call.tool.parameters).problem(arguments)
+        problem = call.tool.problem(arguments)
         if problem is not None:
             raise _unfit(call, problem)
     return arguments
@@ -86,7 +85,7 @@ async def _finished(call: ToolCall, arguments: dict[str, Any]) -> Any:
         goes_on = "" if tool.is_async else ", and its thread goes on"
         late = f"the tool {call.name!r} did not finish within {tool.timeout:g} seconds{goes_on}"
         raise ToolExecutionError(late, "TOOL_TIMEOUT", _about(call)) from None
-    except (Exception, SystemExit) as error:  # which would end the loop
+    except Exception as error:
         raise _raised(call, error) from error
     result_text(value, call)
     return value
@@ -94,17 +93,42 @@ async def _finished(call: ToolCall, arguments: dict[str, Any]) -> Any:
 
 async def _called(tool: Tool, arguments: dict[str, Any]) -> Any:
     if tool.is_async:
-        return await tool.run(arguments)
+        return await _awaited(partial(tool.run, arguments))
     value = await in_daemon_thread(f"talu-tool-{tool.name}", _guarded, tool, arguments)
-    return await value if isinstance(value, Awaitable) else value
+    return await _awaited(lambda: value) if isinstance(value, Awaitable) else value
+
+
+async def _awaited(make: Callable[[], Awaitable[Any]]) -> Any:
+    """The result of an awaitable, whose own endings of tasks and programs are errors."""
+    task = asyncio.current_task()
+    try:
+        return await make()
+    except asyncio.CancelledError as error:
+        if task is None or task.cancelling():
+            raise
+        raise _Ended(_shown(error)) from error
+    except Exception:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+            raise  # of the user
+        raise _Ended(_shown(error)) from error
 
 
 def _guarded(tool: Tool, arguments: dict[str, Any]) -> Any:
     """Call the function; what a future cannot hold, or what would end the loop, is an error."""
     try:
         return tool.run(arguments)
-    except ENDINGS as error:
-        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+    except StopIteration as error:
+        raise _Ended(_shown(error)) from error
+    except Exception:
+        raise
+    except BaseException as error:
+        raise _Ended(_shown(error)) from error
+
+
+class _Ended(Exception):
+    """The function raised what ends a task, a thread or a program."""
 
 
 def result_text(value: object, call: ToolCall | None = None) -> str:
@@ -118,7 +142,7 @@ def result_text(value: object, call: ToolCall | None = None) -> str:
     about = _about(call)
     what = "the result" if call is None else f"the result of the tool {call.name!r}"
     try:
-        text = value if isinstance(value, str) else _json(value)
+        text = str.__str__(value) if isinstance(value, str) else _json(value)
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         wrong = f"{what} has no JSON form: {error}"
@@ -126,7 +150,7 @@ def result_text(value: object, call: ToolCall | None = None) -> str:
     if len(text) > MAX_RESULT:
         wrong = f"{what} has {len(text):,} characters; the limit is {MAX_RESULT:,}"
         raise ToolExecutionError(wrong, "TOOL_RESULT_INVALID", about)
-    return str(text)
+    return text
 
 
 def _json(value: object) -> str:
@@ -235,9 +259,18 @@ def _unfit(call: ToolCall, problem: str) -> ToolExecutionError:
 def _raised(call: ToolCall, error: BaseException) -> ToolExecutionError:
     if isinstance(error, ToolExecutionError):
         return error
-    what = shortened(f"{type(error).__name__}: {error}")
+    what = str(error) if isinstance(error, _Ended) else _shown(error)
     failure = f"the tool {call.name!r} failed with {what}"
     return ToolExecutionError(failure, "TOOL_FAILED", _about(call))
+
+
+def _shown(error: BaseException) -> str:
+    """An error as text; also one whose own text cannot be made."""
+    try:
+        text = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - of a class of the user
+        text = f"{type(error).__name__}, whose text cannot be made"
+    return shortened(text.encode("utf-8", "backslashreplace").decode())
 
 
 def _about(call: ToolCall | None) -> dict[str, object]:

@@ -1,0 +1,123 @@
+"""Tools and models that behave badly: an error that the model is told, and a chat that goes on."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.conftest import Faces, SyncFace
+
+from talu import ScriptedModel
+from talu.structured import checking
+from talu.tools import Tool
+from talu.types import ToolCallEvent
+
+ANY: dict[str, Any] = {"type": "object"}
+
+
+class OfTheUser(BaseException):
+    """Neither an error nor an ending."""
+
+
+class Unreadable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Text(str):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def outcome(faces: Any, run: Any, *, is_async: bool) -> Any:
+    """What becomes of a call of the tool, beside one that is well; the model answers twice."""
+
+    async def slow(arguments: dict[str, Any]) -> Any:
+        return run(arguments)
+
+    odd = Tool("odd", "", ANY, slow if is_async else run)
+    good = Tool("good", "", ANY, lambda arguments: "well")
+    calls = [ToolCallEvent("a", "odd", "{}"), ToolCallEvent("b", "good", "{}")]
+    chat = faces.client_of(ScriptedModel(calls, "first", "second")).chat(tools=[odd, good])
+    answer = faces.run(chat.send("go", max_rounds=2))
+    assert (answer.text, faces.run(chat.send("again")).text) == ("first", "second")
+    runs = {run.call.id: run for run in answer.tool_runs}
+    assert (runs["b"].output, runs["b"].error) == ("well", None)
+    return runs["a"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncio.CancelledError(),
+        GeneratorExit(),
+        OfTheUser("hm"),
+        SystemExit(3),
+        Unreadable(),
+        ValueError("file \ud800"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_function_raises_is_told_to_the_model(
+    faces: Any, error: BaseException, is_async: bool
+) -> None:
+    def run(arguments: dict[str, Any]) -> Any:
+        raise error
+
+    run_of_odd = outcome(faces, run, is_async=is_async)
+    assert run_of_odd.error.code == "TOOL_FAILED"
+    assert type(error).__name__ in run_of_odd.output
+    assert run_of_odd.output.encode()
+
+
+def raise_interrupt(arguments: dict[str, Any]) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_that_a_function_raises_in_its_thread_is_told_to_the_model(faces: Any) -> None:
+    assert outcome(faces, raise_interrupt, is_async=False).error.code == "TOOL_FAILED"
+
+
+def test_an_interrupt_that_a_coroutine_raises_does_not_end_the_background_loop() -> None:
+    for _ in range(2):
+        assert (
+            outcome(Faces(SyncFace()), raise_interrupt, is_async=True).error.code == "TOOL_FAILED"
+        )
+
+
+def test_a_text_of_an_own_class_is_its_characters(faces: Any) -> None:
+    found = outcome(faces, lambda arguments: Text("plain"), is_async=False)
+    assert (found.output, found.error) == ("plain", None)
+
+
+@pytest.mark.parametrize("name", ["f" * 300, "a\nb", ""])
+def test_a_name_that_no_tool_can_have_leaves_the_chat_usable(faces: Any, name: str) -> None:
+    script = ScriptedModel([ToolCallEvent("a", name, "{}")], "first", "second")
+    chat = faces.client_of(script).chat(tools=[Tool("good", "", ANY, lambda arguments: "well")])
+    answer = faces.run(chat.send("go", max_rounds=2))
+    assert (answer.text, answer.tool_runs[0].error.code) == ("first", "TOOL_UNKNOWN")
+    assert faces.run(chat.send("again")).text == "second"
+
+
+def test_calls_with_the_same_id_get_different_ones(faces: Any) -> None:
+    ran = []
+    tool = Tool("good", "", ANY, lambda arguments: ran.append(arguments))
+    calls = [ToolCallEvent(call_id, "good", "{}") for call_id in ("a", "a", "", "")]
+    chat = faces.client_of(ScriptedModel(calls, "done")).chat(tools=[tool])
+    answer = faces.run(chat.send("go"))
+    ids = [call.id for call in answer.tool_calls]
+    assert (ids[0], len(set(ids)), "" in ids) == ("a", 4, False)
+    assert any("no ids of their own" in note for note in answer.notes)
+    final = faces.run(answer.submit_tool_results(dict.fromkeys(ids, "x")))
+    assert (final.text, ran) == ("done", [])
+
+
+def test_the_checker_of_a_tool_is_made_once(faces: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    checker = checking.checker
+    monkeypatch.setattr(checking, "checker", lambda schema: made.append(1) or checker(schema))
+    tool = Tool("good", "", ANY, lambda arguments: "well")
+    calls = [ToolCallEvent(f"c{number}", "good", "{}") for number in range(5)]
+    client = faces.client_of(ScriptedModel(calls, "done"))
+    faces.run(client.ask("go", tools=[tool], max_rounds=2))
+    assert len(made) == 1
