@@ -149,6 +149,7 @@ ARRIVALS = st.builds(
 )
 LIMITS = st.builds(
     Limits,
+    seconds_beside_decodes=st.floats(0.0, 1e303),
     jobs=st.sampled_from([1, 2, 9]),
     prefill_rows=st.sampled_from([1, 5, 16, 256]),
     prefill_rows_beside_decodes=st.sampled_from([1, 3, 64]),

@@ -112,6 +112,7 @@ params = st.builds(
 )
 limits = st.builds(
     Limits,
+    seconds_beside_decodes=st.floats(0.0, 1e303),
     jobs=st.integers(1, 6),
     prefill_rows=st.integers(1, 40),
     prefill_rows_beside_decodes=st.integers(1, 40),
