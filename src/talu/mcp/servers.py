@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from urllib.parse import SplitResult, urlsplit
@@ -25,7 +26,7 @@ OF_SHELLS = {"|", "||", "&", "&&", ";", "<", ">", ">>", "2>", "2>&1"}
 OF_PROTOCOL = ("mcp-", "accept", "content-type", "last-event-id")
 
 
-class Server:
+class Server(ABC):
     """A server that can be connected to.
 
     Attributes:
@@ -34,9 +35,9 @@ class Server:
 
     name: str
 
+    @abstractmethod
     def hide(self, text: str) -> str:
         """The text without the server's secrets."""
-        raise NotImplementedError
 
 
 class Command(Server):
@@ -154,10 +155,10 @@ def _words(command: str) -> list[str]:
 
 
 def _arguments(args: object) -> list[str]:
-    given = isinstance(args, list | tuple) and len(args) <= MAX_ARGUMENTS
-    if not given or not all(isinstance(word, str) for word in args):  # type: ignore[attr-defined]
-        raise _wrong("args", f"must be a list of at most {MAX_ARGUMENTS:,} texts")
-    return list(args)  # type: ignore[call-overload, no-any-return]
+    several = isinstance(args, list | tuple) and len(args) <= MAX_ARGUMENTS
+    if several and isinstance(args, Iterable) and all(isinstance(word, str) for word in args):
+        return list(args)
+    raise _wrong("args", f"must be a list of at most {MAX_ARGUMENTS:,} texts")
 
 
 def _variables(env: object) -> dict[str, Secret]:

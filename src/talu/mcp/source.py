@@ -3,7 +3,8 @@
 import contextlib
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -12,7 +13,7 @@ import talu.aio as aio
 from talu.background import CLOSING_SECONDS, on_background
 from talu.bridge import await_in_background, run_in_background
 from talu.deadline import Deadline
-from talu.error_text import kind_of, shown
+from talu.error_text import shown
 from talu.exceptions import (
     DependencyError,
     GenerationError,
@@ -25,6 +26,7 @@ from talu.mcp.listing import Selection, chosen_tools
 from talu.mcp.servers import WebServer, server_of
 from talu.threads import beside_loop
 from talu.tools import Tool
+from talu.tools.definition import checked_seconds
 from talu.types import Handle
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ __all__ = ["MCP"]
 
 PREFIX = re.compile(r"[A-Za-z0-9_-]{0,32}")
 MAX_NAMES = 1_000
-MAX_TIMEOUT = 1_000_000.0  # seconds
 
 
 class MCP(Handle):
@@ -111,7 +112,7 @@ class MCP(Handle):
                 if isinstance(needs_approval, bool)
                 else _names("needs_approval", needs_approval)
             ),
-            timeout=_seconds(timeout),
+            timeout=checked_seconds(timeout, partial(_wrong, "timeout")),
         )
         self._tls: ssl.SSLContext | None = None
         self._link: Link | None = None
@@ -254,11 +255,11 @@ def _wrong(param: str, problem: str) -> ValidationError:
 
 def _names(param: str, names: object) -> tuple[str, ...]:
     several = isinstance(names, list | tuple | set | frozenset) and len(names) <= MAX_NAMES
-    if not several or not all(isinstance(name, str) for name in names):  # type: ignore[attr-defined]
-        also = "True, False or " if param == "needs_approval" else ""
-        wanted = f"{also}a list of at most {MAX_NAMES:,} names of tools"
-        raise _wrong(param, f"must be {wanted}, got {shown(names)}")
-    return tuple(names)  # type: ignore[arg-type]
+    if several and isinstance(names, Iterable) and all(isinstance(each, str) for each in names):
+        return tuple(names)
+    also = "True, False or " if param == "needs_approval" else ""
+    wanted = f"{also}a list of at most {MAX_NAMES:,} names of tools"
+    raise _wrong(param, f"must be {wanted}, got {shown(names)}")
 
 
 def _prefix(prefix: object) -> str:
@@ -266,13 +267,3 @@ def _prefix(prefix: object) -> str:
         wanted = "at most 32 letters (A-Z, a-z), digits, _ and -"
         raise _wrong("prefix", f"must be {wanted}, got {shown(prefix)}")
     return prefix
-
-
-def _seconds(timeout: object) -> float | None:
-    if timeout is None:
-        return None
-    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if not is_number or not 0 < timeout <= MAX_TIMEOUT:  # type: ignore[operator]  # a number
-        wanted = f"seconds above 0 and at most {MAX_TIMEOUT:,.0f}, or None for no limit"
-        raise _wrong("timeout", f"must be {wanted}, got {kind_of(timeout)}")
-    return float(timeout)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from talu.first_use import loaded
 from talu.structured.schema_checks import checked_text
 from talu.unicode import check_unicode
 
-__all__ = ["CHOICES", "MAX_TIMEOUT", "Tool", "ToolSource", "tool_error"]
+__all__ = ["CHOICES", "Tool", "ToolSource", "checked_seconds", "tool_error"]
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what the servers allow
 CHOICES = ("auto", "none", "required")
@@ -78,7 +78,9 @@ class Tool:
         self.description = description
         self.parameters = _checked(name, parameters)
         self.is_async = inspect.iscoroutinefunction(run) if is_async is None else is_async
-        self.timeout = _seconds(name, timeout)
+        self.timeout = checked_seconds(
+            timeout, lambda problem: tool_error(f"timeout of the tool {name!r} {problem}")
+        )
         if not isinstance(needs_approval, bool):
             wrong = f"needs_approval must be True or False, got {shown(needs_approval)}"
             raise tool_error(f"{wrong} (of the tool {name!r})")
@@ -159,11 +161,12 @@ def _checked(name: str, parameters: object) -> dict[str, Any]:
     return copy.deepcopy(schema)
 
 
-def _seconds(name: str, timeout: object) -> float | None:
+def checked_seconds(timeout: object, wrong: Callable[[str], ValidationError]) -> float | None:
+    """A limit of a call in seconds, None for none; ``wrong`` makes the error of another value."""
     if timeout is None:
         return None
-    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if not is_number or not 0 < timeout <= MAX_TIMEOUT:  # type: ignore[operator]  # a number
-        wanted = f"seconds above 0 and at most {MAX_TIMEOUT:,.0f}, or None for no limit"
-        raise tool_error(f"timeout of the tool {name!r} must be {wanted}, got {shown(timeout)}")
-    return float(timeout)  # type: ignore[arg-type]
+    is_flag = isinstance(timeout, bool)
+    if isinstance(timeout, int | float) and not is_flag and 0 < timeout <= MAX_TIMEOUT:
+        return float(timeout)
+    wanted = f"seconds above 0 and at most {MAX_TIMEOUT:,.0f}, or None for no limit"
+    raise wrong(f"must be {wanted}, got {shown(timeout)}")

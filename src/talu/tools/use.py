@@ -175,7 +175,7 @@ def _tools(entries: Any) -> "tuple[Tool | ToolSource, ...]":
 
 def _check_rounds(rounds: object) -> None:
     is_whole = isinstance(rounds, int) and not isinstance(rounds, bool)
-    if not is_whole or not 1 <= rounds <= MAX_ROUNDS:  # type: ignore[operator]  # a number
+    if not is_whole or rounds not in range(1, MAX_ROUNDS + 1):
         raise _wrong("max_rounds", f"a whole number from 1 to {MAX_ROUNDS:,}", rounds)
 
 
