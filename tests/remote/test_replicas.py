@@ -1,6 +1,7 @@
 """A router over several real servers: one fails, stalls or is killed, and the others answer."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -79,10 +80,15 @@ def test_a_server_that_stalls_is_left_after_its_time(remote: Any, serve: Any) ->
 
 
 def test_a_race_closes_the_connections_of_the_slower_ones(remote: Any, serve: Any) -> None:
-    slow, good = serve(replies.stream(before=(Gate(),))), serve(replies.chat("ab"))
+    gate = Gate()
+    slow = serve(replies.stream(before=(Gate(),)))
+    good = serve(replies.stream(*replies.chat_events("ab"), before=(gate,)))
     client = remote.client_of(*specs(slow, good))
+    both = threading.Thread(target=lambda: (slow.wait_for(1), gate.open()))
+    both.start()
     assert remote.run(client.race("hi")) == "ab"
     slow.request.wait_closed()
+    both.join()
 
 
 def test_all_models_are_asked_at_once_and_a_failure_is_in_its_place(

@@ -14,11 +14,11 @@ from talu.tool_formats.matching import MORE, NO, Tags, matched, starts
 if TYPE_CHECKING:
     from talu.tool_formats.styles.style import ArgumentsReader
 
-__all__ = ["THINK", "Kind", "Read", "Reader", "marked"]
+__all__ = ["CLOSINGS", "THINK", "Kind", "Read", "Reader", "marked"]
 
 Kind = Literal["text", "reasoning", "name", "arguments", "end"]
 THINK = Reasoning("<think>", "</think>")
-OTHER_CLOSING = "<|/think|>"
+CLOSINGS = (THINK.closing, "<|/think|>")  # of it; some models were trained with another one
 LONGEST_NAME = 256  # characters
 
 
@@ -79,7 +79,7 @@ class Reader:
         self._tools = tools or {}
         self._mark = mark
         self._think = mark_tags(thinking.opening)
-        closings = [thinking.closing, *([OTHER_CLOSING] if thinking == THINK else [])]
+        closings = CLOSINGS if thinking == THINK else (thinking.closing,)
         self._end_think = Tags(*map(mark_tags, closings))
         self._begin = "" if self._form is None else marker_of(self._form)
         skipped = () if self._form is None else self._form.text

@@ -9,12 +9,10 @@ from talu.engine.engine import Engine
 from talu.exceptions import StructuredOutputError, ValidationError
 from talu.structured.formats import ResponseFormat
 from talu.structured.report import SchemaReport
-from talu.tool_formats.reader import THINK
+from talu.tool_formats.reader import CLOSINGS, THINK
 from talu.types import Request
 
 __all__ = ["Form", "form_of"]
-
-CLOSINGS = ("</think>", "<|/think|>")
 
 
 class Form(NamedTuple):

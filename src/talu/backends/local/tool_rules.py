@@ -10,14 +10,12 @@ from talu.tool_formats.description import ToolFormat, literals
 from talu.tool_formats.grammar import calls_rule, marked_start, plain_text
 from talu.tool_formats.harmony import TOKENS, harmony_start
 from talu.tool_formats.markers import marker_of
-from talu.tool_formats.reader import THINK
+from talu.tool_formats.reader import CLOSINGS, THINK
 from talu.tool_formats.rules import Rules
 from talu.tool_formats.schemas import parameters_of
 from talu.types import Request
 
 __all__ = ["ToolRules"]
-
-CLOSINGS = ("</think>", "<|/think|>")
 
 
 class ToolRules:
