@@ -3,10 +3,8 @@
 Settings of a call override those of its chat; ``sampling`` adds the defaults of model and library.
 """
 
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping
 from functools import partial
-from numbers import Integral, Real
 from typing import (
     Any,
     Generic,
@@ -19,19 +17,28 @@ from typing import (
     runtime_checkable,
 )
 
-from talu.error_text import NOT_YET, kind_of, nearest, shown
+from talu.checks import (
+    MAX_IDS,
+    between,
+    check_bias,
+    check_body,
+    check_boolean,
+    check_context,
+    check_namespace,
+    check_strings,
+    check_token_ids,
+    number_check,
+    whole_check,
+    wrong_value,
+)
+from talu.error_text import NOT_YET, nearest, shown
 from talu.exceptions import ValidationError
 from talu.first_use import loaded
-from talu.json_values import json_copy
-from talu.unicode import is_unicode
 
 __all__ = [
     "GenerationConfig",
     "GenerationSettings",
     "TemplateSource",
-    "check_boolean",
-    "check_token_id",
-    "check_token_ids",
     "merged",
     "source_of",
 ]
@@ -41,16 +48,8 @@ T = TypeVar("T")
 MAX_SEED = 2**64 - 1
 MAX_TOP_LOGPROBS = 20
 MAX_TOKENS = 2**31 - 1  # more than any context
-MAX_TOKEN_ID = 2**31 - 1
 MAX_TOP_K = 2**31 - 1  # more than any vocabulary
-MAX_IDS = 10_000  # in stop_token_ids and logit_bias; sampling checks each id at every token
-MAX_PROMPT_IDS = 2**22  # more than any context
-MAX_STOPS = 64
 MAX_REPEATS = 10  # of an answer that does not have its form
-MAX_STOP_LENGTH = 1000
-MAX_BIAS = 1e6
-MAX_NAMESPACE = 256  # characters
-MAX_BODY = 1_000_000  # characters of extra_body as JSON
 OF_CALLS = "an argument of ask, stream and the calls of a chat"
 ELSEWHERE = {  # names that are not settings: the right place for the value
     "approve": OF_CALLS,
@@ -110,152 +109,10 @@ class GenerationSettings(TypedDict, total=False):
     extra_body: dict[str, Any] | None
 
 
-def _wrong(name: str, value: object, expected: str) -> ValidationError:
-    message = f"{name} must be {expected}, got {shown(value)}"
-    return ValidationError(message, details={"param": name, "value": value, "expected": expected})
-
-
-def _whole(low: int, high: int | None = None) -> Callable[[str, object], int]:
-    expected = f"a whole number of at least {low}" + (f" and at most {high}" if high else "")
-
-    def check(name: str, value: object) -> int:
-        if not isinstance(value, Integral) or isinstance(value, bool):
-            raise _wrong(name, value, expected)
-        number = int(value)
-        if number < low or (high is not None and number > high):
-            raise _wrong(name, value, expected)
-        return number
-
-    return check
-
-
-def _number(expected: str, fits: Callable[[float], bool]) -> Callable[[str, object], float]:
-    def check(name: str, value: object) -> float:
-        if not isinstance(value, Real) or isinstance(value, bool):
-            raise _wrong(name, value, expected)
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-        if not math.isfinite(number) or not fits(number):
-            raise _wrong(name, value, expected)
-        return number
-
-    return check
-
-
-def _fits(low: float, high: float) -> Callable[[float], bool]:
-    return lambda x: low <= x <= high
-
-
-def check_boolean(name: str, value: object) -> bool:
-    """The value; ``ValidationError`` if it is not True or False."""
-    if not isinstance(value, bool):
-        raise _wrong(name, value, "True or False")
-    return value
-
-
-def _strings(name: str, value: object) -> list[str]:
-    expected = f"a list of at most {MAX_STOPS} texts of 1 to {MAX_STOP_LENGTH} characters"
-    if isinstance(value, str):
-        raise _wrong(name, value, f"{expected} (write [{shown(value)}] for a single one)")
-    if not isinstance(value, list | tuple) or len(value) > MAX_STOPS:
-        raise _wrong(name, value, expected)
-    if not all(isinstance(text, str) and 0 < len(text) <= MAX_STOP_LENGTH for text in value):
-        raise _wrong(name, value, expected)
-    return list(value)
-
-
-def _namespace(name: str, value: object) -> str:
-    expected = f"a text of 1 to {MAX_NAMESPACE} characters, or None for the shared cache"
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_NAMESPACE:
-        raise _wrong(name, value, expected)
-    if not is_unicode(value):
-        raise _wrong(name, value, f"{expected}, without lone surrogates")
-    return value
-
-
-def _too_many(name: str, count: int, expected: str) -> ValidationError:
-    message = f"{name} must be {expected}, got {count:,}"
-    return ValidationError(message, details={"param": name, "count": count, "expected": expected})
-
-
-def check_token_ids(
-    name: str, value: object, *, ordered: bool = False, most: int = MAX_PROMPT_IDS
-) -> list[int]:
-    """The ids as a list; ``ValidationError`` if it is not a list of token ids.
-
-    Args:
-        name: name of the argument for error messages.
-        value: a sequence or an array with one dimension, or a set.
-        ordered: the order matters, so a set is an error.
-        most: maximum number of ids.
-    """
-    expected = "a list of token ids, whole numbers of at least 0"
-    is_array = isinstance(value, _Array) and value.ndim == 1
-    is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
-    is_set = isinstance(value, Set) and not ordered
-    if not isinstance(value, Collection) or not (is_array or is_list or is_set):
-        raise _wrong(name, value, expected)
-    if len(value) > most:
-        raise _too_many(name, len(value), f"a list of at most {most:,} token ids")
-    tokens = value.tolist() if isinstance(value, _Array) else value
-    return [check_token_id(name, token, expected) for token in tokens]
-
-
-@runtime_checkable
-class _Array(Protocol):
-    """An array of NumPy or another package."""
-
-    ndim: int
-
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[object]: ...
-    def __contains__(self, entry: object, /) -> bool: ...
-    def tolist(self) -> list[object]: ...
-
-
-def check_token_id(
-    name: str, token: object, expected: str = "a token id, a whole number of at least 0"
-) -> int:
-    """The id as an ``int``; ``ValidationError`` if it is not a token id."""
-    if not isinstance(token, Integral) or isinstance(token, bool):
-        raise _wrong(name, token, expected)
-    if not 0 <= int(token) <= MAX_TOKEN_ID:
-        raise _wrong(name, token, expected)
-    return int(token)
-
-
-def _bias(name: str, value: object) -> dict[int, float]:
-    expected = "a dictionary from token ids to numbers between -1,000,000 and 1,000,000"
-    if not isinstance(value, Mapping):
-        raise _wrong(name, value, expected)
-    if len(value) > MAX_IDS:
-        few = "to allow only a few tokens, give each a large bias instead of banning all others"
-        raise _too_many(name, len(value), f"a dictionary of at most {MAX_IDS:,} token ids ({few})")
-    number = _number(expected, _fits(-MAX_BIAS, MAX_BIAS))
-    return {check_token_id(name, token, expected): number(name, b) for token, b in value.items()}
-
-
 def _template(name: str, value: object) -> str | TemplateSource:
     if not isinstance(value, str | TemplateSource):
-        raise _wrong(name, value, "Jinja text or a PromptTemplate")
+        raise wrong_value(name, value, "Jinja text or a PromptTemplate")
     return value
-
-
-def _context(name: str, value: object) -> dict[str, object]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise _wrong(name, value, "a dictionary from variable names to values")
-    return dict(value)
-
-
-def _body(name: str, value: object) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        expected = "a dictionary from names of fields to plain JSON values"
-        wrong = f"{name} must be {expected}, got {kind_of(value)}"  # it may be a key
-        raise ValidationError(wrong, details={"param": name, "expected": expected})
-    copied: dict[str, Any] = json_copy(name, dict(value), max_length=MAX_BODY)
-    return copied
 
 
 def _format(name: str, value: object) -> Any:
@@ -346,28 +203,32 @@ class GenerationConfig:
 
     __slots__ = ("given",)
 
-    max_tokens = Setting(256, _whole(1, MAX_TOKENS))
-    temperature = Setting(0.7, _number("a number of at least 0 and at most 1000", _fits(0, 1000)))
-    top_k = Setting(50, _whole(0, MAX_TOP_K))
-    top_p = Setting(0.9, _number("a number above 0 and at most 1", lambda x: 0 < x <= 1))
-    min_p = Setting(0.0, _number("a number from 0 to 1", _fits(0, 1)))
-    repetition_penalty = Setting(1.0, _number("a number from 0.001 to 1000", _fits(0.001, 1000)))
-    presence_penalty = Setting(0.0, _number("a number from -2 to 2", _fits(-2, 2)))
-    frequency_penalty = Setting(0.0, _number("a number from -2 to 2", _fits(-2, 2)))
-    stop_sequences = Setting(None, _strings)
+    max_tokens = Setting(256, whole_check(1, MAX_TOKENS))
+    temperature = Setting(
+        0.7, number_check("a number of at least 0 and at most 1000", between(0, 1000))
+    )
+    top_k = Setting(50, whole_check(0, MAX_TOP_K))
+    top_p = Setting(0.9, number_check("a number above 0 and at most 1", lambda x: 0 < x <= 1))
+    min_p = Setting(0.0, number_check("a number from 0 to 1", between(0, 1)))
+    repetition_penalty = Setting(
+        1.0, number_check("a number from 0.001 to 1000", between(0.001, 1000))
+    )
+    presence_penalty = Setting(0.0, number_check("a number from -2 to 2", between(-2, 2)))
+    frequency_penalty = Setting(0.0, number_check("a number from -2 to 2", between(-2, 2)))
+    stop_sequences = Setting(None, check_strings)
     stop_token_ids = Setting(None, partial(check_token_ids, most=MAX_IDS))
-    seed = Setting(None, _whole(0, MAX_SEED))
+    seed = Setting(None, whole_check(0, MAX_SEED))
     logprobs = Setting(False, check_boolean)
-    top_logprobs = Setting(None, _whole(0, MAX_TOP_LOGPROBS))
-    logit_bias = Setting(None, _bias)
+    top_logprobs = Setting(None, whole_check(0, MAX_TOP_LOGPROBS))
+    logit_bias = Setting(None, check_bias)
     chat_template = Setting(None, _template)
-    extra_context = Setting(None, _context)
+    extra_context = Setting(None, check_context)
     allow_special_tokens = Setting(False, check_boolean)
-    cache_namespace = Setting(None, _namespace)
+    cache_namespace = Setting(None, check_namespace)
     response_format = Setting(None, _format)
-    max_thinking_tokens = Setting(None, _whole(0, MAX_TOKENS))
-    validation_retries = Setting(0, _whole(0, MAX_REPEATS))
-    extra_body = Setting(None, _body)
+    max_thinking_tokens = Setting(None, whole_check(0, MAX_TOKENS))
+    validation_retries = Setting(0, whole_check(0, MAX_REPEATS))
+    extra_body = Setting(None, check_body)
 
     def __init__(self, **settings: Unpack[GenerationSettings]) -> None:
         self.given: dict[str, Any] = {}
@@ -447,7 +308,7 @@ def merged(
         if config is None:
             continue
         if not isinstance(config, GenerationConfig):
-            raise _wrong("config", config, "a GenerationConfig")
+            raise wrong_value("config", config, "a GenerationConfig")
         result |= config
     for name, value in _effective(settings or {}).items():
         if name not in FIELDS:

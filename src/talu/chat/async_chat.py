@@ -12,7 +12,8 @@ from talu.chat.io import AsyncIO
 from talu.chat.tool_methods import ToolAnswer, ToolChat
 from talu.chat.turn import OnToken, Turn
 from talu.chat.user_message import Message
-from talu.config import GenerationConfig, check_boolean
+from talu.checks import check_boolean
+from talu.config import GenerationConfig
 from talu.threads import beside_loop
 from talu.tools.use import CallSettings
 from talu.types import StopFlag

@@ -11,7 +11,7 @@ from talu.chat.io import IO, AsyncIO, SyncIO
 from talu.chat.outcome import Outcome
 from talu.chat.sync_chat import Response, StreamingResponse
 from talu.chat.turn import Present, Turn
-from talu.config import check_boolean
+from talu.checks import check_boolean
 from talu.deadline import Deadline
 from talu.types import Request, StopFlag, check_stop_flag
 

@@ -23,7 +23,8 @@ from talu.chat.serialization import (
     item_to_dict,
 )
 from talu.chat.user_message import Message, user_items
-from talu.config import GenerationConfig, TemplateSource, check_boolean, merged, source_of
+from talu.checks import check_boolean
+from talu.config import GenerationConfig, TemplateSource, merged, source_of
 from talu.deadline import Deadline
 from talu.error_text import kind_of, shown
 from talu.exceptions import StateError, ValidationError

@@ -7,14 +7,8 @@ from talu.chat.items import FunctionCallOutputItem, Item, MessageItem, MessageRo
 from talu.chat.messages import messages_from_items, without_unfinished_calls
 from talu.chat.open_calls import results_in_order
 from talu.chat.parsing import items_from_messages
-from talu.config import (
-    GenerationConfig,
-    TemplateSource,
-    check_boolean,
-    check_token_id,
-    check_token_ids,
-    source_of,
-)
+from talu.checks import check_boolean, check_token_id, check_token_ids
+from talu.config import GenerationConfig, TemplateSource, source_of
 from talu.deadline import Deadline, checked
 from talu.error_text import shown
 from talu.exceptions import EmptyPromptError, ValidationError

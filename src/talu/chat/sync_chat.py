@@ -11,7 +11,8 @@ from talu.chat.sync_stream import BlockingStream
 from talu.chat.tool_methods import ToolAnswer, ToolChat
 from talu.chat.turn import OnToken, Turn
 from talu.chat.user_message import Message
-from talu.config import GenerationConfig, check_boolean
+from talu.checks import check_boolean
+from talu.config import GenerationConfig
 from talu.tools.use import CallSettings
 from talu.types import StopFlag
 

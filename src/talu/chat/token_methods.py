@@ -5,7 +5,7 @@ from typing import Any
 
 from talu.chat.messages import messages_from_items
 from talu.chat.parsing import items_from_messages
-from talu.config import check_boolean, check_token_ids
+from talu.checks import check_boolean, check_token_ids
 from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.router.abilities import counter, vocabulary

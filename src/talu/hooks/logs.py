@@ -12,7 +12,7 @@ from typing import Any
 
 from talu.chat.answer import Answer
 from talu.chat.observers import Generation, Hook
-from talu.config import check_boolean
+from talu.checks import check_boolean
 from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.hooks.ending import error_type, finish_reason

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from talu.chat.answer import Answer
 from talu.chat.observers import Generation, Hook
-from talu.config import check_boolean
+from talu.checks import check_boolean
 from talu.error_text import shown
 from talu.exceptions import DependencyError, ValidationError
 from talu.hooks.ending import error_type, finish_reason

@@ -14,7 +14,7 @@ from talu.backends.remote.providers import PROVIDERS, Provider
 from talu.backends.remote.urls import Address
 from talu.bridge import run_in_background
 from talu.callers import warn
-from talu.config import check_boolean
+from talu.checks import check_boolean
 from talu.deadline import Deadline
 from talu.exceptions import EndpointError, IOError, ValidationError
 from talu.forks import import_whole

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from talu.config import check_boolean
+from talu.checks import check_boolean
 from talu.deadline import Deadline
 from talu.error_text import shown
 from talu.exceptions import GenerationError, StateError, TaluError, ValidationError

@@ -7,7 +7,7 @@ from dataclasses import fields
 from itertools import count
 from typing import Any, ClassVar, TypedDict, Unpack
 
-from talu.config import check_boolean
+from talu.checks import check_boolean
 from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
 from talu.protocols import Backend

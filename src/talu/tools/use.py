@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self, TypedDict, cast
 
-from talu.config import GenerationSettings, check_boolean
+from talu.checks import check_boolean
+from talu.config import GenerationSettings
 from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
 from talu.first_use import loaded

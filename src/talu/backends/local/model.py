@@ -14,7 +14,8 @@ from talu.backends.local.generation import AsyncLocalGeneration, LocalGeneration
 from talu.backends.local.prompt import prompt_of, stop_notes
 from talu.backends.local.replies import reply_of
 from talu.backends.local.texts import Texts
-from talu.config import FIELDS, check_boolean
+from talu.checks import check_boolean
+from talu.config import FIELDS
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
 from talu.engine.model import ModelInfo

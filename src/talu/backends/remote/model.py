@@ -37,7 +37,7 @@ from talu.backends.remote.rate_limits import paused_for
 from talu.backends.remote.reading import Reading
 from talu.backends.remote.sdk import SdkClient
 from talu.bridge import Bridged
-from talu.config import check_boolean
+from talu.checks import check_boolean
 from talu.deadline import Deadline
 from talu.error_text import kind_of, shown
 from talu.exceptions import EndpointError, StateError, ValidationError
