@@ -203,3 +203,10 @@ def test_a_terminal_has_a_prompt_and_ctrl_d_ends_the_chat() -> None:
         finally:
             process.kill()
     os.close(terminal)
+
+
+def test_two_chats_cannot_be_continued_at_once(talu: Talu, scripted: Scripted, home: Path) -> None:
+    scripted("no")
+    outcome = talu(*CHAT, "--continue", "--session", "abc", stdin="hi\n")
+    assert outcome.status == 2
+    assert "--continue and --session exclude each other" in outcome.err

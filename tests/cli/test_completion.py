@@ -43,11 +43,11 @@ def path(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("words", "offers"),
     [
-        ("talu ''", "ask chat embed tokenize chats get ls rm describe convert bench completion"),
+        ("talu ''", "ask chat embed tokenize log get ls rm describe convert bench completion"),
         ("talu em", "embed"),
         ("talu ask --max", "--max-tokens"),
-        ("talu chats ''", "delete export import list show"),
-        ("talu chats list --li", "--limit"),
+        ("talu log ''", "delete export import list search show"),
+        ("talu log list --li", "--limit"),
         ("talu embed --pooling m", "mean model"),
         ("talu ask --model ''", "talu/pocket acme/lion"),
         ("talu bench ac", "acme/lion"),

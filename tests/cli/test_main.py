@@ -14,8 +14,8 @@ from talu import cli
 from talu.cli.main import COMMANDS, talu
 
 NO_COMMANDS = {
-    "answer", "main", "options", "plot", "roofline", "stdin", "tables", "terminal", "text",
-    "tools",
+    "answer", "main", "options", "plot", "roofline", "sessions", "stdin", "tables",
+    "terminal", "text", "tools", "transcript",
 }  # fmt: skip
 Process = Callable[..., subprocess.CompletedProcess[str]]
 Talu = Callable[..., Any]
@@ -36,7 +36,7 @@ def test_every_command_has_help_for_all_its_options(name: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-@pytest.mark.parametrize("names", [[], *([name] for name in COMMANDS), ["chats", "list"]])
+@pytest.mark.parametrize("names", [[], *([name] for name in COMMANDS), ["log", "list"]])
 def test_h_and_help_show_the_help(talu: Talu, names: list[str], option: str) -> None:
     outcome = talu(*names, option)
     assert (outcome.status, outcome.err) == (0, "")

@@ -48,7 +48,7 @@ def test_an_environment_variable_that_is_empty_counts_as_not_set(
         (["tokenize", os.fsdecode(b"caf\xe9")], "The TEXT"),
         (["embed", "one", os.fsdecode(b"caf\xe9")], "The TEXT"),
         (["ask", "hi", "--system", os.fsdecode(b"caf\xe9")], "--system"),
-        (["chats", "show", os.fsdecode(b"caf\xe9")], "The ID"),
+        (["log", "show", os.fsdecode(b"caf\xe9")], "The ID"),
     ],
 )
 def test_a_text_that_is_not_utf_8_is_wrong_usage_and_its_byte_is_named(

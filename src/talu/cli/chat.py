@@ -18,15 +18,13 @@ from talu.cli.options import (
     generation_options,
     model_option,
     open_client,
-    profile_option,
     speculative_option,
 )
+from talu.cli.sessions import place_of, store_options
 from talu.cli.stdin import decoded
 from talu.cli.terminal import visible
-from talu.cli.text import TEXT
+from talu.cli.transcript import as_text
 from talu.exceptions import StateError, TaluError
-from talu.profile import Profile
-from talu.protocols import SessionRecord
 from talu.types import FinishReason, Speculative
 
 __all__ = ["command"]
@@ -47,10 +45,7 @@ Ctrl-C          stop an answer"""
 @model_option
 @generation_options
 @speculative_option
-@profile_option
-@click.option("--store", is_flag=True, help="Store the chat; --profile does so as well.")
-@click.option("-c", "--continue", "latest", is_flag=True, help="Continue the latest stored chat.")
-@click.option("--session", type=TEXT, metavar="ID", help="Continue the stored chat with this id.")
+@store_options
 @click.pass_context
 def command(
     context: click.Context,
@@ -81,33 +76,11 @@ def command(
         top_p=top_p,
         seed=seed,
     )
-    source = context.get_parameter_source("profile")
-    named = source is click.core.ParameterSource.COMMANDLINE
-    kept = Profile(profile) if store or latest or session or named else None
-    if kept is not None and (latest or session):
-        record = find_session(kept, session or "")
-        session, model = record["session_id"], model or record["model"]
-    with open_client(model, kept, speculative=speculative) as client:
-        chat = client.chat(system=system, config=config, session_id=session)
+    place = place_of(context, profile, store, latest, session)
+    with open_client(model or place.model, place.profile, speculative=speculative) as client:
+        chat = client.chat(system=system, config=config, session_id=place.session_id)
         _converse(chat)
-        if kept is not None and len(chat.items):
-            click.echo(
-                f"talu: stored as {chat.session_id}; "
-                f"talu chat --profile {kept.name} --session {chat.session_id} continues it",
-                err=True,
-            )
-
-
-def find_session(profile: Profile, beginning: str) -> SessionRecord:
-    """The one stored chat whose id begins like this; "" is the latest chat."""
-    records = profile.sessions(limit=10_000 if beginning else 1)
-    found = [each for each in records if each["session_id"].startswith(beginning)]
-    exact = [each for each in found if each["session_id"] == beginning]
-    if len(exact or found) == 1:
-        return (exact or found)[0]
-    what = f"whose id begins with {beginning!r}" if beginning else "yet"
-    number = "several chats" if found else "no chat"
-    raise click.UsageError(f"There is {number} {what} in the profile {profile.name!r}.")
+        place.mention(chat)
 
 
 def _converse(chat: Chat) -> None:
@@ -198,7 +171,7 @@ def _obey(chat: Chat, message: str) -> bool:
         case "/clear":
             chat.clear()
         case "/history":
-            _show(chat)
+            click.echo(as_text(chat.messages), nl=False)
         case "/system" if rest.strip():
             chat.system = rest.strip()
         case "/system":
@@ -215,8 +188,3 @@ def _again(chat: Chat) -> None:
         _answer(chat, None)
     else:
         raise StateError("there is no message to answer again yet")
-
-
-def _show(chat: Chat) -> None:
-    for message in chat.messages:
-        click.echo(f"{message['role']}: {visible(str(message['content']))}")

@@ -24,7 +24,7 @@ COMMANDS = (
     "chat",
     "embed",
     "tokenize",
-    "chats",
+    "log",
     "get",
     "ls",
     "rm",
