@@ -14,8 +14,8 @@ from talu import cli
 from talu.cli.main import COMMANDS, talu
 
 NO_COMMANDS = {
-    "answer", "main", "options", "plot", "roofline", "sessions", "stdin", "tables",
-    "terminal", "text", "tools", "transcript",
+    "answer", "files", "main", "options", "plot", "question", "roofline", "sessions", "stdin",
+    "tables", "templates", "terminal", "text", "tools", "transcript",
 }  # fmt: skip
 Process = Callable[..., subprocess.CompletedProcess[str]]
 Talu = Callable[..., Any]

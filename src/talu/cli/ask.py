@@ -1,7 +1,6 @@
 """``talu ask``: asks one question and writes the answer to stdout, everything else to stderr."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ from talu.cli.options import (
     open_client,
     speculative_option,
 )
-from talu.cli.stdin import DASH, mention_unread, read_text
+from talu.cli.question import asked
+from talu.cli.sessions import place_of, store_options
+from talu.cli.templates import QuestionTemplate, complete_template, read_template
 from talu.cli.text import MAYBE_EMPTY, TEXT
 from talu.cli.tools import shown, tool_settings
 from talu.first_use import loaded
@@ -46,11 +47,39 @@ MAX_PATH = 1000  # characters; longer ones are fields
     metavar="MODULE:FUNCTION",
     help="A function that the model may call; its calls are carried out. Can be repeated.",
 )
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    type=click.Path(exists=True, dir_okay=False),
+    multiple=True,
+    help="A text file that the question is about. Can be repeated.",
+)
+@click.option(
+    "-t",
+    "--template",
+    "template_name",
+    type=TEXT,
+    metavar="NAME|FILE",
+    shell_complete=complete_template,
+    help="A question with placeholders: ~/.talu/templates/NAME.toml, or a file.",
+)
+@click.option(
+    "--param",
+    "parameters",
+    type=(TEXT, MAYBE_EMPTY),
+    multiple=True,
+    metavar="NAME VALUE",
+    help="The value of a placeholder of the template. Can be repeated.",
+)
+@store_options
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object, with usage and timings."
 )
+@click.pass_context
 def command(
+    context: click.Context,
     prompt: tuple[str, ...],
     model: str | None,
     speculative: Speculative | None,
@@ -63,15 +92,25 @@ def command(
     stop: tuple[str, ...],
     schema: str | None,
     tools: tuple[str, ...],
+    files: tuple[str, ...],
+    template_name: str | None,
+    parameters: tuple[tuple[str, str], ...],
+    profile: str | None,
+    store: bool,
+    latest: bool,
+    session: str | None,
     no_stream: bool,
     as_json: bool,
 ) -> None:
     """Ask a model one question.
 
     The question is PROMPT. Without PROMPT it is read from standard input. With PROMPT and - it is
-    PROMPT, a blank line, and standard input.
+    PROMPT, a blank line, and standard input. Files come before it. Nothing is stored unless
+    --store, --profile, --continue or --session asks for it.
     """
-    question = _question(prompt)
+    template = None if template_name is None else read_template(template_name)
+    question, instruction = asked(prompt, files, template, parameters)
+    place = place_of(context, profile, store, latest, session)
     config = config_from(
         stop,
         max_tokens=max_tokens,
@@ -82,17 +121,32 @@ def command(
     )
     if schema is not None:
         config.response_format = _schema(schema)
-    with open_client(model, speculative=speculative) as client:
-        chat = client.chat(system=system, config=config, **tool_settings(tools))
+    name = _model(context, model, template) or place.model
+    with open_client(name, place.profile, speculative=speculative) as client:
+        chat = client.chat(
+            system=system or instruction,
+            config=config,
+            session_id=place.session_id,
+            **tool_settings(tools),
+        )
+        response: Response | StreamingResponse
         if as_json:
-            answer = chat.send(question)
-            write_json(answer.to_dict())
-            _check(answer)
-            return
-        with chat(question) as response:
-            write([response.text] if no_stream else shown(response))
-    report(response)
-    _check(response)
+            response = chat.send(question)
+            write_json(response.to_dict())
+        else:
+            with chat(question) as response:
+                write([response.text] if no_stream else shown(response))
+            report(response)
+        place.mention(chat)
+    response.parsed  # noqa: B018 - reading it raises if it does not have the form of the schema
+
+
+def _model(
+    context: click.Context, model: str | None, template: QuestionTemplate | None
+) -> str | None:
+    """The model of the command line, else that of the template, else that of the environment."""
+    on_line = context.get_parameter_source("model") is click.core.ParameterSource.COMMANDLINE
+    return model if on_line or template is None else template.model or model
 
 
 def _schema(given: str) -> dict[str, Any]:
@@ -108,28 +162,3 @@ def _schema(given: str) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise click.UsageError(f"The schema in {given} is not a JSON object.")
     return schema
-
-
-def _check(response: Response | StreamingResponse) -> None:
-    """Raise if the answer does not have the form that was asked for."""
-    response.parsed  # noqa: B018 - reading it checks the answer
-
-
-def _question(arguments: tuple[str, ...]) -> str:
-    """The prompt, standard input, or both."""
-    words = list(arguments)
-    dash = words[-1:] == [DASH]
-    if dash:
-        words.pop()
-    if len(words) > 1:
-        extra = " ".join(words[1:])
-        raise click.UsageError(f"Got unexpected extra arguments ({extra}); put PROMPT in quotes.")
-    terminal = sys.stdin is not None and sys.stdin.isatty()
-    if dash or not (words or terminal):
-        words.append(read_text())
-    else:
-        mention_unread("PROMPT", "; end the command with - to add it")
-    question = "\n\n".join(part.rstrip("\n") for part in words if part.strip())
-    if not question:
-        raise click.UsageError("There is nothing to ask: give a prompt, or pipe one in.")
-    return question

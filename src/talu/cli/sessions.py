@@ -59,8 +59,8 @@ class Place:
     model: str | None = None
 
     def mention(self, chat: Chat) -> None:
-        """Say on stderr where the chat is stored, and how to go on with it."""
-        if self.profile is not None and len(chat.items):
+        """Say on stderr where a new chat is stored, and how to go on with it."""
+        if self.profile is not None and self.session_id is None and len(chat.items):
             click.echo(
                 f"talu: stored as {chat.session_id}; talu chat --profile {self.profile.name} "
                 f"--session {chat.session_id} continues it",

@@ -12,7 +12,7 @@ from typing import TextIO
 
 import click
 
-__all__ = ["DASH", "decoded", "mention_unread", "read_text"]
+__all__ = ["DASH", "MAX_BYTES", "decoded", "mention_unread", "read_text"]
 
 DASH = "-"
 MAX_BYTES = 64 << 20
@@ -28,12 +28,12 @@ def read_text() -> str:
     return decoded(data)
 
 
-def decoded(data: bytes) -> str:
-    """The input decoded as UTF-8, without a byte order mark at its start."""
+def decoded(data: bytes, name: str = "Standard input") -> str:
+    """The input of that name decoded as UTF-8, without a byte order mark at its start."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise click.UsageError(f"Standard input is not UTF-8: {error}.") from error
+        raise click.UsageError(f"{name} is not UTF-8: {error}.") from error
 
 
 def mention_unread(argument: str, advice: str = "") -> None:
