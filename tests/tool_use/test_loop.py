@@ -1,6 +1,5 @@
 """``max_rounds`` lets talu carry out the calls of a model, and go on with their results."""
 
-import _thread
 import json
 import os
 import pickle
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from talu import Client, Hook, ModelSpec, Profile, ScriptedModel, StopFlag
+from talu import Hook, Profile, ScriptedModel
 from talu.chat import ToolCallPiece, ToolRunPiece
 from talu.exceptions import GenerationError, StateError, ValidationError
 from talu.tools import Tool, tool
@@ -363,55 +362,6 @@ def test_a_call_without_a_function_waits_for_its_result(faces) -> None:
     answer = faces.run(chat.send("q"))
     assert "no function here" in answer.notes[-1]
     assert faces.run(answer.submit_tool_results({"c1": 3})).text == "3."
-
-
-# Stopping
-
-
-def test_a_stop_flag_ends_the_wait_and_the_call_is_told_as_cancelled(faces) -> None:
-    flag, gate = StopFlag(), threading.Event()
-
-    def stuck(a: int, b: int) -> None:
-        flag.signal()
-        gate.wait(30)
-
-    made = Tool("add", "", {}, lambda arguments: stuck(**arguments))
-    chat = faces.chat(ONE, "Next.", tools=[made], max_rounds=2)
-    answer = faces.run(chat.send("q", stop_flag=flag))
-    gate.set()
-    assert answer.finish_reason == "cancelled"
-    assert answer.tool_runs[0].error.code == "TOOL_CANCELLED"
-    assert chat.items[-1].status == "failed"
-    assert faces.run(chat.send("go on")).text == "Next."
-
-
-def test_the_time_limit_of_a_call_covers_its_tools(faces) -> None:
-    gate = threading.Event()
-    made = Tool("add", "", {}, lambda arguments: gate.wait(30))
-    chat = faces.chat(ONE, tools=[made], max_rounds=2)
-    with pytest.raises(GenerationError) as late:
-        faces.run(chat.send("q", timeout=0.2))
-    gate.set()
-    assert late.value.code == "GENERATION_TIMEOUT"
-    assert [run.error.code for run in late.value.details["response"].tool_runs] == [
-        "TOOL_CANCELLED"
-    ]
-
-
-def test_ctrl_c_in_a_tool_call_leaves_a_chat_that_can_go_on() -> None:
-    gate = threading.Event()
-
-    def stuck(arguments: Any) -> None:
-        _thread.interrupt_main()
-        gate.wait(30)
-
-    client = Client(ModelSpec("m", ScriptedModel(ONE, "Next.")))
-    chat = client.chat(tools=[Tool("add", "", {}, stuck)], max_rounds=2)
-    with pytest.raises(KeyboardInterrupt):
-        chat.send("q")
-    gate.set()
-    assert chat.items[-1].output.startswith("Error: the answer was stopped")
-    assert chat.send("go on").text == "Next."
 
 
 # Wrong input

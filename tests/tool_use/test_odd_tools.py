@@ -121,3 +121,18 @@ def test_the_checker_of_a_tool_is_made_once(faces: Any, monkeypatch: pytest.Monk
     client = faces.client_of(ScriptedModel(calls, "done"))
     faces.run(client.ask("go", tools=[tool], max_rounds=2))
     assert len(made) == 1
+
+
+def test_the_arguments_of_a_call_are_checked_once(
+    faces: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[object] = []
+    problem = Tool.problem
+    monkeypatch.setattr(
+        Tool, "problem", lambda self, found: checked.append(found) or problem(self, found)
+    )
+    tool = Tool("good", "", ANY, lambda arguments: "well")
+    script = ScriptedModel([ToolCallEvent("a", "good", '{"b": 1}')], "done")
+    client = faces.client_of(script)
+    faces.run(client.ask("go", tools=[tool], max_rounds=2, approve=lambda call: True))
+    assert checked == [{"b": 1}]

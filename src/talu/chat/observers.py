@@ -313,9 +313,11 @@ class Observation:
         """Record the first token, now."""
         self._note("on_first_token", self.elapsed_ms())
 
-    def note_tool_run(self, run: ToolRun) -> None:
-        """Record a tool call that has ended."""
-        self._note("on_tool_run", run)
+    def note_tool_runs(self, runs: Sequence[ToolRun]) -> None:
+        """Record the tool calls that have ended so far, each once."""
+        noted = sum(notification.callback == "on_tool_run" for notification in self._noted)
+        for run in runs[noted:]:
+            self._note("on_tool_run", run)
 
     def _note(self, callback: str, value: object) -> None:
         self._noted.append(_Notification(callback, (self._generation.chat, value)))

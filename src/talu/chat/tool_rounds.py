@@ -13,11 +13,13 @@ from talu.exceptions import ToolExecutionError, ValidationError
 from talu.first_use import loaded
 from talu.tools.calls import ToolCall, ToolRun, failed
 from talu.tools.use import ToolUse, by_name
-from talu.types import Done, FinishReason, Request, StopFlag
+from talu.types import FinishReason, Request, StopFlag
 
 __all__ = ["ToolRounds"]
 
 REFUSED = "the call was refused"
+IN_THE_MIDDLE = "the answer was stopped before the call had ended; it may have had effects"
+BEFORE = "the answer was stopped before the call began"
 SOURCES: WeakKeyDictionary[StopFlag, WeakSet[Any]] = WeakKeyDictionary()  # that a client closes
 
 
@@ -26,16 +28,16 @@ class ToolRounds:
 
     Attributes:
         requests: how many requests have been made to the model.
-        under_way: the calls that are being carried out, and have no result yet.
     """
 
     def __init__(self, use: ToolUse) -> None:
         """Prepare the tools; nothing is opened before ``prepare``."""
         self.requests = 0
-        self.under_way: list[ToolCall] = []
         self._use = use
         self._runs: Any = None
+        self._waiting: set[str] = set()  # ids of calls that stay open
         self._stopped = False
+        self._cut_short = False
         self._fields: dict[str, Any] = {}
 
     async def prepare(self, io: IO, outcome: Outcome[Any], closing: StopFlag) -> None:
@@ -75,73 +77,56 @@ class ToolRounds:
 
     def to_carry_out(self, outcome: Outcome[Any]) -> list[ToolCall]:
         """The calls of the last answer, if they are to be carried out here."""
-        done = outcome.builder.done
-        if not outcome.builder.calls or not _calls(done):
-            return []
-        if self.requests < self._use.rounds:
-            return outcome.calls
-        if self._use.rounds > 1:
+        if self._use.rounds > 1 and self.requests >= self._use.rounds and _calls(outcome):
             outcome.note(
                 f"max_rounds={self._use.rounds} requests were made: the calls of the last answer "
                 "were not carried out; resume() or submit_tool_results() goes on"
             )
-        return []
+        return self._unfinished(outcome)
+
+    def _unfinished(self, outcome: Outcome[Any]) -> list[ToolCall]:
+        """The calls that are to be carried out, or are being carried out, and have no result."""
+        if self.requests >= self._use.rounds or not _calls(outcome):
+            return []
+        return [call for call in outcome.calls if call.id not in self._waiting]
 
     async def run(
         self, calls: Sequence[ToolCall], io: IO, outcome: Outcome[Any], deadline: Deadline | None
     ) -> AsyncGenerator[ToolRun]:
         """Carry out the calls, and yield each as it ends; some may have to wait and stay open."""
-        self.under_way = list(calls)
-        ready: list[ToolCall] = []
+        self._runs, self._waiting = None, set()
+        ready: list[tuple[ToolCall, dict[str, Any]]] = []
         for call in calls:
             if self._stopped:
                 return
-            run = self._unsuitable(call, outcome.tools)
-            if run is None and await self._waits(call, io, outcome):
-                self.under_way.remove(call)
-                continue
-            run = run or self._refusal
-            if run is None:
-                ready.append(call)
-                continue
-            yield self._ended(run)
+            try:
+                arguments = _arguments(call, outcome.tools)
+                if await self._waits(call, io, outcome):
+                    self._waiting.add(call.id)
+                else:
+                    ready.append((call, arguments))
+            except ToolExecutionError as error:
+                yield failed(call, str(error), error.code)
         self._runs = loaded("talu.tools.execution", "Runs")(ready)
         while not self._stopped:
             run = await io.next_run(self._runs.next, deadline)
             if run is None:
                 return
-            yield self._ended(run)
-
-    def _ended(self, run: ToolRun) -> ToolRun:
-        self.under_way.remove(run.call)
-        return run
-
-    def _unsuitable(self, call: ToolCall, tools: Mapping[str, Any]) -> ToolRun | None:
-        """The failure of a call that cannot be carried out; None if it can."""
-        self._refusal: ToolRun | None = None
-        if call.tool is None:
-            known = ", ".join(tools) or "none"
-            wrong = f"there is no tool {shown(call.name)}; there are: {known}"
-            return failed(call, wrong, "TOOL_UNKNOWN")
-        if not call.tool.runs:
-            return None
-        try:
-            call.parsed_arguments()
-        except ToolExecutionError as error:
-            return failed(call, str(error), error.code)
-        return None
+            yield run
 
     async def _waits(self, call: ToolCall, io: IO, outcome: Outcome[Any]) -> bool:
-        """Whether a call stays open: for somebody who carries it out, or for an approval."""
+        """Whether a call stays open: for somebody who carries it out, or for an approval.
+
+        Raises:
+            ToolExecutionError: it was refused.
+        """
         approve = self._use.approve
         if call.tool is None or not call.tool.runs:
             outcome.note(f"the call of {call.name!r} waits for its result: it has no function here")
             return True
-        if approve is None:
-            if call.needs_approval:
-                outcome.note(f"the call of {call.name!r} waits for an approval: see resume()")
-            return call.needs_approval
-        decision = await io.call(approve, call)
+        decision: object = None if call.needs_approval else True
+        if approve is not None:
+            decision = await io.call(approve, call)
         if decision is None:
             outcome.note(f"the call of {call.name!r} waits for an approval: see resume()")
             return True
@@ -154,8 +139,7 @@ class ToolRounds:
                 details={"param": "approve"},
             )
         reason = f"{REFUSED}: {decision}" if decision else REFUSED
-        self._refusal = failed(call, reason, "TOOL_REFUSED")
-        return False
+        raise ToolExecutionError(reason, "TOOL_REFUSED")
 
     def cancel(self) -> None:
         """Stop waiting for calls; from any thread. Threads of functions go on."""
@@ -163,15 +147,43 @@ class ToolRounds:
         if self._runs is not None:
             self._runs.cancel()
 
-    def cancelled(self) -> list[ToolRun]:
-        """The calls that were under way, as failed; afterwards none is."""
+    def is_cut_short(self, outcome: Outcome[Any]) -> bool:
+        """Whether the turn ends before all calls that were to be carried out have ended."""
+        self._cut_short = self._cut_short or bool(self._unfinished(outcome))
+        return self._cut_short
+
+    def end(self, outcome: Outcome[Any], *, only_begun: bool = False) -> None:
+        """Record the calls that have not ended as failed; after an interrupt, go on with that.
+
+        Args:
+            outcome: of the turn, which gets the records, and a note for each.
+            only_begun: let those that had not begun stay open.
+        """
         self.cancel()
-        calls, self.under_way = self.under_way, []
-        why = "the answer was stopped before the call had ended; it may have had effects"
-        return [failed(call, why, "TOOL_CANCELLED") for call in calls]
+        begun = self._runs.begun if self._runs is not None else set()
+        for call in self._unfinished(outcome):
+            if call.id not in begun and only_begun:
+                continue
+            why = IN_THE_MIDDLE if call.id in begun else BEFORE
+            outcome.note(f"the call of {shown(call.name)} was cancelled: {why}")
+            outcome.runs.append(failed(call, why, "TOOL_CANCELLED"))
 
 
-def _calls(done: Done | None) -> bool:
-    """Whether an answer has ended with its calls, and was not cut off."""
-    reasons = (FinishReason.TOOL_CALLS, FinishReason.STOP)
-    return done is not None and done.finish_reason in reasons
+def _arguments(call: ToolCall, tools: Mapping[str, Any]) -> dict[str, Any]:
+    """The checked arguments of a call; none if somebody else carries it out.
+
+    Raises:
+        ToolExecutionError: there is no such tool, or the arguments do not fit.
+    """
+    if call.tool is None:
+        known = ", ".join(tools) or "none"
+        wrong = f"there is no tool {shown(call.name)}; there are: {known}"
+        raise ToolExecutionError(wrong, "TOOL_UNKNOWN")
+    return call.parsed_arguments() if call.tool.runs else {}
+
+
+def _calls(outcome: Outcome[Any]) -> bool:
+    """Whether an answer has ended with calls, and was not cut off."""
+    done = outcome.builder.done
+    ended = done is not None and done.finish_reason in (FinishReason.TOOL_CALLS, FinishReason.STOP)
+    return ended and bool(outcome.builder.calls)

@@ -103,6 +103,7 @@ class Turn(Generic[ChatT]):
     _checks: FormChecks = field(init=False)
     _tools: ToolRounds = field(init=False)
     _committed: Builder | None = None  # the last round whose items are in the history
+    _results_from: int = 0  # where the results of its calls are in the history
     _observation: Observation = field(init=False)
     _question_is_saved: bool = False
     _client_closed: bool = False
@@ -121,7 +122,7 @@ class Turn(Generic[ChatT]):
             builder = self.outcome.builder
             builder.calls = list(self.open_calls)
             builder.done = Done(FinishReason.TOOL_CALLS, NOTHING, Timings(), self.outcome.model)
-            self._committed = builder
+            self._committed, self._results_from = builder, self.keep
         self._round = Round(self.outcome.model, request, self.outcome.builder)
         self._observation = self.hooks.observe(self._generation(), self.io.call)
         if self.racer is not None:
@@ -209,7 +210,7 @@ class Turn(Generic[ChatT]):
     def _last_piece(self) -> Token:
         """The piece with the finish reason, which comes once no other request follows."""
         done = self.outcome.builder.done
-        if done is None or self._tools.under_way:
+        if done is None or self._tools.is_cut_short(self.outcome):
             return Token(finish_reason=FinishReason.CANCELLED)
         return Token(finish_reason=done.finish_reason)
 
@@ -223,12 +224,18 @@ class Turn(Generic[ChatT]):
         deadline = self.request.deadline
         async with aclosing(self._tools.run(calls, self.io, self.outcome, deadline)) as runs:
             async for run in runs:
-                self.history.items.append(output_of(run))
                 self.outcome.runs.append(run)
-                self._observation.note_tool_run(run)
+                self._take_runs()
                 await self._save_for_now()
                 await self._observation.deliver()
                 yield run
+
+    def _take_runs(self) -> None:
+        """Put the results of calls into the history, and note them for the hooks, each once."""
+        runs = self.outcome.runs[self.outcome.earlier_runs :]
+        for run in runs[len(self.history.items) - self._results_from :]:
+            self.history.items.append(output_of(run))
+        self._observation.note_tool_runs(self.outcome.runs)
 
     def _next_request(self) -> Request | None:
         """The request for a corrected answer, or with the results of all calls; None at the end."""
@@ -305,6 +312,9 @@ class Turn(Generic[ChatT]):
             unsaved = "What had arrived of the answer could not be stored"
             self._keep_partial_answer()
             error.details["response"] = self.presented()
+        elif self._committed is self.outcome.builder:  # calls that had not begun stay open
+            self._tools.end(self.outcome, only_begun=True)
+            self._take_runs()
         self._error, self._ending, self.outcome.state = error, State.FAILED, State.ENDING
         try:
             if self.outcome.past or self._question_is_saved:
@@ -329,16 +339,17 @@ class Turn(Generic[ChatT]):
     def _commit(self, reason: FinishReason | None = None) -> None:
         """Put the question and the answer so far into the history; None keeps its own reason."""
         done = self._end_round()
-        if self._tools.under_way and reason is None:  # it was interrupted while tools ran
-            reason = FinishReason.CANCELLED
+        calls_end = self._tools.is_cut_short(self.outcome)  # stopped before or while tools ran
+        if calls_end:
+            reason = reason or FinishReason.CANCELLED
+            if self._client_closed:
+                self.outcome.note(CLOSED)
         reason = reason or (done.finish_reason if done else FinishReason.CANCELLED)
         self.outcome.finish_reason = reason
-        cut_short = reason in (FinishReason.CANCELLED, FinishReason.ERROR)
+        cut_short = reason in (FinishReason.CANCELLED, FinishReason.ERROR) and not calls_end
         self._put_items(ItemStatus.INCOMPLETE if cut_short else ItemStatus.COMPLETED, done)
-        for run in self._tools.cancelled():
-            self.history.items.append(output_of(run))
-            self.outcome.runs.append(run)
-            self._observation.note_tool_run(run)
+        self._tools.end(self.outcome)
+        self._take_runs()
         self._ending = ENDINGS.get(reason, State.FINISHED)
         # In one step: after an interrupt before it, the commit is made again.
         self.outcome.past, self.outcome.state = tuple(self.history.items), State.ENDING
@@ -357,6 +368,7 @@ class Turn(Generic[ChatT]):
         if done is not None and done.seed is not None:
             generation["seed"] = done.seed
         self.history.items[self.keep :] = self.question + builder.items(status, generation)
+        self._results_from = len(self.history.items)
         self._committed = builder  # after an interrupt before it, the same is done again
 
     def _end_round(self) -> Done | None:

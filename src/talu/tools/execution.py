@@ -50,18 +50,22 @@ def execute(call: ToolCall) -> Any:
     arguments, tool = arguments_of(call), _tool_of(call)
     if tool.is_async or tool.timeout is not None:
         context = contextvars.copy_context()
-        return run_in_background(partial(_in_context, context, partial(_finished, call, arguments)))
-    try:
-        value = tool.run(arguments)
-    except Exception as error:
-        raise _raised(call, error) from error
+        work = partial(_in_context, context, partial(_finished, call, arguments))
+        value = run_in_background(work)
+    else:
+        try:
+            value = tool.run(arguments)
+        except Exception as error:
+            raise _raised(call, error) from error
     result_text(value, call)
     return value
 
 
 async def execute_async(call: ToolCall) -> Any:
     """Like ``execute``, awaited."""
-    return await _finished(call, arguments_of(call))
+    value = await _finished(call, arguments_of(call))
+    result_text(value, call)
+    return value
 
 
 async def _in_context(context: contextvars.Context, make: Callable[[], Awaitable[Any]]) -> Any:
@@ -87,7 +91,6 @@ async def _finished(call: ToolCall, arguments: dict[str, Any]) -> Any:
         raise ToolExecutionError(late, "TOOL_TIMEOUT", _about(call)) from None
     except Exception as error:
         raise _raised(call, error) from error
-    result_text(value, call)
     return value
 
 
@@ -186,10 +189,15 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 class Runs:
-    """The calls of one answer that are carried out together, on an event loop."""
+    """The calls of one answer that are carried out together, on an event loop.
 
-    def __init__(self, calls: Sequence[ToolCall]) -> None:
-        """Prepare them; nothing runs before ``next``."""
+    Attributes:
+        begun: the ids of the calls whose functions were called.
+    """
+
+    def __init__(self, calls: Sequence[tuple[ToolCall, dict[str, Any]]]) -> None:
+        """Prepare calls with their checked arguments; nothing runs before ``next``."""
+        self.begun: set[str] = set()
         self._calls = list(calls)
         self._context = contextvars.copy_context()
         self._tasks: dict[asyncio.Task[ToolRun], int] = {}
@@ -201,9 +209,10 @@ class Runs:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             free = asyncio.Semaphore(AT_ONCE)
-            for number, call in enumerate(self._calls):
-                work = self._loop.create_task(_run(call, free), context=self._context.copy())
-                self._tasks[work] = number
+            for number, (call, arguments) in enumerate(self._calls):
+                work = self._run(call, arguments, free)
+                task = self._loop.create_task(work, context=self._context.copy())
+                self._tasks[task] = number
         if self._cancelled or not self._tasks:
             self._stop()
             return None
@@ -216,7 +225,10 @@ class Runs:
         return first.result()
 
     def cancel(self) -> None:
-        """Let ``next`` return None soon; from any thread. Threads of functions go on."""
+        """Let ``next`` return None soon; from any thread. Threads of functions go on.
+
+        No call begins afterwards that is not in ``begun`` then.
+        """
         self._cancelled = True
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and its tasks with it
@@ -226,18 +238,22 @@ class Runs:
         for task in self._tasks:
             task.cancel()
 
-
-async def _run(call: ToolCall, free: asyncio.Semaphore) -> ToolRun:
-    """Carry out a call, and record what came of it."""
-    async with free:
-        began_ns, began = time.time_ns(), time.perf_counter()
-        error: ToolExecutionError | None = None
-        try:
-            output = result_text(await execute_async(call), call)
-        except ToolExecutionError as failure:
-            error, output = failure, told(failure)
-        took = (time.perf_counter() - began) * 1000
-        return ToolRun(call=call, output=output, error=error, began_ns=began_ns, duration_ms=took)
+    async def _run(
+        self, call: ToolCall, arguments: dict[str, Any], free: asyncio.Semaphore
+    ) -> ToolRun:
+        """Carry out a call, and record what came of it."""
+        async with free:
+            self.begun.add(call.id)
+            if self._cancelled:  # in this order, because the set is read after the flag was set
+                raise asyncio.CancelledError
+            began_ns, began = time.time_ns(), time.perf_counter()
+            error: ToolExecutionError | None = None
+            try:
+                output = result_text(await _finished(call, arguments), call)
+            except ToolExecutionError as failure:
+                error, output = failure, told(failure)
+            took = (time.perf_counter() - began) * 1000
+            return ToolRun(call, output, error, began_ns=began_ns, duration_ms=took)
 
 
 def _tool_of(call: ToolCall) -> Tool:
