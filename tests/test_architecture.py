@@ -15,6 +15,7 @@ LEAVES = {
     "callers",
     "checks",
     "config",
+    "contents",
     "deadline",
     "descriptors",
     "descriptions",
@@ -30,6 +31,7 @@ LEAVES = {
     "protocols",
     "sampling",
     "structured",  # a folder that imports leaves only
+    "thinking",
     "threads",
     "tools",  # as well
     "types",

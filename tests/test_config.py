@@ -11,7 +11,6 @@ import pytest
 from talu.config import (
     ELSEWHERE,
     FIELDS,
-    NOT_YET,
     GenerationConfig,
     GenerationSettings,
     merged,
@@ -86,6 +85,10 @@ WRONG = [
     ("response_format", "name, age"),
     ("response_format", complex),
     ("validation_retries", 11),
+    ("inject_schema_prompt", 1),
+    ("schema_strategy", "yaml"),
+    ("schema_strategy", None.__class__),
+    ("allow_thinking", "yes"),
     ("max_thinking_tokens", -1),
     ("max_thinking_tokens", 1.0),
     ("extra_body", "x"),
@@ -114,6 +117,9 @@ RIGHT = {
     "allow_special_tokens": True,
     "cache_namespace": "x" * 256,
     "response_format": format_of({"type": "integer"}),
+    "inject_schema_prompt": False,
+    "schema_strategy": "json_schema",
+    "allow_thinking": True,
     "max_thinking_tokens": 0,
     "validation_retries": 10,
     "extra_body": {"provider": {"order": ["a", "b"]}},
@@ -206,21 +212,6 @@ def test_an_unknown_keyword_of_a_call_is_a_validation_error_with_the_nearest_nam
 def test_a_parameter_that_is_not_a_setting_is_refused_with_its_place(name: str) -> None:
     with pytest.raises(ValidationError, match=f"'{name}' is not .*: it is {ELSEWHERE[name]}"):
         merged(settings={name: None})
-
-
-@pytest.mark.parametrize("name", NOT_YET)
-@pytest.mark.parametrize("value", [{}, [], False, "auto"])
-def test_a_setting_of_a_later_feature_is_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(ValidationError, match=f"'{name}' needs .* not have yet"):
-        merged(settings={name: value})
-    with pytest.raises(TypeError, match=f"'{name}' needs .* not have yet"):
-        GenerationConfig(**{name: value})
-
-
-@pytest.mark.parametrize("name", NOT_YET)
-def test_none_for_a_later_feature_has_no_effect(name: str) -> None:
-    assert merged(settings={name: None, "seed": 1}) == GenerationConfig(seed=1, **{name: None})
-    assert GenerationConfig(**{name: None}).given == {}
 
 
 def test_or_prefers_the_set_fields_of_the_right_side() -> None:

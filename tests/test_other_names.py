@@ -58,11 +58,6 @@ def test_a_misspelt_name_gets_the_nearest(target: Any, name: str, nearest: str) 
         attrgetter(name)(target)
 
 
-def test_a_feature_of_a_later_version_is_named() -> None:
-    with pytest.raises(AttributeError, match="needs structured output, which this version"):
-        attrgetter("allow_thinking")(CLIENT.chat())
-
-
 def test_private_names_are_not_explained() -> None:
     for target in (CLIENT, RESPONSE, CLIENT.chat()):
         with pytest.raises(AttributeError, match=r"'_generate'$"):

@@ -295,12 +295,6 @@ ARGUMENTS = {  # a call on a valid model: (call, error, code, words of the messa
         "INVALID_ARGUMENT",
         ["stop_token_ids", "2048"],
     ),
-    "feature of a later version": (
-        lambda c: c.ask("Hi", inject_schema_prompt=True),
-        ValidationError,
-        "INVALID_ARGUMENT",
-        ["inject_schema_prompt", "not have yet"],
-    ),
     "form of an unknown kind": (
         lambda c: c.ask("Hi", response_format="name, age"),
         ValidationError,

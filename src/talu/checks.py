@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, S
 from numbers import Integral, Real
 from typing import Any, Protocol, runtime_checkable
 
-from talu.error_text import kind_of, shown
+from talu.error_text import kind_of, nearest, shown
 from talu.exceptions import ValidationError
 from talu.json_values import json_copy
 from talu.unicode import is_unicode
@@ -21,6 +21,7 @@ __all__ = [
     "check_strings",
     "check_token_id",
     "check_token_ids",
+    "choice_check",
     "number_check",
     "whole_check",
     "wrong_value",
@@ -82,6 +83,18 @@ def number_check(expected: str, fits: Callable[[float], bool]) -> Callable[[str,
 def between(low: float, high: float) -> Callable[[float], bool]:
     """Whether a number is in a range, its ends included."""
     return lambda x: low <= x <= high
+
+
+def choice_check(*choices: str) -> Callable[[str, object], str]:
+    """A check for one of a few texts."""
+
+    def check(name: str, value: object) -> str:
+        if not isinstance(value, str) or value not in choices:
+            close = nearest(value, choices) if isinstance(value, str) else ""
+            raise wrong_value(name, value, f"one of {', '.join(choices)}{close}")
+        return value
+
+    return check
 
 
 def check_boolean(name: str, value: object) -> bool:

@@ -138,7 +138,8 @@ class Client(BaseClient, FanOut, TokenMethods):
                 ``repetition_penalty``, ``presence_penalty``, ``frequency_penalty``,
                 ``stop_sequences``, ``stop_token_ids``, ``seed``, ``logprobs``, ``top_logprobs``,
                 ``logit_bias``, ``chat_template``, ``extra_context``, ``allow_special_tokens``,
-                ``cache_namespace``, ``response_format``, ``max_thinking_tokens``,
+                ``cache_namespace``, ``response_format``, ``inject_schema_prompt``,
+                ``schema_strategy``, ``allow_thinking``, ``max_thinking_tokens``,
                 ``validation_retries``, ``extra_body``. Also what the model may call:
                 ``tools`` (functions, ``Tool``, ``MCP``, definitions), ``tool_choice`` (``"auto"``,
                 ``"none"``, ``"required"`` or a name), ``parallel_tool_calls``, ``max_rounds`` (the

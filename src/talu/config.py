@@ -8,6 +8,7 @@ from functools import partial
 from typing import (
     Any,
     Generic,
+    Literal,
     Protocol,
     Self,
     TypedDict,
@@ -27,11 +28,12 @@ from talu.checks import (
     check_namespace,
     check_strings,
     check_token_ids,
+    choice_check,
     number_check,
     whole_check,
     wrong_value,
 )
-from talu.error_text import NOT_YET, nearest, shown
+from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
 from talu.first_use import loaded
 
@@ -104,6 +106,9 @@ class GenerationSettings(TypedDict, total=False):
     allow_special_tokens: bool | None
     cache_namespace: str | None
     response_format: Any
+    inject_schema_prompt: bool | None
+    schema_strategy: Literal["auto", "typescript", "json_schema", "xml_schema"] | None
+    allow_thinking: bool | None
     max_thinking_tokens: int | None
     validation_retries: int | None
     extra_body: dict[str, Any] | None
@@ -153,8 +158,7 @@ class GenerationConfig:
     a lower level, so that the model's or the library's default applies.
 
     A value is checked when set: a wrong type or range raises a ``ValidationError`` whose
-    ``details["param"]`` names the field. An unknown keyword raises ``TypeError``; so does one of a
-    later version, unless it is None.
+    ``details["param"]`` names the field. An unknown keyword raises ``TypeError``.
 
     Attributes:
         max_tokens: limit of generated tokens, 1 to 2**31 - 1 (256).
@@ -191,6 +195,15 @@ class GenerationConfig:
             another type of such parts, a JSON Schema as a dictionary, ``Regex``, ``Choice`` or
             ``Grammar``. It is kept as a ``talu.structured.formats.ResponseFormat``. The answer's
             ``parsed`` is the value, and its ``schema_report`` says what was enforced.
+        inject_schema_prompt: explain the ``response_format`` to the model, in place of
+            ``{{ schema }}`` in the system message or the user's, at the end of the system message,
+            or before the user's. The history stays as it is. Unset it is True for local models; to
+            remote ones only a form that their server does not take is explained.
+        schema_strategy: how: as a TypeScript type, which is also ``"auto"``, as a JSON Schema, or
+            as one in ``<schema>`` tags (``"auto"``).
+        allow_thinking: True lets a model reason before its answer, and asks it to where its
+            template or its server has a switch; False keeps it from that. Unset it is as the
+            template has it.
         max_thinking_tokens: limit of the tokens of reasoning, after which the model has to answer;
             0 is none. None is no limit.
         validation_retries: how often a whole answer that does not have its ``response_format`` is
@@ -226,13 +239,18 @@ class GenerationConfig:
     allow_special_tokens = Setting(False, check_boolean)
     cache_namespace = Setting(None, check_namespace)
     response_format = Setting(None, _format)
+    inject_schema_prompt = Setting(True, check_boolean)
+    schema_strategy = Setting(
+        "auto", choice_check("auto", "typescript", "json_schema", "xml_schema")
+    )
+    allow_thinking = Setting(False, check_boolean)
     max_thinking_tokens = Setting(None, whole_check(0, MAX_TOKENS))
     validation_retries = Setting(0, whole_check(0, MAX_REPEATS))
     extra_body = Setting(None, check_body)
 
     def __init__(self, **settings: Unpack[GenerationSettings]) -> None:
         self.given: dict[str, Any] = {}
-        for name, value in _effective(settings).items():
+        for name, value in settings.items():
             if name not in FIELDS:
                 raise TypeError(_unknown(name))
             setattr(self, name, value)
@@ -281,14 +299,7 @@ class GenerationConfig:
 FIELDS = tuple(name for name, field in vars(GenerationConfig).items() if isinstance(field, Setting))
 
 
-def _effective(settings: Mapping[str, object]) -> dict[str, object]:
-    """The settings without fields of later versions that are None, and so have no effect."""
-    return {n: value for n, value in settings.items() if value is not None or n not in NOT_YET}
-
-
 def _unknown(name: str) -> str:
-    if name in NOT_YET:
-        return f"{name!r} needs {NOT_YET[name]}, which this version of talu does not have yet"
     if name in ELSEWHERE:
         return f"{name!r} is not a generation parameter: it is {ELSEWHERE[name]}"
     hint = nearest(name, FIELDS) or f"; known are {', '.join(FIELDS)}"
@@ -310,7 +321,7 @@ def merged(
         if not isinstance(config, GenerationConfig):
             raise wrong_value("config", config, "a GenerationConfig")
         result |= config
-    for name, value in _effective(settings or {}).items():
+    for name, value in (settings or {}).items():
         if name not in FIELDS:
             raise ValidationError(_unknown(name), details={"param": name, "known": FIELDS})
         setattr(result, name, value)

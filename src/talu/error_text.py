@@ -1,4 +1,4 @@
-"""Shared parts of error messages: invalid values, similar names, missing features."""
+"""Shared parts of error messages: invalid values, similar names."""
 
 import errno
 import re
@@ -7,7 +7,6 @@ from importlib import import_module
 from itertools import islice
 
 __all__ = [
-    "NOT_YET",
     "NO_THREAD",
     "bounded",
     "kind_of",
@@ -19,10 +18,6 @@ __all__ = [
     "without_keys",
 ]
 
-NOT_YET = {  # names of features that later versions have
-    "allow_thinking": "structured output",
-    "inject_schema_prompt": "structured output",
-}
 NO_THREAD = (
     "the system cannot start another thread: raise the limit of threads (ulimit -u, or pids.max of "
     "the container) or of memory (ulimit -v, or the memory of the container)"

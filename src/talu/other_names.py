@@ -1,6 +1,6 @@
 """Suggests the right name when an attribute does not exist, also for names of other libraries."""
 
-from talu.error_text import NOT_YET, nearest
+from talu.error_text import nearest
 
 __all__ = ["OTHER_NAMES", "no_attribute"]
 
@@ -112,10 +112,6 @@ OTHER_NAMES = {  # class, or "talu" for the module: a name in other libraries, a
     },
     "StopFlag": {"set": "flag.signal()", "clear": "flag.reset()", "stop": "flag.signal()"},
 }
-LATER = {  # attributes of features that later versions have
-    "submit_tool_result": "tools",
-    "submit_tool_results": "tools",
-} | NOT_YET
 
 
 def no_attribute(target: object, name: str) -> AttributeError:
@@ -126,8 +122,5 @@ def no_attribute(target: object, name: str) -> AttributeError:
     for kind in type(target).__mro__:
         if name in (known := OTHER_NAMES.get(kind.__name__, {})):
             return AttributeError(f"{wrong}; use {known[name]}")
-    if name in LATER:
-        later = f"it needs {LATER[name]}, which this version of talu does not have yet"
-        return AttributeError(f"{wrong}: {later}")
     public = [each for each in dir(type(target)) if not each.startswith("_")]
     return AttributeError(wrong + nearest(name, public))

@@ -215,6 +215,49 @@ def test_with_a_warning_the_answer_is_only_checked(remote: Any, serve: Serve) ->
     assert answer.schema_report.enforced_by is None
 
 
+def test_a_form_that_the_server_does_not_take_is_explained_instead(
+    remote: Any, serve: Serve
+) -> None:
+    server = serve(chat("a"), chat(GOOD), chat("a"))
+    client = remote.client_of(spec(server, on_unsupported="warn"))
+    answer = remote.run(client.ask("Hi", response_format=Choice(["a", "b"])))
+    content = "Answer with one of these texts, and nothing else:\n- a\n- b\n\nHi"
+    assert server.request.json["messages"] == [{"role": "user", "content": content}]
+    assert answer.schema_report.explained == "choice"
+    taken = remote.run(client.ask("Hi", response_format=Town))
+    assert server.requests[-1].json["messages"] == [{"role": "user", "content": "Hi"}]
+    assert taken.schema_report.explained is None
+    hidden = remote.run(client.ask("Hi", response_format=Choice(["a"]), inject_schema_prompt=False))
+    assert server.requests[-1].json["messages"] == [{"role": "user", "content": "Hi"}]
+    assert hidden.schema_report.explained is None
+
+
+def test_a_form_is_explained_beside_the_field_of_the_server_if_that_is_asked(
+    remote: Any, serve: Serve
+) -> None:
+    server = serve(chat(GOOD))
+    settings = {"inject_schema_prompt": True, "schema_strategy": "json_schema"}
+    answer = remote.run(remote.client_of(spec(server)).ask("Hi", response_format=Town, **settings))
+    body = server.request.json
+    assert body["response_format"] == OPENAI["response_format"]
+    assert json.dumps(SCHEMA) in body["messages"][0]["content"]
+    assert not {*settings} & {*body}
+    assert answer.schema_report.explained == "json_schema"
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_servers_that_render_templates_are_told_whether_to_think(
+    remote: Any, serve: Serve, allowed: bool
+) -> None:
+    server = serve(chat("Hi"))
+    client = remote.client_of(spec(server, "vllm"))
+    remote.run(client.ask("Hi", allow_thinking=allowed, extra_context={"a": 1}))
+    variables = {"enable_thinking": allowed, "thinking": allowed, "a": 1}
+    assert server.request.json["chat_template_kwargs"] == variables
+    with pytest.raises(ValidationError, match="has no allow_thinking"):
+        remote.run(remote.client_of(spec(serve(chat("Hi")))).ask("Hi", allow_thinking=allowed))
+
+
 def test_a_wrong_answer_is_asked_for_again_without_a_trace_in_the_history(
     remote: Any, serve: Serve
 ) -> None:

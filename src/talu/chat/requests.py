@@ -14,6 +14,16 @@ from talu.error_text import shown
 from talu.exceptions import EmptyPromptError, ValidationError
 from talu.types import Request
 
+OF_TEMPLATES = (  # settings without a meaning where no template makes the prompt
+    "allow_thinking",
+    "chat_template",
+    "extra_context",
+    "inject_schema_prompt",
+    "max_thinking_tokens",
+    "schema_strategy",
+    "validation_retries",
+)
+
 __all__ = ["chat_request", "check_answerable", "raw_request", "request_of"]
 
 
@@ -36,7 +46,7 @@ def raw_request(
         if not isinstance(text, str):
             wrong = f"{name} must be text, got {shown(text)}"
             raise ValidationError(wrong, details={"param": name})
-    for name in ("chat_template", "extra_context", "max_thinking_tokens", "validation_retries"):
+    for name in OF_TEMPLATES:
         if config.given.get(name) is not None:
             wrong = f"{name} has no meaning in a raw completion, which uses no template"
             raise ValidationError(wrong, details={"param": name})

@@ -149,20 +149,23 @@ class ResponseFormat:
             raise IncompleteJSONError(text, finish_reason)
         raise SchemaValidationError(text, problem)
 
-    def checked_report(self, asked: str | None = None) -> SchemaReport:
+    def checked_report(
+        self, asked: str | None = None, *, explained: str | None = None
+    ) -> SchemaReport:
         """The report of an answer that nothing in this process has constrained.
 
         Args:
             asked: the provider that was asked to enforce the form; None for nobody.
+            explained: how the prompt explains the form.
         """
         if self.schema is None:
-            return SchemaReport((), ("#",), (), asked)
+            return SchemaReport((), ("#",), (), asked, explained)
         checked: list[str] = []
         ignored: list[str] = []
         for path, node in reachable(self.schema).items():
             for key in node.keys() - ANNOTATIONS:
                 (checked if key in ASSERTIONS else ignored).append(pointer(path, key))
-        return SchemaReport((), tuple(sorted(checked)), tuple(sorted(ignored)), asked)
+        return SchemaReport((), tuple(sorted(checked)), tuple(sorted(ignored)), asked, explained)
 
     def to_dict(self) -> dict[str, Any]:
         """The format as plain JSON, which ``response_format=`` takes back, without its type."""

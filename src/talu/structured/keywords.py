@@ -9,6 +9,7 @@ from typing import Any
 __all__ = [
     "ANNOTATIONS",
     "ASSERTIONS",
+    "DEFINITIONS",
     "GENERATED",
     "pointer",
     "reachable",

@@ -18,9 +18,12 @@ class SchemaReport:
             otherwise: unknown ones, such as misspelled ones, and formats without a definition.
         enforced_by: who enforced: ``"talu"``, the name of a provider, or None for nobody. What a
             provider enforces is not known keyword by keyword, so all are checked as well.
+        explained: how the prompt explains the form to the model: ``"typescript"``,
+            ``"json_schema"``, ``"xml_schema"``, ``"choice"``, or None for not at all.
     """
 
     enforced: tuple[str, ...] = ()
     checked: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     enforced_by: str | None = None
+    explained: str | None = None

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from talu.contents import joined
 from talu.tool_formats.description import Id, Index, Part, ToolFormat
 
 __all__ = ["PROMPTED", "described", "with_calls_as_text"]
@@ -99,22 +100,6 @@ def example(form: ToolFormat) -> str:
         case _:
             arguments = '{"ARGUMENT": "VALUE"}'
     return _text(form.opening) + "NAME" + _text(form.after_name) + arguments + _text(form.closing)
-
-
-def joined(first: Any, second: Any, between: str = "\n\n") -> Any:
-    """Two contents of messages, of which one may be a list of parts, as one."""
-    if isinstance(first, list) or isinstance(second, list):
-        if between or not isinstance(first, list):
-            return [*_parts(first), *_parts(second)]
-        texts = [part.get("text", "") for part in first if isinstance(part, dict)]
-        return "\n".join(map(str, texts))
-    return f"{first}{between}{second}" if first and second else str(first or second or "")
-
-
-def _parts(content: Any) -> list[Any]:
-    if isinstance(content, list):
-        return content
-    return [{"type": "text", "text": content}] if content else []
 
 
 def _text(parts: tuple[Part, ...]) -> str:

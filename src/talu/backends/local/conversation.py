@@ -14,6 +14,7 @@ from talu.template.limits import template_time
 from talu.template.masking import Mask, texts_of
 from talu.template.plain import plain
 from talu.template.render import RAW, render_plain, traits
+from talu.thinking import template_variables
 from talu.tokenizer.tokenizer import Tokenizer
 from talu.tool_formats.reader import THINK
 from talu.types import Request
@@ -41,6 +42,7 @@ def conversation_prompt(request: Request, engine: Engine, ref: str, *, must_fit:
 
 def _rendered(request: Request, engine: Engine, source: str, must_fit: bool) -> Prompt:
     tokenizer, deadline = engine.tokenizer, request.deadline
+    request, strategy = _explained(request)
     if must_fit:
         _check_count(len(request.messages or ()), engine, source)
     check = deadline.check if deadline is not None else None
@@ -52,7 +54,7 @@ def _rendered(request: Request, engine: Engine, source: str, must_fit: bool) -> 
         way = loaded("talu.backends.local.tool_prompt", "shown")(source, copies, tools, ends)
         copies, tools = way.messages, way.tools
     messages = adapt(checked(copies, deadline), traits(source))
-    extra = plain(request.config.extra_context or {}, "extra_context", check)
+    extra = plain(template_variables(request.config), "extra_context", check)
     if request.tool_choice not in (None, "auto", "none") and not request.tools:
         raise ValidationError(
             f"tool_choice={shown(request.tool_choice)} needs tools",
@@ -84,6 +86,46 @@ def _rendered(request: Request, engine: Engine, source: str, must_fit: bool) -> 
         ids = tokenizer.encode(text, special_tokens=False, watch=watch)
     else:
         ids = tokenizer.encode_parts(parts, watch=watch)
+    reasoning = way.reasoning if way is not None else None
+    opening, closing = reasoning or THINK
+    begins = way.begins_reasoning if way is not None else ""
+    end = rendered.rstrip()
+    may_reason = (reasoning is not None or "think>" in source) and not end.endswith(closing)
+    return Prompt(
+        text,
+        ids,
+        in_reasoning=bool(
+            (opening and end.endswith(opening)) or (begins and rendered.endswith(begins))
+        ),
+        may_reason=may_reason,
+        reasoning=reasoning,
+        calls=way.calls if way is not None else None,
+        explained=strategy,
+        notes=(
+            *_notes(request, source, messages, parts, may_reason),
+            *(way.notes if way is not None else ()),
+        ),
+    )
+
+
+def _explained(request: Request) -> tuple[Request, str | None]:
+    """The request with an explanation of the form of its answer, and how it is explained."""
+    if request.config.response_format is None:
+        return request, None
+    explained: tuple[Request, str | None] = loaded("talu.structured.explanation", "explained")(
+        request, unasked=True
+    )
+    return explained
+
+
+def _notes(
+    request: Request,
+    source: str,
+    messages: Messages,
+    parts: Sequence[tuple[str, bool]],
+    may_reason: bool,
+) -> list[str]:
+    """How the prompt differs from what was asked for."""
     spelled = sorted({piece for piece, is_spelling in parts if is_spelling})
     notes = [_note(spelled)] if spelled else []
     named = [each for each in messages if "name" in each and each.get("role") != "tool"]
@@ -91,22 +133,9 @@ def _rendered(request: Request, engine: Engine, source: str, must_fit: bool) -> 
         notes.append("the chat template does not show the model the names of messages")
     if any(map(_has_foreign_reasoning, request.messages or ())):
         notes.append("the reasoning of other providers in the history was left out of the prompt")
-    reasoning = way.reasoning if way is not None else None
-    begins = way.begins_reasoning if way is not None else ""
-    notes += way.notes if way is not None else ()
-    opening, closing = reasoning or THINK
-    end = rendered.rstrip()
-    return Prompt(
-        text,
-        ids,
-        in_reasoning=bool(
-            (opening and end.endswith(opening)) or (begins and rendered.endswith(begins))
-        ),
-        may_reason=(reasoning is not None or "think>" in source) and not end.endswith(closing),
-        reasoning=reasoning,
-        calls=way.calls if way is not None else None,
-        notes=tuple(notes),
-    )
+    if request.config.allow_thinking and not may_reason:
+        notes.append("the chat template has no reasoning that allow_thinking could allow")
+    return notes
 
 
 def _needs_derivation(source: str, messages: object, tools: Messages) -> bool:

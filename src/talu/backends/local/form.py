@@ -1,5 +1,6 @@
 """Prepares what may follow in the answer of a local model: reasoning, then calls or a form."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from talu.backends.local.prompt import Prompt
@@ -25,7 +26,7 @@ class Form(NamedTuple):
 def form_of(request: Request, prompt: Prompt, engine: Engine) -> Form:
     """What constrains the answer to a request; blocks while a new grammar is compiled.
 
-    It needs a format, tools, or ``max_thinking_tokens``.
+    It needs a format, tools, or a setting of reasoning.
 
     Raises:
         StructuredOutputError: the format, or the arguments of a tool cannot be followed.
@@ -34,11 +35,13 @@ def form_of(request: Request, prompt: Prompt, engine: Engine) -> Form:
     """
     config = request.config
     form: ResponseFormat | None = config.response_format
-    budget = config.max_thinking_tokens
+    budget = _budget(request, prompt)
     rules = ToolRules(request, prompt.calls, engine) if prompt.calls is not None else None
     free = form is None and (rules is None or rules.choice == "auto")
     thinking = _thinking(prompt, engine, budget, must_end=not free)
-    report = engine.grammars.compiled(form).report if form is not None else None
+    report = None
+    if form is not None:
+        report = replace(engine.grammars.compiled(form).report, explained=prompt.explained)
     if free:
         waiting = rules.waiting(prompt) if rules is not None else None
         constrains = thinking is not None and (budget is not None or rules is None)
@@ -56,7 +59,25 @@ def form_of(request: Request, prompt: Prompt, engine: Engine) -> Form:
 
 
 def _asks_to_think(request: Request) -> bool:
-    return bool((request.config.extra_context or {}).get("enable_thinking"))
+    context = request.config.extra_context or {}
+    return request.config.allow_thinking or bool(context.get("enable_thinking"))
+
+
+def _budget(request: Request, prompt: Prompt) -> int | None:
+    """The most tokens of reasoning; None for no limit.
+
+    Raises:
+        ValidationError: reasoning is forbidden and given tokens.
+    """
+    config = request.config
+    if config.given.get("allow_thinking") is not False:
+        return config.max_thinking_tokens
+    if config.max_thinking_tokens:
+        raise ValidationError(
+            "allow_thinking=False and max_thinking_tokens contradict each other: leave one out",
+            details={"param": "allow_thinking"},
+        )
+    return 0 if prompt.may_reason else None
 
 
 def _thinking(
@@ -81,7 +102,7 @@ def _thinking(
     if budget is not None:
         raise ValidationError(
             "the reasoning of this model cannot be limited: the tags around it are no tokens of "
-            "its vocabulary; leave max_thinking_tokens out",
+            "its vocabulary; leave max_thinking_tokens and allow_thinking out",
             details={"param": "max_thinking_tokens"},
         )
     if prompt.in_reasoning and must_end:

@@ -48,6 +48,8 @@ SETTINGS = (
     "parallel_tool_calls",
 )
 
+CONSTRAINING = {"response_format", "max_thinking_tokens", "allow_thinking"}
+
 _dropped: list[EngineLease] = []  # of models that were dropped and not closed
 
 
@@ -250,7 +252,7 @@ class LocalModel:
         prompt = prompt_of(request, engine, self._ref, must_fit=True)
         form = None
         asked = request.config.without_none().given.keys()
-        if prompt.calls is not None or {"response_format", "max_thinking_tokens"} & asked:
+        if prompt.calls is not None or CONSTRAINING & asked:
             form = loaded("talu.backends.local.form", "form_of")(request, prompt, engine)
         params = resolve_sampling(
             request.config,

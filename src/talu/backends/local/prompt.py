@@ -24,6 +24,7 @@ class Prompt(NamedTuple):
         may_reason: whether the template knows reasoning, and does not end it in the prompt.
         reasoning: the texts around reasoning; None for ``<think>``.
         calls: how the model writes calls; None if it was offered no tools.
+        explained: how it explains the form of the answer; see ``SchemaReport``.
         notes: differences between the request and what the model reads.
     """
 
@@ -33,6 +34,7 @@ class Prompt(NamedTuple):
     may_reason: bool = False
     reasoning: Reasoning | None = None
     calls: ToolFormat | None = None
+    explained: str | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -53,13 +53,16 @@ class Checks:
         report: what becomes of the keywords of the form that was asked for.
     """
 
-    def __init__(self, request: Request, target: Target, body: Body) -> None:
+    def __init__(
+        self, request: Request, target: Target, body: Body, *, explained: str | None = None
+    ) -> None:
         """Prepare the checks.
 
         Args:
             request: what was asked.
             target: the model; settings that its provider does not have were left out.
             body: what was sent.
+            explained: how the messages explain the form of the answer.
         """
         known = target.provider.settings(raw=request.messages is None)
         asked = {name: value for name, value in request.settings.items() if name in known}
@@ -73,7 +76,9 @@ class Checks:
         sent = form is not None and not FORMS.isdisjoint(body.values)
         self.report: SchemaReport | None = None
         if form is not None:
-            self.report = form.checked_report(target.provider.name if sent else None)
+            self.report = form.checked_report(
+                target.provider.name if sent else None, explained=explained
+            )
         self._tools = ToolChecks(request)
         self._has_text = False
         self._has_logprobs = False

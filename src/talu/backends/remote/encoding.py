@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from talu.backends.remote.options import RemoteBackend
-from talu.backends.remote.providers import TOOLS, Provider
+from talu.backends.remote.providers import OURS, TEMPLATE, TOOLS, Provider
 from talu.config import FIELDS, GenerationConfig, source_of
 from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.first_use import loaded
+from talu.thinking import template_variables
 from talu.types import Request
 from talu.unicode import check_unicode
 
@@ -92,7 +93,7 @@ def set_values(
     values: dict[str, Any] = {}
     notes: list[str] = []
     for name, value in request.settings.items():
-        if name == "extra_body" or (name in TOOLS and name in known):
+        if name in ("extra_body", *OURS) or (name in TOOLS and name in known):
             continue
         if name == "response_format":
             fields, note = _form(target, value, raw=raw)
@@ -101,6 +102,9 @@ def set_values(
             continue
         if name not in known:
             notes.append(f"{target.provider.name} has no {name}: it was left out")
+            continue
+        if name in TEMPLATE:  # one field for both
+            values[known["extra_context"]] = template_variables(request.config)
             continue
         values[known[name]] = plain = _plain(name, value)
         for text in plain if isinstance(plain, list | tuple) else (plain,):

@@ -41,6 +41,7 @@ from talu.checks import check_boolean
 from talu.deadline import Deadline
 from talu.error_text import kind_of, shown
 from talu.exceptions import EndpointError, StateError, ValidationError
+from talu.first_use import loaded
 from talu.forks import import_whole
 from talu.protocols import AsyncGeneration, Embedded, Generation
 from talu.types import Capabilities, EmbeddingOptions, Request
@@ -154,12 +155,13 @@ class RemoteModel:
     def _exchange(self, request: Request) -> Exchange:
         self._check_open()
         encode, decode = self._protocol(request)
+        request, strategy = self._explained(request)
         body = encode(request, self._target)
         return Exchange(
             body=body,
             open=self._opened,
             decoder=partial(decode, self._target),
-            checks=partial(Checks, request, self._target, body),
+            checks=partial(Checks, request, self._target, body, explained=strategy),
             failures=self._failures,
             limits=self._limits,
             model=self._name,
@@ -170,6 +172,21 @@ class RemoteModel:
             - (request.asked_before or 0),
             waits_for_server=request.asked_before is None,
         )
+
+    def _explained(self, request: Request) -> tuple[Request, str | None]:
+        """The request with an explanation of the form of its answer, and how it is explained.
+
+        Without being asked, only of a form that the server does not take.
+        """
+        form = request.config.response_format
+        if form is None:
+            return request, None
+        fields = loaded("talu.backends.remote.response_formats", "form_fields")
+        taken = fields(form, self._target.provider.forms, raw=request.messages is None) is not None
+        explained: tuple[Request, str | None] = loaded("talu.structured.explanation", "explained")(
+            request, unasked=not taken
+        )
+        return explained
 
     async def _opened(self, body: Body) -> Reading:
         reading = await self._clients.get().stream(body)

@@ -13,9 +13,11 @@ from talu.types import Capabilities
 
 __all__ = [
     "ALIASES",
+    "OURS",
     "PLAIN",
     "PLAIN_ANTHROPIC",
     "PROVIDERS",
+    "TEMPLATE",
     "TOOLS",
     "Dialect",
     "Protocol",
@@ -41,7 +43,8 @@ SETTINGS = {  # the fields of ``GenerationConfig`` that every server takes, and 
 }
 SAMPLING = {"top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repetition_penalty"}
 TOOLS = {name: name for name in ("tools", "tool_choice", "parallel_tool_calls")}
-TEMPLATE = {"extra_context": "chat_template_kwargs"}
+OURS = ("inject_schema_prompt", "schema_strategy")  # done here: no server sees them
+TEMPLATE = {"extra_context": "chat_template_kwargs", "allow_thinking": "enable_thinking"}
 LLAMA = {"top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repeat_penalty"}
 LOCAL_S = 600.0  # a server on the user's own machine may load the model first
 
@@ -119,10 +122,10 @@ class Provider(NamedTuple):
         """
         known = SETTINGS | dict(self.also)
         if raw:
-            templates = ("chat_template", "extra_context")
+            templates = ("chat_template", *TEMPLATE)
             known = {name: theirs for name, theirs in known.items() if name not in templates}
         else:
-            known |= {**self.names, **TOOLS}
+            known |= {**self.names, **TOOLS, **dict(zip(OURS, OURS, strict=True))}
         if self.forms is not None and not (raw and self.forms in ("openai", "anthropic")):
             known["response_format"] = "response_format"
         return {name: theirs for name, theirs in known.items() if name not in self.without}
