@@ -4,7 +4,7 @@ The ``python`` blocks of a page run in order, in one namespace, in an empty fold
 user's home. A ``text`` block directly after one is what it prints; ``...`` stands for what differs
 from run to run. A block under a comment ``<!-- compiled only: why -->`` is compiled but not run,
 because it needs a network or a package that the tests do not have. A page that speaks of a model of
-llama.cpp finds a real server with it.
+llama.cpp finds a real server with it, and one that opens the file of SmolLM2 finds that.
 """
 
 import doctest
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.remote.llama import gguf
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -25,7 +26,7 @@ PAGES = [
 BLOCK = re.compile(
     r"^(?:<!-- compiled only: (?P<reason>[^\n]+) -->\n+)?"
     r"```python\n(?P<code>.*?)^```\n"
-    r"(?:\n```text\n(?P<printed>.*?)^```\n)?",
+    r"(?:\n(?P<fence>```|~~~)text\n(?P<printed>.*?)^(?P=fence)\n)?",
     re.MULTILINE | re.DOTALL,
 )
 MOST_COMPILED_ONLY = 5  # in all pages together
@@ -63,6 +64,8 @@ def test_the_code_on_a_page_prints_the_output_on_the_page(
     if "llamacpp::smollm2" in page.read_text():
         llama = request.getfixturevalue("llama")
         monkeypatch.setenv("LLAMACPP_BASE_URL", llama.base_url)
+    if gguf().name in page.read_text():
+        (home / gguf().name).symlink_to(gguf())
     names = {"__name__": "__main__"}
     for block in blocks_of(page):
         code = compile(block.code, page, "exec")
