@@ -12,6 +12,8 @@ from talu import AnthropicBackend, ModelSpec, OpenAICompatibleBackend, Validatio
 from talu.backends.remote.openai_chat import tool_fields
 from talu.backends.remote.providers import provider_named
 from talu.chat import ToolCallPiece
+from talu.chat.builder import MAX_CALLS, TOO_MANY
+from talu.exceptions import EndpointError
 from talu.types import Request
 
 Serve = Callable[..., Server]
@@ -136,6 +138,19 @@ def test_one_call_at_a_time_is_asked_for_and_kept_to(
         assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
     assert [call.id for call in answer.tool_calls] == ["c0"]
     assert "2 tool calls although parallel_tool_calls is False" in answer.notes[-1]
+
+
+def test_a_server_that_makes_very_many_calls_is_cut_off(
+    faces: Any, serve: Serve, protocol: str
+) -> None:
+    calls = [['{"city": "Rome"}']]
+    server = serve(CALLS[protocol](*calls * 200), TEXTS[protocol]("Sunny."))
+    client = client_of(faces, server, protocol)
+    answer = faces.run(client.ask("q", tools=[weather], max_rounds=2))
+    assert (len(answer.tool_runs), answer.notes[0]) == (MAX_CALLS, TOO_MANY)
+    client = client_of(faces, serve(CALLS[protocol](*calls * 20_000)), protocol)
+    with pytest.raises(EndpointError, match="more than 1,000 tool calls"):
+        faces.run(client.ask("q", tools=[weather], max_rounds=2))
 
 
 def test_an_answer_without_the_call_that_was_demanded_has_a_note(

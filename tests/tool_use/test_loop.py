@@ -374,7 +374,9 @@ def test_a_call_without_a_function_waits_for_its_result(faces) -> None:
         ({"tools": "add"}, "must be a list"),
         ({"tools": [add], "tool_choice": "ad"}, "did you mean 'add'"),
         ({"tools": [add], "tool_choice": 1}, "tool_choice must be"),
-        ({"tool_choice": "required"}, "needs tools"),
+        ({"tool_choice": "required"}, "tool_choice needs tools"),
+        ({"max_rounds": 2}, "max_rounds needs tools"),
+        ({"approve": lambda call: True, "max_rounds": 2}, "needs tools"),
         ({"tools": [], "parallel_tool_calls": False}, "needs tools"),
         ({"tools": [add], "parallel_tool_calls": 1}, "parallel_tool_calls must be"),
         ({"tools": [add], "max_rounds": 0}, "max_rounds must be"),
@@ -389,6 +391,24 @@ def test_a_wrong_argument_is_an_error_and_the_chat_is_as_it_was(faces, arguments
     with pytest.raises(ValidationError, match=problem):
         faces.run(chat.send("q", **arguments))
     assert told(chat) == []
+
+
+def test_a_message_without_tools_takes_none_of_the_defaults_for_tools(faces) -> None:
+    chat = faces.chat("a", tools=[add], max_rounds=3, approve=lambda call: True)
+    assert faces.run(chat.send("q", tools=[])).text == "a"
+    with pytest.raises(ValidationError, match="approve needs tools"):
+        faces.chat("never asked", approve=lambda call: True)
+
+
+@pytest.mark.usefixtures("home")
+def test_open_calls_are_not_resumed_without_any_function(faces) -> None:
+    chat = faces.client(TWO, profile=Profile("work")).chat(tools=[add])
+    faces.run(chat.send("q"))
+    again = faces.client("3.", profile=Profile("work")).chat(session_id=chat.session_id)
+    with pytest.raises(ValidationError, match="'add', 'add' have no functions: give tools="):
+        faces.run(again.resume())
+    assert [call.id for call in again.open_calls] == ["c1", "c2"]
+    assert faces.run(again.resume(tools=[add], max_rounds=2)).text == "3."
 
 
 def test_a_decision_that_is_none_is_an_error_and_the_calls_stay_open(faces) -> None:

@@ -7,9 +7,10 @@ import pytest
 from tests.conftest import Faces, SyncFace
 
 from talu import ScriptedModel
+from talu.chat.builder import MAX_CALLS, TOO_MANY
 from talu.structured import checking
 from talu.tools import Tool
-from talu.types import ToolCallEvent
+from talu.types import ToolCallDelta, ToolCallEvent
 
 ANY: dict[str, Any] = {"type": "object"}
 
@@ -110,6 +111,20 @@ def test_calls_with_the_same_id_get_different_ones(faces: Any) -> None:
     assert any("no ids of their own" in note for note in answer.notes)
     final = faces.run(answer.submit_tool_results(dict.fromkeys(ids, "x")))
     assert (final.text, ran) == ("done", [])
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_keeps_a_bounded_number_of_calls_and_says_so(faces: Any, streamed: bool) -> None:
+    tool = Tool("good", "", ANY, lambda arguments: "well")
+    calls: list[Any] = []
+    for number in range(100_000):
+        call_id = f"c{number}"
+        calls += [ToolCallDelta(call_id, "good", "{")] * streamed
+        calls.append(ToolCallEvent(call_id, "good", "{}"))
+    chat = faces.client_of(ScriptedModel(calls, "done")).chat(tools=[tool])
+    answer = faces.run(chat.send("go", max_rounds=2))
+    assert {run.call.id for run in answer.tool_runs} == {f"c{n}" for n in range(MAX_CALLS)}
+    assert answer.notes == (TOO_MANY,)
 
 
 def test_the_checker_of_a_tool_is_made_once(faces: Any, monkeypatch: pytest.MonkeyPatch) -> None:

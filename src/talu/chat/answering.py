@@ -34,6 +34,10 @@ OPEN = (
     "the tool calls {} wait for a result: give them to submit_tool_results, let resume() carry "
     "them out, or remove them (pop)"
 )
+NO_FUNCTIONS = (
+    "the open tool calls of {} have no functions: give tools=[…] as well, or give their results to "
+    "submit_tool_results"
+)
 NO_CALLS = "there is no open tool call to submit a result for"
 
 
@@ -119,8 +123,12 @@ class Answering(Conversation):
 
     def _resuming(self, draft: Draft) -> Draft:
         """The draft of a turn that goes on where the history ends."""
-        if not open_calls(self._history.items):
+        waiting = open_calls(self._history.items)
+        if not waiting:
             check_answerable(self._history.items, "the chat")
+        elif not draft.tools.tools:
+            wrong = NO_FUNCTIONS.format(", ".join(shown(call.name) for call in waiting))
+            raise ValidationError(wrong, details={"param": "tools"})
         return draft._replace(question=(), resumes=True)
 
     def _with_results(self, draft: Draft, results: object) -> Draft:

@@ -134,6 +134,8 @@ class ToolRunPiece(Token):
         return f"ToolRunPiece({self.run!r:.200})"
 
 
+MAX_CALLS = 128  # of one answer
+TOO_MANY = f"the answer has more than {MAX_CALLS} tool calls: those after them were left out"
 RENAMED = "calls of the answer had no ids of their own, and got other ones"
 
 
@@ -167,8 +169,8 @@ class Builder:
         self._texts: list[str] = []
         self._has_text = False
         self._call_ids: set[str] = set()
-        self._renamed = False  # a call
-        self._streamed: set[str] = set()  # ids of calls that came in pieces
+        self._notes: tuple[str, ...] = ()
+        self._streamed: set[str] = set()  # ids of calls of which pieces have come, and not the end
         self._blocks: list[_Block] = []
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprob] = []
@@ -193,14 +195,19 @@ class Builder:
                 block.ended = True
                 return None
             case ToolCallDelta():
-                self._streamed.add(event.call_id)
                 self._count(event)
+                if self._is_too_many(event):
+                    return None
+                self._streamed.add(event.call_id)
                 return ToolCallPiece.of(event, event.arguments)
             case ToolCallEvent():
+                if self._is_too_many(event):
+                    return None
                 if event.provider_data is not None:
                     data = checked_provider_data(event.provider_data)
                     event = replace(event, provider_data=data)
                 streamed = event.call_id in self._streamed
+                self._streamed.discard(event.call_id)
                 event = self._distinct(event)
                 self.calls.append(event)
                 return ToolCallPiece.of(event, "" if streamed else event.arguments)
@@ -208,15 +215,26 @@ class Builder:
                 self._reset()
                 return None
             case Done():
-                notes = (*event.notes, RENAMED) if self._renamed else event.notes
-                self.done = replace(event, notes=notes)
+                self.done = replace(event, notes=(*event.notes, *self._notes))
                 return Token(finish_reason=event.finish_reason)
+
+    def _is_too_many(self, event: ToolCallDelta | ToolCallEvent) -> bool:
+        """Whether an event belongs to a call after as many as an answer may have."""
+        known = event.call_id in self._streamed
+        if known or len(self.calls) + len(self._streamed) < MAX_CALLS:
+            return False
+        self._note(TOO_MANY)
+        return True
+
+    def _note(self, note: str) -> None:
+        if note not in self._notes:
+            self._notes = (*self._notes, note)
 
     def _distinct(self, event: ToolCallEvent) -> ToolCallEvent:
         """The call, with another id if that of an earlier one is the same, or it is empty."""
         call_id, number = event.call_id, len(self.calls) + 1
         while not call_id or call_id in self._call_ids:
-            self._renamed = True
+            self._note(RENAMED)
             call_id, number = f"{event.call_id or 'call'}_{number}", number + 1
         self._call_ids.add(call_id)
         return event if call_id == event.call_id else replace(event, call_id=call_id)

@@ -92,7 +92,9 @@ class ToolUse:
         return cls(**given), rest
 
     def over(self, defaults: "ToolUse") -> "ToolUse":
-        """This use, with the defaults for what is not given."""
+        """This use, with the defaults for what is not given; all are for tools."""
+        if self.tools == ():
+            return self
         given: dict[str, Any] = {**self.given()}
         return replace(defaults, **given)
 
@@ -108,8 +110,8 @@ class ToolUse:
             ValidationError: an argument needs tools, or ``approve`` needs rounds.
         """
         if not self.tools:
-            for name in ("tool_choice", "parallel_tool_calls"):
-                if getattr(self, name) is not None:
+            for name in self.given():
+                if name != "tools":
                     wrong = f"{name} needs tools: give tools=[…], or leave it out"
                     raise ValidationError(wrong, details={"param": name})
             return

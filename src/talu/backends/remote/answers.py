@@ -20,6 +20,7 @@ __all__ = [
     "Ended",
     "Joined",
     "Malformed",
+    "check_number_of_calls",
     "count",
     "json_text",
     "kept",
@@ -35,6 +36,7 @@ MAX_NOTES = 20
 MAX_NOTE = 10_000  # characters, more than a key has
 MAX_KEPT = 900_000  # characters of what a provider wants back, as JSON
 MAX_COUNT = 2**53
+MAX_CALLS = 1_000  # of tools; the builder of the answer keeps fewer, with a note
 TEXT_PARTS = ("text", "output_text")
 REASONS = {  # of all protocols
     "stop": FinishReason.STOP,
@@ -151,6 +153,12 @@ class Decoder(Protocol):
 
     def note(self, text: str) -> None:
         """Add a note, once."""
+
+
+def check_number_of_calls(number: int) -> None:
+    """``Malformed`` if another call would be more than any request can want."""
+    if number >= MAX_CALLS:
+        raise Malformed(f"more than {MAX_CALLS:,} tool calls")
 
 
 class Joined:

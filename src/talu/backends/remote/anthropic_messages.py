@@ -11,6 +11,7 @@ from talu.backends.remote.answers import (
     Decoded,
     Joined,
     Malformed,
+    check_number_of_calls,
     count,
     json_text,
     kept,
@@ -233,6 +234,7 @@ class MessagesDecoder(Decoded):
             case "redacted_thinking":
                 opened["redacted"] = string(block.get("data"), "redacted thinking")
             case "tool_use":
+                check_number_of_calls(len(self._calls) + len(self._blocks))
                 opened["id"] = string(block.get("id"), "the id of a tool call")
                 opened["name"] = string(block.get("name"), "the name of a tool call")
                 opened["id"] = opened["id"] or f"call_{index}"

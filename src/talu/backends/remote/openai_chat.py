@@ -15,6 +15,7 @@ from talu.backends.remote.answers import (
     Decoded,
     Joined,
     Malformed,
+    check_number_of_calls,
     count,
     json_text,
     kept,
@@ -50,7 +51,6 @@ __all__ = ["ChatDecoder", "encode_chat", "logprobs_of", "ours", "usage_of"]
 
 PARTS = (*TEXT_PARTS, "thinking")
 NAMED_PATH = "chat/completions"
-MAX_CALLS = 1_000
 MESSAGES = {"message_start", "message", "content_block_start", "content_block_delta", "ping"}
 READ = {  # fields of a delta that are read, or say nothing about the answer
     "content",
@@ -323,8 +323,7 @@ class ChatDecoder(Decoded):
             index = len(self._calls) if call_id else place  # some servers send whole calls
         known = self._open.get(index)
         if known is None or (call_id and known.id and call_id != known.id):
-            if len(self._calls) >= MAX_CALLS:
-                raise Malformed(f"more than {MAX_CALLS:,} tool calls")
+            check_number_of_calls(len(self._calls))
             known = self._open[index] = Call(call_id, len(self._calls))
             self._calls.append(known)
         return known
