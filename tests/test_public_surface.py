@@ -102,6 +102,7 @@ SURFACE = {
         "MessageRole",
         "OutputText",
         "ReasoningItem",
+        "ReasoningPiece",
         "ReasoningText",
         "Response",
         "StreamingResponse",

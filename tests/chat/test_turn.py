@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from talu.backends.scripted import ScriptedModel
-from talu.chat import ItemStatus, MessageRole, ReasoningItem
+from talu.chat import ItemStatus, MessageRole, ReasoningItem, ReasoningPiece
 from talu.client import Client
 from talu.exceptions import GenerationError, StateError, ValidationError
 from talu.router import ModelSpec
@@ -264,14 +264,25 @@ def test_an_async_on_token_is_awaited_by_async_and_refused_by_sync(faces) -> Non
             faces.chat("one").send("Hi", on_token=lambda piece: take(piece))
 
 
-def test_reasoning_becomes_an_item_before_the_message_and_is_not_streamed(faces) -> None:
+def test_reasoning_becomes_an_item_before_the_message(faces) -> None:
     chat = faces.chat([ReasoningDelta("Let me ", (1,)), ReasoningDelta("think.", (2,)), "Four."])
     stream = faces.run(chat("2+2?"))
-    assert faces.read(stream) == ["Four.", ""]
+    assert "".join(faces.read(stream)) == "Four."
     assert stream.reasoning == "Let me think."
     kinds = [type(item).__name__ for item in chat.items]
     assert kinds == ["MessageItem", "ReasoningItem", "MessageItem"]
     assert chat.items.filter_by_type(ReasoningItem)[0].text == "Let me think."
+
+
+def test_reasoning_is_streamed_in_pieces_without_text(faces) -> None:
+    chat = faces.chat([ReasoningDelta("Let me ", (1,)), ReasoningDelta("think.", (2,)), "Four."])
+    first, second, *rest = faces.read(faces.run(chat("2+2?")))
+    assert [type(piece) for piece in (first, second)] == [ReasoningPiece, ReasoningPiece]
+    assert [(p.reasoning, p.id, str(p)) for p in (first, second)] == [
+        ("Let me ", 1, ""),
+        ("think.", 2, ""),
+    ]
+    assert rest == ["Four.", ""]
 
 
 def test_reasoning_is_passed_to_the_template_with_its_message(faces) -> None:

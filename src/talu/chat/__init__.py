@@ -9,7 +9,7 @@ from talu.first_use import on_first_use
 
 if TYPE_CHECKING:
     from talu.chat.async_chat import AsyncChat, AsyncResponse, AsyncStreamingResponse
-    from talu.chat.builder import Token, ToolCallPiece, ToolRunPiece
+    from talu.chat.builder import ReasoningPiece, Token, ToolCallPiece, ToolRunPiece
     from talu.chat.item_view import ConversationItems
     from talu.chat.items import (
         ContentPart,
@@ -52,6 +52,7 @@ __all__ = [
     "MessageRole",
     "OutputText",
     "ReasoningItem",
+    "ReasoningPiece",
     "ReasoningText",
     "Response",
     "StreamingResponse",
@@ -67,7 +68,7 @@ __all__ = [
 
 HOMES = {
     "talu.chat.async_chat": ("AsyncChat", "AsyncResponse", "AsyncStreamingResponse"),
-    "talu.chat.builder": ("Token", "ToolCallPiece", "ToolRunPiece"),
+    "talu.chat.builder": ("ReasoningPiece", "Token", "ToolCallPiece", "ToolRunPiece"),
     "talu.chat.item_view": ("ConversationItems",),
     "talu.chat.items": (
         "ContentPart",

@@ -33,7 +33,7 @@ from talu.types import (
     ToolCallEvent,
 )
 
-__all__ = ["Builder", "Token", "ToolCallPiece", "ToolRunPiece"]
+__all__ = ["Builder", "ReasoningPiece", "Token", "ToolCallPiece", "ToolRunPiece"]
 
 
 class Token(str):
@@ -79,6 +79,28 @@ class Token(str):
         if self.finish_reason is not None:
             known.append(f"finish_reason={self.finish_reason.value!r}")
         return f"Token({', '.join(known)})"
+
+
+class ReasoningPiece(Token):
+    """A piece of reasoning in a stream. Its text is empty, so that joined pieces are the answer.
+
+    Attributes:
+        reasoning: the next piece of the model's reasoning.
+    """
+
+    __slots__ = ("reasoning",)
+
+    reasoning: str
+
+    @classmethod
+    def of(cls, event: ReasoningDelta) -> Self:
+        """The piece of an event."""
+        piece = cls(id=event.tokens[-1] if event.tokens else -1)
+        piece.reasoning = event.text
+        return piece
+
+    def __repr__(self) -> str:
+        return f"ReasoningPiece({self.reasoning!r:.100})"
 
 
 class ToolCallPiece(Token):
@@ -188,7 +210,7 @@ class Builder:
             case ReasoningDelta():
                 self._reason(event.text, event.provider)
                 self._count(event)
-                return None
+                return ReasoningPiece.of(event) if event.text else None
             case ReasoningEnd():
                 block = self._open_block()
                 block.provider_data = checked_provider_data(event.provider_data)
