@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = (
-    "numpy", "tokenizers", "jinja2", "huggingface_hub", "click", "rich", "opentelemetry",
+    "numpy", "tokenizers", "jinja2", "huggingface_hub", "click", "fastapi", "rich", "opentelemetry",
     "talu._native",
 )  # fmt: skip
 

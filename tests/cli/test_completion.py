@@ -43,7 +43,10 @@ def path(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("words", "offers"),
     [
-        ("talu ''", "ask chat embed tokenize log get ls rm describe convert bench completion"),
+        (
+            "talu ''",
+            "ask chat embed tokenize log get ls rm describe convert bench serve completion",
+        ),
         ("talu em", "embed"),
         ("talu ask --max", "--max-tokens"),
         ("talu log ''", "delete export import list search show"),

@@ -89,6 +89,17 @@ async def acomplete(
     request: Request,
     model: str | None = None,
     *,
+    stream: Literal[True],
+    stop_flag: StopFlag | None = None,
+) -> AsyncStreamingResponse: ...
+
+
+@overload
+async def acomplete(
+    client: Host,
+    request: Request,
+    model: str | None = None,
+    *,
     stream: bool,
     stop_flag: StopFlag | None = None,
 ) -> AsyncResponse | AsyncStreamingResponse: ...

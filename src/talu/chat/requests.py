@@ -1,6 +1,7 @@
 """Builds requests: from the items of a chat, from a list of messages, from a text to continue."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from talu.chat.items import FunctionCallOutputItem, Item, MessageItem, MessageRole
@@ -12,6 +13,7 @@ from talu.config import GenerationConfig, TemplateSource, source_of
 from talu.deadline import Deadline, checked
 from talu.error_text import shown
 from talu.exceptions import EmptyPromptError, ValidationError
+from talu.tools.use import ToolUse
 from talu.types import Request
 
 OF_TEMPLATES = (  # settings without a meaning where no template makes the prompt
@@ -80,9 +82,16 @@ def chat_request(
     messages: Iterable[Mapping[str, Any]],
     config: GenerationConfig,
     *,
+    tools: ToolUse | None = None,
     deadline: Deadline | None = None,
 ) -> Request:
     """The request that answers OpenAI-style messages.
+
+    Args:
+        messages: the conversation.
+        config: the settings.
+        tools: what the model may call; nobody carries the calls out here.
+        deadline: the time by which the call has to finish.
 
     Raises:
         ValidationError: a message is malformed, or the last one is neither of the user nor a tool
@@ -90,7 +99,15 @@ def chat_request(
     """
     items = items_from_messages(checked(messages, deadline))
     check_answerable(items, "messages")
-    return request_of(items, config, deadline=deadline)
+    request = request_of(items, config, deadline=deadline)
+    if tools is None or not tools.tools:
+        return request
+    return replace(
+        request,
+        tools=tuple(tool.definition for tool in tools.described.values()),
+        tool_choice=tools.tool_choice,
+        parallel_tool_calls=tools.parallel_tool_calls,
+    )
 
 
 def request_of(

@@ -31,6 +31,7 @@ COMMANDS = (
     "describe",
     "convert",
     "bench",
+    "serve",
     "completion",
 )
 COMPLETE = "_TALU_COMPLETE"  # set by the scripts of ``talu completion``

@@ -1,0 +1,64 @@
+"""The paths of OpenAI's API."""
+
+import time
+import uuid
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from talu.server import openai_chat
+from talu.server.encoders import Head
+from talu.server.guard import key_number
+from talu.server.openai_chat import ChatBody, ChatEncoder
+from talu.server.responses import Json, respond
+from talu.server.service import Service
+
+__all__ = ["ROUTER"]
+
+ROUTER = APIRouter(prefix="/v1", tags=["OpenAI"])
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer; with stream=true its pieces as server-sent events.",
+        "content": {"application/json": {}, "text/event-stream": {}},
+    }
+}
+
+
+@ROUTER.post("/chat/completions", responses=STREAMED)
+async def chat_completions(body: ChatBody, request: Request) -> Response:
+    """Answer a conversation."""
+    service: Service = request.app.state.service
+    service.models.check(body.model)
+    wanted = openai_chat.asked(body, service.deadline(), namespace_of(request))
+    return await respond(service, wanted, ChatEncoder(body, new_head(body.model)))
+
+
+@ROUTER.get("/models")
+async def models(request: Request) -> Response:
+    """List the models."""
+    service: Service = request.app.state.service
+    listed = [_model(name) for name in service.models.names]
+    return Json({"object": "list", "data": listed})
+
+
+@ROUTER.get("/models/{name:path}")
+async def model(name: str, request: Request) -> Response:
+    """Describe one of the models."""
+    service: Service = request.app.state.service
+    service.models.check(name)
+    return Json(_model(name))
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "talu"}
+
+
+def namespace_of(request: Request) -> str | None:
+    """The namespace of the prefix cache: one for each key, which the client does not choose."""
+    number = key_number(request.scope)
+    return None if number is None else f"key-{number}"
+
+
+def new_head(model: str) -> Head:
+    """What the bodies of an answer have that begins now."""
+    return Head(uuid.uuid4().hex, int(time.time()), model)
