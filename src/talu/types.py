@@ -266,6 +266,7 @@ class Request:
         messages: OpenAI-style dictionaries (role, content, tool_calls, tool_call_id). A backend
             uses only the ``provider_data`` of its own provider, and leaves out the reasoning of
             another; see ``talu.chat.messages.messages_from_items``.
+        failed_results: the numbers of the messages that are results of failed tool calls.
         prompt: text without a template, used when ``messages`` is None.
         token_ids: replaces the tokenization of ``prompt``.
         continue_from_token_id: appended to the prompt before sampling.
@@ -290,6 +291,7 @@ class Request:
     """
 
     messages: tuple[Mapping[str, Any], ...] | None = None
+    failed_results: frozenset[int] = frozenset()
     prompt: str | None = None
     token_ids: tuple[int, ...] | None = None
     continue_from_token_id: int | None = None

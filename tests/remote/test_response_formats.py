@@ -24,7 +24,8 @@ from talu import (
     ValidationError,
 )
 from talu.backends.remote.providers import PROVIDERS
-from talu.backends.remote.response_formats import form_fields, strict_problem
+from talu.backends.remote.response_formats import form_fields
+from talu.backends.remote.strict import strict_problem
 from talu.router import Fallback
 from talu.structured.formats import format_of
 
@@ -99,7 +100,7 @@ def test_the_providers_that_take_no_form_are_listed_here() -> None:
     ],
 )
 def test_a_schema_that_openai_does_not_enforce_is_recognised(schema: Any, problem: str) -> None:
-    assert problem in str(strict_problem(format_of(schema)))
+    assert problem in str(strict_problem(schema))
 
 
 def spec(server: Server, provider: str = "openai", **options: Any) -> ModelSpec:

@@ -11,9 +11,11 @@ from tests.remote.server import Reply, Server
 from talu import AnthropicBackend, ModelSpec, OpenAICompatibleBackend, ValidationError, convert
 from talu.backends.remote.openai_chat import tool_fields
 from talu.backends.remote.providers import provider_named
+from talu.backends.remote.strict import is_strict
 from talu.chat import ToolCallPiece
 from talu.chat.builder import MAX_CALLS, TOO_MANY
 from talu.exceptions import EndpointError
+from talu.tools import Tool, as_tool
 from talu.types import Request
 
 Serve = Callable[..., Server]
@@ -54,6 +56,18 @@ def anthropic_calls(*arguments: list[str]) -> Reply:
 
 
 CALLS = {"openai": openai_calls, "anthropic": anthropic_calls}
+
+
+def objects(schema: dict[str, Any]) -> dict[str, Any]:
+    """A closed object with one property."""
+    return {
+        "type": "object",
+        "properties": {"a": schema},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+
+
 TEXTS: dict[str, Any] = {"openai": replies.chat, "anthropic": replies.message}
 
 
@@ -217,3 +231,65 @@ def test_llamacpp_without_tools_in_its_template_has_a_note(remote: Any, llama: L
     client = remote.client_of(ModelSpec(f"llamacpp::{ALIAS}", backend))
     answer = remote.run(client.ask("q", tools=[weather], tool_choice="required", max_tokens=4))
     assert NO_CALL in answer.notes
+
+
+def find(place: str) -> str:
+    """Find something."""
+    return place
+
+
+def sort(order: str = "up") -> str:
+    """Sort something."""
+    return order
+
+
+STRICT = {"find": True, "sort": None, "loose": None}
+
+
+def definitions(server: Server) -> dict[str, Any]:
+    functions = [tool.get("function", tool) for tool in server.requests[0].json["tools"]]
+    return {function["name"]: function.get("strict") for function in functions}
+
+
+@pytest.mark.parametrize("provider", ["openai", "mistral", "vllm", "anthropic"])
+def test_only_a_provider_that_enforces_schemas_is_asked_to_and_for_those_that_it_can(
+    faces: Any, serve: Serve, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = TEXTS["anthropic" if provider == "anthropic" else "openai"]
+    server = serve(text("Hi."))
+    monkeypatch.setenv(f"{provider.upper()}_BASE_URL", server.url)
+    monkeypatch.setenv(f"{provider.upper()}_API_KEY", "sk-test")
+    tools = [find, sort, Tool("loose", "", as_tool(find).parameters, strict=False)]
+    faces.run(faces.face.client_class(f"{provider}::m").ask("q", tools=tools))
+    expected = STRICT if provider == "openai" else dict.fromkeys(STRICT)
+    assert definitions(server) == expected
+
+
+@pytest.mark.parametrize(
+    ("schema", "strict"),
+    [
+        ({"type": "object", "properties": {}, "required": [], "additionalProperties": False}, True),
+        (as_tool(find).parameters, True),
+        (as_tool(sort).parameters, False),
+        ({"type": "object", "properties": {}}, False),
+        (objects({"enum": ["a"]}), False),
+        (objects({"type": "string", "enum": ["a"]}), True),
+        (objects({"type": "array", "uniqueItems": True}), False),
+        (objects({"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 1}]}), True),
+        (objects({"not": {"type": "null"}}), False),
+    ],
+    ids=lambda value: None if isinstance(value, bool) else str(value)[:60],
+)
+def test_schemas_that_openai_would_refuse_are_not_called_strict(
+    schema: dict[str, Any], strict: bool
+) -> None:
+    assert is_strict(schema) is strict
+
+
+def test_anthropic_is_told_which_results_are_failures(faces: Any, serve: Serve) -> None:
+    server = serve(
+        anthropic_calls(['{"city": "Rome"}'], ['{"city": 3}']), replies.message("Sunny.")
+    )
+    faces.run(client_of(faces, server, "anthropic").ask("q", tools=[weather], max_rounds=2))
+    results = server.requests[1].json["messages"][-1]["content"]
+    assert [(r["tool_use_id"], r.get("is_error")) for r in results] == [("c0", None), ("c1", True)]

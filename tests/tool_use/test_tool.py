@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from talu.exceptions import ValidationError
-from talu.tools import Tool
+from talu.tools import Tool, as_tool
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
@@ -46,6 +46,13 @@ def test_an_async_function_makes_an_async_tool() -> None:
         return "sunny"
 
     assert Tool("weather", "", {}, run).is_async
+
+
+def test_a_definition_keeps_whether_it_is_to_be_enforced() -> None:
+    given = {"type": "function", "function": {"name": "a", "parameters": CITY, "strict": True}}
+    assert as_tool(given).definition["function"]["strict"] is True
+    with pytest.raises(ValidationError, match="strict must be True, False or None"):
+        Tool("weather", "", CITY, strict="yes")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["", "a b", "é", "x" * 65, None, "auto", "none", "required"])

@@ -4,7 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from talu.chat.items import FunctionCallOutputItem, Item, MessageItem, MessageRole
+from talu.chat.items import (
+    FunctionCallOutputItem,
+    Item,
+    ItemStatus,
+    MessageItem,
+    MessageRole,
+)
 from talu.chat.messages import messages_from_items, without_unfinished_calls
 from talu.chat.open_calls import results_in_order
 from talu.chat.parsing import items_from_messages
@@ -120,12 +126,26 @@ def request_of(
     if config.chat_template is not None:
         template = config.chat_template
     sent, notes = without_unfinished_calls(checked(items, deadline))
+    ordered = results_in_order(sent)
+    messages = messages_from_items(ordered)
     return Request(
-        messages=tuple(messages_from_items(results_in_order(sent))),
+        messages=tuple(messages),
+        failed_results=_failed_results(messages, ordered),
         config=config,
         deadline=deadline,
         chat_template=source_of(template),
         notes=notes,
+    )
+
+
+def _failed_results(messages: Sequence[Mapping[str, Any]], items: Iterable[Item]) -> frozenset[int]:
+    """The numbers of the messages with results of failed calls."""
+    places = (number for number, message in enumerate(messages) if message["role"] == "tool")
+    results = (item for item in items if isinstance(item, FunctionCallOutputItem))
+    return frozenset(
+        place
+        for place, item in zip(places, results, strict=True)
+        if item.status is ItemStatus.FAILED
     )
 
 

@@ -32,6 +32,8 @@ class Tool:
         is_async: ``run`` returns an awaitable.
         timeout: maximum seconds of a call; None is no limit.
         needs_approval: a call waits for an approval before it is carried out.
+        strict: whether a provider that can is asked to enforce ``parameters``; None if they are
+            such as it enforces. Arguments are checked in any case.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Tool:
         is_async: bool | None = None,
         timeout: float | None = None,
         needs_approval: bool = False,
+        strict: bool | None = None,
     ) -> None:
         """Describe a tool.
 
@@ -58,6 +61,7 @@ class Tool:
             is_async: None for what ``run`` is declared as.
             timeout: as above.
             needs_approval: as above.
+            strict: as above.
 
         Raises:
             ValidationError: an argument is wrong, or ``parameters`` is not a JSON Schema of an
@@ -84,7 +88,11 @@ class Tool:
         if not isinstance(needs_approval, bool):
             wrong = f"needs_approval must be True or False, got {shown(needs_approval)}"
             raise tool_error(f"{wrong} (of the tool {name!r})")
+        if strict is not None and not isinstance(strict, bool):
+            wrong = f"strict must be True, False or None, got {shown(strict)}"
+            raise tool_error(f"{wrong} (of the tool {name!r})")
         self.needs_approval = needs_approval
+        self.strict = strict
         self._run = run
         self._checker: Any = None
 
@@ -99,6 +107,8 @@ class Tool:
         function: dict[str, Any] = {"name": self.name, "parameters": copy.deepcopy(self.parameters)}
         if self.description:
             function["description"] = self.description
+        if self.strict is not None:
+            function["strict"] = self.strict
         return {"type": "function", "function": function}
 
     def problem(self, arguments: object) -> str | None:

@@ -119,6 +119,7 @@ def _defined(entry: Mapping[str, Any]) -> Tool:
         function.get("name"),  # type: ignore[arg-type]  # it checks
         "" if description is None else description,
         {"properties": {}} if parameters is None else parameters,
+        strict=function.get("strict"),
     )
 
 

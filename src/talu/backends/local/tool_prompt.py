@@ -88,4 +88,5 @@ def _complete(tool: dict[str, Any]) -> dict[str, Any]:
     empty = {"type": "object", "properties": {}, "required": []}
     parameters = {**empty, **(function.get("parameters") or {})}
     whole = {"description": "", **function, "parameters": parameters}
+    whole.pop("strict", None)  # for providers; here a grammar holds the arguments
     return {"type": "function", **tool, "function": whole}

@@ -64,7 +64,11 @@ def encode_messages(request: Request, target: Target) -> Body:
     if any("name" in message for message in messages if message["role"] != "tool"):
         notes += (f"{target.provider.name} has no names of authors: they were left out",)
     system = "\n\n".join(m["content"] for m in messages if m["role"] in SYSTEM and m["content"])
-    turns = [_message(message, target) for message in messages if message["role"] not in SYSTEM]
+    turns = [
+        _message(message, target, is_error=number in request.failed_results)
+        for number, message in enumerate(messages)
+        if message["role"] not in SYSTEM
+    ]
     if not turns or not turns[-1]["content"]:
         name = target.provider.name
         raise EmptyPromptError(f"{name} takes no empty message: give at least one character")
@@ -88,13 +92,20 @@ def encode_messages(request: Request, target: Target) -> Body:
     return Body("v1/messages", full, notes, body["max_tokens"] if is_default else None)
 
 
-def _message(message: Mapping[str, Any], target: Target) -> dict[str, Any]:
-    """A message with content blocks; without any for an empty one."""
+def _message(message: Mapping[str, Any], target: Target, *, is_error: bool) -> dict[str, Any]:
+    """A message with content blocks; without any for an empty one.
+
+    Args:
+        message: as backends get it.
+        target: the model.
+        is_error: it is the result of a call that failed.
+    """
     role, text = message["role"], message.get("content") or ""
     blocks: list[dict[str, Any]] = []
     if role == "tool":
         result = {"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": text}
-        return {"role": "user", "content": [result]}
+        failed = {"is_error": True} if is_error else {}
+        return {"role": "user", "content": [{**result, **failed}]}
     if role == "assistant":
         blocks += _thoughts(message.get("provider_data") or {}, target)
     if text:

@@ -140,7 +140,7 @@ def _form(
             {"param": "response_format", "provider": name},
         )
     if provider.enforces_strict:
-        problem = loaded("talu.backends.remote.response_formats", "strict_problem")(form)
+        problem = loaded("talu.backends.remote.strict", "strict_problem")(form.schema)
         if problem is not None:
             unenforced = f"{name} enforces no such schema ({problem}): it was sent as a wish"
             return fields, (f"{unenforced}, and the answer is checked",)

@@ -33,7 +33,7 @@ from talu.backends.remote.encoding import (
     with_extras,
 )
 from talu.backends.remote.providers import TOOLS, Provider
-from talu.backends.remote.tool_checks import chosen
+from talu.backends.remote.tool_checks import chosen, strict_of
 from talu.types import (
     Event,
     FinishReason,
@@ -102,7 +102,7 @@ def tool_fields(request: Request, provider: Provider) -> dict[str, Any]:
     tools, choice, name = chosen(request, provider)
     fields: dict[str, Any] = {}
     if tools:
-        fields["tools"] = [dict(tool) for tool in tools]
+        fields["tools"] = [_tool(tool, provider) for tool in tools]
     if name is not None:
         fields["tool_choice"] = {"type": "function", "function": {"name": name}}
     elif choice is not None:
@@ -111,6 +111,14 @@ def tool_fields(request: Request, provider: Provider) -> dict[str, Any]:
     if several is not None and "parallel_tool_calls" in provider.settings(raw=False):
         fields["parallel_tool_calls"] = several
     return fields
+
+
+def _tool(tool: Mapping[str, Any], provider: Provider) -> dict[str, Any]:
+    """A definition in the provider's form."""
+    function = {k: each for k, each in tool.get("function", tool).items() if k != "strict"}
+    if strict_of(tool, provider):
+        function["strict"] = True
+    return {**tool, "function": function} if "function" in tool else function
 
 
 def _message(message: Mapping[str, Any], target: Target) -> dict[str, Any]:

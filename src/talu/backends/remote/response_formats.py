@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from talu.backends.remote.providers import Dialect
+from talu.backends.remote.strict import strict_problem
 from talu.structured.formats import ResponseFormat
-from talu.structured.keywords import reachable
 
-__all__ = ["form_fields", "strict_problem"]
+__all__ = ["form_fields"]
 
 Fields = dict[str, Any]
 
@@ -43,28 +43,8 @@ def form_fields(form: ResponseFormat, dialect: Dialect | None, *, raw: bool) -> 
     return None
 
 
-def strict_problem(form: ResponseFormat) -> str | None:
-    """Why a schema is none that OpenAI enforces; None if it is one.
-
-    It enforces an object whose objects are closed and have required properties only.
-    """
-    schema = form.schema
-    if schema is None:
-        return None
-    if schema.get("type") != "object" or "anyOf" in schema:
-        return "its root is no object"
-    for path, node in reachable(schema).items():
-        if node.get("type") != "object" and "properties" not in node:
-            continue
-        if node.get("additionalProperties") is not False:
-            return f"{path} allows additional properties"
-        if {*node.get("properties", ())} - {*node.get("required", ())}:
-            return f"{path} has properties that are not required"
-    return None
-
-
 def _openai(form: ResponseFormat) -> Fields:
-    strict = strict_problem(form) is None
+    strict = strict_problem(form.schema or {}) is None
     named = {"name": form.name, "schema": form.schema, "strict": strict}
     return {"response_format": {"type": "json_schema", "json_schema": named}}
 

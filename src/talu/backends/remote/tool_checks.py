@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from talu.backends.remote.providers import Provider
+from talu.first_use import loaded
 from talu.types import Event, FinishReason, Request, ToolCallDelta, ToolCallEvent
 
-__all__ = ["TOOL_SETTINGS", "ToolChecks", "chosen"]
+__all__ = ["TOOL_SETTINGS", "ToolChecks", "chosen", "strict_of"]
 
 TOOL_SETTINGS = ("tools", "tool_choice", "parallel_tool_calls")
 KINDS = ("auto", "none", "required")
@@ -27,6 +28,16 @@ def chosen(
     if provider.names_tools:
         return tools, "named", choice
     return [tool for tool in tools if _name(tool) == choice], "required", None
+
+
+def strict_of(tool: Mapping[str, Any], provider: Provider) -> bool:
+    """Whether a server is asked to enforce the schema of a tool: if it can, and nobody objects."""
+    function = tool.get("function", tool)
+    wanted = function.get("strict")
+    if not provider.enforces_strict or isinstance(wanted, bool):
+        return provider.enforces_strict and bool(wanted)
+    found: bool = loaded("talu.backends.remote.strict", "is_strict")(function.get("parameters", {}))
+    return found
 
 
 def _name(tool: Mapping[str, Any]) -> object:
