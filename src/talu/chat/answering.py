@@ -14,6 +14,7 @@ from talu.chat.open_calls import open_calls, outputs_of
 from talu.chat.outcome import Outcome
 from talu.chat.racer import Racer
 from talu.chat.requests import check_answerable
+from talu.chat.transaction import Transaction
 from talu.chat.turn import OnToken, Present, Turn
 from talu.chat.user_message import Message, user_items
 from talu.config import GenerationConfig, merged
@@ -233,10 +234,12 @@ class Answering(Conversation):
                 closing=client.router.closing,
                 present=present,
                 stream=stream,
-                history=self._history,
-                keep=keep,
-                question=question,
-                save=self._save if self._persistence is not None else None,
+                changes=Transaction(
+                    history=self._history,
+                    keep=keep,
+                    question=question,
+                    save=self._save if self._persistence is not None else None,
+                ),
                 on_token=draft.on_token,
                 stop_flag=draft.stop_flag,
                 racer=draft.racer,

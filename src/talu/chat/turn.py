@@ -7,27 +7,24 @@ remote model breaks. The store gets the question before the generation starts.
 Backend, store and event loop are accessed through ``IO`` and ``save`` only.
 """
 
-import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Generic, cast
 
 from talu.chat.answer import Answer
 from talu.chat.builder import Builder, Token, ToolRunPiece
 from talu.chat.form_checks import FormChecks
-from talu.chat.history import History
 from talu.chat.interrupts import Claim
 from talu.chat.io import IO
-from talu.chat.items import Item, ItemStatus, MessageItem
+from talu.chat.items import Item, ItemStatus
 from talu.chat.messages import without_provider_data
 from talu.chat.observers import Generation, HookManager, Observation
-from talu.chat.open_calls import output_of
 from talu.chat.outcome import ChatT, Outcome, State
 from talu.chat.racer import Racer
 from talu.chat.round import NoRequest, Round
 from talu.chat.tool_rounds import ToolRounds
+from talu.chat.transaction import Transaction
 from talu.exceptions import EndpointError, StateError, StorageError, TaluError
 from talu.protocols import AsyncGeneration
 from talu.tools.calls import ToolRun
@@ -60,9 +57,7 @@ class Turn(Generic[ChatT]):
     Attributes:
         outcome: what it has produced so far.
         request: the request of its first round.
-        keep: number of items of the history that stay before the turn.
-        question: the user's items, committed together with the answer's.
-        save: replaces the stored history; None for a turn that is not stored.
+        changes: what it changes in the history.
         closing: signalled when the client is closed, which stops the turn.
         stop_flag: the caller's, which several turns may share.
         stream: the answer is read while it is generated.
@@ -85,10 +80,7 @@ class Turn(Generic[ChatT]):
     closing: StopFlag
     present: Present
     stream: bool
-    history: History = field(default_factory=History)
-    keep: int = 0
-    question: tuple[MessageItem, ...] = ()
-    save: Callable[[Sequence[Item]], None] | None = None
+    changes: Transaction = field(default_factory=Transaction)
     on_token: OnToken | None = None
     stop_flag: StopFlag | None = None
     racer: Racer | None = None
@@ -98,14 +90,10 @@ class Turn(Generic[ChatT]):
     on_end: Callable[[], object] = lambda: None
     stop: StopFlag = field(default_factory=StopFlag)
     answer: Answer[ChatT] | None = None
-    _process: int = field(default_factory=os.getpid)
     _round: Round = field(init=False)
     _checks: FormChecks = field(init=False)
     _tools: ToolRounds = field(init=False)
-    _committed: Builder | None = None  # the last round whose items are in the history
-    _results_from: int = 0  # where the results of its calls are in the history
     _observation: Observation = field(init=False)
-    _question_is_saved: bool = False
     _client_closed: bool = False
     _error: BaseException | None = None
     _ending: State = State.FAILED
@@ -122,7 +110,7 @@ class Turn(Generic[ChatT]):
             builder = self.outcome.builder
             builder.calls = list(self.open_calls)
             builder.done = Done(FinishReason.TOOL_CALLS, NOTHING, Timings(), self.outcome.model)
-            self._committed, self._results_from = builder, self.keep
+            self.changes.resume(builder)
         self._round = Round(self.outcome.model, request, self.outcome.builder)
         self._observation = self.hooks.observe(self._generation(), self.io.call)
         if self.racer is not None:
@@ -141,7 +129,7 @@ class Turn(Generic[ChatT]):
             self._round.request = self._tools.offered(self._round.request)
             try:
                 generation = await self._round.open(self.io)
-                await self._save_question()
+                await self.changes.store_question(self.io)
                 if self.open_calls:  # the model is open and takes the request: they come first
                     await generation.aclose()
                     self._round.events = NoRequest()
@@ -218,23 +206,22 @@ class Turn(Generic[ChatT]):
         """Carry out the calls of a round; its items and each result are stored at once."""
         if not (calls := self._tools.to_carry_out(self.outcome)):
             return
-        if self._committed is not self.outcome.builder:
-            self._put_items(ItemStatus.COMPLETED, self._end_round())
-            await self._save_for_now()
+        if self.changes.committed is not self.outcome.builder:
+            self._end_round()
+            self.changes.put_round(self.outcome, ItemStatus.COMPLETED, self._config)
+            await self.changes.store_for_now(self.io)
         deadline = self.request.deadline
         async with aclosing(self._tools.run(calls, self.io, self.outcome, deadline)) as runs:
             async for run in runs:
                 self.outcome.runs.append(run)
                 self._take_runs()
-                await self._save_for_now()
+                await self.changes.store_for_now(self.io)
                 await self._observation.deliver()
                 yield run
 
     def _take_runs(self) -> None:
         """Put the results of calls into the history, and note them for the hooks, each once."""
-        runs = self.outcome.runs[self.outcome.earlier_runs :]
-        for run in runs[len(self.history.items) - self._results_from :]:
-            self.history.items.append(output_of(run))
+        self.changes.put_runs(self.outcome)
         self._observation.note_tool_runs(self.outcome.runs)
 
     def _next_request(self) -> Request | None:
@@ -243,23 +230,13 @@ class Turn(Generic[ChatT]):
             return self._checks.repeated(self._round.request, self.outcome)
         if self.again is None or self.outcome.calls:
             return None
-        request = self.again(self.history.items)
+        request = self.again(self.changes.items)
         request = self._tools.offered(self._checks.without_retries(request))
         return replace(request, unseen=self._round.request.unseen)
 
-    async def _save_for_now(self) -> None:
-        """Store the history so far; what could not be written is written at the end."""
-        try:
-            await self._save_items(self.history.items)
-        except StorageError as error:
-            if error.code != StorageError.default_code:
-                raise
-
     async def _begin_round(self, request: Request) -> AsyncGeneration:
         """Start another round: after tools, or to take the place of the last answer."""
-        if self._committed is self.outcome.builder:
-            self.keep, self.question = len(self.history.items), ()
-            self.outcome.earlier_runs = len(self.outcome.runs)
+        self.changes.go_on(self.outcome)
         self._tools.requests += 1
         builder = Builder()
         self._round = Round(self.outcome.model, request, builder)
@@ -276,7 +253,7 @@ class Turn(Generic[ChatT]):
             return
         self._commit()
         try:
-            await self._save_items(self.outcome.past)
+            await self.changes.store(self.io, self.outcome.past)
         except StorageError as error:  # the error carries the answer, so that it is not lost
             error.details["response"] = self.presented()
             raise
@@ -294,8 +271,8 @@ class Turn(Generic[ChatT]):
         try:
             if self._round.events is not None:
                 await self._round.events.aclose()
-            if self._question_is_saved:
-                await self._save_items(self.history.items)
+            if self.changes.question_is_saved:
+                await self.changes.store(self.io, self.changes.items)
         finally:
             await self._report()
 
@@ -312,13 +289,13 @@ class Turn(Generic[ChatT]):
             unsaved = "What had arrived of the answer could not be stored"
             self._keep_partial_answer()
             error.details["response"] = self.presented()
-        elif self._committed is self.outcome.builder:  # calls that had not begun stay open
+        elif self.changes.committed is self.outcome.builder:  # calls that had not begun stay open
             self._tools.end(self.outcome, only_begun=True)
             self._take_runs()
         self._error, self._ending, self.outcome.state = error, State.FAILED, State.ENDING
         try:
-            if self.outcome.past or self._question_is_saved:
-                await self._save_items(self.outcome.past or self.history.items)
+            if self.outcome.past or self.changes.question_is_saved:
+                await self.changes.store(self.io, self.outcome.past or self.changes.items)
         except StorageError as failure:
             error.add_note(f"{unsaved}: {failure}")
         finally:
@@ -330,7 +307,7 @@ class Turn(Generic[ChatT]):
         return (ran_out or isinstance(error, EndpointError)) and self._round.builder.has_content
 
     def _keep_partial_answer(self) -> None:
-        if self._committed is not None or self.keep == len(self.history.items):
+        if self.changes.committed is not None or self.changes.keep == len(self.changes.items):
             self._commit(FinishReason.ERROR)
         else:
             self._end_round()
@@ -347,29 +324,17 @@ class Turn(Generic[ChatT]):
         reason = reason or (done.finish_reason if done else FinishReason.CANCELLED)
         self.outcome.finish_reason = reason
         cut_short = reason in (FinishReason.CANCELLED, FinishReason.ERROR) and not calls_end
-        self._put_items(ItemStatus.INCOMPLETE if cut_short else ItemStatus.COMPLETED, done)
+        status = ItemStatus.INCOMPLETE if cut_short else ItemStatus.COMPLETED
+        self.changes.put_round(self.outcome, status, self._config)
         self._tools.end(self.outcome)
         self._take_runs()
         self._ending = ENDINGS.get(reason, State.FINISHED)
         # In one step: after an interrupt before it, the commit is made again.
-        self.outcome.past, self.outcome.state = tuple(self.history.items), State.ENDING
+        self.outcome.past, self.outcome.state = tuple(self.changes.items), State.ENDING
 
-    def _put_items(self, status: ItemStatus, done: Done | None) -> None:
-        """Put the question and the answer of the round into the history, once."""
-        builder = self.outcome.builder
-        if self._committed is builder:
-            return
-        reason = done.finish_reason if done else FinishReason.CANCELLED
-        generation: dict[str, object] = {
-            "model": self.outcome.answered_by,
-            "finish_reason": self.outcome.finish_reason or reason,
-            "config": self.request.config.to_dict(only_given=True),
-        }
-        if done is not None and done.seed is not None:
-            generation["seed"] = done.seed
-        self.history.items[self.keep :] = self.question + builder.items(status, generation)
-        self._results_from = len(self.history.items)
-        self._committed = builder  # after an interrupt before it, the same is done again
+    @property
+    def _config(self) -> dict[str, Any]:
+        return self.request.config.to_dict(only_given=True)
 
     def _end_round(self) -> Done | None:
         """The last event of the round, with a note if the client was closed."""
@@ -452,27 +417,3 @@ class Turn(Generic[ChatT]):
             config=request.config,
             stream=self.stream,
         )
-
-    async def _save_question(self) -> None:
-        """Store the question after the current items; a replaced answer stays until the end.
-
-        A regenerated question is not stored twice, but concurrent changes of the session are still
-        detected. If the store cannot be written, the turn goes on: the write is repeated at its
-        end, and an error raised then carries the answer.
-        """
-        replaced = self.history.items[self.keep : self.keep + 1]
-        same = [item for item in replaced if isinstance(item, MessageItem)]
-        repeated = [item.content for item in same] == [item.content for item in self.question]
-        new = () if repeated else self.question
-        self._question_is_saved = bool(new)
-        try:
-            await self._save_items((*self.history.items, *new))
-        except StorageError as error:
-            self._question_is_saved = False
-            if error.code != StorageError.default_code:
-                raise
-
-    async def _save_items(self, items: Sequence[Item]) -> None:
-        """Store the history, unless this is a forked child: the turn is its parent's."""
-        if self.save is not None and self._process == os.getpid():
-            await self.io.save(partial(self.save, tuple(items)))
