@@ -161,6 +161,8 @@ PURE = [  # pure files: no input, output, threads or clocks
     "server/encoders.py",
     "server/failures.py",
     "server/openai_chat.py",
+    "server/openai_completions.py",
+    "server/openai_embeddings.py",
     "server/openai_fields.py",
     "server/options.py",
     "storage/rows.py",

@@ -31,6 +31,17 @@ class Models:
         """The names that a request may ask for."""
         return self._client.router.names
 
+    def name_of(self, name: str | None) -> str:
+        """The name of a model; the default one for None.
+
+        Raises:
+            Failure: there is no such model.
+        """
+        if name is None:
+            return self._client.router.default_model
+        self.check(name)
+        return name
+
     def check(self, name: str) -> None:
         """``Failure`` if no model has this name: a request never names a file or an address."""
         if name not in self.names:

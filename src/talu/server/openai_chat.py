@@ -25,6 +25,7 @@ from talu.server.openai_fields import (
     JsonObjectForm,
     JsonSchemaForm,
     Sampling,
+    StreamOptions,
     repeated,
     token_entries,
     tools_of,
@@ -76,12 +77,6 @@ class ChosenFunction(Body):
 
     type: Literal["function"]
     function: FunctionName
-
-
-class StreamOptions(Body):
-    """What a stream has in addition."""
-
-    include_usage: bool | None = None
 
 
 class ChatBody(Sampling):

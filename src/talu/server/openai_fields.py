@@ -1,5 +1,6 @@
 """The fields that several of OpenAI's protocols share: sampling, tools, forms, usage."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ __all__ = [
     "JsonObjectForm",
     "JsonSchemaForm",
     "Sampling",
+    "StreamOptions",
     "repeated",
     "token_entries",
     "tools_of",
@@ -74,6 +76,12 @@ def _bias(bias: dict[str, float]) -> dict[int, float]:
         wrong = "logit_bias must be an object from token ids, such as '42', to numbers"
         raise ValidationError(wrong, details={"param": "logit_bias"})
     return {int(token): value for token, value in bias.items()}
+
+
+class StreamOptions(Body):
+    """What a stream has in addition."""
+
+    include_usage: bool | None = None
 
 
 def repeated(request: Request, count: int) -> tuple[Request, ...]:
@@ -157,28 +165,31 @@ class JsonSchemaForm(Body):
     json_schema: NamedSchema
 
 
-def usage_of(usages: list[Usage | None]) -> dict[str, Any]:
-    """The token counts of all choices; their common prompt counts once. None is not known."""
-    known = [usage for usage in usages if usage is not None]
-    first = known[0] if known else Usage()
+def usage_of(usages: Sequence[Usage | None], choices: int | None = None) -> dict[str, Any]:
+    """The token counts of all choices; a count that is not known is None.
+
+    Args:
+        usages: of the choices.
+        choices: how many choices have a prompt in common, which counts once; None for all.
+    """
+    known = [usage or Usage() for usage in usages]
+    prompts = known[:: choices or len(known)]
+    prompt = _sum([usage.prompt_tokens for usage in prompts])
     completion = _sum([usage.completion_tokens for usage in known])
-    total = None
-    if first.prompt_tokens is not None and completion is not None:
-        total = first.prompt_tokens + completion
     return {
-        "prompt_tokens": first.prompt_tokens,
+        "prompt_tokens": prompt,
         "completion_tokens": completion,
-        "total_tokens": total,
-        "prompt_tokens_details": {"cached_tokens": first.cached_tokens},
+        "total_tokens": _sum([prompt, completion]),
+        "prompt_tokens_details": {"cached_tokens": _sum([u.cached_tokens for u in prompts])},
         "completion_tokens_details": {
             "reasoning_tokens": _sum([usage.reasoning_tokens for usage in known])
         },
     }
 
 
-def _sum(counts: list[int | None]) -> int | None:
+def _sum(counts: Sequence[int | None]) -> int | None:
     known = [count for count in counts if count is not None]
-    return sum(known) if known and len(known) == len(counts) else None
+    return sum(known) if len(known) == len(counts) else None
 
 
 def token_entries(logprobs: list[TokenLogprob]) -> list[dict[str, Any]]:

@@ -6,10 +6,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from talu.server import openai_chat
+from talu.server import openai_chat, openai_completions
 from talu.server.encoders import Head
+from talu.server.failures import Failure, naming
 from talu.server.guard import key_number
 from talu.server.openai_chat import ChatBody, ChatEncoder
+from talu.server.openai_completions import CompletionBody, CompletionEncoder
+from talu.server.openai_embeddings import EmbeddingBody, embeddings_body
 from talu.server.responses import Json, respond
 from talu.server.service import Service
 
@@ -31,6 +34,29 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
     service.models.check(body.model)
     wanted = openai_chat.asked(body, service.deadline(), namespace_of(request))
     return await respond(service, wanted, ChatEncoder(body, new_head(body.model)))
+
+
+@ROUTER.post("/completions", responses=STREAMED)
+async def completions(body: CompletionBody, request: Request) -> Response:
+    """Continue a text, without a chat template."""
+    service: Service = request.app.state.service
+    service.models.check(body.model)
+    wanted = openai_completions.asked(body, service.deadline(), namespace_of(request))
+    return await respond(service, wanted, CompletionEncoder(body, new_head(body.model)))
+
+
+@ROUTER.post("/embeddings")
+async def embeddings(body: EmbeddingBody, request: Request) -> Response:
+    """Embed texts."""
+    service: Service = request.app.state.service
+    with naming({"texts": "input", "text": "input"}):
+        vectors, tokens = await service.embeddings(
+            body.model, body.texts, truncate=bool(body.truncate), prompt_name=body.prompt_name
+        )
+    if body.dimensions not in (None, len(vectors[0])):
+        text = f"dimensions can only be {len(vectors[0])}, that of the model"
+        raise Failure(400, "INVALID_ARGUMENT", text, param="dimensions")
+    return Json(embeddings_body(body, vectors, tokens))
 
 
 @ROUTER.get("/models")

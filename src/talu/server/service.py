@@ -15,7 +15,7 @@ from talu.server.asked import Asked
 from talu.server.failures import Failure
 from talu.server.models import Models
 from talu.server.options import ServerOptions
-from talu.types import FinishReason, Request, StopFlag
+from talu.types import Embeddings, FinishReason, Request, StopFlag
 
 __all__ = ["Piece", "Service"]
 
@@ -116,6 +116,30 @@ class Service:
                     async for piece in pieces:
                         _check_end(piece.piece.finish_reason)
                         yield piece
+
+    async def embeddings(
+        self, model: str, texts: list[str], *, truncate: bool, prompt_name: str | None
+    ) -> tuple[Embeddings, int | None]:
+        """The embeddings of texts, and how many tokens the texts have; None if it is not known.
+
+        Raises:
+            TaluError: a text cannot be embedded, or the model has no embeddings.
+            Failure: there is no such model, or the server has no place.
+        """
+        with self.admitted():
+            async with self.models.use(model) as client:
+                vectors = await client.aembed_batch(
+                    texts,
+                    model,
+                    truncate=truncate,
+                    prompt_name=prompt_name,
+                    timeout=self.options.timeout,
+                )
+                backend: Any = await client.router.abackend(model)
+                if not hasattr(backend, "tokenize"):
+                    return vectors, None
+                counts = [await client.count_tokens(text, model) for text in texts]
+                return vectors, sum(counts)
 
     async def _complete_settings(
         self, client: AsyncClient, request: Request, model: str
