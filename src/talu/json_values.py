@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from talu.exceptions import ValidationError
 
-__all__ = ["json_copy"]
+__all__ = ["json_copy", "json_object"]
 
 MAX_DEPTH = 100
 TOO_DEEP = f"must be nested at most {MAX_DEPTH} levels deep"
@@ -38,6 +38,15 @@ def json_copy(name: str, value: object, *, max_length: int | None = None) -> Any
     if level:
         _refuse(name, TOO_DEEP)
     return copied
+
+
+def json_object(text: str) -> dict[str, Any] | None:
+    """The object that a text is as JSON; None for another value, and for one that is cut off."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _inside(value: object) -> Iterable[object]:

@@ -287,7 +287,7 @@ def test_settings_reach_the_model_under_talus_names(scripted) -> None:
         "stop_token_ids": [6],
         "logit_bias": {5: -100.0},
         "max_tokens": 9,
-        "max_thinking_tokens": 0,
+        "allow_thinking": False,
         "extra_context": {"mood": "good"},
     }
     assert request.parallel_tool_calls is False

@@ -3,7 +3,6 @@
 This module is pure. Text is collected in lists and joined when it is read.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -19,6 +18,7 @@ from talu.chat.items import (
     ReasoningText,
     checked_provider_data,
 )
+from talu.json_values import json_object
 from talu.tools.calls import ToolRun
 from talu.types import (
     Done,
@@ -329,20 +329,12 @@ class Builder:
                 name=call.name,
                 call_id=call.call_id,
                 arguments=call.arguments,
-                status=status if _is_object(call.arguments) else ItemStatus.INCOMPLETE,
+                status=ItemStatus.INCOMPLETE if json_object(call.arguments) is None else status,
                 provider_data=call.provider_data,
             )
             for call in self.calls
         ]
         return tuple(items)
-
-
-def _is_object(arguments: str) -> bool:
-    """Whether the arguments of a call are a JSON object, as they are unless they were cut off."""
-    try:
-        return isinstance(json.loads(arguments), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _piece(delta: TextDelta) -> Token:

@@ -28,7 +28,7 @@ def body_failure(errors: Sequence[Mapping[str, Any]], body: Any) -> Failure:
     """What is wrong with a body.
 
     Of the errors of several alternatives, the one that lies deepest is about the alternative that
-    was meant.
+    was meant, and a wrong value says more than a missing one.
 
     Args:
         errors: those of pydantic.
@@ -37,7 +37,7 @@ def body_failure(errors: Sequence[Mapping[str, Any]], body: Any) -> Failure:
     if any(error["type"] == "json_invalid" for error in errors):
         why = errors[0].get("ctx", {}).get("error", "")
         return Failure(400, "INVALID_JSON", f"the body is not JSON: {why}")
-    error = max(errors, key=lambda each: len(_place(each, body)))
+    error = max(errors, key=lambda each: (len(_place(each, body)), each["type"] != "missing"))
     place = _place(error, body)
     param = _written(place)
     if error["type"] == FIELD_UNKNOWN:

@@ -159,7 +159,6 @@ def anthropic_error(failure: Failure) -> dict[str, Any]:
     error = {
         "type": ANTHROPIC_TYPES.get(failure.status, kind),
         "message": str(failure),
-        "param": failure.param,
-        "code": failure.code,
+        "details": {"error_code": failure.code, "param": failure.param},
     }
     return {"type": "error", "error": error}

@@ -143,9 +143,7 @@ def _request(body: ChatBody, deadline: Deadline | None, namespace: str | None) -
         cache_namespace=namespace,
     )
     if body.reasoning_effort is not None:
-        if body.max_thinking_tokens:
-            raise _wrong("reasoning_effort", "contradicts max_thinking_tokens")
-        config.max_thinking_tokens = 0
+        config.allow_thinking = False
     choice = body.tool_choice
     use = tools_of(
         [tool.function for tool in body.tools or ()],

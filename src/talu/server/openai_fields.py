@@ -9,6 +9,7 @@ from pydantic import Field
 from talu.config import GenerationConfig, merged
 from talu.exceptions import ValidationError
 from talu.server.bodies import Body
+from talu.server.tool_use import use_of
 from talu.tools.definition import Tool
 from talu.tools.use import ToolUse
 from talu.types import Request, TokenLogprob, Usage
@@ -116,25 +117,13 @@ class FunctionName(Body):
 
 
 def tools_of(
-    functions: list[Function] | None, choice: str | None, parallel: bool | None
+    functions: Sequence[Function], choice: str | None = None, parallel: bool | None = None
 ) -> ToolUse:
-    """The use of tools that a body describes.
-
-    Raises:
-        ValidationError: a definition is wrong, or a field needs tools.
-    """
+    """The use of tools that a body describes; see ``tool_use.use_of``."""
     tools = [
-        Tool(each.name, each.description or "", each.parameters or ANY_OBJECT)
-        for each in functions or ()
+        Tool(each.name, each.description or "", each.parameters or ANY_OBJECT) for each in functions
     ]
-    if choice in ("auto", "none") and not tools:
-        choice = None
-    settings: dict[str, Any] = {"tools": tools or None, "tool_choice": choice}
-    if tools:
-        settings["parallel_tool_calls"] = parallel
-    use, _ = ToolUse.of(settings, allow_async=True)
-    use.check()
-    return use
+    return use_of(tools, choice, parallel)
 
 
 class NamedSchema(Body):

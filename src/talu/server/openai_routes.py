@@ -1,30 +1,21 @@
 """The paths of OpenAI's API."""
 
-import time
-import uuid
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from talu.server import openai_chat, openai_completions
-from talu.server.encoders import Head
 from talu.server.failures import Failure, naming
-from talu.server.guard import key_number
+from talu.server.guard import namespace_of
 from talu.server.openai_chat import ChatBody, ChatEncoder
 from talu.server.openai_completions import CompletionBody, CompletionEncoder
 from talu.server.openai_embeddings import EmbeddingBody, embeddings_body
-from talu.server.responses import Json, respond
+from talu.server.responses import STREAMED, Json, new_head, respond
 from talu.server.service import Service
 
 __all__ = ["ROUTER"]
 
 ROUTER = APIRouter(prefix="/v1", tags=["OpenAI"])
-STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The answer; with stream=true its pieces as server-sent events.",
-        "content": {"application/json": {}, "text/event-stream": {}},
-    }
-}
 
 
 @ROUTER.post("/chat/completions", responses=STREAMED)
@@ -32,7 +23,7 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
     """Answer a conversation."""
     service: Service = request.app.state.service
     service.models.check(body.model)
-    wanted = openai_chat.asked(body, service.deadline(), namespace_of(request))
+    wanted = openai_chat.asked(body, service.deadline(), namespace_of(request.scope))
     return await respond(service, wanted, ChatEncoder(body, new_head(body.model)))
 
 
@@ -41,7 +32,7 @@ async def completions(body: CompletionBody, request: Request) -> Response:
     """Continue a text, without a chat template."""
     service: Service = request.app.state.service
     service.models.check(body.model)
-    wanted = openai_completions.asked(body, service.deadline(), namespace_of(request))
+    wanted = openai_completions.asked(body, service.deadline(), namespace_of(request.scope))
     return await respond(service, wanted, CompletionEncoder(body, new_head(body.model)))
 
 
@@ -77,14 +68,3 @@ async def model(name: str, request: Request) -> Response:
 
 def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "talu"}
-
-
-def namespace_of(request: Request) -> str | None:
-    """The namespace of the prefix cache: one for each key, which the client does not choose."""
-    number = key_number(request.scope)
-    return None if number is None else f"key-{number}"
-
-
-def new_head(model: str) -> Head:
-    """What the bodies of an answer have that begins now."""
-    return Head(uuid.uuid4().hex, int(time.time()), model)

@@ -1,5 +1,7 @@
 """Sends answers: whole as JSON, or their pieces as server-sent events."""
 
+import time
+import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -8,13 +10,19 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from talu.server.asked import Asked
-from talu.server.encoders import Encoder, json_bytes
+from talu.server.encoders import Encoder, Head, json_bytes
 from talu.server.failures import failure_of
 from talu.server.logs import log_failure
 from talu.server.service import Service
 
-__all__ = ["Json", "respond"]
+__all__ = ["STREAMED", "Json", "new_head", "respond"]
 
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer; with stream=true its pieces as server-sent events.",
+        "content": {"application/json": {}, "text/event-stream": {}},
+    }
+}
 EVENTS = {  # the headers of a stream, which no proxy should collect
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-store",
@@ -51,6 +59,11 @@ class EventStream(Response):
             async for data in source:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
+
+
+def new_head(model: str) -> Head:
+    """What the bodies of an answer have that begins now."""
+    return Head(uuid.uuid4().hex, int(time.time()), model)
 
 
 async def respond(service: Service, asked: Asked, encoder: Encoder) -> Response:

@@ -84,7 +84,7 @@ async def apply_template(body: TemplateBody, request: Request) -> Response:
     name = service.models.name_of(body.model)
     with service.admitted(), naming(NAMES):
         config = GenerationConfig(extra_context=body.chat_template_kwargs)
-        tools = tools_of([tool.function for tool in body.tools or ()], None, None)
+        tools = tools_of([tool.function for tool in body.tools or ()])
         messages = [without_unset(message) for message in body.messages]
         wanted = chat_request(messages, config, tools=tools)
         async with service.models.use(name) as client:

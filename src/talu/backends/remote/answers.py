@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from talu.exceptions import ValidationError
-from talu.json_values import json_copy
+from talu.json_values import json_copy, json_object
 from talu.types import Event, FinishReason, Usage
 
 __all__ = [
@@ -100,11 +100,7 @@ class Decoded:
 
     def check_call(self, name: str, arguments: str) -> None:
         """Note that a tool call cannot be used, because its arguments are not a JSON object."""
-        try:
-            is_whole = isinstance(json.loads(arguments), dict)
-        except (ValueError, RecursionError):
-            is_whole = False
-        if not is_whole:
+        if json_object(arguments) is None:
             cut = "; max_tokens cut the answer" if self.reason is FinishReason.LENGTH else ""
             wrong = f"is incomplete: its arguments are not a JSON object{cut}"
             self.note(f"the tool call {name!r} {wrong}")

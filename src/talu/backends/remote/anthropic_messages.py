@@ -3,7 +3,6 @@
 https://docs.anthropic.com/en/api/messages. This module is pure.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,6 +23,7 @@ from talu.backends.remote.encoding import Body, Target, reasoning_notes, set_val
 from talu.backends.remote.providers import Provider
 from talu.backends.remote.tool_checks import chosen
 from talu.exceptions import EmptyPromptError, ValidationError
+from talu.json_values import json_object
 from talu.types import (
     Event,
     FinishReason,
@@ -132,12 +132,9 @@ def _thoughts(data: Mapping[str, Any], target: Target) -> list[dict[str, Any]]:
 
 
 def _input(arguments: str) -> dict[str, Any]:
-    try:
-        found = json.loads(arguments)
-    except (ValueError, RecursionError):
-        found = None
     # The protocol wants an object; text that a model wrote wrongly is kept inside one.
-    return found if isinstance(found, dict) else {"arguments": arguments}
+    found = json_object(arguments)
+    return {"arguments": arguments} if found is None else found
 
 
 def _joined(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
