@@ -36,6 +36,7 @@ LEAVES = {
     "tools",  # as well
     "types",
     "unicode",
+    "urls",
 }
 MAY_IMPORT = {  # part of talu: the other parts it may import; leaves are always allowed
     "__init__": {
@@ -180,6 +181,7 @@ PURE = [  # pure files: no input, output, threads or clocks
     "tokenizer/gguf_vocabulary.py",
     "tokenizer/gguf_words.py",
     "types.py",
+    "urls.py",
 ]
 WITHOUT_FOLDERS = ["backends/local", "engine", "graph", "models"]  # they ask the ModelSource
 IMPURE_MODULES = {"asyncio", "os", "pathlib", "socket", "subprocess", "threading", "time"}

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 from talu.backends.remote.endpoint import Endpoint, endpoint_of, provider_at
 from talu.backends.remote.options import OpenAICompatibleBackend, RemoteBackend
 from talu.backends.remote.providers import PROVIDERS, Provider
-from talu.backends.remote.urls import Address
 from talu.bridge import run_in_background
 from talu.callers import warn
 from talu.checks import check_boolean
@@ -19,6 +18,7 @@ from talu.deadline import Deadline
 from talu.exceptions import EndpointError, IOError, ValidationError
 from talu.forks import import_whole
 from talu.types import Capabilities
+from talu.urls import Address
 
 __all__ = [
     "RemoteModelInfo",

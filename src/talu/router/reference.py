@@ -10,10 +10,10 @@ from talu.backends.remote.providers import (
     Provider,
     provider_named,
 )
-from talu.backends.remote.urls import without_secrets
 from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
 from talu.first_use import loaded
+from talu.urls import without_secrets
 
 __all__ = [
     "PATH_STARTS",

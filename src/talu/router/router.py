@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Self
 
 from talu.backends.remote.options import AnthropicBackend, OpenAICompatibleBackend, RemoteBackend
 from talu.backends.remote.providers import PROVIDERS
-from talu.backends.remote.urls import without_secrets
 from talu.deadline import Deadline
 from talu.descriptors import descriptor_opens
 from talu.error_text import nearest, shown
@@ -24,6 +23,7 @@ from talu.router.spec import ModelInput, ModelSpec, ModelTarget, path_reference,
 from talu.router.unrouted import Unrouted
 from talu.threads import beside_loop, thread_starts
 from talu.types import Handle, LocalBackend, StopFlag
+from talu.urls import without_secrets
 
 if TYPE_CHECKING:
     from talu.router.policies import Policy

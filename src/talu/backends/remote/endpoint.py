@@ -13,9 +13,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from talu.backends.remote.options import RemoteBackend, Secret
 from talu.backends.remote.providers import PLAIN, PROVIDERS, Provider
-from talu.backends.remote.urls import Address, shown_address
 from talu.error_text import kind_of, shown
 from talu.exceptions import ValidationError
+from talu.urls import Address, shown_address
 
 __all__ = ["Endpoint", "endpoint_of", "is_loopback", "provider_at"]
 

@@ -31,10 +31,10 @@ from talu.backends.remote.server_errors import (
     message_of,
     name_of,
 )
-from talu.backends.remote.urls import SECRET, without_secrets
 from talu.descriptors import NO_DESCRIPTOR, lacks_descriptors
 from talu.error_text import shown
 from talu.exceptions import EndpointError, TaluError
+from talu.urls import SECRET, without_secrets
 
 __all__ = ["Failures"]
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
-from talu.backends.remote.urls import SECRET, Address, without_secrets
 from talu.error_text import shown
 from talu.exceptions import StateError
+from talu.urls import SECRET, Address, without_secrets
 
 __all__ = ["AnthropicBackend", "OnUnsupported", "OpenAICompatibleBackend", "RemoteBackend"]
 
