@@ -225,6 +225,8 @@ class Done:
         seed: the sampler's seed, given or drawn; None when it is unknown.
         attempts: the models that a router asked, and each repeated request, in order.
         schema_report: what became of the keywords of ``response_format``; None without one.
+        tool_reports: the same for the schema of each tool by its name; the arguments of those that
+            are missing are only checked.
     """
 
     finish_reason: FinishReason
@@ -237,6 +239,7 @@ class Done:
     seed: int | None = None
     attempts: tuple[Attempt, ...] = ()
     schema_report: "SchemaReport | None" = None
+    tool_reports: "Mapping[str, SchemaReport]" = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

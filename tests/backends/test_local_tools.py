@@ -306,3 +306,15 @@ def test_a_call_after_a_free_text_fits_its_schema(model: LocalModel) -> None:
     for events in found:
         for call in calls(events):
             jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
+
+
+def test_a_report_names_the_keywords_that_a_grammar_of_calls_cannot_hold(model: LocalModel) -> None:
+    schema = {**PARAMETERS, "not": {"required": ["days"]}, "minProperties": 1}
+    tools = ({"type": "function", "function": {"name": "f", "parameters": schema}}, NOW)
+    for choice in ("auto", "required"):
+        reports = done(answer(model, tools=tools, tool_choice=choice)).tool_reports
+        assert set(reports) == {"f", "now"}
+        assert set(reports["f"].checked) == {"#/not", "#/not/required"}
+        assert "#/properties/days/maximum" in reports["f"].enforced
+        assert "#/additionalProperties" not in reports["f"].enforced  # it is not in the schema
+    assert done(answer(model, tools=())).tool_reports == {}

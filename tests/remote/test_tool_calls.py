@@ -1,5 +1,6 @@
 """Remote models get tools and the choice among them, and stream the arguments of their calls."""
 
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -293,3 +294,22 @@ def test_anthropic_is_told_which_results_are_failures(faces: Any, serve: Serve) 
     faces.run(client_of(faces, server, "anthropic").ask("q", tools=[weather], max_rounds=2))
     results = server.requests[1].json["messages"][-1]["content"]
     assert [(r["tool_use_id"], r.get("is_error")) for r in results] == [("c0", None), ("c1", True)]
+
+
+def test_reports_name_what_is_checked_and_who_was_asked_to_enforce_it(
+    faces: Any, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(replies.chat("Hi."))
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    client = faces.face.client_class("openai::m")
+    odd = Tool("odd", "", objects({"type": "array", "uniqueItems": True, "typo": 1}))
+    answer = faces.run(client.chat(tools=[find, odd]).send("q"))
+    assert answer.tool_reports["find"].enforced_by == "openai"
+    report = answer.tool_reports["odd"]
+    assert (report.enforced, report.enforced_by) == ((), None)
+    assert "#/properties/a/uniqueItems" in report.checked
+    assert report.ignored == ("#/properties/a/typo",)
+    copied = pickle.loads(pickle.dumps(answer))
+    assert copied.tool_reports == answer.tool_reports
+    assert copied.to_dict()["tool_reports"]["odd"]["enforced_by"] is None

@@ -89,6 +89,24 @@ def matcher(engine: Engine, form: ToolFormat, tools: dict[str, Any], **how: bool
     return grammars.of_calls(rules.text(start))
 
 
+def drawn(engine: Engine, found: LLMatcher, chance: random.Random) -> str:
+    """The text of random tokens that a grammar allows, up to an end of it."""
+    tokenizer = engine.tokenizer
+    spelled = {number: tag for tag, number in tags_of(engine).items()}
+    ids: list[int] = []
+    while not (found.is_accepting() and chance.random() < 0.3) and len(ids) < 2000:
+        mask = found.compute_bitmask()
+        allowed = [n for n in range(tokenizer.vocabulary_size) if mask[n // 8] >> n % 8 & 1]
+        allowed = [n for n in allowed if n not in engine.end_token_ids]
+        if not allowed:
+            break
+        ids.append(chance.choice(allowed))
+        assert found.consume_token(ids[-1])
+    assert found.is_accepting()
+    decoder = tokenizer.decoder(continues=True, skip_special_tokens=False)
+    return "".join(spelled.get(n) or decoder.push(n) for n in ids) + decoder.flush()
+
+
 def allows(engine: Engine, found: LLMatcher, text: str) -> bool:
     ids = engine.tokenizer.encode(text, special_tokens=False)
     return found.try_consume_tokens(ids) == len(ids) and found.is_accepting()
@@ -121,22 +139,9 @@ def test_random_tokens_that_the_grammar_allows_are_calls_that_fit(
 ) -> None:
     """The masks allow some token at each step, and whatever is drawn is read and fits."""
     chance = random.Random(name)
-    tokenizer = engine.tokenizer
-    spelled = {number: tag for tag, number in tags_of(engine).items()}
     for _ in range(3):
         found = matcher(engine, FORMS[name], {"convert": PARAMETERS, "now": parameters_of({})})
-        ids: list[int] = []
-        while not (found.is_accepting() and chance.random() < 0.3) and len(ids) < 2000:
-            mask = found.compute_bitmask()
-            allowed = [n for n in range(tokenizer.vocabulary_size) if mask[n // 8] >> n % 8 & 1]
-            allowed = [n for n in allowed if n not in engine.end_token_ids]
-            if not allowed:
-                break
-            ids.append(chance.choice(allowed))
-            assert found.consume_token(ids[-1])
-        assert found.is_accepting()
-        decoder = tokenizer.decoder(continues=True, skip_special_tokens=False)
-        text = "".join(spelled.get(n) or decoder.push(n) for n in ids) + decoder.flush()
+        text = drawn(engine, found, chance)
         reader = Reader(FORMS[name], {"convert": PARAMETERS, "now": parameters_of({})})
         answer = joined([*reader.push(text), *reader.finish()])
         assert answer.calls, text

@@ -91,6 +91,15 @@ class ResultFields(ABC):
         return done.schema_report or form.checked_report()
 
     @property
+    def tool_reports(self) -> "dict[str, SchemaReport]":
+        """Which keywords of the schema of each tool were enforced in its calls, or only checked.
+
+        By the name of the tool; empty without tools, and before the end. Arguments are checked
+        before a call is carried out, whatever was enforced.
+        """
+        return dict(self._outcome.tool_reports)
+
+    @property
     def tokens(self) -> list[int]:
         """Ids of all sampled tokens, including reasoning tokens and the end token."""
         return list(self._outcome.builder.tokens)
@@ -198,6 +207,8 @@ class ResultFields(ABC):
             known["timings"] = asdict(done.timings) | {"total_ms": done.timings.total_ms}
         if self.schema_report is not None:
             known["schema_report"] = asdict(self.schema_report)
+        if reports := self.tool_reports:
+            known["tool_reports"] = {name: asdict(report) for name, report in reports.items()}
         if self.logprobs is not None:
             known["logprobs"] = [_plain(entry) for entry in self.logprobs]
         if self.tool_calls is not None:

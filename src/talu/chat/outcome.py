@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 from talu.chat.builder import Builder
 from talu.chat.items import Item
 from talu.config import GenerationConfig
+from talu.first_use import loaded
 from talu.tools.calls import ToolCall, ToolRun
 from talu.tools.use import ToolUse
 from talu.types import FinishReason, Usage
 
 if TYPE_CHECKING:  # loaded when an answer is asked to have a form, or tools are given
     from talu.structured.formats import ResponseFormat
+    from talu.structured.report import SchemaReport
     from talu.tools.definition import Tool
 
 __all__ = ["ChatT", "Outcome", "State"]
@@ -77,6 +79,7 @@ class Outcome(Generic[ChatT]):
     runs: list[ToolRun] = field(default_factory=list)
     earlier_runs: int = 0
     _notes: tuple[str, ...] = ()
+    _tool_reports: "Mapping[str, SchemaReport] | None" = None  # of a copy
 
     @property
     def builder(self) -> Builder:
@@ -124,6 +127,21 @@ class Outcome(Generic[ChatT]):
         return tuple(dict.fromkeys((*of_rounds, *self._notes)))
 
     @property
+    def tool_reports(self) -> "Mapping[str, SchemaReport]":
+        """What became of the keywords of the schema of each tool; empty before the end."""
+        if self._tool_reports is not None:
+            return self._tool_reports
+        done = self.builder.done
+        if done is None:
+            return {}
+        return {
+            name: done.tool_reports[name]
+            if name in done.tool_reports
+            else loaded("talu.structured.report", "checked_report")(tool.parameters)
+            for name, tool in self.tools.items()
+        }
+
+    @property
     def calls(self) -> list[ToolCall]:
         """The calls of the last round that have no result."""
         done = [run.call.id for run in self.runs[self.earlier_runs :]]
@@ -139,7 +157,14 @@ class Outcome(Generic[ChatT]):
     def for_copies(self) -> "Outcome[ChatT]":
         """A copy without the chat and the functions, which stay in this process."""
         runs = [run._replace(call=replace(run.call, tool=None)) for run in self.runs]
-        return replace(self.of_chat(None), config=None, use=ToolUse(), tools={}, runs=runs)
+        return replace(
+            self.of_chat(None),
+            config=None,
+            use=ToolUse(),
+            tools={},
+            runs=runs,
+            _tool_reports=self.tool_reports,
+        )
 
     def of_chat(self, chat: ChatT | None) -> "Outcome[ChatT]":
         """A copy for this chat; without a chat it has no history either."""

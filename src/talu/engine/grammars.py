@@ -134,12 +134,18 @@ class Grammars:
         Raises:
             StructuredOutputError: nothing satisfies it, or it is too complex.
         """
+        return json.dumps(self._embedded(schema).grammar["json_schema"])
+
+    def report(self, schema: Schema) -> SchemaReport:
+        """What becomes of the keywords of a schema in grammars of calls; raises the same."""
+        return self._embedded(schema).report
+
+    def _embedded(self, schema: Schema) -> Compiled:
         key = "embedded", json.dumps(schema)
         try:
-            found = self._kept_or(key, lambda: self._of_schema(schema))
+            return self._kept_or(key, lambda: self._of_schema(schema))
         except StructuredOutputError as error:
             raise _refused("calls", str(error.details["problem"])) from error
-        return json.dumps(found.grammar["json_schema"])
 
     def of_calls(self, lark: str, form: ResponseFormat | None = None) -> LLMatcher:
         """A matcher for an answer that contains calls.

@@ -13,9 +13,8 @@ from talu.error_text import shown
 from talu.exceptions import IncompleteJSONError, SchemaValidationError, ValidationError
 from talu.first_use import loaded
 from talu.structured.instances import instance_of
-from talu.structured.keywords import ANNOTATIONS, ASSERTIONS, pointer, reachable
 from talu.structured.partial import NOTHING, partial_value
-from talu.structured.report import SchemaReport
+from talu.structured.report import SchemaReport, checked_report
 from talu.structured.schema_checks import checked_text, invalid
 from talu.structured.type_schemas import FORMATS, SCALARS, is_described, schema_of
 from talu.structured.values import Choice, Grammar, Regex
@@ -160,12 +159,7 @@ class ResponseFormat:
         """
         if self.schema is None:
             return SchemaReport((), ("#",), (), asked, explained)
-        checked: list[str] = []
-        ignored: list[str] = []
-        for path, node in reachable(self.schema).items():
-            for key in node.keys() - ANNOTATIONS:
-                (checked if key in ASSERTIONS else ignored).append(pointer(path, key))
-        return SchemaReport((), tuple(sorted(checked)), tuple(sorted(ignored)), asked, explained)
+        return checked_report(self.schema, asked, explained)
 
     def to_dict(self) -> dict[str, Any]:
         """The format as plain JSON, which ``response_format=`` takes back, without its type."""

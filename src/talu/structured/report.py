@@ -1,8 +1,12 @@
 """Reports which keywords of a schema were enforced, checked or ignored."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["SchemaReport"]
+from talu.structured.keywords import ANNOTATIONS, ASSERTIONS, pointer, reachable
+
+__all__ = ["SchemaReport", "checked_report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +31,21 @@ class SchemaReport:
     ignored: tuple[str, ...] = ()
     enforced_by: str | None = None
     explained: str | None = None
+
+
+def checked_report(
+    schema: Mapping[str, Any], asked: str | None = None, explained: str | None = None
+) -> SchemaReport:
+    """The report on a schema that nothing in this process enforces.
+
+    Args:
+        schema: the schema.
+        asked: the provider that was asked to enforce it; None for nobody.
+        explained: how the prompt explains it.
+    """
+    checked: list[str] = []
+    ignored: list[str] = []
+    for path, node in reachable(dict(schema)).items():
+        for key in node.keys() - ANNOTATIONS:
+            (checked if key in ASSERTIONS else ignored).append(pointer(path, key))
+    return SchemaReport((), tuple(sorted(checked)), tuple(sorted(ignored)), asked, explained)

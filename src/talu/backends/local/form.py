@@ -1,6 +1,8 @@
 """Prepares what may follow in the answer of a local model: reasoning, then calls or a form."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 from talu.backends.local.prompt import Prompt
@@ -17,10 +19,11 @@ __all__ = ["Form", "form_of"]
 
 
 class Form(NamedTuple):
-    """What constrains an answer, and what becomes of the keywords of its schema."""
+    """What constrains an answer, and what becomes of the keywords of its schema and the tools'."""
 
     constraint: Constraint | None = None
     report: SchemaReport | None = None
+    tool_reports: Mapping[str, SchemaReport] = MappingProxyType({})
 
 
 def form_of(request: Request, prompt: Prompt, engine: Engine) -> Form:
@@ -44,17 +47,19 @@ def form_of(request: Request, prompt: Prompt, engine: Engine) -> Form:
         report = replace(engine.grammars.compiled(form).report, explained=prompt.explained)
     if free:
         waiting = rules.waiting(prompt) if rules is not None else None
+        reports = rules.reports() if rules is not None else {}
         constrains = thinking is not None and (budget is not None or rules is None)
         if not constrains and waiting is None:
             return Form()
-        return Form(Constraint(engine.masks, None, thinking if constrains else None, waiting))
+        constraint = Constraint(engine.masks, None, thinking if constrains else None, waiting)
+        return Form(constraint, None, reports)
     if not prompt.in_reasoning and not budget and not _asks_to_think(request):
         thinking = None  # a mask would make the tag much more likely than the model does
     if rules is not None:
         matcher = rules.matcher(form)
-    else:
-        assert form is not None
-        matcher = engine.grammars.compiled(form).begin()
+        return Form(Constraint(engine.masks, matcher, thinking), report, rules.reports())
+    assert form is not None
+    matcher = engine.grammars.compiled(form).begin()
     return Form(Constraint(engine.masks, matcher, thinking), report)
 
 

@@ -1,7 +1,8 @@
 """Reads a generation of a local model as events, from a thread or from an event loop."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from talu.backends.reply import ChatReply, RawReply
@@ -24,7 +25,7 @@ class Submitted(NamedTuple):
     Attributes:
         reply: converts text to events.
         echo: a text before the first piece.
-        model, prompt, seed, notes, schema_report: values of ``Done``.
+        model, prompt, seed, notes, schema_report, tool_reports: values of ``Done``.
     """
 
     ticket: Ticket
@@ -35,6 +36,7 @@ class Submitted(NamedTuple):
     seed: int
     notes: tuple[str, ...]
     schema_report: "SchemaReport | None" = None
+    tool_reports: "Mapping[str, SchemaReport]" = MappingProxyType({})
 
     def done(self, result: Result) -> Done:
         """The last event of a generation with this result."""
@@ -51,6 +53,7 @@ class Submitted(NamedTuple):
             notes=(*self.notes, *result.notes, *self.reply.notes),
             seed=self.seed,
             schema_report=self.schema_report,
+            tool_reports=dict(self.tool_reports),
         )
 
 

@@ -280,6 +280,7 @@ class LocalModel:
             prompt=prompt.text,
             seed=params.seed,
             schema_report=None if form is None else form.report,
+            tool_reports={} if form is None else form.tool_reports,
             notes=(*request.notes, *self._info.notes, *prompt.notes, *stops),
         )
 

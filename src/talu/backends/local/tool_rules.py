@@ -1,11 +1,13 @@
 """Prepares the grammar of the calls that an answer may have, or must have."""
 
 from talu.backends.local.prompt import Prompt
+from talu.backends.local.tool_reports import tool_reports
 from talu.engine.engine import Engine
 from talu.engine.grammars import LLMatcher
 from talu.engine.waiting import Waiting
 from talu.exceptions import ValidationError
 from talu.structured.formats import ResponseFormat
+from talu.structured.report import SchemaReport
 from talu.tool_formats.description import ToolFormat, literals
 from talu.tool_formats.grammar import calls_rule, marked_start, plain_text
 from talu.tool_formats.harmony import TOKENS, harmony_start
@@ -34,9 +36,8 @@ class ToolRules:
         self._form = form
         self._engine = engine
         self._many = request.parallel_tool_calls is not False
-        self._tools = {
-            tool.get("function", tool)["name"]: parameters_of(tool) for tool in request.tools
-        }
+        self._offered = {tool.get("function", tool)["name"]: tool for tool in request.tools}
+        self._tools = {name: parameters_of(tool) for name, tool in self._offered.items()}
         tokens = TOKENS if form.code == "harmony" else literals(form)
         self._tags = engine.tokenizer.tags_in(tokens)
         asked = request.tool_choice or "auto"
@@ -49,6 +50,10 @@ class ToolRules:
                     details={"param": "tool_choice", "value": asked},
                 )
             self._tools = {asked: self._tools[asked]}
+
+    def reports(self) -> dict[str, SchemaReport]:
+        """What becomes of the keywords of the schema of each tool, by its name."""
+        return tool_reports(self._form, self._offered, self._engine.grammars.report)
 
     def matcher(self, form: ResponseFormat | None) -> LLMatcher:
         """The grammar of the whole answer: calls, text in a form, or both, as it was chosen.

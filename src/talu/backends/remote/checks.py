@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from talu.backends.remote.encoding import Body, Target, wanted_logprobs
-from talu.backends.remote.tool_checks import ToolChecks
+from talu.backends.remote.tool_checks import ToolChecks, enforced_reports
 from talu.engine.stops import StopMatcher
 from talu.types import Event, FinishReason, ReasoningDelta, Request, TextDelta, TokenLogprob, Usage
 
@@ -51,6 +51,7 @@ class Checks:
     Attributes:
         seed: the seed that was sent.
         report: what becomes of the keywords of the form that was asked for.
+        tool_reports: the same for the tools whose arguments the server was asked to enforce.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Checks:
                 target.provider.name if sent else None, explained=explained
             )
         self._tools = ToolChecks(request)
+        self.tool_reports = enforced_reports(request, target.provider)
         self._has_text = False
         self._has_logprobs = False
         self._most = 0  # alternatives of a token

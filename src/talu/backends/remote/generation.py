@@ -375,6 +375,7 @@ class RemoteGeneration:
             # A key is looked for in the whole note, and a part of it is shown.
             seed=checks.seed,
             schema_report=checks.report,
+            tool_reports=checks.tool_reports,
             attempts=self._attempts(),
             notes=(*self._notes, *(_short(safe(note)) for note in notes)),
         )

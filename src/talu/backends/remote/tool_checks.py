@@ -1,13 +1,16 @@
 """Writes the choice of tools for servers, and checks that an answer follows it. It is pure."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from talu.backends.remote.providers import Provider
 from talu.first_use import loaded
 from talu.types import Event, FinishReason, Request, ToolCallDelta, ToolCallEvent
 
-__all__ = ["TOOL_SETTINGS", "ToolChecks", "chosen", "strict_of"]
+if TYPE_CHECKING:  # loaded when a server is asked to enforce a schema
+    from talu.structured.report import SchemaReport
+
+__all__ = ["TOOL_SETTINGS", "ToolChecks", "chosen", "enforced_reports", "strict_of"]
 
 TOOL_SETTINGS = ("tools", "tool_choice", "parallel_tool_calls")
 KINDS = ("auto", "none", "required")
@@ -38,6 +41,17 @@ def strict_of(tool: Mapping[str, Any], provider: Provider) -> bool:
         return provider.enforces_strict and bool(wanted)
     found: bool = loaded("talu.backends.remote.strict", "is_strict")(function.get("parameters", {}))
     return found
+
+
+def enforced_reports(request: Request, provider: Provider) -> "dict[str, SchemaReport]":
+    """The reports on the tools whose schemas the server is asked to enforce, by their names."""
+    functions = [tool.get("function", tool) for tool in request.tools if strict_of(tool, provider)]
+    return {
+        function["name"]: loaded("talu.structured.report", "checked_report")(
+            function.get("parameters", {}), provider.name
+        )
+        for function in functions
+    }
 
 
 def _name(tool: Mapping[str, Any]) -> object:
