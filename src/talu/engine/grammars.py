@@ -16,10 +16,10 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from talu.exceptions import StructuredOutputError
 from talu.forks import ForkSafeLock
-from talu.structured.checking import checked_formats
 from talu.structured.formats import ResponseFormat
 from talu.structured.keywords import ANNOTATIONS, ASSERTIONS, GENERATED, pointer, reachable
 from talu.structured.report import SchemaReport
+from talu.structured.string_formats import CHECKED_FORMATS, GENERATED_FORMATS, PATTERNS
 from talu.tokenizer.tokenizer import Tokenizer
 
 __all__ = ["Compiled", "Grammars", "LLMatcher"]
@@ -31,9 +31,6 @@ STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": 
 ENFORCER = "talu"
 
 COUNTS = ("maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties")
-GENERATED_FORMATS = frozenset(
-    ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid")
-)
 
 Schema = dict[str, Any]
 
@@ -219,14 +216,13 @@ class _Generated:
         self._nodes: dict[str, str] = {}  # the schemas of these keywords
         self._checked: list[str] = []
         self._ignored: list[str] = []
-        formats = checked_formats()
         for path, node in reachable(self._schema).items():
             for key in list(node):
-                self._sort(path, node, key, formats)
+                self._sort(path, node, key)
         left = reachable(self._schema)  # without those below a keyword that is only checked
         self._check(place for place, node in self._nodes.items() if node not in left)
 
-    def _sort(self, path: str, node: Schema, key: str, formats: frozenset[str]) -> None:
+    def _sort(self, path: str, node: Schema, key: str) -> None:
         place = pointer(path, key)
         if key in ANNOTATIONS:
             return
@@ -235,12 +231,15 @@ class _Generated:
         if key not in ASSERTIONS:
             self._ignored.append(place)
         elif key == "format" and node[key] not in GENERATED_FORMATS:
-            (self._checked if node[key] in formats else self._ignored).append(place)
+            (self._checked if node[key] in CHECKED_FORMATS else self._ignored).append(place)
             del node[key]
         elif key not in GENERATED or not self._holds(node, key):
             self._checked.append(place)
             del node[key]
         else:
+            if key == "format" and node[key] in PATTERNS:  # llguidance allows days that no year has
+                _add_pattern(node, PATTERNS[node[key]])
+                del node[key]
             self._enforced[place] = key
             self._nodes[place] = path
 
@@ -291,6 +290,15 @@ class _Generated:
         return SchemaReport(
             tuple(self._enforced), tuple(self._checked), tuple(self._ignored), ENFORCER
         )
+
+
+def _add_pattern(node: Schema, pattern: str) -> None:
+    """Demand that strings of a schema match a pattern as a whole."""
+    added = {"pattern": f"^(?:{pattern})$"}
+    if "pattern" in node:
+        node["allOf"] = [*node.get("allOf", ()), added]
+    else:
+        node |= added
 
 
 def _only(grammar: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Checks JSON values with the ``jsonschema`` package, which nothing else imports."""
 
 from collections.abc import Iterator
+from functools import cache, partial
 from typing import Any, Protocol
 
 import jsonschema
@@ -15,8 +16,11 @@ from talu.error_text import shown
 from talu.structured.keywords import pointer
 from talu.structured.matching import contains
 from talu.structured.schema_checks import invalid
+from talu.structured.string_formats import CHECKED_FORMATS, conforms
 
-__all__ = ["Checker", "checked_formats", "checker"]
+__all__ = ["Checker", "checker"]
+
+BY_JSONSCHEMA = ("ipv4", "ipv6", "regex", "uuid")  # formats that need no other package
 
 
 class Checker(Protocol):
@@ -35,17 +39,24 @@ def checker(schema: dict[str, Any]) -> Checker:
     return _Checker(schema)
 
 
-def checked_formats() -> frozenset[str]:
-    """The names of the formats that can be checked."""
-    return frozenset(FormatChecker().checkers)
-
-
 def _pattern(
     validator: Any, pattern: str, instance: object, schema: object
 ) -> Iterator[jsonschema.ValidationError]:
     """The check of ``pattern``; nobody waits for an expression that backtracks."""
     if isinstance(instance, str) and not contains(pattern, instance):
         yield jsonschema.ValidationError(f"{instance!r:.200} does not match {pattern!r:.200}")
+
+
+@cache
+def _formats() -> FormatChecker:
+    found = FormatChecker(formats=BY_JSONSCHEMA)
+    for name in CHECKED_FORMATS.difference(BY_JSONSCHEMA):
+        found.checks(name)(partial(_has_format, name))
+    return found
+
+
+def _has_format(name: str, instance: object) -> bool:
+    return not isinstance(instance, str) or conforms(name, instance)
 
 
 class _Checker:
@@ -60,7 +71,7 @@ class _Checker:
         registry: Registry[Any] = EMPTY_REGISTRY
         extend: Any = validators.extend  # it has no types
         linear = extend(kind, {"pattern": _pattern})
-        self._validator = linear(schema, registry=registry, format_checker=FormatChecker())
+        self._validator = linear(schema, registry=registry, format_checker=_formats())
 
     def problem(self, value: Any) -> str | None:
         try:

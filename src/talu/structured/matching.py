@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-__all__ = ["contains", "matches"]
+__all__ = ["contains", "has_format", "matches"]
 
 END = 256
 
@@ -42,6 +42,13 @@ def contains(pattern: str, text: str) -> bool:
     if matcher is None:
         return re.search(pattern, text) is not None
     return _accepts(matcher, json.dumps(text, ensure_ascii=False))
+
+
+def has_format(name: str, text: str) -> bool:
+    """Whether a text has a format of JSON Schema, as llguidance defines it."""
+    schema = json.dumps({"type": "string", "format": name})
+    matcher = _compiled(LLMatcher.grammar_from_json_schema(schema))
+    return matcher is not None and _accepts(matcher, json.dumps(text, ensure_ascii=False))
 
 
 def _accepts(matcher: LLMatcher, text: str) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from talu.structured.keywords import ANNOTATIONS, ASSERTIONS, pointer, reachable
+from talu.structured.string_formats import CHECKED_FORMATS
 
 __all__ = ["SchemaReport", "checked_report"]
 
@@ -47,5 +48,6 @@ def checked_report(
     ignored: list[str] = []
     for path, node in reachable(dict(schema)).items():
         for key in node.keys() - ANNOTATIONS:
-            (checked if key in ASSERTIONS else ignored).append(pointer(path, key))
+            known = node[key] in CHECKED_FORMATS if key == "format" else key in ASSERTIONS
+            (checked if known else ignored).append(pointer(path, key))
     return SchemaReport((), tuple(sorted(checked)), tuple(sorted(ignored)), asked, explained)
