@@ -167,6 +167,8 @@ PURE = [  # pure files: no input, output, threads or clocks
     "server/openai_completions.py",
     "server/openai_embeddings.py",
     "server/openai_fields.py",
+    "server/openai_responses.py",
+    "server/openai_responses_body.py",
     "server/options.py",
     "server/tool_use.py",
     "storage/rows.py",

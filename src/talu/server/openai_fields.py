@@ -16,10 +16,12 @@ from talu.types import Request, TokenLogprob, Usage
 
 __all__ = [
     "AllText",
+    "Function",
     "FunctionName",
     "FunctionTool",
     "JsonObjectForm",
     "JsonSchemaForm",
+    "NamedSchema",
     "Sampling",
     "StreamOptions",
     "repeated",

@@ -4,12 +4,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from talu.server import openai_chat, openai_completions
+from talu.server import openai_chat, openai_completions, openai_responses_body
 from talu.server.failures import Failure, naming
 from talu.server.guard import namespace_of
 from talu.server.openai_chat import ChatBody, ChatEncoder
 from talu.server.openai_completions import CompletionBody, CompletionEncoder
 from talu.server.openai_embeddings import EmbeddingBody, embeddings_body
+from talu.server.openai_responses import ResponseEncoder
+from talu.server.openai_responses_body import ResponseBody
 from talu.server.responses import STREAMED, Json, new_head, respond
 from talu.server.service import Service
 
@@ -25,6 +27,15 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
     service.models.check(body.model)
     wanted = openai_chat.asked(body, service.deadline(), namespace_of(request.scope))
     return await respond(service, wanted, ChatEncoder(body, new_head(body.model)))
+
+
+@ROUTER.post("/responses", responses=STREAMED)
+async def responses(body: ResponseBody, request: Request) -> Response:
+    """Answer a conversation with items; nothing is stored."""
+    service: Service = request.app.state.service
+    service.models.check(body.model)
+    wanted = openai_responses_body.asked(body, service.deadline(), namespace_of(request.scope))
+    return await respond(service, wanted, ResponseEncoder(body, new_head(body.model)))
 
 
 @ROUTER.post("/completions", responses=STREAMED)
