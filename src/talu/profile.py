@@ -13,6 +13,7 @@ from talu.error_text import shown
 from talu.exceptions import StorageError, ValidationError
 from talu.protocols import SessionRecord
 from talu.storage.sessions import Database
+from talu.storage.sqlite3.database import SQLiteDatabase
 from talu.storage.transfer import export_sessions, import_sessions
 from talu.storage.words import Query, parse_query
 from talu.types import Handle, check_marker
@@ -66,7 +67,7 @@ class Profile(Handle):
         self.name = name
         root = _home() / ".talu"
         self.path = root / "db" / name
-        self._database = Database(self.path / "talu.db", root)
+        self._database: Database = SQLiteDatabase(self.path / "talu.db", root)
 
     @property
     def database(self) -> Database:

@@ -10,7 +10,7 @@ import gc, os, signal, sys, threading
 from pathlib import Path
 from talu import Client, ModelSpec, Profile, StorageError
 from talu.backends.scripted import ScriptedModel
-from talu.storage import sqlite
+from talu.storage.sqlite3 import file
 
 def new_client():
     return Client(ModelSpec("m", ScriptedModel(*"abcdef")), profile=Profile("p"))
@@ -125,7 +125,7 @@ print(status_of_child(work))
 
 
 LONG = """
-sqlite.FORK_SECONDS = 0.1
+file.FORK_SECONDS = 0.1
 entered, leave = threading.Event(), threading.Event()
 
 def hold():

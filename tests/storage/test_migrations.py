@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from talu import Profile
-from talu.storage.migrations import MIGRATIONS
-from talu.storage.sqlite import APPLICATION_ID
+from talu.storage.sqlite3.file import APPLICATION_ID
+from talu.storage.sqlite3.migrations import MIGRATIONS
 
 
 def item(role: str, text: str, item_id: str) -> str:

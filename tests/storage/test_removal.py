@@ -11,7 +11,7 @@ from tests.threads import in_threads
 
 from talu import Profile
 from talu.exceptions import StorageError, ValidationError
-from talu.storage import removal
+from talu.storage.sqlite3 import removal
 
 
 def ids(sessions) -> list[str]:
@@ -237,7 +237,7 @@ def test_an_edit_that_drops_a_long_history_leaves_the_rest_to_later_steps(
 KILLED = """
 import os, signal, sys
 from talu import Profile
-from talu.storage import removal
+from talu.storage.sqlite3 import removal
 
 step, left = removal._step, int(sys.argv[1])
 

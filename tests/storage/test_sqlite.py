@@ -15,8 +15,8 @@ import pytest
 from talu import Client, ModelSpec, Profile
 from talu.backends.scripted import ScriptedModel
 from talu.exceptions import StorageError
-from talu.storage.migrations import MIGRATIONS
-from talu.storage.sqlite import File
+from talu.storage.sqlite3.file import File
+from talu.storage.sqlite3.migrations import MIGRATIONS
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_an_older_database_is_migrated_to_the_newest_schema(profile, monkeypatch
     def m003_added(db: sqlite3.Connection) -> None:
         db.execute("CREATE TABLE added (x)")
 
-    monkeypatch.setattr("talu.storage.sqlite.MIGRATIONS", [*MIGRATIONS, m003_added])
+    monkeypatch.setattr("talu.storage.sqlite3.file.MIGRATIONS", [*MIGRATIONS, m003_added])
     assert len(profile.sessions()) == 1
     with profile.database.file.reading() as db:
         assert db.execute("SELECT count(*) FROM added").fetchone() == (0,)
@@ -149,7 +149,7 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(profile, monkeypat
 
     before = database(profile).read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("talu.storage.sqlite.MIGRATIONS", [*MIGRATIONS, m003_fails])
+        patch.setattr("talu.storage.sqlite3.file.MIGRATIONS", [*MIGRATIONS, m003_fails])
         with pytest.raises(RuntimeError):
             profile.sessions()
     assert database(profile).read_bytes() == before
@@ -186,7 +186,7 @@ def test_a_database_that_another_process_is_creating_is_not_mistaken_for_a_forei
 MAKE = """
 import sys
 from pathlib import Path
-from talu.storage.sqlite import File
+from talu.storage.sqlite3.file import File
 
 with File(Path(sys.argv[1])).writing():
     pass

@@ -99,7 +99,7 @@ def find_session(profile: Profile, beginning: str) -> SessionRecord:
 def existing_profile(name: str | None) -> Profile:
     """The profile of this name, which must exist; the default one may be unused."""
     opened = Profile(name)
-    if name is None or opened.database.file.exists:
+    if name is None or opened.database.exists:
         return opened
     folder = opened.path.parent
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []

@@ -1,1 +1,1 @@
-"""The store of a profile: sessions and their items in a single SQLite file."""
+"""The store of a profile: sessions and their items in a database."""

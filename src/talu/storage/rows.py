@@ -2,14 +2,25 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 from talu.error_text import shown
-from talu.exceptions import ValidationError
+from talu.exceptions import StorageError, ValidationError
 from talu.protocols import ChatRecord, StoredRecord
 from talu.types import MARKERS
 
-__all__ = ["Damage", "decode", "encode", "flaw_of", "record_of_row", "record_text", "words_of"]
+__all__ = [
+    "Damage",
+    "Node",
+    "SessionRow",
+    "damage_error",
+    "decode",
+    "encode",
+    "flaw_of",
+    "record_of",
+    "record_text",
+    "words_of",
+]
 
 IN_COLUMNS = ("session_id", "marker", "created_at_ms", "updated_at_ms")
 SPOKEN = ("user", "assistant")
@@ -34,8 +45,47 @@ class Damage(ValueError):
     """A stored value was not written by talu; the message says what is wrong."""
 
 
+class Node(NamedTuple):
+    """An item in the tree of items, as it is stored.
+
+    Attributes:
+        node: its number, which is greater than that of its parent.
+        parent: the item before it; None for the first one of a history.
+        item: its JSON text.
+    """
+
+    node: int
+    parent: int | None
+    item: bytes
+
+
+class SessionRow(NamedTuple):
+    """A session as it is stored; in a damaged database a value may be of any type.
+
+    Attributes:
+        change: the number of its last change.
+        record: the JSON text of the fields without a column.
+        head: its last item.
+    """
+
+    change: int
+    session_id: bytes
+    marker: bytes
+    created_at_ms: int
+    updated_at_ms: int
+    record: bytes
+    head: int | None
+
+
+def damage_error(database: object, wrong: object, session_id: str | None = None) -> StorageError:
+    """The error for a damaged database, or for a damaged session in it."""
+    where = f"session {shown(session_id)} cannot be read: " if session_id is not None else ""
+    details = {"session_id": session_id} if session_id is not None else {}
+    return StorageError(f"{database} is damaged: {where}{wrong}", "STORAGE_DAMAGED", details)
+
+
 def encode(what: str, value: Mapping[str, Any]) -> str:
-    """JSON text that SQLite can store; ``what`` names the value in error messages."""
+    """JSON text that a database can store; ``what`` names the value in error messages."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -93,13 +143,13 @@ def flaw_of(record: Mapping[str, Any]) -> str | None:
     return None if record["marker"] in MARKERS else f"marker is {shown(record['marker'])}"
 
 
-def record_of_row(
-    session_id: bytes, marker: bytes, created_at_ms: int, updated_at_ms: int, text: bytes
-) -> StoredRecord:
-    """The session of a row of ``IN_COLUMNS`` and the JSON text; ``Damage`` if it is invalid."""
-    stored = decode(text)
-    texts = (str(session_id, errors="replace"), str(marker, errors="replace"))
-    columns = (*texts, created_at_ms, updated_at_ms)
+def record_of(row: SessionRow) -> StoredRecord:
+    """The session of a row; ``Damage`` if it is invalid."""
+    if not isinstance(row.change, int):
+        raise Damage(f"its change is {shown(row.change)}")
+    stored = decode(row.record)
+    texts = (str(row.session_id, errors="replace"), str(row.marker, errors="replace"))
+    columns = (*texts, row.created_at_ms, row.updated_at_ms)
     record = stored | dict(zip(IN_COLUMNS, columns, strict=True))
     if flaw := flaw_of(record):
         raise Damage(flaw)

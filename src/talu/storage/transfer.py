@@ -8,8 +8,7 @@ has the number of each; a file without it is truncated.
 import json
 import os
 import secrets
-import sqlite3
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -18,9 +17,9 @@ from typing import Any, NoReturn, cast
 from talu.error_text import reason, shown
 from talu.exceptions import IOError, ValidationError
 from talu.protocols import ChatRecord
-from talu.storage.rows import Damage, decode, encode, flaw_of, words_of
-from talu.storage.sessions import COLUMNS, Database, add_session
-from talu.storage.tree import LIVE_NODES, add_items
+from talu.storage.rows import Damage, Node, SessionRow, decode, encode, flaw_of, words_of
+from talu.storage.sessions import Database
+from talu.storage.tables import Tables
 
 __all__ = ["export_sessions", "import_sessions"]
 
@@ -34,14 +33,11 @@ CheckConfig = Callable[[Mapping[str, Any]], object]
 
 def export_sessions(database: Database, path: Path) -> int:
     """Write all sessions to a new file that only the user can read; return their number."""
-    nodes: list[tuple[int, int | None, bytes]] = []
-    sessions: list[tuple[Any, ...]] = []
-    if database.file.exists:
-        with database.file.reading() as db:
-            nodes = db.execute(LIVE_NODES).fetchall()
-            sessions = db.execute(
-                f"SELECT head, {COLUMNS} FROM sessions ORDER BY change"
-            ).fetchall()
+    nodes: Sequence[Node] = []
+    sessions: Sequence[SessionRow] = []
+    if database.exists:
+        with database.reading() as tables:
+            nodes, sessions = tables.live_nodes(), tables.sessions()
     end = {"end": {"items": len(nodes), "sessions": len(sessions)}}
     lines = chain(_item_lines(database, nodes), _session_lines(database, nodes, sessions))
     try:
@@ -57,30 +53,28 @@ def export_sessions(database: Database, path: Path) -> int:
     return len(sessions)
 
 
-def _item_lines(database: Database, nodes: list[tuple[int, int | None, bytes]]) -> Iterator[str]:
+def _item_lines(database: Database, nodes: Sequence[Node]) -> Iterator[str]:
     known: set[int | None] = {None}
     for node, parent, item in nodes:
         try:
             line = {"node": node, "parent": parent, "item": decode(item)}
         except Damage as error:
-            raise database.file.damaged(f"item {node} cannot be read: {error}") from error
+            raise database.damaged(f"item {node} cannot be read: {error}") from error
         if parent not in known:
-            raise database.file.damaged(f"item {node}: the item before it is missing")
+            raise database.damaged(f"item {node}: the item before it is missing")
         known.add(node)
         yield encode("an item", line)
 
 
 def _session_lines(
-    database: Database,
-    nodes: list[tuple[int, int | None, bytes]],
-    sessions: list[tuple[Any, ...]],
+    database: Database, nodes: Sequence[Node], sessions: Sequence[SessionRow]
 ) -> Iterator[str]:
     known = {None, *(node for node, _, _ in nodes)}
-    for head, *columns in sessions:
-        record = database.record_of(*columns)
-        if head not in known:
-            raise database.file.damaged("its last item is missing", record["session_id"])
-        yield encode("a session", {"session": record, "head": head})
+    for row in sessions:
+        record = database.record_of(row)
+        if row.head not in known:
+            raise database.damaged("its last item is missing", record["session_id"])
+        yield encode("a session", {"session": record, "head": row.head})
 
 
 @contextmanager
@@ -120,8 +114,8 @@ def import_sessions(
             already exists.
     """
     try:
-        with path.open("rb") as file, database.file.writing() as db:
-            reader = _Import(db, check_item, check_config)
+        with path.open("rb") as file, database.writing() as tables:
+            reader = _Import(tables, check_item, check_config)
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
                 reader.take(f"{path}, line {number}", line)
             reader.finish(str(path))
@@ -134,10 +128,8 @@ def import_sessions(
 class _Import:
     """An import in progress, to which the lines of a file are added one by one."""
 
-    def __init__(
-        self, db: sqlite3.Connection, check_item: CheckItem, check_config: CheckConfig
-    ) -> None:
-        self._db = db
+    def __init__(self, tables: Tables, check_item: CheckItem, check_config: CheckConfig) -> None:
+        self._tables = tables
         self._check_item = check_item
         self._check_config = check_config
         self._version: int | None = None
@@ -181,7 +173,7 @@ class _Import:
             raise TypeError(f"parent is {shown(parent)}")
         self._check_item(f"{where}: the item", item)
         texts = [(encode("an item", item), words_of(item))]
-        (self._nodes[node],) = add_items(self._db, self._nodes[parent], texts)
+        (self._nodes[node],) = self._tables.add_items(self._nodes[parent], texts)
         self._leaves.add(node)
         self._leaves.discard(parent)
 
@@ -192,12 +184,10 @@ class _Import:
             self._check_config(session["config"])
         except ValidationError as error:
             _refuse(where, f"has a session that is malformed: {error}")
-        session_id = session["session_id"]
-        known = "SELECT 1 FROM sessions WHERE session_id = ?"
-        if self._db.execute(known, (session_id,)).fetchone():
-            _refuse(where, f"has session {session_id!r}, which already exists")
         times = session["created_at_ms"], session["updated_at_ms"]
-        add_session(self._db, cast(ChatRecord, session), self._nodes[head], times)
+        record = cast(ChatRecord, session)
+        if self._tables.add_session(record, self._nodes[head], times) is None:
+            _refuse(where, f"has session {record['session_id']!r}, which already exists")
         self._leaves.discard(head)
         self.sessions += 1
 

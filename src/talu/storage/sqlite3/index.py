@@ -1,4 +1,4 @@
-"""The full-text index of messages and titles in the database.
+"""The full-text index of messages and titles in SQLite.
 
 A row of ``words`` has the number of its node; a session refers to its row of ``titles``.
 """

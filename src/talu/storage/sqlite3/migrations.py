@@ -1,4 +1,4 @@
-"""The schema migrations of the database, in the order in which they are applied.
+"""The migrations of the schema in SQLite, in the order in which they are applied.
 
 The list is append-only: opening a database written by an older version runs the functions that
 are new to it. A released function is never changed.
@@ -7,7 +7,7 @@ are new to it. A released function is never changed.
 import sqlite3
 from collections.abc import Callable
 
-from talu.storage.index import build_index
+from talu.storage.sqlite3.index import build_index
 
 __all__ = ["MIGRATIONS"]
 

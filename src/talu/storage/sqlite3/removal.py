@@ -10,11 +10,10 @@ import sqlite3
 import time
 
 from talu.exceptions import StorageError
-from talu.storage.index import merge_index, remove_words
-from talu.storage.sqlite import File
+from talu.storage.sqlite3.file import File
+from talu.storage.sqlite3.index import merge_index, remove_words
 
 __all__ = [
-    "OPEN_SECONDS",
     "add_removal",
     "advance_removals",
     "finish_removals",
@@ -29,7 +28,6 @@ LOG_SECONDS = 1.0  # maximum wait for readers in other processes
 PAUSE_SECONDS = (
     0.1  # maximum pause between two steps, the interval at which other processes retry the lock
 )
-OPEN_SECONDS = 0.2  # maximum time for pending removals when a database is opened
 
 
 def add_removal(db: sqlite3.Connection, node: int | None) -> None:

@@ -16,11 +16,11 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from talu.error_text import reason, shown
+from talu.error_text import reason
 from talu.exceptions import StorageError
 from talu.forks import ForkSafeLock
-from talu.storage.migrations import MIGRATIONS
-from talu.storage.rows import Damage
+from talu.storage.rows import Damage, damage_error
+from talu.storage.sqlite3.migrations import MIGRATIONS
 
 __all__ = ["File"]
 
@@ -98,12 +98,6 @@ class File:
             finally:
                 db.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
         return not busy
-
-    def damaged(self, wrong: object, session_id: str | None = None) -> StorageError:
-        """The error for a damaged file."""
-        where = f"session {shown(session_id)} cannot be read: " if session_id is not None else ""
-        details = {"session_id": session_id} if session_id is not None else {}
-        return StorageError(f"{self.path} is damaged: {where}{wrong}", "STORAGE_DAMAGED", details)
 
     def prepare_for_fork(self, seconds: float) -> bool:
         """Acquire the lock and close the connection; the next transaction opens a new one.
@@ -246,7 +240,7 @@ class File:
                 "STORAGE_DAMAGED",
             )
         if strange := {"view", "trigger"} & set(kinds):
-            raise self.damaged(f"it has a {strange.pop()}, which talu never makes")
+            raise damage_error(self.path, f"it has a {strange.pop()}, which talu never makes")
         return int(version)
 
     def _migrate(self, db: sqlite3.Connection) -> None:
@@ -268,9 +262,9 @@ class File:
         except sqlite3.Error as error:
             raise self._failure(doing, error) from error
         except Damage as error:
-            raise self.damaged(error) from error
+            raise damage_error(self.path, error) from error
         except UnicodeDecodeError as error:  # from an SQLite message that quotes the file
-            raise self.damaged("it has names that are not UTF-8") from error
+            raise damage_error(self.path, "it has names that are not UTF-8") from error
         except OSError as error:
             raise StorageError(f"cannot {doing} {self.path}: {reason(error)}") from error
 
@@ -281,9 +275,9 @@ class File:
                 f"cannot {doing} {self.path}: the SQLite of this Python has no FTS5"
             )
         if "Could not decode to UTF-8" in text:
-            return self.damaged("it has a text that is not UTF-8")
+            return damage_error(self.path, "it has a text that is not UTF-8")
         if kind.startswith(DAMAGED):
-            return self.damaged(f"{text}; restore it from a copy, or move it away")
+            return damage_error(self.path, f"{text}; restore it from a copy, or move it away")
         hint = next((f"; {hint}" for name, hint in HINTS.items() if kind.startswith(name)), "")
         return StorageError(f"cannot {doing} {self.path}: {text}{hint}")
 
