@@ -26,6 +26,7 @@ from talu import (
     ValidationError,
 )
 from talu.structured.formats import format_of
+from talu.structured.string_formats import GENERATED_FORMATS
 
 POCKET = "talu/pocket"
 
@@ -242,7 +243,8 @@ def random_schema(source: random.Random, depth: int = 0) -> dict[str, Any]:
         case "const":
             return {"const": source.choice([{"a": [1, None]}, "ü", [], -1])}
         case "format":
-            return {"type": "string", "format": source.choice(["date", "uuid", "ipv4"])}
+            names = sorted(GENERATED_FORMATS)
+            return {"type": "string", "format": source.choice(names), "maxLength": 40}
         case "pattern":
             return {"type": "string", "pattern": source.choice(["^[A-C]{2,4}$", "^x\\d?y$"])}
         case "object":
