@@ -164,7 +164,7 @@ def test_a_call_that_has_to_be_made_needs_tools(model: LocalModel) -> None:
 def test_arguments_that_nothing_fits_are_refused(model: LocalModel) -> None:
     schema = {"type": "object", "properties": {"a": False}, "required": ["a"]}
     tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
-    with pytest.raises(StructuredOutputError, match="parameters of a tool"):
+    with pytest.raises(StructuredOutputError, match="parameters of the tool 'f'"):
         answer(model, tools=(tool,))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.mcp.conftest import called, odd, tool_of
 
+from talu.error_text import shown
 from talu.exceptions import ToolServerError
 from talu.mcp import MCP
 
@@ -118,21 +119,38 @@ def test_too_many_tools() -> None:
         ({"name": "auto"}, "cannot be called 'auto'"),
         ({"name": "a", "description": "LONG"}, "text of at most 100,000 characters"),
         ({"name": "a", "inputSchema": SCHEMA | {"$ref": "#/nothing"}}, "#/nothing"),
+        ({"name": "a", "inputSchema": SCHEMA | {"minProperties": "b"}}, "at '#/minProperties'"),
         ({"name": "a", "inputSchema": SCHEMA | {"$ref": "#"}}, "JSON Schema of the tool 'a'"),
         ({"name": "a", "inputSchema": SCHEMA | {"enum": ["LONG"] * 50}}, "the limit is 524,288"),
     ],
-    ids=["space", "long", "reserved", "description", "ref", "cycle", "large"],
+    ids=["space", "long", "reserved", "description", "ref", "draft", "cycle", "large"],
 )
-def test_a_tool_that_cannot_be_used(tool: dict[str, Any], wrong: str) -> None:
-    error = failure(odd(listing(tool)))
+def test_a_tool_that_cannot_be_used_is_left_out_and_named(tool: dict[str, Any], wrong: str) -> None:
+    with odd(listing(tool, {"name": "good"})) as source:
+        assert [tool.name for tool in source.open()] == ["good"]
+        (note,) = source.notes
+    assert f"the tool {shown(tool['name'])} of the MCP server" in note
+    assert "cannot be used, and was left out: " in note
+    assert wrong in note
+
+
+def test_a_tool_that_cannot_be_used_is_an_error_where_it_is_asked_for_by_name() -> None:
+    error = failure(odd(listing({"name": "a b"}, {"name": "c"}), include=["a b", "c"]))
     assert error.code == "TOOL_SERVER_BAD_ANSWER"
-    assert wrong in str(error)
-    assert "exclude=['" in str(error)
+    assert "'a b'" in str(error)
 
 
-def test_a_tool_that_cannot_be_used_can_be_left_out() -> None:
+def test_a_tool_that_is_left_out_by_name_has_no_note() -> None:
     with odd(listing({"name": "a b"}, {"name": "c"}), exclude=["a b"]) as source:
-        assert [tool.name for tool in source.open()] == ["c"]
+        assert ([tool.name for tool in source.open()], source.notes) == (["c"], ())
+
+
+def test_an_answer_says_which_tools_of_a_server_were_left_out(faces: Any) -> None:
+    schema = SCHEMA | {"properties": {"a": {"type": "strin"}}}
+    with odd(listing({"name": "a", "inputSchema": schema}, {"name": "c"})) as source:
+        answer = faces.run(faces.client("Hi.").ask("q", tools=[source]))
+    assert "the tool 'a' of the MCP server" in answer.notes[0]
+    assert "is wrong at '#/properties/a/type'" in answer.notes[0]
 
 
 def test_a_schema_that_describes_no_object() -> None:

@@ -1,11 +1,15 @@
 """``Tool`` describes a function for a model, and refuses what no model could call."""
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
+from jsonschema.validators import Draft7Validator, Draft202012Validator
 
 from talu.exceptions import ValidationError
+from talu.structured.plain_schemas import ALONE, WITHIN, is_plainly_valid
 from talu.tools import Tool, as_tool
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -70,12 +74,27 @@ def test_a_name_that_servers_refuse_or_that_is_a_choice_is_an_error(name: Any) -
         (nested(100), "nested deeper"),
         ({"properties": {"a": {"enum": list(range(20_000))}}}, "enum of 20,000 values"),
         ({"properties": {"a": {"$ref": "#/$defs/b"}}}, "where nothing is"),
+        ({"properties": {"a": {"type": "strin"}}}, "is wrong at '#/properties/a/type'"),
+        ({"required": "a"}, "is wrong at '#/required'"),
+        ({"properties": {"a": {"pattern": "("}}}, "is wrong at '#/properties/a/pattern'"),
+        ({"properties": {"a": {"minimum": "1"}}}, "is wrong at '#/properties/a/minimum'"),
         (
             {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
             "infinite value",
         ),
     ],
-    ids=["none", "not an object", "deep", "large enum", "reference to nothing", "infinite"],
+    ids=[
+        "none",
+        "not an object",
+        "deep",
+        "large enum",
+        "reference to nothing",
+        "type",
+        "required",
+        "pattern",
+        "minimum",
+        "infinite",
+    ],
 )
 def test_a_schema_that_cannot_be_used_is_an_error_that_names_the_tool(
     schema: Any, problem: str
@@ -89,3 +108,30 @@ def test_a_schema_that_cannot_be_used_is_an_error_that_names_the_tool(
 def test_a_time_limit_is_a_number_of_seconds(timeout: Any) -> None:
     with pytest.raises(ValidationError, match="timeout of the tool 'weather'"):
         Tool("weather", "", {}, timeout=timeout)
+
+
+COMMON = {"type": "object", "properties": {"a": {"type": ["string", "null"], "minLength": 1}}}
+
+
+def test_a_common_schema_is_checked_without_the_package_that_checks_all() -> None:
+    program = f"import sys; from talu.tools import Tool; Tool('a', '', {COMMON})"
+    program += "; sys.exit('jsonschema' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_a_schema_that_is_right_by_its_form_is_right_by_every_draft() -> None:
+    """What is called plainly valid in the schemas of the test suite is valid, and not all are."""
+    count = 0
+    for schema in plain_variants():
+        if is_plainly_valid(schema):
+            Draft202012Validator.check_schema(schema)
+            Draft7Validator.check_schema(schema)
+            count += 1
+    assert count > 30
+
+
+def plain_variants() -> list[Any]:
+    """Every keyword with values of every kind."""
+    values = [None, True, 0, 1, -1, 1.5, "a", "string", "#", [], ["a"], ["a", "a"], ["string"]]
+    values += [[{}], [1], {}, {"a": {}}, {"a": 1}, {"a": True}, {"type": "object"}]
+    return [{key: value} for key in (*ALONE, *WITHIN, "pattern") for value in values]

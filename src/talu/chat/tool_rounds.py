@@ -54,6 +54,8 @@ class ToolRounds:
                 tools.append(entry)
                 continue
             tools += await io.open_source(entry)
+            for note in getattr(entry, "notes", ()):
+                outcome.note(note)
             known = SOURCES.setdefault(closing, WeakSet())
             if entry not in known:
                 known.add(entry)

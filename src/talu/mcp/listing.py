@@ -38,8 +38,8 @@ class Selection:
 
 def chosen_tools(
     server: str, listed: Sequence[Any], selection: Selection, run: MakeRun
-) -> tuple[Tool, ...]:
-    """The tools that are used, in the server's order.
+) -> tuple[tuple[Tool, ...], tuple[str, ...]]:
+    """The tools that are used, in the server's order, and a note on each that cannot be used.
 
     Args:
         server: its name in messages.
@@ -48,7 +48,8 @@ def chosen_tools(
         run: makes the function that calls the tool of this name.
 
     Raises:
-        ToolServerError: a tool cannot be used (code ``TOOL_SERVER_BAD_ANSWER``).
+        ToolServerError: a tool that ``selection`` names cannot be used, or two tools have one name
+            (code ``TOOL_SERVER_BAD_ANSWER``).
         ValidationError: ``selection`` names a tool that the server does not have.
     """
     names = [tool.name for tool in listed]
@@ -58,15 +59,23 @@ def chosen_tools(
     _check_names(server, names, selection)
     tools: dict[str, Tool] = {}
     origin: dict[str, str] = {}
+    notes: list[str] = []
     for found in listed:
         if not _is_used(found.name, selection):
             continue
-        tool = _tool(server, found, selection, run)
+        try:
+            tool = _tool(found, selection, run)
+        except TaluError as error:
+            if found.name in (selection.include or ()):
+                raise _unusable(server, found.name, f"cannot be used: {error}") from error
+            what = f"the tool {shown(found.name)} of the MCP server {server}"
+            notes.append(f"{what} cannot be used, and was left out: {error}")
+            continue
         if tool.name in tools:
             others = f"has the name {tool.name!r} here, and so has {shown(origin[tool.name])}"
             raise _unusable(server, found.name, others)
         tools[tool.name], origin[tool.name] = tool, found.name
-    return tuple(tools.values())
+    return tuple(tools.values()), tuple(notes)
 
 
 def _is_used(name: str, selection: Selection) -> bool:
@@ -74,20 +83,17 @@ def _is_used(name: str, selection: Selection) -> bool:
     return included and name not in selection.exclude
 
 
-def _tool(server: str, found: Any, selection: Selection, run: MakeRun) -> Tool:
+def _tool(found: Any, selection: Selection, run: MakeRun) -> Tool:
     approval = selection.needs_approval
-    try:
-        return Tool(
-            selection.prefix + REPLACED.sub("_", found.name),
-            found.description or found.title or "",
-            found.input_schema,
-            run(found.name),
-            is_async=True,
-            timeout=selection.timeout,
-            needs_approval=approval if isinstance(approval, bool) else found.name in approval,
-        )
-    except TaluError as error:
-        raise _unusable(server, found.name, f"cannot be used: {error}") from error
+    return Tool(
+        selection.prefix + REPLACED.sub("_", found.name),
+        found.description or found.title or "",
+        found.input_schema,
+        run(found.name),
+        is_async=True,
+        timeout=selection.timeout,
+        needs_approval=approval if isinstance(approval, bool) else found.name in approval,
+    )
 
 
 def _check_names(server: str, names: Collection[str], selection: Selection) -> None:

@@ -47,6 +47,9 @@ class MCP(Handle):
     ``close``, or until nothing refers to the object or its tools. It can be used by any number of
     threads, event loops and chats at the same time.
 
+    A tool that cannot be used, such as one with a wrong schema, is left out, and ``notes`` and the
+    answers say so; one that ``include`` names is an error.
+
     The tools are listed again at each opening, so that a server can change them. A connection that
     has ended is made again at the next opening, and never during a call: the server may have lost
     what it knew, or may have done what it was asked.
@@ -117,6 +120,7 @@ class MCP(Handle):
         self._tls: ssl.SSLContext | None = None
         self._link: Link | None = None
         self._known: tuple[Link, object, tuple[Tool, ...]] | None = None
+        self._notes: tuple[str, ...] = ()
 
     def open(self) -> tuple[Tool, ...]:
         """Connect to the server, if it is not connected, and list its tools.
@@ -136,6 +140,11 @@ class MCP(Handle):
         """Like ``open``, awaited."""
         sdk = await beside_loop(self._prepared)
         return await await_in_background(lambda: self._opened(sdk))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the last opening has left out: a sentence for each tool that cannot be used."""
+        return self._notes
 
     def close(self) -> None:
         """End the connection, and the program; waits for that, for at most five seconds.
@@ -234,7 +243,7 @@ class MCP(Handle):
 
             return run
 
-        tools = chosen_tools(self.name, listed, self._selection, make_run)
+        tools, self._notes = chosen_tools(self.name, listed, self._selection, make_run)
         if self._link is link:
             self._known = link, content, tools
         return tools

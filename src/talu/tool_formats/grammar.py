@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from talu.exceptions import StructuredOutputError
 from talu.tool_formats.description import KEY, Tagged, ToolFormat, literal_of
 from talu.tool_formats.markers import marker_of
 from talu.tool_formats.rules import Rules, Schema, escaped
@@ -23,11 +24,14 @@ def calls_rule(rules: Rules, form: ToolFormat, tools: Mapping[str, Schema], *, m
         form: how calls are written.
         tools: the schemas of the arguments, by the name of the tool.
         many: whether several calls are allowed.
+
+    Raises:
+        StructuredOutputError: nothing satisfies a schema, or it is too complex.
     """
     after = rules.parts(form.after_name)
     one = rules.add(
         " | ".join(
-            f"{json.dumps(name)} {after} {_arguments(rules, form, schema)}"
+            f"{json.dumps(name)} {after} {_arguments_of(name, rules, form, schema)}"
             for name, schema in tools.items()
         )
     )
@@ -67,6 +71,18 @@ def plain_text(rules: Rules, form: ToolFormat) -> str:
         return "/(?s:.*)/"
     start = "(?s:.*)" if form.anywhere else "\\s*"
     return rules.add(f"/(?s:.*)/ & ~/{start}{escaped(marker)}(?s:.*)/", terminal=True)
+
+
+def _arguments_of(name: str, rules: Rules, form: ToolFormat, schema: Schema) -> str:
+    """The arguments of one tool, which an error names."""
+    try:
+        return _arguments(rules, form, schema)
+    except StructuredOutputError as error:
+        problem = error.details.get("problem")
+        raise StructuredOutputError(
+            f"the parameters of the tool {name!r} cannot be followed: {problem}",
+            details={**error.details, "tool": name},
+        ) from error
 
 
 def _arguments(rules: Rules, form: ToolFormat, schema: Schema) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -9,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from talu.error_text import kind_of, shown
 from talu.exceptions import StructuredOutputError, ValidationError
 from talu.first_use import loaded
+from talu.structured.plain_schemas import is_plainly_valid
 from talu.structured.schema_checks import checked_text
 from talu.unicode import check_unicode
 
@@ -65,7 +67,7 @@ class Tool:
 
         Raises:
             ValidationError: an argument is wrong, or ``parameters`` is not a JSON Schema of an
-                object, is too large, or can be satisfied by no finite value.
+                object, is wrong by its draft or too large, or can be satisfied by no finite value.
         """
         if not isinstance(name, str) or not NAME.fullmatch(name):
             wanted = "1 to 64 letters (A-Z, a-z), digits, _ and -"
@@ -80,7 +82,7 @@ class Tool:
             raise tool_error(f"run of the tool {name!r} must be a function, got {shown(run)}")
         self.name = name
         self.description = description
-        self.parameters = _checked(name, parameters)
+        self.parameters, self._checker = _checked(name, parameters)
         self.is_async = inspect.iscoroutinefunction(run) if is_async is None else is_async
         self.timeout = checked_seconds(
             timeout, lambda problem: tool_error(f"timeout of the tool {name!r} {problem}")
@@ -94,7 +96,6 @@ class Tool:
         self.needs_approval = needs_approval
         self.strict = strict
         self._run = run
-        self._checker: Any = None
 
     @property
     def runs(self) -> bool:
@@ -134,7 +135,8 @@ class ToolSource(Protocol):
 
     It is opened when a call needs its tools, and stays open until its ``close``, or until the
     client is closed. Opening an open source returns its tools again. Its methods may be called
-    from any thread and any event loop, also at the same time.
+    from any thread and any event loop, also at the same time. If it has ``notes``, sentences about
+    the last opening, they are among those of the answer.
     """
 
     def open(self) -> Sequence[Tool]:
@@ -152,23 +154,25 @@ def tool_error(message: str, **details: object) -> ValidationError:
     return ValidationError(message, details={"param": "tools", **details})
 
 
-def _checked(name: str, parameters: object) -> dict[str, Any]:
-    """A copy of a schema."""
+def _checked(name: str, parameters: object) -> tuple[dict[str, Any], Any]:
+    """A copy of a schema, and what checks values by it if that was needed to check the schema."""
     if not isinstance(parameters, Mapping):
         wrong = f"must be a JSON Schema (dict), got {kind_of(parameters)}"
         raise tool_error(f"the parameters of the tool {name!r} {wrong}")
-    schema = dict(parameters)
+    schema, checker = dict(parameters), None
+    schema.setdefault("type", "object")
     try:
-        checked_text(schema)
+        schema = json.loads(checked_text(schema))
+        if not is_plainly_valid(schema):
+            checker = loaded("talu.structured.checking", "checker")(schema)
     except StructuredOutputError as error:
         problem = error.details.get("problem", error)
         wrong = f"the JSON Schema of the tool {name!r} {problem}"
         raise tool_error(wrong, tool=name) from error
-    schema.setdefault("type", "object")
     if schema["type"] != "object":
         wrong = f"must describe an object, got the type {shown(schema['type'])}"
         raise tool_error(f"the JSON Schema of the tool {name!r} {wrong}", tool=name)
-    return copy.deepcopy(schema)
+    return schema, checker
 
 
 def checked_seconds(timeout: object, wrong: Callable[[str], ValidationError]) -> float | None:
