@@ -8,6 +8,7 @@ import httpx2
 import pytest
 from anthropic import Anthropic, AsyncAnthropic
 from pydantic import BaseModel
+from tests.server.compatibility import shows
 
 from talu import Client
 from talu.types import (
@@ -52,6 +53,7 @@ def ask(server: Any, **fields: Any) -> Any:
         return client.messages.create(**given)
 
 
+@shows("/v1/messages", "whole answers", "cached tokens in the usage")
 def test_the_sdk_gets_a_whole_message_with_usage(pocket) -> None:
     answer = ask(pocket)
     assert [block.text for block in answer.content] == ["2 + 2 = 4."]
@@ -60,6 +62,7 @@ def test_the_sdk_gets_a_whole_message_with_usage(pocket) -> None:
     assert (answer.usage.input_tokens + cached, answer.usage.output_tokens) == (15, 9)
 
 
+@shows("/v1/messages", "streams", "the SDK's streaming helper")
 def test_the_streaming_helper_of_the_sdk_accumulates_the_whole_message(pocket) -> None:
     whole = ask(pocket)
     with (
@@ -74,6 +77,7 @@ def test_the_streaming_helper_of_the_sdk_accumulates_the_whole_message(pocket) -
     assert final.usage.input_tokens + final.usage.cache_read_input_tokens == 15
 
 
+@shows("/v1/messages", "the async SDK")
 def test_the_async_sdk_gets_messages_and_streams(pocket) -> None:
     async def main() -> list[str]:
         async with AsyncAnthropic(base_url=pocket.url, api_key="none") as client:
@@ -88,6 +92,7 @@ def test_the_async_sdk_gets_messages_and_streams(pocket) -> None:
     assert asyncio.run(main()) == ["2 + 2 = 4."] * 2
 
 
+@shows("/v1/messages", "tool calls, also streamed", "reasoning")
 def test_reasoning_text_and_calls_are_blocks_in_both_forms(scripted) -> None:
     _, server = scripted(CALLS, CALLS)
     fields: Any = {"model": "script", "messages": SUM, "max_tokens": 60, "tools": [WEATHER]}
@@ -168,6 +173,7 @@ def test_the_choice_of_tools_reaches_the_model(scripted, choice: Any, expected: 
     assert request.tools[0]["function"]["parameters"] == SCHEMA
 
 
+@shows("/v1/messages", "a choice of tools that is enforced")
 def test_a_forced_call_fits_its_schema(pocket) -> None:
     answer = ask(pocket, tools=[WEATHER], tool_choice={"type": "tool", "name": "weather"})
     assert answer.stop_reason == "tool_use"
@@ -196,6 +202,7 @@ def test_settings_reach_the_model_under_talus_names(scripted) -> None:
     }
 
 
+@shows("/v1/messages", "JSON Schemas, and the SDK's parse helper")
 def test_the_parse_helper_of_the_sdk_returns_the_object(scripted) -> None:
     class Answer(BaseModel):
         result: int
@@ -210,6 +217,7 @@ def test_the_parse_helper_of_the_sdk_returns_the_object(scripted) -> None:
     assert schema["properties"]["result"]["type"] == "integer"
 
 
+@shows("/v1/messages", "limits of tokens", "stop sequences")
 def test_the_end_of_an_answer_has_anthropics_reasons(pocket, scripted) -> None:
     cut = ask(pocket, max_tokens=3)
     stopped = ask(pocket, stop_sequences=["="])
@@ -287,6 +295,7 @@ def test_an_unknown_model_is_not_found(pocket) -> None:
     assert wrong.value.error_code == "MODEL_NOT_FOUND"
 
 
+@shows("/v1/messages", "errors that the SDK raises in a stream")
 def test_an_error_in_the_middle_of_a_stream_raises_in_the_sdk(scripted) -> None:
     _, server = scripted(["Hello", RuntimeError("secret prompt")])
     seen = []

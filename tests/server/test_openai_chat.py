@@ -8,6 +8,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
+from tests.server.compatibility import shows
 
 from talu.types import (
     Done,
@@ -56,6 +57,7 @@ def joined(chunks: Any) -> str:
     return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
 
 
+@shows("/v1/chat/completions", "whole answers", "cached tokens in the usage")
 def test_the_sdk_gets_a_whole_answer_with_usage(pocket) -> None:
     answer = ask(pocket)
     choice = answer.choices[0]
@@ -70,6 +72,7 @@ def test_the_sdk_gets_a_whole_answer_with_usage(pocket) -> None:
     assert usage.prompt_tokens_details.cached_tokens is not None
 
 
+@shows("/v1/chat/completions", "streams")
 def test_the_pieces_of_a_stream_are_the_whole_answer(pocket) -> None:
     chunks = ask(pocket, stream=True, stream_options={"include_usage": True})
     assert joined(chunks) == "2 + 2 = 4."
@@ -80,6 +83,7 @@ def test_the_pieces_of_a_stream_are_the_whole_answer(pocket) -> None:
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
+@shows("/v1/chat/completions", "the SDK's streaming helper")
 def test_the_streaming_helper_of_the_sdk_accumulates_the_whole_answer(pocket) -> None:
     with client_of(pocket) as client:
         whole = client.chat.completions.create(model="talu/pocket", messages=SUM, temperature=0)
@@ -91,6 +95,7 @@ def test_the_streaming_helper_of_the_sdk_accumulates_the_whole_answer(pocket) ->
     assert "".join(deltas) == final.choices[0].message.content == whole.choices[0].message.content
 
 
+@shows("/v1/chat/completions", "the async SDK")
 def test_the_async_sdk_gets_concurrent_answers_and_streams(pocket) -> None:
     async def main() -> list[str]:
         async with AsyncOpenAI(base_url=f"{pocket.url}/v1", api_key="none") as client:
@@ -114,6 +119,7 @@ def test_the_async_sdk_gets_concurrent_answers_and_streams(pocket) -> None:
     assert asyncio.run(main()) == ["1 + 1 = 2.", "3 + 3 = 6.", "2 + 2 = 4."]
 
 
+@shows("/v1/chat/completions", "JSON Schemas, and the SDK's parse helper")
 def test_the_parse_helper_of_the_sdk_returns_the_object(pocket) -> None:
     class Answer(BaseModel):
         result: int
@@ -133,6 +139,7 @@ def test_the_form_json_object_is_that_of_any_object(scripted) -> None:
     assert model.requests[1].config.given.get("response_format") is None
 
 
+@shows("/v1/chat/completions", "a choice of tools that is enforced")
 def test_a_required_call_is_a_tool_call_whose_arguments_fit(pocket) -> None:
     question = [{"role": "user", "content": "How is the weather in Paris?"}]
     answer = ask(pocket, messages=question, tools=[WEATHER], tool_choice="required")
@@ -174,6 +181,7 @@ def test_a_conversation_with_a_tool_result_goes_on(scripted) -> None:
     assert [m["role"] for m in model.requests[0].messages] == ["user", "assistant", "tool"]
 
 
+@shows("/v1/chat/completions", "tool calls, also streamed", "reasoning")
 def test_reasoning_and_calls_are_streamed_as_they_are_written(scripted) -> None:
     _, server = scripted(CALL)
     chunks = ask(server, model="script", tools=[WEATHER], stream=True)
@@ -198,6 +206,7 @@ def test_a_stream_accumulates_to_the_message_of_the_whole_answer(scripted) -> No
     assert (final.content, final.reasoning_content) == (whole.content, whole.reasoning_content)
 
 
+@shows("/v1/chat/completions", "several answers", "seeds")
 def test_several_choices_differ_by_their_seeds_and_repeat(pocket) -> None:
     fields: dict[str, Any] = {"n": 3, "seed": 7, "temperature": 1.5, "max_tokens": 12}
     first, again = (ask(pocket, **fields) for _ in range(2))
@@ -213,6 +222,7 @@ def test_several_choices_differ_by_their_seeds_and_repeat(pocket) -> None:
     assert streamed == texts
 
 
+@shows("/v1/chat/completions", "log-probabilities")
 def test_log_probabilities_have_one_entry_for_each_token(pocket) -> None:
     fields: dict[str, Any] = {"logprobs": True, "top_logprobs": 2}
     answer = ask(pocket, **fields)
@@ -228,6 +238,7 @@ def test_log_probabilities_have_one_entry_for_each_token(pocket) -> None:
     assert streamed == entries
 
 
+@shows("/v1/chat/completions", "stop sequences")
 def test_a_stop_sequence_ends_the_answer_and_is_not_part_of_it(pocket) -> None:
     answer = ask(pocket, stop="=")
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (
@@ -237,6 +248,7 @@ def test_a_stop_sequence_ends_the_answer_and_is_not_part_of_it(pocket) -> None:
     assert answer.choices[0].talu["stop_sequence"] == "="
 
 
+@shows("/v1/chat/completions", "limits of tokens")
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_a_limit_of_tokens_cuts_the_answer(pocket, name: str) -> None:
     answer = ask(pocket, **{name: 3})
@@ -373,6 +385,7 @@ def test_an_error_before_the_first_piece_of_a_stream_has_its_own_status(scripted
     assert "secret" not in str(wrong.value)
 
 
+@shows("/v1/chat/completions", "errors that the SDK raises in a stream")
 def test_an_error_in_the_middle_of_a_stream_raises_in_the_sdk(scripted) -> None:
     _, server = scripted(["Hello", RuntimeError("secret prompt")])
     seen = []

@@ -9,6 +9,7 @@ import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from tests.server.compatibility import shows
 
 from talu import Client
 
@@ -43,6 +44,7 @@ def local() -> Any:
         yield client
 
 
+@shows("/v1/completions", "whole answers")
 def test_a_text_is_continued(pocket) -> None:
     answer = complete(pocket)
     assert (answer.choices[0].text, answer.choices[0].finish_reason) == ("2 + 2 = 4.", "stop")
@@ -50,6 +52,7 @@ def test_a_text_is_continued(pocket) -> None:
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 
+@shows("/v1/completions", "streams")
 def test_the_pieces_of_a_stream_are_the_whole_completion(pocket) -> None:
     chunks = complete(pocket, stream=True, stream_options={"include_usage": True})
     assert "".join(c.choices[0].text for c in chunks if c.choices) == "2 + 2 = 4."
@@ -57,6 +60,7 @@ def test_the_pieces_of_a_stream_are_the_whole_completion(pocket) -> None:
     assert chunks[-1].usage.completion_tokens > 0
 
 
+@shows("/v1/completions", "the async SDK")
 def test_the_async_sdk_gets_completions_and_streams(pocket) -> None:
     async def main() -> list[str]:
         async with AsyncOpenAI(base_url=f"{pocket.url}/v1", api_key="none") as client:
@@ -71,6 +75,7 @@ def test_the_async_sdk_gets_completions_and_streams(pocket) -> None:
     assert asyncio.run(main()) == ["2 + 2 = 4."] * 2
 
 
+@shows("/v1/completions", "limits of tokens")
 def test_without_a_limit_a_completion_has_sixteen_tokens(pocket) -> None:
     answer = complete(pocket, prompt="Once upon a time", extra_body={"stop_token_ids": []})
     assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (16, "length")
@@ -83,6 +88,7 @@ def test_token_ids_are_continued_like_their_text(pocket, local) -> None:
     assert [choice.text for choice in both] == ["2 + 2 = 4."] * 2
 
 
+@shows("/v1/completions", "several answers")
 def test_several_prompts_with_several_choices_are_in_order(pocket) -> None:
     prompts = [PROMPT, PROMPT.replace("2+2", "3+3")]
     answer = complete(pocket, prompt=prompts, n=2)
@@ -103,6 +109,7 @@ def test_an_echo_is_the_prompt_before_the_answer(pocket) -> None:
     assert len(text) > len("Once upon a time")
 
 
+@shows("/v1/completions", "log-probabilities")
 def test_log_probabilities_have_the_form_of_completions(pocket) -> None:
     answer = complete(pocket, logprobs=2)
     found = answer.choices[0].logprobs

@@ -7,6 +7,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
+from tests.server.compatibility import shows
 
 from talu.types import ReasoningDelta, ToolCallDelta, ToolCallEvent
 
@@ -53,15 +54,18 @@ def essence(item: Any) -> list[Any]:
     return [item.type, item.status, texts, *call]
 
 
+@shows("/v1/responses", "whole answers", "cached tokens in the usage")
 def test_the_sdk_gets_a_whole_response_with_usage(pocket) -> None:
     answer = ask(pocket, metadata={"run": "7"})
     assert answer.output_text == "2 + 2 = 4."
     assert (answer.status, answer.model, answer.store) == ("completed", MODEL, False)
     assert (answer.usage.input_tokens, answer.usage.output_tokens) == (15, 9)
     assert answer.usage.total_tokens == 24
+    assert answer.usage.input_tokens_details.cached_tokens >= 0
     assert answer.metadata == {"run": "7"}
 
 
+@shows("/v1/responses", "the SDK's streaming helper")
 def test_the_streaming_helper_of_the_sdk_accumulates_the_whole_response(pocket) -> None:
     whole = ask(pocket)
     with (
@@ -74,6 +78,7 @@ def test_the_streaming_helper_of_the_sdk_accumulates_the_whole_response(pocket) 
     assert (final.status, final.usage.output_tokens) == ("completed", 9)
 
 
+@shows("/v1/responses", "the async SDK")
 def test_the_async_sdk_gets_responses_and_streams(pocket) -> None:
     async def main() -> list[str]:
         async with AsyncOpenAI(base_url=f"{pocket.url}/v1", api_key="none") as client:
@@ -87,6 +92,7 @@ def test_the_async_sdk_gets_responses_and_streams(pocket) -> None:
     assert asyncio.run(main()) == ["2 + 2 = 4."] * 2
 
 
+@shows("/v1/responses", "tool calls, also streamed", "reasoning")
 def test_reasoning_text_and_calls_are_items_in_both_forms(scripted) -> None:
     _, server = scripted(CALLS, CALLS)
     fields: Any = {"model": "script", "input": "Rome and Oslo?", "tools": [WEATHER]}
@@ -104,6 +110,7 @@ def test_reasoning_text_and_calls_are_items_in_both_forms(scripted) -> None:
     assert numbers == list(range(len(numbers)))
 
 
+@shows("/v1/responses", "streams")
 def test_the_events_of_a_stream_come_in_the_order_of_the_protocol(scripted) -> None:
     _, server = scripted([ReasoningDelta("Hm."), "Hi."])
     names = [event.type for event in ask(server, model="script", stream=True)]
@@ -154,6 +161,7 @@ def test_messages_may_consist_of_parts(scripted) -> None:
     assert [m["content"] for m in model.requests[0].messages] == ["Be brief.", "Hello"]
 
 
+@shows("/v1/responses", "JSON Schemas, and the SDK's parse helper")
 def test_the_parse_helper_of_the_sdk_returns_the_object(scripted) -> None:
     class Answer(BaseModel):
         result: int
@@ -165,6 +173,7 @@ def test_the_parse_helper_of_the_sdk_returns_the_object(scripted) -> None:
     assert model.requests[0].config.response_format.schema["type"] == "object"
 
 
+@shows("/v1/responses", "a choice of tools that is enforced")
 def test_a_forced_call_fits_its_schema(pocket) -> None:
     named = {"type": "function", "name": "weather"}
     answer = ask(pocket, tools=[WEATHER], tool_choice=named)
@@ -172,6 +181,7 @@ def test_a_forced_call_fits_its_schema(pocket) -> None:
     assert answer.output[0].name == "weather"
 
 
+@shows("/v1/responses", "limits of tokens")
 def test_an_answer_that_was_cut_is_incomplete_in_both_forms(pocket) -> None:
     whole = ask(pocket, max_output_tokens=3)
     *_, last = ask(pocket, max_output_tokens=3, stream=True)
@@ -184,6 +194,7 @@ def test_an_answer_that_was_cut_is_incomplete_in_both_forms(pocket) -> None:
         assert answer.output[-1].status == "incomplete"
 
 
+@shows("/v1/responses", "log-probabilities")
 def test_log_probabilities_come_when_they_are_included(pocket) -> None:
     fields: Any = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
     whole = ask(pocket, **fields)
@@ -258,6 +269,7 @@ def test_what_is_not_supported_is_an_error_that_names_the_field(
     assert wrong.value.param == param
 
 
+@shows("/v1/responses", "errors that the SDK raises in a stream")
 def test_an_error_in_the_middle_of_a_stream_is_an_event_and_raises(scripted) -> None:
     _, server = scripted(["Hello", RuntimeError("secret prompt")])
     seen: list[Any] = []
