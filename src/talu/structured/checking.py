@@ -1,6 +1,8 @@
 """Checks JSON values with the ``jsonschema`` package, which nothing else imports."""
 
+import math
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import cache, partial
 from typing import Any, Protocol
 
@@ -47,6 +49,16 @@ def _pattern(
         yield jsonschema.ValidationError(f"{instance!r:.200} does not match {pattern!r:.200}")
 
 
+def _multiple_of(
+    validator: Any, divisor: float, instance: object, schema: object
+) -> Iterator[jsonschema.ValidationError]:
+    """The check of ``multipleOf`` in decimal: 14.7 is a multiple of 0.1."""
+    if not isinstance(instance, int | float) or isinstance(instance, bool):
+        return
+    if not math.isfinite(instance) or Fraction(repr(instance)) % Fraction(repr(divisor)):
+        yield jsonschema.ValidationError(f"{instance!r} is not a multiple of {divisor!r}")
+
+
 @cache
 def _formats() -> FormatChecker:
     found = FormatChecker(formats=BY_JSONSCHEMA)
@@ -70,8 +82,8 @@ class _Checker:
         # An empty registry: the default one downloads what a schema refers to.
         registry: Registry[Any] = EMPTY_REGISTRY
         extend: Any = validators.extend  # it has no types
-        linear = extend(kind, {"pattern": _pattern})
-        self._validator = linear(schema, registry=registry, format_checker=_formats())
+        ours = extend(kind, {"pattern": _pattern, "multipleOf": _multiple_of})
+        self._validator = ours(schema, registry=registry, format_checker=_formats())
 
     def problem(self, value: Any) -> str | None:
         try:
