@@ -1,11 +1,14 @@
 """A function's signature and docstring describe it to a model, and it gets typed arguments."""
 
 import asyncio
+import functools
 import json
 import threading
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import date
 from enum import Enum
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -152,6 +155,14 @@ def no_form(x: complex) -> None: ...
 def unknown(x: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
 
+def numbers(most: int) -> Iterator[int]:
+    yield from range(most)
+
+
+async def later(most: int) -> AsyncIterator[int]:
+    yield most
+
+
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
@@ -165,7 +176,11 @@ def unknown(x: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F8
         (unknown, "cannot be read"),
         (lambda: 1, "must be 1 to 64 letters"),
         (3, "must be a function"),
-        (Order, "must be a function"),
+        (Order, "is the class Order, which makes objects"),
+        (partial(Order, 1), "is the class Order, which makes objects"),
+        (numbers, "yields its results one by one"),
+        (later, "yields its results one by one"),
+        (partial(many, 1), "any number of arguments"),
         ({"type": "web_search"}, "a definition of a tool must be"),
         ({"name": "f", "input_schema": {}}, "a definition of a tool must be"),
     ],
@@ -255,3 +270,76 @@ def test_a_function_that_hangs_is_given_up_after_its_time() -> None:
         call(hang).execute()
     assert late.value.code == "TOOL_TIMEOUT"
     gate.set()
+
+
+def send(to: str, text: str, urgent: bool = False) -> str:
+    """Send a text.
+
+    Args:
+        to: the name of a person.
+        text: what to say.
+    """
+    return f"{to}: {text}{'!' * urgent}"
+
+
+@tool(name="send_later", timeout=3)
+async def send_marked(to: str, text: str) -> str:
+    """Send a text later."""
+    return f"{to}: {text}"
+
+
+class Counter:
+    """Counts."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def __call__(self, step: int = 1) -> int:
+        """Count on.
+
+        Args:
+            step: how far.
+        """
+        self.total += step
+        return self.total
+
+
+@functools.lru_cache
+def double(number: int) -> int:
+    """Double a number."""
+    return 2 * number
+
+
+def run(entry: Any, arguments: str) -> Any:
+    made = as_tool(entry)
+    return ToolCall("c", made.name, arguments, made).execute()
+
+
+def test_a_partial_function_is_its_function_with_the_parameters_that_are_left() -> None:
+    made = as_tool(partial(partial(send, "Ann"), urgent=True))
+    assert (made.name, made.description) == ("send", "Send a text.")
+    properties = {"text": {"type": "string", "description": "what to say."}}
+    assert made.parameters["properties"] == properties
+    assert made.parameters["required"] == ["text"]
+    assert run(partial(send, "Ann", urgent=True), '{"text": "hi"}') == "Ann: hi!"
+
+
+def test_a_partial_function_is_as_its_function_was_marked_or_as_it_is_marked_itself() -> None:
+    made = as_tool(partial(send_marked, "Ann"))
+    assert (made.name, made.timeout, made.is_async) == ("send_later", 3, True)
+    assert run(partial(send_marked, "Ann"), '{"text": "hi"}') == "Ann: hi"
+    to_bob = tool(name="send_to_bob")(partial(send, "Bob"))
+    assert as_tool(to_bob).name == "send_to_bob"
+    assert to_bob("hi") == "Bob: hi"
+
+
+def test_an_object_that_can_be_called_has_the_name_of_its_class() -> None:
+    made = as_tool(Counter())
+    assert (made.name, made.description) == ("Counter", "Count on.")
+    assert made.parameters["properties"]["step"]["description"] == "how far."
+    assert run(partial(Counter(), step=3), "{}") == 3
+
+
+def test_a_function_behind_a_decorator_that_is_no_function_is_read() -> None:
+    assert as_tool(double).description == "Double a number."
+    assert run(double, '{"number": 4}') == 8

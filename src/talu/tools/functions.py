@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints, overload
 
 from talu.error_text import shown
@@ -71,8 +72,8 @@ def tool(
     """
 
     def mark(function: F) -> F:
-        if not inspect.isroutine(function):
-            raise tool_error(f"tool marks functions, got {shown(function)}; pass it to as_tool")
+        if isinstance(function, type) or not callable(_origin(function)):
+            raise tool_error(f"tool marks functions, got {shown(function)}")
         setattr(function, OPTIONS, _Options(name, description, timeout, needs_approval))
         parameters = list(inspect.signature(function).parameters)
         if parameters[:1] not in (["self"], ["cls"]):  # a method is read when it is bound
@@ -87,7 +88,8 @@ def as_tool(entry: object) -> Tool:
 
     Args:
         entry: a function, a ``Tool``, or a definition of a tool as a dictionary in OpenAI's form,
-            whose calls somebody else carries out.
+            whose calls somebody else carries out. A ``functools.partial`` is its function with the
+            parameters that are left, and an object with ``__call__`` has the name of its class.
 
     Raises:
         ValidationError: it cannot be described.
@@ -97,7 +99,10 @@ def as_tool(entry: object) -> Tool:
             return entry
         case Mapping():
             return _defined(entry)
-    if not callable(entry) or isinstance(entry, type):
+    if callable(entry) and isinstance(_origin(entry), type):
+        made = "which makes objects: give a function that returns one, or an object with __call__"
+        raise tool_error(f"an entry of tools is the class {_origin(entry).__name__}, {made}")
+    if not callable(entry):
         raise tool_error(
             "an entry of tools must be a function, a Tool, a source of tools such as MCP, or a "
             f"definition {{'type': 'function', …}}, got {shown(entry)}"
@@ -123,10 +128,23 @@ def _defined(entry: Mapping[str, Any]) -> Tool:
     )
 
 
+def _origin(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, or the object that can be called, within partial functions."""
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
 def _of_function(function: Callable[..., Any]) -> Tool:
-    options: _Options = getattr(function, OPTIONS, _Options())
-    name = options.name or str(getattr(function, "__name__", type(function).__name__))
-    description, texts = described(inspect.getdoc(function))
+    origin = _origin(function)
+    options: _Options = getattr(function, OPTIONS, getattr(origin, OPTIONS, _Options()))
+    name = options.name or str(getattr(origin, "__name__", type(origin).__name__))
+    implementation = _implementation(origin)
+    if inspect.isgeneratorfunction(implementation) or inspect.isasyncgenfunction(implementation):
+        wrong = "yields its results one by one, but a call has one result: return a list"
+        raise tool_error(f"the tool {name!r} {wrong}", tool=name)
+    docstring = implementation.__doc__ if origin is not implementation else None
+    description, texts = described(docstring or inspect.getdoc(origin))
     hints, defaults = _parameters(name, function)
     try:
         schema = object_schema(name, {key: (hints[key], key not in defaults) for key in hints})
@@ -153,14 +171,20 @@ def _of_function(function: Callable[..., Any]) -> Tool:
     )
 
 
+def _implementation(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that has the annotations: behind decorators, or of an object's class."""
+    found = inspect.unwrap(function)
+    return found if inspect.isroutine(found) else type(found).__call__
+
+
 def _parameters(
     name: str, function: Callable[..., Any]
 ) -> tuple[dict[str, object], dict[str, object]]:
     """The types of the parameters, and the default values of those that have one."""
     try:
-        parameters = inspect.signature(function).parameters
-        place = function if inspect.isroutine(function) else type(function).__call__
-        hints = get_type_hints(place, include_extras=True)
+        signature, given = inspect.signature(function), _given(function)
+        parameters = {k: each for k, each in signature.parameters.items() if k not in given}
+        hints = get_type_hints(_implementation(_origin(function)), include_extras=True)
     except (NameError, TypeError, ValueError, AttributeError) as error:
         wrong = f"the tool {name!r}: its signature cannot be read ({error})"
         raise tool_error(wrong, tool=name) from error
@@ -181,6 +205,15 @@ def _parameters(
     empty = inspect.Parameter.empty
     defaults = {k: each.default for k, each in parameters.items() if each.default is not empty}
     return {key: hints[key] for key in parameters}, defaults
+
+
+def _given(function: Callable[..., Any]) -> set[str]:
+    """The parameters to which partial functions give values by name."""
+    given: set[str] = set()
+    while isinstance(function, partial):
+        given.update(function.keywords)
+        function = function.func
+    return given
 
 
 def _is_constraint(value: object) -> bool:
@@ -204,7 +237,8 @@ def _instances(
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
-    return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
+    origin = _origin(function)
+    return any(map(inspect.iscoroutinefunction, (origin, _implementation(origin))))
 
 
 def _is_plain(value: object) -> bool:
