@@ -124,6 +124,7 @@ SURFACE = {
         "MetricsHook",
         "ModelMetrics",
         "OpenTelemetryHook",
+        "ToolMetrics",
     ],
     "talu.mcp": ["MCP"],
     "talu.profile": ["Profile", "list_sessions", "new_session_id"],

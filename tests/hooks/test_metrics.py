@@ -9,10 +9,11 @@ from talu.backends.scripted import ScriptedModel
 from talu.chat.observers import Generation
 from talu.client import Client
 from talu.config import GenerationConfig
-from talu.exceptions import GenerationError
+from talu.exceptions import GenerationError, ToolExecutionError
 from talu.hooks import MetricsHook
 from talu.router import ModelSpec
-from talu.types import Done, FinishReason, Timings, Usage
+from talu.tools import Tool, ToolCall, ToolRun
+from talu.types import Done, FinishReason, Timings, ToolCallEvent, Usage
 
 FAST = Done(FinishReason.LENGTH, Usage(7, 3, 5), Timings(tokens_per_second=60.0), "scripted")
 
@@ -130,3 +131,49 @@ def test_a_stream_that_ends_while_the_hook_is_counting_is_counted_without_waitin
         del pieces
         gc.collect()
     assert hook.snapshot()["m"].cancelled == 1
+
+
+def well() -> str:
+    """Be well."""
+    return "well"
+
+
+def fails() -> None:
+    """Fail with a code of its own."""
+    raise ToolExecutionError("no", "MY_CODE")
+
+
+def test_tool_calls_are_counted_by_tool_and_outcome_with_their_durations(faces) -> None:
+    hook = MetricsHook()
+    names = ["well", "fails", "well", "invented-1", "invented-2"]
+    calls = [ToolCallEvent(f"c{n}", name, "{}") for n, name in enumerate(names)]
+    client = faces.client(calls, "done", hooks=[hook])
+    refused = {"c2": False}
+    faces.run(
+        client.ask(
+            "q", tools=[well, fails], max_rounds=2, approve=lambda call: refused.get(call.id, True)
+        )
+    )
+    tools = hook.snapshot()["scripted"].tools
+    assert {name: tool.outcomes for name, tool in tools.items()} == {
+        "(unknown)": {"TOOL_UNKNOWN": 2},
+        "well": {"ok": 1, "TOOL_REFUSED": 1},
+        "fails": {"TOOL_FAILED": 1},
+    }
+    assert {name: tool.duration.count for name, tool in tools.items()} == {
+        "(unknown)": 0,
+        "well": 1,
+        "fails": 1,
+    }
+    assert 0 < tools["well"].duration.sum < 10
+
+
+def test_the_names_of_tools_that_are_told_apart_are_bounded() -> None:
+    hook = MetricsHook()
+    observer = hook.for_generation(generation())
+    for number in range(300):
+        made = Tool(f"t{number}", "", {}, lambda arguments: "")
+        observer.on_tool_run(None, ToolRun(ToolCall("c", made.name, "{}", made), "", None, 0, 1.0))
+    tools = hook.snapshot()["m"].tools
+    assert len(tools) == 201
+    assert tools["(other)"].outcomes == {"ok": 100}

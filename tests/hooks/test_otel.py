@@ -76,6 +76,10 @@ def test_a_tool_call_is_a_child_span(faces, telemetry) -> None:
     assert tool.end_time >= tool.start_time
     assert with_content.attributes["gen_ai.tool.call.arguments"] == "{}"
     assert "secret" in with_content.attributes["gen_ai.tool.call.result"]
+    points = telemetry.metrics["gen_ai.client.operation.duration"]
+    (calls,) = [p for p in points if p.attributes["gen_ai.operation.name"] == "execute_tool"]
+    assert (calls.count, calls.attributes["gen_ai.tool.name"]) == (2, "fails")
+    assert calls.attributes["error.type"] == "TOOL_FAILED"
 
 
 def test_a_generation_is_a_span_with_settings_and_results(faces, telemetry) -> None:

@@ -1,6 +1,6 @@
 """The text for a Prometheus scraper."""
 
-from talu.hooks import Histogram, ModelMetrics
+from talu.hooks import Histogram, ModelMetrics, ToolMetrics
 from talu.hooks.prometheus import exposition
 from talu.types import FinishReason
 
@@ -74,3 +74,22 @@ def test_a_name_cannot_break_out_of_its_label() -> None:
 
 def test_without_models_there_are_families_but_no_samples() -> None:
     assert {line[0] for line in exposition({}).splitlines()} == {"#"}
+
+
+def test_tool_calls_have_families_of_their_own_once_there_are_some() -> None:
+    add = ToolMetrics(
+        outcomes={"ok": 2, "TOOL_FAILED": 1}, duration=Histogram((0.5,), (2, 1), 3.25)
+    )
+    text = exposition({"m": metrics(tools={"add": add}), "n": metrics()})
+    assert text.endswith(
+        "# HELP talu_tool_calls_total Tool calls, by their outcome.\n"
+        "# TYPE talu_tool_calls_total counter\n"
+        'talu_tool_calls_total{model="m",tool="add",outcome="ok"} 2\n'
+        'talu_tool_calls_total{model="m",tool="add",outcome="TOOL_FAILED"} 1\n'
+        "# HELP talu_tool_duration_seconds Seconds of a tool call.\n"
+        "# TYPE talu_tool_duration_seconds histogram\n"
+        'talu_tool_duration_seconds_bucket{model="m",tool="add",le="0.5"} 2\n'
+        'talu_tool_duration_seconds_bucket{model="m",tool="add",le="+Inf"} 3\n'
+        'talu_tool_duration_seconds_sum{model="m",tool="add"} 3.25\n'
+        'talu_tool_duration_seconds_count{model="m",tool="add"} 3\n'
+    )

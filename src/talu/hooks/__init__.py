@@ -2,7 +2,7 @@
 
 from talu.chat.observers import Generation, Hook, HookManager
 from talu.hooks.logs import LoggingHook
-from talu.hooks.measures import Histogram, ModelMetrics
+from talu.hooks.measures import Histogram, ModelMetrics, ToolMetrics
 from talu.hooks.metrics import MetricsHook
 from talu.hooks.otel import OpenTelemetryHook
 
@@ -15,4 +15,5 @@ __all__ = [
     "MetricsHook",
     "ModelMetrics",
     "OpenTelemetryHook",
+    "ToolMetrics",
 ]

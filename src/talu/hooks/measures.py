@@ -1,11 +1,11 @@
 """Immutable counts and histograms of one model's generations."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from talu.types import FinishReason
 
-__all__ = ["Histogram", "ModelMetrics"]
+__all__ = ["Histogram", "ModelMetrics", "ToolMetrics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,19 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolMetrics:
+    """The calls of one tool by one model that talu has carried out.
+
+    Attributes:
+        outcomes: number of calls by outcome: ``ok``, or the code of ``ToolExecutionError``.
+        duration: seconds of each call whose function was called.
+    """
+
+    outcomes: Mapping[str, int]
+    duration: Histogram
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelMetrics:
     """The metrics of one model's generations since the hook was created.
 
@@ -44,6 +57,8 @@ class ModelMetrics:
         time_to_first_token: seconds from the start to the reading of the first token.
         tokens_per_second: speed of each generation after its first token, for those with at least
             two tokens.
+        tools: the calls of its tools by the name of the tool: ``(unknown)`` for all tools that do
+            not exist, and ``(other)`` for those after the first 200 names.
     """
 
     started: int
@@ -53,6 +68,7 @@ class ModelMetrics:
     completion_tokens: int
     time_to_first_token: Histogram
     tokens_per_second: Histogram
+    tools: Mapping[str, ToolMetrics] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:

@@ -1,4 +1,4 @@
-"""A hook that counts and measures generations by model."""
+"""A hook that counts and measures generations and their tool calls by model."""
 
 from bisect import bisect_left
 from collections.abc import Callable
@@ -10,8 +10,10 @@ from talu.chat.observers import Generation, Hook
 from talu.exceptions import StateError
 from talu.forks import ForkSafeLock
 from talu.hooks.ending import finish_reason
-from talu.hooks.measures import Histogram, ModelMetrics
+from talu.hooks.measures import Histogram, ModelMetrics, ToolMetrics
 from talu.hooks.prometheus import exposition
+from talu.hooks.tool_labels import ToolLabels
+from talu.tools.calls import ToolRun
 from talu.types import FinishReason, Handle, Usage
 
 __all__ = ["MetricsHook"]
@@ -27,8 +29,14 @@ TOKENS_PER_SECOND = (
 )  # fmt: skip
 
 
+TOOL_SECONDS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
+
+
 class MetricsHook(Hook, Handle):
-    """Counts generations, failures and tokens, and measures latency and speed, by model.
+    """Counts generations, failures, tokens and tool calls, and measures latency, by model.
 
     One hook can serve any number of clients, threads and event loops; the counts stay exact.
     """
@@ -37,13 +45,14 @@ class MetricsHook(Hook, Handle):
 
     def __init__(self) -> None:
         self._models: dict[str, _Tally] = {}
+        self._labels = ToolLabels()
         self._changes: SimpleQueue[tuple[str, _Change]] = SimpleQueue()
         self._gate = ForkSafeLock(reentrant=True)  # a signal handler may take a snapshot
         self._counting = False
 
     def for_generation(self, generation: Generation) -> Hook:
         """The hook that counts this generation for its model."""
-        return _Observer(lambda change: self._count(generation.model, change))
+        return _Observer(lambda change: self._count(generation.model, change), self._labels)
 
     def snapshot(self) -> dict[str, ModelMetrics]:
         """A consistent copy of the counts so far, by name of the model.
@@ -91,14 +100,19 @@ class MetricsHook(Hook, Handle):
 class _Observer(Hook):
     """Counts one generation."""
 
-    def __init__(self, count: "Callable[[_Change], None]") -> None:
+    def __init__(self, count: "Callable[[_Change], None]", labels: ToolLabels) -> None:
         self._count = count
+        self._labels = labels
 
     def on_generation_start(self, chat: object, input_text: str, *, config: object = None) -> None:
         self._count(_Tally.start)
 
     def on_first_token(self, chat: object, time_ms: float) -> None:
         self._count(lambda tally: tally.first_token.add(time_ms / 1000))
+
+    def on_tool_run(self, chat: object, run: ToolRun) -> None:
+        labels = self._labels  # they are used while nobody else counts
+        self._count(lambda tally: tally.tool_run(*labels.of(run), run))
 
     def on_generation_end(
         self,
@@ -138,10 +152,17 @@ class _Tally:
         self._ended = dict.fromkeys(FinishReason, 0)
         self._prompt_tokens = self._cached_tokens = self._completion_tokens = 0
         self._speed = _Buckets(TOKENS_PER_SECOND)
+        self._tools: dict[str, _Calls] = {}
         self.first_token = _Buckets(FIRST_TOKEN_SECONDS)
 
     def start(self) -> None:
         self._started += 1
+
+    def tool_run(self, tool: str, outcome: str, run: ToolRun) -> None:
+        calls = self._tools.setdefault(tool, _Calls())
+        calls.outcomes[outcome] = calls.outcomes.get(outcome, 0) + 1
+        if run.duration_ms:
+            calls.duration.add(run.duration_ms / 1000)
 
     def end(self, reason: FinishReason, usage: Usage, speed: float | None) -> None:
         self._ended[reason] += 1
@@ -160,7 +181,19 @@ class _Tally:
             completion_tokens=self._completion_tokens,
             time_to_first_token=self.first_token.frozen(),
             tokens_per_second=self._speed.frozen(),
+            tools={name: calls.frozen() for name, calls in self._tools.items()},
         )
+
+
+class _Calls:
+    """The mutable counts of one tool."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, int] = {}
+        self.duration = _Buckets(TOOL_SECONDS)
+
+    def frozen(self) -> ToolMetrics:
+        return ToolMetrics(outcomes=self.outcomes.copy(), duration=self.duration.frozen())
 
 
 _Change = Callable[[_Tally], None]

@@ -19,6 +19,7 @@ from talu.error_text import shown
 from talu.exceptions import DependencyError, ValidationError
 from talu.hooks.ending import error_type, finish_reason
 from talu.hooks.otel_messages import input_messages, output_messages
+from talu.hooks.tool_labels import ToolLabels
 from talu.tools.calls import ToolRun
 from talu.types import Handle
 
@@ -49,7 +50,7 @@ class OpenTelemetryHook(Hook, Handle):
 
     Each tool call that talu carries out is a child span ``execute_tool {name}``.
 
-    The histograms are ``gen_ai.client.operation.duration`` and, for streams,
+    The histograms are ``gen_ai.client.operation.duration``, also of tool calls, and, for streams,
     ``gen_ai.client.operation.time_to_first_chunk`` in seconds, and ``gen_ai.client.token.usage``.
 
     Requires ``pip install "talu[otel]"``, which installs OpenTelemetry's API; the program chooses
@@ -91,9 +92,10 @@ class OpenTelemetryHook(Hook, Handle):
 
 
 class _Instruments:
-    """The histograms, created once."""
+    """The histograms, created once, and the labels of tools in them."""
 
     def __init__(self, meter: Any) -> None:
+        self.labels = ToolLabels()
         self.duration = meter.create_histogram(
             "gen_ai.client.operation.duration",
             unit="s",
@@ -179,6 +181,12 @@ class _Observer(Hook):
             message = str(run.error) if self._content else None
             span.set_status(self._trace.StatusCode.ERROR, message)
         span.end(run.began_ns + int(run.duration_ms * 1e6))
+        tool, outcome = self._instruments.labels.of(run)
+        measured = {**self._common, "gen_ai.operation.name": "execute_tool"}
+        measured["gen_ai.tool.name"] = tool
+        if run.error is not None:
+            measured["error.type"] = outcome
+        self._instruments.duration.record(run.duration_ms / 1000, measured)
 
     def on_generation_end(
         self,

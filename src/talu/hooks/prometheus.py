@@ -49,6 +49,23 @@ def _lines(models: Mapping[str, ModelMetrics]) -> Iterator[str]:
         yield from _head(name, "histogram", help_text)
         for model, metrics in models.items():
             yield from _histogram(name, labels[model], getattr(metrics, field))
+    if any(metrics.tools for metrics in models.values()):
+        yield from _tool_lines(models, labels)
+
+
+def _tool_lines(models: Mapping[str, ModelMetrics], labels: Mapping[str, str]) -> Iterator[str]:
+    calls = [
+        (f'{labels[model]},tool="{_escaped(name)}"', tool)
+        for model, metrics in models.items()
+        for name, tool in metrics.tools.items()
+    ]
+    yield from _head("talu_tool_calls_total", "counter", "Tool calls, by their outcome.")
+    for label, tool in calls:
+        for outcome, count in tool.outcomes.items():
+            yield f'talu_tool_calls_total{{{label},outcome="{outcome}"}} {count}'
+    yield from _head("talu_tool_duration_seconds", "histogram", "Seconds of a tool call.")
+    for label, tool in calls:
+        yield from _histogram("talu_tool_duration_seconds", label, tool.duration)
 
 
 def _head(name: str, kind: str, help_text: str) -> Iterator[str]:
