@@ -54,6 +54,26 @@ def test_keys_come_from_the_environment_and_a_file(tmp_path: Path) -> None:
     assert KEY not in errors
 
 
+def test_models_have_names_and_a_policy_chooses_among_them() -> None:
+    server, url = started("small=talu/pocket", "talu/pocket", "--policy", "fallback")
+    body = {"model": "fallback", "messages": [{"role": "user", "content": "What is 2+2?"}]}
+    headers = {"Content-Type": "application/json"}
+    sent = urllib.request.Request(f"{url}/chat/completions", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(sent, timeout=30) as answer:
+        assert json.load(answer)["choices"][0]["talu"]["model"] == "small"
+    with urllib.request.urlopen(f"{url}/models", timeout=30) as answer:
+        names = [model["id"] for model in json.load(answer)["data"]]
+    server.terminate()
+    server.communicate(timeout=30)
+    assert names == ["small", "talu/pocket", "fallback"]
+
+
+def test_a_model_that_does_not_fit_into_the_memory_is_refused_at_the_start(talu: Talu) -> None:
+    outcome = talu("serve", "--memory", "0.001")
+    assert outcome.status == 2
+    assert "takes 7." in outcome.err
+
+
 def test_an_address_that_others_reach_needs_a_key(
     talu: Talu, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,11 +57,11 @@ class Running:
 
 
 @contextmanager
-def serving(*models: Any, **options: Any) -> Iterator[Running]:
+def serving(*models: Any, policy: Any = None, **options: Any) -> Iterator[Running]:
     """A running server of these models."""
     options = {"port": 0, "shutdown_timeout": 1.0, **options}
     chosen = ServerOptions(**options)
-    server = Running(create_app(models, chosen), chosen)
+    server = Running(create_app(models, chosen, policy=policy), chosen)
     server.start()
     try:
         yield server

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 from pathlib import Path
 
 import click
@@ -12,10 +13,19 @@ from talu.cli.text import TEXT
 from talu.error_text import reason
 from talu.exceptions import IOError
 from talu.first_use import loaded
+from talu.router.spec import ModelSpec
 
 __all__ = ["command"]
 
 KEYS = "TALU_API_KEY"
+NAMED = re.compile(r"(?P<name>[\w.:/-]+)=(?P<ref>.+)")
+POLICIES = {
+    "fallback": "Fallback",
+    "round-robin": "RoundRobin",
+    "least-busy": "LeastBusy",
+    "fastest": "Fastest",
+    "sticky": "Sticky",
+}
 MAX_KEY_FILE = 2**20  # bytes
 
 
@@ -37,6 +47,15 @@ MAX_KEY_FILE = 2**20  # bytes
     help="Web page that may call the server, as https://HOST; may be repeated.",
 )  # fmt: skip
 @click.option(
+    "--policy", type=click.Choice(list(POLICIES)),
+    help="Model of this name that chooses among the others.",
+)  # fmt: skip
+@click.option(
+    "--keep-alive", type=float, metavar="SECONDS",
+    help="Close a local model this long after its last request.",
+)  # fmt: skip
+@click.option("--memory", type=float, metavar="GB", help="Memory of all local models together.")
+@click.option(
     "--max-requests", type=int, default=256, show_default=True,
     help="Answers at a time; more get the status 429.",
 )  # fmt: skip
@@ -54,15 +73,20 @@ def command(
     api_key_file: Path | None,
     allowed_hosts: tuple[str, ...],
     cors_origins: tuple[str, ...],
+    policy: str | None,
+    keep_alive: float | None,
+    memory: float | None,
     max_requests: int,
     timeout: float,
     log_level: str,
 ) -> None:
     """Serve models over HTTP.
 
-    The clients of OpenAI's API can use it, with http://127.0.0.1:8000/v1 as their base URL. Each
-    MODEL is opened by its first request; without one it is the bundled model. An address that
-    other machines reach needs a key, in TALU_API_KEY or a file.
+    The clients of OpenAI's API can use it, with http://127.0.0.1:8000/v1 as their base URL, and
+    those of Anthropic's without /v1. Each MODEL, or NAME=MODEL, is opened by its first request;
+    without one it is the bundled model. A model of a provider, such as openai::gpt-4o, is asked
+    with the server's key. An address that other machines reach needs a key, in TALU_API_KEY or a
+    file.
     """
     options = loaded("talu.server", "ServerOptions")(
         host=host,
@@ -70,13 +94,22 @@ def command(
         api_keys=_keys(api_key_file),
         allowed_hosts=allowed_hosts,
         cors_origins=cors_origins,
+        keep_alive=keep_alive,
+        memory=None if memory is None else int(memory * 1e9),
         max_requests=max_requests,
         timeout=timeout,
     )
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
-    chosen = models or (BUNDLED,)
+    chosen = [_named(model) for model in models or (BUNDLED,)]
+    rule = None if policy is None else loaded("talu.router", POLICIES[policy])(name=policy)
     with contextlib.suppress(KeyboardInterrupt):  # the usual end
-        loaded("talu.server.running", "serve")(chosen, options, _tell)
+        loaded("talu.server.running", "serve")(chosen, options, _tell, policy=rule)
+
+
+def _named(model: str) -> ModelSpec:
+    """The model of an argument, which may have a name before it."""
+    found = NAMED.fullmatch(model)
+    return ModelSpec(found["ref"], name=found["name"]) if found else ModelSpec(model)
 
 
 def _tell(address: str) -> None:

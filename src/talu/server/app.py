@@ -47,10 +47,12 @@ def create_app(
 
     Raises:
         ValidationError: an argument is wrong.
+        ModelNotFoundError: there is a budget of memory, and a model is not on this machine.
     """
     options = options or ServerOptions()
     metrics = MetricsHook()
-    service = Service(Models(models, [metrics], policy), options)
+    served = Models(models, [metrics], policy, keep_alive=options.keep_alive, memory=options.memory)
+    service = Service(served, options)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:

@@ -1,7 +1,5 @@
 """The paths of OpenAI's API."""
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 
 from talu.server import openai_chat, openai_completions, openai_responses_body
@@ -10,6 +8,7 @@ from talu.server.guard import namespace_of
 from talu.server.openai_chat import ChatBody, ChatEncoder
 from talu.server.openai_completions import CompletionBody, CompletionEncoder
 from talu.server.openai_embeddings import EmbeddingBody, embeddings_body
+from talu.server.openai_models import model_body, models_body
 from talu.server.openai_responses import ResponseEncoder
 from talu.server.openai_responses_body import ResponseBody
 from talu.server.responses import STREAMED, Json, new_head, respond
@@ -63,19 +62,14 @@ async def embeddings(body: EmbeddingBody, request: Request) -> Response:
 
 @ROUTER.get("/models")
 async def models(request: Request) -> Response:
-    """List the models."""
+    """List the models and their states."""
     service: Service = request.app.state.service
-    listed = [_model(name) for name in service.models.names]
-    return Json({"object": "list", "data": listed})
+    states = [service.models.state(name) for name in service.models.names]
+    return Json(models_body(states, service.started))
 
 
 @ROUTER.get("/models/{name:path}")
 async def model(name: str, request: Request) -> Response:
     """Describe one of the models."""
     service: Service = request.app.state.service
-    service.models.check(name)
-    return Json(_model(name))
-
-
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "talu"}
+    return Json(model_body(service.models.state(name), service.started))

@@ -2,7 +2,9 @@
 
 import ipaddress
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from talu.error_text import kind_of, shown
@@ -12,8 +14,14 @@ __all__ = ["ServerOptions", "address_of", "is_loopback"]
 
 MAX_KEYS = 10_000
 MIN_KEY = 16  # characters
-WHOLE = {"port": (0, 65_535), "max_body": (1_000, 2**32), "max_requests": (1, 1_000_000)}
-SECONDS = ("timeout", "body_timeout", "shutdown_timeout")
+WHOLE = {
+    "port": (0, 65_535),
+    "max_body": (1_000, 2**32),
+    "max_requests": (1, 1_000_000),
+    "memory": (1, 2**62),
+}
+SECONDS = ("timeout", "body_timeout", "shutdown_timeout", "keep_alive")
+OPTIONAL = ("keep_alive", "memory")
 MAX_SECONDS = 1e6
 
 
@@ -36,6 +44,11 @@ class ServerOptions:
             request beyond it gets the status 429.
         timeout: seconds for a whole request, after which its answer ends with an error.
         body_timeout: seconds in which the head and the body of a request have to arrive.
+        keep_alive: seconds after its last request after which a local model is closed; None, the
+            default, keeps it open.
+        memory: bytes that weights and caches of all local models may take together. The cache of
+            each is sized by its share; a model for which there is no room takes the place of those
+            used longest ago. None, the default, is no limit.
         shutdown_timeout: seconds that running answers have when the server is told to stop.
     """
 
@@ -49,6 +62,8 @@ class ServerOptions:
     timeout: float = 600.0
     body_timeout: float = 30.0
     shutdown_timeout: float = 30.0
+    keep_alive: float | None = None
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -60,14 +75,12 @@ class ServerOptions:
         for name in ("api_keys", "allowed_hosts", "cors_origins"):
             if not _are_texts(getattr(self, name)):
                 raise _wrong(name, "must be a tuple of texts that are not empty")
-        for name, (low, high) in WHOLE.items():
-            value = getattr(self, name)
+        for name, value in self._given(WHOLE):
+            low, high = WHOLE[name]
             if type(value) is not int or not low <= value <= high:
-                raise _wrong(
-                    name, f"must be a whole number from {low} to {high}, got {shown(value)}"
-                )
-        for name in SECONDS:
-            value = getattr(self, name)
+                wrong = f"must be a whole number from {low} to {high}, got {shown(value)}"
+                raise _wrong(name, wrong)
+        for name, value in self._given(SECONDS):
             fits = isinstance(value, int | float) and not isinstance(value, bool)
             if not fits or not math.isfinite(value) or not 0 < value <= MAX_SECONDS:
                 raise _wrong(name, f"must be seconds above 0, got {shown(value)}")
@@ -84,6 +97,13 @@ class ServerOptions:
                 f"{self.host!r} can be reached from other machines, so that the server needs a key "
                 "(TALU_API_KEY, or --api-key-file); without one it listens on 127.0.0.1 only",
             )
+
+    def _given(self, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        """These options and their values, without those that are None where that is allowed."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None or name not in OPTIONAL:
+                yield name, value
 
     def _check_keys(self) -> None:
         if len(self.api_keys) > MAX_KEYS:

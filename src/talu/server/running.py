@@ -11,6 +11,8 @@ from fastapi import FastAPI
 
 from talu.error_text import reason
 from talu.exceptions import IOError
+from talu.router.policies import Policy
+from talu.router.spec import ModelInput
 from talu.server.app import create_app
 from talu.server.options import ServerOptions, address_of
 from talu.server.service import Service
@@ -114,19 +116,26 @@ class Server(uvicorn.Server):
             timer.cancel()
 
 
-def serve(models: Sequence[str], options: ServerOptions, on_start: Callable[[str], object]) -> None:
+def serve(
+    models: Sequence[ModelInput],
+    options: ServerOptions,
+    on_start: Callable[[str], object],
+    *,
+    policy: Policy | None = None,
+) -> None:
     """Serve the models until the process gets SIGINT or SIGTERM.
 
     Args:
-        models: references of the models.
+        models: the models.
         options: of the server.
         on_start: called with the address of the server when it accepts connections.
+        policy: chooses among the models.
 
     Raises:
         IOError: the address cannot be used.
         ValidationError: something is not a model.
     """
-    app = create_app(models, options)
+    app = create_app(models, options, policy=policy)
     with listening(options) as bound:
         host, port = bound.getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,6 +1,7 @@
 """Answers requests with the models of a server, within its limits."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import replace
@@ -45,6 +46,7 @@ class Service:
         models: the models.
         options: the options of the server.
         stop: ends all answers when it is signalled.
+        started: when it was made, in seconds since 1970.
     """
 
     def __init__(self, models: Models, options: ServerOptions) -> None:
@@ -52,6 +54,7 @@ class Service:
         self.models = models
         self.options = options
         self.stop = StopFlag()
+        self.started = int(time.time())
         self._running = 0
 
     @property
