@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 import subprocess
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tests.remote.llama import LlamaCpp
 
 from talu.backends.scripted import ScriptedModel, Step
 from talu.client import AsyncClient, Client
+from talu.profile import Profile
 from talu.router import ModelSpec
 
 
@@ -142,6 +143,23 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("TALU_PROFILE", raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def profile_of(home: Path) -> Callable[[str], Profile]:
+    """Opens the profile of a name; ``tests_system`` has the same tests with those of a server."""
+    return Profile
+
+
+@pytest.fixture
+def items_left() -> Callable[[Profile], int]:
+    """Counts the items in the database of a profile, also those that no session has."""
+
+    def count(profile: Profile) -> int:
+        with profile.database.file.reading() as db:
+            return db.execute("SELECT count(*) FROM nodes").fetchone()[0]
+
+    return count
 
 
 @pytest.fixture(scope="session")

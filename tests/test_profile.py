@@ -18,8 +18,8 @@ def client_of(profile: Profile, *scripts) -> Client:
 
 
 @pytest.fixture
-def profile(home) -> Profile:
-    return Profile("work")
+def profile(profile_of) -> Profile:
+    return profile_of("work")
 
 
 @pytest.fixture
@@ -93,8 +93,8 @@ def test_only_the_user_can_read_what_is_stored(filled) -> None:
     assert set(files.values()) == {0o600}
 
 
-def test_profiles_do_not_see_each_other(filled) -> None:
-    other = Profile("home")
+def test_profiles_do_not_see_each_other(profile_of, filled) -> None:
+    other = profile_of("home")
     assert other.sessions() == []
     assert len(client_of(other).chat(session_id="a").items) == 0
 
@@ -103,7 +103,10 @@ def test_sessions_are_listed_with_the_last_changed_first(filled) -> None:
     assert ids(filled.sessions()) == ["c", "b", "a"]
     client_of(filled).chat(session_id="a").append("user", "more")
     assert ids(filled.sessions()) == ["a", "c", "b"]
-    assert ids(talu.list_sessions(profile="work", limit=2)) == ["a", "c"]
+
+
+def test_the_sessions_of_a_profile_are_listed_by_its_name(filled) -> None:
+    assert ids(talu.list_sessions(profile="work", limit=2)) == ["c", "b"]
 
 
 def test_a_cursor_continues_after_a_page(filled) -> None:

@@ -17,13 +17,13 @@ pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture
-def profile() -> Profile:
-    return Profile("work")
+def profile(profile_of) -> Profile:
+    return profile_of("work")
 
 
 def stored(profile: Profile, session_id: str) -> list[tuple[str, str]]:
-    """The stored items as another process reads them: role or type, and text."""
-    session = Profile(profile.name).database.load(session_id)
+    """The stored items: role or type, and text."""
+    session = profile.database.load(session_id)
     return [
         (item.get("role", item["type"]), "".join(p["text"] for p in item.get("content", ())))
         for item in (session.items if session else [])
@@ -36,10 +36,10 @@ def fill(profile: Profile, pages: int | None) -> None:
         db.execute(f"PRAGMA max_page_count = {pages or 2**30}")
 
 
-def test_a_chat_is_restored_by_its_session_id(faces, profile) -> None:
+def test_a_chat_is_restored_by_its_session_id(profile_of, faces, profile) -> None:
     chat = faces.client("Hello there", profile=profile).chat(system="Be kind.")
     faces.run(chat.send("Hi", temperature=0.5, seed=3))
-    again = faces.client("more", profile=Profile("work")).chat(session_id=chat.session_id)
+    again = faces.client("more", profile=profile_of("work")).chat(session_id=chat.session_id)
     assert list(again.items) == list(chat.items)
     assert again.system == "Be kind."
     assert faces.run(again.send("And?")).text == "more"
@@ -136,12 +136,14 @@ def test_an_attribute_set_in_a_chat_without_items_is_stored_at_once(faces, profi
     assert len(stored(profile, chat.session_id)) == 2
 
 
-def test_a_chat_without_items_is_listed_found_exported_and_deleted(faces, profile, tmp_path):
+def test_a_chat_without_items_is_listed_found_exported_and_deleted(
+    profile_of, faces, profile, tmp_path
+):
     chat = faces.client(profile=profile).chat(metadata={"user": "ada"})
     chat.title = "still empty"
     assert [each["session_id"] for each in profile.sessions(search="empty")] == [chat.session_id]
     assert profile.export(tmp_path / "all.jsonl") == 1
-    other = Profile("other")
+    other = profile_of("other")
     assert other.import_(tmp_path / "all.jsonl") == 1
     assert other.database.first_question(chat.session_id) is None
     (session,) = other.sessions()
@@ -227,7 +229,7 @@ def test_regenerate_keeps_the_old_answer_stored_until_the_new_one_is_complete(
     assert stored(profile, "s") == [("user", "p"), ("assistant", "other")]
 
 
-def test_every_edit_is_stored_at_once(faces, profile) -> None:
+def test_every_edit_is_stored_at_once(items_left, faces, profile) -> None:
     chat = faces.client(profile=profile).chat(session_id="s", system="S")
     edits = [
         lambda: chat.append("user", "a").append("assistant", "b"),
@@ -242,8 +244,7 @@ def test_every_edit_is_stored_at_once(faces, profile) -> None:
         edit()
         restored = faces.client(profile=profile).chat(session_id="s")
         assert list(restored.items) == list(chat.items)
-    with profile.database.file.reading() as db:
-        assert db.execute("SELECT count(*) FROM nodes").fetchone() == (0,)
+    assert items_left(profile) == 0
 
 
 def test_setting_an_attribute_or_metadata_stores_it_and_a_changed_setting_is_stored_by_close(
@@ -278,7 +279,7 @@ def test_an_attribute_set_during_a_generation_does_not_affect_the_question(faces
     assert len(stored(profile, "s")) == 2
 
 
-def test_a_fork_is_stored_at_once_and_shares_the_history(faces, profile) -> None:
+def test_a_fork_is_stored_at_once_and_shares_the_history(items_left, faces, profile) -> None:
     client = faces.client("a", "b", "c", profile=profile)
     chat = client.chat(session_id="s", marker="pinned", metadata={"k": 1})
     faces.run(chat.send("1"))
@@ -287,14 +288,15 @@ def test_a_fork_is_stored_at_once_and_shares_the_history(faces, profile) -> None
     restored = client.chat(session_id=fork.session_id)
     assert list(restored.items) == list(chat.items)
     assert (restored.parent_session_id, restored.marker, restored.metadata) == ("s", "", {"k": 1})
-    with profile.database.file.reading() as db:
-        assert db.execute("SELECT count(*) FROM nodes").fetchone() == (4,)
+    assert items_left(profile) == 4
     faces.run(fork.send("3"))
     assert len(stored(profile, "s")) == 4
     assert len(stored(profile, fork.session_id)) == 6
 
 
-def test_appending_to_an_older_answer_stores_a_fork_that_ends_with_it(faces, profile) -> None:
+def test_appending_to_an_older_answer_stores_a_fork_that_ends_with_it(
+    items_left, faces, profile
+) -> None:
     chat = faces.client("a", "b", "c", profile=profile).chat(session_id="s")
     first = faces.run(chat.send("1"))
     faces.run(chat.send("2"))
@@ -302,8 +304,7 @@ def test_appending_to_an_older_answer_stores_a_fork_that_ends_with_it(faces, pro
     texts = [text for _, text in stored(profile, other.chat.session_id)]
     assert texts == ["1", "a", "3", "c"]
     assert [text for _, text in stored(profile, "s")] == ["1", "a", "2", "b"]
-    with profile.database.file.reading() as db:
-        assert db.execute("SELECT count(*) FROM nodes").fetchone() == (6,)
+    assert items_left(profile) == 6
 
 
 def test_a_fork_outlives_its_parent(faces, profile) -> None:
@@ -328,10 +329,10 @@ def test_a_chat_whose_session_was_deleted_says_so_and_can_be_forked(faces, profi
     assert [text for _, text in stored(profile, fork.session_id)] == ["1", "a"]
 
 
-def test_an_outdated_chat_does_not_overwrite_changes_of_others(faces, profile) -> None:
+def test_an_outdated_chat_does_not_overwrite_changes_of_others(profile_of, faces, profile) -> None:
     client = faces.client("a", "b", "c", profile=profile)
     one = client.chat(session_id="s", system="S")
-    other = faces.client("x", profile=Profile("work")).chat(session_id="s")
+    other = faces.client("x", profile=profile_of("work")).chat(session_id="s")
     faces.run(other.send("theirs"))
     before = stored(profile, "s")
     for change in (lambda: faces.run(one.send("mine")), lambda: one.append("user", "mine")):
@@ -355,11 +356,13 @@ def test_an_outdated_chat_does_not_overwrite_changes_of_others(faces, profile) -
     ],
     ids=["send", "stream", "append", "again", "again_stream", "same", "other"],
 )
-def test_an_outdated_chat_does_not_generate_and_is_unchanged(faces, profile, ask) -> None:
+def test_an_outdated_chat_does_not_generate_and_is_unchanged(
+    profile_of, faces, profile, ask
+) -> None:
     model = ScriptedModel("a", "b")
     chat = faces.client_of(model, profile=profile).chat(session_id="s")
     answer = faces.run(chat.send("question"))
-    faces.client(profile=Profile("work")).chat(session_id="s").append("user", "theirs")
+    faces.client(profile=profile_of("work")).chat(session_id="s").append("user", "theirs")
     before = list(chat.items), stored(profile, "s")
     with pytest.raises(StorageError) as caught:
         faces.run(ask(chat))
@@ -372,11 +375,11 @@ def test_an_outdated_chat_does_not_generate_and_is_unchanged(faces, profile, ask
 @pytest.mark.parametrize(
     "ask", [lambda chat: chat("more"), lambda chat: chat.regenerate(stream=True)]
 )
-def test_the_first_of_two_concurrent_turns_is_stored(faces, profile, ask) -> None:
+def test_the_first_of_two_concurrent_turns_is_stored(profile_of, faces, profile, ask) -> None:
     chat = faces.client("a", "first", profile=profile).chat(session_id="s")
     faces.run(chat.send("question"))
     model = ScriptedModel("second")
-    other = faces.client_of(model, profile=Profile("work")).chat(session_id="s")
+    other = faces.client_of(model, profile=profile_of("work")).chat(session_id="s")
     stream = faces.run(ask(chat))
     with pytest.raises(StorageError, match="was changed by another"):
         faces.run(other.send("late"))
@@ -386,10 +389,10 @@ def test_the_first_of_two_concurrent_turns_is_stored(faces, profile, ask) -> Non
 
 
 def test_a_change_during_a_turn_is_detected_at_its_end_and_the_answer_is_available(
-    faces, profile
+    profile_of, faces, profile
 ) -> None:
     def write() -> None:
-        faces.client(profile=Profile("work")).chat(session_id="s").append("user", "theirs")
+        faces.client(profile=profile_of("work")).chat(session_id="s").append("user", "theirs")
 
     chat = faces.client([write, "mine"], profile=profile).chat(session_id="s")
     with pytest.raises(StorageError) as caught:
@@ -560,13 +563,13 @@ class Begun(Hook):
         self.event.set()
 
 
-def test_a_lock_on_the_database_does_not_block_the_event_loop(profile) -> None:
+def test_a_lock_on_the_database_does_not_block_the_event_loop(profile_of, profile) -> None:
     async def main() -> int:
         begun, model = Begun(), ModelSpec("m", ScriptedModel("a"))
         async with AsyncClient(model, profile=profile, hooks=[begun]) as client:
             await client.router.abackend()  # open the model, so that storing is the next step
             chat = client.chat(session_id="s", system="S")
-            with Profile("work").database.file.writing():
+            with profile_of("work").database.file.writing():
                 sending = asyncio.create_task(chat.send("q"))
                 await begun.event.wait()
                 for _ in range(20):  # iterations of the loop while the write waits for the lock
@@ -578,13 +581,15 @@ def test_a_lock_on_the_database_does_not_block_the_event_loop(profile) -> None:
     assert asyncio.run(main()) == 3
 
 
-def test_a_task_cancelled_while_storing_ends_after_the_store_is_rolled_back(profile) -> None:
+def test_a_task_cancelled_while_storing_ends_after_the_store_is_rolled_back(
+    profile_of, profile
+) -> None:
     async def main() -> None:
         begun, model = Begun(), ModelSpec("m", ScriptedModel("a", "b"))
         async with AsyncClient(model, profile=profile, hooks=[begun]) as client:
             await client.router.abackend()  # open the model, so that storing is the next step
             chat = client.chat(session_id="s", system="S")
-            with Profile("work").database.file.writing():
+            with profile_of("work").database.file.writing():
                 sending = asyncio.create_task(chat.send("q"))
                 await begun.event.wait()
                 sending.cancel()

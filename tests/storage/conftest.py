@@ -1,7 +1,6 @@
 """A profile to work on, and clients that answer from a script."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +10,9 @@ from talu.backends.scripted import ScriptedModel
 
 
 @pytest.fixture
-def profile(home: Path) -> Profile:
+def profile(profile_of: Callable[[str], Profile]) -> Profile:
     """A profile that has no database yet."""
-    return Profile("work")
+    return profile_of("work")
 
 
 @pytest.fixture

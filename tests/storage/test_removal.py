@@ -22,11 +22,6 @@ def bytes_on_disk(profile: Profile) -> bytes:
     return b"".join(path.read_bytes() for path in profile.path.iterdir())
 
 
-def items_left(profile: Profile) -> int:
-    with profile.database.file.reading() as db:
-        return db.execute("SELECT count(*) FROM nodes").fetchone()[0]
-
-
 def removals_left(profile: Profile) -> int:
     with profile.database.file.reading() as db:
         return db.execute("SELECT count(*) FROM removals").fetchone()[0]
@@ -68,6 +63,13 @@ def test_deleting_a_parent_keeps_only_the_items_its_forks_share(profile, client_
     with profile.database.file.reading() as db:
         assert db.execute("SELECT count(*) FROM nodes").fetchone() == (0,)
         assert db.execute("SELECT count(*) FROM words").fetchone() == (0,)
+
+
+def test_a_deleted_title_leaves_the_index(filled, client_of) -> None:
+    client_of(filled).chat(session_id="a").title = "Zoology"
+    filled.delete("a")
+    with filled.database.file.reading() as db:
+        assert db.execute("SELECT count(*) FROM titles").fetchone() == (0,)
 
 
 def test_deleting_twice_says_that_there_is_no_such_session(filled) -> None:
@@ -116,7 +118,9 @@ def test_a_deletion_without_readers_is_complete(filled) -> None:
     assert removals_left(filled) == 0
 
 
-def test_a_full_disk_delays_the_removal_and_the_result_says_so(profile, client_of, caplog) -> None:
+def test_a_full_disk_delays_the_removal_and_the_result_says_so(
+    items_left, profile, client_of, caplog
+) -> None:
     long_session(client_of, profile, 600)
     steps = []
 
@@ -134,7 +138,7 @@ def test_a_full_disk_delays_the_removal_and_the_result_says_so(profile, client_o
     assert items_left(profile) == 0
 
 
-def test_the_steps_of_a_deletion_are_bounded(profile, client_of, monkeypatch) -> None:
+def test_the_steps_of_a_deletion_are_bounded(items_left, profile, client_of, monkeypatch) -> None:
     long_session(client_of, profile, 1000)
     left = []
     step = removal._step
@@ -150,7 +154,9 @@ def test_the_steps_of_a_deletion_are_bounded(profile, client_of, monkeypatch) ->
     assert b"xylophonic" not in bytes_on_disk(profile).lower()
 
 
-def test_a_step_removes_few_items_when_they_are_large(profile, client_of, monkeypatch) -> None:
+def test_a_step_removes_few_items_when_they_are_large(
+    items_left, profile, client_of, monkeypatch
+) -> None:
     monkeypatch.setattr(removal, "MAX_BYTES", 1000)
     client_of(profile).chat(
         session_id="s", messages=[{"role": "user", "content": "x" * 2000} for _ in range(5)]
@@ -222,7 +228,7 @@ def test_items_being_deleted_are_not_exported(profile, client_of, tmp_path, monk
 
 
 def test_an_edit_that_drops_a_long_history_leaves_the_rest_to_later_steps(
-    profile, client_of
+    items_left, profile, client_of
 ) -> None:
     long_session(client_of, profile, 2000)
     chat = client_of(profile).chat(session_id="long")
@@ -255,7 +261,7 @@ Profile("work").delete("long")
 
 @pytest.mark.parametrize("steps", [0, 2, 4, 5, 6])
 def test_a_deletion_that_is_killed_is_finished_by_the_next_process(
-    profile, client_of, steps: int
+    items_left, profile, client_of, steps: int
 ) -> None:
     long_session(client_of, profile, 1000)
     long_session(client_of, profile, 3, session_id="kept")
@@ -272,7 +278,7 @@ def test_a_deletion_that_is_killed_is_finished_by_the_next_process(
         db.execute("INSERT INTO words (words) VALUES ('integrity-check')")
 
 
-def test_two_processes_delete_forks_of_one_session_at_once(profile, client_of) -> None:
+def test_two_processes_delete_forks_of_one_session_at_once(items_left, profile, client_of) -> None:
     long_session(client_of, profile, 1000)
     chat = client_of(profile).chat(session_id="long")
     forks = [chat.fork() for _ in range(3)]

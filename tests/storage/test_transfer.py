@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from talu import Profile
 from talu.chat import MessageItem
 from talu.exceptions import IOError, StorageError, ValidationError
 from talu.storage import transfer
@@ -29,24 +28,24 @@ def exported(filled, tmp_path) -> list[str]:
 
 
 @pytest.fixture
-def import_lines(tmp_path):
+def import_lines(profile_of, tmp_path):
     """Imports lines into an empty profile."""
 
     def read(lines: list[str]) -> int:
         (tmp_path / "read.jsonl").write_text("".join(f"{line}\n" for line in lines))
-        return Profile("other").import_(tmp_path / "read.jsonl")
+        return profile_of("other").import_(tmp_path / "read.jsonl")
 
     return read
 
 
 def test_an_export_can_be_imported_into_another_profile_without_loss(
-    filled, client_of, tmp_path
+    profile_of, filled, client_of, tmp_path
 ) -> None:
     fork = client_of(filled).chat(session_id="a").fork()
     fork.append(MessageItem.create("user", "half \ud800 a pair\x00"))
     fork.title = "Both halves"
     assert filled.export(tmp_path / "all.jsonl") == 4
-    other = Profile("other")
+    other = profile_of("other")
     assert other.import_(tmp_path / "all.jsonl") == 4
     without_cursor = [{k: v for k, v in s.items() if k != "cursor"} for s in filled.sessions()]
     assert [
@@ -69,18 +68,20 @@ def test_an_export_overwrites_nothing(filled, tmp_path) -> None:
     assert (tmp_path / "all.jsonl").read_text() == "precious"
 
 
-def test_a_profile_without_sessions_is_exported_as_such(home, tmp_path) -> None:
-    assert Profile("empty").export(tmp_path / "none.jsonl") == 0
-    assert Profile("other").import_(tmp_path / "none.jsonl") == 0
+def test_a_profile_without_sessions_is_exported_as_such(profile_of, tmp_path) -> None:
+    assert profile_of("empty").export(tmp_path / "none.jsonl") == 0
+    assert profile_of("other").import_(tmp_path / "none.jsonl") == 0
 
 
-def test_an_export_works_where_the_file_system_has_no_links(filled, tmp_path, monkeypatch) -> None:
+def test_an_export_works_where_the_file_system_has_no_links(
+    profile_of, filled, tmp_path, monkeypatch
+) -> None:
     def link(*_) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", link)
     assert filled.export(tmp_path / "all.jsonl") == 3
-    assert Profile("other").import_(tmp_path / "all.jsonl") == 3
+    assert profile_of("other").import_(tmp_path / "all.jsonl") == 3
     assert [path.name for path in tmp_path.glob("*.jsonl")] == ["all.jsonl"]
 
 
@@ -115,20 +116,24 @@ Profile("work").export("all.jsonl")
 """
 
 
-def test_an_export_that_is_killed_leaves_only_a_part_that_is_not_imported(filled, tmp_path) -> None:
+def test_an_export_that_is_killed_leaves_only_a_part_that_is_not_imported(
+    profile_of, filled, tmp_path
+) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path)
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "all.jsonl").exists()
     (part,) = tmp_path.glob(".talu-export-*.part")
     with pytest.raises(ValidationError, match=r"is empty|was cut short"):
-        Profile("other").import_(part)
+        profile_of("other").import_(part)
 
 
 @pytest.mark.parametrize("kept", range(1, 11))
-def test_an_export_that_was_cut_short_is_not_imported(exported, import_lines, kept: int) -> None:
+def test_an_export_that_was_cut_short_is_not_imported(
+    profile_of, exported, import_lines, kept: int
+) -> None:
     with pytest.raises(ValidationError, match="was cut short: its last lines are missing"):
         import_lines(exported[:kept])
-    assert Profile("other").sessions() == []
+    assert profile_of("other").sessions() == []
 
 
 def test_an_export_that_was_cut_within_its_last_line_is_not_imported(
@@ -139,11 +144,11 @@ def test_an_export_that_was_cut_within_its_last_line_is_not_imported(
 
 
 def test_an_export_without_an_end_line_is_read_when_it_is_of_the_first_version(
-    exported, import_lines
+    profile_of, exported, import_lines
 ) -> None:
     header = exported[0].replace('"version": 2', '"version": 1')
     assert import_lines([header, *exported[1:-1]]) == 3
-    assert ids(Profile("other").sessions()) == ["c", "b", "a"]
+    assert ids(profile_of("other").sessions()) == ["c", "b", "a"]
 
 
 def test_an_export_of_the_first_version_without_the_session_of_an_item_is_refused(
@@ -194,16 +199,15 @@ def item(**changes: object) -> str:
     ],
 )
 def test_the_error_for_a_malformed_file_names_the_line_and_nothing_is_imported(
-    exported, tmp_path, change, match
+    items_left, profile_of, exported, tmp_path, change, match
 ) -> None:
     text = "".join(f"{line}\n" for line in change(exported))
     (tmp_path / "bad.jsonl").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ValidationError, match=match) as caught:
-        Profile("other").import_(tmp_path / "bad.jsonl")
+        profile_of("other").import_(tmp_path / "bad.jsonl")
     assert len(str(caught.value)) < 800
-    assert Profile("other").sessions() == []
-    with Profile("other").database.file.reading() as db:
-        assert db.execute("SELECT count(*) FROM nodes").fetchone() == (0,)
+    assert profile_of("other").sessions() == []
+    assert items_left(profile_of("other")) == 0
 
 
 @pytest.mark.parametrize(
@@ -227,13 +231,13 @@ def test_the_error_for_a_malformed_file_names_the_line_and_nothing_is_imported(
     ],
 )
 def test_a_session_that_a_chat_could_not_open_is_not_imported(
-    exported, import_lines, name, value
+    profile_of, exported, import_lines, name, value
 ) -> None:
     line = json.loads(exported[-2])
     line["session"][name] = value
     with pytest.raises(ValidationError, match=r"line 11 has a session that is malformed: "):
         import_lines([*exported[:-2], json.dumps(line), exported[-1]])
-    assert Profile("other").sessions() == []
+    assert profile_of("other").sessions() == []
 
 
 def test_a_line_of_a_gigabyte_is_refused_before_it_is_read(
@@ -252,9 +256,9 @@ def test_an_existing_session_is_not_imported_again(filled, tmp_path) -> None:
     assert filled.sessions() == before
 
 
-def test_the_error_for_a_missing_file_names_it(home, tmp_path: Path) -> None:
+def test_the_error_for_a_missing_file_names_it(profile_of, tmp_path: Path) -> None:
     with pytest.raises(IOError, match=r"cannot import .*none\.jsonl"):
-        Profile().import_(tmp_path / "none.jsonl")
+        profile_of("work").import_(tmp_path / "none.jsonl")
 
 
 def test_a_damaged_history_is_not_exported(filled, tmp_path) -> None:
