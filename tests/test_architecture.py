@@ -29,6 +29,7 @@ LEAVES = {
     "local_options",
     "other_names",
     "protocols",
+    "ranking",
     "sampling",
     "structured",  # a folder that imports leaves only
     "thinking",

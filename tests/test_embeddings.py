@@ -434,10 +434,20 @@ def test_an_encoder_that_is_asked_to_generate_points_to_embed(client: Client, na
 
 def test_capabilities_describe_the_opened_model(client: Client) -> None:
     chat = Capabilities(
-        streaming=True, tool_calling=True, logprobs=True, embeddings=True, json_schema=True
+        streaming=True,
+        tool_calling=True,
+        logprobs=True,
+        embeddings=True,
+        json_schema=True,
+        reranking=True,
     )
     encoder = Capabilities(
-        streaming=False, tool_calling=False, logprobs=False, embeddings=True, json_schema=False
+        streaming=False,
+        tool_calling=False,
+        logprobs=False,
+        embeddings=True,
+        json_schema=False,
+        reranking=True,
     )
     assert client.capabilities() == client.capabilities("talu/pocket") == chat
     assert client.capabilities(str(MINILM)) == encoder

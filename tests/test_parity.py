@@ -21,6 +21,8 @@ ONLY_ASYNC = {
     "aembed",  # ``embed`` is a plain method of both clients
     "aembed_batch",
     "aembed_iter",
+    "arerank",
+    "ascore",
     "wait",  # reading the rest: sync has ``text``
 }
 

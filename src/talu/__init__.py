@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from talu.mcp import MCP
     from talu.oneshot import ask, raw_complete, stream
     from talu.profile import Profile, list_sessions
+    from talu.ranking import RankedDocument, Ranking, Scores
     from talu.router.conversion import convert
     from talu.router.description import describe
     from talu.router.router import Router
@@ -103,11 +104,14 @@ __all__ = [
     "Pooling",
     "Profile",
     "PromptTemplate",
+    "RankedDocument",
+    "Ranking",
     "Regex",
     "ResourceError",
     "Response",
     "Router",
     "SchemaValidationError",
+    "Scores",
     "ScriptedModel",
     "StateError",
     "StopFlag",
@@ -175,6 +179,7 @@ HOMES = {
     "talu.mcp": ("MCP",),
     "talu.oneshot": ("ask", "raw_complete", "stream"),
     "talu.profile": ("Profile", "list_sessions"),
+    "talu.ranking": ("RankedDocument", "Ranking", "Scores"),
     "talu.router.conversion": ("convert",),
     "talu.router.description": ("describe",),
     "talu.router.router": ("Router",),

@@ -25,6 +25,7 @@ from talu.config import (
 )
 from talu.deadline import Deadline
 from talu.router.async_model_methods import AsyncModelMethods
+from talu.router.scoring_methods import AsyncScoringMethods
 from talu.router.spec import CompletionOptions, ModelInput
 from talu.threads import beside_loop
 from talu.tools.use import CallSettings, ToolSettings, ToolUse
@@ -294,7 +295,9 @@ class Client(BaseClient, FanOut, TokenMethods):
         self.close()
 
 
-class AsyncClient(BaseClient, AsyncFanOut, AsyncModelMethods, AsyncTokenMethods):
+class AsyncClient(
+    BaseClient, AsyncFanOut, AsyncModelMethods, AsyncScoringMethods, AsyncTokenMethods
+):
     """Like ``Client``, awaited; the generations of concurrent tasks share the engine's batches.
 
     Takes the arguments of ``Client``. It can be shared between the tasks of an event loop.

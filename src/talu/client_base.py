@@ -13,8 +13,8 @@ from talu.deadline import Deadline
 from talu.error_text import kind_of, shown
 from talu.exceptions import ValidationError
 from talu.first_use import loaded
-from talu.router.model_methods import ModelMethods
 from talu.router.router import Router
+from talu.router.scoring_methods import ScoringMethods
 from talu.router.spec import CompletionOptions, ModelInput, backend_from
 from talu.types import Handle, LocalBackend, Request
 
@@ -39,7 +39,7 @@ OPTIONS: dict[str, type] = {
 NAMES = {str: "text", int: "a whole number", bool: "True or False"}
 
 
-class BaseClient(ModelMethods, Handle):
+class BaseClient(ScoringMethods, Handle):
     """Base of both clients."""
 
     _instead = "make another one with the same models; clients in one process share open models"

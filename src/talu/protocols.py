@@ -33,6 +33,8 @@ __all__ = [
     "PackedTensor",
     "Renderer",
     "Sampled",
+    "Scored",
+    "Scorer",
     "SessionRecord",
     "Store",
     "StoredRecord",
@@ -51,6 +53,20 @@ class Embedded(NamedTuple):
     """
 
     vectors: "NDArray[np.float32]"
+    cut: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Scored(NamedTuple):
+    """The scores of a batch of documents.
+
+    Attributes:
+        scores: one for each document; the larger, the better it answers the query.
+        cut: indices of the documents that were truncated.
+        notes: sentences that describe each deviation from the request.
+    """
+
+    scores: list[float]
     cut: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -111,8 +127,8 @@ class AsyncGeneration(Protocol):
 class Backend(Protocol):
     """One model, in this process or behind an endpoint.
 
-    A backend generates. It may also be an ``Embedder``, a ``Renderer``, a ``Counter`` or a
-    ``Vocabulary``, whose methods it then has as well.
+    A backend generates. It may also be an ``Embedder``, a ``Scorer``, a ``Renderer``, a
+    ``Counter`` or a ``Vocabulary``, whose methods it then has as well.
     """
 
     @property
@@ -182,6 +198,20 @@ class Embedder(Protocol):
         self, batches: AsyncIterable[Sequence[str]], options: EmbeddingOptions
     ) -> AsyncGenerator[Embedded]:
         """Like ``embed``, awaited; never blocks the event loop."""
+
+
+class Scorer(Protocol):
+    """A backend that scores how well documents answer a query."""
+
+    def score(
+        self, query: str, batches: Iterable[Sequence[str]], options: EmbeddingOptions
+    ) -> Generator[Scored]:
+        """The scores of each batch of documents, in order."""
+
+    def ascore(
+        self, query: str, batches: AsyncIterable[Sequence[str]], options: EmbeddingOptions
+    ) -> AsyncGenerator[Scored]:
+        """Like ``score``, awaited; never blocks the event loop."""
 
 
 class Renderer(Protocol):

@@ -110,6 +110,7 @@ class Capabilities:
         logprobs: log-probabilities of sampled tokens.
         embeddings: embeddings of texts.
         json_schema: answers that follow a schema.
+        reranking: scores of documents for a query.
     """
 
     streaming: bool
@@ -117,10 +118,16 @@ class Capabilities:
     logprobs: bool
     embeddings: bool
     json_schema: bool
+    reranking: bool
 
     @classmethod
     def of(
-        cls, settings: Collection[str], *, generates: bool = True, embeds: bool = False
+        cls,
+        settings: Collection[str],
+        *,
+        generates: bool = True,
+        embeds: bool = False,
+        reranks: bool = False,
     ) -> "Capabilities":
         """The capabilities of a backend that honours these settings; see ``Backend.settings``.
 
@@ -128,6 +135,7 @@ class Capabilities:
             settings: names of settings.
             generates: whether the model generates text at all.
             embeds: whether it embeds texts.
+            reranks: whether it scores documents for a query.
         """
         return cls(
             streaming=generates,
@@ -135,6 +143,7 @@ class Capabilities:
             logprobs=generates and "logprobs" in settings,
             embeddings=embeds,
             json_schema=generates and "response_format" in settings,
+            reranking=reranks,
         )
 
 

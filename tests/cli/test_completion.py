@@ -45,7 +45,7 @@ def path(tmp_path: Path) -> dict[str, str]:
     [
         (
             "talu ''",
-            "ask chat embed tokenize log get ls rm describe convert bench serve completion",
+            "ask chat embed rerank tokenize log get ls rm describe convert bench serve completion",
         ),
         ("talu em", "embed"),
         ("talu ask --max", "--max-tokens"),

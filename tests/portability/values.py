@@ -108,6 +108,8 @@ def answers() -> Iterator[tuple[str, str]]:
         yield "bf16 answer", digest(str(answer), pairs)
     with Client(str(GOLDEN / "sentences")) as client:
         yield "embeddings", digest(client.embed_batch(["one", "two three", "four"], pooling=None))
+    with Client(str(GOLDEN / "rerankers" / "bert")) as client:
+        yield "scores of pairs", digest(client.score("where is the fox", ["a hen", "by the river"]))
 
 
 def main() -> None:

@@ -91,7 +91,7 @@ class ToySource:
     def other_files(self) -> Mapping[str, Path]:
         return {}
 
-    def embedding(self, width: int, context: int) -> EmbeddingSettings:
+    def embedding(self, width: int, context: int, *, scores: bool = False) -> EmbeddingSettings:
         texts = TextSettings(max_tokens=context)
         return EmbeddingSettings(pooling=("mean",), dimension=width, texts=texts)
 

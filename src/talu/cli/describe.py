@@ -45,7 +45,12 @@ def command(model: str, context: int | None, as_json: bool) -> None:
 
 def _lines(about: ModelDescription) -> list[tuple[str, str]]:
     able = about.capabilities
-    abilities = {"chat": able.streaming, "embeddings": able.embeddings, "tools": able.tool_calling}
+    abilities = {
+        "chat": able.streaming,
+        "embeddings": able.embeddings,
+        "reranking": able.reranking,
+        "tools": able.tool_calling,
+    }
     lines = [
         ("architecture", f"{about.model_type}, {about.layers} layers of width {about.hidden_size}"),
         ("parameters", _amount(about.parameters)),

@@ -6,14 +6,12 @@ import click
 from click.core import ParameterSource
 
 from talu.cli.answer import write_json
-from talu.cli.options import model_option, open_client
+from talu.cli.options import POOLINGS, model_option, open_client
 from talu.cli.stdin import mention_unread, read_text
 from talu.cli.text import MAYBE_EMPTY, TEXT
-from talu.types import DEFAULT_POOLING, POOLINGS, Pooling
+from talu.types import DEFAULT_POOLING
 
 __all__ = ["command"]
-
-CHOICES: dict[str, Pooling | None] = {name: name for name in POOLINGS} | {"model": None}
 
 
 @click.command(name="embed")
@@ -21,7 +19,7 @@ CHOICES: dict[str, Pooling | None] = {name: name for name in POOLINGS} | {"model
 @model_option
 @click.option(
     "--pooling",
-    type=click.Choice(list(CHOICES)),
+    type=click.Choice(list(POOLINGS)),
     default="last",
     show_default=True,
     help='Which hidden states become the vector; "model" takes what the model says.',
@@ -55,7 +53,7 @@ def command(
     with open_client(model) as client:
         vectors = client.embed_batch(
             lines,
-            pooling=DEFAULT_POOLING if is_default else CHOICES[pooling],
+            pooling=DEFAULT_POOLING if is_default else POOLINGS[pooling],
             normalize=not no_normalize,
             truncate=truncate,
             prompt_name=prompt_name,

@@ -23,6 +23,7 @@ COMMANDS = (
     "ask",
     "chat",
     "embed",
+    "rerank",
     "tokenize",
     "log",
     "get",

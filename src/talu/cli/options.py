@@ -11,9 +11,11 @@ from talu.client import Client
 from talu.config import GenerationConfig
 from talu.profile import Profile
 from talu.router.spec import ModelSpec
-from talu.types import SPECULATIVE, LocalBackend, Speculative
+from talu.types import POOLINGS as NAMED_POOLINGS
+from talu.types import SPECULATIVE, LocalBackend, Pooling, Speculative
 
 __all__ = [
+    "POOLINGS",
     "config_from",
     "generation_options",
     "model_option",
@@ -24,6 +26,7 @@ __all__ = [
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+POOLINGS: dict[str, Pooling | None] = {name: name for name in NAMED_POOLINGS} | {"model": None}
 NO_MODEL = (
     f"talu: using {BUNDLED}, a very small model for trying things out; choose a real one with "
     "--model or TALU_MODEL, such as Qwen/Qwen3-0.6B"

@@ -45,13 +45,18 @@ def opened(ref: str, *, offline: bool = False) -> Iterator[Original]:
         offline: open no socket; a hub id must be in the hub's cache.
 
     Raises:
-        ConvertError: its weights are quantised already.
+        ConvertError: its weights are quantised already, or it is a cross-encoder.
         TaluError: it cannot be found or opened.
     """
     source, note = open_model(ref, offline=offline, check=load_architecture)
     with source.tensors(use_mmap=False) as checkpoint:
         stored = set(checkpoint.names)
         architecture = load_architecture(source, stored=stored)
+        if architecture.scores_pairs:
+            raise ConvertError(
+                f"{_name(ref)} is a cross-encoder, which scores pairs of texts; only models that "
+                "generate text or make embeddings are converted"
+            )
         pair = architecture.tied_pair(stored)
         if pair is not None and not equal(*(checkpoint[name] for name in pair)):
             architecture = load_architecture(source, stored=stored, own_head=True)

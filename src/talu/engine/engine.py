@@ -167,6 +167,7 @@ class Engine:
         *,
         skip: int = 0,
         first: int = 0,
+        segments: list[int] | None = None,
         deadline: Deadline | None = None,
     ) -> EmbeddingTicket:
         """Submit texts whose hidden states are pooled. Several texts run in one step.
@@ -178,6 +179,7 @@ class Engine:
             pooling: modes that pool the rows after the last norm; several vectors are joined.
             skip: rows at the start of each text that are not pooled.
             first: number of the first text, for error messages.
+            segments: where the second segment of each text begins, if it consists of two.
             deadline: time at which an unfinished request fails.
 
         Raises:
@@ -190,6 +192,12 @@ class Engine:
         """
         for number, ids in enumerate(texts):
             self._check_text(first + number, ids, skip)
+        if segments is not None and self.architecture.segments is not None:
+            shift = self.architecture.vocabulary_size  # rows of the first segment; see SegmentTable
+            texts = [
+                [*ids[:at], *(token + shift for token in ids[at:])]
+                for ids, at in zip(texts, segments, strict=True)
+            ]
         self._worker.check_process()
         request = EmbeddingRequest(texts, tuple(pooling), self._width, skip=skip, deadline=deadline)
         if texts:
@@ -268,8 +276,11 @@ class Engine:
             GenerationError: the model does not generate (code ``GENERATION_UNSUPPORTED``).
         """
         if not self.architecture.generates:
+            instead = (
+                "rerank or score" if self.architecture.scores_pairs else "embed or embed_batch"
+            )
             raise GenerationError(
-                f"{self.architecture.embeds_only}; use embed or embed_batch",
+                f"{self.architecture.embeds_only}; use {instead}",
                 "GENERATION_UNSUPPORTED",
                 {"model_type": self.info.model_type},
             )

@@ -209,9 +209,11 @@ def plan_layout(
     Raises:
         ModelError: a tensor is missing, has another shape, or cannot be stored.
     """
-    wanted = architecture.graph.weights
     tensors = checkpoint.renamed(architecture.names_in(checkpoint.names))
-    tensors.check(wanted)
+    if architecture.segments is not None:
+        table = loaded("talu.engine.segments", "with_segment_table")
+        tensors = table(tensors, architecture.segments)
+    tensors.check(architecture.graph.weights)
     return tensors, choose_layout(roles_of(architecture), tensors, options, device.formats)
 
 

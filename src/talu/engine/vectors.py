@@ -16,7 +16,7 @@ from talu.sources.embedding import Dense, LayerNorm, Step
 from talu.weights.checkpoint import Checkpoint
 from talu.weights.numbers import as_float32
 
-__all__ = ["Head", "erf", "load_head", "tanh", "unit"]
+__all__ = ["Head", "cosines", "erf", "load_head", "tanh", "unit"]
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -151,6 +151,13 @@ def _read(
     with open_tensors() as checkpoint:
         checkpoint.check(wanted)
         return {name: as_float32(checkpoint[name]).astype(np.float64) for name in wanted}
+
+
+def cosines(query: Floats, vectors: Floats) -> list[float]:
+    """The dot product of a vector of length 1 with others, from -1 to 1."""
+    found = product(vectors.astype(np.float64), query.astype(np.float64)[:, None])
+    cosines: list[float] = np.clip(found[:, 0], -1.0, 1.0).tolist()
+    return cosines
 
 
 def product(x: Doubles, weight: Doubles) -> Doubles:

@@ -16,6 +16,7 @@ from talu.graph.record import Graph, Value
 from talu.models.decoder import HEAD, TABLE
 from talu.models.generation import GENERATION_KEYS, read_generation
 from talu.models.names import stored_names
+from talu.sources.cross_encoder import SegmentTable, read_scoring
 from talu.sources.embedding import EmbeddingSettings
 from talu.sources.settings import Settings
 from talu.sources.source import ModelSource
@@ -24,6 +25,7 @@ __all__ = ["FAMILIES", "Architecture", "families", "load_architecture"]
 
 FAMILIES = ["bert", "gemma", "llama", "qwen"]
 SHOWN = 12  # names in a note
+CLASSIFIER = "ForSequenceClassification"  # which each family that has one lists by its whole name
 OWN_HEAD = (
     "ties the output head to the embedding table ('tie_word_embeddings'), but the checkpoint has a "
     f"different {HEAD!r}, which is used instead"
@@ -119,7 +121,8 @@ class Architecture(NamedTuple):
         tied: config.json ties the output head to the embedding table.
         embeds_only: why the network computes no logits; None if it does.
         parameter_count: numbers in all tensors that the network reads.
-        embedding: what the folder says about embeddings.
+        embedding: what the folder says about embeddings; of a cross-encoder, how its hidden states
+            become a score.
     """
 
     model_type: str
@@ -144,6 +147,22 @@ class Architecture(NamedTuple):
         return self.config.sizes
 
     @property
+    def scores_pairs(self) -> bool:
+        """Whether it is a cross-encoder, which scores pairs of texts and does nothing else."""
+        return self.sizes.classifier is not None
+
+    @property
+    def segments(self) -> SegmentTable | None:
+        """The table of tokens in either text of a pair; None if there is none."""
+        found: SegmentTable | None = self.sizes.segments
+        return found
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it makes embeddings."""
+        return self.embedding.problem is None and not self.scores_pairs
+
+    @property
     def lower_case(self) -> bool:
         """Whether every text is lower-cased before it becomes tokens."""
         return self.embedding.texts.lower_case and self.embedding.problem is None
@@ -164,8 +183,11 @@ class Architecture(NamedTuple):
         return self.embeds_only is not None or self.tied or HEAD in stored
 
     def names_in(self, stored: Collection[str]) -> dict[str, str]:
-        """The name of each tensor of the network in a checkpoint."""
-        return stored_names(self.graph.weights, stored, prefix=self.prefix, tied=self.tied)
+        """The name of each tensor of the network in a checkpoint; of computed ones, their parts."""
+        wanted = set(self.graph.weights)
+        if self.segments is not None:
+            wanted = wanted - {self.segments.name} | {self.segments.words, self.segments.types}
+        return stored_names(wanted, stored, prefix=self.prefix, tied=self.tied)
 
     def tied_pair(self, stored: Collection[str]) -> tuple[str, str] | None:
         """Stored names of embedding table and output head if both exist and should be equal."""
@@ -224,7 +246,7 @@ def load_architecture(
     embeds_only = _embeds_only(settings, model_type, sizes, tied, stored)
     head = None if embeds_only else (TABLE if tied else HEAD)
     graph: Graph = family.build(config, head)
-    embedding = _embedding(source, sizes)
+    embedding = _embedding(source, settings, sizes)
     return Architecture(
         model_type=model_type,
         config=config,
@@ -244,7 +266,7 @@ def load_architecture(
         ),
         prefix=family.PREFIXES[model_type],
         tied=sizes.tied,
-        parameter_count=sum(prod(shape) for shape in graph.weights.values()),
+        parameter_count=sum(prod(shape) for shape in graph.weights.values()) - _repeated(sizes),
         embedding=embedding,
         embeds_only=embeds_only,
     )
@@ -258,7 +280,7 @@ def _unknown_classes(settings: Settings, known: Collection[str]) -> list[str]:
     if not settings.has("architectures"):
         return []
     given, folded = settings.value("architectures"), {name.casefold() for name in known}
-    heads = {name[name.index("For") :] for name in known if "For" in name}
+    heads = {name[name.index("For") :] for name in known if "For" in name} - {CLASSIFIER}
     unknown = []
     for name in given if isinstance(given, list) else [given]:
         if isinstance(name, str) and name.casefold() in folded:
@@ -269,7 +291,9 @@ def _unknown_classes(settings: Settings, known: Collection[str]) -> list[str]:
     return unknown
 
 
-def _embedding(source: ModelSource, sizes: Any) -> EmbeddingSettings:
+def _embedding(source: ModelSource, settings: Settings, sizes: Any) -> EmbeddingSettings:
+    if sizes.classifier is not None:
+        return read_scoring(source, settings, sizes.classifier, sizes.width, sizes.context)
     embedding = source.embedding(sizes.width, sizes.context)
     if embedding.texts.lower_case and not sizes.encoder:
         wrong = "'do_lower_case' in sentence_bert_config.json is supported for encoders only"
@@ -277,11 +301,17 @@ def _embedding(source: ModelSource, sizes: Any) -> EmbeddingSettings:
     return embedding
 
 
+def _repeated(sizes: Any) -> int:
+    """Numbers in the table of tokens in two segments that are no parameters."""
+    return 0 if sizes.segments is None else prod(sizes.segments.shape)
+
+
 def _embeds_only(
     settings: Settings, model_type: str, sizes: Any, tied: bool, stored: Collection[str] | None
 ) -> str | None:
     if sizes.encoder:
-        return f"a model of type {model_type!r} does not generate text, it makes embeddings"
+        does = "makes embeddings" if sizes.classifier is None else "scores pairs of texts"
+        return f"a model of type {model_type!r} does not generate text, it {does}"
     if not sizes.causal:
         return (
             "the model makes embeddings and does not generate text: 'is_causal' is false in "

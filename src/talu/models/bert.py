@@ -1,4 +1,4 @@
-"""Records BERT, RoBERTa and DistilBERT.
+"""Records BERT, RoBERTa and DistilBERT, also as cross-encoders.
 
 Every position attends to the whole text, each residual sum is followed by a norm, and the result is
 hidden states, which are pooled into embeddings. Heads for pretraining are ignored.
@@ -12,15 +12,36 @@ from typing import ClassVar
 
 from talu.graph.record import Graph, Value
 from talu.models.keys import ALL_FAMILIES, INVALID, Choice, Decimal, Key, Off, Whole, read_keys
+from talu.sources.cross_encoder import Classifier, SegmentTable, classifier_of
 from talu.sources.settings import Settings
 
 __all__ = ["ARCHITECTURES", "KEYS", "PREFIXES", "Config", "build", "read"]
 
 ARCHITECTURES = {
-    "bert": ("BertModel", "BertForMaskedLM", "BertForPreTraining"),
-    "distilbert": ("DistilBertModel", "DistilBertForMaskedLM"),
-    "roberta": ("RobertaModel", "RobertaForMaskedLM"),
-    "xlm-roberta": ("XLMRobertaModel", "XLMRobertaForMaskedLM"),
+    "bert": (
+        "BertModel",
+        "BertForMaskedLM",
+        "BertForPreTraining",
+        "BertForSequenceClassification",
+    ),
+    "distilbert": (
+        "DistilBertModel",
+        "DistilBertForMaskedLM",
+        "DistilBertForSequenceClassification",
+    ),
+    "roberta": ("RobertaModel", "RobertaForMaskedLM", "RobertaForSequenceClassification"),
+    "xlm-roberta": (
+        "XLMRobertaModel",
+        "XLMRobertaForMaskedLM",
+        "XLMRobertaForSequenceClassification",
+    ),
+}
+ROBERTA_HEAD = Classifier("classifier.dense", "tanh", "classifier.out_proj")
+CLASSIFIERS = {
+    "BertForSequenceClassification": Classifier("bert.pooler.dense", "tanh", "classifier"),
+    "DistilBertForSequenceClassification": Classifier("pre_classifier", "relu", "classifier"),
+    "RobertaForSequenceClassification": ROBERTA_HEAD,
+    "XLMRobertaForSequenceClassification": ROBERTA_HEAD,
 }
 PREFIXES = {  # of tensor names in checkpoints where the encoder is part of a larger model
     "bert": "bert.",
@@ -94,7 +115,13 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Sizes of an encoder, named as in the decoders' ``Sizes``."""
+    """Sizes of an encoder, named as in the decoders' ``Sizes``.
+
+    Attributes:
+        classifier: the head that scores pairs of texts; None if there is none.
+        segments: the table of tokens in either of two texts, which differ in their token types;
+            None if there are no pairs or no types.
+    """
 
     encoder: ClassVar[bool] = True
     tied: ClassVar[bool] = False
@@ -109,6 +136,8 @@ class Sizes:
     inner: int
     eps: float
     activation: str
+    classifier: Classifier | None
+    segments: SegmentTable | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +218,15 @@ def read(settings: Settings, model_type: str) -> Config:
     if first >= positions:
         message = f"is {positions}, but the first position is {first}"
         raise settings.error("max_position_embeddings", message)
+    classifier, types = classifier_of(settings, CLASSIFIERS), values.get("type_vocab_size", 0)
+    table = f"{PREFIXES[model_type]}embeddings"
+    segments = SegmentTable(
+        name=f"{table}.words_in_segments",
+        words=f"{table}.word_embeddings.weight",
+        types=f"{table}.token_type_embeddings.weight",
+        shape=(values["vocab_size"], width),
+        kinds=types,
+    )
     sizes = Sizes(
         vocabulary=values["vocab_size"],
         context=positions - first,
@@ -198,6 +236,8 @@ def read(settings: Settings, model_type: str) -> Config:
         inner=values["hidden_dim" if distilled else "intermediate_size"],
         eps=1e-12 if distilled else values["layer_norm_eps"],
         activation=values["activation" if distilled else "hidden_act"],
+        classifier=classifier,
+        segments=segments if classifier and types > 1 else None,
     )
     return Config(
         sizes=sizes,
@@ -205,7 +245,7 @@ def read(settings: Settings, model_type: str) -> Config:
         prefix=PREFIXES[model_type],
         first_position=first,
         padding=padding if padding in range(sizes.vocabulary) else None,
-        types=values.get("type_vocab_size", 0),
+        types=types,
     )
 
 
@@ -226,10 +266,13 @@ def build(config: Config, head: str | None) -> Graph:
         return graph.layer_norm(x, f"{name}.weight", f"{name}.bias", s.eps)
 
     positions = s.context + config.first_position
-    x = graph.embed(f"{table}.word_embeddings.weight", s.vocabulary, s.width)
-    if config.types:  # a text that is not one of a pair has token type 0
-        kinds = graph.embed_row(f"{table}.token_type_embeddings.weight", config.types, s.width)
-        x = graph.add(x, kinds)
+    if s.segments is not None:
+        x = graph.embed(s.segments.name, 2 * s.vocabulary, s.width)
+    else:
+        x = graph.embed(f"{table}.word_embeddings.weight", s.vocabulary, s.width)
+        if config.types:  # a text that is not one of a pair has token type 0
+            types = f"{table}.token_type_embeddings.weight"
+            x = graph.add(x, graph.embed_row(types, config.types, s.width))
     places = graph.embed_position(
         f"{table}.position_embeddings.weight",
         positions,

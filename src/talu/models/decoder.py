@@ -122,6 +122,16 @@ class Sizes(NamedTuple):
         return False
 
     @property
+    def classifier(self) -> None:
+        """None: a decoder has no head that scores pairs of texts."""
+        return None
+
+    @property
+    def segments(self) -> None:
+        """None: a decoder does not tell two texts apart by the types of their tokens."""
+        return None
+
+    @property
     def frequencies(self) -> Frequencies:
         """Of the rotary embedding, for each pair of a head's columns."""
         return self.rotation.frequencies

@@ -4,7 +4,7 @@ from typing import Generic, NamedTuple, TypeVar, cast
 
 from talu.error_text import shown
 from talu.exceptions import GenerationError, TaluError, ValidationError
-from talu.protocols import Backend, Counter, Embedder, Renderer, Vocabulary
+from talu.protocols import Backend, Counter, Embedder, Renderer, Scorer, Vocabulary
 from talu.types import Request
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "embedder",
     "ignored_settings",
     "renderer",
+    "scorer",
     "vocabulary",
 ]
 
@@ -49,6 +50,12 @@ class Ability(NamedTuple, Generic[T]):
 embedder: Ability[Embedder] = Ability(
     ("embed", "aembed"),
     "has no embeddings: use one that has",
+    GenerationError,
+    "GENERATION_UNSUPPORTED",
+)
+scorer: Ability[Scorer] = Ability(
+    ("score", "ascore"),
+    "does not rank documents: use one that does",
     GenerationError,
     "GENERATION_UNSUPPORTED",
 )

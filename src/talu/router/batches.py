@@ -37,15 +37,18 @@ def single(text: object) -> list[str]:
     return [text]
 
 
-def check_texts(texts: object) -> None:
+def check_texts(texts: object, name: str = "texts") -> None:
     """Refuse a value that is not an ordered collection of texts, without iterating over it.
+
+    ``name`` is the argument in messages.
 
     Raises:
         ValidationError: it is not one; the message says what to do.
     """
     wrong = None
+    single = "embed takes a single one" if name == "texts" else "put a single one in a list"
     if isinstance(texts, str | bytes | bytearray):
-        wrong = "embed takes a single one"
+        wrong = single
     elif isinstance(texts, Mapping):
         wrong = "give its values or its keys"
     elif isinstance(texts, AnySet):
@@ -53,25 +56,25 @@ def check_texts(texts: object) -> None:
     elif hasattr(texts, "columns"):
         wrong = "give one column of the table"
     elif not isinstance(texts, AsyncIterable) and not is_iterable(texts):
-        wrong = "embed takes a single one"
+        wrong = single
     if wrong is not None:
         raise ValidationError(
-            "texts must be a list or another iterable of texts, got "
+            f"{name} must be a list or another iterable of texts, got "
             f"{type(texts).__name__}; {wrong}",
-            details={"param": "texts"},
+            details={"param": name},
         )
     if isinstance(texts, Sequence):  # others are checked as they are read
         for number, text in enumerate(texts):
-            _check_text(number, text)
+            _check_text(number, text, name)
 
 
-def batches(texts: Iterable[str]) -> Generator[list[str]]:
-    """The texts in order, some at a time.
+def batches(texts: Iterable[str], name: str = "texts") -> Generator[list[str]]:
+    """The texts in order, some at a time; ``name`` is the argument in messages.
 
     Raises:
         ValidationError: one is not a text.
     """
-    gathered = _Batch()
+    gathered = _Batch(name)
     for text in texts:
         if full := gathered.add(text):
             yield full
@@ -79,17 +82,19 @@ def batches(texts: Iterable[str]) -> Generator[list[str]]:
         yield gathered.texts
 
 
-async def abatches(texts: Iterable[str] | AsyncIterable[str]) -> AsyncGenerator[list[str]]:
+async def abatches(
+    texts: Iterable[str] | AsyncIterable[str], name: str = "texts"
+) -> AsyncGenerator[list[str]]:
     """Like ``batches``, also of an asynchronous iterable."""
     if isinstance(texts, AsyncIterable):
-        gathered = _Batch()
+        gathered = _Batch(name)
         async for text in texts:
             if full := gathered.add(text):
                 yield full
         if gathered.texts:
             yield gathered.texts
     else:
-        for batch in batches(texts):
+        for batch in batches(texts, name):
             yield batch
 
 
@@ -115,14 +120,15 @@ def reporter(progress: object, texts: object) -> Callable[[int], object]:
 class _Batch:
     """Collects texts for a batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self.texts: list[str] = []
         self._characters = 0
         self._number = 0
 
     def add(self, text: object) -> list[str] | None:
         """Add a text; returns the batch once it is full."""
-        self.texts.append(_check_text(self._number, text))
+        self.texts.append(_check_text(self._number, text, self._name))
         self._number += 1
         self._characters += len(self.texts[-1])
         if len(self.texts) < TEXTS and self._characters < CHARACTERS:
@@ -131,10 +137,10 @@ class _Batch:
         return full
 
 
-def _check_text(number: int, text: object) -> str:
+def _check_text(number: int, text: object, name: str) -> str:
     if not isinstance(text, str):
         wrong = f"text {number} must be a str, got {type(text).__name__}"
-        raise ValidationError(wrong, details={"param": "texts", "index": number})
+        raise ValidationError(wrong, details={"param": name, "index": number})
     return text
 
 

@@ -62,6 +62,7 @@ class TextSettings(NamedTuple):
         source: where the limit comes from.
         lower_case: texts are lower-cased, except for special tokens.
         truncates_start: a text that is too long loses its start, not its end.
+        segments: the network is told which of two texts a token belongs to, if it can be.
         notes: what is not used.
     """
 
@@ -69,6 +70,7 @@ class TextSettings(NamedTuple):
     source: str = "its context"
     lower_case: bool = False
     truncates_start: bool = False
+    segments: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -87,6 +89,8 @@ class EmbeddingSettings(NamedTuple):
         default_prompt: name of the prompt that is used if the caller names none.
         pools_prompt: the tokens of the prompt are pooled too.
         problem: why this model's embeddings cannot be computed at all.
+        score_activation: what follows the output of a cross-encoder, as in ``Dense``; None if the
+            files beside config.json do not say it.
         notes: what the files say and is not used.
     """
 
@@ -99,4 +103,5 @@ class EmbeddingSettings(NamedTuple):
     default_prompt: str | None = None
     pools_prompt: bool = True
     problem: str | None = None
+    score_activation: str | None = None
     notes: tuple[str, ...] = ()

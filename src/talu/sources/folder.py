@@ -12,7 +12,11 @@ from talu.sources.embedding import EmbeddingSettings
 from talu.sources.folder_files import other_files
 from talu.sources.folder_on_hub import FolderOnHub
 from talu.sources.quantised.methods import logical_tensors, read_method
-from talu.sources.sentence_transformers import network_folder, read_embedding_settings
+from talu.sources.sentence_transformers import (
+    network_folder,
+    read_embedding_settings,
+    read_scoring_settings,
+)
 from talu.sources.settings import Settings
 from talu.tokenizer.files import read_templates
 from talu.tokenizer.loading import Loaded, load
@@ -59,8 +63,10 @@ class FolderSource:
         """Files of the tokenizer, of templates, embeddings and the licence."""
         return other_files(self._network)
 
-    def embedding(self, width: int, context: int) -> EmbeddingSettings:
+    def embedding(self, width: int, context: int, *, scores: bool = False) -> EmbeddingSettings:
         """What the files of sentence-transformers say."""
+        if scores:
+            return read_scoring_settings(self._folder, context)
         return read_embedding_settings(self._folder, width, context)
 
     def tokenizer(self, *, lower_case: bool = False) -> Loaded:

@@ -65,7 +65,7 @@ class GgufSource:
         """Everything is in one file."""
         return {}
 
-    def embedding(self, width: int, context: int) -> EmbeddingSettings:
+    def embedding(self, width: int, context: int, *, scores: bool = False) -> EmbeddingSettings:
         """How the metadata says that hidden states are pooled."""
         mode = pooling_mode(self._metadata, self.location)
         return EmbeddingSettings(

@@ -11,12 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from talu.error_text import shown
 from talu.sources.embedding import TextSettings
 from talu.sources.settings import Settings
 
-__all__ = ["Prompts", "Unsupported", "optional", "read_prompts", "read_texts"]
+__all__ = [
+    "CROSS_ENCODER",
+    "Kind",
+    "Prompts",
+    "Unsupported",
+    "activation_named",
+    "optional",
+    "read_prompts",
+    "read_texts",
+]
 
 FILES = tuple(
     f"sentence_{family}_config.json"
@@ -39,8 +49,38 @@ WITHOUT_EFFECT = {  # on vectors, by the arguments of sentence_bert_config.json
 NEW_NAMES = {"model": "model_kwargs", "tokenizer": "processor_kwargs", "config": "config_kwargs"}
 PRECISION = ("dtype", "torch_dtype")
 OF_TASKS = ("query_length", "document_length", "query_expansion")
-TEXT_STATES = {"method": "forward", "method_output_name": "last_hidden_state"}
+INPUTS, SEGMENTS = "model_input_names", "token_type_ids"
 OTHER_INPUTS = ("audio", "chat_template", "image", "video")
+ACTIVATIONS = {  # of torch.nn: ours
+    "GELU": "gelu",
+    "Identity": "identity",
+    "ReLU": "relu",
+    "SiLU": "silu",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+}
+
+
+class Kind(NamedTuple):
+    """A kind of model of sentence-transformers.
+
+    Attributes:
+        name: its class.
+        task: what its network computes.
+        output: the value that the network writes.
+        states: the result of the network in transformers that becomes this value.
+    """
+
+    name: str
+    task: str
+    output: str
+    states: str
+
+
+EMBEDDER = Kind(
+    "SentenceTransformer", "feature-extraction", "token_embeddings", "last_hidden_state"
+)
+CROSS_ENCODER = Kind("CrossEncoder", "sequence-classification", "scores", "logits")
 
 
 class Unsupported(Exception):
@@ -54,6 +94,7 @@ class Prompts:
     Attributes:
         texts: prefixes for texts, by name.
         default: name of the prompt that is used if the caller names none.
+        score_activation: what follows the scores of a cross-encoder; None if it is not said.
         notes: what is not used.
     """
 
@@ -62,15 +103,30 @@ class Prompts:
     )
     default: str | None = None
     truncated_to: int | None = None
+    score_activation: str | None = None
     notes: tuple[str, ...] = ()
 
 
-def read_texts(place: Path, context: int) -> TextSettings:
+def activation_named(word: object, where: str) -> str:
+    """Our name of an activation of torch.
+
+    Raises:
+        Unsupported: it is not one that talu computes; the message says ``where`` it is named.
+    """
+    name = str(word)
+    known = ACTIVATIONS.get(name.rpartition(".")[2]) if name.startswith("torch.") else None
+    if known is None:
+        raise Unsupported(f"{where} has the activation {name[:100]!r}, which is not supported")
+    return known
+
+
+def read_texts(place: Path, context: int, kind: Kind = EMBEDDER) -> TextSettings:
     """Read ``sentence_bert_config.json`` and ``tokenizer_config.json``.
 
     Args:
         place: folder of the network.
         context: maximum number of tokens of the network.
+        kind: what the network is for.
 
     Raises:
         Unsupported: a key asks for something that talu does not support.
@@ -78,7 +134,7 @@ def read_texts(place: Path, context: int) -> TextSettings:
     """
     present = (name for name in FILES if os.path.lexists(place / name))
     settings = optional(place / next(present, FILES[0]))
-    _check_outputs(settings)
+    _check_outputs(settings, kind)
     notes = []
     for key in OF_TASKS:
         if settings.has(key):
@@ -100,21 +156,22 @@ def read_texts(place: Path, context: int) -> TextSettings:
         source=source,
         lower_case=lower_case,
         truncates_start=side == "left",
+        segments=_tells_segments(own),
         notes=tuple(notes),
     )
 
 
-def read_prompts(path: Path) -> Prompts:
+def read_prompts(path: Path, kind: Kind = EMBEDDER) -> Prompts:
     """Read ``config_sentence_transformers.json``.
 
     Raises:
-        Unsupported: the model is not one for embeddings.
+        Unsupported: the model is of another kind, or a score has an unknown activation.
         ModelError: the file is damaged, or a value has the wrong type or is out of range.
     """
     settings = optional(path)
-    kind = settings.value("model_type") if settings.has("model_type") else "SentenceTransformer"
-    if kind != "SentenceTransformer":
-        raise Unsupported(f"{path} says model_type {shown(kind)}, which is not supported")
+    named = settings.value("model_type") if settings.has("model_type") else kind.name
+    if named != kind.name:
+        raise Unsupported(f"{path} says model_type {shown(named)}, which is not supported")
     prompts = settings.value("prompts") if settings.has("prompts") else {}
     if not isinstance(prompts, dict) or len(prompts) > MAX_PROMPTS:
         raise settings.error("prompts", f"must be an object of at most {MAX_PROMPTS} texts")
@@ -130,13 +187,17 @@ def read_prompts(path: Path) -> Prompts:
     truncated_to = None
     if settings.has("truncate_dim"):
         truncated_to = settings.integer("truncate_dim", 1, MAX_WIDTH)
-    settings.ignore("__version__", "requirements", "similarity_fn_name")
+    score_activation = None
+    if kind is CROSS_ENCODER and settings.has("activation_fn"):
+        score_activation = activation_named(settings.value("activation_fn"), path.name)
+    settings.ignore("__version__", "requirements", "similarity_fn_name", "keep_in_fp32_modules")
     unread = [shown(name) for name in settings.unread_names()]
     note = f"keys of {path.name} that talu does not read: {', '.join(unread[:12])}"
     return Prompts(
         texts=MappingProxyType(texts),
         default=str(default) if default is not None else None,
         truncated_to=truncated_to,
+        score_activation=score_activation,
         notes=(note,) if unread else (),
     )
 
@@ -146,12 +207,12 @@ def optional(path: Path) -> Settings:
     return Settings.from_file(path) if os.path.lexists(path) else Settings(path, {})
 
 
-def _check_outputs(settings: Settings) -> None:
-    """Refuse other values than the last hidden states of the text."""
+def _check_outputs(settings: Settings, kind: Kind) -> None:
+    """Refuse other values than those that a network of this kind computes from text."""
     path = settings.path
     for key, needed in (
-        ("transformer_task", "feature-extraction"),
-        ("module_output_name", "token_embeddings"),
+        ("transformer_task", kind.task),
+        ("module_output_name", kind.output),
         ("tokenizer_name_or_path", None),
     ):
         if settings.has(key) and settings.value(key) != needed:
@@ -159,7 +220,8 @@ def _check_outputs(settings: Settings) -> None:
             raise Unsupported(f"{path} has {key} {value}, which is not supported")
     if settings.has("modality_config"):
         kinds = settings.section("modality_config")
-        if kinds.names("message") or kinds.raw("text", None) != TEXT_STATES:
+        states = {"method": "forward", "method_output_name": kind.states}
+        if kinds.names("message") or kinds.raw("text", None) != states:
             raise Unsupported(f"{path} has a modality_config that is not supported")
     processing = settings.section("processing_kwargs")
     processing.ignore(*OTHER_INPUTS)
@@ -197,6 +259,12 @@ def _limit(settings: Settings, arguments: Settings, own: Settings, context: int)
         limit = arguments.integer("model_max_length", 1, MAX_LENGTH)
         source = f"model_max_length in {name}"
     return (limit, source) if limit < context else (context, "its context")
+
+
+def _tells_segments(own: Settings) -> bool:
+    """Whether the tokenizer tells the network which of two texts a token belongs to."""
+    names = own.value(INPUTS) if own.has(INPUTS) else [SEGMENTS]
+    return isinstance(names, list) and SEGMENTS in names
 
 
 def _side(settings: Settings) -> str | None:

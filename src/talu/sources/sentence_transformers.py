@@ -24,11 +24,19 @@ from talu.sources.embedding import (
     Step,
     TextSettings,
 )
-from talu.sources.sentence_keys import Prompts, Unsupported, optional, read_prompts, read_texts
+from talu.sources.sentence_keys import (
+    CROSS_ENCODER,
+    Prompts,
+    Unsupported,
+    activation_named,
+    optional,
+    read_prompts,
+    read_texts,
+)
 from talu.sources.settings import Settings
 from talu.weights.safetensors_folder import open_folder
 
-__all__ = ["network_folder", "read_embedding_settings"]
+__all__ = ["network_folder", "read_embedding_settings", "read_scoring_settings"]
 
 POOLING_WORDS: dict[object, PoolingMode] = {
     "cls": "first",
@@ -45,14 +53,6 @@ POOLING_FLAGS = {  # of earlier versions: one flag for each mode
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
-}
-ACTIVATIONS = {  # of torch.nn: ours
-    "GELU": "gelu",
-    "Identity": "identity",
-    "ReLU": "relu",
-    "SiLU": "silu",
-    "Sigmoid": "sigmoid",
-    "Tanh": "tanh",
 }
 STATES = "sentence_embedding"  # the value that a step after pooling reads and writes
 MAX_BYTES = 1 << 20
@@ -115,6 +115,39 @@ def read_embedding_settings(folder: Path, width: int, context: int) -> Embedding
         default_prompt=prompts.default,
         pools_prompt=pooling.includes_prompt,
         problem=problem,
+        notes=(*texts.notes, *prompts.notes),
+    )
+
+
+def read_scoring_settings(folder: Path, context: int) -> EmbeddingSettings:
+    """Read the files of a cross-encoder's folder; missing ones are skipped.
+
+    Args:
+        folder: the model's.
+        context: maximum number of tokens of the network.
+
+    Raises:
+        ModelError: a file is damaged, or a value has the wrong type or is out of range.
+    """
+    modules = _modules(folder)
+    texts, prompts = TextSettings(max_tokens=context), Prompts()
+    problem = None
+    try:
+        texts = read_texts(modules[0][1] if modules else folder, context, CROSS_ENCODER)
+        if modules:  # without it, sentence-transformers reads config.json only
+            prompts = read_prompts(folder / "config_sentence_transformers.json", CROSS_ENCODER)
+        kinds = [kind for kind, _ in modules]
+        if kinds not in ([], ["Transformer"]):
+            raise Unsupported(f"modules.json has the modules {', '.join(kinds)}, not one network")
+        if prompts.default is not None and prompts.texts[prompts.default]:
+            raise Unsupported("config_sentence_transformers.json has a default prompt for pairs")
+    except Unsupported as error:
+        problem = str(error)
+    return EmbeddingSettings(
+        dimension=1,
+        texts=texts,
+        problem=problem,
+        score_activation=prompts.score_activation,
         notes=(*texts.notes, *prompts.notes),
     )
 
@@ -186,21 +219,16 @@ def _dense(place: Path, width: int) -> Dense:
     settings = Settings.from_file(place / "config.json")
     _check_states(settings, place.name)
     _check_width(settings, "in_features", width)
-    key, activation = "activation_function", "Tanh"
+    key, activation = "activation_function", "tanh"
     if settings.names(key):
-        word = str(settings.raw(key, None))
-        activation = word.rpartition(".")[2] if word.startswith("torch.") else ""
-        if activation not in ACTIVATIONS:
-            raise Unsupported(
-                f"{place.name} has the activation {word[:100]!r}, which is not supported"
-            )
+        activation = activation_named(settings.raw(key, None), place.name)
     _check_weights(place)
     return Dense(
         tensors=partial(open_folder, place, use_mmap=False),
         inputs=width,
         outputs=settings.integer("out_features", 1, MAX_WIDTH),
         bias=settings.flag("bias", default=True),
-        activation=ACTIVATIONS[activation],
+        activation=activation,
         residual=settings.flag("use_residual", default=False),
     )
 

@@ -62,12 +62,13 @@ class ModelSource(Protocol):
             ModelError: a file is a link to another place, or far larger than any known one.
         """
 
-    def embedding(self, width: int, context: int) -> EmbeddingSettings:
+    def embedding(self, width: int, context: int, *, scores: bool = False) -> EmbeddingSettings:
         """How hidden states become embeddings.
 
         Args:
             width: width of the hidden states.
             context: maximum number of tokens of the network.
+            scores: the network is a cross-encoder: its files say how pairs of texts become tokens.
 
         Raises:
             ModelError: the settings are damaged or out of range.

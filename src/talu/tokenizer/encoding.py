@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import tokenizers
 from tokenizers import pre_tokenizers
@@ -16,13 +17,37 @@ from talu.tokenizer.splitting import PIECE, break_pattern, pieces
 from talu.tokenizer.vocabulary import Vocabulary, has_affixes
 from talu.unicode import check_unicode
 
-__all__ = ["MAX_TEXT", "TextEncoder", "Watch", "check_text"]
+__all__ = ["MAX_TEXT", "PairTemplate", "TextEncoder", "Watch", "check_text"]
 
 MAX_TEXT = 16 * 2**20  # characters of a text; tokenizing that many takes about 2 GB of memory
 _LONG = 2000  # characters from which releasing the GIL pays off
 _USUAL = 6  # characters of a token, rather more than on average
 
 Watch = Callable[[int], None]  # is told how many tokens there are so far, and may raise
+
+
+class PairTemplate(NamedTuple):
+    """The special tokens around two texts that a network reads together.
+
+    Attributes:
+        before, between, after: their ids.
+        first: how many of those between the texts belong to the segment of the first text.
+    """
+
+    before: list[int]
+    between: list[int]
+    after: list[int]
+    first: int
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return len(self.before) + len(self.between) + len(self.after)
+
+    def joined(self, first: list[int], second: list[int]) -> tuple[list[int], int]:
+        """The ids of both texts with the special tokens, and where the second segment begins."""
+        ids = [*self.before, *first, *self.between, *second, *self.after]
+        return ids, len(self.before) + len(first) + self.first
 
 
 def check_text(text: str, name: str = "the text") -> None:
@@ -72,13 +97,20 @@ class TextEncoder:
         return [*before, *_watched(self._by_piece(text, PIECE), watch), *after]
 
     def encode_at_most(
-        self, text: str, most: int, *, at_start: bool = False, watch: Watch | None = None
+        self,
+        text: str,
+        most: int,
+        *,
+        special_tokens: bool = True,
+        at_start: bool = False,
+        watch: Watch | None = None,
     ) -> tuple[list[int], bool]:
         """Like ``encode``, but truncated to ``most`` ids; the special tokens at the ends are kept.
 
         Args:
             text: as in ``encode``.
             most: maximum number of ids.
+            special_tokens: as in ``encode``.
             at_start: leave out the start of the text instead of its end.
             watch: as in ``encode``.
 
@@ -89,21 +121,24 @@ class TextEncoder:
         Raises:
             TokenizerError: as in ``encode``, or ``most`` is too small for those tokens.
         """
-        room = most - self._backend.num_special_tokens_to_add(False)
+        added = self._backend.num_special_tokens_to_add(False) if special_tokens else 0
+        room = most - added
         ends = self._ends_of(text)
         if ends is None:
-            ids = self.encode(text)
+            ids = self.encode(text, special_tokens=special_tokens)
             if len(ids) > most:
                 encoding = self._encoding(text, False)
                 side = "left" if at_start else "right"
                 encoding.truncate(_checked_room(room, most), direction=side)
-                return list(guarded(self._backend.post_process, encoding).ids), True
+                if special_tokens:
+                    encoding = guarded(self._backend.post_process, encoding)
+                return list(encoding.ids), True
             return ids, False
         check_text(text)
         size = min(PIECE, max(_LONG, _USUAL * most))
         enough = None if at_start else room + 1
         ids = _watched(self._by_piece(text, size), watch, enough=enough)
-        before, after = ends
+        before, after = ends if special_tokens else ([], [])
         if len(ids) > room:
             first = len(ids) - room if at_start else 0
             return [*before, *ids[first : first + _checked_room(room, most)], *after], True
@@ -113,6 +148,25 @@ class TextEncoder:
         """The fewest tokens that a long text of this length can have; 0 if there is no bound."""
         longest = self._longest if len(text) >= _LONG else None
         return 0 if longest is None else -(-len(text) // longest)
+
+    @cached_property
+    def pair_template(self) -> PairTemplate:
+        """The special tokens that ``tokenizer.json`` puts around two texts.
+
+        Raises:
+            TokenizerError: they do not divide the texts into two segments.
+        """
+        encoding = self._vocabulary.run("aa", partial(self._backend.encode, "a", "a"))
+        texts, ids = encoding.sequence_ids, encoding.ids
+        if not {0, 1} <= set(texts):
+            raise TokenizerError("the tokenizer does not read two texts together")
+        start, end = texts.index(0), len(texts) - texts[::-1].index(0)
+        second, stop = texts.index(1), len(texts) - texts[::-1].index(1)
+        types = encoding.type_ids
+        segment = types.index(1) if 1 in types else second
+        if not end <= segment <= second or any(types[segment:]) != all(types[segment:]):
+            raise TokenizerError("the tokenizer gives the tokens of two texts unknown types")
+        return PairTemplate(ids[:start], ids[end:second], ids[stop:], segment - end)
 
     def _encoded_by(
         self, encode: Callable[[str], list[int]], text: str, watch: Watch | None

@@ -45,7 +45,8 @@ def describe(ref: str, context: int | None, options: LocalBackend | None) -> Mod
         capabilities=Capabilities.of(
             SETTINGS,
             generates=architecture.generates,
-            embeds=architecture.embedding.problem is None,
+            embeds=architecture.embeds,
+            reranks=architecture.embedding.problem is None,
         ),
         licence=source.licence(),
         memory=network.memory,

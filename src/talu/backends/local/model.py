@@ -13,6 +13,7 @@ from functools import partial
 from talu.backends.local.generation import AsyncLocalGeneration, LocalGeneration, Submitted
 from talu.backends.local.prompt import prompt_of, stop_notes
 from talu.backends.local.replies import reply_of
+from talu.backends.local.scores import TextScores
 from talu.backends.local.texts import Texts
 from talu.checks import check_boolean
 from talu.config import FIELDS
@@ -25,7 +26,7 @@ from talu.error_text import nearest, shown
 from talu.exceptions import StateError, ValidationError
 from talu.first_use import loaded
 from talu.forks import ForkSafeLock
-from talu.protocols import Embedded
+from talu.protocols import Embedded, Scored
 from talu.sampling import resolve_sampling
 from talu.types import (
     KV_DTYPES,
@@ -92,6 +93,9 @@ class LocalModel:
         self._gate = ForkSafeLock(reentrant=True)  # a signal handler may call in
         self._closed = False
         self._texts = Texts(ref, lambda: self._engine, self._track, self._info.notes)
+        self._scores = TextScores(
+            ref, lambda: self._engine, self._track, self._texts, self._info.notes
+        )
         self._tickets: weakref.WeakSet[Ticket | EmbeddingTicket] = weakref.WeakSet()
         self._releasing = weakref.finalize(self, _let_go, self._lease)
         self._releasing.atexit = False
@@ -181,7 +185,8 @@ class LocalModel:
         return Capabilities.of(
             self.settings,
             generates=architecture.generates,
-            embeds=architecture.embedding.problem is None,
+            embeds=architecture.embeds,
+            reranks=architecture.embedding.problem is None,
         )
 
     @property
@@ -212,6 +217,26 @@ class LocalModel:
     ) -> AsyncGenerator[Embedded]:
         """Like ``embed``, awaited; tokenizing runs in a thread beside the loop."""
         return self._texts.aembed(batches, options)
+
+    def score(
+        self, query: str, batches: Iterable[Sequence[str]], options: EmbeddingOptions
+    ) -> Generator[Scored]:
+        """The scores of each batch of documents; several of them run in one step of the engine.
+
+        Raises:
+            GenerationError: query or document is too long for the model, or a score is not finite.
+            EmptyPromptError: a text has no tokens.
+            ValidationError: neither the caller nor the model's folder names a pooling, or the
+                model needs none.
+            StateError: the model is closed, or was closed during the call.
+        """
+        return self._scores.score(query, batches, options)
+
+    def ascore(
+        self, query: str, batches: AsyncIterable[Sequence[str]], options: EmbeddingOptions
+    ) -> AsyncGenerator[Scored]:
+        """Like ``score``, awaited; tokenizing runs in a thread beside the loop."""
+        return self._scores.ascore(query, batches, options)
 
     def close(self) -> None:
         """Cancel the requests of this object and release its engine lease; idempotent.

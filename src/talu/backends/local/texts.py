@@ -4,8 +4,10 @@ The next batch is tokenized and queued while the engine computes the current one
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
+from talu.backends.local.read_ahead import aread_ahead, read_ahead
 from talu.callers import warn
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
@@ -69,42 +71,29 @@ class Texts:
         self, batches: Iterable[Sequence[str]], options: EmbeddingOptions
     ) -> Generator[Embedded]:
         """Vectors of each batch, in order; see ``talu.protocols.Backend``."""
-        ahead: _Batch | None = None
-        first = 0
-        for texts in batches:
-            batch = self._start(texts, options, first)
-            first += len(texts)
-            if ahead is not None:
-                yield self._finish(ahead, options)
-            ahead = batch
-        if ahead is not None:
-            yield self._finish(ahead, options)
+        start = partial(self._start, options)
+        yield from read_ahead(batches, start, partial(self._finish, options))
 
     async def aembed(
         self, batches: AsyncIterable[Sequence[str]], options: EmbeddingOptions
     ) -> AsyncGenerator[Embedded]:
         """Like ``embed``, awaited; slow work runs in a thread."""
-        ahead: _Batch | None = None
-        first = 0
-        async for texts in batches:
-            self._pooling(self._supported(), options.pooling)  # its warning needs this stack
-            batch = await TOKENIZING.call(self._start, texts, options, first)
-            first += len(texts)
-            if ahead is not None:
-                yield await self._afinish(ahead, options)
-            ahead = batch
-        if ahead is not None:
-            yield await self._afinish(ahead, options)
 
-    def _start(self, texts: Sequence[str], options: EmbeddingOptions, first: int) -> _Batch:
+        async def start(texts: Sequence[str], first: int) -> _Batch:
+            self._pooling(self._supported(), options.pooling)  # its warning needs this stack
+            return await TOKENIZING.call(self._start, options, texts, first)
+
+        async for embedded in aread_ahead(batches, start, partial(self._afinish, options)):
+            yield embedded
+
+    def _start(self, options: EmbeddingOptions, texts: Sequence[str], first: int) -> _Batch:
         engine = self._supported()
         pooling = self._pooling(engine, options.pooling)
         prompt, skip = self._prompt(engine, options)
         ids: list[list[int]] = []
         cut: list[int] = []
         for number, text in enumerate(texts, first):
-            check_text(text, f"text {number}")
-            tokens, is_cut = _tokens(engine, number, prompt + text, options)
+            tokens, is_cut = self.tokens(number, text, options, prompt=prompt)
             ids.append(tokens)
             if is_cut:
                 cut.append(number)
@@ -114,13 +103,59 @@ class Texts:
         self._track(ticket)
         return _Batch(ticket, first, tuple(cut))
 
-    def _finish(self, batch: _Batch, options: EmbeddingOptions) -> Embedded:
+    def tokens(
+        self,
+        number: int,
+        text: str,
+        options: EmbeddingOptions,
+        *,
+        prompt: str = "",
+        taken: int | None = None,
+    ) -> tuple[list[int], bool]:
+        """The tokens of a text, and whether it was cut.
+
+        Args:
+            number: of the text, for messages.
+            text: what is embedded.
+            options: whether it may be cut, and until when that may take.
+            prompt: stands before the text.
+            taken: how many tokens of other texts and special tokens go with it, if it is no text
+                of its own; None adds the special tokens of a single text.
+
+        Raises:
+            GenerationError: it is too long (code ``GENERATION_CONTEXT_OVERFLOW``), or it takes
+                too long.
+            TokenizerError: it cannot be tokenized.
+        """
+        engine, others = self._engine(), taken or 0
+
+        def watch(count: int) -> None:
+            if options.deadline is not None:
+                options.deadline.check()
+            if not options.truncate:
+                engine.check_text_size(number, count + others)
+
+        check_text(text, f"text {number}")
+        tokenizer, whole, text = engine.tokenizer, taken is None, prompt + text
+        if options.truncate:
+            watch(0)
+            return tokenizer.encode_at_most(
+                text,
+                engine.text_limit - others,
+                special_tokens=whole,
+                at_start=engine.architecture.embedding.texts.truncates_start,
+                watch=watch,
+            )
+        watch(tokenizer.fewest_tokens(text))
+        return tokenizer.encode(text, special_tokens=whole, watch=watch), False
+
+    def _finish(self, options: EmbeddingOptions, batch: _Batch) -> Embedded:
         pooled = batch.ticket.wait()
         engine = self._engine()
         vectors = engine.head.vectors(pooled, normalize=options.normalize, first=batch.first)
         return Embedded(vectors, batch.cut, self._notes)
 
-    async def _afinish(self, batch: _Batch, options: EmbeddingOptions) -> Embedded:
+    async def _afinish(self, options: EmbeddingOptions, batch: _Batch) -> Embedded:
         pooled = await batch.ticket.wait_async()
         engine = self._engine()
         vectors = await TOKENIZING.call(
@@ -131,6 +166,10 @@ class Texts:
     def _supported(self) -> Engine:
         engine = self._engine()
         problem = engine.architecture.embedding.problem
+        if engine.architecture.scores_pairs:
+            problem = (
+                f"{self._ref} scores pairs of texts and has no embeddings: use rerank or score"
+            )
         if problem is not None:
             raise GenerationError(problem, "GENERATION_UNSUPPORTED", {"model": self._ref})
         return engine
@@ -183,23 +222,3 @@ class Texts:
             return prompt, 0
         ids = engine.tokenizer.encode(prompt)
         return prompt, len(ids) - (ids[-1:] != [] and ids[-1] in engine.tokenizer.special_ids)
-
-
-def _tokens(
-    engine: Engine, number: int, text: str, options: EmbeddingOptions
-) -> tuple[list[int], bool]:
-    """The tokens of a text, and whether it was cut."""
-
-    def watch(count: int) -> None:
-        if options.deadline is not None:
-            options.deadline.check()
-        if not options.truncate:
-            engine.check_text_size(number, count)
-
-    tokenizer = engine.tokenizer
-    if options.truncate:
-        watch(0)
-        at_start = engine.architecture.embedding.texts.truncates_start
-        return tokenizer.encode_at_most(text, engine.text_limit, at_start=at_start, watch=watch)
-    watch(tokenizer.fewest_tokens(text))
-    return tokenizer.encode(text, watch=watch), False

@@ -28,7 +28,7 @@ from talu.protocols import Embedded
 from talu.types import EmbeddingOptions
 from talu.unicode import check_unicode
 
-__all__ = ["RemoteTexts", "encode_embedding", "parts", "vectors_of"]
+__all__ = ["RemoteTexts", "check_options", "encode_embedding", "parts", "vectors_of"]
 
 TEXTS = 64  # of one request
 CHARACTERS = 100_000  # of one request, unless a single text is longer
@@ -65,7 +65,7 @@ class RemoteTexts:
         self, batches: Iterable[Sequence[str]], options: EmbeddingOptions
     ) -> Generator[Embedded]:
         """The vectors of each batch, in order."""
-        check_options(self._target, options)
+        self._check(options)
         for texts in batches:
             work = partial(self._vectors, texts, options)
             yield Embedded(run_in_background(work, options.deadline))
@@ -74,9 +74,18 @@ class RemoteTexts:
         self, batches: AsyncIterable[Sequence[str]], options: EmbeddingOptions
     ) -> AsyncGenerator[Embedded]:
         """Like ``embed``, awaited."""
-        check_options(self._target, options)
+        self._check(options)
         async for texts in batches:
             yield Embedded(await self._vectors(texts, options))
+
+    def _check(self, options: EmbeddingOptions) -> None:
+        check_options(options)
+        if not self._target.provider.embeddings:
+            raise GenerationError(
+                f"{self._target.provider.name} has no embeddings: use a provider that has",
+                "GENERATION_UNSUPPORTED",
+                {"model": self._target.name},
+            )
 
     async def _vectors(
         self, texts: Sequence[str], options: EmbeddingOptions
@@ -103,7 +112,7 @@ def _checked(answer: object, count: int, options: EmbeddingOptions) -> NDArray[n
         return str(malformed)
 
 
-def check_options(target: Target, options: EmbeddingOptions) -> None:
+def check_options(options: EmbeddingOptions) -> None:
     """Refuse options that only a model in this process has.
 
     Raises:
@@ -118,12 +127,6 @@ def check_options(target: Target, options: EmbeddingOptions) -> None:
         if is_set:
             wrong = f"{name} is the server's choice for a model behind an endpoint: leave it out"
             raise ValidationError(wrong, "UNSUPPORTED", {"param": name})
-    if not target.provider.embeddings:
-        raise GenerationError(
-            f"{target.provider.name} has no embeddings: use a provider that has",
-            "GENERATION_UNSUPPORTED",
-            {"model": target.name},
-        )
 
 
 def encode_embedding(texts: Sequence[str], target: Target, options: EmbeddingOptions) -> Body:

@@ -35,6 +35,7 @@ from talu.backends.remote.providers import provider_named
 from talu.backends.remote.proxies import proxy_of
 from talu.backends.remote.rate_limits import paused_for
 from talu.backends.remote.reading import Reading
+from talu.backends.remote.reranking import RemoteScores
 from talu.backends.remote.sdk import SdkClient
 from talu.bridge import Bridged
 from talu.checks import check_boolean
@@ -43,7 +44,7 @@ from talu.error_text import kind_of, shown
 from talu.exceptions import EndpointError, StateError, ValidationError
 from talu.first_use import loaded
 from talu.forks import import_whole
-from talu.protocols import AsyncGeneration, Embedded, Generation
+from talu.protocols import AsyncGeneration, Embedded, Generation, Scored
 from talu.types import Capabilities, EmbeddingOptions, Request
 
 __all__ = ["RemoteModel"]
@@ -107,6 +108,7 @@ class RemoteModel:
             lambda: sdk.client(self._endpoint, http_client(self._endpoint, headers, tls), timeout)
         )
         self._texts = RemoteTexts(self._target, self._answer, self._failures)
+        self._scores = RemoteScores(self._target, self._answer, self._failures)
         self._paused_until = 0.0
         self._generations: WeakSet[RemoteGeneration] = WeakSet()
         self._waits: WeakSet[Waiting] = WeakSet()  # of requests that are not streamed
@@ -221,6 +223,18 @@ class RemoteModel:
     ) -> AsyncGenerator[Embedded]:
         """Like ``embed``, awaited."""
         return self._texts.aembed(batches, options)
+
+    def score(
+        self, query: str, batches: Iterable[Sequence[str]], options: EmbeddingOptions
+    ) -> Generator[Scored]:
+        """The scores of each batch of documents, in order."""
+        return self._scores.score(query, batches, options)
+
+    def ascore(
+        self, query: str, batches: AsyncIterable[Sequence[str]], options: EmbeddingOptions
+    ) -> AsyncGenerator[Scored]:
+        """Like ``score``, awaited."""
+        return self._scores.ascore(query, batches, options)
 
     async def _answer(self, body: Body, deadline: Deadline | None) -> object:
         """The JSON of an answer that is not streamed."""

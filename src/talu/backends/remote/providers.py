@@ -66,6 +66,7 @@ class Provider(NamedTuple):
         completions: it has raw completions.
         token_prompts: its raw completions take token ids as a prompt.
         embeddings: it has embeddings.
+        reranks: it scores documents for a query at ``/rerank``.
         forms: how it is asked for a form of the answer (``response_format``); None if it cannot be.
         enforces_strict: it enforces only schemas of OpenAI's strict kind.
         names_tools: it can be told which tool to call.
@@ -92,6 +93,7 @@ class Provider(NamedTuple):
     completions: bool = False
     token_prompts: bool = False
     embeddings: bool = False
+    reranks: bool = False
     forms: Dialect | None = "openai"
     enforces_strict: bool = False
     names_tools: bool = True
@@ -112,7 +114,9 @@ class Provider(NamedTuple):
     @property
     def capabilities(self) -> Capabilities:
         """What its models support, as far as that is known without asking."""
-        return Capabilities.of(self.settings(raw=False), embeds=self.embeddings)
+        return Capabilities.of(
+            self.settings(raw=False), embeds=self.embeddings, reranks=self.reranks
+        )
 
     def settings(self, *, raw: bool) -> Mapping[str, str]:
         """The settings that it honours, and their names in a request.
@@ -132,7 +136,12 @@ class Provider(NamedTuple):
 
 
 PLAIN = Provider(  # a server of which only the address is known
-    name="compatible", needs_key=False, completions=True, token_prompts=True, embeddings=True
+    name="compatible",
+    needs_key=False,
+    completions=True,
+    token_prompts=True,
+    embeddings=True,
+    reranks=True,
 )
 PLAIN_ANTHROPIC = Provider(  # the same with Anthropic's protocol
     name="anthropic_compatible",
@@ -188,6 +197,7 @@ _ROWS = (
         completions=True,
         token_prompts=True,
         embeddings=True,
+        reranks=True,
         forms="vllm",
         first_token_s=LOCAL_S,
         owned_by=("vllm",),
@@ -201,6 +211,7 @@ _ROWS = (
         completions=True,
         token_prompts=True,
         embeddings=True,
+        reranks=True,
         forms="sglang",
         first_token_s=LOCAL_S,
         owned_by=("sglang",),
@@ -227,6 +238,7 @@ _ROWS = (
         completions=True,
         token_prompts=True,
         embeddings=True,
+        reranks=True,
         forms="llamacpp",
         names_tools=False,
         first_token_s=LOCAL_S,
@@ -253,6 +265,7 @@ _ROWS = (
         also={"top_k": "top_k", "min_p": "min_p", "repetition_penalty": "repeat_penalty"},
         completions=True,
         embeddings=True,
+        reranks=True,
         without=frozenset({"parallel_tool_calls"}),
         first_token_s=LOCAL_S,
     ),
@@ -272,6 +285,7 @@ _ROWS = (
         without=frozenset({"parallel_tool_calls"}),
         completions=True,
         embeddings=True,
+        reranks=True,
     ),
     Provider(
         name="fireworks",
