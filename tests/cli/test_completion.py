@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from talu.cli.main import COMMANDS
+
 Talu = Callable[..., Any]
 COMMIT = "0123456789" * 4
 
@@ -43,10 +45,7 @@ def path(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("words", "offers"),
     [
-        (
-            "talu ''",
-            "ask chat embed rerank tokenize log get ls rm describe convert bench serve completion",
-        ),
+        ("talu ''", " ".join(COMMANDS)),
         ("talu em", "embed"),
         ("talu ask --max", "--max-tokens"),
         ("talu log ''", "delete export import list search show"),

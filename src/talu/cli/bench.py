@@ -5,7 +5,6 @@ It measures single requests to the engine, so that programs get the same speed.
 
 import json
 import os
-import platform
 import random
 import statistics
 import sys
@@ -24,6 +23,7 @@ from talu.cli.tables import print_table
 from talu.cli.text import NOT_EMPTY
 from talu.client import Client
 from talu.engine.engine import Engine
+from talu.engine.machine import processor
 from talu.engine.model import ModelInfo
 from talu.engine.registry import acquire
 from talu.engine.ticket import Result
@@ -31,7 +31,7 @@ from talu.exceptions import GenerationError
 from talu.sampling import SamplingParams
 from talu.types import KV_DTYPES, WEIGHT_FORMATS, KVDtype, LocalBackend, WeightFormat
 
-__all__ = ["Rate", "command", "decode_rate", "prefill_rate", "processor"]
+__all__ = ["Rate", "command", "decode_rate", "prefill_rate"]
 
 PREFILL = 512
 DECODE = 64
@@ -154,16 +154,6 @@ def _warn_if_busy(load: float) -> None:
             "cores: other work makes all figures smaller",
             err=True,
         )
-
-
-def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The name of the processor, or its architecture if the system does not know the name."""
-    try:
-        lines = cpuinfo.read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.machine()
 
 
 def prefill_rate(engine: Engine, length: int, seed: int) -> float:

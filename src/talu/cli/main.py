@@ -32,6 +32,7 @@ COMMANDS = (
     "describe",
     "convert",
     "bench",
+    "doctor",
     "serve",
     "completion",
 )
