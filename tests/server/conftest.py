@@ -76,13 +76,39 @@ def pocket() -> Iterator[Running]:
         yield server
 
 
+class Stage:
+    """A backend that is the scripted model of the current test."""
+
+    def __init__(self) -> None:
+        self.current = ScriptedModel()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.current, name)
+
+
+@pytest.fixture(scope="session")
+def stage() -> Iterator[tuple[Stage, Running]]:
+    """A server whose model each test replaces; to stop one takes a fifth of a second."""
+    found = Stage()
+    with serving(ModelSpec("script", found)) as server:
+        yield found, server
+
+
 @pytest.fixture
-def scripted() -> Iterator[Any]:
-    """Serve a model with these scripts; returns the model and the server."""
+def scripted(stage: tuple[Stage, Running]) -> Iterator[Any]:
+    """Serve the model ``script`` with these scripts; returns the model and the server.
+
+    With options, and for ``own=True``, the test has a server of its own.
+    """
     with ExitStack() as stack:
 
-        def start(*scripts: str | Iterable[Step], **options: Any) -> tuple[ScriptedModel, Running]:
+        def start(
+            *scripts: str | Iterable[Step], own: bool = False, **options: Any
+        ) -> tuple[ScriptedModel, Running]:
             model = ScriptedModel(*scripts)
-            return model, stack.enter_context(serving(ModelSpec("script", model), **options))
+            if own or options:
+                return model, stack.enter_context(serving(ModelSpec("script", model), **options))
+            stage[0].current = model
+            return model, stage[1]
 
         yield start

@@ -254,7 +254,7 @@ def test_every_answer_has_an_id_that_the_log_has_as_well(
     scripted, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    _, server = scripted()
+    _, server = scripted(own=True)
     answer = httpx2.get(f"{server.url}/v1/nothing")
     server.join()
     assert answer.headers["x-request-id"] == answer.headers["request-id"]

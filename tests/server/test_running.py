@@ -202,7 +202,7 @@ def test_answers_that_outlast_the_shutdown_end_with_an_error() -> None:
 
 
 def test_no_connection_is_accepted_after_the_end(scripted) -> None:
-    _, server = scripted()
+    _, server = scripted(own=True)
     server.join()
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(f"{server.url}/health")
