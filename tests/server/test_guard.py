@@ -144,6 +144,19 @@ def test_the_page_of_the_paths_loads_nothing_and_runs_nothing(pocket) -> None:
     assert "POST /v1/chat/completions" in page.text
 
 
+def test_the_description_has_the_errors_that_are_sent(pocket) -> None:
+    described = httpx2.get(f"{pocket.url}/openapi.json").json()
+    for path, methods in described["paths"].items():
+        for about in methods.values():
+            assert "422" not in about["responses"]
+            form = about["responses"]["4XX"]["content"]["application/json"]["schema"]["$ref"]
+            own = "Anthropic" if path.startswith("/v1/messages") else "OpenAI"
+            assert form == f"#/components/schemas/{own}Error"
+    assert {*described["components"]["schemas"]["OpenAIErrorDetail"]["required"]} == {
+        *post(pocket, {}).json()["error"]
+    }
+
+
 @pytest.mark.parametrize(
     "kind", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]
 )
@@ -187,6 +200,7 @@ def test_another_method_is_not_allowed(pocket, method: str) -> None:
     headers = {"content-type": "application/json"}
     answer = httpx2.request(method, pocket.url + CHAT, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert answer.headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize(

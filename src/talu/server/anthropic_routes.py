@@ -7,13 +7,14 @@ from talu.server.anthropic_body import NAMES, CountBody, MessagesBody, asked, re
 from talu.server.anthropic_messages import MessagesEncoder
 from talu.server.failures import naming
 from talu.server.guard import namespace_of
+from talu.server.refusals import ANTHROPIC_ERRORS
 from talu.server.responses import STREAMED, Json, new_head, respond
 from talu.server.service import Service
 from talu.threads import beside_loop
 
 __all__ = ["ROUTER"]
 
-ROUTER = APIRouter(prefix="/v1/messages", tags=["Anthropic"])
+ROUTER = APIRouter(prefix="/v1/messages", tags=["Anthropic"], responses=ANTHROPIC_ERRORS)
 
 
 @ROUTER.post("", responses=STREAMED)

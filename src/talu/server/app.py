@@ -111,4 +111,6 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     code = HTTP_CODES.get(error.status_code, "BAD_REQUEST")
     text = {404: "there is no such path; /docs lists them", 400: "the body is not JSON"}
     message: Any = text.get(error.status_code, error.detail)
-    return _answer(Failure(error.status_code, code, str(message)), request)
+    answer = _answer(Failure(error.status_code, code, str(message)), request)
+    answer.headers.update(error.headers or {})  # such as the allowed methods
+    return answer

@@ -11,12 +11,13 @@ from talu.server.openai_embeddings import EmbeddingBody, embeddings_body
 from talu.server.openai_models import model_body, models_body
 from talu.server.openai_responses import ResponseEncoder
 from talu.server.openai_responses_body import ResponseBody
+from talu.server.refusals import OPENAI_ERRORS
 from talu.server.responses import STREAMED, Json, new_head, respond
 from talu.server.service import Service
 
 __all__ = ["ROUTER"]
 
-ROUTER = APIRouter(prefix="/v1", tags=["OpenAI"])
+ROUTER = APIRouter(prefix="/v1", tags=["OpenAI"], responses=OPENAI_ERRORS)
 
 
 @ROUTER.post("/chat/completions", responses=STREAMED)

@@ -6,12 +6,13 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
+from talu.server.refusals import OPENAI_ERRORS
 from talu.server.responses import Json
 from talu.server.service import Service
 
 __all__ = ["ROUTER"]
 
-ROUTER = APIRouter(tags=["Server"])
+ROUTER = APIRouter(tags=["Server"], responses=OPENAI_ERRORS)
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 PAGE = """<!doctype html>
@@ -35,7 +36,11 @@ async def health() -> Response:
     return Json({"status": "ok"})
 
 
-@ROUTER.get("/metrics")
+@ROUTER.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"description": "Prometheus' text format", "content": {"text/plain": {}}}},
+)
 async def metrics(request: Request) -> Response:
     """Count requests, tokens and times by model, for Prometheus."""
     service: Service = request.app.state.service

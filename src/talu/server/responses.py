@@ -13,11 +13,12 @@ from talu.server.asked import Asked
 from talu.server.encoders import Encoder, Head, json_bytes
 from talu.server.failures import failure_of
 from talu.server.logs import log_failure
+from talu.server.refusals import Described
 from talu.server.service import Service
 
 __all__ = ["STREAMED", "Json", "new_head", "respond"]
 
-STREAMED: dict[int | str, dict[str, Any]] = {
+STREAMED: Described = {
     200: {
         "description": "The answer; with stream=true its pieces as server-sent events.",
         "content": {"application/json": {}, "text/event-stream": {}},

@@ -15,13 +15,14 @@ from talu.server.bodies import Body, without_unset
 from talu.server.failures import Failure, naming
 from talu.server.openai_chat import MAX_MESSAGES, Message
 from talu.server.openai_fields import FunctionTool, tools_of
+from talu.server.refusals import OPENAI_ERRORS
 from talu.server.responses import Json
 from talu.server.service import Service
 from talu.threads import beside_loop
 
 __all__ = ["ROUTER"]
 
-ROUTER = APIRouter(tags=["Tokens"])
+ROUTER = APIRouter(tags=["Tokens"], responses=OPENAI_ERRORS)
 NAMES = {"ids": "tokens", "text": "prompt", "extra_context": "chat_template_kwargs"}
 
 
