@@ -171,6 +171,7 @@ PURE = [  # pure files: no input, output, threads or clocks
     "server/openai_responses.py",
     "server/openai_responses_body.py",
     "server/options.py",
+    "server/reranking.py",
     "server/tool_use.py",
     "storage/histories.py",
     "storage/rows.py",

@@ -13,7 +13,13 @@ from starlette.middleware.cors import CORSMiddleware
 from talu.hooks.metrics import MetricsHook
 from talu.router.policies import Policy
 from talu.router.spec import ModelInput
-from talu.server import anthropic_routes, openai_routes, pages, token_routes
+from talu.server import (
+    anthropic_routes,
+    openai_routes,
+    pages,
+    reranking_routes,
+    token_routes,
+)
 from talu.server.bodies import body_failure
 from talu.server.failures import Failure
 from talu.server.guard import Callers, Keys
@@ -27,7 +33,13 @@ from talu.server.service import Service
 
 __all__ = ["create_app"]
 
-ROUTERS = (openai_routes.ROUTER, anthropic_routes.ROUTER, token_routes.ROUTER, pages.ROUTER)
+ROUTERS = (
+    openai_routes.ROUTER,
+    anthropic_routes.ROUTER,
+    reranking_routes.ROUTER,
+    token_routes.ROUTER,
+    pages.ROUTER,
+)
 HEADERS = ["authorization", "x-api-key", "content-type", "anthropic-version", "anthropic-beta"]
 HTTP_CODES = {404: "PATH_NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
