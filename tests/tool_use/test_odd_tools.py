@@ -1,6 +1,7 @@
 """Tools and models that behave badly: an error that the model is told, and a chat that goes on."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from tests.conftest import Faces, SyncFace
 from talu import ScriptedModel
 from talu.chat.builder import MAX_CALLS, TOO_MANY
 from talu.structured import checking
-from talu.tools import Tool
+from talu.tools import Tool, execution
 from talu.types import ToolCallDelta, ToolCallEvent
 
 ANY: dict[str, Any] = {"type": "object"}
@@ -151,3 +152,70 @@ def test_the_arguments_of_a_call_are_checked_once(
     client = faces.client_of(script)
     faces.run(client.ask("go", tools=[tool], max_rounds=2, approve=lambda call: True))
     assert checked == [{"b": 1}]
+
+
+class Odd(dict[str, Any]):
+    def items(self) -> Any:
+        raise LookupError("no items")
+
+
+def doubled(levels: int) -> Any:
+    value: Any = "x"
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (b"x", "is of the type bytes"),
+        (float("nan"), "no JSON form"),
+        ("x" * 1_000_001, "more than 1,000,000 characters"),
+        (list(range(500_000)), "more than 1,000,000 characters"),
+        (doubled(60), "more than 1,000,000 characters"),
+        (Odd(a=1), "LookupError: no items"),
+    ],
+    ids=["bytes", "nan", "long", "many", "doubled", "odd"],
+)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_result_that_no_model_can_get_is_told_as_a_failure(
+    faces: Any, value: Any, problem: str, is_async: bool
+) -> None:
+    run = outcome(faces, lambda arguments: value, is_async=is_async)
+    assert run.error.code == "TOOL_RESULT_INVALID"
+    assert problem in run.output
+
+
+def test_a_result_is_written_beside_the_event_loop(faces: Any) -> None:
+    written: list[str] = []
+
+    class Slow(dict[str, Any]):
+        def items(self) -> Any:
+            written.append(threading.current_thread().name)
+            return super().items()
+
+    outcome(faces, lambda arguments: Slow(a=1), is_async=False)
+    assert written[0] == "talu-tool-odd"
+
+
+def test_a_number_that_is_too_large_for_python_is_no_argument(faces: Any) -> None:
+    tool = Tool("good", "", ANY, lambda arguments: "well")
+    script = ScriptedModel([ToolCallEvent("a", "good", '{"b": 1e999}')], "done")
+    answer = faces.run(faces.client_of(script).ask("go", tools=[tool], max_rounds=2))
+    assert answer.tool_runs[0].error.code == "TOOL_ARGUMENTS_INVALID"
+
+
+def test_a_tool_that_hangs_does_not_fill_the_process_with_threads(
+    faces: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "MOST_THREADS", 3)
+    gate = threading.Event()
+    tool = Tool("hangs", "", ANY, lambda arguments: gate.wait(30), timeout=0.02)
+    rounds = [[ToolCallEvent(f"c{number}", "hangs", "{}")] for number in range(5)]
+    client = faces.client_of(ScriptedModel(*rounds, "done"))
+    answer = faces.run(client.ask("go", tools=[tool], max_rounds=9))
+    gate.set()
+    codes = [run.error.code for run in answer.tool_runs]
+    assert codes == ["TOOL_TIMEOUT"] * 3 + ["TOOL_FAILED"] * 2
+    assert "3 earlier calls of it have not returned" in answer.tool_runs[-1].output

@@ -123,7 +123,7 @@ def _output(call: FunctionCallItem, value: Any) -> FunctionCallOutputItem:
         error = value if isinstance(value, ToolExecutionError) else None
         error = error or ToolExecutionError(f"{type(value).__name__}: {value}")
         value, status = told(error), ItemStatus.FAILED
-    text = loaded("talu.tools.execution", "result_text")(value)
+    text = loaded("talu.tools.results", "result_text")(value)
     return FunctionCallOutputItem(
         call_id=call.call_id, output=text, name=_name(call.name), status=status
     )

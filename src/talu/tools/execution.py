@@ -3,37 +3,33 @@
 import asyncio
 import contextlib
 import contextvars
-import dataclasses
 import json
+import math
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import date
-from datetime import time as time_of_day
-from enum import Enum
 from functools import partial
 from threading import current_thread, main_thread
-from typing import Any
-from uuid import UUID
+from typing import Any, TypeVar
 
 from talu.bridge import run_in_background
-from talu.error_text import shortened, shown
 from talu.exceptions import ToolExecutionError
-from talu.structured.type_schemas import is_model
 from talu.threads import in_daemon_thread
 from talu.tools.calls import ToolCall, ToolRun, told
 from talu.tools.definition import Tool
+from talu.tools.results import described_error, result_text
 
-__all__ = ["Runs", "arguments_of", "execute", "execute_async", "result_text"]
+__all__ = ["Runs", "arguments_of", "execute", "execute_async"]
 
-MAX_RESULT = 1_000_000  # characters
-MAX_DEPTH = 100  # of a result
+T = TypeVar("T")
+MOST_THREADS = 1_000  # of one tool; those of calls whose time was up go on
 AT_ONCE = 32  # calls of one answer that run at the same time
 
 
 def arguments_of(call: ToolCall) -> dict[str, Any]:
     """The checked arguments of a call; see ``ToolCall.parsed_arguments``."""
     try:
-        arguments = json.loads(call.arguments, parse_constant=_refuse_constant)
+        arguments = json.loads(call.arguments, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise _unfit(call, f"they are not JSON ({error})") from error
     if not isinstance(arguments, dict):
@@ -50,20 +46,21 @@ def execute(call: ToolCall) -> Any:
     arguments, tool = arguments_of(call), _tool_of(call)
     if tool.is_async or tool.timeout is not None:
         context = contextvars.copy_context()
-        work = partial(_in_context, context, partial(_finished, call, arguments))
-        value = run_in_background(work)
-    else:
-        try:
-            value = tool.run(arguments)
-        except Exception as error:
-            raise _raised(call, error) from error
-    result_text(value, call)
-    return value
+        work = partial(_finished, call, arguments, partial(_checked, call))
+        return run_in_background(partial(_in_context, context, work))
+    try:
+        return _checked(call, tool.run(arguments))
+    except Exception as error:
+        raise _raised(call, error) from error
 
 
 async def execute_async(call: ToolCall) -> Any:
     """Like ``execute``, awaited."""
-    value = await _finished(call, arguments_of(call))
+    return await _finished(call, arguments_of(call), partial(_checked, call))
+
+
+def _checked(call: ToolCall, value: Any) -> Any:
+    """A result that has a text."""
     result_text(value, call)
     return value
 
@@ -77,12 +74,12 @@ async def _in_context(context: contextvars.Context, make: Callable[[], Awaitable
     return await asyncio.get_running_loop().create_task(run(), context=context)
 
 
-async def _finished(call: ToolCall, arguments: dict[str, Any]) -> Any:
-    """The result of the function, within its time limit."""
+async def _finished(call: ToolCall, arguments: dict[str, Any], finish: Callable[[Any], T]) -> T:
+    """What ``finish`` makes of the result of the function, within its time limit."""
     tool = _tool_of(call)
     try:
         async with asyncio.timeout(tool.timeout) as limit:
-            value = await _called(tool, arguments)
+            return await _called(tool, arguments, finish)
     except TimeoutError as error:
         if not limit.expired():  # the function's own
             raise _raised(call, error) from error
@@ -91,14 +88,17 @@ async def _finished(call: ToolCall, arguments: dict[str, Any]) -> Any:
         raise ToolExecutionError(late, "TOOL_TIMEOUT", _about(call)) from None
     except Exception as error:
         raise _raised(call, error) from error
-    return value
 
 
-async def _called(tool: Tool, arguments: dict[str, Any]) -> Any:
+async def _called(tool: Tool, arguments: dict[str, Any], finish: Callable[[Any], T]) -> T:
     if tool.is_async:
-        return await _awaited(partial(tool.run, arguments))
-    value = await in_daemon_thread(f"talu-tool-{tool.name}", _guarded, tool, arguments)
-    return await _awaited(lambda: value) if isinstance(value, Awaitable) else value
+        return finish(await _awaited(partial(tool.run, arguments)))
+    name = f"talu-tool-{tool.name}"
+    if sum(thread.name == name for thread in threading.enumerate()) >= MOST_THREADS:
+        busy = f"{MOST_THREADS:,} earlier calls of it have not returned"
+        raise ToolExecutionError(f"the tool {tool.name!r} was not called: {busy}", "TOOL_FAILED")
+    value = await in_daemon_thread(name, _guarded, tool, arguments, finish)
+    return finish(await _awaited(lambda: value)) if isinstance(value, Awaitable) else value
 
 
 async def _awaited(make: Callable[[], Awaitable[Any]]) -> Any:
@@ -109,83 +109,33 @@ async def _awaited(make: Callable[[], Awaitable[Any]]) -> Any:
     except asyncio.CancelledError as error:
         if task is None or task.cancelling():
             raise
-        raise _Ended(_shown(error)) from error
+        raise _Ended(described_error(error)) from error
     except Exception:
         raise
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
             raise  # of the user
-        raise _Ended(_shown(error)) from error
+        raise _Ended(described_error(error)) from error
 
 
-def _guarded(tool: Tool, arguments: dict[str, Any]) -> Any:
-    """Call the function; what a future cannot hold, or what would end the loop, is an error."""
+def _guarded(tool: Tool, arguments: dict[str, Any], finish: Callable[[Any], T]) -> Any:
+    """Call the function; what a future cannot hold, or what would end the loop, is an error.
+
+    A result is finished in this thread, because writing a large one takes long.
+    """
     try:
-        return tool.run(arguments)
+        value = tool.run(arguments)
+        return value if isinstance(value, Awaitable) else finish(value)
     except StopIteration as error:
-        raise _Ended(_shown(error)) from error
+        raise _Ended(described_error(error)) from error
     except Exception:
         raise
     except BaseException as error:
-        raise _Ended(_shown(error)) from error
+        raise _Ended(described_error(error)) from error
 
 
 class _Ended(Exception):
     """The function raised what ends a task, a thread or a program."""
-
-
-def result_text(value: object, call: ToolCall | None = None) -> str:
-    """The text of a result for the model: a text as it is, anything else as JSON.
-
-    Dataclasses, pydantic models, enums, dates, sets and tuples are written as their plain forms.
-
-    Raises:
-        ToolExecutionError: it has no JSON form, or more than 1,000,000 characters.
-    """
-    about = _about(call)
-    what = "the result" if call is None else f"the result of the tool {call.name!r}"
-    try:
-        text = str.__str__(value) if isinstance(value, str) else _json(value)
-        text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        wrong = f"{what} has no JSON form: {error}"
-        raise ToolExecutionError(wrong, "TOOL_RESULT_INVALID", about) from error
-    if len(text) > MAX_RESULT:
-        wrong = f"{what} has {len(text):,} characters; the limit is {MAX_RESULT:,}"
-        raise ToolExecutionError(wrong, "TOOL_RESULT_INVALID", about)
-    return text
-
-
-def _json(value: object) -> str:
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    """The value in JSON's own types."""
-    if depth > MAX_DEPTH:
-        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
-    deeper = partial(_plain, depth=depth + 1)
-    match value:
-        case Enum():
-            return deeper(value.value)
-        case None | bool() | str() | int() | float():
-            return value
-        case date() | time_of_day():
-            return value.isoformat()
-        case UUID():
-            return str(value)
-        case dict():
-            if not all(isinstance(key, str) for key in value):
-                raise TypeError(f"a key of an object is not text: {shown(list(value))}")
-            return {key: deeper(each) for key, each in value.items()}
-        case list() | tuple() | set() | frozenset():
-            return [deeper(each) for each in value]
-    if is_model(type(value)):
-        return value.model_dump(mode="json")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value)]
-        return {name: deeper(getattr(value, name)) for name in names}
-    raise TypeError(f"{shown(value)} is of the type {type(value).__name__}")
 
 
 class Runs:
@@ -249,7 +199,7 @@ class Runs:
             began_ns, began = time.time_ns(), time.perf_counter()
             error: ToolExecutionError | None = None
             try:
-                output = result_text(await _finished(call, arguments), call)
+                output = await _finished(call, arguments, partial(result_text, call=call))
             except ToolExecutionError as failure:
                 error, output = failure, told(failure)
             took = (time.perf_counter() - began) * 1000
@@ -275,22 +225,20 @@ def _unfit(call: ToolCall, problem: str) -> ToolExecutionError:
 def _raised(call: ToolCall, error: BaseException) -> ToolExecutionError:
     if isinstance(error, ToolExecutionError):
         return error
-    what = str(error) if isinstance(error, _Ended) else _shown(error)
+    what = str(error) if isinstance(error, _Ended) else described_error(error)
     failure = f"the tool {call.name!r} failed with {what}"
     return ToolExecutionError(failure, "TOOL_FAILED", _about(call))
 
 
-def _shown(error: BaseException) -> str:
-    """An error as text; also one whose own text cannot be made."""
-    try:
-        text = f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - of a class of the user
-        text = f"{type(error).__name__}, whose text cannot be made"
-    return shortened(text.encode("utf-8", "backslashreplace").decode())
+def _about(call: ToolCall) -> dict[str, object]:
+    return {"tool": call.name, "call_id": call.id}
 
 
-def _about(call: ToolCall | None) -> dict[str, object]:
-    return {} if call is None else {"tool": call.name, "call_id": call.id}
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is too large")
+    return number
 
 
 def _refuse_constant(name: str) -> None:
