@@ -24,6 +24,7 @@ COMMANDS = (
     "chat",
     "embed",
     "rerank",
+    "batch",
     "tokenize",
     "log",
     "get",

@@ -103,7 +103,7 @@ def command(
     chosen = [_named(model) for model in models or (BUNDLED,)]
     rule = None if policy is None else loaded("talu.router", POLICIES[policy])(name=policy)
     with contextlib.suppress(KeyboardInterrupt):  # the usual end
-        loaded("talu.server.running", "serve")(chosen, options, _tell, policy=rule)
+        loaded("talu.server", "serve")(chosen, options, _tell, policy=rule)
 
 
 def _named(model: str) -> ModelSpec:

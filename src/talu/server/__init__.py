@@ -1,14 +1,26 @@
-"""Serves models to the clients of other programs' APIs; needs ``pip install "talu[server]"``."""
+"""Serves models to the clients of other programs' APIs; needs ``pip install "talu[server]"``.
+
+The protocols themselves need nothing more than the library does.
+"""
+
+import importlib
 
 from talu.exceptions import DependencyError
-
-try:
-    from talu.server.app import create_app
-except ModuleNotFoundError as error:
-    raise DependencyError(
-        f'the server needs the package {error.name!r}: pip install "talu[server]"',
-        details={"package": error.name},
-    ) from error
 from talu.server.options import ServerOptions
 
-__all__ = ["ServerOptions", "create_app"]
+__all__ = ["ServerOptions", "create_app", "serve"]
+
+PLACES = {"create_app": "talu.server.app", "serve": "talu.server.running"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        found: object = getattr(importlib.import_module(PLACES[name]), name)
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            f'the server needs the package {error.name!r}: pip install "talu[server]"',
+            details={"package": error.name},
+        ) from error
+    return found

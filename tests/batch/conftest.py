@@ -1,0 +1,5 @@
+"""Servers that give prepared answers."""
+
+from tests.remote.conftest import serve
+
+__all__ = ["serve"]
