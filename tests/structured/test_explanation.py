@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 
-from talu import Choice, Client, GenerationConfig, Grammar, Regex, ValidationError
+from talu import (
+    Choice,
+    Client,
+    GenerationConfig,
+    GenerationError,
+    Grammar,
+    Regex,
+    ValidationError,
+)
 from talu.structured.explanation import explained
 from talu.types import Request
 
@@ -105,6 +113,16 @@ def test_the_prompt_of_a_local_model_explains_the_form_and_the_history_does_not(
         bare = chat.send("Hi", response_format=SCHEMA, inject_schema_prompt=False)
         assert AS_TYPE not in bare.prompt
         assert bare.schema_report.explained is None
+
+
+def test_the_error_for_a_prompt_that_is_too_long_names_the_explanation() -> None:
+    form = {"enum": [f"option {number}" for number in range(3000)]}
+    with Client("talu/pocket") as client:
+        with pytest.raises(GenerationError, match="inject_schema_prompt=False") as long:
+            client.ask("Hi", response_format=form)
+        assert long.value.details["context_length"] == 1024
+        bare = client.ask("Hi", response_format=form, inject_schema_prompt=False)
+        assert bare.parsed in form["enum"]
 
 
 @pytest.mark.parametrize("name", ["inject_schema_prompt", "schema_strategy", "allow_thinking"])

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Collection, Generator
 from functools import partial
 
 from talu.backends.local.generation import AsyncLocalGeneration, LocalGeneration, Submitted
-from talu.backends.local.prompt import prompt_of, stop_notes
+from talu.backends.local.prompt import explaining_overflow, prompt_of, stop_notes
 from talu.backends.local.replies import reply_of
 from talu.backends.local.scores import TextScores
 from talu.backends.local.texts import Texts
@@ -270,6 +270,10 @@ class LocalModel:
             self._tickets.add(ticket)
 
     def _submit(self, request: Request) -> Submitted:
+        with explaining_overflow(request):
+            return self._submitted(request)
+
+    def _submitted(self, request: Request) -> Submitted:
         if request.deadline is not None:
             request.deadline.check()
         engine = self._engine

@@ -1,17 +1,18 @@
 """Converts a request to the prompt of a local model, as text and token ids."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from talu.engine.engine import Engine
-from talu.exceptions import EmptyPromptError, ValidationError
+from talu.exceptions import EmptyPromptError, GenerationError, ValidationError
 from talu.first_use import loaded
 from talu.tokenizer.encoding import Watch
 from talu.tokenizer.tokenizer import TAGS, Tokenizer
 from talu.tool_formats.description import Reasoning, ToolFormat
 from talu.types import Request
 
-__all__ = ["Prompt", "prompt_of", "stop_notes", "watch_of"]
+__all__ = ["Prompt", "explaining_overflow", "prompt_of", "stop_notes", "watch_of"]
 
 
 class Prompt(NamedTuple):
@@ -68,6 +69,23 @@ def prompt_of(request: Request, engine: Engine, ref: str, *, must_fit: bool = Fa
     conversation_prompt = loaded("talu.backends.local.conversation", "conversation_prompt")
     prompt: Prompt = conversation_prompt(request, engine, ref, must_fit=must_fit)
     return prompt
+
+
+@contextmanager
+def explaining_overflow(request: Request) -> Generator[None]:
+    """Say in the error of a prompt that is too long that the explanation of a form is in it."""
+    try:
+        yield
+    except GenerationError as error:
+        config = request.config
+        is_explained = config.response_format is not None and config.inject_schema_prompt
+        overflow = error.code == "GENERATION_CONTEXT_OVERFLOW"
+        if not (overflow and is_explained and request.messages is not None):
+            raise
+        wrong = f"{error}, or leave the explanation of response_format out of it"
+        raise GenerationError(
+            f"{wrong} (inject_schema_prompt=False)", error.code, error.details
+        ) from error
 
 
 def stop_notes(sequences: Sequence[str], tokenizer: Tokenizer) -> list[str]:
