@@ -103,6 +103,7 @@ THIRD_PARTY_HOME = {  # a package from outside: the only files or folders that i
     "openai": {"backends/remote/openai_sdk.py"},
     "opentelemetry": {"hooks/otel.py"},
     "pydantic": {"batch/answers.py", "mcp/connection.py", "server"},
+    "prompt_toolkit": {"cli/typed_input.py"},
     "rich": {"cli", "sources/hub.py"},
     "starlette": {"server"},
     "tokenizers": {"tokenizer"},

@@ -6,7 +6,8 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from talu.router.spec import ModelSpec
 pauses = [lambda: threading.Event().wait(0.1)] * 300
 model = ScriptedModel(["word", *pauses], "second answer")
 options.Client = lambda _, profile: Client(ModelSpec("scripted", model))
-sys.exit(main.run(["chat", "--model", "scripted"]))
+sys.exit(main.run(["chat", "--model", "scripted", *sys.argv[1:]]))
 """
+PROMPT = b"\x1b[0m>"  # and the cursor moves on
+SCRIPT = '["word", *pauses], "second answer"'
 
 
 def test_each_line_is_a_message_of_one_conversation(talu: Talu, scripted: Scripted) -> None:
@@ -179,30 +182,85 @@ class Screen:
         return bool(ready)
 
 
-def test_a_terminal_has_a_prompt_and_ctrl_d_ends_the_chat() -> None:
+@contextmanager
+def typed(home: Path, *arguments: str, script: str = SCRIPT) -> Iterator[tuple[Any, Screen, int]]:
+    """The process of a chat in a terminal, its screen, and its keyboard."""
     terminal, inner = pty.openpty()
-    screen = Screen(terminal)
-    command = [sys.executable, "-c", PROGRAM]
+    variables = {"HOME": str(home), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
     with subprocess.Popen(
-        command, stdin=inner, stdout=inner, stderr=inner, start_new_session=True
+        [sys.executable, "-c", PROGRAM.replace(SCRIPT, script), *arguments],
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        start_new_session=True,
+        env=os.environ | variables,
     ) as process:
         os.close(inner)
+        screen = Screen(terminal)
         try:
             screen.wait_for(b"/help")
-            screen.wait_for(b"> ")
-            os.write(terminal, b"hi\r")
-            screen.wait_for(b"word")
-            process.send_signal(signal.SIGINT)
-            screen.wait_for(b"stopped")
-            screen.wait_for(b"> ")
-            screen.press(
-                lambda: process.send_signal(signal.SIGINT), b"Ctrl-D or /exit ends the chat"
-            )
-            screen.press(lambda: os.write(terminal, b"\x04"), ended=process)
-            assert process.wait(timeout=30) == 0
+            screen.wait_for(PROMPT)
+            yield process, screen, terminal
         finally:
             process.kill()
     os.close(terminal)
+
+
+def test_a_terminal_has_a_prompt_and_ctrl_d_ends_the_chat(home: Path) -> None:
+    with typed(home) as (process, screen, keyboard):
+        os.write(keyboard, b"hi\r")
+        screen.wait_for(b"word")
+        process.send_signal(signal.SIGINT)
+        screen.wait_for(b"stopped")
+        screen.wait_for(PROMPT)
+        screen.press(lambda: process.send_signal(signal.SIGINT), b"Ctrl-D or /exit ends the chat")
+        screen.press(lambda: os.write(keyboard, b"\x04"), ended=process)
+        assert process.wait(timeout=30) == 0
+
+
+ECHO = """
+[lambda: None, "**bold** and \\x1b[31mred"], ["second"]
+"""
+
+
+def test_an_answer_in_a_terminal_is_styled_and_has_no_control_sequences_of_the_model(
+    home: Path,
+) -> None:
+    with typed(home, script=ECHO) as (_, screen, keyboard):
+        os.write(keyboard, b"hi\r")
+        screen.wait_for(b"\x1b[1mbold\x1b[22m and red\r\n")
+
+
+def test_a_message_of_several_lines_can_be_typed_in_quotes_or_with_alt_enter(home: Path) -> None:
+    with typed(home, script='["first"], ["second"]') as (_, screen, keyboard):
+        os.write(keyboard, b'"""one\rtwo"""\r')
+        screen.wait_for(b"first\r\n")
+        screen.wait_for(PROMPT)
+        os.write(keyboard, b"three\x1b\rfour\r")
+        screen.wait_for(b"second\r\n")
+        screen.wait_for(PROMPT)
+        os.write(keyboard, b"/history\r")
+        screen.wait_for(b"user: one\r\ntwo\r\n")
+        screen.wait_for(b"user: three\r\nfour\r\n")
+
+
+def test_what_was_typed_comes_back_in_the_next_chat(home: Path) -> None:
+    for keys, shown in ((b"a message\r", b"second answer"), (b"\x1b[A", b"a message")):
+        with typed(home, script='"second answer"') as (process, screen, keyboard):
+            os.write(keyboard, keys)
+            screen.wait_for(shown)
+            screen.press(lambda: os.write(keyboard, b"\x03\x04"), ended=process)
+    history = home / ".talu" / "chat-history"
+    assert "a message" in history.read_text()
+    assert history.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_typed_is_not_kept_if_the_user_does_not_want_it(home: Path) -> None:
+    with typed(home, "--no-input-history", script='"second answer"') as (process, screen, keyboard):
+        os.write(keyboard, b"a message\r")
+        screen.wait_for(b"second answer")
+        screen.press(lambda: os.write(keyboard, b"\x04"), ended=process)
+    assert not (home / ".talu").exists()
 
 
 def test_two_chats_cannot_be_continued_at_once(talu: Talu, scripted: Scripted, home: Path) -> None:

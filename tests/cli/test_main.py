@@ -14,8 +14,9 @@ from talu import cli
 from talu.cli.main import COMMANDS, talu
 
 NO_COMMANDS = {
-    "answer", "files", "main", "options", "plot", "question", "roofline", "sessions", "stdin",
-    "tables", "templates", "terminal", "text", "tools", "transcript",
+    "answer", "chat_commands", "files", "main", "markdown", "options", "plot", "question",
+    "roofline", "sessions", "stdin", "tables", "templates", "terminal", "text", "tools",
+    "transcript", "typed_input",
 }  # fmt: skip
 Process = Callable[..., subprocess.CompletedProcess[str]]
 Talu = Callable[..., Any]
@@ -59,8 +60,9 @@ def test_python_m_talu_is_the_command(process: Process) -> None:
     assert (done.returncode, done.stdout) == (0, f"talu, version {version('talu')}\n")
 
 
-def test_starting_talu_imports_no_heavy_package() -> None:
-    heavy = {"numpy", "rich", "jinja2", "tokenizers", "huggingface_hub"}
-    code = "import sys, talu.cli.main; print(*sys.modules)"
+@pytest.mark.parametrize("name", ["main", "ask", "chat", "log"])
+def test_starting_talu_imports_no_heavy_package(name: str) -> None:
+    heavy = {"numpy", "rich", "jinja2", "tokenizers", "huggingface_hub", "prompt_toolkit"}
+    code = f"import sys, talu.cli.{name}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not heavy & set(done.stdout.split())

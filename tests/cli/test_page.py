@@ -16,6 +16,7 @@ from typing import Any
 import click
 import pytest
 
+from talu.cli.chat_commands import COMMANDS as CHAT_COMMANDS
 from talu.cli.main import COMMANDS, talu
 
 Talu = Callable[..., Any]
@@ -48,6 +49,11 @@ def test_the_page_has_the_help_of_every_command(
     monkeypatch.setenv("COLUMNS", "82")  # click leaves a margin of two
     shown = talu(*names, HELP).out
     assert f"```console\n$ talu {' '.join(names)} {HELP}\n{shown}```\n" in PAGE.read_text()
+
+
+@pytest.mark.parametrize("usage", [command.usage for command in CHAT_COMMANDS.values()])
+def test_the_page_has_every_command_of_a_chat(usage: str) -> None:
+    assert f"`{usage}`" in PAGE.read_text()
 
 
 def test_the_commands_on_the_page_print_the_output_on_the_page(home: Path) -> None:

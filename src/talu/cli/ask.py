@@ -19,7 +19,7 @@ from talu.cli.question import asked
 from talu.cli.sessions import place_of, store_options
 from talu.cli.templates import QuestionTemplate, complete_template, read_template
 from talu.cli.text import MAYBE_EMPTY, TEXT
-from talu.cli.tools import shown, tool_settings
+from talu.cli.tools import shown, tool_option, tool_settings
 from talu.first_use import loaded
 from talu.types import Speculative
 
@@ -39,14 +39,7 @@ MAX_PATH = 1000  # characters; longer ones are fields
     metavar="FILE|FIELDS",
     help="The form of the answer: a file with a JSON Schema, or fields such as 'name, age int'.",
 )
-@click.option(
-    "--tool",
-    "tools",
-    type=TEXT,
-    multiple=True,
-    metavar="MODULE:FUNCTION",
-    help="A function that the model may call; its calls are carried out. Can be repeated.",
-)
+@tool_option
 @click.option(
     "-f",
     "--file",

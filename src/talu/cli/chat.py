@@ -4,15 +4,13 @@ Ctrl-C stops the answer that is being written and keeps what has come; the end o
 conversation.
 """
 
-import contextlib
-import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import click
 
-from talu.chat.sync_chat import Chat
-from talu.cli.answer import report, write
+from talu.cli.chat_commands import COMMANDS, QUOTES, Conversation, answer, obey
 from talu.cli.options import (
     config_from,
     generation_options,
@@ -23,29 +21,27 @@ from talu.cli.options import (
 from talu.cli.sessions import place_of, store_options
 from talu.cli.stdin import decoded
 from talu.cli.terminal import visible
-from talu.cli.transcript import as_text
-from talu.exceptions import StateError, TaluError
-from talu.types import FinishReason, Speculative
+from talu.cli.tools import tool_option, tool_settings
+from talu.exceptions import TaluError
+from talu.first_use import loaded
+from talu.types import Speculative
 
 __all__ = ["command"]
 
 PROMPT = "> "
-QUOTES = '"""'
-HELP = f"""\
-/again          answer the last message again
-/clear          forget the conversation, keep the system message
-/history        show the conversation
-/system [TEXT]  show or replace the system message
-/exit           end the chat; Ctrl-D does the same
-{QUOTES}             begin and end a message of several lines
-Ctrl-C          stop an answer"""
+CONTINUATION = "... "
+Read = Callable[[str], str]  # reads a line or a message, after a prompt
 
 
 @click.command(name="chat")
 @model_option
 @generation_options
 @speculative_option
+@tool_option
 @store_options
+@click.option(
+    "--no-input-history", is_flag=True, help="Do not keep what is typed for the next chat."
+)
 @click.pass_context
 def command(
     context: click.Context,
@@ -58,14 +54,16 @@ def command(
     top_p: float | None,
     seed: int | None,
     stop: tuple[str, ...],
+    tools: tuple[str, ...],
     profile: str | None,
     store: bool,
     latest: bool,
     session: str | None,
+    no_input_history: bool,
 ) -> None:
     """Chat with a model.
 
-    Each line of input is a message; /help shows what else can be typed. Nothing is stored unless
+    Each line of input is a message; /help shows what else can be typed. No chat is stored unless
     --store, --profile, --continue or --session asks for it.
     """
     config = config_from(
@@ -77,40 +75,49 @@ def command(
         seed=seed,
     )
     place = place_of(context, profile, store, latest, session)
-    with open_client(model or place.model, place.profile, speculative=speculative) as client:
-        chat = client.chat(system=system, config=config, session_id=place.session_id)
-        _converse(chat)
-        place.mention(chat)
+    may_call = tool_settings(tools)
+    connect = partial(open_client, profile=place.profile, speculative=speculative)
+    client = connect(model or place.model)
+    conversation = None
+    try:
+        chat = client.chat(system=system, config=config, session_id=place.session_id, **may_call)
+        conversation = Conversation(chat, client, connect, may_call)
+        _converse(conversation, keeps_history=not no_input_history)
+        place.mention(conversation.chat)
+    finally:
+        (client if conversation is None else conversation.client).close()
 
 
-def _converse(chat: Chat) -> None:
+def _converse(conversation: Conversation, *, keeps_history: bool) -> None:
     """Answer each message until the input ends."""
     interactive = sys.stdin is not None and sys.stdin.isatty()
     if interactive:
-        with contextlib.suppress(ImportError):
-            importlib.import_module("readline")  # line editing for ``input``
         click.echo("talu: /help shows the commands, Ctrl-D ends the chat", err=True)
-    if len(chat.items) > 1:
-        click.echo(f"talu: continuing a chat of {len(chat.items)} items", err=True)
-    for message in _messages(interactive=interactive):
+    if len(conversation.chat.items) > 1:
+        click.echo(f"talu: continuing a chat of {len(conversation.chat.items)} items", err=True)
+    for message in _messages(_reader(keeps_history), interactive=interactive):
         try:
-            if not _obey(chat, message):
-                _answer(chat, message)
+            if not obey(conversation, message):
+                answer(conversation.chat, message)
         except TaluError as error:
             if not interactive:
                 raise
             click.echo(f"talu: {' '.join(visible(str(error)).split())}", err=True)
+        except KeyboardInterrupt:  # before an answer has begun, or in a command
+            if not interactive:
+                raise
+            click.echo("talu: stopped", err=True)
         except EOFError:
             return
 
 
-def _messages(*, interactive: bool) -> Iterator[str]:
+def _messages(read: Read, *, interactive: bool) -> Iterator[str]:
     """The messages from the terminal or standard input."""
     while True:
         try:
-            message = _line(PROMPT, interactive=interactive)
-            if message.startswith(QUOTES):
-                message = _block(message.removeprefix(QUOTES), interactive=interactive)
+            message = read(PROMPT)
+            while message.startswith(QUOTES) and not _is_closed(message):
+                message += f"\n{read(CONTINUATION)}"
         except EOFError:
             return
         except KeyboardInterrupt:
@@ -118,73 +125,34 @@ def _messages(*, interactive: bool) -> Iterator[str]:
                 raise
             click.echo("\ntalu: Ctrl-D or /exit ends the chat", err=True)
             continue
+        if message.startswith(QUOTES):
+            message = message.strip().removeprefix(QUOTES).removesuffix(QUOTES).strip("\n")
         if message.strip():
             yield message
 
 
-def _block(begun: str, *, interactive: bool) -> str:
-    """A message of several lines, up to three quotes."""
-    lines = [begun]
-    while not lines[-1].rstrip().endswith(QUOTES):
-        lines.append(_line("... ", interactive=interactive))
-    lines[-1] = lines[-1].rstrip().removesuffix(QUOTES)
-    return "\n".join(lines).strip("\n")
+def _is_closed(message: str) -> bool:
+    """Whether a message of several lines has its quotes at the end as well."""
+    return len(message.rstrip()) >= 2 * len(QUOTES) and message.rstrip().endswith(QUOTES)
 
 
-def _line(prompt: str, *, interactive: bool) -> str:
-    """One line of input; raises EOFError at its end."""
+def _reader(keeps_history: bool) -> Read:
+    """Reads from the terminal with editing, or else lines of standard input."""
+    terminal = sys.stdin is not None and sys.stdin.isatty()
+    if not (terminal and sys.stdout.isatty()):
+        return partial(_line, prompts=terminal)
+    kind = loaded("talu.cli.typed_input", "TypedInput")
+    read: Read = kind(COMMANDS, QUOTES, keeps_history=keeps_history).read
+    return read
+
+
+def _line(prompt: str, *, prompts: bool) -> str:
+    """One line of standard input; raises EOFError at its end."""
     if sys.stdin is None:
         raise EOFError
-    if interactive and sys.stdout.isatty():
-        return input(prompt)
-    if interactive:
+    if prompts:
         click.echo(prompt, nl=False, err=True)
     data = sys.stdin.buffer.readline()
     if not data:
         raise EOFError
     return decoded(data).rstrip("\r\n")
-
-
-def _answer(chat: Chat, message: str | None) -> None:
-    """Stream the answer to a message, or a new answer to the last one; Ctrl-C stops it."""
-    response = chat.regenerate(stream=True) if message is None else chat(message)
-    try:
-        with response:
-            write(response)
-    except KeyboardInterrupt:
-        click.echo("talu: stopped", err=True)
-        return
-    if response.finish_reason is not FinishReason.CANCELLED:
-        report(response)
-
-
-def _obey(chat: Chat, message: str) -> bool:
-    """Carry out a line that begins with a slash; False for any other."""
-    if not message.startswith("/"):
-        return False
-    name, _, rest = message.partition(" ")
-    match name:
-        case "/exit" | "/quit" | "/bye":
-            raise EOFError
-        case "/again":
-            _again(chat)
-        case "/clear":
-            chat.clear()
-        case "/history":
-            click.echo(as_text(chat.messages), nl=False)
-        case "/system" if rest.strip():
-            chat.system = rest.strip()
-        case "/system":
-            click.echo(visible(chat.items.system or "there is no system message"))
-        case "/help":
-            click.echo(HELP)
-        case _:
-            click.echo(f"talu: there is no {name}; /help shows the commands", err=True)
-    return True
-
-
-def _again(chat: Chat) -> None:
-    if chat.items.filter_by_role("user"):
-        _answer(chat, None)
-    else:
-        raise StateError("there is no message to answer again yet")

@@ -10,11 +10,22 @@ import click
 
 from talu.chat.builder import ToolRunPiece
 from talu.cli.terminal import visible
+from talu.cli.text import TEXT
 
-__all__ = ["shown", "tool_settings"]
+__all__ = ["shown", "tool_option", "tool_settings"]
 
 MAX_ROUNDS = 8
 SHOWN = 200  # characters of arguments and results
+
+
+tool_option = click.option(
+    "--tool",
+    "tools",
+    type=TEXT,
+    multiple=True,
+    metavar="MODULE:FUNCTION",
+    help="A function that the model may call; its calls are carried out. Can be repeated.",
+)
 
 
 def tool_settings(names: Sequence[str]) -> dict[str, Any]:
