@@ -13,7 +13,7 @@ from tests.chat.test_interrupts import interrupted
 
 from talu import Client, Hook, ModelSpec, Profile, ScriptedModel, StopFlag
 from talu.chat import Chat, StreamingResponse
-from talu.exceptions import GenerationError, StorageError
+from talu.exceptions import GenerationError, StorageError, ToolExecutionError
 from talu.tools import Tool
 from talu.tools.execution import AT_ONCE
 from talu.types import ToolCallEvent
@@ -121,13 +121,16 @@ def test_an_interrupt_in_approve_says_that_no_call_began() -> None:
     assert chat.send("go on").text == "Next."
 
 
-def test_calls_stay_open_when_approve_raises_and_resume_carries_them_out(faces) -> None:
+@pytest.mark.parametrize("kind", [LookupError, ToolExecutionError])
+def test_calls_stay_open_when_approve_raises_and_resume_carries_them_out(
+    faces, kind: type[Exception]
+) -> None:
     def approve(call: Any) -> bool:
-        raise LookupError(call.id)
+        raise kind(call.id)
 
     tool = Tool("add", "", {}, lambda arguments: "3")
     chat = faces.chat(TWO, "3.", tools=[tool], max_rounds=2)
-    with pytest.raises(LookupError, match="c1"):
+    with pytest.raises(kind, match="c1"):
         faces.run(chat.send("q", approve=approve))
     assert [call.id for call in chat.open_calls] == ["c1", "c2"]
     answer = faces.run(chat.resume(approve=lambda call: True))

@@ -54,7 +54,7 @@ class ToolRounds:
                 tools.append(entry)
                 continue
             tools += await io.open_source(entry)
-            for note in getattr(entry, "notes", ()):
+            for note in _notes(entry):
                 outcome.note(note)
             known = SOURCES.setdefault(closing, WeakSet())
             if entry not in known:
@@ -103,12 +103,17 @@ class ToolRounds:
                 return
             try:
                 arguments = _arguments(call, outcome.tools)
-                if await self._waits(call, io, outcome):
-                    self._waiting.add(call.id)
-                else:
-                    ready.append((call, arguments))
             except ToolExecutionError as error:
                 yield failed(call, str(error), error.code)
+                continue
+            decision = await self._decision(call, io, outcome)
+            if decision is True:
+                ready.append((call, arguments))
+            elif decision is None:
+                self._waiting.add(call.id)
+            else:
+                reason = f"{REFUSED}: {decision}" if decision else REFUSED
+                yield failed(call, reason, "TOOL_REFUSED")
         self._runs = loaded("talu.tools.execution", "Runs")(ready)
         while not self._stopped:
             run = await io.next_run(self._runs.next, deadline)
@@ -116,32 +121,25 @@ class ToolRounds:
                 return
             yield run
 
-    async def _waits(self, call: ToolCall, io: IO, outcome: Outcome[Any]) -> bool:
-        """Whether a call stays open: for somebody who carries it out, or for an approval.
-
-        Raises:
-            ToolExecutionError: it was refused.
-        """
+    async def _decision(self, call: ToolCall, io: IO, outcome: Outcome[Any]) -> bool | str | None:
+        """Whether a call is carried out, or why it is refused; None if it stays open."""
         approve = self._use.approve
         if call.tool is None or not call.tool.runs:
             outcome.note(f"the call of {call.name!r} waits for its result: it has no function here")
-            return True
+            return None
         decision: object = None if call.needs_approval else True
         if approve is not None:
             decision = await io.call(approve, call)
         if decision is None:
             outcome.note(f"the call of {call.name!r} waits for an approval: see resume()")
-            return True
-        if decision is True:
-            return False
-        if decision is not False and not isinstance(decision, str):
+            return None
+        if not isinstance(decision, bool | str):
             raise ValidationError(
                 "approve must return True (carry it out), False or a text (refuse it) or None "
                 f"(leave it open), got {shown(decision)}",
                 details={"param": "approve"},
             )
-        reason = f"{REFUSED}: {decision}" if decision else REFUSED
-        raise ToolExecutionError(reason, "TOOL_REFUSED")
+        return decision
 
     def cancel(self) -> None:
         """Stop waiting for calls; from any thread. Threads of functions go on."""
@@ -169,6 +167,12 @@ class ToolRounds:
             why = IN_THE_MIDDLE if call.id in begun else BEFORE
             outcome.note(f"the call of {shown(call.name)} was cancelled: {why}")
             outcome.runs.append(failed(call, why, "TOOL_CANCELLED"))
+
+
+def _notes(source: object) -> list[str]:
+    """What a source of tools says about its last opening."""
+    notes = getattr(source, "notes", ())
+    return [str(note) for note in notes] if isinstance(notes, list | tuple) else []
 
 
 def _arguments(call: ToolCall, tools: Mapping[str, Any]) -> dict[str, Any]:
