@@ -83,7 +83,9 @@ def tags_of(engine: Engine) -> dict[str, int]:
 
 def matcher(engine: Engine, form: ToolFormat, tools: dict[str, Any], **how: bool) -> LLMatcher:
     grammars: Grammars = engine.grammars
-    rules = Rules(tags_of(engine), grammars.embedded, grammars.takes_pattern)
+    rules = Rules(
+        tags_of(engine), lambda schema: grammars.embedded(schema)[0], grammars.takes_pattern
+    )
     calls = calls_rule(rules, form, tools, many=how.get("many", True))
     start = marked_start(rules, form, calls, seen=how.get("seen", False))
     return grammars.of_calls(rules.text(start))

@@ -89,7 +89,7 @@ def test_a_choice_is_enforced(
 ) -> None:
     """With a vocabulary in which the tags are spelled."""
     grammars = engine.grammars
-    rules = Rules({}, grammars.embedded, grammars.takes_pattern)
+    rules = Rules({}, lambda schema: grammars.embedded(schema)[0], grammars.takes_pattern)
     calls = None if choice == "none" else calls_rule(rules, HARMONY, TOOLS, many=False)
     text = {"required": None, "none": "/(?s:.*)/", "form": "@form"}[choice]
     lark = rules.text(harmony_start(rules, calls, text))

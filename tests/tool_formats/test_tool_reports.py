@@ -50,7 +50,9 @@ STYLES = {form.style: name for name, form in sorted(FORMS.items(), reverse=True)
 
 def report_of(engine: Engine, style: str) -> Any:
     tool = {"type": "function", "function": {"name": "f", "parameters": SCHEMA}}
-    return tool_reports(FORMS[STYLES[style]], {"f": tool}, engine.grammars.report)["f"]
+    grammars = engine.grammars
+    form = FORMS[STYLES[style]]
+    return tool_reports(form, {"f": tool}, lambda schema: grammars.embedded(schema)[1])["f"]
 
 
 def left(enforced: tuple[str, ...]) -> dict[str, Any]:

@@ -125,24 +125,18 @@ class Grammars:
             raise _refused(form.kind, problem)
         return Compiled(matcher, SchemaReport(("#",), enforced_by=ENFORCER), grammar)
 
-    def embedded(self, schema: Schema) -> str:
-        """A schema as grammars of calls contain it, without what they cannot hold.
+    def embedded(self, schema: Schema) -> tuple[str, SchemaReport]:
+        """A schema as grammars of calls contain it, without what they cannot hold, and the report.
 
         Raises:
             StructuredOutputError: nothing satisfies it, or it is too complex.
         """
-        return json.dumps(self._embedded(schema).grammar["json_schema"])
-
-    def report(self, schema: Schema) -> SchemaReport:
-        """What becomes of the keywords of a schema in grammars of calls; raises the same."""
-        return self._embedded(schema).report
-
-    def _embedded(self, schema: Schema) -> Compiled:
         key = "embedded", json.dumps(schema)
         try:
-            return self._kept_or(key, lambda: self._of_schema(schema))
+            found = self._kept_or(key, lambda: self._of_schema(schema))
         except StructuredOutputError as error:
             raise _refused("calls", str(error.details["problem"])) from error
+        return json.dumps(found.grammar["json_schema"]), found.report
 
     def of_calls(self, lark: str, form: ResponseFormat | None = None) -> LLMatcher:
         """A matcher for an answer that contains calls.

@@ -1,5 +1,8 @@
 """Prepares the grammar of the calls that an answer may have, or must have."""
 
+import json
+from typing import Any
+
 from talu.backends.local.prompt import Prompt
 from talu.backends.local.tool_reports import tool_reports
 from talu.engine.engine import Engine
@@ -35,6 +38,7 @@ class ToolRules:
         """
         self._form = form
         self._engine = engine
+        self._known: dict[str, SchemaReport] = {}  # by the schema as JSON
         self._many = request.parallel_tool_calls is not False
         self._offered = {tool.get("function", tool)["name"]: tool for tool in request.tools}
         self._tools = {name: parameters_of(tool) for name, tool in self._offered.items()}
@@ -53,7 +57,16 @@ class ToolRules:
 
     def reports(self) -> dict[str, SchemaReport]:
         """What becomes of the keywords of the schema of each tool, by its name."""
-        return tool_reports(self._form, self._offered, self._engine.grammars.report)
+        return tool_reports(self._form, self._offered, self._report)
+
+    def _report(self, schema: dict[str, Any]) -> SchemaReport:
+        known = self._known.get(json.dumps(schema))
+        return known or self._engine.grammars.embedded(schema)[1]
+
+    def _embedded(self, schema: dict[str, Any]) -> str:
+        """A schema as grammars contain it; its report is kept, which nobody has to make again."""
+        text, self._known[json.dumps(schema)] = self._engine.grammars.embedded(schema)
+        return text
 
     def matcher(self, form: ResponseFormat | None) -> LLMatcher:
         """The grammar of the whole answer: calls, text in a form, or both, as it was chosen.
@@ -116,5 +129,4 @@ class ToolRules:
         return rules, marked_start(rules, self._form, calls, seen=seen)
 
     def _rules(self) -> Rules:
-        grammars = self._engine.grammars
-        return Rules(self._tags, grammars.embedded, grammars.takes_pattern)
+        return Rules(self._tags, self._embedded, self._engine.grammars.takes_pattern)
