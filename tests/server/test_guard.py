@@ -122,6 +122,35 @@ def test_each_key_opens_the_server_and_has_a_part_of_the_prefix_cache_of_its_own
     assert KEY not in str(spaces)
 
 
+def test_a_prompt_of_one_key_is_not_in_the_cache_of_another() -> None:
+    with serving("talu/pocket", api_keys=(KEY, OTHER)) as server:
+        question = {"role": "user", "content": "What is the capital of France? " * 8}
+        body = {"model": "talu/pocket", "messages": [question], "max_tokens": 1}
+        cached = [
+            post(server, body, headers={"x-api-key": key}).json()["usage"]["prompt_tokens_details"]
+            for key in (KEY, KEY, OTHER)
+        ]
+    first, again, other = (each["cached_tokens"] for each in cached)
+    assert (first, other) == (0, 0)
+    assert again > 0
+
+
+def test_each_key_may_begin_a_number_of_requests_within_a_minute(scripted) -> None:
+    _, server = scripted("1", "2", "3", api_keys=(KEY, OTHER), requests_per_minute=2)
+    statuses = [post(server, headers={"x-api-key": KEY}).status_code for _ in range(2)]
+    refused = post(server, headers={"x-api-key": KEY})
+    assert (statuses, refused.status_code) == ([200, 200], 429)
+    assert refused.json()["error"]["code"] == "RATE_LIMITED"
+    assert 50 <= int(refused.headers["retry-after"]) <= 61
+    assert post(server, headers={"x-api-key": OTHER}).is_success
+    assert httpx2.get(f"{server.url}/v1/models", headers={"x-api-key": KEY}).is_success
+
+
+def test_without_keys_all_requests_have_one_limit(scripted) -> None:
+    _, server = scripted("1", requests_per_minute=1)
+    assert [post(server).status_code for _ in range(2)] == [200, 429]
+
+
 def test_a_client_does_not_choose_its_part_of_the_prefix_cache(pocket) -> None:
     for name in ("cache_namespace", "cache_salt"):
         answer = post(pocket, {**BODY, "model": "talu/pocket", name: "key-0"})

@@ -60,6 +60,10 @@ MAX_KEY_FILE = 2**20  # bytes
     help="Answers at a time; more get the status 429.",
 )  # fmt: skip
 @click.option(
+    "--requests-per-minute", type=int, metavar="N",
+    help="Requests that a key may begin in a minute; more get the status 429.",
+)  # fmt: skip
+@click.option(
     "--timeout", type=float, default=600.0, show_default=True, help="Seconds for a request."
 )
 @click.option(
@@ -77,6 +81,7 @@ def command(
     keep_alive: float | None,
     memory: float | None,
     max_requests: int,
+    requests_per_minute: int | None,
     timeout: float,
     log_level: str,
 ) -> None:
@@ -97,6 +102,7 @@ def command(
         keep_alive=keep_alive,
         memory=None if memory is None else int(memory * 1e9),
         max_requests=max_requests,
+        requests_per_minute=requests_per_minute,
         timeout=timeout,
     )
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")

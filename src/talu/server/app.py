@@ -26,6 +26,7 @@ from talu.server.guard import Callers, Keys
 from talu.server.logs import Journal, log_failure
 from talu.server.models import Models
 from talu.server.options import ServerOptions
+from talu.server.rates import Rates
 from talu.server.refusals import error_body
 from talu.server.requests import Requests
 from talu.server.responses import Json
@@ -99,7 +100,8 @@ def _layers(options: ServerOptions) -> list[Middleware]:
                 CORSMiddleware, allow_origins=origins, allow_methods=methods, allow_headers=HEADERS
             )
         )
-    return [*layers, Middleware(Keys, options=options), Middleware(Requests, options=options)]
+    inner = (Keys, Rates, Requests) if options.requests_per_minute else (Keys, Requests)
+    return [*layers, *(Middleware(layer, options=options) for layer in inner)]
 
 
 def _answer(failure: Failure, request: Request) -> Response:

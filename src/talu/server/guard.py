@@ -16,7 +16,7 @@ from talu.server.failures import Failure
 from talu.server.options import ServerOptions, address_of
 from talu.server.refusals import refuse
 
-__all__ = ["Callers", "Keys", "namespace_of"]
+__all__ = ["Callers", "Keys", "key_of", "namespace_of"]
 
 OPEN_PATHS = ("/health", "/docs", "/openapi.json")  # they tell nothing about models and requests
 KEY_NUMBER = "talu.key"  # in the scope of a request
@@ -98,9 +98,15 @@ class Keys:
         return found
 
 
+def key_of(scope: Scope) -> int | None:
+    """The number of the key that a request came with; None for a server without keys."""
+    number: int | None = scope.get(KEY_NUMBER)
+    return number
+
+
 def namespace_of(scope: Scope) -> str | None:
     """The namespace of the prefix cache: one for each key, which the client does not choose."""
-    number: int | None = scope.get(KEY_NUMBER)
+    number = key_of(scope)
     return None if number is None else f"key-{number}"
 
 

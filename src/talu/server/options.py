@@ -18,10 +18,11 @@ WHOLE = {
     "port": (0, 65_535),
     "max_body": (1_000, 2**32),
     "max_requests": (1, 1_000_000),
+    "requests_per_minute": (1, 1_000_000),
     "memory": (1, 2**62),
 }
 SECONDS = ("timeout", "body_timeout", "shutdown_timeout", "keep_alive")
-OPTIONAL = ("keep_alive", "memory")
+OPTIONAL = ("keep_alive", "memory", "requests_per_minute")
 MAX_SECONDS = 1e6
 
 
@@ -42,6 +43,8 @@ class ServerOptions:
         max_body: the largest body of a request, in bytes.
         max_requests: how many answers may run or wait at a time, each choice of ``n`` counted. A
             request beyond it gets the status 429.
+        requests_per_minute: how many requests each key may begin within any minute, all of them
+            without keys; more get the status 429. None, the default, is no limit.
         timeout: seconds for a whole request, after which its answer ends with an error.
         body_timeout: seconds in which the head and the body of a request have to arrive.
         keep_alive: seconds after its last request after which a local model is closed; None, the
@@ -59,6 +62,7 @@ class ServerOptions:
     cors_origins: tuple[str, ...] = ()
     max_body: int = 16 * 2**20
     max_requests: int = 256
+    requests_per_minute: int | None = None
     timeout: float = 600.0
     body_timeout: float = 30.0
     shutdown_timeout: float = 30.0
