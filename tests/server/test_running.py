@@ -145,6 +145,16 @@ def test_an_answer_that_takes_too_long_is_a_timeout_that_is_not_repeated() -> No
     assert answer.headers["x-should-retry"] == "false"
 
 
+def test_a_model_that_does_not_look_at_the_time_is_cancelled(
+    scripted, pause: Pause, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("talu.server.requests.GRACE", 0.0)
+    _, server = scripted([pause.step], timeout=0.1)
+    answer = httpx2.post(server.url + CHAT, json=body())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "REQUEST_TIMEOUT")
+    pause.wait_cancelled()
+
+
 def test_a_stream_that_takes_too_long_ends_with_an_error(scripted, pause: Pause) -> None:
     _, server = scripted(["one", pause.step, "two", "three"], timeout=0.2)
     with httpx2.stream("POST", server.url + CHAT, json=body(stream=True)) as answer:
@@ -164,14 +174,14 @@ def test_a_reader_that_takes_nothing_does_not_hold_others(scripted) -> None:
 
 
 def test_a_reader_that_takes_nothing_loses_its_place_in_the_end(
-    scripted, monkeypatch: pytest.MonkeyPatch
+    scripted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("talu.server.requests.GRACE", 0.0)
     _, server = scripted(["x" * 4_000] * 3_000, "Hi.", timeout=0.3, max_requests=1)
     ended = threading.Event()
     journal = logging.Handler()
     monkeypatch.setattr(journal, "emit", lambda record: ended.set())
-    monkeypatch.setattr(logging.getLogger("talu.server"), "level", logging.INFO)
+    caplog.set_level(logging.INFO, "talu.server")
     monkeypatch.setattr(logging.getLogger("talu.server"), "handlers", [journal])
     with connected(server, body(stream=True)):
         assert ended.wait(PATIENCE)

@@ -12,6 +12,7 @@ from talu.client import AsyncClient
 from talu.error_text import nearest, shown
 from talu.exceptions import ValidationError
 from talu.router.policies import Policy
+from talu.router.router import Router
 from talu.router.spec import ModelInput, ModelSpec, specs_from
 from talu.server.failures import Failure
 from talu.server.memory import Memory, with_cache
@@ -104,15 +105,14 @@ class Models:
             ModelNotFoundError: there is a budget of memory, and a model is not on this machine.
         """
         specs = specs_from(list(models), None)
-        everything = AsyncClient(specs, policy=policy)  # checks the names
-        self._names = everything.router.names
-        self._default = everything.router.default_model
+        router = Router(specs, policy=policy)  # which checks the names
+        self._names, self._default = router.names, router.default_model
         self._policy = policy
         self._keep_alive = keep_alive
         if memory is not None and policy is not None:
             wrong = "memory is not for models of a policy, which are opened together"
             raise ValidationError(wrong, details={"param": "memory"})
-        local = [t.model for t in everything.router.targets if isinstance(t.backend, LocalBackend)]
+        local = [t.model for t in router.targets if isinstance(t.backend, LocalBackend)]
         self._memory = None
         if memory is not None:
             self._memory = Memory(memory, [spec for spec in specs if spec.name in local])

@@ -65,10 +65,14 @@ class Requests:
         work = asyncio.ensure_future(self._app(scope, exchange.receive, exchange.send))
         watch = asyncio.create_task(exchange.watch(work))
         try:
-            async with asyncio.timeout(self._options.timeout + GRACE):
+            async with asyncio.timeout(self._options.timeout + GRACE) as limit:
                 await work
-        except TimeoutError:  # a reader that takes nothing any more: the connection is closed
-            return
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            if not exchange.begun:  # else a reader takes nothing: the connection is closed
+                text = f"the request was not answered within {self._options.timeout:g} seconds"
+                await refuse(Failure(504, "REQUEST_TIMEOUT", text), scope, exchange.send)
         except asyncio.CancelledError:
             if not exchange.gone.is_set():
                 raise
@@ -100,6 +104,7 @@ class _Exchange:
         self._body: bytes | None = body
         self._receive = receive
         self._send = send
+        self.begun = False
         self._ended = False
 
     async def receive(self) -> Message:
@@ -110,6 +115,7 @@ class _Exchange:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
+        self.begun = True
         body = message["type"] == "http.response.body"
         self._ended = self._ended or (body and not message.get("more_body"))
         await self._send(message)

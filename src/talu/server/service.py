@@ -16,13 +16,12 @@ from talu.server.asked import Asked
 from talu.server.failures import Failure
 from talu.server.models import Models
 from talu.server.options import ServerOptions
-from talu.types import Embeddings, FinishReason, Request, StopFlag
+from talu.types import Embeddings, FinishReason, Request, StopFlag, Stopped
 
 __all__ = ["Piece", "Service"]
 
 WAITING = 64  # pieces that are read ahead of a slow reader, besides what the models keep
 BUSY = "the server has as many requests as it takes ({}): try again later"
-STOPPING = "the server is stopping"
 
 
 class Piece(NamedTuple):
@@ -150,7 +149,10 @@ class Service:
         """The request; an answer without a limit may take what is left of the context."""
         if request.config.given.get("max_tokens") is not None:
             return request
-        backend = await client.router.abackend(model, deadline=request.deadline, stop=self.stop)
+        try:
+            backend = await client.router.abackend(model, deadline=request.deadline, stop=self.stop)
+        except Stopped:
+            raise stopping() from None
         if backend.max_context_length is None:
             return request
         config = request.config.override(max_tokens=backend.max_context_length)
@@ -172,9 +174,14 @@ async def _all(answers: Sequence[Coroutine[Any, Any, AsyncResponse]]) -> list[As
     return [task.result() for task in tasks]
 
 
+def stopping() -> Failure:
+    """Why an answer ends that was stopped with the server."""
+    return Failure(503, "SERVER_STOPPING", "the server is stopping", retry_after=1)
+
+
 def _check_end(reason: FinishReason | None) -> None:
     if reason is FinishReason.CANCELLED:
-        raise Failure(503, "SERVER_STOPPING", STOPPING, retry_after=1)
+        raise stopping()
 
 
 async def _merged(streams: Sequence[AsyncStreamingResponse]) -> AsyncGenerator[Piece]:
