@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from talu.cli.main import COMMANDS
+from talu.client import Client
+from talu.profile import Profile
 
 Talu = Callable[..., Any]
 COMMIT = "0123456789" * 4
@@ -25,20 +27,30 @@ echo "${{COMPREPLY[@]}}"
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> dict[str, str]:
-    """An environment with this talu as the command ``talu``, and a model in the hub's cache."""
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """An environment with this talu as the command ``talu``, and something to complete."""
     command = tmp_path / "talu"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m talu "$@"\n')
     command.chmod(0o755)
-    home = tmp_path / "hub" / "models--acme--lion"
-    folder = home / "snapshots" / COMMIT
+    model = tmp_path / "hub" / "models--acme--lion"
+    folder = model / "snapshots" / COMMIT
     folder.mkdir(parents=True)
-    (home / "refs").mkdir()
-    (home / "refs" / "main").write_text(COMMIT)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(COMMIT)
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").touch()
     (tmp_path / "hub" / "models--acme--unfinished").mkdir()
-    places = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HF_HUB_CACHE": str(tmp_path / "hub")}
+    home = tmp_path / "home"
+    templates = home / ".talu" / "templates"
+    templates.mkdir(parents=True)
+    for name in ("summary", "shorter", "other"):
+        (templates / f"{name}.toml").touch()
+    monkeypatch.setenv("HOME", str(home))
+    for profile, name in (("default", "a-chat"), ("other", "b-chat")):
+        with Client("talu/pocket", profile=Profile(profile)) as client:
+            client.chat(session_id=name).title = f"About {name}:\x1b[1m foxes, hens"
+    places = {"HOME": str(home)}
+    places |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HF_HUB_CACHE": str(tmp_path / "hub")}
     return os.environ | places
 
 
@@ -54,6 +66,12 @@ def path(tmp_path: Path) -> dict[str, str]:
         ("talu ask --model ''", "talu/pocket acme/lion"),
         ("talu bench ac", "acme/lion"),
         ("talu convert acme/lion --to q4_k", "q4_k_s q4_k_m"),
+        ("talu rerank --pooling m", "mean model"),
+        ("talu doctor --j", "--json"),
+        ("talu ask -t s", "shorter summary"),
+        ("talu log show a", "a-chat"),
+        ("talu log delete --profile other ''", "b-chat"),
+        ("talu chat --session ''", "a-chat"),
     ],
 )
 def test_bash_completes_commands_options_and_values(
@@ -90,6 +108,28 @@ def test_a_path_is_completed_with_files_and_folders(path: dict[str, str]) -> Non
         timeout=60,
     )
     assert done.stdout == "file,./m\n"
+
+
+@pytest.mark.parametrize(
+    ("shell", "offered"),
+    [
+        ("zsh", "plain\na-chat\nAbout a-chat: foxes, hens\n"),
+        ("fish", "plain,a-chat\tAbout a-chat: foxes, hens\n"),
+    ],
+)
+def test_other_shells_show_what_a_chat_is_about(
+    path: dict[str, str], shell: str, offered: str
+) -> None:
+    words = {"COMP_WORDS": "talu log show ", "COMP_CWORD": "" if shell == "fish" else "3"}
+    done = subprocess.run(
+        ["talu"],
+        env=path | words | {"_TALU_COMPLETE": f"{shell}_complete"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout == offered
 
 
 def test_the_zsh_script_starts_the_completion_system_if_it_is_not_running(talu: Talu) -> None:

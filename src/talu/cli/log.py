@@ -9,8 +9,14 @@ import click
 from talu.chat.sync_chat import Chat
 from talu.cli.answer import write_json
 from talu.cli.options import open_client, profile_option
-from talu.cli.sessions import existing_profile, find_session, short_ids
-from talu.cli.terminal import counted, visible
+from talu.cli.sessions import (
+    complete_session,
+    existing_profile,
+    find_session,
+    short_ids,
+    summary,
+)
+from talu.cli.terminal import counted
 from talu.cli.text import TEXT
 from talu.cli.transcript import as_markdown, as_text, local_time
 from talu.exceptions import ValidationError
@@ -19,8 +25,6 @@ from talu.protocols import SessionRecord
 
 __all__ = ["command"]
 
-WIDTH = 60  # characters of a title, a question or a search result
-MAX_READ = 10_000  # characters of it, to remove control characters from
 PAGER = {"LESS": "FRX"}  # ends at once if the text fits, and leaves it on the screen
 
 limit_option = click.option(
@@ -72,7 +76,7 @@ def search(words: tuple[str, ...], limit: int, as_json: bool, profile: str | Non
 
 
 @command.command()
-@click.argument("sessions", type=TEXT, metavar="[ID]...", nargs=-1)
+@click.argument("sessions", type=TEXT, metavar="[ID]...", nargs=-1, shell_complete=complete_session)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each chat.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @profile_option
@@ -95,7 +99,14 @@ def show(sessions: tuple[str, ...], as_json: bool, markdown: bool, profile: str 
 
 
 @command.command()
-@click.argument("sessions", type=TEXT, metavar="ID...", nargs=-1, required=True)
+@click.argument(
+    "sessions",
+    type=TEXT,
+    metavar="ID...",
+    nargs=-1,
+    required=True,
+    shell_complete=complete_session,
+)
 @click.option("-y", "--yes", is_flag=True, help="Delete without asking.")
 @profile_option
 def delete(sessions: tuple[str, ...], yes: bool, profile: str | None) -> None:
@@ -155,14 +166,8 @@ def _print(opened: Profile, records: list[SessionRecord], *, as_json: bool, none
         if as_json:
             write_json({key: value for key, value in record.items() if key != "cursor"})
         else:
-            click.echo(f"{shorten(record['session_id'])}  {_line(opened, record)}".rstrip())
+            time = local_time(record["updated_at_ms"])
+            what = summary(opened, record)
+            click.echo(f"{shorten(record['session_id'])}  {time}  {what}".rstrip())
     if not records:
         click.echo(f"talu: the profile {opened.name!r} has no chats{none}", err=True)
-
-
-def _line(opened: Profile, record: SessionRecord) -> str:
-    what = record["search_snippet"] or record["title"]
-    what = what or opened.database.first_question(record["session_id"]) or record["system_prompt"]
-    what = " ".join(visible((what or "")[:MAX_READ]).split())
-    what = what if len(what) <= WIDTH else what[: WIDTH - 1] + "…"
-    return f"{local_time(record['updated_at_ms'])}  {what}"

@@ -7,16 +7,27 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from talu.chat.sync_chat import Chat
 from talu.cli.options import profile_option
 from talu.cli.terminal import visible
 from talu.cli.text import TEXT
 from talu.error_text import nearest
+from talu.exceptions import TaluError
 from talu.profile import Profile
 from talu.protocols import SessionRecord
 
-__all__ = ["Place", "existing_profile", "find_session", "place_of", "short_ids", "store_options"]
+__all__ = [
+    "Place",
+    "complete_session",
+    "existing_profile",
+    "find_session",
+    "place_of",
+    "short_ids",
+    "store_options",
+    "summary",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -24,6 +35,27 @@ ALL = 10_000  # the most sessions that a listing has
 SHORT = 8  # characters of a short id
 RANDOM_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SHOWN_NAMES = 10
+WIDTH = 60  # characters of a summary
+MAX_READ = 10_000  # characters of its text, to remove control characters from
+
+COMPLETED = 50  # ids that a shell is offered
+
+
+def complete_session(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The latest stored chats whose ids begin like this, with what they are about."""
+    try:
+        opened = Profile(context.params.get("profile"))
+        shorten = short_ids(opened)
+        return [
+            CompletionItem(shorten(record["session_id"]), help=summary(opened, record) or None)
+            for record in opened.sessions(limit=COMPLETED)
+            if record["session_id"].startswith(incomplete)
+        ]
+    except TaluError:  # a shell can show no message
+        return []
+
 
 STORE = (
     profile_option,
@@ -32,7 +64,11 @@ STORE = (
         "-c", "--continue", "latest", is_flag=True, help="Continue the latest stored chat."
     ),
     click.option(
-        "--session", type=TEXT, metavar="ID", help="Continue the stored chat with this id."
+        "--session",
+        type=TEXT,
+        metavar="ID",
+        shell_complete=complete_session,
+        help="Continue the stored chat with this id.",
     ),
 )
 
@@ -94,6 +130,14 @@ def find_session(profile: Profile, beginning: str) -> SessionRecord:
     what = f"whose id begins with {beginning!r}" if beginning else "yet"
     number = "several chats" if found else "no chat"
     raise click.UsageError(f"There is {number} {what} in the profile {profile.name!r}.")
+
+
+def summary(profile: Profile, record: SessionRecord) -> str:
+    """What a chat is about, in one line: a search result, its title, or its first question."""
+    what = record["search_snippet"] or record["title"]
+    what = what or profile.database.first_question(record["session_id"]) or record["system_prompt"]
+    what = " ".join(visible((what or "")[:MAX_READ]).split())
+    return what if len(what) <= WIDTH else what[: WIDTH - 1] + "…"
 
 
 def existing_profile(name: str | None) -> Profile:
