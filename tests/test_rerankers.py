@@ -1,5 +1,6 @@
 """Scores of documents for a query, with cross-encoders and with embeddings, on both faces."""
 
+import asyncio
 import json
 import math
 import shutil
@@ -217,6 +218,29 @@ def test_a_model_that_cannot_rank_says_so(ranker: Any) -> None:
     with pytest.raises(GenerationError, match="does not rank documents") as caught:
         ranker(ModelSpec("m", ScriptedModel("x"))).score("a", ["b"])
     assert caught.value.code == "GENERATION_UNSUPPORTED"
+
+
+def test_a_time_limit_ends_the_call(ranker: Any) -> None:
+    made = ranker(str(RERANKERS / "bert"))
+    made.score("a", ["b"])  # opens the model
+    for call in (made.score, made.rerank):
+        with pytest.raises(GenerationError) as caught:
+            call(QUERY, DOCUMENTS * 20_000, timeout=0.001)
+        assert caught.value.code == "GENERATION_TIMEOUT"
+    assert len(made.score(QUERY, DOCUMENTS)) == len(DOCUMENTS)
+
+
+def test_cancelling_a_task_stops_its_call_and_no_other(awaited: Any) -> None:
+    async def main() -> None:
+        client = AsyncClient(str(RERANKERS / "bert"))
+        task = asyncio.create_task(client.ascore(QUERY, DOCUMENTS * 20_000))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(await client.ascore(QUERY, DOCUMENTS)) == len(DOCUMENTS)
+
+    awaited.run(main())
 
 
 def test_a_closed_client_ranks_nothing() -> None:

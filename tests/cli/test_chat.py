@@ -16,6 +16,7 @@ import pytest
 from talu.backends.scripted import ScriptedModel
 from talu.exceptions import GenerationError
 from talu.profile import Profile
+from talu.types import ReasoningDelta
 
 Scripted = Callable[..., ScriptedModel]
 Talu = Callable[..., Any]
@@ -26,6 +27,7 @@ from talu.backends.scripted import ScriptedModel
 from talu.cli import main, options
 from talu.client import Client
 from talu.router.spec import ModelSpec
+from talu.types import ReasoningDelta
 # A signal that comes right before a wait begins is handled when it ends: many short ones.
 pauses = [lambda: threading.Event().wait(0.1)] * 300
 model = ScriptedModel(["word", *pauses], "second answer")
@@ -229,6 +231,23 @@ def test_an_answer_in_a_terminal_is_styled_and_has_no_control_sequences_of_the_m
     with typed(home, script=ECHO) as (_, screen, keyboard):
         os.write(keyboard, b"hi\r")
         screen.wait_for(b"\x1b[1mbold\x1b[22m and red\r\n")
+
+
+THINKS = """
+[ReasoningDelta("Two \\x1b]0;and"), ReasoningDelta(" two."), "It is **four**."], ["second"]
+"""
+
+
+def test_the_reasoning_of_a_model_is_dimmed_before_the_answer(home: Path) -> None:
+    with typed(home, script=THINKS) as (_, screen, keyboard):
+        os.write(keyboard, b"hi\r")
+        screen.wait_for(b"\x1b[2mTwo ]0;and\x1b[22m\x1b[2m two.\x1b[22m\r\n")
+        screen.wait_for(b"It is \x1b[1mfour\x1b[22m.\r\n")
+
+
+def test_a_pipe_gets_no_reasoning(talu: Talu, scripted: Scripted) -> None:
+    scripted(ReasoningDelta("Two and two."), "It is four.")
+    assert talu(*CHAT, stdin="hi\n").out == "It is four.\n"
 
 
 def test_a_message_of_several_lines_can_be_typed_in_quotes_or_with_alt_enter(home: Path) -> None:

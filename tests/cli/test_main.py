@@ -15,7 +15,7 @@ from talu.cli.main import COMMANDS, talu
 
 NO_COMMANDS = {
     "answer", "chat_commands", "files", "main", "markdown", "options", "plot", "question",
-    "roofline", "sessions", "stdin", "tables", "templates", "terminal", "text", "tools",
+    "roofline", "screen", "sessions", "stdin", "tables", "templates", "terminal", "text", "tools",
     "transcript", "typed_input",
 }  # fmt: skip
 Process = Callable[..., subprocess.CompletedProcess[str]]

@@ -8,34 +8,25 @@ from collections.abc import Iterable
 import click
 
 from talu.chat.sync_chat import StreamingResponse
-from talu.cli.markdown import StyledMarkdown, is_styled
 from talu.cli.terminal import VisibleText, counted, visible
 from talu.types import FinishReason
 
 __all__ = ["report", "write", "write_json"]
 
 
-def write(pieces: Iterable[str], *, markdown: bool = False) -> None:
-    """Write to a terminal without control characters, to a pipe or a file unchanged.
-
-    ``markdown`` styles the text on a terminal, unless the user wants none.
-    """
+def write(pieces: Iterable[str]) -> None:
+    """Write to a terminal without control characters, to a pipe or a file unchanged."""
     terminal = sys.stdout.isatty()
     text = VisibleText()
-    styles = StyledMarkdown() if terminal and markdown and is_styled() else None
     last = ""
     try:
         for piece in pieces:
             shown = text.push(piece) if terminal else piece
             last = shown or last
-            sys.stdout.write(shown if styles is None else styles.push(shown))
+            sys.stdout.write(shown)
             sys.stdout.flush()
-        rest = text.flush()
-        last = rest or last
-        sys.stdout.write(rest if styles is None else styles.push(rest))
+        sys.stdout.write(text.flush())
     finally:
-        if styles is not None:
-            sys.stdout.write(styles.flush())
         if last and not last.endswith("\n"):
             sys.stdout.write("\n")
             sys.stdout.flush()

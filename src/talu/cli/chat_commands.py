@@ -10,7 +10,8 @@ import click
 
 from talu.chat.items import MessageItem
 from talu.chat.sync_chat import Chat
-from talu.cli.answer import report, write
+from talu.cli.answer import report
+from talu.cli.screen import show
 from talu.cli.terminal import counted, visible
 from talu.cli.tools import shown
 from talu.cli.transcript import as_markdown, as_text
@@ -62,7 +63,7 @@ def answer(chat: Chat, message: str | None) -> None:
     response = chat.regenerate(stream=True) if message is None else chat(message)
     try:
         with response:
-            write(shown(response), markdown=True)
+            show(shown(response))
     except KeyboardInterrupt:
         click.echo("talu: stopped", err=True)
         return

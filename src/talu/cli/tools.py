@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from talu.chat.builder import ToolRunPiece
+from talu.chat.builder import ReasoningPiece, ToolRunPiece
 from talu.cli.terminal import visible
 from talu.cli.text import TEXT
 
@@ -56,7 +56,7 @@ def _function(name: str) -> Any:
 
 
 def shown(pieces: Iterable[str]) -> Iterator[str]:
-    """The pieces of text; each call that was carried out is a line on stderr."""
+    """The pieces of text and reasoning; each call that was carried out is a line on stderr."""
     open_line = False
     for piece in pieces:
         if isinstance(piece, ToolRunPiece):
@@ -66,6 +66,8 @@ def shown(pieces: Iterable[str]) -> Iterator[str]:
             run = piece.run
             call = f"{run.name}({run.call.arguments[:SHOWN]}) -> {run.output[:SHOWN]}"
             click.echo(f"talu: {visible(call)}", err=True)
+        elif isinstance(piece, ReasoningPiece):
+            yield piece
         elif piece:
             open_line = not piece.endswith("\n")
             yield piece
