@@ -241,6 +241,31 @@ def test_a_request_opens_no_file_and_no_address(pocket, name: str) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "MODEL_NOT_FOUND")
 
 
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        (CHAT, {"type": "image_url", "image_url": {"url": "URL"}}),
+        (CHAT, {"type": "input_audio", "input_audio": {"data": "URL", "format": "wav"}}),
+        ("/v1/messages", {"type": "image", "source": {"type": "url", "url": "URL"}}),
+        ("/v1/responses", {"type": "input_image", "image_url": "URL"}),
+        ("/v1/responses", {"type": "input_file", "file_url": "URL"}),
+    ],
+)
+def test_an_address_in_a_message_is_refused_and_not_opened(
+    pocket, path: str, part: dict[str, Any]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as watched:
+        watched.setblocking(False)
+        url = f"http://127.0.0.1:{watched.getsockname()[1]}/x.png"
+        messages = [{"role": "user", "content": [json.loads(json.dumps(part).replace("URL", url))]}]
+        name = "input" if path.endswith("responses") else "messages"
+        limit = {"max_tokens": 5} if path.endswith("messages") else {}
+        answer = post(pocket, {"model": "talu/pocket", name: messages, **limit}, path)
+        assert (answer.status_code, "content[0]" in answer.text) == (400, True)
+        with pytest.raises(BlockingIOError):
+            watched.accept()
+
+
 def test_a_request_does_not_choose_where_a_model_is(pocket) -> None:
     for name in ("base_url", "api_base", "api_key", "chat_template", "extra_body"):
         answer = post(pocket, {**BODY, "model": "talu/pocket", name: "http://127.0.0.1:1"})

@@ -14,8 +14,8 @@ from talu.chat.requests import chat_request
 from talu.config import merged
 from talu.deadline import Deadline
 from talu.server.asked import Asked
-from talu.server.bodies import Body
-from talu.server.failures import Failure, naming
+from talu.server.bodies import MAX_MESSAGES, Body
+from talu.server.failures import Failure, invalid, naming
 from talu.server.tool_use import use_of
 from talu.tools.definition import Tool
 from talu.tools.use import ToolUse
@@ -23,7 +23,6 @@ from talu.types import Request
 
 __all__ = ["CountBody", "MessagesBody", "asked", "request_of"]
 
-MAX_MESSAGES = 10_000
 NAMES = {"response_format": "output_config", "max_thinking_tokens": "thinking"}
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
@@ -254,7 +253,7 @@ def _of_assistant(blocks: list[AnyBlock]) -> dict[str, Any]:
 def _misplaced(block: Body, message: Message) -> Failure:
     kind = getattr(block, "type", "")
     text = f"a message of the role {message.role} has no blocks of the type {kind}"
-    return Failure(400, "INVALID_ARGUMENT", text, param="messages")
+    return invalid("messages", text)
 
 
 def _failed(body: CountBody, request: Request) -> frozenset[int]:
@@ -276,7 +275,7 @@ def _tools(body: CountBody) -> ToolUse:
     if choice is not None:
         if (choice.name is None) == (choice.type == "tool"):
             text = "tool_choice has a name for the type tool, and only for that"
-            raise Failure(400, "INVALID_ARGUMENT", text, param="tool_choice")
+            raise invalid("tool_choice", text)
         named = choice.name or CHOICES[choice.type]
         if choice.disable_parallel_tool_use is not None:
             parallel = not choice.disable_parallel_tool_use

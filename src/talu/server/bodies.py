@@ -6,10 +6,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from talu.error_text import shown
-from talu.server.failures import Failure
+from talu.server.failures import Failure, invalid
 
-__all__ = ["Body", "body_failure", "without_unset"]
+__all__ = ["MAX_MESSAGES", "Body", "body_failure", "without_unset"]
 
+MAX_MESSAGES = 10_000  # of a conversation, or items
 FIELD_UNKNOWN = "extra_forbidden"  # pydantic's name
 
 
@@ -48,7 +49,7 @@ def body_failure(errors: Sequence[Mapping[str, Any]], body: Any) -> Failure:
         given = error.get("input")
         got = "" if isinstance(given, dict | list) else f", got {shown(given)}"
         text = f"{param or 'the body'}: {error['msg']}{got}"
-    return Failure(400, "INVALID_ARGUMENT", text, param=param or None)
+    return invalid(param or None, text)
 
 
 def _place(error: Mapping[str, Any], body: Any) -> list[str | int]:

@@ -20,7 +20,7 @@ from talu.exceptions import (
     ValidationError,
 )
 
-__all__ = ["Failure", "anthropic_error", "failure_of", "naming", "openai_error"]
+__all__ = ["Failure", "anthropic_error", "failure_of", "invalid", "naming", "openai_error"]
 
 CALLERS = (  # errors that the request has caused
     ValidationError,
@@ -92,6 +92,11 @@ class Failure(Exception):
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
         return headers
+
+
+def invalid(field: str | None, text: str) -> Failure:
+    """The failure of a body whose field is not valid."""
+    return Failure(400, "INVALID_ARGUMENT", text, param=field)
 
 
 def failure_of(error: Exception, names: Mapping[str, str] | None = None) -> Failure:

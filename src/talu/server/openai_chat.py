@@ -14,9 +14,9 @@ from talu.chat.builder import ReasoningPiece, Token, ToolCallPiece
 from talu.chat.requests import chat_request
 from talu.deadline import Deadline
 from talu.server.asked import Asked
-from talu.server.bodies import Body, without_unset
+from talu.server.bodies import MAX_MESSAGES, Body, without_unset
 from talu.server.encoders import END, Event, Head, about
-from talu.server.failures import Failure, naming, openai_error
+from talu.server.failures import Failure, invalid, naming, openai_error
 from talu.server.openai_fields import (
     MAX_CHOICES,
     AllText,
@@ -35,7 +35,6 @@ from talu.types import Request
 
 __all__ = ["ChatBody", "ChatEncoder", "asked"]
 
-MAX_MESSAGES = 10_000
 NAMES = {"stop_sequences": "stop", "extra_context": "chat_template_kwargs"}
 
 
@@ -131,9 +130,9 @@ def asked(body: ChatBody, deadline: Deadline | None, namespace: str | None) -> A
 
 def _request(body: ChatBody, deadline: Deadline | None, namespace: str | None) -> Request:
     if body.stream_options is not None and not body.stream:
-        raise _wrong("stream_options", "needs stream=true")
+        raise invalid("stream_options", "stream_options needs stream=true")
     if body.top_logprobs is not None and not body.logprobs:
-        raise _wrong("top_logprobs", "needs logprobs=true")
+        raise invalid("top_logprobs", "top_logprobs needs logprobs=true")
     config = body.config(
         max_tokens=_max_tokens(body),
         logprobs=body.logprobs,
@@ -157,7 +156,9 @@ def _request(body: ChatBody, deadline: Deadline | None, namespace: str | None) -
 def _max_tokens(body: ChatBody) -> int | None:
     new, old = body.max_completion_tokens, body.max_tokens
     if new is not None and old is not None and new != old:
-        raise _wrong("max_tokens", "contradicts max_completion_tokens: give one of them")
+        raise invalid(
+            "max_tokens", "max_tokens contradicts max_completion_tokens: give one of them"
+        )
     return old if new is None else new
 
 
@@ -168,10 +169,6 @@ def _form(body: ChatBody) -> dict[str, Any] | None:
         case JsonObjectForm():
             return {"type": "object"}
     return None
-
-
-def _wrong(field: str, problem: str) -> Failure:
-    return Failure(400, "INVALID_ARGUMENT", f"{field} {problem}", param=field)
 
 
 class ChatEncoder:

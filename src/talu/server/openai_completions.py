@@ -15,7 +15,7 @@ from talu.chat.requests import raw_request
 from talu.deadline import Deadline
 from talu.server.asked import Asked
 from talu.server.encoders import END, Event, Head, about
-from talu.server.failures import Failure, naming, openai_error
+from talu.server.failures import Failure, invalid, naming, openai_error
 from talu.server.openai_fields import (
     MAX_CHOICES,
     Sampling,
@@ -59,13 +59,13 @@ class CompletionBody(Sampling):
 def asked(body: CompletionBody, deadline: Deadline | None, namespace: str | None) -> Asked:
     """What a body asks for; see ``openai_chat.asked``."""
     if body.stream_options is not None and not body.stream:
-        raise _wrong("stream_options", "needs stream=true")
+        raise invalid("stream_options", "stream_options needs stream=true")
     if body.echo and body.logprobs is not None:
-        raise _wrong("logprobs", "cannot be had together with echo")
+        raise invalid("logprobs", "logprobs cannot be had together with echo")
     count = len(body.prompts) * (body.n or 1)
     if count > MAX_CHOICES:
         text = f"asks for {count:,} answers together with n, and at most {MAX_CHOICES} are given"
-        raise _wrong("prompt", text)
+        raise invalid("prompt", f"prompt {text}")
     with naming(NAMES):
         requests = [_request(body, prompt, deadline, namespace) for prompt in body.prompts]
         choices = [choice for each in requests for choice in repeated(each, body.n or 1)]
@@ -91,10 +91,6 @@ def _request(
         echo_prompt=bool(body.echo),
     )
     return replace(request, deadline=deadline)
-
-
-def _wrong(field: str, problem: str) -> Failure:
-    return Failure(400, "INVALID_ARGUMENT", f"{field} {problem}", param=field)
 
 
 class CompletionEncoder:

@@ -13,8 +13,8 @@ from talu.chat.requests import chat_request
 from talu.config import merged
 from talu.deadline import Deadline
 from talu.server.asked import Asked
-from talu.server.bodies import Body
-from talu.server.failures import Failure, naming
+from talu.server.bodies import MAX_MESSAGES, Body
+from talu.server.failures import invalid, naming
 from talu.server.openai_fields import (
     AllText,
     Function,
@@ -25,7 +25,6 @@ from talu.server.openai_fields import (
 
 __all__ = ["LOGPROBS", "ResponseBody", "asked"]
 
-MAX_ITEMS = 10_000
 LOGPROBS = "message.output_text.logprobs"
 NAMES = {
     "max_tokens": "max_output_tokens",
@@ -158,7 +157,7 @@ class ResponseBody(Body):
     """
 
     model: str
-    input: str | Annotated[list[Item], Field(min_length=1, max_length=MAX_ITEMS)]
+    input: str | Annotated[list[Item], Field(min_length=1, max_length=MAX_MESSAGES)]
     instructions: str | None = None
     max_output_tokens: int | None = None
     temperature: float | None = None
@@ -192,7 +191,7 @@ def asked(body: ResponseBody, deadline: Deadline | None, namespace: str | None) 
     """What a body asks for; see ``openai_chat.asked``."""
     if body.top_logprobs and not body.wants_logprobs:
         text = f"top_logprobs needs include=[{LOGPROBS!r}]"
-        raise Failure(400, "INVALID_ARGUMENT", text, param="top_logprobs")
+        raise invalid("top_logprobs", text)
     settings: dict[str, Any] = {
         "max_tokens": body.max_output_tokens,
         "temperature": body.temperature,
@@ -245,7 +244,7 @@ def _messages(body: ResponseBody) -> Iterator[dict[str, Any]]:
                 yield {"role": "assistant", "content": None, "tool_calls": [call], **reasoning}
             case _ if reasoning:
                 text = "the reasoning before it belongs to a message or a call of the model"
-                raise Failure(400, "INVALID_ARGUMENT", text, param=f"input[{number}]")
+                raise invalid(f"input[{number}]", text)
             case MessageItem():
                 yield {"role": item.role, "content": _joined(item.content)}
             case CallOutputItem():

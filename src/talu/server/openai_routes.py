@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from talu.server import openai_chat, openai_completions, openai_responses_body
-from talu.server.failures import Failure, naming
+from talu.server.failures import invalid, naming
 from talu.server.guard import namespace_of
 from talu.server.openai_chat import ChatBody, ChatEncoder
 from talu.server.openai_completions import CompletionBody, CompletionEncoder
@@ -57,7 +57,7 @@ async def embeddings(body: EmbeddingBody, request: Request) -> Response:
         )
     if body.dimensions not in (None, len(vectors[0])):
         text = f"dimensions can only be {len(vectors[0])}, that of the model"
-        raise Failure(400, "INVALID_ARGUMENT", text, param="dimensions")
+        raise invalid("dimensions", text)
     return Json(embeddings_body(body, vectors, tokens))
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from talu.ranking import Ranking, Scores
 from talu.server.bodies import Body
-from talu.server.failures import Failure
+from talu.server.failures import invalid
 from talu.types import Pooling
 
 __all__ = ["RerankBody", "ScoreBody", "rerank_body", "score_body"]
@@ -68,7 +68,7 @@ class ScoreBody(Scoring):
             return [(first[0], second)]
         if len(first) != len(second):
             text = "text_1 must be a single text, or as many texts as text_2 has"
-            raise Failure(400, "INVALID_ARGUMENT", text, param="text_1")
+            raise invalid("text_1", text)
         return [(one, [other]) for one, other in zip(first, second, strict=True)]
 
 

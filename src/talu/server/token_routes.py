@@ -11,9 +11,9 @@ from pydantic import Field
 from talu.chat.requests import chat_request
 from talu.config import GenerationConfig
 from talu.router.abilities import renderer
-from talu.server.bodies import Body, without_unset
-from talu.server.failures import Failure, naming
-from talu.server.openai_chat import MAX_MESSAGES, Message
+from talu.server.bodies import MAX_MESSAGES, Body, without_unset
+from talu.server.failures import invalid, naming
+from talu.server.openai_chat import Message
 from talu.server.openai_fields import FunctionTool, tools_of
 from talu.server.refusals import OPENAI_ERRORS
 from talu.server.responses import Json
@@ -57,7 +57,7 @@ async def tokenize(body: TokenizeBody, request: Request) -> Response:
     service: Service = request.app.state.service
     text = body.content if body.prompt is None else body.prompt
     if text is None or (body.prompt is not None and body.content is not None):
-        raise Failure(400, "INVALID_ARGUMENT", "give either prompt or content", param="prompt")
+        raise invalid("prompt", "give either prompt or content")
     name = service.models.name_of(body.model)
     with service.admitted(), naming(NAMES):
         async with service.models.use(name) as client:
