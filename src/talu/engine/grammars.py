@@ -9,15 +9,18 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
-from talu.exceptions import StructuredOutputError
+from talu.exceptions import StructuredOutputError, TokenizerError
 from talu.forks import ForkSafeLock
 from talu.structured.formats import ResponseFormat
 from talu.structured.keywords import ANNOTATIONS, ASSERTIONS, GENERATED, pointer, reachable
+from talu.structured.matching import is_followed, spells
 from talu.structured.report import SchemaReport
 from talu.structured.string_formats import CHECKED_FORMATS, GENERATED_FORMATS, PATTERNS
 from talu.tokenizer.tokenizer import Tokenizer
@@ -29,7 +32,12 @@ MAX_DIVISOR = 10_000  # of multipleOf; the automaton has as many states
 MAX_COUNT = 100_000  # of repetitions; a context holds no more
 STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 ENFORCER = "talu"
+LONGEST = 64  # bytes of a token that is looked for
+MAX_ITEMS = 20_000  # places in a grammar where an answer may be at the same time
+TRIED = 64  # forced tokens after which a grammar is tried
 
+LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+MAX_EXACT = 2**53
 COUNTS = ("maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties")
 
 Schema = dict[str, Any]
@@ -60,9 +68,33 @@ class _Texts:
         self.special_token_ids = sorted(i for i in tokenizer.unwritten_ids | {*ends} if i < size)
 
     def __call__(self, text: bytes | str) -> list[int]:
-        if isinstance(text, bytes):
-            text = text.decode("utf-8", "replace")
-        return self._tokenizer.encode(text, special_tokens=False)
+        """Tokens whose bytes are exactly those of the text, which a grammar forces."""
+        data = text if isinstance(text, bytes) else text.encode()
+        try:
+            ids = self._tokenizer.encode_literally(data.decode())
+        except (UnicodeDecodeError, TokenizerError):
+            return self._longest(data)
+        return ids if b"".join(self.tokens[i] for i in ids) == data else self._longest(data)
+
+    def _longest(self, data: bytes) -> list[int]:
+        """The longest token at each place; up to a byte that no token has."""
+        found: list[int] = []
+        place = 0
+        while place < len(data):
+            sizes = range(min(LONGEST, len(data) - place), 0, -1)
+            pieces = (data[place : place + size] for size in sizes)
+            token = next((self._ids[piece] for piece in pieces if piece in self._ids), None)
+            if token is None:
+                return found
+            found.append(token)
+            place += len(self.tokens[token])
+        return found
+
+    @cached_property
+    def _ids(self) -> dict[bytes, int]:
+        hidden = set(self.special_token_ids)
+        written = ((text, i) for i, text in enumerate(self.tokens) if i not in hidden)
+        return {text: i for text, i in written if 0 < len(text) <= LONGEST}
 
 
 class Grammars:
@@ -82,7 +114,7 @@ class Grammars:
         self._table = LLTokenizer(
             TokenizerWrapper(texts), n_vocab=vocabulary_size, eos_token=sorted(ends)
         )
-        self._limits = LLParserLimits(verbose_errors=False)
+        self._limits = LLParserLimits(verbose_errors=False, max_items_in_row=MAX_ITEMS)
         self._gate = ForkSafeLock()
         self._kept: OrderedDict[tuple[str, str], Compiled] = OrderedDict()
 
@@ -114,7 +146,7 @@ class Grammars:
                 return self._of_schema(form.schema or {})
             case "choice":
                 options = " | ".join(json.dumps(option) for option in form.options)
-                grammar = {"lark_grammar": f"start: {options}"}
+                grammar = {"lark_grammar": f"start: OPTION\nOPTION: {options}"}
             case "regex":
                 grammar = _only(LLMatcher.grammar_from_regex(form.source))
             case _:
@@ -193,8 +225,9 @@ class Grammars:
         """What is wrong with a grammar, also if only its first mask shows it."""
         if not matcher.is_error():
             matcher.compute_bitmask()
-        if matcher.is_error():
-            return str(matcher.get_error()) or "it cannot be compiled"
+        tried = matcher if matcher.is_error() else _after_forced(matcher)
+        if tried.is_error():
+            return str(tried.get_error()) or "it cannot be compiled"
         if matcher.is_stopped() and not matcher.is_accepting():
             return "Unsatisfiable: nothing fits"
         return ""
@@ -248,9 +281,35 @@ class _Generated:
                 raise _refused("json", f"{key} is {value:,}, and no answer is that long")
             case "maxItems" | "maxLength" | "maxProperties":
                 return bool(value <= MAX_COUNT)
+            case "const" | "enum":
+                return _is_exact(value)
             case "multipleOf":
-                return bool(1e-9 <= value <= MAX_DIVISOR)
+                return value <= MAX_DIVISOR and spells(_number(key, value), json.dumps(value))
+            case "minimum" | "maximum":
+                return _is_exact(value) and spells(_number(key, value), json.dumps(value))
+            case "exclusiveMinimum" | "exclusiveMaximum":
+                return self._excludes(node, key)
         return True
+
+    def _excludes(self, node: Schema, key: str) -> bool:
+        """Whether a grammar holds an exclusive limit, perhaps with an inclusive one beside it.
+
+        llguidance lets the limit pass if the other one has the same whole part. Then a number very
+        near to it is the limit.
+        """
+        limit = node[key]
+        if isinstance(limit, bool) or not _is_exact(limit):
+            return False
+        held = {name: node[name] for name in LIMITS if name in node and _is_exact(node[name])}
+        schema = {"type": "number", **held}
+        texts = _spellings(limit)
+        if not any(spells(schema, text) for text in texts):
+            return is_followed(schema)
+        name = key.replace("exclusiveM", "m")
+        sign, stricter = (1, max) if name == "minimum" else (-1, min)
+        near = _near(limit, sign)
+        node[name] = schema[name] = stricter(near, held.get(name, near))
+        return is_followed(schema) and not any(spells(schema, text) for text in texts)
 
     def grammar(self, *, lenient: bool) -> dict[str, Any]:
         """The grammar in the form of llguidance."""
@@ -284,6 +343,47 @@ class _Generated:
         return SchemaReport(
             tuple(self._enforced), tuple(self._checked), tuple(self._ignored), ENFORCER
         )
+
+
+def _number(key: str, value: float) -> Schema:
+    return {"type": "number", key: value}
+
+
+def _is_exact(value: object) -> bool:
+    """Whether llguidance, whose numbers have 64 bits, reads all numbers in a value exactly."""
+    if isinstance(value, list):
+        return all(map(_is_exact, value))
+    if isinstance(value, dict):
+        return all(map(_is_exact, value.values()))
+    return not isinstance(value, int | float) or abs(value) <= MAX_EXACT
+
+
+def _near(number: float, sign: int) -> float:
+    """A number a little above or below another."""
+    exact = Decimal(repr(number))
+    places = max(0, -int(exact.as_tuple().exponent)) + 6
+    return float(exact + sign * Decimal(1).scaleb(-places))
+
+
+def _spellings(number: float) -> list[str]:
+    """Texts of a number in JSON."""
+    text = json.dumps(number)
+    if number == 0:
+        return ["0", "-0", "0.0", "-0.0"]
+    if number == int(number):
+        return [str(int(number)), f"{int(number)}.0"]
+    return [text, f"{text}0"] if "e" not in text else [text]
+
+
+def _after_forced(matcher: LLMatcher) -> LLMatcher:
+    """A matcher after the tokens that begin every answer; some limits show only there."""
+    tried = matcher.deep_copy()
+    for token in tried.compute_ff_tokens()[:TRIED]:
+        if tried.is_error() or tried.is_stopped() or not tried.consume_token(token):
+            break
+    if not tried.is_error() and not tried.is_stopped():
+        tried.compute_bitmask()
+    return tried
 
 
 def _add_pattern(node: Schema, pattern: str) -> None:

@@ -6,11 +6,13 @@ is used only for what linear matching lacks: look-around and back-references.
 
 import json
 import re
+from collections.abc import Mapping
 from functools import cache, lru_cache
+from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-__all__ = ["contains", "has_format", "matches"]
+__all__ = ["contains", "has_format", "is_followed", "matches", "spells"]
 
 END = 256
 
@@ -37,8 +39,7 @@ def matches(pattern: str, text: str) -> bool:
 
 def contains(pattern: str, text: str) -> bool:
     """Whether a pattern of a JSON Schema matches anywhere in a text."""
-    schema = json.dumps({"type": "string", "pattern": pattern})
-    matcher = _compiled(LLMatcher.grammar_from_json_schema(schema))
+    matcher = _of_schema({"type": "string", "pattern": pattern})
     if matcher is None:
         return re.search(pattern, text) is not None
     return _accepts(matcher, json.dumps(text, ensure_ascii=False))
@@ -46,9 +47,23 @@ def contains(pattern: str, text: str) -> bool:
 
 def has_format(name: str, text: str) -> bool:
     """Whether a text has a format of JSON Schema, as llguidance defines it."""
-    schema = json.dumps({"type": "string", "format": name})
-    matcher = _compiled(LLMatcher.grammar_from_json_schema(schema))
-    return matcher is not None and _accepts(matcher, json.dumps(text, ensure_ascii=False))
+    schema = {"type": "string", "format": name}
+    return spells(schema, json.dumps(text, ensure_ascii=False))
+
+
+def spells(schema: Mapping[str, Any], text: str) -> bool:
+    """Whether the grammar of a schema spells a JSON text; False if there is no such grammar."""
+    matcher = _of_schema(schema)
+    return matcher is not None and _accepts(matcher, text)
+
+
+def is_followed(schema: Mapping[str, Any]) -> bool:
+    """Whether there is a grammar of a schema."""
+    return _of_schema(schema) is not None
+
+
+def _of_schema(schema: Mapping[str, Any]) -> LLMatcher | None:
+    return _compiled(LLMatcher.grammar_from_json_schema(json.dumps(schema)))
 
 
 def _accepts(matcher: LLMatcher, text: str) -> bool:

@@ -21,11 +21,6 @@ DATE = f"(?:{YEAR}-{DAY}|{LEAP_YEAR}-02-29)"
 MINUTE = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 FRACTION = "(?:\\.[0-9]+)?"
 TIME = f"{MINUTE}:[0-5][0-9]{FRACTION}(?:Z|[+-]{MINUTE})"
-PATTERNS: Final = {  # RFC 3339, as an answer writes it: no leap seconds, no lower case
-    "date": DATE,
-    "date-time": f"{DATE}T{TIME}",
-    "time": TIME,
-}
 LEAP_SECOND = re.compile(
     "(?P<h>[0-9]{2}):(?P<m>[0-9]{2}):60(?:\\.[0-9]+)?(?:Z|(?P<sign>[+-])(?P<oh>[0-9]{2}):(?P<om>[0-9]{2}))"
 )
@@ -33,7 +28,14 @@ WORD = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 QUOTED = r'"(?:[ !#-\[\]-~]|\\[ -~])*"'
 LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 LOCAL = rf"(?:{WORD}(?:\.{WORD})*|{QUOTED})"
-EMAIL = rf"{LOCAL}@{LABEL}(?:\.{LABEL})*"
+DOMAIN = rf"{LABEL}(?:\.{LABEL})*"
+EMAIL = f"{LOCAL}@{DOMAIN}"
+PATTERNS: Final = {  # as an answer writes it: no leap seconds, no lower case, no quoted names
+    "date": DATE,
+    "date-time": f"{DATE}T{TIME}",
+    "email": rf"{WORD}(?:\.{WORD})*@{DOMAIN}",
+    "time": TIME,
+}
 
 GENERATED_FORMATS = frozenset(
     ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid")

@@ -84,7 +84,8 @@ class Tokenizer(TextEncoder):
                 special token.
         """
         whole = "".join(text for text, _ in parts)
-        if self._splits_special or len(parts) < 2:
+        alone = len(parts) < 2 and not any(literal for _, literal in parts)
+        if self._splits_special or alone:
             return self.encode(whole, special_tokens=False, watch=watch)
         check_text(whole)
         text = self._literal.text_of(parts)
@@ -100,6 +101,24 @@ class Tokenizer(TextEncoder):
                     details={"token": spelling},
                 )
         return ids
+
+    def encode_literally(self, text: str) -> list[int]:
+        """Token ids of a text in which nothing is a special token.
+
+        Raises:
+            TokenizerError: as in ``encode_parts``.
+        """
+        found = self._spellings
+        if found is None:
+            return self.encode(text, special_tokens=False)
+        pieces = found.split(text)
+        return self.encode_parts([(piece, place % 2 == 1) for place, piece in enumerate(pieces)])
+
+    @cached_property
+    def _spellings(self) -> re.Pattern[str] | None:
+        """Finds the added tokens that a text spells; None if there is none."""
+        spelled = sorted(filter(None, self._added), key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, spelled))})") if spelled else None
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of all ids together; bytes that form no character become U+FFFD.
