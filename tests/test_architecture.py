@@ -183,6 +183,7 @@ PURE = [  # pure files: no input, output, threads or clocks
     "structured/instances.py",
     "structured/keywords.py",
     "structured/partial.py",
+    "structured/references.py",
     "structured/schema_checks.py",
     "structured/type_schemas.py",
     "structured/values.py",

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from talu import Client
 from talu.exceptions import SchemaValidationError, StructuredOutputError
 from talu.structured.formats import format_of
 from talu.structured.values import Regex
@@ -41,6 +42,9 @@ REFUSED = {
     "an endless object": ({**OPEN, "required": ["a"]}, "infinite"),
     "an endless array": ({"type": "array", "items": {"$ref": "#"}, "minItems": 1}, "infinite"),
     "endless alternatives": ({"anyOf": [{**OPEN, "required": ["a"]}] * 2}, "infinite"),
+    "a draft before 4": ({"$schema": "http://json-schema.org/draft-03/schema#"}, "known are 4,"),
+    "a draft that is no text": ({"$schema": []}, "must be text"),
+    "a reference to what is no schema": ({"$ref": "#/title", "title": "a"}, "no schema is"),
     "doubling": (
         {
             "$ref": "#/$defs/40",
@@ -70,15 +74,54 @@ def test_a_schema_is_refused_that_is(name: str) -> None:
     "schema",
     [
         OPEN,
-        {"anyOf": [{"type": "null"}, {"$ref": "#"}]},
+        {"anyOf": [{"type": "null"}, {"type": "array", "items": {"$ref": "#"}}]},
         {"type": "array", "items": {"$ref": "#"}},
+        {"$dynamicAnchor": "a", "additionalProperties": {"$dynamicRef": "#a"}},
         {**OPEN, "properties": {"a": {"anyOf": [{"$ref": "#"}, True]}}, "required": ["a"]},
         nested(50),
     ],
-    ids=range(5),
+    ids=range(6),
 )
 def test_a_recursive_schema_with_finite_values_is_accepted(schema: dict[str, Any]) -> None:
     assert format_of(schema).schema == schema
+
+
+ITSELF = {"$ref": "#"}
+CIRCLES: dict[str, dict[str, Any]] = {
+    "a negation": {"not": ITSELF},
+    "a condition": {"if": ITSELF, "then": True},
+    "an alternative": {"anyOf": [{"type": "null"}, ITSELF]},
+    "one of several": {"oneOf": [ITSELF, {"type": "null"}]},
+    "a dependency": {"dependentSchemas": {"a": ITSELF}},
+    "a dependency of older drafts": {"dependencies": {"a": ITSELF}},
+    "a definition": {"$ref": "#/$defs/a", "$defs": {"a": {"not": {"$ref": "#/$defs/a"}}}},
+    "a place of no keyword": {"$ref": "#/a", "a": {"not": {"$ref": "#/a"}}},
+    "an anchor": {"$anchor": "a", "not": {"$ref": "#a"}},
+    "a dynamic anchor": {"$dynamicAnchor": "a", "not": {"$dynamicRef": "#a"}},
+    "an identifier": {"$id": "a.json", "not": {"$ref": "a.json"}},
+    "a recursive reference": {
+        "$schema": "https://json-schema.org/draft/2019-09/schema",
+        "not": {"$recursiveRef": "#"},
+    },
+}
+
+
+@pytest.mark.parametrize("name", CIRCLES)
+def test_a_schema_is_refused_that_refers_back_to_itself_for_the_same_value_by(name: str) -> None:
+    with pytest.raises(StructuredOutputError, match="back to itself for the same value"):
+        format_of(CIRCLES[name])
+
+
+def test_a_circle_by_relative_identifiers_is_an_answer_that_cannot_be_checked() -> None:
+    form = format_of({"$id": "http://example.com/a.json", "not": {"$ref": "a.json"}})
+    with pytest.raises(SchemaValidationError, match="too deeply to be checked"):
+        form.read("2", "stop")
+
+
+def test_what_stands_beside_a_reference_makes_no_circle_until_draft_7() -> None:
+    schema = {"$ref": "#/definitions/a", "definitions": {"a": {}}, "not": ITSELF}
+    form = format_of({"$schema": "http://json-schema.org/draft-07/schema#", **schema})
+    assert form.read("2", "stop") == 2
 
 
 def test_a_pattern_that_backtracks_is_checked_in_linear_time() -> None:
@@ -112,13 +155,39 @@ def test_a_pattern_may_match_anywhere(pattern: str, text: str, fits: bool) -> No
     assert found is fits
 
 
+WRONG: list[dict[str, Any]] = [
+    {"type": "strin"},
+    {"type": 5},
+    {"type": [5]},
+    {"type": ["string", None]},
+    {"minLength": -1},
+    {"required": "a"},
+    {"required": True, "properties": {"a": {}}},
+    {"properties": "a"},
+    {"prefixItems": 5},
+    {"anyOf": 5},
+    {"allOf": True},
+    {"pattern": "("},
+]
+
+
 @pytest.mark.parametrize(
     "schema",
-    [{"type": "strin"}, {"minLength": -1}, {"required": "a"}, {"pattern": "("}],
-    ids=["type", "minLength", "required", "pattern"],
+    WRONG,
+    ids=range(len(WRONG)),
 )
 def test_a_schema_that_its_draft_does_not_allow_is_refused_by_its_check(
     schema: dict[str, Any],
 ) -> None:
     with pytest.raises(StructuredOutputError, match="is wrong at"):
         format_of(schema).check()
+
+
+@pytest.mark.parametrize("schema", WRONG, ids=range(len(WRONG)))
+@pytest.mark.parametrize("strategy", ["typescript", "json_schema", None])
+def test_a_wrong_schema_is_refused_by_the_call_however_it_is_explained(
+    schema: dict[str, Any], strategy: str | None
+) -> None:
+    how: dict[str, Any] = {"schema_strategy": strategy} if strategy else {}
+    with Client("talu/pocket") as client, pytest.raises(StructuredOutputError, match="is wrong at"):
+        client.ask("Hi", response_format=schema, inject_schema_prompt=bool(strategy), **how)

@@ -11,7 +11,7 @@ from tools.tool_formats_table import joined
 
 from talu.backends.local.tool_reports import tool_reports
 from talu.engine.engine import Engine
-from talu.structured.keywords import resolved
+from talu.structured.references import resolved
 from talu.structured.report import checked_report
 from talu.tool_formats.reader import Reader
 

@@ -19,8 +19,9 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 from talu.exceptions import StructuredOutputError, TokenizerError
 from talu.forks import ForkSafeLock
 from talu.structured.formats import ResponseFormat
-from talu.structured.keywords import ANNOTATIONS, ASSERTIONS, GENERATED, pointer, reachable
+from talu.structured.keywords import ANNOTATIONS, ASSERTIONS, GENERATED, pointer
 from talu.structured.matching import is_followed, spells
+from talu.structured.references import reachable
 from talu.structured.report import SchemaReport
 from talu.structured.string_formats import CHECKED_FORMATS, GENERATED_FORMATS, PATTERNS
 from talu.tokenizer.tokenizer import Tokenizer

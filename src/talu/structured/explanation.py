@@ -37,12 +37,16 @@ def explained(request: Request, *, unasked: bool) -> Explained:
     Args:
         request: with or without a response format, for chats or raw.
         unasked: explain it also if ``inject_schema_prompt`` is not set.
+
+    Raises:
+        StructuredOutputError: the schema of the response format is not valid.
     """
     config, messages = request.config, request.messages
     form: ResponseFormat | None = config.response_format
     wanted = config.given.get("inject_schema_prompt")
     if form is None or messages is None or not (unasked if wanted is None else wanted):
         return Explained(request, None)
+    form.check()
     strategy = config.schema_strategy
     strategy = "typescript" if strategy == "auto" else strategy
     text = _text(form, strategy)

@@ -14,6 +14,7 @@ from talu.exceptions import IncompleteJSONError, SchemaValidationError, Validati
 from talu.first_use import loaded
 from talu.structured.instances import instance_of
 from talu.structured.partial import NOTHING, partial_value
+from talu.structured.plain_schemas import is_plainly_valid
 from talu.structured.report import SchemaReport, checked_report
 from talu.structured.schema_checks import checked_text, invalid
 from talu.structured.type_schemas import FORMATS, SCALARS, is_described, schema_of
@@ -69,12 +70,12 @@ class ResponseFormat:
         return f"ResponseFormat({given!r:.100})"
 
     def check(self) -> None:
-        """Refuse a JSON Schema that its draft does not allow; takes milliseconds.
+        """Refuse a JSON Schema that its draft does not allow; may take milliseconds.
 
         Raises:
             StructuredOutputError: it is wrong.
         """
-        if self.schema is not None:
+        if self.schema is not None and not is_plainly_valid(self.schema):
             assert self._checker
 
     @cached_property

@@ -1,21 +1,29 @@
-"""Knows the keywords of JSON Schema: where subschemas are, and what each keyword is.
+"""Knows the keywords of JSON Schema: where subschemas are, and what each is in which draft.
 
-The drafts are 4 to 2020-12. A keyword that no draft has is an annotation by the specification.
+The drafts are 4, 6, 7, 2019-09 and 2020-12. A keyword that a draft does not have is an annotation
+by the specification, except ``dependencies``: it is checked in all drafts, because schemas without
+``$schema`` often have it, and mean what it was until draft 7.
 """
 
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 __all__ = [
     "ANNOTATIONS",
     "ASSERTIONS",
     "DEFINITIONS",
+    "DRAFTS",
     "GENERATED",
+    "Draft",
+    "asserts",
+    "draft_of",
+    "in_effect",
     "pointer",
-    "reachable",
-    "resolved",
     "subschemas",
 ]
+
+Draft = Literal["4", "6", "7", "2019-09", "2020-12"]
 
 IN_LIST = ("allOf", "anyOf", "oneOf", "prefixItems")
 IN_MAP = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
@@ -66,23 +74,37 @@ GENERATED = frozenset(
         "type",
     }
 )
-ASSERTIONS = GENERATED | {
-    "$dynamicRef",
+DRAFT_4 = (GENERATED - {"const", "prefixItems"}) | {"dependencies", "not", "uniqueItems"}
+DRAFT_6 = DRAFT_4 | {"const", "contains", "propertyNames"}
+DRAFT_7 = DRAFT_6 | {"else", "if", "then"}
+DRAFT_2019_09 = DRAFT_7 | {
     "$recursiveRef",
-    "contains",
-    "dependencies",
     "dependentRequired",
     "dependentSchemas",
-    "else",
-    "if",
     "maxContains",
     "minContains",
-    "not",
-    "propertyNames",
-    "then",
     "unevaluatedItems",
     "unevaluatedProperties",
-    "uniqueItems",
+}
+DRAFT_2020_12 = (DRAFT_2019_09 - {"$recursiveRef", "additionalItems"}) | {
+    "$dynamicRef",
+    "prefixItems",
+}
+DRAFTS: dict[Draft, frozenset[str]] = {  # with the keywords that demand something
+    "4": DRAFT_4,
+    "6": DRAFT_6,
+    "7": DRAFT_7,
+    "2019-09": DRAFT_2019_09,
+    "2020-12": DRAFT_2020_12,
+}
+ASSERTIONS = frozenset().union(*DRAFTS.values())
+REFERENCE_ALONE = ("4", "6", "7")  # drafts in which nothing beside a reference counts
+NEEDED = {  # keywords that demand nothing without one of others
+    "else": ("if",),
+    "if": ("then", "else"),
+    "maxContains": ("contains",),
+    "minContains": ("contains",),
+    "then": ("if",),
 }
 ANNOTATIONS = frozenset(
     {
@@ -110,6 +132,37 @@ ANNOTATIONS = frozenset(
         "writeOnly",
     }
 )
+META_SCHEMA = re.compile(
+    "https?://json-schema[.]org/draft[-/](?P<name>[0-9-]+)/(?:hyper-)?schema#?"
+)
+
+
+def draft_of(schema: dict[str, Any]) -> Draft | None:
+    """The draft that a schema declares by ``$schema``, which counts for all of its subschemas.
+
+    2020-12 if it declares none, or a vocabulary of its own; None for a draft that is not known.
+    """
+    found = META_SCHEMA.fullmatch(str(schema.get("$schema", "")))
+    if found is None:
+        return "2020-12"
+    name = found["name"].removeprefix("0")
+    return next((draft for draft in DRAFTS if draft == name), None)
+
+
+def asserts(node: dict[str, Any], key: str, draft: Draft | None) -> bool:
+    """Whether a keyword of a schema demands anything, by the draft and what stands beside it."""
+    if key not in DRAFTS[draft or "2020-12"]:
+        return False
+    if draft in REFERENCE_ALONE and key != "$ref" and "$ref" in node:
+        return False
+    if key == "additionalItems":
+        return isinstance(node.get("items"), list)
+    return key not in NEEDED or any(other in node for other in NEEDED[key])
+
+
+def in_effect(node: dict[str, Any], draft: Draft | None) -> dict[str, Any]:
+    """The keywords of a schema that demand something."""
+    return {key: value for key, value in node.items() if asserts(node, key, draft)}
 
 
 def pointer(path: str, *keys: object) -> str:
@@ -137,66 +190,3 @@ def subschemas(schema: dict[str, Any]) -> Iterator[tuple[tuple[object, ...], Any
         for name, each in dependencies.items():
             if isinstance(each, dict | bool):
                 yield ("dependencies", name), each
-
-
-def resolved(root: Any, reference: str) -> Any:
-    """What a reference such as ``#/$defs/name`` refers to.
-
-    Raises:
-        LookupError: there is nothing at this place.
-    """
-    found = root
-    for step in reference.removeprefix("#").split("/")[1:]:
-        key = _unquoted(step).replace("~1", "/").replace("~0", "~")
-        found = found[int(key)] if isinstance(found, list) and key.isdigit() else found[key]
-    return found
-
-
-def _has_names(root: dict[str, Any]) -> bool:
-    """Whether a reference is by another name than a place, so that any definition may be meant."""
-    waiting: list[Any] = [root]
-    while waiting:
-        node = waiting.pop()
-        if not isinstance(node, dict):
-            continue
-        for key in ("$ref", "$dynamicRef", "$recursiveRef"):
-            name = node.get(key)
-            if isinstance(name, str) and name != "#" and not name.startswith("#/"):
-                return True
-        waiting += [each for _, each in subschemas(node)]
-    return False
-
-
-def _unquoted(step: str) -> str:
-    """A step of a pointer without the percent encoding of URIs."""
-    if "%" not in step:
-        return step
-    parts = step.split("%")
-    encoded = bytearray(parts[0].encode())
-    for part in parts[1:]:
-        try:
-            encoded += bytes([int(part[:2], 16)]) + part[2:].encode()
-        except ValueError:
-            encoded += b"%" + part.encode()
-    return encoded.decode("utf-8", "replace")
-
-
-def reachable(root: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The schemas that take part in a check, by their pointers; each definition once."""
-    found: dict[str, dict[str, Any]] = {}
-    waiting: list[tuple[str, Any]] = [("#", root)]
-    every = _has_names(root)
-    while waiting:
-        path, node = waiting.pop()
-        if not isinstance(node, dict) or path in found:
-            continue
-        found[path] = node
-        waiting += [
-            (pointer(path, *keys), each)
-            for keys, each in subschemas(node)
-            if every or keys[0] not in DEFINITIONS
-        ]
-        reference = node.get("$ref")
-        if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
-            waiting.append((reference, resolved(root, reference)))
-    return found

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from talu.structured.keywords import ANNOTATIONS, ASSERTIONS, pointer, reachable
+from talu.structured.keywords import ANNOTATIONS, ASSERTIONS, pointer
+from talu.structured.references import reachable
 from talu.structured.string_formats import CHECKED_FORMATS
 
 __all__ = ["SchemaReport", "checked_report"]

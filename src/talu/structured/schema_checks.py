@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeGuard
 
 from talu.error_text import kind_of, shown
 from talu.exceptions import StructuredOutputError
-from talu.structured.keywords import pointer, resolved, subschemas
+from talu.structured.keywords import DRAFTS, draft_of, in_effect, pointer, subschemas
+from talu.structured.references import References, place_of, resolved
 
 __all__ = ["checked_text", "invalid"]
 
@@ -15,33 +18,47 @@ MAX_DEPTH = 64  # nested objects and arrays of the schema
 MAX_ENUM = 10_000  # constants of one enum
 MAX_SCHEMAS = 20_000  # schemas in the schema
 MAX_CHECKS = 100_000  # of one value; references may double them again and again
-IN_PLACE = ("allOf", "anyOf", "dependentSchemas", "else", "if", "not", "oneOf", "then")
+IN_PLACE = (  # keywords with schemas for the same value
+    "allOf",
+    "anyOf",
+    "dependencies",
+    "dependentSchemas",
+    "else",
+    "if",
+    "not",
+    "oneOf",
+    "then",
+)
 
 Schema = dict[str, Any]
 
 
-def checked_text(schema: object) -> str:
+def checked_text(given: object) -> str:
     """The schema as compact JSON.
 
     Raises:
-        StructuredOutputError: it is not plain JSON, exceeds a limit, has a reference that leads
-            nowhere or outside, or only infinite values could satisfy it.
+        StructuredOutputError: it is not plain JSON, exceeds a limit, is of an unknown draft, has a
+            reference that leads nowhere, outside or back without end, or only infinite values
+            could satisfy it.
     """
-    if not isinstance(schema, dict):
-        raise invalid(f"must be an object, got {kind_of(schema)}")
-    _check_depth(schema)
+    if not isinstance(given, dict):
+        raise invalid(f"must be an object, got {kind_of(given)}")
+    _check_depth(given)
     try:
-        text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(given, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise invalid(f"is not plain JSON: {error}") from error
     if len(text) > MAX_SIZE:
         raise invalid(f"has {len(text):,} characters as JSON; the limit is {MAX_SIZE:,}")
+    schema: Schema = json.loads(text)
+    _check_draft(schema)
     nodes = dict(_nodes(schema))
+    references = References(schema, nodes.values())
     for path, node in nodes.items():
-        _check_node(schema, path, node)
+        _check_node(path, node, references)
     _check_finite(schema, nodes)
-    _check_work(schema)
+    _check_work(schema, nodes, references)
     return text
 
 
@@ -80,44 +97,54 @@ def _children(value: object) -> Iterator[object]:
 
 
 def _nodes(schema: Schema) -> Iterator[tuple[str, Schema]]:
-    """All schemas in a schema, by their pointers."""
+    """All schemas in a schema, by their pointers; also where only a reference finds one."""
     waiting: list[tuple[str, Any]] = [("#", schema)]
-    count = 0
+    seen: set[int] = set()
     while waiting:
         path, node = waiting.pop()
-        if not isinstance(node, dict):
+        if not isinstance(node, dict) or id(node) in seen:
             continue
-        count += 1
-        if count > MAX_SCHEMAS:
+        seen.add(id(node))
+        if len(seen) > MAX_SCHEMAS:
             raise invalid(f"has more than {MAX_SCHEMAS:,} subschemas")
         yield path, node
+        if (place := place_of(node)) is not None:
+            with suppress(LookupError, TypeError, ValueError):  # an error of its own follows
+                waiting.append((place, resolved(schema, place)))
         waiting += [(pointer(path, *keys), each) for keys, each in subschemas(node)]
 
 
-def _check_node(root: Schema, path: str, node: Schema) -> None:
+def _check_draft(schema: Schema) -> None:
+    declared = schema.get("$schema", "")
+    if not isinstance(declared, str):
+        raise invalid(f"is wrong at '#/$schema': it must be text, got {kind_of(declared)}")
+    if draft_of(schema) is None:
+        raise invalid(f"is of the draft {shown(declared)}; known are {', '.join(DRAFTS)}")
+
+
+def _check_node(path: str, node: Schema, references: References) -> None:
     constants = node.get("enum")
     if isinstance(constants, list) and len(constants) > MAX_ENUM:
         raise invalid(
             f"has an enum of {len(constants):,} values at {shown(path)}; the limit is {MAX_ENUM:,}"
         )
     reference = node.get("$ref")
-    if not isinstance(reference, str):
-        return
-    if not reference.startswith("#"):
-        if "://" in reference:
-            raise invalid(
-                f"refers to {shown(reference)} at {shown(path)}, and nothing is downloaded: put "
-                "the schema in $defs",
-                ref=reference,
-            )
-        return
-    if reference == "#" or reference.startswith("#/"):
-        try:
-            resolved(root, reference)
-        except (LookupError, TypeError, ValueError) as error:
-            raise invalid(
-                f"refers to {shown(reference)} at {shown(path)}, where nothing is", ref=reference
-            ) from error
+    if isinstance(reference, str) and not reference.startswith("#") and "://" in reference:
+        raise invalid(
+            f"refers to {shown(reference)} at {shown(path)}, and nothing is downloaded: put the "
+            "schema in $defs",
+            ref=reference,
+        )
+    try:
+        found = list(references.targets(node))
+    except (LookupError, TypeError, ValueError) as error:
+        raise invalid(
+            f"refers to {shown(reference)} at {shown(path)}, where nothing is", ref=reference
+        ) from error
+    if not all(isinstance(each, dict | bool) for each in found):
+        raise invalid(
+            f"refers to {shown(reference)} at {shown(path)}, where no schema is", ref=reference
+        )
 
 
 def _check_finite(root: Schema, nodes: dict[str, Schema]) -> None:
@@ -137,9 +164,10 @@ def _check_finite(root: Schema, nodes: dict[str, Schema]) -> None:
         return inner
 
     for number, node in unique.items():
-        needed[number] = len(inner_of(number, _demanded(root, node)))
+        demanding = in_effect(node, draft_of(root))
+        needed[number] = len(inner_of(number, _demanded(root, demanding)))
         for key in ("anyOf", "oneOf"):
-            options = node.get(key)
+            options = demanding.get(key)
             if _is_list(options):
                 group = (number, key)
                 needed[group] = int(len(inner_of(group, options)) == len(options))
@@ -161,46 +189,36 @@ def _check_finite(root: Schema, nodes: dict[str, Schema]) -> None:
         )
 
 
-def _check_work(root: Schema) -> None:
-    """Refuse a schema whose references double the checks of a value again and again."""
+def _check_work(root: Schema, nodes: dict[str, Schema], references: References) -> None:
+    """Refuse a schema that a value is checked against without end, or again and again."""
+    draft = draft_of(root)
+    children: dict[int, list[int]] = {}
+    for node in nodes.values():
+        within = subschemas(in_effect(node, draft))
+        same = (each for keys, each in within if keys[0] in IN_PLACE)
+        found = (*references.targets(node), *same)
+        children[id(node)] = [id(each) for each in found if isinstance(each, dict)]
     counts: dict[int, int] = {}
-    waiting: list[tuple[Schema, bool]] = [(root, False)]
-    entered: set[int] = set()
-    while waiting:
-        node, is_last = waiting.pop()
-        children = [each for each in _in_place(root, node) if isinstance(each, dict)]
-        if is_last:  # a child without a count is being visited: it contains itself
-            counts[id(node)] = 1 + sum(counts.get(id(child), 1) for child in children)
-            if counts[id(node)] > MAX_CHECKS:
+    try:
+        for number in TopologicalSorter(children).static_order():  # children come first
+            counts[number] = 1 + sum(counts[child] for child in children[number])
+            if counts[number] > MAX_CHECKS:
                 raise invalid(f"asks for more than {MAX_CHECKS:,} checks of one value")
-        elif id(node) not in entered:
-            entered.add(id(node))
-            waiting.append((node, True))
-            waiting += [(each, False) for each in (*children, *_elsewhere(node))]
-
-
-def _in_place(root: Schema, node: Schema) -> Iterator[Any]:
-    """The schemas that the same value is checked against."""
-    reference = node.get("$ref")
-    if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
-        yield resolved(root, reference)
-    for keys, each in subschemas(node):
-        if keys[0] in IN_PLACE:
-            yield each
-
-
-def _elsewhere(node: Schema) -> Iterator[Schema]:
-    for keys, each in subschemas(node):
-        if keys[0] not in IN_PLACE and isinstance(each, dict):
-            yield each
+    except CycleError as error:
+        circle = error.args[1]
+        place = next(path for path, node in nodes.items() if id(node) in circle)
+        raise invalid(
+            f"leads at {shown(place)} back to itself for the same value, so that no check of it "
+            "would end: references may do so in properties and items only",
+            at=place,
+        ) from None
 
 
 def _demanded(root: Schema, node: Schema) -> list[Any]:
     """The schemas that every value of a schema, or a part of it, has to satisfy."""
     demanded = list(node["allOf"]) if _is_list(node.get("allOf")) else []
-    reference = node.get("$ref")
-    if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
-        demanded.append(resolved(root, reference))
+    if (place := place_of(node)) is not None:
+        demanded.append(resolved(root, place))
     if _may_be(node, "object"):
         demanded += _demanded_properties(node)
     if _may_be(node, "array"):

@@ -4,7 +4,8 @@ import json
 import re
 from typing import Any
 
-from talu.structured.keywords import DEFINITIONS, resolved
+from talu.structured.keywords import DEFINITIONS
+from talu.structured.references import resolved
 
 __all__ = ["typescript"]
 

@@ -6,7 +6,7 @@ https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
 from collections.abc import Mapping
 from typing import Any
 
-from talu.structured.keywords import reachable
+from talu.structured.references import reachable
 
 __all__ = ["is_strict", "strict_problem"]
 
