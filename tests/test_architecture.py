@@ -181,6 +181,7 @@ PURE = [  # pure files: no input, output, threads or clocks
     "storage/words.py",
     "structured/formats.py",
     "structured/instances.py",
+    "structured/json_reading.py",
     "structured/keywords.py",
     "structured/partial.py",
     "structured/references.py",

@@ -274,14 +274,17 @@ def test_a_wrong_answer_is_asked_for_again_without_a_trace_in_the_history(
     assert [m["role"] for m in third["messages"]] == ["user", "assistant"] * 2 + ["user"]
     assert "validation_retries" not in json.dumps(third)
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (21, 9)
-    assert [note[:28] for note in answer.notes] == ["an answer was asked for agai"] * 2
+    assert [note[:28] for note in answer.notes] == [
+        "answer 1 was asked for again",
+        "answer 2 was asked for again",
+    ]
 
 
 def test_the_last_answer_stays_when_no_repetition_helps(remote: Any, serve: Serve) -> None:
-    server = serve(chat("one"), chat("two"))
+    server = serve(chat("one"), chat("one"), chat("two"))
     conversation = remote.client_of(spec(server)).chat()
-    answer = remote.run(conversation.send("Hi", response_format=Town, validation_retries=1))
-    assert (answer, len(conversation.items)) == ("two", 2)
+    answer = remote.run(conversation.send("Hi", response_format=Town, validation_retries=2))
+    assert (answer, len(conversation.items), len(answer.notes)) == ("two", 2, 2)
     with pytest.raises(SchemaValidationError):
         assert answer.parsed
 

@@ -140,6 +140,23 @@ def test_an_answer_without_a_form_has_no_value(faces: Faces, asked: Any) -> None
     assert (answer.parsed, answer.partial, answer.schema_report) == (None, None, None)
 
 
+def test_a_number_that_a_stream_ended_with_is_known(faces: Faces, asked: Any) -> None:
+    digit = {"type": "integer", "minimum": 10, "maximum": 99}
+    stream = faces.run(asked.chat()("Hi", response_format=digit, seed=2, max_tokens=40))
+    faces.read(stream)
+    assert stream.finish_reason == "stop"
+    assert stream.partial == stream.parsed
+
+
+@pytest.mark.parametrize("form", [int, Regex("[0-9]+")], ids=["int", "regex"])
+def test_a_number_that_was_cut_is_incomplete(faces: Faces, asked: Any, form: Any) -> None:
+    answer = faces.run(asked.ask("Hi", response_format=form, seed=2, max_tokens=1))
+    assert answer.finish_reason == "length"
+    assert answer.partial in (None, answer.text)
+    with pytest.raises(IncompleteJSONError):
+        assert answer.parsed
+
+
 def test_an_answer_that_was_cut_is_incomplete(faces: Faces, asked: Any) -> None:
     answer = faces.run(asked.ask("Hi", response_format=SCHEMA, seed=2, max_tokens=5))
     with pytest.raises(IncompleteJSONError) as caught:

@@ -151,8 +151,15 @@ MISFITS = [
     ({"not": {"type": "string"}}, '"a"', SchemaValidationError),
     ({"type": "number"}, "NaN", SchemaValidationError),
     ({"multipleOf": 0.1}, "14.75", SchemaValidationError),
-    ({"multipleOf": 0.5}, "1e400", SchemaValidationError),
+    ({"multipleOf": 0.5}, "[1e400]", SchemaValidationError),
     ({"type": "string", "format": "date"}, '"2020-13-01"', SchemaValidationError),
+    (int, "24", IncompleteJSONError),
+    ({"type": "integer", "minimum": 1000}, "230", IncompleteJSONError),
+    ({"enum": [12, 123456]}, "12", IncompleteJSONError),
+    (Regex("[0-9]+"), "12", IncompleteJSONError),
+    (Regex("a(?=b)|a"), "a", IncompleteJSONError),
+    (Choice(["hello", "hello world"]), "hello", IncompleteJSONError),
+    (Grammar('root ::= "a"+'), "a", IncompleteJSONError),
     (Regex("a"), "b", IncompleteJSONError),
     (Choice(["a"]), "b", IncompleteJSONError),
     (Grammar('start: "a"'), "", IncompleteJSONError),
@@ -166,6 +173,79 @@ def test_an_answer_of_another_form_is_a_typed_error(
     with pytest.raises(error) as caught:
         format_of(kind).read(text, "length")
     assert pickle.loads(pickle.dumps(caught.value)).details == caught.value.details
+
+
+@pytest.mark.parametrize("finish_reason", ["stop_sequence", "cancelled", "content_filter"])
+def test_an_answer_that_was_not_ended_by_the_model_may_be_a_beginning(finish_reason: str) -> None:
+    with pytest.raises(IncompleteJSONError):
+        format_of(Choice(["hello", "hello world"])).read("hello", finish_reason)
+
+
+CUT_AT_THE_END = [
+    ({"type": "integer", "minimum": 0, "maximum": 9}, "7", 7),
+    ({"enum": [12, 123456]}, "123456", 123456),
+    (bool, "true", True),
+    (list[int], "[1]", [1]),
+    (Regex("[0-9]{2}"), "12", "12"),
+    (Choice(["hello", "bye"]), "bye", "bye"),
+    (Grammar('root ::= "a" | "bc"'), "bc", "bc"),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "value"), CUT_AT_THE_END, ids=range(len(CUT_AT_THE_END)))
+def test_an_answer_that_was_cut_where_nothing_could_follow_is_whole(
+    kind: Any, text: str, value: Any
+) -> None:
+    assert format_of(kind).read(text, "length") == value
+
+
+UNCHECKED = Grammar('start: "a" <|end|>')
+LIMITED = Grammar('start: word "."\nword[max_tokens=2]: /[a-z]+/')
+
+
+@pytest.mark.parametrize("grammar", [UNCHECKED, LIMITED], ids=["names tokens", "counts tokens"])
+def test_a_grammar_over_the_tokens_of_a_model_is_not_said_to_be_checked(grammar: Grammar) -> None:
+    form = format_of(grammar)
+    assert (form.checked_report().checked, form.checked_report().ignored) == ((), ("#",))
+    assert form.read("any text", "stop") == "any text"
+    with pytest.raises(IncompleteJSONError):
+        form.read("any text", "length")
+
+
+@pytest.mark.parametrize(
+    "grammar", [Grammar('root ::= "a" | "b"'), Grammar('start: "a" | "b"')], ids=["gbnf", "lark"]
+)
+def test_an_answer_that_no_grammar_constrained_is_checked(grammar: Grammar) -> None:
+    assert format_of(grammar).checked_report().checked == ("#",)
+    with pytest.raises(SchemaValidationError, match="no text of the grammar"):
+        format_of(grammar).read("c", "stop")
+
+
+def test_a_wrong_regular_expression_is_refused_by_the_check() -> None:
+    format_of(Regex("a(?=b)")).check()
+    with pytest.raises(StructuredOutputError, match="regular expression"):
+        format_of(Regex("(")).check()
+
+
+AMBIGUOUS = {
+    "a name twice": ({}, '{"a": "x", "a": 2}', "'a' more than once"),
+    "an infinite number": (float, "1e999", "out of the range"),
+    "half a character": (str, r'"\ud800"', "surrogate"),
+    "an integer beyond floats": (float, "1" * 600, "out of the range"),
+    "a part beyond floats": (list[float], f"[{'1' * 600}]", "out of the range"),
+    "thousands of digits": (int, "1" * 5000, "5,000 digits"),
+}
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_json_without_one_meaning_in_python_does_not_fit(name: str) -> None:
+    kind, text, problem = AMBIGUOUS[name]
+    with pytest.raises(SchemaValidationError, match=problem):
+        format_of(kind).read(text, "stop")
+
+
+def test_an_escaped_pair_of_surrogates_is_a_character() -> None:
+    assert format_of(str).read(r'"\ud83d\ude00"', "stop") == "😀"
 
 
 @pytest.mark.parametrize(

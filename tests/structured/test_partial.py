@@ -32,6 +32,10 @@ def test_a_cut_text_has_what_is_known(text: str, value: object) -> None:
     assert partial_value(text) == value
 
 
+def test_a_number_is_known_when_its_text_has_ended() -> None:
+    assert partial_value("12", ended=True) == 12
+
+
 @pytest.mark.parametrize("text", ["Sure", "{1", "[1 2", '{"a" 1', "}"])
 def test_other_text_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):

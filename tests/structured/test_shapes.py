@@ -114,7 +114,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "type": "object",
         "patternProperties": {"^[xy]$": {"type": "boolean"}},
         "additionalProperties": False,
-        "maxProperties": 2,
+        "maxProperties": 1,  # of two, both could have the same name
     },
 }
 

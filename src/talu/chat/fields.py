@@ -65,9 +65,7 @@ class ResultFields(ABC):
                 "the answer has not ended, so that its value is not known yet: read the stream "
                 "first, or take partial"
             )
-        done = outcome.builder.done
-        stopped = done is not None and done.stop_sequence is not None
-        return outcome.form.read(self.text, "stop_sequence" if stopped else outcome.finish_reason)
+        return outcome.form.read(self.text, outcome.ending)
 
     @property
     def partial(self) -> Any:
@@ -77,7 +75,10 @@ class ResultFields(ABC):
         anything is known, and without a ``response_format``. Nothing is checked.
         """
         outcome = self._outcome
-        return None if outcome.form is None else outcome.form.partial(outcome.builder.text)
+        if outcome.form is None:
+            return None
+        ended = outcome.ending == FinishReason.STOP
+        return outcome.form.partial(outcome.builder.text, ended=ended)
 
     @property
     def schema_report(self) -> "SchemaReport | None":

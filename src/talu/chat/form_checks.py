@@ -55,7 +55,7 @@ class FormChecks:
             return None
         try:
             if self._left or self._problems:
-                form.read(builder.text, done.finish_reason)
+                form.read(builder.text, outcome.ending)
             problem = None
         except StructuredOutputError as error:
             problem = str(error)
@@ -69,7 +69,10 @@ class FormChecks:
     def _noted(self, done: Done) -> Done:
         if not self._problems:
             return done
-        notes = (f"an answer was asked for again: {problem[:300]}" for problem in self._problems)
+        notes = (
+            f"answer {number} was asked for again: {problem[:300]}"
+            for number, problem in enumerate(self._problems, 1)
+        )
         return replace(done, notes=(*done.notes, *notes))
 
 

@@ -97,6 +97,16 @@ class Outcome(Generic[ChatT]):
         return self.state in ENDED
 
     @property
+    def ending(self) -> str | None:
+        """Why the text ends: a finish reason or ``"stop_sequence"``; None before its end."""
+        done = self.builder.done
+        if done is None:
+            return self.finish_reason
+        if done.stop_sequence is not None:
+            return "stop_sequence"
+        return self.finish_reason or done.finish_reason
+
+    @property
     def answered_by(self) -> str:
         """The name, in the client, of the model that answered: of a policy's, the chosen one."""
         done = self.builder.done

@@ -10,10 +10,16 @@ from types import GenericAlias, UnionType
 from typing import Any, Literal, get_origin
 
 from talu.error_text import shown
-from talu.exceptions import IncompleteJSONError, SchemaValidationError, ValidationError
+from talu.exceptions import (
+    IncompleteJSONError,
+    SchemaValidationError,
+    StructuredOutputError,
+    ValidationError,
+)
 from talu.first_use import loaded
 from talu.structured.instances import instance_of
-from talu.structured.partial import NOTHING, partial_value
+from talu.structured.json_reading import json_value
+from talu.structured.partial import NOTHING, is_cut, partial_value
 from talu.structured.plain_schemas import is_plainly_valid
 from talu.structured.report import SchemaReport, checked_report
 from talu.structured.schema_checks import checked_text, invalid
@@ -23,6 +29,8 @@ from talu.structured.values import Choice, Grammar, Regex
 __all__ = ["Kind", "ResponseFormat", "format_of"]
 
 Kind = Literal["json", "regex", "choice", "lark", "gbnf"]
+MATCHING = "talu.structured.matching"
+DIGITS = frozenset("0123456789")  # the last character of a number
 PLAIN = object()  # a JSON Schema: its values stay as they are
 EXPECTED = (
     "a pydantic model, a dataclass, a TypedDict, a JSON Schema (dict), Regex(...), Choice([...]) "
@@ -70,17 +78,31 @@ class ResponseFormat:
         return f"ResponseFormat({given!r:.100})"
 
     def check(self) -> None:
-        """Refuse a JSON Schema that its draft does not allow; may take milliseconds.
+        """Refuse a JSON Schema that its draft does not allow, and a wrong regular expression.
+
+        May take milliseconds.
 
         Raises:
             StructuredOutputError: it is wrong.
         """
         if self.schema is not None and not is_plainly_valid(self.schema):
             assert self._checker
+        elif self.kind == "regex":
+            problem = loaded(MATCHING, "regex_problem")(self.source)
+            if problem is not None:
+                raise StructuredOutputError(
+                    f"the regular expression of response_format is wrong: {problem}",
+                    details={"param": "response_format", "problem": problem},
+                )
 
     @cached_property
     def _checker(self) -> Any:
         return loaded("talu.structured.checking", "checker")(self.schema)
+
+    @cached_property
+    def _is_checkable(self) -> bool:
+        """Whether this grammar can be followed without the tokens of a model."""
+        return loaded(MATCHING, "match_of_grammar")(self.kind, self.source, "") is not None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("kind", "source", "given", "_type")}
@@ -104,23 +126,31 @@ class ResponseFormat:
             return self._read_json(text, finish_reason)
         return self._read_text(text, finish_reason)
 
-    def partial(self, text: str) -> Any:
-        """What is known of the value of an answer that is being generated; None for nothing."""
+    def partial(self, text: str, *, ended: bool = False) -> Any:
+        """What is known of the value of an answer that is being generated; None for nothing.
+
+        Args:
+            text: the answer so far.
+            ended: no more text can follow, so that a number at the end is complete.
+        """
         if self.kind != "json":
             return text or None
         try:
-            value = partial_value(text)
+            value = partial_value(text, ended=ended)
         except (ValueError, RecursionError):
             return None
         return None if value is NOTHING else value
 
     def _read_json(self, text: str, finish_reason: str | None) -> Any:
         try:
-            value = json.loads(text, parse_constant=_refuse_constant)
+            value = json_value(text)
         except (ValueError, RecursionError) as error:
-            if _is_cut(text) and finish_reason != "stop":
+            if finish_reason != "stop" and is_cut(text):
                 raise IncompleteJSONError(text, finish_reason) from error
             raise SchemaValidationError(text, f"it is not JSON: {error}") from error
+        if text[-1:] in DIGITS:  # a number: any other value shows where it ends
+            match = loaded(MATCHING, "match_of_schema")(self.schema, text.lstrip())
+            self._refuse_beginning(text, finish_reason, may_go_on=match is None or match.may_go_on)
         problem = self._checker.problem(value)
         if problem is not None:
             raise SchemaValidationError(text, problem, value)
@@ -135,19 +165,29 @@ class ResponseFormat:
         if self.kind == "choice":
             if text not in self.options:
                 self._refuse(text, finish_reason, "it is none of the options")
+            longer = any(each != text and each.startswith(text) for each in self.options)
+            self._refuse_beginning(text, finish_reason, may_go_on=longer)
             members = self.given.members
             return members[self.options.index(text)] if members else text
         if self.kind == "regex":
-            if not loaded("talu.structured.matching", "matches")(self.source, text):
-                self._refuse(text, finish_reason, "it does not match the regular expression")
-        elif finish_reason not in (None, "stop"):
-            self._refuse(text, finish_reason, "it ended before its grammar allows")
+            match = loaded(MATCHING, "match_of_regex")(self.source, text)
+            problem = "it does not match the regular expression"
+        else:
+            match = loaded(MATCHING, "match_of_grammar")(self.kind, self.source, text)
+            problem = "it is no text of the grammar"
+        if match is not None and not match.whole:
+            self._refuse(text, finish_reason, problem)
+        self._refuse_beginning(text, finish_reason, may_go_on=match is None or match.may_go_on)
         return text
 
     def _refuse(self, text: str, finish_reason: str | None, problem: str) -> None:
-        if finish_reason not in (None, "stop"):
-            raise IncompleteJSONError(text, finish_reason)
+        self._refuse_beginning(text, finish_reason, may_go_on=True)
         raise SchemaValidationError(text, problem)
+
+    def _refuse_beginning(self, text: str, finish_reason: str | None, *, may_go_on: bool) -> None:
+        """Refuse an answer that was cut where it could have gone on."""
+        if may_go_on and finish_reason not in (None, "stop"):
+            raise IncompleteJSONError(text, finish_reason)
 
     def checked_report(
         self, asked: str | None = None, *, explained: str | None = None
@@ -158,6 +198,8 @@ class ResponseFormat:
             asked: the provider that was asked to enforce the form; None for nobody.
             explained: how the prompt explains the form.
         """
+        if self.kind in ("gbnf", "lark") and not self._is_checkable:
+            return SchemaReport((), (), ("#",), asked, explained)
         if self.schema is None:
             return SchemaReport((), ("#",), (), asked, explained)
         return checked_report(self.schema, asked, explained)
@@ -222,16 +264,3 @@ def _is_type(value: object) -> bool:
         known = value in SCALARS or value in FORMATS or value in (list, dict)
         return known or is_described(value) or issubclass(value, Enum)
     return isinstance(value, UnionType) or get_origin(value) is not None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _is_cut(text: str) -> bool:
-    """Whether more text could make it JSON."""
-    try:
-        partial_value(text)
-    except (ValueError, RecursionError):
-        return False
-    return True

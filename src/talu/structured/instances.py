@@ -83,7 +83,10 @@ def _with_fields(kind: Any, value: object) -> object:
 
 def _scalar(hint: object, value: object) -> object:
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ValueError("a number is out of the range of floating-point numbers") from error
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if type(value) is not hint:

@@ -1,4 +1,4 @@
-"""Matches texts with regular expressions in linear time, as the grammars of answers do.
+"""Matches texts with regular expressions and grammars in linear time, as answers are generated.
 
 Python's ``re`` backtracks: a pattern such as ``^(a+)+$`` can take years for a text of the model. It
 is used only for what linear matching lacks: look-around and back-references.
@@ -8,11 +8,23 @@ import json
 import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
-__all__ = ["contains", "has_format", "is_followed", "matches", "spells"]
+__all__ = [
+    "Match",
+    "contains",
+    "has_format",
+    "is_followed",
+    "match_of_grammar",
+    "match_of_regex",
+    "match_of_schema",
+    "matches",
+    "regex_problem",
+    "spells",
+]
 
 END = 256
 
@@ -29,12 +41,63 @@ class _Bytes:
         return list(text if isinstance(text, bytes) else text.encode())
 
 
+class Match(NamedTuple):
+    """How a text fits a grammar.
+
+    Attributes:
+        whole: whether it fits as it is.
+        may_go_on: whether a longer text that begins with it fits.
+    """
+
+    whole: bool
+    may_go_on: bool
+
+
 def matches(pattern: str, text: str) -> bool:
     """Whether a text as a whole matches a pattern in the syntax of Rust's ``regex``."""
+    return match_of_regex(pattern, text).whole
+
+
+def regex_problem(pattern: str) -> str | None:
+    """Why a text is no regular expression, for Rust's ``regex`` and for Python; None if it is."""
+    if _compiled(LLMatcher.grammar_from_regex(pattern)) is not None:
+        return None
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        return str(error)
+    return None
+
+
+def match_of_regex(pattern: str, text: str) -> Match:
+    """How a text matches a pattern in the syntax of Rust's ``regex``."""
     matcher = _compiled(LLMatcher.grammar_from_regex(pattern))
     if matcher is None:
-        return re.fullmatch(pattern, text) is not None
-    return _accepts(matcher, text)
+        return Match(re.fullmatch(pattern, text) is not None, may_go_on=True)
+    return _match(matcher, text)
+
+
+def match_of_grammar(syntax: str, grammar: str, text: str) -> Match | None:
+    """How a text matches a grammar; None if llguidance or its tokens of bytes cannot tell.
+
+    Args:
+        syntax: ``"lark"`` or ``"gbnf"``.
+        grammar: the grammar. One in Lark may name tokens of a model, or count them.
+        text: the text.
+    """
+    if syntax == "lark" and "max_tokens" in grammar:
+        return None
+    try:
+        matcher = _compiled(_of_lark(grammar) if syntax == "lark" else _of_gbnf(grammar))
+    except GbnfToLarkError:
+        return None
+    return None if matcher is None else _match(matcher, text)
+
+
+def match_of_schema(schema: Mapping[str, Any], text: str) -> Match | None:
+    """How a text matches a JSON Schema; None if no grammar holds the schema."""
+    matcher = _of_schema(schema)
+    return None if matcher is None else _match(matcher, text)
 
 
 def contains(pattern: str, text: str) -> bool:
@@ -67,9 +130,24 @@ def _of_schema(schema: Mapping[str, Any]) -> LLMatcher | None:
 
 
 def _accepts(matcher: LLMatcher, text: str) -> bool:
+    return _match(matcher, text).whole
+
+
+def _match(matcher: LLMatcher, text: str) -> Match:
     own = matcher.deep_copy()
     data = list(text.encode("utf-8", "surrogatepass"))
-    return own.try_consume_tokens(data) == len(data) and own.is_accepting()
+    if own.try_consume_tokens(data) < len(data):
+        return Match(whole=False, may_go_on=False)
+    return Match(own.is_accepting(), not own.is_stopped())
+
+
+def _of_lark(grammar: str) -> str:
+    return str(LLMatcher.grammar_from_lark(grammar))
+
+
+@lru_cache(maxsize=16)
+def _of_gbnf(grammar: str) -> str:
+    return _of_lark(gbnf_to_lark(grammar))
 
 
 @cache

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-__all__ = ["NOTHING", "partial_value"]
+__all__ = ["NOTHING", "is_cut", "partial_value"]
 
 NOTHING = object()
 SPACE = " \t\n\r"
@@ -18,25 +18,42 @@ class _End(Exception):
         self.value = value
 
 
-def partial_value(text: str) -> object:
+def partial_value(text: str, *, ended: bool = False) -> object:
     """The value that a JSON text begins, as plain data; ``NOTHING`` before anything is known.
 
     Objects and arrays have what has arrived, and a string its first characters. A number, a
     literal or a key appears when it is complete, because ``1`` may become ``12``.
 
+    Args:
+        text: the beginning of a JSON text.
+        ended: no more text can follow, so that a number at its end is complete.
+
     Raises:
         ValueError: the text is not the beginning of JSON.
     """
-    reader = _Reader(text)
+    reader = _Reader(text, ended=ended)
     try:
         return reader.value(reader.skip(0))[0]
     except _End as end:
         return end.value
 
 
+def is_cut(text: str) -> bool:
+    """Whether a text ends within a JSON value, or with a number, which might go on."""
+    reader = _Reader(text, ended=False)
+    try:
+        reader.value(reader.skip(0))
+    except _End:
+        return True
+    except (ValueError, RecursionError):
+        pass
+    return False
+
+
 class _Reader:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, ended: bool) -> None:
         self._text = text
+        self._ended = ended
         self._decode = json.JSONDecoder().raw_decode
 
     def skip(self, at: int) -> int:
@@ -67,7 +84,7 @@ class _Reader:
             end += 1
         if end == at:
             raise ValueError(f"no JSON value begins at character {at}")
-        if end == len(self._text):
+        if end == len(self._text) and not self._ended:
             raise _End
         return self._decode(self._text, at)
 
