@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import islice
 
-__all__ = ["TOKENIZER", "Query", "index_form", "parse_query", "snippet"]
+__all__ = ["TOKENIZER", "Query", "index_form", "parse_query", "snippet", "token_text"]
 
 # Words consist of letters, marks, numbers, private-use characters, and characters that are newer
 # than the tokenizer's tables, which are those of Unicode 6.1.
@@ -52,6 +52,11 @@ class Query:
         """The words as an FTS5 query, quoted so that they have no special meaning."""
         return " ".join('"{}"*'.format(word.replace('"', " ")) for word in self.words)
 
+    @property
+    def patterns(self) -> list[str]:
+        """The words as patterns of SQL's LIKE for ``token_text``, which has none of its signs."""
+        return [f"%{token_text(word)}%" for word in self.words]
+
 
 def index_form(text: str) -> str:
     """The text with case, accents and widths removed, and spaces around characters of ``ALONE``.
@@ -62,6 +67,14 @@ def index_form(text: str) -> str:
         return text.lower().replace("\0", "\ufffd")
     spaced = _folded(NO_CHARACTER.sub("\ufffd", text)).translate(SPACED)
     return spaced.replace(f" {BEFORE}", "").replace(BEFORE, "")
+
+
+def token_text(form: str) -> str:
+    """The words of a text in index form, each after a space, as FTS5 divides it.
+
+    Symbols that are newer than the tables of FTS5 divide words here, and are part of them there.
+    """
+    return "".join(f" {token}" for token in form.translate(DIVIDED).split())
 
 
 def parse_query(search: str) -> Query:
@@ -109,7 +122,18 @@ class _Spaced(dict[int, str]):
         return self[code]
 
 
+class _Divided(dict[int, str]):
+    """A table for ``str.translate`` that puts spaces in place of characters between words."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        category = unicodedata.category(char)
+        self[code] = " " if category[0] in "PSZ" or category in ("Cc", "Cf", "Cs") else char
+        return self[code]
+
+
 SPACED = _Spaced()
+DIVIDED = _Divided()
 
 
 def _folded(text: str) -> str:
