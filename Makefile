@@ -1,5 +1,6 @@
 # make demo  – set up everything and show the main features    make test – set up everything and run the tests
 # make check – format, lint, types, tests                      make sanitize – native tests under ASan and UBSan
+# make test-system – the tests that need PostgreSQL
 # make docs  – build the documentation into site/              make fuzz – damaged files, hostile numbers, ten minutes
 # PYTHON=python3.13 VENV=.venv-313 chooses another interpreter and another environment.
 PYTHON ?= python3
@@ -19,7 +20,7 @@ INSTALL := -m pip install -qq --disable-pip-version-check
 # Where the packages of the environment are, for programs that must not run in it.
 PACKAGES = $(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
 
-.PHONY: demo test check format lint types docs bench sanitize fuzz clang emulate clean
+.PHONY: demo test test-system check format lint types docs bench sanitize fuzz clang emulate clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -28,6 +29,13 @@ demo: $(INSTALLED)
 # Two processes; each takes whole files, so that what the tests of a file share is made once.
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# A server of their own, in a temporary folder; the programs are those of Debian's package.
+test-system: $(INSTALLED)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { echo "installing Debian's package postgresql" && \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql >/dev/null; } || \
+		{ echo "make test-system needs PostgreSQL: apt-get install postgresql, as root"; exit 1; }
+	$(BIN)/python -m pytest tests_system
 
 check: lint types test
 

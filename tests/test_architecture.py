@@ -102,6 +102,7 @@ THIRD_PARTY_HOME = {  # a package from outside: the only files or folders that i
     "llguidance": {"engine/grammars.py", "structured/matching.py"},
     "openai": {"backends/remote/openai_sdk.py"},
     "opentelemetry": {"hooks/otel.py"},
+    "psycopg": {"storage/postgresql"},
     "pydantic": {"batch/answers.py", "mcp/connection.py", "server"},
     "prompt_toolkit": {"cli/typed_input.py"},
     "rich": {"cli", "sources/hub.py"},

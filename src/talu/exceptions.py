@@ -295,11 +295,12 @@ class IOError(TaluError, OSError):
 
 
 class StorageError(TaluError, RuntimeError):
-    """A profile's database cannot be read or written; the message names the file.
+    """A profile's database cannot be read or written; the message names the file or the server.
 
     ``code`` is ``STORAGE_CONFLICT`` when a session was changed or deleted by another chat or
-    process, ``STORAGE_DAMAGED`` when the file is not a database that this version can read, and
-    ``STORAGE_ERROR`` otherwise: a full disk, a lock, missing permissions.
+    process, ``STORAGE_DAMAGED`` when it is not a database that this version can read,
+    ``STORAGE_UNCERTAIN`` when the connection to a server was lost before it confirmed a change,
+    and ``STORAGE_ERROR`` otherwise: a full disk, a lock, missing permissions, no connection.
     """
 
     default_code = "STORAGE_ERROR"

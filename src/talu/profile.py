@@ -1,4 +1,4 @@
-"""Profiles, which are named stores of chats in the user's home folder.
+"""Profiles, which are stores of chats: files in the user's home folder, or databases of servers.
 
 This module checks arguments and locates the database; ``storage`` reads and writes it.
 """
@@ -10,17 +10,20 @@ from pathlib import Path
 
 from talu.chat.serialization import config_from_dict, item_from_dict
 from talu.error_text import shown
-from talu.exceptions import StorageError, ValidationError
+from talu.exceptions import DependencyError, StorageError, ValidationError
+from talu.first_use import loaded
 from talu.protocols import SessionRecord
 from talu.storage.sessions import Database
 from talu.storage.sqlite3.database import SQLiteDatabase
 from talu.storage.transfer import export_sessions, import_sessions
 from talu.storage.words import Query, parse_query
 from talu.types import Handle, check_marker
+from talu.urls import without_secrets
 
 __all__ = ["Profile", "list_sessions", "new_session_id"]
 
 NAME = re.compile(r"\w[\w.-]{0,59}")
+SERVER = re.compile("postgres(ql)?://")
 CURSOR = re.compile("[0-9]{1,20}")
 MAX_LIMIT = 10_000
 MAX_SEARCH = 1000  # characters
@@ -34,40 +37,51 @@ def new_session_id() -> str:
 
 
 class Profile(Handle):
-    """A named store of chats: ``Client(model, profile=Profile("work"))`` stores every chat in it.
+    """A store of chats: ``Client(model, profile=Profile("work"))`` stores every chat in it.
 
     Nothing is written before the first chat has an item, a title, a marker or metadata. Several
     clients and processes may use one profile at once.
 
     Args:
-        name: letters, digits, ``_``, ``-`` and ``.``, at most 60; without one the environment
-            variable ``TALU_PROFILE``, else "default".
+        name: letters, digits, ``_``, ``-`` and ``.``, at most 60, for a database in the user's
+            home folder; or ``postgresql://user:password@host:port/database`` for the schema
+            ``talu`` of a PostgreSQL database, which requires ``pip install "talu[postgres]"``.
+            Without a name the environment variable ``TALU_PROFILE``, else "default".
 
     Attributes:
-        name: the profile's name.
+        name: the profile's name; that of a server is its URL without user and password.
         path: its folder, ``~/.talu/db/<name>``; the database in it is ``talu.db``. Only the user
-            can read them.
+            can read them. None for a server.
 
     Raises:
-        ValidationError: the name is not usable as the name of a folder.
+        ValidationError: the name is not usable as the name of a folder, or the URL is malformed.
+        DependencyError: the client library of PostgreSQL is not installed.
         StorageError: the user has no home folder.
     """
 
-    _instead = "open it again by its name, Profile(profile.name), in any process"
+    _instead = "open it again by its name or URL, Profile(name), in any process"
 
     def __init__(self, name: str | None = None) -> None:
         source = "name" if name is not None else "TALU_PROFILE"
         name = name if name is not None else os.environ.get("TALU_PROFILE") or "default"
+        self.path: Path | None = None
+        if isinstance(name, str) and SERVER.match(name):
+            self._database = _on_server(name)
+            self.name = self._database.name
+            return
         if not isinstance(name, str) or not NAME.fullmatch(name) or ".." in name:
+            if isinstance(name, str) and ("@" in name or "://" in name):
+                name = without_secrets(name)
             raise ValidationError(
                 "the name of a profile is 1 to 60 letters, digits, '_', '-' and '.', without '..' "
-                f"and with no '.' or '-' at its start; {source} is {shown(name)}",
+                "and with no '.' or '-' at its start, or a URL that begins with postgresql://; "
+                f"{source} is {shown(name)}",
                 details={"param": "name", "value": name},
             )
         self.name = name
         root = _home() / ".talu"
         self.path = root / "db" / name
-        self._database: Database = SQLiteDatabase(self.path / "talu.db", root)
+        self._database = SQLiteDatabase(self.path / "talu.db", root)
 
     @property
     def database(self) -> Database:
@@ -125,7 +139,7 @@ class Profile(Handle):
         Returns:
             Whether the text is erased from the disk. False while another process reads the
             database, or when the disk is full; the logger ``talu.storage`` says why, and later
-            writes finish it.
+            writes finish it. A PostgreSQL server only erases text by a ``VACUUM``, so False.
 
         Raises:
             ValidationError: the session does not exist.
@@ -161,6 +175,19 @@ class Profile(Handle):
 
     def __repr__(self) -> str:
         return f"Profile({self.name!r})"
+
+
+def _on_server(url: str) -> Database:
+    try:
+        database: Database = loaded("talu.storage.postgresql.database", "PostgresDatabase")(url)
+    except ImportError as missing:
+        if (missing.name or "").startswith("talu"):
+            raise
+        raise DependencyError(
+            "profiles on a PostgreSQL server need psycopg, which is not installed: "
+            "pip install 'talu[postgres]'"
+        ) from missing
+    return database
 
 
 def _home() -> Path:

@@ -376,5 +376,6 @@ class Store(Protocol):
         Raises:
             LookupError: ``after`` no longer exists; nothing was stored.
             StorageError: with code ``STORAGE_CONFLICT`` when the session was changed or deleted
-                elsewhere; with ``STORAGE_ERROR`` when it cannot be written now.
+                elsewhere; with ``STORAGE_UNCERTAIN`` when it may have been stored; with
+                ``STORAGE_ERROR`` when it cannot be written now.
         """

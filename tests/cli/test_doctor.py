@@ -157,3 +157,15 @@ def test_a_network_file_system_is_recognised(tmp_path: Path) -> None:
     )
     assert folder_at(tmp_path, mounts).network == "nfs4"
     assert folder_at(Path("/"), mounts).network is None
+
+
+def test_a_profile_on_a_server_has_no_folder_and_its_password_is_not_shown(
+    talu, home, monkeypatch
+) -> None:
+    monkeypatch.setenv("TALU_PROFILE", "postgresql://ada:s3cret@127.0.0.1:1/chats")
+    done = talu("doctor", "--json")
+    assert "s3cret" not in done.out + done.err
+    report = json.loads(done.out)
+    assert report["variables"]["TALU_PROFILE"] == "postgresql://***@127.0.0.1:1/chats"
+    assert "profiles" not in report["folders"]
+    assert not any("folders" in problem for problem in report["problems"])

@@ -111,8 +111,9 @@ class Persistence:
             change, nodes = self._store.save(
                 record, change=self._change, after=after, items=records
             )
-        except (LookupError, StorageError):  # nothing was stored
-            self._pending = None
+        except (LookupError, StorageError) as error:
+            if getattr(error, "code", None) != "STORAGE_UNCERTAIN":  # nothing was stored
+                self._pending = None
             raise
         self._mark_saved(record, items, change, self._nodes[:keep] + nodes)
 

@@ -18,6 +18,7 @@ from talu.exceptions import TaluError
 from talu.profile import Profile
 from talu.sources.inventory import StoredModel, stored_models
 from talu.sources.resolve import BUNDLED
+from talu.urls import without_secrets
 
 __all__ = ["command"]
 
@@ -79,7 +80,9 @@ def examine() -> Report:
     problems = [f"the package {name} is missing" for name, v in versions.items() if v is None]
     folders: dict[str, Folder] = {}
     try:
-        places = {**model_folders(), "profiles": Profile().path.parent}
+        places, profiles = model_folders(), Profile().path
+        if profiles is not None:  # and not on a server
+            places = {**places, "profiles": profiles.parent}
         folders = {name: folder_at(path) for name, path in places.items()}
     except (OSError, TaluError) as error:
         why = reason(error) if isinstance(error, OSError) else str(error)
@@ -91,10 +94,15 @@ def examine() -> Report:
         gpu=GPU,
         folders=folders,
         models=models,
-        variables={name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
+        variables={name: _shown(os.environ[name]) for name in VARIABLES if os.environ.get(name)},
         problems=[*problems, *_problems(about, folders), *_bundled_problem()],
         advice=[*_of_processor(about), *_of_memory(about), *_of_files(folders, models)],
     )
+
+
+def _shown(value: str) -> str:
+    """The value of a variable, without the password of a URL."""
+    return without_secrets(value) if "://" in value else value
 
 
 def _versions() -> dict[str, str | None]:

@@ -145,8 +145,8 @@ def existing_profile(name: str | None) -> Profile:
     opened = Profile(name)
     if name is None or opened.database.exists:
         return opened
-    folder = opened.path.parent
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    folder = None if opened.path is None else opened.path.parent
+    names = sorted(path.name for path in folder.iterdir()) if folder and folder.is_dir() else []
     known = f"; the profiles are {', '.join(names[:SHOWN_NAMES])}" if names else ""
     hint = nearest(opened.name, names) or known
     raise click.ClickException(

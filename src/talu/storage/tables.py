@@ -29,7 +29,7 @@ class Selection(NamedTuple):
 class Tables(Protocol):
     """The rows of sessions and items, within one transaction.
 
-    The methods from ``add_items`` on need a write transaction.
+    The methods from ``has_node`` on need a write transaction.
     """
 
     def session(self, session_id: str) -> SessionRow | None:
@@ -56,11 +56,11 @@ class Tables(Protocol):
     def item(self, node: int) -> bytes | None:
         """The JSON text of an item; None if there is none."""
 
-    def has_node(self, node: int) -> bool:
-        """Whether a node exists. In a write transaction, it then exists until that ends."""
-
     def has_removals(self) -> bool:
         """Whether items still have to be removed."""
+
+    def has_node(self, node: int) -> bool:
+        """Whether a node exists; it then exists until the transaction ends."""
 
     def add_items(self, parent: int | None, texts: Iterable[tuple[str, str]]) -> list[int]:
         """Append items below a node, each given as JSON and as text to index; return their nodes.

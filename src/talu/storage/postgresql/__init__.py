@@ -1,0 +1,1 @@
+"""Chats in a PostgreSQL database, for several servers; needs ``pip install "talu[postgres]"``."""
