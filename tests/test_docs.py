@@ -20,6 +20,7 @@ PUBLIC = [
     "talu.mcp",
     "talu.profile",
     "talu.router",
+    "talu.server",
 ]
 ANNOTATIONS = {  # names that occur in signatures only, so that the reference is enough
     "BackendSpec",

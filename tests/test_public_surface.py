@@ -163,6 +163,7 @@ SURFACE = {
         "get_model_ids",
         "list_endpoint_models",
     ],
+    "talu.server": ["ServerOptions", "create_app", "serve"],
 }
 
 

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
+import re
 import socket
 import threading
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 import httpx2
@@ -93,6 +95,21 @@ def test_a_client_that_goes_in_the_middle_of_a_stream_stops_its_answer(
         assert "one" in next(answer.iter_text())
         pause.wait_reached()
     pause.wait_cancelled()
+
+
+def test_the_engine_stops_computing_for_a_client_that_went() -> None:
+    with serving("talu/pocket") as server:
+        fields = body("talu/pocket", stop_token_ids=[], stream=True)
+        with httpx2.stream("POST", server.url + CHAT, json=fields) as answer:
+            next(answer.iter_text())
+        end = monotonic() + PATIENCE
+        text = ""
+        while 'finish_reason="cancelled"} 1' not in text:
+            assert monotonic() < end, "the answer goes on"
+            text = httpx2.get(f"{server.url}/metrics").text
+    found = re.search(r'^talu_completion_tokens_total\{model="talu/pocket"\} (\d+)', text, re.M)
+    assert found is not None
+    assert int(found[1]) < 900  # of about 1,000 that the context holds
 
 
 def test_a_client_that_goes_stops_all_choices_of_its_request(scripted) -> None:

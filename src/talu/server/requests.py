@@ -41,7 +41,7 @@ class Requests:
             await self._work(_Exchange(body, receive, send), scope)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        if scope["method"] not in ("POST", "PUT", "PATCH", "DELETE"):
+        if scope["method"] != "POST":  # no path takes a body with another method
             return b""
         _check_head(Headers(scope=scope), self._options.max_body)
         body = bytearray()
