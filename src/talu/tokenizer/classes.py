@@ -128,7 +128,7 @@ def adapt_parts(name: str, settings: TokenSettings, backend: tokenizers.Tokenize
 def adapt_post_processor(
     name: str, named: Mapping[str, AddedToken | None], backend: tokenizers.Tokenizer
 ) -> None:
-    """Set which tokens the class puts around a text; they must have been added before."""
+    """Set which tokens the class puts around one text or two; they must have been added before."""
     roles = _ENDS.get(name, ())
     tokens = [token for role in roles if (token := named.get(role)) is not None]
     if len(tokens) < 2:
@@ -136,8 +136,13 @@ def adapt_post_processor(
     ends = [(token.content, backend.token_to_id(token.content)) for token in tokens]
     if any(number is None for _, number in ends):
         return
+    begin, end = (content for content, _ in ends)
+    if name in _BERT:
+        pair = [f"{begin}:0", "$A:0", f"{end}:0", "$B:1", f"{end}:1"]
+    else:
+        pair = [begin, "$A", end, end, "$B", end]
     backend.post_processor = processors.TemplateProcessing(
-        single=[ends[0][0], "$A", ends[1][0]], special_tokens=ends
+        single=[begin, "$A", end], pair=pair, special_tokens=ends
     )
 
 

@@ -162,6 +162,8 @@ class TextEncoder:
             raise TokenizerError("the tokenizer does not read two texts together")
         start, end = texts.index(0), len(texts) - texts[::-1].index(0)
         second, stop = texts.index(1), len(texts) - texts[::-1].index(1)
+        if second == end:
+            raise TokenizerError("the tokenizer puts no token between two texts")
         types = encoding.type_ids
         segment = types.index(1) if 1 in types else second
         if not end <= segment <= second or any(types[segment:]) != all(types[segment:]):
