@@ -19,7 +19,16 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 from talu.exceptions import StructuredOutputError, TokenizerError
 from talu.forks import ForkSafeLock
 from talu.structured.formats import ResponseFormat
-from talu.structured.keywords import ANNOTATIONS, ASSERTIONS, GENERATED, pointer
+from talu.structured.keywords import (
+    ANNOTATIONS,
+    ASSERTIONS,
+    GENERATED,
+    META_SCHEMAS,
+    declares_draft,
+    draft_of,
+    effective,
+    pointer,
+)
 from talu.structured.matching import is_followed, spells
 from talu.structured.references import reachable
 from talu.structured.report import SchemaReport
@@ -244,21 +253,25 @@ class _Generated:
         self._nodes: dict[str, str] = {}  # the schemas of these keywords
         self._checked: list[str] = []
         self._ignored: list[str] = []
+        draft = draft_of(self._schema)
         for path, node in reachable(self._schema).items():
+            in_effect = effective(node, draft)
+            if declares_draft(node):  # llguidance knows each draft by one name
+                node["$schema"] = META_SCHEMAS[draft]
             for key in list(node):
-                self._sort(path, node, key)
+                if key in in_effect:
+                    self._sort(path, node, key)
+                elif key not in ANNOTATIONS:
+                    self._ignored.append(pointer(path, key))
+                    del node[key]
         left = reachable(self._schema)  # without those below a keyword that is only checked
         self._check(place for place, node in self._nodes.items() if node not in left)
 
     def _sort(self, path: str, node: Schema, key: str) -> None:
         place = pointer(path, key)
-        if key in ANNOTATIONS:
-            return
         if key in COUNTS and isinstance(node[key], float):  # such as 2.0
             node[key] = int(node[key])
-        if key not in ASSERTIONS:
-            self._ignored.append(place)
-        elif key == "format" and node[key] not in GENERATED_FORMATS:
+        if key == "format" and node[key] not in GENERATED_FORMATS:
             (self._checked if node[key] in CHECKED_FORMATS else self._ignored).append(place)
             del node[key]
         elif key not in GENERATED or not self._holds(node, key):

@@ -1,5 +1,6 @@
 """Checks JSON values with the ``jsonschema`` package, which nothing else imports."""
 
+import json
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -9,19 +10,26 @@ from typing import Any, Protocol
 import jsonschema
 from jsonschema import FormatChecker, validators
 from jsonschema.exceptions import SchemaError
-from jsonschema.validators import Draft202012Validator, validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import EMPTY_REGISTRY
 
 from talu.error_text import shown
-from talu.structured.keywords import pointer
+from talu.structured.keywords import Draft, draft_of, pointer
 from talu.structured.matching import contains
+from talu.structured.references import reachable
 from talu.structured.schema_checks import invalid
 from talu.structured.string_formats import CHECKED_FORMATS, conforms
 
 __all__ = ["Checker", "checker"]
 
+KINDS: dict[Draft, Any] = {
+    "4": jsonschema.Draft4Validator,
+    "6": jsonschema.Draft6Validator,
+    "7": jsonschema.Draft7Validator,
+    "2019-09": jsonschema.Draft201909Validator,
+    "2020-12": jsonschema.Draft202012Validator,
+}
 BY_JSONSCHEMA = ("ipv4", "ipv6", "regex", "uuid")  # formats that need no other package
 
 
@@ -59,6 +67,32 @@ def _multiple_of(
         yield jsonschema.ValidationError(f"{instance!r} is not a multiple of {divisor!r}")
 
 
+def _dependencies(
+    validator: Any, dependencies: dict[str, Any], instance: object, schema: object
+) -> Iterator[jsonschema.ValidationError]:
+    """The check of ``dependencies``, which newer drafts no longer have, and many schemas do."""
+    if not isinstance(instance, dict):
+        return
+    for name in dependencies.keys() & instance.keys():
+        if not isinstance(dependencies[name], list):
+            yield from validator.descend(instance, dependencies[name], schema_path=name)
+            continue
+        for other in dependencies[name]:
+            if other not in instance:
+                yield jsonschema.ValidationError(f"{other!r} is a dependency of {name!r}")
+
+
+OURS = {"dependencies": _dependencies, "multipleOf": _multiple_of, "pattern": _pattern}
+
+
+def _undeclared(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without ``$schema``, wherever jsonschema would change to its own checks by it."""
+    copy: dict[str, Any] = json.loads(json.dumps(schema))
+    for node in reachable(copy).values():
+        node.pop("$schema", None)
+    return copy
+
+
 @cache
 def _formats() -> FormatChecker:
     found = FormatChecker(formats=BY_JSONSCHEMA)
@@ -73,7 +107,7 @@ def _has_format(name: str, instance: object) -> bool:
 
 class _Checker:
     def __init__(self, schema: dict[str, Any]) -> None:
-        kind = validator_for(schema, default=Draft202012Validator)
+        kind = KINDS[draft_of(schema)]
         try:
             kind.check_schema(schema)
         except SchemaError as error:
@@ -82,8 +116,8 @@ class _Checker:
         # An empty registry: the default one downloads what a schema refers to.
         registry: Registry[Any] = EMPTY_REGISTRY
         extend: Any = validators.extend  # it has no types
-        ours = extend(kind, {"pattern": _pattern, "multipleOf": _multiple_of})
-        self._validator = ours(schema, registry=registry, format_checker=_formats())
+        ours = extend(kind, OURS)
+        self._validator = ours(_undeclared(schema), registry=registry, format_checker=_formats())
 
     def problem(self, value: Any) -> str | None:
         try:

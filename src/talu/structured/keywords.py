@@ -7,7 +7,7 @@ by the specification, except ``dependencies``: it is checked in all drafts, beca
 
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 __all__ = [
     "ANNOTATIONS",
@@ -15,10 +15,12 @@ __all__ = [
     "DEFINITIONS",
     "DRAFTS",
     "GENERATED",
+    "META_SCHEMAS",
     "Draft",
     "asserts",
+    "declares_draft",
     "draft_of",
-    "in_effect",
+    "effective",
     "pointer",
     "subschemas",
 ]
@@ -132,26 +134,43 @@ ANNOTATIONS = frozenset(
         "writeOnly",
     }
 )
+META_SCHEMAS: dict[Draft, str] = {
+    "4": "http://json-schema.org/draft-04/schema#",
+    "6": "http://json-schema.org/draft-06/schema#",
+    "7": "http://json-schema.org/draft-07/schema#",
+    "2019-09": "https://json-schema.org/draft/2019-09/schema",
+    "2020-12": "https://json-schema.org/draft/2020-12/schema",
+}
 META_SCHEMA = re.compile(
     "https?://json-schema[.]org/draft[-/](?P<name>[0-9-]+)/(?:hyper-)?schema#?"
 )
 
 
-def draft_of(schema: dict[str, Any]) -> Draft | None:
+def declares_draft(node: dict[str, Any]) -> bool:
+    """Whether a schema names a draft by ``$schema``, and not a vocabulary of its own."""
+    return META_SCHEMA.fullmatch(str(node.get("$schema"))) is not None
+
+
+def draft_of(schema: dict[str, Any]) -> Draft:
     """The draft that a schema declares by ``$schema``, which counts for all of its subschemas.
 
-    2020-12 if it declares none, or a vocabulary of its own; None for a draft that is not known.
+    2020-12 if it declares none, or a vocabulary of its own.
+
+    Raises:
+        LookupError: it declares a draft that is not known.
     """
-    found = META_SCHEMA.fullmatch(str(schema.get("$schema", "")))
+    found = META_SCHEMA.fullmatch(schema.get("$schema", ""))
     if found is None:
         return "2020-12"
     name = found["name"].removeprefix("0")
-    return next((draft for draft in DRAFTS if draft == name), None)
+    if name not in DRAFTS:
+        raise LookupError(name)
+    return cast("Draft", name)
 
 
-def asserts(node: dict[str, Any], key: str, draft: Draft | None) -> bool:
+def asserts(node: dict[str, Any], key: str, draft: Draft) -> bool:
     """Whether a keyword of a schema demands anything, by the draft and what stands beside it."""
-    if key not in DRAFTS[draft or "2020-12"]:
+    if key not in DRAFTS[draft]:
         return False
     if draft in REFERENCE_ALONE and key != "$ref" and "$ref" in node:
         return False
@@ -160,7 +179,7 @@ def asserts(node: dict[str, Any], key: str, draft: Draft | None) -> bool:
     return key not in NEEDED or any(other in node for other in NEEDED[key])
 
 
-def in_effect(node: dict[str, Any], draft: Draft | None) -> dict[str, Any]:
+def effective(node: dict[str, Any], draft: Draft) -> dict[str, Any]:
     """The keywords of a schema that demand something."""
     return {key: value for key, value in node.items() if asserts(node, key, draft)}
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from talu.structured.keywords import ANNOTATIONS, ASSERTIONS, pointer
+from talu.structured.keywords import ANNOTATIONS, asserts, draft_of, pointer
 from talu.structured.references import reachable
 from talu.structured.string_formats import CHECKED_FORMATS
 
@@ -21,7 +21,9 @@ class SchemaReport:
         enforced: keywords that no generated token could violate.
         checked: keywords that the complete answer was checked for.
         ignored: keywords that demand nothing by the specification and may have been meant
-            otherwise: unknown ones, such as misspelled ones, and formats without a definition.
+            otherwise: unknown ones, such as misspelled ones, those that the schema's draft does not
+            have, those beside a ``$ref`` until draft 7, those that need another one, such as
+            ``then`` without ``if``, and formats without a definition.
         enforced_by: who enforced: ``"talu"``, the name of a provider, or None for nobody. What a
             provider enforces is not known keyword by keyword, so all are checked as well.
         explained: how the prompt explains the form to the model: ``"typescript"``,
@@ -47,8 +49,12 @@ def checked_report(
     """
     checked: list[str] = []
     ignored: list[str] = []
-    for path, node in reachable(dict(schema)).items():
+    root = dict(schema)
+    draft = draft_of(root)
+    for path, node in reachable(root).items():
         for key in node.keys() - ANNOTATIONS:
-            known = node[key] in CHECKED_FORMATS if key == "format" else key in ASSERTIONS
-            (checked if known else ignored).append(pointer(path, key))
+            demands = asserts(node, key, draft)
+            if key == "format":
+                demands = demands and node[key] in CHECKED_FORMATS
+            (checked if demands else ignored).append(pointer(path, key))
     return SchemaReport((), tuple(sorted(checked)), tuple(sorted(ignored)), asked, explained)

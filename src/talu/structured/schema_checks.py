@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from talu.error_text import kind_of, shown
 from talu.exceptions import StructuredOutputError
-from talu.structured.keywords import DRAFTS, draft_of, in_effect, pointer, subschemas
+from talu.structured.keywords import DRAFTS, draft_of, effective, pointer, subschemas
 from talu.structured.references import References, place_of, resolved
 
 __all__ = ["checked_text", "invalid"]
@@ -118,8 +118,11 @@ def _check_draft(schema: Schema) -> None:
     declared = schema.get("$schema", "")
     if not isinstance(declared, str):
         raise invalid(f"is wrong at '#/$schema': it must be text, got {kind_of(declared)}")
-    if draft_of(schema) is None:
-        raise invalid(f"is of the draft {shown(declared)}; known are {', '.join(DRAFTS)}")
+    try:
+        draft_of(schema)
+    except LookupError:
+        known = f"known are {', '.join(DRAFTS)}"
+        raise invalid(f"is of the draft {shown(declared)}; {known}") from None
 
 
 def _check_node(path: str, node: Schema, references: References) -> None:
@@ -164,7 +167,7 @@ def _check_finite(root: Schema, nodes: dict[str, Schema]) -> None:
         return inner
 
     for number, node in unique.items():
-        demanding = in_effect(node, draft_of(root))
+        demanding = effective(node, draft_of(root))
         needed[number] = len(inner_of(number, _demanded(root, demanding)))
         for key in ("anyOf", "oneOf"):
             options = demanding.get(key)
@@ -194,7 +197,7 @@ def _check_work(root: Schema, nodes: dict[str, Schema], references: References) 
     draft = draft_of(root)
     children: dict[int, list[int]] = {}
     for node in nodes.values():
-        within = subschemas(in_effect(node, draft))
+        within = subschemas(effective(node, draft))
         same = (each for keys, each in within if keys[0] in IN_PLACE)
         found = (*references.targets(node), *same)
         children[id(node)] = [id(each) for each in found if isinstance(each, dict)]
