@@ -2,13 +2,14 @@
 
 import dataclasses
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time
 from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
-from talu.structured.type_schemas import fields_of, is_described, is_model, plain_type
+from talu.structured.pydantic_types import is_pydantic, pydantic_instance
+from talu.structured.type_schemas import fields_of, is_described, plain_type
 
 __all__ = ["instance_of"]
 
@@ -31,7 +32,7 @@ def instance_of(hint: object, value: object) -> object:
     if isinstance(hint, type) and is_described(hint):
         return _with_fields(hint, value)
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return hint(value)
+        return _made(hint, lambda: hint(value))
     if hint in READERS:
         if not isinstance(value, str):
             raise _unfit(value, hint)
@@ -66,9 +67,8 @@ def _composed(hint: object, value: object) -> object:
 
 
 def _with_fields(kind: Any, value: object) -> object:
-    make: Any = kind
-    if is_model(kind):
-        return kind.model_validate(value)
+    if is_pydantic(kind):
+        return _made(kind, lambda: pydantic_instance(kind, value))
     if not isinstance(value, dict):
         raise _unfit(value, kind)
     fields = fields_of(kind)
@@ -78,7 +78,21 @@ def _with_fields(kind: Any, value: object) -> object:
     known = {
         name: instance_of(hint, value[name]) for name, (hint, _) in fields.items() if name in value
     }
-    return make(**known) if dataclasses.is_dataclass(kind) else {**value, **known}
+    if not dataclasses.is_dataclass(kind):
+        return {**value, **known}
+    make: Any = kind
+    return _made(kind, lambda: make(**known))
+
+
+def _made(kind: Any, make: Callable[[], object]) -> object:
+    """The instance, unless the code of its class refuses the value, with whatever exception."""
+    try:
+        return make()
+    except (ValueError, TypeError):
+        raise
+    except Exception as error:
+        refused = f"{kind.__name__} refuses it: {type(error).__name__}: {error}"
+        raise ValueError(refused) from error
 
 
 def _scalar(hint: object, value: object) -> object:
@@ -96,7 +110,7 @@ def _scalar(hint: object, value: object) -> object:
 
 def _alternative(parts: tuple[object, ...], value: object) -> object:
     """The first alternative that fits; ``float`` takes an integer only if ``int`` is none."""
-    exact = [part for part in parts if plain_type(part)[0] is type(value)]
+    exact = [part for part in parts if isinstance(value, int) and plain_type(part)[0] is int]
     for part in (*exact, *parts):
         try:
             return instance_of(part, value)

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import (
     Annotated,
     Any,
+    ClassVar,
     Literal,
     NotRequired,
     Required,
@@ -20,18 +21,18 @@ from typing import (
     get_args,
     get_origin,
     get_type_hints,
-    is_typeddict,
 )
 from uuid import UUID
 
 from talu.exceptions import StructuredOutputError
+from talu.structured.constraints import constrained, is_field
+from talu.structured.pydantic_types import is_model, is_pydantic, pydantic_schema
 
 __all__ = [
     "FORMATS",
     "Schema",
     "fields_of",
     "is_described",
-    "is_model",
     "object_schema",
     "plain_type",
     "schema_of",
@@ -46,21 +47,20 @@ SCALARS: dict[object, str] = {
     type(None): "null",
     None: "null",
 }
+QUALIFIERS = (Annotated, Required, NotRequired)
 FORMATS: dict[object, str] = {datetime: "date-time", date: "date", time: "time", UUID: "uuid"}
-
-
-def is_model(kind: object) -> TypeGuard[Any]:
-    """Whether this is a pydantic model, whose package is not imported here."""
-    if not isinstance(kind, type):
-        return False
-    return hasattr(kind, "model_json_schema") and hasattr(kind, "model_validate")
 
 
 def is_described(kind: object) -> bool:
     """Whether this is a type with fields: a pydantic model, a dataclass or a TypedDict."""
     if not isinstance(kind, type):
         return False
-    return is_model(kind) or dataclasses.is_dataclass(kind) or is_typeddict(kind)
+    return is_model(kind) or dataclasses.is_dataclass(kind) or is_typed_dict(kind)
+
+
+def is_typed_dict(kind: object) -> TypeGuard[Any]:
+    """Whether this is a ``TypedDict``, of ``typing`` or of ``typing_extensions``."""
+    return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__required_keys__")
 
 
 def schema_of(kind: object) -> Schema:
@@ -97,31 +97,34 @@ def object_schema(name: str, fields: Mapping[str, tuple[object, bool]]) -> Schem
     return {**root, "$defs": described.definitions} if described.definitions else root
 
 
-def fields_of(kind: type) -> dict[str, tuple[object, bool]]:
+def fields_of(kind: Any) -> dict[str, tuple[object, bool]]:
     """The fields of a dataclass or TypedDict: their types, and whether each is required."""
     try:
         hints = get_type_hints(kind, include_extras=True)
     except (NameError, TypeError, AttributeError) as error:
         raise _undescribed(_name(kind), f"its annotations cannot be read ({error})") from error
-    if is_typeddict(kind):
+    if is_typed_dict(kind):
         required = _required_keys(kind, hints)
         return {name: (hint, name in required) for name, hint in hints.items()}
-    return {
-        field.name: (hints[field.name], _is_required(field))
-        for field in dataclasses.fields(kind)
-        if field.init
-    }
+    fields: dict[str, tuple[object, bool]] = {}
+    for field in kind.__dataclass_fields__.values():  # also those that only __init__ takes
+        hint = hints[field.name]
+        if not field.init or ClassVar in (hint, get_origin(hint)):
+            continue
+        if is_field(field.default):
+            problem = "its default is Field(…), which only pydantic reads: put it into Annotated"
+            raise _undescribed(f"{_name(kind)}.{field.name}", problem)
+        fields[field.name] = (_without_init_var(hint), _is_required(field))
+    return fields
 
 
-def plain_type(hint: object) -> tuple[object, str | None]:
-    """A type without ``Annotated``, ``Required`` and ``NotRequired``, and its description."""
-    description = None
-    while get_origin(hint) in (Annotated, Required, NotRequired):
-        parts = get_args(hint)
-        texts = [part for part in parts[1:] if isinstance(part, str)]
-        description = description or next(iter(texts), None)
-        hint = parts[0]
-    return hint, description
+def plain_type(hint: object) -> tuple[object, tuple[object, ...]]:
+    """A type without ``Annotated`` and the like, and what ``Annotated`` adds, inner parts first."""
+    metadata: tuple[object, ...] = ()
+    while (origin := get_origin(hint)) in QUALIFIERS or _is_read_only(origin):
+        hint, *added = get_args(hint)
+        metadata = (*added, *metadata) if origin is Annotated else metadata
+    return hint, metadata
 
 
 class _Described:
@@ -132,9 +135,12 @@ class _Described:
         self._names: dict[type, str] = {}
 
     def schema(self, hint: object, path: str) -> Schema:
-        hint, description = plain_type(hint)
+        hint, metadata = plain_type(hint)
         found = self._schema(hint, path)
-        return {**found, "description": description} if description else found
+        try:
+            return constrained(found, metadata)
+        except ValueError as error:
+            raise _undescribed(path, str(error)) from error
 
     def _schema(self, hint: object, path: str) -> Schema:
         if hint is Any or hint is object:
@@ -158,6 +164,8 @@ class _Described:
         if hint in (list, set, frozenset, tuple):
             return {"type": "array"}
         if origin in (list, set, frozenset, Sequence):
+            if origin in (set, frozenset) and not _is_hashable(parts[0]):
+                raise _undescribed(path, f"a set cannot hold {_name(parts[0])}: make it a list")
             return {"type": "array", "items": self.schema(parts[0], f"{path}[]")}
         if origin is tuple:
             return self._tuple(parts, path)
@@ -190,7 +198,7 @@ class _Described:
                 name, number = f"{kind.__name__}_{number}", number + 1
             self._names[kind] = name
             self.definitions[name] = {}  # for types that contain themselves
-            whole = self._model(kind) if is_model(kind) else self._object(kind, path)
+            whole = self._of_pydantic(kind) if is_pydantic(kind) else self._object(kind, path)
             self.definitions[name] = whole
         return {"$ref": f"#/$defs/{self._names[kind]}"}
 
@@ -198,7 +206,7 @@ class _Described:
         schema = self.fields(fields_of(kind), path)
         properties = schema["properties"]
         if dataclasses.is_dataclass(kind):
-            for field in dataclasses.fields(kind):
+            for field in kind.__dataclass_fields__.values():
                 text = field.metadata.get("description")
                 if field.name in properties and isinstance(text, str):
                     properties[field.name] = {**properties[field.name], "description": text}
@@ -215,22 +223,20 @@ class _Described:
             "additionalProperties": False,
         }
 
-    def _model(self, kind: Any) -> Schema:
+    def _of_pydantic(self, kind: Any) -> Schema:
         try:
-            schema = kind.model_json_schema(ref_template="#/$defs/{model}")
-        except Exception as error:  # of pydantic, which is not imported here
-            raise _undescribed(kind.__name__, f"pydantic says: {error}") from error
-        definitions = schema.pop("$defs", {})
-        for name, definition in definitions.items():
-            # pydantic gives a recursive model a definition of its own name
+            schema = pydantic_schema(kind)
+        except ValueError as error:
+            raise _undescribed(kind.__name__, str(error)) from error
+        root = f"#/$defs/{kind.__name__}"
+        is_recursive = schema.get("$ref") == root and self._names[kind] == kind.__name__
+        for name, definition in schema.pop("$defs", {}).items():
             own = self.definitions.get(name)
-            if own is not None and own not in ({}, _closed(definition)):
+            is_itself = is_recursive and name == kind.__name__
+            if own is not None and own != _closed(definition) and not is_itself:
                 raise _undescribed(kind.__name__, f"two of its types are called {name!r}")
             self.definitions[name] = _closed(definition)
-        target = schema.get("$ref")
-        if target == f"#/$defs/{kind.__name__}":
-            return self.definitions[kind.__name__]
-        return _closed(schema)
+        return self.definitions[kind.__name__] if is_recursive else _closed(schema)
 
 
 def _closed(schema: Schema) -> Schema:
@@ -250,6 +256,26 @@ def _required_keys(kind: Any, hints: Mapping[str, object]) -> frozenset[str]:
         elif outer is Required:
             required.add(name)
     return frozenset(required)
+
+
+def _is_read_only(origin: object) -> bool:
+    """Whether this is ``ReadOnly`` of ``typing_extensions``, or of Python 3.13."""
+    return getattr(origin, "_name", None) == "ReadOnly"
+
+
+def _without_init_var(hint: Any) -> object:
+    return hint.type if isinstance(hint, dataclasses.InitVar) else hint
+
+
+def _is_hashable(hint: object) -> bool:
+    """Whether the instances of a type can be in a set; True if only they can tell."""
+    hint, _ = plain_type(hint)
+    origin, parts = get_origin(hint) or hint, get_args(hint)
+    if origin is Sequence:
+        return False
+    if origin in (Union, types.UnionType, tuple):
+        return all(_is_hashable(part) for part in parts if part is not ...)
+    return not isinstance(origin, type) or origin.__hash__ is not None
 
 
 def _is_required(field: "dataclasses.Field[Any]") -> bool:

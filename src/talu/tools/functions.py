@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints, overload
 from talu.error_text import shown
 from talu.exceptions import StructuredOutputError, ToolExecutionError
 from talu.structured.instances import instance_of
-from talu.structured.type_schemas import is_model, object_schema
+from talu.structured.pydantic_types import is_model
+from talu.structured.type_schemas import object_schema
 from talu.tools.definition import Tool, tool_error
 from talu.tools.docstrings import described
 

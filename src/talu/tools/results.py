@@ -9,7 +9,7 @@ from uuid import UUID
 
 from talu.error_text import shortened, shown
 from talu.exceptions import ToolExecutionError
-from talu.structured.type_schemas import is_model
+from talu.structured.pydantic_types import is_model
 from talu.tools.calls import ToolCall
 
 __all__ = ["described_error", "result_text"]
