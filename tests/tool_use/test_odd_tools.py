@@ -199,11 +199,23 @@ def test_a_result_is_written_beside_the_event_loop(faces: Any) -> None:
     assert written[0] == "talu-tool-odd"
 
 
-def test_a_number_that_is_too_large_for_python_is_no_argument(faces: Any) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ('{"b": 1e999}', "1e999 is too large"),
+        ('{"b": NaN}', "NaN is not JSON"),
+        ('{"path": "a.txt", "path": "/"}', "the key 'path' is repeated"),
+        ('{"b": {"c": 1, "c": 2}}', "the key 'c' is repeated"),
+    ],
+)
+def test_arguments_that_mean_different_things_to_others_are_refused(
+    faces: Any, arguments: str, problem: str
+) -> None:
     tool = Tool("good", "", ANY, lambda arguments: "well")
-    script = ScriptedModel([ToolCallEvent("a", "good", '{"b": 1e999}')], "done")
+    script = ScriptedModel([ToolCallEvent("a", "good", arguments)], "done")
     answer = faces.run(faces.client_of(script).ask("go", tools=[tool], max_rounds=2))
     assert answer.tool_runs[0].error.code == "TOOL_ARGUMENTS_INVALID"
+    assert problem in answer.tool_runs[0].output
 
 
 def test_a_tool_that_hangs_does_not_fill_the_process_with_threads(
