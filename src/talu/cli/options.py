@@ -52,7 +52,7 @@ profile_option = click.option(
     type=TEXT,
     envvar="TALU_PROFILE",
     show_envvar=True,
-    help='Profile that chats are stored in; "default" if not given.',
+    help='Profile that stores the chats, or URL of a PostgreSQL database; "default" if not given.',
 )
 
 GENERATION = (
