@@ -146,7 +146,7 @@ def test_annotations_that_are_texts_are_resolved() -> None:
 
 
 def no_annotation(x) -> None: ...  # type: ignore[no-untyped-def]
-def constrained(x: Annotated[int, pydantic.Field(ge=1)]) -> None: ...
+def validated(x: Annotated[int, pydantic.AfterValidator(abs)]) -> None: ...
 def default(x: int = pydantic.Field(1, ge=1)) -> None: ...  # type: ignore[assignment]
 def many(*x: int) -> None: ...
 def keywords(**x: int) -> None: ...
@@ -167,8 +167,8 @@ async def later(most: int) -> AsyncIterator[int]:
     ("entry", "problem"),
     [
         (no_annotation, "'x' has no annotation"),
-        (constrained, "constraints of the parameter 'x' are not read"),
-        (default, "constraints of the parameter 'x' are not read"),
+        (validated, "a constraint that is not followed"),
+        (default, "write x: Annotated"),
         (many, "any number of arguments"),
         (keywords, "any keywords"),
         (nameless, "no name for a caller"),
@@ -343,3 +343,20 @@ def test_an_object_that_can_be_called_has_the_name_of_its_class() -> None:
 def test_a_function_behind_a_decorator_that_is_no_function_is_read() -> None:
     assert as_tool(double).description == "Double a number."
     assert run(double, '{"number": 4}') == 8
+
+
+def test_constraints_of_a_parameter_are_in_the_schema_and_checked() -> None:
+    def rate(stars: Annotated[int, pydantic.Field(ge=1, le=5, description="how good")] = 3) -> int:
+        return stars
+
+    made = as_tool(rate)
+    assert made.parameters["properties"]["stars"] == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 5,
+        "description": "how good",
+        "default": 3,
+    }
+    assert run(rate, '{"stars": 5}') == 5
+    with pytest.raises(ToolExecutionError, match="6 is greater than the maximum of 5"):
+        run(rate, '{"stars": 6}')

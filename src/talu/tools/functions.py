@@ -4,12 +4,12 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints, overload
+from typing import Any, NamedTuple, TypeVar, get_type_hints, overload
 
 from talu.error_text import shown
 from talu.exceptions import StructuredOutputError, ToolExecutionError
+from talu.structured.constraints import is_field
 from talu.structured.instances import instance_of
-from talu.structured.pydantic_types import is_model
 from talu.structured.type_schemas import object_schema
 from talu.tools.definition import Tool, tool_error
 from talu.tools.docstrings import described
@@ -196,10 +196,10 @@ def _parameters(
         if key not in hints:
             wrong = f"the parameter {key!r} has no annotation, such as {key}: str"
             raise tool_error(f"the tool {name!r}: {wrong}", tool=name, parameter=key)
-        if any(map(_is_constraint, (*get_args(hints[key])[1:], parameter.default))):
-            wrong = f"the constraints of the parameter {key!r} are not read: put it in a"
+        if is_field(parameter.default):
+            wrong = f"the default value of the parameter {key!r} is a Field, whose constraints are"
             raise tool_error(
-                f"the tool {name!r}: {wrong} pydantic model, whose fields have them",
+                f"the tool {name!r}: {wrong} not read: write {key}: Annotated[…, Field(…)]",
                 tool=name,
                 parameter=key,
             )
@@ -215,12 +215,6 @@ def _given(function: Callable[..., Any]) -> set[str]:
         given.update(function.keywords)
         function = function.func
     return given
-
-
-def _is_constraint(value: object) -> bool:
-    """Whether this is something of pydantic that would be ignored, such as ``Field(ge=1)``."""
-    package = type(value).__module__.partition(".")[0]
-    return package in ("annotated_types", "pydantic") and not is_model(type(value))
 
 
 def _instances(
