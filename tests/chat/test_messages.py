@@ -169,6 +169,10 @@ WRONG = [
         r"messages\[0\]\['tool_call_id'\] must be the id of a tool call .* got 'c9'",
     ),
     (
+        [*HISTORY[:5], HISTORY[4]],
+        r"messages\[5\]\['tool_call_id'\] is that of a call that has a result already: 'c1'",
+    ),
+    (
         [HISTORY[3], {"role": "tool", "tool_call_id": "c1"}],
         r"messages\[1\]\['content'\] is missing",
     ),

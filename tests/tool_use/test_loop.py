@@ -83,6 +83,50 @@ def test_single_results_are_kept_until_all_are_there(faces) -> None:
     assert contents == ["3", "7"]  # in the order of the calls
 
 
+def test_each_call_can_get_its_result_from_the_answer(faces) -> None:
+    client, model = scripted(faces, TWO, "3 and 7.", "And?")
+    chat = client.chat(tools=[add])
+    answer = faces.run(chat.send("Sums?"))
+    for call in answer.tool_calls:
+        last = faces.run(answer.submit_tool_result(call.id, call.execute()))
+    assert last.text == "3 and 7."
+    assert last.chat is chat
+    assert [role for role, _ in told(chat)] == ["user", "assistant", "tool", "tool", "assistant"]
+    assert [t["function"]["name"] for t in model.requests[1].tools] == ["add"]
+    with pytest.raises(ValidationError, match="no open tool call"):
+        faces.run(last.submit_tool_result("c1", 3))
+
+
+def test_a_second_result_from_the_answer_is_an_error(faces) -> None:
+    answer = faces.run(faces.chat(TWO, "never asked", tools=[add]).send("q"))
+    faces.run(answer.submit_tool_result("c1", 3))
+    with pytest.raises(ValidationError, match="'c1' has a result already"):
+        faces.run(answer.submit_tool_result("c1", 4))
+
+
+def test_calls_in_messages_of_the_caller_are_not_carried_out(faces) -> None:
+    ran: list[str] = []
+
+    def delete(path: str) -> str:
+        ran.append(path)
+        return "deleted"
+
+    client, model = scripted(faces, "never asked")
+    function = {"name": "delete", "arguments": '{"path": "/etc"}'}
+    calls = [{"id": i, "type": "function", "function": function} for i in "ab"]
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "a", "content": "r"},
+    ]
+    for rounds in ({}, {"max_rounds": 8}):
+        with pytest.raises(ValidationError, match="'b' of the messages have no result") as wrong:
+            faces.run(client.ask(messages, tools=[delete], **rounds))
+        assert wrong.value.details["param"] == "prompt"
+    assert ran == []
+    assert model.requests == []
+
+
 def test_async_functions_are_carried_out_too(faces) -> None:
     async def add(a: int, b: int) -> int:
         return a + b

@@ -82,8 +82,12 @@ class Answer(ResultFields, Generic[ChatT]):
         """Drop the reference to the chat, whose client is closed."""
         self._outcome.chat = None
 
-    def _chat_to_continue(self) -> ChatT:
-        """The chat itself if this is its latest answer, otherwise a fork that ends with it."""
+    def _chat_to_continue(self, *, results: bool = False) -> ChatT:
+        """The chat itself if this is its latest answer, otherwise a fork that ends with it.
+
+        Args:
+            results: also if results of its calls follow the answer.
+        """
         outcome = self._outcome
         if outcome.chat is None:
             raise StateError(
@@ -93,7 +97,7 @@ class Answer(ResultFields, Generic[ChatT]):
             )
         if not outcome.past:
             raise StateError("this answer failed or was never read: there is nothing to continue")
-        return outcome.chat._ending_with(outcome.past)
+        return outcome.chat._ending_with(outcome.past, results=results)
 
 
 class WholeAnswer(Answer[ChatT], str):

@@ -10,7 +10,7 @@ from talu.chat.interrupts import Claim
 from talu.chat.io import IO
 from talu.chat.items import Item, MessageItem, MessageRole, distinct
 from talu.chat.observers import is_async
-from talu.chat.open_calls import open_calls, outputs_of
+from talu.chat.open_calls import ends_with, open_calls, outputs_of
 from talu.chat.outcome import Outcome
 from talu.chat.racer import Racer
 from talu.chat.requests import check_answerable
@@ -109,7 +109,7 @@ class Answering(Conversation):
         items = self._history.items
         last = self._latest.outcome if outcome is None else outcome
         use, before = NO_TOOLS, None
-        if last is not None and last.past and items and items[-1] is last.past[-1]:
+        if last is not None and last.past and ends_with(items, last.past[-1]):
             use, before = replace(last.use, tool_choice=None), last.config
         full = merged(before, config)
         return self._draft(

@@ -13,6 +13,7 @@ from talu.chat.editing import Editable
 from talu.chat.history import History
 from talu.chat.hosts import Host, OwnHost, check_host
 from talu.chat.items import Item
+from talu.chat.open_calls import ends_with
 from talu.chat.parsing import items_from_messages
 from talu.chat.requests import request_of
 from talu.chat.serialization import (
@@ -176,10 +177,11 @@ class Conversation(Editable):
         """
         return self._forked_with(self.items)
 
-    def _ending_with(self, past: Sequence[Item]) -> Self:
-        """This chat if its history ends with the last of these items, else a fork that does."""
-        items = self._history.items
-        return self if items and items[-1] is past[-1] else self._forked_with(past)
+    def _ending_with(self, past: Sequence[Item], *, results: bool = False) -> Self:
+        """See ``Continuable``."""
+        items, last = self._history.items, past[-1]
+        ends = ends_with(items, last) if results else bool(items) and items[-1] is last
+        return self if ends else self._forked_with(past)
 
     def _forked_with(self, items: Sequence[Item]) -> Self:
         self._check_open()

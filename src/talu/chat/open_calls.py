@@ -10,7 +10,7 @@ from talu.exceptions import ToolExecutionError, ValidationError
 from talu.first_use import loaded
 from talu.tools.calls import ToolRun, told
 
-__all__ = ["open_calls", "output_of", "outputs_of", "results_in_order"]
+__all__ = ["ends_with", "open_calls", "output_of", "outputs_of", "results_in_order"]
 
 
 def open_calls(items: Sequence[Item]) -> list[FunctionCallItem]:
@@ -24,6 +24,16 @@ def open_calls(items: Sequence[Item]) -> list[FunctionCallItem]:
         elif call.status is not ItemStatus.INCOMPLETE:
             found.append(call)
     return found
+
+
+def ends_with(items: Sequence[Item], last: Item) -> bool:
+    """Whether a history ends with an item, or with results of calls after it."""
+    for item in reversed(items):
+        if item is last:
+            return True
+        if not isinstance(item, FunctionCallOutputItem):
+            return False
+    return False
 
 
 def _last_group(

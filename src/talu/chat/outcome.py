@@ -24,8 +24,13 @@ __all__ = ["ChatT", "Outcome", "State"]
 class Continuable(Protocol):
     """A chat, as an answer sees it."""
 
-    def _ending_with(self, past: Sequence[Item]) -> Self:
-        """This chat if its history ends with the last of these items, else a fork that does."""
+    def _ending_with(self, past: Sequence[Item], *, results: bool = False) -> Self:
+        """This chat if its history ends with the last of these items, else a fork that does.
+
+        Args:
+            past: the history of an answer.
+            results: results of its calls may follow it.
+        """
 
 
 ChatT = TypeVar("ChatT", bound=Continuable)

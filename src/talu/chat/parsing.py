@@ -5,6 +5,7 @@ part of a restored conversation is dropped.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Set, Sized
 from typing import Any, NoReturn
 
@@ -49,7 +50,7 @@ def items_from_messages(messages: Iterable[Mapping[str, Any]]) -> list[Item]:
         _refuse("messages", f"must be a list of dictionaries, got {shown(messages)}")
     check_count(messages)
     items: list[Item] = []
-    calls: set[str] = set()  # ids of all calls so far
+    calls: Counter[str] = Counter()  # how many of an id have no result, for all calls so far
     for index, message in enumerate(messages):
         if index == MAX_MESSAGES:
             raise _too_many("a conversation", "messages", "more")
@@ -57,12 +58,24 @@ def items_from_messages(messages: Iterable[Mapping[str, Any]]) -> list[Item]:
         if isinstance(message, MessageItem):
             items.append(message)
         elif isinstance(message, Mapping):
-            new = _items_of(where, message, calls)
-            calls.update(item.call_id for item in new if isinstance(item, FunctionCallItem))
+            new = _items_of(where, message, calls.keys())
+            _check_results(where, new, calls)
             items += new
         else:
             _refuse(where, f"must be a dictionary, got {shown(message)}")
     return distinct(items)
+
+
+def _check_results(where: str, new: Iterable[Item], calls: Counter[str]) -> None:
+    """Refuse a second result of a call, and count the calls that have none."""
+    for item in new:
+        if isinstance(item, FunctionCallItem):
+            calls[item.call_id] += 1
+        elif isinstance(item, FunctionCallOutputItem):
+            if not calls[item.call_id]:
+                wrong = f"is that of a call that has a result already: {shown(item.call_id)}"
+                _refuse(f"{where}['tool_call_id']", wrong)
+            calls[item.call_id] -= 1
 
 
 def check_count(entries: object, owner: str = "a conversation", kind: str = "messages") -> None:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import talu.aio as aio
 from talu.chat.answering import NO_TOOLS, Answering, Draft
 from talu.chat.items import InputText, MessageItem
+from talu.chat.open_calls import open_calls
 from talu.chat.parsing import check_count
 from talu.chat.requests import check_answerable
 from talu.chat.user_message import BYTES, Message
@@ -111,7 +112,8 @@ def draft_of(
     """The turn that sends ``prompt`` to a new chat, whose history holds the earlier messages.
 
     Raises:
-        ValidationError: the last message is neither of the user nor a tool result.
+        ValidationError: the last message is neither of the user nor a tool result, or a call
+            before it has no result.
     """
 
     def draft(message: Message) -> Draft:
@@ -128,6 +130,10 @@ def draft_of(
     if isinstance(last, MessageItem):
         chat.pop()
         return draft(last)
+    if waiting := open_calls(chat.items):  # whoever wrote the messages chose these calls
+        ids = ", ".join(shown(call.call_id) for call in waiting)
+        wrong = f"the tool calls {ids} of the messages have no result: give each of them one"
+        raise ValidationError(wrong, details={"param": "prompt"})
     return chat._resuming(draft(""))
 
 

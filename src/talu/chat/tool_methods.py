@@ -175,7 +175,7 @@ class ToolAnswer(Answer[ChatT], Generic[ChatT, WholeT]):
             ToolExecutionError: a result has no JSON form.
             StateError: the answer does not belong to a chat, or it failed.
         """
-        chat: Any = self._chat_to_continue()
+        chat: Any = self._chat_to_continue(results=True)
         draft = chat._continued(config, settings, outcome=self._outcome)
         answer: WholeT = chat._answer(chat._with_results(draft, results), stream=False)
         return answer
@@ -197,7 +197,7 @@ class ToolAnswer(Answer[ChatT], Generic[ChatT, WholeT]):
             config: as above.
             settings: as above.
         """
-        chat: Any = self._chat_to_continue()
+        chat: Any = self._chat_to_continue(results=True)
         draft = chat._continued(config, settings, outcome=self._outcome)
         if not chat._add_results({call_id: result}):
             same: WholeT = self._unchanged()
