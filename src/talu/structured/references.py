@@ -101,10 +101,17 @@ class References:
         Raises:
             LookupError: there is nothing at the place.
         """
-        if (place := place_of(node)) is not None:
+        place = place_of(node)
+        if place is not None:
             yield resolved(self._root, place)
         for key in REFERENCES:
             name = node.get(key)
             is_name = isinstance(name, str) and (key != "$ref" or place is None)
             if is_name and asserts(node, key, self._draft):
                 yield from self._named.get(str(name), ())
+
+    def target(self, reference: str) -> Any:
+        """What ``$ref`` means; None if that is not in the schema."""
+        if place_of({"$ref": reference}) is not None:
+            return resolved(self._root, reference)
+        return next(iter(self._named.get(reference, ())), None)
