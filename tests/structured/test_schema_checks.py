@@ -1,6 +1,7 @@
 """Schemas that cannot be used are refused before anything is computed."""
 
 import json
+import warnings
 from typing import Any
 
 import pytest
@@ -191,3 +192,17 @@ def test_a_wrong_schema_is_refused_by_the_call_however_it_is_explained(
     how: dict[str, Any] = {"schema_strategy": strategy} if strategy else {}
     with Client("talu/pocket") as client, pytest.raises(StructuredOutputError, match="is wrong at"):
         client.ask("Hi", response_format=schema, inject_schema_prompt=bool(strategy), **how)
+
+
+@pytest.mark.parametrize("pattern", [r"^\p{L}+$", "(?<year>[0-9]{4})", "[[]", "a(?=b)"])
+def test_a_pattern_that_rust_or_python_reads_is_valid(pattern: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Python warns of [[]
+        format_of({"type": "string", "pattern": pattern}).check()
+        form = format_of({"format": "regex"})
+        assert form.read(json.dumps(pattern), "stop") == pattern
+
+
+def test_a_pattern_that_nobody_reads_is_refused() -> None:
+    with pytest.raises(StructuredOutputError, match="pattern"):
+        format_of({"pattern": "(", "not": {}}).check()

@@ -30,7 +30,7 @@ KINDS: dict[Draft, Any] = {
     "2019-09": jsonschema.Draft201909Validator,
     "2020-12": jsonschema.Draft202012Validator,
 }
-BY_JSONSCHEMA = ("ipv4", "ipv6", "regex", "uuid")  # formats that need no other package
+BY_JSONSCHEMA = ("ipv4", "ipv6", "uuid")  # formats that need no other package
 
 
 class Checker(Protocol):
@@ -109,7 +109,7 @@ class _Checker:
     def __init__(self, schema: dict[str, Any]) -> None:
         kind = KINDS[draft_of(schema)]
         try:
-            kind.check_schema(schema)
+            kind.check_schema(schema, format_checker=_formats())
         except SchemaError as error:
             place = pointer("#", *error.absolute_path)
             raise invalid(f"is wrong at {shown(place)}: {error.message[:300]}", at=place) from error

@@ -6,6 +6,7 @@ is used only for what linear matching lacks: look-around and back-references.
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -63,7 +64,7 @@ def regex_problem(pattern: str) -> str | None:
     if _compiled(LLMatcher.grammar_from_regex(pattern)) is not None:
         return None
     try:
-        re.compile(pattern)
+        _backtracking(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         return str(error)
     return None
@@ -73,7 +74,7 @@ def match_of_regex(pattern: str, text: str) -> Match:
     """How a text matches a pattern in the syntax of Rust's ``regex``."""
     matcher = _compiled(LLMatcher.grammar_from_regex(pattern))
     if matcher is None:
-        return Match(re.fullmatch(pattern, text) is not None, may_go_on=True)
+        return Match(_backtracking(pattern).fullmatch(text) is not None, may_go_on=True)
     return _match(matcher, text)
 
 
@@ -104,7 +105,7 @@ def contains(pattern: str, text: str) -> bool:
     """Whether a pattern of a JSON Schema matches anywhere in a text."""
     matcher = _of_schema({"type": "string", "pattern": pattern})
     if matcher is None:
-        return re.search(pattern, text) is not None
+        return _backtracking(pattern).search(text) is not None
     return _accepts(matcher, json.dumps(text, ensure_ascii=False))
 
 
@@ -139,6 +140,14 @@ def _match(matcher: LLMatcher, text: str) -> Match:
     if own.try_consume_tokens(data) < len(data):
         return Match(whole=False, may_go_on=False)
     return Match(own.is_accepting(), not own.is_stopped())
+
+
+@lru_cache(maxsize=256)
+def _backtracking(pattern: str) -> re.Pattern[str]:
+    """A pattern as Python reads it, which warns of what a later version may read otherwise."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return re.compile(pattern)
 
 
 def _of_lark(grammar: str) -> str:

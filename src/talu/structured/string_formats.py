@@ -48,7 +48,8 @@ def conforms(name: str, text: str) -> bool:
 
     Args:
         name: ``"date"``, ``"date-time"``, ``"time"`` (RFC 3339), ``"duration"`` (its appendix A),
-            ``"email"`` (RFC 5321), ``"hostname"`` (RFC 1123) or ``"uri"`` (RFC 3986).
+            ``"email"`` (RFC 5321), ``"hostname"`` (RFC 1123), ``"uri"`` (RFC 3986), or
+            ``"regex"``, which is what Rust or Python reads as a regular expression.
         text: the text.
     """
     matches = loaded("talu.structured.matching", "matches")
@@ -60,6 +61,8 @@ def conforms(name: str, text: str) -> bool:
             found = matches(LOCAL, local) and _is_address(address)
         case "email":
             found = matches(EMAIL, text)
+        case "regex":
+            found = loaded("talu.structured.matching", "regex_problem")(text) is None
         case "time":
             found = matches(TIME, _without_leap_second(text.upper()))
         case "date-time":
