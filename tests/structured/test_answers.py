@@ -157,6 +157,20 @@ def test_a_number_that_was_cut_is_incomplete(faces: Faces, asked: Any, form: Any
         assert answer.parsed
 
 
+def test_settings_of_forms_that_had_none_are_noted(faces: Faces, asked: Any) -> None:
+    settings: dict[str, Any] = {"inject_schema_prompt": True, "schema_strategy": "xml_schema"}
+    answer = faces.run(asked.ask("Hi", validation_retries=2, max_tokens=2, **settings))
+    assert [note.partition(" did nothing")[0] for note in answer.notes] == [
+        "validation_retries",
+        "inject_schema_prompt",
+        "schema_strategy",
+    ]
+    off: dict[str, Any] = {"inject_schema_prompt": False, "schema_strategy": "auto"}
+    assert faces.run(asked.ask("Hi", validation_retries=0, max_tokens=2, **off)).notes == ()
+    formed = asked.ask("Hi", response_format=SCHEMA, max_tokens=40, validation_retries=1)
+    assert faces.run(formed).notes == ()
+
+
 def test_an_answer_that_was_cut_is_incomplete(faces: Faces, asked: Any) -> None:
     answer = faces.run(asked.ask("Hi", response_format=SCHEMA, seed=2, max_tokens=5))
     with pytest.raises(IncompleteJSONError) as caught:

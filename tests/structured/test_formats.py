@@ -274,9 +274,23 @@ def test_a_pydantic_model_that_has_no_schema_is_a_typed_error() -> None:
         format_of(Strange)
 
 
-def test_the_form_of_a_request_is_not_mistaken_for_a_schema() -> None:
+@pytest.mark.parametrize(
+    "request_form",
+    [
+        {"type": "json_schema", "json_schema": {"schema": {}}},
+        {"name": "answer", "schema": {"type": "integer"}, "strict": True},
+    ],
+    ids=["whole", "inner"],
+)
+def test_the_form_of_a_request_is_not_mistaken_for_a_schema(request_form: Any) -> None:
     with pytest.raises(StructuredOutputError, match="give the schema itself"):
-        format_of({"type": "json_schema", "json_schema": {"schema": {}}})
+        format_of(request_form)
+
+
+@pytest.mark.parametrize("kind", [Choice, Grammar, Regex])
+def test_the_class_of_a_form_is_no_form(kind: type) -> None:
+    with pytest.raises(ValidationError, match=rf"give {kind.__name__}\("):
+        format_of(kind)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from talu.config import GenerationConfig
 from talu.exceptions import StructuredOutputError, ValidationError
 from talu.types import Done, FinishReason, Request
 
-__all__ = ["FormChecks"]
+__all__ = ["FormChecks", "without_form"]
 
 NAME = "validation_retries"
+ABOUT_FORMS = (NAME, "inject_schema_prompt", "schema_strategy")
 
 
 class FormChecks:
@@ -74,6 +75,14 @@ class FormChecks:
             for number, problem in enumerate(self._problems, 1)
         )
         return replace(done, notes=(*done.notes, *notes))
+
+
+def without_form(config: GenerationConfig) -> list[str]:
+    """Notes on the settings that ask for something and have no form to do it with."""
+    if config.response_format is not None:
+        return []
+    asked = (name for name in ABOUT_FORMS if config.given.get(name) not in (None, False, 0, "auto"))
+    return [f"{name} did nothing: the answer had no response_format" for name in asked]
 
 
 def _corrected(request: Request, text: str, problem: str) -> Request:

@@ -14,7 +14,7 @@ from typing import Any, Generic, cast
 
 from talu.chat.answer import Answer
 from talu.chat.builder import Builder, Token, ToolRunPiece
-from talu.chat.form_checks import FormChecks
+from talu.chat.form_checks import FormChecks, without_form
 from talu.chat.interrupts import Claim
 from talu.chat.io import IO
 from talu.chat.items import Item, ItemStatus
@@ -103,6 +103,8 @@ class Turn(Generic[ChatT]):
         self._checks = FormChecks.of(self.request.config, whole=unseen)
         request = replace(self._checks.without_retries(self.request), unseen=unseen)
         self.outcome.form = request.config.response_format
+        for note in without_form(self.request.config):
+            self.outcome.note(note)
         self.outcome.config, self.outcome.use = self.request.config, self.tools
         self._tools = ToolRounds(self.tools)
         self.stop.when_signalled(self._tools.cancel)

@@ -100,8 +100,10 @@ class ResponseFormat:
         return loaded("talu.structured.checking", "checker")(self.schema)
 
     @cached_property
-    def _is_checkable(self) -> bool:
-        """Whether this grammar can be followed without the tokens of a model."""
+    def is_checkable(self) -> bool:
+        """Whether an answer can be checked; some grammars need the tokens of a model."""
+        if self.kind not in ("gbnf", "lark"):
+            return True
         return loaded(MATCHING, "match_of_grammar")(self.kind, self.source, "") is not None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -198,7 +200,7 @@ class ResponseFormat:
             asked: the provider that was asked to enforce the form; None for nobody.
             explained: how the prompt explains the form.
         """
-        if self.kind in ("gbnf", "lark") and not self._is_checkable:
+        if not self.is_checkable:
             return SchemaReport((), (), ("#",), asked, explained)
         if self.schema is None:
             return SchemaReport((), ("#",), (), asked, explained)
@@ -234,6 +236,9 @@ def format_of(value: object) -> ResponseFormat:
             return ResponseFormat(value.syntax, value.text, value)
         case Mapping():
             return _of_mapping(value)
+        case type() if value in (Regex, Choice, Grammar):
+            wrong = f"response_format is the class {value.__name__}: give {value.__name__}(…)"
+            raise ValidationError(wrong, details={"param": "response_format"})
     if not _is_type(value):
         wrong = f"response_format must be {EXPECTED}, got {shown(value)}"
         raise ValidationError(wrong, details={"param": "response_format"})
@@ -250,7 +255,7 @@ def _of_mapping(value: Mapping[Any, Any]) -> ResponseFormat:
             return format_of(Choice(options))
         case {"grammar": str(text), "syntax": str(syntax), **rest} if not rest:
             return format_of(Grammar(text, syntax))  # type: ignore[arg-type]  # it checks
-        case {"type": "json_schema" | "json_object"}:
+        case {"type": "json_schema" | "json_object"} | {"schema": {}, "name": str()}:
             raise invalid(
                 "is given in the form of a provider's request: give the schema itself, such as "
                 "{'type': 'object', ...}"

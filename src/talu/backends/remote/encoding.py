@@ -132,7 +132,8 @@ def _form(
         what = {"json": "JSON Schemas", "choice": "choices", "regex": "regular expressions"}
         missing = f"{name} takes no {what.get(form.kind, f'{form.kind} grammars')} in {where}"
         if target.options.on_unsupported == "warn":
-            return {}, (f"{missing}: response_format was left out, and only checked",)
+            what_then = "only checked" if form.is_checkable else "not checked: only a model can"
+            return {}, (f"{missing}: response_format was left out, and {what_then}",)
         raise ValidationError(
             f"{missing}, so that response_format cannot be enforced; with on_unsupported='warn' "
             "the answer is only checked, and with validation_retries asked for again",
