@@ -54,8 +54,14 @@ LIVE_NODES = """
     SELECT node, parent, item FROM live JOIN talu.nodes USING (node) ORDER BY node
 """
 ADD_ITEMS = """
+    WITH given AS MATERIALIZED (
+        SELECT nextval('talu.nodes_node_seq') AS node, place, item, words, form
+        FROM unnest(%s::text[], %s::text[], %s::text[])
+        WITH ORDINALITY AS texts (item, words, form, place)
+    )
     INSERT INTO talu.nodes (node, parent, item, words, form)
-    SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[])
+    SELECT node, coalesce(lag(node) OVER (ORDER BY place), %s::bigint), item, words, form FROM given
+    RETURNING node
 """
 AT_ONCE = 500  # items that one statement adds
 
@@ -129,16 +135,11 @@ class PostgresTables:
     def add_items(self, parent: int | None, texts: Iterable[tuple[str, str]]) -> list[int]:
         """See ``Tables.add_items``."""
         items = [(item, *_searched(words)) for item, words in texts]
-        count = (len(items),)
-        numbers = "SELECT nextval('talu.nodes_node_seq') FROM generate_series(1, %s)"
-        nodes = sorted(node for (node,) in self._db.execute(numbers, count)) if items else []
-        rows = [
-            (node, before, *item)
-            for node, before, item in zip(nodes, [parent, *nodes], items, strict=False)
-        ]
-        for start in range(0, len(rows), AT_ONCE):
-            columns = zip(*rows[start : start + AT_ONCE], strict=True)
-            self._db.execute(ADD_ITEMS, [list(column) for column in columns])
+        nodes: list[int] = []
+        for start in range(0, len(items), AT_ONCE):
+            columns = map(list, zip(*items[start : start + AT_ONCE], strict=True))
+            made = self._db.execute(ADD_ITEMS, [*columns, nodes[-1] if nodes else parent])
+            nodes += sorted(node for (node,) in made)
         return nodes
 
     def add_session(
