@@ -203,7 +203,14 @@ UNCHECKED = Grammar('start: "a" <|end|>')
 LIMITED = Grammar('start: word "."\nword[max_tokens=2]: /[a-z]+/')
 
 
-@pytest.mark.parametrize("grammar", [UNCHECKED, LIMITED], ids=["names tokens", "counts tokens"])
+NUMBERED = Grammar('start: "a" <[1]>')
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [UNCHECKED, LIMITED, NUMBERED],
+    ids=["names tokens", "counts tokens", "numbers tokens"],
+)
 def test_a_grammar_over_the_tokens_of_a_model_is_not_said_to_be_checked(grammar: Grammar) -> None:
     form = format_of(grammar)
     assert (form.checked_report().checked, form.checked_report().ignored) == ((), ("#",))

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 END = 256
+OF_TOKENS = ("<[", "max_tokens")  # in Lark: the ids of tokens, and their number
 
 
 class _Bytes:
@@ -86,7 +87,7 @@ def match_of_grammar(syntax: str, grammar: str, text: str) -> Match | None:
         grammar: the grammar. One in Lark may name tokens of a model, or count them.
         text: the text.
     """
-    if syntax == "lark" and "max_tokens" in grammar:
+    if syntax == "lark" and any(each in grammar for each in OF_TOKENS):
         return None
     try:
         matcher = _compiled(_of_lark(grammar) if syntax == "lark" else _of_gbnf(grammar))
