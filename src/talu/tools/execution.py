@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import contextvars
 import json
-import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,8 +12,8 @@ from threading import current_thread, main_thread
 from typing import Any, TypeVar
 
 from talu.bridge import run_in_background
-from talu.error_text import shown
 from talu.exceptions import ToolExecutionError
+from talu.structured.json_reading import json_value
 from talu.threads import in_daemon_thread
 from talu.tools.calls import ToolCall, ToolRun, told
 from talu.tools.definition import Tool
@@ -30,14 +29,11 @@ AT_ONCE = 32  # calls of one answer that run at the same time
 def arguments_of(call: ToolCall) -> dict[str, Any]:
     """The checked arguments of a call; see ``ToolCall.parsed_arguments``."""
     try:
-        arguments = json.loads(
-            call.arguments,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            object_pairs_hook=_distinct,
-        )
-    except (ValueError, RecursionError) as error:
+        arguments = json_value(call.arguments)
+    except (json.JSONDecodeError, RecursionError) as error:
         raise _unfit(call, f"they are not JSON ({error})") from error
+    except ValueError as error:
+        raise _unfit(call, str(error)) from error
     if not isinstance(arguments, dict):
         raise _unfit(call, "they are not a JSON object")
     if call.tool is not None:
@@ -238,24 +234,3 @@ def _raised(call: ToolCall, error: BaseException) -> ToolExecutionError:
 
 def _about(call: ToolCall) -> dict[str, object]:
     return {"tool": call.name, "call_id": call.id}
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys are distinct: who approves a call must not see another value."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {shown(twice)} is repeated")
-    return found
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"{text} is too large")
-    return number
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
