@@ -79,6 +79,21 @@ def test_the_signature_and_the_docstring_become_the_description() -> None:
     }
 
 
+def test_a_default_value_that_a_call_could_not_have_is_not_described() -> None:
+    def f(
+        count: int = None,  # type: ignore[assignment]  # noqa: RUF013
+        word: str | None = None,
+        step: float = 2,
+    ) -> str:
+        return f"{count} {word} {step}"
+
+    properties = as_tool(f).parameters["properties"]
+    assert properties["count"] == {"type": "integer"}
+    assert properties["word"]["default"] is None
+    assert properties["step"] == {"type": "number", "default": 2}
+    assert call(f).execute() == "None None 2"
+
+
 def test_fields_of_restructured_text_describe_parameters_too() -> None:
     def add(a: int, b: Annotated[int, "the other one"], c: Literal[1, 2] = 1) -> int:
         """Add.

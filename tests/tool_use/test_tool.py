@@ -55,8 +55,13 @@ def test_an_async_function_makes_an_async_tool() -> None:
 def test_a_definition_keeps_whether_it_is_to_be_enforced() -> None:
     given = {"type": "function", "function": {"name": "a", "parameters": CITY, "strict": True}}
     assert as_tool(given).definition["function"]["strict"] is True
-    with pytest.raises(ValidationError, match="strict must be True, False or None"):
-        Tool("weather", "", CITY, strict="yes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["is_async", "needs_approval", "strict"])
+def test_an_option_that_is_yes_or_no_is_a_bool(option: str) -> None:
+    wrong: dict[str, Any] = {option: "yes"}
+    with pytest.raises(ValidationError, match=f"{option} must be True"):
+        Tool("weather", "", CITY, **wrong)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "é", "x" * 65, None, "auto", "none", "required"])

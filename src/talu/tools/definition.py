@@ -83,15 +83,16 @@ class Tool:
         self.name = name
         self.description = description
         self.parameters, self._checker = _checked(name, parameters)
+        for option, flag in {"is_async": is_async, "strict": strict}.items():
+            if flag is not None and not isinstance(flag, bool):
+                wrong = f"{option} must be True, False or None, got {shown(flag)}"
+                raise tool_error(f"{wrong} (of the tool {name!r})")
         self.is_async = inspect.iscoroutinefunction(run) if is_async is None else is_async
         self.timeout = checked_seconds(
             timeout, lambda problem: tool_error(f"timeout of the tool {name!r} {problem}")
         )
         if not isinstance(needs_approval, bool):
             wrong = f"needs_approval must be True or False, got {shown(needs_approval)}"
-            raise tool_error(f"{wrong} (of the tool {name!r})")
-        if strict is not None and not isinstance(strict, bool):
-            wrong = f"strict must be True, False or None, got {shown(strict)}"
             raise tool_error(f"{wrong} (of the tool {name!r})")
         self.needs_approval = needs_approval
         self.strict = strict

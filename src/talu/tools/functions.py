@@ -155,7 +155,7 @@ def _of_function(function: Callable[..., Any]) -> Tool:
     for key, parameter in schema["properties"].items():
         if key in texts:
             parameter.setdefault("description", texts[key])
-        if key in defaults and _is_plain(defaults[key]):
+        if key in defaults and _fits(hints[key], defaults[key]):
             parameter.setdefault("default", defaults[key])
 
     def run(arguments: dict[str, Any]) -> Any:
@@ -236,9 +236,11 @@ def _is_async(function: Callable[..., Any]) -> bool:
     return any(map(inspect.iscoroutinefunction, (origin, _implementation(origin))))
 
 
-def _is_plain(value: object) -> bool:
+def _fits(hint: object, default: object) -> bool:
+    """Whether a default value is plain JSON that a call may have: not None for an ``int``."""
     try:
-        json.dumps(value, allow_nan=False)
+        json.dumps(default, allow_nan=False)
+        instance_of(hint, default)
     except (TypeError, ValueError, RecursionError):
         return False
-    return isinstance(value, str | int | float | bool | list | dict | None)
+    return isinstance(default, str | int | float | bool | list | dict | None)
