@@ -231,6 +231,18 @@ def test_another_method_is_not_allowed(pocket, method: str) -> None:
     assert answer.headers["allow"] == "POST"
 
 
+def test_a_post_without_a_body_is_answered_by_its_path(pocket) -> None:
+    statuses = {path: httpx2.post(pocket.url + path).status_code for path in (*PATHS, CHAT)}
+    assert statuses == {
+        "/v1/models": 405,
+        "/health": 405,
+        "/docs": 405,
+        "/metrics": 405,
+        "/v1/nothing": 404,
+        CHAT: 400,
+    }
+
+
 @pytest.mark.parametrize(
     "name",
     ["../../etc/passwd", "/etc/passwd", "file:///etc/passwd", "http://127.0.0.1:1/x", "Qwen/x"],

@@ -83,11 +83,13 @@ class Requests:
 
 
 def _check_head(headers: Headers, most: int) -> None:
+    length = headers.get("content-length", "")
+    if length in ("", "0") and "transfer-encoding" not in headers:
+        return  # there is no body
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         text = "the body must be JSON, with the header Content-Type: application/json"
         raise Failure(415, "UNSUPPORTED_MEDIA_TYPE", text)
-    length = headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > most:
         raise _too_large(most)
 
