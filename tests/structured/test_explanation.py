@@ -49,6 +49,64 @@ def test_a_place_in_the_system_message_or_the_last_of_the_user_is_filled(place: 
     assert shown(SYSTEM, question) == ["Be kind.", f"Write {AS_TYPE}!"]
 
 
+def test_all_places_are_filled_also_in_earlier_messages() -> None:
+    there = {"role": "system", "content": "{{schema}}, {{  schema  }}"}
+    answer = {"role": "assistant", "content": "{{ schema }}"}
+    question = {"role": "user", "content": "As {{ schema }}."}
+    filled = [f"{AS_TYPE}, {AS_TYPE}", f"As {AS_TYPE}.", "{{ schema }}", "Hi"]
+    assert shown(there, question, answer, USER) == filled
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"response_format": None}, "not asked to have a form"),
+        ({"response_format": Regex("a")}, "regular expressions and grammars are not explained"),
+        ({"response_format": Grammar('root ::= "a"')}, "grammars are not explained"),
+        ({"inject_schema_prompt": False}, "inject_schema_prompt=True would explain"),
+    ],
+)
+def test_a_place_that_is_not_filled_has_a_note(config: dict[str, Any], reason: str) -> None:
+    question = {"role": "user", "content": "As {{ schema }}."}
+    given = GenerationConfig(**{**CONFIG, **config})
+    found = explained(Request(messages=(question,), config=given), unasked=True)
+    assert found.request.messages == (question,)
+    (note,) = found.notes
+    assert reason in note
+    assert explained(Request(messages=(USER,), config=given), unasked=True).notes == ()
+
+
+def test_an_answer_has_the_note_of_a_place_that_is_not_filled() -> None:
+    with Client("talu/pocket") as client:
+        few: dict[str, Any] = {"max_tokens": 2}
+        chat = client.chat(system="Use {{schema}}.")
+        assert any("as it is" in note for note in chat.send("Hi", **few).notes)
+        assert any(
+            "raw completion" in note for note in client.raw_complete("{{ schema }}", **few).notes
+        )
+        assert not any("as it is" in note for note in client.ask("Hi", **few).notes)
+
+
+def test_a_place_is_filled_when_an_answer_is_asked_for_again() -> None:
+    with Client("talu/pocket") as client:
+        form = {
+            "type": "array",
+            "items": {"enum": ["a", "b"]},
+            "maxItems": 2,
+            "contains": {"const": 0},
+        }
+        answer = client.ask(
+            "Use {{ schema }} Hi",
+            response_format=form,
+            validation_retries=1,
+            temperature=0,
+            max_tokens=30,
+        )
+        assert "asked for again" in answer.notes[-1]
+        assert "schema }}" not in answer.prompt
+        assert answer.prompt.count("TypeScript") == 1
+
+
 def test_other_parts_of_a_message_stay() -> None:
     image = PARTS[1]
     assert shown({"role": "user", "content": PARTS}) == [

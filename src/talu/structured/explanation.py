@@ -3,36 +3,24 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from talu.contents import joined
 from talu.structured.formats import ResponseFormat
+from talu.structured.places import Explained, filled, has_place, is_told
 from talu.structured.typescript import typescript
 from talu.types import Request
 
-__all__ = ["Explained", "explained"]
+__all__ = ["explained"]
 
 Message = Mapping[str, Any]
-PLACES = ("{{ schema }}", "{{schema}}")
-
-
-class Explained(NamedTuple):
-    """A request whose messages explain the form of the answer.
-
-    Attributes:
-        request: it.
-        strategy: how it is explained; None if it is not.
-    """
-
-    request: Request
-    strategy: str | None
 
 
 def explained(request: Request, *, unasked: bool) -> Explained:
     """The request with an explanation of its response format.
 
-    It takes the place of ``{{ schema }}`` in the system message or in the user's last one. Without
-    one it is added to the end of the system message, or else before the user's last one.
+    It takes the place of ``{{ schema }}`` in all messages of the system and the user. Without one
+    it is added to the end of the system message, or else before the user's last message.
 
     Args:
         request: with or without a response format, for chats or raw.
@@ -44,16 +32,26 @@ def explained(request: Request, *, unasked: bool) -> Explained:
     config, messages = request.config, request.messages
     form: ResponseFormat | None = config.response_format
     wanted = config.given.get("inject_schema_prompt")
-    if form is None or messages is None or not (unasked if wanted is None else wanted):
-        return Explained(request, None)
+    if messages is None:
+        return _unexplained(request, "a raw completion explains no form")
+    if form is None:
+        return _unexplained(request, "the answer was not asked to have a form")
+    if not (unasked if wanted is None else wanted):
+        return _unexplained(request, "inject_schema_prompt=True would explain the form there")
     form.check()
     strategy = config.schema_strategy
     strategy = "typescript" if strategy == "auto" else strategy
     text = _text(form, strategy)
     if text is None:
-        return Explained(request, None)
+        return _unexplained(request, "regular expressions and grammars are not explained")
     placed = replace(request, messages=_placed(messages, text))
     return Explained(placed, strategy if form.kind == "json" else form.kind)
+
+
+def _unexplained(request: Request, reason: str) -> Explained:
+    """The request as it is, with a note if it has a place for an explanation."""
+    left = f"the model reads {{{{ schema }}}} in the prompt as it is: {reason}"
+    return Explained(request, notes=(left,) if has_place(request) else ())
 
 
 def _text(form: ResponseFormat, strategy: str) -> str | None:
@@ -76,38 +74,21 @@ def _text(form: ResponseFormat, strategy: str) -> str | None:
 
 
 def _placed(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
-    """The messages with the explanation at its place."""
-    found = list(messages)
+    """The messages with the explanation at its places."""
+    found = [filled(each, text) if is_told(each) else each for each in messages]
+    if any(new is not old for new, old in zip(found, messages, strict=True)):
+        return tuple(found)
     system = next((i for i, each in enumerate(found) if _is_system(each)), None)
     users = [i for i, each in enumerate(found) if each.get("role") == "user"]
-    places = [i for i in (system, users[-1] if users else None) if i is not None]
-    for place in places:
-        filled = _filled(found[place].get("content"), text)
-        if filled is not None:
-            found[place] = {**found[place], "content": filled}
-            return tuple(found)
-    if not places:  # a tool result alone
+    if system is None and not users:  # a tool result alone
         return ({"role": "user", "content": text}, *found)
-    message = found[places[0]]
+    place = users[-1] if system is None else system
+    message = found[place]
     parts = (message.get("content"), text)
     first, second = parts if system is not None else parts[::-1]
-    found[places[0]] = {**message, "content": joined(first, second)}
+    found[place] = {**message, "content": joined(first, second)}
     return tuple(found)
 
 
 def _is_system(message: Message) -> bool:
     return message.get("role") in ("system", "developer")
-
-
-def _filled(content: Any, text: str) -> Any:
-    """The content with the text in its place; None if it has no place for it."""
-    if isinstance(content, str):
-        for place in PLACES:
-            if place in content:
-                return content.replace(place, text, 1)
-        return None
-    for i, part in enumerate(content or ()):
-        filled = _filled(part.get("text"), text) if isinstance(part, Mapping) else None
-        if isinstance(part, Mapping) and filled is not None:
-            return [*content[:i], {**part, "text": filled}, *content[i + 1 :]]
-    return None

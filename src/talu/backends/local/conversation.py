@@ -9,6 +9,7 @@ from talu.engine.engine import Engine
 from talu.error_text import shown
 from talu.exceptions import TemplateError, ValidationError
 from talu.first_use import loaded
+from talu.structured.places import Explained, may_be_explained
 from talu.template.adaptation import Messages, adapt
 from talu.template.limits import template_time
 from talu.template.masking import Mask, texts_of
@@ -42,7 +43,7 @@ def conversation_prompt(request: Request, engine: Engine, ref: str, *, must_fit:
 
 def _rendered(request: Request, engine: Engine, source: str, must_fit: bool) -> Prompt:
     tokenizer, deadline = engine.tokenizer, request.deadline
-    request, strategy = _explained(request)
+    request, strategy, unfilled = _explained(request)
     if must_fit:
         _check_count(len(request.messages or ()), engine, source)
     check = deadline.check if deadline is not None else None
@@ -104,18 +105,17 @@ def _rendered(request: Request, engine: Engine, source: str, must_fit: bool) -> 
         notes=(
             *_notes(request, source, messages, parts, may_reason),
             *(way.notes if way is not None else ()),
+            *unfilled,
         ),
     )
 
 
-def _explained(request: Request) -> tuple[Request, str | None]:
-    """The request with an explanation of the form of its answer, and how it is explained."""
-    if request.config.response_format is None:
-        return request, None
-    explained: tuple[Request, str | None] = loaded("talu.structured.explanation", "explained")(
-        request, unasked=True
-    )
-    return explained
+def _explained(request: Request) -> Explained:
+    """The request with an explanation of the form of its answer."""
+    if not may_be_explained(request):
+        return Explained(request)
+    found: Explained = loaded("talu.structured.explanation", "explained")(request, unasked=True)
+    return found
 
 
 def _notes(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from talu.engine.engine import Engine
 from talu.exceptions import EmptyPromptError, GenerationError, ValidationError
 from talu.first_use import loaded
+from talu.structured.places import has_place
 from talu.tokenizer.encoding import Watch
 from talu.tokenizer.tokenizer import TAGS, Tokenizer
 from talu.tool_formats.description import Reasoning, ToolFormat
@@ -133,4 +134,7 @@ def _raw(request: Request, engine: Engine, must_fit: bool) -> Prompt:
         text += tokenizer.token_text(request.continue_from_token_id)
     if not ids:
         raise EmptyPromptError("the prompt is empty; give some text or token ids")
-    return Prompt(text, ids)
+    left: tuple[str, ...] = ()
+    if has_place(request):
+        left = loaded("talu.structured.explanation", "explained")(request, unasked=True).notes
+    return Prompt(text, ids, notes=left)

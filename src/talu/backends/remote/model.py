@@ -45,6 +45,7 @@ from talu.exceptions import EndpointError, StateError, ValidationError
 from talu.first_use import loaded
 from talu.forks import import_whole
 from talu.protocols import AsyncGeneration, Embedded, Generation, Scored
+from talu.structured.places import Explained, may_be_explained
 from talu.types import Capabilities, EmbeddingOptions, Request
 
 __all__ = ["RemoteModel"]
@@ -157,7 +158,7 @@ class RemoteModel:
     def _exchange(self, request: Request) -> Exchange:
         self._check_open()
         encode, decode = self._protocol(request)
-        request, strategy = self._explained(request)
+        request, strategy, unfilled = self._explained(request)
         body = encode(request, self._target)
         return Exchange(
             body=body,
@@ -168,27 +169,28 @@ class RemoteModel:
             limits=self._limits,
             model=self._name,
             echo=request.prompt or "" if request.echo_prompt else "",
-            notes=(*request.notes, *body.notes),
+            notes=(*request.notes, *body.notes, *unfilled),
             deadline=request.deadline,
             retries=self._limits.retries_of(has_alternatives=request.has_alternatives)
             - (request.asked_before or 0),
             waits_for_server=request.asked_before is None,
         )
 
-    def _explained(self, request: Request) -> tuple[Request, str | None]:
-        """The request with an explanation of the form of its answer, and how it is explained.
+    def _explained(self, request: Request) -> Explained:
+        """The request with an explanation of the form of its answer.
 
         Without being asked, only of a form that the server does not take.
         """
-        form = request.config.response_format
-        if form is None:
-            return request, None
-        fields = loaded("talu.backends.remote.response_formats", "form_fields")
-        taken = fields(form, self._target.provider.forms, raw=request.messages is None) is not None
-        explained: tuple[Request, str | None] = loaded("talu.structured.explanation", "explained")(
-            request, unasked=not taken
-        )
-        return explained
+        if not may_be_explained(request):
+            return Explained(request)
+        form, taken = request.config.response_format, False
+        if form is not None:
+            fields = loaded("talu.backends.remote.response_formats", "form_fields")
+            raw = request.messages is None
+            taken = fields(form, self._target.provider.forms, raw=raw) is not None
+        explained = loaded("talu.structured.explanation", "explained")
+        found: Explained = explained(request, unasked=not taken)
+        return found
 
     async def _opened(self, body: Body) -> Reading:
         reading = await self._clients.get().stream(body)
