@@ -208,6 +208,7 @@ class GenerationConfig:
             0 is none. None is no limit.
         validation_retries: how often a whole answer that does not have its ``response_format`` is
             asked for again, with the reason, 0 to 10 (0). The history has the last answer only.
+            Without a ``response_format`` this and the settings of its explanation are noted.
         extra_body: additional fields of the requests to a remote model, as plain JSON values with
             at most 1,000,000 characters; it replaces that of a lower level as a whole. A local
             model refuses it.
