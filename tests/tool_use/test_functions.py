@@ -348,6 +348,29 @@ def test_a_partial_function_is_as_its_function_was_marked_or_as_it_is_marked_its
     assert to_bob("hi") == "Bob: hi"
 
 
+def test_what_a_marked_partial_function_does_not_say_is_as_its_function_is_marked() -> None:
+    delete = tool(description="Delete it.", timeout=3, needs_approval=True)(partial(send, "Bob"))
+    made = as_tool(tool(name="quick", timeout=1)(partial(delete, urgent=True)))
+    assert (made.name, made.timeout) == ("quick", 1)
+    assert (made.description, made.needs_approval) == ("Delete it.", True)
+
+
+def test_a_function_is_not_marked_again_with_other_options() -> None:
+    @tool(needs_approval=True)
+    def delete(path: str) -> str:
+        return path
+
+    @functools.wraps(delete)
+    def logged(path: str) -> str:
+        return delete(path)
+
+    for function in (delete, logged):
+        with pytest.raises(ValidationError, match="is marked as a tool with other options"):
+            tool(timeout=10)(function)
+        assert as_tool(function).needs_approval
+    assert tool(needs_approval=True)(delete) is delete
+
+
 def test_an_object_that_can_be_called_has_the_name_of_its_class() -> None:
     made = as_tool(Counter())
     assert (made.name, made.description) == ("Counter", "Count on.")

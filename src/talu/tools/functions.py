@@ -61,6 +61,9 @@ def tool(
     ``response_format`` takes, such as pydantic models and dataclasses; the function gets instances
     of them. A parameter with a default value may be left out by the model.
 
+    A function is marked once. A ``functools.partial`` of it is another function, which can be
+    marked as another tool; what it does not say is as its function is marked.
+
     Args:
         function: the function, which may be ``async``.
         name: replaces the function's name.
@@ -69,13 +72,20 @@ def tool(
         needs_approval: a call waits for an approval before the function is called.
 
     Raises:
-        ValidationError: a parameter has no annotation, or no JSON form.
+        ValidationError: a parameter has no annotation, or no JSON form, or the function is marked
+            with other options.
     """
+    options = _Options(name, description, timeout, needs_approval)
 
     def mark(function: F) -> F:
         if isinstance(function, type) or not callable(_origin(function)):
             raise tool_error(f"tool marks functions, got {shown(function)}")
-        setattr(function, OPTIONS, _Options(name, description, timeout, needs_approval))
+        if getattr(function, OPTIONS, options) != options:
+            raise tool_error(
+                f"{shown(function)} is marked as a tool with other options: give all to one "
+                "tool(…), or mark functools.partial(function) as another tool"
+            )
+        setattr(function, OPTIONS, options)
         parameters = list(inspect.signature(function).parameters)
         if parameters[:1] not in (["self"], ["cls"]):  # a method is read when it is bound
             as_tool(function)
@@ -136,9 +146,23 @@ def _origin(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def _options(function: Callable[..., Any]) -> _Options:
+    """What a function is marked with; of a partial one also what the functions within it are."""
+    own: _Options = getattr(function, OPTIONS, _Options())
+    if not isinstance(function, partial):
+        return own
+    inner = _options(function.func)
+    return _Options(
+        own.name or inner.name,
+        inner.description if own.description is None else own.description,
+        inner.timeout if own.timeout is None else own.timeout,
+        own.needs_approval or inner.needs_approval,
+    )
+
+
 def _of_function(function: Callable[..., Any]) -> Tool:
     origin = _origin(function)
-    options: _Options = getattr(function, OPTIONS, getattr(origin, OPTIONS, _Options()))
+    options = _options(function)
     name = options.name or str(getattr(origin, "__name__", type(origin).__name__))
     implementation = _implementation(origin)
     if inspect.isgeneratorfunction(implementation) or inspect.isasyncgenfunction(implementation):
