@@ -1,9 +1,11 @@
 """A function's signature and docstring describe it to a model, and it gets typed arguments."""
 
 import asyncio
+import contextlib
 import functools
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -285,6 +287,36 @@ def test_a_function_that_hangs_is_given_up_after_its_time() -> None:
         call(hang).execute()
     assert late.value.code == "TOOL_TIMEOUT"
     gate.set()
+
+
+@tool(timeout=0.01)
+async def blocks() -> str:
+    end = time.monotonic() + 0.02
+    while time.monotonic() < end:
+        pass
+    return "late"
+
+
+@tool(timeout=0.01)
+async def goes_on() -> str:
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    return "late"
+
+
+@tool(timeout=0.01)
+async def breaks() -> str:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        raise OSError("the connection is closed")
+
+
+@pytest.mark.parametrize("function", [blocks, goes_on, breaks])
+def test_an_async_function_that_ends_late_by_itself_has_taken_too_long(function: Any) -> None:
+    with pytest.raises(ToolExecutionError, match=r"did not finish within 0\.01 seconds") as late:
+        call(function).execute()
+    assert late.value.code == "TOOL_TIMEOUT"
 
 
 def send(to: str, text: str, urgent: bool = False) -> str:

@@ -77,19 +77,32 @@ async def _in_context(context: contextvars.Context, make: Callable[[], Awaitable
 
 
 async def _finished(call: ToolCall, arguments: dict[str, Any], finish: Callable[[Any], T]) -> T:
-    """What ``finish`` makes of the result of the function, within its time limit."""
+    """What ``finish`` makes of the result of the function, within its time limit.
+
+    A function that blocks the event loop, or ignores that it is cancelled, ends late by itself.
+    """
     tool = _tool_of(call)
     try:
         async with asyncio.timeout(tool.timeout) as limit:
-            return await _called(tool, arguments, finish)
-    except TimeoutError as error:
-        if not limit.expired():  # the function's own
-            raise _raised(call, error) from error
-        goes_on = "" if tool.is_async else ", and its thread goes on"
-        late = f"the tool {call.name!r} did not finish within {tool.timeout:g} seconds{goes_on}"
-        raise ToolExecutionError(late, "TOOL_TIMEOUT", _about(call)) from None
+            result = await _called(tool, arguments, finish)
     except Exception as error:
+        if _is_over(limit):
+            raise _late(call, tool) from error
         raise _raised(call, error) from error
+    if _is_over(limit):
+        raise _late(call, tool)
+    return result
+
+
+def _is_over(limit: asyncio.Timeout) -> bool:
+    end = limit.when()
+    return limit.expired() or (end is not None and asyncio.get_running_loop().time() >= end)
+
+
+def _late(call: ToolCall, tool: Tool) -> ToolExecutionError:
+    goes_on = "" if tool.is_async else ", and its thread goes on"
+    late = f"the tool {call.name!r} did not finish within {tool.timeout:g} seconds{goes_on}"
+    return ToolExecutionError(late, "TOOL_TIMEOUT", _about(call))
 
 
 async def _called(tool: Tool, arguments: dict[str, Any], finish: Callable[[Any], T]) -> T:
