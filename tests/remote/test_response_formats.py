@@ -177,6 +177,14 @@ def test_a_form_that_a_provider_lacks_is_an_error_and_nothing_is_sent(
     assert server.requests == []
 
 
+def test_the_error_of_a_form_that_a_provider_lacks_names_the_option_of_its_backend(
+    remote: Any, serve: Serve
+) -> None:
+    client = remote.client_of(spec(serve(), "openai"))
+    with pytest.raises(ValidationError, match=r"RemoteBackend\(on_unsupported='warn'\)"):
+        remote.run(client.ask("Hi", response_format=Regex("a+")))
+
+
 def test_a_policy_asks_the_next_model_for_a_form_that_one_lacks(remote: Any, serve: Serve) -> None:
     lacking, having = serve(), serve(chat("aaa"))
     client = remote.client_of(

@@ -46,6 +46,18 @@ REFUSED = {
     "a draft before 4": ({"$schema": "http://json-schema.org/draft-03/schema#"}, "known are 4,"),
     "a draft that is no text": ({"$schema": []}, "must be text"),
     "a reference to what is no schema": ({"$ref": "#/title", "title": "a"}, "no schema is"),
+    "empty between limits": (
+        {"type": "integer", "minimum": 5, "maximum": 3},
+        "minimum is 5 and maximum is 3",
+    ),
+    "empty in what is required": (
+        {
+            **OPEN,
+            "properties": {"a": {"type": "string", "minLength": 2, "maxLength": 1}},
+            "required": ["a"],
+        },
+        "no value at '#/properties/a'",
+    ),
     "doubling": (
         {
             "$ref": "#/$defs/40",
@@ -80,8 +92,10 @@ def test_a_schema_is_refused_that_is(name: str) -> None:
         {"$dynamicAnchor": "a", "additionalProperties": {"$dynamicRef": "#a"}},
         {**OPEN, "properties": {"a": {"anyOf": [{"$ref": "#"}, True]}}, "required": ["a"]},
         nested(50),
+        {**OPEN, "properties": {"a": {"type": "integer", "minimum": 5, "maximum": 3}}},
+        {"minimum": 5, "maximum": 3},
     ],
-    ids=range(6),
+    ids=range(8),
 )
 def test_a_recursive_schema_with_finite_values_is_accepted(schema: dict[str, Any]) -> None:
     assert format_of(schema).schema == schema

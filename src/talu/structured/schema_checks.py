@@ -30,6 +30,14 @@ IN_PLACE = (  # keywords with schemas for the same value
     "then",
 )
 
+LIMITS = (  # of values of a kind
+    ("integer", "minimum", "maximum"),
+    ("number", "minimum", "maximum"),
+    ("string", "minLength", "maxLength"),
+    ("array", "minItems", "maxItems"),
+    ("object", "minProperties", "maxProperties"),
+)
+
 Schema = dict[str, Any]
 
 
@@ -154,7 +162,8 @@ def _check_finite(root: Schema, nodes: dict[str, Schema]) -> None:
     """Refuse a schema that demands a value inside itself without end.
 
     A schema is finite if all that it demands is finite, and one of each list of alternatives. The
-    schemas that are found so, starting from those that demand nothing, are the finite ones.
+    schemas that are found so, starting from those that demand nothing, are the finite ones. Those
+    whose limits contradict each other are never found.
     """
     unique = {id(node): node for node in nodes.values()}
     needed: dict[object, int] = {}
@@ -169,6 +178,7 @@ def _check_finite(root: Schema, nodes: dict[str, Schema]) -> None:
     for number, node in unique.items():
         demanding = effective(node, draft_of(root))
         needed[number] = len(inner_of(number, _demanded(root, demanding)))
+        needed[number] += _contradiction(demanding) is not None
         for key in ("anyOf", "oneOf"):
             options = demanding.get(key)
             if _is_list(options):
@@ -185,11 +195,33 @@ def _check_finite(root: Schema, nodes: dict[str, Schema]) -> None:
                 done.add(who)
                 finite.append(who)
     if id(root) not in done:
+        _refuse_contradiction({path: node for path, node in nodes.items() if id(node) not in done})
         endless = next(path for path, node in nodes.items() if id(node) not in done)
         raise invalid(
             f"can only be satisfied by an infinite value: {shown(endless)} demands itself again",
             at=endless,
         )
+
+
+def _refuse_contradiction(nodes: dict[str, Schema]) -> None:
+    """Name limits without a value between, if that is why nothing satisfies these schemas."""
+    for path, node in nodes.items():
+        if (limits := _contradiction(node)) is not None:
+            low, high = (f"{name} is {shown(node[name])}" for name in limits)
+            raise invalid(f"allows no value at {shown(path)}, where {low} and {high}", at=path)
+
+
+def _contradiction(node: Schema) -> tuple[str, str] | None:
+    """The limits of a schema, of the only kind that it allows, that no value keeps."""
+    for kind, least, most in LIMITS:
+        low, high = node.get(least), node.get(most)
+        if _may_be(node, kind) and _is_number(low) and _is_number(high) and low > high:
+            return least, most
+    return None
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_work(root: Schema, nodes: dict[str, Schema], references: References) -> None:

@@ -135,8 +135,9 @@ def _form(
             what_then = "only checked" if form.is_checkable else "not checked: only a model can"
             return {}, (f"{missing}: response_format was left out, and {what_then}",)
         raise ValidationError(
-            f"{missing}, so that response_format cannot be enforced; with on_unsupported='warn' "
-            "the answer is only checked, and with validation_retries asked for again",
+            f"{missing}, so that response_format cannot be enforced; with "
+            "Client(..., on_unsupported='warn') or RemoteBackend(on_unsupported='warn') the answer "
+            "is only checked, and with validation_retries asked for again",
             "UNSUPPORTED",
             {"param": "response_format", "provider": name},
         )
