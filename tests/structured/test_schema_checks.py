@@ -183,6 +183,7 @@ WRONG: list[dict[str, Any]] = [
     {"anyOf": 5},
     {"allOf": True},
     {"pattern": "("},
+    {"$ref": "#/a", "a": {"type": 5}},
 ]
 
 

@@ -17,7 +17,7 @@ from referencing.jsonschema import EMPTY_REGISTRY
 from talu.error_text import shown
 from talu.structured.keywords import Draft, draft_of, pointer
 from talu.structured.matching import contains
-from talu.structured.references import reachable
+from talu.structured.references import reachable, targets_of
 from talu.structured.schema_checks import invalid
 from talu.structured.string_formats import CHECKED_FORMATS, conforms
 
@@ -105,14 +105,21 @@ def _has_format(name: str, instance: object) -> bool:
     return not isinstance(instance, str) or conforms(name, instance)
 
 
+def _check(kind: Any, place: str, schema: object) -> None:
+    """Refuse a schema that is wrong by its draft."""
+    try:
+        kind.check_schema(schema, format_checker=_formats())
+    except SchemaError as error:
+        place = pointer(place, *error.absolute_path)
+        raise invalid(f"is wrong at {shown(place)}: {error.message[:300]}", at=place) from error
+
+
 class _Checker:
     def __init__(self, schema: dict[str, Any]) -> None:
         kind = KINDS[draft_of(schema)]
-        try:
-            kind.check_schema(schema, format_checker=_formats())
-        except SchemaError as error:
-            place = pointer("#", *error.absolute_path)
-            raise invalid(f"is wrong at {shown(place)}: {error.message[:300]}", at=place) from error
+        _check(kind, "#", schema)
+        for reference, node in targets_of(schema).items():  # also where no keyword has a schema
+            _check(kind, reference, node)
         # An empty registry: the default one downloads what a schema refers to.
         registry: Registry[Any] = EMPTY_REGISTRY
         extend: Any = validators.extend  # it has no types

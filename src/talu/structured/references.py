@@ -6,7 +6,7 @@ from typing import Any
 
 from talu.structured.keywords import DEFINITIONS, asserts, draft_of, pointer, subschemas
 
-__all__ = ["References", "place_of", "reachable", "resolved"]
+__all__ = ["References", "place_of", "reachable", "resolved", "targets_of"]
 
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
@@ -78,6 +78,15 @@ def reachable(root: dict[str, Any]) -> dict[str, dict[str, Any]]:
         if (reference := place_of(node)) is not None:
             waiting.append((reference, resolved(root, reference)))
     return found
+
+
+def targets_of(root: dict[str, Any]) -> dict[str, Any]:
+    """The schemas that references lead to at places where no keyword has a schema."""
+    nodes = reachable(root).values()
+    places = {place for node in nodes if (place := place_of(node)) is not None}
+    known = {id(each) for node in nodes for _, each in subschemas(node)} | {id(root)}
+    found = {place: resolved(root, place) for place in sorted(places)}
+    return {place: node for place, node in found.items() if id(node) not in known}
 
 
 class References:
