@@ -176,6 +176,24 @@ def test_an_answer_without_the_call_that_was_demanded_has_a_note(
     assert NO_CALL in answer.notes
 
 
+@pytest.mark.parametrize(
+    ("choice", "called"), [("clock", "called 'weather'"), ("none", "called a tool")]
+)
+def test_a_call_against_the_choice_is_refused_and_noted(
+    faces: Any, serve: Serve, protocol: str, choice: str, called: str
+) -> None:
+    server = serve(CALLS[protocol](['{"city": "Rome"}']), TEXTS[protocol]("Hi."))
+    chat = client_of(faces, server, protocol).chat(tools=[weather, clock], max_rounds=2)
+    answer = faces.run(chat.send("q", tool_choice=choice))
+    (run,) = answer.tool_runs
+    refusal = f"the call was refused: tool_choice is '{choice}'"
+    assert (run.error.code, run.output) == ("TOOL_REFUSED", f"Error: {refusal}")
+    assert answer.notes == (
+        f"the server {called} although tool_choice is '{choice}'",
+        f"the call of 'weather' was not carried out: {refusal}",
+    )
+
+
 @pytest.mark.parametrize("name", ["llamacpp", "lmstudio"])
 def test_a_server_that_takes_no_names_gets_the_chosen_tool_alone(name: str) -> None:
     tools = tuple({"type": "function", "function": {"name": each}} for each in ("a", "b"))

@@ -223,6 +223,13 @@ def test_a_choice_is_for_the_first_request_and_later_ones_are_free(faces) -> Non
     assert [request.parallel_tool_calls for request in model.requests] == [False, False]
 
 
+def test_a_choice_is_not_about_the_open_calls_of_the_history(faces) -> None:
+    chat = faces.chat(ONE, "3.", tools=[add])
+    faces.run(chat.send("q"))
+    answer = faces.run(chat.resume(tool_choice="none", max_rounds=2))
+    assert (answer.text, answer.tool_runs[0].output, answer.notes) == ("3.", "3", ())
+
+
 def test_a_stream_has_pieces_of_calls_and_of_results_whose_text_is_empty(faces) -> None:
     script = [
         "Let me see. ",

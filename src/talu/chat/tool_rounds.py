@@ -39,6 +39,7 @@ class ToolRounds:
         self._stopped = False
         self._cut_short = False
         self._fields: dict[str, Any] = {}
+        self._choice: str | None = None  # of the last request
 
     async def prepare(self, io: IO, outcome: Outcome[Any], closing: StopFlag) -> None:
         """Open the sources of tools, which the client closes.
@@ -75,6 +76,7 @@ class ToolRounds:
         choice = self._fields["tool_choice"]
         if self.requests and choice not in (None, "none"):
             choice = "auto"
+        self._choice = choice
         return replace(request, **{**self._fields, "tool_choice": choice})
 
     def to_carry_out(self, outcome: Outcome[Any]) -> list[ToolCall]:
@@ -101,6 +103,11 @@ class ToolRounds:
         for call in calls:
             if self._stopped:
                 return
+            if self._breaks_choice(call):
+                reason = f"{REFUSED}: tool_choice is {self._choice!r}"
+                outcome.note(f"the call of {shown(call.name)} was not carried out: {reason}")
+                yield failed(call, reason, "TOOL_REFUSED")
+                continue
             try:
                 arguments = _arguments(call, outcome.tools)
             except ToolExecutionError as error:
@@ -120,6 +127,12 @@ class ToolRounds:
             if run is None:
                 return
             yield run
+
+    def _breaks_choice(self, call: ToolCall) -> bool:
+        """Whether the last request forbade this call; those of the history answer no request."""
+        if not self.requests or self._choice in (None, "auto", "required"):
+            return False
+        return call.name != self._choice
 
     async def _decision(self, call: ToolCall, io: IO, outcome: Outcome[Any]) -> bool | str | None:
         """Whether a call is carried out, or why it is refused; None if it stays open."""

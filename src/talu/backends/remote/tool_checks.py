@@ -65,20 +65,19 @@ class ToolChecks:
         """Prepare the checks."""
         self._choice = request.tool_choice
         self._single = request.parallel_tool_calls is False
-        self._ids: list[str] = []  # of the calls, in order
+        self._names: dict[str, str] = {}  # of the called tools, by the ids of the calls, in order
 
     def keeps(self, event: Event) -> bool:
         """Whether the user gets this event: all but the calls after one that had to be alone."""
         if not isinstance(event, ToolCallDelta | ToolCallEvent):
             return True
-        if event.call_id not in self._ids:
-            self._ids.append(event.call_id)
-        return not self._single or event.call_id == self._ids[0]
+        self._names[event.call_id] = event.name
+        return not self._single or event.call_id == next(iter(self._names))
 
     def notes(self, reason: FinishReason | None, *, has_text: bool) -> list[str]:
         """What the server did not do."""
         notes = []
-        choice, calls = self._choice, len(self._ids)
+        choice, calls = self._choice, len(self._names)
         if self._single and calls > 1:
             notes.append(
                 f"the server made {calls} tool calls although parallel_tool_calls is False: all "
@@ -89,4 +88,7 @@ class ToolChecks:
         forced = choice not in (None, "auto", "none")
         if forced and not calls and (has_text or reason is FinishReason.STOP):
             notes.append(f"the server called no tool although tool_choice is {choice!r}")
+        other = next((name for name in self._names.values() if name != choice), None)
+        if forced and choice != "required" and other is not None:
+            notes.append(f"the server called {other!r} although tool_choice is {choice!r}")
         return notes
