@@ -201,6 +201,30 @@ def test_at_the_limit_the_last_calls_stay_open_and_a_note_says_so(faces) -> None
     assert faces.run(chat.resume()).text == "3."
 
 
+@pytest.mark.parametrize("reason", [FinishReason.LENGTH, FinishReason.CONTENT_FILTER])
+def test_an_answer_that_is_cut_off_leaves_its_whole_calls_open_and_a_note_says_so(
+    faces, reason
+) -> None:
+    cut = [*TWO[1:2], ToolCallEvent("c2", "add", '{"a": 3'), Done(reason, Usage(), Timings(), "m")]
+    chat = faces.chat(cut, "3.", tools=[add], max_rounds=2)
+    answer = faces.run(chat.send("q"))
+    assert (answer.finish_reason, answer.tool_runs) == (reason, [])
+    assert answer.notes == (
+        f"the answer was cut off ({reason}): the calls of the last answer were not carried out; "
+        "resume() or submit_tool_results() goes on",
+    )
+    assert [call.id for call in chat.open_calls] == ["c1"]
+    last = faces.run(chat.resume())
+    assert (last.text, last.tool_runs[0].output) == ("3.", "3")
+
+
+def test_an_answer_that_is_cut_off_within_its_only_call_leaves_none_open(faces) -> None:
+    cut = [ToolCallEvent("c1", "add", '{"a"'), Done(FinishReason.LENGTH, Usage(), Timings(), "m")]
+    chat = faces.chat(cut, "Hi.", tools=[add], max_rounds=2)
+    assert faces.run(chat.send("q")).notes == ()
+    assert faces.run(chat.send("again")).text == "Hi."
+
+
 def test_usage_is_the_sum_of_all_requests(faces) -> None:
     def done(reason: FinishReason, prompt: int, completion: int) -> Done:
         return Done(reason, Usage(prompt, completion), Timings(), "m", notes=("n",))

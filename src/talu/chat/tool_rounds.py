@@ -11,6 +11,7 @@ from talu.deadline import Deadline
 from talu.error_text import shown
 from talu.exceptions import ToolExecutionError, ValidationError
 from talu.first_use import loaded
+from talu.json_values import json_object
 from talu.tools.calls import ToolCall, ToolRun, failed
 from talu.tools.use import ToolUse, by_name
 from talu.types import FinishReason, Request, StopFlag
@@ -81,10 +82,15 @@ class ToolRounds:
 
     def to_carry_out(self, outcome: Outcome[Any]) -> list[ToolCall]:
         """The calls of the last answer, if they are to be carried out here."""
-        if self._use.rounds > 1 and self.requests >= self._use.rounds and _calls(outcome):
+        why = None
+        if self.requests >= self._use.rounds and _calls(outcome):
+            why = f"max_rounds={self._use.rounds} requests were made"
+        elif (reason := _cut_off_after_calls(outcome)) is not None:
+            why = f"the answer was cut off ({reason})"
+        if why is not None and self._use.rounds > 1:
             outcome.note(
-                f"max_rounds={self._use.rounds} requests were made: the calls of the last answer "
-                "were not carried out; resume() or submit_tool_results() goes on"
+                f"{why}: the calls of the last answer were not carried out; resume() or "
+                "submit_tool_results() goes on"
             )
         return self._unfinished(outcome)
 
@@ -206,3 +212,12 @@ def _calls(outcome: Outcome[Any]) -> bool:
     done = outcome.builder.done
     ended = done is not None and done.finish_reason in (FinishReason.TOOL_CALLS, FinishReason.STOP)
     return ended and bool(outcome.builder.calls)
+
+
+def _cut_off_after_calls(outcome: Outcome[Any]) -> FinishReason | None:
+    """Why an answer was cut off after a complete call, which stays open; None if it was not."""
+    done = outcome.builder.done
+    if done is None or done.finish_reason not in (FinishReason.LENGTH, FinishReason.CONTENT_FILTER):
+        return None
+    is_whole = any(json_object(call.arguments) is not None for call in outcome.builder.calls)
+    return done.finish_reason if is_whole else None
