@@ -75,6 +75,13 @@ def done(events: list[Event]) -> Done:
     return last
 
 
+@pytest.mark.parametrize("choice", ["required", "now"])
+def test_a_call_that_a_stop_sequence_prevents_is_noted(model: LocalModel, choice: str) -> None:
+    events = answer(model, tool_choice=choice, config={"stop_sequences": ["<tool_call>"]})
+    assert (calls(events), done(events).finish_reason) == ([], FinishReason.STOP)
+    assert f"the model called no tool although tool_choice is '{choice}'" in done(events).notes
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_required_call_is_made_and_fits_its_schema(model: LocalModel, seed: int) -> None:
     asked = ({"role": "user", "content": "Hello!"},)

@@ -26,6 +26,7 @@ class Submitted(NamedTuple):
         reply: converts text to events.
         echo: a text before the first piece.
         model, prompt, seed, notes, schema_report, tool_reports: values of ``Done``.
+        tool_choice: that of the request.
     """
 
     ticket: Ticket
@@ -37,12 +38,16 @@ class Submitted(NamedTuple):
     notes: tuple[str, ...]
     schema_report: "SchemaReport | None" = None
     tool_reports: "Mapping[str, SchemaReport]" = MappingProxyType({})
+    tool_choice: str | None = None
 
     def done(self, result: Result) -> Done:
         """The last event of a generation with this result."""
         reason = result.finish_reason
         if reason is FinishReason.STOP and self.reply.called:
             reason = FinishReason.TOOL_CALLS
+        missing: list[str] = []
+        if reason is FinishReason.STOP and self.tool_choice not in (None, "auto", "none"):
+            missing = [f"the model called no tool although tool_choice is {self.tool_choice!r}"]
         return Done(
             finish_reason=reason,
             usage=result.usage,
@@ -50,7 +55,7 @@ class Submitted(NamedTuple):
             model=self.model,
             prompt=self.prompt,
             stop_sequence=result.stop_sequence,
-            notes=(*self.notes, *result.notes, *self.reply.notes),
+            notes=(*self.notes, *result.notes, *self.reply.notes, *missing),
             seed=self.seed,
             schema_report=self.schema_report,
             tool_reports=dict(self.tool_reports),
