@@ -255,9 +255,9 @@ class Reader:
         """Give what looked like a call as text; what it contains is not looked at again."""
         self._note("a part of the answer begins as a call and is none: it is text")
         self._after_tag = False
-        end = self._start + max(1, len(self._begin))
-        self._take(self._buffer[self._start : end])
-        self._at, self._step, self._kind = end, self._text, "text"
+        self._step, self._kind = self._text, "text"
+        self._at = self._start + max(1, len(self._begin))
+        self._take(self._buffer[self._start : self._at])
         return True
 
     def _pass(self, tags: Tags) -> None:
