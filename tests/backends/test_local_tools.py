@@ -239,6 +239,14 @@ def test_calls_of_a_real_model_fit_whatever_its_template(model: LocalModel, name
         jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
 
 
+def test_a_stop_sequence_between_arguments_leaves_no_call(model: LocalModel) -> None:
+    config = {"temperature": 0.0, "stop_sequences": ["<parameter=unit"]}
+    template = SOURCES["Qwen3-Coder"]
+    events = answer(model, chat_template=template, tool_choice="get_weather", config=config)
+    assert (calls(events), done(events).finish_reason) == ([], FinishReason.STOP)
+    assert done(events).notes[-1] == "the answer ended within a call: the call is not complete"
+
+
 def test_a_marker_that_is_a_special_token_is_seen_and_a_spelled_one_is_text(
     model: LocalModel,
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tools.tool_formats_table import CASES, TOOLS, Answer, joined, read, table, written
 
 from talu.tool_formats.derive import derive
-from talu.tool_formats.description import Style
+from talu.tool_formats.description import Style, literal_of
 from talu.tool_formats.reader import Reader
 from talu.tool_formats.styles.choice import arguments_reader
 
@@ -84,6 +84,37 @@ def test_text_after_calls_is_text(name: str) -> None:
     assert form is not None
     found = read(SOURCES[name], f"{answer}\n\nDone.")
     assert found == Answer("Done.", list(CASES["one call"].calls))
+
+
+@pytest.mark.parametrize("name", SHOWING)
+def test_a_call_that_was_cut_has_no_end_until_it_has_all_arguments(name: str) -> None:
+    answer = written(SOURCES[name], CASES["one call"])
+    assert answer is not None
+    whole = list(CASES["one call"].calls)
+    for end in range(len(answer)):
+        reader = Reader(derive(SOURCES[name]).format, TOOLS)
+        found = joined([*reader.push(answer[:end]), *reader.finish(cut=True)])
+        assert found.calls in ([], whole)
+
+
+@pytest.mark.parametrize(("cut", "ends"), [(False, True), (True, False)])
+def test_the_end_of_an_answer_ends_a_call_without_a_closing_unless_it_was_cut(
+    cut: bool, ends: bool
+) -> None:
+    reader = Reader(FORMS["Qwen3-Coder"]._replace(closing=(), following=None), TOOLS)
+    answer = "<tool_call>\n<function=now>\n<parameter=place>\nParis\n</parameter>\n"
+    kinds = [part.kind for part in [*reader.push(answer), *reader.finish(cut=cut)]]
+    assert ("end" in kinds) is ends
+    assert bool(reader.notes) is not ends
+
+
+def test_what_follows_a_call_and_is_none_is_text() -> None:
+    form = FORMS["deepseek-ai-DeepSeek-V3.1"]
+    before, between, after = map(literal_of, (form.opening, form.after_name, form.following or ()))
+    rest = "x" * 300 + " is the answer"
+    answer = f"{before}now{between}{{}}{after}{rest}"
+    found = read(SOURCES["deepseek-ai-DeepSeek-V3.1"], answer)
+    assert found == Answer(rest, [("now", {})])
 
 
 def test_a_name_is_given_as_soon_as_it_is_complete_and_arguments_as_they_arrive() -> None:

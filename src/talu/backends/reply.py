@@ -33,7 +33,7 @@ class RawReply:
         """The events of one piece."""
         return [TextDelta(piece.text, piece.tokens, piece.logprobs)]
 
-    def finish(self) -> list[Event]:
+    def finish(self, *, cut: bool = False) -> list[Event]:
         """No events, because no text is held back."""
         return []
 
@@ -62,9 +62,9 @@ class ChatReply:
         parts = self._reader.push(piece.text)
         return list(self._events(parts, piece.tokens, piece.logprobs))
 
-    def finish(self) -> list[Event]:
-        """The events of the text that was held back."""
-        return list(self._events(self._reader.finish(), (), ()))
+    def finish(self, *, cut: bool = False) -> list[Event]:
+        """The events of the text that was held back; ``cut`` if not the model ended the answer."""
+        return list(self._events(self._reader.finish(cut=cut), (), ()))
 
     def _events(
         self, parts: list[Read], tokens: tuple[int, ...], logprobs: tuple[TokenLogprob, ...]

@@ -98,8 +98,8 @@ class HarmonyReader:
             self._buffer = self._buffer[len(found[0]) :]
             out += self._begin() if self._in_header else self._end()
 
-    def finish(self) -> list[Read]:
-        """End the answer; return what was held back."""
+    def finish(self, *, cut: bool = False) -> list[Read]:
+        """End the answer; return what was held back. ``cut`` changes nothing: a call is JSON."""
         rest, self._buffer = self._buffer, ""
         out = self._take(rest)
         return [*out, *self._end()] if not self._in_header else out

@@ -44,7 +44,8 @@ class Reader:
       complete. What begins as a call and is none is text.
     - White space before a tag and line breaks after one belong to nothing. Every other character is
       given, in order.
-    - What is never closed ends with the answer.
+    - What is never closed ends with the answer, except a call: it is complete when its closing was
+      read, or when its arguments are a whole JSON object.
 
     The result does not depend on how the answer is cut into pieces. Time is linear in its length.
 
@@ -98,6 +99,7 @@ class Reader:
         self._arguments: ArgumentsReader | None = None
         self._out: list[Read] = []
         self._joins = self._form is not None and _is_one_section(self._form, self._begin)
+        self._closes_with_answer = self._form is not None and not self._form.closing
 
     @property
     def kind(self) -> Kind:
@@ -115,8 +117,13 @@ class Reader:
             self._at = self._start  # it may have to be text
         return self._given()
 
-    def finish(self) -> list[Read]:
-        """End the answer; return what was held back."""
+    def finish(self, *, cut: bool = False) -> list[Read]:
+        """End the answer; return what was held back.
+
+        Args:
+            cut: the model did not end it itself, as with ``max_tokens`` or a stop sequence. It
+                matters for calls that nothing closes but the end of the answer.
+        """
         if self._step in (self._opening, self._name):
             self._not_a_call()
             while self._step():
@@ -124,7 +131,7 @@ class Reader:
         rest = self._buffer[self._at :]
         if self._step == self._in_arguments and self._arguments is not None:
             ending = self._arguments.finish()
-            if ending:
+            if ending and not cut and self._closes_with_answer:
                 self._out += [Read("arguments", ending), Read("end", "")]
             else:
                 self._note("the answer ended within a call: the call is not complete")

@@ -119,7 +119,8 @@ class _Generation:
         result = submitted.ticket.result
         if result is None:
             raise GenerationError("the generation was closed while it was being read")
-        self._events += submitted.reply.finish()
+        cut = result.finish_reason is not FinishReason.STOP or result.stop_sequence is not None
+        self._events += submitted.reply.finish(cut=cut)
         self._events.append(submitted.done(result))
 
     def _close(self) -> None:

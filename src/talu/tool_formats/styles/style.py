@@ -27,5 +27,5 @@ class ArgumentsReader(Protocol):
         ...
 
     def finish(self) -> str:
-        """The JSON text that ends arguments that broke off; empty if they are not complete."""
+        """The JSON text that ends arguments if nothing follows; empty if they are not complete."""
         ...
