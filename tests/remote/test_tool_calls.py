@@ -114,6 +114,54 @@ def test_talu_carries_out_the_calls_of_a_server(faces: Any, serve: Serve, protoc
     assert results["c1"].startswith("Error: the arguments of the call of 'weather' do not fit")
 
 
+def cut_call(protocol: str, reason: str, streamed: bool) -> Reply:
+    """An answer that ends before the arguments of its call."""
+    if protocol == "openai":
+        function = {"name": "clock", "arguments": ""}
+        call = {"index": 0, "id": "c0", "type": "function", "function": function}
+        if streamed:
+            return replies.stream(
+                replies.delta(tool_calls=[call]),
+                replies.delta(finish=reason),
+                replies.event("[DONE]"),
+            )
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        return replies.json_reply(
+            {"choices": [{"index": 0, "message": message, "finish_reason": reason}]}
+        )
+    use = {"type": "tool_use", "id": "c0", "name": "clock", "input": {}}
+    if streamed:
+        ends = replies.message_end(reason)
+        return replies.stream(replies.message_start(), *replies.block(0, use), *ends)
+    return replies.json_reply({"type": "message", "content": [use], "stop_reason": reason})
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["stream", "whole"])
+def test_a_call_that_was_cut_before_its_arguments_is_not_carried_out(
+    faces: Any, serve: Serve, protocol: str, streamed: bool
+) -> None:
+    reason = {"openai": "length", "anthropic": "max_tokens"}[protocol]
+    server = serve(cut_call(protocol, reason, streamed))
+    chat = client_of(faces, server, protocol).chat(tools=[clock])
+    answer = faces.run(chat.send("q"))
+    assert [call.arguments for call in answer.tool_calls] == [""]
+    assert chat.open_calls == []
+    (note,) = [each for each in answer.notes if "is incomplete" in each]
+    assert "'clock'" in note
+    assert "max_tokens cut the answer" in note
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["stream", "whole"])
+def test_a_call_without_arguments_is_complete_where_the_model_ended_the_answer(
+    faces: Any, serve: Serve, protocol: str, streamed: bool
+) -> None:
+    reason = {"openai": "tool_calls", "anthropic": "tool_use"}[protocol]
+    server = serve(cut_call(protocol, reason, streamed))
+    chat = client_of(faces, server, protocol).chat(tools=[clock])
+    answer = faces.run(chat.send("q"))
+    assert [call.execute() for call in answer.tool_calls] == ["noon"]
+
+
 FIELDS = {
     "openai": {
         "auto": "auto",

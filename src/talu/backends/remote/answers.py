@@ -98,6 +98,12 @@ class Decoded:
         }
         self.usage = replace(self.usage, **known)
 
+    @property
+    def was_cut(self) -> bool:
+        """Whether the model did not end the answer itself."""
+        stopped = self.stop_sequence is not None
+        return stopped or self.reason in (FinishReason.LENGTH, FinishReason.CONTENT_FILTER)
+
     def check_call(self, name: str, arguments: str) -> None:
         """Note that a tool call cannot be used, because its arguments are not a JSON object."""
         if json_object(arguments) is None:

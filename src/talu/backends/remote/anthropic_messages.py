@@ -4,6 +4,7 @@ https://docs.anthropic.com/en/api/messages. This module is pure.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from talu.backends.remote.answers import (
@@ -180,6 +181,7 @@ class MessagesDecoder(Decoded):
         self._blocks: dict[int, dict[str, Any]] = {}
         self._reason: object = None
         self._calls: list[ToolCallEvent] = []
+        self._held: ToolCallEvent | None = None  # no arguments have come for it
         self._texts, self._thoughts = Joined(), Joined()
 
     def push(self, data: Mapping[str, Any]) -> list[Event]:
@@ -188,11 +190,14 @@ class MessagesDecoder(Decoded):
             case "message_start":
                 self._start(_object(data, "message"))
             case "content_block_start":
-                return self._open(_index(data), _object(data, "content_block"))
+                return [
+                    *self._release(),
+                    *self._open(_index(data), _object(data, "content_block")),
+                ]
             case "content_block_delta":
                 return self._delta(_index(data), _object(data, "delta"))
             case "content_block_stop":
-                return self._close(_index(data))
+                return [*self._release(), *self._close(_index(data))]
             case "message_delta":
                 self._end(_object(data, "delta"), data.get("usage"))
             case "message_stop":
@@ -290,9 +295,20 @@ class MessagesDecoder(Decoded):
                     raise Malformed("a tool call without a name")
                 pieces = self._arguments(block, block["joined"].rest())
                 arguments = block["arguments"] or whole(block["input"])
-                self._calls.append(ToolCallEvent(block["id"], block["name"], arguments))
-                return [*pieces, self._calls[-1]]
+                call = ToolCallEvent(block["id"], block["name"], arguments)
+                if block["arguments"] or arguments != "{}":
+                    self._calls.append(call)
+                    return [*pieces, call]
+                self._held = call
         return []
+
+    def _release(self) -> list[Event]:
+        """The call that was held: what follows it shows whether the answer was cut within it."""
+        call, self._held = self._held, None
+        if call is None:
+            return []
+        self._calls.append(replace(call, arguments="") if self.was_cut else call)
+        return [self._calls[-1]]
 
     def _arguments(self, block: dict[str, Any], text: str) -> list[Event]:
         """The next piece of the arguments of a call."""
@@ -320,13 +336,15 @@ class MessagesDecoder(Decoded):
 
     def _stop(self) -> list[Event]:
         """Take the reason, and close the blocks whose end the server did not send."""
-        events = [event for index in sorted(self._blocks) for event in self._close(index)]
+        events: list[Event] = []
+        for index in sorted(self._blocks):
+            events += [*self._release(), *self._close(index)]
         if self._reason == "pause_turn":
             self.note(PAUSED)
             self.reason = FinishReason.STOP
         else:
             self.finished(self._reason)
-        return events
+        return [*events, *self._release()]
 
     def _whole(self, message: Mapping[str, Any]) -> list[Event]:
         """The events of an answer that was not streamed."""
@@ -338,8 +356,7 @@ class MessagesDecoder(Decoded):
         for index, block in enumerate(blocks):
             if not isinstance(block, Mapping):
                 raise Malformed("a block that is not an object")
-            events += self._open(index, block)
-            events += self._close(index)
+            events += [*self._release(), *self._open(index, block), *self._close(index)]
         self._end(message, None)
         return [*events, *self._stop()]
 

@@ -191,8 +191,12 @@ class Call:
         self.arguments.append(piece)
         return [ToolCallDelta(self.id, self.name, piece)]
 
-    def event(self, provider: str) -> list[Event]:
-        """The rest of the arguments, and the complete call.
+    def event(self, provider: str, *, cut: bool) -> list[Event]:
+        """The rest of the arguments, and the call.
+
+        Args:
+            provider: from whom additional data of the call is.
+            cut: the answer was cut within this call: it has no arguments if none have come.
 
         Raises:
             Malformed: it has no name.
@@ -205,7 +209,7 @@ class Call:
         self._waiting += self._joined.rest()
         rest = self.pieces()
         self.id = self.id or f"call_{self._number}"
-        arguments = "".join(self.arguments) or "{}"
+        arguments = "".join(self.arguments) or ("" if cut else "{}")
         return [*rest, ToolCallEvent(self.id, self.name, arguments, data)]
 
 
@@ -344,7 +348,13 @@ class ChatDecoder(Decoded):
         events += self._end_of_reasoning()
         if text := self._texts.rest():
             events.append(TextDelta(text))
-        calls = [event for call in self._calls for event in call.event(self._provider.name)]
+        calls = [
+            event
+            for call in self._calls
+            for event in call.event(
+                self._provider.name, cut=self.was_cut and call is self._calls[-1]
+            )
+        ]
         if self.reason is FinishReason.TOOL_CALLS and not calls:
             raise Malformed("an answer that ends with tool calls and has none")
         if calls and self.reason is FinishReason.STOP:
