@@ -20,6 +20,7 @@ from talu.backends.remote.answers import (
     string,
     whole,
 )
+from talu.backends.remote.call_ids import sent_ids
 from talu.backends.remote.encoding import Body, Target, reasoning_notes, set_values, with_extras
 from talu.backends.remote.providers import Provider
 from talu.backends.remote.tool_checks import chosen
@@ -65,8 +66,9 @@ def encode_messages(request: Request, target: Target) -> Body:
     if any("name" in message for message in messages if message["role"] != "tool"):
         notes += (f"{target.provider.name} has no names of authors: they were left out",)
     system = "\n\n".join(m["content"] for m in messages if m["role"] in SYSTEM and m["content"])
+    ids = sent_ids(messages, target.provider.call_ids)
     turns = [
-        _message(message, target, is_error=number in request.failed_results)
+        _message(message, target, ids, is_error=number in request.failed_results)
         for number, message in enumerate(messages)
         if message["role"] not in SYSTEM
     ]
@@ -93,18 +95,22 @@ def encode_messages(request: Request, target: Target) -> Body:
     return Body("v1/messages", full, notes, body["max_tokens"] if is_default else None)
 
 
-def _message(message: Mapping[str, Any], target: Target, *, is_error: bool) -> dict[str, Any]:
+def _message(
+    message: Mapping[str, Any], target: Target, ids: Mapping[str, str], *, is_error: bool
+) -> dict[str, Any]:
     """A message with content blocks; without any for an empty one.
 
     Args:
         message: as backends get it.
         target: the model.
+        ids: those of tool calls that are sent.
         is_error: it is the result of a call that failed.
     """
     role, text = message["role"], message.get("content") or ""
     blocks: list[dict[str, Any]] = []
     if role == "tool":
-        result = {"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": text}
+        answered = ids[message["tool_call_id"]]
+        result = {"type": "tool_result", "tool_use_id": answered, "content": text}
         failed = {"is_error": True} if is_error else {}
         return {"role": "user", "content": [{**result, **failed}]}
     if role == "assistant":
@@ -113,8 +119,8 @@ def _message(message: Mapping[str, Any], target: Target, *, is_error: bool) -> d
         blocks.append({"type": "text", "text": text})
     for call in message.get("tool_calls") or ():
         function = call["function"]
-        use = {"id": call["id"], "name": function["name"], "input": _input(function["arguments"])}
-        blocks.append({"type": "tool_use", **use})
+        use = {"name": function["name"], "input": _input(function["arguments"])}
+        blocks.append({"type": "tool_use", "id": ids[call["id"]], **use})
     return {"role": role, "content": blocks}
 
 

@@ -5,7 +5,6 @@ the common servers as well: https://docs.vllm.ai, https://github.com/ggml-org/ll
 https://docs.ollama.com, https://openrouter.ai/docs.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,6 +23,7 @@ from talu.backends.remote.answers import (
     string,
     text_of,
 )
+from talu.backends.remote.call_ids import sent_ids
 from talu.backends.remote.encoding import (
     Body,
     Target,
@@ -75,6 +75,8 @@ def encode_chat(request: Request, target: Target) -> Body:
         ValidationError: the request has settings or extra fields that cannot be sent.
     """
     provider = target.provider
+    messages = request.messages or ()
+    ids = sent_ids(messages, provider.call_ids)
     values, notes = set_values(target, request, raw=False)
     notes += reasoning_notes(request, target)
     wanted = wanted_logprobs(values)
@@ -84,7 +86,7 @@ def encode_chat(request: Request, target: Target) -> Body:
         values["top_logprobs"] = max(1, wanted)  # llama.cpp reads 0 as no log-probabilities
     body: dict[str, Any] = {
         "model": target.name,
-        "messages": [_message(message, target) for message in request.messages or ()],
+        "messages": [_message(message, target, ids) for message in messages],
         "stream": True,
     }
     if provider.counts_streams:
@@ -121,15 +123,14 @@ def _tool(tool: Mapping[str, Any], provider: Provider) -> dict[str, Any]:
     return {**tool, "function": function} if "function" in tool else function
 
 
-def _message(message: Mapping[str, Any], target: Target) -> dict[str, Any]:
+def _message(message: Mapping[str, Any], target: Target, ids: Mapping[str, str]) -> dict[str, Any]:
     """A message in the provider's form; reasoning goes back only to the provider it is from."""
     own = {"provider_data", "reasoning_content", "tool_calls"}
     sent = {key: value for key, value in message.items() if key not in own}
-    length = target.provider.call_id_length
     if "tool_call_id" in sent:
-        sent["tool_call_id"] = _call_id(sent["tool_call_id"], length)
+        sent["tool_call_id"] = ids[sent["tool_call_id"]]
     if calls := message.get("tool_calls"):
-        sent["tool_calls"] = [_call(call, target) for call in calls]
+        sent["tool_calls"] = [_call(call, target, ids) for call in calls]
     data = message.get("provider_data") or {}
     back = target.provider.reasoning_back
     if back and data.get("provider") == target.provider.name:
@@ -141,20 +142,13 @@ def _message(message: Mapping[str, Any], target: Target) -> dict[str, Any]:
     return sent
 
 
-def _call(call: Mapping[str, Any], target: Target) -> dict[str, Any]:
+def _call(call: Mapping[str, Any], target: Target, ids: Mapping[str, str]) -> dict[str, Any]:
     sent = {key: value for key, value in call.items() if key not in ("provider_data", "index")}
-    sent["id"] = _call_id(sent["id"], target.provider.call_id_length)
+    sent["id"] = ids[sent["id"]]
     data = call.get("provider_data") or {}
     if target.provider.keeps_call_data and data.get("provider") == target.provider.name:
         sent["extra_content"] = data.get("extra_content")
     return sent
-
-
-def _call_id(call_id: str, length: int | None) -> str:
-    """The id, or letters and digits derived from it when the provider wants a fixed length."""
-    if length is None or (len(call_id) == length and call_id.isalnum()):
-        return call_id
-    return hashlib.sha256(call_id.encode()).hexdigest()[:length]
 
 
 class Call:

@@ -19,6 +19,7 @@ __all__ = [
     "PROVIDERS",
     "TEMPLATE",
     "TOOLS",
+    "CallIds",
     "Dialect",
     "Protocol",
     "Provider",
@@ -28,6 +29,22 @@ __all__ = [
 Protocol = Literal["openai", "anthropic"]
 Dialect = Literal["openai", "anthropic", "vllm", "sglang", "llamacpp"]
 Reasoning = Literal["", "reasoning_content", "reasoning_details"]
+
+
+class CallIds(NamedTuple):
+    """The ids of tool calls that a provider takes.
+
+    Attributes:
+        pattern: the regular expression of them.
+        derived: the characters of an id that replaces one in another form.
+    """
+
+    pattern: str
+    derived: int = 32
+
+
+OPENAI_IDS = CallIds(r"(?s:.{1,40})")
+ANTHROPIC_IDS = CallIds(r"[a-zA-Z0-9_-]{1,64}")
 
 SETTINGS = {  # the fields of ``GenerationConfig`` that every server takes, and their names there
     "max_tokens": "max_tokens",
@@ -76,7 +93,7 @@ class Provider(NamedTuple):
             does; ``reasoning_details`` holds what it sent, unchanged.
         reasoning_with_calls: its reasoning goes back with tool calls only.
         keeps_call_data: its tool calls have data that must come back with them.
-        call_id_length: the length of ids of tool calls, if it accepts only one.
+        call_ids: the ids of tool calls that it takes; None if it takes any.
         first_token_s: seconds to wait for a first token.
         owned_by: how its list of models names their owner, by which a server is recognized.
     """
@@ -102,7 +119,7 @@ class Provider(NamedTuple):
     reasoning_back: Reasoning = ""
     reasoning_with_calls: bool = False
     keeps_call_data: bool = False
-    call_id_length: int | None = None
+    call_ids: CallIds | None = None
     first_token_s: float = 60.0
     owned_by: tuple[str, ...] = ()
 
@@ -151,6 +168,7 @@ PLAIN_ANTHROPIC = Provider(  # the same with Anthropic's protocol
     also={"top_k": "top_k"},
     without=frozenset(SETTINGS) - {"max_tokens", "stop_sequences", "temperature", "top_p"},
     names={"stop_sequences": "stop_sequences"},
+    call_ids=ANTHROPIC_IDS,
 )
 
 _ROWS = (
@@ -164,6 +182,7 @@ _ROWS = (
         embeddings=True,
         enforces_strict=True,
         max_stops=4,
+        call_ids=OPENAI_IDS,
         owned_by=("openai", "system", "openai-internal"),
     ),
     Provider(
@@ -174,6 +193,7 @@ _ROWS = (
         forms="anthropic",
         without=frozenset(SETTINGS) - {"max_tokens", "stop_sequences"},
         names={"stop_sequences": "stop_sequences"},
+        call_ids=ANTHROPIC_IDS,
     ),
     Provider(
         name="openrouter",
@@ -304,7 +324,7 @@ _ROWS = (
         names={"seed": "random_seed"},
         embeddings=True,
         counts_streams=False,
-        call_id_length=9,
+        call_ids=CallIds("[a-zA-Z0-9]{9}", derived=9),
     ),
     Provider(
         name="deepseek",
