@@ -156,6 +156,24 @@ def test_the_results_of_tools_are_sent_together_in_one_message(serve: Serve) -> 
     }
 
 
+def test_arguments_of_the_history_that_are_no_object_are_sent_as_text_with_a_note(
+    serve: Serve,
+) -> None:
+    server = serve(replies.message("Sunny."))
+    call = {"type": "function", "function": {"name": "look", "arguments": "not JSON"}}
+    with client_of(server) as client:
+        answer = client.ask(
+            [
+                {"role": "user", "content": "Weather?"},
+                {"role": "assistant", "tool_calls": [{"id": "a", **call}]},
+                {"role": "tool", "tool_call_id": "a", "content": "it failed"},
+            ]
+        )
+    sent = server.request.json["messages"][1]["content"][0]["input"]
+    assert sent == {"arguments": "not JSON"}
+    assert any("sent as the text of one argument" in note for note in answer.notes)
+
+
 def test_a_stream_without_its_last_event_is_broken_and_its_text_is_kept(serve: Serve) -> None:
     server = serve(replies.stream(replies.message_start(), *replies.text_block(0, "Hi")))
     with client_of(server) as client:

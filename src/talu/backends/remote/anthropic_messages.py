@@ -41,6 +41,10 @@ from talu.types import (
 __all__ = ["MessagesDecoder", "encode_messages"]
 
 PAUSED = "the server paused its turn (pause_turn): send the conversation again to continue it"
+NO_OBJECT = (
+    "{} takes no arguments of a call that are not a JSON object: those of the history were sent as "
+    "the text of one argument, 'arguments'"
+)
 SYSTEM = ("system", "developer")
 CHOICES = {"auto": "auto", "none": "none", "required": "any", "named": "tool"}
 
@@ -75,6 +79,8 @@ def encode_messages(request: Request, target: Target) -> Body:
     if not turns or not turns[-1]["content"]:
         name = target.provider.name
         raise EmptyPromptError(f"{name} takes no empty message: give at least one character")
+    if any(json_object(each) is None for message in messages for each in _arguments(message)):
+        notes += (NO_OBJECT.format(target.provider.name),)
     if not all(turn["content"] for turn in turns):
         notes += (f"{target.provider.name} takes no empty message: it was left out",)
     body: dict[str, Any] = {
@@ -136,6 +142,11 @@ def _thoughts(data: Mapping[str, Any], target: Target) -> list[dict[str, Any]]:
             thought = {"thinking": block.get("text", ""), "signature": block["signature"]}
             blocks.append({"type": "thinking", **thought})
     return blocks
+
+
+def _arguments(message: Mapping[str, Any]) -> list[str]:
+    """The texts of the arguments of its calls."""
+    return [call["function"]["arguments"] for call in message.get("tool_calls") or ()]
 
 
 def _input(arguments: str) -> dict[str, Any]:
