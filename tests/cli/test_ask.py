@@ -150,6 +150,20 @@ def test_a_tool_that_is_not_there_is_wrong_usage(talu: Talu, name: str, problem:
     assert problem in outcome.err
 
 
+@pytest.mark.parametrize("raised", ["RuntimeError('no database')", "SystemExit('no database')"])
+def test_a_module_that_raises_when_it_is_imported_is_wrong_usage(
+    talu: Talu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: str
+) -> None:
+    (tmp_path / "broken_tools.py").write_text(f"raise {raised}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    outcome = talu("ask", "hi", "--model", "m", "--tool", "broken_tools:f")
+    assert outcome.status == 2
+    assert "--tool broken_tools:f cannot be imported" in outcome.err
+    assert "no database" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_file_that_is_no_schema_is_wrong_usage(talu: Talu, tmp_path: Path, text: str) -> None:
     path = tmp_path / "schema.json"

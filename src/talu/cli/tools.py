@@ -52,6 +52,10 @@ def _function(name: str) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         problem = f"--tool {visible(name)} was not found: {visible(str(error))}"
         raise click.UsageError(problem) from error
+    except (Exception, SystemExit) as error:  # of the module's own code
+        problem = visible(f"{type(error).__name__}: {error}")
+        wrong = f"--tool {visible(name)} cannot be imported: {problem}"
+        raise click.UsageError(wrong) from error
     return found
 
 
