@@ -156,6 +156,13 @@ def test_a_marked_method_is_read_when_it_is_bound() -> None:
     assert call(Shop().price, item="tea").execute() == 3
 
 
+def test_a_bound_method_is_marked_as_a_partial_function() -> None:
+    method = Counter().__call__
+    with pytest.raises(ValidationError, match="__call__ cannot be marked"):
+        tool(name="price")(method)
+    assert as_tool(tool(name="ask")(partial(method))).name == "ask"
+
+
 def test_annotations_that_are_texts_are_resolved() -> None:
     def f(place: "Place") -> None: ...
 

@@ -82,10 +82,14 @@ def tool(
             raise tool_error(f"tool marks functions, got {shown(function)}")
         if getattr(function, OPTIONS, options) != options:
             raise tool_error(
-                f"{shown(function)} is marked as a tool with other options: give all to one "
+                f"{_name(function)} is marked as a tool with other options: give all to one "
                 "tool(…), or mark functools.partial(function) as another tool"
             )
-        setattr(function, OPTIONS, options)
+        try:
+            setattr(function, OPTIONS, options)
+        except AttributeError:  # of a bound method, or one of C
+            problem = "cannot be marked: mark functools.partial(function), or the method in its"
+            raise tool_error(f"{_name(function)} {problem} class") from None
         parameters = list(inspect.signature(function).parameters)
         if parameters[:1] not in (["self"], ["cls"]):  # a method is read when it is bound
             as_tool(function)
@@ -146,6 +150,12 @@ def _origin(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def _name(function: Callable[..., Any]) -> str:
+    """The name of a function, or of the class of an object that can be called."""
+    origin = _origin(function)
+    return str(getattr(origin, "__name__", type(origin).__name__))
+
+
 def _options(function: Callable[..., Any]) -> _Options:
     """What a function is marked with; of a partial one also what the functions within it are."""
     own: _Options = getattr(function, OPTIONS, _Options())
@@ -163,7 +173,7 @@ def _options(function: Callable[..., Any]) -> _Options:
 def _of_function(function: Callable[..., Any]) -> Tool:
     origin = _origin(function)
     options = _options(function)
-    name = options.name or str(getattr(origin, "__name__", type(origin).__name__))
+    name = options.name or _name(function)
     implementation = _implementation(origin)
     if inspect.isgeneratorfunction(implementation) or inspect.isasyncgenfunction(implementation):
         wrong = "yields its results one by one, but a call has one result: return a list"
