@@ -164,6 +164,16 @@ def test_a_key_that_a_server_repeats_is_hidden(address: str) -> None:
     assert KEY not in str(caught.value) + str(caught.value.details)
 
 
+@pytest.mark.parametrize("key", ["sekret", "sekret1", "sekret12"])
+def test_a_short_key_that_a_server_repeats_is_hidden(address: str, key: str) -> None:
+    with (
+        MCP(address, headers={"Authorization": f"Bearer {key}"}) as source,
+        pytest.raises(ToolServerError, match=r"wrong key: \*\*\*") as caught,
+    ):
+        called(tool_of(source, "refuse"))
+    assert key not in str(caught.value) + str(caught.value.details)
+
+
 def test_a_call_behind_an_address_has_a_time_limit(address: str) -> None:
     with MCP(address, timeout=2) as source:
         with pytest.raises(ToolServerError, match="within timeout=2 seconds") as caught:

@@ -18,7 +18,7 @@ __all__ = ["Command", "Server", "WebServer", "server_of"]
 
 MAX_ARGUMENTS = 10_000
 MAX_TEXT = 100_000  # characters of an argument or a value
-MIN_SECRET = 6  # characters of a value of ``env`` that messages hide
+MIN_SECRET = 6  # characters of a value of ``env``, or a word of a header, that messages hide
 # What these programs run says more than their names.
 LAUNCHERS = re.compile(r"python[\d.]*|node|npx|uvx?|bunx?|deno|pipx|docker|podman")
 PLAIN_WORD = re.compile(r"[A-Za-z0-9@._/-]{1,80}")
@@ -86,7 +86,9 @@ class WebServer(Server):
     def hide(self, text: str) -> str:
         """The text without the values of headers, and without path and query."""
         parts = re.split(r"[/?&=]", str(self.target))
-        return _without(text, [*self.endpoint.secrets, self.target, *parts])
+        given = [value for value in self.headers.values() if isinstance(value, Secret)]
+        words = [word for value in given for word in value.split()[1:]]  # not the scheme: Bearer
+        return _without(text, [*self.endpoint.secrets, *given, *words, self.target, *parts])
 
 
 def _without(text: str, secrets: Iterable[str]) -> str:
