@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from talu import Choice, Client, Grammar, SchemaValidationError, StructuredOutputError
-from talu.engine.grammars import _near, _spellings
+from talu.engine.held_keywords import _near, _spellings
 
 GEMMA = Path(sys.prefix) / "share" / "models" / "gemma-3-270m-q4_k_m.gguf"
 PLAIN = "{% for m in messages %}{{ m.content }}\n{% endfor %}"

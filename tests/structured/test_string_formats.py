@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from talu import Client, SchemaValidationError
-from talu.engine.grammars import _Generated
+from talu.engine.held_keywords import HeldKeywords
 from talu.structured.checking import checker
 from talu.structured.formats import format_of
 from talu.structured.matching import contains, has_format, matches
@@ -79,7 +79,7 @@ def test_what_is_written_can_be_read_by_python() -> None:
 
 def test_a_pattern_beside_a_format_is_kept() -> None:
     schema = {"type": "string", "format": "date", "pattern": "^20"}
-    generated = _Generated(schema, lambda pattern: True)._schema
+    generated = HeldKeywords(schema, lambda pattern: True).schema
     (added,) = generated["allOf"]
     assert generated["pattern"] == "^20"
     assert contains(added["pattern"], "2024-01-01")
