@@ -311,7 +311,7 @@ ARGUMENTS = {  # a call on a valid model: (call, error, code, words of the messa
         lambda c: c.ask("Hi", response_format={"type": "integer", "minimum": 2, "maximum": 1}),
         StructuredOutputError,
         "STRUCTURED_OUTPUT_ERROR",
-        ["minimum (2)", "maximum (1)"],
+        ["minimum is 2", "maximum is 1", "'#'"],
     ),
     "model that the client does not have": (
         lambda c: c.ask("Hi", model="talu/pokcet"),

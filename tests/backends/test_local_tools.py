@@ -244,7 +244,7 @@ def test_a_stop_sequence_between_arguments_leaves_no_call(model: LocalModel) -> 
     template = SOURCES["Qwen3-Coder"]
     events = answer(model, chat_template=template, tool_choice="get_weather", config=config)
     assert (calls(events), done(events).finish_reason) == ([], FinishReason.STOP)
-    assert done(events).notes[-1] == "the answer ended within a call: the call is not complete"
+    assert "the answer ended within a call: the call is not complete" in done(events).notes
 
 
 def test_a_marker_that_is_a_special_token_is_seen_and_a_spelled_one_is_text(

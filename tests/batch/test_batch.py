@@ -19,7 +19,7 @@ from talu import ModelSpec, OpenAICompatibleBackend, ScriptedModel
 from talu.batch.results import Results
 from talu.batch.rows import read_rows
 from talu.batch.run import Totals, run
-from talu.cli.batch import command
+from talu.cli.main import talu
 from talu.exceptions import GenerationError, ValidationError
 from talu.server.models import Models
 from talu.server.options import ServerOptions
@@ -50,7 +50,7 @@ def batch(tmp_path: Path) -> Callable[..., Path]:
     def answer(rows: list[Any], *options: str, status: int = 0) -> Path:
         source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
         source.write_text("".join(f"{r if isinstance(r, str) else json.dumps(r)}\n" for r in rows))
-        done = CliRunner().invoke(command, [str(source), str(target), *options])
+        done = CliRunner().invoke(talu, ["batch", str(source), str(target), *options])
         assert done.exit_code == status, done.output
         answer.shown = done.stderr
         return target

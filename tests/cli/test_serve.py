@@ -1,5 +1,6 @@
 """``talu serve`` as a process."""
 
+import importlib
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import talu as talu_package
 
 Talu = Callable[..., Any]
 KEY = "a-key-for-the-tests-of-serve"
@@ -86,6 +89,7 @@ def test_an_address_that_others_reach_needs_a_key(
 def test_without_its_packages_the_command_says_what_to_install(
     talu: Talu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(talu_package, "server", importlib.import_module("talu.server"))
     for name in [name for name in sys.modules if name.startswith("talu.server")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "fastapi", None)
