@@ -196,9 +196,9 @@ class GenerationConfig:
             ``Grammar``. It is kept as a ``talu.structured.formats.ResponseFormat``. The answer's
             ``parsed`` is the value, and its ``schema_report`` says what was enforced.
         inject_schema_prompt: explain the ``response_format`` to the model, in place of
-            ``{{ schema }}`` in the system message or the user's, at the end of the system message,
-            or before the user's. The history stays as it is. Unset it is True for local models; to
-            remote ones only a form that their server does not take is explained.
+            ``{{ schema }}`` in the messages of the system and the user, at the end of the system
+            message, or before the user's last one. The history stays as it is. Unset it is True for
+            local models; to remote ones only a form that their server does not take is explained.
         schema_strategy: how: as a TypeScript type, which is also ``"auto"``, as a JSON Schema, or
             as one in ``<schema>`` tags (``"auto"``).
         allow_thinking: True lets a model reason before its answer, and asks it to where its

@@ -188,9 +188,11 @@ class IncompleteJSONError(StructuredOutputError):
         self.partial_text = partial_text
         self.finish_reason = finish_reason
         reason = "" if finish_reason is None else f" with the finish reason {str(finish_reason)!r}"
+        cut = finish_reason in (None, "length")
+        remedy = "; a larger max_tokens gives it more room" if cut else ""
         super().__init__(
             f"the answer ended{reason} before its value was complete, after {len(partial_text):,} "
-            "characters; a larger max_tokens gives it more room",
+            f"characters{remedy}",
             details={"partial_text": partial_text, "finish_reason": finish_reason},
         )
 

@@ -318,6 +318,11 @@ class Request:
     asked_before: int | None = field(default=None, compare=False, repr=False)
 
     @property
+    def demands_call(self) -> bool:
+        """Whether the answer must have a tool call."""
+        return self.tool_choice not in (None, "auto", "none")
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The settings that are set, by name, also the template of a chat, and those of tools."""
         more: dict[str, Any] = {

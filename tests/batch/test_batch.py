@@ -43,19 +43,19 @@ def _text(line: dict[str, Any]) -> Any:
     return line.get("text", line.get("embedding", line["error"]))
 
 
+def command(folder: Path, rows: list[Any], *options: str) -> tuple[Path, str]:
+    """Answer rows with the command; the file of results, and what standard error shows."""
+    source, target = folder / "in.jsonl", folder / "out.jsonl"
+    source.write_text("".join(f"{r if isinstance(r, str) else json.dumps(r)}\n" for r in rows))
+    done = CliRunner().invoke(talu, ["batch", str(source), str(target), *options])
+    assert done.exit_code == 0, done.output
+    return target, done.stderr
+
+
 @pytest.fixture
 def batch(tmp_path: Path) -> Callable[..., Path]:
-    """Answers rows with a command, and returns the file of results."""
-
-    def answer(rows: list[Any], *options: str, status: int = 0) -> Path:
-        source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-        source.write_text("".join(f"{r if isinstance(r, str) else json.dumps(r)}\n" for r in rows))
-        done = CliRunner().invoke(talu, ["batch", str(source), str(target), *options])
-        assert done.exit_code == status, done.output
-        answer.shown = done.stderr
-        return target
-
-    return answer
+    """Answers rows with the command, and returns the file of results."""
+    return lambda *arguments: command(tmp_path, *arguments)[0]
 
 
 def answered(source: Path, target: Path, model: Any, **options: Any) -> Totals:
@@ -140,6 +140,31 @@ def test_a_row_that_is_wrong_has_its_error_as_its_result(batch: Callable[..., Pa
         assert message in line["error"]["message"]
         assert line["error"]["code"] in ("INVALID_ARGUMENT", "VALIDATION_FAILED")
     assert found[-1]["error"] is None
+
+
+def test_a_row_that_names_no_model_of_the_batch_has_its_error_as_its_result(tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    rows = [{"prompt": "a", "model": name, "max_tokens": 1} for name in ("other", 5, POCKET)]
+    source.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    totals = answered(source, target, POCKET)
+    assert (totals.done, totals.failed) == (1, 2)
+    unknown, wrong, right = (line["error"] for line in lines(target))
+    assert "there is no model 'other' here; there are: talu/pocket" in unknown["message"]
+    assert wrong["message"].startswith("model: ")
+    assert right is None
+
+
+def test_a_batch_that_stops_begins_no_further_row(
+    serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = serve(failure(500))
+    source, target = tmp_path / "in", tmp_path / "out"
+    rows = ['{"prompt": "1"}', "nonsense", *['{"prompt": "3"}'] * 20]
+    source.write_text("".join(f"{row}\n" for row in rows))
+    with pytest.raises(GenerationError, match="stopped at row 1"):
+        answered(source, target, remote(server), concurrency=1)
+    assert len(server.requests) == 1
+    assert target.read_bytes() == b""
 
 
 def test_results_are_in_the_order_of_the_rows(tmp_path: Path) -> None:
@@ -248,9 +273,9 @@ def test_a_failure_of_a_server_is_a_result_if_the_batch_has_to_keep_going(
     assert second["text"] == "two"
 
 
-def test_the_command_says_what_was_done(batch: Callable[..., Path]) -> None:
-    batch([{"prompt": "a", "max_tokens": 1}, "x"], "-m", POCKET)
-    assert "1 row answered, 1 failed; " in batch.shown  # type: ignore[attr-defined]
+def test_the_command_says_what_was_done(tmp_path: Path) -> None:
+    _, shown = command(tmp_path, [{"prompt": "a", "max_tokens": 1}, "x"], "-m", POCKET)
+    assert "1 row answered, 1 failed; " in shown
 
 
 def test_a_line_of_gigabytes_is_refused_before_it_is_read(

@@ -9,38 +9,21 @@ import pytest
 from anthropic import Anthropic, AsyncAnthropic
 from pydantic import BaseModel
 from tests.server.compatibility import shows
+from tests.server.samples import CALLS, CITY
 
 from talu import Client
 from talu.types import (
     Done,
     FinishReason,
-    ReasoningDelta,
     Timings,
-    ToolCallDelta,
-    ToolCallEvent,
     Usage,
 )
 
 MODEL = "talu/pocket"
 USER: Any = {"role": "user", "content": "What is 2+2?"}
 SUM: Any = [USER]
-SCHEMA: Any = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}},
-    "required": ["city"],
-}
-WEATHER: Any = {"name": "weather", "description": "The weather.", "input_schema": SCHEMA}
+WEATHER: Any = {"name": "weather", "description": "The weather.", "input_schema": CITY}
 ZERO: Any = {"temperature": 0}
-CALLS = [
-    ReasoningDelta("Two cities. "),
-    "Let me see.",
-    ToolCallDelta("a", "weather", '{"city": '),
-    ToolCallDelta("b", "weather", '{"city":'),
-    ToolCallDelta("a", "weather", '"Rome"}'),
-    ToolCallDelta("b", "weather", ' "Oslo"}'),
-    ToolCallEvent("a", "weather", '{"city": "Rome"}'),
-    ToolCallEvent("b", "weather", '{"city": "Oslo"}'),
-]
 
 
 def client_of(server: Any) -> Anthropic:
@@ -170,7 +153,7 @@ def test_the_choice_of_tools_reaches_the_model(scripted, choice: Any, expected: 
     ask(server, model="script", tools=[WEATHER], tool_choice=choice)
     (request,) = model.requests
     assert (request.tool_choice, request.parallel_tool_calls) == expected
-    assert request.tools[0]["function"]["parameters"] == SCHEMA
+    assert request.tools[0]["function"]["parameters"] == CITY
 
 
 @shows("/v1/messages", "a choice of tools that is enforced")

@@ -6,9 +6,10 @@ from typing import Any
 
 import openai
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI
 from pydantic import BaseModel
 from tests.server.compatibility import shows
+from tests.server.samples import CITY, openai_client
 
 from talu.types import (
     Done,
@@ -26,11 +27,7 @@ WEATHER: Any = {
     "function": {
         "name": "weather",
         "description": "The weather in a city.",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}},
-            "required": ["city"],
-        },
+        "parameters": CITY,
     },
 }
 CALL = [
@@ -41,14 +38,10 @@ CALL = [
 ]
 
 
-def client_of(server: Any, **options: Any) -> OpenAI:
-    return OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, **options)
-
-
 def ask(server: Any, **fields: Any) -> Any:
     """An answer of talu/pocket, through the SDK; the chunks of a stream."""
     given = {"model": "talu/pocket", "messages": SUM, "temperature": 0, **fields}
-    with client_of(server) as client:
+    with openai_client(server) as client:
         answer = client.chat.completions.create(**given)
         return list(answer) if given.get("stream") else answer
 
@@ -85,7 +78,7 @@ def test_the_pieces_of_a_stream_are_the_whole_answer(pocket) -> None:
 
 @shows("/v1/chat/completions", "the SDK's streaming helper")
 def test_the_streaming_helper_of_the_sdk_accumulates_the_whole_answer(pocket) -> None:
-    with client_of(pocket) as client:
+    with openai_client(pocket) as client:
         whole = client.chat.completions.create(model="talu/pocket", messages=SUM, temperature=0)
         with client.chat.completions.stream(
             model="talu/pocket", messages=SUM, temperature=0
@@ -124,7 +117,7 @@ def test_the_parse_helper_of_the_sdk_returns_the_object(pocket) -> None:
     class Answer(BaseModel):
         result: int
 
-    with client_of(pocket) as client:
+    with openai_client(pocket) as client:
         parsed = client.chat.completions.parse(
             model="talu/pocket", messages=SUM, temperature=0, response_format=Answer
         )
@@ -196,7 +189,7 @@ def test_reasoning_and_calls_are_streamed_as_they_are_written(scripted) -> None:
 def test_a_stream_accumulates_to_the_message_of_the_whole_answer(scripted) -> None:
     _, server = scripted(CALL, CALL)
     fields: Any = {"model": "script", "messages": SUM, "tools": [WEATHER]}
-    with client_of(server) as client:
+    with openai_client(server) as client:
         whole = client.chat.completions.create(**fields).choices[0].message
         with client.chat.completions.stream(**fields) as stream:
             final = stream.get_final_completion().choices[0].message
@@ -391,7 +384,7 @@ def test_an_error_in_the_middle_of_a_stream_raises_in_the_sdk(scripted) -> None:
     seen = []
 
     def read() -> None:
-        with client_of(server) as client:
+        with openai_client(server) as client:
             for chunk in client.chat.completions.create(model="script", messages=SUM, stream=True):
                 seen.append(chunk.choices[0].delta.content)
 
@@ -402,7 +395,7 @@ def test_an_error_in_the_middle_of_a_stream_raises_in_the_sdk(scripted) -> None:
 
 
 def test_the_models_are_listed_and_described(pocket) -> None:
-    with client_of(pocket) as client:
+    with openai_client(pocket) as client:
         assert [model.id for model in client.models.list()] == ["talu/pocket"]
         assert client.models.retrieve("talu/pocket").object == "model"
         with pytest.raises(openai.NotFoundError):

@@ -8,8 +8,9 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI
 from tests.server.compatibility import shows
+from tests.server.samples import openai_client
 
 from talu import Client
 
@@ -17,20 +18,16 @@ MODEL = "talu/pocket"
 PROMPT = "<|im_start|>user\nWhat is 2+2?<|im_end|>\n<|im_start|>assistant\n"
 
 
-def client_of(server: Any) -> OpenAI:
-    return OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
-
-
 def complete(server: Any, **fields: Any) -> Any:
     """A completion of talu/pocket, through the SDK; the chunks of a stream."""
     given = {"model": MODEL, "prompt": PROMPT, "temperature": 0, **fields}
-    with client_of(server) as client:
+    with openai_client(server) as client:
         answer = client.completions.create(**given)
         return list(answer) if given.get("stream") else answer
 
 
 def embed(server: Any, **fields: Any) -> Any:
-    with client_of(server) as client:
+    with openai_client(server) as client:
         return client.embeddings.create(**{"model": MODEL, "input": ["one", "two"], **fields})
 
 

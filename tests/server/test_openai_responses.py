@@ -5,11 +5,12 @@ from typing import Any
 
 import openai
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI
 from pydantic import BaseModel
 from tests.server.compatibility import shows
+from tests.server.samples import CALLS, CITY, openai_client
 
-from talu.types import ReasoningDelta, ToolCallDelta, ToolCallEvent
+from talu.types import ReasoningDelta
 
 MODEL = "talu/pocket"
 QUESTION = "What is 2+2?"
@@ -18,31 +19,13 @@ WEATHER: Any = {
     "name": "weather",
     "description": "The weather.",
     "strict": True,
-    "parameters": {
-        "type": "object",
-        "properties": {"city": {"type": "string"}},
-        "required": ["city"],
-    },
+    "parameters": CITY,
 }
-CALLS = [
-    ReasoningDelta("Two cities. "),
-    "Let me see.",
-    ToolCallDelta("a", "weather", '{"city": '),
-    ToolCallDelta("b", "weather", '{"city":'),
-    ToolCallDelta("a", "weather", '"Rome"}'),
-    ToolCallDelta("b", "weather", ' "Oslo"}'),
-    ToolCallEvent("a", "weather", '{"city": "Rome"}'),
-    ToolCallEvent("b", "weather", '{"city": "Oslo"}'),
-]
-
-
-def client_of(server: Any) -> OpenAI:
-    return OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
 
 
 def ask(server: Any, **fields: Any) -> Any:
     given = {"model": MODEL, "input": QUESTION, "temperature": 0, **fields}
-    with client_of(server) as client:
+    with openai_client(server) as client:
         answer = client.responses.create(**given)
         return list(answer) if given.get("stream") else answer
 
@@ -69,7 +52,7 @@ def test_the_sdk_gets_a_whole_response_with_usage(pocket) -> None:
 def test_the_streaming_helper_of_the_sdk_accumulates_the_whole_response(pocket) -> None:
     whole = ask(pocket)
     with (
-        client_of(pocket) as client,
+        openai_client(pocket) as client,
         client.responses.stream(model=MODEL, input=QUESTION, temperature=0) as stream,
     ):
         deltas = [e.delta for e in stream if e.type == "response.output_text.delta"]
@@ -96,7 +79,7 @@ def test_the_async_sdk_gets_responses_and_streams(pocket) -> None:
 def test_reasoning_text_and_calls_are_items_in_both_forms(scripted) -> None:
     _, server = scripted(CALLS, CALLS)
     fields: Any = {"model": "script", "input": "Rome and Oslo?", "tools": [WEATHER]}
-    with client_of(server) as client:
+    with openai_client(server) as client:
         whole = client.responses.create(**fields)
         with client.responses.stream(**fields) as stream:
             events = list(stream)
@@ -167,7 +150,7 @@ def test_the_parse_helper_of_the_sdk_returns_the_object(scripted) -> None:
         result: int
 
     model, server = scripted('{"result": 4}')
-    with client_of(server) as client:
+    with openai_client(server) as client:
         parsed = client.responses.parse(model="script", input=QUESTION, text_format=Answer)
     assert parsed.output_parsed == Answer(result=4)
     assert model.requests[0].config.response_format.schema["type"] == "object"
@@ -275,7 +258,7 @@ def test_an_error_in_the_middle_of_a_stream_is_an_event_and_raises(scripted) -> 
     seen: list[Any] = []
 
     def read() -> None:
-        with client_of(server) as client:
+        with openai_client(server) as client:
             for event in client.responses.create(model="script", input=QUESTION, stream=True):
                 seen.append(event)
 

@@ -89,7 +89,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_constraint_without_a_keyword_is_an_error_that_names_the_field(name: str) -> None:
     kind, problem = REFUSED[name]
-    Holder = TypedDict("Holder", {"part": kind})  # type: ignore[misc]  # noqa: UP013
+    Holder = TypedDict("Holder", {"part": kind})  # noqa: UP013
     with pytest.raises(StructuredOutputError, match=r"Holder\.part ") as caught:
         format_of(Holder)
     assert problem in str(caught.value)

@@ -83,7 +83,7 @@ def test_the_signature_and_the_docstring_become_the_description() -> None:
 
 def test_a_default_value_that_a_call_could_not_have_is_not_described() -> None:
     def f(
-        count: int = None,  # type: ignore[assignment]  # noqa: RUF013
+        count: int = None,  # noqa: RUF013
         word: str | None = None,
         step: float = 2,
     ) -> str:
@@ -171,7 +171,7 @@ def test_annotations_that_are_texts_are_resolved() -> None:
 
 def no_annotation(x) -> None: ...  # type: ignore[no-untyped-def]
 def validated(x: Annotated[int, pydantic.AfterValidator(abs)]) -> None: ...
-def default(x: int = pydantic.Field(1, ge=1)) -> None: ...  # type: ignore[assignment]
+def default(x: int = pydantic.Field(1, ge=1)) -> None: ...
 def many(*x: int) -> None: ...
 def keywords(**x: int) -> None: ...
 def nameless(x: int, /) -> None: ...

@@ -3,7 +3,6 @@
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError as BodyError
@@ -44,18 +43,19 @@ async def answer(row: Row, service: Service, model: str | None) -> dict[str, Any
     if row.problem is not None:
         raise Failure(400, "INVALID_ARGUMENT", row.problem)
     try:
-        body = dict(row.body)
-        body["model"] = name = service.models.name_of(model or body.get("model"))
+        own = row.body.get("model", service.models.name_of(None))
+        body = {**row.body, "model": own if model is None else model}
         if row.url == EMBEDDINGS:
             return await _embedded(_read(EmbeddingBody, body), service)
         kind, ask, encoder = PROTOCOLS[row.url]
         read = _read(kind, body)
+        service.models.check(read.model)
         asked: Asked = ask(read, service.deadline(), None)
         if asked.stream:
             raise Failure(400, "INVALID_ARGUMENT", "a row has no stream", param="stream")
         with naming(asked.names):
-            answers = await service.answers(replace(asked, model=name))
-        head = Head(uuid.uuid4().hex, int(time.time()), name)
+            answers = await service.answers(asked)
+        head = Head(uuid.uuid4().hex, int(time.time()), read.model)
         encodes: Encoder = encoder(read, head)
         return encodes.whole(answers)
     except Exception as error:

@@ -16,8 +16,7 @@ from talu.server.service import Service
 __all__ = ["Totals", "run"]
 
 AHEAD = 8  # times as many rows as run at a time may be done before the first of them
-OF_ROWS = range(400, 500)  # statuses of failures that a row has caused
-NOT_OF_ROWS = (401, 403, 404, 429)  # a key, a model, a limit: the same for all rows
+OF_ROWS = (400, 404, 413)  # statuses of failures of a row: its fields, its model, its size
 
 
 @dataclass
@@ -128,7 +127,7 @@ class _Window:
             try:
                 body = await answer(row, self._service, self._model)
             except Failure as failure:
-                self._stopped = not self._keep_going and not _is_of_row(failure)
+                self._stopped = self._stopped or self._stops(failure)
                 return _End(failed(row, failure), failure, {})
         return _End(result_of(row, body), None, body.get("usage") or {})
 
@@ -141,7 +140,7 @@ class _Window:
         row, task = self.rows[0]
         end = await task
         failure = end.failure
-        if failure is not None and not self._keep_going and not _is_of_row(failure):
+        if failure is not None and self._stops(failure):
             raise GenerationError(
                 f"the batch stopped at row {row.id!r} (line {row.line}): "
                 f"{failure.hidden or failure}; run it again to go on from there, or with "
@@ -151,6 +150,9 @@ class _Window:
             ) from failure
         self.rows.popleft()
         return end
+
+    def _stops(self, failure: Failure) -> bool:
+        return not self._keep_going and failure.status not in OF_ROWS
 
     async def close(self) -> None:
         """Stop all rows."""
@@ -169,7 +171,3 @@ def _write(end: _End, results: Results, totals: Totals) -> None:
     usage = end.usage
     totals.prompt_tokens += usage.get("prompt_tokens") or usage.get("input_tokens") or 0
     totals.completion_tokens += usage.get("completion_tokens") or usage.get("output_tokens") or 0
-
-
-def _is_of_row(failure: Failure) -> bool:
-    return failure.status in OF_ROWS and failure.status not in NOT_OF_ROWS

@@ -34,7 +34,7 @@ from talu.protocols import Backend
 from talu.router.abilities import counter, renderer
 from talu.router.router import Router
 from talu.router.spec import ModelInput
-from talu.tools.use import ToolSettings, ToolUse, by_name
+from talu.tools.use import ToolSettings, ToolUse, by_name, is_source
 from talu.types import Request, StopFlag
 
 __all__ = ["Conversation"]
@@ -242,7 +242,7 @@ class Conversation(Editable):
         """The request with the tools of the chat, whose sources are opened."""
         if not self._tools.tools:
             return request
-        known = [[t] if hasattr(t, "definition") else t.open() for t in self._tools.tools]
+        known = [t.open() if is_source(t) else [t] for t in self._tools.tools]
         tools = by_name(tool for each in known for tool in each)
         return replace(request, tools=tuple(tool.definition for tool in tools.values()))
 

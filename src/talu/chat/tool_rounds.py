@@ -13,7 +13,7 @@ from talu.exceptions import ToolExecutionError, ValidationError
 from talu.first_use import loaded
 from talu.json_values import json_object
 from talu.tools.calls import ToolCall, ToolRun, failed
-from talu.tools.use import ToolUse, by_name
+from talu.tools.use import ToolUse, by_name, is_source
 from talu.types import FinishReason, Request, StopFlag
 
 __all__ = ["ToolRounds"]
@@ -52,7 +52,7 @@ class ToolRounds:
             return
         tools: list[Any] = []
         for entry in self._use.tools:
-            if hasattr(entry, "definition"):
+            if not is_source(entry):
                 tools.append(entry)
                 continue
             tools += await io.open_source(entry)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from talu.chat.observers import Hook
 from talu.client import AsyncClient
-from talu.error_text import nearest, shown
+from talu.error_text import shown
 from talu.exceptions import ValidationError
 from talu.router.policies import Policy
 from talu.router.router import Router
@@ -152,8 +152,9 @@ class Models:
     def check(self, name: str) -> None:
         """``Failure`` if no model has this name: a request never names a file or an address."""
         if name not in self._names:
-            text = f"there is no model {shown(name)} here{nearest(name, self._names)}"
-            raise Failure(404, "MODEL_NOT_FOUND", f"{text}; /v1/models lists them", param="model")
+            known = ", ".join(self._names)
+            text = f"there is no model {shown(name)} here; there are: {known:.1000}"
+            raise Failure(404, "MODEL_NOT_FOUND", text, param="model")
 
     def state(self, name: str) -> ModelState:
         """The state of a model.

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 __all__ = ["constrained", "is_field"]
 
@@ -50,7 +50,7 @@ def constrained(schema: Schema, metadata: Sequence[object]) -> Schema:
     return schema
 
 
-def is_field(value: object) -> bool:
+def is_field(value: object) -> TypeGuard[Any]:
     """Whether this is what pydantic's ``Field(...)`` returns."""
     return type(value).__name__ == "FieldInfo" and _package(value) == "pydantic"
 
@@ -66,7 +66,7 @@ def _settings(metadata: Sequence[object]) -> Iterator[tuple[str, Any]]:
         if isinstance(text, str):
             yield "description", text
         elif is_field(part):
-            yield from _settings(part.metadata)  # type: ignore[attr-defined]
+            yield from _settings(part.metadata)
             yield from _given(part)
         elif _package(part) in ("annotated_types", "pydantic"):
             yield from _attributes(part)

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from talu.contents import joined
-from talu.structured.formats import ResponseFormat
+from talu.structured.formats import Kind, ResponseFormat
 from talu.structured.places import Explained, filled, has_place, is_told
 from talu.structured.typescript import typescript
 from talu.types import Request
@@ -41,7 +42,7 @@ def explained(request: Request, *, unasked: bool) -> Explained:
     form.check()
     strategy = config.schema_strategy
     strategy = "typescript" if strategy == "auto" else strategy
-    text = _text(form, strategy)
+    text = _text(form.kind, form.source, strategy)
     if text is None:
         return _unexplained(request, "regular expressions and grammars are not explained")
     placed = replace(request, messages=_placed(messages, text))
@@ -54,14 +55,15 @@ def _unexplained(request: Request, reason: str) -> Explained:
     return Explained(request, notes=(left,) if has_place(request) else ())
 
 
-def _text(form: ResponseFormat, strategy: str) -> str | None:
-    """The explanation; None for a form that says nothing to a model."""
-    if form.kind == "choice":
-        options = "\n".join(f"- {option}" for option in form.options)
+@lru_cache(maxsize=16)  # a source has at most 512 KB
+def _text(kind: Kind, source: str, strategy: str) -> str | None:
+    """The explanation of a valid form; None for one that says nothing to a model."""
+    if kind == "choice":
+        options = "\n".join(f"- {option}" for option in json.loads(source))
         return f"Answer with one of these texts, and nothing else:\n{options}"
-    if form.schema is None:
+    if kind != "json":
         return None
-    schema = json.dumps(form.schema, ensure_ascii=False)
+    schema = json.dumps(json.loads(source), ensure_ascii=False)
     match strategy:
         case "json_schema":
             what, shown = "that fits this JSON Schema", f"```json\n{schema}\n```"
@@ -69,7 +71,7 @@ def _text(form: ResponseFormat, strategy: str) -> str | None:
             what, shown = "that fits this JSON Schema", f"<schema>\n{schema}\n</schema>"
         case _:
             what = "of this TypeScript type"
-            shown = f"```typescript\n{typescript(form.schema)}\n```"
+            shown = f"```typescript\n{typescript(json.loads(source))}\n```"
     return f"Answer with JSON {what}, and nothing else:\n{shown}"
 
 

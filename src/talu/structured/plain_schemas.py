@@ -4,6 +4,7 @@ Most schemas of tools are such, and that package takes longer to load than all o
 """
 
 from collections.abc import Callable, Mapping
+from typing import TypeGuard
 
 __all__ = ["is_plainly_valid"]
 
@@ -47,15 +48,16 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_names(value: object) -> bool:
-    is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
-    return is_list and len(set(value)) == len(value)  # type: ignore[call-overload, arg-type]
+def _is_names(value: object) -> TypeGuard[list[str]]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        return False
+    return len(set(value)) == len(value)
 
 
 def _is_type(value: object) -> bool:
     if isinstance(value, str):
         return value in TYPES
-    return bool(value) and _is_names(value) and TYPES.issuperset(value)  # type: ignore[arg-type]
+    return _is_names(value) and bool(value) and TYPES.issuperset(value)
 
 
 def _of_map(value: object) -> list[object] | None:

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Self, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeGuard, cast
 
 from talu.checks import check_boolean
 from talu.config import GenerationSettings
@@ -16,7 +16,7 @@ from talu.types import is_iterable
 if TYPE_CHECKING:
     from talu.tools.definition import Tool, ToolSource
 
-__all__ = ["Approve", "CallSettings", "ToolSettings", "ToolUse", "by_name"]
+__all__ = ["Approve", "CallSettings", "ToolSettings", "ToolUse", "by_name", "is_source"]
 
 MAX_ROUNDS = 1_000
 MAX_TOOLS = 1_000
@@ -138,12 +138,17 @@ class ToolUse:
     @property
     def described(self) -> "dict[str, Tool]":
         """The tools that are known without opening a source."""
-        return by_name(tool for tool in self.tools or () if hasattr(tool, "definition"))
+        return by_name(tool for tool in self.tools or () if not is_source(tool))
 
     @property
     def rounds(self) -> int:
         """The most requests to the model."""
         return 1 if self.max_rounds is None else self.max_rounds
+
+
+def is_source(entry: "Tool | ToolSource") -> "TypeGuard[ToolSource]":
+    """Whether this is a source of several tools, and no tool; neither has to be imported."""
+    return hasattr(type(entry), "aopen")
 
 
 def by_name(tools: "Iterable[Any]") -> "dict[str, Tool]":
@@ -172,7 +177,7 @@ def _tools(entries: Any) -> "tuple[Tool | ToolSource, ...]":
         entry if isinstance(entry, source) and not isinstance(entry, type) else as_tool(entry)
         for entry in entries
     )
-    by_name(entry for entry in found if hasattr(entry, "definition"))
+    by_name(entry for entry in found if not is_source(entry))
     return found
 
 

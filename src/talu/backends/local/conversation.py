@@ -56,7 +56,7 @@ def _rendered(request: Request, engine: Engine, source: str, must_fit: bool) -> 
         copies, tools = way.messages, way.tools
     messages = adapt(checked(copies, deadline), traits(source))
     extra = plain(template_variables(request.config), "extra_context", check)
-    if request.tool_choice not in (None, "auto", "none") and not request.tools:
+    if request.demands_call and not request.tools:
         raise ValidationError(
             f"tool_choice={shown(request.tool_choice)} needs tools",
             details={"param": "tool_choice"},

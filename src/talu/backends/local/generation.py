@@ -26,7 +26,7 @@ class Submitted(NamedTuple):
         reply: converts text to events.
         echo: a text before the first piece.
         model, prompt, seed, notes, schema_report, tool_reports: values of ``Done``.
-        tool_choice: that of the request.
+        demanded: the ``tool_choice`` that demands a call; None for none.
     """
 
     ticket: Ticket
@@ -38,7 +38,7 @@ class Submitted(NamedTuple):
     notes: tuple[str, ...]
     schema_report: "SchemaReport | None" = None
     tool_reports: "Mapping[str, SchemaReport]" = MappingProxyType({})
-    tool_choice: str | None = None
+    demanded: str | None = None
 
     def done(self, result: Result) -> Done:
         """The last event of a generation with this result."""
@@ -46,8 +46,8 @@ class Submitted(NamedTuple):
         if reason is FinishReason.STOP and self.reply.called:
             reason = FinishReason.TOOL_CALLS
         missing: list[str] = []
-        if reason is FinishReason.STOP and self.tool_choice not in (None, "auto", "none"):
-            missing = [f"the model called no tool although tool_choice is {self.tool_choice!r}"]
+        if reason is FinishReason.STOP and self.demanded is not None:
+            missing = [f"the model called no tool although tool_choice is {self.demanded!r}"]
         return Done(
             finish_reason=reason,
             usage=result.usage,

@@ -311,7 +311,7 @@ class LocalModel:
             schema_report=None if form is None else form.report,
             tool_reports={} if form is None else form.tool_reports,
             notes=(*request.notes, *self._info.notes, *prompt.notes, *stops),
-            tool_choice=request.tool_choice,
+            demanded=request.tool_choice if request.demands_call else None,
         )
 
 

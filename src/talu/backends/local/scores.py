@@ -3,10 +3,10 @@
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from talu.backends.local.read_ahead import aread_ahead, read_ahead
-from talu.backends.local.texts import TOKENIZING, Texts
+from talu.backends.local.texts import TOKENIZING, Batch, Texts
 from talu.engine.embedding import EmbeddingTicket
 from talu.engine.engine import Engine
 from talu.exceptions import GenerationError, ValidationError
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["TextScores"]
-
-
-class _Batch(NamedTuple):
-    """Pairs of texts that were submitted to the engine."""
-
-    ticket: EmbeddingTicket
-    first: int
-    cut: tuple[int, ...]
 
 
 class TextScores:
@@ -74,7 +66,7 @@ class TextScores:
         if self._scores_pairs(options):
             ids = await TOKENIZING.call(self._query, query, options)
 
-            async def start(texts: Sequence[str], first: int) -> _Batch:
+            async def start(texts: Sequence[str], first: int) -> Batch:
                 return await TOKENIZING.call(self._start, ids, options, texts, first)
 
             async for scored in aread_ahead(batches, start, self._afinish):
@@ -125,7 +117,7 @@ class TextScores:
 
     def _start(
         self, query: list[int], options: EmbeddingOptions, texts: Sequence[str], first: int
-    ) -> _Batch:
+    ) -> Batch:
         engine = self._engine()
         template = engine.tokenizer.pair_template
         taken = template.size + len(query)
@@ -143,16 +135,16 @@ class TextScores:
             pairs, ("first",), first=first, segments=segments, deadline=options.deadline
         )
         self._track(ticket)
-        return _Batch(ticket, first, tuple(cut))
+        return Batch(ticket, first, tuple(cut))
 
-    def _finish(self, batch: _Batch) -> Scored:
+    def _finish(self, batch: Batch) -> Scored:
         return self._scored(batch, batch.ticket.wait())
 
-    async def _afinish(self, batch: _Batch) -> Scored:
+    async def _afinish(self, batch: Batch) -> Scored:
         pooled = await batch.ticket.wait_async()
         return await TOKENIZING.call(self._scored, batch, pooled)
 
-    def _scored(self, batch: _Batch, pooled: "NDArray[np.float32]") -> Scored:
+    def _scored(self, batch: Batch, pooled: "NDArray[np.float32]") -> Scored:
         vectors = self._engine().head.vectors(pooled, normalize=False, first=batch.first)
         return Scored(vectors[:, 0].tolist(), batch.cut, self._notes)
 

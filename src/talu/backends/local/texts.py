@@ -20,13 +20,18 @@ from talu.threads import InTurn
 from talu.tokenizer.encoding import check_text
 from talu.types import POOLINGS, EmbeddingOptions, Pooling
 
-__all__ = ["Texts"]
+__all__ = ["TOKENIZING", "Batch", "Texts"]
 
 TOKENIZING = InTurn()  # separate, because a batch may take seconds and prompts must not wait for it
 
 
-class _Batch(NamedTuple):
-    """A batch of texts that was submitted to the engine."""
+class Batch(NamedTuple):
+    """A batch of texts that was submitted to the engine.
+
+    Attributes:
+        first: the number of its first text.
+        cut: the numbers of the texts that were cut.
+    """
 
     ticket: EmbeddingTicket
     first: int
@@ -79,14 +84,14 @@ class Texts:
     ) -> AsyncGenerator[Embedded]:
         """Like ``embed``, awaited; slow work runs in a thread."""
 
-        async def start(texts: Sequence[str], first: int) -> _Batch:
+        async def start(texts: Sequence[str], first: int) -> Batch:
             self._pooling(self._supported(), options.pooling)  # its warning needs this stack
             return await TOKENIZING.call(self._start, options, texts, first)
 
         async for embedded in aread_ahead(batches, start, partial(self._afinish, options)):
             yield embedded
 
-    def _start(self, options: EmbeddingOptions, texts: Sequence[str], first: int) -> _Batch:
+    def _start(self, options: EmbeddingOptions, texts: Sequence[str], first: int) -> Batch:
         engine = self._supported()
         pooling = self._pooling(engine, options.pooling)
         prompt, skip = self._prompt(engine, options)
@@ -101,7 +106,7 @@ class Texts:
             ids, pooling, skip=skip, first=first, deadline=options.deadline
         )
         self._track(ticket)
-        return _Batch(ticket, first, tuple(cut))
+        return Batch(ticket, first, tuple(cut))
 
     def tokens(
         self,
@@ -149,13 +154,13 @@ class Texts:
         watch(tokenizer.fewest_tokens(text))
         return tokenizer.encode(text, special_tokens=whole, watch=watch), False
 
-    def _finish(self, options: EmbeddingOptions, batch: _Batch) -> Embedded:
+    def _finish(self, options: EmbeddingOptions, batch: Batch) -> Embedded:
         pooled = batch.ticket.wait()
         engine = self._engine()
         vectors = engine.head.vectors(pooled, normalize=options.normalize, first=batch.first)
         return Embedded(vectors, batch.cut, self._notes)
 
-    async def _afinish(self, options: EmbeddingOptions, batch: _Batch) -> Embedded:
+    async def _afinish(self, options: EmbeddingOptions, batch: Batch) -> Embedded:
         pooled = await batch.ticket.wait_async()
         engine = self._engine()
         vectors = await TOKENIZING.call(

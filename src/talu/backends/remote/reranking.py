@@ -4,7 +4,6 @@ The request is that of Jina and Cohere, which vLLM, llama.cpp, Together and Loca
 SGLang answers with a plain list. https://docs.vllm.ai/en/latest/serving/openai_compatible_server/
 """
 
-import math
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -17,7 +16,7 @@ from collections.abc import (
 )
 from functools import partial
 
-from talu.backends.remote.answers import Malformed
+from talu.backends.remote.answers import Malformed, real
 from talu.backends.remote.embeddings import check_options, parts
 from talu.backends.remote.encoding import Body, Target, with_extras
 from talu.backends.remote.failures import Failures
@@ -129,17 +128,5 @@ def scores_of(answer: object, count: int) -> list[float]:
         if type(index) is not int or not 0 <= index < count or scores[index] is not None:
             raise Malformed("scores with wrong numbers of documents")
         name = next((name for name in SCORES if name in entry), SCORES[0])
-        if not _is_number(entry.get(name)):
-            raise Malformed("scores that are no numbers")
-        scores[index] = float(entry[name])
+        scores[index] = real(entry.get(name), "a score")
     return [score for score in scores if score is not None]
-
-
-def _is_number(value: object) -> bool:
-    """Whether it is a number that a float can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False

@@ -64,6 +64,7 @@ class ToolChecks:
     def __init__(self, request: Request) -> None:
         """Prepare the checks."""
         self._choice = request.tool_choice
+        self._demands = request.demands_call
         self._single = request.parallel_tool_calls is False
         self._names: dict[str, str] = {}  # of the called tools, by the ids of the calls, in order
 
@@ -85,10 +86,9 @@ class ToolChecks:
             )
         if choice == "none" and calls:
             notes.append("the server called a tool although tool_choice is 'none'")
-        forced = choice not in (None, "auto", "none")
-        if forced and not calls and (has_text or reason is FinishReason.STOP):
+        if self._demands and not calls and (has_text or reason is FinishReason.STOP):
             notes.append(f"the server called no tool although tool_choice is {choice!r}")
         other = next((name for name in self._names.values() if name != choice), None)
-        if forced and choice != "required" and other is not None:
+        if self._demands and choice != "required" and other is not None:
             notes.append(f"the server called {other!r} although tool_choice is {choice!r}")
         return notes
