@@ -17,10 +17,11 @@ from tests.remote.server import Server
 
 from talu import ModelSpec, OpenAICompatibleBackend, ScriptedModel
 from talu.batch.results import Results
-from talu.batch.rows import read_rows
+from talu.batch.rows import Row, read_rows
 from talu.batch.run import Totals, run
 from talu.cli.main import talu
 from talu.exceptions import GenerationError, ValidationError
+from talu.server.failures import Failure
 from talu.server.models import Models
 from talu.server.options import ServerOptions
 from talu.server.service import Service
@@ -155,16 +156,24 @@ def test_a_row_that_names_no_model_of_the_batch_has_its_error_as_its_result(tmp_
 
 
 def test_a_batch_that_stops_begins_no_further_row(
-    serve: Callable[..., Server], tmp_path: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = serve(failure(500))
+    begun: list[int] = []
+
+    async def answer(row: Row, service: Service, model: str | None) -> dict[str, Any]:
+        """The first row takes longest, the second stops the batch, the third is wrong."""
+        begun.append(row.line)
+        for _ in range({1: 50, 2: 1, 3: 10}[row.line]):
+            await asyncio.sleep(0)
+        raise Failure({1: 400, 2: 500, 3: 400}[row.line], "CODE", "why")
+
+    monkeypatch.setattr("talu.batch.run.answer", answer)
     source, target = tmp_path / "in", tmp_path / "out"
-    rows = ['{"prompt": "1"}', "nonsense", *['{"prompt": "3"}'] * 20]
-    source.write_text("".join(f"{row}\n" for row in rows))
-    with pytest.raises(GenerationError, match="stopped at row 1"):
-        answered(source, target, remote(server), concurrency=1)
-    assert len(server.requests) == 1
-    assert target.read_bytes() == b""
+    source.write_text('{"prompt": "a"}\n' * 20)
+    with pytest.raises(GenerationError, match="stopped at row 2"):
+        answered(source, target, POCKET, concurrency=3)
+    assert begun == [1, 2, 3]
+    assert [line["id"] for line in lines(target)] == [1]
 
 
 def test_results_are_in_the_order_of_the_rows(tmp_path: Path) -> None:
