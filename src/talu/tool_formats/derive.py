@@ -1,8 +1,7 @@
 """Derives from a chat template how a model writes tool calls.
 
 The template is rendered with one call and two, with arguments of every type and without any, and
-what stands around the given words is the description. A template that does not show calls may have
-an example of one in its instructions.
+what stands around the given words is the description.
 """
 
 import json
@@ -22,7 +21,6 @@ from talu.tool_formats.description import (
     literal_of,
 )
 from talu.tool_formats.harmony import HARMONY, is_harmony
-from talu.tool_formats.instructions import instructed
 from talu.tool_formats.probes import (
     CONTENT,
     IDS,
@@ -57,17 +55,14 @@ class Derived(NamedTuple):
     Attributes:
         format: how calls are written; None if the template does not say it.
         reasoning: the texts around reasoning; None if the template shows none.
-        reason: why the calls that the template writes do not say it.
+        reason: why there is no format.
         begins_reasoning: how a prompt ends that begins reasoning without its tag.
-        shows_calls: the template writes the calls of earlier turns in this format; otherwise the
-            format is that of an example in what it tells the model about its tools.
     """
 
     format: ToolFormat | None
     reasoning: Reasoning | None = None
     reason: str = ""
     begins_reasoning: str = ""
-    shows_calls: bool = False
 
 
 class _Arguments(NamedTuple):
@@ -89,7 +84,7 @@ def derive(source: str) -> Derived:
         TemplateError: TEMPLATE_LIMIT_EXCEEDED if the template exceeded a limit.
     """
     if is_harmony(source):
-        return Derived(HARMONY, HARMONY_REASONING, shows_calls=True)
+        return Derived(HARMONY, HARMONY_REASONING)
     probe = Probe(source)
     plain = probe.answer(content=CONTENT)
     if plain is None or CONTENT not in plain:
@@ -110,8 +105,7 @@ def derive(source: str) -> Derived:
         if opening.startswith(text[1] + "<"):  # the end of an empty text
             opening = opening.removeprefix(text[1])
         found = found._replace(opening=(opening, *found.opening[1:]), text=text)
-        return Derived(found, reasoning, reason, begins, shows_calls=True)
-    return Derived(instructed(probe.instructions()), reasoning, reason, begins)
+    return Derived(found, reasoning, reason, begins)
 
 
 def _format(probe: Probe, plain: str, question: str) -> ToolFormat:

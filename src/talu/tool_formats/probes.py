@@ -54,10 +54,6 @@ class Probe:
         self._as_text = traits(source).text
         self.problem = ""
 
-    def instructions(self) -> str:
-        """What precedes the question when tools are offered, such as how they are called."""
-        return (self._rendered([], prompt=True) or "").rpartition(USER)[0]
-
     def question(self) -> str | None:
         """What follows the question when the model is asked to answer; None if rendering fails."""
         return self._after([], prompt=True)
@@ -87,10 +83,6 @@ class Probe:
         return text if self._as_text else [{"type": "text", "text": text}]
 
     def _after(self, answer: list[dict[str, Any]], *, prompt: bool = False) -> str | None:
-        _, found, after = (self._rendered(answer, prompt=prompt) or "").rpartition(USER)
-        return after if found else None
-
-    def _rendered(self, answer: list[dict[str, Any]], *, prompt: bool) -> str | None:
         question = {"role": "user", "content": self._content(USER)}
         variables = {
             "messages": [question, *answer],
@@ -101,9 +93,11 @@ class Probe:
             "eos_token": "<EOS>",
         }
         try:
-            return run_template(self._source, variables)
+            rendered = run_template(self._source, variables)
         except TemplateError as error:
             if error.code == "TEMPLATE_LIMIT_EXCEEDED":
                 raise
             self.problem = str(error)
             return None
+        _, found, after = rendered.rpartition(USER)
+        return after if found else None

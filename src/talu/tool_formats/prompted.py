@@ -1,7 +1,7 @@
 """Describes tools and calls in messages, for templates that do not show them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from talu.contents import joined
@@ -64,13 +64,8 @@ def described(
     return [{"role": role, "content": text}, *found]
 
 
-def with_calls_as_text(messages: Sequence[Message], form: ToolFormat) -> list[Message]:
-    """Messages in which calls are text of the assistant, and results text of the user.
-
-    Args:
-        messages: the conversation.
-        form: how calls are written, with arguments in JSON.
-    """
+def with_calls_as_text(messages: Sequence[Message]) -> list[Message]:
+    """Messages in which calls are text of the assistant, and results text of the user."""
     found: list[Message] = []
     results: list[str] = []
     for message in messages:
@@ -82,7 +77,7 @@ def with_calls_as_text(messages: Sequence[Message], form: ToolFormat) -> list[Me
             found.append({"role": "user", "content": "\n".join(results)})
             results = []
         if message.get("tool_calls"):
-            calls = _written(message["tool_calls"], form)
+            calls = "\n".join(_written(message["tool_calls"]))
             rest = {key: each for key, each in message.items() if key != "tool_calls"}
             content = joined(message["content"], calls) if message.get("content") else calls
             message = {**rest, "content": content}
@@ -115,9 +110,8 @@ def _text(parts: tuple[Part, ...]) -> str:
     )
 
 
-def _written(calls: Any, form: ToolFormat) -> str:
-    """Calls of the history, in a format with arguments in JSON."""
-    text = ""
+def _written(calls: Any) -> Iterator[str]:
+    """Calls of the history, in the prompted format."""
     for call in calls if isinstance(calls, list) else ():
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict):
@@ -125,12 +119,5 @@ def _written(calls: Any, form: ToolFormat) -> str:
         arguments = function.get("arguments") or "{}"
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
-        name = json.dumps(str(function.get("name")), ensure_ascii=False)[1:-1]
-        if not text:
-            text = _text(form.opening)
-        elif form.following is not None:
-            text += _text(form.following)
-        else:
-            text += f"{_text(form.closing)}\n{_text(form.opening)}"
-        text += f"{name}{_text(form.after_name)}{arguments}"
-    return text + _text(form.closing) if text else ""
+        name = json.dumps(function.get("name"), ensure_ascii=False)
+        yield f'<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'

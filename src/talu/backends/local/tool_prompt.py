@@ -58,17 +58,16 @@ def shown(source: str, messages: Messages, tools: Messages, ends: Sequence[str])
     found = derive(source)
     tools = [_complete(tool) for tool in tools]
     rest = (found.reasoning, found.begins_reasoning)
-    form, listed = without_ends(found.format or PROMPTED, ends), traits(source).tools
-    if found.shows_calls and (listed or not tools):
-        return Shown(messages, tools, form if tools else None, *rest)
+    if found.format is not None and (traits(source).tools or not tools):
+        calls = without_ends(found.format, ends) if tools else None
+        return Shown(messages, tools, calls, *rest)
     notes = []
-    if not found.shows_calls and any(map(_has_calls, messages)):
-        messages = with_calls_as_text(messages, form)
+    if found.format is None and any(map(_has_calls, messages)):
+        messages = with_calls_as_text(messages)
         notes.append(AS_TEXT)
     if not tools:
         return Shown(messages, [], None, *rest, tuple(notes))
-    if listed and found.format is not None:  # the template describes them and their calls
-        return Shown(messages, tools, form, *rest, tuple(notes))
+    form, listed = without_ends(found.format or PROMPTED, ends), traits(source).tools
     system_role = traits(source).system_role
     messages = described(messages, tools, form, system_role=system_role, listed=listed)
     notes.append(INSTRUCTED if listed else DESCRIBED)
